@@ -1,0 +1,95 @@
+"""The engine contract: what a pod asks of the thing that generates tokens.
+
+Two engines implement it, `autoglm.inference.vllm` and `autoglm.inference.echo`. Requests and results
+are the API's own messages, so nothing is translated twice. Engines raise `autoglm.common.errors` only.
+Servicers, the HTTP port, health and draining know nothing else about an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from autoglm import v1
+
+# ASGI 3 (https://asgi.readthedocs.io): what uvicorn serves on the HTTP port.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[
+    [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
+    Awaitable[None],
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an engine must know of a request besides its message.
+
+    `trace_headers` is a W3C carrier (`traceparent`, `tracestate`); the engine's own spans join it.
+    """
+
+    request_id: str
+    trace_headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """The engine's side of `WatchLoadResponse`; counts are requests, blocks and tokens."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+    tokens_in_flight: int = 0
+    max_num_seqs: int = 0
+    num_kv_blocks: int = 0
+    kv_block_size: int = 0
+    adapters: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """A running engine. Closing an iterator it returned aborts the request and frees its blocks."""
+
+    def models(self) -> Sequence[v1.Model]:
+        """The model and its adapters, the model first."""
+        ...
+
+    def load(self) -> EngineLoad:
+        """The load now; cheap enough to be read a hundred times a second."""
+        ...
+
+    async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse: ...
+
+    def generate_stream(
+        self, request: v1.GenerateRequest, call: Call
+    ) -> AsyncIterator[v1.GenerateChunk]:
+        """Chunks as tokens appear; the last one of all carries usage and timing."""
+        ...
+
+    async def chat(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse: ...
+
+    def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]: ...
+
+    async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse: ...
+
+    async def tokenize(self, request: v1.TokenizeRequest, call: Call) -> v1.TokenizeResponse: ...
+
+    async def label_logprobs(self, request: v1.PredictRequest, call: Call) -> Sequence[float]:
+        """For each label, the natural logarithm of the probability of answering with it."""
+        ...
+
+    async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
+        """End requests by id; returns those that were there."""
+        ...
+
+    def http_app(self) -> AsgiApp:
+        """The OpenAI-compatible app on this engine."""
+        ...
+
+    async def wait_dead(self) -> str:
+        """Returns, with the cause in one sentence, when the engine can serve no more."""
+        ...
+
+    async def close(self) -> None:
+        """Stops the engine; requests still running end with an error."""
+        ...
