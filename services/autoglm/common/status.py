@@ -1,8 +1,8 @@
 """The one mapper between our errors and what gRPC and HTTP clients read.
 
 Edges call `to_grpc` and `to_http` on the way out; clients and the gateway call `from_grpc` on the
-way in. gRPC errors carry google.rpc.Status details (ErrorInfo, BadRequest, RetryInfo; AIP-193) in the
-standard trailer; HTTP errors have the shape of OpenAI's.
+way in. gRPC errors carry google.rpc.Status details (ErrorInfo, BadRequest, RetryInfo; AIP-193) in
+the standard trailer; HTTP errors have the shape of OpenAI's.
 """
 
 from __future__ import annotations

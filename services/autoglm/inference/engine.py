@@ -1,8 +1,9 @@
 """The engine contract: what a pod asks of the thing that generates tokens.
 
-Two engines implement it, `autoglm.inference.vllm` and `autoglm.inference.echo`. Requests and results
-are the API's own messages, so nothing is translated twice. Engines raise `autoglm.common.errors` only.
-Servicers, the HTTP port, health and draining know nothing else about an engine.
+Two engines implement it, `autoglm.inference.vllm` and `autoglm.inference.echo`. Requests and
+results are the API's own messages, so nothing is translated twice. Engines raise
+`autoglm.common.errors` only. Servicers, the HTTP port, health and draining know nothing else about
+an engine.
 """
 
 from __future__ import annotations

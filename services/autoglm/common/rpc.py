@@ -1,0 +1,189 @@
+"""Channels, servers, and the one interceptor that turns exceptions into gRPC errors.
+
+Every gRPC server of ours is made by `server`, every channel by `channel`: keep-alive, message
+bounds and error mapping are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from autoglm.common import errors, status
+from autoglm.common.tls import TlsFiles, grpc_channel_credentials, grpc_server_credentials
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+_CHANNEL_OPTIONS = (
+    *_KEEPALIVE,
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Retries are ours, in one place, with a budget.
+    ("grpc.enable_retries", 0),
+)
+_SERVER_OPTIONS = (
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+TRACE_HEADERS = ("traceparent", "tracestate")
+_log = logging.getLogger("autoglm.rpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """What the interceptor knows of the call being served. `started` is on the monotonic clock."""
+
+    method: str = ""
+    request_id: str = ""
+    started: float = 0.0
+    trace_headers: dict[str, str] = field(default_factory=dict)
+
+
+# Set by the interceptor for every handler.
+current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
+
+
+def new_request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Rpc:
+    headers = {k: v for k, v in metadata if isinstance(v, str)}
+    return Rpc(
+        method,
+        headers.get(status.REQUEST_ID) or new_request_id(),
+        time.monotonic(),
+        {k: headers[k] for k in TRACE_HEADERS if k in headers},
+    )
+
+
+def channel(address: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
+    if tls:
+        return grpc.aio.secure_channel(address, grpc_channel_credentials(tls), _CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
+
+
+def server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> grpc.aio.Server:
+    options = (*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes))
+    return grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=options)
+
+
+def bind(to: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
+    """The bound port. Raises OSError when the address cannot be had."""
+    try:
+        if tls:
+            return to.add_secure_port(address, grpc_server_credentials(tls))
+        return to.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+
+
+Behaviour = Callable[[Any, Any], Any]
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Outermost: names the request, sends our errors with details, hides everything else."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[Any], Awaitable[Any]],
+        handler_call_details: Any,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        rpc_of = _RpcOf(handler_call_details)
+        if handler.response_streaming:
+            name = "stream_stream" if handler.request_streaming else "unary_stream"
+            wrapped = _stream(getattr(handler, name), rpc_of)
+        else:
+            name = "stream_unary" if handler.request_streaming else "unary_unary"
+            wrapped = _unary(getattr(handler, name), rpc_of)
+        return _replaced(handler, name, wrapped)
+
+
+@dataclass(frozen=True, slots=True)
+class _RpcOf:
+    details: Any
+
+    def __call__(self) -> Rpc:
+        rpc = rpc_from_metadata(self.details.method, self.details.invocation_metadata)
+        current_rpc.set(rpc)
+        return rpc
+
+
+def _replaced(handler: Any, name: str, behaviour: Behaviour) -> Any:
+    make = getattr(grpc, f"{name}_rpc_method_handler")
+    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+def _unary(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
+    async def call(request: Any, context: Any) -> Any:
+        rpc = rpc_of()
+        try:
+            await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
+            return await behaviour(request, context)
+        except Exception as error:
+            await _abort(context, error, rpc)
+
+    return call
+
+
+def _stream(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        rpc = rpc_of()
+        try:
+            await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
+            async with aclosing(behaviour(request, context)) as messages:
+                async for message in messages:
+                    yield message
+        except Exception as error:
+            await _abort(context, error, rpc)
+
+    return call
+
+
+async def _abort(context: Any, error: Exception, rpc: Rpc) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, errors.AutoGLMError):
+        error = _translated(error, rpc)
+    answer = status.to_grpc(error, rpc.request_id)
+    await context.abort(answer.code, answer.message, answer.trailers)
+
+
+def _translated(error: Exception, rpc: Rpc) -> errors.AutoGLMError:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return status.from_grpc(error)
+    if isinstance(error, asyncio.TimeoutError):
+        return errors.DeadlineExceeded("the deadline passed")
+    _log.error(
+        "unexpected error in %s",
+        rpc.method,
+        exc_info=error,
+        extra={"fields": {"request_id": rpc.request_id}},
+    )
+    return errors.Internal(str(error))

@@ -1,0 +1,97 @@
+"""Settings of a process: one frozen class a service, read once in its `app.py`.
+
+A setting is a flag (`--max-num-seqs`), an environment variable (`AUTOGLM_MAX_NUM_SEQS`) and a
+Python name (`max_num_seqs`); flags win over the environment. A default exists once, here. Durations are
+float seconds. All problems are reported together, each naming its flag and variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(ValueError):
+    """One or more settings are wrong; the text has a line for each."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[IPV6]:PORT`. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    return host.strip("[]"), int(port)
+
+
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+def _split_commas(value: object) -> object:
+    return tuple(v for v in value.split(",") if v) if isinstance(value, str) else value
+
+
+# A list that a flag gives by repetition and a variable gives separated by commas.
+StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+def short_variable(name: str) -> AliasChoices:
+    """Accept the variable without our prefix as well, as container images commonly name it."""
+    return AliasChoices(f"AUTOGLM_{name}", name)
+
+
+class ServiceSettings(BaseSettings):
+    """What every long-running process can be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_prefix="AUTOGLM_",
+        use_attribute_docstrings=True,
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias=short_variable("LOG_LEVEL")
+    )
+    """Least severe log line to write: debug, info, warning or error."""
+    log_format: Literal["json", "text"] = "json"
+    """One JSON object a line, or plain text for a terminal."""
+    traces: str = "none"
+    """Where spans go: none, console, file:PATH, or otlp:URL (gRPC, such as otlp:http://host:4317)."""
+    trace_sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of new traces to record; a caller's own decision is always followed."""
+    shutdown_grace_seconds: float = Field(default=30.0, ge=0)
+    """How long requests may go on after SIGTERM before they are ended, in seconds."""
+    tls_cert_file: str = ""
+    """PEM certificate chain to serve with; empty serves without TLS. Re-read when it changes."""
+    tls_key_file: str = ""
+    """PEM private key of the certificate."""
+    tls_client_ca_file: str = ""
+    """PEM authorities of client certificates; set, every client must present one (mTLS)."""
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any]) -> Self:
+        """Settings from flags (those that are None were not given) and the environment.
+
+        Raises SettingsError with every problem.
+        """
+        try:
+            return cls(**{k: v for k, v in flags.items() if v is not None and v != ()})
+        except ValidationError as error:
+            raise SettingsError("\n".join(_problem(p) for p in error.errors())) from error
+
+
+def _problem(error: Any) -> str:
+    name = str(error["loc"][0]).lower().removeprefix("autoglm_") if error["loc"] else "settings"
+    flag, variable = f"--{name.replace('_', '-')}", f"AUTOGLM_{name.upper()}"
+    message = error["msg"].removeprefix("Value error, ")
+    value = f" (got {error['input']!r})" if error["loc"] else ""
+    return f"{flag} / {variable}: {message}{value}"

@@ -1,0 +1,111 @@
+"""Traces and logs of a process. Called once by each service's `app.py`.
+
+Spans go where `--traces` says; `file:PATH` appends one JSON object a span, which the demo reads.
+Prompts and outputs are never recorded.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+PROPAGATOR = TraceContextTextMapPropagator()
+tracer = trace.get_tracer("autoglm")
+_EXPORT_DELAY_MS = 500
+
+
+class FileSpanExporter(SpanExporter):
+    """Appends spans to a file, one JSON object a line; safe for several processes."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._file.write("".join(s.to_json(indent=None) + "\n" for s in spans))
+        self._file.flush()
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        self._file.close()
+
+
+def set_up_traces(service_name: str, spec: str, sample_ratio: float) -> None:
+    """Install the process's tracer provider. `spec` as in ServiceSettings.traces."""
+    exporter = _exporter(spec)
+    if exporter is None:
+        return
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service_name}),
+        sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
+    )
+    provider.add_span_processor(
+        BatchSpanProcessor(exporter, schedule_delay_millis=_EXPORT_DELAY_MS)
+    )
+    trace.set_tracer_provider(provider)
+    atexit.register(provider.shutdown)
+
+
+def _exporter(spec: str) -> SpanExporter | None:
+    kind, _, target = spec.partition(":")
+    if kind == "none":
+        return None
+    if kind == "console":
+        return ConsoleSpanExporter(formatter=lambda s: s.to_json(indent=None) + "\n")
+    if kind == "file" and target:
+        return FileSpanExporter(Path(target))
+    if kind == "otlp" and target:
+        return _otlp_exporter(target)
+    raise ValueError(f"--traces {spec!r} is not none, console, file:PATH or otlp:URL")
+
+
+def _otlp_exporter(url: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=url, insecure=not url.startswith("https"))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, trace id, and the record's `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            entry["trace_id"] = trace.format_trace_id(span.trace_id)
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, Mapping):
+            entry |= fields
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def set_up_logs(level: str, log_format: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
