@@ -1,8 +1,8 @@
 """The port for kubelets and Prometheus: `/health`, `/health/ready`, `/metrics`.
 
 Answered from threads of its own, so that a busy event loop is seen
-(`autoglm_event_loop_lag_seconds`) and not killed. Liveness fails only when the loop has not run for `stall_seconds`. Plain HTTP, since
-kubelet probes bring no certificates.
+(`autoglm_event_loop_lag_seconds`) and not killed. Liveness fails only when
+the loop has not run for `stall_seconds`. Plain HTTP, since kubelet probes bring no certificates.
 """
 
 from __future__ import annotations

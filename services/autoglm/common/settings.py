@@ -1,8 +1,8 @@
 """Settings of a process: one frozen class a service, read once in its `app.py`.
 
 A setting is a flag (`--max-num-seqs`), an environment variable (`AUTOGLM_MAX_NUM_SEQS`) and a
-Python name (`max_num_seqs`); flags win over the environment. A default exists once, here. Durations are
-float seconds. All problems are reported together, each naming its flag and variable.
+Python name (`max_num_seqs`); flags win over the environment. A default exists once, here.
+Durations are float seconds. All problems are reported together, each naming its flag and variable.
 """
 
 from __future__ import annotations
