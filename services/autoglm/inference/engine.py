@@ -8,9 +8,17 @@ an engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 from autoglm import v1
 
@@ -21,6 +29,42 @@ AsgiApp = Callable[
     [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
     Awaitable[None],
 ]
+
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What to serve and how. None leaves a choice to the engine, which takes it from the model."""
+
+    model: str
+    """A local path or a hub name."""
+    served_name: str = ""
+    """The name clients ask for; `model` when empty."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same model."""
+    tokenizer: str | None = None
+    """A local path or a hub name, where the model does not bring its own."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    max_model_len: int | None = None
+    """Tokens of prompt and completion together."""
+    max_num_seqs: int | None = None
+    """The most requests worked on at once."""
+    dtype: str | None = None
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    gpu_memory_utilization: float | None = None
+    """Share of the device's memory; on a CPU, of the machine's."""
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    device: Device = "auto"
+    engine_args: Mapping[str, object] = MappingProxyType({})
+    """Further options of vLLM's server by name (`max_num_batched_tokens`, `tool_call_parser`),
+    parsed by vLLM itself: numbers, booleans, strings, lists, and mappings as JSON."""
+    tracing: bool = False
+    """Engine spans go to the process's tracer provider, which is set before the engine starts."""
 
 
 @dataclass(frozen=True, slots=True)
