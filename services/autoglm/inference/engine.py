@@ -17,7 +17,6 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from autoglm import v1
@@ -60,7 +59,7 @@ class EngineOptions:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     device: Device = "auto"
-    engine_args: Mapping[str, object] = MappingProxyType({})
+    engine_args: Mapping[str, object] = field(default_factory=dict)
     """Further options of vLLM's server by name (`max_num_batched_tokens`, `tool_call_parser`),
     parsed by vLLM itself: numbers, booleans, strings, lists, and mappings as JSON."""
     tracing: bool = False
