@@ -20,6 +20,9 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class InferenceStub:
     """Inference is the client-facing API. The gateway and every inference pod serve it alike, so a
     client may talk to either.
@@ -36,66 +39,35 @@ class InferenceStub:
     id), google.rpc.BadRequest where a field is wrong, and google.rpc.RetryInfo where a retry helps.
     """
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    Generate: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.generate_pb2.GenerateRequest,
-        autoglm.v1.generate_pb2.GenerateResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> InferenceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> InferenceAsyncStub: ...
+    Generate: grpc.UnaryUnaryMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateResponse]
     """Generate completes a prompt and answers once, when all of it is there."""
-
-    GenerateStream: grpc.UnaryStreamMultiCallable[
-        autoglm.v1.generate_pb2.GenerateRequest,
-        autoglm.v1.generate_pb2.GenerateChunk,
-    ]
+    GenerateStream: grpc.UnaryStreamMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateChunk]
     """GenerateStream completes a prompt and sends text as it appears. The first token is sent at
     once; later tokens may share a chunk when many streams are active.
     """
-
-    Chat: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.chat_pb2.ChatRequest,
-        autoglm.v1.chat_pb2.ChatResponse,
-    ]
+    Chat: grpc.UnaryUnaryMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatResponse]
     """Chat answers a conversation once, with tools, structured output and reasoning handled by the
     same code that serves /v1/chat/completions.
     """
-
-    ChatStream: grpc.UnaryStreamMultiCallable[
-        autoglm.v1.chat_pb2.ChatRequest,
-        autoglm.v1.chat_pb2.ChatChunk,
-    ]
+    ChatStream: grpc.UnaryStreamMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatChunk]
     """ChatStream answers a conversation as a stream of deltas."""
-
-    Embed: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.tasks_pb2.EmbedRequest,
-        autoglm.v1.tasks_pb2.EmbedResponse,
-    ]
+    Embed: grpc.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.EmbedRequest, autoglm.v1.tasks_pb2.EmbedResponse]
     """Embed turns texts into vectors. UNIMPLEMENTED for models that only generate."""
-
-    Predict: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.tasks_pb2.PredictRequest,
-        autoglm.v1.tasks_pb2.PredictResponse,
-    ]
+    Predict: grpc.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.PredictRequest, autoglm.v1.tasks_pb2.PredictResponse]
     """Predict classifies a text over given labels, or generates where no labels are given."""
-
-    Tokenize: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.tasks_pb2.TokenizeRequest,
-        autoglm.v1.tasks_pb2.TokenizeResponse,
-    ]
+    Tokenize: grpc.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.TokenizeRequest, autoglm.v1.tasks_pb2.TokenizeResponse]
     """Tokenize turns text or a conversation into the model's token ids."""
-
-    ListModels: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.models_pb2.ListModelsRequest,
-        autoglm.v1.models_pb2.ListModelsResponse,
-    ]
+    ListModels: grpc.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.ListModelsRequest, autoglm.v1.models_pb2.ListModelsResponse]
     """ListModels names the models that can be asked for now."""
-
-    GetModel: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.models_pb2.GetModelRequest,
-        autoglm.v1.models_pb2.GetModelResponse,
-    ]
+    GetModel: grpc.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.GetModelRequest, autoglm.v1.models_pb2.GetModelResponse]
     """GetModel describes one model. NOT_FOUND lists the models there are."""
 
-class InferenceAsyncStub:
+@typing.type_check_only
+class InferenceAsyncStub(InferenceStub):
     """Inference is the client-facing API. The gateway and every inference pod serve it alike, so a
     client may talk to either.
 
@@ -111,65 +83,31 @@ class InferenceAsyncStub:
     id), google.rpc.BadRequest where a field is wrong, and google.rpc.RetryInfo where a retry helps.
     """
 
-    Generate: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.generate_pb2.GenerateRequest,
-        autoglm.v1.generate_pb2.GenerateResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    Generate: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generate completes a prompt and answers once, when all of it is there."""
-
-    GenerateStream: grpc.aio.UnaryStreamMultiCallable[
-        autoglm.v1.generate_pb2.GenerateRequest,
-        autoglm.v1.generate_pb2.GenerateChunk,
-    ]
+    GenerateStream: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateChunk]  # type: ignore[assignment]
     """GenerateStream completes a prompt and sends text as it appears. The first token is sent at
     once; later tokens may share a chunk when many streams are active.
     """
-
-    Chat: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.chat_pb2.ChatRequest,
-        autoglm.v1.chat_pb2.ChatResponse,
-    ]
+    Chat: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatResponse]  # type: ignore[assignment]
     """Chat answers a conversation once, with tools, structured output and reasoning handled by the
     same code that serves /v1/chat/completions.
     """
-
-    ChatStream: grpc.aio.UnaryStreamMultiCallable[
-        autoglm.v1.chat_pb2.ChatRequest,
-        autoglm.v1.chat_pb2.ChatChunk,
-    ]
+    ChatStream: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatChunk]  # type: ignore[assignment]
     """ChatStream answers a conversation as a stream of deltas."""
-
-    Embed: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.tasks_pb2.EmbedRequest,
-        autoglm.v1.tasks_pb2.EmbedResponse,
-    ]
+    Embed: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.EmbedRequest, autoglm.v1.tasks_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed turns texts into vectors. UNIMPLEMENTED for models that only generate."""
-
-    Predict: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.tasks_pb2.PredictRequest,
-        autoglm.v1.tasks_pb2.PredictResponse,
-    ]
+    Predict: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.PredictRequest, autoglm.v1.tasks_pb2.PredictResponse]  # type: ignore[assignment]
     """Predict classifies a text over given labels, or generates where no labels are given."""
-
-    Tokenize: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.tasks_pb2.TokenizeRequest,
-        autoglm.v1.tasks_pb2.TokenizeResponse,
-    ]
+    Tokenize: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.TokenizeRequest, autoglm.v1.tasks_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Tokenize turns text or a conversation into the model's token ids."""
-
-    ListModels: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.models_pb2.ListModelsRequest,
-        autoglm.v1.models_pb2.ListModelsResponse,
-    ]
+    ListModels: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.ListModelsRequest, autoglm.v1.models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels names the models that can be asked for now."""
-
-    GetModel: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.models_pb2.GetModelRequest,
-        autoglm.v1.models_pb2.GetModelResponse,
-    ]
+    GetModel: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.GetModelRequest, autoglm.v1.models_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel describes one model. NOT_FOUND lists the models there are."""
 
-class InferenceServicer(metaclass=abc.ABCMeta):
+class InferenceServicer:
     """Inference is the client-facing API. The gateway and every inference pod serve it alike, so a
     client may talk to either.
 
@@ -185,7 +123,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     id), google.rpc.BadRequest where a field is wrong, and google.rpc.RetryInfo where a retry helps.
     """
 
-    @abc.abstractmethod
     def Generate(
         self,
         request: autoglm.v1.generate_pb2.GenerateRequest,
@@ -193,7 +130,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.generate_pb2.GenerateResponse, collections.abc.Awaitable[autoglm.v1.generate_pb2.GenerateResponse]]:
         """Generate completes a prompt and answers once, when all of it is there."""
 
-    @abc.abstractmethod
     def GenerateStream(
         self,
         request: autoglm.v1.generate_pb2.GenerateRequest,
@@ -203,7 +139,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
         once; later tokens may share a chunk when many streams are active.
         """
 
-    @abc.abstractmethod
     def Chat(
         self,
         request: autoglm.v1.chat_pb2.ChatRequest,
@@ -213,7 +148,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
         same code that serves /v1/chat/completions.
         """
 
-    @abc.abstractmethod
     def ChatStream(
         self,
         request: autoglm.v1.chat_pb2.ChatRequest,
@@ -221,7 +155,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.chat_pb2.ChatChunk], collections.abc.AsyncIterator[autoglm.v1.chat_pb2.ChatChunk]]:
         """ChatStream answers a conversation as a stream of deltas."""
 
-    @abc.abstractmethod
     def Embed(
         self,
         request: autoglm.v1.tasks_pb2.EmbedRequest,
@@ -229,7 +162,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.tasks_pb2.EmbedResponse, collections.abc.Awaitable[autoglm.v1.tasks_pb2.EmbedResponse]]:
         """Embed turns texts into vectors. UNIMPLEMENTED for models that only generate."""
 
-    @abc.abstractmethod
     def Predict(
         self,
         request: autoglm.v1.tasks_pb2.PredictRequest,
@@ -237,7 +169,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.tasks_pb2.PredictResponse, collections.abc.Awaitable[autoglm.v1.tasks_pb2.PredictResponse]]:
         """Predict classifies a text over given labels, or generates where no labels are given."""
 
-    @abc.abstractmethod
     def Tokenize(
         self,
         request: autoglm.v1.tasks_pb2.TokenizeRequest,
@@ -245,7 +176,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.tasks_pb2.TokenizeResponse, collections.abc.Awaitable[autoglm.v1.tasks_pb2.TokenizeResponse]]:
         """Tokenize turns text or a conversation into the model's token ids."""
 
-    @abc.abstractmethod
     def ListModels(
         self,
         request: autoglm.v1.models_pb2.ListModelsRequest,
@@ -253,7 +183,6 @@ class InferenceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.models_pb2.ListModelsResponse, collections.abc.Awaitable[autoglm.v1.models_pb2.ListModelsResponse]]:
         """ListModels names the models that can be asked for now."""
 
-    @abc.abstractmethod
     def GetModel(
         self,
         request: autoglm.v1.models_pb2.GetModelRequest,

@@ -19,111 +19,64 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class GRPCInferenceServiceStub:
     """GRPCInferenceService serves text models as tensors: input `text_input` (BYTES [1]), output
     `text_output` (BYTES [1]); sampling parameters travel as request parameters with vLLM's names.
     """
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    ServerLive: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ServerLiveRequest,
-        autoglm.v1.open_inference_pb2.ServerLiveResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> GRPCInferenceServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> GRPCInferenceServiceAsyncStub: ...
+    ServerLive: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerLiveRequest, autoglm.v1.open_inference_pb2.ServerLiveResponse]
     """ServerLive says whether the process works."""
-
-    ServerReady: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ServerReadyRequest,
-        autoglm.v1.open_inference_pb2.ServerReadyResponse,
-    ]
+    ServerReady: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerReadyRequest, autoglm.v1.open_inference_pb2.ServerReadyResponse]
     """ServerReady says whether requests can be answered."""
-
-    ModelReady: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelReadyRequest,
-        autoglm.v1.open_inference_pb2.ModelReadyResponse,
-    ]
+    ModelReady: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelReadyRequest, autoglm.v1.open_inference_pb2.ModelReadyResponse]
     """ModelReady says whether one model can be asked."""
-
-    ServerMetadata: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ServerMetadataRequest,
-        autoglm.v1.open_inference_pb2.ServerMetadataResponse,
-    ]
+    ServerMetadata: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerMetadataRequest, autoglm.v1.open_inference_pb2.ServerMetadataResponse]
     """ServerMetadata names the server and its extensions."""
-
-    ModelMetadata: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelMetadataRequest,
-        autoglm.v1.open_inference_pb2.ModelMetadataResponse,
-    ]
+    ModelMetadata: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelMetadataRequest, autoglm.v1.open_inference_pb2.ModelMetadataResponse]
     """ModelMetadata describes a model's tensors."""
-
-    ModelInfer: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelInferRequest,
-        autoglm.v1.open_inference_pb2.ModelInferResponse,
-    ]
+    ModelInfer: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelInferResponse]
     """ModelInfer runs a model once."""
-
-    ModelStreamInfer: grpc.StreamStreamMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelInferRequest,
-        autoglm.v1.open_inference_pb2.ModelStreamInferResponse,
-    ]
+    ModelStreamInfer: grpc.StreamStreamMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelStreamInferResponse]
     """ModelStreamInfer runs a model and streams its output. Each request on the stream is answered
     by responses with its id; the last one carries the parameter `triton_final_response`.
     """
 
-class GRPCInferenceServiceAsyncStub:
+@typing.type_check_only
+class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """GRPCInferenceService serves text models as tensors: input `text_input` (BYTES [1]), output
     `text_output` (BYTES [1]); sampling parameters travel as request parameters with vLLM's names.
     """
 
-    ServerLive: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ServerLiveRequest,
-        autoglm.v1.open_inference_pb2.ServerLiveResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    ServerLive: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerLiveRequest, autoglm.v1.open_inference_pb2.ServerLiveResponse]  # type: ignore[assignment]
     """ServerLive says whether the process works."""
-
-    ServerReady: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ServerReadyRequest,
-        autoglm.v1.open_inference_pb2.ServerReadyResponse,
-    ]
+    ServerReady: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerReadyRequest, autoglm.v1.open_inference_pb2.ServerReadyResponse]  # type: ignore[assignment]
     """ServerReady says whether requests can be answered."""
-
-    ModelReady: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelReadyRequest,
-        autoglm.v1.open_inference_pb2.ModelReadyResponse,
-    ]
+    ModelReady: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelReadyRequest, autoglm.v1.open_inference_pb2.ModelReadyResponse]  # type: ignore[assignment]
     """ModelReady says whether one model can be asked."""
-
-    ServerMetadata: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ServerMetadataRequest,
-        autoglm.v1.open_inference_pb2.ServerMetadataResponse,
-    ]
+    ServerMetadata: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerMetadataRequest, autoglm.v1.open_inference_pb2.ServerMetadataResponse]  # type: ignore[assignment]
     """ServerMetadata names the server and its extensions."""
-
-    ModelMetadata: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelMetadataRequest,
-        autoglm.v1.open_inference_pb2.ModelMetadataResponse,
-    ]
+    ModelMetadata: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelMetadataRequest, autoglm.v1.open_inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
     """ModelMetadata describes a model's tensors."""
-
-    ModelInfer: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelInferRequest,
-        autoglm.v1.open_inference_pb2.ModelInferResponse,
-    ]
+    ModelInfer: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
     """ModelInfer runs a model once."""
-
-    ModelStreamInfer: grpc.aio.StreamStreamMultiCallable[
-        autoglm.v1.open_inference_pb2.ModelInferRequest,
-        autoglm.v1.open_inference_pb2.ModelStreamInferResponse,
-    ]
+    ModelStreamInfer: grpc.aio.StreamStreamMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
     """ModelStreamInfer runs a model and streams its output. Each request on the stream is answered
     by responses with its id; the last one carries the parameter `triton_final_response`.
     """
 
-class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
+class GRPCInferenceServiceServicer:
     """GRPCInferenceService serves text models as tensors: input `text_input` (BYTES [1]), output
     `text_output` (BYTES [1]); sampling parameters travel as request parameters with vLLM's names.
     """
 
-    @abc.abstractmethod
     def ServerLive(
         self,
         request: autoglm.v1.open_inference_pb2.ServerLiveRequest,
@@ -131,7 +84,6 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ServerLiveResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ServerLiveResponse]]:
         """ServerLive says whether the process works."""
 
-    @abc.abstractmethod
     def ServerReady(
         self,
         request: autoglm.v1.open_inference_pb2.ServerReadyRequest,
@@ -139,7 +91,6 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ServerReadyResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ServerReadyResponse]]:
         """ServerReady says whether requests can be answered."""
 
-    @abc.abstractmethod
     def ModelReady(
         self,
         request: autoglm.v1.open_inference_pb2.ModelReadyRequest,
@@ -147,7 +98,6 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ModelReadyResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ModelReadyResponse]]:
         """ModelReady says whether one model can be asked."""
 
-    @abc.abstractmethod
     def ServerMetadata(
         self,
         request: autoglm.v1.open_inference_pb2.ServerMetadataRequest,
@@ -155,7 +105,6 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ServerMetadataResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ServerMetadataResponse]]:
         """ServerMetadata names the server and its extensions."""
 
-    @abc.abstractmethod
     def ModelMetadata(
         self,
         request: autoglm.v1.open_inference_pb2.ModelMetadataRequest,
@@ -163,7 +112,6 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ModelMetadataResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ModelMetadataResponse]]:
         """ModelMetadata describes a model's tensors."""
 
-    @abc.abstractmethod
     def ModelInfer(
         self,
         request: autoglm.v1.open_inference_pb2.ModelInferRequest,
@@ -171,7 +119,6 @@ class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ModelInferResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ModelInferResponse]]:
         """ModelInfer runs a model once."""
 
-    @abc.abstractmethod
     def ModelStreamInfer(
         self,
         request_iterator: _MaybeAsyncIterator[autoglm.v1.open_inference_pb2.ModelInferRequest],

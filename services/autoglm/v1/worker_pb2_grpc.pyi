@@ -17,109 +17,62 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class WorkerStub:
     """Worker is what a pod offers to gateways, beside Inference. Clients have no use for it."""
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    WatchLoad: grpc.UnaryStreamMultiCallable[
-        autoglm.v1.worker_pb2.WatchLoadRequest,
-        autoglm.v1.worker_pb2.WatchLoadResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> WorkerStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> WorkerAsyncStub: ...
+    WatchLoad: grpc.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.WatchLoadRequest, autoglm.v1.worker_pb2.WatchLoadResponse]
     """WatchLoad streams the pod's load: at once when the stream opens and on every change that
     matters, and at least once a second. The end of the stream means that the pod is going away.
     """
-
-    Abort: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.AbortRequest,
-        autoglm.v1.worker_pb2.AbortResponse,
-    ]
+    Abort: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.AbortRequest, autoglm.v1.worker_pb2.AbortResponse]
     """Abort ends requests by id and frees their KV-cache blocks. Ids that are unknown or have ended
     are no error.
     """
-
-    LoadModel: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.LoadModelRequest,
-        autoglm.v1.worker_pb2.LoadModelResponse,
-    ]
+    LoadModel: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.LoadModelRequest, autoglm.v1.worker_pb2.LoadModelResponse]
     """LoadModel loads a model beside those already there. UNIMPLEMENTED where the engine holds one."""
-
-    UnloadModel: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.UnloadModelRequest,
-        autoglm.v1.worker_pb2.UnloadModelResponse,
-    ]
+    UnloadModel: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadModelRequest, autoglm.v1.worker_pb2.UnloadModelResponse]
     """UnloadModel drops a model once its requests have ended. UNIMPLEMENTED as above."""
-
-    LoadAdapter: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.LoadAdapterRequest,
-        autoglm.v1.worker_pb2.LoadAdapterResponse,
-    ]
+    LoadAdapter: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.LoadAdapterRequest, autoglm.v1.worker_pb2.LoadAdapterResponse]
     """LoadAdapter loads a LoRA adapter, which is then asked for by its name."""
-
-    UnloadAdapter: grpc.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.UnloadAdapterRequest,
-        autoglm.v1.worker_pb2.UnloadAdapterResponse,
-    ]
+    UnloadAdapter: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadAdapterRequest, autoglm.v1.worker_pb2.UnloadAdapterResponse]
     """UnloadAdapter drops a LoRA adapter."""
-
-    SubscribeKvEvents: grpc.UnaryStreamMultiCallable[
-        autoglm.v1.worker_pb2.SubscribeKvEventsRequest,
-        autoglm.v1.worker_pb2.SubscribeKvEventsResponse,
-    ]
+    SubscribeKvEvents: grpc.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.SubscribeKvEventsRequest, autoglm.v1.worker_pb2.SubscribeKvEventsResponse]
     """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache."""
 
-class WorkerAsyncStub:
+@typing.type_check_only
+class WorkerAsyncStub(WorkerStub):
     """Worker is what a pod offers to gateways, beside Inference. Clients have no use for it."""
 
-    WatchLoad: grpc.aio.UnaryStreamMultiCallable[
-        autoglm.v1.worker_pb2.WatchLoadRequest,
-        autoglm.v1.worker_pb2.WatchLoadResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    WatchLoad: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.WatchLoadRequest, autoglm.v1.worker_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the pod's load: at once when the stream opens and on every change that
     matters, and at least once a second. The end of the stream means that the pod is going away.
     """
-
-    Abort: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.AbortRequest,
-        autoglm.v1.worker_pb2.AbortResponse,
-    ]
+    Abort: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.AbortRequest, autoglm.v1.worker_pb2.AbortResponse]  # type: ignore[assignment]
     """Abort ends requests by id and frees their KV-cache blocks. Ids that are unknown or have ended
     are no error.
     """
-
-    LoadModel: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.LoadModelRequest,
-        autoglm.v1.worker_pb2.LoadModelResponse,
-    ]
+    LoadModel: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.LoadModelRequest, autoglm.v1.worker_pb2.LoadModelResponse]  # type: ignore[assignment]
     """LoadModel loads a model beside those already there. UNIMPLEMENTED where the engine holds one."""
-
-    UnloadModel: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.UnloadModelRequest,
-        autoglm.v1.worker_pb2.UnloadModelResponse,
-    ]
+    UnloadModel: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadModelRequest, autoglm.v1.worker_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """UnloadModel drops a model once its requests have ended. UNIMPLEMENTED as above."""
-
-    LoadAdapter: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.LoadAdapterRequest,
-        autoglm.v1.worker_pb2.LoadAdapterResponse,
-    ]
+    LoadAdapter: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.LoadAdapterRequest, autoglm.v1.worker_pb2.LoadAdapterResponse]  # type: ignore[assignment]
     """LoadAdapter loads a LoRA adapter, which is then asked for by its name."""
-
-    UnloadAdapter: grpc.aio.UnaryUnaryMultiCallable[
-        autoglm.v1.worker_pb2.UnloadAdapterRequest,
-        autoglm.v1.worker_pb2.UnloadAdapterResponse,
-    ]
+    UnloadAdapter: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadAdapterRequest, autoglm.v1.worker_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
     """UnloadAdapter drops a LoRA adapter."""
-
-    SubscribeKvEvents: grpc.aio.UnaryStreamMultiCallable[
-        autoglm.v1.worker_pb2.SubscribeKvEventsRequest,
-        autoglm.v1.worker_pb2.SubscribeKvEventsResponse,
-    ]
+    SubscribeKvEvents: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.SubscribeKvEventsRequest, autoglm.v1.worker_pb2.SubscribeKvEventsResponse]  # type: ignore[assignment]
     """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache."""
 
-class WorkerServicer(metaclass=abc.ABCMeta):
+class WorkerServicer:
     """Worker is what a pod offers to gateways, beside Inference. Clients have no use for it."""
 
-    @abc.abstractmethod
     def WatchLoad(
         self,
         request: autoglm.v1.worker_pb2.WatchLoadRequest,
@@ -129,7 +82,6 @@ class WorkerServicer(metaclass=abc.ABCMeta):
         matters, and at least once a second. The end of the stream means that the pod is going away.
         """
 
-    @abc.abstractmethod
     def Abort(
         self,
         request: autoglm.v1.worker_pb2.AbortRequest,
@@ -139,7 +91,6 @@ class WorkerServicer(metaclass=abc.ABCMeta):
         are no error.
         """
 
-    @abc.abstractmethod
     def LoadModel(
         self,
         request: autoglm.v1.worker_pb2.LoadModelRequest,
@@ -147,7 +98,6 @@ class WorkerServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.worker_pb2.LoadModelResponse, collections.abc.Awaitable[autoglm.v1.worker_pb2.LoadModelResponse]]:
         """LoadModel loads a model beside those already there. UNIMPLEMENTED where the engine holds one."""
 
-    @abc.abstractmethod
     def UnloadModel(
         self,
         request: autoglm.v1.worker_pb2.UnloadModelRequest,
@@ -155,7 +105,6 @@ class WorkerServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.worker_pb2.UnloadModelResponse, collections.abc.Awaitable[autoglm.v1.worker_pb2.UnloadModelResponse]]:
         """UnloadModel drops a model once its requests have ended. UNIMPLEMENTED as above."""
 
-    @abc.abstractmethod
     def LoadAdapter(
         self,
         request: autoglm.v1.worker_pb2.LoadAdapterRequest,
@@ -163,7 +112,6 @@ class WorkerServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.worker_pb2.LoadAdapterResponse, collections.abc.Awaitable[autoglm.v1.worker_pb2.LoadAdapterResponse]]:
         """LoadAdapter loads a LoRA adapter, which is then asked for by its name."""
 
-    @abc.abstractmethod
     def UnloadAdapter(
         self,
         request: autoglm.v1.worker_pb2.UnloadAdapterRequest,
@@ -171,7 +119,6 @@ class WorkerServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[autoglm.v1.worker_pb2.UnloadAdapterResponse, collections.abc.Awaitable[autoglm.v1.worker_pb2.UnloadAdapterResponse]]:
         """UnloadAdapter drops a LoRA adapter."""
 
-    @abc.abstractmethod
     def SubscribeKvEvents(
         self,
         request: autoglm.v1.worker_pb2.SubscribeKvEventsRequest,

