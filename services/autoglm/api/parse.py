@@ -1,0 +1,155 @@
+"""From a document to a frozen resource, or to a list of everything that is wrong with it.
+
+`parse` is the one way in: the operator calls it on what it watches, the local runtime on manifests.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from autoglm.api.deployment import API_VERSION, KIND, AutoGLMDeployment
+from autoglm.api.problem import ABSENT, InvalidSpec, Problem
+from autoglm.api.rules import problems_within
+from autoglm.api.schema import Part
+
+Location = Sequence[int | str]
+# By pydantic's type of error, where its own sentence speaks of Python.
+_SENTENCES = {
+    "value_error": "{error}",
+    "string_type": "must be a string; put it in quotes",
+    "string_pattern_mismatch": "must look like {pattern}",
+    "int_type": "must be a whole number without quotes",
+    "float_type": "must be a number without quotes",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+}
+
+
+def parse(document: Mapping[str, Any]) -> AutoGLMDeployment:
+    """The resource a document describes. Raises InvalidSpec with every problem."""
+    if not isinstance(document, Mapping) or (document.get("kind"), document.get("apiVersion")) != (
+        KIND,
+        API_VERSION,
+    ):
+        raise InvalidSpec([_other_kind(document)])
+    problems = []
+    try:
+        # By way of JSON, as it reaches an API server: tuples are lists and dates are strings.
+        resource = AutoGLMDeployment.model_validate_json(json.dumps(document, default=_plain))
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        problems = [_problem(detail) for detail in details if not _follows(detail)]
+    except (RecursionError, TypeError, ValueError) as error:
+        raise InvalidSpec([Problem("", f"can't be written as JSON: {error}")]) from error
+    known = {problem.path for problem in problems}
+    problems += [p for p in problems_within(document) if p.path not in known]
+    if problems:
+        raise InvalidSpec(problems)
+    return resource
+
+
+def _other_kind(document: Any) -> Problem:
+    if not isinstance(document, Mapping):
+        return Problem("", f"is no mapping; it must be an {KIND} of {API_VERSION}", document)
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if kind != KIND:
+        message = f"only {KIND} ({API_VERSION}) is understood; remove other documents"
+        return Problem("kind", message, kind)
+    return Problem("apiVersion", f"must be {API_VERSION}", version)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """A list that is short only because its items are wrong; those have lines of their own."""
+    least = detail.get("ctx", {}).get("min_length", 0)
+    return detail["type"] == "too_short" and len(detail["input"]) >= least
+
+
+def _problem(detail: ErrorDetails) -> Problem:
+    location, kind = detail["loc"], detail["type"]
+    path = written(location)
+    if kind == "missing":
+        return Problem(path, _with_advice("is required", location))
+    if kind == "extra_forbidden":
+        return Problem(path, _unknown(location), detail["input"])
+    value = ABSENT if "[key]" in location else detail["input"]
+    return Problem(path, _with_advice(_sentence(detail), location), value)
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    sentence = _SENTENCES.get(detail["type"])
+    if sentence is None:
+        return detail["msg"].replace("Input should", "must", 1)
+    return sentence.format(**context)
+
+
+def _with_advice(sentence: str, location: Location) -> str:
+    field = _field(location)
+    text = " ".join((field.description or "").split()) if field else ""
+    first = text.split(". ")[0].split("; ")[0].rstrip(".")
+    return f"{sentence} ({first})" if first else sentence
+
+
+def _unknown(location: Location) -> str:
+    parent = _part(location[:-1])
+    names = sorted(f.alias or n for n, f in parent.model_fields.items()) if parent else []
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"is no known field; {hint}There is {', '.join(names)}"
+
+
+def written(location: Location) -> str:
+    """A location in the document's own words: `spec.model.aliases[0]`."""
+    text = ""
+    for step in location:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step != "[key]":
+            text += f".{step}" if text else step
+    return text
+
+
+def _part(location: Location) -> type[Part] | None:
+    """The class that describes the mapping at a location."""
+    part: type[Part] | None = AutoGLMDeployment
+    for step in location:
+        if isinstance(step, int) or part is None:
+            continue
+        field = _fields(part).get(step)
+        part = next(_parts_of(field.annotation), None) if field else None
+    return part
+
+
+def _field(location: Location) -> FieldInfo | None:
+    """What describes the value at a location; the list's field for an item of a list."""
+    names = [step for step in location if isinstance(step, str) and step != "[key]"]
+    parent = _part(names[:-1]) if names else None
+    return _fields(parent).get(names[-1]) if parent else None
+
+
+def _fields(part: type[Part]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in part.model_fields.items()}
+
+
+def _parts_of(annotation: Any) -> Iterator[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType, tuple, Annotated):
+        for argument in get_args(annotation):
+            yield from _parts_of(argument)

@@ -1,0 +1,68 @@
+"""What every part of the resource is made of: the frozen model and the shared value types.
+
+Decides how a document's words map to Python's (camelCase to snake_case), that unknown words and
+silently converted values are refused, and how Kubernetes' own value types are written. The JSON
+schema given here is what the CRD is generated from.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|e[+-]?[0-9]+)?$"
+_SHARE = r"^([0-9]|[1-9][0-9]|100)%$"
+
+
+class Part(BaseModel):
+    """A part of the resource: frozen, in camelCase outside, with no room for typing errors."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+        # `model_` is an ordinary word here.
+        protected_namespaces=(),
+    )
+
+
+def _quantity(value: Any) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not re.fullmatch(_QUANTITY, text):
+        raise ValueError('is no Kubernetes quantity; write it like "500m", 2 or "16Gi"')
+    return text
+
+
+def _count_or_share(value: Any) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(_SHARE, value):
+        return value
+    raise ValueError('is neither a number of pods nor a share of them; write it like 1 or "50%"')
+
+
+def _int_or_string(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": pattern,
+            "x-kubernetes-int-or-string": True,
+        }
+    )
+
+
+Quantity = Annotated[str, BeforeValidator(_quantity), _int_or_string(_QUANTITY)]
+CountOrShare = Annotated[Any, BeforeValidator(_count_or_share), _int_or_string(_SHARE)]
+# A model name as clients write it: hub names (`org/name`) are allowed.
+ModelName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$", max_length=128)
+]
+Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]

@@ -1,0 +1,72 @@
+"""Manifests hold AutoGLMDeployments only, and no name is claimed twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoglm.api import InvalidSpec
+from autoglm.api.documents import load_documents
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+HEAD = "apiVersion: autoglm.io/v1alpha1\nkind: AutoGLMDeployment\n"
+
+
+def echo(name: str, served: str = "") -> str:
+    model = f"{{servedName: {served}}}" if served else "{}"
+    return f"{HEAD}metadata: {{name: {name}}}\nspec: {{engine: {{type: echo}}, model: {model}}}\n"
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(InvalidSpec) as raised:
+        load_documents(text, "m.yaml")
+    return str(raised.value)
+
+
+MANIFESTS = sorted(EXAMPLES.glob("*.yaml")) + sorted((EXAMPLES / "gpu").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_examples_are_valid(path: Path) -> None:
+    assert load_documents(path.read_text(), path.name)
+
+
+def test_one_file_may_hold_several_models() -> None:
+    resources = load_documents(f"---\n{echo('a')}---\n{echo('b')}---\n", "m.yaml")
+
+    assert [resource.name for resource in resources] == ["a", "b"]
+
+
+def test_a_resource_name_is_claimed_once() -> None:
+    assert refusal(f"{echo('a')}---\n{echo('a')}") == (
+        'm.yaml: metadata.name = "a": is the name of two documents; rename one of them'
+    )
+
+
+def test_a_served_name_is_claimed_once() -> None:
+    assert refusal(f"{echo('a')}---\n{echo('b', served='a')}") == (
+        'm.yaml: served name of b = "a": a serves this name already; choose another'
+    )
+
+
+def test_problems_of_all_documents_are_listed_with_their_places() -> None:
+    text = refusal(f"{echo('A')}---\nkind: Service\n---\n{echo('b')}")
+
+    first, second = text.splitlines()
+    assert first.startswith('m.yaml, document 1: metadata.name = "A": must look like')
+    assert second.startswith('m.yaml, document 2: kind = "Service": only AutoGLMDeployment')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no AutoGLMDeployment"),
+        ("a: [", "is no valid YAML"),
+        ("a: 1\na: 2", "written twice: a"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("[" * 100_000, "is nested too deeply"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_with_a_reason(text: str, message: str) -> None:
+    assert message in refusal(text)
