@@ -32,6 +32,7 @@ class AutoGLMError(Exception):
 
     `field` names the wrong field of the request, in the API's own words (`sampling_params.top_p`).
     `retry_after` is in seconds; None where the class alone decides whether a retry helps.
+    `request_id` is set on the client's side, for the user to quote.
     """
 
     reason: ClassVar[str] = "INTERNAL"
@@ -44,6 +45,7 @@ class AutoGLMError(Exception):
         self.message = message
         self.field = field
         self.retry_after = retry_after
+        self.request_id = ""
 
 
 class InvalidRequest(AutoGLMError):

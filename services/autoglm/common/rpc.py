@@ -83,6 +83,13 @@ def channel(address: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
 
 
+def sync_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
+    """The same for code without an event loop, such as the blocking client."""
+    if tls:
+        return grpc.secure_channel(address, grpc_channel_credentials(tls), _CHANNEL_OPTIONS)
+    return grpc.insecure_channel(address, _CHANNEL_OPTIONS)
+
+
 def server(
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     max_message_bytes: int = MAX_MESSAGE_BYTES,

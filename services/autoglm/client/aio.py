@@ -1,0 +1,170 @@
+"""The asyncio client: `Client`, method for method, with `await` and `async for`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+
+import grpc
+from tenacity import AsyncRetrying
+
+from autoglm import v1
+from autoglm.client import requests
+from autoglm.client.call import Call, RetryPolicy, Target
+from autoglm.client.requests import (
+    CallOptions,
+    ChatMessages,
+    ChatOptions,
+    EmbedOptions,
+    GenerateOptions,
+    PredictOptions,
+    Prompt,
+    TokenizeOptions,
+)
+from autoglm.common import rpc
+from autoglm.common.tls import TlsFiles
+from autoglm.v1.inference_pb2_grpc import InferenceStub
+
+if TYPE_CHECKING:
+    # The generated module has one stub class for both; only its types differ.
+    from autoglm.v1.inference_pb2_grpc import InferenceAsyncStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class AsyncClient:
+    """Speaks to one gateway or pod. Make it where an event loop runs; arguments as `Client`."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        model: str = "",
+        timeout: float | None = 600.0,
+        tls: TlsFiles | None = None,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self._target = Target(address, model, timeout, retries or RetryPolicy(), random.Random())
+        self._channel = rpc.channel(address, tls)
+        self._stub = cast("InferenceAsyncStub", InferenceStub(self._channel))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and every call on it."""
+        await self._channel.close()
+
+    async def generate(
+        self, prompt: Prompt, **options: Unpack[GenerateOptions]
+    ) -> v1.GenerateResponse:
+        """Complete text or token ids; no chat template is applied."""
+        request = requests.generate_request(prompt, options, self._target.model)
+        call = Call("Generate", request.model, self._target, options)
+        return await self._unary(self._stub.Generate, request, call)
+
+    def generate_stream(
+        self, prompt: Prompt, **options: Unpack[GenerateOptions]
+    ) -> AsyncGenerator[v1.GenerateChunk, None]:
+        """The same, as it appears. Closing the generator cancels the call."""
+        request = requests.generate_request(prompt, options, self._target.model)
+        call = Call("GenerateStream", request.model, self._target, options)
+        return self._stream(self._stub.GenerateStream, request, call)
+
+    async def chat(self, messages: ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
+        """Answer a conversation."""
+        request = requests.chat_request(messages, options, self._target.model)
+        call = Call("Chat", request.model, self._target, options)
+        return await self._unary(self._stub.Chat, request, call)
+
+    def chat_stream(
+        self, messages: ChatMessages, **options: Unpack[ChatOptions]
+    ) -> AsyncGenerator[v1.ChatChunk, None]:
+        """The same, as it appears. Closing the generator cancels the call."""
+        request = requests.chat_request(messages, options, self._target.model)
+        call = Call("ChatStream", request.model, self._target, options)
+        return self._stream(self._stub.ChatStream, request, call)
+
+    async def embed(
+        self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]
+    ) -> v1.EmbedResponse:
+        """One vector for each text."""
+        request = requests.embed_request(texts, options, self._target.model)
+        call = Call("Embed", request.model, self._target, options)
+        return await self._unary(self._stub.Embed, request, call)
+
+    async def predict(self, text: str, **options: Unpack[PredictOptions]) -> v1.PredictResponse:
+        """Classify a text over `labels`, or generate where none are given."""
+        request = requests.predict_request(text, options, self._target.model)
+        call = Call("Predict", request.model_name, self._target, options)
+        return await self._unary(self._stub.Predict, request, call)
+
+    async def tokenize(
+        self, text: str | ChatMessages, **options: Unpack[TokenizeOptions]
+    ) -> v1.TokenizeResponse:
+        """Token ids of a text, or of a conversation put through the chat template."""
+        request = requests.tokenize_request(text, options, self._target.model)
+        call = Call("Tokenize", request.model, self._target, options)
+        return await self._unary(self._stub.Tokenize, request, call)
+
+    async def list_models(self, **options: Unpack[CallOptions]) -> list[v1.Model]:
+        """The models that can be asked for now, by name."""
+        call = Call("ListModels", "", self._target, options)
+        response = await self._unary(self._stub.ListModels, v1.ListModelsRequest(), call)
+        return list(response.models)
+
+    async def get_model(self, name: str, **options: Unpack[CallOptions]) -> v1.Model:
+        """One model. ModelNotFound lists those there are."""
+        call = Call("GetModel", name, self._target, options)
+        request = v1.GetModelRequest(name=name)
+        return (await self._unary(self._stub.GetModel, request, call)).model
+
+    async def _unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        call: Call,
+    ) -> Response:
+        async def attempt() -> Response:
+            with call.mapped_errors():
+                return await method(request, **call.arguments())
+
+        with call:
+            response: Response = await AsyncRetrying(**call.retrying())(attempt)
+        return response
+
+    async def _stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        call: Call,
+    ) -> AsyncGenerator[Response, None]:
+        async def open_stream() -> tuple[Any, Response | None]:
+            with call.mapped_errors():
+                messages = method(request, **call.arguments())
+                return messages, await anext(aiter(messages), None)
+
+        with call:
+            opened: tuple[Any, Response | None] = await AsyncRetrying(**call.retrying())(
+                open_stream
+            )
+            messages, first = opened
+            try:
+                if first is not None:
+                    yield first
+                    with call.mapped_errors():
+                        async for message in messages:
+                            yield message
+            finally:
+                messages.cancel()

@@ -1,0 +1,158 @@
+"""One call of the API on the client's side: its id, deadline, span, and whether to try again.
+
+Decides; both clients do. A call is tried again only while it has produced nothing, only for errors
+of a server that said "not now" (UNAVAILABLE, or RESOURCE_EXHAUSTED with RetryInfo), and never past
+its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
+
+from autoglm.client.requests import CallOptions
+from autoglm.common import errors, rpc, semconv, status
+
+_tracer = trace.get_tracer("autoglm.client")
+_propagator = TraceContextTextMapPropagator()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Waits double from `first_wait` to `longest_wait` seconds, each one jittered from 0.
+
+    A server's own RetryInfo is the least to wait. `attempts` counts the first one; 1 is no retry.
+    """
+
+    attempts: int = 4
+    first_wait: float = 0.1
+    longest_wait: float = 2.0
+
+
+def should_retry(error: BaseException) -> bool:
+    if not isinstance(error, errors.AutoGLMError) or not error.retryable:
+        return False
+    return error.grpc_status == "UNAVAILABLE" or error.retry_after is not None
+
+
+def wait_seconds(
+    error: BaseException | None, attempt: int, policy: RetryPolicy, rng: random.Random
+) -> float:
+    """How long to wait after failed attempt number `attempt`, counted from 1."""
+    ceiling = min(policy.longest_wait, policy.first_wait * 2 ** (attempt - 1))
+    asked = error.retry_after if isinstance(error, errors.AutoGLMError) else None
+    return (asked or 0.0) + rng.uniform(0, ceiling)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is called, and what holds for every call unless the call says otherwise."""
+
+    address: str
+    model: str
+    timeout: float | None
+    retries: RetryPolicy
+    rng: random.Random
+
+
+class Call:
+    """Enter it around the whole call, streams included: it owns the span and maps errors."""
+
+    def __init__(self, method: str, model: str, target: Target, options: CallOptions) -> None:
+        self.request_id = options.get("request_id") or rpc.new_request_id()
+        self._method = f"autoglm.v1.Inference/{method}"
+        self._model = model
+        self._target = target
+        self._timeout = options.get("timeout", target.timeout)
+        self._deadline: float | None = None
+        self._span: trace.Span = trace.INVALID_SPAN
+
+    def __enter__(self) -> Self:
+        if self._timeout is not None:
+            self._deadline = time.monotonic() + self._timeout
+        host, _, port = self._target.address.rpartition(":")
+        attributes: dict[str, str | int] = {
+            semconv.RPC_SYSTEM_NAME: "grpc",
+            semconv.RPC_METHOD: self._method,
+            semconv.SERVER_ADDRESS: host,
+            semconv.SERVER_PORT: int(port) if port.isdigit() else 0,
+            semconv.GEN_AI_REQUEST_MODEL: self._model,
+            semconv.REQUEST_ID: self.request_id,
+        }
+        self._span = _tracer.start_span(
+            self._method, kind=trace.SpanKind.CLIENT, attributes=attributes
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, GeneratorExit | asyncio.CancelledError | KeyboardInterrupt):
+            self._span.set_attribute(semconv.RPC_STATUS_CODE, "CANCELLED")
+        elif isinstance(error, errors.AutoGLMError):
+            self._span.set_attribute(semconv.RPC_STATUS_CODE, error.grpc_status)
+            self._span.set_attribute(semconv.ERROR_TYPE, error.reason)
+            self._span.set_status(trace.StatusCode.ERROR, error.reason)
+        elif error is None:
+            self._span.set_attribute(semconv.RPC_STATUS_CODE, "OK")
+        self._span.end()
+
+    @contextmanager
+    def mapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            mapped = status.from_grpc(error)
+            mapped.request_id = self.request_id
+            raise mapped from error
+
+    def arguments(self) -> dict[str, Any]:
+        """What an attempt made now passes to the stub besides the request."""
+        carrier: dict[str, str] = {}
+        _propagator.inject(carrier, trace.set_span_in_context(self._span))
+        metadata = ((status.REQUEST_ID, self.request_id), *carrier.items())
+        if self._deadline is None:
+            return {"metadata": metadata}
+        return {"metadata": metadata, "timeout": max(0.0, self._deadline - time.monotonic())}
+
+    def retrying(self) -> dict[str, Any]:
+        """Arguments of tenacity's Retrying and AsyncRetrying."""
+        policy = self._target.retries
+        stop: Any = stop_after_attempt(policy.attempts)
+        if self._timeout is not None:
+            stop |= stop_before_delay(self._timeout)
+        return {
+            "retry": retry_if_exception(should_retry),
+            "stop": stop,
+            "wait": self._wait(policy),
+            "before_sleep": self._note_retry,
+            "reraise": True,
+        }
+
+    def _wait(self, policy: RetryPolicy) -> Callable[[RetryCallState], float]:
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            return wait_seconds(error, state.attempt_number, policy, self._target.rng)
+
+        return wait
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        reason = error.reason if isinstance(error, errors.AutoGLMError) else ""
+        self._span.add_event(
+            "retry", {semconv.ATTEMPT: state.attempt_number, semconv.ERROR_TYPE: reason}
+        )

@@ -1,0 +1,161 @@
+"""The blocking client. Safe to share between threads; building requests is in `requests`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+from tenacity import Retrying
+
+from autoglm import v1
+from autoglm.client import requests
+from autoglm.client.call import Call, RetryPolicy, Target
+from autoglm.client.requests import (
+    CallOptions,
+    ChatMessages,
+    ChatOptions,
+    EmbedOptions,
+    GenerateOptions,
+    PredictOptions,
+    Prompt,
+    TokenizeOptions,
+)
+from autoglm.common import rpc
+from autoglm.common.tls import TlsFiles
+from autoglm.v1.inference_pb2_grpc import InferenceStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Client:
+    """Speaks to one gateway or pod.
+
+    `model` is used where a call names none, `timeout` (seconds, None for no limit) where a call
+    gives none. `tls` with a `ca_file` checks the server; with a certificate and key it is mTLS.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        model: str = "",
+        timeout: float | None = 600.0,
+        tls: TlsFiles | None = None,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self._target = Target(address, model, timeout, retries or RetryPolicy(), random.Random())
+        self._channel = rpc.sync_channel(address, tls)
+        self._stub = InferenceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and every call on it."""
+        self._channel.close()
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> v1.GenerateResponse:
+        """Complete text or token ids; no chat template is applied."""
+        request = requests.generate_request(prompt, options, self._target.model)
+        call = Call("Generate", request.model, self._target, options)
+        return self._unary(self._stub.Generate, request, call)
+
+    def generate_stream(
+        self, prompt: Prompt, **options: Unpack[GenerateOptions]
+    ) -> Generator[v1.GenerateChunk, None, None]:
+        """The same, as it appears. Closing the generator cancels the call."""
+        request = requests.generate_request(prompt, options, self._target.model)
+        call = Call("GenerateStream", request.model, self._target, options)
+        return self._stream(self._stub.GenerateStream, request, call)
+
+    def chat(self, messages: ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
+        """Answer a conversation."""
+        request = requests.chat_request(messages, options, self._target.model)
+        call = Call("Chat", request.model, self._target, options)
+        return self._unary(self._stub.Chat, request, call)
+
+    def chat_stream(
+        self, messages: ChatMessages, **options: Unpack[ChatOptions]
+    ) -> Generator[v1.ChatChunk, None, None]:
+        """The same, as it appears. Closing the generator cancels the call."""
+        request = requests.chat_request(messages, options, self._target.model)
+        call = Call("ChatStream", request.model, self._target, options)
+        return self._stream(self._stub.ChatStream, request, call)
+
+    def embed(
+        self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]
+    ) -> v1.EmbedResponse:
+        """One vector for each text."""
+        request = requests.embed_request(texts, options, self._target.model)
+        call = Call("Embed", request.model, self._target, options)
+        return self._unary(self._stub.Embed, request, call)
+
+    def predict(self, text: str, **options: Unpack[PredictOptions]) -> v1.PredictResponse:
+        """Classify a text over `labels`, or generate where none are given."""
+        request = requests.predict_request(text, options, self._target.model)
+        call = Call("Predict", request.model_name, self._target, options)
+        return self._unary(self._stub.Predict, request, call)
+
+    def tokenize(
+        self, text: str | ChatMessages, **options: Unpack[TokenizeOptions]
+    ) -> v1.TokenizeResponse:
+        """Token ids of a text, or of a conversation put through the chat template."""
+        request = requests.tokenize_request(text, options, self._target.model)
+        call = Call("Tokenize", request.model, self._target, options)
+        return self._unary(self._stub.Tokenize, request, call)
+
+    def list_models(self, **options: Unpack[CallOptions]) -> list[v1.Model]:
+        """The models that can be asked for now, by name."""
+        call = Call("ListModels", "", self._target, options)
+        return list(self._unary(self._stub.ListModels, v1.ListModelsRequest(), call).models)
+
+    def get_model(self, name: str, **options: Unpack[CallOptions]) -> v1.Model:
+        """One model. ModelNotFound lists those there are."""
+        call = Call("GetModel", name, self._target, options)
+        return self._unary(self._stub.GetModel, v1.GetModelRequest(name=name), call).model
+
+    def _unary(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        call: Call,
+    ) -> Response:
+        def attempt() -> Response:
+            with call.mapped_errors():
+                return method(request, **call.arguments())
+
+        with call:
+            return Retrying(**call.retrying())(attempt)
+
+    def _stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        call: Call,
+    ) -> Generator[Response, None, None]:
+        def open_stream() -> tuple[Any, Response | None]:
+            with call.mapped_errors():
+                messages = method(request, **call.arguments())
+                return messages, next(messages, None)
+
+        with call:
+            messages, first = Retrying(**call.retrying())(open_stream)
+            try:
+                if first is not None:
+                    yield first
+                    with call.mapped_errors():
+                        yield from messages
+            finally:
+                messages.cancel()
