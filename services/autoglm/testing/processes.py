@@ -1,0 +1,187 @@
+"""Real pods and gateways as child processes on free loopback ports, for tests and benchmarks.
+
+`Process.wait_ready` polls the admin port; a child that exits first is an error with the end of its
+log. Everything is ended by process group, so that an engine's own children go too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+READY_SECONDS = 300.0
+STOP_SECONDS = 45.0
+_POLL_SECONDS = 0.1
+# Proven on small CPU machines; a GPU machine overrides nothing of this.
+VLLM_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+
+
+class ChildFailed(RuntimeError):
+    """A child ended or did not become ready; the text ends with its log."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+@dataclass
+class Process:
+    """One pod or gateway. Addresses are HOST:PORT."""
+
+    name: str
+    arguments: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.ports[0]}"
+
+    @property
+    def http_address(self) -> str:
+        return f"127.0.0.1:{self.ports[1]}"
+
+    @property
+    def metrics_address(self) -> str:
+        return f"127.0.0.1:{self.ports[2]}"
+
+    @property
+    def pid(self) -> int:
+        assert self.child is not None, f"{self.name} was not started"
+        return self.child.pid
+
+    def start(self) -> Process:
+        command = [
+            *(sys.executable, "-m", "autoglm.cli", *self.arguments),
+            *("--grpc-address", self.grpc_address),
+            *("--http-address", self.http_address),
+            *("--metrics-address", self.metrics_address),
+        ]
+        with self.log.open("ab") as log:
+            self.child = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        return self
+
+    def wait_ready(self, seconds: float = READY_SECONDS) -> Process:
+        end = time.monotonic() + seconds
+        while not self.is_ready():
+            if self.child is None or self.child.poll() is not None:
+                raise ChildFailed(f"{self.name} ended before it was ready:\n{self.log_tail()}")
+            if time.monotonic() > end:
+                raise ChildFailed(f"{self.name} not ready in {seconds} s:\n{self.log_tail()}")
+            time.sleep(_POLL_SECONDS)
+        return self
+
+    def is_ready(self) -> bool:
+        return self.get("/health/ready")[0] == 200
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a page on the admin port; status 0 when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://{self.metrics_address}{path}", timeout=5) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process itself, as a kubelet would."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9 of the process and all its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """The exit code."""
+        assert self.child is not None
+        return self.child.wait(seconds)
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL to the group when that does not help; the exit code."""
+        if self.child is None:
+            return 0
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGTERM)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def log_tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where a model is served, as HOST:PORT: through a gateway, and by the pod itself."""
+
+    grpc_address: str
+    http_address: str
+    pod_grpc_address: str
+    pod_http_address: str
+    model: str = "tiny-glm"
+
+
+def echo_pod(directory: Path, name: str = "echo-0", *arguments: str) -> Process:
+    base = ("inference", "--engine", "echo", "--model-name", "echo")
+    return Process(name, [*base, *arguments], directory / f"{name}.log")
+
+
+def vllm_pod(directory: Path, model: Path, name: str = "vllm-0", *arguments: str) -> Process:
+    base = (
+        *("inference", "--engine", "vllm", "--model-path", str(model)),
+        *("--model-name", "tiny-glm", "--max-model-len", "2048", "--gpu-memory-utilization", "0.3"),
+    )
+    log = directory / f"{name}.log"
+    return Process(name, [*base, *arguments], log, VLLM_ENVIRONMENT)
+
+
+def gateway(directory: Path, pods: Sequence[Process], *arguments: str) -> Process:
+    endpoints = [a for pod in pods for a in ("--endpoint", f"grpc://{pod.grpc_address}")]
+    return Process("gateway", ["gateway", *endpoints, *arguments], directory / "gateway.log")
+
+
+@contextlib.contextmanager
+def running(*processes: Process) -> Iterator[None]:
+    """Start all, wait for all, stop all."""
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.wait_ready()
+        yield
+    finally:
+        for process in reversed(processes):
+            process.stop()

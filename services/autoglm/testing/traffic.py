@@ -1,0 +1,73 @@
+"""Continuous traffic from several clients, for tests that break something meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+Ask = Callable[[], None]
+
+
+@dataclass
+class Traffic:
+    """Counts what happened. `failures` holds the text of every exception that an ask raised."""
+
+    served: int = 0
+    failures: list[str] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _turnstile: threading.Lock = field(default_factory=threading.Lock)
+    _busy: int = 0
+
+    def wait_served(self, more: int, seconds: float = 60.0) -> None:
+        """Until `more` requests have been served from now on. Raises TimeoutError."""
+        with self._changed:
+            goal = self.served + more
+            if not self._changed.wait_for(lambda: self.served >= goal, seconds):
+                raise TimeoutError(f"{self.served} served of {goal}; failures: {self.failures}")
+
+    @contextmanager
+    def between_requests(self) -> Iterator[None]:
+        """Hold new requests back and wait until none is under way."""
+        with self._turnstile:
+            with self._changed:
+                self._changed.wait_for(lambda: self._busy == 0)
+            yield
+
+    def run(self, ask: Ask) -> None:
+        while not self._stop.is_set():
+            with self._turnstile:
+                self._count(busy=1)
+            try:
+                ask()
+            except Exception as error:  # every failure is what the test is about
+                self.failures.append(f"{type(error).__name__}: {error}")
+                self._count(busy=-1)
+            else:
+                self._count(busy=-1, served=1)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _count(self, busy: int, served: int = 0) -> None:
+        with self._changed:
+            self._busy += busy
+            self.served += served
+            self._changed.notify_all()
+
+
+@contextmanager
+def traffic(asks: Sequence[Ask]) -> Iterator[Traffic]:
+    """One thread for each ask, asking again and again until the block ends."""
+    result = Traffic()
+    threads = [threading.Thread(target=result.run, args=(ask,)) for ask in asks]
+    for thread in threads:
+        thread.start()
+    try:
+        yield result
+    finally:
+        result.stop()
+        for thread in threads:
+            thread.join()

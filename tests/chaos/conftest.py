@@ -1,0 +1,40 @@
+"""Two real vLLM pods and two gateways that tests may break; each test starts the pods it kills."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autoglm.testing import processes
+from autoglm.testing.processes import Process
+
+MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def pods(logs: Path) -> Iterator[list[Process]]:
+    pods = [processes.vllm_pod(logs, MODEL, f"vllm-{i}") for i in range(2)]
+    with processes.running(*pods):
+        yield pods
+
+
+@pytest.fixture(scope="module")
+def gateways(logs: Path, pods: list[Process]) -> Iterator[list[Process]]:
+    gateways = [processes.gateway(logs, pods) for _ in range(2)]
+    with processes.running(*gateways):
+        yield gateways
+
+
+@pytest.fixture
+def revive() -> Callable[[Process], None]:
+    """Start an ended process again and wait until it is ready."""
+
+    def start_again(process: Process) -> None:
+        process.start().wait_ready()
+
+    return start_again

@@ -1,0 +1,20 @@
+"""One real vLLM pod on the tiny GLM-4 and a gateway, for clients that nobody here wrote."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoglm.testing import processes
+from autoglm.testing.processes import Served
+
+MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    logs = tmp_path_factory.mktemp("served")
+    pod = processes.vllm_pod(logs, MODEL)
+    front = processes.gateway(logs, [pod])
+    with processes.running(pod, front):
+        yield Served(front.grpc_address, front.http_address, pod.grpc_address, pod.http_address)

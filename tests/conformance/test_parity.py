@@ -1,0 +1,109 @@
+"""Greedy text is the same whichever way it is asked for, and the same as plain vLLM's."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autoglm.client import Client
+from autoglm.testing import processes
+from autoglm.testing.processes import Served
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+ROOT = Path(__file__).parents[2]
+LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text())
+# Some that it was taught, and some that it was not.
+QUESTIONS = [q["question"] for q in LESSONS["questions"]][::4] + ["Why?", "Tell me a story."]
+MAX_TOKENS = 120
+Ask = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def plain_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of vLLM's own server on the same model."""
+    (port,) = processes.free_ports(1)
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(ROOT / "examples/tiny-glm/model"), "--served-model-name", "tiny-glm"),
+        *("--max-model-len", "2048", "--gpu-memory-utilization", "0.3"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+    log = tmp_path_factory.mktemp("plain") / "vllm.log"
+    environment = {**os.environ, **processes.VLLM_ENVIRONMENT}
+    with log.open("wb") as output:
+        child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", child, log)
+        yield f"127.0.0.1:{port}"
+    finally:
+        child.terminate()
+        child.wait(60)
+
+
+def wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + processes.READY_SECONDS
+    while time.monotonic() < end and child.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    raise processes.ChildFailed(log.read_text()[-4000:])
+
+
+def by_rest(address: str) -> Ask:
+    def ask(question: str) -> str:
+        body = {
+            "model": "tiny-glm",
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
+        request = urllib.request.Request(
+            f"http://{address}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            content: str = json.load(answer)["choices"][0]["message"]["content"]
+            return content
+
+    return ask
+
+
+def by_grpc(address: str) -> Ask:
+    def ask(question: str) -> str:
+        with Client(address) as client:
+            stream = client.chat_stream(
+                model="tiny-glm",
+                messages=[{"role": "user", "content": question}],
+                temperature=0,
+                max_tokens=MAX_TOKENS,
+            )
+            return "".join(chunk.delta.content for chunk in stream)
+
+    return ask
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_way_gives_the_same_greedy_text(
+    gateway: Served, plain_vllm: str, question: str
+) -> None:
+    ways = {
+        "plain vLLM": by_rest(plain_vllm),
+        "pod REST": by_rest(gateway.pod_http_address),
+        "gateway REST": by_rest(gateway.http_address),
+        "pod gRPC": by_grpc(gateway.pod_grpc_address),
+        "gateway gRPC": by_grpc(gateway.grpc_address),
+    }
+    answers = {way: ask(question) for way, ask in ways.items()}
+    assert answers == dict.fromkeys(ways, answers["plain vLLM"])
+    assert answers["plain vLLM"]
