@@ -188,7 +188,7 @@ func (c caller) request(params *autoglm.SamplingParams) *autoglm.GenerateRequest
 }
 
 func greedy() *autoglm.SamplingParams {
-	return &autoglm.SamplingParams{Temperature: proto.Float32(0), MaxTokens: proto.Uint32(64)}
+	return &autoglm.SamplingParams{Temperature: proto.Float32(0), MaxTokens: proto.Uint32(128)}
 }
 
 // returnedID finds the id under which the server's logs and traces have the request.

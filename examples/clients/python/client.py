@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent / "gen"))
 
 from autoglm.v1 import chat_pb2, generate_pb2, inference_pb2_grpc, models_pb2
 
-GREEDY = generate_pb2.SamplingParams(temperature=0, max_tokens=64)
+GREEDY = generate_pb2.SamplingParams(temperature=0, max_tokens=128)
 
 
 def list_models(stub: inference_pb2_grpc.InferenceStub, timeout: float) -> list[str]:

@@ -29,7 +29,7 @@ import { Inference } from "./gen/autoglm/v1/inference_pb.js";
 import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 
 const REQUEST_ID = "x-request-id";
-const GREEDY: MessageInitShape<typeof SamplingParamsSchema> = { temperature: 0, maxTokens: 64 };
+const GREEDY: MessageInitShape<typeof SamplingParamsSchema> = { temperature: 0, maxTokens: 128 };
 
 interface Asked {
   inference: Client<typeof Inference>;
