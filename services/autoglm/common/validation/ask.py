@@ -1,0 +1,167 @@
+"""The facts of a request that its validity depends on, without the payload itself.
+
+Extractors make an `Ask`, `rules.validate` judges it, the gateway's layers read model, operation and
+size from it. Names of fields are vLLM's; `Words` turns them into those of the client's own API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# A guess that errs on the side of too many tokens for European languages.
+_BYTES_PER_TOKEN = 4
+
+
+class Operation(StrEnum):
+    """What is asked for, under the names of OpenTelemetry's GenAI conventions where it has one."""
+
+    GENERATE = "text_completion"
+    CHAT = "chat"
+    EMBED = "embeddings"
+    PREDICT = "predict"
+    TOKENIZE = "tokenize"
+    INFER = "generate_content"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How the client's API calls a field: by `names`, else under `prefix`."""
+
+    prefix: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> str:
+        return self.names.get(name) or self.prefix + name
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, as far as it is known before tokenising. `tokens` is None for text."""
+
+    path: str
+    size: int
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters as given; None where not set."""
+
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    truncate_prompt_tokens: int | None = None
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    logit_bias: Mapping[int, float] | Mapping[str, float] = field(default_factory=dict)
+    # What max_tokens is when not set; None for the rest of the context.
+    default_max_tokens: int | None = None
+    use_beam_search: bool = False
+    echo: bool = False
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.default_max_tokens if self.max_tokens is None else self.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One constraint on the output. `text` is its schema, pattern or grammar; `values` its choices.
+
+    `kind` is text, json_object, json_schema, regex, choice, grammar or structural_tag.
+    """
+
+    path: str
+    kind: str
+    text: str | bytes | None = None
+    values: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFacts:
+    """A function offered to the model. `parameters` is its JSON schema, None where it has none."""
+
+    path: str
+    name: str
+    parameters: str | bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`mode` is empty when not given, `named` when `function` must be called."""
+
+    mode: str = ""
+    function: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A reference to an image, a sound or a video."""
+
+    path: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. `parts` counts content parts; `empty_part` is the path of an empty one."""
+
+    path: str
+    role: str
+    size: int = 0
+    parts: int = 0
+    has_text: bool = False
+    media: Sequence[Media] = ()
+    empty_part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Everything `validate` looks at.
+
+    `prompts` and `turns` are None where the operation has none; an empty sequence is a mistake.
+    `stream_options` says that options for streams were given.
+    """
+
+    operation: Operation
+    model: str
+    words: Words = field(default_factory=Words)
+    streaming: bool = False
+    prompts: Sequence[Prompt] | None = None
+    turns: Sequence[Turn] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    formats: Sequence[Format] = ()
+    tools: Sequence[ToolFacts] | None = None
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    labels: Sequence[str] = ()
+    template_kwargs: str = ""
+    add_generation_prompt: bool = False
+    continue_final_message: bool = False
+    stream_options: bool = False
+    priority: int = 0
+    session: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of prompt text; token ids count four each."""
+        prompts = sum(p.size for p in self.prompts or ())
+        return prompts + sum(t.size for t in self.turns or ())
+
+    @property
+    def estimated_tokens(self) -> int:
+        """Prompt and completion together, for admission; a guess where the prompt is text."""
+        known = [p.tokens for p in self.prompts or () if p.tokens is not None]
+        prompt = sum(known) if known else -(-self.size // _BYTES_PER_TOKEN)
+        return prompt + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)

@@ -1,0 +1,292 @@
+"""Reads JSON bodies of the REST API into an `Ask`. Called by the gateway's REST edge and by pods.
+
+Bodies must be strict JSON in UTF-8: no NaN, nothing behind the end, no lone surrogates.
+`openai_bodies` says which fields are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from autoglm.common.errors import InvalidRequest
+from autoglm.common.validation import openai_bodies as bodies
+from autoglm.common.validation.ask import (
+    Ask,
+    Format,
+    Media,
+    Operation,
+    Prompt,
+    Sampling,
+    ToolChoice,
+    ToolFacts,
+    Turn,
+    Words,
+)
+from autoglm.common.validation.grpc_requests import GENERATE_MAX_TOKENS, TOKEN_BYTES
+from autoglm.common.validation.json_text import decode
+from autoglm.common.validation.oip import infer_path, of_oip_json
+
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "min_tokens",
+    "prompt_logprobs",
+    "truncate_prompt_tokens",
+)
+_MEDIA = ("image_url", "audio_url", "video_url")
+_CHAT_WORDS = {"logprobs": "top_logprobs", "tool_choice.function": "tool_choice.function.name"}
+_NO_LIMIT = 2**63
+
+
+def of_openai(path: str, body: bytes) -> Ask:
+    """Raises InvalidRequest for a body that cannot be read."""
+    model = infer_path(path)
+    if model is not None:
+        return of_oip_json(model, body)
+    return _READERS.get(path, _of_other)(body)
+
+
+def _of_chat(body: bytes) -> Ask:
+    chat = decode(body, bodies.Chat)
+    max_name = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
+    return Ask(
+        operation=Operation.CHAT,
+        words=Words("", _CHAT_WORDS | {"max_tokens": max_name}),
+        turns=_turns(chat.messages),
+        sampling=_sampling(chat, getattr(chat, max_name), chat.top_logprobs),
+        tools=None if chat.tools is None else tuple(_tools(chat.tools)),
+        tool_choice=_tool_choice(chat.tool_choice),
+        add_generation_prompt=bool(chat.add_generation_prompt),
+        continue_final_message=bool(chat.continue_final_message),
+        **_common(chat),
+    )
+
+
+def _of_completion(body: bytes) -> Ask:
+    completion = decode(body, bodies.Completion)
+    embedded = completion.prompt_embeds is not None and completion.prompt is None
+    return Ask(
+        operation=Operation.GENERATE,
+        prompts=None if embedded else _prompt_list("prompt", completion.prompt),
+        sampling=_sampling(
+            completion, completion.max_tokens, completion.logprobs, GENERATE_MAX_TOKENS
+        ),
+        **_common(completion),
+    )
+
+
+def _of_responses(body: bytes) -> Ask:
+    asked = decode(body, bodies.Responses)
+    size = len(asked.input.encode()) if isinstance(asked.input, str) else len(asked.input or ())
+    return Ask(
+        operation=Operation.CHAT,
+        words=Words("", _CHAT_WORDS | {"max_tokens": "max_output_tokens"}),
+        prompts=(Prompt("input", size),),
+        sampling=_sampling(asked, asked.max_output_tokens, asked.top_logprobs),
+        **_common(asked),
+    )
+
+
+def _of_embeddings(body: bytes) -> Ask:
+    asked = decode(body, bodies.Embeddings)
+    chat = asked.messages is not None or _is_chat(asked.input)
+    return Ask(
+        operation=Operation.EMBED,
+        model=asked.model or "",
+        words=Words("", {"prompt": "input"}),
+        prompts=None if chat else _prompt_list("input", asked.input),
+        sampling=Sampling(truncate_prompt_tokens=asked.truncate_prompt_tokens),
+    )
+
+
+def _of_tokenize(body: bytes) -> Ask:
+    asked = decode(body, bodies.Tokenize)
+    text = _prompt_list("prompt", asked.prompt)
+    return Ask(
+        operation=Operation.TOKENIZE,
+        model=asked.model or "",
+        prompts=text if asked.messages is None else None,
+        turns=None if asked.messages is None else _turns(asked.messages),
+    )
+
+
+def _of_detokenize(body: bytes) -> Ask:
+    asked = decode(body, bodies.Detokenize)
+    return Ask(operation=Operation.TOKENIZE, model=asked.model or "")
+
+
+def _of_predict(body: bytes) -> Ask:
+    asked = decode(body, bodies.Predict)
+    return Ask(
+        operation=Operation.PREDICT,
+        words=Words("", {"model": "model_name", "prompt": "input_data"}),
+        prompts=(Prompt("input_data", len(asked.input_data.encode())),),
+        sampling=_sampling(asked, asked.max_tokens, None, GENERATE_MAX_TOKENS),
+        labels=asked.labels,
+        **_common(asked) | {"model": asked.model_name or asked.model or ""},
+    )
+
+
+def _of_other(body: bytes) -> Ask:
+    asked = decode(body, bodies.Other)
+    return Ask(operation=Operation.INFER, model=asked.model or "", streaming=bool(asked.stream))
+
+
+_READERS: Mapping[str, Callable[[bytes], Ask]] = {
+    "/v1/chat/completions": _of_chat,
+    "/v1/completions": _of_completion,
+    "/v1/responses": _of_responses,
+    "/v1/embeddings": _of_embeddings,
+    "/tokenize": _of_tokenize,
+    "/detokenize": _of_detokenize,
+    "/v2/inference": _of_predict,
+}
+
+
+def _common(asked: bodies.Sampled) -> dict[str, Any]:
+    return {
+        "model": asked.model or "",
+        "streaming": bool(asked.stream),
+        "stream_options": bool(asked.stream_options),
+        "formats": tuple(_formats(asked)),
+        "priority": asked.priority or 0,
+        "session": asked.session_id or "",
+    }
+
+
+def _sampling(
+    asked: bodies.Sampled, max_tokens: int | None, logprobs: int | None, default: int | None = None
+) -> Sampling:
+    stop = asked.stop
+    return Sampling(
+        **{name: getattr(asked, name) for name in _SAMPLING},
+        n=asked.n,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        stop=(stop,) if isinstance(stop, str) else stop or (),
+        stop_token_ids=asked.stop_token_ids or (),
+        logit_bias=asked.logit_bias or {},
+        default_max_tokens=default,
+        use_beam_search=bool(asked.use_beam_search),
+        echo=bool(asked.echo),
+    )
+
+
+def _prompt_list(path: str, prompt: str | list[Any] | None) -> Sequence[Prompt]:
+    if prompt is None:
+        return ()
+    if isinstance(prompt, str):
+        return (Prompt(path, len(prompt.encode())),)
+    if prompt and all(type(item) is int for item in prompt):
+        return (_token_prompt(path, prompt),)
+    return tuple(_one_of_many(f"{path}[{i}]", item) for i, item in enumerate(prompt))
+
+
+def _one_of_many(path: str, prompt: object) -> Prompt:
+    if isinstance(prompt, str):
+        return Prompt(path, len(prompt.encode()))
+    if isinstance(prompt, list) and all(type(item) is int for item in prompt):
+        return _token_prompt(path, prompt)
+    raise InvalidRequest(
+        f"{path} is {_shown(prompt)}; give a text or a list of token ids", field=path
+    )
+
+
+def _token_prompt(path: str, ids: Sequence[int]) -> Prompt:
+    if ids and not 0 <= min(ids) <= max(ids) < _NO_LIMIT:
+        raise InvalidRequest(f"{path} has token ids below 0 or above 2^63", field=path)
+    return Prompt(path, len(ids) * TOKEN_BYTES, len(ids))
+
+
+def _is_chat(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _turns(messages: Sequence[bodies.Message]) -> Sequence[Turn]:
+    return tuple(_turn(f"messages[{i}]", m) for i, m in enumerate(messages))
+
+
+def _turn(path: str, message: bodies.Message) -> Turn:
+    if not isinstance(message.content, list):
+        return Turn(path, message.role, size=len((message.content or "").encode()))
+    parts = [bodies.Part(text=p) if isinstance(p, str) else p for p in message.content]
+    return Turn(
+        path,
+        message.role,
+        size=sum(len((p.text or "").encode()) for p in parts),
+        parts=len(parts),
+        media=tuple(m for i, p in enumerate(parts) for m in _media(f"{path}.content[{i}]", p)),
+    )
+
+
+def _media(path: str, part: bodies.Part) -> Sequence[Media]:
+    found = []
+    for kind in _MEDIA:
+        value = getattr(part, kind)
+        if isinstance(value, str):
+            found.append(Media(f"{path}.{kind}", value))
+        elif value is not None and value.url is not None:
+            found.append(Media(f"{path}.{kind}.url", value.url))
+    return found
+
+
+def _formats(asked: bodies.Sampled) -> Sequence[Format]:
+    found = list(_structured(asked.structured_outputs)) if asked.structured_outputs else []
+    wanted = asked.response_format
+    if wanted is None:
+        return found
+    text = bytes(wanted.json_schema.schema) if wanted.json_schema else None
+    path = "response_format" + (".json_schema.schema" if wanted.type == "json_schema" else ".type")
+    return [*found, Format(path, wanted.type, text=text)]
+
+
+def _structured(outputs: bodies.StructuredOutputs) -> Sequence[Format]:
+    found = []
+    schema = bytes(outputs.json)
+    if schema not in (b"", b"null"):
+        found.append(Format("structured_outputs.json", "json_schema", text=_unquoted(schema)))
+    if outputs.json_object:
+        found.append(Format("structured_outputs.json_object", "json_object"))
+    if outputs.choice is not None:
+        found.append(Format("structured_outputs.choice", "choice", values=outputs.choice))
+    return found + [
+        Format(f"structured_outputs.{kind}", kind, text=text)
+        for kind in ("regex", "grammar", "structural_tag")
+        if (text := getattr(outputs, kind)) is not None
+    ]
+
+
+def _unquoted(schema: bytes) -> bytes:
+    """A schema may also be a string that holds its JSON text."""
+    return msgspec.json.decode(schema, type=str).encode() if schema.startswith(b'"') else schema
+
+
+def _tools(tools: Sequence[bodies.Tool]) -> Sequence[ToolFacts]:
+    return [
+        ToolFacts(
+            f"tools[{i}].function",
+            tool.function.name,
+            None if (schema := bytes(tool.function.parameters)) in (b"", b"null") else schema,
+        )
+        for i, tool in enumerate(tools)
+    ]
+
+
+def _tool_choice(choice: str | bodies.NamedChoice | None) -> ToolChoice:
+    if isinstance(choice, bodies.NamedChoice):
+        return ToolChoice("named", choice.function.name)
+    return ToolChoice(choice or "")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
