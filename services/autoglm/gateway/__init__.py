@@ -1,0 +1,1 @@
+"""The gateway: takes requests in three protocols, decides, and relays bytes to pods."""

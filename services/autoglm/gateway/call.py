@@ -1,0 +1,119 @@
+"""What the gateway's edges, layers and relays hand to each other. No I/O, no gRPC, no HTTP.
+
+An edge decodes just enough of a request to build a frozen `Call`; its payload stays bytes. A
+`Handler` answers a call with a `Reply` for as long as its context is open: slots, leases and spans
+live in those contexts, so that they end with the stream and cost nothing per chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from autoglm.common.errors import AutoGLMError
+from autoglm.common.validation import Ask
+
+if TYPE_CHECKING:
+    from autoglm.gateway.endpoints import EndpointView
+
+Wire = Literal["grpc", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. Times are on the monotonic clock; the deadline is always set."""
+
+    wire: Wire
+    route: str
+    """A name of few values for spans and metrics: `autoglm.v1.Inference/Chat`, `POST /v1/…`."""
+    target: str
+    """What is asked of the pod: the gRPC method's path, or the HTTP path with its query."""
+    payload: bytes
+    request_id: str
+    started: float
+    deadline: float
+    ask: Ask | None = None
+    """What is asked for; None where decoding failed."""
+    problem: AutoGLMError | None = None
+    """What decoding found wrong. Raised by the validate layer, so that it is observed too."""
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    """The caller's traceparent and tracestate."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Other headers or metadata to pass on to the pod, as the edge chose them."""
+
+    @property
+    def model(self) -> str:
+        return self.ask.model if self.ask else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a finished request, as the pod counted them."""
+
+    input_tokens: int
+    output_tokens: int
+    finish_reasons: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is learnt of one call on its way: for its span, its log line and its metrics."""
+
+    span: Span = INVALID_SPAN
+    endpoint: str = ""
+    why: str = ""
+    attempts: int = 0
+    first_chunk: float = 0.0
+    """When the first chunk came from the pod, on the monotonic clock; 0 before that."""
+    usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer whose first chunk has come. Valid while its handler's context is open.
+
+    `status` and `headers` are HTTP's. `trailers` may be asked for once `chunks` is exhausted.
+    """
+
+    chunks: AsyncIterator[bytes]
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    trailers: Callable[[], tuple[tuple[str, str | bytes], ...]] = tuple
+
+
+class Handler(Protocol):
+    """A layer, or all of them. Entering raises an AutoGLMError where there is no answer."""
+
+    def __call__(self, call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class Upstream(Protocol):
+    """Sends a call to one endpoint: one for each wire. Entered once the first chunk is there.
+
+    Before that it raises RetryElsewhere where another endpoint may do better. Leaving the context
+    cancels what is still running. An error while `chunks` is read is an AutoGLMError
+    (StreamBroken when the endpoint went away).
+    `headers` are those to add to the call's own: request id and trace context.
+    """
+
+    def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class RetryElsewhere(Exception):
+    """An endpoint gave no answer to a call, and nothing has reached the client.
+
+    `error` is what the client gets when no other endpoint answers either; `gone` says that the
+    endpoint refused or lost its connection, `draining` that it takes no new requests.
+    """
+
+    def __init__(self, error: AutoGLMError, *, gone: bool = False, draining: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.gone = gone
+        self.draining = draining

@@ -1,0 +1,312 @@
+"""Which endpoints there are, what is known of them, and which may be sent requests.
+
+`step` decides: events in (models learnt, load message, connection lost), state out. `Pool` keeps
+one state for each endpoint and offers them as a frozen `Snapshot`. Nothing here does I/O, waits or
+reads a clock. Watchers and relays feed events; routing, validation and health read snapshots.
+
+An endpoint is routable when its models are known, its load stream is up, and it is neither draining
+nor ejected. A refused or broken connection ejects it at once; it comes back with its first load
+message after a back-off that doubles with each failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from random import Random
+from types import MappingProxyType
+from typing import Literal
+
+from autoglm import v1
+from autoglm.gateway.call import Wire
+
+Kind = Literal["pod", "openai"]
+# Until a pod says how many requests it works on at once; vLLM's own default.
+_UNKNOWN_CAPACITY = 256
+_BACKOFF_FIRST = 0.1
+_BACKOFF_LONGEST = 2.0
+# An endpoint that was fine for so long starts its back-off anew when it fails.
+_FORGIVEN_AFTER = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server to send requests to. A pod speaks gRPC and REST; `openai` is any OpenAI server."""
+
+    url: str
+    kind: Kind
+    host: str
+    port: int
+    tls: bool = False
+    base: str = ""
+    """Path in front of `/v1` on an OpenAI server, without a slash at its end."""
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an endpoint said of its load."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+    tokens_in_flight: int = 0
+    max_num_seqs: int = 0
+    adapters: tuple[str, ...] = ()
+    draining: bool = False
+    http_port: int = 0
+
+
+class Phase(StrEnum):
+    CONNECTING = "connecting"
+    READY = "ready"
+    DRAINING = "draining"
+    EJECTED = "ejected"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the pool remembers of an endpoint. `since` and `retry_at` are monotonic times."""
+
+    phase: Phase = Phase.CONNECTING
+    since: float = 0.0
+    why: str = "not connected yet"
+    failures: int = 0
+    retry_at: float = 0.0
+    models: tuple[v1.Model, ...] = ()
+    http_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The endpoint answered with the models it serves."""
+
+    models: tuple[v1.Model, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A load message, or a foreign endpoint's good health."""
+
+    load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Connection refused or reset, load stream ended or silent, bad health."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The endpoint refused a request because it is going away."""
+
+
+Event = Learned | Loaded | Lost | Draining
+
+
+def step(state: State, event: Event, now: float, rng: Random) -> State:
+    """The state after an event."""
+    match event:
+        case Learned(models):
+            return replace(state, models=models)
+        case Loaded(load):
+            return _loaded(state, load, now)
+        case Lost(why):
+            return _lost(state, why, now, rng)
+        case Draining():
+            return _enter(state, Phase.DRAINING, "the pod is going away", now)
+
+
+def backoff(failures: int, rng: Random) -> float:
+    """Seconds to stay away after so many failures in a row; the upper half is random."""
+    longest = min(_BACKOFF_FIRST * 2.0 ** min(failures - 1, 16), _BACKOFF_LONGEST)
+    return longest * rng.uniform(0.5, 1.0)
+
+
+def _loaded(state: State, load: Load, now: float) -> State:
+    if load.http_port != state.http_port:
+        state = replace(state, http_port=load.http_port)
+    if load.draining:
+        return _enter(state, Phase.DRAINING, "the pod is going away", now)
+    if not state.models or (state.phase is Phase.EJECTED and now < state.retry_at):
+        return state
+    return _enter(state, Phase.READY, "", now)
+
+
+def _lost(state: State, why: str, now: float, rng: Random) -> State:
+    if state.phase is Phase.EJECTED and now < state.retry_at:
+        return state  # Many requests notice the same death; it counts once.
+    was_fine = state.phase is Phase.READY and now - state.since >= _FORGIVEN_AFTER
+    failures = 1 if was_fine else state.failures + 1
+    retry_at = now + backoff(failures, rng)
+    state = replace(state, failures=failures, retry_at=retry_at)
+    return _enter(state, Phase.EJECTED, why, now)
+
+
+def _enter(state: State, phase: Phase, why: str, now: float) -> State:
+    if (state.phase, state.why) == (phase, why):
+        return state
+    since = now if state.phase is not phase else state.since
+    return replace(state, phase=phase, why=why, since=since)
+
+
+@dataclass(slots=True)
+class Live:
+    """The counts of an endpoint that change too often for a snapshot. Written by the pool only.
+
+    `others` is load that is not ours: what the endpoint reported beyond our own requests. So our
+    own count for between two load messages, and bursts spread.
+    """
+
+    in_flight: int = 0
+    others: int = 0
+    capacity: int = _UNKNOWN_CAPACITY
+    load: Load = field(default_factory=Load)
+
+    def take(self, load: Load) -> None:
+        self.load = load
+        self.capacity = load.max_num_seqs or _UNKNOWN_CAPACITY
+        # Whoever has requests waiting is full, however few it could fit.
+        busy = max(load.running, self.capacity) if load.waiting else load.running
+        self.others = max(0, busy + load.waiting - self.in_flight)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """An endpoint as routing and relays see it. `http_base` is empty where it serves no REST."""
+
+    endpoint: Endpoint
+    state: State
+    live: Live
+    http_base: str = ""
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.url
+
+    @property
+    def is_routable(self) -> bool:
+        return self.state.phase is Phase.READY
+
+    def speaks(self, wire: Wire) -> bool:
+        return bool(self.http_base) if wire == "http" else self.endpoint.kind == "pod"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model and who can be asked for it now. Known without any while its endpoints are away."""
+
+    model: v1.Model
+    grpc: tuple[EndpointView, ...] = ()
+    http: tuple[EndpointView, ...] = ()
+
+    def endpoints(self, wire: Wire) -> tuple[EndpointView, ...]:
+        return self.http if wire == "http" else self.grpc
+
+    @property
+    def ready_endpoints(self) -> int:
+        return len({view.url for view in (*self.grpc, *self.http)})
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All endpoints, and all models by every name they have (aliases, adapters)."""
+
+    endpoints: tuple[EndpointView, ...] = ()
+    models: Mapping[str, ModelView] = MappingProxyType({})
+
+    @property
+    def has_routable(self) -> bool:
+        return any(view.is_routable for view in self.endpoints)
+
+
+def take_snapshot(views: Iterable[EndpointView]) -> Snapshot:
+    endpoints = tuple(views)
+    serving: dict[str, list[tuple[v1.Model, EndpointView]]] = {}
+    for view in endpoints:
+        for model in view.state.models:
+            for name in (model.name, *model.aliases):
+                serving.setdefault(name, []).append((model, view))
+    return Snapshot(endpoints, {name: _model_view(found) for name, found in serving.items()})
+
+
+def _model_view(found: list[tuple[v1.Model, EndpointView]]) -> ModelView:
+    ready = [(model, view) for model, view in found if view.is_routable]
+    views = [view for _, view in ready]
+    return ModelView(
+        (ready or found)[0][0],
+        tuple(view for view in views if view.speaks("grpc")),
+        tuple(view for view in views if view.speaks("http")),
+    )
+
+
+class Pool:
+    """The states of all endpoints. `on_change` hears when the snapshot has become another one."""
+
+    def __init__(self, rng: Random, on_change: Callable[[], None] = lambda: None) -> None:
+        self._rng = rng
+        self._on_change = on_change
+        self._views: dict[str, EndpointView] = {}
+        self._snapshot: Snapshot | None = Snapshot()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = take_snapshot(self._views.values())
+        return self._snapshot
+
+    def get(self, url: str) -> EndpointView | None:
+        return self._views.get(url)
+
+    def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """From now on there are these; known ones keep their state."""
+        wanted = {endpoint.url: endpoint for endpoint in endpoints}
+        if wanted.keys() == self._views.keys():
+            return
+        self._views = {
+            url: self._views.get(url) or _view(endpoint, State(since=now), Live())
+            for url, endpoint in wanted.items()
+        }
+        self._changed()
+
+    def apply(self, url: str, event: Event, now: float) -> State | None:
+        """The endpoint's state after the event; None when it has been removed."""
+        view = self._views.get(url)
+        if view is None:
+            return None
+        if isinstance(event, Loaded):
+            view.live.take(event.load)
+        state = step(view.state, event, now, self._rng)
+        if state is not view.state:
+            self._views[url] = _view(view.endpoint, state, view.live)
+            self._changed()
+        return state
+
+    @contextmanager
+    def lease(self, view: EndpointView) -> Iterator[None]:
+        """Counts a request on the endpoint for as long as it is open."""
+        view.live.in_flight += 1
+        try:
+            yield
+        finally:
+            view.live.in_flight -= 1
+
+    def _changed(self) -> None:
+        self._snapshot = None
+        self._on_change()
+
+
+def _view(endpoint: Endpoint, state: State, live: Live) -> EndpointView:
+    if endpoint.kind == "pod" and not state.http_port:
+        return EndpointView(endpoint, state, live)
+    port = endpoint.port if endpoint.kind == "openai" else state.http_port
+    address = replace(endpoint, port=port).address
+    scheme = "https" if endpoint.tls else "http"
+    return EndpointView(endpoint, state, live, f"{scheme}://{address}{endpoint.base}")

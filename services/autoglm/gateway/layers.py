@@ -1,0 +1,124 @@
+"""The way of a request through the gateway, as one list. Called by the edges, which know the wire.
+
+A layer wraps a handler. What a layer holds (a span, a slot) it holds in its context, which stays
+open exactly as long as the answer's stream; per chunk no layer does anything.
+An edge whose client has gone raises `Cancelled` inside the context, or is cancelled itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from autoglm.common import errors
+from autoglm.common.validation import validate
+from autoglm.gateway.admission import Limiter
+from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.endpoints import Pool
+from autoglm.gateway.observation import Observer, child_span
+
+Layer = Callable[[Handler], Handler]
+_log = logging.getLogger("autoglm.gateway")
+
+
+def request_layers(pool: Pool, limiter: Limiter, observer: Observer) -> Sequence[Layer]:
+    """What a request for a pod passes, outermost first."""
+    return (
+        # Outermost: whatever goes wrong inside leaves as one of our errors, and nothing else does.
+        map_errors,
+        # Outside of every decision, so that refusals have a span, an outcome and a line as well.
+        observed(observer),
+        # Before anything is held: a wrong request costs neither a slot nor a pod's time.
+        validated(pool),
+        # Last: a slot is held from here until the stream has ended.
+        admitted(limiter),
+    )
+
+
+def local_layers(observer: Observer) -> Sequence[Layer]:
+    """What a request passes that the gateway answers itself: they hold nothing."""
+    return (map_errors, observed(observer))
+
+
+def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
+    handler = innermost
+    for layer in reversed(layers):
+        handler = layer(handler)
+    return handler
+
+
+def map_errors(inner: Handler) -> Handler:
+    @asynccontextmanager
+    async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        try:
+            async with inner(call, notes) as reply:
+                yield reply
+        except errors.AutoGLMError:
+            raise
+        except TimeoutError as error:
+            raise errors.DeadlineExceeded("the deadline passed") from error
+        except Exception as error:
+            fields = {"request_id": call.request_id, "route": call.route}
+            _log.error("unexpected error", exc_info=error, extra={"fields": fields})
+            raise errors.Internal(str(error)) from error
+
+    return handle
+
+
+def observed(observer: Observer) -> Layer:
+    def layer(inner: Handler) -> Handler:
+        @asynccontextmanager
+        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            observer.begin(call, notes)
+            status, failure = 0, None
+            try:
+                async with inner(call, notes) as reply:
+                    status = reply.status
+                    yield reply
+            except (Exception, asyncio.CancelledError, GeneratorExit) as error:
+                failure = error
+                raise
+            finally:
+                observer.end(call, notes, status, failure)
+
+        return handle
+
+    return layer
+
+
+def validated(pool: Pool) -> Layer:
+    def layer(inner: Handler) -> Handler:
+        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+            check(call, pool)
+            return inner(call, notes)
+
+        return handle
+
+    return layer
+
+
+def check(call: Call, pool: Pool) -> None:
+    """Raises what is wrong with the call."""
+    if call.problem is not None:
+        raise call.problem
+    assert call.ask is not None, "an edge decodes a request or says what is wrong with it"
+    models = pool.snapshot.models
+    found = models.get(call.model)
+    validate(call.ask, found.model if found else None, tuple(models))
+
+
+def admitted(limiter: Limiter) -> Layer:
+    def layer(inner: Handler) -> Handler:
+        @asynccontextmanager
+        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            with child_span(notes, "admission"):
+                slot = limiter.acquire()
+            with slot:
+                async with inner(call, notes) as reply:
+                    yield reply
+
+        return handle
+
+    return layer

@@ -1,0 +1,83 @@
+"""The gateway's own metrics. Names are documented in docs/metrics.md, which a test checks.
+
+Label values are bounded: `model` is a served name or `other`, `method` one of the served methods.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+OTHER = "other"
+# With 0.1, 0.3, 0.5 and 1.0, the bounds that service objectives are commonly set at.
+_DURATION = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0),
+    *(20.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+_FIRST_CHUNK = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+    *(10.0, 30.0, 60.0),
+)
+# OpenTelemetry's GenAI buckets.
+_GEN_AI_DURATION = tuple(0.01 * 2**i for i in range(14))
+
+
+class Metrics:
+    """All of them, in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "autoglm_gateway_requests",
+            "Requests that have ended, by outcome and by the code the client saw.",
+            ("method", "model", "outcome", "code"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "autoglm_gateway_request_duration_seconds",
+            "From the request's arrival to the end of its answer.",
+            ("method", "model", "outcome"),
+            buckets=_DURATION,
+            registry=registry,
+        )
+        self.first_chunk = Histogram(
+            "autoglm_gateway_time_to_first_chunk_seconds",
+            "From the request's arrival to the first chunk from a pod.",
+            ("method", "model"),
+            buckets=_FIRST_CHUNK,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "autoglm_gateway_requests_in_flight",
+            "Requests being served, their streams included.",
+            registry=registry,
+        )
+        self.retries = Counter(
+            "autoglm_gateway_retries",
+            "Attempts on another endpoint; `exhausted` counts those the budget did not allow.",
+            ("result",),
+            registry=registry,
+        )
+        self.endpoints = Gauge(
+            "autoglm_gateway_endpoints",
+            "Endpoints in each state.",
+            ("state",),
+            registry=registry,
+        )
+        self.ejections = Counter(
+            "autoglm_gateway_endpoint_ejections",
+            "Times an endpoint left the pool because of a failure.",
+            registry=registry,
+        )
+        self.gen_ai_duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "OpenTelemetry's gen_ai.server.request.duration, as seen by the gateway.",
+            ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
+            buckets=_GEN_AI_DURATION,
+            registry=registry,
+        )
+        self.gen_ai_first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "OpenTelemetry's gen_ai.server.time_to_first_token, as seen by the gateway.",
+            ("gen_ai_operation_name", "gen_ai_request_model"),
+            buckets=_FIRST_CHUNK,
+            registry=registry,
+        )

@@ -1,0 +1,196 @@
+"""What is recorded of a request: one SERVER span, one outcome, one log line, metrics.
+
+Called by the observe layer; relays and admission add child spans. Prompts and outputs are never
+recorded. Where tracing is off, spans are no-ops that still carry a caller's trace on to the pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from autoglm.common import errors, semconv
+from autoglm.common.telemetry import PROPAGATOR, tracer
+from autoglm.gateway.call import Call, Notes
+from autoglm.gateway.metrics import OTHER, Metrics
+
+# A caller's deadline reaches us with rounding on the way.
+_DEADLINE_SLACK = 0.01
+_log = logging.getLogger("autoglm.gateway.request")
+
+
+class Outcome(StrEnum):
+    """How a request ended; the one label of it in metrics and logs."""
+
+    SERVED = "served"
+    REJECTED_INVALID = "rejected_invalid"
+    REJECTED_FULL = "rejected_full"
+    REJECTED_NO_ENDPOINT = "rejected_no_endpoint"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    BROKEN = "broken"
+    FAILED = "failed"
+
+
+_BY_HTTP_STATUS = {
+    429: Outcome.REJECTED_FULL,
+    499: Outcome.CANCELLED,
+    502: Outcome.BROKEN,
+    503: Outcome.REJECTED_NO_ENDPOINT,
+    504: Outcome.EXPIRED,
+}
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """For an HTTP status: an error class's, or that of an answer passed on from a pod."""
+    if status < 400:
+        return Outcome.SERVED
+    default = Outcome.REJECTED_INVALID if status < 500 else Outcome.FAILED
+    return _BY_HTTP_STATUS.get(status, default)
+
+
+def error_of(failure: BaseException | None, overdue: bool) -> errors.AutoGLMError | None:
+    """The error that a failure amounts to."""
+    if failure is None or isinstance(failure, errors.AutoGLMError):
+        return failure
+    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
+        if overdue:
+            return errors.DeadlineExceeded("the caller's deadline passed")
+        return errors.Cancelled("the caller went away")
+    if isinstance(failure, TimeoutError):
+        return errors.DeadlineExceeded("the deadline passed")
+    return errors.Internal(str(failure))
+
+
+def code_of(call: Call, status: int, error: errors.AutoGLMError | None) -> str:
+    """The code as the call's wire has it."""
+    if call.wire == "grpc":
+        return error.grpc_status if error else "OK"
+    return str(error.http_status if error else status)
+
+
+class Observer:
+    """Begins and ends the record of each request. `is_known` bounds the model label."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        is_known: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._metrics = metrics
+        self._is_known = is_known
+        self._clock = clock
+
+    def begin(self, call: Call, notes: Notes) -> None:
+        self._metrics.in_flight.inc()
+        parent = PROPAGATOR.extract(call.trace_headers) if call.trace_headers else None
+        notes.span = tracer.start_span(call.route, context=parent, kind=SpanKind.SERVER)
+        if notes.span.is_recording():
+            notes.span.set_attributes(_server_attributes(call))
+
+    def end(self, call: Call, notes: Notes, status: int, failure: BaseException | None) -> None:
+        now = self._clock()
+        error = error_of(failure, now >= call.deadline - _DEADLINE_SLACK)
+        outcome = outcome_of_status(error.http_status if error else status)
+        code = code_of(call, status, error)
+        self._measure(call, notes, now, outcome, code)
+        if notes.span.is_recording():
+            _finish(notes.span, call, code, error)
+        notes.span.end()
+        if _log.isEnabledFor(logging.INFO):
+            fields = _fields(call, notes, now, outcome, code)
+            _log.info(error.message if error else "done", extra={"fields": fields})
+
+    def _measure(self, call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -> None:
+        metrics, seconds = self._metrics, now - call.started
+        model = call.model if self._is_known(call.model) else OTHER
+        metrics.in_flight.dec()
+        metrics.requests.labels(call.route, model, outcome, code).inc()
+        metrics.duration.labels(call.route, model, outcome).observe(seconds)
+        if call.ask is None:
+            return
+        error_type = "" if outcome is Outcome.SERVED else code
+        metrics.gen_ai_duration.labels(call.ask.operation, model, error_type).observe(seconds)
+        if notes.first_chunk:
+            first = notes.first_chunk - call.started
+            metrics.first_chunk.labels(call.route, model).observe(first)
+            metrics.gen_ai_first_token.labels(call.ask.operation, model).observe(first)
+
+
+@contextmanager
+def child_span(notes: Notes, name: str, kind: SpanKind = SpanKind.INTERNAL) -> Iterator[Span]:
+    """A span under the request's; the request's own where nothing is recorded."""
+    if not notes.span.is_recording():
+        yield notes.span
+        return
+    context = trace.set_span_in_context(notes.span)
+    span = tracer.start_span(name, context=context, kind=kind)
+    try:
+        yield span
+    except BaseException as error:
+        fail(span, getattr(error, "reason", type(error).__name__))
+        raise
+    finally:
+        span.end()
+
+
+def fail(span: Span, error_type: str) -> None:
+    span.set_attribute(semconv.ERROR_TYPE, error_type)
+    span.set_status(Status(StatusCode.ERROR, error_type))
+
+
+def trace_headers(span: Span) -> dict[str, str]:
+    """The carrier that makes another process's spans children of this one."""
+    carrier: dict[str, str] = {}
+    if span.get_span_context().is_valid:
+        PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
+    return carrier
+
+
+def _server_attributes(call: Call) -> Mapping[str, str]:
+    if call.wire == "grpc":
+        names = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: call.route}
+    else:
+        method, _, path = call.route.partition(" ")
+        names = {semconv.HTTP_REQUEST_METHOD: method, semconv.HTTP_ROUTE: path}
+    return names | {semconv.REQUEST_ID: call.request_id}
+
+
+def _finish(span: Span, call: Call, code: str, error: errors.AutoGLMError | None) -> None:
+    if call.wire == "grpc":
+        span.set_attribute(semconv.RPC_STATUS_CODE, code)
+    else:
+        span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, int(code))
+    if error is not None:
+        fail(span, error.reason)
+
+
+def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -> dict[str, object]:
+    context = notes.span.get_span_context()
+    fields: dict[str, object] = {
+        "request_id": call.request_id,
+        "route": call.route,
+        "model": call.model,
+        "outcome": outcome.value,
+        "code": code,
+        "seconds": round(now - call.started, 6),
+        "attempts": notes.attempts,
+        "endpoint": notes.endpoint,
+        "why": notes.why,
+    }
+    if context.is_valid:
+        fields["trace_id"] = trace.format_trace_id(context.trace_id)
+    if notes.first_chunk:
+        fields["first_chunk_seconds"] = round(notes.first_chunk - call.started, 6)
+    if notes.usage is not None:
+        fields["input_tokens"] = notes.usage.input_tokens
+        fields["output_tokens"] = notes.usage.output_tokens
+    return fields
