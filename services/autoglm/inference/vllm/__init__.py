@@ -1,0 +1,10 @@
+"""The vLLM engine: `start(EngineOptions)` answers with a running engine.
+
+The only package that imports vLLM and torch, and it does so when `start` is called, not when it is
+imported. The pod's app calls `start`, and `root_cause` when that fails.
+"""
+
+from autoglm.inference.vllm.launch import start
+from autoglm.inference.vllm.postmortem import root_cause
+
+__all__ = ["root_cause", "start"]

@@ -1,0 +1,97 @@
+"""Conversations, through the class that serves vLLM's /v1/chat/completions.
+
+Templates, tools, reasoning and structured output are that class's work, so gRPC and REST answer
+alike. Never touches a token itself. Called by `engine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.inference.engine import Call
+from autoglm.inference.vllm import chat_results as results
+from autoglm.inference.vllm.conversation import chat_request
+from autoglm.inference.vllm.exceptions import translate_body
+from autoglm.inference.vllm.runtime import Runtime, http_request
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+_PROMPT_FIELD = "messages"
+
+
+class Chat:
+    """`Engine.chat` and `Engine.chat_stream`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        # A copy, because REST shows timing and cached tokens only where its operator asks for them.
+        self._serving = copy.copy(getattr(runtime.app.state, "openai_serving_chat", None))
+        if self._serving is not None:
+            self._serving.enable_per_request_metrics = True
+            self._serving.enable_prompt_tokens_details = True
+
+    async def answer(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
+        with self._runtime.translating(_PROMPT_FIELD):
+            found = await self._submit(request, call, stream=False)
+            return results.response(call.request_id, found)
+
+    async def stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+        with self._runtime.translating(_PROMPT_FIELD):
+            unfinished = max(1, request.sampling_params.n)
+            final: v1.ChatChunk | None = None
+            async with aclosing(await self._submit(request, call, stream=True)) as events:
+                async for event in self._parsed(events):
+                    for choice in event.choices:
+                        chunk = results.chunk(call.request_id, event.model, choice)
+                        unfinished -= choice.finish_reason is not None
+                        if unfinished:
+                            yield chunk
+                        else:
+                            final = chunk
+                    if final and event.usage:
+                        yield _completed(final, event)
+
+    async def _parsed(self, events: AsyncIterator[str]) -> AsyncIterator[results.Event]:
+        async for text in events:
+            event = results.parse(text)
+            if event is None:
+                return
+            if event.error is not None:
+                raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
+            yield event
+
+    async def _submit(self, request: v1.ChatRequest, call: Call, *, stream: bool) -> Any:
+        """vLLM's response object, or its stream of server-sent events."""
+        self._runtime.require("generate", request.model)
+        if self._serving is None or "chat" not in self._runtime.model.tasks:
+            raise errors.Unimplemented(
+                f"{self._runtime.model.name} has no chat template; call Generate."
+            )
+        body = chat_request(request, stream=stream)
+        body["priority"] = self._runtime.priority(request.priority)
+        wanted = ChatCompletionRequest.model_validate(body)
+        found = await self._serving.create_chat_completion(wanted, http_request(call))
+        if isinstance(found, ErrorResponse):
+            _reraise_cancellation()
+            raise translate_body(found.error, _PROMPT_FIELD, self._runtime.llm.errored)
+        return found
+
+
+def _completed(chunk: v1.ChatChunk, event: results.Event) -> v1.ChatChunk:
+    chunk.usage.CopyFrom(results.usage(event.usage))
+    if timing := results.timing(event.metrics):
+        chunk.timing.CopyFrom(timing)
+    return chunk
+
+
+def _reraise_cancellation() -> None:
+    """vLLM answers a cancelled call with an error of its own and swallows the cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

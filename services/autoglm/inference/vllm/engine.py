@@ -1,0 +1,98 @@
+"""vLLM as an `autoglm.inference.engine.Engine`: the parts put together. Built by `launch`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from autoglm import v1
+from autoglm.inference.engine import AsgiApp, Call, EngineLoad
+from autoglm.inference.vllm.chat import Chat
+from autoglm.inference.vllm.embedding import Embedding
+from autoglm.inference.vllm.generation import Generation
+from autoglm.inference.vllm.labels import Labels
+from autoglm.inference.vllm.load import SchedulerMeter, read_load
+from autoglm.inference.vllm.models import describe_adapter
+from autoglm.inference.vllm.postmortem import EngineLog, sentence
+from autoglm.inference.vllm.runtime import Runtime
+from autoglm.inference.vllm.tokenization import Tokenization
+from vllm.v1.engine.exceptions import EngineDeadError
+
+_LIVENESS_SECONDS = 0.25
+
+
+class VllmEngine:
+    """A running engine; see `autoglm.inference.engine.Engine` for what each method promises."""
+
+    def __init__(self, runtime: Runtime, meters: Sequence[SchedulerMeter], log: EngineLog) -> None:
+        self._runtime = runtime
+        self._meters = meters
+        self._log = log
+        self._generation = Generation(runtime)
+        self._chat = Chat(runtime)
+        self._tokenization = Tokenization(runtime)
+        self._labels = Labels(runtime, self._tokenization)
+        self._embedding = Embedding(runtime)
+
+    def models(self) -> Sequence[v1.Model]:
+        model = self._runtime.model
+        adapters = self._runtime.adapters.items()
+        return [model, *(describe_adapter(model, name, a.lora_path) for name, a in adapters)]
+
+    def load(self) -> EngineLoad:
+        return read_load(self._runtime.llm, self._meters, tuple(self._runtime.adapters))
+
+    async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
+        return await self._generation.answer(request, call)
+
+    def generate_stream(
+        self, request: v1.GenerateRequest, call: Call
+    ) -> AsyncIterator[v1.GenerateChunk]:
+        return self._generation.stream(request, call)
+
+    async def chat(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
+        return await self._chat.answer(request, call)
+
+    def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+        return self._chat.stream(request, call)
+
+    async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse:
+        return await self._embedding.embed(request, call)
+
+    async def tokenize(self, request: v1.TokenizeRequest, call: Call) -> v1.TokenizeResponse:
+        return await self._tokenization.tokenize(request, call)
+
+    async def label_logprobs(self, request: v1.PredictRequest, call: Call) -> Sequence[float]:
+        return await self._labels.logprobs(request, call)
+
+    async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
+        live = tuple(self._runtime.llm.output_processor.external_req_ids)
+        found = {request_id: engine_ids(request_id, live) for request_id in request_ids}
+        await self._runtime.llm.abort([i for ids in found.values() for i in ids])
+        return [request_id for request_id, ids in found.items() if ids]
+
+    def http_app(self) -> AsgiApp:
+        app: AsgiApp = self._runtime.app
+        return app
+
+    async def wait_dead(self) -> str:
+        # vLLM watches its processes from a thread and sets a flag; there is nothing to await.
+        while not self._runtime.llm.errored:  # noqa: ASYNC110
+            await asyncio.sleep(_LIVENESS_SECONDS)
+        manager = self._runtime.llm.engine_core.resources.engine_manager
+        return sentence(self._log.first_failure(), manager.finished_procs() if manager else {})
+
+    async def close(self) -> None:
+        llm = self._runtime.llm
+        # Shutting down ends the task that would wake those who still wait for tokens.
+        llm.output_processor.propagate_error(EngineDeadError())
+        await asyncio.to_thread(llm.shutdown)
+        self._log.close()
+
+
+def engine_ids(request_id: str, live: Iterable[str]) -> list[str]:
+    """The engine's ids of a request; vLLM's serving classes put marks around x-request-id."""
+    name = re.escape(request_id)
+    ours = re.compile(rf"{name}|chatcmpl-{name}(_\d+)?|(cmpl|predict|embd)-{name}-\d+")
+    return [i for i in live if ours.fullmatch(i)]

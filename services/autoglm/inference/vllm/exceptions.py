@@ -1,0 +1,116 @@
+"""vLLM's exceptions and error bodies as ours: the one table.
+
+Decides which class an error becomes and which field of the request it names. Called by `runtime`
+and `chat`; nothing else looks at a vLLM exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import TemplateError
+from pydantic import ValidationError
+
+from autoglm import v1
+from autoglm.common import errors
+from vllm import exceptions as vllm
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+_DEAD = "The engine has stopped; the pod restarts. Retry."
+_BUSY = "The engine takes no more requests now. Retry."
+
+# Parameters that vLLM knows under another name than the API, which has all others as they are.
+_PROMPT = frozenset({"input_tokens", "input_text", "prompt", "prompt_token_ids", "messages"})
+_FIELDS = {
+    "max_completion_tokens": "sampling_params.max_tokens",
+    "top_logprobs": "sampling_params.logprobs",
+    "structured_outputs": "response_format",
+}
+_SAMPLING = frozenset(f.name for f in v1.SamplingParams.DESCRIPTOR.fields)
+_TOP_LEVEL = frozenset(f.name for f in v1.ChatRequest.DESCRIPTOR.fields)
+
+
+def _invalid(error: Any, prompt_field: str) -> errors.AutoGLMError:
+    parameter = getattr(error, "parameter", None) or ""
+    # The message of a VLLMValidationError without what its __str__ adds to it.
+    message = str(error.args[0]) if error.args else str(error)
+    return invalid(message, parameter, prompt_field)
+
+
+def _unparsed(error: ValidationError, prompt_field: str) -> errors.AutoGLMError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join(map(str, first["loc"]))
+    return invalid(f"{path}: {first['msg']}", str(first["loc"][0]) if path else "", prompt_field)
+
+
+def _internal(error: Exception, prompt_field: str) -> errors.AutoGLMError:
+    return errors.Internal(f"vLLM: {type(error).__name__}: {error}")
+
+
+_Rule = Callable[[Any, str], errors.AutoGLMError]
+
+_TABLE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Rule], ...] = (
+    (EngineDeadError, lambda _, __: errors.EngineDead(_DEAD)),
+    (
+        (vllm.QueueOverflowError, vllm.MaxQueuedTokensError),
+        lambda _, __: errors.QueueFull(_BUSY),
+    ),
+    (vllm.RetryableRequestError, lambda e, _: errors.NoReadyEndpoint(str(e))),
+    (vllm.VLLMNotFoundError, lambda e, _: errors.ModelNotFound(str(e))),
+    (vllm.VLLMClientError, _invalid),
+    (vllm.VLLMError, _internal),
+    (NotImplementedError, lambda e, _: errors.Unimplemented(str(e))),
+    (ValidationError, _unparsed),
+    # vLLM's own server answers 400 to these three; many of its checks raise nothing finer.
+    (TemplateError, lambda e, _: errors.InvalidRequest(f"chat template: {e}", field="messages")),
+    ((ValueError, OverflowError), _invalid),
+    (Exception, _internal),
+)
+
+
+def translate(error: Exception, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
+    """What `error` is called outside this package."""
+    if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    found = next(rule for kinds, rule in _TABLE if isinstance(error, kinds))(error, prompt_field)
+    return errors.EngineDead(_DEAD) if engine_is_dead and found.http_status >= 500 else found
+
+
+def invalid(message: str, parameter: str, prompt_field: str) -> errors.InvalidRequest:
+    return errors.InvalidRequest(message, field=_field(message, parameter, prompt_field))
+
+
+def _field(message: str, parameter: str, prompt_field: str) -> str:
+    """The API's name of what vLLM complains about; many of its messages start with it."""
+    name = parameter or _first_word(message)
+    if name in _PROMPT or "longer than the maximum model length" in message:
+        return prompt_field
+    if name in _SAMPLING:
+        return f"sampling_params.{name}"
+    if name in _FIELDS:
+        return _FIELDS[name]
+    return name if name in _TOP_LEVEL else ""
+
+
+def _first_word(message: str) -> str:
+    found = re.match(r"\W*(\w+)", message)
+    return found[1] if found else ""
+
+
+def translate_body(body: Any, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
+    """The error of an OpenAI response: `message`, `code` and `param`."""
+    if body.code >= 500 and engine_is_dead:
+        return errors.EngineDead(_DEAD)
+    match body.code:
+        case 400 | 422:
+            return invalid(body.message, body.param or "", prompt_field)
+        case 404:
+            return errors.ModelNotFound(body.message)
+        case 501:
+            return errors.Unimplemented(body.message)
+        case 503:
+            return errors.QueueFull(_BUSY)
+        case _:
+            return errors.Internal(f"vLLM: {body.message}")

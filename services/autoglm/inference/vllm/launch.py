@@ -1,0 +1,132 @@
+"""Starts vLLM in this process: arguments, environment, engine, OpenAI app.
+
+Decides what a CPU needs and how traces reach the process's own provider. Never opens a port and
+never installs a tracer provider. Called once by the pod's app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from autoglm.inference.engine import EngineOptions
+from autoglm.inference.vllm.arguments import command_line
+from autoglm.inference.vllm.postmortem import EngineLog, attach
+
+if TYPE_CHECKING:
+    from autoglm.inference.vllm.engine import VllmEngine
+
+_GIB = 2**30
+
+
+async def start(options: EngineOptions) -> VllmEngine:
+    """A running engine. Raises what vLLM raises; see `root_cause`."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    log = EngineLog()
+    try:
+        # Importing and starting take seconds; the process must answer probes and signals meanwhile.
+        llm, arguments, meters = await asyncio.to_thread(_launch, options, log)
+    except BaseException as error:
+        attach(error, log.first_failure())
+        log.close()
+        raise
+    try:
+        return await _serve(options, log, llm, arguments, meters)
+    except BaseException:
+        await asyncio.to_thread(llm.shutdown)
+        log.close()
+        raise
+
+
+def _launch(options: EngineOptions, log: EngineLog) -> tuple[Any, Any, list[Any]]:
+    from autoglm.inference.vllm.load import SchedulerMeter
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    arguments = _parse(options, log)
+    meters: list[SchedulerMeter] = []
+
+    def build_meter(config: Any, index: int) -> SchedulerMeter:
+        meters.append(SchedulerMeter(config, index))
+        return meters[-1]
+
+    engine_args = AsyncEngineArgs.from_cli_args(arguments)
+    llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[build_meter])
+    log.skip()
+    return llm, arguments, meters
+
+
+def _parse(options: EngineOptions, log: EngineLog) -> Any:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.logger import DEFAULT_LOGGING_CONFIG
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    parser.error = _refuse
+    arguments = parser.parse_args(command_line(options))
+    validate_parsed_serve_args(arguments)
+    arguments.enable_request_id_headers = True
+    if arguments.tool_parser_plugin:
+        ToolParserManager.import_tool_parser(arguments.tool_parser_plugin)
+    if arguments.reasoning_parser_plugin:
+        ReasoningParserManager.import_reasoning_parser(arguments.reasoning_parser_plugin)
+    # A logging configuration of the user's own is left alone.
+    if not any(getattr(arguments, n, None) for n in ("log_config_file", "logging_config")):
+        arguments.log_config_file = log.configure(DEFAULT_LOGGING_CONFIG)
+    _fit_device(options, arguments)
+    return arguments
+
+
+def _refuse(message: str) -> None:
+    """In place of the parser's own way, which prints a usage of 900 lines and exits."""
+    raise ValueError(f"vLLM does not take these arguments: {message}")
+
+
+def _fit_device(options: EngineOptions, arguments: Any) -> None:
+    from vllm.platforms import current_platform
+
+    found = current_platform.device_type
+    if options.device not in ("auto", found):
+        raise ValueError(f"device {options.device} was asked for, but vLLM runs on {found} here")
+    unset = options.gpu_memory_utilization is None and arguments.kv_cache_memory_bytes is None
+    if found == "cpu" and unset and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes()
+
+
+def _cpu_kv_cache_bytes() -> int:
+    """vLLM would take 92 % of the machine's memory, and not start where less is free."""
+    from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
+
+    free = int(get_memory_node_info(get_visible_memory_node()[0]).available_memory)
+    return min(4 * _GIB, max(_GIB // 4, free // 16))
+
+
+async def _serve(
+    options: EngineOptions, log: EngineLog, llm: Any, arguments: Any, meters: list[Any]
+) -> VllmEngine:
+    from autoglm.inference.vllm.engine import VllmEngine
+    from autoglm.inference.vllm.models import describe
+    from autoglm.inference.vllm.runtime import Runtime
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    if options.tracing:
+        _join_traces(llm)
+    tasks = await llm.get_supported_tasks()
+    app = build_app(arguments, tasks, llm.model_config)
+    await init_app_state(llm, app.state, arguments, tasks)
+    model = await asyncio.to_thread(describe, options, llm, app.state, tasks)
+    return VllmEngine(Runtime(llm=llm, app=app, model=model, tasks=tasks), meters, log)
+
+
+def _join_traces(llm: Any) -> None:
+    """Make vLLM create its request spans, through the provider that this process already has.
+
+    An endpoint given at construction would replace the provider; set now, it only says that trace
+    headers are wanted.
+    """
+    llm.observability_config.otlp_traces_endpoint = "the provider of this process"
+    llm.output_processor.tracing_enabled = True

@@ -1,0 +1,71 @@
+"""What the engine serves, as the API describes it. Called by `launch` once and by `engine`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from autoglm import v1
+from autoglm.inference.engine import EngineOptions
+
+# How byte-level BPE writes the 256 bytes as characters: printable ones as they are, the rest moved
+# up to U+0100 and beyond.
+_PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_BYTE_LEVEL = frozenset(map(chr, _PRINTABLE | set(range(0x100, 0x144))))
+_SENTENCEPIECE_SPACE = "\u2581"
+
+
+def describe(options: EngineOptions, llm: Any, state: Any, tasks: Sequence[str]) -> v1.Model:
+    """The model. Takes long for a large vocabulary: not for the event loop."""
+    config = llm.model_config
+    tokenizer = llm.renderer.tokenizer
+    return v1.Model(
+        name=options.served_name or options.model,
+        aliases=options.aliases,
+        max_model_len=config.max_model_len,
+        max_token_bytes=longest_token(tokenizer.get_vocab()) if tokenizer else 0,
+        tasks=list(_tasks(tasks, has_template(state, tokenizer))),
+        uri=options.model,
+        dtype=str(config.dtype).removeprefix("torch."),
+        quantization=config.quantization or "",
+        engine="vllm",
+        created=int(time.time()),
+    )
+
+
+def describe_adapter(model: v1.Model, name: str, path: str) -> v1.Model:
+    adapter = v1.Model(name=name, parent=model.name, uri=path)
+    described = v1.Model()
+    described.CopyFrom(model)
+    described.ClearField("aliases")
+    described.MergeFrom(adapter)
+    return described
+
+
+def has_template(state: Any, tokenizer: Any) -> bool:
+    """Whether a conversation can be put into one prompt."""
+    given = state.online_renderer.chat_template
+    return bool(given or getattr(tokenizer, "chat_template", None))
+
+
+def _tasks(supported: Sequence[str], chats: bool) -> Iterable[str]:
+    if "generate" in supported:
+        yield "generate"
+        if chats:
+            yield "chat"
+        yield "classify"
+    if "embed" in supported:
+        yield "embed"
+    yield "tokenize"
+
+
+def longest_token(vocabulary: Iterable[str]) -> int:
+    """Bytes of text that the longest entry stands for."""
+    return max(map(_size, vocabulary), default=0)
+
+
+def _size(token: str) -> int:
+    if _BYTE_LEVEL.issuperset(token):
+        return len(token)
+    return len(token.replace(_SENTENCEPIECE_SPACE, " ").encode(errors="replace"))

@@ -1,0 +1,107 @@
+"""Why an engine did not start or has died.
+
+vLLM's engine and its workers are processes of their own; an exception there reaches this process as
+"see root cause above", meaning the log. So their errors are logged into a file as well, which is
+read when it matters. Decides nothing about remedies; `autoglm.inference.diagnosis` does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_RECORD = "\x1e"
+_FORMAT = f"{_RECORD}%(process)d %(message)s"
+_HEADER = "The engine process said:\n"
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+class EngineLog:
+    """Errors that vLLM logs in processes other than this one."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="autoglm-engine-")
+        self._errors = Path(self._directory.name, "errors.log")
+        self._read_from = 0
+
+    def configure(self, default: Mapping[str, Any]) -> str:
+        """A Python logging configuration like vLLM's own that fills this log; the file's path."""
+        config = copy.deepcopy(dict(default))
+        config["formatters"]["postmortem"] = {"format": _FORMAT}
+        config["handlers"]["postmortem"] = {
+            "class": "logging.FileHandler",
+            "filename": str(self._errors),
+            "level": "ERROR",
+            "formatter": "postmortem",
+            "delay": True,
+        }
+        config["loggers"]["vllm"]["handlers"].append("postmortem")
+        path = Path(self._directory.name, "logging.json")
+        path.write_text(json.dumps(config))
+        return str(path)
+
+    def skip(self) -> None:
+        """Forget what was logged so far: the engine has started in spite of it."""
+        self._read_from = self._errors.stat().st_size if self._errors.exists() else 0
+
+    def first_failure(self) -> str:
+        """The first traceback of another process, or an empty string."""
+        if not self._errors.exists():
+            return ""
+        return first_failure(self._errors.read_text(errors="replace")[self._read_from :])
+
+    def close(self) -> None:
+        self._directory.cleanup()
+
+
+def first_failure(log: str, own_pid: int | None = None) -> str:
+    """The first record with a traceback that a process other than `own_pid` wrote."""
+    own = str(os.getpid() if own_pid is None else own_pid)
+    for record in log.split(_RECORD)[1:]:
+        pid, _, text = record.partition(" ")
+        if pid != own and _TRACEBACK in text:
+            return text.strip()
+    return ""
+
+
+def attach(error: BaseException, failure: str) -> None:
+    """Let `failure` travel with `error`, for `root_cause` and for whoever prints it."""
+    if failure:
+        error.add_note(_HEADER + failure)
+
+
+def root_cause(error: BaseException) -> str:
+    """The exception that started it all, as `Type: message`, from whichever process."""
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(_HEADER):
+            return _last_exception(note)
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = cause
+    return f"{type(error).__name__}: {error}"
+
+
+def _last_exception(text: str) -> str:
+    """What follows the last indented line of a traceback: the exception and its message."""
+    lines = text.splitlines()
+    start = max((i for i, line in enumerate(lines) if line.startswith("  ")), default=-1)
+    return re.sub(r"^[\w.]*\.(?=\w+:)", "", "\n".join(lines[start + 1 :]).strip())
+
+
+def sentence(failure: str, exit_codes: Mapping[str, int]) -> str:
+    """Why an engine that was running has died."""
+    if failure:
+        return f"the engine process failed: {_last_exception(failure)}"
+    for name, code in exit_codes.items():
+        if code < 0:
+            killed = signal.Signals(-code).name
+            hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+            return f"the engine process {name} was killed with {killed}{hint}"
+        return f"the engine process {name} ended with exit code {code}"
+    return "the engine process can no longer be reached"

@@ -1,0 +1,71 @@
+"""What the parts of the vLLM engine share: vLLM's own objects, names, and one way for errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.inference.engine import Call
+from autoglm.inference.vllm.exceptions import translate
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A started engine; `llm` is vLLM's AsyncLLM, `app` its OpenAI app."""
+
+    llm: Any
+    app: Any
+    model: v1.Model
+    tasks: tuple[str, ...]
+
+    @contextmanager
+    def translating(self, prompt_field: str = "") -> Iterator[None]:
+        """Every exception leaves as one of `autoglm.common.errors`.
+
+        `prompt_field` is the request's field that the prompt comes from.
+        """
+        try:
+            yield
+        except errors.AutoGLMError:
+            raise
+        except Exception as error:
+            raise translate(error, prompt_field, self.llm.errored) from error
+
+    def require(self, task: str, model: str) -> Any:
+        """The adapter called `model`, or None for the model itself. Raises where neither fits."""
+        adapter = self.adapters.get(model)
+        if model and adapter is None and model not in (self.model.name, *self.model.aliases):
+            known = ", ".join([self.model.name, *self.model.aliases, *self.adapters])
+            raise errors.ModelNotFound(f"There is no model {model!r}; there are: {known}.")
+        if task not in self.tasks:
+            able = ", ".join(self.model.tasks)
+            raise errors.Unimplemented(f"{self.model.name} does not {task}; it can: {able}.")
+        return adapter
+
+    @property
+    def adapters(self) -> dict[str, Any]:
+        """vLLM's LoRA requests by name."""
+        adapters: dict[str, Any] = self.app.state.openai_serving_models.lora_requests
+        return adapters
+
+    def served_name(self, adapter: Any) -> str:
+        return str(adapter.lora_name) if adapter else self.model.name
+
+    def priority(self, asked: int) -> int:
+        """vLLM refuses priorities where its scheduler does not use them."""
+        policy = self.llm.vllm_config.scheduler_config.policy
+        return asked if policy == "priority" else 0
+
+
+def http_request(call: Call) -> Request:
+    """What vLLM's serving classes read of an HTTP request: its id and its trace."""
+    headers = {"x-request-id": call.request_id} | call.trace_headers
+    raw = [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}
+    return Request(scope)
