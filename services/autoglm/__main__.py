@@ -1,0 +1,5 @@
+"""`python -m autoglm`."""
+
+from autoglm.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""The `autoglm` command. Decides exit codes; each command is a file of its own beside this one.
+
+A command's module is imported when it runs, so `autoglm --help` needs only a core install and a
+command that lacks packages says which extra brings them. Called by the console scripts `autoglm`,
+`openautoglm` and `kubectl-autoglm`.
+
+Exit codes: 0 done, 1 the server said no (`REASON: message` on stderr), 2 wrong usage, 64 wrong
+settings, 130 interrupted; the services have their own besides.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from autoglm.common.errors import AutoGLMError
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A command's one-line help, and the extra of the distribution that it needs."""
+
+    help: str
+    extra: str = ""
+
+
+COMMANDS = {
+    "chat": Lazy("Talk to a model."),
+    "gateway": Lazy("Run a gateway.", "gateway"),
+    "generate": Lazy("Complete a prompt."),
+    "inference": Lazy("Run an inference pod.", "vllm"),
+    "models": Lazy("List the models that can be asked for."),
+    "predict": Lazy("Classify a text over labels."),
+    "status": Lazy("Show gateway, models and endpoints on one screen."),
+    "up": Lazy("Run manifests as local processes.", "cli"),
+    "version": Lazy("Print the version."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name; imports `autoglm.cli.NAME` and takes its `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            module = importlib.import_module(f"autoglm.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            raise _missing(cmd_name, entry, error) from error
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+def _missing(name: str, entry: Lazy, error: ModuleNotFoundError) -> Exception:
+    package = (error.name or "").partition(".")[0]
+    if not entry.extra or package == "autoglm":
+        return error
+    return click.ClickException(
+        f"`autoglm {name}` needs the package {package!r}: pip install 'open-autoglm[{entry.extra}]'"
+    )
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  autoglm up -f examples/tiny-glm.yaml
+  autoglm chat "What is Open-AutoGLM?"
+  autoglm models --output json
+""",
+)
+@click.version_option(package_name="open-autoglm", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Serve language models over gRPC and REST: run services, and talk to them."""
+
+
+def run(args: Sequence[str]) -> int:
+    """The exit code of `autoglm ARGS`; everything a user should read has been written."""
+    try:
+        code = cli.main(args=list(args), prog_name="autoglm", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except AutoGLMError as error:
+        click.echo(f"{error.reason}: {error.message}", err=True)
+        return 1
+    except click.Abort:
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,5 @@
+"""`python -m autoglm.cli`."""
+
+from autoglm.cli import main
+
+main()

@@ -1,0 +1,131 @@
+"""`autoglm chat`: one message, or a conversation on a terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from autoglm import v1
+from autoglm.cli.options import (
+    chosen_model,
+    connects,
+    examples,
+    given_text,
+    model_option,
+    output_option,
+    sampling_options,
+)
+from autoglm.cli.output import as_dict, print_json
+from autoglm.client import Client
+from autoglm.common.errors import AutoGLMError
+
+_HELP = "/reset starts anew, /exit or Ctrl-D ends, Ctrl-C stops an answer."
+
+
+@click.command(
+    epilog=examples(
+        "autoglm chat",
+        'autoglm chat "What is Open-AutoGLM?"',
+        'autoglm chat --system "Be brief." --temperature 0 --max-tokens 100 "Who are you?"',
+        'echo "Who are you?" | autoglm chat --output json',
+    )
+)
+@click.argument("message", nargs=-1)
+@click.option("--system", default="", help="System message put in front of the conversation.")
+@model_option
+@sampling_options
+@output_option
+@connects
+def command(
+    client: Client,
+    message: tuple[str, ...],
+    system: str,
+    model: str,
+    output: str,
+    **sampling: Any,
+) -> None:
+    """Say MESSAGE (or standard input) to a model and print its answer as it appears.
+
+    On a terminal and without MESSAGE, goes on as a conversation.
+    """
+    talk = _Talk(client, chosen_model(client, model), system, sampling)
+    if not message and output == "text" and sys.stdin.isatty():
+        _converse(talk)
+        return
+    talk.messages.append(v1.ChatMessage(role="user", content=given_text(message)))
+    if output == "json":
+        print_json(as_dict(client.chat(talk.messages, model=talk.model, **sampling)))
+    else:
+        talk.answer()
+
+
+@dataclass
+class _Talk:
+    """A conversation so far, and how to ask for its next message."""
+
+    client: Client
+    model: str
+    system: str
+    sampling: dict[str, Any]
+    messages: list[v1.ChatMessage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        system = v1.ChatMessage(role="system", content=self.system)
+        self.messages = [system] if self.system else []
+
+    def answer(self) -> None:
+        """Print the next message as it appears and add it to the conversation."""
+        said = ""
+        for chunk in self.client.chat_stream(self.messages, model=self.model, **self.sampling):
+            said += chunk.delta.content
+            _print_delta(chunk.delta)
+        click.echo()
+        self.messages.append(v1.ChatMessage(role="assistant", content=said))
+
+    def ask(self, text: str) -> None:
+        """A turn of the conversation; one that fails leaves it as it was."""
+        turns = len(self.messages)
+        self.messages.append(v1.ChatMessage(role="user", content=text))
+        try:
+            self.answer()
+        except AutoGLMError as error:
+            click.echo(f"{error.reason}: {error.message}", err=True)
+            del self.messages[turns:]
+        except KeyboardInterrupt:
+            click.echo()
+            del self.messages[turns:]
+
+
+def _print_delta(delta: v1.ChatMessage) -> None:
+    if delta.reasoning:
+        click.secho(delta.reasoning, dim=True, nl=False)
+    click.echo(delta.content, nl=False)
+    for call in delta.tool_calls:
+        click.secho(f"\n[{call.name}] " if call.name else "", fg="cyan", nl=False)
+        click.echo(call.arguments, nl=False)
+
+
+def _converse(talk: _Talk) -> None:
+    if importlib.util.find_spec("readline"):
+        # Importing it gives input() line editing and history.
+        importlib.import_module("readline")
+    click.secho(f"{talk.model}. {_HELP}", dim=True)
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            click.echo()
+            return
+        if text in ("/exit", "/quit"):
+            return
+        if text == "/reset":
+            talk.reset()
+        elif text:
+            talk.ask(text)

@@ -1,0 +1,26 @@
+"""`autoglm gateway`: flags are the fields of GatewaySettings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from autoglm.cli.options import examples, load_settings, settings_options
+from autoglm.gateway.settings import GatewaySettings
+
+
+@click.command(
+    epilog=examples(
+        "autoglm gateway --endpoint grpc://127.0.0.1:50061 --endpoint grpc://127.0.0.1:50062",
+        "autoglm gateway --endpoint http://127.0.0.1:8000 --http-address 0.0.0.0:8080",
+        "AUTOGLM_ENDPOINT=grpc://10.0.0.1:50051,grpc://10.0.0.2:50051 autoglm gateway",
+    )
+)
+@settings_options(GatewaySettings)
+def command(**flags: Any) -> int:
+    """Run a gateway: one address in front of many pods, for gRPC and REST."""
+    settings = load_settings(GatewaySettings, flags)
+    from autoglm.gateway.app import run
+
+    return run(settings)

@@ -1,0 +1,207 @@
+"""Options that several commands share: a service's settings, the connection, sampling, output."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+
+from autoglm.client import Client, TlsFiles
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from autoglm.common.settings import ServiceSettings
+
+BAD_SETTINGS = 64
+Function = TypeVar("Function", bound=Callable[..., Any])
+S = TypeVar("S", bound="ServiceSettings")
+
+
+def examples(*lines: str) -> str:
+    """An epilog that click leaves as it is."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def settings_options(cls: type[ServiceSettings]) -> Callable[[Function], Function]:
+    """A flag for each field of a settings class; values stay text, for `load_settings` to check."""
+
+    def decorate(command: Function) -> Function:
+        for name, field in reversed(cls.model_fields.items()):
+            command = _setting(name, field, cls.model_config.get("env_prefix", ""))(command)
+        return command
+
+    return decorate
+
+
+def load_settings(cls: type[S], flags: Mapping[str, Any]) -> S:
+    """Settings from flags and environment; ends the process with every problem on stderr."""
+    from autoglm.common.settings import SettingsError
+
+    try:
+        return cls.load(flags)
+    except SettingsError as error:
+        click.echo(str(error), err=True)
+        raise click.exceptions.Exit(BAD_SETTINGS) from error
+
+
+def _setting(name: str, field: FieldInfo, prefix: str) -> Callable[[Function], Function]:
+    flag, annotation = name.replace("_", "-"), _inner(field.annotation)
+    notes = [] if field.default in (None, "", ()) else [f"default: {_shown(field.default)}"]
+    notes.append(f"env: {', '.join(_variables(name, field, prefix))}")
+    if get_origin(annotation) is tuple:
+        notes.insert(0, "may be repeated")
+    text = f"{field.description or ''}  [{'; '.join(notes)}]"
+    if annotation is bool:
+        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
+    return click.option(
+        f"--{flag}",
+        name,
+        multiple=get_origin(annotation) is tuple,
+        metavar=_metavar(annotation),
+        help=text,
+    )
+
+
+def _inner(annotation: Any) -> Any:
+    """The type that counts in `X | None`."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "[" + "|".join(str(a) for a in get_args(annotation)) + "]"
+    if annotation is int:
+        return "INTEGER"
+    return "NUMBER" if annotation is float else "TEXT"
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _variables(name: str, field: FieldInfo, prefix: str) -> list[str]:
+    alias = field.validation_alias
+    if alias is None:
+        return [f"{prefix}{name.upper()}"]
+    return [alias] if isinstance(alias, str) else [str(c) for c in getattr(alias, "choices", ())]
+
+
+_CONNECTION = (
+    click.option(
+        "--address",
+        default="127.0.0.1:50051",
+        envvar="AUTOGLM_ADDRESS",
+        show_default=True,
+        show_envvar=True,
+        metavar="HOST:PORT",
+        help="gRPC address of a gateway or a pod.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=600.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Deadline of each request.",
+    ),
+    *(
+        click.option(
+            f"--{flag}",
+            flag.replace("-", "_"),
+            default="",
+            envvar=f"AUTOGLM_CLIENT_{flag.replace('-', '_').upper()}",
+            show_envvar=True,
+            metavar="FILE",
+            help=text,
+        )
+        for flag, text in {
+            "tls-ca-file": "PEM authorities to check the server with; turns TLS on.",
+            "tls-cert-file": "PEM certificate to present (mTLS).",
+            "tls-key-file": "PEM private key of the certificate.",
+        }.items()
+    ),
+)
+
+_SAMPLING = (
+    click.option("--max-tokens", type=int, help="The most tokens to generate."),
+    click.option("--temperature", type=float, help="0 always takes the likeliest token."),
+    click.option("--top-p", type=float, help="Share of probability mass to sample from."),
+    click.option("--top-k", type=int, help="How many of the likeliest tokens to sample from."),
+    click.option("--seed", type=int, help="Makes sampling repeatable."),
+    click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+)
+
+model_option = click.option(
+    "--model", default="", help="Served name. May be left out where there is one model only."
+)
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text to read, or one JSON document for scripts.",
+)
+
+
+def sampling_options(command: Function) -> Function:
+    return _all(_SAMPLING, command)
+
+
+def connects(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the connection's options; the command gets a Client as its first argument instead."""
+
+    @functools.wraps(command)
+    def connected(
+        *,
+        address: str,
+        timeout: float,
+        tls_ca_file: str,
+        tls_cert_file: str,
+        tls_key_file: str,
+        **options: Any,
+    ) -> Any:
+        tls = TlsFiles(tls_cert_file, tls_key_file, tls_ca_file)
+        try:
+            client = Client(address, timeout=timeout, tls=tls)
+        except OSError as error:
+            raise click.UsageError(f"TLS: {error}") from error
+        with client:
+            return command(client, **options)
+
+    return _all(_CONNECTION, connected)
+
+
+def _all(options: tuple[Callable[[Any], Any], ...], command: Function) -> Function:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def chosen_model(client: Client, name: str) -> str:
+    """The given name, or that of the only model there is."""
+    if name:
+        return name
+    names = [m.name for m in client.list_models() if not m.parent]
+    if len(names) == 1:
+        return names[0]
+    there = f"there are {', '.join(names)}" if names else "none is being served"
+    raise click.UsageError(f"say which model with --model; {there}")
+
+
+def given_text(words: tuple[str, ...]) -> str:
+    """The arguments as one text, or standard input where there are none."""
+    if words:
+        return " ".join(words)
+    text = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
+    if not text:
+        raise click.UsageError("give a text as an argument or on standard input")
+    return text
