@@ -1,11 +1,6 @@
 """Greedy text is the same whichever way it is asked for, and the same as plain vLLM's."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,34 +24,9 @@ Ask = Callable[[str], str]
 @pytest.fixture(scope="module")
 def plain_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of vLLM's own server on the same model."""
-    (port,) = processes.free_ports(1)
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(ROOT / "examples/tiny-glm/model"), "--served-model-name", "tiny-glm"),
-        *("--max-model-len", "2048", "--gpu-memory-utilization", "0.3"),
-        *("--host", "127.0.0.1", "--port", str(port)),
-    ]
-    log = tmp_path_factory.mktemp("plain") / "vllm.log"
-    environment = {**os.environ, **processes.VLLM_ENVIRONMENT}
-    with log.open("wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", child, log)
-        yield f"127.0.0.1:{port}"
-    finally:
-        child.terminate()
-        child.wait(60)
-
-
-def wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + processes.READY_SECONDS
-    while time.monotonic() < end and child.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except urllib.error.URLError:
-            time.sleep(0.2)
-    raise processes.ChildFailed(log.read_text()[-4000:])
+    logs = tmp_path_factory.mktemp("plain")
+    with processes.plain_vllm(logs, ROOT / "examples/tiny-glm/model") as address:
+        yield address
 
 
 def by_rest(address: str) -> Ask:

@@ -174,6 +174,41 @@ def gateway(directory: Path, pods: Sequence[Process], *arguments: str) -> Proces
 
 
 @contextlib.contextmanager
+def plain_vllm(directory: Path, model: Path, *arguments: str) -> Iterator[str]:
+    """vLLM's own OpenAI server on the same model, to compare with; yields its HOST:PORT."""
+    (port,) = free_ports(1)
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(model), "--served-model-name", "tiny-glm", "--max-model-len", "2048"),
+        *("--gpu-memory-utilization", "0.3", "--host", "127.0.0.1", "--port", str(port)),
+        *arguments,
+    ]
+    log = directory / "plain-vllm.log"
+    environment = {**os.environ, **VLLM_ENVIRONMENT}
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    try:
+        _wait_for_page(f"http://127.0.0.1:{port}/health", child, log)
+        yield f"127.0.0.1:{port}"
+    finally:
+        child.terminate()
+        child.wait(STOP_SECONDS)
+
+
+def _wait_for_page(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end and child.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(_POLL_SECONDS)
+    raise ChildFailed(f"{url} does not answer:\n{log.read_text()[-4000:]}")
+
+
+@contextlib.contextmanager
 def running(*processes: Process) -> Iterator[None]:
     """Start all, wait for all, stop all."""
     try:

@@ -1,0 +1,145 @@
+"""What our pod costs: plain AsyncLLM, our gRPC pod, and vLLM's OpenAI server, in one run.
+
+Each engine runs alone, in turn, on the same machine, and every series is repeated; medians with the
+lowest and highest value. AsyncLLM has no client process beside it, the other two have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autoglm.testing import processes
+from benchmarks import load
+from benchmarks.report import Report, Row, median_spread
+
+MODEL = load.ROOT / "examples/tiny-glm/model"
+COLUMNS = (
+    *("streams", "server", "tokens/s", "spread", "of AsyncLLM", "messages/s"),
+    *("first token p50 ms", "first token p99 ms"),
+)
+Measure = Callable[[int], dict[str, Any]]
+MAX_NUM_SEQS = 32
+
+
+def run(directory: Path, *, quick: bool, gather: str = "") -> Report:
+    streams = (1, 8) if quick else (1, 8, 32)
+    repeats = 1 if quick else 5
+    report = Report("pod_overhead", "Pod overhead: 200 greedy tokens a request", COLUMNS)
+    extra = ("--gather-milliseconds", gather) if gather else ()
+    with tempfile.TemporaryDirectory() as logs:
+        servers = {
+            "AsyncLLM in process": bare_engine(Path(logs)),
+            "gRPC pod": pod(Path(logs), *extra),
+            "gRPC pod, no gathering": pod(Path(logs), "--gather-milliseconds", "0"),
+            "vLLM OpenAI server": vllm_server(Path(logs)),
+        }
+        results = {
+            name: measured(server, streams, repeats, name) for name, server in servers.items()
+        }
+    for count in streams:
+        base, _ = median_spread(results["AsyncLLM in process"][count]["tokens/s"])
+        report.rows.extend(row(count, name, results[name][count], base) for name in servers)
+    report.publish(directory)
+    return report
+
+
+def measured(
+    server: Any, streams: tuple[int, ...], repeats: int, name: str
+) -> dict[int, dict[str, list[float]]]:
+    """For each number of streams, lists of figures, one entry a repeat."""
+    series: dict[int, dict[str, list[float]]] = {count: {} for count in streams}
+    print(f"starting {name} ...", file=sys.stderr, flush=True)
+    with server as measure:
+        for count in streams:
+            measure(count)
+        for _ in range(repeats):
+            for count in streams:
+                for key, value in figures(measure(count)).items():
+                    series[count].setdefault(key, []).append(value)
+    return series
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    first = result["time_to_first_message"]
+    return {
+        "tokens/s": result["tokens"] / result["seconds"],
+        "messages/s": result.get("messages", result["tokens"]) / result["seconds"],
+        "first token p50 ms": first["p50"] * 1000,
+        "first token p99 ms": first["p99"] * 1000,
+    }
+
+
+def row(count: int, name: str, series: dict[str, list[float]], base: float) -> Row:
+    rate, spread = median_spread(series["tokens/s"])
+    others = {k: median_spread(v)[0] for k, v in series.items() if k != "tokens/s"}
+    shares = {"of AsyncLLM": f"{rate / base:.3f}"}
+    head = {"streams": count, "server": name, "tokens/s": rate, "spread": spread}
+    return {**head, **shares, **others}
+
+
+def requests_for(streams: int) -> int:
+    return max(6, 4 * streams)
+
+
+@contextmanager
+def bare_engine(logs: Path) -> Iterator[Measure]:
+    work = load.Work()
+    command = (sys.executable, "-m", "benchmarks.bare_engine", str(MODEL), str(MAX_NUM_SEQS))
+    environment = {**os.environ, **processes.VLLM_ENVIRONMENT}
+    with (
+        (logs / "bare.log").open("w") as log,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+            cwd=load.ROOT,
+        ) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None
+        if not child.stdout.readline():
+            raise RuntimeError((logs / "bare.log").read_text()[-3000:])
+
+        def measure(count: int) -> dict[str, Any]:
+            assert child.stdin is not None and child.stdout is not None
+            ask: dict[str, Any] = {"clients": count, "requests": requests_for(count)}
+            ask |= {"tokens": work.tokens, "prompt": work.prompt}
+            child.stdin.write(json.dumps(ask) + "\n")
+            child.stdin.flush()
+            result: dict[str, Any] = json.loads(child.stdout.readline())
+            return result
+
+        yield measure
+        child.stdin.close()
+
+
+@contextmanager
+def pod(logs: Path, *arguments: str) -> Iterator[Measure]:
+    extra = ("--max-num-seqs", str(MAX_NUM_SEQS), *arguments)
+    process = processes.vllm_pod(logs, MODEL, "pod", *extra)
+    with processes.running(process):
+        yield lambda count: load.run(
+            "grpc-stream",
+            process.grpc_address,
+            load.Work(),
+            clients=count,
+            requests=requests_for(count),
+        )
+
+
+@contextmanager
+def vllm_server(logs: Path) -> Iterator[Measure]:
+    with processes.plain_vllm(logs, MODEL, "--max-num-seqs", str(MAX_NUM_SEQS)) as address:
+        yield lambda count: load.run(
+            "rest-stream", address, load.Work(), clients=count, requests=requests_for(count)
+        )
