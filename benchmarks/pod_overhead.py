@@ -81,7 +81,7 @@ def row(count: int, name: str, series: dict[str, list[float]], base: float) -> R
     rate, spread = median_spread(series["tokens/s"])
     others = {k: median_spread(v)[0] for k, v in series.items() if k != "tokens/s"}
     shares = {"of AsyncLLM": f"{rate / base:.3f}"}
-    head = {"streams": count, "server": name, "tokens/s": rate, "spread": spread}
+    head: Row = {"streams": count, "server": name, "tokens/s": rate, "spread": spread}
     return {**head, **shares, **others}
 
 
