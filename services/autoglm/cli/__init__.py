@@ -38,6 +38,7 @@ COMMANDS = {
     "models": Lazy("List the models that can be asked for."),
     "predict": Lazy("Classify a text over labels."),
     "status": Lazy("Show gateway, models and endpoints on one screen."),
+    "trace": Lazy("Show the spans of one request as a tree.", "cli"),
     "up": Lazy("Run manifests as local processes.", "cli"),
     "version": Lazy("Print the version."),
 }

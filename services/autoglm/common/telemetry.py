@@ -36,11 +36,11 @@ class FileSpanExporter(SpanExporter):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a")
+        # Unbuffered, so that a batch is one write and lines of several processes never mix.
+        self._file = path.open("ab", buffering=0)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._file.write("".join(s.to_json(indent=None) + "\n" for s in spans))
-        self._file.flush()
+        self._file.write("".join(s.to_json(indent=None) + "\n" for s in spans).encode())
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
