@@ -30,10 +30,15 @@ _FIELDS = {
 }
 _SAMPLING = frozenset(f.name for f in v1.SamplingParams.DESCRIPTOR.fields)
 _TOP_LEVEL = frozenset(f.name for f in v1.ChatRequest.DESCRIPTOR.fields)
+# What vLLM's messages speak of where they name no parameter.
+_ABOUT_PROMPT = re.compile(r"out of vocabulary|maximum model length|multimodal|chat template", re.I)
+_ABOUT_FORMAT = re.compile(r"grammar|regex|json schema|\bchoice\b|structured output", re.I)
 
 
 def _invalid(error: Any, prompt_field: str) -> errors.AutoGLMError:
-    parameter = getattr(error, "parameter", None) or ""
+    # A chat template may refuse a conversation in any words.
+    refused = isinstance(error.__cause__, TemplateError)
+    parameter = "prompt" if refused else getattr(error, "parameter", None) or ""
     # The message of a VLLMValidationError without what its __str__ adds to it.
     message = str(error.args[0]) if error.args else str(error)
     return invalid(message, parameter, prompt_field)
@@ -85,13 +90,13 @@ def invalid(message: str, parameter: str, prompt_field: str) -> errors.InvalidRe
 def _field(message: str, parameter: str, prompt_field: str) -> str:
     """The API's name of what vLLM complains about; many of its messages start with it."""
     name = parameter or _first_word(message)
-    if name in _PROMPT or "longer than the maximum model length" in message:
+    if name in _PROMPT or (not parameter and _ABOUT_PROMPT.search(message)):
         return prompt_field
     if name in _SAMPLING:
         return f"sampling_params.{name}"
-    if name in _FIELDS:
-        return _FIELDS[name]
-    return name if name in _TOP_LEVEL else ""
+    if name in _TOP_LEVEL or name in _FIELDS:
+        return _FIELDS.get(name, name)
+    return "response_format" if not parameter and _ABOUT_FORMAT.search(message) else ""
 
 
 def _first_word(message: str) -> str:

@@ -30,6 +30,7 @@ class _Submission:
     outputs: Any
     adapter: Any
     top: int
+    prompt_top: int
 
 
 class Generation:
@@ -69,7 +70,7 @@ class Generation:
         given = sampling.given(request.sampling_params)
         if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
             _refuse_prompt_logprobs()
-        top = given.get("logprobs", 0)
+        tops = given.get("logprobs", 0), given.get("prompt_logprobs", 0)
         prompt = await self._render(request, given.pop("truncate_prompt_tokens", None), given)
         params = self._params(request, given, len(prompt["prompt_token_ids"]), kind)
         outputs = self._runtime.llm.generate(
@@ -81,7 +82,7 @@ class Generation:
             priority=self._runtime.priority(request.priority),
             session_id=request.session_id or None,
         )
-        return _Submission(outputs, adapter, top)
+        return _Submission(outputs, adapter, *tops)
 
     async def _render(
         self, request: v1.GenerateRequest, keep: int | None, given: dict[str, Any]
@@ -122,8 +123,6 @@ class Generation:
     def _response(self, sent: _Submission, call: Call, final: Any) -> v1.GenerateResponse:
         count = sum(len(c.token_ids) for c in final.outputs)
         ordered = sorted(final.outputs, key=lambda c: c.index)
-        scored = final.prompt_logprobs or ()
-        prompt_top = max((len(p) for p in scored if p), default=0)
         return v1.GenerateResponse(
             id=call.request_id,
             model=self._runtime.served_name(sent.adapter),
@@ -131,7 +130,7 @@ class Generation:
             usage=results.usage(final, count),
             timing=results.timing(final.metrics),
             prompt_logprobs=results.token_logprobs(
-                final.prompt_token_ids if scored else (), scored, prompt_top
+                final.prompt_token_ids, final.prompt_logprobs, sent.prompt_top
             ),
         )
 

@@ -7,11 +7,13 @@ never installs a tracer provider. Called once by the pod's app.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from autoglm.inference.engine import EngineOptions
 from autoglm.inference.vllm.arguments import command_line
+from autoglm.inference.vllm.orphan import announce_pod
 from autoglm.inference.vllm.postmortem import EngineLog, attach
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ _GIB = 2**30
 async def start(options: EngineOptions) -> VllmEngine:
     """A running engine. Raises what vLLM raises; see `root_cause`."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    announce_pod()
     log = EngineLog()
     try:
         # Importing and starting take seconds; the process must answer probes and signals meanwhile.
@@ -113,6 +116,7 @@ async def _serve(
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
+    _quieten()
     if options.tracing:
         _join_traces(llm)
     tasks = await llm.get_supported_tasks()
@@ -130,3 +134,15 @@ def _join_traces(llm: Any) -> None:
     """
     llm.observability_config.otlp_traces_endpoint = "the provider of this process"
     llm.output_processor.tracing_enabled = True
+
+
+def _quieten() -> None:
+    """vLLM logs a traceback for a stream that it refuses; the client's mistake is no news here."""
+    logger = logging.getLogger("vllm.entrypoints.openai.chat_completion.serving")
+    logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    from vllm.exceptions import VLLMClientError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], VLLMClientError))

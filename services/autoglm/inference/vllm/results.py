@@ -52,7 +52,7 @@ def completion(output: Any, top: int) -> v1.Completion:
         index=output.index,
         text=output.text,
         token_ids=output.token_ids,
-        logprobs=token_logprobs(output.token_ids, output.logprobs or (), top),
+        logprobs=token_logprobs(output.token_ids, output.logprobs, top),
         finish_reason=finish_reason(output.finish_reason),
         stop_reason=stop_reason(output.stop_reason),
     )
@@ -63,12 +63,12 @@ def stop_reason(reason: int | str | None) -> str:
 
 
 def token_logprobs(
-    token_ids: Sequence[int], positions: Sequence[Any], top: int
+    token_ids: Sequence[int], positions: Sequence[Any] | None, top: int
 ) -> list[v1.TokenLogprob]:
-    """One entry a token; `positions` map token ids to vLLM's Logprob."""
+    """One entry a token, none where not asked for; `positions` map token ids to vLLM's Logprob."""
     return [
         _token(token_id, position, top)
-        for token_id, position in zip(token_ids, positions, strict=True)
+        for token_id, position in zip(token_ids, positions or (), strict=False)
         if position is not None
     ]
 
