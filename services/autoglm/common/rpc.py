@@ -77,9 +77,13 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
     )
 
 
-def channel(address: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
-    if tls:
-        return grpc.aio.secure_channel(address, grpc_channel_credentials(tls), _CHANNEL_OPTIONS)
+def channel(
+    address: str, tls: TlsFiles | None = None, *, secure: bool = False
+) -> grpc.aio.Channel:
+    """`secure` without files trusts the system's authorities."""
+    if tls or secure:
+        credentials = grpc_channel_credentials(tls or TlsFiles())
+        return grpc.aio.secure_channel(address, credentials, _CHANNEL_OPTIONS)
     return grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
 
 

@@ -7,7 +7,7 @@ live in those contexts, so that they end with the stream and cost nothing per ch
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -59,6 +59,13 @@ class Usage:
     finish_reasons: tuple[str, ...] = ()
 
 
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+async def no_trailers() -> Trailers:
+    return ()
+
+
 @dataclass(slots=True)
 class Notes:
     """What is learnt of one call on its way: for its span, its log line and its metrics."""
@@ -82,7 +89,7 @@ class Reply:
     chunks: AsyncIterator[bytes]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    trailers: Callable[[], tuple[tuple[str, str | bytes], ...]] = tuple
+    trailers: Callable[[], Awaitable[Trailers]] = no_trailers
 
 
 class Handler(Protocol):

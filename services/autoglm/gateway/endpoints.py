@@ -25,6 +25,8 @@ from autoglm.gateway.call import Wire
 Kind = Literal["pod", "openai"]
 # Until a pod says how many requests it works on at once; vLLM's own default.
 _UNKNOWN_CAPACITY = 256
+# Steps of 1 % of KV-cache use weigh less than one request of many thousand.
+_KV_WEIGHT = 1e-6
 _BACKOFF_FIRST = 0.1
 _BACKOFF_LONGEST = 2.0
 # An endpoint that was fine for so long starts its back-off anew when it fails.
@@ -168,10 +170,13 @@ class Live:
     in_flight: int = 0
     others: int = 0
     capacity: int = _UNKNOWN_CAPACITY
+    kv_penalty: float = 0.0
+    """KV-cache use, scaled so that it decides only between endpoints with equal shares in use."""
     load: Load = field(default_factory=Load)
 
     def take(self, load: Load) -> None:
         self.load = load
+        self.kv_penalty = round(load.kv_cache_usage, 2) * _KV_WEIGHT
         self.capacity = load.max_num_seqs or _UNKNOWN_CAPACITY
         # Whoever has requests waiting is full, however few it could fit.
         busy = max(load.running, self.capacity) if load.waiting else load.running
@@ -220,7 +225,7 @@ class Snapshot:
     """All endpoints, and all models by every name they have (aliases, adapters)."""
 
     endpoints: tuple[EndpointView, ...] = ()
-    models: Mapping[str, ModelView] = MappingProxyType({})
+    models: Mapping[str, ModelView] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def has_routable(self) -> bool:
@@ -247,10 +252,14 @@ def _model_view(found: list[tuple[v1.Model, EndpointView]]) -> ModelView:
     )
 
 
-class Pool:
-    """The states of all endpoints. `on_change` hears when the snapshot has become another one."""
+# Told of every change of a snapshot: the endpoint before and after, None where it is not there.
+Listener = Callable[[EndpointView | None, EndpointView | None], None]
 
-    def __init__(self, rng: Random, on_change: Callable[[], None] = lambda: None) -> None:
+
+class Pool:
+    """The states of all endpoints, by URL."""
+
+    def __init__(self, rng: Random, on_change: Listener = lambda before, after: None) -> None:
         self._rng = rng
         self._on_change = on_change
         self._views: dict[str, EndpointView] = {}
@@ -268,13 +277,10 @@ class Pool:
     def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
         """From now on there are these; known ones keep their state."""
         wanted = {endpoint.url: endpoint for endpoint in endpoints}
-        if wanted.keys() == self._views.keys():
-            return
-        self._views = {
-            url: self._views.get(url) or _view(endpoint, State(since=now), Live())
-            for url, endpoint in wanted.items()
-        }
-        self._changed()
+        for url in self._views.keys() - wanted.keys():
+            self._put(url, None)
+        for url in wanted.keys() - self._views.keys():
+            self._put(url, _view(wanted[url], State(since=now), Live()))
 
     def apply(self, url: str, event: Event, now: float) -> State | None:
         """The endpoint's state after the event; None when it has been removed."""
@@ -285,8 +291,7 @@ class Pool:
             view.live.take(event.load)
         state = step(view.state, event, now, self._rng)
         if state is not view.state:
-            self._views[url] = _view(view.endpoint, state, view.live)
-            self._changed()
+            self._put(url, _view(view.endpoint, state, view.live))
         return state
 
     @contextmanager
@@ -298,9 +303,12 @@ class Pool:
         finally:
             view.live.in_flight -= 1
 
-    def _changed(self) -> None:
+    def _put(self, url: str, after: EndpointView | None) -> None:
+        before = self._views.pop(url, None)
+        if after is not None:
+            self._views[url] = after
         self._snapshot = None
-        self._on_change()
+        self._on_change(before, after)
 
 
 def _view(endpoint: Endpoint, state: State, live: Live) -> EndpointView:

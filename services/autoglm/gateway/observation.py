@@ -15,10 +15,12 @@ from enum import StrEnum
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
 
 from autoglm.common import errors, semconv
 from autoglm.common.telemetry import PROPAGATOR, tracer
 from autoglm.gateway.call import Call, Notes
+from autoglm.gateway.endpoints import Endpoint
 from autoglm.gateway.metrics import OTHER, Metrics
 
 # A caller's deadline reaches us with rounding on the way.
@@ -142,6 +144,21 @@ def child_span(notes: Notes, name: str, kind: SpanKind = SpanKind.INTERNAL) -> I
         span.end()
 
 
+@contextmanager
+def client_span(call: Call, notes: Notes, endpoint: Endpoint) -> Iterator[Span]:
+    """The GenAI span around one attempt on a pod, from sending the request to the stream's end."""
+    name = f"{call.ask.operation} {call.model}" if call.ask else call.route
+    started = time.monotonic()
+    with child_span(notes, name, SpanKind.CLIENT) as span:
+        if span is not notes.span:
+            span.set_attributes(_client_attributes(call, notes, endpoint))
+        try:
+            yield span
+        finally:
+            if span is not notes.span:
+                span.set_attributes(_response_attributes(notes, started))
+
+
 def fail(span: Span, error_type: str) -> None:
     span.set_attribute(semconv.ERROR_TYPE, error_type)
     span.set_status(Status(StatusCode.ERROR, error_type))
@@ -162,6 +179,38 @@ def _server_attributes(call: Call) -> Mapping[str, str]:
         method, _, path = call.route.partition(" ")
         names = {semconv.HTTP_REQUEST_METHOD: method, semconv.HTTP_ROUTE: path}
     return names | {semconv.REQUEST_ID: call.request_id}
+
+
+def _client_attributes(call: Call, notes: Notes, endpoint: Endpoint) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
+        semconv.SERVER_ADDRESS: endpoint.host,
+        semconv.SERVER_PORT: endpoint.port,
+        semconv.ATTEMPT: notes.attempts,
+        semconv.ENDPOINT: endpoint.url,
+    }
+    if call.ask is not None:
+        attributes[semconv.GEN_AI_OPERATION_NAME] = call.ask.operation.value
+        attributes[semconv.GEN_AI_REQUEST_MODEL] = call.model
+        attributes[semconv.GEN_AI_REQUEST_STREAM] = call.ask.streaming
+        sampling = call.ask.sampling
+        if sampling.max_tokens is not None:
+            attributes[semconv.GEN_AI_REQUEST_MAX_TOKENS] = sampling.max_tokens
+        if sampling.temperature is not None:
+            attributes[semconv.GEN_AI_REQUEST_TEMPERATURE] = sampling.temperature
+    return attributes
+
+
+def _response_attributes(notes: Notes, started: float) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    if notes.first_chunk:
+        first = notes.first_chunk - started
+        attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
+    if notes.usage is not None:
+        attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = notes.usage.input_tokens
+        attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = notes.usage.output_tokens
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = notes.usage.finish_reasons
+    return attributes
 
 
 def _finish(span: Span, call: Call, code: str, error: errors.AutoGLMError | None) -> None:
@@ -194,3 +243,10 @@ def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -
         fields["input_tokens"] = notes.usage.input_tokens
         fields["output_tokens"] = notes.usage.output_tokens
     return fields
+
+
+def note_decision(span: Span, notes: Notes) -> None:
+    if span is not notes.span:
+        span.set_attribute(semconv.ENDPOINT, notes.endpoint)
+        span.set_attribute(semconv.DECISION, notes.why)
+        span.set_attribute(semconv.ATTEMPT, notes.attempts)

@@ -1,0 +1,156 @@
+"""The gRPC methods that are relayed to pods: how to read their requests and their last answers.
+
+Pure. Requests and answers stay bytes on their way; they are parsed here once each, answers only
+where someone wants to know the usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from autoglm import v1
+from autoglm.common.errors import InvalidRequest
+from autoglm.common.validation import (
+    Ask,
+    Operation,
+    of_chat,
+    of_embed,
+    of_generate,
+    of_oip,
+    of_predict,
+    of_tokenize,
+)
+from autoglm.gateway.call import Usage
+from autoglm.v1 import open_inference_pb2 as oip
+
+INFERENCE = "autoglm.v1.Inference"
+OIP = "inference.GRPCInferenceService"
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`bidi`: each request on the client's stream is a call of its own."""
+
+    service: str
+    name: str
+    read: Callable[[bytes], Ask]
+    usage: Callable[[bytes], Usage | None]
+    streaming: bool = False
+    bidi: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"/{self.service}/{self.name}"
+
+    @property
+    def route(self) -> str:
+        return f"{self.service}/{self.name}"
+
+
+def _parse(kind: type[M], payload: bytes) -> M:
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.full_name
+        raise InvalidRequest(f"the request is not a valid {name}; check its encoding") from error
+
+
+def _generate(payload: bytes) -> Ask:
+    return of_generate(_parse(v1.GenerateRequest, payload))
+
+
+def _generate_stream(payload: bytes) -> Ask:
+    return of_generate(_parse(v1.GenerateRequest, payload), streaming=True)
+
+
+def _chat(payload: bytes) -> Ask:
+    return of_chat(_parse(v1.ChatRequest, payload))
+
+
+def _chat_stream(payload: bytes) -> Ask:
+    return of_chat(_parse(v1.ChatRequest, payload), streaming=True)
+
+
+def _embed(payload: bytes) -> Ask:
+    return of_embed(_parse(v1.EmbedRequest, payload))
+
+
+def _predict(payload: bytes) -> Ask:
+    return of_predict(_parse(v1.PredictRequest, payload))
+
+
+def _tokenize(payload: bytes) -> Ask:
+    return of_tokenize(_parse(v1.TokenizeRequest, payload))
+
+
+def _infer(payload: bytes) -> Ask:
+    return of_oip(_parse(oip.ModelInferRequest, payload))
+
+
+def _infer_stream(payload: bytes) -> Ask:
+    return of_oip(_parse(oip.ModelInferRequest, payload), streaming=True)
+
+
+def _model_metadata(payload: bytes) -> Ask:
+    return Ask(Operation.INFER, _parse(oip.ModelMetadataRequest, payload).name)
+
+
+def _reasons(values: Iterable[int]) -> tuple[str, ...]:
+    names = (v1.FinishReason.Name(v1.FinishReason.ValueType(value)) for value in values if value)
+    return tuple(name.removeprefix("FINISH_REASON_").lower() for name in names)
+
+
+def _usage(counted: v1.Usage, reasons: Iterable[int] = ()) -> Usage:
+    return Usage(counted.prompt_tokens, counted.completion_tokens, _reasons(reasons))
+
+
+def _usage_of_generate(payload: bytes) -> Usage:
+    answer = v1.GenerateResponse.FromString(payload)
+    return _usage(answer.usage, (c.finish_reason for c in answer.completions))
+
+
+def _usage_of_generate_chunk(payload: bytes) -> Usage:
+    chunk = v1.GenerateChunk.FromString(payload)
+    return _usage(chunk.usage, (chunk.finish_reason,))
+
+
+def _usage_of_chat(payload: bytes) -> Usage:
+    answer = v1.ChatResponse.FromString(payload)
+    return _usage(answer.usage, (c.finish_reason for c in answer.choices))
+
+
+def _usage_of_chat_chunk(payload: bytes) -> Usage:
+    chunk = v1.ChatChunk.FromString(payload)
+    return _usage(chunk.usage, (chunk.finish_reason,))
+
+
+def _usage_of_embed(payload: bytes) -> Usage:
+    return _usage(v1.EmbedResponse.FromString(payload).usage)
+
+
+def _usage_of_predict(payload: bytes) -> Usage:
+    return _usage(v1.PredictResponse.FromString(payload).usage)
+
+
+def _unknown(_: bytes) -> None:
+    return None
+
+
+METHODS: tuple[Method, ...] = (
+    Method(INFERENCE, "Generate", _generate, _usage_of_generate),
+    Method(INFERENCE, "GenerateStream", _generate_stream, _usage_of_generate_chunk, streaming=True),
+    Method(INFERENCE, "Chat", _chat, _usage_of_chat),
+    Method(INFERENCE, "ChatStream", _chat_stream, _usage_of_chat_chunk, streaming=True),
+    Method(INFERENCE, "Embed", _embed, _usage_of_embed),
+    Method(INFERENCE, "Predict", _predict, _usage_of_predict),
+    Method(INFERENCE, "Tokenize", _tokenize, _unknown),
+    Method(OIP, "ModelInfer", _infer, _unknown),
+    Method(OIP, "ModelMetadata", _model_metadata, _unknown),
+    Method(OIP, "ModelStreamInfer", _infer_stream, _unknown, streaming=True, bidi=True),
+)
+BY_PATH: Mapping[str, Method] = {method.path: method for method in METHODS}

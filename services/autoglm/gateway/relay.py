@@ -1,0 +1,126 @@
+"""The innermost handler: route a call, send it, try elsewhere before the first chunk, relay.
+
+Decides when another endpoint is tried: nothing has reached the client, the endpoint was not
+available, attempts, budget and deadline allow it. Never after the first chunk. What happens on the
+wire is the upstreams' business (`grpc_relay`, `http_relay`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from autoglm.common.errors import DeadlineExceeded, StreamBroken
+from autoglm.common.status import REQUEST_ID
+from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
+from autoglm.gateway.endpoints import Draining, EndpointView, Lost, Pool
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
+from autoglm.gateway.retries import RetryBudget, RetryPolicy
+from autoglm.gateway.routing import pick
+
+# The second attempt starts at once; these space out the ones after it.
+_WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
+
+
+class Relay:
+    """A `Handler`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        upstreams: Mapping[Wire, Upstream],
+        policy: RetryPolicy,
+        metrics: Metrics,
+        rng: Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._upstreams = upstreams
+        self._policy = policy
+        self._budget = RetryBudget(policy, clock())
+        self._metrics = metrics
+        self._rng = rng
+        self._clock = clock
+
+    @asynccontextmanager
+    async def __call__(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        self._budget.deposit()
+        async with AsyncExitStack() as stack:
+            yield await self._reply(call, notes, stack)
+
+    async def _reply(self, call: Call, notes: Notes, stack: AsyncExitStack) -> Reply:
+        """The reply of the first endpoint that answers; what it needs is left on the stack."""
+        tried: set[str] = set()
+
+        async def attempt() -> Reply:
+            return await stack.enter_async_context(self._attempt(call, notes, tried))
+
+        try:
+            try:
+                return await attempt()
+            except RetryElsewhere:
+                if self._policy.attempts < 2 or self._is_over_budget():
+                    raise
+            # The first attempt is made without these 40 microseconds of machinery.
+            return await AsyncRetrying(
+                retry=retry_if_exception_type(RetryElsewhere),
+                stop=stop_after_attempt(self._policy.attempts - 1) | self._is_over_budget,
+                wait=_WAIT,
+                reraise=True,
+            )(attempt)
+        except RetryElsewhere as error:
+            raise error.error from error
+
+    def _is_over_budget(self, _: RetryCallState | None = None) -> bool:
+        """Asked once before each retry, which it pays for."""
+        allowed = self._budget.withdraw(self._clock())
+        self._metrics.retries.labels("made" if allowed else "exhausted").inc()
+        return not allowed
+
+    @asynccontextmanager
+    async def _attempt(self, call: Call, notes: Notes, tried: set[str]) -> AsyncIterator[Reply]:
+        view = self._route(call, notes, tried)
+        timeout = call.deadline - self._clock()
+        if timeout <= 0:
+            raise DeadlineExceeded("the deadline passed before a pod answered")
+        with self._pool.lease(view), client_span(call, notes, view.endpoint) as span:
+            headers = {REQUEST_ID: call.request_id, **trace_headers(span)}
+            try:
+                upstream = self._upstreams[call.wire]
+                async with upstream(call, view, headers, timeout) as reply:
+                    notes.first_chunk = self._clock()
+                    yield reply
+            except RetryElsewhere as error:
+                self._report(view, error)
+                raise
+            except StreamBroken as error:
+                self._pool.apply(view.url, Lost(error.message), self._clock())
+                raise
+
+    def _route(self, call: Call, notes: Notes, tried: set[str]) -> EndpointView:
+        with child_span(notes, "route") as span:
+            now = self._clock()
+            decision = pick(call, self._pool.snapshot, now, self._rng, tried)
+            notes.attempts += 1
+            notes.endpoint, notes.why = decision.endpoint.url, decision.why
+            note_decision(span, notes)
+        tried.add(decision.endpoint.url)
+        return decision.endpoint
+
+    def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
+        """Tell the pool what a failed request has shown, before the load stream does."""
+        if error.draining:
+            self._pool.apply(view.url, Draining(), self._clock())
+        elif error.gone:
+            self._pool.apply(view.url, Lost(error.error.message), self._clock())

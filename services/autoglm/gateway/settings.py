@@ -1,0 +1,79 @@
+"""What the gateway can be told. Read once, by `app.run`'s caller."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from autoglm.common.settings import Address, ServiceSettings, StringList
+from autoglm.common.tls import TlsFiles
+from autoglm.gateway.discovery import parse_target
+from autoglm.gateway.retries import RetryPolicy
+
+
+class GatewaySettings(ServiceSettings):
+    """Flags and variables of `autoglm gateway`."""
+
+    grpc_address: Address = "127.0.0.1:50051"
+    """Where gRPC clients connect, as HOST:PORT; port 0 takes a free one."""
+    http_address: Address = "127.0.0.1:8080"
+    """Where REST clients connect, as HOST:PORT."""
+    metrics_address: Address = "127.0.0.1:9090"
+    """Where kubelet probes, metrics and the admin pages are served, as HOST:PORT."""
+    endpoint: StringList = ()
+    """A server to send requests to; may be repeated. grpc://HOST:PORT or grpcs://HOST:PORT is a pod
+    of ours, http(s)://HOST:PORT[/BASE] any OpenAI server, dns+grpc(s)://NAME:PORT all addresses of
+    a name, looked up every few seconds."""
+    endpoints_file: str = ""
+    """JSON file {"endpoints": [URL, ...]}, re-read when it changes; a bad file changes nothing."""
+    dns_refresh_seconds: float = Field(default=5.0, gt=0)
+    """How often names of dns+grpc endpoints are looked up, in seconds."""
+    max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """Longest request body or message that is accepted, in bytes."""
+    max_inflight: int = Field(default=4096, gt=0)
+    """Requests served at once; over it a request is refused with QUEUE_FULL."""
+    default_timeout_seconds: float = Field(default=600.0, gt=0)
+    """How long a request may take whose client sets no deadline, in seconds."""
+    max_timeout_seconds: float = Field(default=3600.0, gt=0)
+    """Longest deadline a client may ask for, in seconds; longer ones are shortened."""
+    connect_timeout_seconds: float = Field(default=2.0, gt=0)
+    """How long a pod may take to accept a connection and name its models, in seconds."""
+    load_timeout_seconds: float = Field(default=3.0, gt=0)
+    """A pod that sends no load message for so long is taken out of the pool, in seconds."""
+    retry_attempts: int = Field(default=3, ge=1)
+    """Attempts for one request before its first chunk, the first one included; 1 is no retry."""
+    retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
+    """Retries allowed for each request, on the average."""
+    retry_budget_per_second: float = Field(default=10.0, ge=0)
+    """Retries allowed each second on top of the ratio."""
+    drain_delay_seconds: float = Field(default=1.0, ge=0)
+    """How long new requests are still taken after SIGTERM while health says NOT_SERVING, so that
+    load balancers notice first, in seconds."""
+    upstream_ca_file: str = ""
+    """PEM authorities of the pods' certificates (grpcs, https); empty trusts the system's."""
+    upstream_cert_file: str = ""
+    """PEM certificate to present to pods (mTLS). Re-read when it changes."""
+    upstream_key_file: str = ""
+    """PEM private key of that certificate."""
+    upstream_api_key: str = Field(default="", repr=False)
+    """Bearer token for http(s) endpoints that want one."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoints(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parse_target(url)
+        return urls
+
+    @property
+    def server_tls(self) -> TlsFiles:
+        return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
+
+    @property
+    def upstream_tls(self) -> TlsFiles:
+        return TlsFiles(self.upstream_cert_file, self.upstream_key_file, self.upstream_ca_file)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            self.retry_attempts, self.retry_budget_ratio, self.retry_budget_per_second
+        )

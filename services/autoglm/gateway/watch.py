@@ -1,0 +1,130 @@
+"""Learns of each endpoint what it serves and how busy it is: one task an endpoint.
+
+A pod's task asks for its models and follows its load stream. A refused or broken connection, the
+stream's end, and three seconds of silence take the pod out of the pool; the task connects again
+after the pool's back-off. Feeds events to the pool and decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from autoglm import v1
+from autoglm.gateway.channels import Channels
+from autoglm.gateway.endpoints import Endpoint, Kind, Learned, Load, Loaded, Lost, Pool
+from autoglm.v1.inference_pb2_grpc import InferenceStub
+from autoglm.v1.worker_pb2_grpc import WorkerStub
+
+Watch = Callable[[Endpoint], Awaitable[None]]
+_AFTER_BUG_SECONDS = 1.0
+_log = logging.getLogger("autoglm.gateway")
+
+
+def load_of(message: v1.WatchLoadResponse) -> Load:
+    return Load(
+        running=message.running,
+        waiting=message.waiting,
+        kv_cache_usage=message.kv_cache_usage,
+        tokens_in_flight=message.tokens_in_flight,
+        max_num_seqs=message.max_num_seqs,
+        adapters=tuple(message.adapters),
+        draining=message.draining,
+        http_port=message.http_port,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PodWatch:
+    """Watches pods. `silence` is how long a load stream may send nothing, in seconds."""
+
+    pool: Pool
+    channels: Channels
+    connect_timeout: float
+    silence: float
+    clock: Callable[[], float] = time.monotonic
+
+    async def __call__(self, endpoint: Endpoint) -> None:
+        """Runs until cancelled, or until the pool does not know the endpoint any more."""
+        while True:
+            why = await self._follow(endpoint)
+            now = self.clock()
+            state = self.pool.apply(endpoint.url, Lost(why), now)
+            if state is None:
+                return
+            await asyncio.sleep(state.retry_at - now)
+
+    async def _follow(self, endpoint: Endpoint) -> str:
+        """Follows the pod while it can be followed; why it cannot any more."""
+        channel = self.channels.get(endpoint).channel
+        loads = WorkerStub(channel).WatchLoad(v1.WatchLoadRequest())
+        try:
+            await self._learn(endpoint, channel)
+            adapters: tuple[str, ...] | None = None
+            messages = aiter(loads)
+            while True:
+                async with asyncio.timeout(self.silence):
+                    load = load_of(await anext(messages))
+                if adapters is not None and load.adapters != adapters:
+                    await self._learn(endpoint, channel)
+                adapters = load.adapters
+                self.pool.apply(endpoint.url, Loaded(load), self.clock())
+        except StopAsyncIteration:
+            return "the pod ended its load stream"
+        except TimeoutError:
+            return f"no load message for {self.silence:g} s"
+        except grpc.aio.AioRpcError as error:
+            return error.details() or error.code().name
+        finally:
+            loads.cancel()
+
+    async def _learn(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
+        answer = await InferenceStub(channel).ListModels(
+            v1.ListModelsRequest(), timeout=self.connect_timeout
+        )
+        self.pool.apply(endpoint.url, Learned(tuple(answer.models)), self.clock())
+
+
+class Watches:
+    """Keeps one watching task for each endpoint there is."""
+
+    def __init__(self, by_kind: Mapping[Kind, Watch]) -> None:
+        self._by_kind = by_kind
+        self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
+
+    def follow(self, endpoints: Iterable[Endpoint]) -> None:
+        """From now on watch these and no others."""
+        wanted = set(endpoints)
+        for endpoint in self._tasks.keys() - wanted:
+            self._tasks.pop(endpoint).cancel()
+        for endpoint in wanted - self._tasks.keys():
+            self._start(endpoint)
+
+    def restart(self) -> None:
+        """Watch anew, over channels made since; what is known of the endpoints stays."""
+        endpoints = list(self._tasks)
+        self.follow(())
+        self.follow(endpoints)
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        self.follow(())
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, endpoint: Endpoint) -> None:
+        task = asyncio.create_task(self._watch(endpoint), name=f"watch {endpoint.url}")
+        self._tasks[endpoint] = task
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        while True:
+            try:
+                return await self._by_kind[endpoint.kind](endpoint)
+            except Exception as error:
+                # A bug; but an endpoint that nobody watches would never leave or enter the pool.
+                _log.error("the watch of %s failed", endpoint.url, exc_info=error)
+                await asyncio.sleep(_AFTER_BUG_SECONDS)
