@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TEXT_INPUT = "text_input"
 _DEFAULT_MAX_TOKENS = 16
-_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
+_INFER = re.compile(r"/v2/models/(.+?)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
 _LENGTH_BYTES = 4
 _WHOLE = frozenset(
     (

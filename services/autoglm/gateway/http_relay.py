@@ -1,0 +1,183 @@
+"""Sends REST calls to endpoints and relays the answers as bytes: the HTTP `Upstream`.
+
+Decides what a failed exchange means (`RetryElsewhere` before the first byte, `StreamBroken` after
+it) and which headers travel. Never looks into bodies, never picks an endpoint, never retries: the
+route layer does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from autoglm.common import errors
+from autoglm.gateway.call import Call, Reply, RetryElsewhere
+from autoglm.gateway.endpoints import EndpointView
+
+# Below the 5 s after which uvicorn closes idle connections, so that none is used as it closes.
+KEEPALIVE_SECONDS = 4.0
+CONNECT_SECONDS = 2.0
+_MAX_ERROR_BYTES = 64 * 1024
+_LARGE_BYTES = 256 * 1024
+# Headers of one connection (RFC 9110, 7.6.1), and those that each hop sets itself.
+_NOT_RELAYED = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "date",
+        "server",
+        "x-request-id",
+    )
+)
+
+
+def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """A session without limits of its own (admission bounds), without cookies and redirects."""
+    connector = aiohttp.TCPConnector(
+        limit=0, ssl=tls or True, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=10
+    )
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(_note_reuse)
+    return aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent",),
+        trace_configs=[tracing],
+    )
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    """An answer's headers without those of the connection it came on."""
+    named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _NOT_RELAYED and name.lower() not in named
+    }
+
+
+class HttpRelay:
+    """An `Upstream` over one client session. `method` of a call is the first word of its route."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    @asynccontextmanager
+    async def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[Reply]:
+        context = SimpleNamespace(reused=False)
+        response, first = await self._begin(call, endpoint, headers, timeout, context)
+        try:
+            yield Reply(
+                _chunks(response, first, endpoint),
+                status=response.status,
+                headers=relayed_headers(response.headers),
+            )
+        finally:
+            if response.content.is_eof():
+                response.release()
+            else:
+                # Closing the connection is how the pod learns that nobody listens any more.
+                response.close()
+
+    async def _begin(
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        context: SimpleNamespace,
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """The response and its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await self._session.request(
+                call.route.partition(" ")[0],
+                endpoint.http_base + call.target,
+                data=_body(call.payload),
+                headers=_sent(call.headers, headers),
+                timeout=aiohttp.ClientTimeout(timeout, sock_connect=CONNECT_SECONDS),
+                allow_redirects=False,
+                trace_request_ctx=context,
+            )
+            if response.status == errors.NoReadyEndpoint.http_status:
+                raise await _refused(response)
+            return response, await response.content.readany()
+        except BaseException as error:
+            if response is not None:
+                response.close()
+            if isinstance(error, aiohttp.ClientError | TimeoutError):
+                raise _before_first_byte(error, endpoint, context.reused) from error
+            raise
+
+
+def _body(payload: bytes) -> bytes | io.BytesIO | None:
+    # A file is written in pieces, with room for other requests in between.
+    return io.BytesIO(payload) if len(payload) > _LARGE_BYTES else payload or None
+
+
+def _sent(*parts: Mapping[str, str]) -> CIMultiDict[str]:
+    headers: CIMultiDict[str] = CIMultiDict()
+    for part in parts:
+        headers.update(part)
+    # Bytes are relayed as they are; the edge compresses for those who ask for it.
+    headers["accept-encoding"] = "identity"
+    return headers
+
+
+def _before_first_byte(
+    error: aiohttp.ClientError | TimeoutError, endpoint: EndpointView, reused: bool
+) -> Exception:
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        return errors.DeadlineExceeded("the deadline passed before the pod answered")
+    unreachable = errors.NoReadyEndpoint(f"{endpoint.url} did not answer: {error}")
+    # A connection that had been idle may have been closed by a pod in good health.
+    gone = not (reused and isinstance(error, aiohttp.ServerConnectionError))
+    return RetryElsewhere(unreachable, gone=gone)
+
+
+async def _refused(response: aiohttp.ClientResponse) -> RetryElsewhere:
+    """What a 503 means: the pod takes no requests now, and nothing was begun."""
+    body = await response.content.read(_MAX_ERROR_BYTES)
+    try:
+        error = json.loads(body)["error"]
+        code, message = str(error["code"]), str(error["message"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        code, message = "", "the endpoint takes no requests now"
+    draining = code == errors.ShuttingDown.reason.lower()
+    return RetryElsewhere(errors.NoReadyEndpoint(message), draining=draining)
+
+
+async def _chunks(
+    response: aiohttp.ClientResponse, first: bytes, endpoint: EndpointView
+) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    try:
+        while chunk := await response.content.readany():
+            yield chunk
+    except TimeoutError as error:
+        raise errors.DeadlineExceeded("the deadline passed while the answer was sent") from error
+    except (aiohttp.ClientError, asyncio.IncompleteReadError) as error:
+        raise errors.StreamBroken(f"{endpoint.url} went away during the answer: {error}") from error

@@ -1,0 +1,331 @@
+"""The gateway's REST port: OpenAI's API, the Open Inference Protocol over REST, probes, metrics.
+
+Reads requests into calls, hands them to the layers, writes the replies. Decides nothing about
+models, endpoints or retries, and never looks into an answer. Made by `app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from autoglm.common import errors, status
+from autoglm.common.admin import Readiness
+from autoglm.common.validation import Ask, Operation
+from autoglm.gateway import rest_pages
+from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.endpoints import Snapshot
+from autoglm.gateway.rest_request import Bounds, read_call, request_id_of
+
+# Paths whose POST bodies are judged and relayed. `model` in a path is a model's name.
+RELAYED_POSTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/rerank",
+    "/v1/score",
+    "/classify",
+    "/pooling",
+    "/tokenize",
+    "/detokenize",
+    "/v2/inference",
+    "/v2/models/{model:.+}/infer",
+    "/v2/models/{model:.+}/generate",
+    "/v2/models/{model:.+}/generate_stream",
+)
+_JSON = "application/json"
+_SSE = "text/event-stream"
+# Smaller answers gain nothing from compression.
+_GZIP_FROM_BYTES = 1024
+# Answers of known length up to this are sent whole, so that a broken one is a clean error.
+_WHOLE_BYTES = 1024 * 1024
+_KEEPALIVE_SECONDS = 75.0
+_log = logging.getLogger("autoglm.gateway")
+
+
+class UnknownPath(errors.AutoGLMError):
+    reason = "UNKNOWN_PATH"
+    grpc_status = "UNIMPLEMENTED"
+    http_status = 404
+
+
+class MethodNotAllowed(errors.AutoGLMError):
+    reason = "METHOD_NOT_ALLOWED"
+    grpc_status = "UNIMPLEMENTED"
+    http_status = 405
+
+
+@dataclass(frozen=True, slots=True)
+class RestParts:
+    """What the edge stands on. `local` wraps the handler of an answer of the gateway's own."""
+
+    relay: Handler
+    local: Callable[[Handler], Handler]
+    snapshot: Callable[[], Snapshot]
+    ready: Readiness
+    registry: CollectorRegistry
+    bounds: Bounds
+
+
+Page = Callable[[Snapshot, str], Mapping[str, object]]
+_PAGES: Mapping[str, Page] = {
+    "/v1/models": lambda snapshot, _: rest_pages.models(snapshot),
+    "/v1/models/{model:.+}": rest_pages.model,
+    "/v2": lambda *_: rest_pages.oip_server(),
+    "/v2/models/{model:.+}/ready": rest_pages.oip_model_ready,
+}
+
+
+class RestEdge:
+    """Handlers of all routes."""
+
+    def __init__(self, parts: RestParts) -> None:
+        self._parts = parts
+        self.draining = False
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard])
+        for path in RELAYED_POSTS:
+            app.router.add_post(path, self._relayed)
+        for path, page in _PAGES.items():
+            app.router.add_get(path, self._local(page))
+        # After `/ready`, which it would match as well.
+        app.router.add_get("/v2/models/{model:.+}", self._model_metadata)
+        for path in ("/health", "/health/live", "/v2/health/live"):
+            app.router.add_get(path, _live)
+        for path in ("/health/ready", "/v2/health/ready"):
+            app.router.add_get(path, self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/openapi.json", _openapi)
+        return app
+
+    async def _relayed(self, request: web.Request) -> web.StreamResponse:
+        call = await read_call(request, _route(request), self._parts.bounds)
+        return await _answer(request, call, self._parts.relay)
+
+    async def _model_metadata(self, request: web.Request) -> web.StreamResponse:
+        ask = Ask(Operation.INFER, request.match_info["model"])
+        call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)
+        return await _answer(request, call, self._parts.relay)
+
+    def _local(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            name = request.match_info.get("model", "")
+
+            @asynccontextmanager
+            async def reply(call: Call, _: Notes) -> AsyncIterator[Reply]:
+                if call.problem is not None:
+                    raise call.problem
+                yield _json_reply(page(self._parts.snapshot(), name))
+
+            ask = Ask(Operation.INFER, name)
+            call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)
+            return await _answer(request, call, self._parts.local(cast(Handler, reply)))
+
+        return handle
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        ready, details = self._parts.ready()
+        return _json_response(200 if ready else 503, {"ready": ready, **details})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        page = await asyncio.to_thread(generate_latest, self._parts.registry)
+        return web.Response(body=page, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Names every answer, and turns what no route took into errors of OpenAI's shape."""
+        try:
+            response: web.StreamResponse = await handler(request)
+        except web.HTTPMethodNotAllowed as refused:
+            response = _not_allowed(request, refused)
+        except web.HTTPNotFound:
+            response = _unknown(request)
+        except errors.AutoGLMError as error:
+            response = _error_response(request, error)
+        except Exception as error:
+            _log.error("unexpected error on %s", request.path, exc_info=error)
+            response = _error_response(request, errors.Internal(str(error)))
+        if not response.prepared:
+            response.headers.setdefault(status.REQUEST_ID, request_id_of(request.headers))
+            if self.draining:
+                response.force_close()
+        return response
+
+
+class RestServer:
+    """The edge on a port. `stop` ends idle connections at once and gives requests the grace."""
+
+    def __init__(self, edge: RestEdge, grace_seconds: float) -> None:
+        self._edge = edge
+        self._runner = web.AppRunner(
+            edge.app(),
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            shutdown_timeout=grace_seconds,
+        )
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """The bound port. Raises OSError."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024).start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        self._edge.draining = True
+        await self._runner.cleanup()
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return f"{request.method} {resource.canonical if resource else request.path}"
+
+
+async def _answer(request: web.Request, call: Call, handler: Handler) -> web.StreamResponse:
+    response: web.StreamResponse | None = None
+    try:
+        async with handler(call, Notes()) as reply, _closing(reply.chunks) as chunks:
+            if (length := _known_length(reply)) is not None and length <= _WHOLE_BYTES:
+                body = b"".join([chunk async for chunk in chunks])
+                return _whole(request, call, reply, body)
+            response = _head(request, call, reply)
+            await _send(response.prepare(request))
+            async for chunk in chunks:
+                await _send(response.write(chunk))
+            await _send(response.write_eof())
+            return response
+    except errors.AutoGLMError as error:
+        if response is None or not response.prepared:
+            return _error_response(request, error, call.request_id)
+        return await _end_broken(request, response, error, call.request_id)
+
+
+def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    return cast(AbstractAsyncContextManager[AsyncIterator[bytes]], aclosing(cast(Any, chunks)))
+
+
+async def _send(writing: Awaitable[object]) -> None:
+    try:
+        await writing
+    except ConnectionError as error:
+        raise errors.Cancelled("the caller went away") from error
+
+
+def _known_length(reply: Reply) -> int | None:
+    length = next((v for k, v in reply.headers.items() if k.lower() == "content-length"), "")
+    return int(length) if length.isdecimal() else None
+
+
+def _headers(call: Call, reply: Reply) -> dict[str, str]:
+    kept = {k: v for k, v in reply.headers.items() if k.lower() != "content-length"}
+    return kept | {status.REQUEST_ID: call.request_id}
+
+
+def _whole(request: web.Request, call: Call, reply: Reply, body: bytes) -> web.Response:
+    response = web.Response(body=body, status=reply.status, headers=_headers(call, reply))
+    if len(body) >= _GZIP_FROM_BYTES and _may_compress(request, reply):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def _head(request: web.Request, call: Call, reply: Reply) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=_headers(call, reply))
+    if response.content_type != _SSE and _may_compress(request, reply):
+        response.enable_compression(web.ContentCoding.gzip)
+    elif (length := _known_length(reply)) is not None:
+        response.content_length = length
+    return response
+
+
+def _may_compress(request: web.Request, reply: Reply) -> bool:
+    encoded = any(name.lower() == "content-encoding" for name in reply.headers)
+    wanted = request.headers.get("accept-encoding", "").lower().split(",")
+    return not encoded and any(
+        w.strip().split(";q=")[0] == "gzip" for w in wanted if ";q=0" not in w
+    )
+
+
+async def _end_broken(
+    request: web.Request,
+    response: web.StreamResponse,
+    error: errors.AutoGLMError,
+    request_id: str,
+) -> web.StreamResponse:
+    """An answer that has begun cannot become an error; it must not look whole either."""
+    if response.content_type == _SSE and not isinstance(error, errors.Cancelled):
+        event = msgspec.json.encode(status.http_payload(error, request_id))
+        # A blank line first: what was sent last may be half an event.
+        await _send_or_leave(response.write(b"\n\ndata: " + event + b"\n\n"))
+        response.force_close()
+        await _send_or_leave(response.write_eof())
+    elif request.transport is not None:
+        request.transport.abort()
+    return response
+
+
+async def _send_or_leave(writing: Awaitable[object]) -> None:
+    """Nobody is left to tell when the client has gone as well."""
+    try:
+        await writing
+    except ConnectionError as error:
+        _log.debug("the client went away before the error reached it: %s", error)
+
+
+def _error_response(
+    request: web.Request, error: errors.AutoGLMError, request_id: str = ""
+) -> web.Response:
+    answer = status.to_http(error, request_id or request_id_of(request.headers))
+    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    if isinstance(error, errors.RequestTooLarge):
+        response.force_close()
+    return response
+
+
+def _unknown(request: web.Request) -> web.Response:
+    resources = request.app.router.resources()
+    there_are = ", ".join(sorted({r.canonical for r in resources}))
+    return _error_response(
+        request, UnknownPath(f"no path {request.path[:100]!r}; there are: {there_are}")
+    )
+
+
+def _not_allowed(request: web.Request, refused: web.HTTPMethodNotAllowed) -> web.Response:
+    allowed = ", ".join(sorted(refused.allowed_methods))
+    error = MethodNotAllowed(f"{request.method} is not allowed on {request.path}; use {allowed}")
+    response = _error_response(request, error)
+    response.headers["allow"] = allowed
+    return response
+
+
+def _json_reply(page: Mapping[str, object]) -> Reply:
+    body = msgspec.json.encode(page)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    return Reply(chunks(), headers={"content-type": _JSON, "content-length": str(len(body))})
+
+
+def _json_response(code: int, page: Mapping[str, object]) -> web.Response:
+    return web.Response(status=code, body=msgspec.json.encode(page), content_type=_JSON)
+
+
+async def _live(_: web.Request) -> web.Response:
+    return _json_response(200, {"live": True})
+
+
+async def _openapi(_: web.Request) -> web.Response:
+    return web.Response(body=rest_pages.openapi(), content_type=_JSON)

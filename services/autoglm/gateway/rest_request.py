@@ -1,0 +1,194 @@
+"""Reads an HTTP request into a `Call`. Called by the REST edge.
+
+Bounds everything it reads: the body on the wire, the body after decompression, the time for both.
+What is wrong with a request becomes the call's `problem`, so that the layers see it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from autoglm.common import rpc, status
+from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
+from autoglm.common.validation import Ask, of_openai
+from autoglm.gateway.call import Call
+
+TIMEOUT_HEADER = "x-request-timeout-seconds"
+# Triton's binary tensors: JSON of this many bytes comes first, raw values behind it.
+BINARY_HEADER = "inference-header-content-length"
+# From here on decoding would hold up other requests; it goes to a thread.
+OFF_LOOP_BYTES = 64 * 1024
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_GZIP = 16 + zlib.MAX_WBITS
+# The connection's own headers, and those that this hop reads or sets itself.
+_NOT_SENT_ON = frozenset(
+    (
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        *rpc.TRACE_HEADERS,
+        status.REQUEST_ID,
+        TIMEOUT_HEADER,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a request may take: bytes of its body, and seconds where it names none."""
+
+    max_body_bytes: int
+    default_timeout_seconds: float
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The caller's id, or a new one where theirs is absent or could not be passed on."""
+    given = headers.get(status.REQUEST_ID, "")
+    return given if _REQUEST_ID.fullmatch(given) else rpc.new_request_id()
+
+
+async def read_call(
+    request: web.Request,
+    route: str,
+    bounds: Bounds,
+    read_ask: Callable[[str, bytes], Ask] = of_openai,
+    clock: Callable[[], float] = time.monotonic,
+) -> Call:
+    """Never raises an AutoGLMError: the call carries it."""
+    started = clock()
+    timeout, payload, ask = bounds.default_timeout_seconds, b"", None
+    problem: AutoGLMError | None = None
+    try:
+        timeout = timeout_of(request.headers, timeout)
+        payload = await _payload(request, bounds.max_body_bytes, timeout)
+        ask = await _ask(read_ask, request, payload)
+    except AutoGLMError as error:
+        problem = error
+    return Call(
+        wire="http",
+        route=route,
+        target=str(request.rel_url),
+        payload=payload,
+        request_id=request_id_of(request.headers),
+        started=started,
+        deadline=started + timeout,
+        ask=ask,
+        problem=problem,
+        trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
+        headers=sent_on(request.headers),
+    )
+
+
+def timeout_of(headers: Mapping[str, str], default: float) -> float:
+    given = headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return default
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidRequest(
+            f"header {TIMEOUT_HEADER} is {given[:40]!r}; give seconds above 0", field=TIMEOUT_HEADER
+        )
+    return seconds
+
+
+def sent_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a request that the pod gets to see."""
+    named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    dropped = _NOT_SENT_ON | named
+    return {k.lower(): v for k, v in headers.items() if k.lower() not in dropped}
+
+
+async def _payload(request: web.Request, limit: int, timeout: float) -> bytes:
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(timeout):
+            body = await _read(request, limit)
+    except TimeoutError as error:
+        raise DeadlineExceeded("the deadline passed before the body had arrived") from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequest(f"the body could not be read: {error}") from error
+    return await _decompressed(body, request.headers.get("content-encoding", ""), limit)
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+async def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+    if encoding.lower() in ("", "identity"):
+        return body
+    if encoding.lower() != "gzip":
+        raise InvalidRequest(
+            f"header content-encoding is {encoding[:40]!r}; send gzip or none",
+            field="content-encoding",
+        )
+    if len(body) <= OFF_LOOP_BYTES:
+        return gunzip(body, limit)
+    return await asyncio.to_thread(gunzip, body, limit)
+
+
+def gunzip(body: bytes, limit: int) -> bytes:
+    """At most `limit` bytes, however far the body would inflate."""
+    reader = zlib.decompressobj(_GZIP)
+    try:
+        plain = reader.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise InvalidRequest(f"the body is not gzip: {error}", field="content-encoding") from error
+    if len(plain) > limit:
+        raise _too_large(limit)
+    if not reader.eof or reader.unused_data:
+        raise InvalidRequest(
+            "the body is not one whole gzip stream; send it complete", field="content-encoding"
+        )
+    return plain
+
+
+async def _ask(read_ask: Callable[[str, bytes], Ask], request: web.Request, payload: bytes) -> Ask:
+    json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
+    if len(json_part) <= OFF_LOOP_BYTES:
+        return read_ask(request.path, json_part)
+    return await asyncio.to_thread(read_ask, request.path, json_part)
+
+
+def _json_part(length: str | None, payload: bytes) -> bytes:
+    if length is None:
+        return payload
+    if not length.isdecimal() or len(length) > 12 or int(length) > len(payload):
+        raise InvalidRequest(
+            f"header {BINARY_HEADER} is {length[:40]!r} for a body of {len(payload)} bytes; "
+            "give the length of its JSON part",
+            field=BINARY_HEADER,
+        )
+    return payload[: int(length)]
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")

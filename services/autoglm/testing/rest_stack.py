@@ -1,0 +1,105 @@
+"""The gateway's REST side over fake OpenAI servers, in one event loop, on free loopback ports.
+
+For tests of the edge, its relay and its layers. Nothing watches the fakes: they are routable from
+the start, until a relay reports otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from aiohttp import ClientSession, web
+from prometheus_client import CollectorRegistry
+
+from autoglm import v1
+from autoglm.gateway.admission import Limiter
+from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded, Pool
+from autoglm.gateway.http_relay import HttpRelay, client_session
+from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.observation import Observer
+from autoglm.gateway.relay import Relay
+from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
+from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.retries import RetryPolicy
+
+MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class RestStack:
+    """`url` is the gateway's; `client` is a session of its own; `endpoints` are the fakes' URLs."""
+
+    url: str
+    client: ClientSession
+    pool: Pool
+    limiter: Limiter
+    registry: CollectorRegistry
+    server: RestServer
+    endpoints: tuple[str, ...]
+
+
+@asynccontextmanager
+async def fake_server(answer: Answer) -> AsyncIterator[str]:
+    """An HTTP server that answers every request so; its URL."""
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def rest_stack(
+    *answers: Answer, model: v1.Model = MODEL, max_body_bytes: int = 2**20, timeout: float = 10.0
+) -> AsyncIterator[RestStack]:
+    """A gateway over one fake server for each answer."""
+    async with AsyncExitStack() as open_parts:
+        enter = open_parts.enter_async_context
+        urls = [await enter(fake_server(answer)) for answer in answers]
+        pool = _pool(urls, model)
+        registry, limiter = CollectorRegistry(), Limiter(100)
+        metrics = Metrics(registry)
+        observer = Observer(metrics, lambda name: name in pool.snapshot.models)
+        relay = Relay(
+            pool,
+            {"http": HttpRelay(await enter(client_session()))},
+            RetryPolicy(),
+            metrics,
+            Random(1),
+        )
+        parts = RestParts(
+            relay=stack(request_layers(pool, limiter, observer), relay),
+            local=partial(stack, local_layers(observer)),
+            snapshot=lambda: pool.snapshot,
+            ready=lambda: (pool.snapshot.has_routable, {}),
+            registry=registry,
+            bounds=Bounds(max_body_bytes, timeout),
+        )
+        server = RestServer(RestEdge(parts), grace_seconds=5.0)
+        port = await server.start("127.0.0.1", 0)
+        open_parts.push_async_callback(server.stop)
+        client = await enter(ClientSession(f"http://127.0.0.1:{port}"))
+        yield RestStack(
+            f"http://127.0.0.1:{port}", client, pool, limiter, registry, server, tuple(urls)
+        )
+
+
+def _pool(urls: list[str], model: v1.Model) -> Pool:
+    pool, now = Pool(Random(1)), time.monotonic()
+    endpoints = [Endpoint(url, "openai", "127.0.0.1", int(url.rpartition(":")[2])) for url in urls]
+    pool.replace_endpoints(endpoints, now)
+    for url in urls:
+        pool.apply(url, Learned((model,)), now)
+        pool.apply(url, Loaded(Load()), now)
+    return pool

@@ -1,0 +1,412 @@
+"""The REST edge with its layers and relay, over HTTP, in front of fake OpenAI servers."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from autoglm.testing.rest_stack import Answer, RestStack, rest_stack
+
+CHAT = "/v1/chat/completions"
+HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+SSE = {"content-type": "text/event-stream"}
+
+
+async def echo(request: web.Request) -> web.Response:
+    """Says what arrived."""
+    body = await request.read()
+    headers = {k.lower(): v for k, v in request.headers.items()}
+    return web.json_response(
+        {"target": request.path_qs, "headers": headers, "body": body.decode()},
+        headers={"x-pod": "yes", "keep-alive": "5"},
+    )
+
+
+def events(*chunks: bytes, pause: asyncio.Event | None = None, die: bool = False) -> Answer:
+    """Streams chunks; waits for `pause` after the first, breaks the connection at the end."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=SSE)
+        await response.prepare(request)
+        for index, chunk in enumerate(chunks):
+            await response.write(chunk)
+            if pause and index == 0:
+                await pause.wait()
+        if die:
+            await asyncio.sleep(0)
+            assert request.transport
+            request.transport.abort()
+        return response
+
+    return answer
+
+
+async def refuse_by_reset(request: web.Request) -> web.Response:
+    assert request.transport
+    request.transport.abort()
+    return web.Response()
+
+
+async def refuse_by_503(_: web.Request) -> web.Response:
+    error = {"message": "going away", "code": "shutting_down"}
+    return web.json_response({"error": error}, status=503)
+
+
+async def post(
+    gateway: RestStack, path: str = CHAT, body: Any = HELLO, **options: Any
+) -> tuple[int, Any, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with gateway.client.post(path, data=io.BytesIO(data), **options) as response:
+        return response.status, await response.json(), response.headers
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    """Lets the loop turn until it is so."""
+    async with asyncio.timeout(5):
+        while not fact():  # noqa: ASYNC110 (plain counters have no event to wait for)
+            await asyncio.sleep(0)
+
+
+async def test_body_target_and_headers_arrive_as_they_were_sent() -> None:
+    async with rest_stack(echo) as gateway:
+        headers = {
+            "x-request-id": "my-id",
+            "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+            "authorization": "Bearer k",
+            "connection": "x-hop",
+            "x-hop": "1",
+            "content-type": "application/json",
+        }
+        status, said, answer = await post(gateway, CHAT + "?a=b%20c", headers=headers)
+    assert status == 200
+    assert json.loads(said["body"]) == HELLO
+    assert said["target"] == CHAT + "?a=b%20c"
+    assert said["headers"]["x-request-id"] == "my-id"
+    assert said["headers"]["traceparent"].split("-")[1] == "1" * 32
+    assert said["headers"]["authorization"] == "Bearer k"
+    assert "x-hop" not in said["headers"]
+    assert (answer["x-request-id"], answer["x-pod"]) == ("my-id", "yes")
+    assert "keep-alive" not in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        (CHAT, b"{", 400, None),
+        (CHAT, HELLO | {"top_p": 2}, 400, "top_p"),
+        (CHAT, HELLO | {"model": "x"}, 404, "model"),
+        (CHAT, {"messages": HELLO["messages"]}, 400, "model"),
+        ("/v1/completions", {"model": "m", "prompt": ""}, 400, "prompt"),
+        (CHAT, b" " * (2**20 + 1), 413, None),
+        ("/v1/nothing", {}, 404, None),
+        ("/v1/models", {}, 405, None),
+    ],
+)
+async def test_wrong_requests_get_openais_errors_and_no_pod_hears_of_them(
+    path: str, body: Any, status: int, param: str | None
+) -> None:
+    async def never(_: web.Request) -> web.Response:
+        raise AssertionError("must not be asked")
+
+    async with rest_stack(never) as gateway:
+        got, answer, headers = await post(gateway, path, body)
+    assert (got, answer["error"]["param"]) == (status, param)
+    assert answer["error"]["request_id"] == headers["x-request-id"]
+    assert headers.get("allow") == ("GET, HEAD" if status == 405 else None)
+
+
+async def test_an_unknown_path_lists_what_there_is() -> None:
+    async with rest_stack(echo) as gateway:
+        _, answer, _ = await post(gateway, "/v1/nothing")
+    assert "/v1/chat/completions" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("bad", [refuse_by_reset, refuse_by_503, events(die=True)])
+async def test_a_pod_that_fails_before_the_first_byte_is_replaced(bad: Answer) -> None:
+    async with rest_stack(bad, echo) as gateway:
+        statuses = [(await post(gateway))[0] for _ in range(6)]
+        phases = {v.url: v.state.phase for v in gateway.pool.snapshot.endpoints}
+    assert statuses == [200] * 6
+    assert phases[gateway.endpoints[0]] != "ready"
+    assert phases[gateway.endpoints[1]] == "ready"
+
+
+async def test_a_refused_connection_is_tried_elsewhere() -> None:
+    async with rest_stack(echo, echo) as gateway:
+        view = gateway.pool.get(gateway.endpoints[0])
+        assert view
+        object.__setattr__(view, "http_base", "http://127.0.0.1:1")
+        statuses = [(await post(gateway))[0] for _ in range(6)]
+    assert statuses == [200] * 6
+
+
+async def test_without_another_pod_the_refusal_is_503_with_a_reason() -> None:
+    async with rest_stack(refuse_by_503) as gateway:
+        status, answer, _ = await post(gateway)
+    assert (status, answer["error"]["code"]) == (503, "no_ready_endpoint")
+
+
+async def test_a_pods_own_errors_are_passed_on() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "no tools"}}, status=400)
+
+    async with rest_stack(answer) as gateway:
+        status, said, _ = await post(gateway)
+    assert (status, said) == (400, {"error": {"message": "no tools"}})
+
+
+async def test_events_arrive_at_once_and_byte_for_byte() -> None:
+    pause = asyncio.Event()
+    chunks = (b"data: one\n\n", b"data: tw", b"o\n\ndata: [DONE]\n\n")
+    async with rest_stack(events(*chunks, pause=pause)) as gateway:
+        headers = {"accept-encoding": "gzip"}
+        async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
+            assert response.headers["content-type"] == "text/event-stream"
+            assert "content-encoding" not in response.headers
+            first = await response.content.readany()
+            pause.set()
+            rest = await response.content.read()
+    assert first == chunks[0]
+    assert first + rest == b"".join(chunks)
+
+
+async def test_a_stream_that_breaks_ends_with_an_error_event() -> None:
+    pause = asyncio.Event()
+    async with rest_stack(events(b"data: one\n\n", pause=pause, die=True)) as gateway:
+        async with gateway.client.post(CHAT, json=HELLO) as response:
+            await response.content.readany()
+            pause.set()
+            rest = await response.content.read()
+        code = b'autoglm_gateway_requests_total{code="502"'
+        async with gateway.client.get("/metrics") as page:
+            metrics = await page.read()
+    event = json.loads(rest.strip().removeprefix(b"data: "))
+    assert event["error"]["code"] == "stream_broken"
+    assert code in metrics
+
+
+async def test_a_long_answer_that_breaks_does_not_look_whole() -> None:
+    pause = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 2**22
+        await response.prepare(request)
+        await response.write(b"x" * 2**20)
+        await pause.wait()
+        assert request.transport
+        request.transport.abort()
+        return response
+
+    async with rest_stack(answer) as gateway, gateway.client.post(CHAT, json=HELLO) as response:
+        assert response.status == 200
+        pause.set()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
+async def test_a_short_answer_that_breaks_is_a_clean_502() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 100
+        await response.prepare(request)
+        await response.write(b"x")
+        await asyncio.sleep(0)
+        assert request.transport
+        request.transport.close()
+        return response
+
+    async with rest_stack(answer) as gateway:
+        status, said, _ = await post(gateway)
+    assert (status, said["error"]["code"]) == (502, "stream_broken")
+
+
+async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot() -> None:
+    gone, begun = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=SSE)
+        await response.prepare(request)
+        await response.write(b"data: one\n\n")
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+        return response
+
+    async with rest_stack(answer) as gateway:
+        async with aiohttp.ClientSession(gateway.url) as client:
+            async with client.post(CHAT, json=HELLO) as response:
+                await response.content.readany()
+                assert gateway.limiter.in_flight == 1
+                response.close()
+            await asyncio.wait_for(gone.wait(), 5)
+        await until(lambda: gateway.limiter.in_flight == 0)
+
+
+async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too() -> None:
+    gone, begun = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+        return web.Response()
+
+    async with rest_stack(answer) as gateway:
+        asking = asyncio.create_task(post(gateway))
+        await begun.wait()
+        asking.cancel()
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+@pytest.mark.parametrize("first", [b"", b"data: one\n\n"])
+async def test_the_deadline_of_the_header_ends_the_request(first: bytes) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=SSE)
+        if first:
+            await response.prepare(request)
+            await response.write(first)
+        await asyncio.Event().wait()
+        return response
+
+    async with rest_stack(answer) as gateway:
+        headers = {"x-request-timeout-seconds": "0.2"}
+        async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
+            body = await response.read()
+    assert response.status == (200 if first else 504)
+    assert b"deadline_exceeded" in body
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
+async def test_a_timeout_must_be_a_number_above_zero(value: str) -> None:
+    async with rest_stack(echo) as gateway:
+        headers = {"x-request-timeout-seconds": value}
+        status, answer, _ = await post(gateway, headers=headers)
+    assert (status, answer["error"]["param"]) == (400, "x-request-timeout-seconds")
+
+
+async def test_gzip_bodies_are_read_and_relayed_plain() -> None:
+    packed = gzip.compress(json.dumps(HELLO).encode())
+    async with rest_stack(echo) as gateway:
+        _, said, _ = await post(gateway, body=packed, headers={"content-encoding": "gzip"})
+    assert json.loads(said["body"]) == HELLO
+    assert "content-encoding" not in said["headers"]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status"),
+    [
+        (gzip.compress(b" " * (2**20 + 1)), "gzip", 413),
+        (gzip.compress(b"{}")[:-3], "gzip", 400),
+        (gzip.compress(b"{}") + b"more", "gzip", 400),
+        (b"not gzip", "gzip", 400),
+        (b"{}", "br", 400),
+    ],
+)
+async def test_compressed_bodies_are_bounded_and_whole(
+    body: bytes, encoding: str, status: int
+) -> None:
+    async with rest_stack(echo) as gateway:
+        got, _, _ = await post(gateway, body=body, headers={"content-encoding": encoding})
+    assert got == status
+
+
+async def test_long_answers_are_compressed_for_those_who_ask() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"text": "x" * 5000})
+
+    async with rest_stack(answer) as gateway:
+        async with gateway.client.post(
+            CHAT, json=HELLO, headers={"accept-encoding": "gzip"}, compress=None
+        ) as response:
+            assert response.headers["content-encoding"] == "gzip"
+            assert (await response.json())["text"] == "x" * 5000
+        headers = {"accept-encoding": "gzip;q=0"}
+        async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
+            assert "content-encoding" not in response.headers
+
+
+async def test_models_are_listed_by_every_name() -> None:
+    async with rest_stack(echo, echo) as gateway:
+        async with gateway.client.get("/v1/models") as response:
+            cards = (await response.json())["data"]
+        async with gateway.client.get("/v1/models/alias") as response:
+            card = await response.json()
+        async with gateway.client.get("/v1/models/org/none") as response:
+            missing = response.status
+    assert [(c["id"], c["ready_endpoints"]) for c in cards] == [("alias", 2), ("m", 2)]
+    assert (card["id"], card["max_model_len"], missing) == ("alias", 100, 404)
+
+
+async def test_oip_paths_are_relayed_or_answered() -> None:
+    text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["Hi"]}
+    async with rest_stack(echo) as gateway:
+        status, said, _ = await post(gateway, "/v2/models/m/infer", {"inputs": [text]})
+        unknown, _, _ = await post(gateway, "/v2/models/x/infer", {"inputs": [text]})
+        async with gateway.client.get("/v2/models/m") as response:
+            metadata = await response.json()
+        async with gateway.client.get("/v2/models/m/ready") as response:
+            ready = await response.json()
+    assert (status, unknown, said["target"]) == (200, 404, "/v2/models/m/infer")
+    assert metadata["target"] == "/v2/models/m"
+    assert ready == {"name": "m", "ready": True}
+
+
+async def test_readiness_follows_the_pool() -> None:
+    async with rest_stack(echo) as gateway:
+        async with gateway.client.get("/health/ready") as response:
+            before = response.status
+        gateway.pool.replace_endpoints([], 0.0)
+        async with gateway.client.get("/health/ready") as response:
+            after = response.status
+        async with gateway.client.get("/health") as response:
+            live = response.status
+    assert (before, after, live) == (200, 503, 200)
+
+
+async def test_stopping_lets_a_stream_end() -> None:
+    pause = asyncio.Event()
+    async with rest_stack(events(b"data: 1\n\n", b"data: 2\n\n", pause=pause)) as gateway:
+        async with gateway.client.post(CHAT, json=HELLO) as response:
+            await response.content.readany()
+            stopping = asyncio.create_task(gateway.server.stop())
+            await asyncio.sleep(0)
+            pause.set()
+            rest = await response.content.read()
+        await stopping
+    assert rest == b"data: 2\n\n"
+
+
+async def test_a_slow_reader_holds_the_pod_back() -> None:
+    """The pod writes without end; it stops when all buffers on the way are full."""
+    written, stuck = 0, asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse(headers=SSE)
+        await response.prepare(request)
+        while not stuck.is_set():
+            try:
+                async with asyncio.timeout(0.3):
+                    await response.write(b"x" * 2**17)
+                written += 2**17
+            except TimeoutError:
+                stuck.set()
+        return response
+
+    async with rest_stack(answer) as gateway, gateway.client.post(CHAT, json=HELLO) as response:
+        await asyncio.wait_for(stuck.wait(), 10)
+        assert 0 < written < 64 * 2**20
+        response.close()
