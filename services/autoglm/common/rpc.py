@@ -7,6 +7,7 @@ bounds and error mapping are the same everywhere.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 import uuid
@@ -77,9 +78,7 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
     )
 
 
-def channel(
-    address: str, tls: TlsFiles | None = None, *, secure: bool = False
-) -> grpc.aio.Channel:
+def channel(address: str, tls: TlsFiles | None = None, *, secure: bool = False) -> grpc.aio.Channel:
     """`secure` without files trusts the system's authorities."""
     if tls or secure:
         credentials = grpc_channel_credentials(tls or TlsFiles())
@@ -129,7 +128,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         rpc_of = _RpcOf(handler_call_details)
         if handler.response_streaming:
             name = "stream_stream" if handler.request_streaming else "unary_stream"
-            wrapped = _stream(getattr(handler, name), rpc_of)
+            behaviour = getattr(handler, name)
+            # A coroutine writes to the context itself, as grpc_health's Watch does.
+            wrap = _unary if inspect.iscoroutinefunction(behaviour) else _stream
+            wrapped = wrap(behaviour, rpc_of)
         else:
             name = "stream_unary" if handler.request_streaming else "unary_unary"
             wrapped = _unary(getattr(handler, name), rpc_of)
