@@ -17,6 +17,7 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_base,
     wait_random_exponential,
 )
 
@@ -70,19 +71,19 @@ class Relay:
             try:
                 return await attempt()
             except RetryElsewhere:
-                if self._policy.attempts < 2 or self._is_over_budget():
+                if self._policy.attempts < 2 or self.is_over_budget():
                     raise
             # The first attempt is made without these 40 microseconds of machinery.
             return await AsyncRetrying(
                 retry=retry_if_exception_type(RetryElsewhere),
-                stop=stop_after_attempt(self._policy.attempts - 1) | self._is_over_budget,
+                stop=stop_after_attempt(self._policy.attempts - 1) | _OverBudget(self),
                 wait=_WAIT,
                 reraise=True,
             )(attempt)
         except RetryElsewhere as error:
             raise error.error from error
 
-    def _is_over_budget(self, _: RetryCallState | None = None) -> bool:
+    def is_over_budget(self) -> bool:
         """Asked once before each retry, which it pays for."""
         allowed = self._budget.withdraw(self._clock())
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
@@ -124,3 +125,11 @@ class Relay:
             self._pool.apply(view.url, Draining(), self._clock())
         elif error.gone:
             self._pool.apply(view.url, Lost(error.error.message), self._clock())
+
+
+class _OverBudget(stop_base):
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return self._relay.is_over_budget()
