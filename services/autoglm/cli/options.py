@@ -53,9 +53,10 @@ def _setting(name: str, field: FieldInfo, prefix: str) -> Callable[[Function], F
     flag, annotation = name.replace("_", "-"), _inner(field.annotation)
     notes = [] if field.default in (None, "", ()) else [f"default: {_shown(field.default)}"]
     notes.append(f"env: {', '.join(_variables(name, field, prefix))}")
-    if get_origin(annotation) is tuple:
+    described = field.description or ""
+    if get_origin(annotation) is tuple and "repeated" not in described:
         notes.insert(0, "may be repeated")
-    text = f"{field.description or ''}  [{'; '.join(notes)}]"
+    text = f"{described}  [{'; '.join(notes)}]"
     if annotation is bool:
         return click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
     return click.option(
