@@ -82,14 +82,16 @@ class AsyncClient:
         call = Call("GenerateStream", request.model, self._target, options)
         return self._stream(self._stub.GenerateStream, request, call)
 
-    async def chat(self, messages: ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
-        """Answer a conversation."""
+    async def chat(
+        self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
+    ) -> v1.ChatResponse:
+        """Answer a conversation, or a text as the user's only message."""
         request = requests.chat_request(messages, options, self._target.model)
         call = Call("Chat", request.model, self._target, options)
         return await self._unary(self._stub.Chat, request, call)
 
     def chat_stream(
-        self, messages: ChatMessages, **options: Unpack[ChatOptions]
+        self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> AsyncGenerator[v1.ChatChunk, None]:
         """The same, as it appears. Closing the generator cancels the call."""
         request = requests.chat_request(messages, options, self._target.model)

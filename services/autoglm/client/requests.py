@@ -117,7 +117,7 @@ def generate_request(prompt: Prompt, options: GenerateOptions, model: str) -> v1
     )
 
 
-def chat_request(messages: ChatMessages, options: ChatOptions, model: str) -> v1.ChatRequest:
+def chat_request(messages: str | ChatMessages, options: ChatOptions, model: str) -> v1.ChatRequest:
     _check(options, ChatOptions)
     return _build(
         v1.ChatRequest,
@@ -183,7 +183,9 @@ def _prompt(prompt: Prompt, text: str, token_ids: str) -> dict[str, Any]:
     return {token_ids: _build(v1.TokenIds, "prompt", ids=prompt)}
 
 
-def _messages(messages: ChatMessages) -> list[v1.ChatMessage]:
+def _messages(messages: str | ChatMessages) -> list[v1.ChatMessage]:
+    if isinstance(messages, str):
+        return [v1.ChatMessage(role="user", content=messages)]
     return [shapes.message(m, f"messages[{i}]") for i, m in enumerate(messages)]
 
 

@@ -80,14 +80,14 @@ class Client:
         call = Call("GenerateStream", request.model, self._target, options)
         return self._stream(self._stub.GenerateStream, request, call)
 
-    def chat(self, messages: ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
-        """Answer a conversation."""
+    def chat(self, messages: str | ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
+        """Answer a conversation, or a text as the user's only message."""
         request = requests.chat_request(messages, options, self._target.model)
         call = Call("Chat", request.model, self._target, options)
         return self._unary(self._stub.Chat, request, call)
 
     def chat_stream(
-        self, messages: ChatMessages, **options: Unpack[ChatOptions]
+        self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> Generator[v1.ChatChunk, None, None]:
         """The same, as it appears. Closing the generator cancels the call."""
         request = requests.chat_request(messages, options, self._target.model)

@@ -112,6 +112,13 @@ def test_openai_shaped_messages_keep_all_they_say() -> None:
     ]
 
 
+def test_a_text_is_the_users_only_message() -> None:
+    request = requests.chat_request("Hi", {}, "m")
+    assert request == v1.ChatRequest(
+        model="m", messages=[v1.ChatMessage(role="user", content="Hi")]
+    )
+
+
 def test_tools_and_choice_of_openai_are_taken() -> None:
     function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
     request = requests.chat_request(
