@@ -48,6 +48,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["GRPC_VERBOSITY"] = "ERROR"
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd="/", timeout=60
     )

@@ -11,6 +11,7 @@ settings, 130 interrupted; the services have their own besides.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,4 +107,6 @@ def run(args: Sequence[str]) -> int:
 
 
 def main() -> None:
+    # Before gRPC is imported: its C core reports connections that servers close on standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     sys.exit(run(sys.argv[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from tenacity import AsyncRetrying
@@ -27,10 +27,6 @@ from autoglm.common import rpc
 from autoglm.common.tls import TlsFiles
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
-if TYPE_CHECKING:
-    # The generated module has one stub class for both; only its types differ.
-    from autoglm.v1.inference_pb2_grpc import InferenceAsyncStub
-
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
@@ -49,7 +45,7 @@ class AsyncClient:
     ) -> None:
         self._target = Target(address, model, timeout, retries or RetryPolicy(), random.Random())
         self._channel = rpc.channel(address, tls)
-        self._stub = cast("InferenceAsyncStub", InferenceStub(self._channel))
+        self._stub = InferenceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
