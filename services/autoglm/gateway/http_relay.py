@@ -63,7 +63,9 @@ def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
 
 
 async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    context.trace_request_ctx.reused = True
+    # Polls of watches share the session and keep no record.
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.reused = True
 
 
 def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
@@ -77,10 +79,14 @@ def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 class HttpRelay:
-    """An `Upstream` over one client session. `method` of a call is the first word of its route."""
+    """An `Upstream` over one client session. A call's method is the first word of its route.
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    `api_key` goes to OpenAI servers in place of the caller's credentials; pods get those as sent.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, api_key: str = "") -> None:
         self._session = session
+        self._api_key = {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     @asynccontextmanager
     async def __call__(
@@ -101,6 +107,9 @@ class HttpRelay:
                 # Closing the connection is how the pod learns that nobody listens any more.
                 response.close()
 
+    def _key_for(self, endpoint: EndpointView) -> Mapping[str, str]:
+        return self._api_key if endpoint.endpoint.kind == "openai" else {}
+
     async def _begin(
         self,
         call: Call,
@@ -116,7 +125,7 @@ class HttpRelay:
                 call.route.partition(" ")[0],
                 endpoint.http_base + call.target,
                 data=_body(call.payload),
-                headers=_sent(call.headers, headers),
+                headers=_sent(call.headers, headers, self._key_for(endpoint)),
                 timeout=aiohttp.ClientTimeout(timeout, sock_connect=CONNECT_SECONDS),
                 allow_redirects=False,
                 trace_request_ctx=context,

@@ -54,10 +54,11 @@ _NOT_SENT_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request may take: bytes of its body, and seconds where it names none."""
+    """What a request may take: bytes of its body, and seconds where it names none or too many."""
 
     max_body_bytes: int
     default_timeout_seconds: float
+    max_timeout_seconds: float
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
@@ -78,7 +79,7 @@ async def read_call(
     timeout, payload, ask = bounds.default_timeout_seconds, b"", None
     problem: AutoGLMError | None = None
     try:
-        timeout = timeout_of(request.headers, timeout)
+        timeout = timeout_of(request.headers, bounds)
         payload = await _payload(request, bounds.max_body_bytes, timeout)
         ask = await _ask(read_ask, request, payload)
     except AutoGLMError as error:
@@ -98,10 +99,10 @@ async def read_call(
     )
 
 
-def timeout_of(headers: Mapping[str, str], default: float) -> float:
+def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:
     given = headers.get(TIMEOUT_HEADER)
     if given is None:
-        return default
+        return bounds.default_timeout_seconds
     try:
         seconds = float(given)
     except ValueError:
@@ -110,7 +111,7 @@ def timeout_of(headers: Mapping[str, str], default: float) -> float:
         raise InvalidRequest(
             f"header {TIMEOUT_HEADER} is {given[:40]!r}; give seconds above 0", field=TIMEOUT_HEADER
         )
-    return seconds
+    return min(seconds, bounds.max_timeout_seconds)
 
 
 def sent_on(headers: Mapping[str, str]) -> dict[str, str]:

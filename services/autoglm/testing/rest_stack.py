@@ -84,7 +84,7 @@ async def rest_stack(
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.snapshot.has_routable, {}),
             registry=registry,
-            bounds=Bounds(max_body_bytes, timeout),
+            bounds=Bounds(max_body_bytes, timeout, 3600.0),
         )
         server = RestServer(RestEdge(parts), grace_seconds=5.0)
         port = await server.start("127.0.0.1", 0)

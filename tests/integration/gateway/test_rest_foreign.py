@@ -1,0 +1,103 @@
+"""An OpenAI server as an endpoint: followed by polling, served by REST."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from aiohttp import web
+
+from autoglm.gateway.discovery import parse_target
+from autoglm.gateway.endpoints import Endpoint, EndpointView, Pool
+from autoglm.gateway.foreign import ForeignWatch
+from autoglm.gateway.http_relay import client_session
+from autoglm.testing.rest_stack import fake_server
+
+CARDS = {"object": "list", "data": [{"id": "m", "max_model_len": 64}]}
+
+
+@dataclass
+class Server:
+    """What the fake says now."""
+
+    health: int = 200
+    models: int = 200
+    metrics: str = "vllm:num_requests_running 2\n"
+    keys: set[str] = field(default_factory=set)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.keys.add(request.headers.get("authorization", ""))
+        if request.path == "/base/health":
+            return web.Response(status=self.health)
+        if request.path == "/base/v1/models":
+            return web.Response(status=self.models, text=json.dumps(CARDS))
+        assert request.path == "/base/metrics"
+        return web.Response(text=self.metrics)
+
+
+@dataclass
+class Followed:
+    pool: Pool
+    url: str
+    changed: asyncio.Event
+
+    async def until_phase(self, phase: str) -> EndpointView:
+        async with asyncio.timeout(10):
+            while True:
+                view = self.pool.get(self.url)
+                assert view
+                if view.state.phase == phase:
+                    return view
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]:
+    changed = asyncio.Event()
+    pool = Pool(Random(1), lambda *_: changed.set())
+    async with fake_server(server.answer) as url, client_session() as session:
+        endpoint = parse_target(f"{url}/base/v1")
+        assert isinstance(endpoint, Endpoint)
+        pool.replace_endpoints([endpoint], time.monotonic())
+        watching = asyncio.create_task(ForeignWatch(pool, session, api_key)(endpoint))
+        yield Followed(pool, endpoint.url, changed)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_good_server_becomes_routable_for_rest_only() -> None:
+    server = Server()
+    async with followed(server, api_key="k") as state:
+        view = await state.until_phase("ready")
+    assert (view.speaks("http"), view.speaks("grpc")) == (True, False)
+    assert view.state.models[0].max_model_len == 64
+    assert view.live.load.running == 2
+    assert server.keys == {"Bearer k"}
+
+
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        (Server(health=503), "/health answers 503"),
+        (Server(models=401), "it answers 401; set --upstream-api-key to a key that it takes"),
+        (Server(models=404), "/v1/models answers 404; it must be an OpenAI server's URL"),
+    ],
+)
+async def test_a_bad_server_is_kept_out_and_says_why(server: Server, why: str) -> None:
+    async with followed(server) as state:
+        view = await state.until_phase("ejected")
+        assert view.state.why == why
+        server.health = server.models = 200
+        await state.until_phase("ready")
+
+
+async def test_a_server_without_health_or_metrics_pages_is_fine() -> None:
+    async with followed(Server(health=404, metrics="")) as state:
+        await state.until_phase("ready")
