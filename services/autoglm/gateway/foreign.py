@@ -172,10 +172,11 @@ class ForeignWatch:
     async def _poll(self, endpoint: Endpoint) -> None:
         await self._check_health(endpoint)
         models, load = await self._models(endpoint), await self._load(endpoint)
-        now, view = self.clock(), self.pool.get(endpoint.url)
-        if view is not None and view.state.models != models:
+        now = self.clock()
+        state = self.pool.apply(endpoint.url, Loaded(load), now)
+        if state is not None and state.models != models:
             self.pool.apply(endpoint.url, Learned(models), now)
-        self.pool.apply(endpoint.url, Loaded(load), now)
+            self.pool.apply(endpoint.url, Loaded(load), now)
 
     async def _models(self, endpoint: Endpoint) -> tuple[v1.Model, ...]:
         status, page = await self._get(endpoint, "/v1/models")

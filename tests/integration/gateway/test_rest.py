@@ -141,8 +141,7 @@ async def test_a_pod_that_fails_before_the_first_byte_is_replaced(bad: Answer) -
 
 async def test_a_refused_connection_is_tried_elsewhere() -> None:
     async with rest_stack(echo, echo) as gateway:
-        view = gateway.pool.get(gateway.endpoints[0])
-        assert view
+        view = gateway.pool.snapshot.endpoints[0]
         object.__setattr__(view, "http_base", "http://127.0.0.1:1")
         statuses = [(await post(gateway))[0] for _ in range(6)]
     assert statuses == [200] * 6

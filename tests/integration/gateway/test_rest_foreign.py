@@ -44,14 +44,12 @@ class Server:
 @dataclass
 class Followed:
     pool: Pool
-    url: str
     changed: asyncio.Event
 
     async def until_phase(self, phase: str) -> EndpointView:
         async with asyncio.timeout(10):
             while True:
-                view = self.pool.get(self.url)
-                assert view
+                (view,) = self.pool.snapshot.endpoints
                 if view.state.phase == phase:
                     return view
                 self.changed.clear()
@@ -67,7 +65,7 @@ async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]
         assert isinstance(endpoint, Endpoint)
         pool.replace_endpoints([endpoint], time.monotonic())
         watching = asyncio.create_task(ForeignWatch(pool, session, api_key)(endpoint))
-        yield Followed(pool, endpoint.url, changed)
+        yield Followed(pool, changed)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
