@@ -22,6 +22,17 @@ from autoglm.client import Client
 from autoglm.common.errors import AutoGLMError
 
 _PAGE_SECONDS = 3.0
+# Headings of the endpoints' table, and where the gateway's page has them (its `load` flattened).
+_COLUMNS = {
+    "ENDPOINT": "url",
+    "STATE": "state",
+    "MODELS": "models",
+    "IN FLIGHT": "in_flight",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+    "KV CACHE": "kv_cache_usage",
+    "WHY": "why",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +136,17 @@ def _print(status: _Status, metrics_address: str) -> None:
         click.echo(f"\nEndpoints: no answer from the admin page at {metrics_address}")
     elif status.endpoints:
         click.echo("\nEndpoints:")
-        flat = [_flat(e) for e in status.endpoints]
-        names = list(dict.fromkeys(name for row in flat for name in row))
-        header = [name.upper().replace("_", " ") for name in names]
-        print_table(header, [[row.get(n, "-") for n in names] for row in flat])
+        print_table(list(_COLUMNS), [_row(e) for e in status.endpoints])
 
 
-def _flat(endpoint: Mapping[str, Any]) -> dict[str, str]:
-    """One level, without nesting: whatever this version of the gateway tells."""
-    cells: dict[str, str] = {}
-    for name, value in endpoint.items():
-        if isinstance(value, Mapping):
-            cells |= _flat(value)
-        elif isinstance(value, list):
-            cells[name] = ",".join(map(str, value))
-        else:
-            cells[name] = f"{value:.2f}" if isinstance(value, float) else str(value)
-    return cells
+def _row(endpoint: Mapping[str, Any]) -> list[str]:
+    facts = {**endpoint, **endpoint.get("load", {})}
+    return [_cell(facts.get(name)) for name in _COLUMNS.values()]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "-" if value in (None, "") else str(value)

@@ -6,13 +6,25 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from autoglm import v1
 from autoglm.common.admin import AdminServer
+from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Load, Phase, State
+from autoglm.gateway.pages import endpoints
 from autoglm.testing.fake_server import FakeServer
 
-ENDPOINTS = [
-    {"address": "127.0.0.1:1", "state": "ready", "load": {"running": 2, "kv_cache_usage": 0.25}},
-    {"address": "127.0.0.1:2", "state": "down", "models": ["a", "b"]},
+LOAD = Load(running=2, kv_cache_usage=0.25)
+VIEWS = [
+    EndpointView(
+        Endpoint("grpc://127.0.0.1:1", "pod", "127.0.0.1", 1),
+        State(Phase.READY, why="", models=(v1.Model(name="a"), v1.Model(name="b"))),
+        Live(in_flight=3, load=LOAD),
+    ),
+    EndpointView(
+        Endpoint("grpc://127.0.0.1:2", "pod", "127.0.0.1", 2), State(why="refused"), Live()
+    ),
 ]
+# What the gateway itself shows, so that the two cannot drift apart.
+ENDPOINTS = endpoints(VIEWS, now=1.0)
 
 
 def admin(ready: bool, pages: Mapping[str, Any]) -> AdminServer:
@@ -26,7 +38,7 @@ def admin(ready: bool, pages: Mapping[str, Any]) -> AdminServer:
 
 @pytest.fixture
 def ready_admin() -> Iterator[str]:
-    server = admin(True, {"/admin/endpoints": {"endpoints": ENDPOINTS}})
+    server = admin(True, {"/admin/endpoints": ENDPOINTS})
     yield f"127.0.0.1:{server.port}"
     server.close()
 
@@ -42,9 +54,9 @@ def test_one_screen_shows_all(autoglm: Any, server: FakeServer, ready_admin: str
         "fake  fake    2048     1\n"
         "\n"
         "Endpoints:\n"
-        "ADDRESS      STATE  RUNNING  KV CACHE USAGE  MODELS\n"
-        "127.0.0.1:1  ready  2        0.25            -\n"
-        "127.0.0.1:2  down   -        -               a,b\n"
+        "ENDPOINT            STATE       MODELS  IN FLIGHT  RUNNING  WAITING  KV CACHE  WHY\n"
+        "grpc://127.0.0.1:1  ready       a,b     3          2        0        0.25      -\n"
+        "grpc://127.0.0.1:2  connecting  -       0          0        0        0.00      refused\n"
     )
 
 
@@ -55,7 +67,7 @@ def test_json_has_the_same_facts(autoglm: Any, server: FakeServer, ready_admin: 
     assert document["ready"] is True
     assert document["gateway"] == {"ready": True, "endpoints": 2}
     assert document["models"][0]["name"] == "fake"
-    assert document["endpoints"] == ENDPOINTS
+    assert document["endpoints"] == json.loads(json.dumps(ENDPOINTS["endpoints"]))
 
 
 def test_an_admin_page_out_of_reach_is_no_failure(autoglm: Any, server: FakeServer) -> None:
