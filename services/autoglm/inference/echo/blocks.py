@@ -1,0 +1,117 @@
+"""The echo engine's KV-cache blocks: a budget with prefix reuse.
+
+A full block is named by a hash over its tokens and all before them, so sequences with equal
+beginnings share blocks. Blocks no sequence holds stay cached until room is needed, the longest
+unused first. Keeps no tokens and knows no time; called by the scheduler.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BLOCK_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """Names a block that is not full yet, so that nobody can share it."""
+
+    number: int
+
+
+Key = int | Private
+
+
+def next_hash(parent: Key, ids: Sequence[int]) -> int:
+    """Name of a full block after `parent` (0 at the start); the same in every process."""
+    # Hashes of tuples of integers are not randomised, unlike those of strings.
+    return hash((parent, *ids))
+
+
+def block_hashes(ids: Sequence[int]) -> list[int]:
+    """The names of all full blocks of a sequence."""
+    hashes: list[int] = []
+    for start in range(0, len(ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
+        parent = hashes[-1] if hashes else 0
+        hashes.append(next_hash(parent, ids[start : start + BLOCK_SIZE]))
+    return hashes
+
+
+def blocks_for(tokens: int) -> int:
+    return -(-tokens // BLOCK_SIZE)
+
+
+class BlockPool:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._held: Counter[Key] = Counter()
+        self._idle: OrderedDict[Key, None] = OrderedDict()
+        self._numbers = itertools.count()
+
+    @property
+    def used(self) -> int:
+        return len(self._held)
+
+    @property
+    def usage(self) -> float:
+        return self.used / self.size
+
+    def take(self, ids: Sequence[int]) -> tuple[list[Key], int] | None:
+        """Blocks for a sequence and its next token, and how many tokens were cached already.
+
+        None when there are too few. The last token is never counted as cached: its computation
+        gives the next one.
+        """
+        keys: list[Key] = list(block_hashes(ids))
+        cached = list(itertools.takewhile(self._is_cached, keys[: (len(ids) - 1) // BLOCK_SIZE]))
+        keys += [self._private() for _ in range(blocks_for(len(ids) + 1) - len(keys))]
+        if self.used + len({k for k in keys if k not in self._held}) > self.size:
+            return None
+        self._hold(keys)
+        return keys, len(cached) * BLOCK_SIZE
+
+    def grow(self, keys: list[Key], tokens: int) -> bool:
+        """Add blocks to `keys` until they hold `tokens`; False when there are too few."""
+        while len(keys) < blocks_for(tokens):
+            if self.used >= self.size:
+                return False
+            keys.append(self._private())
+            self._hold(keys[-1:])
+        return True
+
+    def fill(self, keys: list[Key], ids: Sequence[int]) -> None:
+        """The last block of `ids` is full: give it a name that others can find."""
+        index = len(ids) // BLOCK_SIZE - 1
+        parent = keys[index - 1] if index else 0
+        name = next_hash(parent, ids[-BLOCK_SIZE:])
+        self._drop(keys[index])
+        keys[index] = name
+        self._hold([name])
+
+    def release(self, keys: Sequence[Key]) -> None:
+        """Let go of all `keys`; full blocks stay cached, the beginning of the text longest."""
+        for key in reversed(keys):
+            self._drop(key)
+
+    def _is_cached(self, key: Key) -> bool:
+        return key in self._held or key in self._idle
+
+    def _private(self) -> Private:
+        return Private(next(self._numbers))
+
+    def _hold(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            self._idle.pop(key, None)
+            self._held[key] += 1
+        while self.used + len(self._idle) > self.size:
+            self._idle.popitem(last=False)
+
+    def _drop(self, key: Key) -> None:
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]
+            if not isinstance(key, Private):
+                self._idle[key] = None

@@ -1,0 +1,166 @@
+"""The echo engine's OpenAI-compatible app, shaped like vLLM's own.
+
+Also stands in for a foreign server in tests of code that speaks to one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from autoglm import v1
+from autoglm.common import errors, rpc, status
+from autoglm.common.validation import of_openai
+from autoglm.inference.echo import openai_json
+from autoglm.inference.echo.metrics import LoadCollector
+from autoglm.inference.echo.openai_json import Json
+from autoglm.inference.engine import AsgiApp, Call, Engine
+from autoglm.inference.requests import check, closing
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def openai_app(engine: Engine, collector: LoadCollector) -> AsgiApp:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    api = _Api(engine)
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def health(request: Request) -> Response:
+        return Response()
+
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/metrics", metrics),
+            Route("/v1/models", _guarded(api.models)),
+            Route("/v1/chat/completions", _guarded(api.chat), methods=["POST"]),
+            Route("/v1/completions", _guarded(api.complete), methods=["POST"]),
+            Route("/v1/embeddings", _guarded(api.embed), methods=["POST"]),
+            Route("/tokenize", _guarded(api.tokenize), methods=["POST"]),
+        ]
+    )
+
+
+class _Api:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def models(self, request: Request) -> Response:
+        cards = [
+            openai_json.model_card(model, name)
+            for model in self._engine.models()
+            for name in (model.name, *model.aliases)
+        ]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def chat(self, request: Request) -> Response:
+        body = await self._checked_body(request)
+        asked, options = openai_json.chat_request(body)
+        call = _call(request)
+        kind = "chat.completion.chunk" if options.stream else "chat.completion"
+        head = _head(f"chatcmpl-{call.request_id}", kind, asked.model)
+        if options.stream:
+            chunks = self._engine.chat_stream(asked, call)
+            return _sse(_events(chunks, head, openai_json.chat_delta, options.stream_options), call)
+        response = await self._engine.chat(asked, call)
+        choices = [openai_json.chat_choice(c) for c in response.choices]
+        return _whole(head, choices, response.usage, call)
+
+    async def complete(self, request: Request) -> Response:
+        body = await self._checked_body(request)
+        asked, options = openai_json.generate_request(body)
+        call = _call(request)
+        head = _head(f"cmpl-{call.request_id}", "text_completion", asked.model)
+        if options.stream:
+            chunks = self._engine.generate_stream(asked, call)
+            make = openai_json.completion_choice
+            return _sse(_events(chunks, head, make, options.stream_options), call)
+        response = await self._engine.generate(asked, call)
+        choices = [openai_json.completion_choice(c) for c in response.completions]
+        return _whole(head, choices, response.usage, call)
+
+    async def embed(self, request: Request) -> Response:
+        await self._engine.embed(v1.EmbedRequest(), _call(request))
+        raise AssertionError("the echo engine embeds nothing")
+
+    async def tokenize(self, request: Request) -> Response:
+        asked = openai_json.tokenize_request(await request.body())
+        found = await self._engine.tokenize(asked, _call(request))
+        ids = list(found.token_ids)
+        payload = {"tokens": ids, "count": len(ids), "max_model_len": found.max_model_len}
+        return JSONResponse(payload)
+
+    async def _checked_body(self, request: Request) -> bytes:
+        body = await request.body()
+        check(self._engine, of_openai(request.url.path, body))
+        return body
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    """Our errors in OpenAI's shape."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except errors.AutoGLMError as error:
+            failed = status.to_http(error, _call(request).request_id)
+            return Response(failed.body, failed.status, failed.headers)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    return answer
+
+
+async def _events(
+    chunks: AsyncIterator[Any],
+    head: Json,
+    choice: Callable[[Any], Json],
+    options: Json | None,
+) -> AsyncIterator[bytes]:
+    usage = v1.Usage()
+    try:
+        async with closing(chunks) as source:
+            async for chunk in source:
+                usage = chunk.usage
+                yield _event(head | {"choices": [choice(chunk)]})
+    except errors.AutoGLMError as error:
+        yield _event(status.http_payload(error, head["id"]))
+    else:
+        if (options or {}).get("include_usage"):
+            yield _event(head | {"choices": [], "usage": openai_json.usage(usage)})
+    yield b"data: [DONE]\n\n"
+
+
+def _event(payload: Json) -> bytes:
+    return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _sse(events: AsyncIterator[bytes], call: Call) -> Response:
+    headers = {status.REQUEST_ID: call.request_id, "cache-control": "no-cache"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+def _whole(head: Json, choices: list[Json], usage: v1.Usage, call: Call) -> Response:
+    payload = head | {"choices": choices, "usage": openai_json.usage(usage)}
+    return JSONResponse(payload, headers={status.REQUEST_ID: call.request_id})
+
+
+def _head(name: str, kind: str, model: str) -> Json:
+    return {"id": name, "object": kind, "created": int(time.time()), "model": model}
+
+
+def _call(request: Request) -> Call:
+    headers = [(k, v) for k, v in request.headers.items()]
+    known = rpc.rpc_from_metadata(request.url.path, headers)
+    return Call(known.request_id, known.trace_headers)

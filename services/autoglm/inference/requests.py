@@ -1,0 +1,38 @@
+"""What servicers do with every request: check it, and tell the engine whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar, cast
+
+from autoglm import v1
+from autoglm.common import rpc
+from autoglm.common.validation import Ask, validate
+from autoglm.inference.engine import Call, Engine
+
+T = TypeVar("T")
+
+
+def check(engine: Engine, ask: Ask) -> None:
+    """Raises InvalidRequest or ModelNotFound."""
+    models = engine.models()
+    known = [name for model in models for name in (model.name, *model.aliases)]
+    validate(ask, find(engine, ask.model), known)
+
+
+def find(engine: Engine, name: str) -> v1.Model | None:
+    """The model or adapter of that name or alias."""
+    return next((m for m in engine.models() if name == m.name or name in m.aliases), None)
+
+
+def current_call() -> Call:
+    """The call being served, as the engine needs it."""
+    current = rpc.current_rpc.get()
+    return Call(current.request_id, current.trace_headers)
+
+
+def closing(chunks: AsyncIterator[T]) -> aclosing[AsyncGenerator[T, None]]:
+    """Ends the engine's request with the block, whatever ends the block."""
+    # Engines give generators; the contract speaks of iterators, as that is all most callers need.
+    return aclosing(cast(AsyncGenerator[T, None], chunks))
