@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
@@ -15,6 +14,7 @@ from autoglm.inference.vllm.labels import Labels
 from autoglm.inference.vllm.load import SchedulerMeter, read_load
 from autoglm.inference.vllm.models import describe_adapter
 from autoglm.inference.vllm.postmortem import EngineLog, sentence
+from autoglm.inference.vllm.request_ids import engine_ids
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -89,10 +89,3 @@ class VllmEngine:
         llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(llm.shutdown)
         self._log.close()
-
-
-def engine_ids(request_id: str, live: Iterable[str]) -> list[str]:
-    """The engine's ids of a request; vLLM's serving classes put marks around x-request-id."""
-    name = re.escape(request_id)
-    ours = re.compile(rf"{name}|chatcmpl-{name}(_\d+)?|(cmpl|predict|embd)-{name}-\d+")
-    return [i for i in live if ours.fullmatch(i)]

@@ -12,46 +12,20 @@ model that is about to say "outage". Called by `engine`.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
+from autoglm.inference.vllm.label_tree import END, Logprobs, Path, branches, log_sum, score
+from autoglm.inference.vllm.request_ids import predict_id
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
 from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
 from vllm.inputs import tokens_input
 from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS, RequestOutputKind, SamplingParams
-
-Path = tuple[int, ...]
-Logprobs = Mapping[int, float]
-
-# Stands for any token that ends the turn.
-END = -1
-
-
-def branches(paths: Iterable[Path]) -> dict[Path, list[int]]:
-    """For each inner node of the tree that `paths` make, the tokens that go on from there."""
-    found: dict[Path, dict[int, None]] = {}
-    for path in paths:
-        for i, token in enumerate(path):
-            found.setdefault(path[:i], {})[token] = None
-    return {prefix: list(tokens) for prefix, tokens in found.items()}
-
-
-def score(path: Path, read: Mapping[Path, Logprobs]) -> float:
-    """The log-probability of a whole path."""
-    return math.fsum(read[path[:i]][token] for i, token in enumerate(path))
-
-
-def log_sum(logprobs: Iterable[float]) -> float:
-    """The log-probability of one or another."""
-    values = list(logprobs)
-    top = max(values)
-    return top + math.log(math.fsum(math.exp(v - top) for v in values)) if top > -math.inf else top
 
 
 class Labels:
@@ -106,7 +80,9 @@ class Labels:
             async with asyncio.TaskGroup() as group:
                 tasks = {
                     prefix: group.create_task(
-                        self._read([*prompt, *prefix], tokens, predict_id(call, i), options)
+                        self._read(
+                            [*prompt, *prefix], tokens, predict_id(call.request_id, i), options
+                        )
                     )
                     for i, (prefix, tokens) in enumerate(wanted.items())
                 }
@@ -142,11 +118,6 @@ class Labels:
         if not final.logprobs:
             raise errors.Cancelled("The request was aborted.")
         return {token: final.logprobs[0][token].logprob for token in ids}
-
-
-def predict_id(call: Call, index: int) -> str:
-    """Engine ids of a request's questions."""
-    return f"predict-{call.request_id}-{index}"
 
 
 def _stop_tokens(llm: Any) -> Sequence[int]:

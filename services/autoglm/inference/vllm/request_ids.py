@@ -1,0 +1,18 @@
+"""The engine's own ids of a request. Pure; called by `engine` and `labels`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def predict_id(request_id: str, index: int) -> str:
+    """One of the questions that a request for label log-probabilities asks."""
+    return f"predict-{request_id}-{index}"
+
+
+def engine_ids(request_id: str, live: Iterable[str]) -> list[str]:
+    """The engine's ids of a request; vLLM's serving classes put marks around x-request-id."""
+    name = re.escape(request_id)
+    ours = re.compile(rf"{name}|chatcmpl-{name}(_\d+)?|(cmpl|predict|embd)-{name}-\d+")
+    return [i for i in live if ours.fullmatch(i)]
