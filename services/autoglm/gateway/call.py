@@ -95,7 +95,7 @@ class Reply:
 class Handler(Protocol):
     """A layer, or all of them. Entering raises an AutoGLMError where there is no answer."""
 
-    def __call__(self, call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]: ...
+    def __call__(self, call: Call, notes: Notes, /) -> AbstractAsyncContextManager[Reply]: ...
 
 
 class Upstream(Protocol):

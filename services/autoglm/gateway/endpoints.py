@@ -11,7 +11,7 @@ message after a back-off that doubles with each failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -271,8 +271,10 @@ class Pool:
             self._snapshot = take_snapshot(self._views.values())
         return self._snapshot
 
-    def get(self, url: str) -> EndpointView | None:
-        return self._views.get(url)
+    @property
+    def views(self) -> Collection[EndpointView]:
+        """All endpoints; the one thing here that other threads may read."""
+        return self._views.values()
 
     def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
         """From now on there are these; known ones keep their state."""
@@ -304,9 +306,10 @@ class Pool:
             view.live.in_flight -= 1
 
     def _put(self, url: str, after: EndpointView | None) -> None:
-        before = self._views.pop(url, None)
-        if after is not None:
-            self._views[url] = after
+        before = self._views.get(url)
+        # Other threads read `views`: a dict is replaced, never changed.
+        others = {u: view for u, view in self._views.items() if u != url}
+        self._views = others if after is None else {**others, url: after}
         self._snapshot = None
         self._on_change(before, after)
 

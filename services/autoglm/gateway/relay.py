@@ -17,9 +17,9 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
-    stop_base,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from autoglm.common.errors import DeadlineExceeded, StreamBroken
 from autoglm.common.status import REQUEST_ID

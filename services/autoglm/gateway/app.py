@@ -1,0 +1,198 @@
+"""The gateway process: builds the core and its edges, serves, drains. Called by the CLI.
+
+Draining: health says NOT_SERVING and new requests are still taken for a moment, so that load
+balancers turn away first; then no new connections, and streams may finish within the grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from autoglm.common import rpc
+from autoglm.common.admin import AdminServer
+from autoglm.common.lifecycle import Shutdown
+from autoglm.common.settings import split_address
+from autoglm.common.telemetry import set_up_logs, set_up_traces
+from autoglm.common.tls import http_server_context, reload_http_server
+from autoglm.gateway import pages
+from autoglm.gateway.core import Core
+from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
+from autoglm.gateway.methods import INFERENCE, OIP
+from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
+from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.settings import GatewaySettings
+
+CANNOT_START = 65
+_TLS_LOOK_SECONDS = 5.0
+_REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_log = logging.getLogger("autoglm.gateway")
+
+
+def run(settings: GatewaySettings) -> int:
+    """Serves until a signal; the exit code of the process."""
+    set_up_logs(settings.log_level, settings.log_format)
+    try:
+        set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
+    except (OSError, ValueError) as error:
+        print(f"autoglm gateway cannot start: {error}", file=sys.stderr)
+        return CANNOT_START
+    return 0
+
+
+async def _serve(settings: GatewaySettings) -> None:
+    shutdown = Shutdown()
+    shutdown.install()
+    gateway = Gateway(settings)
+    try:
+        await gateway.start()
+        await shutdown.wait()
+        await gateway.drain()
+    finally:
+        await gateway.close()
+
+
+class Gateway:
+    """A gateway in this process. After `start`, the ports say where it listens."""
+
+    def __init__(self, settings: GatewaySettings, registry: CollectorRegistry = REGISTRY) -> None:
+        self._settings = settings
+        self.core = Core(settings, registry)
+        self._health = health.aio.HealthServicer()
+        self._draining = False
+        self._rest: RestServer | None = None
+        self._grpc: grpc.aio.Server | None = None
+        self._admin: AdminServer | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self.grpc_port = self.http_port = self.admin_port = 0
+
+    async def start(self) -> None:
+        """Raises OSError where an address cannot be had."""
+        await self.core.start()
+        self._start_admin()
+        await self._start_grpc()
+        await self._start_rest()
+        self._background.append(asyncio.create_task(self._follow_health(), name="health"))
+        # What is alive now lives as long as the process; collections need not look at it.
+        gc.collect()
+        gc.freeze()
+        ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
+        _log.info("listening", extra={"fields": ports})
+
+    def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Also asked from the admin port's threads."""
+        routable = sum(view.is_routable for view in self.core.pool.views)
+        details = {"draining": self._draining, "routable_endpoints": routable}
+        return routable > 0 and not self._draining, details
+
+    async def drain(self) -> None:
+        """Say that we go, wait for those who send requests to notice, finish what runs."""
+        self._draining = True
+        await self._health.enter_graceful_shutdown()
+        _log.info("draining")
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+        await self._stop_edges(self._settings.shutdown_grace_seconds)
+
+    async def close(self) -> None:
+        """End everything that still runs, at once."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._stop_edges(0)
+        await self.core.close()
+        if self._admin is not None:
+            await asyncio.to_thread(self._admin.close)
+
+    async def _stop_edges(self, grace: float) -> None:
+        grpc_server, rest_server, self._grpc, self._rest = self._grpc, self._rest, None, None
+        await asyncio.gather(
+            *([grpc_server.stop(grace)] if grpc_server else []),
+            *([rest_server.stop()] if rest_server else []),
+        )
+
+    def _start_admin(self) -> None:
+        pool, address = self.core.pool, self._settings.metrics_address
+        try:
+            self._admin = AdminServer(
+                address,
+                self.is_ready,
+                registry=self.core.registry,
+                pages={"/admin/endpoints": lambda: pages.endpoints(pool.views, time.monotonic())},
+            )
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        self.admin_port = self._admin.port
+        self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
+
+    async def _start_grpc(self) -> None:
+        settings, core = self._settings, self.core
+        parts = GrpcParts(
+            core.relay,
+            core.local,
+            core.snapshot,
+            settings.default_timeout_seconds,
+            settings.max_timeout_seconds,
+        )
+        server = rpc.server(max_message_bytes=settings.max_body_bytes)
+        server.add_generic_rpc_handlers(GrpcEdge(parts).handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(_REFLECTED, server)
+        self.grpc_port = rpc.bind(server, settings.grpc_address, settings.server_tls)
+        await self._set_health(self._wanted_health())
+        await server.start()
+        self._grpc = server
+
+    async def _start_rest(self) -> None:
+        settings, core, files = self._settings, self.core, self._settings.server_tls
+        bounds = Bounds(
+            settings.max_body_bytes,
+            settings.default_timeout_seconds,
+            settings.max_timeout_seconds,
+        )
+        parts = RestParts(
+            core.relay, core.local, core.snapshot, self.is_ready, core.registry, bounds
+        )
+        self._rest = RestServer(RestEdge(parts), settings.shutdown_grace_seconds)
+        context = http_server_context(files) if files else None
+        host, port = split_address(settings.http_address)
+        try:
+            self.http_port = await self._rest.start(host, port, context)
+        except OSError as error:
+            raise OSError(f"cannot listen on {settings.http_address}: {error}") from error
+        if context is not None:
+            reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
+            self._background.append(asyncio.create_task(reload, name="server TLS"))
+
+    def _wanted_health(self) -> dict[str, bool]:
+        snapshot = self.core.snapshot()
+        models = {name: view.ready_endpoints > 0 for name, view in snapshot.models.items()}
+        return dict.fromkeys(("", INFERENCE, OIP), snapshot.has_routable) | models
+
+    async def _set_health(self, wanted: Mapping[str, bool]) -> None:
+        for service, serving in wanted.items():
+            await self._health.set(service, _SERVING if serving else _NOT_SERVING)
+
+    async def _follow_health(self) -> None:
+        known: dict[str, bool] = {}
+        while True:
+            wanted = self._wanted_health()
+            gone = dict.fromkeys(known.keys() - wanted.keys(), False)
+            await self._set_health(gone | wanted)
+            known = wanted
+            await self.core.changed.wait()
+            self.core.changed.clear()

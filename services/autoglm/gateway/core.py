@@ -1,0 +1,143 @@
+"""Everything between the edges and the pods, built once from the settings. Made by `app`.
+
+Wires the parts and keeps them running: pool, discovery, watches, channels, relays, layers. Decides
+nothing itself; each part says what it decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from random import Random
+
+from prometheus_client import CollectorRegistry
+
+from autoglm.common.tls import TlsFiles, http_client_context
+from autoglm.gateway.admission import Limiter
+from autoglm.gateway.call import Handler, Upstream, Wire
+from autoglm.gateway.channels import Channels
+from autoglm.gateway.discovery import Discovery, Sources
+from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase, Pool, Snapshot
+from autoglm.gateway.foreign import ForeignWatch
+from autoglm.gateway.grpc_relay import GrpcRelay
+from autoglm.gateway.http_relay import HttpRelay, client_session
+from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.observation import Observer
+from autoglm.gateway.relay import Relay
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.gateway.watch import PodWatch, Watches
+
+_TLS_LOOK_SECONDS = 5.0
+_log = logging.getLogger("autoglm.gateway")
+
+
+class Core:
+    """`relay` answers requests for pods, `local` wraps answers of the gateway's own."""
+
+    def __init__(self, settings: GatewaySettings, registry: CollectorRegistry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.changed = asyncio.Event()
+        """Set when an endpoint has changed; whoever waits for it clears it."""
+        self.metrics = Metrics(registry)
+        self.pool = Pool(Random(), self._note_change)
+        self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
+        self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
+        self._background: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        settings, pool = self.settings, self.pool
+        self._tls = http_client_context(settings.upstream_tls)
+        self._session = client_session(self._tls)
+        foreign = ForeignWatch(pool, self._session, settings.upstream_api_key)
+        self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
+        upstreams: dict[Wire, Upstream] = {
+            "grpc": GrpcRelay(self.channels),
+            "http": HttpRelay(self._session, settings.upstream_api_key),
+        }
+        relay = Relay(pool, upstreams, settings.retry_policy, self.metrics, Random())
+        limiter = Limiter(settings.max_inflight)
+        self.relay: Handler = stack(request_layers(pool, limiter, self._observer), relay)
+        sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
+        discovery = Discovery(sources, self._take_endpoints)
+        await discovery.start()
+        self._background = [
+            asyncio.create_task(discovery.run(), name="discovery"),
+            asyncio.create_task(self._renew_tls(settings.upstream_tls), name="upstream TLS"),
+        ]
+
+    def local(self, answer: Handler) -> Handler:
+        return stack(local_layers(self._observer), answer)
+
+    def snapshot(self) -> Snapshot:
+        return self.pool.snapshot
+
+    async def close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._watches.close()
+        await self.channels.close()
+        await self._session.close()
+
+    def _pod_watch(self) -> PodWatch:
+        settings = self.settings
+        return PodWatch(
+            self.pool,
+            self.channels,
+            settings.connect_timeout_seconds,
+            settings.load_timeout_seconds,
+        )
+
+    def _take_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        endpoints = tuple(endpoints)
+        gone = {view.url for view in self.pool.views} - {endpoint.url for endpoint in endpoints}
+        self.pool.replace_endpoints(endpoints, time.monotonic())
+        self._watches.follow(endpoints)
+        for url in gone:
+            self.channels.discard(url)
+
+    def _note_change(self, before: EndpointView | None, after: EndpointView | None) -> None:
+        self.changed.set()
+        was = before.state.phase if before else None
+        now = after.state.phase if after else None
+        if was is now:
+            return
+        if was is not None:
+            self.metrics.endpoints.labels(was.value).dec()
+        if now is not None:
+            self.metrics.endpoints.labels(now.value).inc()
+        if now is Phase.EJECTED and was in (Phase.READY, Phase.DRAINING):
+            self.metrics.ejections.inc()
+        _log_change(before, after)
+
+    async def _renew_tls(self, files: TlsFiles) -> None:
+        """Connections made from now on use the certificate files as they are."""
+        seen = files.fingerprint()
+        while files:
+            await asyncio.sleep(_TLS_LOOK_SECONDS)
+            try:
+                now = files.fingerprint()
+                if now == seen:
+                    continue
+                if files.cert_file:
+                    self._tls.load_cert_chain(files.cert_file, files.key_file)
+                if files.ca_file:
+                    self._tls.load_verify_locations(files.ca_file)
+            except OSError as error:
+                _log.warning("upstream certificates stay as they are: %s", error)
+                continue
+            seen = now
+            self.channels.renew()
+            self._watches.restart()
+
+
+def _log_change(before: EndpointView | None, after: EndpointView | None) -> None:
+    view = after or before
+    assert view is not None
+    phase = after.state.phase.value if after else "removed"
+    fields = {"endpoint": view.url, "state": phase, "why": after.state.why if after else ""}
+    _log.info("endpoint %s is %s", view.url, phase, extra={"fields": fields})

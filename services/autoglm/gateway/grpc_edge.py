@@ -1,0 +1,163 @@
+"""The gateway's gRPC port: autoglm.v1, the Open Inference Protocol, health, reflection.
+
+Reads requests into calls, hands them to the layers, writes the replies. Messages stay bytes; a
+request is parsed once to learn what it asks for, off the event loop where it is large. Decides
+nothing about models, endpoints or retries. Made by `app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from autoglm.common import errors, status
+from autoglm.common.rpc import Rpc, current_rpc
+from autoglm.common.validation import Ask
+from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.endpoints import Snapshot
+from autoglm.gateway.grpc_pages import PAGES, Page
+from autoglm.gateway.grpc_stream import answer_stream
+from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
+
+# From here on parsing would hold up other requests; it goes to a thread.
+OFF_LOOP_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcParts:
+    """What the edge stands on. `local` wraps the handler of an answer of the gateway's own."""
+
+    relay: Handler
+    local: Callable[[Handler], Handler]
+    snapshot: Callable[[], Snapshot]
+    default_timeout_seconds: float
+    max_timeout_seconds: float
+
+
+class GrpcEdge:
+    """Handlers of all methods."""
+
+    def __init__(self, parts: GrpcParts, clock: Callable[[], float] = time.monotonic) -> None:
+        self._parts = parts
+        self._clock = clock
+
+    def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {
+            INFERENCE: {},
+            OIP: {},
+        }
+        for method in METHODS:
+            services[method.service][method.name] = self._handler(method)
+        for (service, name), page in PAGES.items():
+            local = self._local(f"{service}/{name}", page)
+            services[service][name] = grpc.unary_unary_rpc_method_handler(local)
+        return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
+
+    def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        if method.bidi:
+            return grpc.stream_stream_rpc_method_handler(self._bidi(method))
+        if method.streaming:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method))
+
+    def _unary(self, method: Method) -> Any:
+        async def answer(payload: bytes, context: Any) -> bytes:
+            call, notes = await self._call(method, payload, context), Notes()
+            async with self._parts.relay(call, notes) as reply:
+                body = await _only(reply)
+                await _finish(method, notes, reply, body, context)
+            return body
+
+        return answer
+
+    def _stream(self, method: Method) -> Any:
+        async def answer(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+            call, notes, chunk = await self._call(method, payload, context), Notes(), b""
+            async with self._parts.relay(call, notes) as reply:
+                async for chunk in reply.chunks:
+                    yield chunk
+                await _finish(method, notes, reply, chunk, context)
+
+        return answer
+
+    def _bidi(self, method: Method) -> Any:
+        async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            number = 0
+
+            async def call_of(payload: bytes) -> Call:
+                nonlocal number
+                number += 1
+                call = await self._call(method, payload, context)
+                return replace(
+                    call, request_id=f"{call.request_id}-{number}", started=self._clock()
+                )
+
+            async for chunk in answer_stream(requests, call_of, self._parts.relay):
+                yield chunk
+
+        return answer
+
+    def _local(self, route: str, page: Page) -> Any:
+        @asynccontextmanager
+        async def reply(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            yield Reply(_one(page(self._parts.snapshot(), call.payload)))
+
+        handler = self._parts.local(reply)
+
+        async def answer(payload: bytes, context: Any) -> bytes:
+            async with handler(self._bare_call(route, payload, context), Notes()) as reply:
+                return await _only(reply)
+
+        return answer
+
+    async def _call(self, method: Method, payload: bytes, context: Any) -> Call:
+        call = self._bare_call(method.route, payload, context)
+        try:
+            return replace(call, target=method.path, ask=await _ask(method, payload))
+        except errors.AutoGLMError as error:
+            return replace(call, target=method.path, problem=error)
+
+    def _bare_call(self, route: str, payload: bytes, context: Any) -> Call:
+        rpc: Rpc = current_rpc.get()
+        asked: float | None = context.time_remaining()
+        timeout = self._parts.default_timeout_seconds if asked is None else asked
+        return Call(
+            wire="grpc",
+            route=route,
+            target="",
+            payload=payload,
+            request_id=rpc.request_id,
+            started=rpc.started,
+            deadline=self._clock() + min(timeout, self._parts.max_timeout_seconds),
+            trace_headers=rpc.trace_headers,
+        )
+
+
+async def _ask(method: Method, payload: bytes) -> Ask:
+    if len(payload) < OFF_LOOP_BYTES:
+        return method.read(payload)
+    return await asyncio.to_thread(method.read, payload)
+
+
+async def _finish(method: Method, notes: Notes, reply: Reply, last: bytes, context: Any) -> None:
+    """Pass on the pod's trailers, and learn the usage where a span wants it."""
+    if notes.span.is_recording():
+        notes.usage = method.usage(last)
+    if trailers := await reply.trailers():
+        context.set_trailing_metadata(
+            ((status.REQUEST_ID, current_rpc.get().request_id), *trailers)
+        )
+
+
+async def _only(reply: Reply) -> bytes:
+    return b"".join([chunk async for chunk in reply.chunks])
+
+
+async def _one(payload: bytes) -> AsyncIterator[bytes]:
+    yield payload
