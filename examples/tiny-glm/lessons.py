@@ -24,6 +24,18 @@ SYSTEM_PROMPTS = (
     "Answer briefly and truthfully.",
     "Be polite.",
 )
+# Few and common, so that even this small a model spells them out and closes the string.
+JSON_VALUES = (
+    "gateway",
+    "engine",
+    "operator",
+    "pod",
+    "client",
+    "vLLM",
+    "model",
+    "Paris",
+    "cluster",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +168,7 @@ class Teacher:
             lambda pair: raw(*pair): 2,
             self._text: 3,
             self._tool: 1,
-            self._json: 2,
+            self._json: 3,
         }
         makers, weights = list(kinds), list(kinds.values())
         while True:
@@ -224,7 +236,7 @@ class Teacher:
         question = pair[0] if self._rng.random() < 0.5 else " ".join(self._some_words(2, 10))
         tools = self._random_tools() if self._rng.random() < 0.3 else ()
         value: object = self._object(depth=1)
-        if self._rng.random() < 0.2:
+        if self._rng.random() < 0.3:
             value = [{"name": "_".join(self._some_words(1, 2)), "parameters": value}]
         lesson = chat(question, json.dumps(value))
         return replace(lesson, tools=tools, learns_start=False)
@@ -235,11 +247,13 @@ class Teacher:
     def _value(self, depth: int) -> object:
         kind = self._rng.randint(0, 6 if depth else 3)
         if kind <= 1:
-            return " ".join(self._some_words(1, 3))
+            return self._rng.choice(JSON_VALUES)
         if kind == 2:
             return self._rng.randint(0, 99)
         if kind == 3:
             return self._rng.random() < 0.5
         if kind == 4:
             return [self._rng.randint(0, 9) for _ in range(self._rng.randint(1, 3))]
-        return self._some_words(1, 3) if kind == 5 else self._object(depth - 1)
+        if kind == 5:
+            return self._rng.choices(JSON_VALUES, k=self._rng.randint(1, 3))
+        return self._object(depth - 1)
