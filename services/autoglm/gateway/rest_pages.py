@@ -14,9 +14,9 @@ _SHOWN = 20
 
 
 def models(snapshot: Snapshot) -> dict[str, object]:
-    """Every name that can be asked for, merged over all endpoints."""
-    found = sorted(snapshot.models.items())
-    return {"object": "list", "data": [_card(name, view) for name, view in found]}
+    """Those that can be asked for now, merged over all endpoints."""
+    found = {view.model.name: view for view in snapshot.models.values() if view.ready_endpoints}
+    return {"object": "list", "data": [_card(name, view) for name, view in sorted(found.items())]}
 
 
 def model(snapshot: Snapshot, name: str) -> dict[str, object]:
@@ -59,6 +59,7 @@ def _card(name: str, view: ModelView) -> dict[str, object]:
         "root": about.uri or about.name,
         "parent": about.parent or None,
         **{key: value for key, value in optional.items() if value},
+        "aliases": list(about.aliases),
         "tasks": list(about.tasks),
         "engine": about.engine,
         "ready_endpoints": view.ready_endpoints,

@@ -337,7 +337,7 @@ async def test_long_answers_are_compressed_for_those_who_ask() -> None:
             assert "content-encoding" not in response.headers
 
 
-async def test_models_are_listed_by_every_name() -> None:
+async def test_models_are_merged_and_found_by_every_name() -> None:
     async with rest_stack(echo, echo) as gateway:
         async with gateway.client.get("/v1/models") as response:
             cards = (await response.json())["data"]
@@ -345,7 +345,7 @@ async def test_models_are_listed_by_every_name() -> None:
             card = await response.json()
         async with gateway.client.get("/v1/models/org/none") as response:
             missing = response.status
-    assert [(c["id"], c["ready_endpoints"]) for c in cards] == [("alias", 2), ("m", 2)]
+    assert [(c["id"], c["ready_endpoints"]) for c in cards] == [("m", 2)]
     assert (card["id"], card["max_model_len"], missing) == ("alias", 100, 404)
 
 
