@@ -194,8 +194,9 @@ def chosen_model(client: Client, name: str) -> str:
     names = [m.name for m in client.list_models() if not m.parent]
     if len(names) == 1:
         return names[0]
-    there = f"there are {', '.join(names)}" if names else "none is being served"
-    raise click.UsageError(f"say which model with --model; {there}")
+    if not names:
+        raise click.ClickException("no model is being served; `autoglm status` says more")
+    raise click.UsageError(f"say which model with --model; there are {', '.join(names)}")
 
 
 def given_text(words: tuple[str, ...]) -> str:

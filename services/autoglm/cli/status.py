@@ -128,8 +128,10 @@ def _print(status: _Status, metrics_address: str) -> None:
     click.echo(f"Gateway: {'ready' if status.is_ready else 'not ready'}")
     if status.error:
         click.echo(f"  {status.error}", err=True)
-    if status.models is not None:
-        click.echo("\nModels:" if status.models else "\nModels: none")
+    if status.models == []:
+        click.echo("\nModels: none")
+    elif status.models:
+        click.echo("\nModels:")
         rows = [(m.name, m.engine, m.max_model_len, m.ready_endpoints) for m in status.models]
         print_table(["NAME", "ENGINE", "CONTEXT", "READY"], rows)
     if status.endpoints is None:

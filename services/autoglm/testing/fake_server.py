@@ -163,7 +163,7 @@ class _Servicer(InferenceServicer):
 
     def ListModels(self, request: v1.ListModelsRequest, context: Any) -> v1.ListModelsResponse:
         self._server.begin("ListModels", request, context)
-        return v1.ListModelsResponse(models=[self._model()])
+        return v1.ListModelsResponse(models=[self._model()] if self._server.model else [])
 
     def GetModel(self, request: v1.GetModelRequest, context: Any) -> v1.GetModelResponse:
         request_id = self._server.begin("GetModel", request, context)

@@ -116,6 +116,13 @@ def test_missing_text_or_model_exits_2(
     assert missing.code == 2 and "/nowhere.pem" in missing.err
 
 
+def test_no_model_being_served_exits_1(autoglm: Any, server: FakeServer) -> None:
+    server.model = ""
+    result = autoglm("chat", "Hi")
+    assert (result.code, result.out) == (1, "")
+    assert "no model is being served" in result.err
+
+
 def test_an_interrupt_is_quiet(
     autoglm: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

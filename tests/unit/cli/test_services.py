@@ -1,0 +1,49 @@
+"""Flags of the services are the fields of their settings, none missing, none invented."""
+
+import importlib
+from typing import Any
+
+import click
+import pytest
+
+from autoglm import cli
+
+SERVICES = {"gateway": "GatewaySettings", "inference": "InferenceSettings"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_flags_are_the_fields_of_the_settings(name: str) -> None:
+    settings = importlib.import_module(f"autoglm.{name}.settings")
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert command is not None
+    fields = getattr(settings, SERVICES[name]).model_fields
+    assert [p.name for p in command.params] == list(fields)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_flag_says_what_it_means(name: str, autoglm: Any) -> None:
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert command is not None
+    for option in command.params:
+        assert isinstance(option, click.Option)
+        assert option.help and not option.help.startswith(" "), option.name
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_wrong_settings_exit_64_before_anything_starts(name: str, autoglm: Any) -> None:
+    result = autoglm(name, "--grpc-address", "nowhere", "--log-level", "loud")
+    assert (result.code, result.out) == (64, "")
+    assert "--grpc-address / AUTOGLM_GRPC_ADDRESS" in result.err
+    assert "--log-level / AUTOGLM_LOG_LEVEL" in result.err
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_exit_code_is_the_services_own(
+    name: str, autoglm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = importlib.import_module(f"autoglm.{name}.app")
+    seen: list[Any] = []
+    monkeypatch.setattr(app, "run", lambda settings: seen.append(settings) or 71)
+    flags = ("--model-path", "/m") if name == "inference" else ()
+    assert autoglm(name, "--grpc-address", "127.0.0.1:7", *flags).code == 71
+    assert [s.grpc_address for s in seen] == ["127.0.0.1:7"]
