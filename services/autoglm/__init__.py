@@ -1,1 +1,17 @@
-"""Open-AutoGLM."""
+"""Open-AutoGLM: an LLM serving cluster that a Python team can run, read and trust."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoglm.inference.python_api import AutoGLMEngine as AutoGLMEngine
+
+__all__ = ["AutoGLMEngine"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the engine's package only when it is asked for; a client needs none of it."""
+    if name == "AutoGLMEngine":
+        from autoglm.inference.python_api import AutoGLMEngine
+
+        return AutoGLMEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

