@@ -1,0 +1,110 @@
+"""Predict, over gRPC and over REST alike: judges a text by given labels, or answers it.
+
+Decides what the model is asked and what its log-probabilities mean. Never validates: its callers,
+the `Inference` servicer and `oip_rest`, have done so before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autoglm import v1
+from autoglm.inference.engine import Call, Engine
+from autoglm.inference.requests import find
+
+
+async def predict(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
+    if request.labels:
+        return await _judge(engine, request, call)
+    return await _answer(engine, request, call)
+
+
+def text_of(request: v1.PredictRequest) -> str:
+    """What the model reads: the task in words, then the text."""
+    task = request.task
+    if not task and request.labels:
+        task = f"Classify the text as one of: {', '.join(request.labels)}."
+    return f"{task}\n\n{request.input_data}" if task else request.input_data
+
+
+def ranked(labels: Sequence[str], logprobs: Sequence[float]) -> list[v1.LabelScore]:
+    """Likeliest first; labels that are as likely keep the request's order."""
+    scored = zip(labels, shares(logprobs), logprobs, strict=True)
+    scores = [v1.LabelScore(label=label, score=s, logprob=p) for label, s, p in scored]
+    return sorted(scores, key=lambda s: -s.logprob)
+
+
+def shares(logprobs: Sequence[float]) -> list[float]:
+    """Softmax: each one's part of their sum, however small all of them are."""
+    top = max(logprobs)
+    if top == -math.inf:
+        return [1 / len(logprobs)] * len(logprobs)
+    parts = [math.exp(p - top) for p in logprobs]
+    return [part / sum(parts) for part in parts]
+
+
+async def _judge(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
+    scores = ranked(request.labels, await engine.label_logprobs(request, call))
+    return v1.PredictResponse(
+        model_name=_served_name(engine, request),
+        output=scores[0].label,
+        labels=scores,
+        usage=await _prompt_usage(engine, request, call),
+        id=call.request_id,
+    )
+
+
+async def _answer(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
+    if _chats(engine, request):
+        answer = await engine.chat(_chat(request), call)
+        text, usage = answer.choices[0].message.content, answer.usage
+    else:
+        completed = await engine.generate(_completion(request), call)
+        text, usage = completed.completions[0].text, completed.usage
+    return v1.PredictResponse(
+        model_name=_served_name(engine, request), output=text, usage=usage, id=call.request_id
+    )
+
+
+async def _prompt_usage(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.Usage:
+    """The prompt's tokens; scoring labels generates none."""
+    asked = v1.TokenizeRequest(model=request.model_name)
+    if _chats(engine, request):
+        asked.chat.messages.append(_message(request))
+    else:
+        asked.text = text_of(request)
+    tokens = (await engine.tokenize(asked, call)).token_ids
+    return v1.Usage(prompt_tokens=len(tokens))
+
+
+def _chat(request: v1.PredictRequest) -> v1.ChatRequest:
+    return v1.ChatRequest(
+        model=request.model_name,
+        messages=(_message(request),),
+        sampling_params=request.sampling_params,
+        priority=request.priority,
+    )
+
+
+def _completion(request: v1.PredictRequest) -> v1.GenerateRequest:
+    return v1.GenerateRequest(
+        model=request.model_name,
+        text=text_of(request),
+        sampling_params=request.sampling_params,
+        priority=request.priority,
+    )
+
+
+def _message(request: v1.PredictRequest) -> v1.ChatMessage:
+    return v1.ChatMessage(role="user", content=text_of(request))
+
+
+def _chats(engine: Engine, request: v1.PredictRequest) -> bool:
+    model = find(engine, request.model_name)
+    return model is not None and "chat" in model.tasks
+
+
+def _served_name(engine: Engine, request: v1.PredictRequest) -> str:
+    model = find(engine, request.model_name)
+    return model.name if model else request.model_name
