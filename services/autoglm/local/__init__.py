@@ -1,0 +1,6 @@
+"""Runs AutoGLMDeployments as local processes: the runtime behind `autoglm up`."""
+
+from autoglm.local.planning import Addresses, Policy
+from autoglm.local.up import UpOptions, up
+
+__all__ = ["Addresses", "Policy", "UpOptions", "up"]

@@ -1,0 +1,122 @@
+"""Shows what `autoglm up` does: a live table in a terminal, plain lines anywhere else.
+
+Reads the runtime's members and never changes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autoglm.local.child import last_line
+from autoglm.local.planning import State
+from autoglm.local.runtime import Member, Runtime, name_of
+
+_COLUMNS = ("NAME", "REPLICA", "PID", "GRPC", "HTTP", "METRICS", "STATE", "RESTARTS", "AGE")
+_STYLES = {
+    State.READY: "green",
+    State.STARTING: "yellow",
+    State.STOPPING: "dim",
+    State.FAILING: "red",
+    State.EXITED: "red",
+}
+_REFRESH_SECONDS = 0.5
+_SLOW_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One replica as text."""
+
+    cells: tuple[str, ...]
+    state: State
+    last_failure: str
+
+
+def rows(members: Sequence[Member], now: float) -> list[Row]:
+    """The table's rows, the gateway first."""
+    return [
+        Row(
+            (
+                name_of(m) if not m.workload.process.is_routed else m.replica.workload,
+                str(m.replica.index),
+                str(m.pid or "-"),
+                *(_port(a) for a in (m.addresses.grpc, m.addresses.http, m.addresses.metrics)),
+                m.replica.state.value,
+                str(m.starts - 1),
+                age(now - m.replica.since),
+            ),
+            m.replica.state,
+            m.last_failure.message if m.last_failure else "",
+        )
+        for m in sorted(members, key=lambda m: m.replica.id)
+    ]
+
+
+def age(seconds: float) -> str:
+    """A duration as people write it: 42s, 7m10s, 3h05m."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+class Display:
+    """Progress lines, and below them the table where there is a terminal."""
+
+    def __init__(self, console: Console, *, is_live: bool) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if is_live else None
+
+    def say(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The terminal is given back in any case."""
+        if self._live is None:
+            yield
+            return
+        with self._live:
+            yield
+
+    async def follow(self, runtime: Runtime) -> None:
+        """Shows the runtime until cancelled."""
+        show = self._report_slow_starts if self._live is None else self.refresh
+        while True:
+            await asyncio.sleep(_SLOW_SECONDS if self._live is None else _REFRESH_SECONDS)
+            show(runtime)
+
+    def refresh(self, runtime: Runtime) -> None:
+        """Draws the table as things are now."""
+        if self._live is not None:
+            self._live.update(_table(rows(runtime.members, runtime.now())), refresh=True)
+
+    def _report_slow_starts(self, runtime: Runtime) -> None:
+        for member in runtime.members:
+            seconds = runtime.now() - member.replica.since
+            if member.replica.state is State.STARTING and seconds >= _SLOW_SECONDS / 2:
+                line = last_line(member.files.log)
+                self.say(f"{name_of(member)}: starting for {age(seconds)}; {line}")
+
+
+def _table(shown: Sequence[Row]) -> Table:
+    table = Table(*_COLUMNS, "LAST FAILURE", box=None, header_style="bold", pad_edge=False)
+    for row in shown:
+        cells = [Text(cell) for cell in row.cells]
+        cells[6].stylize(_STYLES[row.state])
+        table.add_row(*cells, Text(row.last_failure, style="red"))
+    return table
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]

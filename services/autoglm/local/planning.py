@@ -1,0 +1,217 @@
+"""What to do next with the processes of an `autoglm up`: start, restart, stop, or wait.
+
+A pure function over what is wanted and what is there. Rules: a new revision's replicas come one at
+a time and are ready before as many old ones go; a replica that ends is started again after a
+backoff; one that isn't ready in time counts as ended. Never touches a process; `runtime` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a process listens; HOST:PORT each."""
+
+    grpc: str = f"{LOOPBACK}:50051"
+    http: str = f"{LOOPBACK}:8080"
+    metrics: str = f"{LOOPBACK}:9090"
+
+    def flags(self) -> tuple[str, ...]:
+        return (
+            f"--grpc-address={self.grpc}",
+            f"--http-address={self.http}",
+            f"--metrics-address={self.metrics}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """How to run one replica."""
+
+    argv: tuple[str, ...]
+    """Program and flags, without addresses."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Variables on top of the parent's environment."""
+    addresses: Addresses | None = None
+    """Fixed addresses; None takes free ports at each start."""
+    grace_seconds: float = 30.0
+    """How long running requests may go on once the process is told to stop."""
+    is_routed: bool = True
+    """Whether the gateway sends requests to it; False for the gateway itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A number of equal processes that should run."""
+
+    name: str
+    replicas: int
+    process: Process
+
+    @property
+    def revision(self) -> str:
+        """The same for equal processes, and for no others."""
+        return hashlib.sha256(repr(self.process).encode()).hexdigest()[:10]
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILING = "failing"
+    """Being ended because it did not become ready."""
+    EXITED = "exited"
+    """Waits for its next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process, as it is."""
+
+    workload: str
+    index: int
+    revision: str
+    state: State
+    since: float
+    """When the state began."""
+    failures: int = 0
+    """Ends in a row without a good while in between."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.workload}-{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to try again and when to give up; all in seconds."""
+
+    backoff_initial: float = 1.0
+    backoff_max: float = 30.0
+    backoff_reset: float = 60.0
+    """Time of being ready after which earlier failures are forgotten."""
+    ready_timeout: float = 300.0
+    """Longest wait for a replica to be ready; a big model takes minutes to load."""
+
+    def backoff(self, failures: int) -> float:
+        # The exponent is bounded, since a float overflows long before a patient user gives up.
+        return float(min(self.backoff_max, self.backoff_initial * 2 ** min(failures - 1, 30)))
+
+    def failures_after(self, replica: Replica, now: float) -> int:
+        """How often in a row the replica has failed, when it ends now."""
+        was_good = replica.state is State.READY and now - replica.since >= self.backoff_reset
+        return 1 if was_good else replica.failures + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    workload: Workload
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Drain and end a replica that is no longer wanted."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End a replica that did not become ready; it will be restarted."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop an exited replica that is no longer wanted."""
+
+    id: str
+
+
+Action = Start | Restart | Stop | GiveUp | Forget
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    actions: tuple[Action, ...] = ()
+    wake_at: float | None = None
+    """When to plan again even if nothing changes."""
+
+
+def plan(
+    desired: Sequence[Workload], observed: Sequence[Replica], now: float, policy: Policy
+) -> Plan:
+    """The next step from what is observed to what is desired."""
+    actions: list[Action] = []
+    wakes: list[float] = []
+    for workload in desired:
+        mine = [replica for replica in observed if replica.workload == workload.name]
+        kept, ended = _divide(workload, mine)
+        actions += map(_end, ended)
+        for replica in kept:
+            action, wake = _keep_up(replica, now, policy)
+            actions += [action] if action else []
+            wakes += [wake] if wake is not None else []
+        actions += [Start(workload, index) for index in _new_indices(workload, mine, ended)]
+    names = {workload.name for workload in desired}
+    orphans = (r for r in observed if r.workload not in names and r.state is not State.STOPPING)
+    actions += map(_end, orphans)
+    return Plan(tuple(actions), min(wakes, default=None))
+
+
+def _divide(workload: Workload, replicas: Iterable[Replica]) -> tuple[list[Replica], list[Replica]]:
+    """Replicas of the wanted revision to keep up, and replicas to end."""
+    alive = [replica for replica in replicas if replica.state is not State.STOPPING]
+    alive.sort(key=lambda replica: (replica.state is not State.READY, replica.index))
+    current = [replica for replica in alive if replica.revision == workload.revision]
+    old = [replica for replica in alive if replica.revision != workload.revision]
+    kept, surplus = current[: workload.replicas], current[workload.replicas :]
+    ready = sum(replica.state is State.READY for replica in kept)
+    # Old replicas stand in for new ones that aren't ready; an old one that isn't either is no help.
+    standing_in = max(0, workload.replicas - ready)
+    leaving = [r for i, r in enumerate(old) if r.state is not State.READY or i >= standing_in]
+    return kept, surplus + leaving
+
+
+def _new_indices(
+    workload: Workload, replicas: Sequence[Replica], ended: Sequence[Replica]
+) -> list[int]:
+    staying = [r for r in replicas if r not in ended and r.state is not State.STOPPING]
+    current = [replica for replica in staying if replica.revision == workload.revision]
+    missing = workload.replicas - len(current)
+    if len(current) < len(staying):
+        # Beside old replicas only one more than wanted, since each holds a model in memory.
+        gone = {replica.id for replica in ended if replica.state is State.EXITED}
+        present = sum(replica.id not in gone for replica in replicas)
+        missing = min(missing, workload.replicas + 1 - present)
+    taken = {replica.index for replica in replicas}
+    free = (index for index in range(len(taken) + workload.replicas) if index not in taken)
+    return [index for _, index in zip(range(missing), free, strict=False)]
+
+
+def _keep_up(replica: Replica, now: float, policy: Policy) -> tuple[Action | None, float | None]:
+    if replica.state is State.EXITED:
+        due = replica.since + policy.backoff(replica.failures)
+        return (Restart(replica.id), None) if now >= due else (None, due)
+    if replica.state is State.STARTING:
+        due = replica.since + policy.ready_timeout
+        return (GiveUp(replica.id), None) if now >= due else (None, due)
+    return None, None
+
+
+def _end(replica: Replica) -> Action:
+    return Forget(replica.id) if replica.state is State.EXITED else Stop(replica.id)

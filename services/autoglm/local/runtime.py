@@ -1,0 +1,314 @@
+"""Carries out plans: keeps the processes of an `autoglm up` as they should be.
+
+State changes are synchronous; every start of a replica has one task, which lives as long as its
+process. Decides nothing that `planning` could. Driven by `up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from autoglm.local import endpoints
+from autoglm.local.child import Child, Failure, Files, free_addresses, start
+from autoglm.local.planning import (
+    Action,
+    Addresses,
+    Forget,
+    GiveUp,
+    Policy,
+    Replica,
+    Restart,
+    Start,
+    State,
+    Stop,
+    Workload,
+    plan,
+)
+from autoglm.local.readiness import wait_ready
+from autoglm.local.watchdog import Watchdog
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Pauses of the runtime, in seconds."""
+
+    settle: float = 0.5
+    """Between taking a replica off the gateway's list and telling it to stop."""
+    kill_margin: float = 5.0
+    """Between the end of the grace period, at which a process ends by itself, and SIGKILL."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A replica with what the runtime needs to run it."""
+
+    replica: Replica
+    workload: Workload
+    addresses: Addresses
+    files: Files
+    pid: int | None = None
+    starts: int = 1
+    last_failure: Failure | None = None
+    verdict: Failure | None = None
+    """Why we end it, when we do for its own fault."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    child: Child | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.replica.state is State.READY
+
+
+class Runtime:
+    """Processes as `desired` says, until `stop`. `say` takes progress lines."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        say: Callable[[str], None],
+        policy: Policy | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.endpoints_file = run_dir / "endpoints.json"
+        self.policy = policy or Policy()
+        self._run_dir = run_dir
+        self._say = say
+        self._timing = timing or Timing()
+        self._desired: tuple[Workload, ...] = ()
+        self._members: dict[str, Member] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self._clock = time.monotonic
+
+    @property
+    def members(self) -> Sequence[Member]:
+        return tuple(self._members.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything desired is there and ready, and nothing else."""
+        wanted = {w.name: (w.replicas, w.revision) for w in self._desired}
+        found = dict.fromkeys(wanted, 0)
+        for member in self._members.values():
+            replica = member.replica
+            if not member.is_ready or wanted.get(replica.workload, (0, ""))[1] != replica.revision:
+                return False
+            found[replica.workload] += 1
+        return bool(wanted) and found == {name: count for name, (count, _) in wanted.items()}
+
+    def now(self) -> float:
+        return self._clock()
+
+    def want(self, desired: Sequence[Workload]) -> None:
+        """From now on, these are to run."""
+        self._desired = tuple(desired)
+        self._changed()
+
+    async def run(self) -> None:
+        """Keeps things as desired, until cancelled; then every process group is ended at once."""
+        self._publish()
+        watchdog = Watchdog()
+        try:
+            async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+                while True:
+                    observed = [member.replica for member in self._members.values()]
+                    todo = plan(self._desired, observed, self.now(), self.policy)
+                    for action in todo.actions:
+                        life = self._carry_out(action, session, watchdog)
+                        if life is not None:
+                            tasks.create_task(life)
+                    if (
+                        not todo.actions
+                    ):  # else what was done may have a time of its own to wait for
+                        await self._next_change(todo.wake_at)
+        finally:
+            self.kill()
+            watchdog.close()
+
+    async def stop(self) -> None:
+        """Drains the gateway, then the replicas behind it; returns when nothing is left."""
+        self.want([workload for workload in self._desired if workload.process.is_routed])
+        await self.until(lambda: all(m.workload.process.is_routed for m in self.members))
+        self.want(())
+        await self.until(lambda: not self._members)
+
+    def kill(self) -> None:
+        """Ends every process group now."""
+        for member in self._members.values():
+            if member.child is not None:
+                member.child.kill_group()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Returns when the fact holds; it is looked at after every change."""
+        while not fact():
+            await self._next_change(None)
+
+    def _changed(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def _next_change(self, wake_at: float | None) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        timeout = None if wake_at is None else max(0.0, wake_at - self.now())
+        try:
+            await asyncio.wait([future], timeout=timeout)
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def _publish(self) -> None:
+        ready = (m for m in self._members.values() if m.is_ready and m.workload.process.is_routed)
+        endpoints.write(self.endpoints_file, (member.addresses for member in ready))
+
+    def _carry_out(
+        self, action: Action, session: aiohttp.ClientSession, watchdog: Watchdog
+    ) -> Coroutine[Any, Any, None] | None:
+        """Does what is immediate; returns the life of a process if one is to start."""
+        match action:
+            case Start(workload, index):
+                member = self._new(workload, index)
+                return self._live(member, session, watchdog)
+            case Restart(id):
+                member = self._members[id]
+                self._reset(member)
+                return self._live(member, session, watchdog)
+            case Stop(id):
+                self._order_stop(self._members[id])
+            case GiveUp(id):
+                self._give_up(self._members[id])
+            case Forget(id):
+                self._drop(self._members[id])
+        return None
+
+    def _new(self, workload: Workload, index: int) -> Member:
+        replica = Replica(workload.name, index, workload.revision, State.STARTING, self.now())
+        name = replica.id.lstrip("_")
+        files = Files(self._run_dir / f"{name}.log", self._run_dir / f"{name}.termination")
+        member = Member(replica, workload, self._addresses(workload), files)
+        self._members[replica.id] = member
+        self._changed()
+        return member
+
+    def _reset(self, member: Member) -> None:
+        member.addresses = self._addresses(member.workload)
+        member.starts += 1
+        member.verdict = None
+        member.stop = asyncio.Event()
+        self._enter(member, State.STARTING)
+
+    def _order_stop(self, member: Member) -> None:
+        was_ready = member.is_ready
+        self._enter(member, State.STOPPING)
+        if was_ready:
+            self._publish()
+        member.stop.set()
+        self._say(f"{name_of(member)}: stopping")
+
+    def _give_up(self, member: Member) -> None:
+        seconds = self.policy.ready_timeout
+        member.verdict = Failure(f"not ready after {seconds:g} s; log: {member.files.log}")
+        self._enter(member, State.FAILING)
+        member.stop.set()
+
+    def _addresses(self, workload: Workload) -> Addresses:
+        # A process takes its ports late in its start; until then they look free to others.
+        taken = {member.addresses for member in self._members.values()}
+        return workload.process.addresses or free_addresses(taken)
+
+    def _drop(self, member: Member) -> None:
+        del self._members[member.replica.id]
+        self._changed()
+
+    def _enter(self, member: Member, state: State) -> None:
+        member.replica = replace(member.replica, state=state, since=self.now())
+        self._changed()
+
+    async def _live(
+        self, member: Member, session: aiohttp.ClientSession, watchdog: Watchdog
+    ) -> None:
+        """From start to end of one process."""
+        try:
+            child = await start(member.workload.process, member.addresses, member.files)
+        except OSError as error:
+            self._ended(member, Failure(f"can't be started: {error}"))
+            return
+        grace = member.workload.process.grace_seconds + self._timing.kill_margin
+        watchdog.add(child.pid, grace)
+        member.child, member.pid = child, child.pid
+        self._say(f"{name_of(member)}: starting, pid {child.pid}, log {member.files.log}")
+        try:
+            await self._supervise(member, child, session)
+        finally:
+            # Also after a clean exit: the leader may have left processes of its own behind.
+            child.kill_group()
+            await child.wait()
+            watchdog.remove(child.pid)
+            member.child, member.pid = None, None
+        self._ended(member, member.verdict or child.failure())
+
+    async def _supervise(
+        self, member: Member, child: Child, session: aiohttp.ClientSession
+    ) -> None:
+        exited = asyncio.create_task(child.wait())
+        ready = asyncio.create_task(wait_ready(session, member.addresses.metrics))
+        stop = asyncio.create_task(member.stop.wait())
+        try:
+            await asyncio.wait((exited, ready, stop), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not exited.done() and not stop.done():
+                ready.result()
+                self._became_ready(member)
+                await asyncio.wait((exited, stop), return_when=asyncio.FIRST_COMPLETED)
+            if not exited.done():
+                await self._end(member, child, exited, was_ready=ready.done())
+        finally:
+            for task in (exited, ready, stop):
+                task.cancel()
+
+    async def _end(
+        self, member: Member, child: Child, exited: asyncio.Task[int], *, was_ready: bool
+    ) -> None:
+        if member.verdict is None:
+            if was_ready and member.workload.process.is_routed:
+                await asyncio.wait([exited], timeout=self._timing.settle)
+            child.terminate()
+            grace = member.workload.process.grace_seconds + self._timing.kill_margin
+            await asyncio.wait([exited], timeout=grace)
+            if not exited.done():
+                self._say(f"{name_of(member)}: did not end within {grace:g} s, killed")
+        child.kill_group()
+        await exited
+
+    def _became_ready(self, member: Member) -> None:
+        seconds = self.now() - member.replica.since
+        self._enter(member, State.READY)
+        self._publish()
+        self._say(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {member.addresses.grpc}")
+
+    def _ended(self, member: Member, failure: Failure) -> None:
+        if member.replica.state is State.STOPPING:
+            self._say(f"{name_of(member)}: stopped")
+            self._drop(member)
+            return
+        was_ready = member.is_ready
+        failures = self.policy.failures_after(member.replica, self.now())
+        member.last_failure = failure
+        member.replica = replace(member.replica, failures=failures)
+        self._enter(member, State.EXITED)
+        if was_ready:
+            self._publish()
+        delay = self.policy.backoff(failures)
+        self._say(f"{name_of(member)}: {failure.message} (next try in {delay:g} s)")
+
+
+def name_of(member: Member) -> str:
+    """The replica's name for people."""
+    return "gateway" if not member.workload.process.is_routed else member.replica.id

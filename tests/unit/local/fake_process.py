@@ -1,0 +1,50 @@
+"""Stands in for a pod or a gateway: takes its address flags and does as the mode says.
+
+The mode is the first argument that names one: ready (answers `/health/ready`), never (runs, but
+never ready), broken (a diagnosis and exit code 66), stubborn (ready, ignores SIGTERM), family
+(ready, leaves a child behind, whose pid it logs). On SIGTERM it logs the endpoints file.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+MODES = ("ready", "never", "broken", "stubborn", "family")
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def flag(name: str) -> str:
+    return next(a.partition("=")[2] for a in sys.argv if a.startswith(f"--{name}="))
+
+
+def on_term(number: int, frame: object) -> None:
+    endpoints = pathlib.Path(os.environ.get("ENDPOINTS_FILE", "/dev/null"))
+    print("SIGTERM with", endpoints.read_text().strip(), flush=True)
+    sys.exit(0)
+
+
+def serve() -> None:
+    host, port = flag("metrics-address").split(":")
+    with socket.create_server((host, int(port))) as listener:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(ANSWER)
+
+
+mode = next((m for a in sys.argv for m in MODES if a in (m, f"--engine-arg=mode={m}")), "ready")
+print("mode", mode, flush=True)
+if mode == "broken":
+    pathlib.Path(os.environ["AUTOGLM_TERMINATION_MESSAGE_FILE"]).write_text("no such model: x\n")
+    sys.exit(66)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else on_term)
+if mode == "never":
+    signal.pause()
+if mode == "family":
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
+    print("child", child.pid, flush=True)
+serve()

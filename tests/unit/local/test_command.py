@@ -1,0 +1,159 @@
+"""A resource becomes flags in one way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autoglm.api import AutoGLMDeployment, parse
+from autoglm.local.command import (
+    GATEWAY,
+    Placed,
+    gateway_workload,
+    inference_flags,
+    model_workload,
+    notices,
+)
+from autoglm.local.planning import Addresses, Process, Workload
+
+HERE = Path("/models")
+
+
+def resource(**spec: Any) -> AutoGLMDeployment:
+    return parse(
+        {
+            "apiVersion": "autoglm.io/v1alpha1",
+            "kind": "AutoGLMDeployment",
+            "metadata": {"name": "m"},
+            "spec": {"model": {"uri": "org/model"}, **spec},
+        }
+    )
+
+
+def test_a_minimal_resource_leaves_everything_else_to_the_pod() -> None:
+    assert inference_flags(Placed(resource(), HERE), None) == (
+        "--engine=vllm",
+        "--model-path=org/model",
+        "--model-name=m",
+        "--shutdown-grace-seconds=30.0",
+    )
+
+
+def test_every_field_that_a_process_can_honour_becomes_a_flag() -> None:
+    full = resource(
+        model={
+            "uri": "./weights",
+            "revision": "abc",
+            "servedName": "served",
+            "aliases": ["one", "two"],
+            "tokenizer": "../tokenizer",
+            "maxModelLen": 2048,
+            "quantization": {"method": "fp8", "kvCacheDtype": "fp8"},
+            "adapters": [{"name": "lora", "uri": "./lora"}],
+        },
+        engine={
+            "args": {"reasoning-parser": "glm45", "limit_mm_per_prompt": {"image": 2}},
+            "parallelism": {"tensor": 2},
+            "maxNumSeqs": 8,
+            "gpuMemoryUtilization": 0.3,
+            "features": {"prefixCaching": False},
+        },
+        drain={"gracePeriodSeconds": 5},
+    )
+
+    assert inference_flags(Placed(full, HERE), "file:/tmp/spans") == (
+        "--engine=vllm",
+        "--model-path=/models/weights",
+        "--model-name=served",
+        "--model-alias=one",
+        "--model-alias=two",
+        "--adapter=lora=/models/lora",
+        "--max-model-len=2048",
+        "--max-num-seqs=8",
+        "--quantization=fp8",
+        "--gpu-memory-utilization=0.3",
+        "--tokenizer=/tokenizer",
+        "--revision=abc",
+        "--engine-arg=kv_cache_dtype=fp8",
+        "--engine-arg=tensor_parallel_size=2",
+        "--engine-arg=enable_prefix_caching=false",
+        "--engine-arg=reasoning_parser=glm45",
+        '--engine-arg=limit_mm_per_prompt={"image": 2}',
+        "--shutdown-grace-seconds=5.0",
+        "--traces=file:/tmp/spans",
+    )
+
+
+def test_the_resource_says_where_spans_go_unless_the_user_does() -> None:
+    traced = resource(observability={"tracing": {"endpoint": "http://c:4317", "sampleRatio": 0.5}})
+
+    own = inference_flags(Placed(traced, HERE), None)
+    overridden = inference_flags(Placed(traced, HERE), "console")
+
+    assert own[-2:] == ("--traces=otlp:http://c:4317", "--trace-sample-ratio=0.5")
+    assert overridden[-1] == "--traces=console"
+
+
+def test_a_workload_is_the_resource_as_processes() -> None:
+    env = [{"name": "A", "value": "1"}, {"name": "TOKEN", "valueFrom": {"secretKeyRef": {}}}]
+    given = resource(replicas=2, engine={"type": "echo", "env": env}, model={})
+
+    assert model_workload(Placed(given, HERE), ("autoglm",), None) == Workload(
+        "m",
+        2,
+        Process(
+            (
+                "autoglm",
+                "inference",
+                "--engine=echo",
+                "--model-name=m",
+                "--shutdown-grace-seconds=30.0",
+            ),
+            env=(("A", "1"),),
+            grace_seconds=30.0,
+        ),
+    )
+
+
+def test_replicas_are_no_part_of_the_revision() -> None:
+    few, many = (
+        model_workload(Placed(resource(replicas=n), HERE), ("autoglm",), None) for n in (1, 3)
+    )
+
+    assert few.revision == many.revision
+
+
+def test_the_gateway_drains_as_long_as_the_slowest_model() -> None:
+    slow = Placed(resource(drain={"gracePeriodSeconds": 90}), HERE)
+
+    workload = gateway_workload(
+        [Placed(resource(), HERE), slow], ("autoglm",), Addresses(), Path("/run/e.json"), None
+    )
+
+    assert workload == Workload(
+        GATEWAY,
+        1,
+        Process(
+            (
+                "autoglm",
+                "gateway",
+                "--endpoints-file=/run/e.json",
+                "--shutdown-grace-seconds=90.0",
+            ),
+            addresses=Addresses(),
+            grace_seconds=90.0,
+            is_routed=False,
+        ),
+    )
+
+
+def test_what_only_a_cluster_can_do_is_said() -> None:
+    assert notices(resource(replicas=2)) == []
+    scaled = resource(
+        scaling={"minReplicas": 2, "maxReplicas": 4},
+        engine={"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {}}}]},
+    )
+    assert notices(scaled) == [
+        "m: spec.scaling takes effect on Kubernetes; `autoglm up` runs minReplicas (2) replicas",
+        "m: HF_TOKEN must come from this shell's environment",
+    ]

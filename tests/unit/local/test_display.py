@@ -1,0 +1,53 @@
+"""The table says what runs, in a few columns."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from autoglm.local.child import Failure, Files
+from autoglm.local.display import Display, Row, age, rows
+from autoglm.local.planning import Addresses, Process, Replica, State, Workload
+from autoglm.local.runtime import Member, Runtime
+
+FILES = Files(Path("log"), Path("termination"))
+
+
+def member(name: str, state: State, *, is_routed: bool = True) -> Member:
+    workload = Workload(name, 1, Process(("x",), is_routed=is_routed))
+    return Member(Replica(name, 0, "r", state, since=100.0), workload, Addresses(), FILES, pid=7)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.9, "0s"), (59, "59s"), (61, "1m01s"), (11_100, "3h05m")]
+)
+def test_ages_read_well(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_rows_show_the_gateway_first_and_the_last_failure() -> None:
+    failed = member("m", State.EXITED)
+    failed.last_failure, failed.starts, failed.pid = Failure("no such model", 66), 3, None
+    gateway = member("_gateway", State.READY, is_routed=False)
+
+    ports = ("50051", "8080", "9090")
+    assert rows([failed, gateway], now=142.0) == [
+        Row(("gateway", "0", "7", *ports, "ready", "0", "42s"), State.READY, ""),
+        Row(("m", "0", "-", *ports, "exited", "2", "42s"), State.EXITED, "no such model"),
+    ]
+
+
+async def test_a_terminal_gets_a_table_and_lines_above_it(tmp_path: Path) -> None:
+    output = io.StringIO()
+    display = Display(Console(file=output, force_terminal=True, width=120), is_live=True)
+    runtime = Runtime(tmp_path, display.say)
+
+    with display.shown():
+        display.refresh(runtime)
+        display.say("hello [bold]")
+
+    assert "LAST FAILURE" in output.getvalue()
+    assert "hello [bold]" in output.getvalue()

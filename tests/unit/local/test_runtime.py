@@ -1,0 +1,200 @@
+"""Processes are kept as desired: real ones, that stand in for pods."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from autoglm.local.child import Failure
+from autoglm.local.planning import Policy, Process, State, Workload
+from autoglm.local.runtime import Member, Runtime, Timing
+
+FAKE = str(Path(__file__).with_name("fake_process.py"))
+QUICK = Policy(backoff_initial=0.01, backoff_max=0.05)
+
+
+@dataclass
+class Running:
+    runtime: Runtime
+    lines: list[str] = field(default_factory=list)
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        await self.runtime.until(fact)
+
+    async def until_ready(self) -> None:
+        await self.until(lambda: self.runtime.is_ready)
+
+    @property
+    def only(self) -> Member:
+        [member] = self.runtime.members
+        return member
+
+    def endpoints(self) -> list[str]:
+        listed: list[str] = json.loads(self.runtime.endpoints_file.read_text())["endpoints"]
+        return listed
+
+
+def fake(mode: str, replicas: int = 1, grace: float = 5.0, *, is_routed: bool = True) -> Workload:
+    argv = (sys.executable, "-I", "-S", FAKE, mode)
+    return Workload("m", replicas, Process(argv, grace_seconds=grace, is_routed=is_routed))
+
+
+@asynccontextmanager
+async def running(
+    run_dir: Path, *desired: Workload, policy: Policy = QUICK
+) -> AsyncIterator[Running]:
+    lines: list[str] = []
+    timing = Timing(settle=0.0, kill_margin=0.1)
+    run = Running(Runtime(run_dir, lines.append, policy, timing), lines)
+    run.runtime.want(desired)
+    task = asyncio.create_task(run.runtime.run())
+    try:
+        await run.until(lambda: bool(run.runtime.members))
+        yield run
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_ready_replicas_are_listed_for_the_gateway(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("ready", replicas=2)) as run:
+        await run.until_ready()
+
+        addresses = {f"grpc://{member.addresses.grpc}" for member in run.runtime.members}
+        assert set(run.endpoints()) == addresses
+        assert len(addresses) == 2
+
+
+async def test_a_replica_is_off_the_list_before_it_is_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINTS_FILE", str(tmp_path / "endpoints.json"))
+    async with running(tmp_path, fake("ready")) as run:
+        await run.until_ready()
+        await run.runtime.stop()
+
+    assert 'SIGTERM with {"endpoints": []}' in (tmp_path / "m-0.log").read_text()
+
+
+async def test_a_killed_replica_comes_back(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("ready")) as run:
+        await run.until_ready()
+        pid, addresses = run.only.pid, run.only.addresses
+        assert pid is not None
+
+        os.kill(pid, signal.SIGKILL)
+        await run.until(lambda: run.only.replica.state is State.EXITED)
+        assert run.endpoints() == []
+        await run.until_ready()
+
+        assert run.only.starts == 2
+        assert run.only.addresses != addresses
+        assert run.endpoints() == [f"grpc://{run.only.addresses.grpc}"]
+        assert run.only.last_failure is not None
+        assert run.only.last_failure.message.startswith("killed by SIGKILL")
+
+
+async def test_the_process_itself_says_why_it_failed(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("broken")) as run:
+        await run.until(lambda: run.only.starts >= 3)
+
+        assert run.only.last_failure == Failure("no such model: x", 66)
+        assert run.only.last_failure.is_permanent
+        assert run.lines.count("m-0: no such model: x (next try in 0.01 s)") == 1
+
+
+async def test_a_program_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+    missing = Workload("m", 1, Process((str(tmp_path / "nothing"),)))
+    async with running(tmp_path, missing) as run:
+        await run.until(lambda: run.only.last_failure is not None)
+
+        assert run.only.last_failure is not None
+        assert run.only.last_failure.message.startswith("can't be started: ")
+
+
+async def test_a_replica_that_is_never_ready_is_started_again(tmp_path: Path) -> None:
+    hasty = Policy(backoff_initial=0.01, ready_timeout=0.05)
+    async with running(tmp_path, fake("never"), policy=hasty) as run:
+        await run.until(lambda: run.only.starts >= 2)
+
+        assert run.only.last_failure == Failure(
+            f"not ready after 0.05 s; log: {tmp_path / 'm-0.log'}"
+        )
+
+
+async def test_a_process_that_ignores_its_end_is_killed(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("stubborn", grace=0.1)) as run:
+        await run.until_ready()
+        await run.runtime.stop()
+
+    assert run.lines[-2:] == ["m-0: did not end within 0.2 s, killed", "m-0: stopped"]
+
+
+async def test_nothing_that_a_replica_started_outlives_it(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("family")) as run:
+        await run.until_ready()
+        await run.runtime.stop()
+
+    log = (tmp_path / "m-0.log").read_text().splitlines()
+    [child] = [int(line.split()[1]) for line in log if line.startswith("child ")]
+    assert not is_alive(child)
+
+
+async def test_cancelling_ends_every_process(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("stubborn", replicas=2)) as run:
+        await run.until_ready()
+        pids = [member.pid for member in run.runtime.members]
+
+    assert [is_alive(pid) for pid in pids if pid is not None] == [False, False]
+
+
+async def test_a_change_starts_the_new_before_it_stops_the_old(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("ready")) as run:
+        await run.until_ready()
+        run.lines.clear()
+
+        run.runtime.want([fake("family")])
+        await run.until_ready()
+
+    kinds = [line.split(",")[0].split(" after")[0] for line in run.lines]
+    assert kinds == ["m-1: starting", "m-1: ready", "m-0: stopping", "m-0: stopped"]
+
+
+async def test_a_new_version_that_fails_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("ready")) as run:
+        await run.until_ready()
+        served = run.endpoints()
+
+        run.runtime.want([fake("broken")])
+        await run.until(lambda: any(m.starts >= 3 for m in run.runtime.members))
+
+        assert run.endpoints() == served
+
+
+async def test_the_gateway_drains_before_what_is_behind_it(tmp_path: Path) -> None:
+    gateway = Workload("_gateway", 1, fake("ready", is_routed=False).process)
+    async with running(tmp_path, gateway, fake("ready")) as run:
+        await run.until_ready()
+        run.lines.clear()
+        await run.runtime.stop()
+
+    assert run.lines == ["gateway: stopping", "gateway: stopped", "m-0: stopping", "m-0: stopped"]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process still runs; one that only waits to be collected does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

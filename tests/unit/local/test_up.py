@@ -1,0 +1,157 @@
+"""`up` runs manifests, follows their changes, and ends with a meaningful exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from autoglm.local.child import free_addresses
+from autoglm.local.planning import Policy
+from autoglm.local.runtime import Timing
+from autoglm.local.up import EXIT_BAD_MANIFEST, EXIT_BUSY, UpOptions, up
+
+FAKE = str(Path(__file__).with_name("fake_process.py"))
+
+
+def manifest(mode: str = "ready", replicas: int = 1) -> str:
+    return f"""
+apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMDeployment
+metadata: {{name: m}}
+spec:
+  replicas: {replicas}
+  model: {{}}
+  engine: {{type: echo, args: {{mode: {mode}}}}}
+  drain: {{gracePeriodSeconds: 5}}
+"""
+
+
+@dataclass
+class Screen:
+    """What `up` has written, as lines to wait for."""
+
+    capture: pytest.CaptureFixture[str]
+    text: str = ""
+
+    async def until(self, words: str, count: int = 1) -> None:
+        while self.text.count(words) < count:
+            await asyncio.sleep(0.01)
+            self.text += self.capture.readouterr().out
+
+
+@pytest.fixture
+def screen(capsys: pytest.CaptureFixture[str]) -> Screen:
+    return Screen(capsys)
+
+
+def options(run_dir: Path) -> UpOptions:
+    return UpOptions(
+        run_dir=run_dir,
+        gateway=free_addresses(),
+        policy=Policy(backoff_initial=0.01),
+        timing=Timing(settle=0.0, kill_margin=0.1),
+        program=(sys.executable, "-I", "-S", FAKE),
+        stop=asyncio.Event(),
+    )
+
+
+@asynccontextmanager
+async def upped(file: Path, given: UpOptions) -> AsyncIterator[asyncio.Task[int]]:
+    ready = asyncio.Event()
+    task = asyncio.create_task(up([file], replace(given, on_ready=ready.set)))
+    await ready.wait()
+    yield task
+    assert given.stop is not None
+    given.stop.set()
+    assert await task == 0
+
+
+async def test_a_manifest_runs_until_it_is_told_to_stop(tmp_path: Path, screen: Screen) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest(replicas=2))
+
+    async with upped(file, options(tmp_path / "run")):
+        await screen.until("ready: gRPC 127.0.0.1:")
+
+    await screen.until("stopped", count=3)
+    assert screen.text.index("gateway: stopped") < screen.text.index("m-0: stopped")
+
+
+async def test_a_saved_manifest_is_applied(tmp_path: Path, screen: Screen) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest())
+
+    async with upped(file, options(tmp_path / "run")):
+        await screen.until("ready: gRPC")
+        (tmp_path / "draft").write_text(manifest(replicas=2))
+        (tmp_path / "draft").replace(file)  # as editors do
+        await screen.until("m-1: ready")
+
+    await screen.until("m-0: stopped")
+    assert "m-0: starting" in screen.text.split("manifest applied")[0]
+    assert "m-0: starting" not in screen.text.split("manifest applied")[1]
+
+
+async def test_a_bad_manifest_changes_nothing(tmp_path: Path, screen: Screen) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest())
+
+    async with upped(file, options(tmp_path / "run")):
+        await screen.until("ready: gRPC")
+        file.write_text(manifest(replicas=-1))
+        await screen.until("manifest not applied")
+        await screen.until("spec.replicas = -1")
+        assert "stopping" not in screen.text
+
+
+async def test_a_manifest_that_is_bad_from_the_start_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("kind: Pod")
+
+    assert await up([file, tmp_path / "none.yaml"], options(tmp_path / "run")) == EXIT_BAD_MANIFEST
+
+    shown = capsys.readouterr().err
+    assert f"{file}: kind" in shown
+    assert "none.yaml: the document: can't be read" in shown
+    assert not (tmp_path / "run").exists()
+
+
+async def test_a_run_directory_has_one_user(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest())
+    given = options(tmp_path / "run")
+
+    async with upped(file, given):
+        assert await up([file], options(tmp_path / "run")) == EXIT_BUSY
+
+
+async def test_a_hopeless_failure_ends_a_run_that_nobody_watches(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest("broken"))
+
+    assert await up([file], replace(options(tmp_path / "run"), watch=False)) == 66
+
+
+async def test_a_watched_run_goes_on_for_the_user_to_mend_it(
+    tmp_path: Path, screen: Screen
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest("broken"))
+    given = options(tmp_path / "run")
+    task = asyncio.create_task(up([file], given))
+
+    await screen.until("m-0: no such model: x", count=3)
+    file.write_text(manifest("ready"))
+    await screen.until("ready: gRPC")
+
+    assert given.stop is not None
+    given.stop.set()
+    assert await task == 0
