@@ -22,6 +22,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, mak
 from autoglm.common.settings import split_address
 
 BEAT_SECONDS = 0.05
+# How long `close` may take to be noticed.
+_POLL_SECONDS = 0.1
 _LAG = Histogram(
     "autoglm_event_loop_lag_seconds",
     "How late the event loop ran a timer.",
@@ -80,7 +82,9 @@ class AdminServer:
             host, port, self._answer, server_class=_Server, handler_class=_QuietHandler
         )
         self.port: int = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
