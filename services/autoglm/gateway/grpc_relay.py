@@ -54,8 +54,10 @@ def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
         return ours
     if isinstance(ours, errors.ShuttingDown):
         return RetryElsewhere(ours, draining=True)
+    # A refusal in the pod's own words came over a connection that works.
+    gone = isinstance(ours, errors.EngineDead) or not _is_explained(error)
     unreachable = errors.NoReadyEndpoint(f"{url} did not answer ({ours.message}); try again later")
-    return RetryElsewhere(unreachable, gone=True)
+    return RetryElsewhere(unreachable, gone=gone)
 
 
 def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:
@@ -67,6 +69,10 @@ def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:
         f"{url} went away in the middle of the answer ({ours.message}); "
         "what has arrived is incomplete, ask again"
     )
+
+
+def _is_explained(error: grpc.aio.AioRpcError) -> bool:
+    return any(name == status.DETAILS_TRAILER for name, _ in error.trailing_metadata() or ())
 
 
 async def _once(payload: bytes) -> AsyncIterator[bytes]:
