@@ -83,6 +83,11 @@ class VllmEngine:
         manager = self._runtime.llm.engine_core.resources.engine_manager
         return sentence(self._log.first_failure(), manager.finished_procs() if manager else {})
 
+    def processes(self) -> Sequence[int]:
+        """The engine's own processes, for those who watch their memory or end them in tests."""
+        manager = self._runtime.llm.engine_core.resources.engine_manager
+        return [p.pid for p in manager.processes] if manager else []
+
     async def close(self) -> None:
         llm = self._runtime.llm
         # Shutting down ends the task that would wake those who still wait for tokens.

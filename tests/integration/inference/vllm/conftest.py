@@ -1,0 +1,81 @@
+"""One vLLM engine with the tiny GLM-4 for all tests of this folder."""
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from autoglm import v1
+from autoglm.inference import vllm
+from autoglm.inference.engine import Call, Engine, EngineOptions
+
+MODEL = Path(__file__).parents[4] / "examples/tiny-glm/model"
+_ids = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def offline() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def exporter() -> InMemorySpanExporter:
+    """Spans of this process, whichever provider it has."""
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        trace.set_tracer_provider(TracerProvider())
+    provider = trace.get_tracer_provider()
+    assert isinstance(provider, TracerProvider)
+    memory = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    return memory
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
+    exporter.clear()
+    yield exporter
+    exporter.clear()
+
+
+@pytest.fixture(scope="session")
+def options() -> EngineOptions:
+    return EngineOptions(
+        model=str(MODEL),
+        served_name="tiny",
+        aliases=("tiny-glm",),
+        max_model_len=1024,
+        max_num_seqs=8,
+        tracing=True,
+        engine_args={"enable_auto_tool_choice": True, "tool_call_parser": "hermes"},
+    )
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def engine(options: EngineOptions, exporter: InMemorySpanExporter) -> AsyncIterator[Engine]:
+    started = await vllm.start(options)
+    yield started
+    await started.close()
+
+
+@pytest.fixture
+def call() -> Call:
+    return Call(request_id=f"test-{next(_ids)}")
+
+
+@pytest.fixture
+def ask() -> Callable[..., v1.ChatRequest]:
+    """A greedy chat request with one user message; other fields by name."""
+
+    def build(question: str, **fields: object) -> v1.ChatRequest:
+        fields.setdefault("sampling_params", v1.SamplingParams(temperature=0, max_tokens=96))
+        message = v1.ChatMessage(role="user", content=question)
+        return v1.ChatRequest(model="tiny", messages=[message], **fields)  # type: ignore[arg-type]  # fields of the message by name
+
+    return build

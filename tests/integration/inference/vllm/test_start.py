@@ -1,0 +1,72 @@
+"""Starts that fail, and engines that die. Each test has an engine of its own."""
+
+import asyncio
+import dataclasses
+import os
+import signal
+
+import pytest
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.inference import vllm
+from autoglm.inference.engine import Call, EngineOptions
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(300),
+    pytest.mark.asyncio(loop_scope="session"),
+]
+
+
+async def failure(options: EngineOptions) -> Exception:
+    with pytest.raises(Exception) as failed:
+        await vllm.start(options)
+    return failed.value
+
+
+async def test_vllm_judges_arguments_itself(options: EngineOptions) -> None:
+    wrong = dataclasses.replace(options, engine_args={"no_such_thing": 1})
+
+    assert "no-such-thing" in str(await failure(wrong))
+
+
+async def test_a_missing_model_is_named(options: EngineOptions) -> None:
+    failed = await failure(dataclasses.replace(options, model="/no/such/model"))
+
+    assert "/no/such/model" in vllm.root_cause(failed)
+
+
+async def test_a_cpu_is_no_gpu(options: EngineOptions) -> None:
+    assert "runs on cpu" in str(await failure(dataclasses.replace(options, device="cuda")))
+
+
+async def test_the_cause_in_another_process_is_found(options: EngineOptions) -> None:
+    """Only the worker process looks at the memory that is free."""
+    failed = await failure(dataclasses.replace(options, gpu_memory_utilization=1.0))
+
+    assert "root cause above" in str(failed)
+    assert vllm.root_cause(failed).startswith("ValueError: Available memory on node")
+
+
+async def test_death_is_noticed_at_once_and_told(options: EngineOptions) -> None:
+    engine = await vllm.start(options)
+    asked = v1.GenerateRequest(
+        text="x", sampling_params=v1.SamplingParams(max_tokens=900, ignore_eos=True)
+    )
+    stream = engine.generate_stream(asked, Call("a"))
+    await anext(stream)
+    (process,) = engine.processes()
+
+    os.kill(process, signal.SIGKILL)
+
+    assert "killed with SIGKILL" in await asyncio.wait_for(engine.wait_dead(), timeout=1)
+    with pytest.raises(errors.EngineDead):
+        [chunk async for chunk in stream]
+    with pytest.raises(errors.EngineDead):
+        await engine.generate(asked, Call("b"))
+    with pytest.raises(errors.EngineDead):
+        await engine.chat(
+            v1.ChatRequest(messages=[v1.ChatMessage(role="user", content="x")]), Call("c")
+        )
+    await engine.close()
