@@ -54,8 +54,9 @@ class Engine(Part):
     """Container image of the pods. Absent: the one the operator was installed with. `autoglm up`
     starts processes and needs none."""
     args: Annotated[dict[ArgName, Any], Field(max_length=128)] = {}
-    """Further arguments of the engine by name, such as reasoning_parser: glm45. Those with a field
-    of their own belong there."""
+    """Further arguments of the engine by name. vLLM takes its server's options, such as
+    reasoning_parser: qwen3; those with a field of their own belong there. echo takes token_rate and
+    prefill_rate (tokens a second), kv_blocks (of 16 tokens) and fail (how to fail, for tests)."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] = ()
     """Environment variables of the engine's process."""
     parallelism: Parallelism = Parallelism()

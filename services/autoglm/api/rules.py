@@ -34,6 +34,10 @@ FIELD_OF_ARG = {
 }
 
 
+# Arguments of the echo engine.
+ECHO_ARGS = frozenset({"token_rate", "prefill_rate", "kv_blocks", "fail"})
+
+
 def problems_within(document: Document) -> list[Problem]:
     """Every broken rule of one document."""
     return [problem for rule in _RULES for problem in rule(document)]
@@ -82,6 +86,16 @@ def _echo_has_no_weights(document: Document) -> Iterator[Problem]:
         if value:
             message = "means nothing to the echo engine; remove it, or set spec.engine.type: vllm"
             yield Problem(f"spec.model.{field}", message, value)
+
+
+def _echo_arguments_exist(document: Document) -> Iterator[Problem]:
+    args = at(document, "spec.engine.args")
+    if _engine(document) != "echo" or not isinstance(args, Mapping):
+        return
+    for name, value in args.items():
+        if str(name).replace("-", "_") not in ECHO_ARGS:
+            message = f"the echo engine has no such argument; it has {', '.join(sorted(ECHO_ARGS))}"
+            yield Problem(f"spec.engine.args.{name}", message, value)
 
 
 def _arguments_have_one_place(document: Document) -> Iterator[Problem]:
@@ -137,6 +151,7 @@ _RULES: tuple[Callable[[Document], Iterator[Problem]], ...] = (
     _min_at_most_max,
     _vllm_needs_weights,
     _echo_has_no_weights,
+    _echo_arguments_exist,
     _arguments_have_one_place,
     _environment_has_one_value,
     _names_are_distinct,

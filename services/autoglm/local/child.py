@@ -107,6 +107,21 @@ def free_addresses(taken: Collection[Addresses] = ()) -> Addresses:
     return Addresses(*found)
 
 
+def with_free_ports(addresses: Addresses) -> Addresses:
+    """The same addresses with a free port wherever the port is 0."""
+    free = free_addresses()
+    return Addresses(
+        _with_port(addresses.grpc, free.grpc),
+        _with_port(addresses.http, free.http),
+        _with_port(addresses.metrics, free.metrics),
+    )
+
+
+def _with_port(address: str, free: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host}:{free.rpartition(':')[2]}" if port == "0" else address
+
+
 def last_line(log: Path) -> str:
     """The last line of a log that says something, shortened."""
     lines = [line.strip() for line in _read_tail(log).splitlines()]

@@ -71,10 +71,13 @@ def inference_flags(placed: Placed, traces: str | None) -> tuple[str, ...]:
         ("max-model-len", model.max_model_len),
         ("max-num-seqs", engine.max_num_seqs),
         ("quantization", model.quantization.method),
+        ("kv-cache-dtype", model.quantization.kv_cache_dtype),
+        ("tensor-parallel-size", _beyond_one(engine.parallelism.tensor)),
+        ("pipeline-parallel-size", _beyond_one(engine.parallelism.pipeline)),
         ("gpu-memory-utilization", engine.gpu_memory_utilization),
         ("tokenizer", located(model.tokenizer, directory)),
         ("revision", model.revision),
-        *(("engine-arg", f"{name}={_text(value)}") for name, value in _engine_args(spec).items()),
+        *_engine_args(spec),
         ("shutdown-grace-seconds", spec.drain.grace_period_seconds),
         *_tracing(spec, traces),
     )
@@ -108,18 +111,22 @@ def notices(resource: AutoGLMDeployment) -> list[str]:
     return sentences
 
 
-def _engine_args(spec: Spec) -> dict[str, Any]:
-    """The engine's own arguments; fields that have no flag of the pod go by vLLM's names."""
-    parallelism = spec.engine.parallelism
+def _engine_args(spec: Spec) -> list[tuple[str, object]]:
+    """The engine's own arguments, and the fields that have no flag of the pod's."""
+    engine = spec.engine
+    args = {name.replace("-", "_"): _text(value) for name, value in engine.args.items()}
+    if engine.type == "echo":
+        return [(f"echo-{name.replace('_', '-')}", value) for name, value in args.items()]
     fields = {
-        "kv_cache_dtype": spec.model.quantization.kv_cache_dtype,
-        "tensor_parallel_size": parallelism.tensor if parallelism.tensor > 1 else None,
-        "pipeline_parallel_size": parallelism.pipeline if parallelism.pipeline > 1 else None,
-        "data_parallel_size": parallelism.data if parallelism.data > 1 else None,
-        "enable_prefix_caching": spec.engine.features.prefix_caching,
+        "data_parallel_size": _beyond_one(engine.parallelism.data),
+        "enable_prefix_caching": engine.features.prefix_caching,
     }
-    own = {name.replace("-", "_"): value for name, value in spec.engine.args.items()}
-    return {name: value for name, value in fields.items() if value is not None} | own
+    args |= {name: _text(value) for name, value in fields.items() if value is not None}
+    return [("engine-arg", f"{name}={value}") for name, value in args.items()]
+
+
+def _beyond_one(count: int) -> int | None:
+    return count if count > 1 else None
 
 
 def _tracing(spec: Spec, traces: str | None) -> list[tuple[str, object]]:

@@ -11,13 +11,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from autoglm.api import InvalidSpec
 from autoglm.local import manifest
+from autoglm.local.child import with_free_ports
 from autoglm.local.command import Placed, gateway_workload, model_workload, notices
 from autoglm.local.display import Display
 from autoglm.local.planning import Addresses, Policy, Workload
@@ -36,7 +37,7 @@ class UpOptions:
     run_dir: Path
     """Directory for logs, termination messages and the endpoints file; one `up` at a time."""
     gateway: Addresses = field(default_factory=Addresses)
-    """Where the gateway listens."""
+    """Where the gateway listens; port 0 takes a free one."""
     traces: str | None = None
     """Where spans of gateway and pods go: none, console, otlp:URL or file:PATH. None leaves it to
     each resource."""
@@ -51,8 +52,8 @@ class UpOptions:
     """Pauses when replicas end."""
     program: tuple[str, ...] = (sys.executable, "-m", "autoglm.cli")
     """The command whose `inference` and `gateway` are run."""
-    on_ready: Callable[[], None] | None = None
-    """Called once, when everything is ready for the first time."""
+    on_ready: Callable[[Addresses], None] | None = None
+    """Called once with the gateway's addresses, when everything is ready for the first time."""
     stop: asyncio.Event | None = None
     """Set it to stop as Ctrl-C does; for callers that run `up` as a task."""
 
@@ -70,6 +71,7 @@ async def up(files: Sequence[Path], options: UpOptions) -> int:
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with _sole_user(options.run_dir), display.shown():
+            options = replace(options, gateway=with_free_ports(options.gateway))
             return await _Session(files, options, display).run(placed)
     except BlockingIOError:
         errors.say(f"another `autoglm up` uses {options.run_dir}; choose another run directory")
@@ -154,7 +156,7 @@ class _Session:
         addresses = self._options.gateway
         self._display.say(f"ready: gRPC {addresses.grpc}, REST http://{addresses.http}/v1")
         if self._options.on_ready is not None:
-            self._options.on_ready()
+            self._options.on_ready(addresses)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

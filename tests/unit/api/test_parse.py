@@ -156,6 +156,11 @@ def test_a_typing_error_gets_the_nearest_field_as_a_hint() -> None:
             "is the same as spec.engine.env[0].name",
         ),
         (
+            {"engine": {"type": "echo", "args": {"rate": 1}}, "model": {}},
+            "spec.engine.args.rate",
+            "the echo engine has no such argument; it has fail, kv_blocks, prefill_rate",
+        ),
+        (
             {"engine": {"type": "echo"}, "model": {"quantization": {"method": "fp8"}}},
             "spec.model.quantization",
             "means nothing to the echo engine",

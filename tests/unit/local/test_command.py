@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from autoglm.api import AutoGLMDeployment, parse
+from autoglm.api.rules import ECHO_ARGS
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.inference.settings import InferenceSettings
 from autoglm.local.command import (
     GATEWAY,
     Placed,
@@ -30,6 +33,28 @@ def resource(**spec: Any) -> AutoGLMDeployment:
     )
 
 
+FULL = resource(
+    model={
+        "uri": "./weights",
+        "revision": "abc",
+        "servedName": "served",
+        "aliases": ["one", "two"],
+        "tokenizer": "../tokenizer",
+        "maxModelLen": 2048,
+        "quantization": {"method": "fp8", "kvCacheDtype": "fp8"},
+        "adapters": [{"name": "lora", "uri": "./lora"}],
+    },
+    engine={
+        "args": {"reasoning-parser": "glm45", "limit_mm_per_prompt": {"image": 2}},
+        "parallelism": {"tensor": 2, "data": 4},
+        "maxNumSeqs": 8,
+        "gpuMemoryUtilization": 0.3,
+        "features": {"prefixCaching": False},
+    },
+    drain={"gracePeriodSeconds": 5},
+)
+
+
 def test_a_minimal_resource_leaves_everything_else_to_the_pod() -> None:
     assert inference_flags(Placed(resource(), HERE), None) == (
         "--engine=vllm",
@@ -40,28 +65,7 @@ def test_a_minimal_resource_leaves_everything_else_to_the_pod() -> None:
 
 
 def test_every_field_that_a_process_can_honour_becomes_a_flag() -> None:
-    full = resource(
-        model={
-            "uri": "./weights",
-            "revision": "abc",
-            "servedName": "served",
-            "aliases": ["one", "two"],
-            "tokenizer": "../tokenizer",
-            "maxModelLen": 2048,
-            "quantization": {"method": "fp8", "kvCacheDtype": "fp8"},
-            "adapters": [{"name": "lora", "uri": "./lora"}],
-        },
-        engine={
-            "args": {"reasoning-parser": "glm45", "limit_mm_per_prompt": {"image": 2}},
-            "parallelism": {"tensor": 2},
-            "maxNumSeqs": 8,
-            "gpuMemoryUtilization": 0.3,
-            "features": {"prefixCaching": False},
-        },
-        drain={"gracePeriodSeconds": 5},
-    )
-
-    assert inference_flags(Placed(full, HERE), "file:/tmp/spans") == (
+    assert inference_flags(Placed(FULL, HERE), "file:/tmp/spans") == (
         "--engine=vllm",
         "--model-path=/models/weights",
         "--model-name=served",
@@ -71,17 +75,40 @@ def test_every_field_that_a_process_can_honour_becomes_a_flag() -> None:
         "--max-model-len=2048",
         "--max-num-seqs=8",
         "--quantization=fp8",
+        "--kv-cache-dtype=fp8",
+        "--tensor-parallel-size=2",
         "--gpu-memory-utilization=0.3",
         "--tokenizer=/tokenizer",
         "--revision=abc",
-        "--engine-arg=kv_cache_dtype=fp8",
-        "--engine-arg=tensor_parallel_size=2",
-        "--engine-arg=enable_prefix_caching=false",
         "--engine-arg=reasoning_parser=glm45",
         '--engine-arg=limit_mm_per_prompt={"image": 2}',
+        "--engine-arg=data_parallel_size=4",
+        "--engine-arg=enable_prefix_caching=false",
         "--shutdown-grace-seconds=5.0",
         "--traces=file:/tmp/spans",
     )
+
+
+def test_arguments_of_the_echo_engine_are_flags_of_their_own() -> None:
+    echo = resource(model={}, engine={"type": "echo", "args": {"token-rate": 50, "kv_blocks": 8}})
+
+    flags = inference_flags(Placed(echo, HERE), None)
+
+    assert flags[2:4] == ("--echo-token-rate=50", "--echo-kv-blocks=8")
+
+
+def test_every_flag_is_one_that_the_service_knows() -> None:
+    known = set(InferenceSettings.model_fields)
+    echo = {name.removeprefix("echo_") for name in known if name.startswith("echo_")}
+
+    assert echo == ECHO_ARGS
+    assert {_field(flag) for flag in inference_flags(Placed(FULL, HERE), "none")} <= known
+    gateway = gateway_workload([Placed(FULL, HERE)], (), Addresses(), Path("/e"), "none")
+    assert {_field(flag) for flag in gateway.process.argv[1:]} <= set(GatewaySettings.model_fields)
+
+
+def _field(flag: str) -> str:
+    return flag.partition("=")[0].removeprefix("--").replace("-", "_")
 
 
 def test_the_resource_says_where_spans_go_unless_the_user_does() -> None:

@@ -36,7 +36,7 @@ def serve() -> None:
                 connection.sendall(ANSWER)
 
 
-mode = next((m for a in sys.argv for m in MODES if a in (m, f"--engine-arg=mode={m}")), "ready")
+mode = next((m for a in sys.argv for m in MODES if a in (m, f"--echo-fail={m}")), "ready")
 print("mode", mode, flush=True)
 if mode == "broken":
     pathlib.Path(os.environ["AUTOGLM_TERMINATION_MESSAGE_FILE"]).write_text("no such model: x\n")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm.local.child import free_addresses
-from autoglm.local.planning import Policy
+from autoglm.local.planning import Addresses, Policy
 from autoglm.local.runtime import Timing
 from autoglm.local.up import EXIT_BAD_MANIFEST, EXIT_BUSY, UpOptions, up
 
@@ -27,7 +26,7 @@ metadata: {{name: m}}
 spec:
   replicas: {replicas}
   model: {{}}
-  engine: {{type: echo, args: {{mode: {mode}}}}}
+  engine: {{type: echo, args: {{fail: {mode}}}}}
   drain: {{gracePeriodSeconds: 5}}
 """
 
@@ -53,7 +52,7 @@ def screen(capsys: pytest.CaptureFixture[str]) -> Screen:
 def options(run_dir: Path) -> UpOptions:
     return UpOptions(
         run_dir=run_dir,
-        gateway=free_addresses(),
+        gateway=Addresses("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"),
         policy=Policy(backoff_initial=0.01),
         timing=Timing(settle=0.0, kill_margin=0.1),
         program=(sys.executable, "-I", "-S", FAKE),
@@ -63,9 +62,10 @@ def options(run_dir: Path) -> UpOptions:
 
 @asynccontextmanager
 async def upped(file: Path, given: UpOptions) -> AsyncIterator[asyncio.Task[int]]:
-    ready = asyncio.Event()
-    task = asyncio.create_task(up([file], replace(given, on_ready=ready.set)))
-    await ready.wait()
+    ready: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(up([file], replace(given, on_ready=ready.set_result)))
+    await ready
+    assert not ready.result().grpc.endswith(":0")
     yield task
     assert given.stop is not None
     given.stop.set()
