@@ -6,6 +6,7 @@ Decides nothing; `runtime` says when.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -125,7 +126,17 @@ def _with_port(address: str, free: str) -> str:
 def last_line(log: Path) -> str:
     """The last line of a log that says something, shortened."""
     lines = [line.strip() for line in _read_tail(log).splitlines()]
-    return next((line for line in reversed(lines) if line), "")[:_SHOWN_CHARACTERS]
+    last = next((line for line in reversed(lines) if line), "")
+    return _message(last)[:_SHOWN_CHARACTERS]
+
+
+def _message(line: str) -> str:
+    """What a JSON log line says; any other line as it is."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    return str(record["message"]) if isinstance(record, dict) and "message" in record else line
 
 
 def _environment(process: Process, files: Files) -> Mapping[str, str]:

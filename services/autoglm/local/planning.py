@@ -44,7 +44,8 @@ class Process:
     grace_seconds: float = 30.0
     """How long running requests may go on once the process is told to stop."""
     is_routed: bool = True
-    """Whether the gateway sends requests to it; False for the gateway itself."""
+    """Whether the gateway sends requests to it. False for the gateway itself, which is ready only
+    once a replica is, and may wait for that without limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def plan(
         kept, ended = _divide(workload, mine)
         actions += map(_end, ended)
         for replica in kept:
-            action, wake = _keep_up(replica, now, policy)
+            action, wake = _keep_up(workload, replica, now, policy)
             actions += [action] if action else []
             wakes += [wake] if wake is not None else []
         actions += [Start(workload, index) for index in _new_indices(workload, mine, ended)]
@@ -203,11 +204,13 @@ def _new_indices(
     return [index for _, index in zip(range(missing), free, strict=False)]
 
 
-def _keep_up(replica: Replica, now: float, policy: Policy) -> tuple[Action | None, float | None]:
+def _keep_up(
+    workload: Workload, replica: Replica, now: float, policy: Policy
+) -> tuple[Action | None, float | None]:
     if replica.state is State.EXITED:
         due = replica.since + policy.backoff(replica.failures)
         return (Restart(replica.id), None) if now >= due else (None, due)
-    if replica.state is State.STARTING:
+    if replica.state is State.STARTING and workload.process.is_routed:
         due = replica.since + policy.ready_timeout
         return (GiveUp(replica.id), None) if now >= due else (None, due)
     return None, None

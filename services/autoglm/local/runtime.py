@@ -193,6 +193,7 @@ class Runtime:
         replica = Replica(workload.name, index, workload.revision, State.STARTING, self.now())
         name = replica.id.lstrip("_")
         files = Files(self._run_dir / f"{name}.log", self._run_dir / f"{name}.termination")
+        files.log.unlink(missing_ok=True)  # of an earlier run
         member = Member(replica, workload, self._addresses(workload), files)
         self._members[replica.id] = member
         self._changed()

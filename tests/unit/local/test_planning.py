@@ -98,6 +98,13 @@ def test_a_replica_that_is_not_ready_in_time_is_given_up() -> None:
     assert plan([workload(1)], [starting], NOW + 300, POLICY) == Plan((GiveUp("m-0"),))
 
 
+def test_the_gateway_may_wait_for_its_first_replica_without_limit() -> None:
+    gateway = workload(1, replace(NEW, is_routed=False))
+    starting = replica(0, State.STARTING, gateway.process)
+
+    assert plan([gateway], [starting], NOW + 1e6, POLICY) == Plan()
+
+
 def test_a_new_revision_starts_before_the_old_one_ends() -> None:
     wanted = workload(1)
     old = replica(0, process=OLD)
