@@ -43,7 +43,12 @@ def test_the_exit_code_is_the_services_own(
 ) -> None:
     app = importlib.import_module(f"autoglm.{name}.app")
     seen: list[Any] = []
-    monkeypatch.setattr(app, "run", lambda settings: seen.append(settings) or 71)
+
+    def run(settings: Any) -> int:
+        seen.append(settings)
+        return 71
+
+    monkeypatch.setattr(app, "run", run)
     flags = ("--model-path", "/m") if name == "inference" else ()
     assert autoglm(name, "--grpc-address", "127.0.0.1:7", *flags).code == 71
     assert [s.grpc_address for s in seen] == ["127.0.0.1:7"]
