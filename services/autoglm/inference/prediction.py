@@ -47,7 +47,7 @@ def shares(logprobs: Sequence[float]) -> list[float]:
 async def _judge(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
     scores = ranked(request.labels, await engine.label_logprobs(request, call))
     return v1.PredictResponse(
-        model_name=_served_name(engine, request),
+        model_name=request.model_name,
         output=scores[0].label,
         labels=scores,
         usage=await _prompt_usage(engine, request, call),
@@ -63,7 +63,7 @@ async def _answer(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.
         completed = await engine.generate(_completion(request), call)
         text, usage = completed.completions[0].text, completed.usage
     return v1.PredictResponse(
-        model_name=_served_name(engine, request), output=text, usage=usage, id=call.request_id
+        model_name=request.model_name, output=text, usage=usage, id=call.request_id
     )
 
 
@@ -103,8 +103,3 @@ def _message(request: v1.PredictRequest) -> v1.ChatMessage:
 def _chats(engine: Engine, request: v1.PredictRequest) -> bool:
     model = find(engine, request.model_name)
     return model is not None and "chat" in model.tasks
-
-
-def _served_name(engine: Engine, request: v1.PredictRequest) -> str:
-    model = find(engine, request.model_name)
-    return model.name if model else request.model_name
