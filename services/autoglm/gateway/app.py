@@ -11,7 +11,8 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -34,7 +35,9 @@ from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
 from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.settings import GatewaySettings
 
-CANNOT_START = 65
+# Of docs/exit-codes.md.
+BAD_SETTINGS = 64
+ADDRESS_IN_USE = 65
 _TLS_LOOK_SECONDS = 5.0
 _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -49,10 +52,34 @@ def run(settings: GatewaySettings) -> int:
         set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
+    except AddressInUse as error:
+        return _cannot_start(str(error), ADDRESS_IN_USE)
     except (OSError, ValueError) as error:
-        print(f"autoglm gateway cannot start: {error}", file=sys.stderr)
-        return CANNOT_START
+        # Certificate files that cannot be read, a wrong --traces.
+        return _cannot_start(str(error), BAD_SETTINGS)
     return 0
+
+
+def _cannot_start(why: str, code: int) -> int:
+    print(f"autoglm gateway cannot start: {why}", file=sys.stderr)
+    return code
+
+
+class AddressInUse(Exception):
+    """The text names the address and what to do."""
+
+
+@contextmanager
+def _binding(address: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise AddressInUse(
+            f"cannot listen on {address} ({why}); end what listens there, or choose another address"
+        ) from error
 
 
 async def _serve(settings: GatewaySettings) -> None:
@@ -82,7 +109,7 @@ class Gateway:
         self.grpc_port = self.http_port = self.admin_port = 0
 
     async def start(self) -> None:
-        """Raises OSError where an address cannot be had."""
+        """Raises AddressInUse, and OSError where a file cannot be read."""
         await self.core.start()
         self._start_admin()
         await self._start_grpc()
@@ -127,15 +154,13 @@ class Gateway:
 
     def _start_admin(self) -> None:
         pool, address = self.core.pool, self._settings.metrics_address
-        try:
+        with _binding(address):
             self._admin = AdminServer(
                 address,
                 self.is_ready,
                 registry=self.core.registry,
                 pages={"/admin/endpoints": lambda: pages.endpoints(pool.views, time.monotonic())},
             )
-        except OSError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
         self.admin_port = self._admin.port
         self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
 
@@ -152,7 +177,8 @@ class Gateway:
         server.add_generic_rpc_handlers(GrpcEdge(parts).handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(_REFLECTED, server)
-        self.grpc_port = rpc.bind(server, settings.grpc_address, settings.server_tls)
+        with _binding(settings.grpc_address):
+            self.grpc_port = rpc.bind(server, settings.grpc_address, settings.server_tls)
         await self._set_health(self._wanted_health())
         await server.start()
         self._grpc = server
@@ -170,10 +196,8 @@ class Gateway:
         self._rest = RestServer(RestEdge(parts), settings.shutdown_grace_seconds)
         context = http_server_context(files) if files else None
         host, port = split_address(settings.http_address)
-        try:
+        with _binding(settings.http_address):
             self.http_port = await self._rest.start(host, port, context)
-        except OSError as error:
-            raise OSError(f"cannot listen on {settings.http_address}: {error}") from error
         if context is not None:
             reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
             self._background.append(asyncio.create_task(reload, name="server TLS"))

@@ -1,0 +1,66 @@
+"""Builders of what the gateway's decisions take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from autoglm import v1
+from autoglm.common.validation import Ask, Operation
+from autoglm.gateway.call import Call
+from autoglm.gateway.discovery import parse_target
+from autoglm.gateway.endpoints import (
+    Endpoint,
+    EndpointView,
+    Learned,
+    Live,
+    Load,
+    Loaded,
+    Phase,
+    State,
+)
+
+
+class Make:
+    """Frozen data with everything that a test does not mention."""
+
+    @staticmethod
+    def call(model: str = "glm", **changes: Any) -> Call:
+        values: dict[str, Any] = {
+            "wire": "grpc",
+            "route": "autoglm.v1.Inference/Generate",
+            "target": "/autoglm.v1.Inference/Generate",
+            "payload": b"",
+            "request_id": "r1",
+            "started": 0.0,
+            "deadline": 60.0,
+            "ask": Ask(Operation.GENERATE, model),
+        }
+        return Call(**(values | changes))
+
+    @staticmethod
+    def endpoint(number: int = 1) -> Endpoint:
+        target = parse_target(f"grpc://10.0.0.{number}:50051")
+        assert isinstance(target, Endpoint)
+        return target
+
+    @staticmethod
+    def model(name: str = "glm", **fields: Any) -> v1.Model:
+        return v1.Model(name=name, max_model_len=2048, **fields)
+
+    @classmethod
+    def view(cls, number: int = 1, phase: Phase = Phase.READY, **load: Any) -> EndpointView:
+        live = Live()
+        live.take(Load(**({"max_num_seqs": 8} | load)))
+        return EndpointView(cls.endpoint(number), State(phase=phase, models=(cls.model(),)), live)
+
+    @classmethod
+    def up(cls, **load: Any) -> tuple[Learned, Loaded]:
+        """The events by which an endpoint becomes routable."""
+        return Learned((cls.model(),)), Loaded(Load(**({"max_num_seqs": 8} | load)))
+
+
+@pytest.fixture
+def make() -> type[Make]:
+    return Make

@@ -1,0 +1,145 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm.common import errors
+from autoglm.gateway.admission import Limiter
+from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.endpoints import Pool
+from autoglm.gateway.layers import request_layers, stack
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.observation import Observer, Outcome, outcome_of_status
+
+
+async def _chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x"
+
+
+class Stage:
+    """All layers around an innermost handler that answers or fails."""
+
+    def __init__(self, make: Any, failure: BaseException | None = None, status: int = 200) -> None:
+        self.registry = CollectorRegistry()
+        self.pool = Pool(Random(0))
+        self.pool.replace_endpoints([make.endpoint()], 0)
+        for event in make.up():
+            self.pool.apply(make.endpoint().url, event, 0)
+        self.limiter = Limiter(1)
+        known = self.pool.snapshot.models.__contains__
+        observer = Observer(Metrics(self.registry), known, lambda: 1.5)
+        self.reached = 0
+
+        @asynccontextmanager
+        async def innermost(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            self.reached += 1
+            if failure is not None:
+                raise failure
+            notes.first_chunk = 0.5
+            yield Reply(_chunks(2), status=status)
+
+        self.handler: Handler = stack(request_layers(self.pool, self.limiter, observer), innermost)
+
+    async def ask(self, call: Call) -> None:
+        async with self.handler(call, Notes()) as reply:
+            assert self.limiter.in_flight == 1
+            async for _ in reply.chunks:
+                pass
+
+    def outcome(self) -> tuple[str, str, str]:
+        """Model, outcome and code of the one request there was."""
+        (family,) = [f for f in self.registry.collect() if f.name == "autoglm_gateway_requests"]
+        (sample,) = [s for s in family.samples if s.name.endswith("_total")]
+        return sample.labels["model"], sample.labels["outcome"], sample.labels["code"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised", "outcome", "code"),
+    [
+        (errors.QueueFull("full"), errors.QueueFull, "rejected_full", "RESOURCE_EXHAUSTED"),
+        (
+            errors.NoReadyEndpoint("no"),
+            errors.NoReadyEndpoint,
+            "rejected_no_endpoint",
+            "UNAVAILABLE",
+        ),
+        (errors.StreamBroken("gone"), errors.StreamBroken, "broken", "UNAVAILABLE"),
+        (errors.DeadlineExceeded("late"), errors.DeadlineExceeded, "expired", "DEADLINE_EXCEEDED"),
+        (TimeoutError(), errors.DeadlineExceeded, "expired", "DEADLINE_EXCEEDED"),
+        (asyncio.CancelledError(), asyncio.CancelledError, "cancelled", "CANCELLED"),
+        (RuntimeError("a bug"), errors.Internal, "failed", "INTERNAL"),
+    ],
+)
+async def test_every_end_has_one_outcome_and_only_our_errors_leave(
+    make: Any, failure: BaseException, raised: type[BaseException], outcome: str, code: str
+) -> None:
+    stage = Stage(make, failure)
+    with pytest.raises(raised):
+        await stage.ask(make.call())
+    assert stage.outcome() == ("glm", outcome, code)
+    assert stage.limiter.in_flight == 0
+
+
+async def test_served_request_is_counted_once_with_its_model(make: Any) -> None:
+    stage = Stage(make)
+    await stage.ask(make.call())
+    assert stage.outcome() == ("glm", "served", "OK")
+
+
+async def test_cancel_after_the_deadline_is_an_expiry(make: Any) -> None:
+    stage = Stage(make, asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await stage.ask(make.call(deadline=1.5))
+    assert stage.outcome()[1] == "expired"
+
+
+async def test_status_passed_on_from_a_pod_is_the_code(make: Any) -> None:
+    stage = Stage(make, status=404)
+    await stage.ask(make.call(wire="http", route="POST /v1/completions"))
+    assert stage.outcome() == ("glm", "rejected_invalid", "404")
+
+
+async def test_wrong_request_takes_no_slot_and_its_model_is_no_label(make: Any) -> None:
+    stage = Stage(make)
+    with pytest.raises(errors.ModelNotFound):
+        await stage.ask(make.call("made-up-by-a-client"))
+    assert stage.outcome() == ("other", "rejected_invalid", "NOT_FOUND")
+    assert stage.reached == 0
+
+
+async def test_request_that_could_not_be_read_is_observed_too(make: Any) -> None:
+    stage = Stage(make)
+    with pytest.raises(errors.InvalidRequest):
+        await stage.ask(make.call(ask=None, problem=errors.InvalidRequest("bad bytes")))
+    assert stage.outcome() == ("other", "rejected_invalid", "INVALID_ARGUMENT")
+
+
+async def test_slot_is_held_until_the_stream_ends(make: Any) -> None:
+    stage = Stage(make)
+    async with stage.handler(make.call(), Notes()):
+        with pytest.raises(errors.QueueFull):
+            await stage.ask(make.call())
+    await stage.ask(make.call())
+
+
+async def test_one_line_is_logged_for_each_request(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(make)
+    with caplog.at_level(logging.INFO, logger="autoglm.gateway.request"):
+        await stage.ask(make.call())
+    (record,) = caplog.records
+    fields = getattr(record, "fields")  # noqa: B009 - LogRecord does not declare it
+    assert fields["outcome"] == "served" and fields["first_chunk_seconds"] == 0.5
+    assert fields["request_id"] == "r1" and fields["seconds"] == 1.5
+
+
+@pytest.mark.parametrize("cls", errors.ERRORS)
+def test_every_error_has_an_outcome_that_is_not_served(cls: type[errors.AutoGLMError]) -> None:
+    assert outcome_of_status(cls.http_status) is not Outcome.SERVED

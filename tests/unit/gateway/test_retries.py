@@ -1,0 +1,29 @@
+from autoglm.gateway.retries import RetryBudget, RetryPolicy
+
+POLICY = RetryPolicy(attempts=3, ratio=0.2, per_second=1.0, reserve=10.0)
+
+
+def spend(budget: RetryBudget, now: float) -> int:
+    """How many retries are allowed now."""
+    count = 0
+    while budget.withdraw(now):
+        count += 1
+    return count
+
+
+def test_reserve_covers_a_pod_that_dies_with_many_requests() -> None:
+    assert spend(RetryBudget(POLICY, 0), 0) == 10
+
+
+def test_requests_earn_their_share_of_retries() -> None:
+    budget = RetryBudget(POLICY, 0)
+    spend(budget, 0)
+    for _ in range(25):
+        budget.deposit()
+    assert spend(budget, 0) == 5
+
+
+def test_time_earns_retries_up_to_the_reserve() -> None:
+    budget = RetryBudget(POLICY, 0)
+    spend(budget, 0)
+    assert (spend(budget, 3.0), spend(budget, 3.5), spend(budget, 1000.0)) == (3, 0, 10)
