@@ -26,6 +26,7 @@ from autoglm.gateway.endpoints import EndpointView
 KEEPALIVE_SECONDS = 4.0
 CONNECT_SECONDS = 2.0
 _MAX_ERROR_BYTES = 64 * 1024
+_NO_SUCH_PATH = (404, 405)
 _LARGE_BYTES = 256 * 1024
 # Headers of one connection (RFC 9110, 7.6.1), and those that each hop sets itself.
 _NOT_RELAYED = frozenset(
@@ -132,6 +133,8 @@ class HttpRelay:
             )
             if response.status == errors.NoReadyEndpoint.http_status:
                 raise await _refused(response)
+            if response.status in _NO_SUCH_PATH:
+                return response, await _own_error(response, call)
             return response, await response.content.readany()
         except BaseException as error:
             if response is not None:
@@ -164,6 +167,17 @@ def _before_first_byte(
     # A connection that had been idle may have been closed by a pod in good health.
     gone = not (reused and isinstance(error, aiohttp.ServerConnectionError))
     return RetryElsewhere(unreachable, gone=gone)
+
+
+async def _own_error(response: aiohttp.ClientResponse, call: Call) -> bytes:
+    """The body of an error of the API. Raises Unimplemented for one of the server's framework."""
+    body = await response.content.read(_MAX_ERROR_BYTES)
+    try:
+        if "error" in json.loads(body):
+            return body
+    except (ValueError, TypeError, RecursionError):
+        pass  # Not the API's shape of errors, so the server does not know the path.
+    raise errors.Unimplemented(f"the server of {call.model!r} has no {call.route}")
 
 
 async def _refused(response: aiohttp.ClientResponse) -> RetryElsewhere:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from autoglm.common import errors, status
@@ -44,6 +45,8 @@ RELAYED_POSTS = (
     "/v2/models/{model:.+}/generate",
     "/v2/models/{model:.+}/generate_stream",
 )
+# A model's name may have slashes, so what follows it in other paths is told apart here.
+_MODEL_METADATA = "/v2/models/{model:(?!.*/(?:ready|infer|generate|generate_stream)$).+}"
 _JSON = "application/json"
 _SSE = "text/event-stream"
 # Smaller answers gain nothing from compression.
@@ -52,6 +55,15 @@ _GZIP_FROM_BYTES = 1024
 _WHOLE_BYTES = 1024 * 1024
 _KEEPALIVE_SECONDS = 75.0
 _log = logging.getLogger("autoglm.gateway")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line of the HTTP server's is about us: what clients send wrong they hear of."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_protocol_log = logging.getLogger("autoglm.gateway.http")
+_protocol_log.addFilter(_is_ours)
 
 
 class UnknownPath(errors.AutoGLMError):
@@ -100,8 +112,7 @@ class RestEdge:
             app.router.add_post(path, self._relayed)
         for path, page in _PAGES.items():
             app.router.add_get(path, self._local(page))
-        # After `/ready`, which it would match as well.
-        app.router.add_get("/v2/models/{model:.+}", self._model_metadata)
+        app.router.add_get(_MODEL_METADATA, self._model_metadata)
         for path in ("/health", "/health/live", "/v2/health/live"):
             app.router.add_get(path, _live)
         for path in ("/health/ready", "/v2/health/ready"):
@@ -174,6 +185,7 @@ class RestServer:
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
+            logger=_protocol_log,
             keepalive_timeout=_KEEPALIVE_SECONDS,
             shutdown_timeout=grace_seconds,
         )

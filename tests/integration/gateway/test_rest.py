@@ -409,3 +409,35 @@ async def test_a_slow_reader_holds_the_pod_back() -> None:
         await asyncio.wait_for(stuck.wait(), 10)
         assert 0 < written < 64 * 2**20
         response.close()
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_path_that_the_pods_server_does_not_know_is_unimplemented(status: int) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"detail": "Not Found"}, status=status)
+
+    async with rest_stack(answer) as gateway:
+        got, said, _ = await post(gateway)
+    assert (got, said["error"]["code"]) == (501, "unimplemented")
+
+
+async def test_a_pods_own_404_is_passed_on() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "no such adapter"}}, status=404)
+
+    async with rest_stack(answer) as gateway:
+        got, said, _ = await post(gateway)
+    assert (got, said) == (404, {"error": {"message": "no such adapter"}})
+
+
+async def test_bytes_that_are_no_http_get_a_400_and_no_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with rest_stack(echo) as gateway:
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nbad: \x00\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+    assert b" 400 " in line
+    assert not caplog.records

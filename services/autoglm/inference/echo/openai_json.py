@@ -85,7 +85,7 @@ def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
 
 def tokenize_request(body: bytes) -> v1.TokenizeRequest:
     asked = decode(body, Json)
-    if "messages" in asked:
+    if asked.get("messages") is not None:
         messages = msgspec.convert(asked["messages"], list[bodies.Message], strict=False)
         chat = v1.ChatMessages(messages=[_message(m) for m in messages])
         return v1.TokenizeRequest(chat=chat)
