@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
+from autoglm.common.tls import TlsFiles
 from autoglm.inference.echo.scheduler import Rates
 from autoglm.inference.echo.settings import EchoSettings, parse_fault
 from autoglm.inference.engine import Device, EngineOptions
@@ -60,7 +61,11 @@ class InferenceSettings(ServiceSettings):
     max_model_len: int | None = Field(default=None, gt=0)
     """Tokens that prompt and completion may have together; the checkpoint's own when not set."""
     max_num_seqs: int | None = Field(
-        default=None, gt=0, validation_alias=short_variable("MAX_BATCH_SIZE")
+        default=None,
+        gt=0,
+        validation_alias=AliasChoices(
+            "AUTOGLM_MAX_NUM_SEQS", "AUTOGLM_MAX_BATCH_SIZE", "MAX_BATCH_SIZE"
+        ),
     )
     """Requests that the engine works on at once, the largest batch; vLLM's own when not set."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
@@ -93,6 +98,10 @@ class InferenceSettings(ServiceSettings):
     """Echo engine: KV-cache blocks of 16 tokens."""
     echo_fail: Annotated[str, AfterValidator(_fault)] = ""
     """Echo engine: fail as KIND[=N] with KIND of start, after-tokens, hang, die-after-requests."""
+
+    @property
+    def server_tls(self) -> TlsFiles:
+        return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
 
     @property
     def served_name(self) -> str:

@@ -1,0 +1,266 @@
+"""The inference pod's process: starts the engine and its servers, drains, ends. Called by the CLI.
+
+Order: take the addresses (a taken one must be known before a model is loaded), answer probes, load
+the engine, serve. A signal makes the pod unready at once; requests that still come in the drain
+delay are served, those under way have the grace to finish, a second signal ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from importlib import import_module
+from typing import Any, TypeVar
+
+import grpc
+import uvloop
+from grpc_reflection.v1alpha import reflection
+
+from autoglm.common import errors, rpc
+from autoglm.common.admin import AdminServer
+from autoglm.common.lifecycle import Shutdown
+from autoglm.common.telemetry import set_up_logs, set_up_traces
+from autoglm.common.tls import http_server_context, reload_http_server
+from autoglm.inference import diagnosis, echo, http_port
+from autoglm.inference.diagnosis import Diagnosis
+from autoglm.inference.engine import Engine
+from autoglm.inference.grpc_observer import GrpcObserver
+from autoglm.inference.health import SERVICES, Health
+from autoglm.inference.http_port import HttpObserver, HttpServer
+from autoglm.inference.inference_servicer import InferenceServicer, Pace
+from autoglm.inference.oip_rest import with_oip
+from autoglm.inference.oip_servicer import OipServicer
+from autoglm.inference.pod import Pod
+from autoglm.inference.settings import InferenceSettings
+from autoglm.inference.worker_servicer import WorkerServicer
+from autoglm.v1 import inference_pb2_grpc, open_inference_pb2_grpc, worker_pb2_grpc
+
+_REFLECTED = (
+    *(name for name in SERVICES if name),
+    "autoglm.v1.Worker",
+    "grpc.health.v1.Health",
+    reflection.SERVICE_NAME,
+)
+_TLS_LOOK_SECONDS = 5.0
+# For streams that only watch and end when they are told to.
+_LAST_CALLS_SECONDS = 0.5
+_log = logging.getLogger("autoglm.inference")
+T = TypeVar("T")
+
+
+class CannotStart(Exception):
+    """Carries the diagnosis to the one place that publishes it."""
+
+    def __init__(self, found: Diagnosis) -> None:
+        super().__init__(str(found))
+        self.found = found
+
+
+def run(settings: InferenceSettings) -> int:
+    """Serves until a signal; the exit code of the process."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings))
+
+
+async def serve(settings: InferenceSettings) -> int:
+    """The same on a running loop."""
+    set_up_logs(settings.log_level, settings.log_format)
+    shutdown = Shutdown()
+    shutdown.install()
+    server = PodServer(settings)
+    try:
+        set_up_traces("autoglm-inference", settings.traces, settings.trace_sample_ratio)
+        await _before(shutdown, server.start())
+        # What is alive now lives as long as the process; collections need not look at it.
+        gc.collect()
+        gc.freeze()
+        cause = await server.until_end(shutdown)
+    except CannotStart as error:
+        diagnosis.publish(error.found, settings)
+        return error.found.exit_code
+    except ValueError as error:
+        found = Diagnosis("BadSettings", str(error), diagnosis.ExitCode.BAD_SETTINGS)
+        diagnosis.publish(found, settings)
+        return found.exit_code
+    finally:
+        await server.close()
+    if cause is None:
+        return 0
+    found = diagnosis.engine_dead(cause)
+    diagnosis.publish(found, settings)
+    return found.exit_code
+
+
+async def _before(shutdown: Shutdown, start: Coroutine[Any, Any, None]) -> None:
+    """Starts; a signal that comes first ends the process."""
+    starting, signalled = asyncio.create_task(start), asyncio.create_task(shutdown.wait())
+    await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if starting.done():
+        return starting.result()
+    _log.info("ended by a signal before the engine was ready")
+    # The engine loads in a thread that cannot be stopped, and nobody waits for an answer.
+    logging.shutdown()
+    os._exit(0)
+
+
+class PodServer:
+    """A pod in this process. After `start`, the ports say where it listens."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self._settings = settings
+        self.pod = Pod()
+        self._health = Health(self.pod)
+        self._grpc: grpc.aio.Server | None = None
+        self._http: HttpServer | None = None
+        self._http_socket: socket.socket | None = None
+        self._admin: AdminServer | None = None
+        self._engine: Engine | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self.grpc_port = self.http_port = self.metrics_port = 0
+
+    async def start(self) -> None:
+        """Raises CannotStart with the reason."""
+        self._take_addresses()
+        await self._health.update()
+        assert self._grpc is not None
+        await self._grpc.start()
+        self._engine = await self._started_engine()
+        await self._start_http(self._engine)
+        self.pod.ready(self._engine)
+        await self._health.update()
+        ports = {"grpc": self.grpc_port, "http": self.http_port, "metrics": self.metrics_port}
+        _log.info("ready", extra={"fields": ports | {"models": self.pod.model_names}})
+
+    async def until_end(self, shutdown: Shutdown) -> str | None:
+        """Serves until a signal and drains, or until the engine dies: then the cause."""
+        signalled = asyncio.create_task(shutdown.wait())
+        death = asyncio.create_task(self.pod.engine().wait_dead())
+        await asyncio.wait((signalled, death), return_when=asyncio.FIRST_COMPLETED)
+        if not death.done():
+            drained = asyncio.create_task(self.drain())
+            await asyncio.wait((drained, death), return_when=asyncio.FIRST_COMPLETED)
+            if drained.done():
+                death.cancel()
+                return None
+            drained.cancel()
+        signalled.cancel()
+        cause = death.result()
+        self.pod.die(cause)
+        await self._health.update()
+        return cause
+
+    async def drain(self) -> None:
+        """Say that we go, wait for gateways to notice, finish what runs."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._settings.shutdown_grace_seconds
+        self.pod.drain()
+        await self._health.update()
+        _log.info("draining", extra={"fields": {"in_flight": self.pod.in_flight}})
+        await asyncio.sleep(min(self._settings.drain_delay_seconds, max(0.0, end - loop.time())))
+        self.pod.close()
+        try:
+            async with asyncio.timeout_at(end):
+                await self.pod.idle()
+        except TimeoutError:
+            _log.warning("grace is over", extra={"fields": {"cut_off": self.pod.in_flight}})
+
+    async def close(self) -> None:
+        """Stops everything; what still runs is ended."""
+        self.pod.close()
+        stops = []
+        if self._grpc is not None:
+            stops.append(self._grpc.stop(_LAST_CALLS_SECONDS))
+        if self._http is not None:
+            stops.append(self._http.stop(_LAST_CALLS_SECONDS))
+        await asyncio.gather(*stops)
+        if self._http_socket is not None:
+            self._http_socket.close()
+        if self._engine is not None:
+            await self._engine.close()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._admin is not None:
+            await asyncio.to_thread(self._admin.close)
+
+    def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Also asked from the admin port's threads."""
+        details = {"phase": self.pod.phase, "in_flight": self.pod.in_flight}
+        return self.pod.is_ready, details
+
+    def _take_addresses(self) -> None:
+        settings = self._settings
+        self._grpc = self._grpc_server()
+        grpc_server = self._grpc
+        self.grpc_port = _taken(
+            "grpc-address",
+            settings.grpc_address,
+            lambda address: rpc.bind(grpc_server, address, settings.server_tls),
+        )
+        self._http_socket = _taken("http-address", settings.http_address, http_port.bind)
+        self.http_port = self.pod.http_port = self._http_socket.getsockname()[1]
+        self._admin = _taken(
+            "metrics-address",
+            settings.metrics_address,
+            lambda address: AdminServer(address, self.is_ready),
+        )
+        self.metrics_port = self._admin.port
+        self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
+
+    def _grpc_server(self) -> grpc.aio.Server:
+        pace = Pace(self._settings.gather_milliseconds)
+        server = rpc.server([GrpcObserver(self.pod)], self._settings.max_body_bytes)
+        inference_pb2_grpc.add_InferenceServicer_to_server(
+            InferenceServicer(self.pod, pace), server
+        )
+        worker_pb2_grpc.add_WorkerServicer_to_server(WorkerServicer(self.pod), server)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            OipServicer(self.pod.engine, lambda: self.pod.is_ready, pace), server
+        )
+        self._health.add_to(server)
+        reflection.enable_server_reflection(_REFLECTED, server)
+        return server
+
+    async def _start_http(self, engine: Engine) -> None:
+        files = self._settings.server_tls
+        context = http_server_context(files) if files else None
+        app = with_oip(
+            engine, engine.http_app(), lambda: self.pod.is_ready, self._settings.max_body_bytes
+        )
+        self._http = HttpServer(HttpObserver(app, self.pod), context)
+        assert self._http_socket is not None
+        await self._http.start(self._http_socket)
+        if context is not None:
+            reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
+            self._background.append(asyncio.create_task(reload, name="server TLS"))
+
+    async def _started_engine(self) -> Engine:
+        settings = self._settings
+        if problem := diagnosis.model_path_problem(settings):
+            raise CannotStart(problem)
+        if settings.engine == "echo":
+            try:
+                return await echo.start(settings.echo_settings())
+            except errors.AutoGLMError as error:
+                raise CannotStart(diagnosis.diagnose(str(error), settings)) from error
+        # By name, so that a pod with the echo engine needs nothing of vLLM's.
+        vllm = import_module("autoglm.inference.vllm")
+        try:
+            engine: Engine = await vllm.start(settings.engine_options())
+        except Exception as error:
+            _log.debug("the engine did not start", exc_info=error)
+            cause = vllm.root_cause(error)
+            raise CannotStart(diagnosis.diagnose(cause, settings)) from error
+        return engine
+
+
+def _taken(flag: str, address: str, take: Callable[[str], T]) -> T:
+    try:
+        return take(address)
+    except OSError as error:
+        raise CannotStart(diagnosis.address_in_use(error, flag, address)) from error

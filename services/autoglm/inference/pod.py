@@ -1,0 +1,98 @@
+"""The pod's one piece of state: is there an engine, may requests come, how many are under way.
+
+Servicers ask it for the engine, health follows its phase, `app.py` moves it from phase to phase.
+It does no I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from autoglm.common import errors
+from autoglm.inference.engine import Engine
+
+
+class Phase(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    # Not ready any more, but requests that still come are served: callers need time to notice.
+    DRAINING = "draining"
+    # New requests are sent elsewhere; those under way may finish.
+    CLOSING = "closing"
+    DEAD = "dead"
+
+
+class Pod:
+    """`changed` is set, and replaced, at every change of phase."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.LOADING
+        self.in_flight = 0
+        self.http_port = 0
+        self.changed = asyncio.Event()
+        self._engine: Engine | None = None
+        self._cause_of_death = ""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def is_ready(self) -> bool:
+        return self.phase is Phase.READY
+
+    @property
+    def is_draining(self) -> bool:
+        return self.phase in (Phase.DRAINING, Phase.CLOSING, Phase.DEAD)
+
+    @property
+    def model_names(self) -> list[str]:
+        """Of the engine's models with their aliases; none before there is an engine."""
+        models = self._engine.models() if self._engine else ()
+        return [name for model in models for name in (model.name, *model.aliases)]
+
+    def engine(self) -> Engine:
+        """The engine. Raises while there is none."""
+        if self.phase is Phase.DEAD:
+            raise errors.EngineDead(f"the engine has stopped: {self._cause_of_death}")
+        if self._engine is None:
+            raise errors.NoReadyEndpoint("the model is still loading; retry", retry_after=1.0)
+        return self._engine
+
+    def ready(self, engine: Engine) -> None:
+        self._engine = engine
+        self._enter(Phase.READY)
+
+    def drain(self) -> None:
+        self._enter(Phase.DRAINING)
+
+    def close(self) -> None:
+        self._enter(Phase.CLOSING)
+
+    def die(self, cause: str) -> None:
+        self._cause_of_death = cause
+        self._enter(Phase.DEAD)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Counts a request while it lasts. Raises ShuttingDown when no more may come."""
+        if self.phase is Phase.CLOSING:
+            raise errors.ShuttingDown("this pod is shutting down; ask another", retry_after=0.1)
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when no request is under way."""
+        await self._idle.wait()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.changed.set()
+        self.changed = asyncio.Event()
