@@ -18,6 +18,7 @@ from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
 from autoglm.common.validation import of_openai
+from autoglm.common.validation.oip import infer_path
 from autoglm.inference import oip_answer, oip_json
 from autoglm.inference.engine import AsgiApp, Call, Engine, Message, Scope
 from autoglm.inference.oip_answer import Piece
@@ -38,7 +39,9 @@ def with_oip(
     ready: Callable[[], bool],
     max_body_bytes: int = rpc.MAX_MESSAGE_BYTES,
 ) -> AsgiApp:
-    router = Router(_routes(_Api(engine, ready, max_body_bytes)), default=app)
+    router = Router(
+        _routes(_Api(engine, ready, max_body_bytes)), redirect_slashes=False, default=app
+    )
 
     async def serve(
         scope: Scope,
@@ -78,18 +81,18 @@ class _Api:
 
     async def infer(self, request: Request) -> Response:
         body, binary = await self._checked_body(request)
-        infer = oip_json.infer_request(request.path_params["model"], body, binary)
+        infer = oip_json.infer_request(_model_of(request), body, binary)
         return _json(request, oip_json.infer_response(infer, await self._text(request, infer)))
 
     async def generate(self, request: Request) -> Response:
         body, _ = await self._checked_body(request)
-        infer = oip_json.generate_request(request.path_params["model"], body)
+        infer = oip_json.generate_request(_model_of(request), body)
         return _json(request, oip_json.generate_response(infer, await self._text(request, infer)))
 
     async def generate_stream(self, request: Request) -> Response:
         """The first piece is waited for, so that a failure before it has a status of its own."""
         body, _ = await self._checked_body(request)
-        infer = oip_json.generate_request(request.path_params["model"], body)
+        infer = oip_json.generate_request(_model_of(request), body)
         asked = oip_answer.asked_of(self._engine, infer)
         call = _call(request)
         pieces = oip_answer.pieces(self._engine, asked, call)
@@ -112,7 +115,7 @@ class _Api:
         """The JSON, judged, and what came behind it."""
         whole = await _read(request, self._max_body_bytes)
         body, binary = oip_json.split(whole, request.headers.get(BINARY_HEADER))
-        check(self._engine, of_openai(request.url.path, body))
+        check(self._engine, of_openai(request.scope["path"], body))
         return body, binary
 
 
@@ -149,8 +152,13 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
 
 def _new_call(request: Request) -> Call:
-    known = rpc.rpc_from_metadata(request.url.path, request.headers.items())
+    known = rpc.rpc_from_metadata(request.scope["path"], request.headers.items())
     return Call(known.request_id, known.trace_headers)
+
+
+def _model_of(request: Request) -> str:
+    """As the validator reads it, which knows versions in paths."""
+    return infer_path(request.scope["path"]) or ""
 
 
 def _call(request: Request) -> Call:
