@@ -127,6 +127,8 @@ REST_CHAT_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"stop_token_ids": [-1]}, "stop_token_ids"),
     ({"logit_bias": {"5": 101}}, "logit_bias"),
     ({"logit_bias": {"five": 1}}, "logit_bias"),
+    ({"logit_bias": {"4294967296": 1}}, "logit_bias"),
+    ({"priority": 2**31}, "priority"),
     ({"n": 2, "temperature": 0}, "n"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
@@ -211,6 +213,8 @@ COMPLETION_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": []}, "prompt"),
     ({"prompt": ["a", ""]}, "prompt[1]"),
     ({"prompt": [1] * 100}, "prompt"),
+    ({"prompt": [1, -1]}, "prompt"),
+    ({"prompt": [[2**31]]}, "prompt[0]"),
     ({"prompt": [1] * 90, "min_tokens": 11}, "prompt"),
     ({"prompt": [[1], [1] * 100]}, "prompt[1]"),
     ({"prompt": "x" * 801}, "prompt"),
@@ -220,7 +224,9 @@ COMPLETION_ERRORS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("fields", "field"), COMPLETION_ERRORS)
 def test_prompts_that_cannot_be_served_are_named(fields: dict[str, Any], field: str) -> None:
-    assert refused(completion(**fields)).field == field
+    with pytest.raises(InvalidRequest) as caught:
+        judge(completion(**fields))
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

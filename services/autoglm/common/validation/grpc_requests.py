@@ -116,7 +116,7 @@ def of_predict(request: v1.PredictRequest) -> Ask:
         model=request.model_name,
         words=_PREDICT,
         prompts=(Prompt("input_data", len(request.input_data.encode())),),
-        sampling=_sampling(request.sampling_params, GENERATE_MAX_TOKENS),
+        sampling=_sampling(request.sampling_params),
         labels=request.labels,
         priority=request.priority,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoglm.v1 import open_inference_pb2 as oip
 
 TEXT_INPUT = "text_input"
-_DEFAULT_MAX_TOKENS = 16
+_COMPLETION_MAX_TOKENS = 16
 _INFER = re.compile(r"/v2/models/(.+?)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
 _LENGTH_BYTES = 4
 _WHOLE = frozenset(
@@ -103,8 +103,13 @@ def _sampling(parameters: Mapping[str, Any]) -> Sampling:
     return Sampling(
         **given,
         stop=(stop,) if isinstance(stop, str) else stop,
-        default_max_tokens=_DEFAULT_MAX_TOKENS,
+        default_max_tokens=_COMPLETION_MAX_TOKENS if _is_bare(parameters) else None,
     )
+
+
+def _is_bare(parameters: Mapping[str, Any]) -> bool:
+    """Whether the text is completed as it is; otherwise it is a message to be answered."""
+    return str(parameters.get("chat", True)).lower() in ("false", "0")
 
 
 def _number(name: str, value: Any) -> int | float | None:

@@ -44,7 +44,7 @@ _SAMPLING = (
 )
 _MEDIA = ("image_url", "audio_url", "video_url")
 _CHAT_WORDS = {"logprobs": "top_logprobs", "tool_choice.function": "tool_choice.function.name"}
-_NO_LIMIT = 2**63
+_MAX_TOKEN_ID = 2**31 - 1
 
 
 def of_openai(path: str, body: bytes) -> Ask:
@@ -130,7 +130,7 @@ def _of_predict(body: bytes) -> Ask:
         operation=Operation.PREDICT,
         words=Words("", {"model": "model_name", "prompt": "input_data"}),
         prompts=(Prompt("input_data", len(asked.input_data.encode())),),
-        sampling=_sampling(asked, asked.max_tokens, None, GENERATE_MAX_TOKENS),
+        sampling=_sampling(asked, asked.max_tokens, None),
         labels=asked.labels,
         **_common(asked) | {"model": asked.model_name or asked.model or ""},
     )
@@ -202,8 +202,11 @@ def _one_of_many(path: str, prompt: object) -> Prompt:
 
 
 def _token_prompt(path: str, ids: Sequence[int]) -> Prompt:
-    if ids and not 0 <= min(ids) <= max(ids) < _NO_LIMIT:
-        raise InvalidRequest(f"{path} has token ids below 0 or above 2^63", field=path)
+    if ids and not 0 <= min(ids) <= max(ids) <= _MAX_TOKEN_ID:
+        raise InvalidRequest(
+            f"{path} has token ids from {min(ids)} to {max(ids)}; send ids of the model's tokens",
+            field=path,
+        )
     return Prompt(path, len(ids) * TOKEN_BYTES, len(ids))
 
 

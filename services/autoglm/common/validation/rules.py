@@ -2,8 +2,9 @@
 
 What the engine would serve is let through, except over these bounds of ours: 128 completions, 64
 stop strings of 4096 characters, 20 logprobs, logit biases within 100 of zero, schemas, patterns and
-grammars of 256 KiB, 1000 labels of 1000 characters, the roles in `ROLES`, and media by http(s) or
-data URL. Every error names the field in the client's words, the value, and the way out.
+grammars of 256 KiB, 1000 labels of 1000 characters, token ids and priorities of 32 bits, the roles
+in `ROLES`, and media by http(s) or data URL. Every error names the field in the client's words, the
+value, and the way out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ MAX_LABEL_LENGTH = 1000
 MAX_SCHEMA_DEPTH = 64
 _INT64 = 2**63
 _INT32 = 2**31
+_ID_DIGITS = 10
 _GREEDY = 1e-5
 _FORMATS = (
     "text",
@@ -162,15 +164,17 @@ def _check_sampling(ask: Ask) -> None:
         if value is not None and not allowed.allows(value):
             field = ask.words(allowed.name)
             raise _invalid(field, f"is {_shown(value)}", f"it must be {allowed}")
-    _check_seed(ask)
+    _check_integers(ask)
     _check_stop(ask)
     _check_logit_bias(ask)
     _check_lengths(ask)
     _check_conflicts(ask)
 
 
-def _check_seed(ask: Ask) -> None:
-    seed = ask.sampling.seed
+def _check_integers(ask: Ask) -> None:
+    seed, priority = ask.sampling.seed, ask.priority
+    if not -_INT32 <= priority < _INT32:
+        raise _invalid("priority", f"is {_shown(priority)}", "it must fit in 32 signed bits")
     if seed is not None and not -_INT64 <= seed < _INT64:
         raise _invalid(ask.words("seed"), f"is {_shown(seed)}", "it must fit in 64 signed bits")
 
@@ -194,7 +198,8 @@ def _check_stop(ask: Ask) -> None:
 def _check_logit_bias(ask: Ask) -> None:
     field = ask.words("logit_bias")
     for token, bias in ask.sampling.logit_bias.items():
-        if not str(token).isdecimal():
+        text = str(token)
+        if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) < _INT32):
             raise _invalid(field, f"has the key {_shown(token)}", "keys are token ids")
         if not -100 <= bias <= 100:
             remedy = "it must be from -100 to 100"
