@@ -125,6 +125,11 @@ async def test_a_bare_prompt_is_completed(serve: Any) -> None:
     assert text_of(await stub.ModelInfer(ask(text, chat="true"))) == text
 
 
+async def test_an_answer_may_be_longer_than_a_completion_by_default(serve: Any) -> None:
+    response = await (await serve()).stub.ModelInfer(ask("a", min_tokens=17))
+    assert len(text_of(response).split()) > 1
+
+
 @pytest.mark.parametrize(
     ("parameters", "field"),
     [
@@ -135,6 +140,7 @@ async def test_a_bare_prompt_is_completed(serve: Any) -> None:
         ({"ignore_eos": "maybe"}, "parameters.ignore_eos"),
         ({"n": 2, "temperature": 1.0}, "parameters.n"),
         ({"priority": 2**40}, "parameters.priority"),
+        ({"chat": False, "min_tokens": 17}, "parameters.min_tokens"),
         ({"truncate_prompt_tokens": -1}, "parameters.truncate_prompt_tokens"),
     ],
 )
