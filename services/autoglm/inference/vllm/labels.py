@@ -19,6 +19,7 @@ from typing import Any
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
+from autoglm.inference.prediction import text_of
 from autoglm.inference.vllm.label_tree import END, Logprobs, Path, branches, log_sum, score
 from autoglm.inference.vllm.request_ids import predict_id
 from autoglm.inference.vllm.runtime import Runtime
@@ -46,8 +47,7 @@ class Labels:
             return [score(path, read) for path in paths]
 
     async def _prompt(self, request: v1.PredictRequest, call: Call) -> list[int]:
-        task = request.task or f"Classify the text as one of: {', '.join(request.labels)}."
-        text = f"{task}\n\n{request.input_data}"
+        text = text_of(request)
         wanted = (
             TokenizeChatRequest(messages=[{"role": "user", "content": text}])
             if "chat" in self._runtime.model.tasks
