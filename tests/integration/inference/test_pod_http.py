@@ -1,6 +1,5 @@
 """The pod's HTTP port with the echo engine."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
