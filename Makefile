@@ -46,8 +46,9 @@ test-integration: install ## Real processes, real vLLM
 	$(RUN) -m pytest tests/integration
 
 .PHONY: test-conformance
-test-conformance: install clients ## Clients nobody here wrote, and stubs in three languages
+test-conformance: install clients ## Clients nobody here wrote, stubs in three languages, schemathesis
 	$(RUN) -m pytest tests/conformance
+	$(RUN) -m pytest tests/fuzz -m slow
 
 .PHONY: test-chaos
 test-chaos: install ## kill -9 and SIGTERM under traffic
