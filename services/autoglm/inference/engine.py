@@ -92,7 +92,11 @@ class EngineLoad:
 
 
 class Engine(Protocol):
-    """A running engine. Closing an iterator it returned aborts the request and frees its blocks."""
+    """A running engine. Closing an iterator it returned aborts the request and frees its blocks.
+
+    Chunks that nobody has taken yet are merged, one for each completion: a slow reader holds up
+    nothing, and who reads less often gets fewer and larger chunks.
+    """
 
     def models(self) -> Sequence[v1.Model]:
         """The model and its adapters, the model first."""

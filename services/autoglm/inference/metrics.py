@@ -14,7 +14,7 @@ REQUESTS = Counter(
 )
 IN_FLIGHT = Gauge("autoglm_inference_requests_in_flight", "Requests being served now.")
 FIRST_CHUNK = Histogram(
-    "autoglm_inference_first_chunk_seconds",
+    "autoglm_inference_time_to_first_chunk_seconds",
     "From a request's arrival to the first message or body byte of its answer.",
     ("protocol", "method"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),

@@ -28,6 +28,7 @@ class Outcome(StrEnum):
 
     SERVED = "served"
     REJECTED_INVALID = "rejected_invalid"
+    REJECTED_FULL = "rejected_full"
     REJECTED_UNAVAILABLE = "rejected_unavailable"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
@@ -35,6 +36,7 @@ class Outcome(StrEnum):
 
 
 _BY_STATUS = {
+    429: Outcome.REJECTED_FULL,
     499: Outcome.CANCELLED,
     501: Outcome.REJECTED_INVALID,
     503: Outcome.REJECTED_UNAVAILABLE,
