@@ -108,6 +108,7 @@ class RestEdge:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
+        app.on_response_prepare.append(self._complete_head)
         for path in RELAYED_POSTS:
             app.router.add_post(path, self._relayed)
         for path, page in _PAGES.items():
@@ -156,7 +157,7 @@ class RestEdge:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Names every answer, and turns what no route took into errors of OpenAI's shape."""
+        """Turns what no route took, and what went wrong in one, into errors of OpenAI's shape."""
         try:
             response: web.StreamResponse = await handler(request)
         except web.HTTPMethodNotAllowed as refused:
@@ -168,11 +169,15 @@ class RestEdge:
         except Exception as error:
             _log.error("unexpected error on %s", request.path, exc_info=error)
             response = _error_response(request, errors.Internal(str(error)))
-        if not response.prepared:
-            response.headers.setdefault(status.REQUEST_ID, request_id_of(request.headers))
-            if self.draining:
-                response.force_close()
+        if self.draining:
+            # For a stream that had begun before; later ones have said so in their head.
+            response.force_close()
         return response
+
+    async def _complete_head(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault(status.REQUEST_ID, request_id_of(request.headers))
+        if self.draining:
+            response.headers["connection"] = "close"
 
 
 class RestServer:
@@ -196,8 +201,12 @@ class RestServer:
         await web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024).start()
         return int(self._runner.addresses[0][1])
 
-    async def stop(self) -> None:
+    def begin_drain(self) -> None:
+        """From now on each answer ends its connection, so that clients come back elsewhere."""
         self._edge.draining = True
+
+    async def stop(self) -> None:
+        self.begin_drain()
         await self._runner.cleanup()
 
 

@@ -411,6 +411,20 @@ async def test_a_slow_reader_holds_the_pod_back() -> None:
         response.close()
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/nothing"])
+@pytest.mark.parametrize("length", [10, 2**21])
+async def test_a_draining_gateway_serves_on_and_ends_connections(path: str, length: int) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"text": "x" * length})
+
+    async with rest_stack(answer) as gateway:
+        _, _, before = await post(gateway, path)
+        gateway.server.begin_drain()
+        _, _, after = await post(gateway, path)
+    assert "connection" not in before
+    assert after["connection"] == "close"
+
+
 @pytest.mark.parametrize("status", [404, 405])
 async def test_a_path_that_the_pods_server_does_not_know_is_unimplemented(status: int) -> None:
     async def answer(_: web.Request) -> web.Response:
