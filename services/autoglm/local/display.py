@@ -23,6 +23,7 @@ _COLUMNS = ("NAME", "REPLICA", "PID", "GRPC", "HTTP", "METRICS", "STATE", "RESTA
 _STYLES = {
     State.READY: "green",
     State.STARTING: "yellow",
+    State.JOINING: "yellow",
     State.STOPPING: "dim",
     State.FAILING: "red",
     State.EXITED: "red",
@@ -75,7 +76,7 @@ class Display:
 
     def __init__(self, console: Console, *, is_live: bool) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False) if is_live else None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
 
     def say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)

@@ -13,9 +13,13 @@ from pathlib import Path
 from autoglm.local.planning import Addresses
 
 
+def url_of(addresses: Addresses) -> str:
+    return f"grpc://{addresses.grpc}"
+
+
 def write(path: Path, addresses: Iterable[Addresses]) -> None:
     """Replaces the list."""
-    urls = sorted(f"grpc://{address.grpc}" for address in addresses)
+    urls = sorted(map(url_of, addresses))
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(json.dumps({"endpoints": urls}) + "\n")
     draft.replace(path)

@@ -1,7 +1,7 @@
 """What to do next with the processes of an `autoglm up`: start, restart, stop, or wait.
 
 A pure function over what is wanted and what is there. Rules: a new revision's replicas come one at
-a time and are ready before as many old ones go; a replica that ends is started again after a
+a time and take requests before as many old ones go; a replica that ends is started again after a
 backoff; one that isn't ready in time counts as ended. Never touches a process; `runtime` does.
 """
 
@@ -64,7 +64,10 @@ class Workload:
 
 class State(StrEnum):
     STARTING = "starting"
+    JOINING = "joining"
+    """Ready itself and on the gateway's list, but the gateway has not met it yet."""
     READY = "ready"
+    """Takes requests."""
     STOPPING = "stopping"
     FAILING = "failing"
     """Being ended because it did not become ready."""

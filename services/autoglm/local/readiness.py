@@ -1,10 +1,14 @@
-"""Waits until a process says over HTTP that it is ready. Called by `runtime` for each start."""
+"""Waits until a process says over HTTP that it is ready, and until the gateway says that it sends
+requests there. Called by `runtime` for each start.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
 import aiohttp
+
+from autoglm.gateway.endpoints import Phase
 
 POLL_SECONDS = 0.2
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -25,3 +29,21 @@ async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False
+
+
+async def wait_routable(session: aiohttp.ClientSession, gateway: str, url: str) -> None:
+    """Returns once the gateway whose metrics address is given has the endpoint in its pool."""
+    while True:
+        if await _is_routable(session, f"http://{gateway}/admin/endpoints", url):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _is_routable(session: aiohttp.ClientSession, page: str, url: str) -> bool:
+    try:
+        async with session.get(page, timeout=_TIMEOUT) as response:
+            found = await response.json() if response.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+    states = {endpoint["url"]: endpoint["state"] for endpoint in found.get("endpoints", ())}
+    return states.get(url) == Phase.READY.value

@@ -31,7 +31,7 @@ from autoglm.local.planning import (
     Workload,
     plan,
 )
-from autoglm.local.readiness import wait_ready
+from autoglm.local.readiness import wait_ready, wait_routable
 from autoglm.local.watchdog import Watchdog
 
 
@@ -58,12 +58,23 @@ class Member:
     last_failure: Failure | None = None
     verdict: Failure | None = None
     """Why we end it, when we do for its own fault."""
+    was_listed: bool = False
+    """Whether the gateway has been told of it since its start."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     child: Child | None = None
 
     @property
     def is_ready(self) -> bool:
-        return self.replica.state is State.READY
+        return self.is_in(State.READY)
+
+    def is_in(self, state: State) -> bool:
+        return self.replica.state is state
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the gateway is to know of it."""
+        is_up = self.replica.state in (State.JOINING, State.READY)
+        return is_up and self.workload.process.is_routed
 
 
 class Runtime:
@@ -166,8 +177,8 @@ class Runtime:
                 self._waiting.remove(future)
 
     def _publish(self) -> None:
-        ready = (m for m in self._members.values() if m.is_ready and m.workload.process.is_routed)
-        endpoints.write(self.endpoints_file, (member.addresses for member in ready))
+        listed = (member for member in self._members.values() if member.is_listed)
+        endpoints.write(self.endpoints_file, (member.addresses for member in listed))
 
     def _carry_out(
         self, action: Action, session: aiohttp.ClientSession, watchdog: Watchdog
@@ -203,14 +214,12 @@ class Runtime:
         member.addresses = self._addresses(member.workload)
         member.starts += 1
         member.verdict = None
+        member.was_listed = False
         member.stop = asyncio.Event()
         self._enter(member, State.STARTING)
 
     def _order_stop(self, member: Member) -> None:
-        was_ready = member.is_ready
         self._enter(member, State.STOPPING)
-        if was_ready:
-            self._publish()
         member.stop.set()
         self._say(f"{name_of(member)}: stopping")
 
@@ -230,7 +239,11 @@ class Runtime:
         self._changed()
 
     def _enter(self, member: Member, state: State) -> None:
+        was_listed = member.is_listed
         member.replica = replace(member.replica, state=state, since=self.now())
+        member.was_listed |= member.is_listed
+        if was_listed != member.is_listed:
+            self._publish()
         self._changed()
 
     async def _live(
@@ -260,25 +273,22 @@ class Runtime:
         self, member: Member, child: Child, session: aiohttp.ClientSession
     ) -> None:
         exited = asyncio.create_task(child.wait())
-        ready = asyncio.create_task(wait_ready(session, member.addresses.metrics))
+        ready = asyncio.create_task(self._become_ready(member, session))
         stop = asyncio.create_task(member.stop.wait())
         try:
             await asyncio.wait((exited, ready, stop), return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and not exited.done() and not stop.done():
                 ready.result()
-                self._became_ready(member)
                 await asyncio.wait((exited, stop), return_when=asyncio.FIRST_COMPLETED)
             if not exited.done():
-                await self._end(member, child, exited, was_ready=ready.done())
+                await self._end(member, child, exited)
         finally:
             for task in (exited, ready, stop):
                 task.cancel()
 
-    async def _end(
-        self, member: Member, child: Child, exited: asyncio.Task[int], *, was_ready: bool
-    ) -> None:
+    async def _end(self, member: Member, child: Child, exited: asyncio.Task[int]) -> None:
         if member.verdict is None:
-            if was_ready and member.workload.process.is_routed:
+            if member.was_listed:
                 await asyncio.wait([exited], timeout=self._timing.settle)
             child.terminate()
             grace = member.workload.process.grace_seconds + self._timing.kill_margin
@@ -288,24 +298,36 @@ class Runtime:
         child.kill_group()
         await exited
 
-    def _became_ready(self, member: Member) -> None:
-        seconds = self.now() - member.replica.since
+    async def _become_ready(self, member: Member, session: aiohttp.ClientSession) -> None:
+        """From start to taking requests; an order to stop on the way wins."""
+        started, addresses = self.now(), member.addresses
+        await wait_ready(session, addresses.metrics)
+        if not member.is_in(State.STARTING):
+            return
+        if member.workload.process.is_routed:
+            self._enter(member, State.JOINING)
+            for gateway in self._gateways():
+                await wait_routable(session, gateway, endpoints.url_of(addresses))
+            if not member.is_in(State.JOINING):
+                return
         self._enter(member, State.READY)
-        self._publish()
-        self._say(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {member.addresses.grpc}")
+        seconds = self.now() - started
+        self._say(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {addresses.grpc}")
+
+    def _gateways(self) -> list[str]:
+        """Metrics addresses of the gateways that are to send requests."""
+        processes = [w.process for w in self._desired if not w.process.is_routed]
+        return [process.addresses.metrics for process in processes if process.addresses]
 
     def _ended(self, member: Member, failure: Failure) -> None:
         if member.replica.state is State.STOPPING:
             self._say(f"{name_of(member)}: stopped")
             self._drop(member)
             return
-        was_ready = member.is_ready
         failures = self.policy.failures_after(member.replica, self.now())
         member.last_failure = failure
         member.replica = replace(member.replica, failures=failures)
         self._enter(member, State.EXITED)
-        if was_ready:
-            self._publish()
         delay = self.policy.backoff(failures)
         self._say(f"{name_of(member)}: {failure.message} (next try in {delay:g} s)")
 

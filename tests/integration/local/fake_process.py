@@ -1,10 +1,12 @@
 """Stands in for a pod or a gateway: takes its address flags and does as the mode says.
 
+Stands in for a gateway as well: `/admin/endpoints` says that all listed endpoints are ready.
 The mode is the first argument that names one: ready (answers `/health/ready`), never (runs, but
 never ready), broken (a diagnosis and exit code 66), stubborn (ready, ignores SIGTERM), family
 (ready, leaves a child behind, whose pid it logs). On SIGTERM it logs the endpoints file.
 """
 
+import json
 import os
 import pathlib
 import signal
@@ -13,7 +15,7 @@ import subprocess
 import sys
 
 MODES = ("ready", "never", "broken", "stubborn", "family")
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
 
 
 def flag(name: str) -> str:
@@ -32,8 +34,14 @@ def serve() -> None:
         while True:
             connection, _ = listener.accept()
             with connection:
-                connection.recv(65536)
-                connection.sendall(ANSWER)
+                page = connection.recv(65536).split()[1]
+                body = admin_page() if page == b"/admin/endpoints" else "{}"
+                connection.sendall((HEAD + body).encode())
+
+
+def admin_page() -> str:
+    listed = json.loads(pathlib.Path(flag("endpoints-file")).read_text())["endpoints"]
+    return json.dumps({"endpoints": [{"url": url, "state": "ready"} for url in listed]})
 
 
 mode = next((m for a in sys.argv for m in MODES if a in (m, f"--echo-fail={m}")), "ready")

@@ -9,12 +9,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from autoglm.local.child import Failure
+from autoglm.local.child import Failure, free_addresses
 from autoglm.local.planning import Policy, Process, State, Workload
 from autoglm.local.runtime import Member, Runtime, Timing
 
@@ -179,6 +179,16 @@ async def test_a_new_version_that_fails_leaves_the_old_one_alone(tmp_path: Path)
         await run.until(lambda: any(m.starts >= 3 for m in run.runtime.members))
 
         assert run.endpoints() == served
+
+
+async def test_a_replica_counts_only_once_the_gateway_sends_it_requests(tmp_path: Path) -> None:
+    absent = replace(fake("never", is_routed=False).process, addresses=free_addresses())
+    async with running(tmp_path, fake("ready"), Workload("_gateway", 1, absent)) as run:
+        [replica] = [m for m in run.runtime.members if m.workload.process.is_routed]
+        await run.until(lambda: replica.replica.state is State.JOINING)
+
+        assert run.endpoints() == [f"grpc://{replica.addresses.grpc}"]
+        assert not run.runtime.is_ready
 
 
 async def test_the_gateway_drains_before_what_is_behind_it(tmp_path: Path) -> None:
