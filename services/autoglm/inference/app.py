@@ -69,6 +69,8 @@ def run(settings: InferenceSettings) -> int:
 async def serve(settings: InferenceSettings) -> int:
     """The same on a running loop."""
     set_up_logs(settings.log_level, settings.log_format)
+    # It tells of its start and end on every occasion; we say both ourselves.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     shutdown = Shutdown()
     shutdown.install()
     server = PodServer(settings)
@@ -141,18 +143,22 @@ class PodServer:
         signalled = asyncio.create_task(shutdown.wait())
         death = asyncio.create_task(self.pod.engine().wait_dead())
         await asyncio.wait((signalled, death), return_when=asyncio.FIRST_COMPLETED)
-        if not death.done():
-            drained = asyncio.create_task(self.drain())
-            await asyncio.wait((drained, death), return_when=asyncio.FIRST_COMPLETED)
-            if drained.done():
-                death.cancel()
-                return None
-            drained.cancel()
+        if not death.done() and await self._drained_before(death):
+            return None
         signalled.cancel()
-        cause = death.result()
-        self.pod.die(cause)
+        self.pod.die(death.result())
         await self._health.update()
-        return cause
+        return death.result()
+
+    async def _drained_before(self, death: asyncio.Task[str]) -> bool:
+        drained = asyncio.create_task(self.drain())
+        await asyncio.wait((drained, death), return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if drained.done():
+            return drained.result() is None
+        drained.cancel()
+        # Ctrl-C reaches the engine's processes too; where nothing ran, nothing was lost.
+        return self.pod.in_flight == 0
 
     async def drain(self) -> None:
         """Say that we go, wait for gateways to notice, finish what runs."""

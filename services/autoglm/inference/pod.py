@@ -68,7 +68,8 @@ class Pod:
         self._enter(Phase.DRAINING)
 
     def close(self) -> None:
-        self._enter(Phase.CLOSING)
+        if self.phase is not Phase.DEAD:
+            self._enter(Phase.CLOSING)
 
     def die(self, cause: str) -> None:
         self._cause_of_death = cause

@@ -166,6 +166,27 @@ async def test_a_dead_engine_ends_the_pod_with_its_cause(run: Run, connect: Any)
     assert "told to die" in pod.message_file.read_text()
 
 
+async def test_a_request_is_one_span_and_one_line_of_the_callers_trace(
+    run: Run, connect: Any, tmp_path: Path
+) -> None:
+    trace_id, parent_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    spans = tmp_path / "spans.jsonl"
+    pod = await run(f"--traces=file:{spans}", "--drain-delay-seconds=0")
+    channel = connect((await pod.line("ready"))["grpc"])
+    metadata = (("traceparent", f"00-{trace_id}-{parent_id}-01"), ("x-request-id", "r1"))
+    request = v1.GenerateRequest(model="echo", text="one two three")
+    await inference_pb2_grpc.InferenceStub(channel).Generate(request, metadata=metadata)
+    line = await pod.line("done")
+    pod.signal()
+    await pod.process.wait()
+    (span,) = [json.loads(text) for text in spans.read_text().splitlines()]
+    assert span["context"]["trace_id"] == f"0x{trace_id}"
+    assert (span["parent_id"], span["kind"]) == (f"0x{parent_id}", "SpanKind.SERVER")
+    assert span["attributes"]["gen_ai.usage.output_tokens"] == 6
+    assert (line["trace_id"], line["request_id"], line["outcome"]) == (trace_id, "r1", "served")
+    assert (line["model"], line["input_tokens"], line["output_tokens"]) == ("echo", 5, 6)
+
+
 async def test_bad_settings_are_all_listed(run: Run) -> None:
     pod = await run("--max-num-seqs=0", "--echo-fail=explode")
     _, said = await pod.process.communicate()
