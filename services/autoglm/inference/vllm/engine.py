@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
@@ -93,4 +94,13 @@ class VllmEngine:
         # Shutting down ends the task that would wake those who still wait for tokens.
         llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(llm.shutdown)
+        _end_messaging(llm.engine_core.resources)
         self._log.close()
+
+
+def _end_messaging(resources: Any) -> None:
+    """vLLM closes its ZeroMQ sockets and forgets the context; ending that waits for open ones."""
+    names = ("input", "output", "first_req_send", "first_req_rcv", "stats_update")
+    sockets = [getattr(resources, f"{name}_socket", None) for name in names]
+    if all(socket is None or socket.closed for socket in sockets):
+        resources.ctx.term()

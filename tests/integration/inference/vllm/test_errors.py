@@ -28,7 +28,7 @@ SAMPLING = [
     ("top_k", -5),
     ("max_tokens", 0),
     ("max_tokens", 5000),
-    ("min_tokens", 999),
+    ("min_tokens", 2000),
     ("logprobs", 500),
     ("stop", [""]),
     ("logit_bias", {99999: 1.0}),
