@@ -1,7 +1,7 @@
 """The gateway's REST port: OpenAI's API, the Open Inference Protocol over REST, probes, metrics.
 
 Reads requests into calls, hands them to the layers, writes the replies. Decides nothing about
-models, endpoints or retries, and never looks into an answer. Made by `app`.
+models, endpoints or retries; answers pass as bytes. Made by `app`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.endpoints import Snapshot
 from autoglm.gateway.rest_request import Bounds, read_call, request_id_of
+from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 
 # Paths whose POST bodies are judged and relayed. `model` in a path is a model's name.
 RELAYED_POSTS = (
@@ -175,7 +176,8 @@ class RestEdge:
         return response
 
     async def _complete_head(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.setdefault(status.REQUEST_ID, request_id_of(request.headers))
+        if status.REQUEST_ID not in response.headers:
+            response.headers[status.REQUEST_ID] = request_id_of(request.headers)
         if self.draining:
             response.headers["connection"] = "close"
 
@@ -217,16 +219,22 @@ def _route(request: web.Request) -> str:
 
 async def _answer(request: web.Request, call: Call, handler: Handler) -> web.StreamResponse:
     response: web.StreamResponse | None = None
+    notes, tail = Notes(), b""
     try:
-        async with handler(call, Notes()) as reply, _closing(reply.chunks) as chunks:
+        async with handler(call, notes) as reply, _closing(reply.chunks) as chunks:
+            recorded = notes.span.is_recording()
             if (length := _known_length(reply)) is not None and length <= _WHOLE_BYTES:
                 body = b"".join([chunk async for chunk in chunks])
+                notes.usage = usage_in(body) if recorded else None
                 return _whole(request, call, reply, body)
             response = _head(request, call, reply)
             await _send(response.prepare(request))
             async for chunk in chunks:
                 await _send(response.write(chunk))
+                if recorded:
+                    tail = (tail + chunk)[-TAIL_BYTES:]
             await _send(response.write_eof())
+            notes.usage = usage_in(tail) if recorded else None
             return response
     except errors.AutoGLMError as error:
         if response is None or not response.prepared:

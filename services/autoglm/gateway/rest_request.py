@@ -125,8 +125,12 @@ async def _payload(request: web.Request, limit: int, timeout: float) -> bytes:
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     try:
-        async with asyncio.timeout(timeout):
+        if request.content.is_eof():
+            # All there already, as small bodies mostly are: nothing to wait for.
             body = await _read(request, limit)
+        else:
+            async with asyncio.timeout(timeout):
+                body = await _read(request, limit)
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed before the body had arrived") from error
     except web.RequestPayloadError as error:

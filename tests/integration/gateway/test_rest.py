@@ -455,3 +455,13 @@ async def test_bytes_that_are_no_http_get_a_400_and_no_line_in_the_log(
         writer.close()
     assert b" 400 " in line
     assert not caplog.records
+
+
+async def test_a_body_that_never_comes_ends_with_the_deadline() -> None:
+    async with rest_stack(echo, timeout=0.2) as gateway:
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert b" 504 " in head
