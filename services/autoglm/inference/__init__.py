@@ -1,0 +1,1 @@
+"""The pod: an engine behind gRPC and REST. `app.run` is the process, `AutoGLMEngine` the Python way."""
