@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
 from autoglm import v1
-from autoglm.common import errors
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm import chat_results as results
 from autoglm.inference.vllm.conversation import chat_request
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.runtime import Runtime, http_request
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 _PROMPT_FIELD = "messages"
 
@@ -31,7 +31,7 @@ class Chat:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         # A copy, because REST shows timing and cached tokens only where its operator asks for them.
-        self._serving = copy.copy(getattr(runtime.app.state, "openai_serving_chat", None))
+        self._serving: Any = copy.copy(getattr(runtime.app.state, "openai_serving_chat", None))
         if self._serving is not None:
             self._serving.enable_per_request_metrics = True
             self._serving.enable_prompt_tokens_details = True
@@ -68,11 +68,8 @@ class Chat:
 
     async def _submit(self, request: v1.ChatRequest, call: Call, *, stream: bool) -> Any:
         """vLLM's response object, or its stream of server-sent events."""
-        self._runtime.require("generate", request.model)
-        if self._serving is None or "chat" not in self._runtime.model.tasks:
-            raise errors.Unimplemented(
-                f"{self._runtime.model.name} has no chat template; call Generate."
-            )
+        self._runtime.find(request.model)
+        self._runtime.require("chat")
         body = chat_request(request, stream=stream)
         body["priority"] = self._runtime.priority(request.priority)
         wanted = ChatCompletionRequest.model_validate(body)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
 
 from autoglm import v1
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm import chat_results
 from autoglm.inference.vllm.runtime import Runtime, http_request
-from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
 
 
 class _Vector(msgspec.Struct):
@@ -30,7 +30,8 @@ class Embedding:
 
     async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse:
         with self._runtime.translating("texts"):
-            self._runtime.require("embed", request.model)
+            self._runtime.find(request.model)
+            self._runtime.require("embed")
             wanted = EmbeddingCompletionRequest(
                 model=request.model,
                 input=list(request.texts),

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from vllm.v1.engine.exceptions import EngineDeadError
+
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
 from autoglm.inference.vllm.chat import Chat
@@ -18,7 +20,6 @@ from autoglm.inference.vllm.postmortem import EngineLog, sentence
 from autoglm.inference.vllm.request_ids import engine_ids
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
-from vllm.v1.engine.exceptions import EngineDeadError
 
 _LIVENESS_SECONDS = 0.25
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from jinja2 import TemplateError
 from pydantic import ValidationError
+from vllm import exceptions as vllm
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from autoglm import v1
 from autoglm.common import errors
-from vllm import exceptions as vllm
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 _DEAD = "The engine has stopped; the pod restarts. Retry."
 _BUSY = "The engine takes no more requests now. Retry."

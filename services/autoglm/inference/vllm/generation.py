@@ -10,15 +10,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+from vllm.renderers import TokenizeParams
+from vllm.renderers.inputs.preprocess import parse_model_prompt
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm import results, sampling
 from autoglm.inference.vllm.runtime import Runtime
-from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
-from vllm.renderers import TokenizeParams
-from vllm.renderers.inputs.preprocess import parse_model_prompt
-from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 _DEFAULT_MAX_TOKENS = 16
 # Those that a model's generation_config may set.
@@ -66,7 +67,8 @@ class Generation:
                         yield chunk
 
     async def _submit(self, request: v1.GenerateRequest, call: Call, kind: Any) -> _Submission:
-        adapter = self._runtime.require("generate", request.model)
+        adapter = self._runtime.find(request.model)
+        self._runtime.require("generate")
         given = sampling.given(request.sampling_params)
         if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
             _refuse_prompt_logprobs()

@@ -16,6 +16,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
+from vllm.inputs import tokens_input
+from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS, RequestOutputKind, SamplingParams
+
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
@@ -24,9 +28,6 @@ from autoglm.inference.vllm.label_tree import END, Logprobs, Path, branches, log
 from autoglm.inference.vllm.request_ids import predict_id
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
-from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
-from vllm.inputs import tokens_input
-from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS, RequestOutputKind, SamplingParams
 
 
 class Labels:
@@ -40,7 +41,8 @@ class Labels:
 
     async def logprobs(self, request: v1.PredictRequest, call: Call) -> list[float]:
         with self._runtime.translating("input_data"):
-            adapter = self._runtime.require("generate", request.model_name)
+            adapter = self._runtime.find(request.model_name)
+            self._runtime.require("classify")
             prompt = await self._prompt(request, call)
             paths = [await self._path(request, i, call) for i in range(len(request.labels))]
             read = await self._read_all(prompt, branches(paths), call, adapter, request.priority)

@@ -43,9 +43,10 @@ async def start(options: EngineOptions) -> VllmEngine:
 
 
 def _launch(options: EngineOptions, log: EngineLog) -> tuple[Any, Any, list[Any]]:
-    from autoglm.inference.vllm.load import SchedulerMeter
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
+
+    from autoglm.inference.vllm.load import SchedulerMeter
 
     arguments = _parse(options, log)
     meters: list[SchedulerMeter] = []
@@ -110,11 +111,12 @@ def _cpu_kv_cache_bytes() -> int:
 async def _serve(
     options: EngineOptions, log: EngineLog, llm: Any, arguments: Any, meters: list[Any]
 ) -> VllmEngine:
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
     from autoglm.inference.vllm.engine import VllmEngine
     from autoglm.inference.vllm.models import describe
     from autoglm.inference.vllm.runtime import Runtime
-    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-    from vllm.entrypoints.launchers.app import build_app
 
     _quieten()
     if options.tracing:
@@ -123,7 +125,7 @@ async def _serve(
     app = build_app(arguments, tasks, llm.model_config)
     await init_app_state(llm, app.state, arguments, tasks)
     model = await asyncio.to_thread(describe, options, llm, app.state, tasks)
-    return VllmEngine(Runtime(llm=llm, app=app, model=model, tasks=tasks), meters, log)
+    return VllmEngine(Runtime(llm=llm, app=app, model=model), meters, log)
 
 
 def _join_traces(llm: Any) -> None:

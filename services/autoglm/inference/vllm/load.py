@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from autoglm.inference.engine import EngineLoad
 from vllm.v1.metrics.loggers import StatLoggerBase
+
+from autoglm.inference.engine import EngineLoad
 
 
 class SchedulerMeter(StatLoggerBase):  # type: ignore[misc]  # vLLM is not followed by mypy

@@ -22,7 +22,6 @@ class Runtime:
     llm: Any
     app: Any
     model: v1.Model
-    tasks: tuple[str, ...]
 
     @contextmanager
     def translating(self, prompt_field: str = "") -> Iterator[None]:
@@ -37,16 +36,18 @@ class Runtime:
         except Exception as error:
             raise translate(error, prompt_field, self.llm.errored) from error
 
-    def require(self, task: str, model: str) -> Any:
-        """The adapter called `model`, or None for the model itself. Raises where neither fits."""
+    def find(self, model: str) -> Any:
+        """The adapter called `model`, or None where that is the model itself."""
         adapter = self.adapters.get(model)
         if model and adapter is None and model not in (self.model.name, *self.model.aliases):
             known = ", ".join([self.model.name, *self.model.aliases, *self.adapters])
             raise errors.ModelNotFound(f"There is no model {model!r}; there are: {known}.")
-        if task not in self.tasks:
+        return adapter
+
+    def require(self, task: str) -> None:
+        if task not in self.model.tasks:
             able = ", ".join(self.model.tasks)
             raise errors.Unimplemented(f"{self.model.name} does not {task}; it can: {able}.")
-        return adapter
 
     @property
     def adapters(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Runtime:
         return str(adapter.lora_name) if adapter else self.model.name
 
     def priority(self, asked: int) -> int:
-        """vLLM refuses priorities where its scheduler does not use them."""
+        """vLLM takes priorities only where its scheduler uses them."""
         policy = self.llm.vllm_config.scheduler_config.policy
         return asked if policy == "priority" else 0
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
+
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm.conversation import messages
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.runtime import Runtime, http_request
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, TokenizeCompletionRequest
 
 
 class Tokenization:
@@ -32,7 +33,7 @@ class Tokenization:
 
     async def submit(self, request: Any, call: Call, field: str) -> Any:
         """vLLM's answer to one of its own tokenize requests."""
-        self._runtime.require(self._runtime.tasks[0], request.model)
+        self._runtime.find(request.model)
         serving = self._runtime.app.state.serving_tokenization
         found = await serving.create_tokenize(request, http_request(call))
         if isinstance(found, ErrorResponse):
