@@ -103,7 +103,8 @@ class Display:
             self._live.update(_table(rows(runtime.members, runtime.now())), refresh=True)
 
     def _report_slow_starts(self, runtime: Runtime) -> None:
-        for member in runtime.members:
+        # The gateway waits for its first replica, which is all there would be to say.
+        for member in (m for m in runtime.members if m.workload.process.is_routed):
             seconds = runtime.now() - member.replica.since
             if member.replica.state is State.STARTING and seconds >= _SLOW_SECONDS / 2:
                 line = last_line(member.files.log)
