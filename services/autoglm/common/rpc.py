@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import grpc
 
 from autoglm.common import errors, status
+from autoglm.common.settings import split_address
 from autoglm.common.tls import TlsFiles, grpc_channel_credentials, grpc_server_credentials
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -104,11 +106,23 @@ def server(
 def bind(to: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
     """The bound port. Raises OSError when the address cannot be had."""
     try:
+        _check_free(address)
         if tls:
             return to.add_secure_port(address, grpc_server_credentials(tls))
         return to.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"cannot listen on {address}: {why}") from error
+
+
+def _check_free(address: str) -> None:
+    """gRPC only says that it failed; the kernel says why."""
+    host, port = split_address(address)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, where = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(where)
 
 
 Behaviour = Callable[[Any, Any], Any]

@@ -6,6 +6,7 @@ clients hear of it while they can still go elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 
 from autoglm.common.errors import QueueFull
@@ -19,6 +20,9 @@ class Limiter:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_flight = 0
+        self.idle = asyncio.Event()
+        """Set while nothing is in flight; draining waits for it."""
+        self.idle.set()
 
     def acquire(self) -> Slot:
         """Raises QueueFull."""
@@ -28,7 +32,13 @@ class Limiter:
                 retry_after=_RETRY_AFTER,
             )
         self.in_flight += 1
+        self.idle.clear()
         return Slot(self)
+
+    def release(self) -> None:
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.idle.set()
 
 
 class Slot:
@@ -48,4 +58,4 @@ class Slot:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._limiter.in_flight -= 1
+        self._limiter.release()

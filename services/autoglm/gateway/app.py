@@ -28,7 +28,7 @@ from autoglm.common.settings import split_address
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
-from autoglm.gateway.core import Core
+from autoglm.gateway.core import Core, cancel_all
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.methods import INFERENCE, OIP
 from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
@@ -39,6 +39,8 @@ from autoglm.gateway.settings import GatewaySettings
 BAD_SETTINGS = 64
 ADDRESS_IN_USE = 65
 _TLS_LOOK_SECONDS = 5.0
+_LAST_CALLS_SECONDS = 0.5
+_HOLD_SECONDS = 0.05
 _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -76,10 +78,10 @@ def _binding(address: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        why = error.strerror or str(error)
-        raise AddressInUse(
-            f"cannot listen on {address} ({why}); end what listens there, or choose another address"
-        ) from error
+        # Those of `rpc.bind` name the address already.
+        why = f"cannot listen on {address}: {error.strerror}" if error.strerror else str(error)
+        remedy = "end what listens there, or choose another address"
+        raise AddressInUse(f"{why}; {remedy}") from error
 
 
 async def _serve(settings: GatewaySettings) -> None:
@@ -110,6 +112,8 @@ class Gateway:
 
     async def start(self) -> None:
         """Raises AddressInUse, and OSError where a file cannot be read."""
+        # Names the file that is missing, which OpenSSL does not.
+        self._settings.server_tls.fingerprint()
         await self.core.start()
         self._start_admin()
         await self._start_grpc()
@@ -130,6 +134,8 @@ class Gateway:
     async def drain(self) -> None:
         """Say that we go, wait for those who send requests to notice, finish what runs."""
         self._draining = True
+        if self._rest is not None:
+            self._rest.begin_drain()
         await self._health.enter_graceful_shutdown()
         _log.info("draining")
         await asyncio.sleep(self._settings.drain_delay_seconds)
@@ -137,9 +143,7 @@ class Gateway:
 
     async def close(self) -> None:
         """End everything that still runs, at once."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await cancel_all(*self._background)
         await self._stop_edges(0)
         await self.core.close()
         if self._admin is not None:
@@ -148,9 +152,25 @@ class Gateway:
     async def _stop_edges(self, grace: float) -> None:
         grpc_server, rest_server, self._grpc, self._rest = self._grpc, self._rest, None, None
         await asyncio.gather(
-            *([grpc_server.stop(grace)] if grpc_server else []),
+            *([self._stop_grpc(grpc_server, grace)] if grpc_server else []),
             *([rest_server.stop()] if rest_server else []),
         )
+
+    async def _stop_grpc(self, server: grpc.aio.Server, grace: float) -> None:
+        # A stopping server drops requests that have arrived but are not taken up yet. With new ones
+        # held for a moment, those who ask one after the other all wait for us: nothing arrives.
+        if grace:
+            self._edge.hold()
+            await asyncio.sleep(_HOLD_SECONDS)
+        stopping = asyncio.create_task(server.stop(grace))
+        await asyncio.sleep(0)
+        self._edge.release()
+        idle = asyncio.create_task(self.core.limiter.idle.wait())
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # What is left are streams that only watch (health) and end when they are told to.
+        await server.stop(min(grace, _LAST_CALLS_SECONDS))
+        await stopping
 
     def _start_admin(self) -> None:
         pool, address = self.core.pool, self._settings.metrics_address
@@ -174,7 +194,8 @@ class Gateway:
             settings.max_timeout_seconds,
         )
         server = rpc.server(max_message_bytes=settings.max_body_bytes)
-        server.add_generic_rpc_handlers(GrpcEdge(parts).handlers())
+        self._edge = GrpcEdge(parts)
+        server.add_generic_rpc_handlers(self._edge.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(_REFLECTED, server)
         with _binding(settings.grpc_address):

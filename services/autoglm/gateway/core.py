@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from random import Random
 
 from prometheus_client import CollectorRegistry
@@ -46,28 +47,34 @@ class Core:
         self.pool = Pool(Random(), self._note_change)
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
-        self._background: list[asyncio.Task[None]] = []
+        self.limiter = Limiter(settings.max_inflight)
+        self._closing = AsyncExitStack()
 
     async def start(self) -> None:
-        settings, pool = self.settings, self.pool
+        """Raises OSError where a file cannot be read."""
+        settings, pool, closing = self.settings, self.pool, self._closing
+        # Names the file that is missing, which OpenSSL does not.
+        settings.upstream_tls.fingerprint()
         self._tls = http_client_context(settings.upstream_tls)
-        self._session = client_session(self._tls)
+        closing.push_async_callback(self.channels.close)
+        self._session = await closing.enter_async_context(client_session(self._tls))
         foreign = ForeignWatch(pool, self._session, settings.upstream_api_key)
         self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
+        closing.push_async_callback(self._watches.close)
         upstreams: dict[Wire, Upstream] = {
             "grpc": GrpcRelay(self.channels),
             "http": HttpRelay(self._session, settings.upstream_api_key),
         }
         relay = Relay(pool, upstreams, settings.retry_policy, self.metrics, Random())
-        limiter = Limiter(settings.max_inflight)
-        self.relay: Handler = stack(request_layers(pool, limiter, self._observer), relay)
+        self.relay: Handler = stack(request_layers(pool, self.limiter, self._observer), relay)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(sources, self._take_endpoints)
         await discovery.start()
-        self._background = [
+        closing.push_async_callback(
+            cancel_all,
             asyncio.create_task(discovery.run(), name="discovery"),
             asyncio.create_task(self._renew_tls(settings.upstream_tls), name="upstream TLS"),
-        ]
+        )
 
     def local(self, answer: Handler) -> Handler:
         return stack(local_layers(self._observer), answer)
@@ -76,12 +83,7 @@ class Core:
         return self.pool.snapshot
 
     async def close(self) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        await self._watches.close()
-        await self.channels.close()
-        await self._session.close()
+        await self._closing.aclose()
 
     def _pod_watch(self) -> PodWatch:
         settings = self.settings
@@ -133,6 +135,12 @@ class Core:
             seen = now
             self.channels.renew()
             self._watches.restart()
+
+
+async def cancel_all(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _log_change(before: EndpointView | None, after: EndpointView | None) -> None:

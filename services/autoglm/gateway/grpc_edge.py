@@ -46,6 +46,15 @@ class GrpcEdge:
     def __init__(self, parts: GrpcParts, clock: Callable[[], float] = time.monotonic) -> None:
         self._parts = parts
         self._clock = clock
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Take requests up from now on, but let them wait for `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {
@@ -111,12 +120,14 @@ class GrpcEdge:
         handler = self._parts.local(reply)
 
         async def answer(payload: bytes, context: Any) -> bytes:
+            await self._open.wait()
             async with handler(self._bare_call(route, payload, context), Notes()) as reply:
                 return await _only(reply)
 
         return answer
 
     async def _call(self, method: Method, payload: bytes, context: Any) -> Call:
+        await self._open.wait()
         call = self._bare_call(method.route, payload, context)
         try:
             return replace(call, target=method.path, ask=await _ask(method, payload))

@@ -50,6 +50,9 @@ class GrpcRelay:
 def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
     """What a call that failed before its first chunk amounts to."""
     ours = status.from_grpc(error)
+    if error.code() is grpc.StatusCode.CANCELLED and not _is_explained(error):
+        # Not by us, and not by the pod's words: its server stopped before it took the call up.
+        return RetryElsewhere(errors.NoReadyEndpoint(f"{url} stopped; try again"))
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return ours
     if isinstance(ours, errors.ShuttingDown):

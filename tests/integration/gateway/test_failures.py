@@ -159,3 +159,14 @@ async def test_two_gateways_drain_one_after_the_other_without_a_failure(fleet: A
         await fleet.until(lambda: len(pod.received) > 100)
         ended.set()
         assert sum(await asyncio.gather(*clients)) > 80
+
+
+async def test_watcher_of_health_does_not_hold_up_a_drain(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    gateway = await fleet.gateway(pod, shutdown_grace_seconds=60)
+    async with rpc.channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        async with asyncio.timeout(5):
+            await gateway.drain()
+        watch.cancel()
