@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,9 +32,11 @@ import psutil
 import tritonclient.grpc as triton
 import yaml
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
-from autoglm.cli.trace import Span, read_spans, trace_of, tree
+from autoglm.cli.trace import Span, read_spans, show, trace_of
 from autoglm.client import AsyncClient, Client
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.rpc import new_request_id
@@ -42,7 +45,7 @@ from autoglm.local import Addresses
 
 EXAMPLES = Path(__file__).parent
 MODEL = "tiny-glm"
-START_SECONDS = 170.0
+START_SECONDS = 280.0
 STOP_SECONDS = 45.0
 SPANS_SECONDS = 5.0
 MAX_TOKENS = 200
@@ -58,14 +61,16 @@ class DemoFailed(Exception):
 def main() -> int:
     options = _options()
     began = time.monotonic()
+    scratch = Path(tempfile.mkdtemp(prefix="autoglm-demo-"))
     try:
-        with tempfile.TemporaryDirectory(prefix="autoglm-demo-") as scratch:
-            _demo(options, Path(scratch))
-    except (DemoFailed, AutoGLMError) as error:
-        console.print(f"\n[bold red]The demo failed:[/] {error}")
-        return 1
+        _demo(options, scratch)
     except KeyboardInterrupt:
         return 130
+    except (DemoFailed, AutoGLMError, openai.OpenAIError) as error:
+        console.print("\n[bold red]The demo failed:[/]", end=" ")
+        console.print(f"{error}\nLogs and spans are in {scratch}", markup=False)
+        return 1
+    shutil.rmtree(scratch)
     console.print(f"\n[bold green]All as it should be[/], in {time.monotonic() - began:.0f} s.")
     return 0
 
@@ -125,17 +130,24 @@ def _wait_ready(up: subprocess.Popen[str]) -> None:
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(up, lines), daemon=True).start()
     began = time.monotonic()
-    with console.status("two vLLM engines are starting; that takes 20 to 60 seconds"):
+    with console.status("two vLLM engines are starting; that takes 20 to 60 seconds") as status:
         while (left := began + START_SECONDS - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
                 line = lines.get(timeout=left)
                 if line is None:
                     raise DemoFailed(f"`autoglm up` ended with exit code {up.wait()}")
-                console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  ", end="")
-                console.print(line, markup=False)
+                _show_progress(line, time.monotonic() - began, status)
                 if line.startswith("ready:"):
                     return
     raise DemoFailed(f"not ready within {START_SECONDS:.0f} s")
+
+
+def _show_progress(line: str, seconds: float, status: Status) -> None:
+    """On a terminal, reports that nothing has changed yet replace each other."""
+    if console.is_terminal and ": starting for" in line:
+        status.update(Text(line))
+    else:
+        console.print(Text.assemble((f"{seconds:5.1f} s  ", "dim"), line))
 
 
 def _read_lines(up: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
@@ -276,7 +288,7 @@ def _show_trace(file: Path, request_id: str) -> None:
         # Every process writes its spans twice a second.
         time.sleep(0.1)
         trace = trace_of(read_spans(file), request_id) if file.exists() else ()
-    console.print(tree(trace))
+    show(trace)
 
 
 # -- the load run ---------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ _SHOWN = (
 )
 
 
+_WIDTH = 240
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A finished span; times in seconds since the epoch."""
@@ -89,6 +92,11 @@ def tree(trace: Sequence[Span]) -> Tree:
     return top
 
 
+def show(trace: Sequence[Span]) -> None:
+    """Print the tree; a narrow terminal wraps lines and loses nothing."""
+    Console(width=_WIDTH, highlight=False).print(tree(trace))
+
+
 def _grow(node: Tree, parent: str, children: Mapping[str, Sequence[Span]], begin: float) -> None:
     for span in children.get(parent, ()):
         _grow(node.add(_label(span, begin)), span.span_id, children, begin)
@@ -127,5 +135,5 @@ def command(file: Path, request_id: str, trace_id: str) -> int:
     if not trace:
         click.echo(f"{file} has no such trace", err=True)
         return 1
-    Console(soft_wrap=True, highlight=False).print(tree(trace))
+    show(trace)
     return 0

@@ -20,7 +20,7 @@ Autoglm = Callable[..., Result]
 @pytest.fixture
 def autoglm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Autoglm:
     """Runs the command in process: `autoglm("models", "--output", "json")`."""
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "60")
 
     def run(*args: str) -> Result:
         code = cli.run(args)
