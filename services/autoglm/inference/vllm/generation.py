@@ -23,7 +23,7 @@ from autoglm.inference.vllm.runtime import Runtime
 
 _DEFAULT_MAX_TOKENS = 16
 # Those that a model's generation_config may set.
-_MODEL_DEFAULTS = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p", "stop_token_ids")
+_MODEL_DEFAULTS = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Generation:
         self._runtime = runtime
         defaults = runtime.llm.model_config.get_diff_sampling_param()
         self._defaults = {k: v for k, v in defaults.items() if k in _MODEL_DEFAULTS}
+        self._stops = list(defaults.get("stop_token_ids") or ())
 
     async def answer(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
         with self._runtime.translating(_prompt_field(request)):
@@ -113,6 +114,7 @@ class Generation:
                 field=_prompt_field(request),
             )
         asked = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
+        given["stop_token_ids"] = [*given.get("stop_token_ids", ()), *self._stops]
         wanted = sampling.constraint(request.response_format)
         return SamplingParams(
             **self._defaults | given,
