@@ -104,8 +104,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """For a terminal: the record's `fields` follow the message as NAME=VALUE."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, Mapping):
+            record.message_and_fields = " ".join(
+                [record.getMessage(), *(f"{k}={v}" for k, v in fields.items())]
+            )
+        else:
+            record.message_and_fields = record.getMessage()
+        return super().format(record)
+
+
 def set_up_logs(level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message_and_fields)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

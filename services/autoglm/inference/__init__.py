@@ -1,1 +1,1 @@
-"""The pod: an engine behind gRPC and REST. `app.run` is the process, `AutoGLMEngine` the Python way."""
+"""The pod: an engine behind gRPC and REST. `app` is the process, `python_api` the Python way."""

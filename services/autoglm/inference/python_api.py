@@ -28,7 +28,6 @@ class AutoGLMEngine:
         engine cannot be served.
         """
         from autoglm.inference.app import run
-
         from autoglm.inference.settings import InferenceSettings
 
         if code := run(InferenceSettings.load(self.flags(host, port))):
