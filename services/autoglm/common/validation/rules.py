@@ -2,9 +2,10 @@
 
 What the engine would serve is let through, except over these bounds of ours: 128 completions, 64
 stop strings of 4096 characters, 20 logprobs, logit biases within 100 of zero, schemas, patterns and
-grammars of 256 KiB, 1000 labels of 1000 characters, token ids and priorities of 32 bits, the roles
-in `ROLES`, and media by http(s) or data URL. Every error names the field in the client's words, the
-value, and the way out.
+grammars of 256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of 32 bits, no
+booleans for numbers, no output format beside a tool call that must be made, the roles in `ROLES`,
+and media by http(s) or data URL. Every error names the field in the client's words, the value, and
+the way out.
 """
 
 from __future__ import annotations
