@@ -85,6 +85,11 @@ class Core:
     async def close(self) -> None:
         await self._closing.aclose()
 
+    def reconnect(self) -> None:
+        """Connect to all pods anew; what runs on the old connections goes on."""
+        self.channels.renew()
+        self._watches.restart()
+
     def _pod_watch(self) -> PodWatch:
         settings = self.settings
         return PodWatch(
@@ -133,8 +138,7 @@ class Core:
                 _log.warning("upstream certificates stay as they are: %s", error)
                 continue
             seen = now
-            self.channels.renew()
-            self._watches.restart()
+            self.reconnect()
 
 
 async def cancel_all(*tasks: asyncio.Task[None]) -> None:

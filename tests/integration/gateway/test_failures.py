@@ -170,3 +170,24 @@ async def test_watcher_of_health_does_not_hold_up_a_drain(fleet: Any) -> None:
         async with asyncio.timeout(5):
             await gateway.drain()
         watch.cancel()
+
+
+async def test_new_connections_to_the_pods_fail_no_request_and_break_no_stream(fleet: Any) -> None:
+    first, second, slow = await fleet.pods(FakePod(), FakePod(), FakePod(model="slow"))
+    gateway = await fleet.gateway(first, second, slow)
+    stub, ended = await fleet.stub(gateway), asyncio.Event()
+    slow.open_gate.clear()
+    stream = stub.GenerateStream(v1.GenerateRequest(model="slow", text="Hello"))
+    assert (await stream.read()).text == "Hello"
+    clients = await traffic(fleet, gateway, ended)
+    for count in (25, 50):
+        await fleet.until(lambda count=count: len(first.received) > count)
+        gateway.core.reconnect()
+    await fleet.until(lambda: len(first.received) > 75)
+    assert fleet.routable(gateway) == 3
+    ended.set()
+    assert sum(await asyncio.gather(*clients)) > 75
+    slow.open_gate.set()
+    assert (await stream.read()).text == " there."
+    while await stream.read():
+        pass
