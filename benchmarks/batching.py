@@ -48,7 +48,9 @@ def run(directory: Path, *, quick: bool) -> Report:
 
 def measured(size: int, repeats: int, requests: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as logs:
-        pod = processes.vllm_pod(Path(logs), MODEL, "pod", "--max-num-seqs", str(size))
+        pod = processes.vllm_pod(
+            Path(logs), MODEL, "pod", "--max-num-seqs", str(size), compiled=True
+        )
         with processes.running(pod):
             return [
                 load.run(

@@ -126,7 +126,7 @@ def bare_engine(logs: Path) -> Iterator[Measure]:
 @contextmanager
 def pod(logs: Path, *arguments: str) -> Iterator[Measure]:
     extra = ("--max-num-seqs", str(MAX_NUM_SEQS), *arguments)
-    process = processes.vllm_pod(logs, MODEL, "pod", *extra)
+    process = processes.vllm_pod(logs, MODEL, "pod", *extra, compiled=True)
     with processes.running(process):
         yield lambda count: load.run(
             "grpc-stream",
@@ -139,7 +139,9 @@ def pod(logs: Path, *arguments: str) -> Iterator[Measure]:
 
 @contextmanager
 def vllm_server(logs: Path) -> Iterator[Measure]:
-    with processes.plain_vllm(logs, MODEL, "--max-num-seqs", str(MAX_NUM_SEQS)) as address:
+    with processes.plain_vllm(
+        logs, MODEL, "--max-num-seqs", str(MAX_NUM_SEQS), compiled=True
+    ) as address:
         yield lambda count: load.run(
             "rest-stream", address, load.Work(), clients=count, requests=requests_for(count)
         )

@@ -91,6 +91,15 @@ def test_a_named_tool_is_called_with_arguments_that_fit(client: OpenAI) -> None:
     assert set(json.loads(call.function.arguments)) == {"ready", "pods"}
 
 
+def test_a_tool_is_called_when_the_question_needs_it(client: OpenAI) -> None:
+    lesson = LESSONS["tool_questions"][0]
+    answer = client.chat.completions.create(**ask(lesson["question"], tools=LESSONS["tools"]))
+    call = answer.choices[0].message.tool_calls[0]
+    assert call.function.name == lesson["call"]["name"]
+    assert json.loads(call.function.arguments) == lesson["call"]["arguments"]
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
 def test_logprobs_have_as_many_alternatives_as_asked_for(client: OpenAI) -> None:
     answer = client.chat.completions.create(**ask("Hello!", logprobs=True, top_logprobs=3))
     tokens = answer.choices[0].logprobs.content

@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED_DEVICE = 71
     CONTEXT_TOO_LONG = 72
     START_FAILED = 73
+    MISSING_COMPILER = 74
     ENGINE_DEAD = 80
 
 
@@ -151,6 +152,14 @@ def _unsupported_quantization(match: re.Match[str], settings: InferenceSettings)
     return Diagnosis("UnsupportedQuantization", message, ExitCode.UNSUPPORTED_QUANTIZATION)
 
 
+def _missing_compiler(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
+    message = (
+        "vLLM compiles the model and finds no C++ compiler: install g++, or serve without "
+        "compiling by --engine-arg enforce_eager=true"
+    )
+    return Diagnosis("MissingCompiler", message, ExitCode.MISSING_COMPILER)
+
+
 def _unsupported_device(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
     message = (
         f"--device {settings.device} is not available ({match[0].strip()}): use --device auto, or "
@@ -183,6 +192,7 @@ def _symptom(
 
 # The first that matches wins: particular ones before general ones.
 _SYMPTOMS = (
+    _symptom(r"InvalidCxxCompiler|No working C\+\+ compiler", _missing_compiler),
     _symptom(r"ModuleNotFoundError: No module named '(?P<package>[\w.]+)'", _missing_package),
     _symptom(
         r"[^\n]*PackageNotFoundError[^\n]*metadata for (?P<package>\w+)[^\n]*", _missing_package

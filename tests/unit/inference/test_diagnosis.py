@@ -49,6 +49,11 @@ CASES = [
         "--device auto",
     ),
     ("ValueError: vLLM does not take these arguments: no --x", "BadSettings", "no --x"),
+    (
+        "InductorError: InvalidCxxCompiler: No working C++ compiler found in torch._inductor",
+        "MissingCompiler",
+        "enforce_eager=true",
+    ),
     ("ZeroDivisionError: division by zero", "StartFailed", "division by zero"),
 ]
 
