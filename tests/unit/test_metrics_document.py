@@ -1,0 +1,46 @@
+"""docs/metrics.md and the code name the same metrics, section by section."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from autoglm.common import admin
+from autoglm.gateway.metrics import Metrics
+from autoglm.inference import metrics as inference
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
+SECTIONS = {
+    "Gateway": vars(Metrics(CollectorRegistry())),
+    "Pod": vars(inference),
+    "Every process": vars(admin),
+}
+Described = dict[str, tuple[str, set[str]]]
+
+
+def documented(title: str) -> Described:
+    """Kind and labels by name."""
+    section = DOCUMENT.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+    return {
+        name: (kind, set(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in ROW.findall(section)
+    }
+
+
+def in_code(names: dict[str, Any]) -> Described:
+    found = {}
+    for metric in names.values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            found[name] = (family.type, set(metric._labelnames))
+    return found
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_section_has_every_metric_with_its_kind_and_labels(title: str) -> None:
+    assert documented(title) == in_code(SECTIONS[title])
