@@ -25,7 +25,12 @@ SCHEMA = {
 }
 TOOL = {
     "type": "function",
-    "function": {"name": "report", "description": "Report the state.", "parameters": SCHEMA},
+    "function": {
+        "name": "report",
+        "description": "Report the state.",
+        "parameters": SCHEMA,
+        "strict": True,
+    },
 }
 
 

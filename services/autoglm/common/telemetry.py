@@ -123,3 +123,5 @@ def set_up_logs(level: str, log_format: str) -> None:
     text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message_and_fields)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Libraries change the root's level (vLLM's do); ours must not follow it.
+    logging.getLogger("autoglm").setLevel(level.upper())

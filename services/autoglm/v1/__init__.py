@@ -5,6 +5,8 @@ messages are in `open_inference_pb2` and deliberately not imported here: other p
 same names in protobuf's one pool, and a client must be able to use both.
 """
 
+# Holds no message, but reflection finds the service in it.
+from autoglm.v1 import inference_pb2 as inference_pb2
 from autoglm.v1.chat_pb2 import *
 from autoglm.v1.generate_pb2 import *
 from autoglm.v1.models_pb2 import *
