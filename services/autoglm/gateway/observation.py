@@ -11,13 +11,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from autoglm.common import errors, semconv
+from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.common.telemetry import PROPAGATOR, tracer
 from autoglm.gateway.call import Call, Notes
 from autoglm.gateway.endpoints import Endpoint
@@ -26,36 +26,6 @@ from autoglm.gateway.metrics import OTHER, Metrics
 # A caller's deadline reaches us with rounding on the way.
 _DEADLINE_SLACK = 0.01
 _log = logging.getLogger("autoglm.gateway.request")
-
-
-class Outcome(StrEnum):
-    """How a request ended; the one label of it in metrics and logs."""
-
-    SERVED = "served"
-    REJECTED_INVALID = "rejected_invalid"
-    REJECTED_FULL = "rejected_full"
-    REJECTED_NO_ENDPOINT = "rejected_no_endpoint"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-    BROKEN = "broken"
-    FAILED = "failed"
-
-
-_BY_HTTP_STATUS = {
-    429: Outcome.REJECTED_FULL,
-    499: Outcome.CANCELLED,
-    502: Outcome.BROKEN,
-    503: Outcome.REJECTED_NO_ENDPOINT,
-    504: Outcome.EXPIRED,
-}
-
-
-def outcome_of_status(status: int) -> Outcome:
-    """For an HTTP status: an error class's, or that of an answer passed on from a pod."""
-    if status < 400:
-        return Outcome.SERVED
-    default = Outcome.REJECTED_INVALID if status < 500 else Outcome.FAILED
-    return _BY_HTTP_STATUS.get(status, default)
 
 
 def error_of(failure: BaseException | None, overdue: bool) -> errors.AutoGLMError | None:

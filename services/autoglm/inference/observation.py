@@ -10,45 +10,17 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from autoglm.common import errors, semconv
+from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.common.telemetry import PROPAGATOR, tracer
 from autoglm.inference import metrics
 
 _log = logging.getLogger("autoglm.inference.request")
-
-
-class Outcome(StrEnum):
-    """How a request ended."""
-
-    SERVED = "served"
-    REJECTED_INVALID = "rejected_invalid"
-    REJECTED_FULL = "rejected_full"
-    REJECTED_UNAVAILABLE = "rejected_unavailable"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-_BY_STATUS = {
-    429: Outcome.REJECTED_FULL,
-    499: Outcome.CANCELLED,
-    501: Outcome.REJECTED_INVALID,
-    503: Outcome.REJECTED_UNAVAILABLE,
-    504: Outcome.EXPIRED,
-}
-
-
-def outcome_of_status(status: int) -> Outcome:
-    """For an HTTP status, or that of an error's class."""
-    if status < 400:
-        return Outcome.SERVED
-    return _BY_STATUS.get(status, Outcome.REJECTED_INVALID if status < 500 else Outcome.FAILED)
 
 
 def outcome_of(failure: BaseException | None) -> Outcome:
@@ -103,9 +75,11 @@ class Observation:
             metrics.FIRST_CHUNK.labels(self.protocol, self.method).observe(first)
             self.attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
         self._end_span(outcome, code)
-        if _log.isEnabledFor(logging.INFO):
+        # Gateways ask a loading pod every other second; that is no news.
+        level = logging.DEBUG if outcome is Outcome.REJECTED_UNAVAILABLE else logging.INFO
+        if _log.isEnabledFor(level):
             fields = self._fields(seconds, outcome, code)
-            _log.info(message or "done", extra={"fields": fields})
+            _log.log(level, message or "done", extra={"fields": fields})
 
     def _end_span(self, outcome: Outcome, code: str) -> None:
         if self.span.is_recording():

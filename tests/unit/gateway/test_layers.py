@@ -9,12 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm.common import errors
+from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.gateway.admission import Limiter
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.endpoints import Pool
 from autoglm.gateway.layers import request_layers, stack
 from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.observation import Observer, Outcome, outcome_of_status
+from autoglm.gateway.observation import Observer
 
 
 async def _chunks(count: int) -> AsyncIterator[bytes]:
@@ -66,7 +67,7 @@ class Stage:
         (
             errors.NoReadyEndpoint("no"),
             errors.NoReadyEndpoint,
-            "rejected_no_endpoint",
+            "rejected_unavailable",
             "UNAVAILABLE",
         ),
         (errors.StreamBroken("gone"), errors.StreamBroken, "broken", "UNAVAILABLE"),
