@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, make_wsgi_app
 
-from autoglm.common.settings import split_address
+from autoglm.common.addresses import split_address
 
 BEAT_SECONDS = 0.05
 # How long `close` may take to be noticed.

@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 
 from autoglm.common import errors, status
-from autoglm.common.settings import split_address
+from autoglm.common.addresses import split_address
 from autoglm.common.tls import TlsFiles, grpc_channel_credentials, grpc_server_credentials
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024

@@ -13,17 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from autoglm.common.addresses import split_address
+
 
 class SettingsError(ValueError):
     """One or more settings are wrong; the text has a line for each."""
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT` or `[IPV6]:PORT`. Raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:50051")
-    return host.strip("[]"), int(port)
 
 
 def _checked_address(address: str) -> str:

@@ -22,9 +22,9 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
+from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer
 from autoglm.common.lifecycle import Shutdown
-from autoglm.common.settings import split_address
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages

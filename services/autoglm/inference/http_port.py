@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 
 from autoglm.common import errors, rpc, semconv, status
+from autoglm.common.addresses import split_address
 from autoglm.common.outcomes import Outcome, outcome_of_status
-from autoglm.common.settings import split_address
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod

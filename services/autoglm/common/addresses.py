@@ -1,0 +1,11 @@
+"""HOST:PORT as text. Needs nothing, so that a core install can use it; settings need pydantic."""
+
+from __future__ import annotations
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[IPV6]:PORT`. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    return host.strip("[]"), int(port)
