@@ -19,6 +19,8 @@ from vllm import AsyncEngineArgs, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from autoglm.testing.processes import ONE_PROCESS
+
 
 async def one(engine: AsyncLLM, prompt: str, tokens: int, name: str) -> tuple[float, float, int]:
     """Seconds to the first token, seconds in all, tokens."""
@@ -64,6 +66,7 @@ async def main() -> None:
         max_model_len=2048,
         gpu_memory_utilization=0.3,
         max_num_seqs=int(sys.argv[2]),
+        distributed_executor_backend=ONE_PROCESS,
     )
     # Our lines go to the real standard output; vLLM's own logging must not mix with them.
     answers = os.fdopen(os.dup(1), "w")

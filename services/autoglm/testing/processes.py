@@ -25,10 +25,13 @@ _POLL_SECONDS = 0.1
 # Proven on small CPU machines; a GPU machine overrides nothing of this.
 VLLM_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    # Without it every engine binds itself to the same cores.
+    # Without these every engine binds itself to the same core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+# A worker in a process of its own spins while it waits, which takes half of a small machine.
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
 class ChildFailed(RuntimeError):
@@ -181,6 +184,7 @@ def vllm_pod(
         *("--model-name", "tiny-glm", "--max-model-len", "2048", "--gpu-memory-utilization", "0.3"),
         *("--engine-arg", "tool_call_parser=hermes"),
         *("--engine-arg", "enable_auto_tool_choice=true"),
+        *("--engine-arg", f"distributed_executor_backend={ONE_PROCESS}"),
         *("--engine-arg", f"enforce_eager={str(not compiled).lower()}"),
     )
     log = directory / f"{name}.log"
@@ -203,6 +207,7 @@ def plain_vllm(
         *("--model", str(model), "--served-model-name", "tiny-glm", "--max-model-len", "2048"),
         *("--gpu-memory-utilization", "0.3", "--host", "127.0.0.1", "--port", str(port)),
         *("--tool-call-parser", "hermes", "--enable-auto-tool-choice"),
+        *("--distributed-executor-backend", ONE_PROCESS),
         *(() if compiled else ("--enforce-eager",)),
         *arguments,
     ]

@@ -22,6 +22,8 @@ from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
 
 _LIVENESS_SECONDS = 0.25
+# Nothing runs any more when the engine is closed; by default its processes are given 5 s to end.
+_LAST_SECONDS = 1.0
 
 
 class VllmEngine:
@@ -94,7 +96,7 @@ class VllmEngine:
         llm = self._runtime.llm
         # Shutting down ends the task that would wake those who still wait for tokens.
         llm.output_processor.propagate_error(EngineDeadError())
-        await asyncio.to_thread(llm.shutdown)
+        await asyncio.to_thread(llm.shutdown, _LAST_SECONDS)
         _end_messaging(llm.engine_core.resources)
         self._log.close()
 
