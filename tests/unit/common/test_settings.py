@@ -1,11 +1,11 @@
 import pytest
 
+from autoglm.common.addresses import split_address
 from autoglm.common.settings import (
     Address,
     ServiceSettings,
     SettingsError,
     StringList,
-    split_address,
 )
 
 

@@ -4,8 +4,9 @@ import logging
 import pytest
 
 from autoglm.common import errors
+from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.inference.http_port import route_of
-from autoglm.inference.observation import Observation, Outcome, outcome_of, outcome_of_status
+from autoglm.inference.observation import Observation, outcome_of
 
 
 @pytest.mark.parametrize(
