@@ -1,7 +1,8 @@
 """What our pod costs: plain AsyncLLM, our gRPC pod, and vLLM's OpenAI server, in one run.
 
-Each engine runs alone, in turn, on the same machine, and every series is repeated; medians with the
-lowest and highest value. AsyncLLM has no client process beside it, the other two have.
+All servers stand ready and are measured in turn, round after round, so that a machine whose speed
+drifts hits all alike; medians with the lowest and highest value. An engine at rest takes no time.
+AsyncLLM has no client process beside it, the others have.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ COLUMNS = (
     *("first token p50 ms", "first token p99 ms"),
 )
 Measure = Callable[[int], dict[str, Any]]
+Series = dict[str, list[float]]
 MAX_NUM_SEQS = 32
 
 
@@ -38,12 +40,12 @@ def run(directory: Path, *, quick: bool, gather: str = "") -> Report:
         servers = {
             "AsyncLLM in process": bare_engine(Path(logs)),
             "gRPC pod": pod(Path(logs), *extra),
-            "gRPC pod, no gathering": pod(Path(logs), "--gather-milliseconds", "0"),
+            "gRPC pod, no gathering": pod(
+                Path(logs), "--gather-milliseconds", "0", name="pod-ungathered"
+            ),
             "vLLM OpenAI server": vllm_server(Path(logs)),
         }
-        results = {
-            name: measured(server, streams, repeats, name) for name, server in servers.items()
-        }
+        results = measured(servers, streams, repeats)
     for count in streams:
         base, _ = median_spread(results["AsyncLLM in process"][count]["tokens/s"])
         report.rows.extend(row(count, name, results[name][count], base) for name in servers)
@@ -52,19 +54,22 @@ def run(directory: Path, *, quick: bool, gather: str = "") -> Report:
 
 
 def measured(
-    server: Any, streams: tuple[int, ...], repeats: int, name: str
-) -> dict[int, dict[str, list[float]]]:
-    """For each number of streams, lists of figures, one entry a repeat."""
-    series: dict[int, dict[str, list[float]]] = {count: {} for count in streams}
-    print(f"starting {name} ...", file=sys.stderr, flush=True)
-    with server as measure:
-        for count in streams:
-            measure(count)
-        for _ in range(repeats):
-            for count in streams:
+    servers: Mapping[str, AbstractContextManager[Measure]], streams: Sequence[int], repeats: int
+) -> dict[str, dict[int, Series]]:
+    """For each server and number of streams, lists of figures, one entry a round."""
+    results: dict[str, dict[int, Series]] = {n: {c: {} for c in streams} for n in servers}
+    with ExitStack() as stack:
+        measures: dict[str, Measure] = {}
+        for name, server in servers.items():
+            print(f"starting {name} ...", file=sys.stderr, flush=True)
+            measures[name] = stack.enter_context(server)
+            measures[name](max(streams))
+        for count in [count for _ in range(repeats) for count in streams]:
+            print(f"{count} streams ...", file=sys.stderr, flush=True)
+            for name, measure in measures.items():
                 for key, value in figures(measure(count)).items():
-                    series[count].setdefault(key, []).append(value)
-    return series
+                    results[name][count].setdefault(key, []).append(value)
+    return results
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:
@@ -77,7 +82,7 @@ def figures(result: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def row(count: int, name: str, series: dict[str, list[float]], base: float) -> Row:
+def row(count: int, name: str, series: Series, base: float) -> Row:
     rate, spread = median_spread(series["tokens/s"])
     others = {k: median_spread(v)[0] for k, v in series.items() if k != "tokens/s"}
     shares = {"of AsyncLLM": f"{rate / base:.3f}"}
@@ -124,9 +129,9 @@ def bare_engine(logs: Path) -> Iterator[Measure]:
 
 
 @contextmanager
-def pod(logs: Path, *arguments: str) -> Iterator[Measure]:
+def pod(logs: Path, *arguments: str, name: str = "pod") -> Iterator[Measure]:
     extra = ("--max-num-seqs", str(MAX_NUM_SEQS), *arguments)
-    process = processes.vllm_pod(logs, MODEL, "pod", *extra, compiled=True)
+    process = processes.vllm_pod(logs, MODEL, name, *extra, compiled=True)
     with processes.running(process):
         yield lambda count: load.run(
             "grpc-stream",
