@@ -159,18 +159,22 @@ class Gateway:
     async def _stop_grpc(self, server: grpc.aio.Server, grace: float) -> None:
         # A stopping server drops requests that have arrived but are not taken up yet. With new ones
         # held for a moment, those who ask one after the other all wait for us: nothing arrives.
-        if grace:
-            self._edge.hold()
-            await asyncio.sleep(_HOLD_SECONDS)
+        if not grace:
+            await server.stop(None)
+            return
+        self._edge.hold()
+        await asyncio.sleep(_HOLD_SECONDS)
         stopping = asyncio.create_task(server.stop(grace))
         await asyncio.sleep(0)
         self._edge.release()
         idle = asyncio.create_task(self.core.limiter.idle.wait())
         await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
+        # Never two stops at once: one destroys the server under the other, and grpc.aio crashes.
+        stopping.cancel()
+        await asyncio.wait((stopping,))
         # What is left are streams that only watch (health) and end when they are told to.
         await server.stop(min(grace, _LAST_CALLS_SECONDS))
-        await stopping
 
     def _start_admin(self) -> None:
         pool, address = self.core.pool, self._settings.metrics_address
