@@ -41,7 +41,9 @@ async def idle(engine: Engine) -> None:
 
 
 async def gauge(http: httpx.AsyncClient, name: str) -> float:
-    found = re.search(rf"^vllm:{name}{{.*}} (\S+)$", (await http.get("/metrics")).text, re.M)
+    # Other engines of this process may be in the same registry.
+    line = rf'^vllm:{name}{{.*model_name="tiny".*}} (\S+)$'
+    found = re.search(line, (await http.get("/metrics")).text, re.M)
     assert found
     return float(found[1])
 
