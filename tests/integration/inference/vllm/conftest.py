@@ -11,6 +11,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import REGISTRY
+from prometheus_client.registry import Collector
 
 from autoglm import v1
 from autoglm.inference import vllm
@@ -62,6 +64,23 @@ async def engine(options: EngineOptions, exporter: InMemorySpanExporter) -> Asyn
     started = await vllm.start(options)
     yield started
     await started.close()
+
+
+def _vllm_metrics() -> list[Collector]:
+    return [
+        c for c in REGISTRY._collector_to_names if getattr(c, "_name", "").startswith("vllm:")
+    ]
+
+
+@pytest.fixture(scope="module")
+def metrics_kept(engine: Engine) -> Iterator[None]:
+    """A second engine in a process takes the registry from the first one's metrics."""
+    kept = _vllm_metrics()
+    yield
+    for collector in _vllm_metrics():
+        REGISTRY.unregister(collector)
+    for collector in kept:
+        REGISTRY.register(collector)
 
 
 @pytest.fixture

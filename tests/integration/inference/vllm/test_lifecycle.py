@@ -41,7 +41,7 @@ async def idle(engine: Engine) -> None:
 
 
 async def gauge(http: httpx.AsyncClient, name: str) -> float:
-    # Other engines of this process may be in the same registry.
+    # Echo engines of this process are in the same registry.
     line = rf'^vllm:{name}{{.*model_name="tiny".*}} (\S+)$'
     found = re.search(line, (await http.get("/metrics")).text, re.M)
     assert found

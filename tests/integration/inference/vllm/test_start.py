@@ -16,6 +16,7 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.timeout(300),
     pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.usefixtures("metrics_kept"),
 ]
 
 
