@@ -67,9 +67,7 @@ async def engine(options: EngineOptions, exporter: InMemorySpanExporter) -> Asyn
 
 
 def _vllm_metrics() -> list[Collector]:
-    return [
-        c for c in REGISTRY._collector_to_names if getattr(c, "_name", "").startswith("vllm:")
-    ]
+    return [c for c in REGISTRY._collector_to_names if getattr(c, "_name", "").startswith("vllm:")]
 
 
 @pytest.fixture(scope="module")
