@@ -49,6 +49,7 @@ func newGrpcSender(o options, body []byte) (sender, error) {
 		channel, err := grpc.NewClient(
 			"passthrough:///"+o.address,
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(1<<24),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(64<<20)),
 		)
 		if err != nil {

@@ -48,6 +48,7 @@ _REFLECTED = (
 _TLS_LOOK_SECONDS = 5.0
 # For streams that only watch and end when they are told to.
 _LAST_CALLS_SECONDS = 0.5
+_HOLD_SECONDS = 0.05
 _log = logging.getLogger("autoglm.inference")
 T = TypeVar("T")
 
@@ -180,7 +181,7 @@ class PodServer:
         self.pod.close()
         stops = []
         if self._grpc is not None:
-            stops.append(self._grpc.stop(_LAST_CALLS_SECONDS))
+            stops.append(self._stop_grpc(self._grpc))
         if self._http is not None:
             stops.append(self._http.stop(_LAST_CALLS_SECONDS))
         await asyncio.gather(*stops)
@@ -193,6 +194,19 @@ class PodServer:
         await asyncio.gather(*self._background, return_exceptions=True)
         if self._admin is not None:
             await asyncio.to_thread(self._admin.close)
+
+    async def _stop_grpc(self, server: grpc.aio.Server) -> None:
+        """A stopping server drops calls that have arrived but are not taken up yet.
+
+        With new ones held for a moment, those who ask one after the other all wait for us, and
+        each is told to ask another pod.
+        """
+        self.pod.hold()
+        await asyncio.sleep(_HOLD_SECONDS)
+        stopping = asyncio.create_task(server.stop(_LAST_CALLS_SECONDS))
+        await asyncio.sleep(0)
+        self.pod.release()
+        await stopping
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Also asked from the admin port's threads."""

@@ -126,6 +126,10 @@ class Engine(Protocol):
         """For each label, the natural logarithm of the probability of answering with it."""
         ...
 
+    def is_running(self, request_id: str) -> bool:
+        """Whether a stream's request still generates, rather than waits to be read to its end."""
+        ...
+
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         """End requests by id; returns those that were there."""
         ...

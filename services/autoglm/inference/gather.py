@@ -1,38 +1,74 @@
 """How long a stream waits between messages, so that messages never limit token throughput.
 
-The first message goes out at once. Later ones leave a pause between them while many streams are
-active; the engine merges what comes meanwhile into one chunk for each completion (a promise of the
-`Engine` contract), so nothing is buffered here. `window` decides, `paced` waits.
+The first message goes out at once, and so does the last. Others leave a pause between them while
+many streams are active; the engine merges what comes meanwhile into one chunk for each completion
+(a promise of the `Engine` contract), so nothing is buffered here. `window` decides, `paced` waits,
+`Ticks` is the one timer that all streams share.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from autoglm.inference.requests import closing
 
 # Up to this many streams, one message a token costs less than anyone can notice.
 FEW_STREAMS = 4
-MANY_STREAMS = 16
+# Of a pod, where there are more: a small part of a core in gRPC's own work.
+MESSAGES_PER_SECOND = 600
+_TICK_SECONDS = 0.005
 T = TypeVar("T")
+Ended = Callable[[], bool]
 
 
-def window(active_streams: int, milliseconds: float) -> float:
-    """Seconds to leave between two messages of one stream: none for few, all for many."""
-    share = (active_streams - FEW_STREAMS) / (MANY_STREAMS - FEW_STREAMS)
-    return milliseconds / 1000 * min(1.0, max(0.0, share))
+def window(active_streams: int, most_milliseconds: float) -> float:
+    """Seconds to leave between two messages of one stream."""
+    if active_streams <= FEW_STREAMS:
+        return 0.0
+    return min(most_milliseconds / 1000, active_streams / MESSAGES_PER_SECOND)
+
+
+class Wait(Protocol):
+    async def __call__(self, seconds: float, ended: Ended) -> None:
+        """Returns after `seconds`, or soon after `ended` comes true."""
+
+
+class Ticks:
+    """Ends the pauses of many streams with one timer, so that they wake and write together."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[None], tuple[float, Ended]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __call__(self, seconds: float, ended: Ended) -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiting[future] = (loop.time() + seconds, ended)
+        if self._timer is None:
+            self._timer = loop.call_later(_TICK_SECONDS, self._tick, loop)
+        try:
+            await future
+        finally:
+            self._waiting.pop(future, None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for future, (end, ended) in self._waiting.items():
+            if not future.done() and (now >= end or ended()):
+                future.set_result(None)
+        over = all(future.done() for future in self._waiting)
+        self._timer = None if over else loop.call_later(_TICK_SECONDS, self._tick, loop)
 
 
 async def paced(
-    chunks: AsyncIterator[T], pause: Callable[[], float], now: Callable[[], float]
+    chunks: AsyncIterator[T], pause: Callable[[], float], ended: Ended, wait: Wait
 ) -> AsyncGenerator[T, None]:
-    """The chunks, with at least `pause()` seconds between them."""
+    """The chunks, with `pause()` seconds between them until the source has `ended`."""
     async with closing(chunks) as source:
         async for chunk in source:
-            sent = now()
             yield chunk
-            remaining = sent + pause() - now()
-            if remaining > 0:
-                await asyncio.sleep(remaining)
+            seconds = pause()
+            if seconds > 0 and not ended():
+                await wait(seconds, ended)

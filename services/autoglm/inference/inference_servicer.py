@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.validation import of_chat, of_embed, of_generate, of_predict, of_tokenize
-from autoglm.inference.gather import paced, window
+from autoglm.inference.engine import Call, Engine
+from autoglm.inference.gather import Ticks, paced, window
 from autoglm.inference.pod import Pod
 from autoglm.inference.prediction import predict
 from autoglm.inference.requests import check, current_call, find
@@ -21,20 +21,26 @@ T = TypeVar("T")
 class Pace:
     """Paces every stream by how many there are. One for all servicers."""
 
-    def __init__(self, milliseconds: float) -> None:
-        self._milliseconds = milliseconds
+    def __init__(self, most_milliseconds: float) -> None:
+        self._most_milliseconds = most_milliseconds
         self._active = 0
+        self._wait = Ticks()
 
-    async def __call__(self, chunks: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    async def __call__(
+        self, chunks: AsyncIterator[T], engine: Engine, call: Call
+    ) -> AsyncGenerator[T, None]:
         self._active += 1
         try:
-            async for chunk in paced(chunks, self._pause, asyncio.get_running_loop().time):
+            paced_chunks = paced(
+                chunks, self._pause, lambda: not engine.is_running(call.request_id), self._wait
+            )
+            async for chunk in paced_chunks:
                 yield chunk
         finally:
             self._active -= 1
 
     def _pause(self) -> float:
-        return window(self._active, self._milliseconds)
+        return window(self._active, self._most_milliseconds)
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServicer):
@@ -52,7 +58,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
     ) -> AsyncIterator[v1.GenerateChunk]:
         engine = self._pod.engine()
         check(engine, of_generate(request, streaming=True))
-        return self._pace(engine.generate_stream(request, current_call()))
+        call = current_call()
+        return self._pace(engine.generate_stream(request, call), engine, call)
 
     async def Chat(self, request: v1.ChatRequest, context: Any) -> v1.ChatResponse:
         engine = self._pod.engine()
@@ -62,7 +69,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
     def ChatStream(self, request: v1.ChatRequest, context: Any) -> AsyncIterator[v1.ChatChunk]:
         engine = self._pod.engine()
         check(engine, of_chat(request, streaming=True))
-        return self._pace(engine.chat_stream(request, current_call()))
+        call = current_call()
+        return self._pace(engine.chat_stream(request, call), engine, call)
 
     async def Embed(self, request: v1.EmbedRequest, context: Any) -> v1.EmbedResponse:
         engine = self._pod.engine()

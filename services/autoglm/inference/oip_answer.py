@@ -61,7 +61,7 @@ async def pieces(
 ) -> AsyncGenerator[Piece, None]:
     """Text as it appears, the last piece marked. Closing this ends the engine's request."""
     chunks = _chunks(engine, asked, call)
-    async with closing(pace(chunks) if pace else chunks) as source:
+    async with closing(pace(chunks, engine, call) if pace else chunks) as source:
         async for chunk in source:
             _check_whole(chunk.finish_reason)
             new = chunk.delta.content if isinstance(chunk, v1.ChatChunk) else chunk.text

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from autoglm import v1
 from autoglm.common import errors, rpc, status
 from autoglm.inference.app import PodServer
+from autoglm.inference.settings import InferenceSettings
 from autoglm.v1 import inference_pb2_grpc, worker_pb2_grpc
 
 USER = v1.ChatMessage(role="user", content="hello there")
@@ -206,3 +207,30 @@ async def test_reflection_names_every_service(pod: PodServer) -> None:
         "inference.GRPCInferenceService",
         "grpc.health.v1.Health",
     }
+
+
+async def codes_until_refused(stub: Any) -> list[grpc.StatusCode]:
+    """Of one call after the other, until one fails."""
+    codes = []
+    while not codes or codes[-1] is grpc.StatusCode.OK:
+        try:
+            await stub.Generate(v1.GenerateRequest(model="echo", text="a"), timeout=10)
+            codes.append(grpc.StatusCode.OK)
+        except grpc.aio.AioRpcError as error:
+            codes.append(error.code())
+    return codes
+
+
+async def test_who_asks_while_the_pod_ends_is_sent_elsewhere() -> None:
+    anywhere = {f"{name}_address": "127.0.0.1:0" for name in ("grpc", "http", "metrics")}
+    pod = PodServer(InferenceSettings.load({"engine": "echo", **anywhere}))
+    await pod.start()
+    async with rpc.channel(f"127.0.0.1:{pod.grpc_port}") as channel:
+        stub = inference_pb2_grpc.InferenceStub(channel)
+        clients = [asyncio.create_task(codes_until_refused(stub)) for _ in range(32)]
+        await asyncio.sleep(0.3)
+        await pod.close()
+        codes = [code for client in clients for code in await client]
+
+    assert codes.count(grpc.StatusCode.OK) > len(clients)
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}

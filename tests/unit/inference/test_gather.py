@@ -3,15 +3,23 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from autoglm.inference.gather import FEW_STREAMS, MANY_STREAMS, paced, window
+from autoglm.inference.gather import FEW_STREAMS, MESSAGES_PER_SECOND, Ticks, paced, window
+
+TICK = 0.005
 
 
-@pytest.mark.parametrize(
-    ("streams", "seconds"),
-    [(1, 0.0), (FEW_STREAMS, 0.0), (10, 0.005), (MANY_STREAMS, 0.01), (1000, 0.01)],
-)
-def test_the_pause_grows_with_the_streams(streams: int, seconds: float) -> None:
-    assert window(streams, 10) == pytest.approx(seconds)
+@pytest.mark.parametrize("streams", [0, 1, FEW_STREAMS])
+def test_few_streams_do_not_wait(streams: int) -> None:
+    assert window(streams, 40) == 0
+
+
+@pytest.mark.parametrize("streams", [FEW_STREAMS + 1, 8, 20])
+def test_more_streams_share_the_messages_of_a_second(streams: int) -> None:
+    assert streams / window(streams, 40) == pytest.approx(MESSAGES_PER_SECOND)
+
+
+def test_the_pause_has_a_limit() -> None:
+    assert window(1000, 40) == 0.04
 
 
 def test_gathering_can_be_off() -> None:
@@ -24,11 +32,12 @@ async def numbers(every: float, count: int) -> AsyncIterator[int]:
         await asyncio.sleep(every)
 
 
-async def times(every: float, pause: float) -> list[float]:
+async def times(every: float, pause: float, ended_after: float = 1e9) -> list[float]:
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    stream = paced(numbers(every, 4), lambda: pause, loop.time)
-    return [round(loop.time() - begun, 6) async for _ in stream]
+    ended = lambda: loop.time() >= begun + ended_after  # noqa: E731
+    stream = paced(numbers(every, 4), lambda: pause, ended, Ticks())
+    return [loop.time() - begun async for _ in stream]
 
 
 @pytest.mark.looptime
@@ -38,12 +47,41 @@ async def test_the_first_chunk_is_not_held_back() -> None:
 
 @pytest.mark.looptime
 async def test_later_chunks_keep_their_distance() -> None:
-    assert await times(every=0, pause=1) == [0, 1, 2, 3]
+    assert await times(every=0, pause=1) == pytest.approx([0, 1, 2, 3], abs=4 * TICK)
 
 
 @pytest.mark.looptime
 async def test_without_a_pause_chunks_pass_as_they_come() -> None:
-    assert await times(every=0.5, pause=0) == [0, 0.5, 1, 1.5]
+    assert await times(every=0.5, pause=0) == pytest.approx([0, 0.5, 1, 1.5])
+
+
+@pytest.mark.looptime
+async def test_the_end_of_a_request_is_not_held_back() -> None:
+    found = await times(every=0, pause=1, ended_after=1.5)
+    assert found == pytest.approx([0, 1, 1.5, 1.5], abs=4 * TICK)
+
+
+@pytest.mark.looptime
+async def test_pauses_end_in_their_own_time() -> None:
+    loop, wait = asyncio.get_running_loop(), Ticks()
+    begun = loop.time()
+
+    async def over(seconds: float) -> float:
+        await wait(seconds, lambda: False)
+        return loop.time() - begun
+
+    found = await asyncio.gather(over(0.3), over(0.1), over(0.2))
+    assert found == pytest.approx([0.3, 0.1, 0.2], abs=2 * TICK)
+
+
+@pytest.mark.looptime
+async def test_a_cancelled_pause_disturbs_no_other() -> None:
+    wait = Ticks()
+    first, second = (asyncio.create_task(wait(1, lambda: False)) for _ in range(2))
+    await asyncio.sleep(0.5)
+    first.cancel()
+    await second
+    assert first.cancelled()
 
 
 async def test_closing_ends_the_source() -> None:
@@ -56,7 +94,7 @@ async def test_closing_ends_the_source() -> None:
         finally:
             closed.set()
 
-    stream = paced(source(), lambda: 0, asyncio.get_running_loop().time)
+    stream = paced(source(), lambda: 0, lambda: False, Ticks())
     assert await anext(stream) == 1
     await stream.aclose()
     assert closed.is_set()

@@ -37,6 +37,7 @@ class EchoCore:
         self._work = asyncio.Event()
         self._cause_of_death = ""
         self._died = asyncio.Event()
+        self._by_id: dict[str, Request] = {}
         self._driver = asyncio.create_task(self._drive())
 
     @property
@@ -68,6 +69,10 @@ class EchoCore:
         finally:
             self._forget(request)
 
+    def is_running(self, request_id: str) -> bool:
+        request = self._by_id.get(request_id)
+        return request is not None and not request.is_done
+
     def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         wanted = set(request_ids)
         ended = [request for request in self._requests if request.id in wanted]
@@ -98,6 +103,7 @@ class EchoCore:
         hang_after = fault.count if fault and fault.kind == "hang" else None
         request = new_request(request_id, task, self._now(), hang_after)
         self._requests[request] = fault
+        self._by_id[request_id] = request
         for line in request.lines:
             self._lines[line.job] = (request, line)
             self._scheduler.submit(line.job)
@@ -113,6 +119,9 @@ class EchoCore:
     def _forget(self, request: Request) -> None:
         self._release(request)
         self._requests.pop(request, None)
+        # A client may have given its id to another request since.
+        if self._by_id.get(request.id) is request:
+            del self._by_id[request.id]
 
     def _release(self, request: Request) -> None:
         for line in request.lines:

@@ -87,6 +87,9 @@ class EchoEngine:
             for label in request.labels
         ]
 
+    def is_running(self, request_id: str) -> bool:
+        return self._core.is_running(request_id)
+
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         return self._core.abort(request_ids)
 

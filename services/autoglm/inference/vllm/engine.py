@@ -17,7 +17,7 @@ from autoglm.inference.vllm.labels import Labels
 from autoglm.inference.vllm.load import SchedulerMeter, read_load
 from autoglm.inference.vllm.models import describe_adapter
 from autoglm.inference.vllm.postmortem import EngineLog, sentence
-from autoglm.inference.vllm.request_ids import engine_ids
+from autoglm.inference.vllm.request_ids import engine_ids, stream_ids
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
 
@@ -69,6 +69,10 @@ class VllmEngine:
 
     async def label_logprobs(self, request: v1.PredictRequest, call: Call) -> Sequence[float]:
         return await self._labels.logprobs(request, call)
+
+    def is_running(self, request_id: str) -> bool:
+        live = self._runtime.llm.output_processor.external_req_ids
+        return any(name in live for name in stream_ids(request_id))
 
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         live = tuple(self._runtime.llm.output_processor.external_req_ids)

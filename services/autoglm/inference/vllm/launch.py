@@ -43,11 +43,14 @@ async def start(options: EngineOptions) -> VllmEngine:
 
 
 def _launch(options: EngineOptions, log: EngineLog) -> tuple[Any, Any, list[Any]]:
+    from vllm import envs
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from autoglm.inference.vllm.load import SchedulerMeter
 
+    # Of an engine that was started before in this process.
+    envs.disable_envs_cache()
     arguments = _parse(options, log)
     meters: list[SchedulerMeter] = []
 
@@ -57,6 +60,8 @@ def _launch(options: EngineOptions, log: EngineLog) -> tuple[Any, Any, list[Any]
 
     engine_args = AsyncEngineArgs.from_cli_args(arguments)
     llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[build_meter])
+    # vLLM asks the environment several times a token; its engine process does the same as here.
+    envs.enable_envs_cache()
     log.skip()
     return llm, arguments, meters
 

@@ -11,6 +11,11 @@ def predict_id(request_id: str, index: int) -> str:
     return f"predict-{request_id}-{index}"
 
 
+def stream_ids(request_id: str) -> tuple[str, str]:
+    """The engine's ids that a request to generate or to chat may have."""
+    return request_id, f"chatcmpl-{request_id}"
+
+
 def engine_ids(request_id: str, live: Iterable[str]) -> list[str]:
     """The engine's ids of a request; vLLM's serving classes put marks around x-request-id."""
     name = re.escape(request_id)

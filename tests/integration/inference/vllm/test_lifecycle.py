@@ -182,3 +182,22 @@ async def test_tokens_of_text_and_conversation(engine: Engine, call: Call) -> No
     assert templated.tokens[0] == "<|user|>"
     assert templated.max_model_len == 1024
     assert set(plain.token_ids) < set(templated.token_ids)
+
+
+@pytest.mark.parametrize("kind", ["generate_stream", "chat_stream"])
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_request_runs_until_its_last_token_whoever_reads_it(
+    engine: Engine, call: Call, ask: Ask, kind: str, n: int
+) -> None:
+    sampling = v1.SamplingParams(n=n, max_tokens=50, ignore_eos=True)
+    asked = endless() if kind.startswith("generate") else ask("x")
+    asked.sampling_params.CopyFrom(sampling)
+    stream = getattr(engine, kind)(asked, call)
+    assert not engine.is_running(call.request_id)
+
+    await anext(stream)
+    assert engine.is_running(call.request_id)
+    await idle(engine)
+
+    assert not engine.is_running(call.request_id)
+    assert [chunk async for chunk in stream]
