@@ -22,7 +22,7 @@ from autoglm.inference.requests import check, closing, find
 SERVER_NAME = "open-autoglm"
 DATATYPE = "BYTES"
 SHAPE = (1,)
-Pace = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
+Pace = Callable[[AsyncIterator[Any], Engine, Call], AsyncIterator[Any]]
 """Gathers chunks while many streams are active."""
 
 

@@ -211,7 +211,7 @@ async def test_reflection_names_every_service(pod: PodServer) -> None:
 
 async def codes_until_refused(stub: Any) -> list[grpc.StatusCode]:
     """Of one call after the other, until one fails."""
-    codes = []
+    codes: list[grpc.StatusCode] = []
     while not codes or codes[-1] is grpc.StatusCode.OK:
         try:
             await stub.Generate(v1.GenerateRequest(model="echo", text="a"), timeout=10)

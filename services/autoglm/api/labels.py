@@ -1,0 +1,32 @@
+"""Names on Kubernetes objects that more than one service must agree on. Constants only.
+
+The operator writes them, the gateway and the CLI select by them, the chart repeats them (a test
+compares).
+"""
+
+from __future__ import annotations
+
+FIELD_MANAGER = "autoglm-operator"
+PLURAL = "autoglmdeployments"
+
+NAME = "app.kubernetes.io/name"
+COMPONENT = "app.kubernetes.io/component"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+DEPLOYMENT = "autoglm.io/deployment"
+REVISION = "autoglm.io/revision"
+
+PRODUCT = "open-autoglm"
+INFERENCE = "inference"
+GATEWAY = "gateway"
+OPERATOR = "operator"
+
+GRPC_PORT = 50051
+HTTP_PORT = 8000
+METRICS_PORT = 9090
+# Kubernetes' own label on the EndpointSlices of a Service.
+SERVICE_NAME = "kubernetes.io/service-name"
+
+
+def pods_service(deployment: str) -> str:
+    """The headless Service whose EndpointSlices name a resource's pods."""
+    return f"{deployment}-pods"
