@@ -1,0 +1,1 @@
+"""The operator: turns AutoGLMDeployments into what runs them on Kubernetes."""
