@@ -96,7 +96,9 @@ def rows(case: Case, pod: Process, gateway: Process, repeats: int) -> list[Row]:
 def once(case: Case, process: Process) -> dict[str, Any]:
     grpc = case.kind.startswith("grpc")
     address = process.grpc_address if grpc else process.http_address
-    requests = 600 if case.rate else max(50, case.clients * 8)
+    # The echo engine takes a tenth of a second for the tokens of a large prompt.
+    each = 2 if case.size == "200 KB" else 8
+    requests = 600 if case.rate else max(20, case.clients * each)
     return load.run(
         case.kind,
         address,
