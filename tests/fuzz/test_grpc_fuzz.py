@@ -20,12 +20,19 @@ from autoglm import v1
 from autoglm.common import rpc
 from autoglm.gateway.admission import Limiter
 from autoglm.gateway.call import Call, Reply
-from autoglm.gateway.endpoints import Endpoint, EndpointView, Learned, Load, Loaded, Pool
+from autoglm.gateway.endpoints import (
+    Endpoint,
+    EndpointView,
+    Learned,
+    Load,
+    Loaded,
+)
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.layers import local_layers, request_layers, stack
 from autoglm.gateway.methods import METHODS
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
+from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
 from autoglm.gateway.retries import RetryPolicy
 

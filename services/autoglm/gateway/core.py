@@ -20,15 +20,17 @@ from autoglm.gateway.admission import Limiter
 from autoglm.gateway.call import Handler, Upstream, Wire
 from autoglm.gateway.channels import Channels
 from autoglm.gateway.discovery import Discovery, Sources
-from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase, Pool, Snapshot
+from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.grpc_relay import GrpcRelay
 from autoglm.gateway.http_relay import HttpRelay, client_session
 from autoglm.gateway.layers import local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
+from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.gateway.snapshot import Snapshot
 from autoglm.gateway.watch import PodWatch, Watches
 
 _TLS_LOOK_SECONDS = 5.0

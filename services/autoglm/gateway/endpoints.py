@@ -1,8 +1,7 @@
-"""Which endpoints there are, what is known of them, and which may be sent requests.
+"""What is known of an endpoint, and whether it may be sent requests.
 
-`step` decides: events in (models learnt, load message, connection lost), state out. `Pool` keeps
-one state for each endpoint and offers them as a frozen `Snapshot`. Nothing here does I/O, waits or
-reads a clock. Watchers and relays feed events; routing, validation and health read snapshots.
+`step` decides: events in (models learnt, load message, connection lost), state out. Nothing here
+does I/O, waits or reads a clock. The pool keeps one state for each endpoint.
 
 An endpoint is routable when its models are known, its load stream is up, and it is neither draining
 nor ejected. A refused or broken connection ejects it at once; it comes back with its first load
@@ -11,16 +10,14 @@ message after a back-off that doubles with each failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
-from types import MappingProxyType
 from typing import Literal
 
 from autoglm import v1
 from autoglm.gateway.call import Wire
+from autoglm.gateway.resources import Key
 
 Kind = Literal["pod", "openai"]
 # Until a pod says how many requests it works on at once; vLLM's own default.
@@ -44,6 +41,10 @@ class Endpoint:
     tls: bool = False
     base: str = ""
     """Path in front of `/v1` on an OpenAI server, without a slash at its end."""
+    origin: Key | None = None
+    """The AutoGLMDeployment that it belongs to; None where none is known."""
+    pod: str = ""
+    """Name of its pod, where that is known."""
 
     @property
     def address(self) -> str:
@@ -204,117 +205,7 @@ class EndpointView:
         return bool(self.http_base) if wire == "http" else self.endpoint.kind == "pod"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelView:
-    """A model and who can be asked for it now. Known without any while its endpoints are away."""
-
-    model: v1.Model
-    grpc: tuple[EndpointView, ...] = ()
-    http: tuple[EndpointView, ...] = ()
-
-    def endpoints(self, wire: Wire) -> tuple[EndpointView, ...]:
-        return self.http if wire == "http" else self.grpc
-
-    @property
-    def ready_endpoints(self) -> int:
-        return len({view.url for view in (*self.grpc, *self.http)})
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All endpoints, and all models by every name they have (aliases, adapters)."""
-
-    endpoints: tuple[EndpointView, ...] = ()
-    models: Mapping[str, ModelView] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def has_routable(self) -> bool:
-        return any(view.is_routable for view in self.endpoints)
-
-
-def take_snapshot(views: Iterable[EndpointView]) -> Snapshot:
-    endpoints = tuple(views)
-    serving: dict[str, list[tuple[v1.Model, EndpointView]]] = {}
-    for view in endpoints:
-        for model in view.state.models:
-            for name in (model.name, *model.aliases):
-                serving.setdefault(name, []).append((model, view))
-    return Snapshot(endpoints, {name: _model_view(found) for name, found in serving.items()})
-
-
-def _model_view(found: list[tuple[v1.Model, EndpointView]]) -> ModelView:
-    ready = [(model, view) for model, view in found if view.is_routable]
-    views = [view for _, view in ready]
-    return ModelView(
-        (ready or found)[0][0],
-        tuple(view for view in views if view.speaks("grpc")),
-        tuple(view for view in views if view.speaks("http")),
-    )
-
-
-# Told of every change of a snapshot: the endpoint before and after, None where it is not there.
-Listener = Callable[[EndpointView | None, EndpointView | None], None]
-
-
-class Pool:
-    """The states of all endpoints, by URL."""
-
-    def __init__(self, rng: Random, on_change: Listener = lambda before, after: None) -> None:
-        self._rng = rng
-        self._on_change = on_change
-        self._views: dict[str, EndpointView] = {}
-        self._snapshot: Snapshot | None = Snapshot()
-
-    @property
-    def snapshot(self) -> Snapshot:
-        if self._snapshot is None:
-            self._snapshot = take_snapshot(self._views.values())
-        return self._snapshot
-
-    @property
-    def views(self) -> Collection[EndpointView]:
-        """All endpoints; the one thing here that other threads may read."""
-        return self._views.values()
-
-    def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
-        """From now on there are these; known ones keep their state."""
-        wanted = {endpoint.url: endpoint for endpoint in endpoints}
-        for url in self._views.keys() - wanted.keys():
-            self._put(url, None)
-        for url in wanted.keys() - self._views.keys():
-            self._put(url, _view(wanted[url], State(since=now), Live()))
-
-    def apply(self, url: str, event: Event, now: float) -> State | None:
-        """The endpoint's state after the event; None when it has been removed."""
-        view = self._views.get(url)
-        if view is None:
-            return None
-        if isinstance(event, Loaded):
-            view.live.take(event.load)
-        state = step(view.state, event, now, self._rng)
-        if state is not view.state:
-            self._put(url, _view(view.endpoint, state, view.live))
-        return state
-
-    @contextmanager
-    def lease(self, view: EndpointView) -> Iterator[None]:
-        """Counts a request on the endpoint for as long as it is open."""
-        view.live.in_flight += 1
-        try:
-            yield
-        finally:
-            view.live.in_flight -= 1
-
-    def _put(self, url: str, after: EndpointView | None) -> None:
-        before = self._views.get(url)
-        # Other threads read `views`: a dict is replaced, never changed.
-        others = {u: view for u, view in self._views.items() if u != url}
-        self._views = others if after is None else {**others, url: after}
-        self._snapshot = None
-        self._on_change(before, after)
-
-
-def _view(endpoint: Endpoint, state: State, live: Live) -> EndpointView:
+def view_of(endpoint: Endpoint, state: State, live: Live) -> EndpointView:
     if endpoint.kind == "pod" and not state.http_port:
         return EndpointView(endpoint, state, live)
     port = endpoint.port if endpoint.kind == "openai" else state.http_port

@@ -18,7 +18,14 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from autoglm import v1
-from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded, Lost, Pool
+from autoglm.gateway.endpoints import (
+    Endpoint,
+    Learned,
+    Load,
+    Loaded,
+    Lost,
+)
+from autoglm.gateway.pool import Pool
 
 POLL_SECONDS = 1.0
 # A busy server may be slow to answer; this many polls in a row must fail before it counts as lost.

@@ -20,10 +20,10 @@ from autoglm.common import errors, status
 from autoglm.common.rpc import Rpc, current_rpc
 from autoglm.common.validation import Ask
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.endpoints import Snapshot
 from autoglm.gateway.grpc_pages import PAGES, Page
 from autoglm.gateway.grpc_stream import answer_stream
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
+from autoglm.gateway.snapshot import Snapshot
 
 # From here on parsing would hold up other requests; it goes to a thread.
 OFF_LOOP_BYTES = 256 * 1024

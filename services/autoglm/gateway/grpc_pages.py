@@ -11,8 +11,8 @@ from autoglm import v1
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import Ask, Operation, validate
 from autoglm.common.validation.ask import Words
-from autoglm.gateway.endpoints import ModelView, Snapshot
 from autoglm.gateway.methods import INFERENCE, OIP
+from autoglm.gateway.snapshot import ModelView, Snapshot
 from autoglm.v1 import open_inference_pb2 as oip
 
 SERVER_NAME = "open-autoglm"

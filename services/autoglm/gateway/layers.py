@@ -16,8 +16,8 @@ from autoglm.common import errors
 from autoglm.common.validation import validate
 from autoglm.gateway.admission import Limiter
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.endpoints import Pool
 from autoglm.gateway.observation import Observer, child_span
+from autoglm.gateway.pool import Pool
 
 Layer = Callable[[Handler], Handler]
 _log = logging.getLogger("autoglm.gateway")

@@ -24,9 +24,10 @@ from tenacity.stop import stop_base
 from autoglm.common.errors import DeadlineExceeded, StreamBroken
 from autoglm.common.status import REQUEST_ID
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
-from autoglm.gateway.endpoints import Draining, EndpointView, Lost, Pool
+from autoglm.gateway.endpoints import Draining, EndpointView, Lost
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
+from autoglm.gateway.pool import Pool
 from autoglm.gateway.retries import RetryBudget, RetryPolicy
 from autoglm.gateway.routing import pick
 

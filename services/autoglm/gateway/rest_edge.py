@@ -24,9 +24,9 @@ from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Operation
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.endpoints import Snapshot
 from autoglm.gateway.rest_request import Bounds, read_call, request_id_of
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
+from autoglm.gateway.snapshot import Snapshot
 
 # Paths whose POST bodies are judged and relayed. `model` in a path is a model's name.
 RELAYED_POSTS = (

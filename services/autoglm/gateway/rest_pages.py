@@ -7,7 +7,7 @@ from importlib import metadata, resources
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, ModelNotFound
-from autoglm.gateway.endpoints import ModelView, Snapshot
+from autoglm.gateway.snapshot import ModelView, Snapshot
 
 OWNER = "open-autoglm"
 _SHOWN = 20

@@ -13,7 +13,8 @@ from random import Random
 
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, Unimplemented
 from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import EndpointView, Live, Snapshot
+from autoglm.gateway.endpoints import EndpointView, Live
+from autoglm.gateway.snapshot import Snapshot
 
 _RETRY_AFTER = 1.0
 _SHOWN = 3

@@ -17,7 +17,15 @@ import grpc
 
 from autoglm import v1
 from autoglm.gateway.channels import Channels
-from autoglm.gateway.endpoints import Endpoint, Kind, Learned, Load, Loaded, Lost, Pool
+from autoglm.gateway.endpoints import (
+    Endpoint,
+    Kind,
+    Learned,
+    Load,
+    Loaded,
+    Lost,
+)
+from autoglm.gateway.pool import Pool
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 from autoglm.v1.worker_pb2_grpc import WorkerStub
 

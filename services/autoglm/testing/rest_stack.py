@@ -18,11 +18,12 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.gateway.admission import Limiter
-from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded, Pool
+from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
 from autoglm.gateway.http_relay import HttpRelay, client_session
 from autoglm.gateway.layers import local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
+from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
 from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
 from autoglm.gateway.rest_request import Bounds

@@ -14,9 +14,10 @@ import pytest
 from aiohttp import web
 
 from autoglm.gateway.discovery import parse_target
-from autoglm.gateway.endpoints import Endpoint, EndpointView, Pool
+from autoglm.gateway.endpoints import Endpoint, EndpointView
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.http_relay import client_session
+from autoglm.gateway.pool import Pool
 from autoglm.testing.rest_stack import fake_server
 
 CARDS = {"object": "list", "data": [{"id": "m", "max_model_len": 64}]}

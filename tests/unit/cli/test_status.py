@@ -8,7 +8,14 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common.admin import AdminServer
-from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Load, Phase, State
+from autoglm.gateway.endpoints import (
+    Endpoint,
+    EndpointView,
+    Live,
+    Load,
+    Phase,
+    State,
+)
 from autoglm.gateway.pages import endpoints
 from autoglm.testing.fake_server import FakeServer
 

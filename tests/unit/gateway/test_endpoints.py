@@ -14,12 +14,12 @@ from autoglm.gateway.endpoints import (
     Loaded,
     Lost,
     Phase,
-    Pool,
     State,
     backoff,
     step,
-    take_snapshot,
 )
+from autoglm.gateway.pool import Pool
+from autoglm.gateway.snapshot import take_snapshot
 
 MODEL = v1.Model(name="glm")
 LEARNED = Learned((MODEL,))

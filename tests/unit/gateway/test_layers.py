@@ -12,10 +12,10 @@ from autoglm.common import errors
 from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.gateway.admission import Limiter
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.endpoints import Pool
 from autoglm.gateway.layers import request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
+from autoglm.gateway.pool import Pool
 
 
 async def _chunks(count: int) -> AsyncIterator[bytes]:

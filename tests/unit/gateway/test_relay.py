@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.common import errors
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere
-from autoglm.gateway.endpoints import EndpointView, Phase, Pool
+from autoglm.gateway.endpoints import EndpointView, Phase
 from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
 from autoglm.gateway.retries import RetryPolicy
 

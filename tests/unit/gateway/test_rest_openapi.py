@@ -15,12 +15,13 @@ from autoglm.common import validation
 from autoglm.common.errors import InvalidRequest
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Handler
-from autoglm.gateway.endpoints import Pool, Snapshot
 from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
 from autoglm.gateway.rest_edge import RestEdge, RestParts
 from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.retries import RetryPolicy
+from autoglm.gateway.snapshot import Snapshot
 
 DOCUMENT: dict[str, Any] = json.loads(rest_pages.openapi())
 MODEL = v1.Model(name="m", max_model_len=2**20)

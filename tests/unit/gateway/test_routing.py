@@ -13,11 +13,10 @@ from autoglm.gateway.endpoints import (
     EndpointView,
     Live,
     Phase,
-    Snapshot,
     State,
-    take_snapshot,
 )
 from autoglm.gateway.routing import pick
+from autoglm.gateway.snapshot import Snapshot, take_snapshot
 
 
 def chosen(call: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: int = 0) -> str:
