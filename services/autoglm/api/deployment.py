@@ -22,7 +22,10 @@ VERSION = "v1alpha1"
 KIND = "AutoGLMDeployment"
 SHORT_NAME = "agd"
 API_VERSION = f"{GROUP}/{VERSION}"
-DEFAULT_REPLICAS = 1
+
+
+# Children append a revision hash, and a label value holds 63 characters.
+ResourceName = Annotated[str, Field(max_length=52, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
 
 
 class Metadata(Part):
@@ -30,8 +33,7 @@ class Metadata(Part):
 
     model_config = ConfigDict(extra="ignore")
 
-    # Children append a revision hash, and a label value holds 63 characters.
-    name: Annotated[str, Field(max_length=52, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
+    name: ResourceName
     """Name of the resource: lower-case letters, digits and dashes, a letter first, at most 52."""
     namespace: str = "default"
     """Namespace of the resource."""
@@ -54,8 +56,9 @@ class Spec(Part):
     """What runs the model."""
     resources: Resources = Resources()
     """Resources of one replica."""
-    replicas: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    """How many replicas run. Absent: 1. Exclusive with scaling, which decides the number itself."""
+    replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """How many replicas run. A manifest with scaling leaves it out: the autoscaler writes it then,
+    through the scale subresource, and it counts within minReplicas and maxReplicas."""
     scaling: Scaling | None = None
     """Lets the number of replicas follow the load. Absent: the number is fixed."""
     routing: Routing = Routing()
@@ -108,9 +111,10 @@ class AutoGLMDeployment(Part):
 
     @property
     def desired_replicas(self) -> int:
-        """How many replicas run before any scaling."""
+        """How many replicas should run now."""
         if self.spec.suspend:
             return 0
-        if self.spec.scaling is not None:
-            return self.spec.scaling.min_replicas
-        return DEFAULT_REPLICAS if self.spec.replicas is None else self.spec.replicas
+        scaling, replicas = self.spec.scaling, self.spec.replicas
+        if scaling is None:
+            return replicas
+        return max(scaling.min_replicas, min(replicas, scaling.max_replicas))

@@ -1,7 +1,7 @@
 """Manifests: YAML text with one or more AutoGLMDeployments.
 
-Decides what a manifest may hold and that no two resources fight over a name. Reads no files; the
-local runtime and the CLI hand in the text.
+Decides what a manifest may hold beyond what a live resource may, and that no two resources fight
+over a name. Reads no files; the local runtime and the CLI hand in the text.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ import yaml
 from autoglm.api.deployment import AutoGLMDeployment
 from autoglm.api.parse import parse
 from autoglm.api.problem import InvalidSpec, Problem
+from autoglm.api.rules import at
+
+# Far more than any manifest has, and little enough to work on. YAML's aliases can blow a few lines
+# up beyond any memory.
+_MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,22 +40,16 @@ def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
 
     Raises InvalidSpec with every problem of every document.
     """
-    try:
-        documents = list(yaml.load_all(text, _Loader))
-    except yaml.YAMLError as error:
-        message = f"is no valid YAML: {' '.join(str(error).split())}"
-        raise InvalidSpec([Problem("", message, source=source)]) from error
-    except RecursionError as error:
-        raise InvalidSpec([Problem("", "is nested too deeply", source=source)]) from error
+    documents = read_yaml(text, source)
     resources: list[AutoGLMDeployment] = []
     problems: list[Problem] = []
     for number, document in enumerate(documents, 1):
         if document is None:
             continue
+        place = source if len(documents) == 1 else f"{source}, document {number}"
         try:
-            resources.append(parse(document))
+            resources.append(parse_manifest(document))
         except InvalidSpec as error:
-            place = source if len(documents) == 1 else f"{source}, document {number}"
             problems += [replace(problem, source=place) for problem in error.problems]
     problems += [replace(problem, source=source) for problem in problems_between(resources)]
     if not resources and not problems:
@@ -59,6 +58,52 @@ def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
     if problems:
         raise InvalidSpec(problems)
     return resources
+
+
+def read_yaml(text: str, source: str) -> list[Any]:
+    """The documents in a text, safely. Raises InvalidSpec."""
+    try:
+        documents = list(yaml.load_all(text, _Loader))
+        if _values(documents, {}) > _MOST_VALUES:
+            message = f"holds over {_MOST_VALUES} values with its aliases written out; split it"
+            raise InvalidSpec([Problem("", message, source=source)])
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, InvalidSpec):
+            raise
+        message = f"is no valid YAML: {' '.join(str(error).split())}"
+        raise InvalidSpec([Problem("", message, source=source)]) from error
+    except RecursionError as error:
+        raise InvalidSpec([Problem("", "is nested too deeply", source=source)]) from error
+    return documents
+
+
+def _values(node: Any, counted: dict[int, int]) -> int:
+    """How many values a node holds, each alias counted as what it stands for."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in counted:
+        # A node inside itself has no end.
+        counted[id(node)] = _MOST_VALUES
+        items = node.values() if isinstance(node, dict) else node
+        counted[id(node)] = 1 + sum(_values(item, counted) for item in items)
+    return counted[id(node)]
+
+
+def parse_manifest(document: Any) -> AutoGLMDeployment:
+    """The resource that one document of a manifest asks for. Raises InvalidSpec."""
+    problems: list[Problem] = []
+    try:
+        resource = parse(document)
+    except InvalidSpec as error:
+        problems += error.problems
+    replicas = at(document, "spec.replicas")
+    # On a live resource both are there, since autoscalers write spec.replicas.
+    if replicas is not None and at(document, "spec.scaling") is not None:
+        message = "spec.scaling decides the number of replicas; remove one of the two"
+        problems.append(Problem("spec.replicas", message, replicas))
+    if problems:
+        raise InvalidSpec(problems)
+    return resource
 
 
 def problems_between(resources: Iterable[AutoGLMDeployment]) -> list[Problem]:

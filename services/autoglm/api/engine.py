@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from autoglm.api.schema import Part
+from autoglm.api.schema import Part, Quantity, keyed_by
 
 ArgName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
@@ -57,7 +57,9 @@ class Engine(Part):
     """Further arguments of the engine by name. vLLM takes its server's options, such as
     reasoning_parser: qwen3; those with a field of their own belong there. echo takes token_rate and
     prefill_rate (tokens a second), kv_blocks (of 16 tokens) and fail (how to fail, for tests)."""
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] = ()
+    env: Annotated[
+        tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=keyed_by("name"))
+    ] = ()
     """Environment variables of the engine's process."""
     parallelism: Parallelism = Parallelism()
     """How one replica is spread over devices."""
@@ -67,5 +69,8 @@ class Engine(Part):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     """Share of the device's memory (on a CPU, of the machine's) for weights and KV cache. Absent:
     the engine's own default, which takes nearly all; lower it to share a device."""
+    shared_memory: Quantity = "2Gi"
+    """Size of /dev/shm, through which the processes of one replica talk. It counts against the
+    memory limit as far as it is used. `autoglm up` uses this machine's own."""
     features: Features = Features()
     """What the engine does beyond plain generation."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from autoglm.api.schema import ModelName, Part
+from autoglm.api.schema import SET, ModelName, Part, Quantity, keyed_by
 
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")]
+_DNS_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 Method = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -32,6 +33,23 @@ class Adapter(Part):
     """Where its weights are: a hub name, or a path as in spec.model.uri."""
 
 
+class Cache(Part):
+    """Where a pod keeps downloaded weights. `autoglm up` uses this machine's own cache."""
+
+    type: Literal["emptyDir", "pvc", "hostPath"] = "emptyDir"
+    """emptyDir lives as long as the pod, so each replica downloads for itself. pvc is a
+    PersistentVolumeClaim that replicas share. hostPath is a directory of the node, which outlives
+    pods; the baseline and restricted Pod Security Standards refuse it."""
+    claim_name: Annotated[str, Field(max_length=253, pattern=_DNS_NAME)] | None = None
+    """Name of the PersistentVolumeClaim, in the resource's namespace; ReadWriteMany where replicas
+    run on several nodes. For pvc only, and required there."""
+    path: Annotated[str, Field(max_length=1024, pattern=r"^/[^\s:]*$")] | None = None
+    """Directory of the node; made when missing. For hostPath only, and required there."""
+    size_limit: Quantity | None = None
+    """Most that may be kept; a pod that goes over it is evicted. For emptyDir only. Absent: as much
+    as the node's disk holds."""
+
+
 class Model(Part):
     """What is served."""
 
@@ -45,7 +63,7 @@ class Model(Part):
     served_name: ModelName | None = None
     """The model name in requests. Absent: metadata.name. It can't change later, since clients
     depend on it; add an alias instead."""
-    aliases: Annotated[tuple[ModelName, ...], Field(max_length=32)] = ()
+    aliases: Annotated[tuple[ModelName, ...], Field(max_length=32, json_schema_extra=SET)] = ()
     """Further names that mean the same model."""
     tokenizer: Text | None = None
     """Where the tokenizer is, when not beside the weights: a hub name or a path as in uri."""
@@ -54,5 +72,9 @@ class Model(Part):
     a smaller one to need less KV cache a request."""
     quantization: Quantization = Quantization()
     """How weights and KV cache are stored."""
-    adapters: Annotated[tuple[Adapter, ...], Field(max_length=64)] = ()
+    cache: Cache = Cache()
+    """Where a pod keeps downloaded weights."""
+    adapters: Annotated[
+        tuple[Adapter, ...], Field(max_length=64, json_schema_extra=keyed_by("name"))
+    ] = ()
     """LoRA adapters loaded with the model."""

@@ -1,7 +1,8 @@
 """What the parts of a resource must agree on, which no field can check alone.
 
 Rules read the raw document, so that they speak up even where some other field is wrong. The CRD
-says the same in CEL. Called by `parse` only.
+says the same in CEL (`cel`); testing/resources.py holds what both must judge alike. Called by
+`parse` only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from autoglm.api.engine import Engine
+from autoglm.api.model import Cache
 from autoglm.api.problem import Problem
 from autoglm.api.scaling import Scaling
 
@@ -32,8 +34,10 @@ FIELD_OF_ARG = {
     "enable_prefix_caching": "spec.engine.features.prefixCaching",
     "otlp_traces_endpoint": "spec.observability.tracing.endpoint",
 }
-
-
+# The field of spec.model.cache that belongs to one type only.
+CACHE_FIELDS = {"emptyDir": "sizeLimit", "pvc": "claimName", "hostPath": "path"}
+# Fields of spec.model that mean nothing to an engine without weights.
+WEIGHTS_FIELDS = ("uri", "revision", "tokenizer", "quantization", "adapters", "cache")
 # Arguments of the echo engine.
 ECHO_ARGS = frozenset({"token_rate", "prefill_rate", "kv_blocks", "fail"})
 
@@ -55,20 +59,48 @@ def _engine(document: Document) -> Any:
     return at(document, "spec.engine.type") or default
 
 
-def _one_source_of_replicas(document: Document) -> Iterator[Problem]:
-    replicas = at(document, "spec.replicas")
-    if replicas is not None and at(document, "spec.scaling") is not None:
-        message = "spec.scaling decides the number of replicas; remove one of the two"
-        yield Problem("spec.replicas", message, replicas)
-
-
 def _min_at_most_max(document: Document) -> Iterator[Problem]:
-    low = at(document, "spec.scaling.minReplicas")
-    low = Scaling.model_fields["min_replicas"].default if low is None else low
-    high = at(document, "spec.scaling.maxReplicas")
+    low, high = _min_replicas(document), at(document, "spec.scaling.maxReplicas")
     if isinstance(low, int) and isinstance(high, int) and low > high >= 1:
         message = f"is over spec.scaling.maxReplicas ({high}); lower it or raise the other"
         yield Problem("spec.scaling.minReplicas", message, low)
+
+
+def _zero_needs_a_waker(document: Document) -> Iterator[Problem]:
+    path = "spec.scaling.minReplicas"
+    if _min_replicas(document) != 0:
+        return
+    if at(document, "spec.scaling.actuator") != "keda":
+        yield Problem(path, "needs spec.scaling.actuator: keda; set that, or at least 1", 0)
+    types = {at(metric, "type") for metric in _list(document, "spec.scaling.metrics")}
+    if types <= {"CPU", "Memory"}:
+        message = "needs a metric that can wake it up, such as QueueDepth; CPU and Memory are of no"
+        yield Problem(path, f"{message} use where nothing runs", 0)
+
+
+def _targets_can_be_held(document: Document) -> Iterator[Problem]:
+    for index, metric in enumerate(_list(document, "spec.scaling.metrics")):
+        kind, target = at(metric, "type"), at(metric, "target")
+        if isinstance(target, bool) or not isinstance(target, int | float):
+            continue
+        path = f"spec.scaling.metrics[{index}].target"
+        if kind in ("CPU", "Memory") and target != target // 1:
+            yield Problem(path, f"{kind} takes whole percent; round it", target)
+        if kind == "KVCacheUsage" and target > 100:
+            yield Problem(path, "is percent of the KV cache; give at most 100", target)
+
+
+def _cache_fits_its_type(document: Document) -> Iterator[Problem]:
+    cache = at(document, "spec.model.cache")
+    if not isinstance(cache, Mapping):
+        return
+    chosen = cache.get("type", Cache.model_fields["type"].default)
+    for kind, field in CACHE_FIELDS.items():
+        path, value = f"spec.model.cache.{field}", cache.get(field)
+        if value is not None and chosen != kind:
+            yield Problem(path, f"is for type {kind} only; remove it or set type: {kind}", value)
+        if value is None and chosen == kind and kind != "emptyDir":
+            yield Problem(path, f"is required for type {kind}; set it or choose another type")
 
 
 def _vllm_needs_weights(document: Document) -> Iterator[Problem]:
@@ -81,9 +113,10 @@ def _vllm_needs_weights(document: Document) -> Iterator[Problem]:
 def _echo_has_no_weights(document: Document) -> Iterator[Problem]:
     if _engine(document) != "echo":
         return
-    for field in ("quantization", "adapters", "tokenizer", "revision"):
+    for field in WEIGHTS_FIELDS:
         value = at(document, f"spec.model.{field}")
-        if value:
+        # An API server writes defaults down, so they say nothing.
+        if value and value != {"type": Cache.model_fields["type"].default}:
             message = "means nothing to the echo engine; remove it, or set spec.engine.type: vllm"
             yield Problem(f"spec.model.{field}", message, value)
 
@@ -124,6 +157,7 @@ def _names_are_distinct(document: Document) -> Iterator[Problem]:
     names += _keyed(document, "spec.model.adapters")
     yield from _twice(names)
     yield from _twice(_keyed(document, "spec.engine.env"))
+    yield from _twice(_keyed(document, "spec.scaling.metrics", "type"))
 
 
 def _list(document: Document, path: str) -> list[Any]:
@@ -131,9 +165,14 @@ def _list(document: Document, path: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _keyed(document: Document, path: str) -> list[tuple[str, Any]]:
+def _min_replicas(document: Document) -> Any:
+    low = at(document, "spec.scaling.minReplicas")
+    return Scaling.model_fields["min_replicas"].default if low is None else low
+
+
+def _keyed(document: Document, path: str, key: str = "name") -> list[tuple[str, Any]]:
     items = enumerate(_list(document, path))
-    return [(f"{path}[{index}].name", at(item, "name")) for index, item in items]
+    return [(f"{path}[{index}].{key}", at(item, key)) for index, item in items]
 
 
 def _twice(names: list[tuple[str, Any]]) -> Iterator[Problem]:
@@ -147,8 +186,10 @@ def _twice(names: list[tuple[str, Any]]) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[Document], Iterator[Problem]], ...] = (
-    _one_source_of_replicas,
     _min_at_most_max,
+    _zero_needs_a_waker,
+    _targets_can_be_held,
+    _cache_fits_its_type,
     _vllm_needs_weights,
     _echo_has_no_weights,
     _echo_arguments_exist,

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from autoglm.api.schema import Part
+from autoglm.api.schema import Part, keyed_by
 
-Replicas = Annotated[int, Field(ge=1, le=10_000)]
 MetricType = Literal[
     "CPU", "Memory", "QueueDepth", "RunningRequests", "KVCacheUsage", "TimeToFirstToken"
 ]
@@ -21,8 +20,8 @@ class Metric(Part):
     """What is measured, as the mean over replicas: CPU and Memory use, requests waiting
     (QueueDepth) or running (RunningRequests), KV cache in use (KVCacheUsage), and the time to the
     first token at the 95th percentile (TimeToFirstToken)."""
-    target: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """The value to hold: percent of the request for CPU and Memory, percent for KVCacheUsage,
+    target: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+    """The value to hold: whole percent of the request for CPU and Memory, percent for KVCacheUsage,
     requests for QueueDepth and RunningRequests, seconds for TimeToFirstToken."""
 
 
@@ -31,7 +30,7 @@ class ScalingPolicy(Part):
 
     type: Literal["Pods", "Percent"]
     """Whether value is a number of pods or a percentage of them."""
-    value: Annotated[int, Field(ge=1)]
+    value: Annotated[int, Field(ge=1, le=10_000)]
     """Largest change within one period."""
     period_seconds: Annotated[int, Field(ge=1, le=1800)]
     """Length of the period in seconds."""
@@ -62,14 +61,16 @@ class Behavior(Part):
 class Scaling(Part):
     """Lets the number of replicas follow the load."""
 
-    min_replicas: Replicas = 1
-    """Fewest replicas, however quiet it is. `autoglm up` runs this many."""
-    max_replicas: Replicas
+    min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Fewest replicas, however quiet it is. 0 needs actuator keda and a metric other than CPU and
+    Memory, which nobody uses while nothing runs. `autoglm up` runs this many, and at least 1."""
+    max_replicas: Annotated[int, Field(ge=1, le=10_000)]
     """Most replicas, however busy it is; bounds the cost."""
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=16)] = (
-        Metric(type="CPU", target=80),
-    )
-    """Signals to scale by."""
+    metrics: Annotated[
+        tuple[Metric, ...],
+        Field(min_length=1, max_length=16, json_schema_extra=keyed_by("type")),
+    ] = (Metric(type="CPU", target=80),)
+    """Signals to scale by, each type once."""
     behavior: Behavior = Behavior()
     """How fast to scale."""
     actuator: Literal["hpa", "keda"] = "hpa"

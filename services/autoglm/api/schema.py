@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.alias_generators import to_camel
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|e[+-]?[0-9]+)?$"
+_QUANTITY_CHARACTERS = 32
 _SHARE = r"^([0-9]|[1-9][0-9]|100)%$"
 
 
@@ -35,7 +36,8 @@ class Part(BaseModel):
 
 def _quantity(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.fullmatch(_QUANTITY, text):
+    is_short = isinstance(text, str) and len(text) <= _QUANTITY_CHARACTERS
+    if not is_short or not re.fullmatch(_QUANTITY, text):
         raise ValueError('is no Kubernetes quantity; write it like "500m", 2 or "16Gi"')
     return text
 
@@ -52,12 +54,21 @@ def _int_or_string(pattern: str) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 0,
+            "maxLength": _QUANTITY_CHARACTERS,
             "pattern": pattern,
             "x-kubernetes-int-or-string": True,
         }
     )
 
 
+def keyed_by(field: str) -> dict[str, Any]:
+    """JSON schema of a list whose items are told apart by a field, also by server-side apply."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [field]}
+
+
+SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+"""JSON schema of a list that holds no value twice."""
 Quantity = Annotated[str, BeforeValidator(_quantity), _int_or_string(_QUANTITY)]
 CountOrShare = Annotated[Any, BeforeValidator(_count_or_share), _int_or_string(_SHARE)]
 # A model name as clients write it: hub names (`org/name`) are allowed.

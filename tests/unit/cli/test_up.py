@@ -11,7 +11,7 @@ metadata: {name: first}
 spec:
   replicas: 2
   model: {uri: ./model, servedName: first}
-  engine: {type: echo, env: [{name: A_NAME, value: a value}]}
+  engine: {env: [{name: A_NAME, value: a value}]}
 """
 
 

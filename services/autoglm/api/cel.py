@@ -1,0 +1,210 @@
+"""What the parts of a resource must agree on, in the words of the API server: CEL.
+
+The same rules as in `rules`, as far as CEL can see: it can't look into free-form values, so the
+names of the echo engine's arguments are checked by the operator only. Called by `crd`. The costs of
+rules are bounded because every list, map and text of the schema is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autoglm.api.rules import CACHE_FIELDS, FIELD_OF_ARG, WEIGHTS_FIELDS
+
+_SERVED = "(has({0}.model.servedName) ? {0}.model.servedName : self.metadata.name)"
+_CLASHES = "a served name, an alias and an adapter are the same; each needs a name of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class CelRule:
+    """One entry of x-kubernetes-validations."""
+
+    path: str
+    """Where in the resource `self` is; empty for the resource, [] for each item of a list."""
+    rule: str
+    message: str
+    """Names the field and the way out."""
+    field: str = ""
+    """The field below `path` that is to blame."""
+
+    def written(self) -> dict[str, str]:
+        entry = {"rule": self.rule, "message": self.message}
+        if self.field:
+            entry |= {"fieldPath": f".{self.field}", "reason": "FieldValueInvalid"}
+        return entry
+
+
+def _served_name_stays() -> CelRule:
+    return CelRule(
+        "",
+        f"{_SERVED.format('self.spec')} == {_SERVED.format('oldSelf.spec')}",
+        "spec.model.servedName can't change, since clients depend on it; add the new name to "
+        "spec.model.aliases, or create another resource",
+    )
+
+
+def _names_are_distinct() -> tuple[CelRule, ...]:
+    served = _SERVED.format("self.spec")
+    return (
+        CelRule(
+            "",
+            f"!has(self.spec.model.aliases) || !self.spec.model.aliases.exists(a, a == {served})",
+            "spec.model.aliases repeats the served name; remove it there",
+        ),
+        CelRule(
+            "",
+            f"!has(self.spec.model.adapters) || "
+            f"!self.spec.model.adapters.exists(a, a.name == {served})",
+            "spec.model.adapters has the served name; give the adapter another",
+        ),
+        CelRule(
+            "spec.model",
+            "!has(self.aliases) || !has(self.adapters) || "
+            "!self.adapters.exists(a, self.aliases.exists(b, b == a.name))",
+            "an alias and an adapter have the same name; give the adapter another",
+            "adapters",
+        ),
+    )
+
+
+def _weights() -> tuple[CelRule, ...]:
+    needs = CelRule(
+        "spec",
+        "self.engine.type != 'vllm' || has(self.model.uri)",
+        "model.uri is required; give a hub name such as zai-org/GLM-4-9B-0414, or a path",
+        "model",
+    )
+    # What has a default is there even when nobody gave it.
+    given = {
+        "quantization": "(has(self.model.quantization.method) || "
+        "has(self.model.quantization.kvCacheDtype))",
+        "adapters": "self.model.adapters.size() > 0",
+        "cache": "(self.model.cache.type != 'emptyDir' || has(self.model.cache.sizeLimit))",
+    }
+    return (
+        needs,
+        *(
+            CelRule(
+                "spec",
+                f"self.engine.type != 'echo' || !has(self.model.{name})"
+                + (f" || !{given[name]}" if name in given else ""),
+                f"model.{name} means nothing to the echo engine; remove it, or set engine.type: "
+                "vllm",
+                "model",
+            )
+            for name in WEIGHTS_FIELDS
+        ),
+    )
+
+
+def _arguments_have_one_place() -> tuple[CelRule, ...]:
+    return tuple(
+        CelRule(
+            "spec.engine",
+            f"self.type != 'vllm' || !has(self.args) || !has(self.args.{name}) && "
+            f"!has(self.args.{name.replace('_', '__dash__')})"
+            if "_" in name
+            else f"self.type != 'vllm' || !has(self.args) || !has(self.args.{name})",
+            f"args.{name} has a field of its own; set {field} instead",
+            "args",
+        )
+        for name, field in FIELD_OF_ARG.items()
+    )
+
+
+def _cache() -> tuple[CelRule, ...]:
+    misplaced = tuple(
+        CelRule(
+            "spec.model.cache",
+            f"!has(self.{field}) || self.type == '{kind}'",
+            f"{field} is for type {kind} only; remove it or set type: {kind}",
+            field,
+        )
+        for kind, field in CACHE_FIELDS.items()
+    )
+    missing = tuple(
+        CelRule(
+            "spec.model.cache",
+            f"self.type != '{kind}' || has(self.{field})",
+            f"{field} is required for type {kind}; set it or choose another type",
+            field,
+        )
+        for kind, field in CACHE_FIELDS.items()
+        if kind != "emptyDir"
+    )
+    return misplaced + missing
+
+
+def _scaling() -> tuple[CelRule, ...]:
+    scaling, metric = "spec.scaling", "spec.scaling.metrics[]"
+    return (
+        CelRule(
+            scaling,
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas is over maxReplicas; lower it or raise the other",
+            "minReplicas",
+        ),
+        CelRule(
+            scaling,
+            "self.minReplicas > 0 || self.actuator == 'keda'",
+            "minReplicas 0 needs actuator: keda; set that, or at least 1",
+            "minReplicas",
+        ),
+        CelRule(
+            scaling,
+            "self.minReplicas > 0 || self.metrics.exists(m, m.type != 'CPU' && m.type != 'Memory')",
+            "minReplicas 0 needs a metric that can wake it up, such as QueueDepth; CPU and Memory "
+            "are of no use where nothing runs",
+            "minReplicas",
+        ),
+        CelRule(
+            metric,
+            "self.type != 'CPU' && self.type != 'Memory' || "
+            "double(int(self.target)) == self.target",
+            "CPU and Memory take whole percent; round the target",
+            "target",
+        ),
+        CelRule(
+            metric,
+            "self.type != 'KVCacheUsage' || self.target <= 100.0",
+            "target is percent of the KV cache; give at most 100",
+            "target",
+        ),
+    )
+
+
+_ENVIRONMENT = CelRule(
+    "spec.engine.env[]",
+    "has(self.value) != has(self.valueFrom)",
+    "needs either value or valueFrom; give one of the two",
+)
+
+CEL_RULES: tuple[CelRule, ...] = (
+    _served_name_stays(),
+    *_names_are_distinct(),
+    *_weights(),
+    *_arguments_have_one_place(),
+    _ENVIRONMENT,
+    *_cache(),
+    *_scaling(),
+)
+
+
+def visible_arguments() -> dict[str, dict[str, Any]]:
+    """Schemas of the engine arguments that rules speak of. CEL sees only what a schema names."""
+    by_type = {
+        "enable_lora": {"type": "boolean"},
+        "enable_prefix_caching": {"type": "boolean"},
+        "gpu_memory_utilization": {"type": "number"},
+    }
+    text = {
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "x-kubernetes-int-or-string": True,
+    }
+    arguments = {}
+    for name, field in FIELD_OF_ARG.items():
+        described = {"description": f"Refused for vLLM; set {field} instead."}
+        for spelling in {name, name.replace("_", "-")}:
+            arguments[spelling] = by_type.get(name, text) | described
+    return dict(sorted(arguments.items()))

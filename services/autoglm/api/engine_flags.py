@@ -1,0 +1,65 @@
+"""From a resource to the flags of `autoglm inference`. Pure.
+
+One translation for processes (`autoglm up`) and for pods (the operator). Where paths point to and
+where spans go differ between the two, so callers say the first and add the second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from autoglm.api.deployment import AutoGLMDeployment, Spec
+
+Locate = Callable[[str | None], str | None]
+
+
+def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]:
+    """Everything but addresses and telemetry. `locate` turns a uri into what the engine opens."""
+    spec, model, engine = resource.spec, resource.spec.model, resource.spec.engine
+    return flags(
+        ("engine", engine.type),
+        ("model-path", locate(model.uri)),
+        ("model-name", resource.served_name),
+        *(("model-alias", alias) for alias in model.aliases),
+        *(("adapter", f"{a.name}={locate(a.uri)}") for a in model.adapters),
+        ("max-model-len", model.max_model_len),
+        ("max-num-seqs", engine.max_num_seqs),
+        ("quantization", model.quantization.method),
+        ("kv-cache-dtype", model.quantization.kv_cache_dtype),
+        ("tensor-parallel-size", _beyond_one(engine.parallelism.tensor)),
+        ("pipeline-parallel-size", _beyond_one(engine.parallelism.pipeline)),
+        ("gpu-memory-utilization", engine.gpu_memory_utilization),
+        ("tokenizer", locate(model.tokenizer)),
+        ("revision", model.revision),
+        *_engine_args(spec),
+        ("shutdown-grace-seconds", spec.drain.grace_period_seconds),
+    )
+
+
+def flags(*named: tuple[str, object]) -> tuple[str, ...]:
+    """`--name=value` for each that has a value; one word, so that no value is read as a flag."""
+    return tuple(f"--{name}={value}" for name, value in named if value is not None)
+
+
+def _engine_args(spec: Spec) -> list[tuple[str, object]]:
+    """The engine's own arguments, and the fields that have no flag of the pod's."""
+    engine = spec.engine
+    args = {name.replace("-", "_"): _text(value) for name, value in engine.args.items()}
+    if engine.type == "echo":
+        return [(f"echo-{name.replace('_', '-')}", value) for name, value in args.items()]
+    fields = {
+        "data_parallel_size": _beyond_one(engine.parallelism.data),
+        "enable_prefix_caching": engine.features.prefix_caching,
+    }
+    args |= {name: _text(value) for name, value in fields.items() if value is not None}
+    return [("engine-arg", f"{name}={value}") for name, value in args.items()]
+
+
+def _beyond_one(count: int) -> int | None:
+    return count if count > 1 else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
