@@ -39,6 +39,9 @@ class Settings:
     monitoring_namespace: str = "monitoring"
     tracing_endpoint: str = ""
     """Where replicas send spans when the resource says nothing."""
+    prometheus_url: str = ""
+    """Where KEDA asks for metrics; empty is the Prometheus operator's Service in the monitoring
+    namespace."""
     gateway_url: str = ""
     """Where users reach the gateway; shown as status.url."""
 
@@ -59,6 +62,8 @@ class Observed:
     """Of PodMonitor and ScaledObject, those the API server knows."""
     conflicts: tuple[Conflict, ...] = ()
     """What other appliers refused us in the last attempt."""
+    refused: tuple[Refusal, ...] = ()
+    """What the API server refused in the last attempt for any other reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,16 @@ class Conflict:
     name: str
     manager: str
     field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A child that the API server would not take: invalid, forbidden, over a quota."""
+
+    kind: str
+    name: str
+    message: str
+    """The API server's own words."""
 
 
 @dataclass(frozen=True, slots=True)
