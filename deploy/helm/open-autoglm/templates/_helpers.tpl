@@ -1,0 +1,206 @@
+{{/* Prefix of all names: `open-autoglm` for a release of that name. */}}
+{{- define "autoglm.fullname" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What a Service or a Deployment selects by. The name is fixed: the operator's NetworkPolicies let
+     in pods of that name. */}}
+{{- define "autoglm.selector" -}}
+app.kubernetes.io/name: open-autoglm
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "autoglm.labels" -}}
+{{ include "autoglm.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: open-autoglm
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Metadata of an object. Arguments: root, component, and optionally suffix, namespace, labels,
+     annotations. */}}
+{{- define "autoglm.metadata" -}}
+name: {{ include "autoglm.fullname" .root }}-{{ .component }}{{ with .suffix }}-{{ . }}{{ end }}
+{{- if ne (.namespace | default "") "-" }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+{{- end }}
+labels:
+  {{- include "autoglm.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A reference to an image. Arguments: root, image. */}}
+{{- define "autoglm.image" -}}
+{{- $name := .image.repository -}}
+{{- with .root.Values.image.registry }}{{ $name = printf "%s/%s" (trimSuffix "/" .) $name }}{{ end -}}
+{{- if .image.digest -}}
+{{ $name }}@{{ .image.digest }}
+{{- else -}}
+{{ $name }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* Rights on objects of the watched namespaces. Arguments: root, component, rules. */}}
+{{- define "autoglm.rbac" -}}
+{{- $scope := . -}}
+{{- $namespaces := .root.Values.watchNamespaces | default (list "") -}}
+{{- range $namespace := $namespaces }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ empty $namespace | ternary "ClusterRole" "Role" }}
+metadata:
+  {{- include "autoglm.metadata" (merge (dict "namespace" ($namespace | default "-")) $scope) | nindent 2 }}
+rules:
+  {{- $scope.rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ empty $namespace | ternary "ClusterRoleBinding" "RoleBinding" }}
+metadata:
+  {{- include "autoglm.metadata" (merge (dict "namespace" ($namespace | default "-")) $scope) | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ empty $namespace | ternary "ClusterRole" "Role" }}
+  name: {{ include "autoglm.fullname" $scope.root }}-{{ $scope.component }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "autoglm.fullname" $scope.root }}-{{ $scope.component }}
+    namespace: {{ $scope.root.Release.Namespace }}
+{{- end }}
+{{- end -}}
+
+{{/* Everything of a pod that gateway and operator have in common, but its containers. Arguments:
+     root, component. */}}
+{{- define "autoglm.pod" -}}
+{{- $values := get .root.Values .component -}}
+serviceAccountName: {{ include "autoglm.fullname" .root }}-{{ .component }}
+automountServiceAccountToken: true
+# Variables that Kubernetes makes of Services could pass for our own.
+enableServiceLinks: false
+{{- with $values.priorityClassName | default .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- include "autoglm.pullSecrets" .root }}
+securityContext:
+  {{- include "autoglm.podSecurity" . | nindent 2 }}
+topologySpreadConstraints:
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "autoglm.selector" $ | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "autoglm.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "autoglm.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "autoglm.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Of the admin port. Starting, living and taking requests are three questions. */}}
+{{- define "autoglm.probes" -}}
+startupProbe:
+  httpGet:
+    path: /health/live
+    port: metrics
+  periodSeconds: 1
+  timeoutSeconds: 2
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /health/live
+    port: metrics
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /health/ready
+    port: metrics
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 2
+{{- end -}}
+
+{{/* Ways out that gateway and operator both need: name servers and the API server. */}}
+{{- define "autoglm.egress" -}}
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .Values.networkPolicy.dnsNamespace }}
+  ports:
+    - protocol: UDP
+      port: 53
+    - protocol: TCP
+      port: 53
+- {{- with .Values.networkPolicy.apiServerCIDRs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . }}
+    {{- end }}
+  {{- end }}
+  ports:
+    - protocol: TCP
+      port: 443
+    - protocol: TCP
+      port: 6443
+{{- if .Values.tracing.endpoint }}
+- ports:
+    - protocol: TCP
+      port: {{ urlParse .Values.tracing.endpoint | dig "host" "" | regexFind "[0-9]+$" | default "4317" }}
+{{- end }}
+{{- end -}}
+
+{{- define "autoglm.fromMonitoring" -}}
+namespaceSelector:
+  matchLabels:
+    kubernetes.io/metadata.name: {{ .Values.monitoring.namespace }}
+{{- end -}}
