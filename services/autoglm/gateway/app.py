@@ -51,6 +51,8 @@ def run(settings: GatewaySettings) -> int:
     """Serves until a signal; the exit code of the process."""
     set_up_logs(settings.log_level, settings.log_format)
     try:
+        if settings.kubernetes:
+            _check_kubernetes(settings)
         set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
@@ -60,6 +62,19 @@ def run(settings: GatewaySettings) -> int:
         # Certificate files that cannot be read, a wrong --traces.
         return _cannot_start(str(error), BAD_SETTINGS)
     return 0
+
+
+def _check_kubernetes(settings: GatewaySettings) -> None:
+    """Raises ValueError where the cluster's API cannot be asked at all."""
+    try:
+        # The one package that only --kubernetes needs; it takes a second to import.
+        from autoglm.gateway import kubernetes_api
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--kubernetes needs the package {(error.name or '').partition('.')[0]!r}: "
+            "pip install 'open-autoglm[gateway-kubernetes]'"
+        ) from error
+    asyncio.run(kubernetes_api.check(settings.kubeconfig))
 
 
 def _cannot_start(why: str, code: int) -> int:
@@ -129,7 +144,8 @@ class Gateway:
         """Also asked from the admin port's threads."""
         routable = sum(view.is_routable for view in self.core.pool.views)
         details = {"draining": self._draining, "routable_endpoints": routable}
-        return routable > 0 and not self._draining, details
+        is_ready = self.core.pool.is_ready
+        return is_ready and not self._draining, details
 
     async def drain(self) -> None:
         """Say that we go, wait for those who send requests to notice, finish what runs."""
@@ -183,7 +199,11 @@ class Gateway:
                 address,
                 self.is_ready,
                 registry=self.core.registry,
-                pages={"/admin/endpoints": lambda: pages.endpoints(pool.views, time.monotonic())},
+                pages={
+                    "/admin/endpoints": lambda: pages.endpoints(pool.views, time.monotonic()),
+                    "/admin/resources": lambda: pages.resources(pool.directory),
+                    "/routable": lambda: pages.routable(pool.views),
+                },
             )
         self.admin_port = self._admin.port
         self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
@@ -230,7 +250,7 @@ class Gateway:
     def _wanted_health(self) -> dict[str, bool]:
         snapshot = self.core.snapshot()
         models = {name: view.ready_endpoints > 0 for name, view in snapshot.models.items()}
-        return dict.fromkeys(("", INFERENCE, OIP), snapshot.has_routable) | models
+        return dict.fromkeys(("", INFERENCE, OIP), snapshot.is_ready) | models
 
     async def _set_health(self, wanted: Mapping[str, bool]) -> None:
         for service, serving in wanted.items():
@@ -241,7 +261,8 @@ class Gateway:
         while True:
             wanted = self._wanted_health()
             gone = dict.fromkeys(known.keys() - wanted.keys(), False)
-            await self._set_health(gone | wanted)
+            new = {name: is_up for name, is_up in wanted.items() if known.get(name) is not is_up}
+            await self._set_health(gone | new)
             known = wanted
             await self.core.changed.wait()
             self.core.changed.clear()

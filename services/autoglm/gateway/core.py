@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 
 from prometheus_client import CollectorRegistry
@@ -24,6 +25,7 @@ from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.grpc_relay import GrpcRelay
 from autoglm.gateway.http_relay import HttpRelay, client_session
+from autoglm.gateway.kubernetes_cluster import Change
 from autoglm.gateway.layers import local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
@@ -46,7 +48,8 @@ class Core:
         self.changed = asyncio.Event()
         """Set when an endpoint has changed; whoever waits for it clears it."""
         self.metrics = Metrics(registry)
-        self.pool = Pool(Random(), self._note_change)
+        self.pool = Pool(Random(), self._note_change, awaits_lists=settings.kubernetes)
+        self._given: frozenset[Endpoint] = frozenset()
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
         self.limiter = Limiter(settings.max_inflight)
@@ -77,6 +80,9 @@ class Core:
             asyncio.create_task(discovery.run(), name="discovery"),
             asyncio.create_task(self._renew_tls(settings.upstream_tls), name="upstream TLS"),
         )
+        if settings.kubernetes:
+            kubernetes = asyncio.create_task(self._follow_kubernetes(), name="kubernetes")
+            closing.push_async_callback(cancel_all, kubernetes)
 
     def local(self, answer: Handler) -> Handler:
         return stack(local_layers(self._observer), answer)
@@ -101,13 +107,35 @@ class Core:
             settings.load_timeout_seconds,
         )
 
+    async def _follow_kubernetes(self) -> None:
+        # Here, since the package is needed by nobody else.
+        from autoglm.gateway import kubernetes_api
+        from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
+
+        settings = self.settings
+        connect = partial(kubernetes_api.connect, settings.kubeconfig)
+        await KubernetesDiscovery(settings.namespace, connect, self.take_change, Random()).run()
+
+    def take_change(self, change: Change) -> None:
+        """What is new on Kubernetes."""
+        # Endpoints first: once there is a directory, readiness asks whether all have been met.
+        self._change_endpoints(change.gone, change.come)
+        if change.directory is not None:
+            self.pool.replace_directory(change.directory)
+        self.changed.set()
+
     def _take_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        endpoints = tuple(endpoints)
-        gone = {view.url for view in self.pool.views} - {endpoint.url for endpoint in endpoints}
-        self.pool.replace_endpoints(endpoints, time.monotonic())
-        self._watches.follow(endpoints)
-        for url in gone:
-            self.channels.discard(url)
+        """All endpoints of flags, file and names, as they are now."""
+        before, self._given = self._given, frozenset(endpoints)
+        self._change_endpoints(before - self._given, self._given - before)
+
+    def _change_endpoints(self, gone: Iterable[Endpoint], come: Iterable[Endpoint]) -> None:
+        gone = tuple(gone)
+        self.pool.change_endpoints((e.url for e in gone), come, time.monotonic())
+        self._watches.change(gone, come)
+        for endpoint in gone:
+            # What runs on its channel goes on.
+            self.channels.discard(endpoint.url)
 
     def _note_change(self, before: EndpointView | None, after: EndpointView | None) -> None:
         self.changed.set()

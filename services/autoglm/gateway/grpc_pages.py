@@ -51,7 +51,7 @@ def _server_live(_: Snapshot, __: bytes) -> bytes:
 
 
 def _server_ready(snapshot: Snapshot, _: bytes) -> bytes:
-    return oip.ServerReadyResponse(ready=snapshot.has_routable).SerializeToString()
+    return oip.ServerReadyResponse(ready=snapshot.is_ready).SerializeToString()
 
 
 def _server_metadata(_: Snapshot, __: bytes) -> bytes:

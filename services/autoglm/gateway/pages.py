@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.resources import Directory, Key, Resource, conflicts_in
 
 
 def endpoints(views: Collection[EndpointView], now: float) -> dict[str, object]:
     """Every endpoint with its state and load, by URL."""
-    shown = sorted(views, key=lambda view: view.url)
-    return {"endpoints": [_endpoint(view, now) for view in shown]}
+    return {"endpoints": [_endpoint(view, now) for view in _by_url(views)]}
+
+
+def routable(views: Collection[EndpointView]) -> dict[str, object]:
+    """The pods of AutoGLMDeployments, and whether requests are sent to them now."""
+    pods = (_pod(view, view.endpoint.origin) for view in _by_url(views) if view.endpoint.origin)
+    return {"endpoints": list(pods)}
+
+
+def _pod(view: EndpointView, origin: Key) -> dict[str, object]:
+    return {
+        "namespace": origin.namespace,
+        "deployment": origin.name,
+        "pod": view.endpoint.pod,
+        "address": view.endpoint.address,
+        "ready": view.is_routable,
+    }
+
+
+def resources(directory: Directory) -> dict[str, object]:
+    """Every AutoGLMDeployment, with the names that an older one serves in its place."""
+    lost: dict[Key, dict[str, str]] = {}
+    for conflict in sorted(conflicts_in(directory)):
+        lost.setdefault(conflict.loser, {})[conflict.name] = str(conflict.owner)
+    shown = sorted(directory.resources.values(), key=lambda resource: resource.key)
+    return {"resources": [_resource(resource, lost.get(resource.key, {})) for resource in shown]}
+
+
+def _resource(resource: Resource, lost: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "namespace": resource.key.namespace,
+        "name": resource.key.name,
+        "models": [name for name in resource.names if name not in lost],
+        "served_by_others": lost,
+        "state": resource.state,
+        "rules": {k: v for k, v in asdict(resource.rules).items() if v is not None},
+    }
+
+
+def _by_url(views: Collection[EndpointView]) -> list[EndpointView]:
+    return sorted(views, key=lambda view: view.url)
 
 
 def _endpoint(view: EndpointView, now: float) -> dict[str, object]:

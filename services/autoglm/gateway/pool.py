@@ -66,6 +66,15 @@ class Pool:
         return self._views.values()
 
     @property
+    def is_ready(self) -> bool:
+        """Whether there is what the gateway needs to take requests. For other threads as well."""
+        if not self._awaits_lists:
+            return any(view.is_routable for view in self.views)
+        if not self._has_met_all and self._has_lists:
+            self._has_met_all = all(v.state.phase is not Phase.CONNECTING for v in self.views)
+        return self._has_met_all
+
+    @property
     def directory(self) -> Directory:
         return self._directory
 
@@ -145,11 +154,4 @@ class Pool:
                 models[name] = found
         self._models, self._stale = models, set()
         endpoints = tuple(self._views.values())
-        return Snapshot(endpoints, models, self._is_ready(endpoints))
-
-    def _is_ready(self, endpoints: Iterable[EndpointView]) -> bool:
-        if not self._awaits_lists:
-            return any(view.is_routable for view in endpoints)
-        if not self._has_met_all and self._has_lists:
-            self._has_met_all = all(view.state.phase is not Phase.CONNECTING for view in endpoints)
-        return self._has_met_all
+        return Snapshot(endpoints, models, self.is_ready)

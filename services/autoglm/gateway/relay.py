@@ -1,8 +1,9 @@
 """The innermost handler: route a call, send it, try elsewhere before the first chunk, relay.
 
 Decides when another endpoint is tried: nothing has reached the client, the endpoint was not
-available, attempts, budget and deadline allow it. Never after the first chunk. What happens on the
-wire is the upstreams' business (`grpc_relay`, `http_relay`).
+available, attempts, budget and deadline allow it, as the model's resource has them or else the
+gateway. Never after the first chunk. What happens on the wire is the upstreams' business
+(`grpc_relay`, `http_relay`).
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Upstream, W
 from autoglm.gateway.endpoints import Draining, EndpointView, Lost
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
+from autoglm.gateway.pacing import bounded, paced
 from autoglm.gateway.pool import Pool
-from autoglm.gateway.retries import RetryBudget, RetryPolicy
+from autoglm.gateway.retries import Retries, RetriesByResource, RetryBudget, RetryPolicy
 from autoglm.gateway.routing import pick
 
 # The second attempt starts at once; these space out the ones after it.
@@ -49,19 +51,29 @@ class Relay:
     ) -> None:
         self._pool = pool
         self._upstreams = upstreams
-        self._policy = policy
-        self._budget = RetryBudget(policy, clock())
+        self._retries = RetriesByResource(policy, clock())
         self._metrics = metrics
         self._rng = rng
         self._clock = clock
 
     @asynccontextmanager
     async def __call__(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
-        self._budget.deposit()
+        now, pool = self._clock(), self._pool
+        model = pool.snapshot.models.get(call.model)
+        resource = model.resource if model else None
+        retries = self._retries.of(resource, pool.directory.resources, now)
+        retries.budget.deposit()
         async with AsyncExitStack() as stack:
-            yield await self._reply(call, notes, stack)
+            if resource is None:
+                yield await self._reply(call, notes, stack, retries)
+            else:
+                call = bounded(call, resource.rules)
+                reply = self._reply(call, notes, stack, retries)
+                yield await paced(reply, call, resource.rules, now)
 
-    async def _reply(self, call: Call, notes: Notes, stack: AsyncExitStack) -> Reply:
+    async def _reply(
+        self, call: Call, notes: Notes, stack: AsyncExitStack, retries: Retries
+    ) -> Reply:
         """The reply of the first endpoint that answers; what it needs is left on the stack."""
         tried: set[str] = set()
 
@@ -72,21 +84,22 @@ class Relay:
             try:
                 return await attempt()
             except RetryElsewhere:
-                if self._policy.attempts < 2 or self.is_over_budget():
+                if retries.policy.attempts < 2 or self.is_over(retries.budget):
                     raise
             # The first attempt is made without these 40 microseconds of machinery.
             return await AsyncRetrying(
                 retry=retry_if_exception_type(RetryElsewhere),
-                stop=stop_after_attempt(self._policy.attempts - 1) | _OverBudget(self),
+                stop=stop_after_attempt(retries.policy.attempts - 1)
+                | _OverBudget(self, retries.budget),
                 wait=_WAIT,
                 reraise=True,
             )(attempt)
         except RetryElsewhere as error:
             raise error.error from error
 
-    def is_over_budget(self) -> bool:
+    def is_over(self, budget: RetryBudget) -> bool:
         """Asked once before each retry, which it pays for."""
-        allowed = self._budget.withdraw(self._clock())
+        allowed = budget.withdraw(self._clock())
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
         return not allowed
 
@@ -129,8 +142,9 @@ class Relay:
 
 
 class _OverBudget(stop_base):
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, budget: RetryBudget) -> None:
         self._relay = relay
+        self._budget = budget
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return self._relay.is_over_budget()
+        return self._relay.is_over(self._budget)

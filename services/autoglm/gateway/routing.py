@@ -71,9 +71,14 @@ def _none_ready(call: Call, snapshot: Snapshot, now: float) -> AutoGLMError:
     serving = [view for view in snapshot.endpoints if _serves(view, call.model)]
     if call.wire == "grpc" and serving and all(v.endpoint.kind == "openai" for v in serving):
         return Unimplemented(f"{call.model!r} is served over REST only; ask on the HTTP port")
-    states = ", ".join(_describe(view, now) for view in serving[:_SHOWN]) or "there is none"
-    message = f"no endpoint of {call.model!r} is ready: {states}; try again later"
-    return NoReadyEndpoint(message, retry_after=_RETRY_AFTER)
+    states = ", ".join(_describe(view, now) for view in serving[:_SHOWN])
+    model = snapshot.models.get(call.model)
+    resource = model.resource if model else None
+    retry_after = _RETRY_AFTER
+    if resource is not None and not states:
+        states, retry_after = resource.state, resource.retry_after
+    message = f"no endpoint of {call.model!r} is ready: {states or 'there is none'}"
+    return NoReadyEndpoint(f"{message}; try again later", retry_after=retry_after)
 
 
 def _serves(view: EndpointView, name: str) -> bool:

@@ -25,6 +25,14 @@ class GatewaySettings(ServiceSettings):
     a name, looked up every few seconds."""
     endpoints_file: str = ""
     """JSON file {"endpoints": [URL, ...]}, re-read when it changes; a bad file changes nothing."""
+    kubernetes: bool = False
+    """Whether to serve the AutoGLMDeployments of a Kubernetes cluster: their pods come and go as
+    its API says."""
+    namespace: StringList = ()
+    """A namespace whose AutoGLMDeployments are served; may be repeated. None given, all are."""
+    kubeconfig: str = ""
+    """Kubeconfig file for --kubernetes; empty takes $KUBECONFIG, then the pod's service account,
+    then ~/.kube/config."""
     dns_refresh_seconds: float = Field(default=5.0, gt=0)
     """How often names of dns+grpc endpoints are looked up, in seconds."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)

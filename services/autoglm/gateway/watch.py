@@ -108,10 +108,16 @@ class Watches:
     def follow(self, endpoints: Iterable[Endpoint]) -> None:
         """From now on watch these and no others."""
         wanted = set(endpoints)
-        for endpoint in self._tasks.keys() - wanted:
-            self._tasks.pop(endpoint).cancel()
-        for endpoint in wanted - self._tasks.keys():
-            self._start(endpoint)
+        self.change(self._tasks.keys() - wanted, wanted)
+
+    def change(self, gone: Iterable[Endpoint], come: Iterable[Endpoint]) -> None:
+        """Stop watching these and start watching those."""
+        for endpoint in gone:
+            if task := self._tasks.pop(endpoint, None):
+                task.cancel()
+        for endpoint in come:
+            if endpoint not in self._tasks:
+                self._start(endpoint)
 
     def restart(self) -> None:
         """Watch anew, over channels made since; what is known of the endpoints stays."""
