@@ -51,6 +51,13 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* Where clients inside the cluster reach the gateway; shown as status.url. */}}
+{{- define "autoglm.gatewayUrl" -}}
+{{- $scheme := empty .Values.gateway.tls.secretName | ternary "http" "https" -}}
+{{- $inside := printf "%s://%s-gateway.$(POD_NAMESPACE):8000" $scheme (include "autoglm.fullname" .) -}}
+{{- .Values.gateway.url | default $inside -}}
+{{- end -}}
+
 {{/* Rights on objects of the watched namespaces. Arguments: root, component, rules. */}}
 {{- define "autoglm.rbac" -}}
 {{- $scope := . -}}
@@ -169,17 +176,28 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Ways out that gateway and operator both need: name servers and the API server. */}}
-{{- define "autoglm.egress" -}}
+{{- define "autoglm.dnsEgress" -}}
 - to:
     - namespaceSelector:
         matchLabels:
           kubernetes.io/metadata.name: {{ .Values.networkPolicy.dnsNamespace }}
+    # NodeLocal DNSCache.
+    - ipBlock:
+        cidr: 169.254.20.10/32
+  # Policies see a connection after it is sent on to a DNS pod, which may listen on either.
   ports:
-    - protocol: UDP
-      port: 53
-    - protocol: TCP
-      port: 53
+    {{- range list 53 5353 }}
+    {{- $port := . }}
+    {{- range list "UDP" "TCP" }}
+    - protocol: {{ . }}
+      port: {{ $port }}
+    {{- end }}
+    {{- end }}
+{{- end -}}
+
+{{/* Ways out that gateway and operator both need: name servers, the API server, spans. */}}
+{{- define "autoglm.egress" -}}
+{{ include "autoglm.dnsEgress" . }}
 - {{- with .Values.networkPolicy.apiServerCIDRs }}
   to:
     {{- range . }}
