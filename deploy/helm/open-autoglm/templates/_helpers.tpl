@@ -151,6 +151,20 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* Settings that users change are variables, since those are merged by name in a patch. */}}
+{{- define "autoglm.env" -}}
+- name: AUTOGLM_LOG_LEVEL
+  value: {{ .Values.logs.level }}
+- name: AUTOGLM_LOG_FORMAT
+  value: {{ .Values.logs.format }}
+{{- with .Values.tracing.endpoint }}
+- name: AUTOGLM_TRACES
+  value: otlp:{{ . }}
+- name: AUTOGLM_TRACE_SAMPLE_RATIO
+  value: {{ $.Values.tracing.sampleRatio | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* Of the admin port. Starting, living and taking requests are three questions. */}}
 {{- define "autoglm.probes" -}}
 startupProbe:
