@@ -33,11 +33,14 @@ class Lazy:
 
 COMMANDS = {
     "chat": Lazy("Talk to a model."),
+    "deploy": Lazy("Create or change deployments on Kubernetes.", "cli"),
     "gateway": Lazy("Run a gateway.", "gateway"),
     "generate": Lazy("Complete a prompt."),
     "inference": Lazy("Run an inference pod.", "vllm"),
     "models": Lazy("List the models that can be asked for."),
+    "operator": Lazy("Run the operator on Kubernetes.", "operator"),
     "predict": Lazy("Classify a text over labels."),
+    "size": Lazy("Say what memory and which GPUs a model needs.", "cli"),
     "status": Lazy("Show gateway, models and endpoints on one screen."),
     "trace": Lazy("Show the spans of one request as a tree.", "cli"),
     "up": Lazy("Run manifests as local processes.", "cli"),

@@ -15,11 +15,11 @@ from autoglm.client import Client, TlsFiles
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from autoglm.common.settings import ServiceSettings
+    from autoglm.common.settings import ProcessSettings
 
 BAD_SETTINGS = 64
 Function = TypeVar("Function", bound=Callable[..., Any])
-S = TypeVar("S", bound="ServiceSettings")
+S = TypeVar("S", bound="ProcessSettings")
 
 
 def examples(*lines: str) -> str:
@@ -27,7 +27,7 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def settings_options(cls: type[ServiceSettings]) -> Callable[[Function], Function]:
+def settings_options(cls: type[ProcessSettings]) -> Callable[[Function], Function]:
     """A flag for each field of a settings class; values stay text, for `load_settings` to check."""
 
     def decorate(command: Function) -> Function:

@@ -41,7 +41,7 @@ def short_variable(name: str) -> AliasChoices:
     return AliasChoices(f"AUTOGLM_{name}", name)
 
 
-class ServiceSettings(BaseSettings):
+class ProcessSettings(BaseSettings):
     """What every long-running process can be told."""
 
     model_config = SettingsConfigDict(
@@ -62,14 +62,6 @@ class ServiceSettings(BaseSettings):
     """Where spans go: none, console, file:PATH, or otlp:URL (gRPC, such as otlp:http://host:4317)."""
     trace_sample_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of new traces to record; a caller's own decision is always followed."""
-    shutdown_grace_seconds: float = Field(default=30.0, ge=0)
-    """How long requests may go on after SIGTERM before they are ended, in seconds."""
-    tls_cert_file: str = ""
-    """PEM certificate chain to serve with; empty serves without TLS. Re-read when it changes."""
-    tls_key_file: str = ""
-    """PEM private key of the certificate."""
-    tls_client_ca_file: str = ""
-    """PEM authorities of client certificates; set, every client must present one (mTLS)."""
 
     @classmethod
     def load(cls, flags: Mapping[str, Any]) -> Self:
@@ -81,6 +73,19 @@ class ServiceSettings(BaseSettings):
             return cls(**{k: v for k, v in flags.items() if v is not None and v != ()})
         except ValidationError as error:
             raise SettingsError("\n".join(_problem(p) for p in error.errors())) from error
+
+
+class ServiceSettings(ProcessSettings):
+    """What every process that answers requests can be told."""
+
+    shutdown_grace_seconds: float = Field(default=30.0, ge=0)
+    """How long requests may go on after SIGTERM before they are ended, in seconds."""
+    tls_cert_file: str = ""
+    """PEM certificate chain to serve with; empty serves without TLS. Re-read when it changes."""
+    tls_key_file: str = ""
+    """PEM private key of the certificate."""
+    tls_client_ca_file: str = ""
+    """PEM authorities of client certificates; set, every client must present one (mTLS)."""
 
 
 def _problem(error: Any) -> str:

@@ -1,0 +1,205 @@
+"""The operator process: connects, watches, leads or stands by, ends cleanly. Called by the CLI.
+
+Every operator watches; only the one that holds the Lease writes. Nothing has to be finished when it
+ends: the next operator looks at everything anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import uvloop
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import ConfigException
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from autoglm.common.admin import AdminServer
+from autoglm.common.lifecycle import Shutdown
+from autoglm.common.telemetry import set_up_logs, set_up_traces
+from autoglm.operator.dispatch import Dispatcher
+from autoglm.operator.election import Election
+from autoglm.operator.gateways import Gateways
+from autoglm.operator.handlers import Stream
+from autoglm.operator.kube import Client, Kube, Limits, Transport, configure
+from autoglm.operator.leader import Leader, LeaseName
+from autoglm.operator.metrics import Metrics
+from autoglm.operator.observe import World
+from autoglm.operator.observed import Key
+from autoglm.operator.queue import Queue
+from autoglm.operator.reconcile import Planner, Reconciler
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.sources import Ears, Scope, Sources
+
+# Of docs/exit-codes.md.
+BAD_SETTINGS = 64
+ADDRESS_IN_USE = 65
+_log = logging.getLogger("autoglm.operator")
+
+
+def run(settings: OperatorSettings) -> int:
+    """Runs until a signal; the exit code of the process."""
+    from autoglm.operator.plan import plan
+
+    set_up_logs(settings.log_level, settings.log_format)
+    try:
+        set_up_traces("autoglm-operator", settings.traces, settings.trace_sample_ratio)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, plan))
+    except (ConfigException, ValueError) as error:
+        return _cannot_start(f"{error}; check --kubeconfig, --context, --traces", BAD_SETTINGS)
+    except OSError as error:
+        why = f"cannot listen on {settings.metrics_address}: {error.strerror or error}"
+        return _cannot_start(f"{why}; choose another --metrics-address", ADDRESS_IN_USE)
+    return 0
+
+
+def _cannot_start(why: str, code: int) -> int:
+    print(f"autoglm operator cannot start: {why}", file=sys.stderr)
+    return code
+
+
+async def _serve(settings: OperatorSettings, planner: Planner) -> None:
+    configuration = await configure(settings.kubeconfig, settings.context)
+    shutdown = Shutdown()
+    shutdown.install()
+    running = asyncio.create_task(Operator(settings, configuration, planner).run())
+    stopping = asyncio.create_task(shutdown.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if running.done():
+        return running.result()
+    _log.info("ending")
+    running.cancel()
+    await asyncio.wait((running,))
+
+
+class Operator:
+    """An operator in this process. `wrap` puts something around the way to the API server."""
+
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        configuration: Configuration,
+        planner: Planner,
+        *,
+        wrap: Callable[[Transport], Transport] = lambda transport: transport,
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._transport = wrap(Client(configuration))
+        self._synced = False
+        rng, world, metrics = Random(), World(), Metrics(registry)
+        self._rng, self.world, self._metrics = rng, world, metrics
+        terms, read = settings.terms, settings.request_timeout_seconds
+        at_once = Limits(terms.request_timeout, lambda: terms.request_timeout)
+        self._leader = Leader(
+            Kube(self._transport, metrics, at_once),
+            LeaseName(settings.lease_namespace, settings.lease_name),
+            Election(settings.identity, terms),
+            self._lead,
+        )
+        kube = Kube(self._transport, metrics, Limits(read, self._write_seconds))
+        self._gateways = Gateways(world.slices, lambda: self._reconciler.is_busy, self._heard)
+        self._reconciler = Reconciler(
+            world,
+            kube,
+            metrics,
+            self._gateways.routable,
+            lambda observed, now: planner(observed, settings.children, now),
+            settings.identity,
+            rng,
+        )
+        self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)
+        self._sources = Sources(
+            kube,
+            world,
+            Scope(settings.namespace, settings.gateway_namespace, settings.gateway_service),
+            Ears(self._changed, self._resource_changed, self._reconciler.saw),
+            metrics,
+            rng,
+        )
+        self._stream = Stream(configuration, settings.namespace, rng)
+        self.admin_port = 0
+
+    @property
+    def is_leading(self) -> bool:
+        return self._synced and (not self._settings.leader_election or self._leader.is_leading)
+
+    def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Also asked from the admin port's threads. A standby is ready to take over."""
+        return self._synced, {"synced": self._synced, "leading": self.is_leading}
+
+    async def run(self) -> None:
+        """Until cancelled. Raises OSError when the admin address is taken."""
+        admin = AdminServer(self._settings.metrics_address, self.is_ready, registry=self._registry)
+        self.admin_port = admin.port
+        _log.info("listening", extra={"fields": {"admin": admin.port}})
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(admin.lag.beat())
+                await self._sources.fill(tasks)
+                self._synced = True
+                _log.info("synced", extra={"fields": {"resources": len(self.world.resources)}})
+                tasks.create_task(self._stream.run(self._sources.take))
+                tasks.create_task(self._sources.discover(tasks))
+                tasks.create_task(self._gateways.run())
+                tasks.create_task(self._resync())
+                tasks.create_task(self._work())
+        finally:
+            await self._transport.close()
+            await asyncio.to_thread(admin.close)
+
+    async def _work(self) -> None:
+        """Ends what it is at before it gives the Lease back."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._settings.leader_election:
+                    tasks.create_task(self._leader.run())
+                else:
+                    self._lead(True)
+                tasks.create_task(self._dispatcher.run())
+        finally:
+            await self._leader.release()
+
+    async def _resync(self) -> None:
+        """Everything is looked at anew, spread over a while."""
+        seconds = self._settings.resync_seconds
+        while True:
+            self._sources.measure()
+            await asyncio.sleep(seconds * self._rng.uniform(0.9, 1.0))
+            await self._sources.list_resources()
+            for key in self.world.resources.owners():
+                self._add(key, 0.1 * seconds * self._rng.random())
+
+    def _write_seconds(self) -> float:
+        if self._settings.leader_election:
+            return self._leader.write_seconds()
+        return self._settings.request_timeout_seconds
+
+    def _lead(self, leading: bool) -> None:
+        self._metrics.leader.set(int(leading))
+        if leading:
+            self._heard(None)
+
+    def _heard(self, keys: set[Key] | None) -> None:
+        """Look at these, or at all."""
+        for key in self.world.resources.owners() if keys is None else keys:
+            self._add(key)
+
+    def _changed(self, key: Key) -> None:
+        self._add(key)
+
+    def _resource_changed(self, key: Key) -> None:
+        self._add(key, urgent=True)
+
+    def _add(self, key: Key, after: float = 0.0, *, urgent: bool = False) -> None:
+        # A standby looks at everything when it takes over.
+        if self.is_leading:
+            self._dispatcher.add(key, after, urgent=urgent)
+            self._gateways.hurry()

@@ -1,0 +1,162 @@
+"""Carries out a plan: server-side apply, deletes, status, events, in this order.
+
+Decides only what a refusal means: a conflict with a change by hand is won, one with another applier
+is given up field by field and reported, anything else is reported and fails the attempt after the
+rest was done. What the API server answers goes into the caches at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from autoglm.api import API_VERSION, KIND
+from autoglm.api.labels import FIELD_MANAGER
+from autoglm.operator.announcements import Announcements, Line
+from autoglm.operator.conflicts import contested, without
+from autoglm.operator.kinds import EVENT, RESOURCE, child_kind
+from autoglm.operator.kube import Kube, Refused, Unreachable
+from autoglm.operator.observe import Attempt, World
+from autoglm.operator.observed import Conflict, Key, Plan, Raw, Ref, Refusal
+
+_NOT_FOUND, _CONFLICT = 404, 409
+# Of events.k8s.io/v1, in bytes.
+_LONGEST_NOTE = 1024
+_log = logging.getLogger("autoglm.operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a plan."""
+
+    wrote: bool
+    """Something is different now."""
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Applier:
+    """`confirm` raises where a resource is gone; it is asked before anything is created for it."""
+
+    kube: Kube
+    world: World
+    announcements: Announcements
+    identity: str
+    confirm: Callable[[Raw], Awaitable[None]]
+    clock: Callable[[], float]
+    """Seconds of the epoch."""
+
+    async def __call__(
+        self, resource: Raw, plan: Plan, known: tuple[Conflict, ...] = ()
+    ) -> Applied:
+        """Raises Unreachable and NotLeading, which end the attempt where it is."""
+        wrote = False
+        # What is not tried again is as it was.
+        tried = {(body["kind"], body["metadata"]["name"]) for body in plan.apply}
+        conflicts = [c for c in known if (c.kind, c.name) not in tried]
+        refused: list[Refusal] = []
+        for body in plan.apply:
+            try:
+                new, contests = await self._apply(resource, body)
+                wrote |= new
+                conflicts += contests
+            except Refused as error:
+                refused.append(Refusal(body["kind"], body["metadata"]["name"], error.message))
+        # Never take away the old where the new was refused.
+        for ref in plan.delete if not refused else ():
+            wrote |= await self._delete(ref)
+        if plan.status is not None:
+            wrote |= await self._status(resource, plan.status)
+        for event in plan.events:
+            await self._announce(resource, event)
+        return Applied(wrote, Attempt(tuple(conflicts), tuple(refused)))
+
+    async def _apply(self, resource: Raw, body: Raw) -> tuple[bool, list[Conflict]]:
+        kind = child_kind(body["apiVersion"], body["kind"])
+        name, cache = body["metadata"]["name"], self.world.children[kind]
+        namespace = body["metadata"]["namespace"]
+        path = kind.path(namespace, name)
+        if not cache.has(Key(namespace, name)):
+            await self.confirm(resource)
+        try:
+            return cache.put(await self.kube.apply(path, body)) is not None, []
+        except Refused as error:
+            fields = contested(error.causes) if error.status == _CONFLICT else ()
+            if not fields:
+                raise
+        declared = [f for f in fields if not f.by_hand]
+        answer = await self.kube.apply(path, without(body, (f.field for f in declared)), force=True)
+        conflicts = [Conflict(kind.kind, name, f.manager, f.field) for f in declared]
+        return cache.put(answer) is not None, conflicts
+
+    async def _delete(self, ref: Ref) -> bool:
+        kind = child_kind(ref.api_version, ref.kind)
+        try:
+            await self.kube.delete(kind.path(ref.namespace, ref.name), ref.uid)
+        except Refused as error:
+            # Gone already, or another object by now: the watch will tell.
+            if error.status not in (_NOT_FOUND, _CONFLICT):
+                raise
+            return False
+        self.world.children[kind].forget(Key(ref.namespace, ref.name), ref.uid)
+        return True
+
+    async def _status(self, resource: Raw, status: Raw) -> bool:
+        metadata = resource["metadata"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            # With the uid, a status never lands on a namesake that came later.
+            "metadata": {k: metadata[k] for k in ("name", "namespace", "uid")},
+            "status": status,
+        }
+        path = RESOURCE.path(metadata["namespace"], metadata["name"], "status")
+        return self.world.resources.put(await self.kube.apply(path, body, force=True)) is not None
+
+    async def _announce(self, resource: Raw, event: Any) -> None:
+        """Events help people; a reconcile does not fail for want of them."""
+        metadata, now = resource["metadata"], self.clock()
+        key = Key(metadata["namespace"], metadata["name"])
+        line = self.announcements.line(key, metadata["uid"], event, now)
+        if line is None:
+            return
+        try:
+            await self._write_event(resource, line, now)
+        except (Refused, Unreachable) as error:
+            fields = {"resource": f"{key.namespace}/{key.name}", "error": str(error)}
+            _log.warning("an event was not written", extra={"fields": fields})
+
+    async def _write_event(self, resource: Raw, line: Line, now: float) -> None:
+        namespace, moment = resource["metadata"]["namespace"], _micro_time(now)
+        if line.count == 1:
+            body = event_body(resource, line, moment, self.identity)
+            await self.kube.create(EVENT.path(namespace), body)
+            return
+        series = {"series": {"count": line.count, "lastObservedTime": moment}}
+        await self.kube.merge(EVENT.path(namespace, line.name), series)
+
+
+def event_body(resource: Raw, line: Line, moment: str, identity: str) -> dict[str, Any]:
+    """An events.k8s.io/v1 Event."""
+    metadata = resource["metadata"]
+    regarding = {k: metadata[k] for k in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
+        "metadata": {"name": line.name, "namespace": metadata["namespace"]},
+        "eventTime": moment,
+        "reportingController": f"autoglm.io/{FIELD_MANAGER}",
+        "reportingInstance": identity,
+        "action": "Reconcile",
+        "regarding": {"apiVersion": API_VERSION, "kind": KIND} | regarding,
+        "type": line.event.type,
+        "reason": line.event.reason,
+        "note": line.event.message.encode()[:_LONGEST_NOTE].decode(errors="ignore"),
+    }
+
+
+def _micro_time(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

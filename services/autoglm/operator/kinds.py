@@ -1,0 +1,58 @@
+"""The kinds that the operator reads and writes, and their paths in the API. Constants only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from autoglm.api import API_VERSION, KIND
+from autoglm.api.labels import PLURAL
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A namespaced kind."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Without a namespace: the objects of all namespaces."""
+        root = "/apis" if self.group else "/api"
+        parts = [root, self.api_version, *(("namespaces", namespace) if namespace else ())]
+        return "/".join((*parts, self.plural, *(p for p in (name, subresource) if p)))
+
+
+RESOURCE: Final = Kind(API_VERSION, KIND, PLURAL)
+POD: Final = Kind("v1", "Pod", "pods")
+WARNING: Final = Kind("v1", "Event", "events")
+"""Events to read: kubelet and scheduler write them, and core/v1 shows those of either API."""
+EVENT: Final = Kind("events.k8s.io/v1", "Event", "events")
+"""Events to write."""
+ENDPOINT_SLICE: Final = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
+
+CHILDREN: Final = (
+    Kind("apps/v1", "Deployment", "deployments"),
+    Kind("v1", "Service", "services"),
+    Kind("v1", "ServiceAccount", "serviceaccounts"),
+    Kind("v1", "ConfigMap", "configmaps"),
+    Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+)
+OPTIONAL_CHILDREN: Final = (
+    Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors"),
+    Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
+)
+_BY_NAME: Final = {(k.api_version, k.kind): k for k in (*CHILDREN, *OPTIONAL_CHILDREN)}
+
+
+def child_kind(api_version: str, kind: str) -> Kind:
+    """Raises KeyError where the operator has no business with the kind."""
+    return _BY_NAME[api_version, kind]

@@ -1,0 +1,120 @@
+"""Which resource is reconciled next. Pure: time and chance are passed in.
+
+A resource is never reconciled twice at once; what happens to it meanwhile makes one more run. A
+failing resource waits longer after each failure, by itself: nothing else waits with it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Doubles from `first` to `most` seconds, each time shortened by up to `jitter`."""
+
+    first: float = 0.5
+    most: float = 120.0
+    jitter: float = 0.3
+
+    def delay(self, failures: int, rng: Random) -> float:
+        """`failures` is 1 for the first."""
+        # The exponent is bounded, since floats are.
+        full = min(self.most, self.first * 2.0 ** min(failures - 1, 60))
+        return full * (1 - self.jitter * rng.random())
+
+
+@dataclass(slots=True)
+class Queue(Generic[K]):
+    """Keys with the times from which on they may be taken."""
+
+    rng: Random
+    backoff: Backoff = Backoff()
+    _due: dict[K, float] = field(default_factory=dict)
+    _heap: list[tuple[float, int, K]] = field(default_factory=list)
+    _running: set[K] = field(default_factory=set)
+    _failures: dict[K, int] = field(default_factory=dict)
+    _held_until: dict[K, float] = field(default_factory=dict)
+    _urgent: set[K] = field(default_factory=set)
+    _count: int = 0
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker or for their time."""
+        return len(self._due)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def failing(self) -> int:
+        """Keys whose last run failed."""
+        return len(self._failures)
+
+    def add(self, key: K, now: float, after: float = 0.0, *, urgent: bool = False) -> None:
+        """Take `key` in `after` seconds, or earlier if that was said already.
+
+        A failing key keeps its back-off unless it is urgent: its user has changed it.
+        """
+        due = now + after
+        if urgent:
+            self._urgent.add(key)
+        else:
+            due = max(due, self._held_until.get(key, due))
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            self._push(key, due)
+
+    def take(self, now: float) -> K | None:
+        """The key that waits longest, or None."""
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            # Entries that were overtaken by an earlier one stay in the heap; they mean nothing.
+            if self._due.get(key) == due and key not in self._running:
+                del self._due[key]
+                self._urgent.discard(key)
+                self._running.add(key)
+                return key
+        return None
+
+    def done(self, key: K, now: float, requeue_after: float | None = None) -> None:
+        self._failures.pop(key, None)
+        self._held_until.pop(key, None)
+        self._finish(key)
+        if requeue_after is not None:
+            self.add(key, now, requeue_after)
+
+    def failed(self, key: K, now: float, at_least: float = 0.0) -> float:
+        """Take it again after its back-off, which is returned."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = max(at_least, self.backoff.delay(failures, self.rng))
+        self._held_until[key] = now + delay
+        if key not in self._urgent:
+            self._due.pop(key, None)
+        self._finish(key)
+        self.add(key, now, delay)
+        return delay
+
+    def next_due(self) -> float | None:
+        """When `take` may have something that it has not now; None if only by `add` or `done`."""
+        while self._heap:
+            due, _, key = self._heap[0]
+            if self._due.get(key) == due and key not in self._running:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+    def _finish(self, key: K) -> None:
+        self._running.discard(key)
+        if (due := self._due.get(key)) is not None:
+            self._push(key, due)
+
+    def _push(self, key: K, due: float) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (due, self._count, key))

@@ -1,0 +1,169 @@
+"""One look at one resource: observe, plan, apply. Called by the dispatcher, for one key at a time.
+
+Keeps what the next look needs to know of this one: what was refused, and how often in a row
+something had to be written. Everything else is observed anew each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+
+from opentelemetry import trace
+
+from autoglm.common.telemetry import tracer
+from autoglm.operator.announcements import Announcements
+from autoglm.operator.apply import Applier
+from autoglm.operator.kinds import RESOURCE
+from autoglm.operator.kube import Kube, Refused
+from autoglm.operator.metrics import Metrics
+from autoglm.operator.observe import Attempt, World, observe
+from autoglm.operator.observed import Key, NoData, Observed, Plan, Raw, Settings
+from autoglm.operator.queue import Backoff
+
+Planner = Callable[[Observed, Settings, datetime], Plan]
+# After a write comes another look, later each time: a plan that never settles must not spin.
+_AFTER_WRITE = Backoff(first=0.2, most=60.0)
+# A resource that a watch has spoken of within so many seconds exists.
+_FRESH_SECONDS = 30.0
+_BUSY_SECONDS = 60.0
+_NOTHING = Attempt()
+
+
+class Gone(Exception):
+    """The resource does not exist any more, though nobody told us."""
+
+
+class ChildrenRefused(Exception):
+    """The API server would not take some children; they are in the next look's `refused`."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """Of one resource, between two looks."""
+
+    attempt: Attempt = _NOTHING
+    writes: int = 0
+    phase: str = ""
+    is_busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How a look ended, and when the next one is due if nothing happens."""
+
+    result: str
+    requeue_after: float | None = None
+
+
+class Reconciler:
+    """`settings` and `planner` say what should be; `routable` what the gateways know."""
+
+    def __init__(
+        self,
+        world: World,
+        kube: Kube,
+        metrics: Metrics,
+        routable: Callable[[Key], frozenset[str] | NoData],
+        decide: Callable[[Observed, datetime], Plan],
+        identity: str,
+        rng: Random,
+    ) -> None:
+        self._world = world
+        self._kube = kube
+        self._metrics = metrics
+        self._routable = routable
+        self._decide = decide
+        self._rng = rng
+        self._memories: dict[Key, Memory] = {}
+        self._seen: dict[Key, float] = {}
+        self._announcements = Announcements()
+        self._apply = Applier(kube, world, self._announcements, identity, self._confirm, time.time)
+
+    def saw(self, key: Key) -> None:
+        """The API server has just spoken of this resource."""
+        self._seen[key] = time.monotonic()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is on its way."""
+        return any(memory.is_busy for memory in self._memories.values())
+
+    async def __call__(self, key: Key) -> Looked:
+        with tracer.start_as_current_span("reconcile") as span, self._metrics.duration.time():
+            span.set_attribute("k8s.namespace.name", key.namespace)
+            span.set_attribute("autoglm.deployment", key.name)
+            looked = await self._look(key, span)
+            span.set_attribute("autoglm.result", looked.result)
+            return looked
+
+    async def _look(self, key: Key, span: trace.Span) -> Looked:
+        memory = self._memories.setdefault(key, Memory())
+        observed = observe(self._world, key, self._routable, memory.attempt)
+        if observed is None or "deletionTimestamp" in observed.resource["metadata"]:
+            self._forget(key)
+            return Looked("gone")
+        plan = self._decide(observed, datetime.now(UTC))
+        span.set_attribute("autoglm.plan.apply", len(plan.apply))
+        span.set_attribute("autoglm.plan.delete", len(plan.delete))
+        try:
+            applied = await self._apply(observed.resource, plan, observed.conflicts)
+        except Gone:
+            self._forget(key)
+            return Looked("gone")
+        self._note_phase(memory, observed, plan)
+        news = applied.attempt != memory.attempt
+        memory.attempt = applied.attempt
+        self._metrics.conflicts.set(sum(len(m.attempt.conflicts) for m in self._memories.values()))
+        if applied.attempt.refused:
+            raise ChildrenRefused(_refusals(applied.attempt))
+        return self._settle(memory, plan, wrote=applied.wrote or news)
+
+    def _settle(self, memory: Memory, plan: Plan, *, wrote: bool) -> Looked:
+        memory.writes = memory.writes + 1 if wrote else 0
+        after = plan.requeue_after
+        memory.is_busy = wrote or (after is not None and after <= _BUSY_SECONDS)
+        if not wrote:
+            return Looked("unchanged", after)
+        delay = _AFTER_WRITE.delay(memory.writes, self._rng)
+        return Looked("written", delay if after is None else min(after, delay))
+
+    def _note_phase(self, memory: Memory, observed: Observed, plan: Plan) -> None:
+        status = plan.status if plan.status is not None else observed.resource.get("status")
+        memory.phase = str((status or {}).get("phase", "Pending"))
+        phases = Counter(m.phase for m in self._memories.values() if m.phase)
+        for phase, number in phases.items():
+            self._metrics.resources.labels(phase).set(number)
+
+    def _forget(self, key: Key) -> None:
+        self._memories.pop(key, None)
+        self._seen.pop(key, None)
+        self._announcements.forget(key)
+
+    async def _confirm(self, resource: Raw) -> None:
+        """Raises Gone rather than letting children be made for a resource that was deleted unseen:
+        Kubernetes would delete them and we would make them again, for ever."""
+        metadata = resource["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        if time.monotonic() - self._seen.get(key, float("-inf")) < _FRESH_SECONDS:
+            return
+        try:
+            answer = await self._kube.get(RESOURCE.path(key.namespace, key.name))
+        except Refused as error:
+            if error.status != 404:
+                raise
+            self._world.resources.forget(key, metadata["uid"])
+            raise Gone(f"{key.namespace}/{key.name}") from error
+        self.saw(key)
+        self._world.resources.put(answer)
+        now = self._world.resources.get(key)
+        if now is None or now["metadata"]["uid"] != metadata["uid"]:
+            raise Gone(f"{key.namespace}/{key.name}")
+
+
+def _refusals(attempt: Attempt) -> str:
+    return "; ".join(f"{r.kind} {r.name}: {r.message}" for r in attempt.refused)

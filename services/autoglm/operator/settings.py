@@ -1,0 +1,79 @@
+"""What the operator can be told. Read once, by `app.run`'s caller."""
+
+from __future__ import annotations
+
+import socket
+from typing import Literal
+
+from pydantic import Field
+
+from autoglm.common.settings import Address, ProcessSettings, StringList
+from autoglm.operator.election import Terms
+from autoglm.operator.observed import Settings
+
+
+class OperatorSettings(ProcessSettings):
+    """Flags and variables of `autoglm operator`."""
+
+    kubeconfig: str = ""
+    """Path of a kubeconfig file; empty uses the pod's own service account."""
+    context: str = ""
+    """Context of the kubeconfig file; empty takes its current one."""
+    namespace: StringList = ()
+    """Namespace whose AutoGLMDeployments are run; may be repeated. None given: all namespaces."""
+    inference_image: str = "open-autoglm-inference:latest"
+    """Image of replicas with the vLLM engine, unless the resource names one."""
+    echo_image: str = "open-autoglm:latest"
+    """Image of replicas with the echo engine: the operator's own."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """Pull policy of both: Always, IfNotPresent or Never."""
+    gateway_namespace: str = "autoglm-system"
+    """Namespace of the gateway."""
+    gateway_service: str = "open-autoglm-gateway"
+    """Service of the gateway, whose pods are asked what they can route to."""
+    gateway_url: str = ""
+    """Where users reach the gateway; shown as status.url."""
+    monitoring_namespace: str = "monitoring"
+    """Namespace from which Prometheus may read the replicas' metrics."""
+    tracing_endpoint: str = ""
+    """Where replicas send spans unless the resource says so, such as http://collector:4317."""
+    prometheus_url: str = ""
+    """Where KEDA asks for metrics; empty is the Prometheus operator's Service in the monitoring
+    namespace."""
+    metrics_address: Address = "127.0.0.1:9090"
+    """Where kubelet probes and metrics are served, as HOST:PORT."""
+    leader_election: bool = True
+    """Whether operators agree by a Lease on who writes. Without it only one may run."""
+    lease_namespace: str = "autoglm-system"
+    """Namespace of the Lease."""
+    lease_name: str = "autoglm-operator"
+    """Name of the Lease."""
+    lease_duration_seconds: int = Field(default=10, ge=5, le=300)
+    """How long after the last renewal another operator takes over, in seconds."""
+    identity: str = Field(default_factory=socket.gethostname)
+    """Name of this operator in the Lease and in events; by default the host's."""
+    workers: int = Field(default=16, ge=1)
+    """Resources reconciled at once."""
+    resync_seconds: float = Field(default=300.0, gt=0)
+    """Every resource is looked at again after so long, in seconds, whatever happened."""
+    request_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long the API server may take to answer a read, in seconds. A write has less, so that it
+    ends before another operator can take over."""
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.lease_duration_seconds)
+
+    @property
+    def children(self) -> Settings:
+        """The part that children depend on."""
+        return Settings(
+            inference_image=self.inference_image,
+            echo_image=self.echo_image,
+            image_pull_policy=self.image_pull_policy,
+            gateway_namespace=self.gateway_namespace,
+            monitoring_namespace=self.monitoring_namespace,
+            tracing_endpoint=self.tracing_endpoint,
+            prometheus_url=self.prometheus_url,
+            gateway_url=self.gateway_url,
+        )
