@@ -76,11 +76,11 @@ def _weights() -> tuple[CelRule, ...]:
         "model",
     )
     # What has a default is there even when nobody gave it.
-    given = {
-        "quantization": "(has(self.model.quantization.method) || "
-        "has(self.model.quantization.kvCacheDtype))",
-        "adapters": "self.model.adapters.size() > 0",
-        "cache": "(self.model.cache.type != 'emptyDir' || has(self.model.cache.sizeLimit))",
+    says_nothing = {
+        "quantization": "!has(self.model.quantization.method) && "
+        "!has(self.model.quantization.kvCacheDtype)",
+        "adapters": "self.model.adapters.size() == 0",
+        "cache": "self.model.cache.type == 'emptyDir' && !has(self.model.cache.sizeLimit)",
     }
     return (
         needs,
@@ -88,7 +88,7 @@ def _weights() -> tuple[CelRule, ...]:
             CelRule(
                 "spec",
                 f"self.engine.type != 'echo' || !has(self.model.{name})"
-                + (f" || !{given[name]}" if name in given else ""),
+                + (f" || {says_nothing[name]}" if name in says_nothing else ""),
                 f"model.{name} means nothing to the echo engine; remove it, or set engine.type: "
                 "vllm",
                 "model",

@@ -135,6 +135,8 @@ def _structural(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
     schema |= {word: node[word] for word in _KEPT if word in node}
     schema |= {word: value for word, value in node.items() if word.startswith("x-kubernetes-")}
     schema |= dict(_exclusive(node))
+    if "const" in node:
+        schema["enum"] = [node["const"]]
     if schema.get("x-kubernetes-int-or-string"):
         schema["anyOf"] = node["anyOf"]
     elif "items" in node:
@@ -178,11 +180,11 @@ def _members(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
 
 
 def _default(node: Mapping[str, Any], schema: Schema) -> Schema:
-    members = schema.get("properties", {}).values()
     if "properties" in node:
-        # The members' own defaults fill it in.
-        needed = node.get("default") is not None and any("default" in m for m in members)
-        return {"default": {}} if needed else {}
+        # Written out, since rules are tried on a default before its members' defaults fill it in.
+        members = schema["properties"].items()
+        inner = {name: member["default"] for name, member in members if "default" in member}
+        return {"default": inner} if inner and node.get("default") is not None else {}
     # An empty list or map means the same as none.
     default = node.get("default")
     return {} if default in (None, "", [], {}) else {"default": default}

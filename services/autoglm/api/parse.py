@@ -9,7 +9,7 @@ import difflib
 import json
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -21,6 +21,7 @@ from autoglm.api.rules import problems_within
 from autoglm.api.schema import Part
 
 Location = Sequence[int | str]
+P = TypeVar("P", bound=Part)
 # By pydantic's type of error, where its own sentence speaks of Python.
 _SENTENCES = {
     "value_error": "{error}",
@@ -46,18 +47,25 @@ def parse(document: Mapping[str, Any]) -> AutoGLMDeployment:
         raise InvalidSpec([_other_kind(document)])
     problems = []
     try:
-        # By way of JSON, as it reaches an API server: tuples are lists and dates are strings.
-        resource = AutoGLMDeployment.model_validate_json(json.dumps(document, default=_plain))
+        resource = parse_json(AutoGLMDeployment, document)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        problems = [_problem(detail) for detail in details if not _follows(detail)]
-    except (RecursionError, TypeError, ValueError) as error:
-        raise InvalidSpec([Problem("", f"can't be written as JSON: {error}")]) from error
+        problems = [problem_of(detail) for detail in details if not _follows(detail)]
     known = {problem.path for problem in problems}
     problems += [p for p in problems_within(document) if p.path not in known]
     if problems:
         raise InvalidSpec(problems)
     return resource
+
+
+def parse_json(part: type[P], document: Any) -> P:
+    """A part from a document. Raises pydantic's ValidationError, and InvalidSpec for no JSON."""
+    try:
+        # By way of JSON, as it reaches an API server: tuples are lists and dates are strings.
+        text = json.dumps(document, default=_plain)
+    except (RecursionError, TypeError, ValueError) as error:
+        raise InvalidSpec([Problem("", f"can't be written as JSON: {error}")]) from error
+    return part.model_validate_json(text)
 
 
 def _other_kind(document: Any) -> Problem:
@@ -80,15 +88,16 @@ def _follows(detail: ErrorDetails) -> bool:
     return detail["type"] == "too_short" and len(detail["input"]) >= least
 
 
-def _problem(detail: ErrorDetails) -> Problem:
+def problem_of(detail: ErrorDetails, root: type[Part] = AutoGLMDeployment) -> Problem:
+    """pydantic's error about a document of a type, in the document's own words."""
     location, kind = detail["loc"], detail["type"]
     path = written(location)
     if kind == "missing":
-        return Problem(path, _with_advice("is required", location))
+        return Problem(path, _with_advice("is required", location, root))
     if kind == "extra_forbidden":
-        return Problem(path, _unknown(location), detail["input"])
+        return Problem(path, _unknown(location, root), detail["input"])
     value = ABSENT if "[key]" in location else detail["input"]
-    return Problem(path, _with_advice(_sentence(detail), location), value)
+    return Problem(path, _with_advice(_sentence(detail), location, root), value)
 
 
 def _sentence(detail: ErrorDetails) -> str:
@@ -99,15 +108,15 @@ def _sentence(detail: ErrorDetails) -> str:
     return sentence.format(**context)
 
 
-def _with_advice(sentence: str, location: Location) -> str:
-    field = _field(location)
+def _with_advice(sentence: str, location: Location, root: type[Part]) -> str:
+    field = _field(location, root)
     text = " ".join((field.description or "").split()) if field else ""
     first = text.split(". ")[0].split("; ")[0].rstrip(".")
     return f"{sentence} ({first})" if first else sentence
 
 
-def _unknown(location: Location) -> str:
-    parent = _part(location[:-1])
+def _unknown(location: Location, root: type[Part]) -> str:
+    parent = _part(location[:-1], root)
     names = sorted(f.alias or n for n, f in parent.model_fields.items()) if parent else []
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -125,9 +134,9 @@ def written(location: Location) -> str:
     return text
 
 
-def _part(location: Location) -> type[Part] | None:
+def _part(location: Location, root: type[Part]) -> type[Part] | None:
     """The class that describes the mapping at a location."""
-    part: type[Part] | None = AutoGLMDeployment
+    part: type[Part] | None = root
     for step in location:
         if isinstance(step, int) or part is None:
             continue
@@ -136,10 +145,10 @@ def _part(location: Location) -> type[Part] | None:
     return part
 
 
-def _field(location: Location) -> FieldInfo | None:
+def _field(location: Location, root: type[Part]) -> FieldInfo | None:
     """What describes the value at a location; the list's field for an item of a list."""
     names = [step for step in location if isinstance(step, str) and step != "[key]"]
-    parent = _part(names[:-1]) if names else None
+    parent = _part(names[:-1], root) if names else None
     return _fields(parent).get(names[-1]) if parent else None
 
 

@@ -1,0 +1,150 @@
+"""The short form of a deployment, and the resource that it stands for. Pure.
+
+    model: zai-org/GLM-4-9B-0414
+    quantization: int8
+    replicas: 2
+    autoscale: {cpu_threshold: 70%, min: 2, max: 10}
+    pipeline: [{task: text-classification, labels: [good, bad]}]
+
+Decides the names and defaults that it leaves out. `autoglm deploy` calls it; everything else knows
+resources only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from autoglm.api.deployment import API_VERSION, KIND, ResourceName
+from autoglm.api.parse import parse_json, problem_of
+from autoglm.api.problem import InvalidSpec, Problem
+from autoglm.api.schema import Part
+
+PIPELINE = "autoglm.io/pipeline"
+"""Annotation with the tasks and labels that clients are to send with Predict, as JSON. A pod takes
+labels from each request, so they are no part of what runs."""
+# What people call a precision, and what vLLM does to get it while loading any checkpoint.
+_ONLINE = {"fp8": "fp8", "int8": "int8_per_channel_weight_only"}
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_PREQUANTIZED = {"int4", "fp4"}
+
+
+def _percent(value: Any) -> Any:
+    match = re.fullmatch(r"(\d{1,3})\s*%", value) if isinstance(value, str) else None
+    return int(match[1]) if match else value
+
+
+class Autoscale(Part):
+    """Between which numbers, and by what."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    cpu_threshold: Annotated[int, BeforeValidator(_percent), Field(ge=1, le=1000)] = 80
+    """Mean CPU use to hold, in percent of the request: 70 or "70%"."""
+    min: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Fewest replicas. Absent: replicas."""
+    max: Annotated[int, Field(ge=1, le=10_000)]
+    """Most replicas."""
+
+
+class Task(Part):
+    """What the model is asked to do."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    task: Annotated[str, Field(min_length=1, max_length=256)]
+    """The task, such as text-classification."""
+    labels: Annotated[tuple[str, ...], Field(max_length=256)] = ()
+    """What a text may be."""
+
+
+class ShortForm(Part):
+    """The whole document."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    model: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")]
+    """A hub name, or a path in the pods."""
+    quantization: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "none"
+    """int8, fp8, fp16, bf16, fp32, none, or any method of vLLM's own."""
+    replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """How many replicas run; with autoscale the fewest, where min is absent."""
+    autoscale: Autoscale | None = None
+    """Lets the number of replicas follow the load."""
+    pipeline: Annotated[tuple[Task, ...], Field(max_length=64)] = ()
+    """What clients ask of it."""
+
+
+def is_short_form(document: Any) -> bool:
+    """Whether a document is meant as the short form, right or wrong."""
+    return isinstance(document, Mapping) and not ({"apiVersion", "kind", "spec"} & set(document))
+
+
+def to_manifest(document: Any, name: str = "") -> dict[str, Any]:
+    """The manifest that a short form stands for. Raises InvalidSpec with every problem."""
+    try:
+        short = parse_json(ShortForm, document)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise InvalidSpec([problem_of(detail, ShortForm) for detail in details]) from error
+    problems = list(_problems(short))
+    if problems:
+        raise InvalidSpec(problems)
+    metadata: dict[str, Any] = {"name": name or name_of(short.model)}
+    if short.pipeline:
+        tasks = [task.model_dump(mode="json") for task in short.pipeline]
+        metadata["annotations"] = {PIPELINE: json.dumps(tasks, ensure_ascii=False)}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": _spec(short)}
+
+
+def name_of(model: str) -> str:
+    """The name of a resource for a model: zai-org/GLM-4-9B-0414 is glm-4-9b-0414."""
+    last = model.rstrip("/").rpartition("/")[2].lower()
+    name = re.sub(r"[^a-z0-9]+", "-", last).lstrip("-0123456789")[:52].strip("-")
+    try:
+        return TypeAdapter(ResourceName).validate_python(name)
+    except ValidationError:
+        return "model"
+
+
+def _problems(short: ShortForm) -> Iterator[Problem]:
+    if short.quantization in _PREQUANTIZED:
+        message = (
+            "can't be made while loading; give a checkpoint that is quantized already (awq, gptq) "
+            "and remove it, or take int8 or fp8"
+        )
+        yield Problem("quantization", message, short.quantization)
+    if short.autoscale is None:
+        return
+    low, high = _bounds(short.autoscale, short)
+    if low > high:
+        yield Problem("autoscale.max", f"is under the fewest replicas ({low}); raise it", high)
+    elif not low <= short.replicas <= high and "replicas" in short.model_fields_set:
+        message = f"is not between autoscale.min ({low}) and autoscale.max ({high}); remove it"
+        yield Problem("replicas", message, short.replicas)
+
+
+def _bounds(autoscale: Autoscale, short: ShortForm) -> tuple[int, int]:
+    low = max(short.replicas, 1) if autoscale.min is None else autoscale.min
+    return low, autoscale.max
+
+
+def _spec(short: ShortForm) -> dict[str, Any]:
+    model: dict[str, Any] = {"uri": short.model}
+    spec: dict[str, Any] = {"model": model}
+    if short.quantization in _DTYPES:
+        spec["engine"] = {"args": {"dtype": _DTYPES[short.quantization]}}
+    elif short.quantization != "none":
+        method = _ONLINE.get(short.quantization, short.quantization)
+        model["quantization"] = {"method": method}
+    if short.autoscale is None:
+        return {**spec, "replicas": short.replicas}
+    low, high = _bounds(short.autoscale, short)
+    metric = {"type": "CPU", "target": short.autoscale.cpu_threshold}
+    # Kubernetes computes CPU use as a share of the request, so there must be one.
+    spec["resources"] = {"requests": {"cpu": "1"}}
+    return {**spec, "scaling": {"minReplicas": low, "maxReplicas": high, "metrics": [metric]}}

@@ -1,0 +1,211 @@
+"""`autoglm deploy`: a manifest, or its short form, onto a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from autoglm.api import InvalidSpec, Problem
+from autoglm.api.documents import parse_manifest, problems_between, read_yaml
+from autoglm.api.short_form import is_short_form, to_manifest
+from autoglm.cli.options import examples
+
+if TYPE_CHECKING:
+    from autoglm.cli.cluster import Cluster
+
+BAD_MANIFEST = 65
+NOT_READY = 1
+_POLL_SECONDS = 1.0
+Manifest = dict[str, Any]
+
+
+@click.command(
+    epilog=examples(
+        "autoglm deploy -c config.yaml",
+        "autoglm deploy -c config.yaml --name chat --namespace models --dry-run",
+        "autoglm deploy -c examples/gpu/qwen3-8b.yaml --wait --timeout 900",
+    )
+)
+@click.option(
+    "-c",
+    "-f",
+    "--config",
+    "file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Manifest with AutoGLMDeployments, or one short form.",
+)
+@click.option("--name", default="", help="Name of the resource. [default: as the model's]")
+@click.option("-n", "--namespace", default="", help="Namespace. [default: the kubeconfig's]")
+@click.option("--dry-run", is_flag=True, help="Print the resource instead of applying it.")
+@click.option("--wait", is_flag=True, help="Follow the resource until it is ready.")
+@click.option(
+    "--timeout",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Longest wait.",
+)
+@click.option("--force-conflicts", is_flag=True, help="Take fields that others have applied.")
+@click.option(
+    "--kubeconfig", envvar="KUBECONFIG", show_envvar=True, help="Which clusters there are."
+)
+@click.option("--context", help="Context of the kubeconfig. [default: the current one]")
+def command(
+    file: Path,
+    name: str,
+    namespace: str,
+    dry_run: bool,
+    wait: bool,
+    timeout: float,
+    force_conflicts: bool,
+    kubeconfig: str | None,
+    context: str | None,
+) -> int:
+    """Create or change deployments on Kubernetes, from a manifest or its short form."""
+    try:
+        manifests = manifests_in(file.read_text(encoding="utf-8"), str(file), name, namespace)
+    except (InvalidSpec, UnicodeDecodeError) as error:
+        click.echo(str(error), err=True)
+        return BAD_MANIFEST
+    if dry_run:
+        click.echo(yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True), nl=False)
+        return 0
+    from autoglm.cli.cluster import Cluster
+
+    cluster = Cluster(kubeconfig, context)
+    for manifest in manifests:
+        manifest["metadata"].setdefault("namespace", cluster.namespace)
+    return _deploy(cluster, manifests, force_conflicts, timeout if wait else None)
+
+
+def manifests_in(text: str, source: str, name: str, namespace: str) -> list[Manifest]:
+    """What is to be applied. Raises InvalidSpec with every problem."""
+    documents = [document for document in read_yaml(text, source) if document is not None]
+    if not documents:
+        raise InvalidSpec([Problem("", "is empty; give a manifest or a short form", source=source)])
+    if name and len(documents) > 1:
+        message = f"has {len(documents)} documents, and --name is for one; leave it out"
+        raise InvalidSpec([Problem("", message, source=source)])
+    problems: list[Problem] = []
+    manifests: list[Manifest] = []
+    for document in documents:
+        try:
+            manifests.append(_manifest(document, name, namespace))
+        except InvalidSpec as error:
+            problems += error.problems
+    if not problems:
+        problems += problems_between(parse_manifest(manifest) for manifest in manifests)
+    if problems:
+        raise InvalidSpec([replace(problem, source=source) for problem in problems])
+    return manifests
+
+
+def _manifest(document: Any, name: str, namespace: str) -> Manifest:
+    if is_short_form(document):
+        document = to_manifest(document, name)
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    if isinstance(metadata, Mapping):
+        given = metadata.get("namespace")
+        if namespace and given not in (None, namespace):
+            message = f"is not --namespace {namespace}; leave one of the two out"
+            raise InvalidSpec([Problem("metadata.namespace", message, given)])
+        named = {"name": name} if name else {}
+        placed = {"namespace": namespace} if namespace else {}
+        document = {**document, "metadata": {**metadata, **named, **placed}}
+    parse_manifest(document)
+    # What runs is not what should run; an apply of it is refused.
+    return {key: value for key, value in document.items() if key != "status"}
+
+
+def _deploy(cluster: Cluster, manifests: list[Manifest], force: bool, timeout: float | None) -> int:
+    for manifest in manifests:
+        for notice in _notices(manifest):
+            click.echo(notice, err=True)
+        cluster.apply(manifest, dry_run=False, force=force)
+        click.echo(f"{_subject(manifest)} applied")
+    if timeout is None:
+        return 0
+    until = time.monotonic() + timeout
+    codes = [_follow(cluster, manifest, until) for manifest in manifests]
+    return max(codes)
+
+
+def _follow(cluster: Cluster, manifest: Manifest, until: float) -> int:
+    progress = Progress("not looked at yet")
+    for progress in follow(lambda: cluster.read(manifest), until, time.monotonic, time.sleep):
+        click.echo(f"{_subject(manifest)}: {progress.line}")
+    if progress.is_ready:
+        return 0
+    advice = "" if progress.is_hopeless else "; it goes on, `kubectl describe agd` says more"
+    click.echo(f"NotReady: {_subject(manifest)}: {progress.line}{advice}", err=True)
+    return NOT_READY
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a resource is, in a line."""
+
+    line: str
+    is_ready: bool = False
+    is_hopeless: bool = False
+
+
+def follow(
+    read: Callable[[], Mapping[str, Any]],
+    until: float,
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Iterator[Progress]:
+    """Each change of the progress, until there is nothing to wait for or no time."""
+    last = None
+    while True:
+        progress = progress_of(read())
+        if progress != last:
+            yield progress
+        last = progress
+        if progress.is_ready or progress.is_hopeless or now() >= until:
+            return
+        sleep(min(_POLL_SECONDS, max(0.0, until - now())))
+
+
+def progress_of(resource: Mapping[str, Any]) -> Progress:
+    """What a resource's status says of its own spec."""
+    status, generation = resource.get("status") or {}, resource["metadata"].get("generation", 0)
+    if status.get("observedGeneration", 0) < generation:
+        return Progress(
+            "waits for the operator; is one installed and does it watch this namespace?"
+        )
+    conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    counts = f"{status.get('readyReplicas', 0)} of {resource['spec'].get('replicas', 1)} ready"
+    line = f"{status.get('phase') or 'Pending'}, {counts}"
+    if ready.get("status") == "True":
+        return Progress(f"{line}{_at(status)}", is_ready=True)
+    why = f": {ready['reason']}: {ready.get('message', '')}" if ready.get("reason") else ""
+    return Progress(line + why.rstrip(": "), is_hopeless=ready.get("reason") == "InvalidSpec")
+
+
+def _at(status: Mapping[str, Any]) -> str:
+    return f" at {status['url']}" if status.get("url") else ""
+
+
+def _notices(manifest: Manifest) -> Iterator[str]:
+    uri = manifest["spec"]["model"].get("uri") or ""
+    if uri.startswith(("./", "../")):
+        yield (
+            f"{manifest['metadata']['name']}: spec.model.uri = {uri} is a path on this machine, "
+            "which pods don't have; give a hub name, or a path that a volume brings"
+        )
+
+
+def _subject(manifest: Manifest) -> str:
+    metadata = manifest["metadata"]
+    return f"autoglmdeployment {metadata['namespace']}/{metadata['name']}"
