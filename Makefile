@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
@@ -58,6 +58,21 @@ test-conformance: install clients ## Clients nobody here wrote, stubs in three l
 .PHONY: test-chaos
 test-chaos: install ## kill -9 and SIGTERM under traffic
 	$(RUN) -m pytest tests/chaos
+
+.PHONY: kube-tools
+kube-tools: ## Build what the Kubernetes rings need into build/bin
+	scripts/kube_tools
+
+# Where the tools cannot be built the rings say what is missing; in CI that fails.
+.PHONY: test-controlplane
+test-controlplane: install ## A real control plane with fake nodes
+	scripts/kube_tools || test -z "$$CI"
+	$(RUN) -m pytest tests/controlplane
+
+.PHONY: test-cluster
+test-cluster: install ## A real node: kubelet, containerd, images from the Dockerfiles (root on Linux)
+	scripts/kube_tools --node || test -z "$$CI"
+	$(RUN) -m pytest tests/cluster
 
 .PHONY: clients
 clients: install ## Generate, compile the example clients (Python, Go, TypeScript)

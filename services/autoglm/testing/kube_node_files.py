@@ -1,0 +1,137 @@
+"""Configuration and command lines of a node's programs. Pure: starts nothing, writes nothing.
+
+containerd, kubelet and kube-proxy, for a node that lives in a `Namespace`. `Node` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoglm.testing.kube_commands import Command, Layout
+from autoglm.testing.kube_namespace import NODE_ADDRESS
+from autoglm.testing.kube_programs import program
+
+POD_NETWORK = "10.244.0.0/16"
+DNS_ADDRESS = "10.96.0.10"
+SOCKET = "/run/containerd/containerd.sock"
+CTR = ("ctr", f"--address={SOCKET}")
+PAUSE = "autoglm-test/pause:1"
+NODE_NAME = "node-0"
+_CONTAINERD = """\
+version = 2
+root = "{state}/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "docker.io/{pause}"
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{state}/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFiles:
+    at: Layout
+    cgroup: str
+
+    @property
+    def state(self) -> Path:
+        return self.at.directory / "node"
+
+    def written(self) -> dict[Path, str | dict[str, Any]]:
+        """Files and what is in them; a dictionary is written as JSON."""
+        return {
+            self.state / "containerd.toml": _CONTAINERD.format(
+                state=self.state, socket=SOCKET, pause=PAUSE
+            ),
+            self.state / "cni/pods.conflist": self.cni(),
+            self.state / "kubelet.json": self.kubelet(),
+            self.state / "kube-proxy.json": self.kube_proxy(),
+        }
+
+    def cni(self) -> dict[str, Any]:
+        """Every pod is a link of its own to the node, so that all its traffic is routed."""
+        addresses = {
+            "type": "host-local",
+            "dataDir": f"{self.state}/addresses",
+            "ranges": [[{"subnet": POD_NETWORK}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
+        plugin = {"type": "ptp", "ipMasq": False, "ipam": addresses}
+        return {"cniVersion": "0.4.0", "name": "pods", "plugins": [plugin]}
+
+    def kubelet(self) -> dict[str, Any]:
+        pki = self.at.pki
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": pki.certificate("ca")},
+            },
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": pki.certificate("kubelet"),
+            "tlsPrivateKeyFile": pki.key("kubelet"),
+            "containerRuntimeEndpoint": f"unix://{SOCKET}",
+            "clusterDNS": [DNS_ADDRESS],
+            "clusterDomain": "cluster.local",
+            "resolvConf": "",
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{self.cgroup}",
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "makeIPTablesUtilChains": False,
+            # Without it the eviction manager fails every ten seconds.
+            "localStorageCapacityIsolation": True,
+            "podLogsDir": f"{self.state}/pod-logs",
+            "serializeImagePulls": False,
+            "nodeStatusUpdateFrequency": "5s",
+            # A development machine's disk may be fuller than a node's should be.
+            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100,
+        }
+
+    def kube_proxy(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "nftables",
+            "clusterCIDR": POD_NETWORK,
+            "clientConnection": {"kubeconfig": str(self.at.kubeconfig)},
+            # The machine's own limits stay.
+            "conntrack": {
+                "maxPerCore": 0,
+                "tcpEstablishedTimeout": "0s",
+                "tcpCloseWaitTimeout": "0s",
+            },
+        }
+
+    def containerd_command(self) -> Command:
+        return ("containerd", "--config", str(self.state / "containerd.toml"))
+
+    def kubelet_command(self) -> Command:
+        return (
+            *(program("kubelet"), f"--kubeconfig={self.at.kubeconfig}"),
+            *(f"--config={self.state}/kubelet.json", f"--root-dir={self.state}/kubelet"),
+            *(f"--node-ip={NODE_ADDRESS}", f"--hostname-override={NODE_NAME}"),
+        )
+
+    def kube_proxy_command(self) -> Command:
+        return (
+            *(program("kube-proxy"), f"--config={self.state}/kube-proxy.json"),
+            f"--hostname-override={NODE_NAME}",
+        )
+
+
+def import_command(archive: Path) -> Sequence[str]:
+    return (*CTR, "--namespace=k8s.io", "images", "import", str(archive))

@@ -1,0 +1,173 @@
+"""The node that the ring runs on is a real one, and leaves nothing behind."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes.client
+import pytest
+
+from autoglm.testing.kube_images import dockerfile_image
+from autoglm.testing.node import Node
+from autoglm.testing.processes import eventually
+
+TOY = "autoglm-test/toy:1"
+DOCKERFILE = """\
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
+RUN mkdir /srv/page && echo hello >/srv/page/index.html
+USER 10001:10001
+WORKDIR /srv/page
+CMD ["python3", "-m", "http.server", "8000"]
+"""
+LOCKED = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+NAMESPACE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {
+        "name": "toy",
+        "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+    },
+}
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "toy", "namespace": "toy"},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "toy"}},
+        "template": {
+            "metadata": {"labels": {"app": "toy"}},
+            "spec": {
+                "containers": [
+                    {
+                        "name": "toy",
+                        "image": TOY,
+                        "imagePullPolicy": "Never",
+                        "ports": [{"containerPort": 8000}],
+                        "readinessProbe": {
+                            "httpGet": {"path": "/", "port": 8000},
+                            "periodSeconds": 1,
+                        },
+                        "securityContext": LOCKED,
+                    }
+                ]
+            },
+        },
+    },
+}
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "toy", "namespace": "toy"},
+    "spec": {"selector": {"app": "toy"}, "ports": [{"port": 80, "targetPort": 8000}]},
+}
+
+
+@pytest.fixture(scope="module")
+def toy(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Two pods of an image built from a Dockerfile, behind a Service."""
+    directory = tmp_path_factory.mktemp("toy")
+    dockerfile = directory / "Dockerfile"
+    dockerfile.write_text(DOCKERFILE)
+    node.import_image(dockerfile_image(TOY, dockerfile, directory / "toy.tar", directory))
+    node.apply(NAMESPACE, DEPLOYMENT, SERVICE)
+    node.kubectl("rollout", "status", "deployment/toy", "-n", "toy", "--timeout=120s")
+    yield node
+    node.kubectl("delete", "namespace", "toy")
+
+
+def in_pod(node: Node, code: str) -> str:
+    return node.kubectl("exec", "-n", "toy", "deployment/toy", "--", "python3", "-c", code)
+
+
+def test_node_is_ready_and_says_what_it_runs(node: Node) -> None:
+    (found,) = node.get("nodes")["items"]
+    info = found["status"]["nodeInfo"]
+    assert info["kubeletVersion"] == "v1.36.3"
+    assert info["containerRuntimeVersion"].startswith("containerd://")
+
+
+def test_pods_of_a_built_image_run_under_the_restricted_standard(toy: Node) -> None:
+    status = in_pod(toy, "print(open('/proc/self/status').read())")
+    lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(lines["CapBnd"], 16) == 0
+    assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
+
+
+def test_service_answers_to_its_name_inside_and_to_its_address_outside(toy: Node) -> None:
+    ask = "import urllib.request as u; print(u.urlopen('http://toy.toy.svc.cluster.local').read())"
+    assert "hello" in in_pod(toy, ask)
+    address = toy.get("service", "toy", "-n", "toy")["spec"]["clusterIP"]
+    assert toy.run("curl", "--silent", "--max-time", "5", f"http://{address}") == "hello\n"
+
+
+def test_unknown_name_does_not_exist_rather_than_fail(toy: Node) -> None:
+    ask = """
+import socket
+try:
+    socket.getaddrinfo("nowhere.example.com", 80)
+except socket.gaierror as error:
+    print(error.errno == socket.EAI_NONAME)
+"""
+    assert in_pod(toy, ask).strip() == "True"
+
+
+def test_pod_reaches_the_api_server_with_its_own_account(toy: Node) -> None:
+    ask = """
+import ssl, urllib.request
+mounted = "/var/run/secrets/kubernetes.io/serviceaccount"
+page = urllib.request.Request("https://kubernetes.default.svc/version", headers={
+    "Authorization": "Bearer " + open(mounted + "/token").read()})
+trust = ssl.create_default_context(cafile=mounted + "/ca.crt")
+print(urllib.request.urlopen(page, context=trust).read().decode())
+"""
+    assert json.loads(in_pod(toy, ask))["gitVersion"] == "v1.36.3"
+
+
+def test_resource_metrics_of_pods_are_there(toy: Node) -> None:
+    def measured() -> bool:
+        path = "/apis/metrics.k8s.io/v1beta1/namespaces/toy/pods"
+        pods: list[Any] = json.loads(toy.kubectl("get", f"--raw={path}"))["items"]
+        return len(pods) == 2
+
+    eventually(measured, 60, "metrics of both pods")
+
+
+def test_thread_inside_talks_to_the_node(toy: Node) -> None:
+    with toy.entered():
+        assert kubernetes.client.VersionApi(toy.client()).get_code().git_version == "v1.36.3"
+
+
+def traces() -> dict[str, str]:
+    """What a node could leave behind on the machine."""
+    shown = {
+        "addresses": ("ip", "-brief", "address"),
+        "routes": ("ip", "route"),
+        "packet filter": ("nft", "list", "tables"),
+        "mounts": ("findmnt", "--list", "--noheadings", "--output=TARGET"),
+        "cgroups": ("find", "/sys/fs/cgroup", "-type", "d", "-name", "*autoglm-*"),
+        "directories": ("find", "/run/containerd", "/run/netns", "/var/log/pods", "/var/lib/cni"),
+        "processes": ("pgrep", "--list-name", "containerd|kube|etcd|coredns|metrics-server"),
+    }
+    return {
+        what: subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        for what, command in shown.items()
+    }
+
+
+def test_ended_node_leaves_the_machine_as_it_was(prerequisites: None, tmp_path: Path) -> None:
+    before = traces()
+    with Node(tmp_path / "cluster") as other:
+        assert other.get("nodes")["items"]
+    assert traces() == before
+    assert not (tmp_path / "cluster/node/containerd").exists()
+    assert (tmp_path / "cluster/kubelet.log").exists()

@@ -1,0 +1,43 @@
+"""One real control plane for the ring; a namespace of its own for each test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoglm.testing import kube_programs
+from autoglm.testing.controlplane import ControlPlane
+from autoglm.testing.processes import eventually
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starting takes seconds, and a rollout too: the ring's limit is not the unit ring's."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(120), append=False)
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    if reason := kube_programs.lacking():
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    directory = tmp_path_factory.mktemp("control-plane") / "cluster"
+    with ControlPlane(directory, fake_nodes=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Made for this test, ready for pods, and deleted without waiting."""
+    listed = control_plane.kubectl(
+        *("create", "-o", "name", "-f", "-"),
+        text='{"apiVersion":"v1","kind":"Namespace","metadata":{"generateName":"test-"}}',
+    )
+    name = listed.strip().removeprefix("namespace/")
+    account = ("serviceaccount", "default", "-n", name, "--ignore-not-found", "-o", "name")
+    eventually(lambda: bool(control_plane.kubectl("get", *account)), what=f"accounts in {name}")
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
