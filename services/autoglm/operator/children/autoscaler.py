@@ -1,0 +1,136 @@
+"""What scales: a HorizontalPodAutoscaler, or KEDA's ScaledObject where that is asked for. Pure.
+
+Either writes the resource's scale subresource, and the operator alone writes Deployments. Signals
+of the engine are Pods metrics under the names in SIGNALS (docs/scaling.md has the adapter's rules
+for them); KEDA asks Prometheus itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from autoglm.api import API_VERSION, KIND
+from autoglm.api.scaling import Metric, Scaling, ScalingRules
+from autoglm.operator.children.metadata import Body, Context, child
+from autoglm.operator.observed import Observed
+
+SCALED_OBJECT: Final = "ScaledObject"
+_RESOURCES = {"CPU": "cpu", "Memory": "memory"}
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One of the engine's metrics, in the words of each system."""
+
+    pods_metric: str
+    """Its name in the custom metrics API."""
+    query: str
+    """PromQL over the pods that {pods} selects; summed, unless `is_whole`."""
+    unit: float = 1.0
+    """The metric's value for a target of 1."""
+    is_whole: bool = False
+    """The query's answer is about all replicas, and not to be shared among them."""
+
+
+SIGNALS: Final = {
+    "QueueDepth": Signal("vllm_num_requests_waiting", "sum(vllm:num_requests_waiting{pods})"),
+    "RunningRequests": Signal("vllm_num_requests_running", "sum(vllm:num_requests_running{pods})"),
+    "KVCacheUsage": Signal(
+        "vllm_kv_cache_usage_perc", "sum(vllm:kv_cache_usage_perc{pods})", unit=0.01
+    ),
+    "TimeToFirstToken": Signal(
+        "vllm_time_to_first_token_seconds_p95",
+        "histogram_quantile(0.95, sum by (le) "
+        "(rate(vllm:time_to_first_token_seconds_bucket{pods}[2m])))",
+        is_whole=True,
+    ),
+}
+
+
+def autoscaler(context: Context, observed: Observed) -> Body | None:
+    """None where the number of replicas is fixed, or where what should scale isn't installed."""
+    scaling = context.spec.scaling
+    if scaling is None or context.spec.suspend:
+        return None
+    if scaling.actuator == "hpa":
+        return horizontal_pod_autoscaler(context, scaling)
+    if SCALED_OBJECT in observed.optional_kinds:
+        return scaled_object(context, scaling)
+    return None
+
+
+def horizontal_pod_autoscaler(context: Context, scaling: Scaling) -> Body:
+    spec = {
+        "scaleTargetRef": _target(context),
+        "minReplicas": scaling.min_replicas,
+        "maxReplicas": scaling.max_replicas,
+        "metrics": [_hpa_metric(metric) for metric in scaling.metrics],
+        **_behavior(scaling),
+    }
+    body = child(context, "autoscaling/v2", "HorizontalPodAutoscaler")
+    return body | {"spec": spec}
+
+
+def scaled_object(context: Context, scaling: Scaling) -> Body:
+    spec: Body = {
+        "scaleTargetRef": _target(context),
+        "minReplicaCount": scaling.min_replicas,
+        "maxReplicaCount": scaling.max_replicas,
+        "triggers": [_trigger(metric, context) for metric in scaling.metrics],
+    }
+    if behavior := _behavior(scaling):
+        spec["advanced"] = {"horizontalPodAutoscalerConfig": behavior}
+    return child(context, "keda.sh/v1alpha1", SCALED_OBJECT) | {"spec": spec}
+
+
+def _target(context: Context) -> Body:
+    return {"apiVersion": API_VERSION, "kind": KIND, "name": context.name}
+
+
+def _hpa_metric(metric: Metric) -> Body:
+    if resource := _RESOURCES.get(metric.type):
+        target = {"type": "Utilization", "averageUtilization": round(metric.target)}
+        return {"type": "Resource", "resource": {"name": resource, "target": target}}
+    signal = SIGNALS[metric.type]
+    target = {"type": "AverageValue", "averageValue": quantity(metric.target * signal.unit)}
+    return {"type": "Pods", "pods": {"metric": {"name": signal.pods_metric}, "target": target}}
+
+
+def quantity(value: float) -> str:
+    """As the API server writes it: in whole units, or in thousandths."""
+    thousandths = max(1, round(value * 1000))
+    whole, rest = divmod(thousandths, 1000)
+    return f"{thousandths}m" if rest else str(whole)
+
+
+def _trigger(metric: Metric, context: Context) -> Body:
+    if resource := _RESOURCES.get(metric.type):
+        metadata = {"value": str(round(metric.target))}
+        return {"type": resource, "metricType": "Utilization", "metadata": metadata}
+    signal = SIGNALS[metric.type]
+    pods = f'{{namespace="{context.namespace}",pod=~"{context.name}-[0-9a-f]{{8}}-.*"}}'
+    return {
+        "type": "prometheus",
+        "metricType": "Value" if signal.is_whole else "AverageValue",
+        "metadata": {
+            "serverAddress": context.settings.prometheus_url
+            or f"http://prometheus-operated.{context.settings.monitoring_namespace}.svc:9090",
+            "query": signal.query.replace("{pods}", pods),
+            "threshold": f"{metric.target * signal.unit:g}",
+        },
+    }
+
+
+def _behavior(scaling: Scaling) -> Body:
+    directions = {
+        "scaleUp": _rules(scaling.behavior.scale_up),
+        "scaleDown": _rules(scaling.behavior.scale_down),
+    }
+    given = {name: rules for name, rules in directions.items() if rules}
+    return {"behavior": given} if given else {}
+
+
+def _rules(rules: ScalingRules) -> dict[str, Any]:
+    # Kubernetes' own words, so only what is set need be handed on.
+    return rules.model_dump(mode="json", by_alias=True, exclude_defaults=True)

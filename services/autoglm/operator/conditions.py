@@ -1,0 +1,142 @@
+"""The statements of a resource's status, each with a reason that a person can act on. Pure.
+
+Ready: the spec is fully in effect and every replica takes requests. Available: requests are
+answered, by whatever revision. docs/conditions.md lists all of them with what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from autoglm.api.status import ConditionType
+from autoglm.operator.observed import Conflict, NoData
+from autoglm.operator.scaling import scaling_active
+from autoglm.operator.situation import Situation
+from autoglm.operator.statement import Statement
+
+_LOOK_AT_GATEWAY = "check the gateway's pods and the Service of the gateway"
+
+
+def statements(situation: Situation) -> dict[ConditionType, Statement]:
+    return {type_: judge(situation) for type_, judge in _JUDGES.items()}
+
+
+def _idle(situation: Situation) -> Statement | None:
+    """Where no replica is wanted, most need no other reason."""
+    if situation.context.spec.suspend:
+        return Statement(False, "Suspended", "spec.suspend is true; set it to false to go on")
+    if not situation.desired:
+        return Statement(False, "Idle", "no replica is wanted; spec.replicas is 0")
+    return None
+
+
+def _ready(situation: Situation) -> Statement:
+    if idle := _idle(situation):
+        return idle
+    if situation.is_complete:
+        return Statement(True, "Ready", f"{_count(situation)} take requests")
+    if failure := situation.failure:
+        return Statement(False, failure.reason, failure.message)
+    return _under_way(situation)
+
+
+def _under_way(situation: Situation) -> Statement:
+    """Not there yet, and nothing known to be wrong."""
+    new = situation.new
+    so_far = f"{_count(situation)} of the wanted revision take requests"
+    if situation.old:
+        return Statement(False, "Updating", so_far)
+    if new.ready > new.serving:
+        return Statement(False, "NotRoutable", f"{so_far}; gateways have yet to meet the others")
+    if new.held > situation.desired:
+        return Statement(False, "ScalingDown", f"{so_far}; others are ending")
+    if not new.present:
+        return Statement(False, "Pending", f"{so_far}; pods are being made")
+    return Statement(False, "Loading", f"{so_far}; others load the model")
+
+
+def _available(situation: Situation) -> Statement:
+    if situation.serving:
+        return Statement(True, "Serving", f"{situation.serving} replicas take requests")
+    if idle := _idle(situation):
+        return idle
+    if failure := situation.failure:
+        return Statement(False, failure.reason, f"nothing answers requests: {failure.message}")
+    return Statement(False, "NoReplicaServes", "no replica takes requests yet")
+
+
+def _progressing(situation: Situation) -> Statement:
+    if situation.is_complete:
+        return Statement(False, "Complete", "nothing is left to do")
+    if (failure := situation.failure) and (situation.new_fails or situation.refused):
+        return Statement(False, failure.reason, f"stuck: {failure.message}")
+    under_way = _under_way(situation)
+    return Statement(True, under_way.reason, under_way.message)
+
+
+def _degraded(situation: Situation) -> Statement:
+    if failure := situation.failure:
+        return Statement(True, failure.reason, failure.message)
+    if situation.conflicts:
+        return Statement(True, "Conflict", "; ".join(map(_conflict, situation.conflicts)))
+    return Statement(False, "AsExpected", "nothing is wrong")
+
+
+def _conflict(conflict: Conflict) -> str:
+    return (
+        f"{conflict.kind} {conflict.name}: {conflict.field} is held by {conflict.manager}, and is "
+        f"left to it; let {conflict.manager} leave the field out, or set it in this resource"
+    )
+
+
+def _model_loaded(situation: Situation) -> Statement:
+    if situation.new.ready:
+        return Statement(True, "Loaded", f"{situation.new.ready} replicas have loaded the model")
+    if idle := _idle(situation):
+        return idle
+    if failure := situation.failure:
+        return Statement(False, failure.reason, failure.message)
+    state = "Loading" if situation.new.present else "Pending"
+    return Statement(False, state, "no replica of the wanted revision has loaded the model yet")
+
+
+def _routable(situation: Situation) -> Statement:
+    ready = [pod.name for pod in situation.pods if pod.is_ready]
+    if isinstance(situation.observed.routable, NoData):
+        return Statement(None, "NoGateway", f"no gateway can be asked; {_LOOK_AT_GATEWAY}")
+    if not ready:
+        return Statement(False, "NoReplicaReady", "there is no ready replica to send requests to")
+    missing = sorted(set(ready) - situation.observed.routable)
+    if missing:
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        message = f"not in the pool of every gateway: {names}; if it lasts, {_LOOK_AT_GATEWAY}"
+        return Statement(False, "NotInEveryGateway", message)
+    return Statement(True, "InEveryGateway", "every gateway has every ready replica")
+
+
+def _rollout_healthy(situation: Situation) -> Statement:
+    own = (f for f in situation.failures if f.revision == situation.revision and f.is_own)
+    failure = next(own, None)
+    if failure and not situation.new.serving:
+        rest = "the old revision goes on serving" if situation.old else "there is no other revision"
+        message = f"revision {situation.revision} fails and {rest}: {failure.message}"
+        return Statement(False, failure.reason, message)
+    state = "Complete" if situation.is_complete else "Updating"
+    return Statement(True, state, f"{_count(situation)} of revision {situation.revision} serve")
+
+
+def _count(situation: Situation) -> str:
+    return f"{situation.new.serving} of {situation.desired} replicas"
+
+
+_JUDGES: Final[Mapping[ConditionType, Callable[[Situation], Statement]]] = {
+    ConditionType.READY: _ready,
+    ConditionType.AVAILABLE: _available,
+    ConditionType.PROGRESSING: _progressing,
+    ConditionType.DEGRADED: _degraded,
+    ConditionType.MODEL_LOADED: _model_loaded,
+    ConditionType.ROUTABLE: _routable,
+    ConditionType.SCALING_ACTIVE: scaling_active,
+    ConditionType.ROLLOUT_HEALTHY: _rollout_healthy,
+}

@@ -1,0 +1,92 @@
+"""Whether a child is as it should be, or has to be applied. Pure.
+
+Two questions. Is everything that we want in what is there? The API server adds defaults and others
+add fields of their own, so more may be there; lists with names are compared by name, quantities by
+value. And is what we declared last time what we declare now? Else a field that we no longer want
+would stay; an annotation with the hash of the last declaration tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from autoglm.operator.children.deployment import APPLIED
+from autoglm.operator.conflicts import without
+from autoglm.operator.merge import key_fields, name_of
+from autoglm.operator.observed import Conflict, Raw
+from autoglm.operator.quantities import amount
+from autoglm.operator.revision import digest
+
+Body = dict[str, Any]
+_QUANTITIES: Final = frozenset({"averageValue", "sizeLimit"})
+_QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
+
+
+def sealed(body: Body) -> Body:
+    """The body with the hash of itself."""
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations", {}) | {APPLIED: digest(body)}
+    return body | {"metadata": metadata | {"annotations": annotations}}
+
+
+def differs(desired: Body, live: Raw | None, conflicts: Iterable[Conflict] = ()) -> bool:
+    """Whether `desired` has to be applied. What others hold on to is not asked for again."""
+    if live is None:
+        return True
+    held = [c.field for c in conflicts if (c.kind, c.name) == _identity(desired)]
+    wanted = without(desired, held) if held else desired
+    return not _is_within(wanted, live, "")
+
+
+def standing(
+    conflicts: Iterable[Conflict], wanted: Iterable[Body], live: Mapping[tuple[str, str], Raw]
+) -> list[Conflict]:
+    """The conflicts that are still about something: ours is not what is there."""
+    bodies = {_identity(body): body for body in wanted}
+    return [
+        c
+        for c in conflicts
+        if (k := (c.kind, c.name)) in bodies and _disagrees(bodies[k], live.get(k))
+    ]
+
+
+def _disagrees(wanted: Body, live: Raw | None) -> bool:
+    return live is None or not _is_within(wanted, live, "")
+
+
+def _identity(body: Raw) -> tuple[str, str]:
+    return body["kind"], body["metadata"]["name"]
+
+
+def _is_within(wanted: Any, live: Any, field: str) -> bool:
+    if isinstance(wanted, Mapping):
+        return _is_mapping_within(wanted, live, field)
+    if isinstance(wanted, list | tuple):
+        return _is_list_within(wanted, live, field)
+    if field in _QUANTITIES and wanted != live:
+        return live is not None and amount(wanted) == amount(live)
+    return bool(wanted == live)
+
+
+def _is_mapping_within(wanted: Mapping[str, Any], live: Any, field: str) -> bool:
+    if not wanted:
+        # The API server leaves out many an empty value.
+        return live is None or isinstance(live, Mapping)
+    if not isinstance(live, Mapping):
+        return False
+    if field in _QUANTITY_MAPS:
+        return all(amount(value) == amount(live.get(key)) for key, value in wanted.items())
+    return all(_is_within(value, live.get(key), key) for key, value in wanted.items())
+
+
+def _is_list_within(wanted: Sequence[Any], live: Any, field: str) -> bool:
+    if not isinstance(live, list | tuple):
+        return not wanted and live is None
+    keys = key_fields(field, wanted)
+    if keys is None:
+        return len(wanted) == len(live) and all(
+            _is_within(ours, theirs, field) for ours, theirs in zip(wanted, live, strict=True)
+        )
+    known = {name_of(item, keys): item for item in live if isinstance(item, Mapping)}
+    return all(_is_within(item, known.get(name_of(item, keys)), "") for item in wanted)

@@ -1,0 +1,25 @@
+"""Kubernetes' quantities as exact numbers, so that `1000m` and `1` are the same. Pure."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+_FORM = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|[MGTPE]|[KMGTPE]i|e[+-]?[0-9]+)?")
+_POWERS = {prefix: power for power, prefix in enumerate("KMGTPE", 1)}
+
+
+def amount(quantity: Any) -> Decimal | None:
+    """None for what is no quantity."""
+    match = _FORM.fullmatch(str(quantity))
+    if not match:
+        return None
+    number, suffix = Decimal(match[1]), match[2] or ""
+    if suffix.startswith("e"):
+        return number.scaleb(int(suffix[1:]))
+    if suffix.endswith("i"):
+        return number * Decimal(1024) ** _POWERS[suffix[0]]
+    if suffix == "m":
+        return number / 1000
+    return number * Decimal(1000) ** _POWERS[suffix.upper()] if suffix else number

@@ -1,0 +1,124 @@
+"""The restricted Pod Security Standard, as far as a pod template can break it. Pure.
+
+https://kubernetes.io/docs/concepts/security/pod-security-standards/. The API server enforces it
+only where a namespace asks for it; the operator's pods keep to it everywhere. The one exception is
+spec.model.cache of type hostPath, which has a field and a warning of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from autoglm.api import Problem
+
+_VOLUMES = frozenset(
+    {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+)
+_SECCOMP = ("RuntimeDefault", "Localhost")
+_SELINUX = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+
+
+def violations(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    """Every field of a pod's spec that the profile forbids."""
+    yield from _shared(spec.get("securityContext"), f"{path}.securityContext")
+    for volume in spec.get("volumes", []):
+        yield from _volume(volume, f"{path}.volumes[name={volume['name']}]")
+    for field in ("containers", "initContainers"):
+        for container in spec.get(field, []):
+            yield from _container(container, f"{path}.{field}[name={container['name']}]")
+
+
+def _volume(volume: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    for kind in sorted(volume.keys() - _VOLUMES - {"name"}):
+        if (volume["name"], kind) != ("cache", "hostPath"):
+            message = f"such volumes are not allowed; use one of {', '.join(sorted(_VOLUMES))}"
+            yield Problem(f"{path}.{kind}", message, volume[kind])
+
+
+def _container(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    security, where = container.get("securityContext"), f"{path}.securityContext"
+    yield from _shared(security, where)
+    if isinstance(security, Mapping):
+        yield from _privileges(security, where)
+    for port in _mappings(container.get("ports")):
+        if port.get("hostPort"):
+            message = "replicas take no port of their node; remove it and use the Service"
+            yield Problem(f"{path}.ports.hostPort", message, port["hostPort"])
+    for probe in _PROBES:
+        for handler in ("httpGet", "tcpSocket"):
+            host = _at(container, probe, handler, "host")
+            if host:
+                yield Problem(f"{path}.{probe}.{handler}.host", "must not be set; remove it", host)
+
+
+def _privileges(security: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    if security.get("privileged"):
+        yield Problem(f"{path}.privileged", "must be false; remove it", security["privileged"])
+    if security.get("allowPrivilegeEscalation") is not False:
+        value = security.get("allowPrivilegeEscalation")
+        yield Problem(f"{path}.allowPrivilegeEscalation", "must be false; remove it", value)
+    if "ALL" not in _texts(_at(security, "capabilities", "drop")):
+        value = security.get("capabilities")
+        yield Problem(f"{path}.capabilities.drop", "must hold ALL; remove it", value)
+    if added := _texts(_at(security, "capabilities", "add")) - {"NET_BIND_SERVICE"}:
+        message = "no capability may be added but NET_BIND_SERVICE; remove it"
+        yield Problem(f"{path}.capabilities.add", message, sorted(added))
+    if security.get("procMount", "Default") != "Default":
+        yield Problem(f"{path}.procMount", "must be Default; remove it", security["procMount"])
+
+
+def _shared(security: Any, path: str) -> Iterator[Problem]:
+    """What pods and containers have in common."""
+    if security is None:
+        return
+    if not isinstance(security, Mapping):
+        yield Problem(path, "must be a mapping", security)
+        return
+    if security.get("runAsNonRoot", True) is not True:
+        yield Problem(f"{path}.runAsNonRoot", "must be true; remove it", security["runAsNonRoot"])
+    if security.get("runAsUser") == 0:
+        yield Problem(f"{path}.runAsUser", "must not be root; give another user or remove it", 0)
+    profile = _at(security, "seccompProfile", "type")
+    if profile is not None and profile not in _SECCOMP:
+        message = f"must be one of {', '.join(_SECCOMP)}; remove it"
+        yield Problem(f"{path}.seccompProfile.type", message, profile)
+    yield from _rarities(security, path)
+
+
+def _rarities(security: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    linux = security.get("seLinuxOptions") or {}
+    if not isinstance(linux, Mapping) or linux.get("user") or linux.get("role"):
+        yield Problem(f"{path}.seLinuxOptions", "may have type and level only", linux)
+    elif linux.get("type", "") not in _SELINUX:
+        yield Problem(f"{path}.seLinuxOptions.type", "must be a container's; remove it", linux)
+    if _at(security, "appArmorProfile", "type") == "Unconfined":
+        message = "must be RuntimeDefault or Localhost; remove it"
+        yield Problem(f"{path}.appArmorProfile.type", message, "Unconfined")
+    for field in ("sysctls", "windowsOptions"):
+        if security.get(field):
+            yield Problem(f"{path}.{field}", "is not allowed; remove it", security[field])
+
+
+def _at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _texts(value: Any) -> set[str]:
+    return {str(v) for v in value} if isinstance(value, list) else set()
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
