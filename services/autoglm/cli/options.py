@@ -152,9 +152,22 @@ output_option = click.option(
     help="Text to read, or one JSON document for scripts.",
 )
 
+document_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json", "yaml"]),
+    default="text",
+    show_default=True,
+    help="Text to read, or one document for scripts.",
+)
+
 
 def sampling_options(command: Function) -> Function:
     return _all(_SAMPLING, command)
+
+
+def connection_options(command: Function) -> Function:
+    return _all(_CONNECTION, command)
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,7 +191,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         with client:
             return command(client, **options)
 
-    return _all(_CONNECTION, connected)
+    return connection_options(connected)
 
 
 def _all(options: tuple[Callable[[Any], Any], ...], command: Function) -> Function:

@@ -21,6 +21,17 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def document(value: object, output: str) -> str:
+    """As `json` or as `yaml`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if output == "json":
+        return f"{text}\n"
+    import yaml
+
+    # By way of JSON, so that only plain values are left.
+    return yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns as wide as their widest cell, two spaces between them."""
     cells = [list(header), *([str(c) for c in row] for row in rows)]
