@@ -1,5 +1,6 @@
 """Two real vLLM pods and two gateways that tests may break; each test starts the pods it kills."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,11 +31,17 @@ def gateways(logs: Path, pods: list[Process]) -> Iterator[list[Process]]:
         yield gateways
 
 
+def has_all_ready(gateway: Process) -> bool:
+    status, page = gateway.get("/admin/endpoints")
+    return status == 200 and all(e["state"] == "ready" for e in json.loads(page)["endpoints"])
+
+
 @pytest.fixture
-def revive() -> Callable[[Process], None]:
-    """Start an ended process again and wait until it is ready."""
+def revive(gateways: list[Process]) -> Callable[[Process], None]:
+    """Start an ended process again and wait until it is ready, and every gateway knows it."""
 
     def start_again(process: Process) -> None:
         process.start().wait_ready()
+        processes.eventually(lambda: all(map(has_all_ready, gateways)), what="all are routable")
 
     return start_again

@@ -25,7 +25,8 @@ _UNKNOWN_CAPACITY = 256
 # Steps of 1 % of KV-cache use weigh less than one request of many thousand.
 _KV_WEIGHT = 1e-6
 _BACKOFF_FIRST = 0.1
-_BACKOFF_LONGEST = 2.0
+# A pod that comes up is used within a second.
+_BACKOFF_LONGEST = 1.0
 # An endpoint that was fine for so long starts its back-off anew when it fails.
 _FORGIVEN_AFTER = 10.0
 
