@@ -31,10 +31,9 @@ def test_each_case_has_a_name_of_its_own() -> None:
 
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-_KEYS = st.sampled_from(
-    "spec model engine scaling args env cache type metrics target minReplicas maxReplicas name "
-    "aliases adapters replicas value valueFrom uri actuator template resources limits".split()
-) | st.text(max_size=8)
+_WORDS = """spec model engine scaling args env cache type metrics target minReplicas maxReplicas
+    name aliases adapters replicas value valueFrom uri actuator template resources limits"""
+_KEYS = st.sampled_from(_WORDS.split()) | st.text(max_size=8)
 _ANYTHING = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS, inner, max_size=6)
 )

@@ -1,0 +1,229 @@
+"""A real API server takes the CRD, and says of each resource what `api.parse` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from autoglm.api import API_VERSION, GROUP, VERSION, parse
+from autoglm.api.labels import PLURAL
+from autoglm.testing.controlplane import ControlPlane
+from autoglm.testing.kube_daemon import ClusterFailed
+from autoglm.testing.resources import BAD, GOOD, Case
+
+ROOT = Path(__file__).parents[2]
+CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml")) + sorted(ROOT.glob("examples/gpu/*.yaml"))
+Create = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def cluster(control_plane: ControlPlane) -> ControlPlane:
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    name = f"crd/{PLURAL}.{GROUP}"
+    control_plane.kubectl("wait", "--for=condition=Established", name, "--timeout=60s")
+    return control_plane
+
+
+@pytest.fixture(scope="module")
+def tried(cluster: ControlPlane) -> Iterator[Create]:
+    """What the API server would keep; nothing is."""
+    with cluster.client() as api:
+        objects = client.CustomObjectsApi(api)
+
+        def create(document: dict[str, Any]) -> dict[str, Any]:
+            kept: Any = objects.create_namespaced_custom_object(
+                *(GROUP, VERSION, "default", PLURAL, document),
+                dry_run="All",
+                field_validation="Strict",
+            )
+            return dict(kept)
+
+        yield create
+
+
+def test_the_crd_is_accepted_without_remarks(cluster: ControlPlane) -> None:
+    crd = cluster.get("crd", f"{PLURAL}.{GROUP}")
+
+    conditions = {c["type"]: c["status"] for c in crd["status"]["conditions"]}
+    assert conditions == {"NamesAccepted": "True", "Established": "True"}
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_a_good_spec_is_kept_and_means_the_same_with_its_defaults(
+    tried: Create, case: Case
+) -> None:
+    document = case.document()
+
+    assert parse(tried(document)).spec == parse(document).spec
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in BAD if "apiserver" in c.judges], ids=lambda case: case.name
+)
+def test_a_bad_spec_is_refused_with_its_reason(tried: Create, case: Case) -> None:
+    with pytest.raises(ApiException) as raised:
+        tried(case.document())
+
+    assert raised.value.status in (400, 422)
+    assert (case.problem or "") in json.loads(raised.value.body or "")["message"]
+
+
+@pytest.mark.parametrize("case", [c for c in BAD if "apiserver" not in c.judges], ids=repr)
+def test_what_only_the_operator_can_tell_passes(tried: Create, case: Case) -> None:
+    assert tried(case.document())["spec"]
+
+
+def test_every_default_is_written_down(tried: Create) -> None:
+    assert tried(GOOD[0].document())["spec"] == {
+        "model": {"uri": "org/model", "cache": {"type": "emptyDir"}},
+        "engine": {
+            "type": "vllm",
+            "parallelism": {"tensor": 1, "pipeline": 1, "data": 1},
+            "sharedMemory": "2Gi",
+        },
+        "replicas": 1,
+        "routing": {"policy": "LeastLoaded", "retries": {"attempts": 3, "budgetRatio": 0.2}},
+        "rollout": {"strategy": "RollingUpdate"},
+        "drain": {"gracePeriodSeconds": 30.0},
+        "network": {"policy": "Strict"},
+        "observability": {"tracing": {"sampleRatio": 1.0}, "podMonitor": True},
+        "suspend": False,
+    }
+
+
+def test_scaling_has_defaults_of_its_own(tried: Create) -> None:
+    document = Case("", {"model": {"uri": "a/b"}, "scaling": {"maxReplicas": 3}}).document()
+
+    assert tried(document)["spec"]["scaling"] == {
+        "minReplicas": 1,
+        "maxReplicas": 3,
+        "metrics": [{"type": "CPU", "target": 80}],
+        "actuator": "hpa",
+    }
+
+
+@pytest.mark.parametrize("name", ["Upper", "1st", "a.b", "a" * 53])
+def test_a_name_that_children_can_not_have_is_refused(tried: Create, name: str) -> None:
+    with pytest.raises(ApiException) as raised:
+        tried(GOOD[0].document(name))
+
+    assert "metadata.name" in (raised.value.body or "")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, "new"), ("old", "new"), ("old", None)], ids=repr
+)
+def test_the_served_name_stays(
+    cluster: ControlPlane, namespace: str, before: str | None, after: str | None
+) -> None:
+    document = Case("", {"model": {"uri": "a/b", "servedName": before}}).document()
+    if before is None:
+        del document["spec"]["model"]["servedName"]
+    cluster.kubectl("create", "-n", namespace, "-f", "-", text=json.dumps(document))
+
+    patch = json.dumps({"spec": {"model": {"servedName": after}}})
+    with pytest.raises(ClusterFailed, match="servedName can't change, since clients depend on it"):
+        cluster.kubectl("patch", "agd", "case", "-n", namespace, "--type=merge", "-p", patch)
+
+
+def test_the_served_name_may_be_written_out(cluster: ControlPlane, namespace: str) -> None:
+    document = json.dumps(GOOD[0].document())
+    cluster.kubectl("create", "-n", namespace, "-f", "-", text=document)
+
+    patch = '{"spec": {"model": {"servedName": "case"}}}'
+    cluster.kubectl("patch", "agd", "case", "-n", namespace, "--type=merge", "-p", patch)
+
+
+def test_kubectl_shows_what_matters(cluster: ControlPlane, namespace: str) -> None:
+    spec = {"model": {"uri": "a/b", "quantization": {"method": "fp8"}}, "replicas": 2}
+    create(cluster, namespace, spec)
+    status = {
+        "phase": "Updating",
+        "replicas": 2,
+        "readyReplicas": 1,
+        "url": "http://gateway:8080",
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "ImagePullBackOff",
+                "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+    }
+    report(cluster, namespace, status)
+
+    header, row = cluster.kubectl("get", "agd", "-n", namespace).splitlines()
+    wide_header, wide = cluster.kubectl("get", "ml", "-o", "wide", "-n", namespace).splitlines()
+
+    assert header.split() == ["NAME", "MODEL", "QUANT", "DESIRED", "READY", "PHASE", "AGE"]
+    assert row.split()[:-1] == ["case", "a/b", "fp8", "2", "1", "Updating"]
+    assert wide_header.split()[-2:] == ["REASON", "URL"]
+    assert wide.split()[-2:] == ["ImagePullBackOff", "http://gateway:8080"]
+
+
+def test_autoscalers_read_and_write_the_scale_subresource(
+    cluster: ControlPlane, namespace: str
+) -> None:
+    create(cluster, namespace, {"model": {"uri": "a/b"}, "scaling": {"maxReplicas": 5}})
+    report(cluster, namespace, {"replicas": 1, "selector": "autoglm.io/deployment=case"})
+
+    cluster.kubectl("scale", "agd/case", "-n", namespace, "--replicas=4")
+
+    path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/case/scale"
+    scale = json.loads(cluster.kubectl("get", "--raw", path))
+    assert scale["spec"] == {"replicas": 4}
+    assert scale["status"] == {"replicas": 1, "selector": "autoglm.io/deployment=case"}
+
+
+def test_the_status_is_written_through_its_subresource_only(
+    cluster: ControlPlane, namespace: str
+) -> None:
+    create(cluster, namespace, {"model": {"uri": "a/b"}})
+    report(cluster, namespace, {"phase": "Ready"})
+
+    patch = '{"status": {"phase": "Failed"}, "spec": {"replicas": 2}}'
+    cluster.kubectl("patch", "agd", "case", "-n", namespace, "--type=merge", "-p", patch)
+
+    found = cluster.get("agd", "case", "-n", namespace)
+    assert found["status"] == {"phase": "Ready"}
+    assert found["metadata"]["generation"] == 2
+
+
+def test_kubectl_explains_fields(cluster: ControlPlane) -> None:
+    text = cluster.kubectl("explain", "agd.spec.model.servedName")
+
+    assert "The model name in requests." in text
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_taken(tried: Create, path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        assert parse(tried(document)).spec == parse(document).spec
+
+
+def test_a_huge_resource_is_refused(tried: Create) -> None:
+    spec = {"model": {"uri": "a/b"}, "template": {"x": "a" * 4_000_000}}
+
+    with pytest.raises(ApiException):
+        tried(Case("", spec).document())
+
+
+def create(cluster: ControlPlane, namespace: str, spec: dict[str, Any]) -> None:
+    document = json.dumps(Case("", spec).document())
+    cluster.kubectl("create", "-n", namespace, "-f", "-", text=document)
+
+
+def report(cluster: ControlPlane, namespace: str, status: dict[str, Any]) -> None:
+    patch = json.dumps({"status": status})
+    where = ("agd", "case", "-n", namespace, "--subresource=status", "--type=merge")
+    cluster.kubectl("patch", *where, "-p", patch)
