@@ -1,0 +1,220 @@
+"""What must hold for the chart's objects, whatever the values."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from autoglm.api import labels
+from autoglm.common.settings import ProcessSettings
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.operator.settings import OperatorSettings
+
+Object = dict[str, Any]
+Render = Callable[..., list[Object]]
+Template = Callable[..., str]
+FILES = ("values.yaml", "values-dev.yaml", "values-gpu.yaml", "values-production.yaml")
+EVERYTHING = (
+    "tracing.endpoint=http://collector.monitoring:4317",
+    "gateway.tls.secretName=certificate",
+    "gateway.tls.verifyClients=true",
+    "gateway.endpoints[0]=http://vllm.models:8000",
+    "gateway.networkPolicy.from[0].podSelector.matchLabels.app=client",
+    "monitoring.prometheusUrl=http://prometheus.monitoring:9090",
+    "networkPolicy.apiServerCIDRs[0]=10.0.0.1/32",
+    "imagePullSecrets[0]=registry",
+)
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [item for item in objects if item["kind"] == kind]
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    (found,) = [o for o in of_kind(objects, kind) if o["metadata"]["name"] == name]
+    return found
+
+
+def pods(objects: list[Object]) -> list[Object]:
+    """Every pod's spec."""
+    templates = [d["spec"]["template"]["spec"] for d in of_kind(objects, "Deployment")]
+    return templates + [pod["spec"] for pod in of_kind(objects, "Pod")]
+
+
+def container(objects: list[Object], component: str) -> Object:
+    deployment = named(objects, "Deployment", f"open-autoglm-{component}")
+    (only,) = deployment["spec"]["template"]["spec"]["containers"]
+    found: Object = only
+    return found
+
+
+def settings_of(objects: list[Object], component: str) -> dict[str, Any]:
+    """Flags and variables as the process reads them, by the names of its settings."""
+    found: dict[str, Any] = {}
+    running = container(objects, component)
+    for flag in running["args"][1:]:
+        name, _, value = flag.removeprefix("--").partition("=")
+        found.setdefault(name.replace("-", "_"), []).append(value or "true")
+    for variable in running["env"]:
+        if variable["name"].startswith("AUTOGLM_"):
+            found[variable["name"].removeprefix("AUTOGLM_").lower()] = [variable["value"]]
+    return {k: v if k in ("namespace", "endpoint") else v[0] for k, v in found.items()}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_pods_meet_the_restricted_standard(render: Render, file: str) -> None:
+    for pod in pods(render(*EVERYTHING, file=file)):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] and security["runAsUser"] == 10001
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        for one in pod["containers"]:
+            assert one["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "runAsGroup": 10001,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert one["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
+            assert one["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
+        allowed = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+        assert all(set(v) - {"name"} <= allowed for v in pod["volumes"])
+
+
+@pytest.mark.parametrize(
+    ("component", "settings"), [("gateway", GatewaySettings), ("operator", OperatorSettings)]
+)
+@pytest.mark.parametrize("more", [(), EVERYTHING])
+def test_processes_understand_all_that_they_are_told(
+    render: Render, component: str, settings: type[ProcessSettings], more: tuple[str, ...]
+) -> None:
+    told = settings_of(render(*more, "watchNamespaces={a,b}"), component)
+    assert told.keys() <= settings.model_fields.keys()
+    assert settings.load(told) is not None
+    assert told["namespace"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_grace_period_covers_the_drain(render: Render, file: str) -> None:
+    objects = render(file=file)
+    told = GatewaySettings.load(settings_of(objects, "gateway"))
+    pod = named(objects, "Deployment", "open-autoglm-gateway")["spec"]["template"]["spec"]
+    drain = told.drain_delay_seconds + told.shutdown_grace_seconds
+    assert pod["terminationGracePeriodSeconds"] == drain + 5
+
+
+def test_the_operator_lets_in_the_gateways_of_the_chart(render: Render) -> None:
+    objects = render()
+    for component in (labels.GATEWAY, labels.OPERATOR):
+        deployment = named(objects, "Deployment", f"open-autoglm-{component}")
+        of_pod = deployment["spec"]["template"]["metadata"]["labels"]
+        assert of_pod[labels.NAME] == labels.PRODUCT
+        assert of_pod[labels.COMPONENT] == component
+
+
+def test_the_operator_finds_the_gateways_admin_port(render: Render) -> None:
+    objects = render()
+    told = settings_of(objects, "operator")
+    service = named(objects, "Service", told["gateway_service"])
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    assert ports == {
+        "grpc": labels.GRPC_PORT,
+        "http": labels.HTTP_PORT,
+        "metrics": labels.METRICS_PORT,
+    }
+
+
+def test_the_admin_port_is_on_no_service_for_clients(render: Render) -> None:
+    objects = render("gateway.service.type=LoadBalancer")
+    service = named(objects, "Service", "open-autoglm-gateway")
+    assert [port["name"] for port in service["spec"]["ports"]] == ["grpc", "http"]
+
+
+def test_containers_listen_where_services_and_probes_point(render: Render) -> None:
+    objects = render()
+    for component in ("gateway", "operator"):
+        running = container(objects, component)
+        told = settings_of(objects, component)
+        for port in running["ports"]:
+            listening = told[f"{port['name']}_address"]
+            assert listening == f"0.0.0.0:{port['containerPort']}"
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert running[probe]["httpGet"]["port"] == "metrics"
+
+
+def test_an_autoscaled_deployment_says_nothing_of_replicas(render: Render) -> None:
+    objects = render("gateway.autoscaling.enabled=true")
+    assert "replicas" not in named(objects, "Deployment", "open-autoglm-gateway")["spec"]
+    (scaler,) = of_kind(objects, "HorizontalPodAutoscaler")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "open-autoglm-gateway"
+
+
+def test_without_autoscaling_the_chart_sets_replicas(render: Render) -> None:
+    objects = render("gateway.replicas=3")
+    assert named(objects, "Deployment", "open-autoglm-gateway")["spec"]["replicas"] == 3
+    assert not of_kind(objects, "HorizontalPodAutoscaler")
+
+
+def test_rendering_twice_gives_the_same(template: Template) -> None:
+    everything = [part for value in EVERYTHING for part in ("--set", value)]
+    assert template(*everything) == template(*everything)
+
+
+def test_a_digest_wins_over_the_tag(render: Render) -> None:
+    digest = "sha256:" + "0" * 64
+    values = (f"image.digest={digest}", "image.registry=registry.example/team", "image.tag=x")
+    objects = render(*values)
+    expected = f"registry.example/team/open-autoglm@{digest}"
+    assert container(objects, "operator")["image"] == expected
+    told = settings_of(objects, "operator")
+    assert told["echo_image"] == expected
+    assert told["inference_image"] == "registry.example/team/open-autoglm-inference:0.1.0"
+
+
+def test_uninstalling_keeps_the_definition_unless_told_otherwise(render: Render) -> None:
+    def annotations(*values: str) -> Any:
+        (crd,) = of_kind(render(*values), "CustomResourceDefinition")
+        return crd["metadata"].get("annotations")
+
+    assert annotations() == {"helm.sh/resource-policy": "keep"}
+    assert annotations("crds.keep=false") is None
+    assert not of_kind(render("crds.install=false"), "CustomResourceDefinition")
+
+
+def test_common_labels_and_annotations_reach_every_object(render: Render) -> None:
+    values = ("commonLabels.team=a", "commonAnnotations.note=b")
+    for item in render(*values, file="values-production.yaml"):
+        assert item["metadata"]["labels"]["team"] == "a"
+        assert item["metadata"]["annotations"]["note"] == "b"
+
+
+def test_a_long_release_name_still_gives_valid_names(template: Template) -> None:
+    rendered = template("--set", "watchNamespaces={a}", release="r" * 53)
+    names = re.findall(r"^  name: (\S+)$", rendered, re.MULTILINE)
+    assert names and max(map(len, names)) <= 63
+
+
+@pytest.mark.parametrize(
+    ("value", "named_in_message"),
+    [
+        ("gateway.replica=3", "replica"),
+        ("gateway.replicas=0", "/gateway/replicas"),
+        ("image.digest=latest", "/image/digest"),
+        ("tracing.endpoint=collector:4317", "/tracing/endpoint"),
+        ("watchNamespaces={Team}", "/watchNamespaces/0"),
+        ("gateway.resources.limits.memory=1GB", "/gateway/resources/limits/memory"),
+        ("operator.extraArgs[0]=workers", "/operator/extraArgs/0"),
+        (
+            "gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=20",
+            "gateway.autoscaling.minReplicas is 20",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(
+    template: Template, value: str, named_in_message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(named_in_message)):
+        template("--set", value)

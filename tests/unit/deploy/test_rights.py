@@ -1,0 +1,73 @@
+"""What gateway and operator may do in a cluster: what their code does, and nothing else."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, EVENT, LEASE, OPTIONAL_CHILDREN, POD
+
+Object = dict[str, Any]
+Render = Callable[..., list[Object]]
+READ = {"get", "list", "watch"}
+WRITE = {"create", "patch", "delete"}
+
+
+def rights(objects: list[Object], name: str, *kinds: str) -> dict[tuple[str, str], set[str]]:
+    """Verbs by group and resource."""
+    roles = (o for o in objects if o["kind"] in kinds and o["metadata"]["name"] == name)
+    found: dict[tuple[str, str], set[str]] = {}
+    for role in roles:
+        for rule in role["rules"]:
+            for key in keys(rule):
+                found.setdefault(key, set()).update(rule["verbs"])
+    return found
+
+
+def keys(rule: Object) -> Iterator[tuple[str, str]]:
+    for group in rule["apiGroups"]:
+        for resource in rule["resources"]:
+            yield group, resource
+
+
+def test_the_gateway_only_reads(render: Render) -> None:
+    assert rights(render(), "open-autoglm-gateway", "ClusterRole") == {
+        ("autoglm.io", "autoglmdeployments"): READ,
+        ("discovery.k8s.io", "endpointslices"): READ,
+    }
+
+
+def test_the_operator_may_write_its_children_and_what_it_says(render: Render) -> None:
+    expected = {(kind.group, kind.plural): READ | WRITE for kind in (*CHILDREN, *OPTIONAL_CHILDREN)}
+    assert rights(render(), "open-autoglm-operator", "ClusterRole") == expected | {
+        ("autoglm.io", "autoglmdeployments"): READ,
+        ("autoglm.io", "autoglmdeployments/status"): {"patch"},
+        ("autoglm.io", "autoglmdeployments/finalizers"): {"update"},
+        (POD.group, POD.plural): READ,
+        ("", "events"): READ,
+        (EVENT.group, EVENT.plural): {"create", "patch"},
+    }
+
+
+def test_leases_and_gateways_are_of_the_operators_own_namespace(render: Render) -> None:
+    assert rights(render(), "open-autoglm-operator-election", "Role") == {
+        (LEASE.group, LEASE.plural): {"create", "get", "update"},
+        (ENDPOINT_SLICE.group, ENDPOINT_SLICE.plural): READ,
+    }
+
+
+def test_with_namespaces_named_nothing_is_granted_outside(render: Render) -> None:
+    objects = render("watchNamespaces={a,b}")
+    everywhere = {"ClusterRole", "ClusterRoleBinding"}
+    assert not [o for o in objects if o["kind"] in everywhere]
+    granted = {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"}
+    assert granted == {"a", "b", "autoglm-system"}
+
+
+def test_nothing_is_granted_by_wildcard(render: Render) -> None:
+    for item in render():
+        for rule in item.get("rules") or ():
+            assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
+
+
+def test_service_accounts_give_no_token_to_other_pods(render: Render) -> None:
+    accounts = [o for o in render() if o["kind"] == "ServiceAccount"]
+    assert accounts and not any(account["automountServiceAccountToken"] for account in accounts)
