@@ -101,7 +101,7 @@ class Operator:
         self._leader = Leader(
             Kube(self._transport, metrics, at_once),
             LeaseName(settings.lease_namespace, settings.lease_name),
-            Election(settings.identity, terms),
+            Election(settings.who, terms),
             self._lead,
         )
         kube = Kube(self._transport, metrics, Limits(read, self._write_seconds))
@@ -112,7 +112,7 @@ class Operator:
             metrics,
             self._gateways.routable,
             lambda observed, now: planner(observed, settings.children, now),
-            settings.identity,
+            settings.who,
             rng,
         )
         self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)

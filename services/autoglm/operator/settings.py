@@ -50,8 +50,8 @@ class OperatorSettings(ProcessSettings):
     """Name of the Lease."""
     lease_duration_seconds: int = Field(default=10, ge=5, le=300)
     """How long after the last renewal another operator takes over, in seconds."""
-    identity: str = Field(default_factory=socket.gethostname)
-    """Name of this operator in the Lease and in events; by default the host's."""
+    identity: str = ""
+    """Name of this operator in the Lease and in events; empty takes the host's, a pod's own name."""
     workers: int = Field(default=16, ge=1)
     """Resources reconciled at once."""
     resync_seconds: float = Field(default=300.0, gt=0)
@@ -59,6 +59,10 @@ class OperatorSettings(ProcessSettings):
     request_timeout_seconds: float = Field(default=10.0, gt=0)
     """How long the API server may take to answer a read, in seconds. A write has less, so that it
     ends before another operator can take over."""
+
+    @property
+    def who(self) -> str:
+        return self.identity or socket.gethostname()
 
     @property
     def terms(self) -> Terms:
