@@ -8,7 +8,7 @@ would stay; an annotation with the hash of the last declaration tells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from autoglm.operator.children.deployment import APPLIED
@@ -60,33 +60,37 @@ def _identity(body: Raw) -> tuple[str, str]:
 
 
 def _is_within(wanted: Any, live: Any, field: str) -> bool:
-    if isinstance(wanted, Mapping):
+    # Plain types, since this is where most of a plan's time goes; objects are decoded JSON.
+    if isinstance(wanted, dict):
         return _is_mapping_within(wanted, live, field)
-    if isinstance(wanted, list | tuple):
-        return _is_list_within(wanted, live, field)
-    if field in _QUANTITIES and wanted != live:
+    if isinstance(wanted, list):
+        return wanted == live or _is_list_within(wanted, live, field)
+    if wanted != live and field in _QUANTITIES:
         return live is not None and amount(wanted) == amount(live)
     return bool(wanted == live)
 
 
-def _is_mapping_within(wanted: Mapping[str, Any], live: Any, field: str) -> bool:
+def _is_mapping_within(wanted: dict[str, Any], live: Any, field: str) -> bool:
     if not wanted:
         # The API server leaves out many an empty value.
-        return live is None or isinstance(live, Mapping)
-    if not isinstance(live, Mapping):
+        return live is None or isinstance(live, dict)
+    if not isinstance(live, dict):
         return False
     if field in _QUANTITY_MAPS:
         return all(amount(value) == amount(live.get(key)) for key, value in wanted.items())
-    return all(_is_within(value, live.get(key), key) for key, value in wanted.items())
+    for key, value in wanted.items():  # noqa: SIM110 -- a third faster than all()
+        if not _is_within(value, live.get(key), key):
+            return False
+    return True
 
 
-def _is_list_within(wanted: Sequence[Any], live: Any, field: str) -> bool:
-    if not isinstance(live, list | tuple):
+def _is_list_within(wanted: list[Any], live: Any, field: str) -> bool:
+    if not isinstance(live, list):
         return not wanted and live is None
     keys = key_fields(field, wanted)
     if keys is None:
         return len(wanted) == len(live) and all(
             _is_within(ours, theirs, field) for ours, theirs in zip(wanted, live, strict=True)
         )
-    known = {name_of(item, keys): item for item in live if isinstance(item, Mapping)}
+    known = {name_of(item, keys): item for item in live if isinstance(item, dict)}
     return all(_is_within(item, known.get(name_of(item, keys)), "") for item in wanted)

@@ -86,4 +86,4 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _all_have(items: Sequence[Any], key: str) -> bool:
-    return bool(items) and all(isinstance(i, Mapping) and key in i for i in items)
+    return bool(items) and all(isinstance(i, dict) and key in i for i in items)

@@ -7,11 +7,12 @@ operator's queue after `observe`, and carried out by `apply`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from autoglm.api import InvalidSpec, Problem, parse
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
@@ -63,7 +64,7 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
 def _context(resource: Raw, settings: Settings) -> Context:
     """Raises InvalidSpec."""
     # Sorted, so that the order of a user's keys makes no other revision.
-    plain = json.loads(json.dumps(resource, sort_keys=True))
+    plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
     context = Context(parse(plain), settings)
     problems = [*resources.problems(context.spec), *_relative_paths(context)]
     if problems:

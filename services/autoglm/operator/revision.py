@@ -7,8 +7,9 @@ and after an upgrade; anything that would change a running replica changes it.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
+
+import msgspec
 
 _DIGITS = 8
 
@@ -19,5 +20,5 @@ def revision_of(template: Any) -> str:
 
 def digest(value: Any) -> str:
     """Of a value as JSON, independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = msgspec.json.encode(value, order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -21,8 +21,8 @@ def deployment_name(resource: str, revision: str) -> str:
 
 
 def deployment(context: Context, template: Body, revision: str, replicas: int) -> Body:
-    template = copy.deepcopy(template)
-    template["metadata"]["labels"][REVISION] = revision
+    metadata = template["metadata"]
+    labelled = metadata | {"labels": metadata["labels"] | {REVISION: revision}}
     body = child(context, "apps/v1", "Deployment", deployment_name(context.name, revision))
     body["metadata"]["labels"][REVISION] = revision
     body["spec"] = {
@@ -35,7 +35,7 @@ def deployment(context: Context, template: Body, revision: str, replicas: int) -
         },
         "revisionHistoryLimit": 0,
         "progressDeadlineSeconds": STARTUP_SECONDS + 600,
-        "template": template,
+        "template": template | {"metadata": labelled},
     }
     return body
 
