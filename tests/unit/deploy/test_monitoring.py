@@ -1,0 +1,82 @@
+"""Dashboards and alerts ask for metrics that exist."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm.gateway.metrics import Metrics as GatewayMetrics
+from autoglm.operator.metrics import Metrics as OperatorMetrics
+
+Object = dict[str, Any]
+Render = Callable[..., list[Object]]
+ROOT = Path(__file__).parents[3]
+DASHBOARDS = sorted((ROOT / "deploy/dashboards").glob("*.json"))
+_METRIC = re.compile(r"\bautoglm_[a-z_]+")
+_LABEL_VALUES = re.compile(r"label_values\((\S+), (\w+)\)")
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    """Names as Prometheus has them."""
+    registry = CollectorRegistry()
+    GatewayMetrics(registry)
+    OperatorMetrics(registry)
+    documented = _METRIC.findall((ROOT / "docs/metrics.md").read_text())
+    own = {metric.name + suffix for metric in registry.collect() for suffix in ("", "_total")}
+    return own | {*documented}
+
+
+def queries(dashboard: Object) -> Iterator[str]:
+    for panel in dashboard["panels"]:
+        yield from (target["expr"] for target in panel["targets"])
+
+
+def unknown_in(text: str, known: set[str]) -> set[str]:
+    return {name for name in _METRIC.findall(text) if name.removesuffix("_bucket") not in known}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboards_ask_for_metrics_that_exist(path: Path, known: set[str]) -> None:
+    dashboard = json.loads(path.read_text())
+    assert dashboard["panels"]
+    for query in queries(dashboard):
+        assert not unknown_in(query, known)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboards_use_their_own_variables_only(path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", path.read_text())) - {"__rate_interval", "__all"}
+    assert used <= variables
+
+
+def test_alerts_ask_for_metrics_that_exist(render: Render, known: set[str]) -> None:
+    alerts = list(alerts_of(render("monitoring.rules.enabled=true")))
+    assert len(alerts) == 9
+    for alert in alerts:
+        assert not unknown_in(alert["expr"], known)
+
+
+def test_every_alert_says_what_and_what_to_do(render: Render) -> None:
+    for alert in alerts_of(render("monitoring.rules.enabled=true")):
+        assert alert["annotations"].keys() == {"summary", "description"}
+        assert alert["labels"]["severity"] in ("warning", "critical")
+
+
+def test_a_threshold_reaches_its_alert(render: Render) -> None:
+    value = "monitoring.rules.thresholds.errorAnswers=0.123"
+    exprs = [alert["expr"] for alert in alerts_of(render("monitoring.rules.enabled=true", value))]
+    assert len([expr for expr in exprs if expr.endswith("> 0.123")]) == 1
+
+
+def alerts_of(objects: list[Object]) -> Iterator[Object]:
+    for item in objects:
+        if item["kind"] == "PrometheusRule":
+            for group in item["spec"]["groups"]:
+                yield from group["rules"]
