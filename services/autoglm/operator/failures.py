@@ -151,11 +151,10 @@ _LOOKS: tuple[Callable[[Raw], Failure | None], ...] = (_cannot_start, _ended, _u
 def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
     for event in warnings:
         about, reason = event.get("involvedObject") or event.get("regarding") or {}, event["reason"]
+        named = about.get("name", "")
         # A ReplicaSet is called after its Deployment.
-        is_about = about.get("name") == name or (
-            kind == "ReplicaSet" and about.get("name", "").startswith(f"{name}-")
-        )
-        if about.get("kind") == kind and is_about and reason in _WARNINGS:
+        owner = named.rpartition("-")[0] if kind == "ReplicaSet" else named
+        if about.get("kind") == kind and owner == name and reason in _WARNINGS:
             said = event.get("message") or event.get("note") or ""
             yield Failure(
                 reason,

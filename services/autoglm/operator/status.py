@@ -31,6 +31,18 @@ _TOLD: Final = (
     ConditionType.SCALING_ACTIVE,
 )
 _DULL: Final = frozenset({"AsExpected", "Fixed", "Starting", "Complete"})
+# Reasons for not being ready that are no trouble.
+_PLAIN: Final = frozenset(
+    {
+        "Idle",
+        "Loading",
+        "NotRoutable",
+        "Pending",
+        "ScalingDown",
+        "Suspended",
+        "Updating",
+    }
+)
 _LONGEST = 4096
 _LONGEST_EVENT = 1024
 
@@ -97,9 +109,15 @@ def events(resource: Raw, after: Raw) -> tuple[Event, ...]:
             condition["status"],
             condition["reason"],
         )
-        if is_new and condition["type"] in _TOLD and condition["reason"] not in _DULL:
+        if is_new and _is_worth_telling(condition):
             told.setdefault(condition["reason"], _event(condition))
     return tuple(told.values())
+
+
+def _is_worth_telling(condition: Raw) -> bool:
+    # A rollout that goes well is told by Ready.
+    goes_well = (condition["type"], condition["status"]) == (ConditionType.ROLLOUT_HEALTHY, "True")
+    return condition["type"] in _TOLD and condition["reason"] not in _DULL and not goes_well
 
 
 def _event(condition: Raw) -> Event:
@@ -107,20 +125,6 @@ def _event(condition: Raw) -> Event:
     is_plain = condition["status"] != bad or condition["reason"] in _PLAIN
     message = condition["message"][:_LONGEST_EVENT]
     return Event("Normal" if is_plain else "Warning", condition["reason"], message)
-
-
-# Reasons for not being ready that are no trouble.
-_PLAIN: Final = frozenset(
-    {
-        "Idle",
-        "Loading",
-        "NotRoutable",
-        "Pending",
-        "ScalingDown",
-        "Suspended",
-        "Updating",
-    }
-)
 
 
 def _model(situation: Situation) -> dict[str, Any]:

@@ -1,0 +1,434 @@
+"""What one look at a resource leads to."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from autoglm.api.status import Status
+from autoglm.operator.observed import Conflict, Event, Observed, Plan, Refusal, Settings
+from autoglm.operator.plan import plan
+from autoglm.testing.fake_cluster import LATER, NOW, FakeCluster, pod_condition, resource
+
+SETTINGS = Settings("inference:1", "echo:1", gateway_url="http://gateway:8080")
+
+
+def step(cluster: FakeCluster) -> Plan:
+    made = plan(cluster.observed(), SETTINGS, NOW)
+    cluster.carry_out(made)
+    return made
+
+
+def settled(**spec: Any) -> FakeCluster:
+    cluster = FakeCluster(resource(**spec), routable=set())
+    for _ in range(40):
+        step(cluster)
+        cluster.move(0)
+    return cluster
+
+
+def condition(cluster: FakeCluster, type_: str) -> dict[str, Any]:
+    (found,) = (c for c in cluster.resource["status"]["conditions"] if c["type"] == type_)
+    return dict(found)
+
+
+def said(cluster: FakeCluster, type_: str) -> tuple[str, str]:
+    found = condition(cluster, type_)
+    return found["status"], found["reason"]
+
+
+def broken(cluster: FakeCluster) -> None:
+    """Pods that aren't ready fail to start."""
+    for pod in cluster.pods.values():
+        if "conditions" not in pod["status"]:
+            ended = {"exitCode": 66, "message": "ModelNotFound: no such model; check the path"}
+            pod["status"]["containerStatuses"] = [
+                {"name": "engine", "ready": False, "state": {"terminated": ended}}
+            ]
+
+
+def test_every_child_belongs_to_the_resource() -> None:
+    cluster = FakeCluster(
+        resource(scaling={"maxReplicas": 2}), optional_kinds=frozenset({"PodMonitor"})
+    )
+
+    bodies = step(cluster).apply
+
+    names = [(body["kind"], body["metadata"]["name"]) for body in bodies]
+    (deployment,) = (name for kind, name in names if kind == "Deployment")
+    assert names == [
+        ("ServiceAccount", "m"),
+        ("ConfigMap", "m"),
+        ("Service", "m"),
+        ("Service", "m-pods"),
+        ("NetworkPolicy", "m"),
+        ("PodDisruptionBudget", "m"),
+        ("Deployment", deployment),
+        ("HorizontalPodAutoscaler", "m"),
+        ("PodMonitor", "m"),
+    ]
+    for body in bodies:
+        (owner,) = body["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (
+            "uid-1",
+            True,
+            True,
+        )
+        assert body["metadata"]["labels"]["autoglm.io/deployment"] == "m"
+        assert body["metadata"]["namespace"] == "ns"
+
+
+def test_at_rest_all_is_said_and_nothing_is_written() -> None:
+    cluster = settled(replicas=2)
+
+    assert step(cluster) == Plan(requeue_after=300.0)
+    status = cluster.resource["status"]
+    assert (status["phase"], status["replicas"], status["readyReplicas"]) == ("Ready", 2, 2)
+    assert status["observedGeneration"] == 1
+    assert status["url"] == "http://gateway:8080"
+    assert {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]} == {
+        "Ready": ("True", "Ready"),
+        "Available": ("True", "Serving"),
+        "Progressing": ("False", "Complete"),
+        "Degraded": ("False", "AsExpected"),
+        "ModelLoaded": ("True", "Loaded"),
+        "Routable": ("True", "InEveryGateway"),
+        "ScalingActive": ("False", "Fixed"),
+        "RolloutHealthy": ("True", "Complete"),
+    }
+
+
+def test_the_status_is_what_the_schema_has() -> None:
+    status = settled(scaling={"maxReplicas": 2}).resource["status"]
+
+    read = Status.model_validate_json(json.dumps(status))
+
+    assert read.model_dump(mode="json", by_alias=True, exclude_defaults=True) == status
+
+
+def test_time_passing_changes_nothing() -> None:
+    cluster = settled()
+
+    later = plan(cluster.observed(), SETTINGS, NOW + timedelta(days=1))
+
+    assert later.status is None
+
+
+def test_the_time_of_a_transition_is_that_of_the_change() -> None:
+    cluster = settled(replicas=1)
+    cluster.change(replicas=0)
+
+    cluster.carry_out(plan(cluster.observed(), SETTINGS, NOW + timedelta(hours=1)))
+
+    assert condition(cluster, "Ready")["lastTransitionTime"] == "2026-01-01T13:00:00Z"
+    assert condition(cluster, "Degraded")["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+
+
+def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
+    cluster = settled()
+    cluster.resource["metadata"]["deletionTimestamp"] = LATER
+
+    assert plan(cluster.observed(), SETTINGS, NOW) == Plan()
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"replicas": -1}, "spec.replicas = -1"),
+        ({"model": {"uri": "./weights"}, "engine": {}}, 'spec.model.uri = "./weights"'),
+        (
+            {
+                "model": {"uri": "a/b"},
+                "engine": {"parallelism": {"tensor": 4}},
+                "resources": {"limits": {"nvidia.com/gpu": 2}},
+            },
+            "spec.resources.limits.nvidia.com/gpu",
+        ),
+        ({"template": {"spec": {"hostNetwork": True}}}, "spec.template.spec.hostNetwork = true"),
+    ],
+)
+def test_an_invalid_resource_changes_nothing_but_its_status(spec: Any, field: str) -> None:
+    cluster = settled()
+    before = dict(cluster.children)
+    cluster.change(**spec)
+
+    made = step(cluster)
+
+    assert (made.apply, made.delete, cluster.children) == ((), (), before)
+    ready = condition(cluster, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+    assert field in ready["message"]
+    assert cluster.resource["status"]["phase"] == "Degraded"
+    assert [(e.type, e.reason) for e in made.events] == [("Warning", "InvalidSpec")]
+    assert step(cluster) == Plan()
+
+
+def test_an_invalid_new_resource_has_failed() -> None:
+    cluster = FakeCluster(resource(replicas=-1))
+
+    step(cluster)
+
+    assert cluster.resource["status"]["phase"] == "Failed"
+
+
+def test_suspending_ends_all_replicas_and_keeps_the_rest() -> None:
+    cluster = settled(replicas=2)
+    kinds = {kind for kind, _ in cluster.children}
+    cluster.change(suspend=True)
+
+    step(cluster)
+
+    assert list(cluster.deployments().values()) == [0]
+    assert {kind for kind, _ in cluster.children} == kinds
+    step(cluster)
+    assert cluster.resource["status"]["phase"] == "Suspended"
+    assert said(cluster, "Ready") == ("False", "Suspended")
+
+
+@pytest.mark.parametrize(("asked", "replicas"), [(1, 2), (3, 3), (9, 4)])
+def test_the_autoscalers_number_is_kept_within_its_bounds(asked: int, replicas: int) -> None:
+    cluster = FakeCluster(resource(replicas=asked, scaling={"minReplicas": 2, "maxReplicas": 4}))
+
+    step(cluster)
+
+    assert list(cluster.deployments().values()) == [replicas]
+
+
+def test_what_is_no_longer_wanted_is_deleted() -> None:
+    cluster = settled(scaling={"maxReplicas": 2})
+    cluster.change(scaling=None, network={"policy": "None"})
+
+    deleted = step(cluster).delete
+
+    assert [ref.kind for ref in deleted] == ["NetworkPolicy", "HorizontalPodAutoscaler"]
+
+
+def test_objects_of_others_are_never_deleted() -> None:
+    cluster = settled()
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "theirs", "namespace": "ns", "uid": "x", "labels": {}},
+    }
+    cluster.children["ConfigMap", "theirs"] = foreign
+
+    assert step(cluster).delete == ()
+
+
+def test_a_child_edited_by_hand_is_put_right() -> None:
+    cluster = settled()
+    ((_, name),) = (key for key in cluster.children if key[0] == "Deployment")
+    cluster.children["Deployment", name]["spec"]["template"]["spec"]["containers"][0]["image"] = "x"
+
+    (body,) = step(cluster).apply
+
+    assert body["spec"]["template"]["spec"]["containers"][0]["image"] == "echo:1"
+
+
+def test_fields_of_others_stay() -> None:
+    cluster = settled()
+    for child in cluster.children.values():
+        child["metadata"].setdefault("annotations", {})["theirs"] = "x"
+        child["theirs"] = {"a": 1}
+
+    assert step(cluster) == Plan(requeue_after=300.0)
+
+
+def test_the_engines_diagnosis_reaches_the_status_at_once() -> None:
+    cluster = FakeCluster(resource())
+    step(cluster)
+    broken(cluster)
+
+    made = step(cluster)
+
+    status = cluster.resource["status"]
+    (pod,) = cluster.pods
+    assert status["model"] == {
+        "state": "Failed",
+        "lastFailure": {
+            "reason": "ModelNotFound",
+            "message": "no such model; check the path",
+            "exitCode": 66,
+            "pod": pod,
+        },
+    }
+    assert status["phase"] == "Failed"
+    for type_ in ("Ready", "Available", "ModelLoaded", "RolloutHealthy"):
+        assert said(cluster, type_) == ("False", "ModelNotFound")
+    assert made.events == (Event("Warning", "ModelNotFound", "no such model; check the path"),)
+    assert step(cluster).events == ()
+
+
+def test_a_failing_revision_leaves_the_old_one_serving() -> None:
+    cluster = settled(replicas=2)
+    cluster.change(model={"servedName": "other"})
+    for _ in range(10):
+        step(cluster)
+        broken(cluster)
+
+    assert sorted(cluster.deployments().values()) == [1, 2]
+    assert cluster.ready() == 2
+    assert cluster.resource["status"]["phase"] == "Degraded"
+    assert said(cluster, "Available") == ("True", "Serving")
+    assert "the old revision goes on serving" in condition(cluster, "RolloutHealthy")["message"]
+
+
+def test_a_failure_is_told_until_all_is_well() -> None:
+    cluster = FakeCluster(resource())
+    step(cluster)
+    broken(cluster)
+    step(cluster)
+    for pod in cluster.pods.values():
+        pod["status"] = {"phase": "Pending"}
+    step(cluster)
+    assert cluster.resource["status"]["model"]["lastFailure"]["reason"] == "ModelNotFound"
+
+    cluster.move(0)
+    step(cluster)
+
+    assert cluster.resource["status"]["model"] == {"state": "Loaded"}
+
+
+def test_ready_waits_for_gateways() -> None:
+    cluster = FakeCluster(resource(), routable=set())
+    step(cluster)
+    cluster.move(0)
+
+    made = step(cluster)
+
+    assert said(cluster, "Ready") == ("False", "NotRoutable")
+    assert said(cluster, "Routable") == ("False", "NotInEveryGateway")
+    assert said(cluster, "ModelLoaded") == ("True", "Loaded")
+    assert made.requeue_after == 2.0
+
+
+def test_without_a_gateway_readiness_has_to_do() -> None:
+    cluster = FakeCluster(resource())
+    step(cluster)
+    cluster.move(0)
+    step(cluster)
+
+    assert said(cluster, "Ready") == ("True", "Ready")
+    assert said(cluster, "Routable") == ("Unknown", "NoGateway")
+
+
+def test_conflicts_are_told_and_not_fought_over() -> None:
+    cluster = settled()
+    cluster.children["Service", "m"]["spec"]["type"] = "NodePort"
+    seen = cluster.observed()
+    conflict = Conflict("Service", "m", "argo", ".spec.type")
+    made = plan(
+        Observed(
+            seen.resource, seen.children, seen.pods, routable=seen.routable, conflicts=(conflict,)
+        ),
+        SETTINGS,
+        NOW,
+    )
+
+    cluster.carry_out(made)
+
+    assert made.apply == ()
+    assert said(cluster, "Degraded") == ("True", "Conflict")
+    assert "Service m: .spec.type is held by argo" in condition(cluster, "Degraded")["message"]
+
+
+def test_what_the_api_server_refused_is_told_in_its_words() -> None:
+    cluster = settled()
+    seen = cluster.observed()
+    refusal = Refusal("Service", "m", "spec.ports: Invalid value")
+    made = plan(
+        Observed(
+            seen.resource, seen.children, seen.pods, routable=seen.routable, refused=(refusal,)
+        ),
+        SETTINGS,
+        NOW,
+    )
+
+    cluster.carry_out(made)
+
+    assert said(cluster, "Degraded") == ("True", "Refused")
+    assert "spec.ports: Invalid value" in condition(cluster, "Degraded")["message"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected", "advice"),
+    [
+        ([], ("Unknown", "Starting"), "not looked yet"),
+        ([pod_condition("ScalingActive", "True", reason="X")], ("True", "Active"), "follows"),
+        (
+            [
+                pod_condition(
+                    "ScalingActive",
+                    "False",
+                    reason="FailedGetResourceMetric",
+                    message="missing request for cpu in container engine of Pod m-1",
+                )
+            ],
+            ("False", "MissingRequest"),
+            "set spec.resources.requests.cpu",
+        ),
+        (
+            [
+                pod_condition(
+                    "ScalingActive", "False", reason="FailedGetPodsMetric", message="no metrics."
+                )
+            ],
+            ("False", "FailedGetPodsMetric"),
+            "no metrics; install an adapter",
+        ),
+        (
+            [
+                pod_condition("ScalingActive", "True", reason="X"),
+                pod_condition("ScalingLimited", "True", reason="TooManyReplicas"),
+            ],
+            ("True", "AtMaximum"),
+            "raise it",
+        ),
+    ],
+)
+def test_the_autoscalers_trouble_is_told_with_the_way_out(
+    conditions: Any, expected: tuple[str, str], advice: str
+) -> None:
+    cluster = settled(scaling={"maxReplicas": 2})
+    cluster.children["HorizontalPodAutoscaler", "m"]["status"] = {"conditions": conditions}
+    step(cluster)
+
+    assert said(cluster, "ScalingActive") == expected
+    assert advice in condition(cluster, "ScalingActive")["message"]
+
+
+def test_keda_that_is_not_there_is_told() -> None:
+    cluster = FakeCluster(resource(scaling={"maxReplicas": 2, "actuator": "keda"}))
+    step(cluster)
+
+    assert said(cluster, "ScalingActive") == ("False", "KedaMissing")
+
+
+def test_events_tell_the_story_once() -> None:
+    cluster = FakeCluster(resource(), routable=set())
+    told: list[Event] = []
+    for turn in range(20):
+        told += step(cluster).events
+        if turn % 3 == 2:
+            cluster.move(0)
+
+    assert [(e.type, e.reason) for e in told] == [
+        ("Normal", "Pending"),
+        ("Normal", "Loading"),
+        ("Normal", "NotRoutable"),
+        ("Normal", "Ready"),
+    ]
+
+
+def test_a_pod_long_past_its_end_holds_nothing_up() -> None:
+    cluster = settled(replicas=1)
+    for pod in cluster.pods.values():
+        pod["metadata"]["deletionTimestamp"] = "2025-01-01T00:00:00Z"
+    cluster.change(model={"servedName": "other"})
+
+    step(cluster)
+
+    assert sorted(cluster.deployments().values()) == [0, 1]
