@@ -30,9 +30,11 @@ _TIMEOUT_SECONDS = 30.0
 class ClusterError(click.ClickException):
     """What Kubernetes said no to; exits 1 like every refusal of a server."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, passes: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.passes = passes
+        """Whether the same request may do later."""
         self.status = 0
         """The API server's HTTP code; 0 when none came."""
 
@@ -138,7 +140,7 @@ def _explained(subject: str) -> Iterator[None]:
     except (urllib3.exceptions.HTTPError, OSError) as error:
         # The innermost cause is the one that says something.
         message = f"the API server can't be reached: {_cause(error)}; check the kubeconfig's server"
-        raise ClusterError("NoCluster", message) from error
+        raise ClusterError("NoCluster", message, passes=True) from error
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -162,7 +164,8 @@ def _refusal(error: ApiException, subject: str) -> ClusterError:
         return ClusterError("Conflict", message)
     if error.status in (400, 422):
         return ClusterError("Refused", said)
-    return ClusterError("ClusterFailed", f"{subject}: {error.status} {said}; try again")
+    message = f"{subject}: {error.status} {said}; try again"
+    return ClusterError("ClusterFailed", message, passes=True)
 
 
 def _message(error: ApiException) -> str:

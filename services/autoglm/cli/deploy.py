@@ -140,13 +140,24 @@ def _deploy(cluster: Cluster, manifests: list[Manifest], force: bool, timeout: f
 
 def _follow(cluster: Cluster, manifest: Manifest, until: float) -> int:
     progress = Progress("not looked at yet")
-    for progress in follow(lambda: cluster.read(manifest), until, time.monotonic, time.sleep):
+    for progress in follow(lambda: _look(cluster, manifest), until, time.monotonic, time.sleep):
         click.echo(f"{_subject(manifest)}: {progress.line}")
     if progress.is_ready:
         return 0
     advice = "" if progress.is_hopeless else "; it goes on, `kubectl describe agd` says more"
     click.echo(f"NotReady: {_subject(manifest)}: {progress.line}{advice}", err=True)
     return NOT_READY
+
+
+def _look(cluster: Cluster, manifest: Manifest) -> Progress:
+    from autoglm.cli.cluster import ClusterError
+
+    try:
+        return progress_of(cluster.read(manifest))
+    except ClusterError as error:
+        if not error.passes:
+            raise
+        return Progress(f"{error.reason}: {error.message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +170,7 @@ class Progress:
 
 
 def follow(
-    read: Callable[[], Mapping[str, Any]],
+    look: Callable[[], Progress],
     until: float,
     now: Callable[[], float],
     sleep: Callable[[float], None],
@@ -167,7 +178,7 @@ def follow(
     """Each change of the progress, until there is nothing to wait for or no time."""
     last = None
     while True:
-        progress = progress_of(read())
+        progress = look()
         if progress != last:
             yield progress
         last = progress
