@@ -1,10 +1,11 @@
 """The `autoglm` command. Decides exit codes; each command is a file of its own beside this one.
 
 A command's module is imported when it runs, so `autoglm --help` needs only a core install and a
-command that lacks packages says which extra brings them. Called by the console scripts `autoglm`,
-`openautoglm` and `kubectl-autoglm`.
+command that lacks packages says which extra brings them. Called by the console scripts `autoglm`
+and `openautoglm`; `kubectl-autoglm` is in `kubectl`.
 
-Exit codes: 0 done, 1 the server said no (`REASON: message` on stderr), 2 wrong usage, 64 wrong
+Exit codes: 0 done, 1 the server said no (`REASON: message` on stderr), 2 wrong usage, 3 what
+was looked at is not as it should be, 64 wrong
 settings, 130 interrupted; the services have their own besides.
 """
 
@@ -13,8 +14,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import click
 
@@ -29,11 +31,14 @@ class Lazy:
 
     help: str
     extra: str = ""
+    module: str = ""
+    """Where it is; empty: in the module of its own name."""
 
 
 COMMANDS = {
     "chat": Lazy("Talk to a model."),
     "deploy": Lazy("Create or change deployments on Kubernetes.", "cli"),
+    "explain": Lazy("Follow a deployment on Kubernetes from its spec to its URL.", "cli"),
     "gateway": Lazy("Run a gateway.", "gateway"),
     "generate": Lazy("Complete a prompt."),
     "inference": Lazy("Run an inference pod.", "vllm"),
@@ -41,7 +46,7 @@ COMMANDS = {
     "operator": Lazy("Run the operator on Kubernetes.", "operator"),
     "predict": Lazy("Classify a text over labels."),
     "size": Lazy("Say what memory and which GPUs a model needs.", "cli"),
-    "status": Lazy("Show gateway, models and endpoints on one screen."),
+    "status": Lazy("Show what runs, what is wrong and what to do: a gateway, or a cluster."),
     "trace": Lazy("Show the spans of one request as a tree.", "cli"),
     "up": Lazy("Run manifests as local processes.", "cli"),
     "version": Lazy("Print the version."),
@@ -51,23 +56,25 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """Knows its commands by name; imports `autoglm.cli.NAME` and takes its `command`."""
 
+    offered: Mapping[str, Lazy] = MappingProxyType(COMMANDS)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.offered)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = COMMANDS.get(cmd_name)
+        entry = self.offered.get(cmd_name)
         if entry is None:
             return None
         try:
-            module = importlib.import_module(f"autoglm.cli.{cmd_name}")
+            module = importlib.import_module(f"autoglm.cli.{entry.module or cmd_name}")
         except ModuleNotFoundError as error:
-            raise _missing(cmd_name, entry, error) from error
+            raise _missing(f"{ctx.command_path} {cmd_name}", entry, error) from error
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+            formatter.write_dl([(name, entry.help) for name, entry in self.offered.items()])
 
 
 def _missing(name: str, entry: Lazy, error: ModuleNotFoundError) -> Exception:
@@ -75,7 +82,7 @@ def _missing(name: str, entry: Lazy, error: ModuleNotFoundError) -> Exception:
     if not entry.extra or package == "autoglm":
         return error
     return click.ClickException(
-        f"`autoglm {name}` needs the package {package!r}: pip install 'open-autoglm[{entry.extra}]'"
+        f"`{name}` needs the package {package!r}: pip install 'open-autoglm[{entry.extra}]'"
     )
 
 
@@ -94,10 +101,10 @@ def cli() -> None:
     """Serve language models over gRPC and REST: run services, and talk to them."""
 
 
-def run(args: Sequence[str]) -> int:
+def run(args: Sequence[str], group: click.Group = cli, name: str = "autoglm") -> int:
     """The exit code of `autoglm ARGS`; everything a user should read has been written."""
     try:
-        code = cli.main(args=list(args), prog_name="autoglm", standalone_mode=False)
+        code = group.main(args=list(args), prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

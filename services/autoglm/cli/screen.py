@@ -17,7 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 _UNLIMITED = 4096
-STYLES = {"ok": "green", "well": "green", "warn": "yellow", "wrong": "red", "fail": "red"}
+# Columns that go on in the next line where a terminal is too narrow.
+_FOLDING = ("NAME", "OBJECT", "MODEL", "URL", "MESSAGE", "FOUND", "WHAT TO DO")
+STYLES = {"ok": "green", "warn": "yellow", "unknown": "yellow", "wrong": "red", "fail": "red"}
 Cell = str | Text
 
 
@@ -56,7 +58,7 @@ def drawn(parts: Iterable[RenderableType], canvas: Canvas) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 0) -> RenderableType:
     made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in header:
-        made.add_column(name, overflow="fold")
+        made.add_column(name, overflow="fold", no_wrap=name not in _FOLDING)
     for row in rows:
         # Text, since rich reads [words in brackets] of a str as its own.
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))

@@ -1,9 +1,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from autoglm import cli
+from autoglm.cli.kube import Look
 from autoglm.testing.fake_server import FakeServer
 
 
@@ -35,3 +40,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     with FakeServer() as fake:
         monkeypatch.setenv("AUTOGLM_ADDRESS", fake.address)
         yield fake
+
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.fixture
+def now() -> float:
+    """The time at which `cluster` was looked at."""
+    return NOW
+
+
+@pytest.fixture
+def cluster() -> Look:
+    """A cluster with a resource that fails, one that is well, and one that is suspended."""
+    text = Path(__file__).with_name("data").joinpath("cluster.yaml").read_text()
+    parts: dict[str, Any] = {name: tuple(items) for name, items in yaml.safe_load(text).items()}
+    return Look(**parts | {"routable": frozenset(map(tuple, parts["routable"]))})
