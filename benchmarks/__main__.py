@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from benchmarks import batching, gateway_overhead, load, pod_overhead
+from benchmarks import batching, gateway_overhead, load, operator_scale, pod_overhead
 
 BENCHMARKS = {
     "pod": pod_overhead.run,
     "batching": batching.run,
     "gateway": gateway_overhead.run,
+    "operator": operator_scale.run,
 }
 _EPILOG = """\b
 Examples:
@@ -30,7 +31,7 @@ Examples:
     help="Directory for JSON.",
 )
 def main(names: tuple[str, ...], quick: bool, output: Path) -> None:
-    """Measure the pod, batching, and the gateway. Needs go, for the load generator."""
+    """Measure the pod, batching, the gateway, and the operator. Needs go; `make kube-tools` too."""
     load.build()
     for name in names or BENCHMARKS:
         BENCHMARKS[name](output, quick=quick)
