@@ -30,6 +30,7 @@ from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
+from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.methods import INFERENCE, OIP
 from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
 from autoglm.gateway.rest_request import Bounds
@@ -112,11 +113,19 @@ async def _serve(settings: GatewaySettings) -> None:
 
 
 class Gateway:
-    """A gateway in this process. After `start`, the ports say where it listens."""
+    """A gateway in this process. After `start`, the ports say where it listens.
 
-    def __init__(self, settings: GatewaySettings, registry: CollectorRegistry = REGISTRY) -> None:
+    `connect` reaches the Kubernetes API in place of what the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        registry: CollectorRegistry = REGISTRY,
+        connect: Connect | None = None,
+    ) -> None:
         self._settings = settings
-        self.core = Core(settings, registry)
+        self.core = Core(settings, registry, connect)
         self._health = health.aio.HealthServicer()
         self._draining = False
         self._rest: RestServer | None = None

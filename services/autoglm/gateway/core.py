@@ -26,6 +26,8 @@ from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.grpc_relay import GrpcRelay
 from autoglm.gateway.http_relay import HttpRelay, client_session
 from autoglm.gateway.kubernetes_cluster import Change
+from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
+from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.layers import local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
@@ -40,10 +42,19 @@ _log = logging.getLogger("autoglm.gateway")
 
 
 class Core:
-    """`relay` answers requests for pods, `local` wraps answers of the gateway's own."""
+    """`relay` answers requests for pods, `local` wraps answers of the gateway's own.
 
-    def __init__(self, settings: GatewaySettings, registry: CollectorRegistry) -> None:
+    `connect` reaches the Kubernetes API in place of what the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        registry: CollectorRegistry,
+        connect: Connect | None = None,
+    ) -> None:
         self.settings = settings
+        self._connect = connect
         self.registry = registry
         self.changed = asyncio.Event()
         """Set when an endpoint has changed; whoever waits for it clears it."""
@@ -108,12 +119,12 @@ class Core:
         )
 
     async def _follow_kubernetes(self) -> None:
-        # Here, since the package is needed by nobody else.
-        from autoglm.gateway import kubernetes_api
-        from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
+        settings, connect = self.settings, self._connect
+        if connect is None:
+            # Here, since nothing else needs the package.
+            from autoglm.gateway import kubernetes_api
 
-        settings = self.settings
-        connect = partial(kubernetes_api.connect, settings.kubeconfig)
+            connect = partial(kubernetes_api.connect, settings.kubeconfig)
         await KubernetesDiscovery(settings.namespace, connect, self.take_change, Random()).run()
 
     def take_change(self, change: Change) -> None:

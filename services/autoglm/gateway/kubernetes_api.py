@@ -21,18 +21,11 @@ from kubernetes.aio.config import (
     load_kube_config,
 )
 
+from autoglm.gateway.kubernetes_watch import checked
+
 _CONNECT_SECONDS = 5.0
 # A host that vanishes says nothing; the kernel gives it up after about 25 seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-_MAX_ERROR_BYTES = 4096
-
-
-class Refused(Exception):
-    """The API server answered, and not with what was asked for."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"the API server answers {status}: {message}")
-        self.status = status
 
 
 class Api:
@@ -56,12 +49,7 @@ class Api:
             total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence
         )
         answer = await self._client.call_api(method, url, headers, _request_timeout=timeout)
-        response: aiohttp.ClientResponse = answer.response
-        if response.status != 200:
-            body = await response.content.read(_MAX_ERROR_BYTES)
-            response.close()
-            raise Refused(response.status, " ".join(body.decode(errors="replace").split()))
-        return response
+        return await checked(answer.response)
 
 
 @asynccontextmanager

@@ -33,6 +33,12 @@ _BACKOFF_FIRST, _BACKOFF_LONGEST = 0.1, 5.0
 # From here on parsing would hold up requests; it goes to a thread.
 _OFF_LOOP_BYTES = 256 * 1024
 _GONE = 410
+_MAX_ERROR_BYTES = 1024
+_REMEDIES = {
+    401: "; the credentials are not accepted any more",
+    403: "; the gateway's role needs get, list and watch",
+    404: "; install the CustomResourceDefinition (it comes with the chart)",
+}
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -40,6 +46,23 @@ class Api(Protocol):
     async def get(
         self, path: str, query: Mapping[str, str], silence: float, /
     ) -> aiohttp.ClientResponse: ...
+
+
+class Refused(Exception):
+    """The API server answered, and not with what was asked for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"the API server answers {status}: {message}{_REMEDIES.get(status, '')}")
+        self.status = status
+
+
+async def checked(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+    """The response, if it is what was asked for. Raises Refused."""
+    if response.status == 200:
+        return response
+    body = await response.content.read(_MAX_ERROR_BYTES)
+    response.close()
+    raise Refused(response.status, " ".join(body.decode(errors="replace").split()))
 
 
 Connect = Callable[[], AbstractAsyncContextManager[Api]]
@@ -61,6 +84,10 @@ class _ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "token": "
 class _Page(msgspec.Struct):
     metadata: _ListMeta
     items: list[msgspec.Raw] = []
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _ListMeta
 
 
 class _Event(msgspec.Struct):
@@ -123,7 +150,7 @@ class Reflector(Generic[T]):
             except Exception as error:
                 # Whatever it is, a collection that nobody follows would never change again.
                 self._failures += 1
-                if isinstance(error, Forgotten) or getattr(error, "status", 0) == _GONE:
+                if isinstance(error, Forgotten) or _is_gone(error):
                     self._version = ""
                 self._report(error)
                 await asyncio.sleep(backoff(self._failures, self._rng))
@@ -213,26 +240,17 @@ class Reflector(Generic[T]):
 
     def _report(self, error: Exception) -> None:
         """Say it once, and again when it has become something else."""
-        expected = isinstance(error, (Lost, OSError, aiohttp.ClientError, ValueError))
-        expected = expected or hasattr(error, "status")
-        text = f"{error or type(error).__name__}{_remedy(getattr(error, 'status', 0))}"
+        is_bug = not isinstance(error, (Lost, Refused, OSError, aiohttp.ClientError, ValueError))
+        text = str(error) or type(error).__name__
         if text != self._told and not (isinstance(error, Forgotten) and self._failures == 1):
             _log.warning(
                 "cannot watch %s, keeping what is known: %s",
                 self._collection.name,
                 text,
-                exc_info=None if expected else error,
+                exc_info=error if is_bug else None,
             )
             self._told = text
 
 
-class _Bookmark(msgspec.Struct):
-    metadata: _ListMeta
-
-
-def _remedy(status: int) -> str:
-    return {
-        401: "; the credentials are not accepted any more",
-        403: "; the gateway's role needs get, list and watch",
-        404: "; install the CustomResourceDefinition (it comes with the chart)",
-    }.get(status, "")
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.status == _GONE
