@@ -21,6 +21,8 @@ from autoglm.operator.revision import digest
 Body = dict[str, Any]
 _QUANTITIES: Final = frozenset({"averageValue", "sizeLimit"})
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
+# Fields that the API server leaves out where they are false; elsewhere absent may mean true.
+_ABSENT_WHEN_FALSE: Final = frozenset({"publishNotReadyAddresses"})
 
 
 def sealed(body: Body) -> Body:
@@ -67,6 +69,8 @@ def _is_within(wanted: Any, live: Any, field: str) -> bool:
         return wanted == live or _is_list_within(wanted, live, field)
     if wanted != live and field in _QUANTITIES:
         return live is not None and amount(wanted) == amount(live)
+    if live is None:
+        return wanted == "" or (wanted is False and field in _ABSENT_WHEN_FALSE)
     return bool(wanted == live)
 
 

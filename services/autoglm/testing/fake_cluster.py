@@ -167,7 +167,9 @@ def _lives(pod: Mapping[str, Any]) -> bool:
 def _as_stored(value: Any) -> Any:
     """As the API server gives an object back."""
     if isinstance(value, dict):
-        kept = {k: _as_stored(v) for k, v in sorted(value.items()) if v not in ({}, [], None)}
+        kept = {k: _as_stored(v) for k, v in sorted(value.items()) if v not in ({}, [], None, "")}
+        if not kept.get("publishNotReadyAddresses", True):
+            del kept["publishNotReadyAddresses"]
         if "containerPort" in kept or "image" in kept:
             kept["defaulted"] = "by the API server"
         return kept
