@@ -16,6 +16,7 @@ from autoglm.api import API_VERSION, GROUP, VERSION, parse
 from autoglm.api.labels import PLURAL
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.kube_daemon import ClusterFailed
+from autoglm.testing.processes import eventually
 from autoglm.testing.resources import BAD, GOOD, Case
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +27,7 @@ Create = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def cluster(control_plane: ControlPlane) -> ControlPlane:
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    name = f"crd/{PLURAL}.{GROUP}"
-    control_plane.kubectl("wait", "--for=condition=Established", name, "--timeout=60s")
+    install(control_plane, yaml.safe_load(CRD.read_text()))
     return control_plane
 
 
@@ -216,6 +215,55 @@ def test_a_huge_resource_is_refused(tried: Create) -> None:
 
     with pytest.raises(ApiException):
         tried(Case("", spec).document())
+
+
+def test_applying_the_crd_again_changes_nothing(cluster: ControlPlane) -> None:
+    before = cluster.get("crd", f"{PLURAL}.{GROUP}")["metadata"]
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+
+    after = cluster.get("crd", f"{PLURAL}.{GROUP}")["metadata"]
+    assert (after["resourceVersion"], after["generation"]) == (
+        before["resourceVersion"],
+        before["generation"],
+    )
+
+
+def test_resources_outlive_an_upgrade_of_the_crd(cluster: ControlPlane, namespace: str) -> None:
+    group = f"{namespace}.example.com"
+    new = yaml.safe_load(CRD.read_text().replace(GROUP, group))
+    old = yaml.safe_load(CRD.read_text().replace(GROUP, group))
+    schema = old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    del schema["x-kubernetes-validations"]
+    spec = schema["properties"]["spec"]
+    # Rules and fields that a later version brought.
+    del spec["x-kubernetes-validations"]
+    del spec["properties"]["model"]["properties"]["cache"]
+    install(cluster, old)
+    kind = f"{PLURAL}.{group}"
+    # As it could be kept before there was a rule against it.
+    document = Case("", {"model": {}}).document() | {"apiVersion": f"{group}/{VERSION}"}
+    cluster.kubectl("create", "-n", namespace, "-f", "-", text=json.dumps(document))
+
+    install(cluster, new)
+
+    eventually(
+        lambda: "cache" in cluster.get(kind, "case", "-n", namespace)["spec"]["model"],
+        what="the new default",
+    )
+    change = ("patch", kind, "case", "-n", namespace, "--type=merge", "-p")
+    # What was wrong before may stay, and what is changed must be right.
+    cluster.kubectl(*change, '{"metadata": {"labels": {"a": "b"}}}')
+    with pytest.raises(ClusterFailed, match="minReplicas is over maxReplicas"):
+        cluster.kubectl(*change, '{"spec": {"scaling": {"minReplicas": 3, "maxReplicas": 2}}}')
+    cluster.kubectl(*change, '{"spec": {"model": {"uri": "a/b"}}}')
+    cluster.kubectl("delete", "crd", kind)
+
+
+def install(cluster: ControlPlane, crd: dict[str, Any]) -> None:
+    text = json.dumps(crd)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
+    name = f"crd/{crd['metadata']['name']}"
+    cluster.kubectl("wait", "--for=condition=Established", name, "--timeout=60s")
 
 
 def create(cluster: ControlPlane, namespace: str, spec: dict[str, Any]) -> None:

@@ -1,0 +1,195 @@
+"""A real API server takes what chart and kustomize render, as it is; Helm installs and uninstalls.
+
+Objects of the Prometheus operator are left out: its definitions are not on this API server.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoglm.testing.controlplane import ControlPlane
+from autoglm.testing.kube_programs import program
+
+Object = dict[str, Any]
+Helm = Callable[..., str]
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/open-autoglm"
+CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+OVERLAYS = sorted(path.name for path in (ROOT / "deploy/kustomize/overlays").iterdir())
+FOREIGN = ("monitoring.coreos.com/v1",)
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+OWN_KINDS = (
+    "deployments,services,serviceaccounts,configmaps,horizontalpodautoscalers,networkpolicies,"
+    "poddisruptionbudgets,roles,rolebindings,clusterroles,clusterrolebindings"
+)
+
+
+@pytest.fixture(scope="module")
+def system(control_plane: ControlPlane) -> Iterator[str]:
+    """The namespace that kustomize installs into."""
+    name = "autoglm-system"
+    labelled = {"name": name, "labels": RESTRICTED}
+    control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": labelled})
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def helm(control_plane: ControlPlane, namespace: str) -> Helm:
+    """Runs Helm in this test's namespace, where only restricted pods may run."""
+    labels = [f"{key}={value}" for key, value in RESTRICTED.items()]
+    control_plane.kubectl("label", "namespace", namespace, *labels)
+
+    def run(*arguments: str) -> str:
+        where = (f"--kubeconfig={control_plane.kubeconfig}", f"--namespace={namespace}")
+        command = [program("helm"), *where, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def values(control_plane: ControlPlane) -> tuple[str, ...]:
+    """The ring shares one definition of the resource."""
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    return ("--set=crds.install=false",)
+
+
+def documents(text: str) -> list[Object]:
+    found = [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in found if document["apiVersion"] not in FOREIGN]
+
+
+def tried(control_plane: ControlPlane, document: Object) -> Object:
+    """What the API server would keep."""
+    how = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
+    answer = control_plane.kubectl(
+        *("apply", *how, "-o", "json", "-f", "-"), text=json.dumps(document)
+    )
+    kept: Object = json.loads(answer)
+    return kept
+
+
+def rewritten(path: str, sent: Any, kept: Any) -> Iterator[str]:
+    """Fields that come back otherwise than they were sent; what was added is not."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        for key, value in sent.items():
+            yield from rewritten(f"{path}.{key}", value, kept.get(key))
+    elif isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
+        for index, (one, other) in enumerate(zip(sent, kept, strict=True)):
+            yield from rewritten(f"{path}[{index}]", one, other)
+    elif sent != kept:
+        yield f"{path}: {sent!r} became {kept!r}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_server_takes_every_object_of_kustomize_as_it_is(
+    control_plane: ControlPlane, system: str, overlay: str
+) -> None:
+    rendered = control_plane.kubectl("kustomize", str(ROOT / "deploy/kustomize/overlays" / overlay))
+    found = [
+        f"{document['kind']} {difference}"
+        for document in documents(rendered)
+        for difference in rewritten("", document, tried(control_plane, document))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_are_admitted_where_the_restricted_standard_is_enforced(
+    control_plane: ControlPlane, system: str, overlay: str
+) -> None:
+    rendered = control_plane.kubectl("kustomize", str(ROOT / "deploy/kustomize/overlays" / overlay))
+    all_documents = documents(rendered)
+    control_plane.apply(*(d for d in all_documents if d["kind"] == "ServiceAccount"))
+    for deployment in (d for d in all_documents if d["kind"] == "Deployment"):
+        template = deployment["spec"]["template"]
+        metadata = {**template["metadata"], "name": "one", "namespace": system}
+        pod = {**template, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+        assert tried(control_plane, pod)["metadata"]["name"] == "one"
+
+
+def test_an_upgrade_to_the_same_changes_nothing(
+    control_plane: ControlPlane, namespace: str, helm: Helm, values: tuple[str, ...]
+) -> None:
+    helm("install", "same", str(CHART), *values)
+    before = generations(control_plane, namespace)
+    helm("upgrade", "same", str(CHART), *values)
+    assert generations(control_plane, namespace) == before
+    helm("uninstall", "same", "--wait")
+
+
+def generations(control_plane: ControlPlane, namespace: str) -> dict[str, int]:
+    items = control_plane.get("deployments", "-n", namespace)["items"]
+    return {item["metadata"]["name"]: item["metadata"]["generation"] for item in items}
+
+
+def test_installed_it_runs_and_uninstalled_it_leaves_nothing(
+    control_plane: ControlPlane, namespace: str, helm: Helm, values: tuple[str, ...]
+) -> None:
+    mine = ("-l", "app.kubernetes.io/instance=runs", "-o", "name")
+    helm("install", "runs", str(CHART), *values, "--wait", "--timeout=60s")
+    assert "deployment.apps/runs-gateway" in control_plane.kubectl(
+        "get", OWN_KINDS, "-n", namespace, *mine
+    )
+    helm("uninstall", "runs", "--wait", "--timeout=60s")
+    assert control_plane.kubectl("get", OWN_KINDS, "-n", namespace, *mine).strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("component", "verb", "resource", "answer"),
+    [
+        ("gateway", "watch", "autoglmdeployments.autoglm.io", True),
+        ("gateway", "watch", "endpointslices.discovery.k8s.io", True),
+        ("gateway", "patch", "autoglmdeployments.autoglm.io", False),
+        ("gateway", "list", "secrets", False),
+        ("gateway", "list", "pods", False),
+        ("operator", "patch", "autoglmdeployments.autoglm.io/status", True),
+        ("operator", "patch", "autoglmdeployments.autoglm.io", False),
+        ("operator", "patch", "deployments.apps", True),
+        ("operator", "get", "secrets", False),
+        ("operator", "create", "pods", False),
+        ("operator", "create", "roles.rbac.authorization.k8s.io", False),
+    ],
+)
+def test_rights_in_a_named_namespace_are_what_is_needed(
+    control_plane: ControlPlane,
+    granted: str,
+    component: str,
+    verb: str,
+    resource: str,
+    answer: bool,
+) -> None:
+    name, _, subresource = resource.partition("/")
+    account = f"--as=system:serviceaccount:{granted}:rights-{component}"
+    more = [f"--subresource={subresource}"] if subresource else []
+    # Ends with 1 where the answer is no.
+    says = ("auth", "can-i", verb, name, *more, "-n", granted, account)
+    command = [program("kubectl"), f"--kubeconfig={control_plane.kubeconfig}", *says]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == ("yes" if answer else "no")
+
+
+@pytest.fixture(scope="module")
+def granted(control_plane: ControlPlane) -> Iterator[str]:
+    """A namespace with the rights of the chart that watches this namespace only."""
+    name = "autoglm-rights"
+    metadata = {"name": name}
+    control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    where = ("--namespace", name, "--set", f"watchNamespaces={{{name}}}")
+    command = [program("helm"), "template", "rights", str(CHART), *where]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    control_plane.apply(*(d for d in documents(rendered) if d["kind"] in kinds))
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
