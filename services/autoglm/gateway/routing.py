@@ -68,12 +68,17 @@ def _least_loaded(
 
 
 def _none_ready(call: Call, snapshot: Snapshot, now: float) -> AutoGLMError:
-    serving = [view for view in snapshot.endpoints if _serves(view, call.model)]
+    model = snapshot.models.get(call.model)
+    resource = model.resource if model else None
+    allowed = (None, resource.key if resource else None)
+    serving = [
+        view
+        for view in snapshot.endpoints
+        if _serves(view, call.model) and view.endpoint.origin in allowed
+    ]
     if call.wire == "grpc" and serving and all(v.endpoint.kind == "openai" for v in serving):
         return Unimplemented(f"{call.model!r} is served over REST only; ask on the HTTP port")
     states = ", ".join(_describe(view, now) for view in serving[:_SHOWN])
-    model = snapshot.models.get(call.model)
-    resource = model.resource if model else None
     retry_after = _RETRY_AFTER
     if resource is not None and not states:
         states, retry_after = resource.state, resource.retry_after
