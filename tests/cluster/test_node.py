@@ -13,6 +13,7 @@ from autoglm.testing.kube_images import dockerfile_image
 from autoglm.testing.node import Node
 from autoglm.testing.processes import eventually
 
+HIDDEN = ("/var/lib/cni", "/var/lib/kubelet", "/var/lib/containerd")
 TOY = "autoglm-test/toy:1"
 DOCKERFILE = """\
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -155,7 +156,7 @@ def traces() -> dict[str, str]:
         "packet filter": ("nft", "list", "tables"),
         "mounts": ("findmnt", "--list", "--noheadings", "--output=TARGET"),
         "cgroups": ("find", "/sys/fs/cgroup", "-type", "d", "-name", "*autoglm-*"),
-        "directories": ("find", "/run/containerd", "/run/netns", "/var/log/pods", "/var/lib/cni"),
+        "directories": ("find", "/run/containerd", "/run/netns", "/var/log/pods", *HIDDEN),
         "processes": ("pgrep", "--list-name", "containerd|kube|etcd|coredns|metrics-server"),
     }
     return {

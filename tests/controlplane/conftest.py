@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Starting takes seconds, and a rollout too: the ring's limit is not the unit ring's."""
     for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.timeout(120), append=False)
+        if HERE in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(120))
 
 
 @pytest.fixture(scope="session")

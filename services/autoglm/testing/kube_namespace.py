@@ -22,7 +22,8 @@ from autoglm.testing.processes import eventually
 NODE_ADDRESS = "172.30.0.1"
 _SCRIPT = Path(__file__).with_name("kube_namespace.sh")
 _CGROUPS = Path("/sys/fs/cgroup")
-_CNI_RESULTS = Path("/var/lib/cni")
+# Written to whatever the settings say.
+_HIDDEN = (Path("/var/lib/cni"), Path("/var/lib/kubelet"))
 _CLONE_NEWNET = 0x40000000
 
 
@@ -35,14 +36,16 @@ class Namespace:
     _made: list[Path] = field(default_factory=list, init=False)
 
     def start(self) -> None:
-        if not _CNI_RESULTS.exists():
-            _CNI_RESULTS.mkdir()
-            self._made.append(_CNI_RESULTS)
+        for directory in _HIDDEN:
+            if not directory.exists():
+                directory.mkdir()
+                self._made.append(directory)
         for directory in _hierarchies():
             self._make_cgroup(directory / self.name)
         flags = ("--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+        arguments = (NODE_ADDRESS, self.service_network, *map(str, _HIDDEN))
         self._outer = subprocess.Popen(
-            leashed(["unshare", *flags, "bash", str(_SCRIPT), NODE_ADDRESS, self.service_network]),
+            leashed(["unshare", *flags, "bash", str(_SCRIPT), *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -26,9 +26,9 @@ def program(name: str) -> str:
     return str(directory() / name)
 
 
-def lacking(programs: Iterable[str] = CONTROL_PLANE) -> str:
+def lacking(programs: Iterable[str] = CONTROL_PLANE, way_out: str = "scripts/kube_tools") -> str:
     """A sentence that names what is missing and the way out; empty when all is there."""
     missing = [name for name in programs if not os.access(program(name), os.X_OK)]
     if not missing:
         return ""
-    return f"{', '.join(missing)} not in {directory()}: run scripts/kube_tools (needs Go 1.26)"
+    return f"{', '.join(missing)} not in {directory()}: run {way_out} (needs Go 1.26)"

@@ -36,6 +36,7 @@ from autoglm.testing.kube_node_files import CTR, NODE_NAME, PAUSE, NodeFiles, im
 PROGRAMS = ("kubelet", "kube-proxy", "coredns", "metrics-server", "pause")
 PORTS = (6443, 2379, 2380)
 _PACKAGED = ("buildah", "containerd", "conntrack", "ctr", "ip", "nft", "runc", "unshare")
+_WAY_OUT = "scripts/kube_tools --node"
 _ADDONS = Path(__file__).with_name("kube_addons.yaml")
 _IMAGES = {
     PAUSE: "pause",
@@ -49,8 +50,8 @@ def lacking() -> str:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a real node needs Linux and root"
     if missing := [name for name in _PACKAGED if not shutil.which(name)]:
-        return f"{', '.join(missing)} not installed: run scripts/kube_tools --node"
-    return kube_programs.lacking((*kube_programs.CONTROL_PLANE, *PROGRAMS))
+        return f"{', '.join(missing)} not installed: run {_WAY_OUT}"
+    return kube_programs.lacking((*kube_programs.CONTROL_PLANE, *PROGRAMS), _WAY_OUT)
 
 
 @dataclass
@@ -94,8 +95,10 @@ class Node(ControlPlane):
         self.wait("the node", self._is_ready)
 
     def stop(self) -> None:
-        self.namespace.stop()
-        super().stop()
+        try:
+            self.namespace.stop()
+        finally:
+            super().stop()
 
     def data(self) -> Sequence[Path]:
         """What nobody wants to look at when a test has failed."""
