@@ -136,44 +136,39 @@ def _cache() -> tuple[CelRule, ...]:
     return misplaced + missing
 
 
-def _scaling() -> tuple[CelRule, ...]:
-    scaling, metric = "spec.scaling", "spec.scaling.metrics[]"
-    return (
-        CelRule(
-            scaling,
-            "self.minReplicas <= self.maxReplicas",
-            "minReplicas is over maxReplicas; lower it or raise the other",
-            "minReplicas",
-        ),
-        CelRule(
-            scaling,
-            "self.minReplicas > 0 || self.actuator == 'keda'",
-            "minReplicas 0 needs actuator: keda; set that, or at least 1",
-            "minReplicas",
-        ),
-        CelRule(
-            scaling,
-            "self.minReplicas > 0 || self.metrics.exists(m, m.type != 'CPU' && m.type != 'Memory')",
-            "minReplicas 0 needs a metric that can wake it up, such as QueueDepth; CPU and Memory "
-            "are of no use where nothing runs",
-            "minReplicas",
-        ),
-        CelRule(
-            metric,
-            "self.type != 'CPU' && self.type != 'Memory' || "
-            "double(int(self.target)) == self.target",
-            "CPU and Memory take whole percent; round the target",
-            "target",
-        ),
-        CelRule(
-            metric,
-            "self.type != 'KVCacheUsage' || self.target <= 100.0",
-            "target is percent of the KV cache; give at most 100",
-            "target",
-        ),
-    )
-
-
+_SCALING = (
+    CelRule(
+        "spec.scaling",
+        "self.minReplicas <= self.maxReplicas",
+        "minReplicas is over maxReplicas; lower it or raise the other",
+        "minReplicas",
+    ),
+    CelRule(
+        "spec.scaling",
+        "self.minReplicas > 0 || self.actuator == 'keda'",
+        "minReplicas 0 needs actuator: keda; set that, or at least 1",
+        "minReplicas",
+    ),
+    CelRule(
+        "spec.scaling",
+        "self.minReplicas > 0 || self.metrics.exists(m, m.type != 'CPU' && m.type != 'Memory')",
+        "minReplicas 0 needs a metric that can wake it up, such as QueueDepth; CPU and Memory "
+        "are of no use where nothing runs",
+        "minReplicas",
+    ),
+    CelRule(
+        "spec.scaling.metrics[]",
+        "self.type != 'CPU' && self.type != 'Memory' || double(int(self.target)) == self.target",
+        "CPU and Memory take whole percent; round the target",
+        "target",
+    ),
+    CelRule(
+        "spec.scaling.metrics[]",
+        "self.type != 'KVCacheUsage' || self.target <= 100.0",
+        "target is percent of the KV cache; give at most 100",
+        "target",
+    ),
+)
 _ENVIRONMENT = CelRule(
     "spec.engine.env[]",
     "has(self.value) != has(self.valueFrom)",
@@ -187,7 +182,7 @@ CEL_RULES: tuple[CelRule, ...] = (
     *_arguments_have_one_place(),
     _ENVIRONMENT,
     *_cache(),
-    *_scaling(),
+    *_SCALING,
 )
 
 

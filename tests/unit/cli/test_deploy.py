@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from autoglm.cli.deploy import Progress, follow, progress_of
+from autoglm.cli.progress import Progress, follow, progress_of
 from autoglm.testing.processes import free_ports
 
 SHORT = "model: org/Chat-9B\nreplicas: 2\n"
@@ -164,7 +164,7 @@ def test_a_manifest_is_applied_as_it_is_written(autoglm: Any, config: Path, api:
 def test_waiting_ends_when_the_resource_is_ready(
     autoglm: Any, config: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autoglm.cli.deploy._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("autoglm.cli.progress._POLL_SECONDS", 0.001)
     waiting = (200, live("False", reason="PodsStarting"))
     api.answers = [(200, {}), (200, live(observed=0)), (503, {}), waiting, (200, live())]
 

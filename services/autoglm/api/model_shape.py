@@ -1,0 +1,148 @@
+"""What of a checkpoint's config.json decides its memory. Pure.
+
+Decides nothing about machines; `sizing` does. Called by `autoglm size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "int4": 0.5}
+"""Bytes per number by precision."""
+_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_MOST_LAYERS = 10_000
+
+
+class UnknownModel(ValueError):
+    """A config.json that lacks what the arithmetic needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """How much of a layer's KV cache there is for each token."""
+
+    numbers: int
+    """Keys and values of one token."""
+    window: int | None = None
+    """Most tokens that are kept; None keeps all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a model's configuration decides its memory."""
+
+    parameters: int
+    layers: tuple[Layer, ...]
+    heads: int
+    kv_heads: int
+    """1 where all GPUs keep the whole cache (latent attention)."""
+    precision: str
+    """Of the weights as they are stored."""
+    context: int
+
+    def kv_bytes(self, tokens: int, precision: str) -> float:
+        """KV cache of one request with so many tokens."""
+        numbers = sum(layer.numbers * min(tokens, layer.window or tokens) for layer in self.layers)
+        return numbers * BYTES[precision]
+
+
+def shape_of(config: Mapping[str, Any], parameters: int | None = None) -> Shape:
+    """From a checkpoint's config.json. `parameters` where they have been counted.
+
+    Raises UnknownModel, naming what is missing.
+    """
+    # Models that see or hear keep the language model's part apart.
+    nested = config.get("text_config") or config.get("llm_config")
+    text = {**config, **nested} if isinstance(nested, Mapping) else config
+    count = _number(text, "num_hidden_layers", "num_layers", "n_layer")
+    if count > _MOST_LAYERS:
+        raise UnknownModel(f"config.json: {count} layers is more than any model has")
+    heads = _number(text, "num_attention_heads", "n_head")
+    kv_heads = _kv_heads(text, heads)
+    layers = tuple(_layer(text, index, heads, kv_heads) for index in range(count))
+    latent = "kv_lora_rank" in text and text["kv_lora_rank"]
+    return Shape(
+        parameters=_parameters(text, count, heads, kv_heads) if parameters is None else parameters,
+        layers=layers,
+        heads=heads,
+        kv_heads=1 if latent else kv_heads,
+        precision=_precision(text),
+        context=_number(text, "max_position_embeddings", "seq_length", "n_positions"),
+    )
+
+
+def counted(headers: Mapping[str, Any]) -> int:
+    """Parameters by the tensors' shapes, as in the header of a safetensors file."""
+    tensors = (entry for name, entry in headers.items() if name != "__metadata__")
+    return sum(prod(entry["shape"]) for entry in tensors)
+
+
+def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
+    if text.get("multi_query_attention") is False:
+        return heads
+    found = text.get("num_key_value_heads") or text.get("multi_query_group_num")
+    return heads if found is None else _whole("num_key_value_heads", found)
+
+
+def _layer(text: Mapping[str, Any], index: int, heads: int, kv_heads: int) -> Layer:
+    if text.get("kv_lora_rank"):
+        rope = _whole("qk_rope_head_dim", text.get("qk_rope_head_dim", 0), least=0)
+        return Layer(_whole("kv_lora_rank", text["kv_lora_rank"]) + rope)
+    kinds = text.get("layer_types")
+    kind = kinds[index] if isinstance(kinds, list) and index < len(kinds) else "full_attention"
+    if kind == "linear_attention":
+        return Layer(0)
+    numbers = 2 * kv_heads * _head_dim(text, heads)
+    is_sliding = kind == "sliding_attention" and text.get("sliding_window")
+    return Layer(numbers, _whole("sliding_window", text["sliding_window"]) if is_sliding else None)
+
+
+def _head_dim(text: Mapping[str, Any], heads: int) -> int:
+    found = text.get("head_dim") or text.get("kv_channels")
+    if found is not None:
+        return _whole("head_dim", found)
+    return _number(text, "hidden_size", "n_embd") // heads
+
+
+def _parameters(text: Mapping[str, Any], layers: int, heads: int, kv_heads: int) -> int:
+    """By the sizes of the usual matrices; within a few percent for decoder-only models."""
+    hidden = _number(text, "hidden_size", "n_embd")
+    vocabulary = _number(text, "vocab_size", "padded_vocab_size")
+    tables = 1 if text.get("tie_word_embeddings") else 2
+    attention = 2 * hidden * _head_dim(text, heads) * (heads + kv_heads)
+    experts = (
+        text.get("num_experts") or text.get("n_routed_experts") or text.get("num_local_experts")
+    )
+    if experts:
+        inner = _number(text, "moe_intermediate_size", "intermediate_size")
+        shared = text.get("n_shared_experts") or 0
+        mlp = 3 * hidden * inner * (_whole("experts", experts) + _whole("shared", shared, least=0))
+    else:
+        mlp = 3 * hidden * _number(text, "intermediate_size", "ffn_hidden_size", "n_inner")
+    return vocabulary * hidden * tables + layers * (attention + mlp)
+
+
+def _precision(text: Mapping[str, Any]) -> str:
+    quantized = text.get("quantization_config")
+    if isinstance(quantized, Mapping):
+        if "fp8" in str(quantized.get("quant_method")):
+            return "fp8"
+        bits = quantized.get("bits") or (4 if quantized.get("load_in_4bit") else 8)
+        return "int4" if bits == 4 else "int8"
+    return _DTYPES.get(str(text.get("dtype") or text.get("torch_dtype")), "bf16")
+
+
+def _number(text: Mapping[str, Any], *names: str) -> int:
+    for name in names:
+        if text.get(name) is not None:
+            return _whole(name, text[name])
+    raise UnknownModel(f"config.json has no {names[0]}; is it a language model's?")
+
+
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**9:
+        raise UnknownModel(f"config.json: {name} = {value!r} is no number that a model can have")
+    return value
