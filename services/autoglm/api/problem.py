@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _SHOWN_CHARACTERS = 80
+# What a person reads at once; a condition's message has to hold it as well.
+_SHOWN_PROBLEMS = 50
+_SHOWN_PATH = 200
 
 
 class _Absent:
@@ -29,15 +32,17 @@ class Problem:
     def __str__(self) -> str:
         shown = "" if self.value is ABSENT else f" = {_short(self.value)}"
         where = f"{self.source}: " if self.source else ""
-        subject = f"{self.path}{shown}" if self.path else "the document"
+        subject = f"{self.path[:_SHOWN_PATH]}{shown}" if self.path else "the document"
         return f"{where}{subject}: {self.message}"
 
 
 class InvalidSpec(ValueError):
-    """A resource that can't be used; the text has one line for each problem."""
+    """A resource that can't be used; the text has one line for each problem, up to a number."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        lines = [str(problem) for problem in problems[:_SHOWN_PROBLEMS]]
+        more = len(problems) - len(lines)
+        super().__init__("\n".join([*lines, *([f"and {more} more problems"] if more else [])]))
         self.problems = tuple(problems)
 
 

@@ -222,6 +222,15 @@ def test_a_hostile_document_is_a_problem_and_no_crash() -> None:
     assert paths(document(model={"uri": "a" * 5000})) == ["spec.model.uri"]
 
 
+def test_a_flood_of_problems_is_told_in_few_words() -> None:
+    with pytest.raises(InvalidSpec) as raised:
+        parse(document(engine={"x" * 100_000: 1}, **{f"x{i}": 1 for i in range(1000)}))
+
+    assert len(raised.value.problems) == 1001
+    assert len(str(raised.value)) < 32_768
+    assert str(raised.value).endswith("and 951 more problems")
+
+
 def test_what_the_api_server_adds_is_accepted() -> None:
     live = document()
     live["metadata"] |= {"uid": "u", "generation": 3, "managedFields": [{}], "finalizers": []}
