@@ -78,11 +78,11 @@ class Applier:
         kind = child_kind(body["apiVersion"], body["kind"])
         name, cache = body["metadata"]["name"], self.world.children[kind]
         namespace = body["metadata"]["namespace"]
-        path = kind.path(namespace, name)
-        if not cache.has(Key(namespace, name)):
+        path, before = kind.path(namespace, name), cache.version(Key(namespace, name))
+        if not before:
             await self.confirm(resource)
         try:
-            return cache.put(await self.kube.apply(path, body)) is not None, []
+            return cache.took(await self.kube.apply(path, body), before), []
         except Refused as error:
             fields = contested(error.causes) if error.status == _CONFLICT else ()
             if not fields:
@@ -90,7 +90,7 @@ class Applier:
         declared = [f for f in fields if not f.by_hand]
         answer = await self.kube.apply(path, without(body, (f.field for f in declared)), force=True)
         conflicts = [Conflict(kind.kind, name, f.manager, f.field) for f in declared]
-        return cache.put(answer) is not None, conflicts
+        return cache.took(answer, before), conflicts
 
     async def _delete(self, ref: Ref) -> bool:
         kind = child_kind(ref.api_version, ref.kind)
@@ -114,7 +114,8 @@ class Applier:
             "status": status,
         }
         path = RESOURCE.path(metadata["namespace"], metadata["name"], "status")
-        return self.world.resources.put(await self.kube.apply(path, body, force=True)) is not None
+        answer = await self.kube.apply(path, body, force=True)
+        return self.world.resources.took(answer, int(metadata["resourceVersion"]))
 
     async def _announce(self, resource: Raw, event: Any) -> None:
         """Events help people; a reconcile does not fail for want of them."""

@@ -81,6 +81,12 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def took(self, answer: bytes, before: int) -> bool:
+        """Takes the answer to a write; whether the object is newer than version `before`. (The
+        watch may have told of it already.)"""
+        self.put(answer)
+        return int(_heads.decode(answer).metadata.resource_version) > before
+
     def put(self, json: bytes) -> Key | None:
         """Takes an object unless a newer one is known, or it was deleted by us."""
         head = _heads.decode(json)
@@ -132,8 +138,10 @@ class Cache:
         entry = self._entries.get(key)
         return self._decoded(entry) if entry else None
 
-    def has(self, key: Key) -> bool:
-        return key in self._entries
+    def version(self, key: Key) -> int:
+        """0 for an object that is not known."""
+        entry = self._entries.get(key)
+        return entry.version if entry else 0
 
     def of(self, owner: Key) -> list[dict[str, Any]]:
         """The objects of a resource, by name."""

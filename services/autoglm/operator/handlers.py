@@ -24,6 +24,7 @@ from autoglm.operator.queue import Backoff
 
 Take = Callable[[str | None, bytes], None]
 _BACKOFF = Backoff(first=0.5, most=10.0)
+_CLOSING_SECONDS = 0.25
 _log = logging.getLogger("autoglm.operator")
 
 
@@ -81,7 +82,8 @@ class Stream:
 
     async def run(self, take: Take) -> None:
         """Until cancelled. `take` is called in this event loop."""
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        # It warns that it gets no signals in its thread; that is as intended.
+        logging.getLogger("kopf").setLevel(logging.ERROR)
         loop, failures = asyncio.get_running_loop(), 0
 
         def hand_over(kind: str | None, json: bytes) -> None:
@@ -109,15 +111,19 @@ class Stream:
         async def log_in() -> kopf.ConnectionInfo:
             return await connection(self._configuration)
 
-        serving = kopf.operator(
-            registry=registry_of(take, log_in),
-            settings=quiet_settings(),
-            stop_flag=stop,
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-        )
+        async def serve() -> None:
+            await kopf.operator(
+                registry=registry_of(take, log_in),
+                settings=quiet_settings(),
+                stop_flag=stop,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+            )
+            # aiohttp's TLS connections take a moment to end, and kopf does not wait for them.
+            await asyncio.sleep(_CLOSING_SECONDS)
+
         try:
-            asyncio.run(serving)
+            asyncio.run(serve())
         except Exception as error:
             # kopf gives up on what it cannot watch; the caller says so and starts it again.
             return f"{type(error).__name__}: {error}"

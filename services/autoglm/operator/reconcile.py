@@ -7,7 +7,6 @@ something had to be written. Everything else is observed anew each time.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,13 +133,19 @@ class Reconciler:
 
     def _note_phase(self, memory: Memory, observed: Observed, plan: Plan) -> None:
         status = plan.status if plan.status is not None else observed.resource.get("status")
-        memory.phase = str((status or {}).get("phase", "Pending"))
-        phases = Counter(m.phase for m in self._memories.values() if m.phase)
-        for phase, number in phases.items():
-            self._metrics.resources.labels(phase).set(number)
+        phase = str((status or {}).get("phase", "Pending"))
+        if phase != memory.phase:
+            self._count_phase(memory.phase, -1)
+            self._count_phase(phase, 1)
+            memory.phase = phase
+
+    def _count_phase(self, phase: str, change: int) -> None:
+        if phase:
+            self._metrics.resources.labels(phase).inc(change)
 
     def _forget(self, key: Key) -> None:
-        self._memories.pop(key, None)
+        if memory := self._memories.pop(key, None):
+            self._count_phase(memory.phase, -1)
         self._seen.pop(key, None)
         self._announcements.forget(key)
 

@@ -20,7 +20,6 @@ def headless_service(context: Context) -> Body:
     """For gateways, which choose among pods themselves, and for the monitoring."""
     spec = {
         "clusterIP": "None",
-        "publishNotReadyAddresses": False,
         "selector": selector(context.name),
         "ports": [
             _port("grpc", GRPC_PORT),

@@ -1,0 +1,29 @@
+"""The CRD on the ring's control plane, and the test's own view of it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from autoglm.operator.kube import Client, configure
+from autoglm.testing.controlplane import ControlPlane
+from autoglm.testing.operating import Cluster
+
+CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+
+
+@pytest.fixture(scope="session")
+def crd(control_plane: ControlPlane) -> ControlPlane:
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
+    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    return control_plane
+
+
+@pytest.fixture
+async def cluster(crd: ControlPlane, namespace: str) -> AsyncIterator[Cluster]:
+    configuration = await configure(str(crd.kubeconfig), "")
+    client = Client(configuration)
+    cluster = Cluster(configuration, client, namespace)
+    yield cluster
+    await cluster.stop_all()
+    await client.close()
