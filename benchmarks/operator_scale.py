@@ -121,7 +121,7 @@ def started(place: Path, size: int) -> Iterator[Bench]:
         with (place / "operator.log").open("w") as log:
             child = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
             try:
-                api = DynamicClient(cluster.client())
+                api = DynamicClient(cluster.client())  # type: ignore[no-untyped-call]  # the library has no types
                 bench = Bench(cluster, api, psutil.Process(child.pid), port, size)
                 until(lambda: is_leader(bench), 60)
                 yield bench
