@@ -70,15 +70,17 @@ async def check(kubeconfig: str = "") -> None:
 async def _configuration(kubeconfig: str) -> Configuration:
     configuration = Configuration()
     file = kubeconfig or os.environ.get("KUBECONFIG", "")
+    in_cluster = not file and "KUBERNETES_SERVICE_HOST" in os.environ
+    tried = "the pod's service account" if in_cluster else f"kubeconfig {file or '~/.kube/config'}"
     try:
-        if not file and "KUBERNETES_SERVICE_HOST" in os.environ:
+        if in_cluster:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # has no annotations
         else:
             await load_kube_config(file or None, client_configuration=configuration)  # type: ignore[no-untyped-call]  # has no annotations
     except (ConfigException, OSError) as error:
         raise ValueError(
-            f"no way to the Kubernetes API: {error}; run in a pod with a service account, "
-            "or give --kubeconfig FILE"
+            f"no way to the Kubernetes API by {tried}: {error}; "
+            "run in a pod with a service account, or give --kubeconfig FILE"
         ) from error
     return configuration
 
