@@ -45,6 +45,7 @@ COMMANDS = {
     "models": Lazy("List the models that can be asked for."),
     "operator": Lazy("Run the operator on Kubernetes.", "operator"),
     "predict": Lazy("Classify a text over labels."),
+    "precheck": Lazy("Say whether a cluster, or this machine, can run a deployment.", "cli"),
     "size": Lazy("Say what memory and which GPUs a model needs.", "cli"),
     "status": Lazy("Show what runs, what is wrong and what to do: a gateway, or a cluster."),
     "trace": Lazy("Show the spans of one request as a tree.", "cli"),

@@ -22,6 +22,7 @@ class Plugin(LazyGroup):
                 "Show what runs, what is wrong and what to do.", "cli", "kubectl_status"
             ),
             "explain": Lazy("Follow a deployment from its spec to its URL.", "cli"),
+            "precheck": Lazy("Say whether the cluster can run a deployment.", "cli"),
         }
     )
 

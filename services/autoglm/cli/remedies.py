@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from autoglm.api.labels import COMPONENT, GATEWAY
 from autoglm.inference.diagnosis import ExitCode
 
 BY_EXIT_CODE: Final = {
@@ -32,32 +33,32 @@ BY_EXIT_CODE: Final = {
     "spec.engine.args",
     ExitCode.ENGINE_DEAD: "nothing, if the replica is back; if it happens again, read the log",
 }
-_IMAGE = "check the image's name and tag (spec.engine.image, or the operator's --inference-image), "
-_PULL = _IMAGE + "the way to the registry, and imagePullSecrets in spec.template"
+_GATEWAY = f"see whether the gateway runs: kubectl get pods -A -l {COMPONENT}={GATEWAY}"
+_LOG = "read the log of the last run"
+# The operator's reasons (docs/conditions.md).
 BY_REASON: Final = {
-    "ErrImagePull": _PULL,
-    "ImagePullBackOff": _PULL,
-    "InvalidImageName": _IMAGE + "which is no image reference",
-    "ErrImageNeverPull": "load the image on the node, or let the operator pull it "
-    "(--image-pull-policy)",
+    "ImagePullBackOff": "check spec.engine.image (or the operator's image settings), the way to "
+    "the registry, and imagePullSecrets in spec.template",
+    "InvalidImageName": "correct spec.engine.image, which is no image reference",
     "OOMKilled": "raise the memory in spec.resources.limits, or lower spec.model.maxModelLen; "
     "`autoglm size` computes what the model needs",
-    "Unschedulable": "compare spec.resources and spec.template with what nodes have free: "
-    "`autoglm precheck -f MANIFEST`",
-    "Evicted": "raise the requests in spec.resources to what is used, or free the node's disk or "
-    "memory",
-    "CreateContainerConfigError": "create the Secret or ConfigMap that spec.engine.env refers to",
+    "Unschedulable": "compare spec.resources and spec.template with what nodes have: "
+    "autoglm precheck -f MANIFEST",
+    "CreateContainerConfigError": "create the Secret or ConfigMap that spec.engine.env names",
     "FailedCreate": "raise the quota or correct spec.template, as the message says",
-    "CrashLoopBackOff": "read the log of the last run",
+    "FailedMount": "check the volumes that spec.model.cache and spec.template name",
+    "Refused": "correct the field that the message names",
     "InvalidSpec": "correct the fields that the message names",
+    "Conflict": "let the other applier leave the field out, or set it in this resource",
+    "ContainerFailed": _LOG,
+    "SidecarFailed": _LOG,
+    "NoGateway": _GATEWAY,
+    "NotInEveryGateway": _GATEWAY,
 }
-_KILLED = 137
 
 
 def remedy(reason: str, exit_code: int | None = None) -> str:
     """Empty where only the message itself can help."""
     if exit_code in set(ExitCode):
         return BY_EXIT_CODE[ExitCode(exit_code)]
-    if reason not in BY_REASON and exit_code == _KILLED:
-        return BY_REASON["OOMKilled"]
     return BY_REASON.get(reason, "")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
 
 from autoglm.api.labels import DEPLOYMENT, REVISION
 from autoglm.cli.kube import Look, Raw, is_ready
 from autoglm.cli.remedies import remedy
+from autoglm.operator.failures import Failure, failures
+from autoglm.operator.observed import NO_DATA
+from autoglm.operator.pods import containers, present
 
 RECENT_SECONDS = 3600.0
 _MOST_WARNINGS = 6
@@ -47,23 +49,23 @@ class Warned:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Trouble:
-    state: str
-    why: str = ""
-    exit_code: int | None = None
-
-
 def replicas(resource: Raw, look: Look, now: float) -> tuple[Replica, ...]:
     """Those that are not ready first."""
     metadata = resource["metadata"]
     mine = [
-        _replica(pod, look.routable, now)
+        pod
         for pod in look.pods
         if pod["metadata"]["namespace"] == metadata["namespace"]
         and _labels(pod).get(DEPLOYMENT) == metadata["name"]
     ]
-    return tuple(sorted(mine, key=lambda replica: (replica.is_ready, replica.name)))
+    about = [
+        event for event in look.warnings if event["metadata"]["namespace"] == metadata["namespace"]
+    ]
+    # The operator's own judgement, so that both say the same.
+    judged = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
+    found = {failure.pod: failure for failure in failures(judged, about)}
+    made = [_replica(pod, found.get(pod["metadata"]["name"]), look, now) for pod in mine]
+    return tuple(sorted(made, key=lambda replica: (replica.is_ready, replica.name)))
 
 
 def warned(resource: Raw, look: Look, now: float) -> tuple[Warned, ...]:
@@ -87,63 +89,37 @@ def seconds_since(timestamp: str | None, now: float) -> float | None:
     return max(0.0, now - datetime.fromisoformat(timestamp).timestamp())
 
 
-def _replica(pod: Raw, routable: frozenset[tuple[str, str]] | None, now: float) -> Replica:
+def _replica(pod: Raw, failure: Failure | None, look: Look, now: float) -> Replica:
     metadata = pod["metadata"]
-    trouble = next(_troubles(pod), _Trouble(pod.get("status", {}).get("phase", "Unknown")))
     place = (metadata["namespace"], metadata["name"])
     return Replica(
         name=metadata["name"],
-        state=trouble.state,
+        state=_state(pod),
         is_ready=is_ready(pod),
-        is_routable=None if routable is None else place in routable,
-        restarts=sum(status.get("restartCount", 0) for status in _containers(pod)),
+        is_routable=None if look.routable is None else place in look.routable,
+        restarts=sum(status.get("restartCount", 0) for status in containers(pod)),
         age=seconds_since(metadata.get("creationTimestamp"), now),
         node=pod["spec"].get("nodeName", ""),
         revision=_labels(pod).get(REVISION, ""),
-        why=trouble.why,
-        remedy=remedy(trouble.state, trouble.exit_code),
+        why=f"{failure.reason}: {failure.message}" if failure else "",
+        remedy=remedy(failure.reason, failure.exit_code) if failure else "",
     )
 
 
-def _troubles(pod: Raw) -> Iterator[_Trouble]:
-    """What keeps the pod from serving, the most telling first."""
+def _state(pod: Raw) -> str:
+    """As kubectl shows it."""
     if "deletionTimestamp" in pod["metadata"]:
-        yield _Trouble("Terminating")
-    if reason := pod.get("status", {}).get("reason"):
-        yield _Trouble(reason, pod["status"].get("message", ""))
-    for status in _containers(pod):
-        yield from _of_container(status)
-    for condition in pod.get("status", {}).get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield _Trouble(condition.get("reason", "Unschedulable"), condition.get("message", ""))
-
-
-def _of_container(status: Raw) -> Iterator[_Trouble]:
-    state, last = status.get("state") or {}, status.get("lastState") or {}
-    waiting, ended = state.get("waiting"), state.get("terminated")
-    before = last.get("terminated") or {}
-    if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-        # Why it ended says more than that it is not started again yet.
-        why = before.get("message") or waiting.get("message") or ""
-        yield _Trouble(_cause(waiting["reason"], before), _line(why), before.get("exitCode"))
-    elif ended and ended.get("exitCode"):
-        reason = ended.get("reason", "Error")
-        yield _Trouble(reason, _line(ended.get("message") or ""), ended["exitCode"])
-
-
-def _cause(reason: str, before: Mapping[str, Any]) -> str:
-    """The kernel's verdict counts more than that kubelet waits."""
-    ended = before.get("reason", "")
-    return str(ended) if reason == "CrashLoopBackOff" and ended == "OOMKilled" else reason
+        return "Terminating"
+    for status in containers(pod):
+        for state in (status.get("state") or {}).values():
+            if reason := state.get("reason"):
+                return str(reason)
+    status = pod.get("status", {})
+    return str(status.get("reason") or status.get("phase", "Unknown"))
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _containers(pod: Raw) -> Sequence[Raw]:
-    status = pod.get("status", {})
-    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
 
 
 def _labels(pod: Raw) -> Mapping[str, str]:

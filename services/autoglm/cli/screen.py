@@ -65,7 +65,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 0
     return Padding(made, (0, 0, 0, indent), expand=False)
 
 
-def heading(text: str, style: str = "") -> RenderableType:
+def heading(text: str, style: str = "") -> Text:
     return Text(text, style=f"bold {style}".strip())
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from autoglm.api.status import Phase
 from autoglm.cli.replicas import Replica, Warned
 from autoglm.cli.screen import Canvas, age, drawn, heading, sentence, table
-from autoglm.cli.status_view import Failure, Scaler, View
+from autoglm.cli.status_view import Failure, Scaler, Statement, View
 
 _COLUMNS = (
     *("NAMESPACE", "NAME", "PHASE", "READY", "ROUTABLE", "REVISION", "MODEL", "AGE", "URL"),
@@ -62,9 +62,7 @@ def _details(view: View) -> Iterator[RenderableType]:
         yield heading(f"{subject} is well", "green")
     else:
         yield heading(f"{subject} is not as it should be", "red")
-    for statement in view.statements:
-        why = f": {statement.message}" if statement.message else ""
-        yield sentence(f"{statement.type} is {statement.status} ({statement.reason}){why}")
+    yield from map(sentence, _stated(view.statements))
     if view.failure:
         yield from _failure(view.failure)
     if view.advice:
@@ -73,13 +71,25 @@ def _details(view: View) -> Iterator[RenderableType]:
     if view.replicas:
         yield heading("Pods")
         yield _pods(view.replicas)
-        yield from (sentence(f"{r.name}: {r.why}", 4) for r in view.replicas if r.why)
+        told = view.failure.pod if view.failure else ""
+        others = (r for r in view.replicas if r.why and r.name != told)
+        yield from (sentence(f"{r.name}: {r.why}", 4) for r in others)
     if view.scaler:
         yield heading("Autoscaler")
         yield from _scaler(view.scaler)
     if view.warnings:
         yield heading("Warnings of the last hour")
         yield _warnings(view.warnings)
+
+
+def _stated(statements: Sequence[Statement]) -> Iterator[str]:
+    """What several conditions say in the same words is said once."""
+    held: dict[tuple[str, str], list[str]] = {}
+    for each in statements:
+        held.setdefault((each.reason, each.message), []).append(f"{each.type} is {each.status}")
+    for (reason, message), conditions in held.items():
+        why = f": {message}" if message else ""
+        yield f"{', '.join(conditions)} ({reason}){why}"
 
 
 def _failure(failure: Failure) -> Iterator[RenderableType]:

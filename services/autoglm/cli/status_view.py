@@ -102,10 +102,19 @@ def wrong(resource: Raw) -> Iterator[Statement]:
     status = resource.get("status") or {}
     # At rest, only what is said to be wrong counts.
     expected = {ConditionType.DEGRADED: "False"} if status.get("phase") in _AT_REST else _WANTED
+    last = (status.get("model") or {}).get("lastFailure") or {}
     for condition in status.get("conditions") or ():
-        if condition["status"] != expected.get(condition["type"], condition["status"]):
-            words = (condition.get(key, "") for key in ("type", "status", "reason", "message"))
-            yield Statement(*words)
+        kind, held = condition["type"], condition["status"]
+        if kind == ConditionType.SCALING_ACTIVE and not resource["spec"].get("scaling"):
+            continue
+        if held != expected.get(kind, held):
+            message = _without(condition.get("message", ""), last.get("message", ""))
+            yield Statement(kind, held, condition.get("reason", ""), message)
+
+
+def _without(message: str, said: str) -> str:
+    """What is said of the failure anyway need not be said of every condition."""
+    return message.removesuffix(said).rstrip(": ") if said else message
 
 
 def _view(resource: Raw, look: Look, now: float) -> View:

