@@ -37,12 +37,13 @@ from autoglm.operator.pods import Pod, groups, present
 from autoglm.operator.revision import revision_of
 from autoglm.operator.rollout import Group, Step, next_step
 from autoglm.operator.situation import Situation
-from autoglm.operator.status import events, invalid_status, status
+from autoglm.operator.status import events, invalid_status, same_status, status
 from autoglm.operator.template import with_template
 
 DEPLOYMENT: Final = "Deployment"
 # What nobody tells us of is looked for: gateways' pools soon, anything else in a while.
-_WHILE_CHANGING_SECONDS = 2.0
+_WHILE_ROUTED_SECONDS = 2.0
+_WHILE_CHANGING_SECONDS = 15.0
 _WHILE_FAILING_SECONDS = 30.0
 _AT_REST_SECONDS = 300.0
 
@@ -202,6 +203,8 @@ def _to_delete(wanted: Sequence[Body], sight: _Sight) -> Iterable[Ref]:
 
 
 def _requeue(situation: Situation) -> float:
+    if situation.ready > situation.serving:
+        return _WHILE_ROUTED_SECONDS
     if situation.failure or situation.conflicts:
         return _WHILE_FAILING_SECONDS
     if situation.desired and not situation.is_complete:
@@ -211,6 +214,6 @@ def _requeue(situation: Situation) -> float:
 
 def _finished(plan: Plan, resource: Raw, after: Body) -> Plan:
     """With the status and its events, where it is news."""
-    if after == resource.get("status"):
+    if same_status(after, resource.get("status")):
         return plan
     return replace(plan, status=after, events=events(resource, after))

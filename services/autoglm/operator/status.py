@@ -85,6 +85,17 @@ def invalid_status(resource: Raw, error: InvalidSpec, now: datetime) -> dict[str
     }
 
 
+def same_status(one: Raw, other: Raw | None) -> bool:
+    """Whether nothing is news. Server-side apply may keep the items of a list in another order."""
+    return other is not None and _ordered(one) == _ordered(other)
+
+
+def _ordered(status: Raw) -> dict[str, Any]:
+    keys = {"conditions": "type", "revisions": "hash"}
+    lists = {f: sorted(status.get(f) or (), key=lambda i, k=k: i[k]) for f, k in keys.items()}
+    return {**status, **lists}
+
+
 def phase(situation: Situation) -> Phase:
     if situation.context.spec.suspend:
         return Phase.SUSPENDED

@@ -17,6 +17,11 @@ from autoglm.operator.observed import NO_DATA, NoData, Observed, Plan
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 LATER = "2099-01-01T00:00:00Z"
+BROKEN: dict[str, Any] = {
+    "name": "engine",
+    "ready": False,
+    "state": {"terminated": {"exitCode": 66, "message": "ModelNotFound: no such model"}},
+}
 _CANONICAL = {"1000m": "1", "1024Mi": "1Gi", "0.5": "500m"}
 
 
@@ -42,6 +47,8 @@ class FakeCluster:
     """None where no gateway can be asked."""
     optional_kinds: frozenset[str] = frozenset()
     warnings: tuple[dict[str, Any], ...] = ()
+    broken_flag: str = ""
+    """Pods whose engine has this flag end with a diagnosis instead of becoming ready."""
     serial: int = 0
 
     def observed(self) -> Observed:
@@ -94,6 +101,8 @@ class FakeCluster:
         pod = self.pods[name]
         if "deletionTimestamp" in pod["metadata"]:
             del self.pods[name]
+        elif self._is_broken(pod):
+            pod["status"] = {"phase": "Running", "containerStatuses": [BROKEN]}
         elif not _is_ready(pod):
             pod["status"] = {"phase": "Running", "conditions": [pod_condition("Ready", "True")]}
             pod["spec"]["nodeName"] = "node"
@@ -104,9 +113,16 @@ class FakeCluster:
 
     def _can_move(self, name: str) -> bool:
         pod = self.pods[name]
-        if "deletionTimestamp" in pod["metadata"] or not _is_ready(pod):
+        if "deletionTimestamp" in pod["metadata"]:
+            return True
+        if self._is_broken(pod):
+            return "containerStatuses" not in pod["status"]
+        if not _is_ready(pod):
             return True
         return self.routable is not None and name not in self.routable
+
+    def _is_broken(self, pod: Mapping[str, Any]) -> bool:
+        return self.broken_flag in pod["spec"]["containers"][0]["args"]
 
     def _apply(self, body: Mapping[str, Any]) -> None:
         key = (body["kind"], body["metadata"]["name"])

@@ -127,6 +127,13 @@ def test_the_time_of_a_transition_is_that_of_the_change() -> None:
     assert condition(cluster, "Degraded")["lastTransitionTime"] == "2026-01-01T12:00:00Z"
 
 
+def test_the_order_of_conditions_is_no_news() -> None:
+    cluster = settled()
+    cluster.resource["status"]["conditions"].reverse()
+
+    assert step(cluster) == Plan(requeue_after=300.0)
+
+
 def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
     cluster = settled()
     cluster.resource["metadata"]["deletionTimestamp"] = LATER

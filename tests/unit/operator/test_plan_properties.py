@@ -172,30 +172,68 @@ def _without_uids(cluster: FakeCluster) -> Any:
     }
 
 
+BROKEN = 103
+
+
 @LIMITED
 @given(
     desired=st.integers(1, 5),
-    changes=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(100, BROKEN), min_size=1, max_size=5),
     order=st.lists(st.integers(0, 9), min_size=30, max_size=60),
     has_gateways=st.booleans(),
 )
 def test_a_rollout_never_exceeds_one_beyond_desired_nor_loses_a_ready_replica(
-    desired: int, changes: list[int], order: list[int], has_gateways: bool
+    desired: int, lengths: list[int], order: list[int], has_gateways: bool
 ) -> None:
-    cluster = FakeCluster(resource(replicas=desired), routable=set() if has_gateways else None)
+    cluster = FakeCluster(
+        resource(replicas=desired),
+        routable=set() if has_gateways else None,
+        broken_flag=f"--max-model-len={BROKEN}",
+    )
     settle(cluster, order)
     for turn, chosen in enumerate(order):
-        if turn % 10 == 0 and changes:
-            # Also in the middle of a rollout, and back and forth.
-            cluster.change(model={"maxModelLen": 100 + changes.pop()})
+        if turn % 10 == 0 and lengths:
+            # Also in the middle of a rollout, back and forth, and to one that never works.
+            cluster.change(model={"maxModelLen": lengths.pop()})
         step(cluster)
         assert len(cluster.pods) <= desired + 1
         assert cluster.ready() >= desired
         cluster.move(chosen)
         assert len(cluster.pods) <= desired + 1
+    cluster.change(model={"maxModelLen": 100})
     settle(cluster, order)
     assert list(cluster.deployments().values()) == [desired]
     assert cluster.ready() == desired
+
+
+@LIMITED
+@given(
+    numbers=st.lists(st.integers(0, 6), min_size=2, max_size=5),
+    lengths=st.lists(st.integers(100, BROKEN), min_size=5, max_size=5),
+    order=st.lists(st.integers(0, 9), min_size=30, max_size=60),
+)
+def test_scaling_in_a_rollout_keeps_the_bounds_and_converges(
+    numbers: list[int], lengths: list[int], order: list[int]
+) -> None:
+    cluster = FakeCluster(
+        resource(replicas=numbers[0]),
+        routable=set(),
+        broken_flag=f"--max-model-len={BROKEN}",
+    )
+    settle(cluster, order)
+    for turn, chosen in enumerate(order):
+        if turn % 8 == 0 and numbers:
+            cluster.change(model={"maxModelLen": lengths[turn % 5]}, replicas=numbers.pop())
+        before = len(cluster.pods)
+        step(cluster)
+        # Scaling down takes time; until then there are no new ones either.
+        assert len(cluster.pods) <= max(before, cluster.resource["spec"]["replicas"] + 1)
+        cluster.move(chosen)
+    wanted = cluster.resource["spec"]["replicas"]
+    cluster.change(model={"maxModelLen": 100})
+    settle(cluster, order)
+    assert list(cluster.deployments().values()) == [wanted]
+    assert cluster.ready() == wanted
 
 
 @LIMITED

@@ -60,6 +60,10 @@ def test_an_old_revision_with_nothing_left_is_finished() -> None:
     assert next_step(2, "new", [group("old", 0), group("new", 2)]) == Step({"new": 2}, ("old",))
 
 
+def test_an_unproven_revision_gets_one_replica_however_many_are_missing() -> None:
+    assert next_step(10, "new", [group("old", 1)]).replicas == {"new": 1, "old": 1}
+
+
 def test_a_proven_revision_fills_a_gap_at_once() -> None:
     groups = [group("old", 1), group("new", 1)]
 

@@ -67,6 +67,7 @@ def test_pods_meet_the_restricted_profile(spec: dict[str, Any]) -> None:
     assert list(forbidden(pod)) == []
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
 
 
 def test_the_engine_gets_the_flags_that_a_local_process_gets() -> None:
