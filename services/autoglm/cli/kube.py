@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from autoglm.api.labels import (
     COMPONENT,
@@ -22,7 +22,7 @@ from autoglm.api.labels import (
     SERVICE_NAME,
     pods_service,
 )
-from autoglm.cli.cluster import Cluster, ClusterError
+from autoglm.cli.cluster import ClusterError
 from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, OPTIONAL_CHILDREN, POD, RESOURCE, Kind
 from autoglm.operator.kinds import WARNING as EVENT
 
@@ -54,11 +54,19 @@ class Look:
     """What could not be read, and why."""
 
 
+class Api(Protocol):
+    """Raises ClusterError."""
+
+    def send(
+        self, method: str, path: str, query: Mapping[str, str] = ..., *, timeout: float = ...
+    ) -> dict[str, Any]: ...
+
+
 @dataclass(slots=True)
 class Reader:
     """Reads lists, and remembers what it was not allowed to."""
 
-    cluster: Cluster
+    cluster: Api
     unseen: dict[str, str] = field(default_factory=dict)
 
     def list(self, kind: Kind, namespace: str, **query: str) -> tuple[Raw, ...]:
@@ -73,7 +81,7 @@ class Reader:
             return ()
 
 
-def listed(cluster: Cluster, kind: Kind, namespace: str, **query: str) -> tuple[Raw, ...]:
+def listed(cluster: Api, kind: Kind, namespace: str, **query: str) -> tuple[Raw, ...]:
     """All objects of a kind, whole: in a list they come without their kind."""
     items: list[Raw] = []
     more: dict[str, str] = {}
@@ -85,7 +93,7 @@ def listed(cluster: Cluster, kind: Kind, namespace: str, **query: str) -> tuple[
         more = {"continue": token}
 
 
-def look(cluster: Cluster, namespace: str, name: str = "", *, deep: bool = False) -> Look:
+def look(cluster: Api, namespace: str, name: str = "", *, deep: bool = False) -> Look:
     """Everything about the resources of a namespace (empty: of all), or about one of them.
 
     `deep` reads every kind of child and the operator as well.
@@ -125,20 +133,20 @@ def is_ready(pod: Raw) -> bool:
     return is_told and "deletionTimestamp" not in pod["metadata"]
 
 
-def _routable(cluster: Cluster, gateways: Iterable[Raw]) -> frozenset[tuple[str, str]] | None:
+def _routable(cluster: Api, gateways: Iterable[Raw]) -> frozenset[tuple[str, str]] | None:
     """Asked through the API server, since gateways' admin port is closed to everyone else."""
     asked = [gateway for gateway in gateways if is_ready(gateway)][:_MOST_GATEWAYS]
     answered = [pool for gateway in asked if (pool := _pool(cluster, gateway)) is not None]
     return frozenset.intersection(*answered) if answered else None
 
 
-def _pool(cluster: Cluster, gateway: Raw) -> frozenset[tuple[str, str]] | None:
+def _pool(cluster: Api, gateway: Raw) -> frozenset[tuple[str, str]] | None:
     metadata = gateway["metadata"]
     pod = f"{metadata['name']}:{METRICS_PORT}"
     path = POD.path(metadata["namespace"], pod, "proxy/routable")
     try:
         page = cluster.send("GET", path, timeout=_PROXY_SECONDS)
-        endpoints = [e for e in page["endpoints"] if e.get("ready", True)]
+        endpoints = [e for e in page["endpoints"] if e["ready"]]
         return frozenset((e["namespace"], e["pod"]) for e in endpoints)
     except (ClusterError, ValueError, KeyError, TypeError):
         # No right to use the proxy, or no gateway of ours: then nobody could be asked.

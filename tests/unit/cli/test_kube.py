@@ -1,0 +1,109 @@
+"""Reading through an API that refuses, pages and passes on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from autoglm.cli.cluster import NO_QUERY, ClusterError
+from autoglm.cli.kube import look
+from autoglm.cli.status_cluster import watch
+
+AGD = "/apis/autoglm.io/v1alpha1/namespaces/models/autoglmdeployments"
+PODS = "/api/v1/namespaces/models/pods"
+ROUTABLE = "/api/v1/namespaces/system/pods/{}:9090/proxy/routable"
+
+
+def refused(status: int) -> ClusterError:
+    error = ClusterError("No", "no")
+    error.status = status
+    return error
+
+
+def page(*names: str, more: str = "") -> dict[str, Any]:
+    return {"metadata": {"continue": more}, "items": [{"metadata": {"name": n}} for n in names]}
+
+
+def gateway(name: str) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": "True"}]
+    return {
+        "metadata": {"name": name, "namespace": "system"},
+        "status": {"conditions": conditions},
+    }
+
+
+def pool(*pods: str) -> dict[str, Any]:
+    known = [{"namespace": "models", "deployment": "a", "pod": p, "ready": True} for p in pods]
+    waiting = {"namespace": "models", "deployment": "a", "pod": "late", "ready": False}
+    return {"endpoints": [*known, waiting]}
+
+
+@dataclass(slots=True)
+class FakeApi:
+    """Answers by path; what it does not know is an empty list."""
+
+    answers: dict[str, dict[str, Any] | ClusterError] = field(default_factory=dict)
+
+    def send(
+        self, method: str, path: str, query: Mapping[str, str] = NO_QUERY, *, timeout: float = 0
+    ) -> dict[str, Any]:
+        answer = self.answers.get(path + query.get("continue", ""), page())
+        if isinstance(answer, ClusterError):
+            raise answer
+        return answer
+
+
+def test_long_lists_come_whole() -> None:
+    api = FakeApi({AGD: page("a", more="#2"), f"{AGD}#2": page("b")})
+    seen = look(api, "models")
+    assert [r["metadata"]["name"] for r in seen.resources] == ["a", "b"]
+    assert seen.resources[0]["kind"] == "AutoGLMDeployment"
+
+
+def test_what_may_not_be_read_is_remembered_and_the_rest_read() -> None:
+    seen = look(FakeApi({AGD: page("a"), PODS: refused(403)}), "models")
+    assert (len(seen.resources), seen.unseen) == (1, (("pods in models", "no"),))
+
+
+@pytest.mark.parametrize("path", [AGD, PODS])
+def test_cluster_out_of_reach_is_an_error(path: str) -> None:
+    with pytest.raises(ClusterError):
+        look(FakeApi({path: refused(0)}), "models")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (pool("x", "y"), pool("x"), frozenset({("models", "x")})),
+        (pool("x"), refused(403), frozenset({("models", "x")})),
+        (refused(503), {"endpoints": [1]}, None),
+    ],
+)
+def test_pod_is_routable_when_every_gateway_that_answers_has_it(
+    first: Any, second: Any, expected: frozenset[tuple[str, str]] | None
+) -> None:
+    answers = {
+        "/api/v1/pods": {"metadata": {}, "items": [gateway("g1"), gateway("g2")]},
+        ROUTABLE.format("g1"): first,
+        ROUTABLE.format("g2"): second,
+    }
+    assert look(FakeApi(answers), "models").routable == expected
+
+
+def test_watching_goes_on_while_the_cluster_is_away(capsys: pytest.CaptureFixture[str]) -> None:
+    pages: list[str | ClusterError] = ["one\n", "one\n", ClusterError("NoCluster", "gone"), "two\n"]
+
+    def page_or_raise() -> str:
+        now = pages.pop(0)
+        if isinstance(now, ClusterError):
+            raise now
+        return now
+
+    def sleep(_: float) -> None:
+        if not pages:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(page_or_raise, sleep)
+    assert capsys.readouterr().out == "one\nNoCluster: gone\ntwo\n"
