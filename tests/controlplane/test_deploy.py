@@ -16,6 +16,7 @@ import yaml
 
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.kube_programs import program
+from autoglm.testing.processes import eventually
 
 Object = dict[str, Any]
 Helm = Callable[..., str]
@@ -32,13 +33,14 @@ OWN_KINDS = (
 
 
 @pytest.fixture(scope="module")
-def system(control_plane: ControlPlane) -> Iterator[str]:
-    """The namespace that kustomize installs into."""
+def system(control_plane: ControlPlane) -> str:
+    """The namespace that kustomize installs into. It stays: other tests may use it as well."""
     name = "autoglm-system"
     labelled = {"name": name, "labels": RESTRICTED}
     control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": labelled})
-    yield name
-    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+    account = ("serviceaccount", "default", "-n", name, "--ignore-not-found", "-o", "name")
+    eventually(lambda: bool(control_plane.kubectl("get", *account)), what=f"accounts in {name}")
+    return name
 
 
 @pytest.fixture
@@ -116,6 +118,15 @@ def test_pods_are_admitted_where_the_restricted_standard_is_enforced(
         metadata = {**template["metadata"], "name": "one", "namespace": system}
         pod = {**template, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
         assert tried(control_plane, pod)["metadata"]["name"] == "one"
+
+
+def test_the_pod_of_helm_test_is_admitted_there_too(
+    control_plane: ControlPlane, system: str
+) -> None:
+    command = [program("helm"), "template", "tried", str(CHART), "--namespace", system]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (pod,) = [d for d in documents(rendered) if d["kind"] == "Pod"]
+    assert list(rewritten("", pod, tried(control_plane, pod))) == []
 
 
 def test_an_upgrade_to_the_same_changes_nothing(
