@@ -84,7 +84,9 @@ class Core:
         relay = Relay(pool, upstreams, settings.retry_policy, self.metrics, Random())
         self.relay: Handler = stack(request_layers(pool, self.limiter, self._observer), relay)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
-        discovery = Discovery(sources, self._take_endpoints)
+        discovery = Discovery(
+            sources, self._take_endpoints, on_resources=self.pool.replace_directory
+        )
         await discovery.start()
         closing.push_async_callback(
             cancel_all,

@@ -8,7 +8,6 @@ Says nothing of whether an endpoint works; the watchers do.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -16,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
+
 from autoglm.gateway.endpoints import Endpoint, Kind
+from autoglm.gateway.kubernetes_objects import resource_of
+from autoglm.gateway.resources import Directory, Resource, directory_of
 
 _FORMS = "grpc(s)://HOST:PORT, http(s)://HOST:PORT[/BASE] or dns+grpc(s)://NAME:PORT"
 _KINDS: dict[str, tuple[Kind, bool]] = {
@@ -75,17 +78,23 @@ def _endpoint(kind: Kind, tls: bool, host: str, port: int, base: str = "") -> En
     return Endpoint(f"{scheme}://{shown}:{port}{base}", kind, host, port, tls, base)
 
 
-def endpoints_of_file(text: str) -> tuple[Target, ...]:
+class Listing(msgspec.Struct):
+    """An endpoints file. Resources say which rules hold for their names; they may be missing."""
+
+    endpoints: tuple[str, ...]
+    resources: tuple[msgspec.Raw, ...] = ()
+
+
+def endpoints_of_file(text: str) -> tuple[tuple[Target, ...], tuple[Resource, ...]]:
     """Raises ValueError."""
     try:
-        urls = json.loads(text)["endpoints"]
-    except (ValueError, LookupError, TypeError) as error:
+        listing = msgspec.json.decode(text, type=Listing)
+    except msgspec.DecodeError as error:
         raise ValueError(
             f'it is not JSON of the form {{"endpoints": [URL, ...]}}: {error}'
         ) from error
-    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
-        raise ValueError('"endpoints" is not a list of URLs')
-    return tuple(parse_target(url) for url in urls)
+    targets = tuple(parse_target(url) for url in listing.endpoints)
+    return targets, tuple(resource_of(raw) for raw in listing.resources)
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -105,16 +114,21 @@ class Sources:
 
 
 class Discovery:
-    """Calls `listener` with all endpoints, first before `start` returns, then on each change."""
+    """Calls `listener` with all endpoints, first before `start` returns, then on each change.
+
+    `on_resources` is told what the file says of resources, whenever it says something.
+    """
 
     def __init__(
         self,
         sources: Sources,
         listener: Callable[[Iterable[Endpoint]], None],
         resolver: Resolve = resolve,
+        on_resources: Callable[[Directory], None] = lambda directory: None,
     ) -> None:
         self._sources = sources
         self._listener = listener
+        self._on_resources = on_resources
         self._resolver = resolver
         self._given = tuple(parse_target(url) for url in sources.urls)
         self._listed: tuple[Target, ...] = ()
@@ -155,7 +169,9 @@ class Discovery:
             if seen == self._file_seen:
                 return False
             self._file_seen = seen
-            self._listed = endpoints_of_file(path.read_text())
+            self._listed, resources = endpoints_of_file(path.read_text())
+            if resources:
+                self._on_resources(directory_of(resources))
         except (OSError, ValueError) as error:
             _log.warning("endpoints file %s changes nothing: %s", path, error)
             return False

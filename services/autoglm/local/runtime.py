@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from autoglm.api import AutoGLMDeployment
 from autoglm.local import endpoints
 from autoglm.local.child import Child, Failure, Files, free_addresses, start
 from autoglm.local.planning import (
@@ -93,6 +94,7 @@ class Runtime:
         self._say = say
         self._timing = timing or Timing()
         self._desired: tuple[Workload, ...] = ()
+        self._resources: tuple[AutoGLMDeployment, ...] = ()
         self._members: dict[str, Member] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._clock = time.monotonic
@@ -120,6 +122,11 @@ class Runtime:
         """From now on, these are to run."""
         self._desired = tuple(desired)
         self._changed()
+
+    def tell(self, resources: Iterable[AutoGLMDeployment]) -> None:
+        """From now on the gateway is to know these resources' rules."""
+        self._resources = tuple(resources)
+        self._publish()
 
     async def run(self) -> None:
         """Keeps things as desired, until cancelled; then every process group is ended at once."""
@@ -178,7 +185,8 @@ class Runtime:
 
     def _publish(self) -> None:
         listed = (member for member in self._members.values() if member.is_listed)
-        endpoints.write(self.endpoints_file, (member.addresses for member in listed))
+        addresses = (member.addresses for member in listed)
+        endpoints.write(self.endpoints_file, addresses, self._resources)
 
     def _carry_out(
         self, action: Action, session: aiohttp.ClientSession, watchdog: Watchdog

@@ -137,6 +137,7 @@ class _Session:
         for sentence in (s for p in placed for s in notices(p.resource)):
             self._display.say(sentence)
         program, traces = self._options.program, self._options.traces
+        self._runtime.tell(p.resource for p in placed)
         self._runtime.want([gateway, *(model_workload(p, program, traces) for p in placed)])
 
     async def _apply_saves(self, gateway: Workload) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from autoglm.gateway.discovery import (
     parse_target,
 )
 from autoglm.gateway.endpoints import Endpoint
+from autoglm.gateway.resources import Rules
 
 POD = Endpoint("grpc://10.0.0.1:50051", "pod", "10.0.0.1", 50051)
 
@@ -58,6 +60,18 @@ def test_other_urls_are_refused_by_name(url: str) -> None:
 def test_bad_files_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         endpoints_of_file(text)
+
+
+def test_a_file_says_which_rules_hold_for_which_names() -> None:
+    routing = {"timeouts": {"totalSeconds": 2}, "retries": {"attempts": 1}}
+    spec = {"model": {"aliases": ["b"]}, "routing": routing}
+    text = json.dumps({"endpoints": [], "resources": [{"metadata": {"name": "a"}, "spec": spec}]})
+
+    targets, (resource,) = endpoints_of_file(text)
+
+    assert targets == ()
+    assert resource.names == ("a", "b")
+    assert resource.rules == Rules(total_seconds=2, attempts=1)
 
 
 def test_ipv6_addresses_are_dialled_in_brackets() -> None:
