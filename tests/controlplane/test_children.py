@@ -16,7 +16,7 @@ from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.fake_cluster import NOW
 from autoglm.testing.resources import GOOD
 
-SETTINGS = Settings("inference:1", "echo:1")
+SETTINGS = Settings("inference:1", "echo:1", allow_host_path=True)
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 TEMPLATE = {
     "metadata": {"labels": {"team": "a"}},

@@ -35,6 +35,9 @@ class Settings:
     inference_image: str
     echo_image: str
     image_pull_policy: str = "IfNotPresent"
+    allow_host_path: bool = False
+    """Whether spec.model.cache may be a directory of the node: whoever may write a resource may
+    then read and write any of it."""
     gateway_namespace: str = "autoglm-system"
     monitoring_namespace: str = "monitoring"
     tracing_endpoint: str = ""

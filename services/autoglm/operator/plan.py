@@ -67,7 +67,11 @@ def _context(resource: Raw, settings: Settings) -> Context:
     # Sorted, so that the order of a user's keys makes no other revision.
     plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
     context = Context(parse(plain), settings)
-    problems = [*resources.problems(context.spec), *_relative_paths(context)]
+    problems = [
+        *resources.problems(context.spec),
+        *_relative_paths(context),
+        *_host_path(context),
+    ]
     if problems:
         raise InvalidSpec(problems)
     return context
@@ -84,6 +88,16 @@ def _relative_paths(context: Context) -> Iterable[Problem]:
                 "absolute path on a volume that spec.template mounts"
             )
             yield Problem(path, message, uri)
+
+
+def _host_path(context: Context) -> Iterable[Problem]:
+    cache = context.spec.model.cache
+    if cache.type == "hostPath" and not context.settings.allow_host_path:
+        message = (
+            "the operator was installed without --allow-host-path, since it opens the node's files "
+            "to whoever may write this resource; use pvc"
+        )
+        yield Problem("spec.model.cache.type", message, cache.type)
 
 
 def _plan(context: Context, template: Body, observed: Observed, now: datetime) -> Plan:

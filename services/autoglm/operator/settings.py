@@ -27,6 +27,9 @@ class OperatorSettings(ProcessSettings):
     """Image of replicas with the echo engine: the operator's own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """Pull policy of both: Always, IfNotPresent or Never."""
+    allow_host_path: bool = False
+    """Whether spec.model.cache may be a directory of the node. Whoever may write an
+    AutoGLMDeployment may then read and write any of it."""
     gateway_namespace: str = "autoglm-system"
     """Namespace of the gateway."""
     gateway_service: str = "open-autoglm-gateway"
@@ -51,7 +54,7 @@ class OperatorSettings(ProcessSettings):
     lease_duration_seconds: int = Field(default=10, ge=5, le=300)
     """How long after the last renewal another operator takes over, in seconds."""
     identity: str = ""
-    """Name of this operator in the Lease and in events; empty takes the host's, a pod's own name."""
+    """Name of this operator in the Lease and in events; empty takes the host's, which is the pod's."""
     workers: int = Field(default=16, ge=1)
     """Resources reconciled at once."""
     resync_seconds: float = Field(default=300.0, gt=0)
@@ -75,6 +78,7 @@ class OperatorSettings(ProcessSettings):
             inference_image=self.inference_image,
             echo_image=self.echo_image,
             image_pull_policy=self.image_pull_policy,
+            allow_host_path=self.allow_host_path,
             gateway_namespace=self.gateway_namespace,
             monitoring_namespace=self.monitoring_namespace,
             tracing_endpoint=self.tracing_endpoint,

@@ -67,7 +67,9 @@ def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str,
         raise InvalidSpec(problems)
     result: dict[str, Any] = merged(pod, dict(template))
     _secure(result["spec"])
-    problems = [*violations(result["spec"], f"{_ROOT}.spec"), *_container_problems(result["spec"])]
+    spec = result["spec"]
+    problems = list(violations(spec, f"{_ROOT}.spec", pod["spec"]["volumes"]))
+    problems += _container_problems(spec)
     if problems:
         raise InvalidSpec(problems)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -154,6 +155,10 @@ def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
             },
             "spec.resources.limits.nvidia.com/gpu",
         ),
+        (
+            {"model": {"uri": "a/b", "cache": {"type": "hostPath", "path": "/"}}, "engine": {}},
+            'spec.model.cache.type = "hostPath"',
+        ),
         ({"template": {"spec": {"hostNetwork": True}}}, "spec.template.spec.hostNetwork = true"),
     ],
 )
@@ -171,6 +176,16 @@ def test_an_invalid_resource_changes_nothing_but_its_status(spec: Any, field: st
     assert cluster.resource["status"]["phase"] == "Degraded"
     assert [(e.type, e.reason) for e in made.events] == [("Warning", "InvalidSpec")]
     assert step(cluster) == Plan()
+
+
+def test_a_cache_on_the_node_is_the_installations_to_allow() -> None:
+    cluster = FakeCluster(
+        resource(model={"uri": "a/b", "cache": {"type": "hostPath", "path": "/x"}}, engine={})
+    )
+
+    made = plan(cluster.observed(), replace(SETTINGS, allow_host_path=True), NOW)
+
+    assert "Deployment" in [body["kind"] for body in made.apply]
 
 
 def test_an_invalid_new_resource_has_failed() -> None:

@@ -128,6 +128,10 @@ def test_containers_of_a_users_own_get_the_profile() -> None:
             {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]},
             "spec.volumes[name=host].hostPath",
         ),
+        (
+            {"volumes": [{"name": "cache", "hostPath": {"path": "/"}}]},
+            "spec.volumes[name=cache].hostPath",
+        ),
         ({"containers": [{"name": "mine"}]}, "spec.containers[name=mine].image"),
         ({"containers": [{"image": "x"}]}, "spec.containers[0].name"),
         ({"containers": None}, "spec.containers"),
