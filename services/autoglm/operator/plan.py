@@ -8,13 +8,10 @@ operator's queue after `observe`, and carried out by `apply`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
 
-import msgspec
-
-from autoglm.api import InvalidSpec, Problem, parse
+from autoglm.api import InvalidSpec
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
 from autoglm.operator.children import (
     autoscaler,
@@ -24,23 +21,21 @@ from autoglm.operator.children import (
     identity,
     monitor,
     network,
-    resources,
     services,
 )
 from autoglm.operator.children.metadata import Body, Context
 from autoglm.operator.children.metadata import identity as identity_of
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.diff import differs, sealed, standing
-from autoglm.operator.failures import Failure, creation_failure, failures
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Settings
-from autoglm.operator.pods import Pod, groups, present
 from autoglm.operator.revision import revision_of
-from autoglm.operator.rollout import Group, Step, next_step
+from autoglm.operator.rollout import Step, next_step
+from autoglm.operator.sight import Sight
 from autoglm.operator.situation import Situation
 from autoglm.operator.status import events, invalid_status, same_status, status
 from autoglm.operator.template import with_template
+from autoglm.operator.validity import valid
 
-DEPLOYMENT: Final = "Deployment"
 # What nobody tells us of is looked for: gateways' pools soon, anything else in a while.
 _WHILE_ROUTED_SECONDS = 2.0
 _WHILE_CHANGING_SECONDS = 15.0
@@ -55,54 +50,16 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         # The garbage collector ends the children.
         return Plan()
     try:
-        context = _context(resource, settings)
+        context = valid(resource, settings)
         template = with_template(pod_template(context), context.spec.template)
     except InvalidSpec as error:
         return _finished(Plan(), resource, invalid_status(resource, error, now))
     return _plan(context, template, observed, now)
 
 
-def _context(resource: Raw, settings: Settings) -> Context:
-    """Raises InvalidSpec."""
-    # Sorted, so that the order of a user's keys makes no other revision.
-    plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
-    context = Context(parse(plain), settings)
-    problems = [
-        *resources.problems(context.spec),
-        *_relative_paths(context),
-        *_host_path(context),
-    ]
-    if problems:
-        raise InvalidSpec(problems)
-    return context
-
-
-def _relative_paths(context: Context) -> Iterable[Problem]:
-    model = context.spec.model
-    uris = {"spec.model.uri": model.uri, "spec.model.tokenizer": model.tokenizer}
-    uris |= {f"spec.model.adapters[{i}].uri": a.uri for i, a in enumerate(model.adapters)}
-    for path, uri in uris.items():
-        if uri and uri.startswith(("./", "../", "~")):
-            message = (
-                "is relative to a file, which a cluster does not have; give a hub name, or an "
-                "absolute path on a volume that spec.template mounts"
-            )
-            yield Problem(path, message, uri)
-
-
-def _host_path(context: Context) -> Iterable[Problem]:
-    cache = context.spec.model.cache
-    if cache.type == "hostPath" and not context.settings.allow_host_path:
-        message = (
-            "the operator was installed without --allow-host-path, since it opens the node's files "
-            "to whoever may write this resource; use pvc"
-        )
-        yield Problem("spec.model.cache.type", message, cache.type)
-
-
 def _plan(context: Context, template: Body, observed: Observed, now: datetime) -> Plan:
     revision = revision_of(template)
-    sight = _Sight.of(context, observed, now)
+    sight = Sight.of(context, observed, now)
     found = sight.failures(revision)
     is_failing = any(f.is_own and f.revision == revision for f in found)
     desired = context.resource.desired_replicas
@@ -132,44 +89,6 @@ def _plan(context: Context, template: Body, observed: Observed, now: datetime) -
     return _finished(children, observed.resource, status(situation, now))
 
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
-    """The resource's own children and pods, by name."""
-
-    children: dict[tuple[str, str], Raw]
-    deployments: dict[str, Raw]
-    """By revision."""
-    pods: Sequence[Pod]
-    groups: Sequence[Group]
-    warnings: Sequence[Raw]
-
-    @classmethod
-    def of(cls, context: Context, observed: Observed, now: datetime) -> _Sight:
-        own = {identity_of(c): c for c in observed.children if _is_owned(c, context)}
-        prefix = f"{context.name}-"
-        deployments = {
-            name.removeprefix(prefix): child
-            for (kind, name), child in sorted(own.items())
-            if kind == DEPLOYMENT and "deletionTimestamp" not in child["metadata"]
-        }
-        pods = present(observed.pods, observed.routable, now)
-        return cls(own, deployments, pods, groups(deployments, pods), observed.warnings)
-
-    def failures(self, revision: str) -> list[Failure]:
-        """Those of the wanted revision first."""
-        found = failures(self.pods, self.warnings)
-        for group in self.groups:
-            if group.present < group.replicas:
-                name = self.deployments[group.revision]["metadata"]["name"]
-                found += creation_failure(self.warnings, name, group.revision)
-        return sorted(found, key=lambda f: (f.revision != revision, not f.is_own))
-
-
-def _is_owned(child: Raw, context: Context) -> bool:
-    owners = child["metadata"].get("ownerReferences") or ()
-    return any(owner.get("uid") == context.resource.metadata.uid for owner in owners)
-
-
 def _companions(context: Context) -> Iterable[Body]:
     """What pods need before they start."""
     yield identity.service_account(context)
@@ -181,7 +100,7 @@ def _companions(context: Context) -> Iterable[Body]:
     yield disruption.disruption_budget(context)
 
 
-def _outgoing(revision: str, step: Step, sight: _Sight) -> Iterable[Body]:
+def _outgoing(revision: str, step: Step, sight: Sight) -> Iterable[Body]:
     """Old revisions; applied before the new one, since they make room for it."""
     for old, replicas in step.replicas.items():
         if old != revision:
@@ -195,13 +114,13 @@ def _followers(context: Context, observed: Observed) -> Iterable[Body]:
         yield monitor.pod_monitor(context)
 
 
-def _to_apply(wanted: Sequence[Body], sight: _Sight, observed: Observed) -> Iterable[Body]:
+def _to_apply(wanted: Sequence[Body], sight: Sight, observed: Observed) -> Iterable[Body]:
     for body in wanted:
         if differs(body, sight.children.get(identity_of(body)), observed.conflicts):
             yield body
 
 
-def _to_delete(wanted: Sequence[Body], sight: _Sight) -> Iterable[Ref]:
+def _to_delete(wanted: Sequence[Body], sight: Sight) -> Iterable[Ref]:
     names = set(map(identity_of, wanted))
     for name, child in sight.children.items():
         metadata = child["metadata"]

@@ -1,0 +1,54 @@
+"""What a resource must meet on this cluster, beyond what it must meet anywhere. Pure.
+
+`api.parse` judges a document by itself; here it meets the installation: there are no files next to
+it, replicas need their GPUs, and some things are the installer's to allow. Called by `plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from autoglm.api import InvalidSpec, Problem, parse
+from autoglm.operator.children import resources
+from autoglm.operator.children.metadata import Context
+from autoglm.operator.observed import Raw, Settings
+
+
+def valid(resource: Raw, settings: Settings) -> Context:
+    """The resource, ready to be planned for. Raises InvalidSpec with every problem."""
+    # Sorted, so that the order of a user's keys makes no other revision.
+    plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
+    context = Context(parse(plain), settings)
+    problems = [
+        *resources.problems(context.spec),
+        *_relative_paths(context),
+        *_host_path(context),
+    ]
+    if problems:
+        raise InvalidSpec(problems)
+    return context
+
+
+def _relative_paths(context: Context) -> Iterable[Problem]:
+    model = context.spec.model
+    uris = {"spec.model.uri": model.uri, "spec.model.tokenizer": model.tokenizer}
+    uris |= {f"spec.model.adapters[{i}].uri": a.uri for i, a in enumerate(model.adapters)}
+    for path, uri in uris.items():
+        if uri and uri.startswith(("./", "../", "~")):
+            message = (
+                "is relative to a file, which a cluster does not have; give a hub name, or an "
+                "absolute path on a volume that spec.template mounts"
+            )
+            yield Problem(path, message, uri)
+
+
+def _host_path(context: Context) -> Iterable[Problem]:
+    cache = context.spec.model.cache
+    if cache.type == "hostPath" and not context.settings.allow_host_path:
+        message = (
+            "the operator was installed without --allow-host-path, since it opens the node's files "
+            "to whoever may write this resource; use pvc"
+        )
+        yield Problem("spec.model.cache.type", message, cache.type)
