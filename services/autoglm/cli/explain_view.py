@@ -76,6 +76,10 @@ def _spec(resource: Raw, view: View) -> Step:
     except InvalidSpec as error:
         pieces = tuple(Piece(p.path or "document", "wrong", str(p)) for p in error.problems)
         return Step("Spec", "wrong", f"generation {generation} is invalid", pieces, edit)
+    # The operator knows rules beyond the schema, such as what a pod template may hold.
+    if said := next((s for s in view.statements if s.reason == "InvalidSpec"), None):
+        pieces = (Piece("operator", "wrong", said.message),)
+        return Step("Spec", "wrong", f"generation {generation} is invalid", pieces, edit)
     count = "1 replica" if view.desired == 1 else f"{view.desired} replicas"
     model = "" if view.model == engine else f"{view.model} on "
     return Step("Spec", "ok", f"generation {generation}: {model}{engine}, {count} wanted")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from autoglm.api.status import Phase
+from autoglm.api.status import ConditionType, Phase
 from autoglm.cli.replicas import Replica, Warned
 from autoglm.cli.screen import Canvas, age, drawn, heading, sentence, table
 from autoglm.cli.status_view import Failure, Scaler, Statement, View
@@ -76,7 +76,7 @@ def _details(view: View) -> Iterator[RenderableType]:
         yield from (sentence(f"{r.name}: {r.why}", 4) for r in others)
     if view.scaler:
         yield heading("Autoscaler")
-        yield from _scaler(view.scaler)
+        yield from _scaler(view.scaler, is_told=_is_told(view.statements))
     if view.warnings:
         yield heading("Warnings of the last hour")
         yield _warnings(view.warnings)
@@ -122,11 +122,15 @@ def _yes(fact: bool | None) -> str:
     return "?" if fact is None else "yes" if fact else "no"
 
 
-def _scaler(scaler: Scaler) -> Iterator[RenderableType]:
+def _is_told(statements: Sequence[Statement]) -> bool:
+    return any(each.type == ConditionType.SCALING_ACTIVE for each in statements)
+
+
+def _scaler(scaler: Scaler, *, is_told: bool) -> Iterator[RenderableType]:
     bounds = f"{scaler.least} to {scaler.most} replicas"
     metrics = f"; {', '.join(scaler.metrics)}" if scaler.metrics else ""
     yield sentence(f"{bounds}, {scaler.current} now, {scaler.desired} wanted{metrics}")
-    if scaler.problem:
+    if scaler.problem and not is_told:
         yield sentence(scaler.problem, style="red")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from autoglm.api import KIND
 from autoglm.api.labels import COMPONENT, OPERATOR
 from autoglm.api.status import ConditionType, Phase
 from autoglm.cli.kube import Look, Raw
@@ -141,7 +142,7 @@ def _view(resource: Raw, look: Look, now: float) -> View:
         failure=failure,
         replicas=pods,
         scaler=_scaler(resource, look),
-        warnings=warned(resource, look, now),
+        warnings=_unsaid(warned(resource, look, now), statements),
     )
     return _advised(view, is_seen)
 
@@ -154,6 +155,12 @@ def desired(spec: Raw) -> int:
     if not scaling:
         return count
     return int(max(scaling.get("minReplicas", 1), min(count, scaling.get("maxReplicas", count))))
+
+
+def _unsaid(warnings: Sequence[Warned], statements: Sequence[Statement]) -> tuple[Warned, ...]:
+    """Without the operator's own, where a condition says the same."""
+    said = {statement.reason for statement in statements}
+    return tuple(w for w in warnings if not (w.about.startswith(KIND) and w.reason in said))
 
 
 def _routable(pods: Sequence[Replica]) -> int | None:
@@ -177,12 +184,12 @@ def _failure(status: Mapping[str, Any]) -> Failure | None:
 
 def _scaler(resource: Raw, look: Look) -> Scaler | None:
     metadata = resource["metadata"]
+    # KEDA makes one of its own for a ScaledObject.
+    names = (metadata["name"], f"keda-hpa-{metadata['name']}")
     for child in look.children:
-        place = (child["metadata"]["namespace"], child["metadata"]["name"])
-        if child["kind"] == "HorizontalPodAutoscaler" and place == (
-            metadata["namespace"],
-            metadata["name"],
-        ):
+        found = child["metadata"]
+        is_mine = found["namespace"] == metadata["namespace"] and found["name"] in names
+        if child["kind"] == "HorizontalPodAutoscaler" and is_mine:
             return scaler(child)
     return None
 
@@ -247,9 +254,11 @@ def _advice(view: View, is_seen: bool) -> Iterator[str]:
         yield view.failure.remedy
     yield from (remedy(statement.reason) for statement in view.statements)
     yield from (pod.remedy for pod in view.replicas)
-    failing = view.failure.pod if view.failure else ""
+    # One that never ran has no log.
+    failure = view.failure
+    ended = failure.pod if failure and failure.exit_code is not None else ""
     for pod in view.replicas:
-        if pod.name == failing or (pod.restarts and not pod.is_ready):
+        if pod.name == ended or (pod.restarts and not pod.is_ready):
             previous = " --previous" if pod.restarts else ""
             yield f"kubectl logs {pod.name} {here} -c engine{previous}"
             break

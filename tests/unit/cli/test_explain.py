@@ -40,6 +40,15 @@ def test_invalid_spec_names_the_field(cluster: Look, now: float) -> None:
     assert "did you mean replicas?" in explanation.broken.pieces[0].found
 
 
+def test_spec_that_the_operator_refuses_names_the_field(cluster: Look, now: float) -> None:
+    message = "spec.template.spec.hostNetwork = true: remove it"
+    ready = {"type": "Ready", "status": "False", "reason": "InvalidSpec", "message": message}
+    status = {"observedGeneration": 1, "conditions": [ready]}
+    broken = of(cluster, now, "embed", {"status": status}).broken
+    assert broken and broken.name == "Spec"
+    assert broken.pieces[0].found == message
+
+
 @pytest.mark.parametrize(
     ("change", "name", "found"),
     [

@@ -1,11 +1,15 @@
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from autoglm.cli.kube import Look
 from autoglm.cli.remedies import BY_EXIT_CODE, BY_REASON, remedy
+from autoglm.cli.status_cluster import screen
 from autoglm.cli.status_view import Statement, View, views
 from autoglm.inference.diagnosis import ExitCode
 
@@ -112,6 +116,31 @@ def test_pod_says_why_it_does_not_serve(
     assert advice in replica.remedy
 
 
+def test_only_a_replica_that_has_run_has_a_log_to_read(cluster: Look, now: float) -> None:
+    embed = next(r for r in cluster.resources if r["metadata"]["name"] == "embed")
+    last = {"reason": "Unschedulable", "message": "no GPU", "pod": pod()["metadata"]["name"]}
+    ready = {"type": "Ready", "status": "False", "reason": "Unschedulable", "message": "no GPU"}
+    status = {**embed["status"], "conditions": [ready], "model": {"lastFailure": last}}
+    look = replace(with_status(cluster, "embed", status), pods=(pod(),))
+    assert not any("kubectl logs" in line for line in view_of(look, now, "embed").advice)
+
+
+def test_operators_own_event_is_not_shown_beside_its_condition(cluster: Look, now: float) -> None:
+    event = {
+        "metadata": {"name": "e", "namespace": "models"},
+        "involvedObject": {"kind": "AutoGLMDeployment", "name": "chat"},
+        "lastTimestamp": "2026-01-01T11:59:00Z",
+    }
+    warnings = tuple({**event, "reason": reason} for reason in ("OutOfMemory", "Other"))
+    view = view_of(replace(cluster, warnings=warnings), now, "chat")
+    assert [warning.reason for warning in view.warnings] == ["Other"]
+
+
+def test_every_reason_with_a_remedy_is_one_of_the_operators() -> None:
+    told = Path(__file__).parents[3].joinpath("docs/conditions.md").read_text()
+    assert [reason for reason in BY_REASON if f"`{reason}`" not in told] == []
+
+
 def test_every_exit_code_of_the_engine_has_a_remedy() -> None:
     assert set(BY_EXIT_CODE) == set(ExitCode)
 
@@ -120,3 +149,29 @@ def test_exit_code_says_more_than_the_reason() -> None:
     assert remedy("CrashLoopBackOff", 69) == BY_EXIT_CODE[ExitCode.OUT_OF_MEMORY]
     assert remedy("OOMKilled", 137) == BY_REASON["OOMKilled"]
     assert remedy("Whatever", 1) == ""
+
+
+def test_autoscaler_that_keda_made_is_shown(cluster: Look, now: float) -> None:
+    children = [
+        {**c, "metadata": {**c["metadata"], "name": "keda-hpa-embed"}}
+        for c in cluster.children
+        if c["kind"] == "HorizontalPodAutoscaler"
+    ]
+    found = view_of(replace(cluster, children=tuple(children)), now, "embed").scaler
+    assert found and (found.least, found.most) == (1, 4)
+
+
+@pytest.mark.parametrize(("output", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_documents_have_the_same_facts(
+    cluster: Look, now: float, output: str, load: Callable[[str], Any]
+) -> None:
+    page, code = screen(cluster, "", output, now)
+    document = load(page)
+    assert (code, document["ready"]) == (3, False)
+    assert [item["name"] for item in document["items"]] == ["chat", "embed", "night"]
+    assert document["items"][0]["failure"]["exit_code"] == 69
+
+
+def test_nothing_there_is_no_failure(now: float) -> None:
+    page, code = screen(Look(resources=()), "", "text", now)
+    assert (code, "autoglm deploy" in page) == (0, True)
