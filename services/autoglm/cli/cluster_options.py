@@ -31,12 +31,9 @@ class Where:
         return self != Where()
 
     def open(self) -> Cluster:
-        try:
-            from autoglm.cli.cluster import Cluster
-        except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"a cluster needs the package {error.name!r}: pip install 'open-autoglm[cli]'"
-            ) from error
+        # `status` is for core installs as well, which have no Kubernetes client.
+        from autoglm.cli.cluster import Cluster
+
         return Cluster(self.kubeconfig or None, self.context or None)
 
     def namespace_in(self, cluster: Cluster) -> str:

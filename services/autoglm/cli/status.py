@@ -6,6 +6,7 @@ otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -65,12 +66,23 @@ def command(
     if kubernetes or name or where.is_named:
         if gateway:
             raise click.UsageError(f"--gateway {gateway} and a cluster exclude each other")
-        from autoglm.cli import status_cluster
-
-        return status_cluster.show(where, name, output, is_watched=watch)
+        return _of_cluster()(where, name, output, is_watched=watch)
     if watch:
         raise click.UsageError("--watch is for a cluster; add -k")
     if gateway:
         connection["address"] = gateway
     code: int = _show_gateway(**connection, metrics_address=metrics_address, output=output)
     return code
+
+
+def _of_cluster() -> Callable[..., int]:
+    """Imported when it is needed: a gateway's status works in a core install."""
+    try:
+        from autoglm.cli.status_cluster import show
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("autoglm"):
+            raise
+        raise click.ClickException(
+            f"a cluster needs the package {error.name!r}: pip install 'open-autoglm[cli]'"
+        ) from error
+    return show

@@ -1,3 +1,4 @@
+import sys
 from typing import Any
 
 import pytest
@@ -41,6 +42,18 @@ def test_its_commands_take_kubectls_options_and_none_of_a_gateway(
 )
 def test_options_that_exclude_each_other_are_wrong_usage(autoglm: Any, args: list[str]) -> None:
     assert autoglm(*args).code == 2
+
+
+@pytest.mark.parametrize("missing", ["kubernetes", "rich"])
+def test_cluster_without_its_packages_names_the_extra(
+    autoglm: Any, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("autoglm.cli.", missing))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = autoglm("status", "-k")
+    assert result.code == 1
+    assert "pip install 'open-autoglm[cli]'" in result.err
 
 
 def test_no_cluster_says_what_to_give(autoglm: Any, tmp_path: Any) -> None:
