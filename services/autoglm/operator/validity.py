@@ -18,8 +18,11 @@ from autoglm.operator.observed import Raw, Settings
 
 def valid(resource: Raw, settings: Settings) -> Context:
     """The resource, ready to be planned for. Raises InvalidSpec with every problem."""
-    # Sorted, so that the order of a user's keys makes no other revision.
-    plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
+    try:
+        # Sorted, so that the order of a user's keys makes no other revision.
+        plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
+    except RecursionError as error:
+        raise InvalidSpec([Problem("spec", "is nested too deeply; make it flatter")]) from error
     context = Context(parse(plain), settings)
     problems = [
         *resources.problems(context.spec),

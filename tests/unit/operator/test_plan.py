@@ -8,7 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from autoglm.api import Spec
 from autoglm.api.status import Status
 from autoglm.operator.observed import Conflict, Event, Observed, Plan, Refusal, Settings
 from autoglm.operator.plan import plan
@@ -176,6 +179,38 @@ def test_an_invalid_resource_changes_nothing_but_its_status(spec: Any, field: st
     assert cluster.resource["status"]["phase"] == "Degraded"
     assert [(e.type, e.reason) for e in made.events] == [("Warning", "InvalidSpec")]
     assert step(cluster) == Plan()
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=10,
+)
+FIELDS = [alias for f in Spec.model_fields.values() if (alias := f.alias)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    spec=anything | st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4),
+    name=st.sampled_from(["m", "-", "A b", "../x", 'a"b', "x" * 300]),
+)
+def test_nothing_that_a_user_can_write_stops_the_operator(spec: Any, name: str) -> None:
+    document = resource(name) | {"spec": spec}
+
+    made = plan(Observed(document), SETTINGS, NOW)
+
+    assert made.status is not None
+    assert bool(made.apply) != ("InvalidSpec" in str(made.status))
+
+
+def test_a_bottomless_resource_is_invalid() -> None:
+    bottomless: dict[str, Any] = {}
+    for _ in range(100_000):
+        bottomless = {"x": bottomless}
+
+    made = plan(Observed(resource() | {"spec": bottomless}), SETTINGS, NOW)
+
+    assert "nested too deeply" in str(made.status)
 
 
 def test_a_cache_on_the_node_is_the_installations_to_allow() -> None:
