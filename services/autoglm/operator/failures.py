@@ -164,7 +164,9 @@ def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
 
 
 def _without_back_off(message: str) -> str:
-    return re.sub(r"^Back-off pulling image", "cannot pull image", message)
+    """The same while kubelet tries and while it waits, as far as it says why."""
+    why = re.sub(r'^Back-off pulling image "[^"]*": (ErrImagePull: )?', "", message)
+    return re.sub(r"^Back-off pulling image", "cannot pull image", why)
 
 
 def _without_names(message: str) -> str:

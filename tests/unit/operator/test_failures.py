@@ -57,6 +57,20 @@ def test_an_image_that_cannot_be_had_is_one_reason(reason: str) -> None:
     assert (failure.pod, failure.revision, failure.is_own) == ("p", "r", True)
 
 
+def test_kubelets_tries_are_no_news() -> None:
+    tries = only(pod(**waiting("ErrImagePull", "not found: img:1")))
+    waits = only(
+        pod(
+            **waiting(
+                "ImagePullBackOff",
+                'Back-off pulling image "img:1": ErrImagePull: not found: img:1',
+            )
+        )
+    )
+
+    assert tries == waits
+
+
 def test_the_engines_own_diagnosis_is_passed_on() -> None:
     diagnosis = engine_dead("CUDA error")
     crashed = pod(
