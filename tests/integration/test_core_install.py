@@ -68,9 +68,18 @@ def test_the_command_works(core: Path, args: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["autoglm", "openautoglm", "kubectl-autoglm"])
+@pytest.mark.parametrize("name", ["autoglm", "openautoglm"])
 def test_every_name_is_the_same_command(core: Path, name: str) -> None:
     assert run(core / name, "--version").stdout.startswith("autoglm ")
+
+
+def test_kubectls_plugin_says_what_to_install(core: Path) -> None:
+    assert run(core / "kubectl-autoglm", "--version").stdout.startswith("kubectl autoglm ")
+    for command in (("kubectl-autoglm", "status"), ("autoglm", "status", "-k")):
+        done = run(core / command[0], *command[1:])
+        assert done.returncode == 1
+        assert "pip install 'open-autoglm[cli]'" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
