@@ -136,7 +136,11 @@ def is_ready(pod: Raw) -> bool:
 def _routable(cluster: Api, gateways: Iterable[Raw]) -> frozenset[tuple[str, str]] | None:
     """Asked through the API server, since gateways' admin port is closed to everyone else."""
     asked = [gateway for gateway in gateways if is_ready(gateway)][:_MOST_GATEWAYS]
-    answered = [pool for gateway in asked if (pool := _pool(cluster, gateway)) is not None]
+    try:
+        answered = [pool for gateway in asked if (pool := _pool(cluster, gateway)) is not None]
+    except ClusterError:
+        # A NetworkPolicy that drops silently does so for all; one wait is enough.
+        return None
     return frozenset.intersection(*answered) if answered else None
 
 
@@ -148,6 +152,10 @@ def _pool(cluster: Api, gateway: Raw) -> frozenset[tuple[str, str]] | None:
         page = cluster.send("GET", path, timeout=_PROXY_SECONDS)
         endpoints = [e for e in page["endpoints"] if e["ready"]]
         return frozenset((e["namespace"], e["pod"]) for e in endpoints)
-    except (ClusterError, ValueError, KeyError, TypeError):
-        # No right to use the proxy, or no gateway of ours: then nobody could be asked.
+    except ClusterError as error:
+        if not error.status:
+            raise
+        return None
+    except (ValueError, KeyError, TypeError):
+        # Something else listens there: as good as nobody.
         return None

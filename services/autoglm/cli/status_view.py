@@ -133,7 +133,7 @@ def _view(resource: Raw, look: Look, now: float) -> View:
         is_well=is_seen and has_said_ready and not statements,
         desired=desired(spec),
         ready=status.get("readyReplicas") or 0,
-        routable=_routable(pods),
+        routable=_routable(pods, status),
         revision=revisions[0]["hash"] if revisions else "",
         model=spec["model"].get("uri") or spec.get("engine", {}).get("type", "vllm"),
         url=status.get("url") or "",
@@ -163,9 +163,14 @@ def _unsaid(warnings: Sequence[Warned], statements: Sequence[Statement]) -> tupl
     return tuple(w for w in warnings if not (w.about.startswith(KIND) and w.reason in said))
 
 
-def _routable(pods: Sequence[Replica]) -> int | None:
+def _routable(pods: Sequence[Replica], status: Mapping[str, Any]) -> int | None:
     known = [pod.is_routable for pod in pods if pod.is_routable is not None]
-    return sum(known) if len(known) == len(pods) and pods else None
+    if pods and len(known) == len(pods):
+        return sum(known)
+    # What the operator has heard: that every gateway has every ready pod.
+    held = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    is_told = held.get(ConditionType.ROUTABLE) == "True"
+    return status.get("readyReplicas") if is_told else None
 
 
 def _failure(status: Mapping[str, Any]) -> Failure | None:

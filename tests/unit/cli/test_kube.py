@@ -78,6 +78,7 @@ def test_cluster_out_of_reach_is_an_error(path: str) -> None:
         (pool("x", "y"), pool("x"), frozenset({("models", "x")})),
         (pool("x"), refused(403), frozenset({("models", "x")})),
         (refused(503), {"endpoints": [1]}, None),
+        (refused(0), pool("x"), None),
     ],
 )
 def test_pod_is_routable_when_every_gateway_that_answers_has_it(
