@@ -1,4 +1,4 @@
-"""One real node for the ring. Needs Linux and root; in CI a missing prerequisite fails."""
+"""Two real nodes for the ring. Needs Linux and root; in CI a missing prerequisite fails."""
 
 import os
 from collections.abc import Iterator
@@ -27,5 +27,5 @@ def prerequisites() -> None:
 
 @pytest.fixture(scope="session")
 def node(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(tmp_path_factory.mktemp("node") / "cluster") as node:
+    with Node(tmp_path_factory.mktemp("node") / "cluster", nodes=2) as node:
         yield node

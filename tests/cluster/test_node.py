@@ -1,8 +1,9 @@
-"""The node that the ring runs on is a real one, and leaves nothing behind."""
+"""The nodes that the ring runs on are real, and leave nothing behind."""
 
+import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from autoglm.testing.kube_images import dockerfile_image
 from autoglm.testing.node import Node
 from autoglm.testing.processes import eventually
 
-HIDDEN = ("/var/lib/cni", "/var/lib/kubelet", "/var/lib/containerd")
 TOY = "autoglm-test/toy:1"
 DOCKERFILE = """\
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -48,6 +48,8 @@ DEPLOYMENT = {
         "template": {
             "metadata": {"labels": {"app": "toy"}},
             "spec": {
+                # As process 1 it does not hear SIGTERM.
+                "terminationGracePeriodSeconds": 1,
                 "containers": [
                     {
                         "name": "toy",
@@ -60,7 +62,7 @@ DEPLOYMENT = {
                         },
                         "securityContext": LOCKED,
                     }
-                ]
+                ],
             },
         },
     },
@@ -90,11 +92,12 @@ def in_pod(node: Node, code: str) -> str:
     return node.kubectl("exec", "-n", "toy", "deployment/toy", "--", "python3", "-c", code)
 
 
-def test_node_is_ready_and_says_what_it_runs(node: Node) -> None:
-    (found,) = node.get("nodes")["items"]
-    info = found["status"]["nodeInfo"]
-    assert info["kubeletVersion"] == "v1.36.3"
-    assert info["containerRuntimeVersion"].startswith("containerd://")
+def test_nodes_are_ready_and_say_what_they_run(node: Node) -> None:
+    nodes = node.get("nodes")["items"]
+    assert [n["metadata"]["name"] for n in nodes] == ["node-0", "node-1"]
+    for info in (n["status"]["nodeInfo"] for n in nodes):
+        assert info["kubeletVersion"] == "v1.36.3"
+        assert info["containerRuntimeVersion"].startswith("containerd://")
 
 
 def test_pods_of_a_built_image_run_under_the_restricted_standard(toy: Node) -> None:
@@ -109,6 +112,16 @@ def test_service_answers_to_its_name_inside_and_to_its_address_outside(toy: Node
     assert "hello" in in_pod(toy, ask)
     address = toy.get("service", "toy", "-n", "toy")["spec"]["clusterIP"]
     assert toy.run("curl", "--silent", "--max-time", "5", f"http://{address}") == "hello\n"
+
+
+def test_drained_node_hands_its_pods_to_the_other(toy: Node) -> None:
+    toy.kubectl("drain", "node-0", "--ignore-daemonsets", "--delete-emptydir-data", "--force")
+    try:
+        toy.kubectl("rollout", "status", "deployment/toy", "-n", "toy", "--timeout=60s")
+        pods = toy.get("pods", "-n", "toy", "--field-selector=status.phase=Running")["items"]
+        assert {pod["spec"]["nodeName"] for pod in pods} == {"node-1"}
+    finally:
+        toy.kubectl("uncordon", "node-0")
 
 
 def test_unknown_name_does_not_exist_rather_than_fail(toy: Node) -> None:
@@ -148,16 +161,12 @@ def test_thread_inside_talks_to_the_node(toy: Node) -> None:
         assert kubernetes.client.VersionApi(toy.client()).get_code().git_version == "v1.36.3"
 
 
-def traces() -> dict[str, str]:
-    """What a node could leave behind on the machine."""
+def network() -> dict[str, str]:
+    """What of the machine's network a node could change."""
     shown = {
         "addresses": ("ip", "-brief", "address"),
         "routes": ("ip", "route"),
         "packet filter": ("nft", "list", "tables"),
-        "mounts": ("findmnt", "--list", "--noheadings", "--output=TARGET"),
-        "cgroups": ("find", "/sys/fs/cgroup", "-type", "d", "-name", "*autoglm-*"),
-        "directories": ("find", "/run/containerd", "/run/netns", "/var/log/pods", *HIDDEN),
-        "processes": ("pgrep", "--list-name", "containerd|kube|etcd|coredns|metrics-server"),
     }
     return {
         what: subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -165,10 +174,27 @@ def traces() -> dict[str, str]:
     }
 
 
+def traces(namespaces: str, cgroups: Sequence[str], directory: Path) -> Iterator[str]:
+    """What one node has left: processes, cgroups, mounts, files outside of its directory."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str((process / "ns/net").readlink()) == namespaces:
+                yield (process / "cmdline").read_text()
+    for name in cgroups:
+        yield from map(str, Path("/sys/fs/cgroup").glob(f"**/{name}"))
+    yield from (m for m in Path("/proc/mounts").read_text().splitlines() if str(directory) in m)
+    hidden = ("/run/containerd-0", "/var/lib/containerd", "/var/log/pods")
+    yield from (path for path in hidden if Path(path).exists())
+
+
 def test_ended_node_leaves_the_machine_as_it_was(prerequisites: None, tmp_path: Path) -> None:
-    before = traces()
-    with Node(tmp_path / "cluster") as other:
-        assert other.get("nodes")["items"]
-    assert traces() == before
-    assert not (tmp_path / "cluster/node/containerd").exists()
-    assert (tmp_path / "cluster/kubelet.log").exists()
+    directory = tmp_path / "cluster"
+    before = network()
+    with Node(directory) as other:
+        namespaces = str(Path(f"/proc/{other.namespace.init}/ns/net").readlink())
+        cgroups = other.namespace.cgroups
+        assert list(traces(namespaces, cgroups, directory))
+    assert list(traces(namespaces, cgroups, directory)) == []
+    assert network() == before
+    assert not (directory / "node-0/containerd").exists()
+    assert (directory / "kubelet-0.log").exists()

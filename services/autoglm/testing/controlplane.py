@@ -119,9 +119,9 @@ class ControlPlane:
     # -- how it comes up and goes --
 
     def start(self) -> None:
-        addresses = ["127.0.0.1", commands.API_SERVICE_ADDRESS, self.advertised]
-        self.directory.mkdir(parents=True)
-        pki = write_pki(self.directory / "pki", dict.fromkeys(addresses))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        addresses = dict.fromkeys([commands.API_SERVICE_ADDRESS, *self.addresses()])
+        pki = write_pki(self.directory / "pki", addresses)
         api, etcd, peers = self.ports
         self.layout = commands.Layout(self.directory, pki, (api, etcd, peers), self.advertised)
         self.kubeconfig.write_text(json.dumps(commands.kubeconfig(self.layout)))
@@ -146,6 +146,10 @@ class ControlPlane:
             daemon.stop(signal.SIGKILL)
         for data in self.data():
             shutil.rmtree(data, ignore_errors=True)
+
+    def addresses(self) -> Sequence[str]:
+        """Where the API server and kubelets can be reached."""
+        return ("127.0.0.1",)
 
     def data(self) -> Sequence[Path]:
         """What nobody wants to look at when a test has failed."""

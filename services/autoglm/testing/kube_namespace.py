@@ -1,4 +1,4 @@
-"""One private network, mount and process namespace for a node, and its cgroups. Linux, as root.
+"""One private network, mount and process namespace for nodes, and their cgroups. Linux, as root.
 
 Ending it is killing one process: the kernel then ends every other, and drops mounts, interfaces,
 routes and packet filters. Cgroups are the only thing that lives outside; `stop` removes them.
@@ -19,31 +19,31 @@ from pathlib import Path
 from autoglm.testing.kube_daemon import STOP_SECONDS, ClusterFailed, leashed
 from autoglm.testing.processes import eventually
 
-NODE_ADDRESS = "172.30.0.1"
 _SCRIPT = Path(__file__).with_name("kube_namespace.sh")
 _CGROUPS = Path("/sys/fs/cgroup")
-# Written to whatever the settings say.
-_HIDDEN = (Path("/var/lib/cni"), Path("/var/lib/kubelet"))
+KUBELETS = Path("/var/lib/kubelet")
 _CLONE_NEWNET = 0x40000000
 
 
 @dataclass(slots=True)
 class Namespace:
-    name: str
-    """Of its cgroups; unique on the machine."""
+    cgroups: Sequence[str]
+    """Names, unique on the machine."""
+    addresses: Sequence[str]
+    """Of the nodes."""
     service_network: str
+    kubelets: Path
+    """What is seen as KUBELETS inside."""
     _outer: subprocess.Popen[str] | None = field(default=None, init=False)
     _made: list[Path] = field(default_factory=list, init=False)
 
     def start(self) -> None:
-        for directory in _HIDDEN:
-            if not directory.exists():
-                directory.mkdir()
-                self._made.append(directory)
+        self.kubelets.mkdir(parents=True)
         for directory in _hierarchies():
-            self._make_cgroup(directory / self.name)
+            for name in self.cgroups:
+                self._make_cgroup(directory / name)
         flags = ("--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
-        arguments = (NODE_ADDRESS, self.service_network, *map(str, _HIDDEN))
+        arguments = (" ".join(self.addresses), self.service_network, str(self.kubelets))
         self._outer = subprocess.Popen(
             leashed(["unshare", *flags, "bash", str(_SCRIPT), *arguments]),
             stdin=subprocess.DEVNULL,

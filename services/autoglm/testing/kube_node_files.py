@@ -1,33 +1,30 @@
 """Configuration and command lines of a node's programs. Pure: starts nothing, writes nothing.
 
-containerd, kubelet and kube-proxy, for a node that lives in a `Namespace`. `Node` runs them.
+containerd and kubelet for each node, and one kube-proxy, since all nodes share the network of their
+`Namespace`. `Node` runs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoglm.testing.kube_commands import Command, Layout
-from autoglm.testing.kube_namespace import NODE_ADDRESS
+from autoglm.testing.kube_namespace import KUBELETS
 from autoglm.testing.kube_programs import program
 
 POD_NETWORK = "10.244.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
-SOCKET = "/run/containerd/containerd.sock"
-CTR = ("ctr", f"--address={SOCKET}")
 PAUSE = "autoglm-test/pause:1"
-NODE_NAME = "node-0"
 _CONTAINERD = """\
 version = 2
 root = "{state}/containerd"
-state = "/run/containerd"
+state = "{run}"
 [grpc]
-  address = "{socket}"
+  address = "{run}/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/{pause}"
+  sandbox_image = "{pause}"
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
@@ -40,18 +37,35 @@ state = "/run/containerd"
 
 @dataclass(frozen=True, slots=True)
 class NodeFiles:
+    """One of the nodes."""
+
     at: Layout
+    index: int
+    address: str
     cgroup: str
 
     @property
+    def name(self) -> str:
+        return f"node-{self.index}"
+
+    @property
     def state(self) -> Path:
-        return self.at.directory / "node"
+        return self.at.directory / self.name
+
+    @property
+    def run(self) -> str:
+        """In memory, and only seen inside the namespace."""
+        return f"/run/containerd-{self.index}"
+
+    @property
+    def ctr(self) -> Command:
+        return ("ctr", f"--address={self.run}/containerd.sock", "--namespace=k8s.io")
 
     def written(self) -> dict[Path, str | dict[str, Any]]:
         """Files and what is in them; a dictionary is written as JSON."""
         return {
             self.state / "containerd.toml": _CONTAINERD.format(
-                state=self.state, socket=SOCKET, pause=PAUSE
+                state=self.state, run=self.run, pause=PAUSE
             ),
             self.state / "cni/pods.conflist": self.cni(),
             self.state / "kubelet.json": self.kubelet(),
@@ -63,7 +77,7 @@ class NodeFiles:
         addresses = {
             "type": "host-local",
             "dataDir": f"{self.state}/addresses",
-            "ranges": [[{"subnet": POD_NETWORK}]],
+            "ranges": [[{"subnet": f"10.244.{self.index}.0/24"}]],
             "routes": [{"dst": "0.0.0.0/0"}],
         }
         plugin = {"type": "ptp", "ipMasq": False, "ipam": addresses}
@@ -74,6 +88,8 @@ class NodeFiles:
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
+            "address": self.address,
+            "healthzPort": 0,
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
@@ -82,7 +98,7 @@ class NodeFiles:
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": pki.certificate("kubelet"),
             "tlsPrivateKeyFile": pki.key("kubelet"),
-            "containerRuntimeEndpoint": f"unix://{SOCKET}",
+            "containerRuntimeEndpoint": f"unix://{self.run}/containerd.sock",
             "clusterDNS": [DNS_ADDRESS],
             "clusterDomain": "cluster.local",
             "resolvConf": "",
@@ -122,16 +138,12 @@ class NodeFiles:
     def kubelet_command(self) -> Command:
         return (
             *(program("kubelet"), f"--kubeconfig={self.at.kubeconfig}"),
-            *(f"--config={self.state}/kubelet.json", f"--root-dir={self.state}/kubelet"),
-            *(f"--node-ip={NODE_ADDRESS}", f"--hostname-override={NODE_NAME}"),
+            *(f"--config={self.state}/kubelet.json", f"--root-dir={KUBELETS / self.name}"),
+            *(f"--node-ip={self.address}", f"--hostname-override={self.name}"),
         )
 
     def kube_proxy_command(self) -> Command:
         return (
             *(program("kube-proxy"), f"--config={self.state}/kube-proxy.json"),
-            f"--hostname-override={NODE_NAME}",
+            f"--hostname-override={self.name}",
         )
-
-
-def import_command(archive: Path) -> Sequence[str]:
-    return (*CTR, "--namespace=k8s.io", "images", "import", str(archive))

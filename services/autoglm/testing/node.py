@@ -1,20 +1,22 @@
-"""A real Kubernetes node on one machine, with its control plane. Needs Linux and root, no Docker.
+"""Real Kubernetes nodes on one machine, with their control plane. Linux and root, no Docker.
 
 kubelet, containerd, kube-proxy, CoreDNS and metrics-server run in one private namespace, so that
 nothing of them is seen outside or stays behind. Ports and addresses are fixed in there; the
-machine's own network cannot be reached from pods, nor the node from the machine.
+machine's own network cannot be reached from pods, nor a node from the machine. Two nodes are enough
+to drain one.
 
     with Node(directory) as node:
         node.import_image(archive)
         node.kubectl("apply", "-f", "model.yaml")
         node.run("curl", "http://10.96.12.34:8080/health")
         with node.entered():
-            ...  # this thread's connections, and those of threads it starts, are the node's
+            ...  # this thread's connections, and those of threads it starts, are the nodes'
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -30,8 +32,8 @@ from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.kube_commands import SERVICE_NETWORK
 from autoglm.testing.kube_daemon import output
 from autoglm.testing.kube_images import program_image
-from autoglm.testing.kube_namespace import NODE_ADDRESS, Namespace
-from autoglm.testing.kube_node_files import CTR, NODE_NAME, PAUSE, NodeFiles, import_command
+from autoglm.testing.kube_namespace import Namespace
+from autoglm.testing.kube_node_files import PAUSE, NodeFiles
 
 PROGRAMS = ("kubelet", "kube-proxy", "coredns", "metrics-server", "pause")
 PORTS = (6443, 2379, 2380)
@@ -56,19 +58,20 @@ def lacking() -> str:
 
 @dataclass
 class Node(ControlPlane):
-    """A `ControlPlane` with one node that runs what it is given."""
+    """A `ControlPlane` with nodes that run what they are given: node-0, node-1 ..."""
 
+    nodes: int = 1
     ports: Sequence[int] = PORTS
-    advertised: str = NODE_ADDRESS
+    advertised: str = "172.30.0.1"
     namespace: Namespace = field(init=False)
-    _files: NodeFiles = field(init=False)
+    _nodes: list[NodeFiles] = field(default_factory=list, init=False)
 
     def run(self, *command: str, text: str | None = None) -> str:
-        """Runs a command on the node's network; what it prints. Raises ClusterFailed."""
+        """Runs a command on the nodes' network; what it prints. Raises ClusterFailed."""
         return output([*self.client_prefix, *command], text)
 
     def entered(self) -> contextlib.AbstractContextManager[None]:
-        """The calling thread, and threads and processes it starts, are on the node's network."""
+        """The calling thread, and threads and processes it starts, are on the nodes' network."""
         return self.namespace.entered()
 
     def helm(self, *arguments: str) -> str:
@@ -76,21 +79,24 @@ class Node(ControlPlane):
         helm = (kube_programs.program("helm"), f"--kubeconfig={self.kubeconfig}")
         return self.run(*helm, *arguments)
 
-    def import_image(self, archive: Path) -> None:
-        """Makes the images of a docker or OCI archive known to the node."""
-        output([*self.prefix, *import_command(archive)])
+    def import_image(self, archive: Path, *indexes: int) -> None:
+        """Makes the images of a docker or OCI archive known to these nodes; to all by default."""
+        for node in [self._nodes[index] for index in indexes] or self._nodes:
+            output([*self.prefix, *node.ctr, "images", "import", str(archive)])
 
     def start(self) -> None:
-        self.namespace = Namespace(f"autoglm-{secrets.token_hex(4)}", SERVICE_NETWORK)
+        cgroups = [f"autoglm-{secrets.token_hex(4)}" for _ in range(self.nodes)]
+        kubelets = self.directory / "kubelets"
+        self.namespace = Namespace(cgroups, self.addresses()[1:], SERVICE_NETWORK, kubelets)
         self.namespace.start()
         self.prefix = self.namespace.prefix()
         self.client_prefix = self.namespace.network_prefix()
         super().start()
-        self._files = NodeFiles(self.layout, self.namespace.name)
-        write_files(self._files.written())
+        for index, address in enumerate(self.namespace.addresses):
+            self._nodes.append(NodeFiles(self.layout, index, address, cgroups[index]))
         self._start_containerd()
-        self.spawn("kubelet", self._files.kubelet_command())
-        self.spawn("kube-proxy", self._files.kube_proxy_command())
+        self._import_addons()
+        self._start_kubelets()
         self.kubectl("apply", "--server-side", "-f", str(_ADDONS))
         self.wait("the node", self._is_ready)
 
@@ -100,24 +106,40 @@ class Node(ControlPlane):
         finally:
             super().stop()
 
+    def addresses(self) -> Sequence[str]:
+        """Where the API server and kubelets can be reached."""
+        return ("127.0.0.1", *(f"172.30.0.{index + 1}" for index in range(self.nodes)))
+
     def data(self) -> Sequence[Path]:
         """What nobody wants to look at when a test has failed."""
-        node = self.directory / "node"
-        return (*super().data(), node / "containerd", node / "kubelet", node / "images")
+        kept = [node.state / "containerd" for node in self._nodes]
+        return (*super().data(), *kept, self.directory / "images", self.directory / "kubelets")
 
     def _start_containerd(self) -> None:
-        self.spawn("containerd", self._files.containerd_command())
-        images = self.directory / "node/images"
+        for node in self._nodes:
+            write_files(node.written())
+            self.spawn(f"containerd-{node.index}", node.containerd_command())
+        for node in self._nodes:
+            ask = [*self.prefix, *node.ctr, "version"]
+            self.wait("containerd", functools.partial(_answers, ask))
+
+    def _import_addons(self) -> None:
+        images = self.directory / "images"
         images.mkdir()
-        self.wait("containerd", lambda: bool(output([*self.prefix, *CTR, "version"])))
         for name, program in _IMAGES.items():
             executable = Path(kube_programs.program(program)).resolve()
             self.import_image(program_image(name, executable, images / f"{program}.tar"))
 
+    def _start_kubelets(self) -> None:
+        for node in self._nodes:
+            self.spawn(f"kubelet-{node.index}", node.kubelet_command())
+        # One network, and so one set of rules.
+        self.spawn("kube-proxy", self._nodes[0].kube_proxy_command())
+
     def _is_ready(self) -> bool:
         """Raises ClusterFailed with what is not true yet."""
         for what in (
-            f"node/{NODE_NAME}=Ready",
+            *(f"node/{node.name}=Ready" for node in self._nodes),
             "deployment/coredns=Available",
             "deployment/metrics-server=Available",
             "apiservice/v1beta1.metrics.k8s.io=Available",
@@ -126,6 +148,10 @@ class Node(ControlPlane):
             waiting = ("wait", f"--for=condition={condition}", "--timeout=1s", "-n", "kube-system")
             self.kubectl(*waiting, name)
         return True
+
+
+def _answers(command: Sequence[str]) -> bool:
+    return bool(output(command))
 
 
 def write_files(files: Mapping[Path, str | dict[str, Any]]) -> None:
