@@ -11,12 +11,14 @@ from prometheus_client.metrics import MetricWrapperBase
 from autoglm.common import admin
 from autoglm.gateway.metrics import Metrics
 from autoglm.inference import metrics as inference
+from autoglm.operator import metrics as operator
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
 SECTIONS = {
     "Gateway": vars(Metrics(CollectorRegistry())),
     "Pod": vars(inference),
+    "Operator": vars(operator.Metrics(CollectorRegistry())),
     "Every process": vars(admin),
 }
 Described = dict[str, tuple[str, set[str]]]

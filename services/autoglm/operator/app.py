@@ -24,7 +24,6 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.election import Election
 from autoglm.operator.gateways import Gateways
-from autoglm.operator.handlers import Stream
 from autoglm.operator.kube import Client, Kube, Limits, Transport, configure
 from autoglm.operator.leader import Leader, LeaseName
 from autoglm.operator.metrics import Metrics
@@ -50,8 +49,11 @@ def run(settings: OperatorSettings) -> int:
         set_up_traces("autoglm-operator", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, plan))
-    except (ConfigException, ValueError) as error:
-        return _cannot_start(f"{error}; check --kubeconfig, --context, --traces", BAD_SETTINGS)
+    except ConfigException as error:
+        why = f"no way to the API server ({error})"
+        return _cannot_start(f"{why}; give --kubeconfig, or run it as a pod", BAD_SETTINGS)
+    except ValueError as error:
+        return _cannot_start(str(error), BAD_SETTINGS)
     except OSError as error:
         why = f"cannot listen on {settings.metrics_address}: {error.strerror or error}"
         return _cannot_start(f"{why}; choose another --metrics-address", ADDRESS_IN_USE)
@@ -65,9 +67,13 @@ def _cannot_start(why: str, code: int) -> int:
 
 async def _serve(settings: OperatorSettings, planner: Planner) -> None:
     configuration = await configure(settings.kubeconfig, settings.context)
+    try:
+        operator = Operator(settings, configuration, planner)
+    except OSError as error:
+        raise ConfigException(f"a certificate of the kubeconfig: {error}") from error
     shutdown = Shutdown()
     shutdown.install()
-    running = asyncio.create_task(Operator(settings, configuration, planner).run())
+    running = asyncio.create_task(operator.run())
     stopping = asyncio.create_task(shutdown.wait())
     await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -120,11 +126,10 @@ class Operator:
             kube,
             world,
             Scope(settings.namespace, settings.gateway_namespace, settings.gateway_service),
-            Ears(self._changed, self._resource_changed, self._reconciler.saw),
+            Ears(self._changed, self._resource_changed),
             metrics,
             rng,
         )
-        self._stream = Stream(configuration, settings.namespace, rng)
         self.admin_port = 0
 
     @property
@@ -146,7 +151,6 @@ class Operator:
                 await self._sources.fill(tasks)
                 self._synced = True
                 _log.info("synced", extra={"fields": {"resources": len(self.world.resources)}})
-                tasks.create_task(self._stream.run(self._sources.take))
                 tasks.create_task(self._sources.discover(tasks))
                 tasks.create_task(self._gateways.run())
                 tasks.create_task(self._resync())
@@ -171,9 +175,7 @@ class Operator:
         """Everything is looked at anew, spread over a while."""
         seconds = self._settings.resync_seconds
         while True:
-            self._sources.measure()
             await asyncio.sleep(seconds * self._rng.uniform(0.9, 1.0))
-            await self._sources.list_resources()
             for key in self.world.resources.owners():
                 self._add(key, 0.1 * seconds * self._rng.random())
 
@@ -196,6 +198,7 @@ class Operator:
         self._add(key)
 
     def _resource_changed(self, key: Key) -> None:
+        self._reconciler.saw(key)
         self._add(key, urgent=True)
 
     def _add(self, key: Key, after: float = 0.0, *, urgent: bool = False) -> None:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.config import ConfigException
 from kubernetes.aio.dynamic import DynamicClient
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from yaml import YAMLError
 
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.operator.kinds import Kind
@@ -34,6 +37,7 @@ _LONGEST_WAIT = 2.0
 _SILENCE = 100.0
 _CONNECT = 5.0
 _PAGE = 500
+_CONFLICT = 409
 
 
 class Unreachable(Exception):
@@ -88,15 +92,23 @@ class Transport(Protocol):
 
 
 async def configure(kubeconfig: str, context: str) -> Configuration:
-    """How to reach the API server: by a file, or as a pod does."""
+    """How to reach the API server: by a file, or as a pod does. Raises ConfigException."""
     configuration = Configuration()
     if kubeconfig:
-        load = kube_config.load_kube_config
-        await load(kubeconfig, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        await _read(kubeconfig, context, configuration)
     else:
         kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     configuration.connection_pool_maxsize = 100
     return configuration
+
+
+async def _read(kubeconfig: str, context: str, configuration: Configuration) -> None:
+    load = kube_config.load_kube_config
+    try:
+        await load(kubeconfig, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (TypeError, AttributeError, KeyError, YAMLError) as error:
+        # The client does not look at what it reads.
+        raise ConfigException(f"{kubeconfig!r} is not a kubeconfig: {error}") from error
 
 
 class Client:
@@ -283,7 +295,7 @@ class Kube:
         attempts = AsyncRetrying(
             stop=stop_after_attempt(_ATTEMPTS),
             wait=_wait,
-            retry=retry_if_exception(_is_transient),
+            retry=retry_if_exception(partial(_is_transient, request)),
             reraise=True,
         )
         answer: bytes = await attempts(self._attempt, request)
@@ -309,8 +321,11 @@ def _watch_error(status: bytes) -> Refused:
     return Refused(decoded.get("code", 0), decoded.get("reason", ""), decoded.get("message", ""))
 
 
-def _is_transient(error: BaseException) -> bool:
+def _is_transient(request: Request, error: BaseException) -> bool:
     if isinstance(error, Refused):
+        if error.status == _CONFLICT and request.method == "PATCH":
+            # Somebody wrote at the same moment; a conflict over fields has causes.
+            return not error.causes
         return error.is_transient and (error.retry_after or 0) <= _LONGEST_WAIT
     return isinstance(error, Unreachable)
 

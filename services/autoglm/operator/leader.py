@@ -76,7 +76,10 @@ class Leader:
         if not was_leading:
             return
         try:
-            await self._write({"leaseDurationSeconds": 1, "renewTime": _now()})
+            # Read anew: the last renewal may have taken effect without its answer.
+            record = await self._read()
+            if record is not None and record.holder == self._election.identity:
+                await self._write({"leaseDurationSeconds": 1, "renewTime": _now()})
         except (Refused, Unreachable) as error:
             fields = {"lease": self._lease.name, "error": str(error)}
             _log.warning("the lease cannot be given back", extra={"fields": fields})

@@ -1,6 +1,6 @@
 """Everything the operator knows, and the part of it that one reconcile looks at. No requests.
 
-Filled by watches (and kopf), read by `reconcile`.
+Filled by watches, read by `reconcile`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fills the caches: a watch for each kind, kopf for the resources, a list now and then for both.
+"""Fills the caches by a watch for each kind; optional kinds from when on the API server has them.
 
 Decides nothing about resources; tells by key what has changed.
 """
@@ -6,27 +6,24 @@ Decides nothing about resources; tells by key what has changed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import msgspec
 
 from autoglm.api.labels import SERVICE_NAME
 from autoglm.operator.cache import Cache
-from autoglm.operator.kinds import CHILDREN, OPTIONAL_CHILDREN, RESOURCE, Kind
+from autoglm.operator.kinds import CHILDREN, OPTIONAL_CHILDREN, Kind
 from autoglm.operator.kube import Kube, Refused, Unreachable
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import OURS, WARNINGS, World
 from autoglm.operator.observed import Key
-from autoglm.operator.queue import Backoff
 from autoglm.operator.watch import Selection, Watch
 
 _DISCOVERY_SECONDS = 60.0
-_BACKOFF = Backoff(first=0.5, most=10.0)
 _NOT_FOUND = 404
-_log = logging.getLogger("autoglm.operator")
 
 
 class _Served(msgspec.Struct):
@@ -58,8 +55,6 @@ class Ears:
     """Something that belongs to this resource."""
     resource_changed: Callable[[Key], None]
     """The resource itself."""
-    saw: Callable[[Key], None]
-    """The resource exists now."""
 
 
 class Sources:
@@ -75,59 +70,29 @@ class Sources:
         self._metrics = metrics
         self._rng = rng
         self._optional: dict[Kind, list[asyncio.Task[None]]] = {}
+        for cache in world.caches():
+            metrics.cached.labels(cache.kind.kind).set_function(partial(len, cache))
 
     async def fill(self, tasks: asyncio.TaskGroup) -> None:
         """Begins all watches; returns when every cache has been filled once."""
         world = self._world
-        synced = [
-            watch.synced
+        watches = [
+            watch
             for cache in (*(world.children[kind] for kind in CHILDREN), world.pods)
             for watch in self._begin(tasks, cache, OURS)[0]
         ]
-        synced += [w.synced for w in self._begin(tasks, world.warnings, WARNINGS)[0]]
+        watches += self._begin(tasks, world.warnings, WARNINGS)[0]
+        watches += self._begin(tasks, world.resources, (), self._ears.resource_changed)[0]
         tasks.create_task(self._gateway_watch().run(), name="watch EndpointSlice")
-        for event in synced:
-            await event.wait()
-        failures = 0
-        while not await self.list_resources():
-            failures += 1
-            await asyncio.sleep(_BACKOFF.delay(failures, self._rng))
+        for watch in watches:
+            await watch.synced.wait()
         await self._look_for_optional(tasks)
-
-    def take(self, kind: str | None, json: bytes) -> None:
-        """An event of kopf's stream; None is a resource that was there before."""
-        resources = self._world.resources
-        key = resources.remove(json) if kind == "DELETED" else resources.put(json)
-        if key is not None:
-            self._ears.saw(key)
-            self._ears.resource_changed(key)
-
-    async def list_resources(self) -> bool:
-        """What kopf's stream may have missed, above all deletions. False if there is no answer."""
-        cache = self._world.resources
-        try:
-            for namespace in self._scope.namespaces or ("",):
-                objects, version = await self._kube.list(RESOURCE, namespace, ())
-                for key in cache.replace(objects, int(version), namespace):
-                    self._ears.resource_changed(key)
-        except (Refused, Unreachable) as error:
-            _log.warning(
-                "AutoGLMDeployments cannot be listed", extra={"fields": {"error": str(error)}}
-            )
-            return False
-        for key in cache.owners():
-            self._ears.saw(key)
-        return True
 
     async def discover(self, tasks: asyncio.TaskGroup) -> None:
         """Watches optional kinds from when on the API server has them. Until cancelled."""
         while True:
             await asyncio.sleep(_DISCOVERY_SECONDS)
             await self._look_for_optional(tasks)
-
-    def measure(self) -> None:
-        for cache in self._world.caches():
-            self._metrics.cached.labels(cache.kind.kind).set(len(cache))
 
     async def _look_for_optional(self, tasks: asyncio.TaskGroup) -> None:
         for kind in OPTIONAL_CHILDREN:
@@ -156,11 +121,15 @@ class Sources:
         return any(r.kind == kind.kind for r in _served.decode(answer).resources)
 
     def _begin(
-        self, tasks: asyncio.TaskGroup, cache: Cache, query: tuple[tuple[str, str], ...]
+        self,
+        tasks: asyncio.TaskGroup,
+        cache: Cache,
+        query: tuple[tuple[str, str], ...],
+        changed: Callable[[Key], None] | None = None,
     ) -> tuple[list[Watch], list[asyncio.Task[None]]]:
         """One watch for all namespaces, or one for each that was asked for."""
         watches = [
-            self._watch(cache, Selection(namespace, query), self._ears.changed)
+            self._watch(cache, Selection(namespace, query), changed or self._ears.changed)
             for namespace in self._scope.namespaces or ("",)
         ]
         name = f"watch {cache.kind.kind}"

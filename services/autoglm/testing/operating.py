@@ -158,10 +158,14 @@ class Cluster:
         await until(lambda: self.is_settled(name), f"{name} settled")
         return await self.children(name)
 
+    async def is_ready(self, name: str) -> bool:
+        """Replicas are ready, and the status says so."""
+        status = (await self.resource(name)).get("status") or {}
+        return bool(status.get("readyReplicas", 0) > 0)
+
     async def is_settled(self, name: str) -> bool:
         """Replicas are ready and nothing changes for a second."""
-        status = (await self.resource(name)).get("status") or {}
-        return status.get("readyReplicas", 0) > 0 and await self._is_quiet(name)
+        return await self.is_ready(name) and await self._is_quiet(name)
 
     async def _is_quiet(self, name: str) -> bool:
         before = await self.versions(name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.operator.kinds import RESOURCE
 from autoglm.operator.kube import Client, configure
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.operating import Cluster
@@ -15,7 +16,8 @@ CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yam
 @pytest.fixture(scope="session")
 def crd(control_plane: ControlPlane) -> ControlPlane:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
-    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    served = RESOURCE.path()
+    control_plane.wait("the CRD", lambda: bool(control_plane.kubectl("get", "--raw", served)))
     return control_plane
 
 

@@ -45,7 +45,7 @@ async def test_at_rest_nothing_is_written_also_by_an_operator_that_starts_anew(
     assert (second.writes, await cluster.versions("glm")) == ([], versions)
 
 
-async def test_kopf_leaves_no_trace_on_the_resource(cluster: Cluster) -> None:
+async def test_nothing_but_the_status_is_written_to_the_resource(cluster: Cluster) -> None:
     await cluster.start()
     created = await cluster.create("glm")
     await cluster.settled("glm")

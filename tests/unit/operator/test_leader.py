@@ -89,6 +89,16 @@ async def test_after_a_clean_end_the_other_leads_at_once() -> None:
     assert await until(lambda: b.leader.is_leading, 15) <= TERMS.look + 0.2
 
 
+async def test_a_lease_held_for_a_moment_only_is_given_back_as_well() -> None:
+    server = FakeApiServer()
+    only = Candidate(server, "only")
+    only.start()
+    await until(lambda: only.leader.is_leading, 1)
+    await only.die()
+    await only.leader.release()
+    assert server.objects[PATH]["spec"].get("holderIdentity") is None
+
+
 async def test_a_leader_that_is_cut_off_stops_before_the_other_starts() -> None:
     _, a, b = pair()
     await asyncio.sleep(30)

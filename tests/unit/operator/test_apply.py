@@ -1,0 +1,148 @@
+"""Carrying out plans: order, conflicts, refusals, and what the caches know afterwards."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm.operator.announcements import Announcements
+from autoglm.operator.apply import Applied, Applier
+from autoglm.operator.kinds import CHILDREN, RESOURCE
+from autoglm.operator.kube import Kube, Limits, Refused, Request
+from autoglm.operator.metrics import Metrics
+from autoglm.operator.observe import Attempt, World
+from autoglm.operator.observed import Conflict, Event, Key, Plan, Raw, Ref, Refusal
+from autoglm.testing.fake_api_server import FakeApiServer, Faults
+
+pytestmark = pytest.mark.looptime
+SERVICE = CHILDREN[1]
+GLM = RESOURCE.path("ns", "glm")
+BODY = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "glm", "namespace": "ns", "labels": {"autoglm.io/deployment": "glm"}},
+    "spec": {"type": "ClusterIP", "ports": [{"port": 80}]},
+}
+CONFIG = BODY | {"kind": "ConfigMap", "spec": {}}
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.server = FakeApiServer()
+        metadata = {"name": "glm", "namespace": "ns"}
+        self.resource = self.server.put(GLM, {"metadata": metadata})
+        self.faults = Faults(self.server)
+        self.world = World()
+        self.confirmed: list[Raw] = []
+        kube = Kube(self.faults, Metrics(CollectorRegistry()), Limits(3, lambda: 3))
+        self.apply = Applier(kube, self.world, Announcements(), "me", self._confirm, lambda: 1000.0)
+
+    async def _confirm(self, resource: Raw) -> None:
+        self.confirmed.append(resource)
+
+    async def __call__(self, plan: Plan, known: tuple[Conflict, ...] = ()) -> Applied:
+        return await self.apply(self.resource, plan, known)
+
+
+def causes(*entries: tuple[str, str]) -> list[dict[str, str]]:
+    return [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": field}
+        for who, field in entries
+    ]
+
+
+def refuse_once(error: Refused) -> Any:
+    left = [error]
+    return lambda request: left.pop() if left and request.method == "PATCH" else None
+
+
+async def test_a_second_time_nothing_is_new() -> None:
+    rig, plan = Rig(), Plan(apply=(BODY,), status={"phase": "Ready"})
+    assert (await rig(plan)).wrote
+    rig.resource = rig.server.objects[GLM]
+    assert await rig(plan) == Applied(False, Attempt())
+
+
+async def test_what_was_written_is_in_the_cache_at_once() -> None:
+    rig = Rig()
+    await rig(Plan(apply=(BODY,)))
+    (seen,) = rig.world.children[SERVICE].of(Key("ns", "glm"))
+    assert seen["spec"] == BODY["spec"]
+
+
+async def test_a_resource_is_confirmed_before_a_child_is_made_and_only_then() -> None:
+    rig = Rig()
+    await rig(Plan(apply=(BODY,)))
+    assert rig.confirmed == [rig.resource]
+    await rig(Plan(apply=(BODY,)))
+    assert len(rig.confirmed) == 1
+
+
+async def test_changes_by_hand_are_taken_back() -> None:
+    rig = Rig()
+    cause = causes(('"kubectl-edit" using v1', ".spec.type"))
+    rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
+    assert (await rig(Plan(apply=(BODY,)))).attempt == Attempt()
+    assert [dict(r.query)["force"] for r in rig.faults.seen] == ["false", "true"]
+    assert rig.faults.seen[-1].body == BODY
+
+
+async def test_another_appliers_field_is_left_out_and_reported() -> None:
+    rig = Rig()
+    cause = causes(('"argocd"', ".spec.type"), ('"kubectl" using v1', ".spec.ports"))
+    rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
+    applied = await rig(Plan(apply=(BODY,)))
+    conflict = Conflict("Service", "glm", "argocd", ".spec.type")
+    assert applied.attempt == Attempt(conflicts=(conflict,))
+    sent = rig.faults.seen[-1].body
+    assert sent and sent["spec"] == {"ports": [{"port": 80}]}
+
+
+async def test_a_known_conflict_stays_known_until_the_child_is_tried_again() -> None:
+    rig, known = Rig(), Conflict("Service", "glm", "argocd", ".spec.type")
+    assert (await rig(Plan(), (known,))).attempt.conflicts == (known,)
+    assert (await rig(Plan(apply=(BODY,)), (known,))).attempt.conflicts == ()
+
+
+async def test_one_refusal_stops_neither_the_others_nor_the_status_but_the_deletes() -> None:
+    rig = Rig()
+    old = rig.server.put(SERVICE.path("ns", "old"), {"metadata": {"name": "old"}})
+    rig.faults.before = refuse_once(Refused(403, "Forbidden", "exceeded quota"))
+    ref = Ref("v1", "Service", "ns", "old", old["metadata"]["uid"])
+    plan = Plan(apply=(BODY, CONFIG), delete=(ref,), status={"phase": "Degraded"})
+    applied = await rig(plan)
+    assert applied.attempt.refused == (Refusal("Service", "glm", "exceeded quota"),)
+    assert CHILDREN[3].path("ns", "glm") in rig.server.objects
+    assert SERVICE.path("ns", "old") in rig.server.objects
+    assert rig.server.objects[GLM]["status"] == {"phase": "Degraded"}
+
+
+async def test_a_deleted_child_is_out_of_the_cache_at_once() -> None:
+    rig = Rig()
+    await rig(Plan(apply=(BODY,)))
+    uid = rig.server.objects[SERVICE.path("ns", "glm")]["metadata"]["uid"]
+    assert (await rig(Plan(delete=(Ref("v1", "Service", "ns", "glm", uid),)))).wrote
+    assert rig.world.children[SERVICE].of(Key("ns", "glm")) == []
+
+
+@pytest.mark.parametrize("uid", ["another", ""])
+async def test_only_the_object_that_was_seen_is_deleted(uid: str) -> None:
+    rig = Rig()
+    rig.server.put(SERVICE.path("ns", "glm"), {"metadata": {"name": "glm"}})
+    assert not (await rig(Plan(delete=(Ref("v1", "Service", "ns", "glm", uid),)))).wrote
+    assert not (await rig(Plan(delete=(Ref("v1", "Service", "ns", "gone", uid),)))).wrote
+    assert SERVICE.path("ns", "glm") in rig.server.objects
+
+
+async def test_an_event_is_written_once_and_its_failure_fails_nothing() -> None:
+    rig, event = Rig(), Event("Warning", "OutOfMemory", "ö" * 2000)
+    await rig(Plan(events=(event, event)))
+    (written,) = [r for r in rig.server.writes if "events.k8s.io" in r.path]
+    assert written.body and written.body["regarding"]["uid"] == rig.resource["metadata"]["uid"]
+    assert len(written.body["note"].encode()) == 1024
+
+    def refuse(request: Request) -> Exception | None:
+        return Refused(403, "Forbidden", "no rights")
+
+    rig.faults.before = refuse
+    assert not (await rig(Plan(events=(Event("Normal", "Other", "x"),)))).wrote

@@ -1,0 +1,91 @@
+"""What several gateways together say of a pod, and whom they are asked through."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from autoglm.operator.gateways import Endpoint, Gateways, Page, admin_urls, differing, merged
+from autoglm.operator.observed import NO_DATA, Key
+
+GLM, OTHER = Key("ns", "glm"), Key("ns", "other")
+
+
+def page(*pods: str, key: Key = GLM, ready: bool = True) -> Page:
+    return Page([Endpoint(key.namespace, key.name, pod, ready) for pod in pods])
+
+
+def test_a_pod_is_routable_when_every_gateway_has_it() -> None:
+    assert merged([page("a", "b"), page("b", "c")]) == {GLM: frozenset("b")}
+
+
+def test_nobody_answering_is_no_data_and_an_empty_answer_is_none() -> None:
+    assert merged([]) is NO_DATA
+    assert merged([page()]) == {}
+    assert merged([page("a"), page()]) == {GLM: frozenset()}
+
+
+def test_a_pod_that_is_not_ready_is_not_routable() -> None:
+    assert merged([page("a", ready=False)]) == {}
+
+
+def test_only_the_resources_concerned_are_told_and_all_when_data_come_or_go() -> None:
+    one = merged([page("a")])
+    two = merged([Page(page("a").endpoints + page("x", key=OTHER).endpoints)])
+    assert differing(one, two) == {OTHER}
+    assert differing(one, one) == set()
+    assert differing(NO_DATA, NO_DATA) == set()
+    assert differing(NO_DATA, one) is None
+    assert differing(one, NO_DATA) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "ports", "urls"),
+    [
+        (
+            [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}],
+            [{"name": "http", "port": 8080}, {"name": "metrics", "port": 9191}],
+            ("http://10.0.0.1:9191/routable",),
+        ),
+        ([{"addresses": ["10.0.0.1"]}], None, ("http://10.0.0.1:9090/routable",)),
+        ([{"addresses": ["fd00::1"]}], [], ("http://[fd00::1]:9090/routable",)),
+        ([{"addresses": ["10.0.0.1"], "conditions": {"ready": False}}], [], ()),
+        (None, None, ()),
+    ],
+)
+def test_ready_gateway_pods_are_asked_on_their_metrics_port(
+    endpoints: Any, ports: Any, urls: tuple[str, ...]
+) -> None:
+    assert admin_urls([{"endpoints": endpoints, "ports": ports}]) == urls
+
+
+async def test_answers_reach_the_resources_and_broken_ones_count_as_none() -> None:
+    answers: list[Any] = [{"endpoints": [{"namespace": "ns", "deployment": "glm", "pod": "a"}]}]
+
+    async def routable(request: web.Request) -> web.Response:
+        return web.json_response(answers[-1])
+
+    app = web.Application()
+    app.router.add_get("/routable", routable)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    endpoint_slice = {
+        "endpoints": [{"addresses": ["127.0.0.1"]}],
+        "ports": [{"name": "metrics", "port": port}],
+    }
+    told: asyncio.Queue[set[Key] | None] = asyncio.Queue()
+    gateways = Gateways(lambda: [endpoint_slice], lambda: True, told.put_nowait)
+    assert gateways.routable(GLM) is NO_DATA
+    task = asyncio.create_task(gateways.run())
+    assert await told.get() is None
+    assert (gateways.routable(GLM), gateways.routable(OTHER)) == (frozenset("a"), frozenset())
+    answers.append({"nonsense": 1})
+    assert await told.get() is None
+    assert gateways.routable(GLM) is NO_DATA
+    task.cancel()
+    await asyncio.wait((task,))
+    await runner.cleanup()

@@ -1,0 +1,112 @@
+"""What a look at a resource sees: what it owns, what is said about it, and nothing else."""
+
+import json
+from typing import Any
+
+import pytest
+
+from autoglm.api.labels import DEPLOYMENT
+from autoglm.operator.cache import Head, Metadata, Regarding
+from autoglm.operator.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Kind
+from autoglm.operator.observe import Attempt, World, observe, warned
+from autoglm.operator.observed import NO_DATA, Conflict, Key, Observed
+
+GLM = Key("ns", "glm")
+NOTHING = Attempt()
+CONFLICT = Conflict("Service", "glm", "argocd", ".spec.type")
+
+
+def body(kind: Kind, name: str, owner: str = "uid-glm", **more: Any) -> bytes:
+    metadata = {
+        "name": name,
+        "namespace": "ns",
+        "uid": f"uid-{name}",
+        "resourceVersion": "1",
+        "labels": {DEPLOYMENT: "glm"},
+        "ownerReferences": [{"uid": owner}],
+    } | more.pop("metadata", {})
+    return json.dumps({"kind": kind.kind, "metadata": metadata} | more).encode()
+
+
+def world() -> World:
+    made = World()
+    made.resources.put(body(RESOURCE, "glm"))
+    return made
+
+
+def look(seen: World, last: Attempt = NOTHING) -> Observed:
+    observed = observe(seen, GLM, lambda _: NO_DATA, last)
+    assert observed is not None
+    return observed
+
+
+def test_children_are_those_that_the_resource_owns() -> None:
+    seen = world()
+    seen.children[CHILDREN[1]].put(body(CHILDREN[1], "mine"))
+    seen.children[CHILDREN[1]].put(body(CHILDREN[1], "labelled", owner="somebody"))
+    seen.children[CHILDREN[0]].put(body(CHILDREN[0], "mine-too"))
+    names = [(c["kind"], c["metadata"]["name"]) for c in look(seen).children]
+    assert names == [("Deployment", "mine-too"), ("Service", "mine")]
+
+
+def test_a_resource_that_is_not_there_is_not_observed() -> None:
+    assert observe(World(), GLM, lambda _: NO_DATA, Attempt()) is None
+
+
+def test_warnings_come_oldest_first_and_bounded() -> None:
+    seen = world()
+    for i in range(60):
+        about = {"kind": "Pod", "namespace": "ns", "name": "glm-0123abcd-77f-abcde"}
+        time = {"lastTimestamp": f"2026-01-01T00:{59 - i % 60:02}:00Z"}
+        seen.warnings.put(body(WARNING, f"w{i:02}", involvedObject=about, **time))
+    times = [w["lastTimestamp"] for w in look(seen).warnings]
+    assert times == sorted(times) and len(times) == 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("Pod", "glm-0123abcd-77f6c9-x2x4z", "glm"),
+        ("Pod", "glm-4-9b-0123abcd-77f6c9-x2x4z", "glm-4-9b"),
+        ("ReplicaSet", "glm-0123abcd-77f6c9", "glm"),
+        ("Deployment", "glm-0123abcd", "glm"),
+        ("HorizontalPodAutoscaler", "glm", "glm"),
+        ("Pod", "somebody-elses", None),
+        ("Node", "glm-0123abcd", None),
+    ],
+)
+def test_warnings_are_told_by_the_name_of_what_they_regard(
+    kind: str, name: str, expected: str | None
+) -> None:
+    head = Head(Metadata("e", "ns"), Regarding(kind, "ns", name))
+    assert warned(head) == (Key("ns", expected) if expected else None)
+
+
+def managed_by(manager: str, operation: str) -> dict[str, Any]:
+    return {"managedFields": [{"manager": manager, "operation": operation}]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "stands"),
+    [
+        (managed_by("argocd", "Apply"), True),
+        (managed_by("argocd", "Update"), False),
+        (managed_by("flux", "Apply"), False),
+        ({}, False),
+    ],
+)
+def test_a_conflict_stands_while_the_other_applier_has_a_say(
+    entry: dict[str, Any], stands: bool
+) -> None:
+    seen = world()
+    seen.children[CHILDREN[1]].put(body(CHILDREN[1], "glm", metadata=entry))
+    assert look(seen, Attempt((CONFLICT,))).conflicts == ((CONFLICT,) if stands else ())
+
+
+def test_pods_and_optional_kinds_are_seen() -> None:
+    seen = world()
+    seen.pods.put(body(POD, "p"))
+    seen.optional_kinds = frozenset(OPTIONAL_CHILDREN[:1])
+    observed = look(seen)
+    assert [p["metadata"]["name"] for p in observed.pods] == ["p"]
+    assert observed.optional_kinds == {"PodMonitor"}
