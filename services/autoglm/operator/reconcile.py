@@ -113,11 +113,14 @@ class Reconciler:
             applied = await self._apply(observed.resource, plan, observed.conflicts)
         except Gone:
             self._forget(key)
-            return Looked("gone")
+            # A namesake that we found ourselves is no news to the watch.
+            return Looked("gone", 0.0 if self._world.resources.version(key) else None)
         self._note_phase(memory, observed, plan)
         news = applied.attempt != memory.attempt
         memory.attempt = applied.attempt
-        self._metrics.conflicts.set(sum(len(m.attempt.conflicts) for m in self._memories.values()))
+        if news:
+            attempts = (m.attempt for m in self._memories.values())
+            self._metrics.conflicts.set(sum(len(a.conflicts) for a in attempts))
         if applied.attempt.refused:
             raise ChildrenRefused(_refusals(applied.attempt))
         return self._settle(memory, plan, wrote=applied.wrote or news)

@@ -1,0 +1,149 @@
+"""One look at a resource: settling, remembering refusals, and never making children for a ghost."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from random import Random
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm.operator.kinds import CHILDREN, RESOURCE
+from autoglm.operator.kube import Kube, Limits, Refused, Request
+from autoglm.operator.metrics import Metrics
+from autoglm.operator.observe import World
+from autoglm.operator.observed import NO_DATA, Key, Observed, Plan
+from autoglm.operator.reconcile import ChildrenRefused, Looked, Reconciler
+from autoglm.testing.fake_api_server import FakeApiServer, Faults
+
+pytestmark = pytest.mark.looptime
+KEY = Key("ns", "glm")
+PATH = RESOURCE.path("ns", "glm")
+CONFIG = CHILDREN[3]
+Decide = Callable[[Observed, datetime], Plan]
+
+
+def config(observed: Observed, now: datetime) -> Plan:
+    """Wants one ConfigMap and says how many there are."""
+    resource, have = observed.resource, len(observed.children)
+    owner = {"uid": resource["metadata"]["uid"]}
+    metadata = {"name": "glm", "namespace": "ns", "ownerReferences": [owner]}
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata | {"labels": {"autoglm.io/deployment": "glm"}},
+    }
+    status: dict[str, Any] = {"phase": "Ready" if have else "Pending", "children": have}
+    if observed.refused:
+        status["refused"] = [r.message for r in observed.refused]
+    known = resource.get("status")
+    return Plan(apply=() if have else (body,), status=None if known == status else status)
+
+
+class Rig:
+    def __init__(self, decide: Decide = config) -> None:
+        self.server = FakeApiServer()
+        self.faults = Faults(self.server)
+        self.world, self.registry = World(), CollectorRegistry()
+        metrics = Metrics(self.registry)
+        kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
+        self.look = Reconciler(
+            self.world, kube, metrics, lambda _: NO_DATA, decide, "me", Random(1)
+        )
+
+    def tell(self) -> None:
+        """The watch tells of the resource as it is."""
+        self.world.resources.put(json.dumps(self.server.objects[PATH]).encode())
+        self.look.saw(KEY)
+
+    def create(self) -> None:
+        self.server.put(PATH, {"metadata": {"name": "glm", "namespace": "ns"}})
+        self.tell()
+
+    def phase(self, name: str) -> float | None:
+        return self.registry.get_sample_value("autoglm_operator_resources", {"phase": name})
+
+
+async def test_looks_go_on_until_there_is_nothing_to_write() -> None:
+    rig = Rig()
+    rig.create()
+    results = [(await rig.look(KEY)).result for _ in range(4)]
+    assert results == ["written", "written", "unchanged", "unchanged"]
+    assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
+    assert (rig.phase("Ready"), rig.phase("Pending"), rig.look.is_busy) == (1, 0, False)
+
+
+async def test_a_plan_that_never_settles_does_not_spin() -> None:
+    numbers = iter(range(100))
+
+    def restless(observed: Observed, now: datetime) -> Plan:
+        return Plan(status={"n": next(numbers)})
+
+    rig = Rig(restless)
+    rig.create()
+    delays = [(await rig.look(KEY)).requeue_after or 0 for _ in range(12)]
+    assert delays[0] < 0.3 and delays[-1] > 40
+
+
+async def test_the_next_look_knows_what_was_refused() -> None:
+    rig = Rig()
+    rig.create()
+
+    def refuse(request: Request) -> Exception | None:
+        if CONFIG.plural in request.path:
+            return Refused(403, "Forbidden", "exceeded quota")
+        return None
+
+    rig.faults.before = refuse
+    for _ in range(2):
+        with pytest.raises(ChildrenRefused, match="exceeded quota"):
+            await rig.look(KEY)
+    assert rig.server.objects[PATH]["status"]["refused"] == ["exceeded quota"]
+    rig.faults.before = lambda request: None
+    assert (await rig.look(KEY)).result == "written"
+    assert CONFIG.path("ns", "glm") in rig.server.objects
+
+
+async def test_nothing_is_made_for_a_resource_that_was_deleted_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("autoglm.operator.reconcile._FRESH_SECONDS", 0.0)
+    rig = Rig()
+    rig.create()
+    rig.server.remove(PATH)
+    assert (await rig.look(KEY)).result == "gone"
+    assert (rig.server.objects, rig.server.writes, len(rig.world.resources)) == ({}, [], 0)
+
+
+async def test_nothing_is_made_for_a_namesake_that_was_not_seen_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("autoglm.operator.reconcile._FRESH_SECONDS", 0.0)
+    rig = Rig()
+    rig.create()
+    rig.server.remove(PATH)
+    rig.server.put(PATH, {"metadata": {"name": "glm", "namespace": "ns"}})
+    assert await rig.look(KEY) == Looked("gone", requeue_after=0.0)
+    assert rig.server.writes == []
+    assert (await rig.look(KEY)).result == "written"
+
+
+async def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
+    rig = Rig()
+    rig.create()
+    metadata = rig.server.objects[PATH]["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    rig.server.put(PATH, {"metadata": metadata})
+    rig.tell()
+    assert (await rig.look(KEY)).result == "gone"
+    assert rig.server.writes == []
+
+
+async def test_a_deleted_resource_is_counted_no_more() -> None:
+    rig = Rig()
+    rig.create()
+    await rig.look(KEY)
+    assert rig.phase("Pending") == 1
+    rig.world.resources.forget(KEY, rig.server.objects[PATH]["metadata"]["uid"])
+    await rig.look(KEY)
+    assert rig.phase("Pending") == 0
