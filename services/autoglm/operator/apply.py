@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.operator.announcements import Announcements, Line
@@ -81,6 +83,7 @@ class Applier:
         path, before = kind.path(namespace, name), cache.version(Key(namespace, name))
         if not before:
             await self.confirm(resource)
+            await self._refuse_stranger(resource, path)
         try:
             return cache.took(await self.kube.apply(path, body), before), []
         except Refused as error:
@@ -91,6 +94,20 @@ class Applier:
         answer = await self.kube.apply(path, without(body, (f.field for f in declared)), force=True)
         conflicts = [Conflict(kind.kind, name, f.manager, f.field) for f in declared]
         return cache.took(answer, before), conflicts
+
+    async def _refuse_stranger(self, resource: Raw, path: str) -> None:
+        """Raises Refused where an object that nobody made for the resource has the child's name:
+        taking it over would break whoever uses it, and delete it with the resource."""
+        try:
+            found = msgspec.json.decode(await self.kube.get(path))
+        except Refused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return
+        owners = found["metadata"].get("ownerReferences", ())
+        if not any(owner["uid"] == resource["metadata"]["uid"] for owner in owners):
+            way_out = "it exists and is not of this resource; delete it, or rename the resource"
+            raise Refused(_CONFLICT, "AlreadyExists", way_out)
 
     async def _delete(self, ref: Ref) -> bool:
         kind = child_kind(ref.api_version, ref.kind)

@@ -78,12 +78,26 @@ async def test_a_resource_is_confirmed_before_a_child_is_made_and_only_then() ->
     assert len(rig.confirmed) == 1
 
 
+async def test_an_object_of_somebody_else_is_left_alone_and_named() -> None:
+    rig = Rig()
+    path = SERVICE.path("ns", "glm")
+    rig.server.put(path, {"metadata": {"name": "glm", "namespace": "ns"}, "spec": {"ports": []}})
+
+    applied = await rig(Plan(apply=(BODY, CONFIG)))
+
+    assert rig.server.objects[path]["spec"] == {"ports": []}
+    (refusal,) = applied.attempt.refused
+    assert (refusal.kind, refusal.name) == ("Service", "glm")
+    assert "rename the resource" in refusal.message
+
+
 async def test_changes_by_hand_are_taken_back() -> None:
     rig = Rig()
     cause = causes(('"kubectl-edit" using v1', ".spec.type"))
     rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
     assert (await rig(Plan(apply=(BODY,)))).attempt == Attempt()
-    assert [dict(r.query)["force"] for r in rig.faults.seen] == ["false", "true"]
+    patches = [request for request in rig.faults.seen if request.method == "PATCH"]
+    assert [dict(r.query)["force"] for r in patches] == ["false", "true"]
     assert rig.faults.seen[-1].body == BODY
 
 
