@@ -24,7 +24,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.election import Election
 from autoglm.operator.gateways import Gateways
-from autoglm.operator.kube import Client, Kube, Limits, Transport, configure
+from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.leader import Leader, LeaseName
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import World
@@ -33,6 +33,7 @@ from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.sources import Ears, Scope, Sources
+from autoglm.operator.transport import Client, Transport, configure
 
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64

@@ -20,9 +20,10 @@ from autoglm.api.labels import FIELD_MANAGER
 from autoglm.operator.announcements import Announcements, Line
 from autoglm.operator.conflicts import contested, without
 from autoglm.operator.kinds import EVENT, RESOURCE, child_kind
-from autoglm.operator.kube import Kube, Refused, Unreachable
+from autoglm.operator.kube import Kube
 from autoglm.operator.observe import Attempt, World
 from autoglm.operator.observed import Conflict, Key, Plan, Raw, Ref, Refusal
+from autoglm.operator.transport import Refused, Unreachable
 
 _NOT_FOUND, _CONFLICT = 404, 409
 # Of events.k8s.io/v1, in bytes.

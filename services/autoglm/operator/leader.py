@@ -17,7 +17,8 @@ import msgspec
 
 from autoglm.operator.election import Election, Move, Record
 from autoglm.operator.kinds import LEASE
-from autoglm.operator.kube import Kube, Refused, Unreachable
+from autoglm.operator.kube import Kube
+from autoglm.operator.transport import Refused, Unreachable
 
 _CONFLICT, _NOT_FOUND = 409, 404
 _log = logging.getLogger("autoglm.operator")
@@ -79,7 +80,8 @@ class Leader:
             # Read anew: the last renewal may have taken effect without its answer.
             record = await self._read()
             if record is not None and record.holder == self._election.identity:
-                await self._write({"leaseDurationSeconds": 1, "renewTime": _now()})
+                kept = {k: v for k, v in self._body["spec"].items() if k != "holderIdentity"}
+                await self._write(kept | {"leaseDurationSeconds": 1, "renewTime": _now()})
         except (Refused, Unreachable) as error:
             fields = {"lease": self._lease.name, "error": str(error)}
             _log.warning("the lease cannot be given back", extra={"fields": fields})

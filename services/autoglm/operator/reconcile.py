@@ -18,11 +18,12 @@ from autoglm.common.telemetry import tracer
 from autoglm.operator.announcements import Announcements
 from autoglm.operator.apply import Applier
 from autoglm.operator.kinds import RESOURCE
-from autoglm.operator.kube import Kube, Refused
+from autoglm.operator.kube import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Attempt, World, observe
 from autoglm.operator.observed import Key, NoData, Observed, Plan, Raw, Settings
 from autoglm.operator.queue import Backoff
+from autoglm.operator.transport import Refused
 
 Planner = Callable[[Observed, Settings, datetime], Plan]
 # After a write comes another look, later each time: a plan that never settles must not spin.

@@ -16,10 +16,11 @@ import msgspec
 from autoglm.api.labels import SERVICE_NAME
 from autoglm.operator.cache import Cache
 from autoglm.operator.kinds import CHILDREN, OPTIONAL_CHILDREN, Kind
-from autoglm.operator.kube import Kube, Refused, Unreachable
+from autoglm.operator.kube import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import OURS, WARNINGS, World
 from autoglm.operator.observed import Key
+from autoglm.operator.transport import Refused, Unreachable
 from autoglm.operator.watch import Selection, Watch
 
 _DISCOVERY_SECONDS = 60.0

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoglm.operator.kube import Refused, Request, Transport, Unreachable
+from autoglm.operator.transport import Refused, Request, Transport, Unreachable
 
 Object = dict[str, Any]
 

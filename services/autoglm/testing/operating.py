@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.operator.app import Operator
 from autoglm.operator.kinds import CHILDREN, LEASE, RESOURCE, Kind
-from autoglm.operator.kube import JSON, MERGE, Refused, Request, Transport
 from autoglm.operator.plan import plan
 from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.transport import JSON, MERGE, Refused, Request, Transport
 from autoglm.testing.fake_api_server import Faults
 
 Object = dict[str, Any]

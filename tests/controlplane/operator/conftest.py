@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoglm.operator.kinds import RESOURCE
-from autoglm.operator.kube import Client, configure
+from autoglm.operator.transport import Client, configure
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.operating import Cluster
 

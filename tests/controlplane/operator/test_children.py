@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from autoglm.operator.kinds import CHILDREN, RESOURCE, Kind
-from autoglm.operator.kube import APPLY, Refused
+from autoglm.operator.transport import APPLY, Refused
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.operating import Cluster, until
 

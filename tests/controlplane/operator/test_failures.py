@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.kube import Refused, Request, Unreachable
+from autoglm.operator.transport import Refused, Request, Unreachable
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.operating import Cluster, Running, is_work, until
 

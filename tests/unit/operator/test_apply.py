@@ -8,10 +8,11 @@ from prometheus_client import CollectorRegistry
 from autoglm.operator.announcements import Announcements
 from autoglm.operator.apply import Applied, Applier
 from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.kube import Kube, Limits, Refused, Request
+from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Attempt, World
 from autoglm.operator.observed import Conflict, Event, Key, Plan, Raw, Ref, Refusal
+from autoglm.operator.transport import Refused, Request
 from autoglm.testing.fake_api_server import FakeApiServer, Faults
 
 pytestmark = pytest.mark.looptime

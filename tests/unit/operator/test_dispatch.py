@@ -9,11 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm.operator.dispatch import Dispatcher
-from autoglm.operator.kube import NotLeading, Refused, Unreachable
+from autoglm.operator.kube import NotLeading
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
 from autoglm.operator.queue import Backoff, Queue
 from autoglm.operator.reconcile import ChildrenRefused, Looked
+from autoglm.operator.transport import Refused, Unreachable
 
 pytestmark = pytest.mark.looptime
 KEYS = [Key("ns", f"r{i}") for i in range(20)]

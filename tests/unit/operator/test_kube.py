@@ -6,8 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.kube import Kube, Limits, NotLeading, Refused, Request, Unreachable
+from autoglm.operator.kube import Kube, Limits, NotLeading
 from autoglm.operator.metrics import Metrics
+from autoglm.operator.transport import Refused, Request, Unreachable
 from autoglm.testing.fake_api_server import FakeApiServer, Faults
 
 pytestmark = pytest.mark.looptime

@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.operator.election import Election, Terms
 from autoglm.operator.kinds import LEASE
-from autoglm.operator.kube import Kube, Limits, Request, Unreachable
+from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.leader import Leader, LeaseName
 from autoglm.operator.metrics import Metrics
+from autoglm.operator.transport import Request, Unreachable
 from autoglm.testing.fake_api_server import FakeApiServer, Faults
 
 pytestmark = pytest.mark.looptime

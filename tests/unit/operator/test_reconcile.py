@@ -10,11 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.kube import Kube, Limits, Refused, Request
+from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import World
 from autoglm.operator.observed import NO_DATA, Key, Observed, Plan
 from autoglm.operator.reconcile import ChildrenRefused, Looked, Reconciler
+from autoglm.operator.transport import Refused, Request
 from autoglm.testing.fake_api_server import FakeApiServer, Faults
 
 pytestmark = pytest.mark.looptime

@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from autoglm.api.labels import DEPLOYMENT
 from autoglm.operator.cache import Cache
 from autoglm.operator.kinds import POD
-from autoglm.operator.kube import Kube, Limits, Refused, Request, Unreachable
+from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
+from autoglm.operator.transport import Refused, Request, Unreachable
 from autoglm.operator.watch import Selection, Watch
 from autoglm.testing.fake_api_server import FakeApiServer, Faults, Object
 

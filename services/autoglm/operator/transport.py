@@ -1,0 +1,175 @@
+"""One request to the API server, through the official client, and what can come of it.
+
+The client's exceptions become `Refused` and `Unreachable` here and nowhere else. The client has no
+types, hence the ignored calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.config import ConfigException
+from kubernetes.aio.dynamic import DynamicClient
+from yaml import YAMLError
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+JSON = "application/json"
+# The API server sends a bookmark about every minute: a longer silence is a dead connection.
+_SILENCE = 100.0
+_CONNECT = 5.0
+
+
+class Unreachable(Exception):
+    """No answer came: a refused or broken connection, or the time limit."""
+
+
+class Refused(Exception):
+    """The API server said no."""
+
+    def __init__(self, status: int, reason: str, message: str, **more: Any) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.causes: tuple[Mapping[str, str], ...] = tuple(more.get("causes", ()))
+        self.retry_after: float | None = more.get("retry_after")
+
+    @property
+    def is_transient(self) -> bool:
+        return self.status == 429 or self.status >= 500
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: Mapping[str, Any] | None = None
+    content_type: str = JSON
+
+    @property
+    def is_write(self) -> bool:
+        return self.method != "GET"
+
+
+class Transport(Protocol):
+    """Raises Refused and Unreachable."""
+
+    async def send(self, request: Request, timeout: float) -> bytes: ...
+
+    def stream(self, request: Request) -> AsyncIterator[bytes]:
+        """The lines of the answer, as they come."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+async def configure(kubeconfig: str, context: str) -> Configuration:
+    """How to reach the API server: by a file, or as a pod does. Raises ConfigException."""
+    configuration = Configuration()
+    if kubeconfig:
+        await _read(kubeconfig, context, configuration)
+    else:
+        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    configuration.connection_pool_maxsize = 100
+    return configuration
+
+
+async def _read(kubeconfig: str, context: str, configuration: Configuration) -> None:
+    load = kube_config.load_kube_config
+    try:
+        await load(kubeconfig, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (TypeError, AttributeError, KeyError, YAMLError) as error:
+        # The client does not look at what it reads.
+        raise ConfigException(f"{kubeconfig!r} is not a kubeconfig: {error}") from error
+
+
+class Client:
+    """The transport that the operator runs with."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._api = ApiClient(configuration)
+        # Discovery is not needed: the operator knows its kinds.
+        self._dynamic: Any = DynamicClient(self._api)  # type: ignore[no-untyped-call]
+
+    async def send(self, request: Request, timeout: float) -> bytes:
+        limit = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT)
+        with _translated():
+            response = await self._open(request, limit)
+            answer: bytes = await response.read()
+            return answer
+
+    async def stream(self, request: Request) -> AsyncIterator[bytes]:
+        limit = aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=_SILENCE)
+        with _translated():
+            response = await self._open(request, limit)
+            try:
+                async for line in response.content:
+                    yield line
+            finally:
+                response.close()
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def _open(self, request: Request, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        response: aiohttp.ClientResponse = await self._dynamic.request(
+            request.method.lower(),
+            request.path,
+            body=request.body,
+            query_params=list(request.query),
+            content_type=request.content_type,
+            serialize=False,
+            _request_timeout=limit,
+        )
+        return response
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    """The client's exceptions become ours."""
+    try:
+        yield
+    except ApiException as error:
+        raise _refused(error) from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise Unreachable(str(error) or type(error).__name__) from error
+
+
+def _refused(error: ApiException) -> Refused:
+    try:
+        status = msgspec.json.decode(error.body or "", type=_Status)
+    except msgspec.DecodeError:
+        # A proxy's page, not the API server's answer.
+        status = _Status(message=(error.body or "")[:200])
+    return Refused(
+        error.status or 0,
+        status.reason or str(error.reason),
+        status.message,
+        causes=(status.details or _Details()).causes or (),
+        retry_after=_seconds((error.headers or {}).get("Retry-After")),
+    )
+
+
+class _Details(msgspec.Struct):
+    causes: list[dict[str, str]] | None = None
+
+
+class _Status(msgspec.Struct):
+    reason: str = ""
+    message: str = ""
+    details: _Details | None = None
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isdigit() else None
