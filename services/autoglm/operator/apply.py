@@ -127,8 +127,7 @@ class Applier:
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            # With the uid, a status never lands on a namesake that came later.
-            "metadata": {k: metadata[k] for k in ("name", "namespace", "uid")},
+            "metadata": {k: metadata[k] for k in ("name", "namespace")},
             "status": status,
         }
         path = RESOURCE.path(metadata["namespace"], metadata["name"], "status")

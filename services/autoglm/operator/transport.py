@@ -6,6 +6,7 @@ types, hence the ignored calls.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ JSON = "application/json"
 # The API server sends a bookmark about every minute: a longer silence is a dead connection.
 _SILENCE = 100.0
 _CONNECT = 5.0
+_CLOSING_SECONDS = 0.25
 
 
 class Unreachable(Exception):
@@ -121,6 +123,8 @@ class Client:
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
+        # aiohttp does not wait for TLS connections to end; the event loop may be gone by then.
+        await asyncio.sleep(_CLOSING_SECONDS)
 
     async def _open(self, request: Request, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         response: aiohttp.ClientResponse = await self._dynamic.request(

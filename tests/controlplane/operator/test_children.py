@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from autoglm.operator.kinds import CHILDREN, RESOURCE, Kind
-from autoglm.operator.transport import APPLY, Refused
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.operating import Cluster, until
 
@@ -179,17 +178,18 @@ async def test_a_change_of_the_resource_is_carried_out(cluster: Cluster) -> None
     await until(has_three, "three replicas")
 
 
-async def test_a_status_never_lands_on_a_namesake(cluster: Cluster) -> None:
-    first = await cluster.create("glm")
-    path = RESOURCE.path(cluster.namespace, "glm")
-    await cluster.send("DELETE", path)
+async def test_a_namesake_made_at_once_gets_children_of_its_own(cluster: Cluster) -> None:
+    await cluster.start()
     await cluster.create("glm")
-    metadata = {k: first["metadata"][k] for k in ("name", "namespace", "uid")}
-    body = {"apiVersion": RESOURCE.api_version, "kind": RESOURCE.kind, "metadata": metadata}
-    with pytest.raises(Refused) as refused:
-        await cluster.send(
-            *("PATCH", f"{path}/status", body | {"status": {"phase": "Ready"}}),
-            content_type=APPLY,
-            query=(("fieldManager", "autoglm-operator"), ("force", "true")),
-        )
-    assert refused.value.status == 409
+    await cluster.settled("glm")
+    await cluster.send("DELETE", RESOURCE.path(cluster.namespace, "glm"))
+    uid = (await cluster.create("glm"))["metadata"]["uid"]
+
+    async def owns_all() -> bool:
+        owners = [
+            c["metadata"]["ownerReferences"] for c in (await cluster.children("glm")).values()
+        ]
+        return len(owners) == 7 and all([o["uid"] for o in refs] == [uid] for refs in owners)
+
+    await until(owns_all, "children of the namesake", 40)
+    await cluster.settled("glm")
