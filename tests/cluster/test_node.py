@@ -10,6 +10,7 @@ from typing import Any
 import kubernetes.client
 import pytest
 
+from autoglm.testing.kube_daemon import ClusterFailed
 from autoglm.testing.kube_images import dockerfile_image
 from autoglm.testing.node import Node
 from autoglm.testing.processes import eventually
@@ -108,10 +109,19 @@ def test_pods_of_a_built_image_run_under_the_restricted_standard(toy: Node) -> N
 
 
 def test_service_answers_to_its_name_inside_and_to_its_address_outside(toy: Node) -> None:
-    ask = "import urllib.request as u; print(u.urlopen('http://toy.toy.svc.cluster.local').read())"
-    assert "hello" in in_pod(toy, ask)
+    ask = "import urllib.request as u; print(u.urlopen('http://toy.toy.svc', timeout=2).read())"
+
+    def answers() -> bool:
+        # kube-proxy hears of new endpoints a second or two after the rollout.
+        with contextlib.suppress(ClusterFailed):
+            return "hello" in in_pod(toy, ask)
+        return False
+
+    eventually(answers, 30, "the Service answers a pod")
     address = toy.get("service", "toy", "-n", "toy")["spec"]["clusterIP"]
-    assert toy.run("curl", "--silent", "--max-time", "5", f"http://{address}") == "hello\n"
+    for _ in range(10):
+        assert toy.run("curl", "--silent", "--max-time", "5", f"http://{address}") == "hello\n"
+        assert "hello" in in_pod(toy, ask)
 
 
 def test_drained_node_hands_its_pods_to_the_other(toy: Node) -> None:
