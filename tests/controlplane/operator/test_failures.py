@@ -200,7 +200,11 @@ async def test_what_the_server_refuses_is_said_and_the_rest_is_done(cluster: Clu
     await until(is_said, "refusal in a condition", 30)
     assert len(await cluster.children("glm")) == 6
     running.faults.before = lambda request: None
-    assert len(await cluster.settled("glm")) == 7
+
+    async def is_whole() -> bool:
+        return len(await cluster.children("glm")) == 7
+
+    await until(is_whole, "the refused child, after its back-off", 30)
 
 
 async def test_nothing_is_made_for_a_resource_whose_end_was_missed(
