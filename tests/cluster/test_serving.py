@@ -199,7 +199,8 @@ def test_load_scales_up_by_the_real_autoscaler_and_back(
         "metrics": [{"type": "CPU", "target": 50}],
         "behavior": {"scaleUp": fast, "scaleDown": fast},
     }
-    requests = {"requests": {"cpu": "50m"}}
+    # An idle pod answers probes and load streams with a tenth of it.
+    requests = {"requests": {"cpu": "200m"}}
     patch(cluster, {"scaling": scaling, "resources": requests})
     eventually(lambda: len(pods(cluster)) == 1, 180, "one replica is enough without load")
     with traffic(asks(address) * 2) as result:
