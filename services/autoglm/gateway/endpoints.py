@@ -16,6 +16,7 @@ from random import Random
 from typing import Literal
 
 from autoglm import v1
+from autoglm.common.backoff import Backoff
 from autoglm.gateway.call import Wire
 from autoglm.gateway.resources import Key
 
@@ -24,9 +25,8 @@ Kind = Literal["pod", "openai"]
 _UNKNOWN_CAPACITY = 256
 # Steps of 1 % of KV-cache use weigh less than one request of many thousand.
 _KV_WEIGHT = 1e-6
-_BACKOFF_FIRST = 0.1
 # A pod that comes up is used within a second.
-_BACKOFF_LONGEST = 1.0
+BACKOFF = Backoff(first=0.1, most=1.0, jitter=0.5)
 # An endpoint that was fine for so long starts its back-off anew when it fails.
 _FORGIVEN_AFTER = 10.0
 
@@ -128,12 +128,6 @@ def step(state: State, event: Event, now: float, rng: Random) -> State:
             return _enter(state, Phase.DRAINING, "the pod is going away", now)
 
 
-def backoff(failures: int, rng: Random) -> float:
-    """Seconds to stay away after so many failures in a row; the upper half is random."""
-    longest = min(_BACKOFF_FIRST * 2.0 ** min(failures - 1, 16), _BACKOFF_LONGEST)
-    return longest * rng.uniform(0.5, 1.0)
-
-
 def _loaded(state: State, load: Load, now: float) -> State:
     if load.http_port != state.http_port:
         state = replace(state, http_port=load.http_port)
@@ -149,7 +143,7 @@ def _lost(state: State, why: str, now: float, rng: Random) -> State:
         return state  # Many requests notice the same death; it counts once.
     was_fine = state.phase is Phase.READY and now - state.since >= _FORGIVEN_AFTER
     failures = 1 if was_fine else state.failures + 1
-    retry_at = now + backoff(failures, rng)
+    retry_at = now + BACKOFF.delay(failures, rng)
     state = replace(state, failures=failures, retry_at=retry_at)
     return _enter(state, Phase.EJECTED, why, now)
 

@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 import aiohttp
 import msgspec
 
+from autoglm.common.backoff import Backoff
 from autoglm.gateway.kubernetes_cluster import Store
 from autoglm.gateway.kubernetes_objects import Head, ObjectMeta
 from autoglm.gateway.resources import Key
@@ -29,7 +30,7 @@ _PAGE_SECONDS = 30.0
 _SILENCE_SECONDS = 90.0
 _WATCH_SECONDS = (240.0, 480.0)
 _SHORT_SECONDS = 1.0
-_BACKOFF_FIRST, _BACKOFF_LONGEST = 0.1, 5.0
+BACKOFF = Backoff(first=0.1, most=5.0, jitter=0.5)
 # From here on parsing would hold up requests; it goes to a thread.
 _OFF_LOOP_BYTES = 256 * 1024
 _GONE = 410
@@ -114,12 +115,6 @@ class Collection(Generic[T]):
         return selector | {name: value for name, value in more.items() if value}
 
 
-def backoff(failures: int, rng: Random) -> float:
-    """Seconds to wait after so many failures in a row; the upper half is random."""
-    longest = min(_BACKOFF_FIRST * 2.0 ** min(failures - 1, 16), _BACKOFF_LONGEST)
-    return longest * rng.uniform(0.5, 1.0)
-
-
 class Reflector(Generic[T]):
     """Keeps a store like a collection of the API. `on_change` follows every batch of changes."""
 
@@ -153,7 +148,7 @@ class Reflector(Generic[T]):
                 if isinstance(error, Forgotten) or _is_gone(error):
                     self._version = ""
                 self._report(error)
-                await asyncio.sleep(backoff(self._failures, self._rng))
+                await asyncio.sleep(BACKOFF.delay(self._failures, self._rng))
 
     async def _follow(self, api: Api) -> None:
         if not self._version:

@@ -12,22 +12,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, TypeVar
 
+from autoglm.common.backoff import Backoff
+
 K = TypeVar("K", bound=Hashable)
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Doubles from `first` to `most` seconds, each time shortened by up to `jitter`."""
-
-    first: float = 0.5
-    most: float = 120.0
-    jitter: float = 0.3
-
-    def delay(self, failures: int, rng: Random) -> float:
-        """`failures` is 1 for the first."""
-        # The exponent is bounded, since floats are.
-        full = min(self.most, self.first * 2.0 ** min(failures - 1, 60))
-        return full * (1 - self.jitter * rng.random())
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from random import Random
 
 from opentelemetry import trace
 
+from autoglm.common.backoff import Backoff
 from autoglm.common.telemetry import tracer
 from autoglm.operator.announcements import Announcements
 from autoglm.operator.apply import Applier
@@ -22,7 +23,6 @@ from autoglm.operator.kube import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Attempt, World, observe
 from autoglm.operator.observed import Key, NoData, Observed, Plan, Raw, Settings
-from autoglm.operator.queue import Backoff
 from autoglm.operator.transport import Refused
 
 Planner = Callable[[Observed, Settings, datetime], Plan]

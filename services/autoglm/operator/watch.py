@@ -14,11 +14,11 @@ from random import Random
 
 import msgspec
 
+from autoglm.common.backoff import Backoff
 from autoglm.operator.cache import Cache
 from autoglm.operator.kube import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
-from autoglm.operator.queue import Backoff
 from autoglm.operator.transport import Refused, Unreachable
 
 _GONE = 410

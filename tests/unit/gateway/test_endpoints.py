@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from autoglm import v1
 from autoglm.gateway.endpoints import (
+    BACKOFF,
     Draining,
     Event,
     Learned,
@@ -15,7 +16,6 @@ from autoglm.gateway.endpoints import (
     Lost,
     Phase,
     State,
-    backoff,
     step,
 )
 from autoglm.gateway.pool import Pool
@@ -73,7 +73,7 @@ def test_failures_in_a_row_back_off_longer_and_a_good_while_forgives() -> None:
 
 @given(st.integers(1, 10_000), st.integers())
 def test_backoff_is_bounded_and_never_zero(failures: int, seed: int) -> None:
-    assert 0.05 <= backoff(failures, Random(seed)) <= 1.0
+    assert 0.05 <= BACKOFF.delay(failures, Random(seed)) <= 1.0
 
 
 def test_models_are_remembered_while_nobody_serves_them(make: Any) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from autoglm.gateway.endpoints import Endpoint
 from autoglm.gateway.kubernetes_cluster import Change
 from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
-from autoglm.gateway.kubernetes_watch import backoff
+from autoglm.gateway.kubernetes_watch import BACKOFF
 from autoglm.gateway.resources import Key
 from autoglm.testing.fake_kube import FakeKube, agd, endpoint_slice
 
@@ -226,4 +226,4 @@ async def test_the_older_resource_keeps_a_name_and_it_is_said_once(
 
 @given(st.integers(1, 10_000), st.integers())
 def test_backoff_is_bounded_and_never_zero(failures: int, seed: int) -> None:
-    assert 0.05 <= backoff(failures, Random(seed)) <= 5.0
+    assert 0.05 <= BACKOFF.delay(failures, Random(seed)) <= 5.0

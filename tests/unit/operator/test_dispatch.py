@@ -8,11 +8,12 @@ from random import Random
 import pytest
 from prometheus_client import CollectorRegistry
 
+from autoglm.common.backoff import Backoff
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.kube import NotLeading
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
-from autoglm.operator.queue import Backoff, Queue
+from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import ChildrenRefused, Looked
 from autoglm.operator.transport import Refused, Unreachable
 

@@ -2,7 +2,8 @@
 
 from random import Random
 
-from autoglm.operator.queue import Backoff, Queue
+from autoglm.common.backoff import Backoff
+from autoglm.operator.queue import Queue
 
 EXACT = Backoff(first=1.0, most=8.0, jitter=0.0)
 
