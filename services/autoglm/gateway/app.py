@@ -41,7 +41,6 @@ BAD_SETTINGS = 64
 ADDRESS_IN_USE = 65
 _TLS_LOOK_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5
-_HOLD_SECONDS = 0.05
 _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -182,16 +181,10 @@ class Gateway:
         )
 
     async def _stop_grpc(self, server: grpc.aio.Server, grace: float) -> None:
-        # A stopping server drops requests that have arrived but are not taken up yet. With new ones
-        # held for a moment, those who ask one after the other all wait for us: nothing arrives.
         if not grace:
             await server.stop(None)
             return
-        self._edge.hold()
-        await asyncio.sleep(_HOLD_SECONDS)
-        stopping = asyncio.create_task(server.stop(grace))
-        await asyncio.sleep(0)
-        self._edge.release()
+        stopping = await self._edge.gate.stop(server, grace)
         idle = asyncio.create_task(self.core.limiter.idle.wait())
         await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()

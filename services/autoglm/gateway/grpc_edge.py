@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from autoglm.common import errors, status
+from autoglm.common.gate import Gate
 from autoglm.common.rpc import Rpc, current_rpc
 from autoglm.common.validation import Ask
 from autoglm.gateway.call import Call, Handler, Notes, Reply
@@ -46,15 +47,7 @@ class GrpcEdge:
     def __init__(self, parts: GrpcParts, clock: Callable[[], float] = time.monotonic) -> None:
         self._parts = parts
         self._clock = clock
-        self._open = asyncio.Event()
-        self._open.set()
-
-    def hold(self) -> None:
-        """Take requests up from now on, but let them wait for `release`."""
-        self._open.clear()
-
-    def release(self) -> None:
-        self._open.set()
+        self.gate = Gate()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {
@@ -120,14 +113,14 @@ class GrpcEdge:
         handler = self._parts.local(reply)
 
         async def answer(payload: bytes, context: Any) -> bytes:
-            await self._open.wait()
+            await self.gate.passed()
             async with handler(self._bare_call(route, payload, context), Notes()) as reply:
                 return await _only(reply)
 
         return answer
 
     async def _call(self, method: Method, payload: bytes, context: Any) -> Call:
-        await self._open.wait()
+        await self.gate.passed()
         call = self._bare_call(method.route, payload, context)
         try:
             return replace(call, target=method.path, ask=await _ask(method, payload))

@@ -48,7 +48,6 @@ _REFLECTED = (
 _TLS_LOOK_SECONDS = 5.0
 # For streams that only watch and end when they are told to.
 _LAST_CALLS_SECONDS = 0.5
-_HOLD_SECONDS = 0.05
 _log = logging.getLogger("autoglm.inference")
 T = TypeVar("T")
 
@@ -196,17 +195,7 @@ class PodServer:
             await asyncio.to_thread(self._admin.close)
 
     async def _stop_grpc(self, server: grpc.aio.Server) -> None:
-        """A stopping server drops calls that have arrived but are not taken up yet.
-
-        With new ones held for a moment, those who ask one after the other all wait for us, and
-        each is told to ask another pod.
-        """
-        self.pod.hold()
-        await asyncio.sleep(_HOLD_SECONDS)
-        stopping = asyncio.create_task(server.stop(_LAST_CALLS_SECONDS))
-        await asyncio.sleep(0)
-        self.pod.release()
-        await stopping
+        await (await self.pod.gate.stop(server, _LAST_CALLS_SECONDS))
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Also asked from the admin port's threads."""

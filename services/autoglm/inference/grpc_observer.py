@@ -54,7 +54,7 @@ class GrpcObserver(grpc.aio.ServerInterceptor):
 
     def _unary(self, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def call(request: Any, context: Any) -> Any:
-            await self._pod.opened()
+            await self._pod.gate.passed()
             with self._pod.request():
                 seen, failure = _begin(request), None
                 try:
@@ -72,7 +72,7 @@ class GrpcObserver(grpc.aio.ServerInterceptor):
 
     def _stream(self, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            await self._pod.opened()
+            await self._pod.gate.passed()
             with self._pod.request():
                 seen, failure, message = _begin(request), None, None
                 try:

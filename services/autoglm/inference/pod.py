@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from autoglm.common import errors
+from autoglm.common.gate import Gate
 from autoglm.inference.engine import Engine
 
 
@@ -37,8 +38,7 @@ class Pod:
         self._cause_of_death = ""
         self._idle = asyncio.Event()
         self._idle.set()
-        self._open = asyncio.Event()
-        self._open.set()
+        self.gate = Gate()
 
     @property
     def is_ready(self) -> bool:
@@ -76,17 +76,6 @@ class Pod:
     def die(self, cause: str) -> None:
         self._cause_of_death = cause
         self._enter(Phase.DEAD)
-
-    def hold(self) -> None:
-        """New calls wait from now on, until `release`."""
-        self._open.clear()
-
-    def release(self) -> None:
-        self._open.set()
-
-    async def opened(self) -> None:
-        """Returns at once unless new calls are held."""
-        await self._open.wait()
 
     @contextmanager
     def request(self) -> Iterator[None]:

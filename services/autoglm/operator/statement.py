@@ -27,9 +27,6 @@ class Statement:
     def status(self) -> str:
         return _TEXT[self.holds]
 
-    def is_bad(self, type_: str) -> bool:
-        return self.holds is (type_ in _BAD_WHEN_TRUE)
-
 
 def conditions(
     statements: Mapping[ConditionType, Statement],
