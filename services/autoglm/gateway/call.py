@@ -16,6 +16,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.validation import Ask
+from autoglm.gateway.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
     from autoglm.gateway.endpoints import EndpointView
@@ -44,6 +45,8 @@ class Call:
     """The caller's traceparent and tracestate."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Other headers or metadata to pass on to the pod, as the edge chose them."""
+    principal: Principal = ANONYMOUS
+    """Who asks, once the authenticate layer has verified it."""
 
     @property
     def model(self) -> str:
