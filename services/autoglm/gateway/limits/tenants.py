@@ -1,0 +1,80 @@
+"""Each tenant's share, priority and rates, as one JSON file says. Pure.
+
+    {"tenants": {"NAME": {"weight": 2, "priority": 0, "requestsPerMinute": 600,
+                          "tokensPerMinute": 100000, "burstSeconds": 60}},
+     "default": {"requestsPerMinute": 60}}
+
+`default` holds for tenants that are not named, and for what a named one leaves out; null lifts a
+rate that `default` sets. Limits read the rates, admission reads weight and priority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+_Rate = Annotated[float, Meta(gt=0, le=1e12)]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPolicy:
+    """What one tenant may take."""
+
+    weight: float = 1.0
+    """Its share of a contended model beside other tenants; twice the weight is twice the share."""
+    priority: int = 0
+    """Lower goes first, as in requests; a request may ask to go later than this, not earlier."""
+    requests_per_minute: float | None = None
+    """Requests a minute on the average; None is no limit."""
+    tokens_per_minute: float | None = None
+    """Prompt and completion tokens a minute on the average; None is no limit."""
+    burst_seconds: float = 60.0
+    """How many seconds' worth of its rates it may take at once after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """The policies of all tenants."""
+
+    named: Mapping[str, TenantPolicy] = field(default_factory=lambda: MappingProxyType({}))
+    default: TenantPolicy = TenantPolicy()
+
+    def of(self, name: str) -> TenantPolicy:
+        return self.named.get(name, self.default)
+
+
+class _Policy(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    weight: Annotated[float, Meta(gt=0, le=1e6)] | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | UnsetType = UNSET
+    requests_per_minute: _Rate | None | UnsetType = UNSET
+    tokens_per_minute: _Rate | None | UnsetType = UNSET
+    burst_seconds: Annotated[float, Meta(ge=1, le=86400)] | UnsetType = UNSET
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    tenants: dict[str, _Policy] = msgspec.field(default_factory=dict)
+    default: _Policy = msgspec.field(default_factory=_Policy)
+
+
+def tenants_of(text: bytes) -> Tenants:
+    """The rules of a tenants file. Raises ValueError naming what is wrong."""
+    try:
+        file = msgspec.json.decode(text, type=_File)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ValueError(f"the tenants file is not as documented: {error}") from error
+    default = TenantPolicy(**_given(file.default))
+    named = {name: replace(default, **_given(policy)) for name, policy in file.tenants.items()}
+    return Tenants(MappingProxyType(named), default)
+
+
+def _given(policy: _Policy) -> dict[str, Any]:
+    return {
+        name: value
+        for name in policy.__struct_fields__
+        if (value := getattr(policy, name)) is not UNSET
+    }
