@@ -13,6 +13,7 @@
       NoReadyEndpoint       no pod can take the request now
       EngineDead            the engine under a pod has stopped
       ShuttingDown          the process takes no new requests
+      ResumeImpossible      a pod cannot go on exactly where a broken stream ended
       StreamBroken          a stream ended after its first chunk and could not be recovered
       DeadlineExceeded      the caller's deadline passed
       Cancelled             the caller went away
@@ -126,6 +127,14 @@ class ShuttingDown(AutoGLMError):
     retryable = True
 
 
+class ResumeImpossible(AutoGLMError):
+    """Between pod and gateway only; the client reads StreamBroken."""
+
+    reason = "RESUME_IMPOSSIBLE"
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 412
+
+
 class StreamBroken(AutoGLMError):
     reason = "STREAM_BROKEN"
     grpc_status = "UNAVAILABLE"
@@ -161,6 +170,7 @@ ERRORS: tuple[type[AutoGLMError], ...] = (
     NoReadyEndpoint,
     EngineDead,
     ShuttingDown,
+    ResumeImpossible,
     StreamBroken,
     DeadlineExceeded,
     Cancelled,

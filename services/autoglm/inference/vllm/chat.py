@@ -16,6 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from autoglm import v1
+from autoglm.common import errors
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm import chat_results as results
 from autoglm.inference.vllm.conversation import chat_request
@@ -70,6 +71,8 @@ class Chat:
         """vLLM's response object, or its stream of server-sent events."""
         self._runtime.find(request.model)
         self._runtime.require("chat")
+        if request.HasField("resume"):
+            raise errors.ResumeImpossible("This pod does not carry on broken streams.")
         body = chat_request(request, stream=stream)
         body["priority"] = self._runtime.priority(request.priority)
         wanted = ChatCompletionRequest.model_validate(body)

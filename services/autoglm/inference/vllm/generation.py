@@ -70,6 +70,8 @@ class Generation:
     async def _submit(self, request: v1.GenerateRequest, call: Call, kind: Any) -> _Submission:
         adapter = self._runtime.find(request.model)
         self._runtime.require("generate")
+        if request.HasField("resume"):
+            raise errors.ResumeImpossible("This pod does not carry on broken streams.")
         given = sampling.given(request.sampling_params)
         if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
             _refuse_prompt_logprobs()
