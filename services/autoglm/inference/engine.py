@@ -130,6 +130,14 @@ class Engine(Protocol):
         """Whether a stream's request still generates, rather than waits to be read to its end."""
         ...
 
+    def hold(self, request_id: str) -> None:
+        """Nobody takes the stream's chunks until `release`: its tokens may stay where they are."""
+        ...
+
+    def release(self, request_id: str) -> None:
+        """What was held is there to be taken."""
+        ...
+
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         """End requests by id; returns those that were there."""
         ...

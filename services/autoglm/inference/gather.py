@@ -1,7 +1,7 @@
 """How long a stream waits between messages, so that messages never limit token throughput.
 
 The first message goes out at once, and so does the last. Others leave a pause between them while
-many streams are active; the engine merges what comes meanwhile into one chunk for each completion
+many streams are active; the engine keeps what comes meanwhile as one chunk for each completion
 (a promise of the `Engine` contract), so nothing is buffered here. `window` decides, `paced` waits,
 `Ticks` is the one timer that all streams share.
 """
@@ -35,6 +35,16 @@ class Wait(Protocol):
         """Returns after `seconds`, or soon after `ended` comes true."""
 
 
+class Source(Protocol):
+    """Where a stream's chunks come from, as far as pauses are concerned."""
+
+    def is_running(self) -> bool: ...
+
+    def hold(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
 class Ticks:
     """Ends the pauses of many streams with one timer, so that they wake and write together."""
 
@@ -63,12 +73,18 @@ class Ticks:
 
 
 async def paced(
-    chunks: AsyncIterator[T], pause: Callable[[], float], ended: Ended, wait: Wait
+    chunks: AsyncIterator[T], pause: Callable[[], float], source: Source, wait: Wait
 ) -> AsyncGenerator[T, None]:
-    """The chunks, with `pause()` seconds between them until the source has `ended`."""
-    async with closing(chunks) as source:
-        async for chunk in source:
+    """The chunks, with `pause()` seconds between them while the source runs."""
+
+    def ended() -> bool:
+        return not source.is_running()
+
+    async with closing(chunks) as pieces:
+        async for chunk in pieces:
             yield chunk
             seconds = pause()
-            if seconds > 0 and not ended():
+            if seconds > 0 and source.is_running():
+                source.hold()
                 await wait(seconds, ended)
+                source.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any, TypeVar
 
 from autoglm import v1
@@ -31,16 +32,23 @@ class Pace:
     ) -> AsyncGenerator[T, None]:
         self._active += 1
         try:
-            paced_chunks = paced(
-                chunks, self._pause, lambda: not engine.is_running(call.request_id), self._wait
-            )
-            async for chunk in paced_chunks:
+            source = _Stream(engine, call.request_id)
+            async for chunk in paced(chunks, self._pause, source, self._wait):
                 yield chunk
         finally:
             self._active -= 1
 
     def _pause(self) -> float:
         return window(self._active, self._most_milliseconds)
+
+
+class _Stream:
+    """A `gather.Source`: one request's stream in an engine."""
+
+    def __init__(self, engine: Engine, request_id: str) -> None:
+        self.is_running = partial(engine.is_running, request_id)
+        self.hold = partial(engine.hold, request_id)
+        self.release = partial(engine.release, request_id)
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServicer):

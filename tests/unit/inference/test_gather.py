@@ -32,12 +32,42 @@ async def numbers(every: float, count: int) -> AsyncIterator[int]:
         await asyncio.sleep(every)
 
 
+class Source:
+    """Runs for so many seconds, and notes what it is told."""
+
+    def __init__(self, seconds: float = 1e9) -> None:
+        self._end = asyncio.get_running_loop().time() + seconds
+        self.told: list[str] = []
+
+    def is_running(self) -> bool:
+        return asyncio.get_running_loop().time() < self._end
+
+    def hold(self) -> None:
+        self.told.append("hold")
+
+    def release(self) -> None:
+        self.told.append("release")
+
+
 async def times(every: float, pause: float, ended_after: float = 1e9) -> list[float]:
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    ended = lambda: loop.time() >= begun + ended_after  # noqa: E731
-    stream = paced(numbers(every, 4), lambda: pause, ended, Ticks())
+    stream = paced(numbers(every, 4), lambda: pause, Source(ended_after), Ticks())
     return [loop.time() - begun async for _ in stream]
+
+
+@pytest.mark.looptime
+async def test_tokens_are_held_just_as_long_as_nobody_takes_them() -> None:
+    source = Source()
+    told = [list(source.told) async for _ in paced(numbers(0, 3), lambda: 1, source, Ticks())]
+    assert told == [[], ["hold", "release"], ["hold", "release"] * 2]
+
+
+@pytest.mark.looptime
+async def test_without_a_pause_nothing_is_held() -> None:
+    source = Source()
+    _ = [_ async for _ in paced(numbers(0, 3), lambda: 0, source, Ticks())]
+    assert source.told == []
 
 
 @pytest.mark.looptime
@@ -87,14 +117,14 @@ async def test_a_cancelled_pause_disturbs_no_other() -> None:
 async def test_closing_ends_the_source() -> None:
     closed = asyncio.Event()
 
-    async def source() -> AsyncIterator[int]:
+    async def chunks() -> AsyncIterator[int]:
         try:
             yield 1
             await asyncio.Event().wait()
         finally:
             closed.set()
 
-    stream = paced(source(), lambda: 0, lambda: False, Ticks())
+    stream = paced(chunks(), lambda: 0, Source(), Ticks())
     assert await anext(stream) == 1
     await stream.aclose()
     assert closed.is_set()

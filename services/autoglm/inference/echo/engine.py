@@ -90,6 +90,12 @@ class EchoEngine:
     def is_running(self, request_id: str) -> bool:
         return self._core.is_running(request_id)
 
+    def hold(self, request_id: str) -> None:
+        """Merging costs nothing here."""
+
+    def release(self, request_id: str) -> None:
+        """Nothing is held."""
+
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         return self._core.abort(request_ids)
 

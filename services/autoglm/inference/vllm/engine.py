@@ -10,6 +10,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
+from autoglm.inference.vllm import holding
 from autoglm.inference.vllm.chat import Chat
 from autoglm.inference.vllm.embedding import Embedding
 from autoglm.inference.vllm.generation import Generation
@@ -73,6 +74,14 @@ class VllmEngine:
     def is_running(self, request_id: str) -> bool:
         live = self._runtime.llm.output_processor.external_req_ids
         return any(name in live for name in stream_ids(request_id))
+
+    def hold(self, request_id: str) -> None:
+        for state in holding.states(self._runtime.llm.output_processor, request_id):
+            holding.hold(state)
+
+    def release(self, request_id: str) -> None:
+        for state in holding.states(self._runtime.llm.output_processor, request_id):
+            holding.release(state)
 
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         live = tuple(self._runtime.llm.output_processor.external_req_ids)
