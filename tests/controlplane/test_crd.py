@@ -89,7 +89,7 @@ def test_every_default_is_written_down(tried: Create) -> None:
             "sharedMemory": "2Gi",
         },
         "replicas": 1,
-        "routing": {"policy": "LeastLoaded", "retries": {"attempts": 3, "budgetRatio": 0.2}},
+        "routing": {"retries": {"attempts": 3, "budgetRatio": 0.2}},
         "rollout": {"strategy": "RollingUpdate"},
         "drain": {"gracePeriodSeconds": 30.0},
         "network": {"policy": "Strict"},

@@ -8,6 +8,16 @@ from pydantic import Field
 
 from autoglm.api.schema import Part, PositiveSeconds, Seconds
 
+RoutingPolicy = Literal[
+    "LeastLoaded",
+    "LeastRequests",
+    "LeastTokens",
+    "DynamicWeighted",
+    "PowerOfTwoChoices",
+    "RoundRobin",
+    "Random",
+]
+
 
 class Timeouts(Part):
     """How long a request may take. The caller's own deadline holds as well; the shorter wins."""
@@ -32,8 +42,9 @@ class Retries(Part):
 class Routing(Part):
     """How the gateway chooses a replica and how long it waits for it."""
 
-    policy: Literal["LeastLoaded"] = "LeastLoaded"
-    """How a replica is chosen: LeastLoaded takes the one with the least work by its own report."""
+    policy: RoutingPolicy | None = None
+    """How a replica is chosen; docs/routing.md says what each policy does. Absent: the gateway's
+    own policy."""
     timeouts: Timeouts = Timeouts()
     """How long a request may take."""
     retries: Retries = Retries()

@@ -33,6 +33,7 @@ from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
+from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.gateway.snapshot import Snapshot
 from autoglm.gateway.watch import PodWatch, Watches
@@ -60,6 +61,7 @@ class Core:
         """Set when an endpoint has changed; whoever waits for it clears it."""
         self.metrics = Metrics(registry)
         self.pool = Pool(Random(), self._note_change, awaits_lists=settings.kubernetes)
+        self.router = Router(self.metrics, Random(), settings.routing_policy)
         self._given: frozenset[Endpoint] = frozenset()
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
@@ -81,7 +83,9 @@ class Core:
             "grpc": GrpcRelay(self.channels),
             "http": HttpRelay(self._session, settings.upstream_api_key),
         }
-        relay = Relay(pool, upstreams, settings.retry_policy, self.metrics, Random())
+        relay = Relay(
+            pool, upstreams, settings.retry_policy, self.metrics, Random(), router=self.router
+        )
         self.relay: Handler = stack(request_layers(pool, self.limiter, self._observer), relay)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(

@@ -52,9 +52,17 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Signal(StrEnum):
+    """What an endpoint may say of its load, by the names of `Load`'s fields or a word for two."""
+
+    REQUESTS = "requests"
+    KV_CACHE_USAGE = "kv_cache_usage"
+    TOKENS_IN_FLIGHT = "tokens_in_flight"
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What an endpoint said of its load."""
+    """What an endpoint said of its load. Signals that are `missing` read as none."""
 
     running: int = 0
     waiting: int = 0
@@ -64,6 +72,7 @@ class Load:
     adapters: tuple[str, ...] = ()
     draining: bool = False
     http_port: int = 0
+    missing: tuple[Signal, ...] = ()
 
 
 class Phase(StrEnum):
@@ -165,6 +174,10 @@ class Live:
 
     in_flight: int = 0
     others: int = 0
+    tokens: int = 0
+    """Estimated prompt tokens of our own requests in flight."""
+    other_tokens: int = 0
+    """Tokens in flight beyond those, as last reported."""
     capacity: int = _UNKNOWN_CAPACITY
     kv_penalty: float = 0.0
     """KV-cache use, scaled so that it decides only between endpoints with equal shares in use."""
@@ -177,6 +190,7 @@ class Live:
         # Whoever has requests waiting is full, however few it could fit.
         busy = max(load.running, self.capacity) if load.waiting else load.running
         self.others = max(0, busy + load.waiting - self.in_flight)
+        self.other_tokens = max(0, load.tokens_in_flight - self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from autoglm.gateway.endpoints import (
     Load,
     Loaded,
     Lost,
+    Signal,
 )
 from autoglm.gateway.pool import Pool
 
@@ -78,7 +79,17 @@ class Reported:
 
     def load(self) -> Load:
         """For the pool, which adds our own requests in flight; so unknown counts as no others."""
-        return Load(self.running or 0, self.waiting or 0, self.kv_cache_usage or 0.0)
+        missing = [Signal.TOKENS_IN_FLIGHT]
+        if self.running is None and self.waiting is None:
+            missing.append(Signal.REQUESTS)
+        if self.kv_cache_usage is None:
+            missing.append(Signal.KV_CACHE_USAGE)
+        return Load(
+            self.running or 0,
+            self.waiting or 0,
+            self.kv_cache_usage or 0.0,
+            missing=tuple(missing),
+        )
 
 
 def models_of(page: bytes) -> tuple[v1.Model, ...]:

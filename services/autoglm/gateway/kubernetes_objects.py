@@ -7,12 +7,13 @@ small and equal while the rest of an object changes. Raises ValueError for what 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 from msgspec import Meta
 
 from autoglm.api.labels import DEPLOYMENT, SERVICE_NAME, pods_service
+from autoglm.api.traffic import RoutingPolicy
 from autoglm.gateway.resources import Key, Resource, Rules
 
 GRPC_PORT_NAME = "grpc"
@@ -147,6 +148,7 @@ class _Retries(_Struct):
 
 
 class _Routing(_Struct):
+    policy: str | None = None
     timeouts: _Timeouts | None = None
     retries: _Retries | None = None
 
@@ -206,7 +208,13 @@ def _rules(routing: _Routing) -> Rules:
         timeouts.total_seconds,
         retries.attempts,
         retries.budget_ratio,
+        _policy(routing.policy),
     )
+
+
+def _policy(name: str | None) -> RoutingPolicy | None:
+    """None for one that a newer operator knows: the gateway's own then holds."""
+    return next((known for known in get_args(RoutingPolicy) if known == name), None)
 
 
 def _state(found: _Deployment) -> tuple[str, float]:

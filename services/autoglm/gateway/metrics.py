@@ -56,6 +56,12 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self.routing_decisions = Counter(
+            "autoglm_gateway_routing_decisions",
+            "Choices of an endpoint, by policy and by what decided in the end.",
+            ("policy", "reason"),
+            registry=registry,
+        )
         self.endpoints = Gauge(
             "autoglm_gateway_endpoints",
             "Endpoints in each state.",

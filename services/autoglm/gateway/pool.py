@@ -122,13 +122,15 @@ class Pool:
         return state
 
     @contextmanager
-    def lease(self, view: EndpointView) -> Iterator[None]:
-        """Counts a request on the endpoint for as long as it is open."""
+    def lease(self, view: EndpointView, tokens: int = 0) -> Iterator[None]:
+        """Counts a request of so many prompt tokens on the endpoint for as long as it is open."""
         view.live.in_flight += 1
+        view.live.tokens += tokens
         try:
             yield
         finally:
             view.live.in_flight -= 1
+            view.live.tokens -= tokens
 
     def _note(self, url: str, before: EndpointView | None, after: EndpointView | None) -> None:
         for _, name in names_of(before) if before else ():

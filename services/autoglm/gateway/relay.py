@@ -31,7 +31,7 @@ from autoglm.gateway.observation import child_span, client_span, note_decision, 
 from autoglm.gateway.pacing import bounded, paced
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.retries import Retries, RetriesByResource, RetryBudget, RetryPolicy
-from autoglm.gateway.routing import pick
+from autoglm.gateway.routing import Router
 
 # The second attempt starts at once; these space out the ones after it.
 _WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
@@ -48,12 +48,13 @@ class Relay:
         metrics: Metrics,
         rng: Random,
         clock: Callable[[], float] = time.monotonic,
+        router: Router | None = None,
     ) -> None:
+        self._router = router or Router(metrics, rng)
         self._pool = pool
         self._upstreams = upstreams
         self._retries = RetriesByResource(policy, clock())
         self._metrics = metrics
-        self._rng = rng
         self._clock = clock
 
     @asynccontextmanager
@@ -109,7 +110,8 @@ class Relay:
         timeout = call.deadline - self._clock()
         if timeout <= 0:
             raise DeadlineExceeded("the deadline passed before a pod answered")
-        with self._pool.lease(view), client_span(call, notes, view.endpoint) as span:
+        tokens = call.ask.prompt_tokens if call.ask else 0
+        with self._pool.lease(view, tokens), client_span(call, notes, view.endpoint) as span:
             headers = {REQUEST_ID: call.request_id, **trace_headers(span)}
             try:
                 upstream = self._upstreams[call.wire]
@@ -126,7 +128,7 @@ class Relay:
     def _route(self, call: Call, notes: Notes, tried: set[str]) -> EndpointView:
         with child_span(notes, "route") as span:
             now = self._clock()
-            decision = pick(call, self._pool.snapshot, now, self._rng, tried)
+            decision = self._router.route(call, self._pool.snapshot, now, tried)
             notes.attempts += 1
             notes.endpoint, notes.why = decision.endpoint.url, decision.why
             note_decision(span, notes)

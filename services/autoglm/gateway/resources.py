@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from autoglm.api.traffic import RoutingPolicy
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
@@ -31,6 +33,7 @@ class Rules:
     total_seconds: float | None = None
     attempts: int | None = None
     budget_ratio: float | None = None
+    policy: RoutingPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

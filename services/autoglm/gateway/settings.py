@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from autoglm.api.traffic import RoutingPolicy
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.discovery import parse_target
@@ -53,6 +54,8 @@ class GatewaySettings(ServiceSettings):
     """Retries allowed for each request, on the average."""
     retry_budget_per_second: float = Field(default=10.0, ge=0)
     """Retries allowed each second on top of the ratio."""
+    routing_policy: RoutingPolicy = "LeastLoaded"
+    """How an endpoint is chosen where the model's AutoGLMDeployment names no policy."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
     """How long new requests are still taken after SIGTERM while health says NOT_SERVING, so that
     load balancers notice first, in seconds."""

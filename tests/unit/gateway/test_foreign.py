@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autoglm import v1
-from autoglm.gateway.endpoints import Load
+from autoglm.gateway.endpoints import Load, Signal
 from autoglm.gateway.foreign import NotServing, Reported, models_of, reported_by
 
 VLLM = """\
@@ -38,7 +40,8 @@ def test_what_a_page_does_not_say_stays_unknown(page: str, reported: Reported) -
 
 
 def test_unknown_load_is_no_load_of_others() -> None:
-    assert Reported().load() == Load()
+    assert set(Reported().load().missing) == set(Signal)
+    assert replace(Reported().load(), missing=()) == Load()
 
 
 def test_models_are_read_from_the_openai_list() -> None:

@@ -160,8 +160,12 @@ class Ask:
         return prompts + sum(t.size for t in self.turns or ())
 
     @property
+    def prompt_tokens(self) -> int:
+        """A guess where the prompt is text."""
+        known = [p.tokens for p in self.prompts or () if p.tokens is not None]
+        return sum(known) if known else -(-self.size // _BYTES_PER_TOKEN)
+
+    @property
     def estimated_tokens(self) -> int:
         """Prompt and completion together, for admission; a guess where the prompt is text."""
-        known = [p.tokens for p in self.prompts or () if p.tokens is not None]
-        prompt = sum(known) if known else -(-self.size // _BYTES_PER_TOKEN)
-        return prompt + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)
+        return self.prompt_tokens + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)

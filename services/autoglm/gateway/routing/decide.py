@@ -1,0 +1,127 @@
+"""Which endpoint a call goes to. Pure: no lock, no await, no I/O; called by the router.
+
+Runs the policy of the call's resource, or else the gateway's: filters, scorers, picker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from random import Random
+
+from autoglm.api.traffic import RoutingPolicy
+from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, Unimplemented
+from autoglm.gateway.call import Call
+from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.routing.contracts import (
+    Candidates,
+    Decision,
+    Policy,
+    Query,
+    Reason,
+    Trail,
+)
+from autoglm.gateway.routing.memory import Memory
+from autoglm.gateway.routing.policies import POLICIES
+from autoglm.gateway.snapshot import ModelView, Snapshot
+
+_RETRY_AFTER = 1.0
+_SHOWN = 3
+
+
+def pick(
+    call: Call,
+    snapshot: Snapshot,
+    now: float,
+    rng: Random,
+    exclude: Set[str] = frozenset(),
+    memory: Memory | None = None,
+    default: RoutingPolicy = "LeastLoaded",
+) -> Decision:
+    """Raises NoReadyEndpoint. `exclude` holds URLs that failed this call already.
+
+    Those are tried again only when nothing else is left and they are still routable. `default` is
+    the policy where the model's resource names none.
+    """
+    model = snapshot.models.get(call.model)
+    candidates: Candidates = model.endpoints(call.wire) if model else ()
+    if not candidates:
+        raise _none_ready(call, snapshot, now)
+    if exclude:
+        candidates = [view for view in candidates if view.url not in exclude] or candidates
+    return decide(policy_of(model, default), candidates, Query(call, now, rng, memory or Memory()))
+
+
+def policy_of(model: ModelView | None, default: RoutingPolicy) -> RoutingPolicy:
+    rules = model.rules if model else None
+    return rules.policy if rules and rules.policy else default
+
+
+def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decision:
+    """The policy's choice. Takes at least one candidate."""
+    policy = POLICIES[name]
+    if len(candidates) == 1:
+        view = candidates[0]
+        return Decision(view, "the only one ready", name, Reason.ONLY, Trail(candidates))
+    for narrow in policy.filters:
+        candidates = narrow(query, candidates)
+    scores = _scores(policy, query, candidates)
+    view, reason = _pick(policy, query, candidates, scores)
+    why = f"{policy.words(query, view)}, of {len(candidates)}"
+    if view.live.load.missing:
+        _tell_missing(policy, query, view)
+    if query.notes:
+        reason = query.notes[0][0]
+        why = "; ".join((why, *(text for _, text in query.notes)))
+    return Decision(view, why, name, reason, Trail(candidates, scores))
+
+
+def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:
+    if len(policy.scorers) == 1:
+        return policy.scorers[0][0](query, candidates)
+    columns = [[weight * x for x in score(query, candidates)] for score, weight in policy.scorers]
+    return [sum(row) for row in zip(*columns, strict=True)]
+
+
+def _pick(
+    policy: Policy, query: Query, candidates: Candidates, scores: Sequence[float]
+) -> tuple[EndpointView, Reason]:
+    if len(candidates) == 1:
+        return candidates[0], Reason.CRITERION
+    return policy.picker(query, candidates, scores)
+
+
+def _tell_missing(policy: Policy, query: Query, view: EndpointView) -> None:
+    missing = [signal for signal in policy.needs if signal in view.live.load.missing]
+    if missing:
+        query.tell(
+            Reason.SIGNAL_MISSING, f"it reports no {' nor '.join(missing)}: our own requests count"
+        )
+
+
+def _none_ready(call: Call, snapshot: Snapshot, now: float) -> AutoGLMError:
+    model = snapshot.models.get(call.model)
+    resource = model.resource if model else None
+    allowed = (None, resource.key if resource else None)
+    serving = [
+        view
+        for view in snapshot.endpoints
+        if _serves(view, call.model) and view.endpoint.origin in allowed
+    ]
+    if call.wire == "grpc" and serving and all(v.endpoint.kind == "openai" for v in serving):
+        return Unimplemented(f"{call.model!r} is served over REST only; ask on the HTTP port")
+    states = ", ".join(_describe(view, now) for view in serving[:_SHOWN])
+    retry_after = _RETRY_AFTER
+    if resource is not None and not states:
+        states, retry_after = resource.state, resource.retry_after
+    message = f"no endpoint of {call.model!r} is ready: {states or 'there is none'}"
+    return NoReadyEndpoint(f"{message}; try again later", retry_after=retry_after)
+
+
+def _serves(view: EndpointView, name: str) -> bool:
+    return any(name == model.name or name in model.aliases for model in view.state.models)
+
+
+def _describe(view: EndpointView, now: float) -> str:
+    state = view.state
+    why = f" ({state.why})" if state.why else ""
+    return f"{view.url} {state.phase} for {now - state.since:.0f} s{why}"

@@ -1,0 +1,44 @@
+"""Takes one of the candidates by their scores. Pure but for the query's seeded `rng`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.routing.contracts import Candidates, Query, Reason
+from autoglm.gateway.routing.scorers import share_in_use
+
+Picked = tuple[EndpointView, Reason]
+
+
+def best(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    """The best score; chance between equals, so that gateways do not all take the same."""
+    highest = max(scores)
+    if scores.count(highest) == 1:
+        return candidates[scores.index(highest)], Reason.CRITERION
+    equals = [view for view, score in zip(candidates, scores, strict=True) if score == highest]
+    return query.rng.choice(equals), Reason.CHANCE
+
+
+def in_turn(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    turn = query.memory.turn(query.call.model)
+    return candidates[turn % len(candidates)], Reason.CRITERION
+
+
+def at_random(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    return query.rng.choice(candidates), Reason.CRITERION
+
+
+def better_of_two(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    """Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001."""
+    one, two = query.rng.sample(range(len(candidates)), 2)
+    first, second = candidates[one], candidates[two]
+    loads = share_in_use(first.live), share_in_use(second.live)
+    return (first if loads[0] <= loads[1] else second), Reason.CRITERION
+
+
+def by_weight(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    """Each as often as its score says; where all are 0, all alike."""
+    if not any(scores):
+        return query.rng.choice(candidates), Reason.CHANCE
+    return query.rng.choices(candidates, weights=scores)[0], Reason.CRITERION

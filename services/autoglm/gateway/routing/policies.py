@@ -1,0 +1,63 @@
+"""The table of policies: which filters, scorers and picker each name stands for.
+
+The names are those of `spec.routing.policy` and `--routing-policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from autoglm.api.traffic import RoutingPolicy
+from autoglm.gateway.endpoints import EndpointView, Signal
+from autoglm.gateway.routing import pickers, scorers
+from autoglm.gateway.routing.contracts import Policy, Query
+from autoglm.gateway.routing.scorers import share_in_use
+
+
+def _share(query: Query, view: EndpointView) -> str:
+    return f"least loaded, at {share_in_use(view.live):.3f}"
+
+
+def _requests(query: Query, view: EndpointView) -> str:
+    return f"fewest requests, {view.live.others + view.live.in_flight}"
+
+
+def _tokens(query: Query, view: EndpointView) -> str:
+    return f"fewest tokens in flight, {scorers.tokens_in_use(view.live)}"
+
+
+def _weight(query: Query, view: EndpointView) -> str:
+    return f"drawn by weight, {200 * scorers.free_resources(query, (view,))[0]:.0f} of 200"
+
+
+def _two(query: Query, view: EndpointView) -> str:
+    return f"the better of two, at {share_in_use(view.live):.3f}"
+
+
+_REQUESTS, _KV = Signal.REQUESTS, Signal.KV_CACHE_USAGE
+POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
+    {
+        "LeastLoaded": Policy(
+            pickers.best, _share, scorers=((scorers.room, 1),), needs=(_REQUESTS,)
+        ),
+        "LeastRequests": Policy(
+            pickers.best, _requests, scorers=((scorers.few_requests, 1),), needs=(_REQUESTS,)
+        ),
+        "LeastTokens": Policy(
+            pickers.best,
+            _tokens,
+            scorers=((scorers.few_tokens, 1),),
+            needs=(Signal.TOKENS_IN_FLIGHT,),
+        ),
+        "DynamicWeighted": Policy(
+            pickers.by_weight,
+            _weight,
+            scorers=((scorers.free_resources, 1),),
+            needs=(_REQUESTS, _KV),
+        ),
+        "PowerOfTwoChoices": Policy(pickers.better_of_two, _two, needs=(_REQUESTS,)),
+        "RoundRobin": Policy(pickers.in_turn, lambda query, view: "next in turn"),
+        "Random": Policy(pickers.at_random, lambda query, view: "drawn at random"),
+    }
+)

@@ -1,0 +1,53 @@
+"""Measures of candidates, from 0 to 1; 1 is best. Pure.
+
+Loads have no upper bound, so a load x scores 1 / (1 + x): the order is kept, whatever the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoglm.gateway.endpoints import Live
+from autoglm.gateway.routing.contracts import Candidates, Query
+
+# Tokens that weigh as much as one request per slot: a long prompt with its answer.
+_TOKENS = 8192
+
+
+def share_in_use(live: Live) -> float:
+    """Requests on the endpoint per request it can work on at once; over 1 where some wait."""
+    return (live.others + live.in_flight) / live.capacity
+
+
+def tokens_in_use(live: Live) -> int:
+    """Tokens of unfinished requests: ours now, and the others' when they were last reported."""
+    return live.other_tokens + live.tokens
+
+
+def room(query: Query, candidates: Candidates) -> Sequence[float]:
+    """By share of capacity in use; KV-cache use decides between equals."""
+    return [
+        1 / (1 + (live.others + live.in_flight) / live.capacity + live.kv_penalty)
+        for live in [view.live for view in candidates]
+    ]
+
+
+def few_requests(query: Query, candidates: Candidates) -> Sequence[float]:
+    """By number of requests, whatever the endpoint's capacity."""
+    return [1 / (1 + live.others + live.in_flight) for live in [view.live for view in candidates]]
+
+
+def few_tokens(query: Query, candidates: Candidates) -> Sequence[float]:
+    return [1 / (1 + tokens_in_use(view.live) / _TOKENS) for view in candidates]
+
+
+def free_resources(query: Query, candidates: Candidates) -> Sequence[float]:
+    """Weight = (100 - load) + free accelerator memory, both in percent, as a share of 200.
+
+    The engine takes its accelerator's memory when it starts and keeps its KV cache in it, so what
+    is free is the part of that cache that no request holds.
+    """
+    return [
+        (1 - min(1.0, share_in_use(view.live)) + 1 - min(1.0, view.live.load.kv_cache_usage)) / 2
+        for view in candidates
+    ]
