@@ -18,6 +18,7 @@ def chat_chunk(chunk: v1.GenerateChunk, model: str, *, is_first: bool) -> v1.Cha
         logprobs=chunk.logprobs,
         finish_reason=chunk.finish_reason,
         stop_reason=chunk.stop_reason,
+        token_ids=chunk.token_ids,
     )
     if chunk.HasField("usage"):
         answer.usage.CopyFrom(chunk.usage)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from autoglm import v1
+from autoglm.common.errors import ResumeImpossible
 from autoglm.inference.echo import tokenizer
 
 _FILLER = ("the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "ran", "off", "to", "see")
@@ -90,6 +91,15 @@ class Completion:
             finish, why = (v1.FINISH_REASON_STOP, stop) if stop else (finish, why)
             text += last + ("" if stop else self._stops.end())
         return Piece(token_id, text, finish, why)
+
+    def skip(self, token_ids: Sequence[int]) -> None:
+        """Go on behind these, which another pod has said. Raises ResumeImpossible."""
+        for place, token_id in enumerate(token_ids):
+            if self.step().token_id != token_id:
+                raise ResumeImpossible(
+                    f"token {place} of the broken stream is not what this request says here; "
+                    "with a temperature it needs a seed"
+                )
 
     def _next(self) -> int:
         wants_more = self._params.ignore_eos or self._count < self._params.min_tokens

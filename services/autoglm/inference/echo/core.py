@@ -105,8 +105,9 @@ class EchoCore:
         self._requests[request] = fault
         self._by_id[request_id] = request
         for line in request.lines:
-            self._lines[line.job] = (request, line)
-            self._scheduler.submit(line.job)
+            if not line.is_done:
+                self._lines[line.job] = (request, line)
+                self._scheduler.submit(line.job)
         self._work.set()
         return request
 

@@ -62,7 +62,7 @@ class EchoEngine:
 
     async def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
         task = prompts.chat_task(request, self._core.capacity)
-        begun: set[int] = set()
+        begun = set(task.resumed)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
             async for chunk in chunks:
                 is_first = chunk.index not in begun

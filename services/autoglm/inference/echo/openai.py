@@ -25,6 +25,8 @@ from autoglm.inference.echo.openai_json import Json
 from autoglm.inference.engine import AsgiApp, Call, Engine
 from autoglm.inference.requests import check, closing
 
+# Set by gateways on streams that they can have go on elsewhere.
+REPLAY_HEADER = "x-autoglm-replay"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -72,7 +74,8 @@ class _Api:
         head = _head(f"chatcmpl-{call.request_id}", kind, asked.model)
         if options.stream:
             chunks = self._engine.chat_stream(asked, call)
-            return _sse(_events(chunks, head, openai_json.chat_delta, options.stream_options), call)
+            make = _told(openai_json.chat_delta, request)
+            return _sse(_events(chunks, head, make, options.stream_options), call)
         response = await self._engine.chat(asked, call)
         choices = [openai_json.chat_choice(c) for c in response.choices]
         return _whole(head, choices, response.usage, call)
@@ -84,7 +87,7 @@ class _Api:
         head = _head(f"cmpl-{call.request_id}", "text_completion", asked.model)
         if options.stream:
             chunks = self._engine.generate_stream(asked, call)
-            make = openai_json.completion_choice
+            make = _told(openai_json.completion_choice, request)
             return _sse(_events(chunks, head, make, options.stream_options), call)
         response = await self._engine.generate(asked, call)
         choices = [openai_json.completion_choice(c) for c in response.completions]
@@ -122,10 +125,19 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
+Told = Callable[[Any], tuple[bytes, Json]]
+
+
+def _told(choice: Callable[[Any], Json], request: Request) -> Told:
+    """What stands before a chunk's event, and its choice."""
+    replayed = request.headers.get(REPLAY_HEADER) == "1"
+    return lambda chunk: (openai_json.token_comment(chunk) if replayed else b"", choice(chunk))
+
+
 async def _events(
     chunks: AsyncIterator[Any],
     head: Json,
-    choice: Callable[[Any], Json],
+    tell: Told,
     options: Json | None,
 ) -> AsyncIterator[bytes]:
     usage = v1.Usage()
@@ -133,7 +145,10 @@ async def _events(
         async with closing(chunks) as source:
             async for chunk in source:
                 usage = chunk.usage
-                yield _event(head | {"choices": [choice(chunk)]})
+                # Nothing new but the usage, where a resumed stream had ended before.
+                if chunk.token_ids or chunk.finish_reason:
+                    comment, choice = tell(chunk)
+                    yield comment + _event(head | {"choices": [choice]})
     except errors.AutoGLMError as error:
         yield _event(status.http_payload(error, head["id"]))
     else:

@@ -31,13 +31,25 @@ _FINISH = {
 }
 
 
+class _ResumedChoice(msgspec.Struct):
+    index: int = 0
+    token_ids: list[int] = []
+    finished: bool = False
+
+
+class _Resume(msgspec.Struct):
+    choices: list[_ResumedChoice] = []
+
+
 class Chat(bodies.Chat):
+    autoglm_resume: _Resume | None = None
     logprobs: bool | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
 
 
 class Completion(bodies.Completion):
+    autoglm_resume: _Resume | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
 
@@ -53,6 +65,7 @@ def chat_request(body: bytes) -> tuple[v1.ChatRequest, Chat]:
         response_format=_format(chat.response_format),
         priority=chat.priority or 0,
         continue_final_message=bool(chat.continue_final_message),
+        resume=_resume(chat.autoglm_resume),
     )
     if chat.add_generation_prompt is not None:
         request.add_generation_prompt = chat.add_generation_prompt
@@ -70,6 +83,7 @@ def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
         sampling_params=_params(completion, completion.max_tokens, completion.logprobs),
         response_format=_format(completion.response_format),
         priority=completion.priority or 0,
+        resume=_resume(completion.autoglm_resume),
     )
     prompt = completion.prompt
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
@@ -127,6 +141,18 @@ def model_card(model: v1.Model, name: str) -> Json:
         "root": model.uri,
         "max_model_len": model.max_model_len,
     }
+
+
+def _resume(asked: _Resume | None) -> v1.Resume | None:
+    if asked is None:
+        return None
+    return v1.Resume(choices=[v1.ResumedChoice(**msgspec.structs.asdict(c)) for c in asked.choices])
+
+
+def token_comment(chunk: v1.GenerateChunk | v1.ChatChunk) -> bytes:
+    """The line of an event stream by which a gateway can have the stream go on elsewhere."""
+    ids = ",".join(map(str, chunk.token_ids))
+    return b': autoglm-tokens {"index":%d,"ids":[%s]}\n' % (chunk.index, ids.encode())
 
 
 def _ending(part: v1.ChatChoice | v1.ChatChunk | v1.Completion | v1.GenerateChunk) -> Json:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from autoglm import v1
 from autoglm.common import errors
@@ -23,6 +23,8 @@ class Task:
     params: v1.SamplingParams
     max_tokens: int
     priority: int = 0
+    resumed: Mapping[int, v1.ResumedChoice] = field(default_factory=dict)
+    """Where another pod's stream broke, by completion."""
 
     @property
     def n(self) -> int:
@@ -85,4 +87,5 @@ def _task(
         message = f"the prompt has {len(ids)} tokens, and {capacity} are the most for all"
         raise errors.InvalidRequest(message, field="prompt")
     wanted = params.max_tokens if params.HasField("max_tokens") else default_max_tokens
-    return Task(ids, answer, params, max(1, min(wanted, room)), request.priority)
+    resumed = {choice.index: choice for choice in request.resume.choices}
+    return Task(ids, answer, params, max(1, min(wanted, room)), request.priority, resumed)

@@ -98,12 +98,23 @@ class Request:
 
 
 def new_request(request_id: str, task: Task, now: float, hang_after: int | None) -> Request:
-    lines = [
-        Line(
-            Job(list(task.prompt), task.priority, hang_after),
-            Completion(task.answer, task.params, task.max_tokens, index),
-            v1.GenerateChunk(id=request_id, index=index),
-        )
-        for index in range(task.n)
-    ]
-    return Request(request_id, task, now, lines)
+    """Raises ResumeImpossible."""
+    lines = [_line(request_id, task, index, hang_after) for index in range(task.n)]
+    request = Request(request_id, task, now, lines)
+    if request.is_done:
+        # All was said before the other pod's stream broke, but not what it counted.
+        lines[-1].has_news = True
+        request.news.set()
+    return request
+
+
+def _line(request_id: str, task: Task, index: int, hang_after: int | None) -> Line:
+    job = Job(list(task.prompt), task.priority, hang_after)
+    completion = Completion(task.answer, task.params, task.max_tokens, index)
+    line = Line(job, completion, v1.GenerateChunk(id=request_id, index=index))
+    if index in task.resumed:
+        said = task.resumed[index]
+        completion.skip(said.token_ids)
+        job.ids.extend(said.token_ids)
+        line.is_done = said.finished
+    return line

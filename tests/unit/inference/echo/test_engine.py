@@ -182,3 +182,46 @@ async def test_death_ends_every_request(make: Make) -> None:
 def test_a_wrong_fault_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="KIND"):
         parse_fault(text)
+
+
+SHAPES = [
+    {},
+    {"n": 3, "temperature": 1.0, "seed": 7},
+    {"stop": ["hree fo"], "include_stop_str_in_output": True},
+    {"max_tokens": 4},
+    {"logprobs": 2, "min_tokens": 9},
+]
+
+
+@pytest.mark.parametrize("params", SHAPES)
+async def test_a_resumed_stream_says_the_rest_and_nothing_else(make: Make, params: Any) -> None:
+    engine = await make(rates=Rates(token_rate=10))
+    request = ask("one two three four ümläut", **params)
+    whole = [c async for c in engine.generate_stream(request, Call("r"))]
+    for cut in range(len(whole)):
+        said: dict[int, v1.ResumedChoice] = {}
+        for chunk in whole[:cut]:
+            choice = said.setdefault(chunk.index, v1.ResumedChoice(index=chunk.index))
+            choice.token_ids.extend(chunk.token_ids)
+            choice.finished = bool(chunk.finish_reason)
+        request.resume.CopyFrom(v1.Resume(choices=said.values()))
+        rest = [c async for c in engine.generate_stream(request, Call("r"))]
+        assert said_by(rest) == said_by(whole[cut:])
+        assert rest[-1].usage.completion_tokens == whole[-1].usage.completion_tokens
+
+
+def said_by(chunks: list[v1.GenerateChunk]) -> dict[int, list[Any]]:
+    """By completion, whose chunks may come in any order among each other."""
+    said: dict[int, list[Any]] = {}
+    for c in chunks:
+        piece = (c.text, list(c.token_ids), list(c.logprobs), c.finish_reason, c.stop_reason)
+        said.setdefault(c.index, []).append(piece)
+    return said
+
+
+async def test_a_stream_that_cannot_be_repeated_is_not_resumed(make: Make) -> None:
+    engine = await make()
+    request = ask("one two three four five six", temperature=1.0)
+    request.resume.choices.add(index=0, token_ids=[1, 2, 3])
+    with pytest.raises(errors.ResumeImpossible, match="seed"):
+        await anext(engine.generate_stream(request, Call("r")))
