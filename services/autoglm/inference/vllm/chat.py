@@ -16,12 +16,14 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from autoglm import v1
-from autoglm.common import errors
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm import chat_results as results
+from autoglm.inference.vllm import tape
 from autoglm.inference.vllm.conversation import chat_request
+from autoglm.inference.vllm.engine_client import playing
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.runtime import Runtime, http_request
+from autoglm.inference.vllm.tape import Tape
 
 _PROMPT_FIELD = "messages"
 
@@ -39,31 +41,58 @@ class Chat:
 
     async def answer(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
         with self._runtime.translating(_PROMPT_FIELD):
+            tape.refuse_unary(request)
             found = await self._submit(request, call, stream=False)
             return results.response(call.request_id, found)
 
     async def stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
         with self._runtime.translating(_PROMPT_FIELD):
-            unfinished = max(1, request.sampling_params.n)
-            final: v1.ChatChunk | None = None
-            async with aclosing(await self._submit(request, call, stream=True)) as events:
-                async for event in self._parsed(events):
-                    for choice in event.choices:
-                        chunk = results.chunk(call.request_id, event.model, choice)
-                        unfinished -= choice.finish_reason is not None
-                        if unfinished:
-                            yield chunk
-                        else:
-                            final = chunk
-                    if final and event.usage:
-                        yield _completed(final, event)
+            played = tape.of_message(request, is_stepwise=self._is_parsed(request))
+            with playing(played):
+                submitted = await self._submit(request, call, stream=True)
+            async with aclosing(submitted) as events:
+                async for chunk in self._chunks(events, played, request, call):
+                    yield chunk
 
-    async def _parsed(self, events: AsyncIterator[str]) -> AsyncIterator[results.Event]:
+    async def _chunks(
+        self, events: AsyncIterator[str], played: Tape, request: v1.ChatRequest, call: Call
+    ) -> AsyncIterator[v1.ChatChunk]:
+        unfinished = max(1, request.sampling_params.n)
+        begun = set(played.choices or ())
+        final: v1.ChatChunk | None = None
+        async for event in self._parsed(events, played):
+            for choice in event.choices:
+                unfinished -= choice.finish_reason is not None
+                if played.is_replaying and played.is_named(choice.index):
+                    continue
+                chunk = results.chunk(call.request_id, event.model, choice)
+                # The first one carries the role only, while its tokens are on their way already.
+                if choice.index in begun:
+                    chunk.token_ids.extend(played.take(choice.index))
+                begun.add(choice.index)
+                if unfinished:
+                    yield chunk
+                else:
+                    final = chunk
+            if final and event.usage:
+                yield _completed(final, event)
+
+    def _is_parsed(self, request: v1.ChatRequest) -> bool:
+        """Whether a parser decides what of the tokens is content, reasoning or a call."""
+        choice = request.tool_choice
+        no_tools = choice.WhichOneof("choice") == "mode" and choice.mode == v1.ToolChoice.MODE_NONE
+        return self._runtime.parses_reasoning or bool(request.tools and not no_tools)
+
+    async def _parsed(
+        self, events: AsyncIterator[str], played: Tape
+    ) -> AsyncIterator[results.Event]:
         async for text in events:
             event = results.parse(text)
             if event is None:
                 return
             if event.error is not None:
+                if played.refusal is not None:
+                    raise played.refusal
                 raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
             yield event
 
@@ -71,8 +100,6 @@ class Chat:
         """vLLM's response object, or its stream of server-sent events."""
         self._runtime.find(request.model)
         self._runtime.require("chat")
-        if request.HasField("resume"):
-            raise errors.ResumeImpossible("This pod does not carry on broken streams.")
         body = chat_request(request, stream=stream)
         body["priority"] = self._runtime.priority(request.priority)
         wanted = ChatCompletionRequest.model_validate(body)

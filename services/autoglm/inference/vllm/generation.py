@@ -18,7 +18,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
-from autoglm.inference.vllm import results, sampling
+from autoglm.inference.vllm import results, sampling, tape
+from autoglm.inference.vllm.engine_client import playing
 from autoglm.inference.vllm.runtime import Runtime
 
 _DEFAULT_MAX_TOKENS = 16
@@ -45,6 +46,7 @@ class Generation:
 
     async def answer(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
         with self._runtime.translating(_prompt_field(request)):
+            tape.refuse_unary(request)
             sent = await self._submit(request, call, RequestOutputKind.FINAL_ONLY)
             async with aclosing(sent.outputs) as outputs:
                 return self._response(sent, call, [output async for output in outputs][-1])
@@ -53,13 +55,17 @@ class Generation:
         self, request: v1.GenerateRequest, call: Call
     ) -> AsyncIterator[v1.GenerateChunk]:
         with self._runtime.translating(_prompt_field(request)):
-            sent = await self._submit(request, call, RequestOutputKind.DELTA)
+            played = tape.of_message(request)
+            with playing(played):
+                sent = await self._submit(request, call, RequestOutputKind.DELTA)
             completion_tokens = 0
             async with aclosing(sent.outputs) as outputs:
                 async for output in outputs:
                     last = len(output.outputs) - 1 if output.finished else -1
                     for i, completion in enumerate(output.outputs):
                         completion_tokens += len(completion.token_ids)
+                        if played.is_replaying:
+                            continue
                         chunk = results.chunk(call.request_id, completion, sent.top)
                         if i == last:
                             chunk.usage.CopyFrom(results.usage(output, completion_tokens))
@@ -70,8 +76,6 @@ class Generation:
     async def _submit(self, request: v1.GenerateRequest, call: Call, kind: Any) -> _Submission:
         adapter = self._runtime.find(request.model)
         self._runtime.require("generate")
-        if request.HasField("resume"):
-            raise errors.ResumeImpossible("This pod does not carry on broken streams.")
         given = sampling.given(request.sampling_params)
         if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
             _refuse_prompt_logprobs()

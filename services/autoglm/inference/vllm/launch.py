@@ -11,8 +11,10 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from autoglm.common.errors import ResumeImpossible
 from autoglm.inference.engine import EngineOptions
 from autoglm.inference.vllm.arguments import command_line
+from autoglm.inference.vllm.engine_patches import announce_name
 from autoglm.inference.vllm.orphan import announce_pod
 from autoglm.inference.vllm.postmortem import EngineLog, attach
 
@@ -26,6 +28,7 @@ async def start(options: EngineOptions) -> VllmEngine:
     """A running engine. Raises what vLLM raises; see `root_cause`."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     announce_pod()
+    announce_name()
     log = EngineLog()
     try:
         # Importing and starting take seconds; the process must answer probes and signals meanwhile.
@@ -120,12 +123,14 @@ async def _serve(
     from vllm.entrypoints.launchers.app import build_app
 
     from autoglm.inference.vllm.engine import VllmEngine
+    from autoglm.inference.vllm.engine_client import ReplayClient, abilities
     from autoglm.inference.vllm.models import describe
     from autoglm.inference.vllm.runtime import Runtime
 
     _quieten()
     if options.tracing:
         _join_traces(llm)
+    llm = ReplayClient(llm, abilities(llm))
     tasks = await llm.get_supported_tasks()
     app = build_app(arguments, tasks, llm.model_config)
     await init_app_state(llm, app.state, arguments, tasks)
@@ -145,11 +150,13 @@ def _join_traces(llm: Any) -> None:
 
 def _quieten() -> None:
     """vLLM logs a traceback for a stream that it refuses; the client's mistake is no news here."""
-    logger = logging.getLogger("vllm.entrypoints.openai.chat_completion.serving")
-    logger.addFilter(_is_news)
+    for name in ("chat_completion", "completion"):
+        logger = logging.getLogger(f"vllm.entrypoints.openai.{name}.serving")
+        logger.addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     from vllm.exceptions import VLLMClientError
 
-    return not (record.exc_info and isinstance(record.exc_info[1], VLLMClientError))
+    known = VLLMClientError, ResumeImpossible
+    return not (record.exc_info and isinstance(record.exc_info[1], known))

@@ -1,7 +1,8 @@
 """Ends an engine process whose pod was killed; vLLM's own would hold its memory forever.
 
-vLLM loads this as a plugin (`vllm.general_plugins` in pyproject.toml) in each of its processes. It
-does something in one only, the direct child of a pod, which names itself in the environment.
+vLLM loads `end_with_pod` as a plugin (`vllm.general_plugins` in pyproject.toml) in each of its
+processes. It ends one only, the direct child of a pod, which names itself in the environment; in
+all of them it lets `engine_patches` do its work.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import select
 import threading
+
+from autoglm.inference.vllm import engine_patches
 
 POD_VARIABLE = "AUTOGLM_POD_PID"
 
@@ -20,6 +23,7 @@ def announce_pod() -> None:
 
 def end_with_pod() -> None:
     """Called by vLLM."""
+    engine_patches.install()
     pod = os.getppid()
     if os.environ.get(POD_VARIABLE) == str(pod) and hasattr(os, "pidfd_open"):
         threading.Thread(target=_wait, args=(os.pidfd_open(pod),), daemon=True).start()

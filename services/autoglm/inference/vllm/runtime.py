@@ -17,11 +17,15 @@ from autoglm.inference.vllm.exceptions import translate
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A started engine; `llm` is vLLM's AsyncLLM, `app` its OpenAI app."""
+    """A started engine; `llm` is vLLM's AsyncLLM in a ReplayClient, `app` its OpenAI app."""
 
     llm: Any
     app: Any
     model: v1.Model
+
+    @property
+    def parses_reasoning(self) -> bool:
+        return bool(self.llm.vllm_config.structured_outputs_config.reasoning_parser)
 
     @contextmanager
     def translating(self, prompt_field: str = "") -> Iterator[None]:

@@ -1,0 +1,88 @@
+"""The token ids of one stream: those that a dead pod has generated, and those that flow now.
+
+A tape records what the engine generates, so that each piece of an answer can carry the ids of all
+tokens since the last one; and it knows how far a broken stream had come that is to go on here.
+Pure: `engine_client` plays and records, `chat`, `generation` and `rest_replay` read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from autoglm import v1
+from autoglm.common import errors
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """How far one answer had come: all ids that were delivered, and whether it was complete."""
+
+    index: int = 0
+    token_ids: list[int] = []
+    finished: bool = False
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """`autoglm.v1.Resume`, as JSON has it."""
+
+    choices: list[Choice] = []
+
+
+@dataclass(slots=True)
+class Tape:
+    choices: Mapping[int, Choice] | None = None
+    """By index, where a broken stream goes on; an answer that is not named has not begun."""
+    is_stepwise: bool = False
+    """Tokens reach the parsers one by one, so that what these emit depends on the ids alone."""
+    is_replaying: bool = False
+    """What comes now has been delivered before, but for the role of an answer not named."""
+    refusal: errors.ResumeImpossible | None = None
+    backlogs: list[Sequence[Any]] = field(default_factory=list)
+    """Outputs of the engine that wait to be taken, one list for each of its requests."""
+    _recorded: dict[int, list[int]] = field(default_factory=dict)
+
+    def record(self, index: int, token_ids: Iterable[int]) -> None:
+        self._recorded.setdefault(index, []).extend(token_ids)
+
+    def take(self, index: int) -> list[int]:
+        """The ids that were recorded since the last call."""
+        return self._recorded.pop(index, [])
+
+    def is_named(self, index: int) -> bool:
+        return self.choices is not None and index in self.choices
+
+    def refuse(self, reason: str) -> errors.ResumeImpossible:
+        self.refusal = errors.ResumeImpossible(f"This stream cannot be carried on: {reason}.")
+        return self.refusal
+
+    @property
+    def has_backlog(self) -> bool:
+        return any(self.backlogs)
+
+
+def refuse_unary(request: v1.GenerateRequest | v1.ChatRequest) -> None:
+    """Raises ResumeImpossible where an answer in one piece is to be carried on."""
+    if request.HasField("resume"):
+        raise Tape().refuse("it is no stream")
+
+
+def of_message(request: v1.GenerateRequest | v1.ChatRequest, *, is_stepwise: bool = False) -> Tape:
+    """Raises ResumeImpossible for a state that contradicts the request."""
+    if not request.HasField("resume"):
+        return Tape(is_stepwise=is_stepwise)
+    given = [Choice(c.index, list(c.token_ids), c.finished) for c in request.resume.choices]
+    return resumed(given, max(1, request.sampling_params.n), is_stepwise=is_stepwise)
+
+
+def resumed(given: Sequence[Choice], n: int, *, is_stepwise: bool) -> Tape:
+    """Raises ResumeImpossible for a state that contradicts the request for `n` answers."""
+    by_index = {c.index: c for c in given}
+    tape = Tape(choices=by_index, is_stepwise=is_stepwise, is_replaying=True)
+    if len(by_index) < len(given):
+        raise tape.refuse("its state names an answer twice")
+    if any(not 0 <= index < n for index in by_index):
+        raise tape.refuse(f"its state names an answer beyond the {n} asked for")
+    return tape
