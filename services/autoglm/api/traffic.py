@@ -12,6 +12,7 @@ RoutingPolicy = Literal[
     "LeastLoaded",
     "LeastRequests",
     "LeastTokens",
+    "PrefixAffinity",
     "DynamicWeighted",
     "PowerOfTwoChoices",
     "RoundRobin",

@@ -164,6 +164,9 @@ class Core:
             self.metrics.endpoints.labels(was.value).dec()
         if now is not None:
             self.metrics.endpoints.labels(now.value).inc()
+        if before is not None and now in (None, Phase.EJECTED):
+            # What comes back at that address comes with an empty cache.
+            self.router.gone(before.url)
         if now is Phase.EJECTED and was in (Phase.READY, Phase.DRAINING):
             self.metrics.ejections.inc()
         _log_change(before, after)

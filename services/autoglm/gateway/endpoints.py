@@ -73,6 +73,8 @@ class Load:
     draining: bool = False
     http_port: int = 0
     missing: tuple[Signal, ...] = ()
+    kv_tokens: int = 0
+    """How many tokens the KV cache holds; 0 when unknown."""
 
 
 class Phase(StrEnum):

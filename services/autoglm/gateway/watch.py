@@ -44,6 +44,7 @@ def load_of(message: v1.WatchLoadResponse) -> Load:
         adapters=tuple(message.adapters),
         draining=message.draining,
         http_port=message.http_port,
+        kv_tokens=message.num_kv_blocks * message.kv_block_size,
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from autoglm.common.validation.prefix import NO_PREFIX, Prefix
+
 # A guess that errs on the side of too many tokens for European languages.
 _BYTES_PER_TOKEN = 4
 
@@ -152,6 +154,8 @@ class Ask:
     stream_options: bool = False
     priority: int = 0
     session: str = ""
+    prefix: Prefix = NO_PREFIX
+    """The names of the prompt's blocks, for routing; of the first prompt where there are more."""
 
     @property
     def size(self) -> int:

@@ -5,10 +5,11 @@ Paths are those of protos/autoglm/v1. `streaming` comes from the method, which a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from autoglm import v1
+from autoglm.common.validation import prefix
 from autoglm.common.validation.ask import (
     Ask,
     Format,
@@ -74,6 +75,7 @@ def of_generate(request: v1.GenerateRequest, *, streaming: bool = False) -> Ask:
         formats=_formats(request.response_format),
         priority=request.priority,
         session=request.session_id,
+        prefix=_prompt_prefix(request),
     )
 
 
@@ -98,6 +100,7 @@ def of_chat(request: v1.ChatRequest, *, streaming: bool = False) -> Ask:
         continue_final_message=request.continue_final_message,
         priority=request.priority,
         session=request.session_id,
+        prefix=_chat_prefix(request),
     )
 
 
@@ -119,6 +122,7 @@ def of_predict(request: v1.PredictRequest) -> Ask:
         sampling=_sampling(request.sampling_params),
         labels=request.labels,
         priority=request.priority,
+        prefix=prefix.of_text(request.input_data),
     )
 
 
@@ -132,6 +136,28 @@ def of_tokenize(request: v1.TokenizeRequest) -> Ask:
         prompts=None if chat else text,
         turns=_turns("chat.messages", request.chat.messages) if chat else None,
     )
+
+
+def _prompt_prefix(request: v1.GenerateRequest) -> prefix.Prefix:
+    if request.WhichOneof("prompt") == "token_ids":
+        return prefix.of_token_ids(request.token_ids.ids)
+    return prefix.of_text(request.text)
+
+
+def _chat_prefix(request: v1.ChatRequest) -> prefix.Prefix:
+    messages = (prefix.Message(m.role, tuple(_parts(m))) for m in request.messages)
+    tools = (f"{t.name}{t.description}{t.parameters}" for t in request.tools)
+    return prefix.of_chat(messages, tools)
+
+
+def _parts(message: v1.ChatMessage) -> Iterator[str]:
+    if message.content:
+        yield message.content
+    for part in message.parts:
+        if kind := part.WhichOneof("part"):
+            yield getattr(part, kind)
+    for call in message.tool_calls:
+        yield f"{call.name}{call.arguments}"
 
 
 def _prompts(request: v1.GenerateRequest) -> Sequence[Prompt]:

@@ -15,6 +15,7 @@ import msgspec
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation.ask import Ask, Operation, Prompt, Sampling, Words
 from autoglm.common.validation.json_text import decode
+from autoglm.common.validation.prefix import of_text
 
 if TYPE_CHECKING:
     from autoglm.v1 import open_inference_pb2 as oip
@@ -68,20 +69,45 @@ def of_oip(request: oip.ModelInferRequest, *, streaming: bool = False) -> Ask:
         for name, value in request.parameters.items()
         if (kind := value.WhichOneof("parameter_choice"))
     }
-    return _ask(request.model_name, parameters, _grpc_prompts(request), streaming)
+    return _ask(
+        request.model_name, parameters, _grpc_prompts(request), streaming, _grpc_text(request)
+    )
+
+
+def _grpc_text(request: oip.ModelInferRequest) -> bytes:
+    """The prompt; called once the tensors are known to be well formed."""
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name == TEXT_INPUT:
+            raw = request.raw_input_contents
+            return raw[index][_LENGTH_BYTES:] if raw else tensor.contents.bytes_contents[0]
+    return b""
 
 
 def of_oip_json(model: str, body: bytes) -> Ask:
     asked = decode(body, _Infer)
+    streaming = bool(asked.parameters.get("stream"))
     if asked.text_input is not None:
         prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, len(asked.text_input.encode())),)
-    else:
-        prompts = [_json_prompt(i, t) for i, t in enumerate(asked.inputs) if t.name == TEXT_INPUT]
-    return _ask(model, asked.parameters, prompts, bool(asked.parameters.get("stream")))
+        return _ask(model, asked.parameters, prompts, streaming, asked.text_input)
+    tensors = [(i, t) for i, t in enumerate(asked.inputs) if t.name == TEXT_INPUT]
+    prompts = [_json_prompt(i, t) for i, t in tensors]
+    text = _first_text(tensors[0][1].data) if tensors else b""
+    return _ask(model, asked.parameters, prompts, streaming, text)
+
+
+def _first_text(data: Any) -> str | bytes:
+    """The tensor's one text; nothing where it stands behind the JSON, as binary tensors do."""
+    while isinstance(data, list) and data:
+        data = data[0]
+    return data if isinstance(data, str) else b""
 
 
 def _ask(
-    model: str, parameters: Mapping[str, Any], prompts: Sequence[Prompt], streaming: bool
+    model: str,
+    parameters: Mapping[str, Any],
+    prompts: Sequence[Prompt],
+    streaming: bool,
+    text: str | bytes,
 ) -> Ask:
     return Ask(
         operation=Operation.INFER,
@@ -90,6 +116,7 @@ def _ask(
         streaming=streaming,
         prompts=prompts,
         sampling=_sampling(parameters),
+        prefix=of_text(text),
     )
 
 

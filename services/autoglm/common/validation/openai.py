@@ -13,6 +13,7 @@ import msgspec
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import openai_bodies as bodies
+from autoglm.common.validation import prefix
 from autoglm.common.validation.ask import (
     Ask,
     Format,
@@ -67,6 +68,7 @@ def _of_chat(body: bytes) -> Ask:
         tool_choice=_tool_choice(chat.tool_choice),
         add_generation_prompt=bool(chat.add_generation_prompt),
         continue_final_message=bool(chat.continue_final_message),
+        prefix=_chat_prefix(chat),
         **_common(chat),
     )
 
@@ -80,6 +82,7 @@ def _of_completion(body: bytes) -> Ask:
         sampling=_sampling(
             completion, completion.max_tokens, completion.logprobs, GENERATE_MAX_TOKENS
         ),
+        prefix=prefix.NO_PREFIX if embedded else _prompt_prefix(completion.prompt),
         **_common(completion),
     )
 
@@ -92,6 +95,10 @@ def _of_responses(body: bytes) -> Ask:
         words=Words("", _CHAT_WORDS | {"max_tokens": "max_output_tokens"}),
         prompts=(Prompt("input", size),),
         sampling=_sampling(asked, asked.max_output_tokens, asked.top_logprobs),
+        # Items grow at their end as turns are added.
+        prefix=prefix.of_text(
+            asked.input if isinstance(asked.input, str) else msgspec.json.encode(asked.input or "")
+        ),
         **_common(asked),
     )
 
@@ -132,6 +139,7 @@ def _of_predict(body: bytes) -> Ask:
         prompts=(Prompt("input_data", len(asked.input_data.encode())),),
         sampling=_sampling(asked, asked.max_tokens, None),
         labels=asked.labels,
+        prefix=prefix.of_text(asked.input_data),
         **_common(asked) | {"model": asked.model_name or asked.model or ""},
     )
 
@@ -179,6 +187,36 @@ def _sampling(
         use_beam_search=bool(asked.use_beam_search),
         echo=bool(asked.echo),
     )
+
+
+def _chat_prefix(chat: bodies.Chat) -> prefix.Prefix:
+    messages = (prefix.Message(m.role, _parts(m)) for m in chat.messages)
+    tools = (
+        b"%s%s%s" % (t.function.name.encode(), t.function.description, t.function.parameters)
+        for t in chat.tools or ()
+    )
+    return prefix.of_chat(messages, tools)
+
+
+def _parts(message: bodies.Message) -> Sequence[str | bytes]:
+    content, calls = message.content, bytes(message.tool_calls)
+    found: list[str | bytes] = [content] if isinstance(content, str) else []
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, str):
+            found.append(part)
+        else:
+            found += [part.text] if part.text else [m.url for m in _media("", part)]
+    return [*found, calls] if calls else found
+
+
+def _prompt_prefix(prompt: str | list[Any] | None) -> prefix.Prefix:
+    """Of the first prompt where there are more; they have been found well formed."""
+    if isinstance(prompt, str):
+        return prefix.of_text(prompt)
+    first = prompt[0] if prompt else None
+    if isinstance(first, str | list):
+        return _prompt_prefix(first)
+    return prefix.of_token_ids(prompt) if prompt else prefix.NO_PREFIX
 
 
 def _prompt_list(path: str, prompt: str | list[Any] | None) -> Sequence[Prompt]:

@@ -27,6 +27,8 @@ class Part(msgspec.Struct):
 class Message(msgspec.Struct):
     role: str
     content: str | list[str | Part] | None = None
+    # As it stands: it counts for the prompt's prefix and is judged by the pod.
+    tool_calls: msgspec.Raw = ABSENT
 
 
 class Schema(msgspec.Struct):
@@ -49,6 +51,7 @@ class StructuredOutputs(msgspec.Struct):
 
 class Function(msgspec.Struct):
     name: str
+    description: msgspec.Raw = ABSENT
     parameters: msgspec.Raw = ABSENT
 
 

@@ -12,9 +12,15 @@ from enum import StrEnum
 from random import Random
 
 from autoglm.api.traffic import RoutingPolicy
+from autoglm.common.validation.prefix import NO_PREFIX, Prefix
 from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import EndpointView, Signal
+from autoglm.gateway.routing.affinity import name_of
 from autoglm.gateway.routing.memory import Memory
+from autoglm.gateway.routing.prefix import salt_of
+
+# For prompts that have never been seen again so far; they may be.
+_LEAST_TRUST = 0.15
 
 
 class Reason(StrEnum):
@@ -26,6 +32,16 @@ class Reason(StrEnum):
     """Chance, between those that the policy's measure holds equal."""
     ONLY = "only"
     """There was no other."""
+    PREFIX = "prefix"
+    """It holds the longest beginning of the prompt."""
+    PLACED = "placed"
+    """Nobody holds more of it, and this is where all gateways place this conversation."""
+    SESSION = "session"
+    """As placed, by the request's session."""
+    OVERLOADED = "overloaded"
+    """Whoever holds the longest beginning has too much load."""
+    PROMPT_UNKNOWN = "prompt_unknown"
+    """The prompt is too short to have blocks, or cannot be read; load alone decided."""
     SIGNAL_MISSING = "signal_missing"
     """It does not report what the policy measures; our own requests were counted instead."""
 
@@ -47,6 +63,8 @@ class Decision:
     policy: RoutingPolicy
     reason: Reason
     trail: Trail
+    known: int | None = None
+    """Blocks of the prompt that somebody was known to hold; None where nobody asked."""
 
 
 @dataclass(slots=True)
@@ -58,6 +76,40 @@ class Query:
     rng: Random
     memory: Memory
     notes: list[tuple[Reason, str]] = field(default_factory=list)
+    _matches: dict[str, int] | None = None
+
+    @property
+    def prefix(self) -> Prefix:
+        return self.call.ask.prefix if self.call.ask else NO_PREFIX
+
+    @property
+    def session(self) -> str:
+        return self.call.ask.session if self.call.ask else ""
+
+    @property
+    def salt(self) -> int:
+        return salt_of(self.call.principal.tenant, self.call.model)
+
+    @property
+    def matches(self) -> dict[str, int]:
+        """How many of the prompt's first blocks each endpoint holds, by URL."""
+        if self._matches is None:
+            self._matches = self.memory.prefixes.match(self.prefix.blocks, self.salt)
+        return self._matches
+
+    @property
+    def place(self) -> int:
+        """What the request is placed by where nobody knows its prompt; 0 where nothing is known."""
+        if self.session:
+            return name_of(self.session, self.salt)
+        return self.prefix.opening ^ self.salt if self.prefix.opening else 0
+
+    @property
+    def trust(self) -> float:
+        """How much its place is likely to be worth, from 0 to 1."""
+        if self.session or self.prefix.is_continued:
+            return 1.0
+        return max(_LEAST_TRUST, self.memory.reuse(self.call.model))
 
     def tell(self, reason: Reason, why: str) -> None:
         self.notes.append((reason, why))
@@ -81,3 +133,4 @@ class Policy:
     filters: tuple[Filter, ...] = ()
     scorers: tuple[tuple[Scorer, float], ...] = ()
     needs: tuple[Signal, ...] = ()
+    remembers_prompts: bool = False

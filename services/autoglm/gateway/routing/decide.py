@@ -61,7 +61,8 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     policy = POLICIES[name]
     if len(candidates) == 1:
         view = candidates[0]
-        return Decision(view, "the only one ready", name, Reason.ONLY, Trail(candidates))
+        trail, known = Trail(candidates), _known(policy, query)
+        return Decision(view, "the only one ready", name, Reason.ONLY, trail, known)
     for narrow in policy.filters:
         candidates = narrow(query, candidates)
     scores = _scores(policy, query, candidates)
@@ -72,7 +73,11 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     if query.notes:
         reason = query.notes[0][0]
         why = "; ".join((why, *(text for _, text in query.notes)))
-    return Decision(view, why, name, reason, Trail(candidates, scores))
+    return Decision(view, why, name, reason, Trail(candidates, scores), _known(policy, query))
+
+
+def _known(policy: Policy, query: Query) -> int | None:
+    return max(query.matches.values(), default=0) if policy.remembers_prompts else None
 
 
 def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:

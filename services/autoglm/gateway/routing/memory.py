@@ -5,21 +5,62 @@ Bounded whatever comes: by the models that are served and the endpoints that the
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 
-# Models whose turn is known; past it all start anew, which costs one uneven round.
+from autoglm.common.validation.prefix import BLOCK_TOKENS
+from autoglm.gateway.call import Call
+from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
+
+# Models that anything is known of; past it all start anew, which costs one uneven round.
 _MOST_MODELS = 4096
+# Of the mean share of a prompt that was known before: what the newest prompt counts for.
+_NEWEST = 0.02
+
+
+@dataclass(slots=True)
+class _Past:
+    """What is known of a model's requests."""
+
+    requests: int = 0
+    reuse: float = 0.0
 
 
 class Memory:
-    def __init__(self) -> None:
-        self._turns: Counter[str] = Counter()
+    def __init__(self, most_blocks: int = MOST_BLOCKS) -> None:
+        self.prefixes = PrefixIndex(most_blocks)
+        self._past: dict[str, _Past] = {}
 
     def turn(self, model: str) -> int:
         """How many requests for the model have been sent somewhere."""
-        return self._turns[model]
+        return self._of(model).requests
 
-    def picked(self, model: str) -> None:
-        if len(self._turns) >= _MOST_MODELS and model not in self._turns:
-            self._turns.clear()
-        self._turns[model] += 1
+    def reuse(self, model: str) -> float:
+        """Share of its prompts that some endpoint was known to hold, lately."""
+        return self._of(model).reuse
+
+    def picked(self, call: Call, view: EndpointView, known: int | None = None) -> None:
+        """A request is on its way.
+
+        `known` blocks of its prompt were known to be held somewhere; from now on all are held by
+        the endpoint. None where the policy does not care.
+        """
+        past = self._past.setdefault(call.model, _Past())
+        past.requests += 1
+        if known is not None and call.ask and call.ask.prefix.blocks:
+            blocks, salt = call.ask.prefix.blocks, salt_of(call.principal.tenant, call.model)
+            past.reuse += _NEWEST * (known / len(blocks) - past.reuse)
+            capacity = view.live.load.kv_tokens // BLOCK_TOKENS or UNKNOWN_BLOCKS
+            self.prefixes.add(view.url, blocks, salt, capacity)
+        if len(self._past) > _MOST_MODELS:
+            self._past.clear()
+
+    def gone(self, url: str) -> None:
+        """An endpoint has gone, and its cache with it."""
+        self.prefixes.forget(url)
+
+    def _of(self, model: str) -> _Past:
+        return self._past.get(model, _NOTHING)
+
+
+_NOTHING = _Past()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.routing.contracts import Candidates, Query, Reason
-from autoglm.gateway.routing.scorers import share_in_use
+from autoglm.gateway.routing.scorers import placement, share_in_use
 
 Picked = tuple[EndpointView, Reason]
 
@@ -18,6 +18,19 @@ def best(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picke
         return candidates[scores.index(highest)], Reason.CRITERION
     equals = [view for view, score in zip(candidates, scores, strict=True) if score == highest]
     return query.rng.choice(equals), Reason.CHANCE
+
+
+def by_affinity(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    """The best score, and whether the prompt, its place or load made it so."""
+    view, reason = best(query, candidates, scores)
+    if query.matches.get(view.url):
+        return view, Reason.PREFIX
+    if not query.place:
+        return view, Reason.PROMPT_UNKNOWN
+    places = placement(query, candidates)
+    if max(places) == places[candidates.index(view)]:
+        return view, Reason.SESSION if query.session else Reason.PLACED
+    return view, reason
 
 
 def in_turn(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.gateway.endpoints import EndpointView, Signal
-from autoglm.gateway.routing import pickers, scorers
+from autoglm.gateway.routing import filters, pickers, scorers
 from autoglm.gateway.routing.contracts import Policy, Query
 from autoglm.gateway.routing.scorers import share_in_use
 
@@ -35,6 +35,11 @@ def _two(query: Query, view: EndpointView) -> str:
     return f"the better of two, at {share_in_use(view.live):.3f}"
 
 
+def _cached(query: Query, view: EndpointView) -> str:
+    held, blocks = query.matches.get(view.url, 0), len(query.prefix.blocks)
+    return f"holds {held} of {blocks} blocks of the prompt, at {share_in_use(view.live):.3f}"
+
+
 _REQUESTS, _KV = Signal.REQUESTS, Signal.KV_CACHE_USAGE
 POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
     {
@@ -55,6 +60,14 @@ POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
             _weight,
             scorers=((scorers.free_resources, 1),),
             needs=(_REQUESTS, _KV),
+        ),
+        "PrefixAffinity": Policy(
+            pickers.by_affinity,
+            _cached,
+            filters=(filters.under_bound,),
+            scorers=((scorers.cached, 1), (scorers.headroom, 0.3), (scorers.placement, 0.6)),
+            needs=(_REQUESTS,),
+            remembers_prompts=True,
         ),
         "PowerOfTwoChoices": Policy(pickers.better_of_two, _two, needs=(_REQUESTS,)),
         "RoundRobin": Policy(pickers.in_turn, lambda query, view: "next in turn"),

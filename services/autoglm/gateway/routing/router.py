@@ -33,6 +33,10 @@ class Router:
     ) -> Decision:
         """As `pick`; the request is taken to be sent where it says."""
         decision = pick(call, snapshot, now, self._rng, exclude, self.memory, self._default)
-        self.memory.picked(call.model)
+        self.memory.picked(call, decision.endpoint, decision.known)
         self._decisions.labels(decision.policy, decision.reason).inc()
         return decision
+
+    def gone(self, url: str) -> None:
+        """The endpoint has gone, or has lost its cache."""
+        self.memory.gone(url)

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoglm.gateway.endpoints import Live
+from autoglm.gateway.routing.affinity import draws
 from autoglm.gateway.routing.contracts import Candidates, Query
 
+# Of the two endpoints that a conversation is placed on.
+_PLACES = (1.0, 0.5)
 # Tokens that weigh as much as one request per slot: a long prompt with its answer.
 _TOKENS = 8192
 
@@ -51,3 +54,36 @@ def free_resources(query: Query, candidates: Candidates) -> Sequence[float]:
         (1 - min(1.0, share_in_use(view.live)) + 1 - min(1.0, view.live.load.kv_cache_usage)) / 2
         for view in candidates
     ]
+
+
+def cached(query: Query, candidates: Candidates) -> Sequence[float]:
+    """Share of the prompt's blocks that the endpoint holds."""
+    matches, blocks = query.matches, len(query.prefix.blocks)
+    if not matches:
+        return [0.0] * len(candidates)
+    return [matches.get(view.url, 0) / blocks for view in candidates]
+
+
+def headroom(query: Query, candidates: Candidates) -> Sequence[float]:
+    """1 for the least loaded candidate, 0 for the most loaded."""
+    shares = [share_in_use(view.live) for view in candidates]
+    least, most = min(shares), max(shares)
+    if least == most:
+        return [1.0] * len(candidates)
+    return [(most - share) / (most - least) for share in shares]
+
+
+def placement(query: Query, candidates: Candidates) -> Sequence[float]:
+    """1 for the endpoint that this conversation or session has its place on, a half for the next.
+
+    Two, so that there is a choice by load (Nasir et al., The Power of Both Choices, 2015). Less
+    where prompts are seldom seen again, so that nothing but load places those.
+    """
+    scores = [0.0] * len(candidates)
+    if query.place:
+        trust = query.trust
+        numbers = draws(query.place, [view.url for view in candidates])
+        for score in _PLACES[: len(candidates)]:
+            first = numbers.index(max(numbers))
+            scores[first], numbers[first] = score * trust, -1
+    return scores

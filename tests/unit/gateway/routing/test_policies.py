@@ -76,15 +76,16 @@ def test_policy_takes_the_better_by_its_measure(
 def test_round_robin_visits_all_in_turn(make: Any) -> None:
     views, memory, seen = [make.view(n) for n in range(3)], Memory(), Counter[str]()
     for _ in range(9):
-        seen[chosen(make, "RoundRobin", views, memory=memory).endpoint.url] += 1
-        memory.picked("glm")
+        view = chosen(make, "RoundRobin", views, memory=memory).endpoint
+        seen[view.url] += 1
+        memory.picked(make.call(), view)
     assert set(seen.values()) == {3}
 
 
-def test_turns_are_bounded() -> None:
-    memory = Memory()
+def test_turns_are_bounded(make: Any) -> None:
+    memory, view = Memory(), make.view()
     for n in range(10_000):
-        memory.picked(f"m{n}")
+        memory.picked(make.call(f"m{n}"), view)
     assert sum(memory.turn(f"m{n}") > 0 for n in range(10_000)) <= 4096
 
 

@@ -1,0 +1,181 @@
+"""Runs a trace through gateways onto pods, in virtual time, and measures what came of it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+
+from prometheus_client import CollectorRegistry
+
+from autoglm import v1
+from autoglm.api.traffic import RoutingPolicy
+from autoglm.common.validation import Ask, Operation
+from autoglm.common.validation.ask import Prompt
+from autoglm.common.validation.prefix import Prefix, of_token_ids
+from autoglm.gateway.call import Call
+from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Phase, State
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.routing import Router
+from autoglm.gateway.snapshot import take_snapshot
+from benchmarks.fleet.pod import Job, Pod, Speed
+from benchmarks.fleet.traces import Session, Tokens
+
+_REPORT_SECONDS = 0.05
+_MODEL = "m"
+
+
+class Gateway:
+    """The routing of one gateway, with its own view of every pod."""
+
+    def __init__(self, policy: RoutingPolicy, pods: Sequence[Pod], seed: int) -> None:
+        self.router = Router(Metrics(CollectorRegistry()), Random(seed), policy)
+        self.views = [_view(number) for number in range(len(pods))]
+        self.number = {view.url: number for number, view in enumerate(self.views)}
+        self.snapshot = take_snapshot(self.views)
+
+    def hear(self, number: int, pod: Pod) -> None:
+        self.views[number].live.take(pod.load())
+
+
+def _view(number: int) -> EndpointView:
+    endpoint = Endpoint(f"grpc://10.0.{number // 250}.{number % 250}:50051", "pod", "h", 1)
+    return EndpointView(endpoint, State(Phase.READY, models=(v1.Model(name=_MODEL),)), Live())
+
+
+@dataclass(slots=True, eq=False)
+class Chat:
+    """A session on its way."""
+
+    session: Session
+    history: Tokens
+    opening: int = 0
+    turn: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a run. Seconds."""
+
+    jobs: list[Job] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    @property
+    def hit_rate(self) -> float:
+        return sum(j.cached for j in self.jobs) / sum(len(j.prompt) for j in self.jobs)
+
+    @property
+    def imbalance(self) -> float:
+        """How much longer the busiest pod worked than the mean."""
+        return max(self.busy) * len(self.busy) / sum(self.busy)
+
+    @property
+    def output_rate(self) -> float:
+        begun = min(j.arrived for j in self.jobs)
+        tokens = sum(len(j.output) for j in self.jobs)
+        return tokens / (max(j.finished for j in self.jobs) - begun)
+
+    @property
+    def mean_latency(self) -> float:
+        return sum(j.finished - j.arrived for j in self.jobs) / len(self.jobs)
+
+    def first_token(self, share: float) -> float:
+        times = sorted(j.first_token - j.arrived for j in self.jobs)
+        return times[min(len(times) - 1, int(share * len(times)))]
+
+
+class Simulation:
+    def __init__(self, gateways: Sequence[Gateway], pods: Sequence[Pod], seed: int = 0) -> None:
+        self.gateways, self.pods = gateways, pods
+        self.result = Result()
+        self.asked: Callable[[Gateway, Call, Job], None] = lambda gateway, call, job: None
+        self._rng = Random(seed)
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = itertools.count()
+        self._stepping = [False] * len(pods)
+        self._going: dict[Job, tuple[Gateway, EndpointView, Chat, int]] = {}
+        self._left = 0
+
+    def run(self, sessions: Sequence[Session]) -> Result:
+        self._left = len(sessions)
+        for session in sessions:
+            chat = Chat(session, list(session.shared))
+            self._at(session.starts, partial(self._ask, chat))
+        self._at(0.0, self._report)
+        while self._events and self._left:
+            now, _, happen = heapq.heappop(self._events)
+            happen(now)
+        self.result.busy = [pod.busy_seconds for pod in self.pods]
+        return self.result
+
+    def _at(self, when: float, what: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._order), what))
+
+    def _report(self, now: float) -> None:
+        for number, pod in enumerate(self.pods):
+            for gateway in self.gateways:
+                gateway.hear(number, pod)
+        self._at(now + _REPORT_SECONDS, self._report)
+
+    def _ask(self, chat: Chat, now: float) -> None:
+        turn = chat.session.turns[chat.turn]
+        prompt = chat.history + turn.said
+        named = of_token_ids(prompt)
+        chat.opening = chat.opening or hash((named.blocks, *prompt[-8:])) & (2**64 - 1)
+        call = _call(prompt, Prefix(named.blocks, chat.opening, chat.turn > 0), now)
+        gateway = self._rng.choice(self.gateways)
+        job = Job(prompt, turn.output, now)
+        self.asked(gateway, call, job)
+        view = gateway.router.route(call, gateway.snapshot, now).endpoint
+        view.live.in_flight += 1
+        view.live.tokens += len(prompt)
+        number = gateway.number[view.url]
+        self._going[job] = (gateway, view, chat, number)
+        self.pods[number].waiting.append(job)
+        self._step(number, now)
+
+    def _step(self, number: int, now: float) -> None:
+        if self._stepping[number]:
+            return
+        seconds = self.pods[number].plan(now)
+        if seconds:
+            self._stepping[number] = True
+            self._at(now + seconds, lambda then: self._stepped(number, then))
+
+    def _stepped(self, number: int, now: float) -> None:
+        self._stepping[number] = False
+        for job in self.pods[number].finish(now):
+            self._finished(job, now)
+        self._step(number, now)
+
+    def _finished(self, job: Job, now: float) -> None:
+        _, view, chat, _ = self._going.pop(job)
+        view.live.in_flight -= 1
+        view.live.tokens -= len(job.prompt)
+        self.result.jobs.append(job)
+        chat.history, chat.turn = job.prompt + job.output, chat.turn + 1
+        if chat.turn == len(chat.session.turns):
+            self._left -= 1
+        else:
+            self._at(now + chat.session.turns[chat.turn].pause, lambda then: self._ask(chat, then))
+
+
+def _call(prompt: Tokens, prefix: Prefix, now: float) -> Call:
+    ask = Ask(
+        Operation.CHAT,
+        _MODEL,
+        streaming=True,
+        prompts=(Prompt("prompt", 4 * len(prompt), len(prompt)),),
+        prefix=prefix,
+    )
+    return Call("grpc", "r", "t", b"", "id", now, now + 600, ask)
+
+
+def fleet(size: int = 64, *, mixed: bool = False) -> list[Pod]:
+    """Equal pods; or, mixed, half of them with half the speed."""
+    fast = Speed()
+    slow = Speed(2 * fast.step, 2 * fast.sequence, 2 * fast.prompt_token)
+    return [Pod(slow if mixed and number % 2 else fast) for number in range(size)]

@@ -1,0 +1,95 @@
+"""Names the blocks of a prompt, so that prompts with equal beginnings have equal names everywhere.
+
+A block's name is a hash over its bytes and, through the block before it, over all bytes in front.
+Text is hashed as it is and tokens by their ids, so nothing needs a tokenizer; both kinds never
+share names. xxHash is fast and not cryptographic: whoever makes two prompts collide is routed
+badly, no more. Pure; called by the extractors.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from xxhash import xxh3_64_intdigest
+
+BLOCK_TOKENS = 64
+"""Tokens in a block: exactly where ids are given, about so many in a block of text."""
+BLOCK_BYTES = 4 * BLOCK_TOKENS
+MOST_BLOCKS = 4096
+"""What comes behind them is not told apart: 262,144 tokens, or 1 MiB of text."""
+_MOST_BYTES = MOST_BLOCKS * BLOCK_BYTES
+_TEXT, _TOKENS = 1, 2
+# How much of a text without turns says which conversation or document it belongs to.
+_OPENING_BYTES = 4 * BLOCK_BYTES
+_MESSAGE, _PART = b"\x1e", b"\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """`blocks` are the names of the full blocks; `opening` is the name of the conversation.
+
+    The opening covers a chat up to its first message of a user, so that all turns of one
+    conversation share it and those of others do not. 0 where there is no prompt to name.
+    `is_continued` says that turns of this conversation have been answered before.
+    """
+
+    blocks: tuple[int, ...] = ()
+    opening: int = 0
+    is_continued: bool = False
+
+
+NO_PREFIX = Prefix()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat; `parts` are its texts, media references and tool calls, in order."""
+
+    role: str
+    parts: Sequence[str | bytes]
+
+
+def of_text(text: str | bytes) -> Prefix:
+    data = _bytes(text)
+    return _named(data, data[:_OPENING_BYTES], _TEXT)
+
+
+def of_token_ids(ids: Sequence[int]) -> Prefix:
+    """Ids are from 0 to 2^32 - 1."""
+    data = array("I", ids[: MOST_BLOCKS * BLOCK_TOKENS]).tobytes()
+    return _named(data, data[:_OPENING_BYTES], _TOKENS)
+
+
+def of_chat(messages: Iterable[Message], tools: Iterable[str | bytes] = ()) -> Prefix:
+    """Tools come first and roles before contents, as chat templates have them."""
+    data, end, is_continued = bytearray(), 0, False
+    for tool in tools:
+        data += _MESSAGE + _bytes(tool)
+    for message in messages:
+        is_continued = is_continued or message.role == "assistant"
+        data += _MESSAGE + message.role.encode()
+        for part in message.parts:
+            data += _PART + _bytes(part)
+        if not end and message.role == "user":
+            end = len(data)
+        if len(data) >= _MOST_BYTES:
+            break
+    return _named(data, memoryview(data)[: end or len(data)], _TEXT, is_continued)
+
+
+def _named(
+    data: bytes | bytearray, opening: bytes | memoryview, seed: int, is_continued: bool = False
+) -> Prefix:
+    if not data:
+        return NO_PREFIX
+    blocks, name, view = [], seed, memoryview(data)
+    for start in range(0, min(len(data), _MOST_BYTES) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        name = xxh3_64_intdigest(view[start : start + BLOCK_BYTES], name)
+        blocks.append(name)
+    return Prefix(tuple(blocks), xxh3_64_intdigest(opening, seed), is_continued)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text

@@ -1,0 +1,36 @@
+"""Narrow the candidates, never to none; tell the query where a wish could not be met. Pure."""
+
+from __future__ import annotations
+
+from autoglm.gateway.routing.contracts import Candidates, Query, Reason
+from autoglm.gateway.routing.scorers import share_in_use
+
+# Above the mean load of all candidates by so much, nobody gets more for what is in its cache:
+# consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016), on measured loads.
+BOUND_FACTOR = 1.25
+BOUND_SHARE = 0.05
+# More than any share that leaves room for one request, up to 1,000 at once.
+_FULL = 0.999
+
+
+def load_bound(shares: list[float]) -> float:
+    """The share of capacity in use up to which affinity may fill an endpoint."""
+    return BOUND_FACTOR * sum(shares) / len(shares) + BOUND_SHARE
+
+
+def under_bound(query: Query, candidates: Candidates) -> Candidates:
+    """Those that are not overloaded in comparison; load overrides affinity."""
+    shares = [share_in_use(view.live) for view in candidates]
+    bound = load_bound(shares)
+    if min(shares) < 1:
+        # Nobody waits while another has room.
+        bound = min(bound, _FULL)
+    if max(shares) <= bound:
+        return candidates
+    kept = [view for view, share in zip(candidates, shares, strict=True) if share <= bound]
+    held = [query.matches.get(view.url, 0) for view in candidates]
+    longest = max(held)
+    if longest and not any(query.matches.get(view.url) == longest for view in kept):
+        holder = candidates[held.index(longest)].url
+        query.tell(Reason.OVERLOADED, f"{holder} holds {longest} blocks of it, and too much load")
+    return kept

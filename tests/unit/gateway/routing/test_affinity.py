@@ -1,0 +1,122 @@
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autoglm.common.validation import Ask, Operation
+from autoglm.common.validation.prefix import Prefix
+from autoglm.gateway.principal import Principal
+from autoglm.gateway.routing import Decision, Memory, Reason, pick
+from autoglm.gateway.routing.affinity import draws, name_of
+from autoglm.gateway.routing.filters import load_bound
+from autoglm.gateway.routing.scorers import share_in_use
+from autoglm.gateway.snapshot import take_snapshot
+
+IN_MAKE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+LONG = Prefix(tuple(range(1, 41)), 99)
+
+
+class Fleet:
+    def __init__(self, make: Any, loads: list[int], memory: Memory | None = None) -> None:
+        self.make, self.memory = make, memory or Memory()
+        self.views = [make.view(n, running=load) for n, load in enumerate(loads)]
+
+    def ask(self, prefix: Prefix = LONG, session: str = "", **call: Any) -> Decision:
+        ask = Ask(Operation.CHAT, "glm", prefix=prefix, session=session)
+        call_ = self.make.call(ask=ask, **call)
+        snapshot = take_snapshot(self.views)
+        decision = pick(call_, snapshot, 0, Random(0), memory=self.memory, default="PrefixAffinity")
+        self.memory.picked(call_, decision.endpoint, decision.known)
+        return decision
+
+
+def test_a_prompt_goes_where_its_beginning_is(make: Any) -> None:
+    fleet = Fleet(make, [0] * 8)
+    first = fleet.ask()
+    longer = Prefix((*LONG.blocks, 77), 5)
+    again = fleet.ask(longer)
+    assert again.endpoint == first.endpoint and again.reason is Reason.PREFIX
+    assert "holds 40 of 41 blocks" in again.why
+
+
+def test_load_overrides_affinity(make: Any) -> None:
+    fleet = Fleet(make, [0] * 8)
+    first = fleet.ask()
+    first.endpoint.live.in_flight = 5
+    elsewhere = fleet.ask()
+    assert elsewhere.endpoint != first.endpoint and elsewhere.reason is Reason.OVERLOADED
+    assert first.endpoint.url in elsewhere.why
+
+
+@given(loads=st.lists(st.integers(0, 12), min_size=2, max_size=9), holder=st.integers(0, 8))
+@IN_MAKE
+def test_nobody_over_the_bound_is_taken(make: Any, loads: list[int], holder: int) -> None:
+    fleet = Fleet(make, loads)
+    fleet.memory.prefixes.add(fleet.views[holder % len(loads)].url, LONG.blocks, 0)
+    shares = [share_in_use(view.live) for view in fleet.views]
+    taken = share_in_use(fleet.ask().endpoint.live)
+    assert taken <= load_bound(shares)
+    assert taken < 1 or min(shares) >= 1
+
+
+def test_tenants_do_not_learn_of_each_others_prompts(make: Any) -> None:
+    fleet = Fleet(make, [0] * 8)
+    fleet.ask(principal=Principal("one", "k"))
+    assert fleet.ask(principal=Principal("two", "k")).reason is not Reason.PREFIX
+
+
+def test_gateways_place_a_new_conversation_alike(make: Any) -> None:
+    answers = []
+    for _ in range(2):
+        fleet = Fleet(make, [0] * 8)
+        conversations = [Prefix((n, n + 1), n, is_continued=True) for n in range(1000, 1100)]
+        answers.append([fleet.ask(c).endpoint.url for c in conversations])
+    assert answers[0] == answers[1] and len(set(answers[0])) == 8
+
+
+def test_a_session_stays_where_it_is_whatever_it_asks(make: Any) -> None:
+    fleet = Fleet(make, [0] * 8)
+    decisions = [fleet.ask(Prefix((n,), n), session="s1") for n in range(100, 120)]
+    assert len({d.endpoint.url for d in decisions}) == 1
+    assert {d.reason for d in decisions} == {Reason.SESSION}
+
+
+def test_a_session_of_another_tenant_is_another(make: Any) -> None:
+    urls = {
+        Fleet(make, [0] * 8).ask(Prefix(), "s", principal=Principal(f"t{n}", "k")).endpoint.url
+        for n in range(30)
+    }
+    assert len(urls) > 4
+
+
+@pytest.mark.parametrize("prefix", [Prefix()])
+def test_prompt_without_blocks_is_told(make: Any, prefix: Prefix) -> None:
+    assert Fleet(make, [1, 0]).ask(prefix).reason is Reason.PROMPT_UNKNOWN
+
+
+def test_prompts_never_seen_again_are_placed_by_load(make: Any) -> None:
+    fleet = Fleet(make, [1, 1, 1, 0, 1, 1, 1, 1])
+    idle = fleet.views[3]
+    assert {fleet.ask(Prefix((n,), n)).endpoint.url for n in range(100, 150)} == {idle.url}
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_only_what_an_endpoint_had_moves_when_it_goes(name: int) -> None:
+    urls = [f"grpc://10.0.0.{n}:50051" for n in range(9)]
+    numbers = draws(name, urls)
+    winner = urls[numbers.index(max(numbers))]
+    for gone in urls:
+        rest = [url for url in urls if url != gone]
+        left = draws(name, rest)
+        assert gone == winner or rest[left.index(max(left))] == winner
+
+
+def test_names_spread_evenly() -> None:
+    urls = [f"grpc://10.0.0.{n}:50051" for n in range(16)]
+    won = Counter(
+        max(zip(draws(name_of(str(n), 0), urls), urls, strict=True))[1] for n in range(16_000)
+    )
+    assert min(won.values()) > 800 and max(won.values()) < 1200
