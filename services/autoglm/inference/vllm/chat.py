@@ -51,7 +51,8 @@ class Chat:
             with playing(played):
                 submitted = await self._submit(request, call, stream=True)
             async with aclosing(submitted) as events:
-                async for chunk in self._chunks(events, played, request, call):
+                chunks = self._chunks(events, played, request, call)
+                async for chunk in _gathered(chunks, played):
                     yield chunk
 
     async def _chunks(
@@ -108,6 +109,20 @@ class Chat:
             _reraise_cancellation()
             raise translate_body(found.error, _PROMPT_FIELD, self._runtime.llm.errored)
         return found
+
+
+async def _gathered(
+    chunks: AsyncIterator[v1.ChatChunk], played: Tape
+) -> AsyncIterator[v1.ChatChunk]:
+    """One chunk of each answer from all outputs that wait, as the parsers take them one by one."""
+    waiting: dict[int, v1.ChatChunk] = {}
+    async for chunk in chunks:
+        before = waiting.pop(chunk.index, None)
+        waiting[chunk.index] = chunk if before is None else results.joined(before, chunk)
+        if not played.has_backlog or chunk.HasField("usage"):
+            for gathered in waiting.values():
+                yield gathered
+            waiting.clear()
 
 
 def _completed(chunk: v1.ChatChunk, event: results.Event) -> v1.ChatChunk:

@@ -107,6 +107,15 @@ def chunk(request_id: str, model: str, choice: Any) -> v1.ChatChunk:
     return made
 
 
+def joined(first: v1.ChatChunk, second: v1.ChatChunk) -> v1.ChatChunk:
+    """Two pieces of one answer as one."""
+    content = first.delta.content + second.delta.content
+    reasoning = first.delta.reasoning + second.delta.reasoning
+    first.MergeFrom(second)
+    first.delta.content, first.delta.reasoning = content, reasoning
+    return first
+
+
 def response(request_id: str, found: Any) -> v1.ChatResponse:
     return v1.ChatResponse(
         id=request_id,

@@ -19,6 +19,7 @@ from autoglm.inference.vllm.load import SchedulerMeter, read_load
 from autoglm.inference.vllm.models import describe_adapter
 from autoglm.inference.vllm.postmortem import EngineLog, sentence
 from autoglm.inference.vllm.request_ids import engine_ids, stream_ids
+from autoglm.inference.vllm.rest_replay import RestReplay
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.tokenization import Tokenization
 
@@ -90,8 +91,7 @@ class VllmEngine:
         return [request_id for request_id, ids in found.items() if ids]
 
     def http_app(self) -> AsgiApp:
-        app: AsgiApp = self._runtime.app
-        return app
+        return RestReplay(self._runtime.app, self._runtime.parses_reasoning)
 
     async def wait_dead(self) -> str:
         # vLLM watches its processes from a thread and sets a flag; there is nothing to await.

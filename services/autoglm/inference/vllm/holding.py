@@ -3,7 +3,8 @@
 For every token of every stream vLLM makes a chunk, and merges it with the one that still waits to
 be taken: a fifth of the front end's work with 32 streams. Its `stream_interval` makes none until
 there are so many tokens; here that number follows the reader instead. Tokens are detokenised and
-checked for stop strings all the same, and the end of a request is never held.
+checked for stop strings all the same, and the end of a request is never held. Streams whose parsers
+must see each token by itself are left alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from autoglm.inference.vllm.engine_client import StepwiseCollector
 from autoglm.inference.vllm.request_ids import stream_ids
 
 # More tokens than any context has.
@@ -21,7 +23,9 @@ def states(processor: Any, request_id: str) -> Iterator[Any]:
     """vLLM's `RequestState` of each completion that still runs."""
     for name in stream_ids(request_id):
         for internal in processor.external_req_ids.get(name, ()):
-            yield processor.request_states[internal]
+            state = processor.request_states[internal]
+            if not isinstance(state.queue, StepwiseCollector):
+                yield state
 
 
 def hold(state: Any) -> None:
