@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from autoglm.gateway.endpoints import Load
+from autoglm.gateway.routing.latency import Sending
 from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool, Key
 
 
@@ -39,6 +40,7 @@ class Job:
     to_compute: int = 0
     said: int = 0
     first_token: float = 0.0
+    sending: Sending = field(default_factory=lambda: Sending("", 0, 0, 0.0))
     finished: float = 0.0
 
 
@@ -79,9 +81,11 @@ class Pod:
         self.busy_seconds += seconds
         return seconds
 
-    def finish(self, now: float) -> list[Job]:
-        """The step is over; the jobs that ended with it."""
-        budget, done = self.speed.step_tokens, []
+    def finish(self, now: float) -> tuple[list[Job], list[Job]]:
+        """The step is over; the jobs that got their first token and those that ended with it."""
+        budget = self.speed.step_tokens
+        begun: list[Job] = []
+        done: list[Job] = []
         for job in self.running:
             if job.to_compute:
                 computed = min(job.to_compute, budget)
@@ -90,13 +94,14 @@ class Pod:
                 if job.to_compute:
                     continue
                 job.first_token = now
+                begun.append(job)
             job.said += 1
             if job.said >= len(job.output):
                 job.finished = now
                 done.append(job)
         for job in done:
             self._end(job)
-        return done
+        return begun, done
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.speed.max_num_seqs:

@@ -129,7 +129,9 @@ class Simulation:
         gateway = self._rng.choice(self.gateways)
         job = Job(prompt, turn.output, now)
         self.asked(gateway, call, job)
-        view = gateway.router.route(call, gateway.snapshot, now).endpoint
+        decision = gateway.router.route(call, gateway.snapshot, now)
+        view, latency = decision.endpoint, gateway.router.memory.latency
+        job.sending = latency.sent(view.url, decision.uncached_tokens or 0, now)
         view.live.in_flight += 1
         view.live.tokens += len(prompt)
         number = gateway.number[view.url]
@@ -147,12 +149,17 @@ class Simulation:
 
     def _stepped(self, number: int, now: float) -> None:
         self._stepping[number] = False
-        for job in self.pods[number].finish(now):
+        begun, done = self.pods[number].finish(now)
+        for job in begun:
+            latency = self._going[job][0].router.memory.latency
+            latency.answered(job.sending, now, is_first_token=True)
+        for job in done:
             self._finished(job, now)
         self._step(number, now)
 
     def _finished(self, job: Job, now: float) -> None:
-        _, view, chat, _ = self._going.pop(job)
+        gateway, view, chat, _ = self._going.pop(job)
+        gateway.router.memory.latency.ended(job.sending, now)
         view.live.in_flight -= 1
         view.live.tokens -= len(job.prompt)
         self.result.jobs.append(job)

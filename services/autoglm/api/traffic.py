@@ -13,6 +13,7 @@ RoutingPolicy = Literal[
     "LeastRequests",
     "LeastTokens",
     "PrefixAffinity",
+    "LatencyAware",
     "DynamicWeighted",
     "PowerOfTwoChoices",
     "RoundRobin",
@@ -31,6 +32,14 @@ class Timeouts(Part):
     """Longest time for a whole request, in seconds. Absent: the gateway's own limit."""
 
 
+class ServiceLevel(Part):
+    """What the policy LatencyAware aims at."""
+
+    first_token_seconds: PositiveSeconds | None = None
+    """How soon the first token should come, in seconds: replicas likely to take longer are chosen
+    only where none is faster. Absent: as soon as can be."""
+
+
 class Retries(Part):
     """When a request is tried on another replica. Only before its first chunk has been sent."""
 
@@ -46,6 +55,8 @@ class Routing(Part):
     policy: RoutingPolicy | None = None
     """How a replica is chosen; docs/routing.md says what each policy does. Absent: the gateway's
     own policy."""
+    slo: ServiceLevel = ServiceLevel()
+    """What the policy LatencyAware aims at."""
     timeouts: Timeouts = Timeouts()
     """How long a request may take."""
     retries: Retries = Retries()

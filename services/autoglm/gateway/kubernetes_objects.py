@@ -142,6 +142,10 @@ class _Timeouts(_Struct):
     total_seconds: _Seconds | None = None
 
 
+class _ServiceLevel(_Struct):
+    first_token_seconds: _Seconds | None = None
+
+
 class _Retries(_Struct):
     attempts: Annotated[int, Meta(ge=1)] | None = None
     budget_ratio: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -149,6 +153,7 @@ class _Retries(_Struct):
 
 class _Routing(_Struct):
     policy: str | None = None
+    slo: _ServiceLevel | None = None
     timeouts: _Timeouts | None = None
     retries: _Retries | None = None
 
@@ -209,6 +214,7 @@ def _rules(routing: _Routing) -> Rules:
         retries.attempts,
         retries.budget_ratio,
         _policy(routing.policy),
+        (routing.slo or _ServiceLevel()).first_token_seconds,
     )
 
 

@@ -31,7 +31,7 @@ from autoglm.gateway.observation import child_span, client_span, note_decision, 
 from autoglm.gateway.pacing import bounded, paced
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.retries import Retries, RetriesByResource, RetryBudget, RetryPolicy
-from autoglm.gateway.routing import Router
+from autoglm.gateway.routing import Decision, Router
 
 # The second attempt starts at once; these space out the ones after it.
 _WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
@@ -106,17 +106,23 @@ class Relay:
 
     @asynccontextmanager
     async def _attempt(self, call: Call, notes: Notes, tried: set[str]) -> AsyncIterator[Reply]:
-        view = self._route(call, notes, tried)
+        decision = self._route(call, notes, tried)
+        view = decision.endpoint
         timeout = call.deadline - self._clock()
         if timeout <= 0:
             raise DeadlineExceeded("the deadline passed before a pod answered")
         tokens = call.ask.prompt_tokens if call.ask else 0
-        with self._pool.lease(view, tokens), client_span(call, notes, view.endpoint) as span:
+        with (
+            self._pool.lease(view, tokens),
+            self._router.sending(call, decision, self._clock) as answered,
+            client_span(call, notes, view.endpoint) as span,
+        ):
             headers = {REQUEST_ID: call.request_id, **trace_headers(span)}
             try:
                 upstream = self._upstreams[call.wire]
                 async with upstream(call, view, headers, timeout) as reply:
                     notes.first_chunk = self._clock()
+                    answered()
                     yield reply
             except RetryElsewhere as error:
                 self._report(view, error)
@@ -125,7 +131,7 @@ class Relay:
                 self._pool.apply(view.url, Lost(error.message), self._clock())
                 raise
 
-    def _route(self, call: Call, notes: Notes, tried: set[str]) -> EndpointView:
+    def _route(self, call: Call, notes: Notes, tried: set[str]) -> Decision:
         with child_span(notes, "route") as span:
             now = self._clock()
             decision = self._router.route(call, self._pool.snapshot, now, tried)
@@ -133,7 +139,7 @@ class Relay:
             notes.endpoint, notes.why = decision.endpoint.url, decision.why
             note_decision(span, notes)
         tried.add(decision.endpoint.url)
-        return decision.endpoint
+        return decision
 
     def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
         """Tell the pool what a failed request has shown, before the load stream does."""

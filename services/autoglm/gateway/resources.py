@@ -34,6 +34,7 @@ class Rules:
     attempts: int | None = None
     budget_ratio: float | None = None
     policy: RoutingPolicy | None = None
+    slo_first_token_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

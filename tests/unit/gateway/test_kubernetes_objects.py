@@ -65,10 +65,17 @@ def test_a_resource_is_known_by_its_names_and_rules() -> None:
     routing = {
         "timeouts": {"firstTokenSeconds": 1, "chunkSeconds": 2.5, "totalSeconds": 30},
         "retries": {"attempts": 1, "budgetRatio": 0},
+        "policy": "LatencyAware",
+        "slo": {"firstTokenSeconds": 0.5},
     }
     found = read_resource(agd("glm", spec={"model": model, "routing": routing}))
     assert found.names == ("glm-4", "a", "lora")
-    assert found.rules == Rules(1, 2.5, 30, 1, 0)
+    assert found.rules == Rules(1, 2.5, 30, 1, 0, "LatencyAware", 0.5)
+
+
+def test_a_policy_of_a_newer_operator_is_left_to_the_gateway() -> None:
+    found = read_resource(agd("glm", spec={"routing": {"policy": "Telepathic"}}))
+    assert found.rules.policy is None
 
 
 def test_a_resource_without_names_serves_its_own() -> None:

@@ -12,13 +12,14 @@ from enum import StrEnum
 from random import Random
 
 from autoglm.api.traffic import RoutingPolicy
-from autoglm.common.validation.prefix import NO_PREFIX, Prefix
+from autoglm.common.validation.prefix import BLOCK_TOKENS, NO_PREFIX, Prefix
 from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import EndpointView, Signal
 from autoglm.gateway.routing.affinity import name_of
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix import salt_of
 
+Candidates = Sequence[EndpointView]
 # For prompts that have never been seen again so far; they may be.
 _LEAST_TRUST = 0.15
 
@@ -42,6 +43,10 @@ class Reason(StrEnum):
     """Whoever holds the longest beginning has too much load."""
     PROMPT_UNKNOWN = "prompt_unknown"
     """The prompt is too short to have blocks, or cannot be read; load alone decided."""
+    SLO_MISSED = "slo_missed"
+    """Nobody is likely to answer as soon as wished; the soonest was taken."""
+    LATENCY_UNKNOWN = "latency_unknown"
+    """No endpoint has answered lately: the work in front of the request decided."""
     SIGNAL_MISSING = "signal_missing"
     """It does not report what the policy measures; our own requests were counted instead."""
 
@@ -65,6 +70,8 @@ class Decision:
     trail: Trail
     known: int | None = None
     """Blocks of the prompt that somebody was known to hold; None where nobody asked."""
+    uncached_tokens: int | None = None
+    """Prompt tokens that the endpoint will have to compute; None where nobody asked."""
 
 
 @dataclass(slots=True)
@@ -75,6 +82,8 @@ class Query:
     now: float
     rng: Random
     memory: Memory
+    slo_seconds: float | None = None
+    """How soon the first token should come."""
     notes: list[tuple[Reason, str]] = field(default_factory=list)
     _matches: dict[str, int] | None = None
 
@@ -97,6 +106,20 @@ class Query:
             self._matches = self.memory.prefixes.match(self.prefix.blocks, self.salt)
         return self._matches
 
+    def uncached_tokens(self, url: str) -> int:
+        """An estimate of what the endpoint would have to compute of the prompt."""
+        tokens = self.call.ask.prompt_tokens if self.call.ask else 0
+        return max(0, tokens - BLOCK_TOKENS * self.matches.get(url, 0))
+
+    def first_token_seconds(self, candidates: Candidates) -> list[float]:
+        """As predicted for each candidate; by work alone where no pace is known."""
+        latency, now = self.memory.latency, self.now
+        fastest = latency.fastest(now) or 1.0
+        return [
+            latency.predict(view, self.uncached_tokens(view.url), now, fastest)
+            for view in candidates
+        ]
+
     @property
     def place(self) -> int:
         """What the request is placed by where nobody knows its prompt; 0 where nothing is known."""
@@ -115,7 +138,6 @@ class Query:
         self.notes.append((reason, why))
 
 
-Candidates = Sequence[EndpointView]
 Filter = Callable[[Query, Candidates], Candidates]
 """Fewer candidates, never none."""
 Scorer = Callable[[Query, Candidates], Sequence[float]]
@@ -134,3 +156,4 @@ class Policy:
     scorers: tuple[tuple[Scorer, float], ...] = ()
     needs: tuple[Signal, ...] = ()
     remembers_prompts: bool = False
+    remembers_latency: bool = False

@@ -22,7 +22,7 @@ from autoglm.gateway.routing.contracts import (
 )
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.policies import POLICIES
-from autoglm.gateway.snapshot import ModelView, Snapshot
+from autoglm.gateway.snapshot import Snapshot
 
 _RETRY_AFTER = 1.0
 _SHOWN = 3
@@ -48,12 +48,10 @@ def pick(
         raise _none_ready(call, snapshot, now)
     if exclude:
         candidates = [view for view in candidates if view.url not in exclude] or candidates
-    return decide(policy_of(model, default), candidates, Query(call, now, rng, memory or Memory()))
-
-
-def policy_of(model: ModelView | None, default: RoutingPolicy) -> RoutingPolicy:
     rules = model.rules if model else None
-    return rules.policy if rules and rules.policy else default
+    slo = rules.slo_first_token_seconds if rules else None
+    query = Query(call, now, rng, memory or Memory(), slo)
+    return decide(rules and rules.policy or default, candidates, query)
 
 
 def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decision:
@@ -61,8 +59,7 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     policy = POLICIES[name]
     if len(candidates) == 1:
         view = candidates[0]
-        trail, known = Trail(candidates), _known(policy, query)
-        return Decision(view, "the only one ready", name, Reason.ONLY, trail, known)
+        return _decision(name, query, view, "the only one ready", Reason.ONLY, Trail(candidates))
     for narrow in policy.filters:
         candidates = narrow(query, candidates)
     scores = _scores(policy, query, candidates)
@@ -73,11 +70,16 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     if query.notes:
         reason = query.notes[0][0]
         why = "; ".join((why, *(text for _, text in query.notes)))
-    return Decision(view, why, name, reason, Trail(candidates, scores), _known(policy, query))
+    return _decision(name, query, view, why, reason, Trail(candidates, scores))
 
 
-def _known(policy: Policy, query: Query) -> int | None:
-    return max(query.matches.values(), default=0) if policy.remembers_prompts else None
+def _decision(
+    name: RoutingPolicy, query: Query, view: EndpointView, why: str, reason: Reason, trail: Trail
+) -> Decision:
+    policy = POLICIES[name]
+    known = max(query.matches.values(), default=0) if policy.remembers_prompts else None
+    uncached = query.uncached_tokens(view.url) if policy.remembers_latency else None
+    return Decision(view, why, name, reason, trail, known, uncached)
 
 
 def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:

@@ -18,6 +18,20 @@ def load_bound(shares: list[float]) -> float:
     return BOUND_FACTOR * sum(shares) / len(shares) + BOUND_SHARE
 
 
+def within_slo(query: Query, candidates: Candidates) -> Candidates:
+    """Those that are likely to answer as soon as wished; all where nobody is, and it is told."""
+    if query.memory.latency.fastest(query.now) is None:
+        query.tell(Reason.LATENCY_UNKNOWN, "nobody has answered lately: the least work decides")
+        return candidates
+    if query.slo_seconds is None:
+        return candidates
+    wanted, seconds = query.slo_seconds, query.first_token_seconds(candidates)
+    kept = [view for view, time in zip(candidates, seconds, strict=True) if time <= wanted]
+    if not kept:
+        query.tell(Reason.SLO_MISSED, f"nobody is likely to answer within {wanted:g} s")
+    return kept or candidates
+
+
 def under_bound(query: Query, candidates: Candidates) -> Candidates:
     """Those that are not overloaded in comparison; load overrides affinity."""
     shares = [share_in_use(view.live) for view in candidates]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from autoglm.common.validation.prefix import BLOCK_TOKENS
 from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.routing.latency import Latency
 from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
 
 # Models that anything is known of; past it all start anew, which costs one uneven round.
@@ -29,6 +30,7 @@ class _Past:
 class Memory:
     def __init__(self, most_blocks: int = MOST_BLOCKS) -> None:
         self.prefixes = PrefixIndex(most_blocks)
+        self.latency = Latency()
         self._past: dict[str, _Past] = {}
 
     def turn(self, model: str) -> int:
@@ -58,6 +60,7 @@ class Memory:
     def gone(self, url: str) -> None:
         """An endpoint has gone, and its cache with it."""
         self.prefixes.forget(url)
+        self.latency.forget(url)
 
     def _of(self, model: str) -> _Past:
         return self._past.get(model, _NOTHING)

@@ -40,6 +40,11 @@ def _cached(query: Query, view: EndpointView) -> str:
     return f"holds {held} of {blocks} blocks of the prompt, at {share_in_use(view.live):.3f}"
 
 
+def _soon(query: Query, view: EndpointView) -> str:
+    (seconds,) = query.first_token_seconds((view,))
+    return f"soonest, {query.uncached_tokens(view.url)} tokens to compute, in {seconds:.3f} s"
+
+
 _REQUESTS, _KV = Signal.REQUESTS, Signal.KV_CACHE_USAGE
 POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
     {
@@ -68,6 +73,15 @@ POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
             scorers=((scorers.cached, 1), (scorers.headroom, 0.3), (scorers.placement, 0.6)),
             needs=(_REQUESTS,),
             remembers_prompts=True,
+        ),
+        "LatencyAware": Policy(
+            pickers.best,
+            _soon,
+            filters=(filters.within_slo,),
+            scorers=((scorers.soon, 1),),
+            needs=(_REQUESTS,),
+            remembers_prompts=True,
+            remembers_latency=True,
         ),
         "PowerOfTwoChoices": Policy(pickers.better_of_two, _two, needs=(_REQUESTS,)),
         "RoundRobin": Policy(pickers.in_turn, lambda query, view: "next in turn"),

@@ -5,7 +5,8 @@ Decides nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from random import Random
 
 from autoglm.api.traffic import RoutingPolicy
@@ -37,6 +38,26 @@ class Router:
         self._decisions.labels(decision.policy, decision.reason).inc()
         return decision
 
+    @contextmanager
+    def sending(
+        self, call: Call, decision: Decision, clock: Callable[[], float]
+    ) -> Iterator[Callable[[], None]]:
+        """Open while the request is on the endpoint; call what it gives at the first chunk."""
+        if decision.uncached_tokens is None:
+            yield _nothing
+            return
+        latency, url = self.memory.latency, decision.endpoint.url
+        sending = latency.sent(url, decision.uncached_tokens, clock())
+        is_stream = call.ask is not None and call.ask.streaming
+        try:
+            yield lambda: latency.answered(sending, clock(), is_first_token=is_stream)
+        finally:
+            latency.ended(sending, clock())
+
     def gone(self, url: str) -> None:
         """The endpoint has gone, or has lost its cache."""
         self.memory.gone(url)
+
+
+def _nothing() -> None:
+    """Where the policy does not care when the first chunk comes."""

@@ -87,3 +87,8 @@ def placement(query: Query, candidates: Candidates) -> Sequence[float]:
             first = numbers.index(max(numbers))
             scores[first], numbers[first] = score * trust, -1
     return scores
+
+
+def soon(query: Query, candidates: Candidates) -> Sequence[float]:
+    """By the predicted time to the first token."""
+    return [1 / (1 + seconds) for seconds in query.first_token_seconds(candidates)]

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from autoglm.common.validation import Ask, Operation
 from autoglm.gateway.endpoints import Load, Phase, Signal
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.routing import POLICIES, Memory, Reason, Router, pick
@@ -125,3 +126,15 @@ def test_router_counts_decisions_and_remembers_turns(make: Any) -> None:
     assert urls[:2] == urls[2:] and len(set(urls)) == 2
     counted = metrics.routing_decisions.labels("RoundRobin", Reason.CRITERION)
     assert counted._value.get() == 4
+
+
+def test_router_measures_the_first_chunk_where_the_policy_wants_it(make: Any) -> None:
+    router = Router(Metrics(CollectorRegistry()), Random(0), "LatencyAware")
+    snapshot = take_snapshot([make.view(n) for n in range(2)])
+    call = make.call(ask=Ask(Operation.GENERATE, "glm", streaming=True))
+    decision, times = router.route(call, snapshot, 0), iter((0.0, 0.5, 2.0))
+    with router.sending(call, decision, lambda: next(times)) as answered:
+        answered()
+    assert router.memory.latency.fastest(2.0) == 0.5 / 256
+    router.gone(decision.endpoint.url)
+    assert router.memory.latency.fastest(2.0) is None
