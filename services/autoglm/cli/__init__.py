@@ -39,6 +39,9 @@ COMMANDS = {
     "chat": Lazy("Talk to a model."),
     "deploy": Lazy("Create or change deployments on Kubernetes.", "cli"),
     "explain": Lazy("Follow a deployment on Kubernetes from its spec to its URL.", "cli"),
+    "explain-route": Lazy(
+        "Say where a gateway would send a request, and why.", module="explain_route"
+    ),
     "gateway": Lazy("Run a gateway.", "gateway"),
     "generate": Lazy("Complete a prompt."),
     "inference": Lazy("Run an inference pod.", "vllm"),

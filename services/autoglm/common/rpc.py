@@ -60,8 +60,11 @@ class Rpc:
     request_id: str = ""
     started: float = 0.0
     trace_headers: dict[str, str] = field(default_factory=dict)
+    debug: str = ""
+    """What the caller wants to see of the way of its call; for gateways."""
 
 
+DEBUG_HEADER = "x-autoglm-debug"
 # Set by the interceptor for every handler.
 current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
 
@@ -77,6 +80,7 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
         headers.get(status.REQUEST_ID) or new_request_id(),
         time.monotonic(),
         {k: headers[k] for k in TRACE_HEADERS if k in headers},
+        headers.get(DEBUG_HEADER, ""),
     )
 
 

@@ -20,6 +20,7 @@ from autoglm.gateway.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
     from autoglm.gateway.endpoints import EndpointView
+    from autoglm.gateway.routing import Decision
 
 Wire = Literal["grpc", "http"]
 
@@ -47,6 +48,8 @@ class Call:
     """Other headers or metadata to pass on to the pod, as the edge chose them."""
     principal: Principal = ANONYMOUS
     """Who asks, once the authenticate layer has verified it."""
+    debug: str = ""
+    """What the client wants to see of the way of its request; empty for nothing."""
 
     @property
     def model(self) -> str:
@@ -76,6 +79,8 @@ class Notes:
     span: Span = INVALID_SPAN
     endpoint: str = ""
     why: str = ""
+    decision: Decision | None = None
+    """The last one of where to send it."""
     attempts: int = 0
     first_chunk: float = 0.0
     """When the first chunk came from the pod, on the monotonic clock; 0 before that."""

@@ -33,6 +33,7 @@ from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
+from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.gateway.snapshot import Snapshot
@@ -86,7 +87,8 @@ class Core:
         relay = Relay(
             pool, upstreams, settings.retry_policy, self.metrics, Random(), router=self.router
         )
-        self.relay: Handler = stack(request_layers(pool, self.limiter, self._observer), relay)
+        told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(relay)
+        self.relay: Handler = stack(request_layers(pool, self.limiter, self._observer), told)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
             sources, self._take_endpoints, on_resources=self.pool.replace_directory

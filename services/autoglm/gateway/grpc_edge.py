@@ -140,6 +140,7 @@ class GrpcEdge:
             started=rpc.started,
             deadline=self._clock() + min(timeout, self._parts.max_timeout_seconds),
             trace_headers=rpc.trace_headers,
+            debug=rpc.debug,
         )
 
 

@@ -137,6 +137,7 @@ class Relay:
             decision = self._router.route(call, self._pool.snapshot, now, tried)
             notes.attempts += 1
             notes.endpoint, notes.why = decision.endpoint.url, decision.why
+            notes.decision = decision
             note_decision(span, notes)
         tried.add(decision.endpoint.url)
         return decision

@@ -47,6 +47,7 @@ _NOT_SENT_ON = frozenset(
         "upgrade",
         *rpc.TRACE_HEADERS,
         status.REQUEST_ID,
+        rpc.DEBUG_HEADER,
         TIMEOUT_HEADER,
     )
 )
@@ -96,6 +97,7 @@ async def read_call(
         problem=problem,
         trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
         headers=sent_on(request.headers),
+        debug=request.headers.get(rpc.DEBUG_HEADER, ""),
     )
 
 

@@ -56,6 +56,9 @@ class GatewaySettings(ServiceSettings):
     """Retries allowed each second on top of the ratio."""
     routing_policy: RoutingPolicy = "LeastLoaded"
     """How an endpoint is chosen where the model's AutoGLMDeployment names no policy."""
+    route_debug: bool = False
+    """Whether everybody may ask how requests are routed (header x-autoglm-debug, `autoglm
+    explain-route`); role Admin always may."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
     """How long new requests are still taken after SIGTERM while health says NOT_SERVING, so that
     load balancers notice first, in seconds."""

@@ -38,6 +38,10 @@ class Router:
         self._decisions.labels(decision.policy, decision.reason).inc()
         return decision
 
+    def preview(self, call: Call, snapshot: Snapshot, now: float) -> Decision:
+        """Where the call would go; nothing is sent, counted or remembered."""
+        return pick(call, snapshot, now, self._rng, frozenset(), self.memory, self._default)
+
     @contextmanager
     def sending(
         self, call: Call, decision: Decision, clock: Callable[[], float]

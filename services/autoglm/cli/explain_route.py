@@ -1,0 +1,126 @@
+"""`autoglm explain-route`: asks a gateway where it would send a request, and why.
+
+The request is an OpenAI body or a text, sent with `x-autoglm-debug: explain`, so that no pod is
+asked. Prints what the gateway says and decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autoglm.cli.options import document_option, examples, given_text
+from autoglm.cli.output import document, print_table
+
+_SECONDS = 10.0
+_COLUMNS = {
+    "CANDIDATE": "endpoint",
+    "SCORE": "score",
+    "BLOCKS HELD": "blocks_held",
+    "IN USE": "share_in_use",
+    "OURS": "in_flight",
+    "OTHERS": "others",
+    "KV CACHE": "kv_cache_usage",
+}
+
+
+@click.command(
+    epilog=examples(
+        'autoglm explain-route "What is Open-AutoGLM?"',
+        "autoglm explain-route --request body.json --output json",
+        "autoglm explain-route --url https://gateway.example --api-key $KEY --model glm-4 Hello",
+    )
+)
+@click.argument("text", nargs=-1)
+@click.option("--model", default="", help="Served name; in place of the request's own.")
+@click.option(
+    "--request",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file with a body of /v1/chat/completions (`messages`) or /v1/completions.",
+)
+@click.option(
+    "--url",
+    default="http://127.0.0.1:8080",
+    envvar="AUTOGLM_URL",
+    show_default=True,
+    show_envvar=True,
+    help="REST address of the gateway.",
+)
+@click.option(
+    "--api-key", default="", envvar="AUTOGLM_API_KEY", show_envvar=True, help="Of role Admin."
+)
+@document_option
+def command(
+    text: tuple[str, ...], model: str, file: Path | None, url: str, api_key: str, output: str
+) -> int:
+    """Say where a gateway would send a request, and why. No pod is asked.
+
+    The gateway must run with --route-debug, or the key be of role Admin.
+    """
+    body = _body(text, file)
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    body["model"] = model or body.get("model") or _only_model(url, headers)
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+    headers |= {"content-type": "application/json", "x-autoglm-debug": "explain"}
+    found = _ask(urllib.request.Request(url + path, json.dumps(body).encode(), headers))
+    if output != "text":
+        click.echo(document(found, output), nl=False)
+    else:
+        _print(found)
+    return 0
+
+
+def _body(text: tuple[str, ...], file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {"messages": [{"role": "user", "content": given_text(text)}]}
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.ClickException(f"{file} is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise click.ClickException(f"{file} is not a request: give a JSON object")
+    return body
+
+
+def _only_model(url: str, headers: dict[str, str]) -> str:
+    listed = _ask(urllib.request.Request(f"{url}/v1/models", headers=headers))
+    names = [str(card["id"]) for card in listed["data"]]
+    if len(names) != 1:
+        raise click.UsageError(f"say which model with --model; there are {', '.join(names)}")
+    return names[0]
+
+
+def _ask(request: urllib.request.Request) -> dict[str, Any]:
+    if not request.full_url.startswith(("http://", "https://")):
+        raise click.UsageError(f"--url is {request.full_url!r:.60}; give http(s)://HOST:PORT")
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except urllib.error.HTTPError as error:
+        with error:
+            raise click.ClickException(_message(error.read(), error.code)) from error
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"no answer from {request.full_url}: {error}") from error
+
+
+def _message(body: bytes, code: int) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return f"the gateway answers {code}"
+
+
+def _print(found: dict[str, Any]) -> None:
+    click.echo(f"{found['model']} -> {found['endpoint']}")
+    click.echo(f"  policy {found['policy']}, decided by {found['reason']}: {found['why']}")
+    click.echo(f"  prompt: about {found['prompt_tokens']} tokens, {found['prompt_blocks']} blocks")
+    click.echo(f"\nCandidates after filters: {found['candidates_left']}")
+    rows = [[c[name] for name in _COLUMNS.values()] for c in found["candidates"]]
+    print_table(list(_COLUMNS), rows)

@@ -1,0 +1,50 @@
+"""A decision as a document: who was asked for, what was known of each candidate, what decided.
+
+Pure. For the debug header, `autoglm explain-route`, and whoever reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autoglm.gateway.call import Call
+from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.routing.contracts import Decision
+from autoglm.gateway.routing.memory import Memory
+from autoglm.gateway.routing.prefix import salt_of
+from autoglm.gateway.routing.scorers import share_in_use, tokens_in_use
+
+
+def explain(call: Call, decision: Decision, memory: Memory, most: int) -> dict[str, object]:
+    """At most so many candidates, the best first; `candidates_left` counts them all."""
+    trail = decision.trail
+    scores = trail.scores or [0.0] * len(trail.candidates)
+    ranked = sorted(zip(scores, trail.candidates, strict=True), key=lambda pair: -pair[0])
+    blocks = call.ask.prefix.blocks if call.ask else ()
+    held = memory.prefixes.match(blocks, salt_of(call.principal.tenant, call.model))
+    return {
+        "model": call.model,
+        "policy": decision.policy,
+        "endpoint": decision.endpoint.url,
+        "reason": decision.reason.value,
+        "why": decision.why,
+        "prompt_tokens": call.ask.prompt_tokens if call.ask else 0,
+        "prompt_blocks": len(blocks),
+        "candidates_left": len(trail.candidates),
+        "candidates": [_candidate(view, score, held) for score, view in ranked[:most]],
+    }
+
+
+def _candidate(view: EndpointView, score: float, held: Mapping[str, int]) -> dict[str, object]:
+    live = view.live
+    return {
+        "endpoint": view.url,
+        "score": round(score, 4),
+        "blocks_held": held.get(view.url, 0),
+        "share_in_use": round(share_in_use(live), 4),
+        "in_flight": live.in_flight,
+        "others": live.others,
+        "kv_cache_usage": round(live.load.kv_cache_usage, 4),
+        "tokens_in_flight": tokens_in_use(live),
+        "missing": list(live.load.missing),
+    }

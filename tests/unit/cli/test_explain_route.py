@@ -1,0 +1,128 @@
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DECISION = {
+    "model": "glm",
+    "policy": "PrefixAffinity",
+    "endpoint": "grpc://10.0.0.1:50051",
+    "reason": "prefix",
+    "why": "holds 3 of 4 blocks of the prompt, at 0.250, of 2",
+    "prompt_tokens": 280,
+    "prompt_blocks": 4,
+    "candidates_left": 1,
+    "candidates": [
+        {
+            "endpoint": "grpc://10.0.0.1:50051",
+            "score": 1.05,
+            "blocks_held": 3,
+            "share_in_use": 0.25,
+            "in_flight": 1,
+            "others": 1,
+            "kv_cache_usage": 0.1,
+        }
+    ],
+}
+
+
+class Gateway(ThreadingHTTPServer):
+    """Answers as told, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.models = ["glm"]
+        self.refusal = ""
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Gateway
+
+    def do_GET(self) -> None:
+        self._answer(200, {"data": [{"id": name} for name in self.server.models]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        headers = {k.lower(): v for k, v in self.headers.items()}
+        self.server.asked.append((self.path, headers, body))
+        refusal = self.server.refusal
+        self._answer(
+            403 if refusal else 200, {"error": {"message": refusal}} if refusal else DECISION
+        )
+
+    def _answer(self, code: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing of this belongs on the screen."""
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    server = Gateway()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setenv("AUTOGLM_URL", f"http://127.0.0.1:{server.server_port}")
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_text_is_asked_about_as_a_chat_and_never_answered(autoglm: Any, gateway: Gateway) -> None:
+    result = autoglm("explain-route", "--api-key", "k", "Hello", "there")
+    assert (result.code, result.err) == (0, "")
+    assert "glm -> grpc://10.0.0.1:50051" in result.out and "BLOCKS HELD" in result.out
+    ((path, headers, body),) = gateway.asked
+    assert path == "/v1/chat/completions" and headers["x-autoglm-debug"] == "explain"
+    assert headers["authorization"] == "Bearer k"
+    assert body == {"messages": [{"role": "user", "content": "Hello there"}], "model": "glm"}
+
+
+def test_request_of_a_file_is_asked_about_as_it_is(
+    autoglm: Any, gateway: Gateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "body.json"
+    file.write_text('{"model": "m", "prompt": "Hi"}')
+    result = autoglm("explain-route", "--request", str(file), "--output", "json")
+    assert json.loads(result.out) == DECISION
+    assert gateway.asked[0][0] == "/v1/completions" and gateway.asked[0][2]["model"] == "m"
+
+
+def test_refusal_is_shown(autoglm: Any, gateway: Gateway) -> None:
+    gateway.refusal = "for role Admin"
+    result = autoglm("explain-route", "Hi")
+    assert result.code == 1 and "for role Admin" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("Hi",), "say which model"),
+        (("--url", "ftp://x", "--model", "m", "Hi"), "give http"),
+        (("--url", "http://127.0.0.1:1", "--model", "m", "Hi"), "no answer"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(
+    autoglm: Any, gateway: Gateway, args: tuple[str, ...], message: str
+) -> None:
+    gateway.models = ["a", "b"]
+    result = autoglm("explain-route", *args)
+    assert result.code in (1, 2) and message in result.err
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]"])
+def test_file_that_is_no_request_is_told(autoglm: Any, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "body.json"
+    file.write_text(text)
+    result = autoglm("explain-route", "--request", str(file))
+    assert result.code == 1 and str(file) in result.err
