@@ -20,10 +20,9 @@ from autoglm.inference.engine import Call
 from autoglm.inference.vllm import chat_results as results
 from autoglm.inference.vllm import tape
 from autoglm.inference.vllm.conversation import chat_request
-from autoglm.inference.vllm.engine_client import playing
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.runtime import Runtime, http_request
-from autoglm.inference.vllm.tape import Tape
+from autoglm.inference.vllm.tape import Tape, playing
 
 _PROMPT_FIELD = "messages"
 

@@ -1,7 +1,7 @@
 """vLLM's engine client with a tape: records the tokens of a stream, or takes up a broken one.
 
 Everything that generates text in this pod asks `ReplayClient` instead of AsyncLLM. Without a tape
-(`playing`) it changes nothing. With one that names a broken stream, `generate` first gives the
+(`tape.playing`) it changes nothing. With one that names a broken stream, `generate` first gives the
 outputs which that stream has had already, so that vLLM's serving classes reach the state that they
 had on the other pod, and then what the engine generates from there. Built by `launch`.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -24,23 +23,12 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from autoglm.inference.vllm import engine_patches, exactness
 from autoglm.inference.vllm.exactness import Abilities
 from autoglm.inference.vllm.primed import Primed, prime
-from autoglm.inference.vllm.tape import Choice, Tape
+from autoglm.inference.vllm.tape import Choice, Tape, current_tape
 
 # In extra_args, for `_add_started` to find what belongs to a request.
 _START = "autoglm_start"
 # In place of a number of cached tokens.
 _UNKNOWN = -1
-_current: ContextVar[Tape | None] = ContextVar("tape", default=None)
-
-
-@contextmanager
-def playing(tape: Tape) -> Iterator[None]:
-    """Requests to the engine that are made inside belong to the stream of this tape."""
-    token = _current.set(tape)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM is not typed
@@ -119,7 +107,7 @@ class ReplayClient:
     def generate(
         self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
     ) -> AsyncGenerator[Any, None]:
-        tape = _current.get()
+        tape = current_tape()
         if tape is None:
             plain: AsyncGenerator[Any, None] = self._llm.generate(
                 prompt, sampling_params, request_id, **options

@@ -19,7 +19,6 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
 from autoglm.inference.vllm import results, sampling, tape
-from autoglm.inference.vllm.engine_client import playing
 from autoglm.inference.vllm.runtime import Runtime
 
 _DEFAULT_MAX_TOKENS = 16
@@ -56,7 +55,7 @@ class Generation:
     ) -> AsyncIterator[v1.GenerateChunk]:
         with self._runtime.translating(_prompt_field(request)):
             played = tape.of_message(request)
-            with playing(played):
+            with tape.playing(played):
                 sent = await self._submit(request, call, RequestOutputKind.DELTA)
             completion_tokens = 0
             async with aclosing(sent.outputs) as outputs:

@@ -22,8 +22,7 @@ import msgspec
 from autoglm.common import errors, status
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.vllm import tape
-from autoglm.inference.vllm.engine_client import playing
-from autoglm.inference.vllm.tape import Resume, Tape
+from autoglm.inference.vllm.tape import Resume, Tape, playing
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]

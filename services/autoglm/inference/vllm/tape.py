@@ -2,12 +2,14 @@
 
 A tape records what the engine generates, so that each piece of an answer can carry the ids of all
 tokens since the last one; and it knows how far a broken stream had come that is to go on here.
-Pure: `engine_client` plays and records, `chat`, `generation` and `rest_replay` read.
+`engine_client` plays and records; `chat`, `generation` and `rest_replay` read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +63,23 @@ class Tape:
     @property
     def has_backlog(self) -> bool:
         return any(self.backlogs)
+
+
+_current: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+@contextmanager
+def playing(tape: Tape) -> Iterator[None]:
+    """Requests to the engine that are made inside belong to the stream of this tape."""
+    token = _current.set(tape)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_tape() -> Tape | None:
+    return _current.get()
 
 
 def refuse_unary(request: v1.GenerateRequest | v1.ChatRequest) -> None:
