@@ -151,7 +151,7 @@ class ReplayClient:
             self._abilities, params, len(prompt_ids), choice, self._stops(params)
         )
         if primed.stop_string is not None and not reason:
-            reason = "its text ends with a stop string, yet its end was not delivered"
+            reason = "its text holds a stop string, yet its end was not delivered"
         if reason:
             raise request.tape.refuse(reason)
         return primed

@@ -24,7 +24,7 @@ _TURN = 128
 
 @dataclass(slots=True)
 class Primed:
-    """`steps` are the outputs, one a token; `stop_string` is the one that the text ends with."""
+    """`steps` are the outputs, one a token; `stop_string` is one that they hold."""
 
     detokenizer: Any
     logprobs: Any
@@ -68,7 +68,7 @@ async def prime(
     for position, token_id in enumerate(token_ids):
         if position % _TURN == _TURN - 1:
             await asyncio.sleep(0)
-        primed.stop_string = primed.detokenizer.update([token_id], False)
+        primed.stop_string = primed.detokenizer.update([token_id], False) or primed.stop_string
         primed.steps.append(_step(primed, index, token_id))
     return primed
 
