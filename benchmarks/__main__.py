@@ -6,13 +6,23 @@ from pathlib import Path
 
 import click
 
-from benchmarks import batching, gateway_overhead, load, operator_scale, pod_overhead
+from benchmarks import (
+    batching,
+    decision,
+    gateway_overhead,
+    load,
+    operator_scale,
+    pod_overhead,
+    routing_quality,
+)
 
 BENCHMARKS = {
     "pod": pod_overhead.run,
     "batching": batching.run,
     "gateway": gateway_overhead.run,
     "operator": operator_scale.run,
+    "decision": decision.run,
+    "routing": routing_quality.run,
 }
 _EPILOG = """\b
 Examples:
@@ -31,7 +41,7 @@ Examples:
     help="Directory for JSON.",
 )
 def main(names: tuple[str, ...], quick: bool, output: Path) -> None:
-    """Measure the pod, batching, the gateway, and the operator. Needs go; `make kube-tools` too."""
+    """Measure pod, batching, gateway, operator, and routing. Needs go; `make kube-tools` too."""
     load.build()
     for name in names or BENCHMARKS:
         BENCHMARKS[name](output, quick=quick)

@@ -65,6 +65,9 @@ class Pod:
             kv_tokens=self.speed.kv_blocks * BLOCK_SIZE,
         )
 
+    def has_cached(self, name: int) -> bool:
+        return self.blocks.is_cached(name)
+
     def plan(self, now: float) -> float:
         """Admit what fits; how long the step takes that begins now, 0 for none."""
         self._admit()

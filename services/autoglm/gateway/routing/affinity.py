@@ -18,13 +18,14 @@ _SPREAD = 0x9E3779B97F4A7C15
 
 
 @lru_cache(maxsize=65536)
-def _seed(url: str) -> int:
+def seed_of(url: str) -> int:
+    """What an endpoint draws its numbers with."""
     return xxh3_64_intdigest(url.encode())
 
 
 def draws(name: int, urls: Iterable[str]) -> list[int]:
     """The number that each endpoint draws from the name; the highest has it."""
-    return [((name ^ seed) * _SPREAD) & _MASK for seed in map(_seed, urls)]
+    return [((name ^ seed) * _SPREAD) & _MASK for seed in map(seed_of, urls)]
 
 
 def name_of(session: str, salt: int) -> int:

@@ -85,6 +85,10 @@ class Query:
     slo_seconds: float | None = None
     """How soon the first token should come."""
     notes: list[tuple[Reason, str]] = field(default_factory=list)
+    around: Sequence[str] = ()
+    """The endpoints around its place, where not all are looked at; empty where all are."""
+    first_place: str = ""
+    """The endpoint that the request has its place on, once that has been looked up."""
     _matches: dict[str, int] | None = None
 
     @property
@@ -113,10 +117,11 @@ class Query:
 
     def first_token_seconds(self, candidates: Candidates) -> list[float]:
         """As predicted for each candidate; by work alone where no pace is known."""
-        latency, now = self.memory.latency, self.now
+        latency, now, matches = self.memory.latency, self.now, self.matches
         fastest = latency.fastest(now) or 1.0
+        tokens = self.call.ask.prompt_tokens if self.call.ask else 0
         return [
-            latency.predict(view, self.uncached_tokens(view.url), now, fastest)
+            latency.predict(view, tokens - BLOCK_TOKENS * matches.get(view.url, 0), now, fastest)
             for view in candidates
         ]
 

@@ -22,6 +22,7 @@ from autoglm.gateway.routing.contracts import (
 )
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.policies import POLICIES
+from autoglm.gateway.routing.sample import MOST, sample
 from autoglm.gateway.snapshot import Snapshot
 
 _RETRY_AFTER = 1.0
@@ -46,12 +47,15 @@ def pick(
     candidates: Candidates = model.endpoints(call.wire) if model else ()
     if not candidates:
         raise _none_ready(call, snapshot, now)
-    if exclude:
-        candidates = [view for view in candidates if view.url not in exclude] or candidates
     rules = model.rules if model else None
     slo = rules.slo_first_token_seconds if rules else None
     query = Query(call, now, rng, memory or Memory(), slo)
-    return decide(rules and rules.policy or default, candidates, query)
+    policy = (rules and rules.policy) or default
+    if len(candidates) > MOST and POLICIES[policy].scorers:
+        candidates = sample(query, POLICIES[policy], query.memory.rings.of(candidates))
+    if exclude:
+        candidates = [view for view in candidates if view.url not in exclude] or candidates
+    return decide(policy, candidates, query)
 
 
 def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decision:

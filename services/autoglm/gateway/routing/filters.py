@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoglm.gateway.routing.contracts import Candidates, Query, Reason
-from autoglm.gateway.routing.scorers import share_in_use
+from autoglm.gateway.routing.scorers import shares_in_use
 
 # Above the mean load of all candidates by so much, nobody gets more for what is in its cache:
 # consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016), on measured loads.
@@ -34,7 +34,7 @@ def within_slo(query: Query, candidates: Candidates) -> Candidates:
 
 def under_bound(query: Query, candidates: Candidates) -> Candidates:
     """Those that are not overloaded in comparison; load overrides affinity."""
-    shares = [share_in_use(view.live) for view in candidates]
+    shares = shares_in_use(candidates)
     bound = load_bound(shares)
     if min(shares) < 1:
         # Nobody waits while another has room.

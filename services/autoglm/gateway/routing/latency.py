@@ -57,9 +57,10 @@ class Latency:
         """Seconds to the first token of a prompt of which so many tokens are not cached."""
         seen, live = self._seen.get(view.url, _NOTHING), view.live
         is_known = seen.pace and now - seen.at < _STALE_SECONDS
-        seconds = (_FIXED_TOKENS + seen.pending + tokens) * (seen.pace if is_known else fastest)
+        work = _FIXED_TOKENS + seen.pending + max(0, tokens)
+        seconds = work * (seen.pace if is_known else fastest)
         waiting = live.others + live.in_flight + 1 - live.capacity
-        return seconds + max(0, waiting) * seen.seconds / live.capacity
+        return seconds if waiting <= 0 else seconds + waiting * seen.seconds / live.capacity
 
     def sent(self, url: str, tokens: int, now: float) -> Sending:
         seen = self._seen.setdefault(url, _Seen())

@@ -12,6 +12,7 @@ from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.routing.latency import Latency
 from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
+from autoglm.gateway.routing.rings import Rings
 
 # Models that anything is known of; past it all start anew, which costs one uneven round.
 _MOST_MODELS = 4096
@@ -31,6 +32,7 @@ class Memory:
     def __init__(self, most_blocks: int = MOST_BLOCKS) -> None:
         self.prefixes = PrefixIndex(most_blocks)
         self.latency = Latency()
+        self.rings = Rings()
         self._past: dict[str, _Past] = {}
 
     def turn(self, model: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.routing.contracts import Candidates, Query, Reason
-from autoglm.gateway.routing.scorers import placement, share_in_use
+from autoglm.gateway.routing.scorers import share_in_use
 
 Picked = tuple[EndpointView, Reason]
 
@@ -27,8 +27,7 @@ def by_affinity(query: Query, candidates: Candidates, scores: Sequence[float]) -
         return view, Reason.PREFIX
     if not query.place:
         return view, Reason.PROMPT_UNKNOWN
-    places = placement(query, candidates)
-    if max(places) == places[candidates.index(view)]:
+    if view.url == query.first_place:
         return view, Reason.SESSION if query.session else Reason.PLACED
     return view, reason
 

@@ -22,6 +22,11 @@ def share_in_use(live: Live) -> float:
     return (live.others + live.in_flight) / live.capacity
 
 
+def shares_in_use(candidates: Candidates) -> list[float]:
+    lives = [view.live for view in candidates]
+    return [(live.others + live.in_flight) / live.capacity for live in lives]
+
+
 def tokens_in_use(live: Live) -> int:
     """Tokens of unfinished requests: ours now, and the others' when they were last reported."""
     return live.other_tokens + live.tokens
@@ -66,7 +71,7 @@ def cached(query: Query, candidates: Candidates) -> Sequence[float]:
 
 def headroom(query: Query, candidates: Candidates) -> Sequence[float]:
     """1 for the least loaded candidate, 0 for the most loaded."""
-    shares = [share_in_use(view.live) for view in candidates]
+    shares = shares_in_use(candidates)
     least, most = min(shares), max(shares)
     if least == most:
         return [1.0] * len(candidates)
@@ -82,10 +87,15 @@ def placement(query: Query, candidates: Candidates) -> Sequence[float]:
     scores = [0.0] * len(candidates)
     if query.place:
         trust = query.trust
-        numbers = draws(query.place, [view.url for view in candidates])
+        urls = [view.url for view in candidates]
+        numbers = draws(query.place, urls)
+        if query.around:
+            # The random ones of a sample are other ones on each gateway.
+            numbers = [n if u in query.around else 0 for n, u in zip(numbers, urls, strict=True)]
         for score in _PLACES[: len(candidates)]:
             first = numbers.index(max(numbers))
             scores[first], numbers[first] = score * trust, -1
+            query.first_place = query.first_place or candidates[first].url
     return scores
 
 

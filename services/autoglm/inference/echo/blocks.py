@@ -66,7 +66,7 @@ class BlockPool:
         gives the next one.
         """
         keys: list[Key] = list(block_hashes(ids))
-        cached = list(itertools.takewhile(self._is_cached, keys[: (len(ids) - 1) // BLOCK_SIZE]))
+        cached = list(itertools.takewhile(self.is_cached, keys[: (len(ids) - 1) // BLOCK_SIZE]))
         keys += [self._private() for _ in range(blocks_for(len(ids) + 1) - len(keys))]
         if self.used + len({k for k in keys if k not in self._held}) > self.size:
             return None
@@ -96,7 +96,8 @@ class BlockPool:
         for key in reversed(keys):
             self._drop(key)
 
-    def _is_cached(self, key: Key) -> bool:
+    def is_cached(self, key: Key) -> bool:
+        """Whether a block of that name is there, held or not."""
         return key in self._held or key in self._idle
 
     def _private(self) -> Private:
