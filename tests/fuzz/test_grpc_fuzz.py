@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.gateway.admission import Limiter
+from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.call import Call, Reply
 from autoglm.gateway.endpoints import (
     Endpoint,
@@ -64,10 +64,11 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
     pool.apply("grpc://pod:1", Learned((v1.Model(name="m", max_model_len=64),)), time.monotonic())
     pool.apply("grpc://pod:1", Loaded(Load()), time.monotonic())
     observer = Observer(metrics, lambda _: True)
+    admission = Admission(pool, AdmissionSettings(100), metrics)
     relay = Relay(pool, {"grpc": upstream}, RetryPolicy(), metrics, Random(1))
     edge = GrpcEdge(
         GrpcParts(
-            relay=stack(request_layers(pool, Limiter(100), observer), relay),
+            relay=stack(request_layers(pool, admission, observer), relay),
             local=partial(stack, local_layers(observer)),
             snapshot=lambda: pool.snapshot,
             default_timeout_seconds=10.0,

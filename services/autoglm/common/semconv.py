@@ -30,5 +30,6 @@ REQUEST_ID = "autoglm.request.id"
 ATTEMPT = "autoglm.attempt"
 DECISION = "autoglm.route.why"
 ENDPOINT = "autoglm.endpoint"
+QUEUE_SECONDS = "autoglm.admission.queue_seconds"
 
 PROVIDER = "autoglm"

@@ -185,7 +185,7 @@ class Gateway:
             await server.stop(None)
             return
         stopping = await self._edge.gate.stop(server, grace)
-        idle = asyncio.create_task(self.core.limiter.idle.wait())
+        idle = asyncio.create_task(self.core.admission.idle.wait())
         await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         # Never two stops at once: one destroys the server under the other, and grpc.aio crashes.

@@ -64,6 +64,10 @@ class Usage:
     output_tokens: int
     finish_reasons: tuple[str, ...] = ()
 
+    @property
+    def total(self) -> int:
+        return self.input_tokens + self.output_tokens
+
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
@@ -84,6 +88,8 @@ class Notes:
     attempts: int = 0
     first_chunk: float = 0.0
     """When the first chunk came from the pod, on the monotonic clock; 0 before that."""
+    queued: float = 0.0
+    """How long the request waited for its turn, in seconds."""
     usage: Usage | None = None
 
 

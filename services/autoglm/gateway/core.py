@@ -17,7 +17,7 @@ from random import Random
 from prometheus_client import CollectorRegistry
 
 from autoglm.common.tls import TlsFiles, http_client_context
-from autoglm.gateway.admission import Limiter
+from autoglm.gateway.admission import Admission
 from autoglm.gateway.call import Handler, Upstream, Wire
 from autoglm.gateway.channels import Channels
 from autoglm.gateway.discovery import Discovery, Sources
@@ -66,7 +66,7 @@ class Core:
         self._given: frozenset[Endpoint] = frozenset()
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
-        self.limiter = Limiter(settings.max_inflight)
+        self.admission = Admission(self.pool, settings.admission, self.metrics)
         self._closing = AsyncExitStack()
 
     async def start(self) -> None:
@@ -88,7 +88,7 @@ class Core:
             pool, upstreams, settings.retry_policy, self.metrics, Random(), router=self.router
         )
         told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(relay)
-        self.relay: Handler = stack(request_layers(pool, self.limiter, self._observer), told)
+        self.relay: Handler = stack(request_layers(pool, self.admission, self._observer), told)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
             sources, self._take_endpoints, on_resources=self.pool.replace_directory

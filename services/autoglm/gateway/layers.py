@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from autoglm.common import errors
 from autoglm.common.validation import validate
-from autoglm.gateway.admission import Limiter
+from autoglm.gateway.admission import Admission
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.observation import Observer, child_span
+from autoglm.gateway.observation import Observer, child_span, note_wait
 from autoglm.gateway.pool import Pool
 
 Layer = Callable[[Handler], Handler]
 _log = logging.getLogger("autoglm.gateway")
 
 
-def request_layers(pool: Pool, limiter: Limiter, observer: Observer) -> Sequence[Layer]:
+def request_layers(pool: Pool, admission: Admission, observer: Observer) -> Sequence[Layer]:
     """What a request for a pod passes, outermost first."""
     return (
         # Outermost: whatever goes wrong inside leaves as one of our errors, and nothing else does.
@@ -32,8 +32,8 @@ def request_layers(pool: Pool, limiter: Limiter, observer: Observer) -> Sequence
         observed(observer),
         # Before anything is held: a wrong request costs neither a slot nor a pod's time.
         validated(pool),
-        # Last: a slot is held from here until the stream has ended.
-        admitted(limiter),
+        # Last: a place is held from here until the stream has ended.
+        admitted(admission),
     )
 
 
@@ -109,13 +109,14 @@ def check(call: Call, pool: Pool) -> None:
     validate(call.ask, found.model if found else None, tuple(models))
 
 
-def admitted(limiter: Limiter) -> Layer:
+def admitted(admission: Admission) -> Layer:
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
         async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
-            with child_span(notes, "admission"):
-                slot = limiter.acquire()
-            with slot:
+            async with AsyncExitStack() as held:
+                with child_span(notes, "admission") as span:
+                    await held.enter_async_context(admission.place(call, notes))
+                    note_wait(span, notes)
                 async with inner(call, notes) as reply:
                     yield reply
 

@@ -5,6 +5,9 @@ Label values are bounded: `model` is a served name or `other`, `method` one of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 OTHER = "other"
@@ -19,6 +22,28 @@ _FIRST_CHUNK = (
 )
 # OpenTelemetry's GenAI buckets.
 _GEN_AI_DURATION = tuple(0.01 * 2**i for i in range(14))
+_QUEUE = (
+    *(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0),
+    *(120.0, 300.0),
+)
+
+
+class _Capacity(Protocol):
+    @property
+    def requests(self) -> int: ...
+
+
+class FollowedQueue(Protocol):
+    """A queue as its gauges see it, at each scrape and from another thread."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def waiting_bytes(self) -> int: ...
+    @property
+    def admitted(self) -> int: ...
+    @property
+    def capacity(self) -> _Capacity: ...
 
 
 class Metrics:
@@ -62,6 +87,43 @@ class Metrics:
             ("policy", "reason"),
             registry=registry,
         )
+        self.queue_requests = Gauge(
+            "autoglm_gateway_queue_requests",
+            "Requests that wait for their turn.",
+            ("model",),
+            registry=registry,
+        )
+        self.queue_bytes = Gauge(
+            "autoglm_gateway_queue_bytes",
+            "Bytes of the bodies of requests that wait for their turn.",
+            ("model",),
+            registry=registry,
+        )
+        self.admitted = Gauge(
+            "autoglm_gateway_admitted_requests",
+            "Requests that have been let on to the pods and have not ended.",
+            ("model",),
+            registry=registry,
+        )
+        self.capacity = Gauge(
+            "autoglm_gateway_capacity_requests",
+            "Requests that the model's ready pods may be sent at once, as admission sees it.",
+            ("model",),
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "autoglm_gateway_queue_duration_seconds",
+            "How long requests waited for their turn, those that did not wait included.",
+            ("model", "outcome"),
+            buckets=_QUEUE,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "autoglm_gateway_queue_rejections",
+            "Requests that the queue refused, by the error's reason.",
+            ("model", "reason"),
+            registry=registry,
+        )
         self.endpoints = Gauge(
             "autoglm_gateway_endpoints",
             "Endpoints in each state.",
@@ -87,3 +149,18 @@ class Metrics:
             buckets=_FIRST_CHUNK,
             registry=registry,
         )
+
+    def follow_queue(self, model: str, queue: FollowedQueue) -> None:
+        """Its gauges are read off the queue when they are scraped."""
+        read: dict[Gauge, Callable[[], float]] = {
+            self.queue_requests: lambda: queue.waiting,
+            self.queue_bytes: lambda: queue.waiting_bytes,
+            self.admitted: lambda: queue.admitted,
+            self.capacity: lambda: queue.capacity.requests,
+        }
+        for gauge, value in read.items():
+            gauge.labels(model).set_function(value)
+
+    def forget_queue(self, model: str) -> None:
+        for gauge in (self.queue_requests, self.queue_bytes, self.admitted, self.capacity):
+            gauge.remove(model)

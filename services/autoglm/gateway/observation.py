@@ -207,6 +207,8 @@ def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -
     }
     if context.is_valid:
         fields["trace_id"] = trace.format_trace_id(context.trace_id)
+    if notes.queued:
+        fields["queue_seconds"] = round(notes.queued, 6)
     if notes.first_chunk:
         fields["first_chunk_seconds"] = round(notes.first_chunk - call.started, 6)
     if notes.usage is not None:
@@ -220,3 +222,8 @@ def note_decision(span: Span, notes: Notes) -> None:
         span.set_attribute(semconv.ENDPOINT, notes.endpoint)
         span.set_attribute(semconv.DECISION, notes.why)
         span.set_attribute(semconv.ATTEMPT, notes.attempts)
+
+
+def note_wait(span: Span, notes: Notes) -> None:
+    if span is not notes.span:
+        span.set_attribute(semconv.QUEUE_SECONDS, notes.queued)

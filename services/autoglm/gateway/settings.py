@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
+from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.retries import RetryPolicy
 
@@ -39,7 +40,19 @@ class GatewaySettings(ServiceSettings):
     max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Longest request body or message that is accepted, in bytes."""
     max_inflight: int = Field(default=4096, gt=0)
-    """Requests served at once; over it a request is refused with QUEUE_FULL."""
+    """Requests served or waiting at once, of all models; over it one is refused with QUEUE_FULL."""
+    queue_requests: int = Field(default=1024, gt=0)
+    """Requests of one model that may wait for its pods; over it the newest of the tenant with the
+    most is refused with QUEUE_FULL."""
+    queue_bytes: int = Field(default=128 * 1024 * 1024, gt=0)
+    """Bytes of the bodies of one model's waiting requests."""
+    queue_timeout_seconds: float = Field(default=60.0, gt=0)
+    """Longest wait for a pod, in seconds; after it a request is refused."""
+    queue_ageing_seconds: float = Field(default=10.0, gt=0)
+    """A request that has waited so long is sent before its turn one time in ten, so that low
+    priorities get through, in seconds."""
+    pod_waiting_requests: int = Field(default=4, ge=0)
+    """Requests sent to a pod beyond its batch, so that it never runs dry."""
     default_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long a request may take whose client sets no deadline, in seconds."""
     max_timeout_seconds: float = Field(default=3600.0, gt=0)
@@ -85,6 +98,16 @@ class GatewaySettings(ServiceSettings):
     @property
     def upstream_tls(self) -> TlsFiles:
         return TlsFiles(self.upstream_cert_file, self.upstream_key_file, self.upstream_ca_file)
+
+    @property
+    def admission(self) -> AdmissionSettings:
+        bounds = Bounds(
+            self.queue_requests,
+            self.queue_bytes,
+            self.queue_timeout_seconds,
+            self.queue_ageing_seconds,
+        )
+        return AdmissionSettings(self.max_inflight, LineSettings(bounds, self.pod_waiting_requests))
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -17,7 +17,7 @@ from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
-from autoglm.gateway.admission import Limiter
+from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
 from autoglm.gateway.http_relay import HttpRelay, client_session
 from autoglm.gateway.layers import local_layers, request_layers, stack
@@ -40,7 +40,7 @@ class RestStack:
     url: str
     client: ClientSession
     pool: Pool
-    limiter: Limiter
+    admission: Admission
     registry: CollectorRegistry
     server: RestServer
     endpoints: tuple[str, ...]
@@ -69,8 +69,9 @@ async def rest_stack(
         enter = open_parts.enter_async_context
         urls = [await enter(fake_server(answer)) for answer in answers]
         pool = _pool(urls, model)
-        registry, limiter = CollectorRegistry(), Limiter(100)
+        registry = CollectorRegistry()
         metrics = Metrics(registry)
+        admission = Admission(pool, AdmissionSettings(100), metrics)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models)
         relay = Relay(
             pool,
@@ -80,7 +81,7 @@ async def rest_stack(
             Random(1),
         )
         parts = RestParts(
-            relay=stack(request_layers(pool, limiter, observer), relay),
+            relay=stack(request_layers(pool, admission, observer), relay),
             local=partial(stack, local_layers(observer)),
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.snapshot.has_routable, {}),
@@ -92,7 +93,7 @@ async def rest_stack(
         open_parts.push_async_callback(server.stop)
         client = await enter(ClientSession(f"http://127.0.0.1:{port}"))
         yield RestStack(
-            f"http://127.0.0.1:{port}", client, pool, limiter, registry, server, tuple(urls)
+            f"http://127.0.0.1:{port}", client, pool, admission, registry, server, tuple(urls)
         )
 
 

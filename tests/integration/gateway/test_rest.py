@@ -246,10 +246,10 @@ async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot() -
         async with aiohttp.ClientSession(gateway.url) as client:
             async with client.post(CHAT, json=HELLO) as response:
                 await response.content.readany()
-                assert gateway.limiter.in_flight == 1
+                assert gateway.admission.in_flight == 1
                 response.close()
             await asyncio.wait_for(gone.wait(), 5)
-        await until(lambda: gateway.limiter.in_flight == 0)
+        await until(lambda: gateway.admission.in_flight == 0)
 
 
 async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too() -> None:

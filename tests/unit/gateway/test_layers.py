@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.common import errors
 from autoglm.common.outcomes import Outcome, outcome_of_status
-from autoglm.gateway.admission import Limiter
+from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.layers import request_layers, stack
 from autoglm.gateway.metrics import Metrics
@@ -32,9 +32,10 @@ class Stage:
         self.pool.replace_endpoints([make.endpoint()], 0)
         for event in make.up():
             self.pool.apply(make.endpoint().url, event, 0)
-        self.limiter = Limiter(1)
+        metrics = Metrics(self.registry)
+        self.admission = Admission(self.pool, AdmissionSettings(1), metrics, clock=lambda: 0.0)
         known = self.pool.snapshot.models.__contains__
-        observer = Observer(Metrics(self.registry), known, lambda: 1.5)
+        observer = Observer(metrics, known, lambda: 1.5)
         self.reached = 0
 
         @asynccontextmanager
@@ -45,11 +46,13 @@ class Stage:
             notes.first_chunk = 0.5
             yield Reply(_chunks(2), status=status)
 
-        self.handler: Handler = stack(request_layers(self.pool, self.limiter, observer), innermost)
+        self.handler: Handler = stack(
+            request_layers(self.pool, self.admission, observer), innermost
+        )
 
     async def ask(self, call: Call) -> None:
         async with self.handler(call, Notes()) as reply:
-            assert self.limiter.in_flight == 1
+            assert self.admission.in_flight == 1
             async for _ in reply.chunks:
                 pass
 
@@ -84,7 +87,7 @@ async def test_every_end_has_one_outcome_and_only_our_errors_leave(
     with pytest.raises(raised):
         await stage.ask(make.call())
     assert stage.outcome() == ("glm", outcome, code)
-    assert stage.limiter.in_flight == 0
+    assert stage.admission.in_flight == 0
 
 
 async def test_served_request_is_counted_once_with_its_model(make: Any) -> None:
@@ -106,7 +109,7 @@ async def test_status_passed_on_from_a_pod_is_the_code(make: Any) -> None:
     assert stage.outcome() == ("glm", "rejected_invalid", "404")
 
 
-async def test_wrong_request_takes_no_slot_and_its_model_is_no_label(make: Any) -> None:
+async def test_wrong_request_takes_no_place_and_its_model_is_no_label(make: Any) -> None:
     stage = Stage(make)
     with pytest.raises(errors.ModelNotFound):
         await stage.ask(make.call("made-up-by-a-client"))
@@ -121,7 +124,7 @@ async def test_request_that_could_not_be_read_is_observed_too(make: Any) -> None
     assert stage.outcome() == ("other", "rejected_invalid", "INVALID_ARGUMENT")
 
 
-async def test_slot_is_held_until_the_stream_ends(make: Any) -> None:
+async def test_place_is_held_until_the_stream_ends(make: Any) -> None:
     stage = Stage(make)
     async with stage.handler(make.call(), Notes()):
         with pytest.raises(errors.QueueFull):

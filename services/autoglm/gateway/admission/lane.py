@@ -1,0 +1,134 @@
+"""The requests of one priority that wait for a place, by tenant. Pure; used by the queue.
+
+Within a lane the tenant with the smallest counter goes next, and a tenant's own requests go in the
+order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from autoglm.gateway.admission.heap import LazyHeap
+
+
+class State(Enum):
+    NEW = "new"
+    WAITING = "waiting"
+    ADMITTED = "admitted"
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A request on its way through a queue. Only the queue writes `state` and `since`."""
+
+    tenant: str
+    tokens: float
+    """What it is expected to take, prompt and completion together."""
+    size: int
+    """Bytes that it keeps in memory."""
+    deadline: float
+    priority: int = 0
+    """Lower goes first."""
+    weight: float = 1.0
+    """Of its tenant."""
+    state: State = State.NEW
+    since: float = 0.0
+    """When it entered its state."""
+
+
+@dataclass(slots=True)
+class Backlog:
+    """What one tenant has waiting in a lane."""
+
+    weight: float
+    waiters: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
+    size: int = 0
+
+
+class Lane:
+    """`count_of` is a tenant's counter, `share_of` what part of the queue so much would fill."""
+
+    def __init__(
+        self, count_of: Callable[[str], float], share_of: Callable[[int, int], float]
+    ) -> None:
+        self._count_of = count_of
+        self._share_of = share_of
+        self._tenants: dict[str, Backlog] = {}
+        self._arrivals: OrderedDict[Waiter, None] = OrderedDict()
+        self._turns: LazyHeap[str] = LazyHeap(self._turn)
+        self._largest: LazyHeap[str] = LazyHeap(self._minus_share)
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._tenants
+
+    @property
+    def oldest(self) -> Waiter:
+        return next(iter(self._arrivals))
+
+    def add(self, waiter: Waiter) -> None:
+        backlog = self._tenants.setdefault(waiter.tenant, Backlog(waiter.weight))
+        backlog.weight = waiter.weight
+        backlog.waiters[waiter] = None
+        backlog.size += waiter.size
+        self._arrivals[waiter] = None
+        if len(backlog.waiters) == 1:
+            self._turns.touch(waiter.tenant)
+        self._largest.touch(waiter.tenant)
+
+    def remove(self, waiter: Waiter) -> None:
+        backlog = self._tenants[waiter.tenant]
+        del backlog.waiters[waiter], self._arrivals[waiter]
+        backlog.size -= waiter.size
+        if not backlog.waiters:
+            del self._tenants[waiter.tenant]
+
+    def touch(self, tenant: str) -> None:
+        """The tenant's counter has fallen."""
+        self._turns.touch(tenant)
+
+    def next(self) -> Waiter:
+        """The first request of the tenant whose turn it is."""
+        tenant = self._turns.peek()
+        assert tenant is not None, "a lane without requests is not asked"
+        return next(iter(self._tenants[tenant].waiters))
+
+    def least(self) -> float:
+        """The smallest counter of those that wait."""
+        tenant = self._turns.peek()
+        assert tenant is not None, "a lane without requests is not asked"
+        return self._count_of(tenant)
+
+    def last_of_largest(self) -> Waiter:
+        """The newest request of the tenant that fills most of the queue for its weight."""
+        tenant = self._largest.peek()
+        assert tenant is not None, "a lane without requests is not asked"
+        return next(reversed(self._tenants[tenant].waiters))
+
+    def share(self, tenant: str, extra: Waiter | None = None) -> float:
+        """How much of the queue a tenant fills by its weight, with one more request."""
+        backlog = self._tenants.get(tenant)
+        count, size = (len(backlog.waiters), backlog.size) if backlog else (0, 0)
+        weight = backlog.weight if backlog else 1.0
+        if extra is not None:
+            count, size, weight = count + 1, size + extra.size, extra.weight
+        return self._share_of(count, size) / weight
+
+    def ahead_of(self, tenant: str) -> int:
+        """About how many requests go before the tenant's next one: turns go round."""
+        backlog = self._tenants.get(tenant)
+        own = len(backlog.waiters) if backlog else 0
+        others = len(self._tenants) - (backlog is not None)
+        return min(len(self), own + (own + 1) * others)
+
+    def _turn(self, tenant: str) -> float | None:
+        return self._count_of(tenant) if tenant in self._tenants else None
+
+    def _minus_share(self, tenant: str) -> float | None:
+        return -self.share(tenant) if tenant in self._tenants else None

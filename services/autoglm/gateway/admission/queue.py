@@ -1,0 +1,313 @@
+"""Who of those that want a model goes on to its pods, who waits and who is refused. Pure.
+
+Events come in with the time (`arrive`, `leave`, `resize`, `expire`), verdicts go out; the caller
+carries them out (`admission.Admission`). No clock, no await, no lock: between two events nothing
+is half-changed. A request waits here rather than in a pod, where it could be neither reordered nor
+refused.
+
+The order: the smallest priority number first; within a priority the tenant that has been served
+least for its weight (`fairness`); within a tenant first come, first served. One admission in ten
+goes to the request that has waited longest, once it has waited over the ageing time, so that
+nothing starves. A request too large for the room left is not overtaken.
+
+The queue is bounded in requests and bytes. Where it is full, a newcomer takes the place of the
+newest request of a lower priority, or of the tenant that fills more of the queue than the
+newcomer's own (longest-queue drop: McKenney, "Stochastic Fairness Queueing", 1990); else it is
+refused. A flood so displaces itself, and a light tenant always finds a place.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+from autoglm.common.errors import AutoGLMError, DeadlineExceeded, NoReadyEndpoint, QueueFull
+from autoglm.gateway.admission.capacity import Capacity
+from autoglm.gateway.admission.fairness import Counters
+from autoglm.gateway.admission.lane import Lane, State, Waiter
+from autoglm.gateway.admission.pace import Pace
+
+# Priorities beyond these count as these, which bounds the number of lanes.
+MOST_PRIORITY = 15
+# One admission in so many goes to the request that has waited longest, once that is too long.
+_AGED_TURN = 10
+# Retry-After, in seconds.
+_SOONEST, _LATEST = 1.0, 60.0
+_SPARE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one model's queue."""
+
+    requests: int = 1024
+    size: int = 256 * 1024 * 1024
+    """Bytes."""
+    wait_seconds: float = 60.0
+    """Who has waited so long is refused."""
+    ageing_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`error` is None for a request that goes on to the pods."""
+
+    waiter: Waiter
+    error: AutoGLMError | None = None
+
+
+class Queue:
+    """One model's. Starts without capacity: tell it by `resize`."""
+
+    def __init__(self, model: str, bounds: Bounds = Bounds()) -> None:
+        self._model = model
+        self.bounds = bounds
+        self.capacity = Capacity(0)
+        self.admitted = 0
+        self.tokens = 0.0
+        """Of all who are admitted."""
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.is_token_bound = False
+        """Whether it was tokens that the last request had to wait for, not places."""
+        self.pace = Pace()
+        self._lanes: dict[int, Lane] = {}
+        self._counters = Counters(self._waits)
+        self._ends: list[tuple[float, int, Waiter]] = []
+        self._order = itertools.count()
+        self._since_aged = 0
+
+    def arrive(self, waiter: Waiter, now: float) -> list[Verdict]:
+        """A new request. It waits where no verdict is about it."""
+        if not self.waiting and self._has_room(waiter):
+            self._counters.enter(waiter.tenant, None)
+            return [self._admit(waiter, now)]
+        verdicts: list[Verdict] = []
+        error = self._hopeless(waiter, now)
+        if error is None and self._is_over(waiter):
+            error = self._displace(waiter, now, verdicts)
+        if error is not None:
+            return [*verdicts, self._refuse(waiter, error, now)]
+        self._enqueue(waiter, now)
+        return verdicts + self._assign(now)
+
+    def leave(self, waiter: Waiter, now: float, used: float | None = None) -> list[Verdict]:
+        """The request has ended, or its client has gone. Once is enough, twice does no harm.
+
+        `used` is what it really took, in tokens, where that is known.
+        """
+        if waiter.state is State.WAITING:
+            self._dequeue(waiter, State.GONE, now)
+        elif waiter.state is State.ADMITTED:
+            self._release(waiter, now, used)
+        waiter.state = State.GONE
+        return self._assign(now)
+
+    def resize(self, capacity: Capacity, now: float) -> list[Verdict]:
+        """The pods can take so much from now on. What is admitted stays so."""
+        self.capacity = capacity
+        return self._assign(now)
+
+    def expire(self, now: float) -> list[Verdict]:
+        """Refuses those whose time is over."""
+        verdicts = []
+        while self._ends and self._ends[0][0] <= now:
+            _, _, waiter = heapq.heappop(self._ends)
+            if waiter.state is State.WAITING:
+                waited = now - waiter.since
+                self._dequeue(waiter, State.GONE, now)
+                verdicts.append(Verdict(waiter, self._overdue(waiter, waited, now)))
+        return verdicts + self._assign(now)
+
+    def refuse_all(self, error: AutoGLMError, now: float) -> list[Verdict]:
+        """Nobody waits any more: the model or the process goes away."""
+        verdicts = []
+        while self.waiting:
+            waiter = self._lanes[min(self._lanes)].oldest
+            self._dequeue(waiter, State.GONE, now)
+            verdicts.append(Verdict(waiter, error))
+        return verdicts
+
+    def retry_after(self) -> float:
+        """When all that waits now will have been taken up, in seconds, within bounds."""
+        wait = self._wait(self.waiting)
+        return min(max(wait, _SOONEST), _LATEST) if wait is not None else _SOONEST
+
+    # What follows decides; no event enters here.
+
+    def _assign(self, now: float) -> list[Verdict]:
+        """All who may go on now, in their order."""
+        verdicts = []
+        self.is_token_bound = False
+        while self.waiting and self.admitted < self.capacity.requests:
+            waiter = self._next(now)
+            if not self._has_room(waiter):
+                self.is_token_bound = True
+                break
+            self._dequeue(waiter, State.NEW, now)
+            if waiter.deadline - now < self.pace.hold(waiter.tokens) / 2:
+                verdicts.append(self._refuse(waiter, self._too_late(waiter, now), now))
+            else:
+                verdicts.append(self._admit(waiter, now))
+        return verdicts
+
+    def _next(self, now: float) -> Waiter:
+        first = self._lanes[min(self._lanes)]
+        self._since_aged += 1
+        if self._since_aged >= _AGED_TURN:
+            oldest = min((lane.oldest for lane in self._lanes.values()), key=_arrival)
+            if now - oldest.since > self.bounds.ageing_seconds:
+                self._since_aged = 0
+                return oldest
+        return first.next()
+
+    def _has_room(self, waiter: Waiter) -> bool:
+        """A place, and tokens for it; what is larger than all of the cache goes alone."""
+        if self.admitted >= self.capacity.requests:
+            return False
+        return not self.admitted or self.tokens + waiter.tokens <= self.capacity.tokens
+
+    def _admit(self, waiter: Waiter, now: float) -> Verdict:
+        self._counters.charge(waiter.tenant, waiter.tokens / waiter.weight)
+        self.admitted += 1
+        self.tokens += waiter.tokens
+        waiter.state, waiter.since = State.ADMITTED, now
+        return Verdict(waiter)
+
+    def _refuse(self, waiter: Waiter, error: AutoGLMError, now: float) -> Verdict:
+        waiter.state, waiter.since = State.GONE, now
+        return Verdict(waiter, error)
+
+    def _release(self, waiter: Waiter, now: float, used: float | None) -> None:
+        self.admitted -= 1
+        self.tokens = self.tokens - waiter.tokens if self.admitted else 0.0
+        self.pace.released(now - waiter.since, waiter.tokens, now)
+        if used is not None:
+            self._counters.correct(waiter.tenant, (used - waiter.tokens) / waiter.weight)
+            for lane in self._lanes.values():
+                lane.touch(waiter.tenant)
+
+    def _enqueue(self, waiter: Waiter, now: float) -> None:
+        if not self._waits(waiter.tenant):
+            least = min((lane.least() for lane in self._lanes.values()), default=None)
+            self._counters.enter(waiter.tenant, least)
+        waiter.state, waiter.since = State.WAITING, now
+        lane = self._lanes.get(_lane_of(waiter))
+        if lane is None:
+            lane = self._lanes[_lane_of(waiter)] = Lane(self._counters.of, self._share)
+        lane.add(waiter)
+        if len(self._ends) >= 2 * self.waiting + _SPARE:
+            self._ends = [end for end in self._ends if end[2].state is State.WAITING]
+            heapq.heapify(self._ends)
+        ends = min(waiter.deadline, now + self.bounds.wait_seconds)
+        heapq.heappush(self._ends, (ends, next(self._order), waiter))
+        self.waiting += 1
+        self.waiting_bytes += waiter.size
+        if self.waiting == 1:
+            self.pace.busy(True, now)
+
+    def _dequeue(self, waiter: Waiter, state: State, now: float) -> None:
+        number = _lane_of(waiter)
+        self._lanes[number].remove(waiter)
+        if not self._lanes[number]:
+            del self._lanes[number]
+        waiter.state = state
+        self.waiting -= 1
+        self.waiting_bytes -= waiter.size
+        if not self.waiting:
+            self.pace.busy(False, now)
+
+    def _displace(self, waiter: Waiter, now: float, verdicts: list[Verdict]) -> AutoGLMError | None:
+        """Make room for it at another's cost; the error where nobody has to give way."""
+        full = self._full()
+        if not self._lanes:
+            return full
+        worst = max(self._lanes)
+        victim = self._lanes[worst].last_of_largest()
+        if not self._gives_way(victim, waiter, worst) or self._is_over(waiter, without=victim):
+            return full
+        self._dequeue(victim, State.GONE, now)
+        verdicts.append(Verdict(victim, full))
+        return None
+
+    def _gives_way(self, victim: Waiter, waiter: Waiter, worst: int) -> bool:
+        if _lane_of(waiter) != worst:
+            return _lane_of(waiter) < worst
+        lane = self._lanes[worst]
+        return lane.share(victim.tenant) > lane.share(waiter.tenant, extra=waiter)
+
+    def _is_over(self, waiter: Waiter, without: Waiter | None = None) -> bool:
+        count = self.waiting + 1 - (without is not None)
+        size = self.waiting_bytes + waiter.size - (without.size if without else 0)
+        return count > self.bounds.requests or size > self.bounds.size
+
+    def _waits(self, tenant: str) -> bool:
+        return any(tenant in lane for lane in self._lanes.values())
+
+    def _share(self, count: int, size: int) -> float:
+        return max(count / self.bounds.requests, size / self.bounds.size)
+
+    def _wait(self, ahead: int) -> float | None:
+        """Seconds until so many have been taken up; None where the pace is not known."""
+        rate = self.pace.rate(self.admitted)
+        return None if rate is None else ahead / rate
+
+    def _ahead(self, waiter: Waiter) -> int:
+        """About how many requests go before this one."""
+        number = _lane_of(waiter)
+        ahead = sum(len(lane) for n, lane in self._lanes.items() if n < number)
+        lane = self._lanes.get(number)
+        return ahead + (lane.ahead_of(waiter.tenant) if lane else 0)
+
+    def _hopeless(self, waiter: Waiter, now: float) -> AutoGLMError | None:
+        """Whether it would get its turn too late for its deadline."""
+        ahead = self._ahead(waiter)
+        wait = self._wait(ahead + 1)
+        if wait is None or now + wait + self.pace.hold(waiter.tokens) <= waiter.deadline:
+            return None
+        return QueueFull(
+            f"the queue of {self._model!r} has {ahead} requests before this one, about "
+            f"{min(wait, 9999):.0f} s, and its deadline is in {waiter.deadline - now:.1f} s; "
+            "give it longer, or try again later",
+            retry_after=self.retry_after(),
+        )
+
+    def _full(self) -> QueueFull:
+        return QueueFull(
+            f"the queue of {self._model!r} is full: {self.waiting} requests of "
+            f"{self.bounds.requests}, {self.waiting_bytes} bytes of {self.bounds.size} wait; "
+            "try again later",
+            retry_after=self.retry_after(),
+        )
+
+    def _too_late(self, waiter: Waiter, now: float) -> QueueFull:
+        return QueueFull(
+            f"the turn of the request came {max(0.0, waiter.deadline - now):.1f} s before its "
+            f"deadline, too late for {self._model!r} to answer; give it longer, or try again later",
+            retry_after=self.retry_after(),
+        )
+
+    def _overdue(self, waiter: Waiter, waited: float, now: float) -> AutoGLMError:
+        if waiter.deadline <= now:
+            return DeadlineExceeded(
+                f"the deadline passed after {waited:.1f} s in the queue of {self._model!r}"
+            )
+        if not self.capacity.requests:
+            return NoReadyEndpoint(
+                f"no endpoint of {self._model!r} has become ready in {waited:.0f} s; "
+                "try again later",
+                retry_after=_SOONEST,
+            )
+        return QueueFull(
+            f"{waited:.0f} s in the queue of {self._model!r} is its longest wait; try again later",
+            retry_after=self.retry_after(),
+        )
+
+
+def _lane_of(waiter: Waiter) -> int:
+    return min(max(waiter.priority, -MOST_PRIORITY), MOST_PRIORITY)
+
+
+def _arrival(waiter: Waiter) -> float:
+    return waiter.since
