@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from autoglm.gateway.call import Call, Notes
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.resources import Key
 from autoglm.gateway.snapshot import ModelView
 
 
@@ -89,11 +90,12 @@ class Admission:
         """
         self._begin()
         try:
-            model = self._pool.snapshot.models.get(call.model)
+            models = self._pool.snapshot.models
+            model = models.get(call.model)
             if model is None or not (model.grpc or model.http):
                 yield
                 return
-            line, waiter = self._line(_queue_of(model)), self._waiter(call)
+            line, waiter = self._line(queue_of(call.model, models)), self._waiter(call)
             try:
                 notes.queued = await line.enter(waiter)
                 yield
@@ -132,7 +134,8 @@ class Admission:
         return line
 
     def _drop_unknown(self) -> None:
-        known = {_queue_of(model) for model in self._pool.snapshot.models.values()}
+        models = self._pool.snapshot.models
+        known = {queue_of(name, models) for name in models}
         gone = [name for name, line in self._lines.items() if name not in known and line.is_idle]
         for name in gone:
             self._lines.pop(name).close()
@@ -157,7 +160,19 @@ class Admission:
         )
 
 
-def _queue_of(model: ModelView) -> str:
-    if model.resource is not None and model.resource.names:
-        return model.resource.names[0]
-    return model.model.parent or model.model.name
+def queue_of(name: str, models: Mapping[str, ModelView]) -> str:
+    """The name whose queue takes the calls for `name`: the first one of those that share its pods.
+
+    Of a resource's names only those count that no older resource has.
+    """
+    model = models[name]
+    if model.resource is not None:
+        key = model.resource.key
+        own = (n for n in model.resource.names if (m := models.get(n)) and _is_of(m, key))
+        return next(own, name)
+    base = model.model.parent or model.model.name
+    return base if base in models else name
+
+
+def _is_of(model: ModelView, key: Key) -> bool:
+    return model.resource is not None and model.resource.key == key

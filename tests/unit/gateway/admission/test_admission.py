@@ -12,12 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds, LineSettings
+from autoglm.gateway.admission.admission import queue_of
 from autoglm.gateway.call import Notes, Usage
 from autoglm.gateway.endpoints import Load, Loaded, Lost
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.resources import Key, Resource
+from autoglm.gateway.snapshot import ModelView
 
 
 class Stage:
@@ -166,6 +170,29 @@ async def test_who_waits_at_the_end_of_the_process_is_told_to_go_elsewhere(make:
         await second
     await first
     assert stage.is_empty()
+
+
+def test_names_that_share_pods_share_a_queue_and_no_others_do() -> None:
+    young = Resource(Key("n", "young"), names=("glm", "mine", "mine-too"))
+    old = Resource(Key("n", "old"), names=("glm",))
+    models = {
+        "glm": ModelView(v1.Model(name="glm"), resource=old),
+        "mine": ModelView(v1.Model(name="glm", aliases=["mine"]), resource=young),
+        "mine-too": ModelView(v1.Model(name="glm"), resource=young),
+        "base": ModelView(v1.Model(name="base", aliases=["alias"])),
+        "alias": ModelView(v1.Model(name="base", aliases=["alias"])),
+        "adapter": ModelView(v1.Model(name="adapter", parent="base")),
+        "orphan": ModelView(v1.Model(name="orphan", parent="unknown")),
+    }
+    assert {name: queue_of(name, models) for name in models} == {
+        "glm": "glm",
+        "mine": "mine",
+        "mine-too": "mine",
+        "base": "base",
+        "alias": "base",
+        "adapter": "base",
+        "orphan": "orphan",
+    }
 
 
 EVENTS = st.lists(
