@@ -141,8 +141,8 @@ async def test_what_cannot_be_exact_is_refused(
 
 
 async def test_tokens_behind_a_stop_string_are_refused(engine: Engine) -> None:
-    said = ids(await collect(engine, completion(), "whole"))
-    stopped = completion(stop=["published"])
+    said = ids(await collect(engine, completion("What is the license?"), "whole"))
+    stopped = completion("What is the license?", stop=["published"])
 
     with pytest.raises(errors.ResumeImpossible, match="stop string"):
         await collect(engine, broken(stopped, *said[:9]), "refused")
