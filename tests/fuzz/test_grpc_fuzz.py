@@ -70,6 +70,7 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
         GrpcParts(
             relay=stack(request_layers(pool, admission, observer), relay),
             local=partial(stack, local_layers(observer)),
+            open=partial(stack, local_layers(observer)),
             snapshot=lambda: pool.snapshot,
             default_timeout_seconds=10.0,
             max_timeout_seconds=10.0,

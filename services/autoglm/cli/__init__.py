@@ -45,6 +45,7 @@ COMMANDS = {
     "gateway": Lazy("Run a gateway.", "gateway"),
     "generate": Lazy("Complete a prompt."),
     "inference": Lazy("Run an inference pod.", "vllm"),
+    "keys": Lazy("Make API keys.", "gateway"),
     "models": Lazy("List the models that can be asked for."),
     "operator": Lazy("Run the operator on Kubernetes.", "operator"),
     "predict": Lazy("Classify a text over labels."),

@@ -13,8 +13,9 @@ from autoglm.gateway.settings import GatewaySettings
 @click.command(
     epilog=examples(
         "autoglm gateway --endpoint grpc://127.0.0.1:50061 --endpoint grpc://127.0.0.1:50062",
-        "autoglm gateway --endpoint http://127.0.0.1:8000 --http-address 0.0.0.0:8080",
+        "autoglm gateway --endpoint http://127.0.0.1:8000 --http-address 127.0.0.1:8081",
         "autoglm gateway --kubernetes --namespace team-a",
+        "autoglm gateway --http-address 0.0.0.0:8080 --api-keys-file keys.json",
         "AUTOGLM_ENDPOINT=grpc://10.0.0.1:50051,grpc://10.0.0.2:50051 autoglm gateway",
     )
 )

@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, Union, get_args, get_origin
 
 import click
 
@@ -130,6 +130,14 @@ _CONNECTION = (
             "tls-key-file": "PEM private key of the certificate.",
         }.items()
     ),
+    click.option(
+        "--api-key-file",
+        type=click.File(),
+        envvar="AUTOGLM_API_KEY_FILE",
+        show_envvar=True,
+        metavar="FILE",
+        help="File with an API key or a token; without it the one in $AUTOGLM_API_KEY.",
+    ),
 )
 
 _SAMPLING = (
@@ -181,11 +189,13 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         tls_ca_file: str,
         tls_cert_file: str,
         tls_key_file: str,
+        api_key_file: TextIO | None,
         **options: Any,
     ) -> Any:
         tls = TlsFiles(tls_cert_file, tls_key_file, tls_ca_file)
         try:
-            client = Client(address, timeout=timeout, tls=tls)
+            key = api_key_file.read().strip() if api_key_file else None
+            client = Client(address, timeout=timeout, tls=tls, api_key=key)
         except OSError as error:
             raise click.UsageError(f"TLS: {error}") from error
         with client:

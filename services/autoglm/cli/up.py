@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from autoglm.api import InvalidSpec
-from autoglm.cli.options import examples
+from autoglm.api.engine_flags import flags
+from autoglm.cli.options import examples, load_settings
+from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
 from autoglm.local.command import gateway_workload, model_workload
 from autoglm.local.manifest import read
@@ -35,7 +37,8 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
 @click.command(
     epilog=examples(
         "autoglm up -f examples/tiny-glm.yaml",
-        "autoglm up -f chat.yaml -f embed.yaml --grpc-address 0.0.0.0:50051",
+        "autoglm up -f chat.yaml -f embed.yaml --grpc-address 127.0.0.1:50061",
+        "autoglm up -f chat.yaml --grpc-address 0.0.0.0:50051 --api-keys-file keys.json",
         "autoglm up -f examples/tiny-glm.yaml --traces otlp:http://localhost:4317",
         "autoglm up -f examples/tiny-glm.yaml --dry-run",
     )
@@ -65,6 +68,17 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     help="Where spans go: none, console, file:PATH or otlp:URL. [default: as in the manifest]",
 )
 @click.option(
+    "--api-keys-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="JSON file of API keys, as `autoglm keys create` makes them.",
+)
+@click.option(
+    "--allow-anonymous/--no-allow-anonymous",
+    default=None,
+    help="Whether requests without a credential are served. [default: only without a keys file, "
+    "and at addresses of this machine alone]",
+)
+@click.option(
     "--watch/--no-watch", default=True, show_default=True, help="Apply a manifest when it is saved."
 )
 @click.option("--dry-run", is_flag=True, help="Print the commands instead of running them.")
@@ -72,6 +86,8 @@ def command(
     files: tuple[Path, ...],
     run_dir: Path,
     traces: str | None,
+    api_keys_file: str | None,
+    allow_anonymous: bool | None,
     watch: bool,
     dry_run: bool,
     grpc_address: str,
@@ -83,10 +99,24 @@ def command(
     Ctrl-C drains and ends all; a second one does so at once.
     """
     gateway = Addresses(grpc_address, http_address, metrics_address)
-    options = UpOptions(run_dir=run_dir, gateway=gateway, traces=traces, watch=watch)
+    told = _access_flags(gateway, api_keys_file, allow_anonymous)
+    options = UpOptions(
+        run_dir=run_dir, gateway=gateway, traces=traces, gateway_flags=told, watch=watch
+    )
     if dry_run:
         return _print_commands(files, options)
     return asyncio.run(up(files, options))
+
+
+def _access_flags(
+    gateway: Addresses, api_keys_file: str | None, allow_anonymous: bool | None
+) -> tuple[str, ...]:
+    """Who may ask. Ends the command where the gateway would not start, before anything does."""
+    at = {"grpc_address": gateway.grpc, "http_address": gateway.http}
+    access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
+    load_settings(GatewaySettings, at | access)
+    anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
+    return (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
 
 
 def _print_commands(files: Sequence[Path], options: UpOptions) -> int:
@@ -97,7 +127,8 @@ def _print_commands(files: Sequence[Path], options: UpOptions) -> int:
         return EXIT_BAD_MANIFEST
     program = ("autoglm",)
     endpoints = options.run_dir / "endpoints.json"
-    _print_command(gateway_workload(placed, program, options.gateway, endpoints, options.traces))
+    told = options.gateway_told
+    _print_command(gateway_workload(placed, program, options.gateway, endpoints, told))
     for each in placed:
         _print_command(model_workload(each, program, options.traces))
     return 0

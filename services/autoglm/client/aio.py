@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying
 
 from autoglm import v1
 from autoglm.client import requests
-from autoglm.client.call import Call, RetryPolicy, Target
+from autoglm.client.call import Call, RetryPolicy, Target, key_or_default
 from autoglm.client.requests import (
     CallOptions,
     ChatMessages,
@@ -42,8 +42,11 @@ class AsyncClient:
         timeout: float | None = 600.0,
         tls: TlsFiles | None = None,
         retries: RetryPolicy | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self._target = Target(address, model, timeout, retries or RetryPolicy(), random.Random())
+        key = key_or_default(api_key)
+        policy = retries or RetryPolicy()
+        self._target = Target(address, model, timeout, policy, random.Random(), key)
         self._channel = rpc.channel(address, tls)
         self._stub = InferenceStub(self._channel)
 

@@ -8,11 +8,12 @@ its deadline.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, sto
 from autoglm.client.requests import CallOptions
 from autoglm.common import errors, rpc, semconv, status
 
+API_KEY_VARIABLE = "AUTOGLM_API_KEY"
 _tracer = trace.get_tracer("autoglm.client")
 _propagator = TraceContextTextMapPropagator()
 
@@ -55,6 +57,11 @@ def wait_seconds(
     return (asked or 0.0) + rng.uniform(0, ceiling)
 
 
+def key_or_default(api_key: str | None) -> str:
+    """The key as given, else that of $AUTOGLM_API_KEY."""
+    return os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Who is called, and what holds for every call unless the call says otherwise."""
@@ -64,6 +71,7 @@ class Target:
     timeout: float | None
     retries: RetryPolicy
     rng: random.Random
+    api_key: str = field(default="", repr=False)
 
 
 class Call:
@@ -124,6 +132,8 @@ class Call:
         """What an attempt made now passes to the stub besides the request."""
         carrier: dict[str, str] = {}
         _propagator.inject(carrier, trace.set_span_in_context(self._span))
+        if self._target.api_key:
+            carrier[rpc.AUTHORIZATION] = f"Bearer {self._target.api_key}"
         metadata = ((status.REQUEST_ID, self.request_id), *carrier.items())
         if self._deadline is None:
             return {"metadata": metadata}

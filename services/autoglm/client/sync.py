@@ -12,7 +12,7 @@ from tenacity import Retrying
 
 from autoglm import v1
 from autoglm.client import requests
-from autoglm.client.call import Call, RetryPolicy, Target
+from autoglm.client.call import Call, RetryPolicy, Target, key_or_default
 from autoglm.client.requests import (
     CallOptions,
     ChatMessages,
@@ -36,6 +36,7 @@ class Client:
 
     `model` is used where a call names none, `timeout` (seconds, None for no limit) where a call
     gives none. `tls` with a `ca_file` checks the server; with a certificate and key it is mTLS.
+    `api_key` is an API key or a JSON Web Token; left out, it is that of $AUTOGLM_API_KEY.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class Client:
         timeout: float | None = 600.0,
         tls: TlsFiles | None = None,
         retries: RetryPolicy | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self._target = Target(address, model, timeout, retries or RetryPolicy(), random.Random())
+        key = key_or_default(api_key)
+        policy = retries or RetryPolicy()
+        self._target = Target(address, model, timeout, policy, random.Random(), key)
         self._channel = rpc.sync_channel(address, tls)
         self._stub = InferenceStub(self._channel)
 

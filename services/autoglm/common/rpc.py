@@ -49,6 +49,8 @@ _SERVER_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
 TRACE_HEADERS = ("traceparent", "tracestate")
+AUTHORIZATION = "authorization"
+API_KEY = "x-api-key"
 _log = logging.getLogger("autoglm.rpc")
 
 
@@ -62,6 +64,7 @@ class Rpc:
     trace_headers: dict[str, str] = field(default_factory=dict)
     debug: str = ""
     """What the caller wants to see of the way of its call; for gateways."""
+    authorization: str = field(default="", repr=False)
 
 
 DEBUG_HEADER = "x-autoglm-debug"
@@ -73,6 +76,11 @@ def new_request_id() -> str:
     return uuid.uuid4().hex
 
 
+def authorization_of(authorization: Sequence[str], api_keys: Sequence[str]) -> str:
+    """One credential from a request's headers of both names; more than one is none that is good."""
+    return ", ".join(authorization) or ", ".join(f"Bearer {key}" for key in api_keys)
+
+
 def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Rpc:
     headers = {k: v for k, v in metadata if isinstance(v, str)}
     return Rpc(
@@ -81,7 +89,16 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
         time.monotonic(),
         {k: headers[k] for k in TRACE_HEADERS if k in headers},
         headers.get(DEBUG_HEADER, ""),
+        _authorization(metadata) if AUTHORIZATION in headers or API_KEY in headers else "",
     )
+
+
+def _authorization(metadata: Sequence[tuple[str, str | bytes]]) -> str:
+    given = {
+        name: [v for k, v in metadata if k == name and isinstance(v, str)]
+        for name in (AUTHORIZATION, API_KEY)
+    }
+    return authorization_of(given[AUTHORIZATION], given[API_KEY])
 
 
 def channel(address: str, tls: TlsFiles | None = None, *, secure: bool = False) -> grpc.aio.Channel:

@@ -89,8 +89,10 @@ class ServiceSettings(ProcessSettings):
 
 
 def _problem(error: Any) -> str:
-    name = str(error["loc"][0]).lower().removeprefix("autoglm_") if error["loc"] else "settings"
+    if not error["loc"]:
+        # Of several settings together; the message names them.
+        return str(error["msg"].removeprefix("Value error, "))
+    name = str(error["loc"][0]).lower().removeprefix("autoglm_")
     flag, variable = f"--{name.replace('_', '-')}", f"AUTOGLM_{name.upper()}"
     message = error["msg"].removeprefix("Value error, ")
-    value = f" (got {error['input']!r})" if error["loc"] else ""
-    return f"{flag} / {variable}: {message}{value}"
+    return f"{flag} / {variable}: {message} (got {error['input']!r})"

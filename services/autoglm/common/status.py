@@ -82,6 +82,9 @@ def to_grpc(error: errors.AutoGLMError, request_id: str) -> GrpcError:
 
 def to_http(error: errors.AutoGLMError, request_id: str) -> HttpError:
     headers = {REQUEST_ID: request_id, "content-type": "application/json"}
+    if error.http_status == errors.Unauthenticated.http_status:
+        # RFC 6750, 3.
+        headers["www-authenticate"] = 'Bearer realm="open-autoglm"'
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     return HttpError(

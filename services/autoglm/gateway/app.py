@@ -215,6 +215,7 @@ class Gateway:
         parts = GrpcParts(
             core.relay,
             core.local,
+            core.open,
             core.snapshot,
             settings.default_timeout_seconds,
             settings.max_timeout_seconds,

@@ -44,8 +44,12 @@ class Call:
     """What decoding found wrong. Raised by the validate layer, so that it is observed too."""
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     """The caller's traceparent and tracestate."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Other headers or metadata to pass on to the pod, as the edge chose them."""
+    authorization: str = field(default="", repr=False)
+    """The caller's credential as an `authorization` header has it. Secret."""
+    peer: str = ""
+    """The IP address that the request came from; a proxy's where there is one."""
     principal: Principal = ANONYMOUS
     """Who asks, once the authenticate layer has verified it."""
     debug: str = ""
@@ -91,6 +95,8 @@ class Notes:
     queued: float = 0.0
     """How long the request waited for its turn, in seconds."""
     usage: Usage | None = None
+    principal: Principal | None = None
+    """Who asks; None where nobody has to say."""
 
 
 @dataclass(slots=True)

@@ -25,10 +25,11 @@ from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.grpc_relay import GrpcRelay
 from autoglm.gateway.http_relay import HttpRelay, client_session
+from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.kubernetes_cluster import Change
 from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
 from autoglm.gateway.kubernetes_watch import Connect
-from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
@@ -68,6 +69,10 @@ class Core:
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
         self.admission = Admission(self.pool, settings.admission, self.metrics)
         self._closing = AsyncExitStack()
+        sources = settings.identity
+        self._identity = (
+            Identity(sources, self.metrics.authentications) if sources.is_configured else None
+        )
 
     async def start(self) -> None:
         """Raises OSError where a file cannot be read."""
@@ -88,7 +93,10 @@ class Core:
             pool, upstreams, settings.retry_policy, self.metrics, Random(), router=self.router
         )
         told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(relay)
-        self.relay: Handler = stack(request_layers(pool, self.admission, self._observer), told)
+        if self._identity is not None:
+            await self._identity.start(closing)
+        layers = request_layers(pool, self.admission, self._observer, self._identify)
+        self.relay: Handler = stack(layers, told)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
             sources, self._take_endpoints, on_resources=self.pool.replace_directory
@@ -104,7 +112,15 @@ class Core:
             closing.push_async_callback(cancel_all, kubernetes)
 
     def local(self, answer: Handler) -> Handler:
+        return stack(local_layers(self._observer, self._identify), answer)
+
+    def open(self, answer: Handler) -> Handler:
+        """An answer that nobody needs a credential for."""
         return stack(local_layers(self._observer), answer)
+
+    @property
+    def _identify(self) -> Identify | None:
+        return self._identity.identify if self._identity else None
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot

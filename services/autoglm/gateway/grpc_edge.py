@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -21,10 +22,10 @@ from autoglm.common.gate import Gate
 from autoglm.common.rpc import Rpc, current_rpc
 from autoglm.common.validation import Ask
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.grpc_pages import PAGES, Page
+from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.grpc_stream import answer_stream
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
-from autoglm.gateway.snapshot import Snapshot
+from autoglm.gateway.snapshot import Snapshot, visible
 
 # From here on parsing would hold up other requests; it goes to a thread.
 OFF_LOOP_BYTES = 256 * 1024
@@ -32,10 +33,12 @@ OFF_LOOP_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class GrpcParts:
-    """What the edge stands on. `local` wraps the handler of an answer of the gateway's own."""
+    """What the edge stands on. `local` wraps the handler of an answer of the gateway's own, `open`
+    that of one for everybody."""
 
     relay: Handler
     local: Callable[[Handler], Handler]
+    open: Callable[[Handler], Handler]
     snapshot: Callable[[], Snapshot]
     default_timeout_seconds: float
     max_timeout_seconds: float
@@ -57,7 +60,8 @@ class GrpcEdge:
         for method in METHODS:
             services[method.service][method.name] = self._handler(method)
         for (service, name), page in PAGES.items():
-            local = self._local(f"{service}/{name}", page)
+            wrap = self._parts.open if (service, name) in OPEN_PAGES else self._parts.local
+            local = self._local(f"{service}/{name}", page, wrap)
             services[service][name] = grpc.unary_unary_rpc_method_handler(local)
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
@@ -105,12 +109,13 @@ class GrpcEdge:
 
         return answer
 
-    def _local(self, route: str, page: Page) -> Any:
+    def _local(self, route: str, page: Page, wrap: Callable[[Handler], Handler]) -> Any:
         @asynccontextmanager
         async def reply(call: Call, notes: Notes) -> AsyncIterator[Reply]:
-            yield Reply(_one(page(self._parts.snapshot(), call.payload)))
+            seen = visible(self._parts.snapshot(), call.principal)
+            yield Reply(_one(page(seen, call.payload)))
 
-        handler = self._parts.local(reply)
+        handler = wrap(reply)
 
         async def answer(payload: bytes, context: Any) -> bytes:
             await self.gate.passed()
@@ -141,7 +146,17 @@ class GrpcEdge:
             deadline=self._clock() + min(timeout, self._parts.max_timeout_seconds),
             trace_headers=rpc.trace_headers,
             debug=rpc.debug,
+            authorization=rpc.authorization,
+            peer=host_of_peer(context.peer()),
         )
+
+
+def host_of_peer(peer: str) -> str:
+    """The address in gRPC's words for a peer, such as `ipv6:%5B::1%5D:50051`."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return peer
+    return unquote(rest).rpartition(":")[0].strip("[]")
 
 
 async def _ask(method: Method, payload: bytes) -> Ask:

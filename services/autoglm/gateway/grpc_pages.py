@@ -77,3 +77,5 @@ PAGES: Mapping[tuple[str, str], Page] = {
     (OIP, "ServerMetadata"): _server_metadata,
     (OIP, "ModelReady"): _model_ready,
 }
+# Probes, which carry no credentials.
+OPEN_PAGES = frozenset(((OIP, "ServerLive"), (OIP, "ServerReady")))

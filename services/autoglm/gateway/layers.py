@@ -9,27 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from autoglm.common import errors
+from autoglm.common.rpc import API_KEY, AUTHORIZATION
 from autoglm.common.validation import validate
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.observation import Observer, child_span, note_wait
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.principal import Principal, Role
+from autoglm.gateway.snapshot import visible
 
 Layer = Callable[[Handler], Handler]
+# Who asks. Raises Unauthenticated and the like.
+Identify = Callable[[Call], Awaitable[Principal]]
+INFERS = frozenset((Role.USER, Role.ADMIN))
+LOOKS = frozenset(Role)
 _log = logging.getLogger("autoglm.gateway")
 
 
-def request_layers(pool: Pool, admission: Admission, observer: Observer) -> Sequence[Layer]:
-    """What a request for a pod passes, outermost first."""
+def request_layers(
+    pool: Pool, admission: Admission, observer: Observer, identify: Identify | None = None
+) -> Sequence[Layer]:
+    """What a request for a pod passes, outermost first. Without `identify` everyone may ask."""
     return (
         # Outermost: whatever goes wrong inside leaves as one of our errors, and nothing else does.
         map_errors,
         # Outside of every decision, so that refusals have a span, an outcome and a line as well.
         observed(observer),
+        # Before anything is judged or told: a stranger learns nothing but that they are one.
+        *([authenticated(identify, INFERS)] if identify else ()),
         # Before anything is held: a wrong request costs neither a slot nor a pod's time.
         validated(pool),
         # Last: a place is held from here until the stream has ended.
@@ -37,9 +49,13 @@ def request_layers(pool: Pool, admission: Admission, observer: Observer) -> Sequ
     )
 
 
-def local_layers(observer: Observer) -> Sequence[Layer]:
+def local_layers(observer: Observer, identify: Identify | None = None) -> Sequence[Layer]:
     """What a request passes that the gateway answers itself: they hold nothing."""
-    return (map_errors, observed(observer))
+    return (
+        map_errors,
+        observed(observer),
+        *([authenticated(identify, LOOKS)] if identify else ()),
+    )
 
 
 def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
@@ -88,6 +104,27 @@ def observed(observer: Observer) -> Layer:
     return layer
 
 
+def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
+    """Lets those pass who have one of the roles. Pods get no credential that was meant for us."""
+
+    def layer(inner: Handler) -> Handler:
+        @asynccontextmanager
+        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            principal = notes.principal = await identify(call)
+            if not roles & principal.roles:
+                needed = " or ".join(sorted(roles))
+                raise errors.PermissionDenied(
+                    f"this needs the role {needed}; ask for a credential that has it"
+                )
+            headers = {k: v for k, v in call.headers.items() if k not in (AUTHORIZATION, API_KEY)}
+            async with inner(replace(call, principal=principal, headers=headers), notes) as reply:
+                yield reply
+
+        return handle
+
+    return layer
+
+
 def validated(pool: Pool) -> Layer:
     def layer(inner: Handler) -> Handler:
         def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
@@ -104,9 +141,17 @@ def check(call: Call, pool: Pool) -> None:
     if call.problem is not None:
         raise call.problem
     assert call.ask is not None, "an edge decodes a request or says what is wrong with it"
+    if call.model and not call.principal.may_use(call.model):
+        # The same whether it is served or not, so that nobody learns by asking.
+        raise errors.PermissionDenied(
+            f"{call.ask.words('model')} {call.model[:60]!r} is not one of those that you may use; "
+            "list them, or ask for a credential that allows it",
+            field=call.ask.words("model"),
+        )
     models = pool.snapshot.models
     found = models.get(call.model)
-    validate(call.ask, found.model if found else None, tuple(models))
+    known = () if found else tuple(visible(pool.snapshot, call.principal).models)
+    validate(call.ask, found.model if found else None, known)
 
 
 def admitted(admission: Admission) -> Layer:

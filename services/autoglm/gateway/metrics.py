@@ -135,6 +135,12 @@ class Metrics:
             "Times an endpoint left the pool because of a failure.",
             registry=registry,
         )
+        self.authentications = Counter(
+            "autoglm_gateway_authentications",
+            "Requests that had to say who asks, by kind of credential and outcome.",
+            ("method", "outcome"),
+            registry=registry,
+        )
         self.gen_ai_duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "OpenTelemetry's gen_ai.server.request.duration, as seen by the gateway.",

@@ -75,6 +75,7 @@ class Observer:
         code = code_of(call, status, error)
         self._measure(call, notes, now, outcome, code)
         if notes.span.is_recording():
+            notes.span.set_attributes(_principal_attributes(notes))
             _finish(notes.span, call, code, error)
         notes.span.end()
         if _log.isEnabledFor(logging.INFO):
@@ -151,6 +152,15 @@ def _server_attributes(call: Call) -> Mapping[str, str]:
     return names | {semconv.REQUEST_ID: call.request_id}
 
 
+def _principal_attributes(notes: Notes) -> Mapping[str, str]:
+    if notes.principal is None:
+        return {}
+    return {
+        semconv.ENDUSER_ID: notes.principal.subject,
+        semconv.TENANT: notes.principal.tenant,
+    }
+
+
 def _client_attributes(call: Call, notes: Notes, endpoint: Endpoint) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
@@ -205,6 +215,9 @@ def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -
         "endpoint": notes.endpoint,
         "why": notes.why,
     }
+    if notes.principal is not None:
+        fields["tenant"] = notes.principal.tenant
+        fields["subject"] = notes.principal.subject
     if context.is_valid:
         fields["trace_id"] = trace.format_trace_id(context.trace_id)
     if notes.queued:

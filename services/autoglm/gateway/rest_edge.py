@@ -26,7 +26,7 @@ from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.rest_request import Bounds, read_call, request_id_of
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
-from autoglm.gateway.snapshot import Snapshot
+from autoglm.gateway.snapshot import Snapshot, visible
 
 # Paths whose POST bodies are judged and relayed. `model` in a path is a model's name.
 RELAYED_POSTS = (
@@ -140,7 +140,8 @@ class RestEdge:
             async def reply(call: Call, _: Notes) -> AsyncIterator[Reply]:
                 if call.problem is not None:
                     raise call.problem
-                yield _json_reply(page(self._parts.snapshot(), name))
+                seen = visible(self._parts.snapshot(), call.principal)
+                yield _json_reply(page(seen, name))
 
             ask = Ask(Operation.INFER, name)
             call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from autoglm.common import rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
@@ -98,6 +99,14 @@ async def read_call(
         trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
         headers=sent_on(request.headers),
         debug=request.headers.get(rpc.DEBUG_HEADER, ""),
+        authorization=_authorization(request.headers),
+        peer=request.remote or "",
+    )
+
+
+def _authorization(headers: CIMultiDictProxy[str]) -> str:
+    return rpc.authorization_of(
+        headers.getall(rpc.AUTHORIZATION, ()), headers.getall(rpc.API_KEY, ())
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
 
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.discovery import parse_target
+from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.retries import RetryPolicy
 
 
@@ -84,12 +88,68 @@ class GatewaySettings(ServiceSettings):
     upstream_api_key: str = Field(default="", repr=False)
     """Bearer token for http(s) endpoints that want one."""
 
+    api_keys_file: str = ""
+    """JSON file of API keys, as `autoglm keys create` makes them; re-read when it changes."""
+    jwt_jwks: str = ""
+    """Public keys of JSON Web Tokens (RS256, ES256): a JWKS file, re-read when it changes, or an
+    https URL, fetched every five minutes and when a token names a new key."""
+    jwt_secret_file: str = ""
+    """File with the secret of JSON Web Tokens (HS256), of 32 bytes at least; re-read when it
+    changes. Either this or --jwt-jwks."""
+    jwt_issuer: str = ""
+    """What a token's `iss` must be."""
+    jwt_audience: StringList = ()
+    """What a token's `aud` must have one of; may be repeated."""
+    jwt_tenant_claim: str = Field(default="tenant", min_length=1)
+    """The claim that names the tenant; a path such as `org.id` reaches into objects."""
+    jwt_roles_claim: str = Field(default="roles", min_length=1)
+    """The claim that lists roles (User, Admin, Auditor). A token without it is a User's."""
+    jwt_models_claim: str = Field(default="models", min_length=1)
+    """The claim that lists the models, with * and ?, that may be used; without it all of them."""
+    allow_anonymous: bool | None = None
+    """Whether requests without a credential are served. Not given: only where neither keys nor
+    tokens are configured and clients can come from this machine alone."""
+
     @field_validator("endpoint")
     @classmethod
     def _check_endpoints(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             parse_target(url)
         return urls
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _check_jwks(cls, jwks: str) -> str:
+        parts = urlsplit(jwks)
+        is_safe = parts.scheme == "https" or is_loopback(f"{parts.hostname}:{parts.port or 80}")
+        if is_url(jwks) and not (parts.scheme in ("http", "https") and is_safe):
+            raise ValueError("give a file or an https URL; http is for loopback only")
+        return jwks
+
+    @model_validator(mode="after")
+    def _check_identity(self) -> Self:
+        if problem := self.identity.problem:
+            raise ValueError(problem)
+        return self
+
+    @property
+    def identity(self) -> IdentitySources:
+        tokens = TokenRules(
+            self.jwt_issuer,
+            self.jwt_audience,
+            self.jwt_tenant_claim,
+            self.jwt_roles_claim,
+            self.jwt_models_claim,
+        )
+        said = (self.jwt_jwks, self.jwt_secret_file, self.jwt_issuer, self.jwt_audience)
+        return IdentitySources(
+            self.allow_anonymous,
+            is_loopback(self.grpc_address) and is_loopback(self.http_address),
+            self.api_keys_file,
+            tokens if any(said) else None,
+            self.jwt_jwks,
+            self.jwt_secret_file,
+        )
 
     @property
     def server_tls(self) -> TlsFiles:

@@ -7,12 +7,13 @@ name's owner. Routing, validation, pages and health read snapshots.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autoglm import v1
 from autoglm.gateway.call import Wire
 from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.principal import Principal
 from autoglm.gateway.resources import Directory, Resource, Rules
 
 Serving = tuple[v1.Model, EndpointView]
@@ -89,6 +90,14 @@ def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = N
     models = {name: model_view(name, found, directory) for name, found in listed.items()}
     is_ready = any(view.is_routable for view in endpoints)
     return Snapshot(endpoints, {n: m for n, m in models.items() if m is not None}, is_ready)
+
+
+def visible(snapshot: Snapshot, principal: Principal) -> Snapshot:
+    """What the principal gets to see of it: the models it may use."""
+    if principal.models is None:
+        return snapshot
+    models = {name: view for name, view in snapshot.models.items() if principal.may_use(name)}
+    return replace(snapshot, models=models)
 
 
 def names_of(view: EndpointView) -> Iterable[tuple[v1.Model, str]]:

@@ -42,15 +42,14 @@ def gateway_workload(
     program: Sequence[str],
     addresses: Addresses,
     endpoints_file: Path,
-    traces: str | None,
+    told: Sequence[str] = (),
 ) -> Workload:
-    """The one gateway in front of all resources; it drains as long as the slowest of them."""
+    """The one gateway in front of all resources; it drains as long as the slowest of them. `told`
+    are flags of the user's."""
     grace = max(p.resource.spec.drain.grace_period_seconds for p in placed)
-    options = flags(
-        ("endpoints-file", endpoints_file), ("shutdown-grace-seconds", grace), ("traces", traces)
-    )
+    options = flags(("endpoints-file", endpoints_file), ("shutdown-grace-seconds", grace))
     process = Process(
-        (*program, "gateway", *options),
+        (*program, "gateway", *options, *told),
         addresses=addresses,
         grace_seconds=grace,
         is_routed=False,

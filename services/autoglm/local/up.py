@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from autoglm.api import InvalidSpec
+from autoglm.api.engine_flags import flags
 from autoglm.local import manifest
 from autoglm.local.child import with_free_ports
 from autoglm.local.command import Placed, gateway_workload, model_workload, notices
@@ -41,6 +42,8 @@ class UpOptions:
     traces: str | None = None
     """Where spans of gateway and pods go: none, console, otlp:URL or file:PATH. None leaves it to
     each resource."""
+    gateway_flags: tuple[str, ...] = ()
+    """Further flags of `autoglm gateway`."""
     watch: bool = True
     """Whether to apply manifests when they are saved again. Without it nobody can mend what is
     wrong, so a failure that no retry can heal ends the run with the process's exit code."""
@@ -56,6 +59,11 @@ class UpOptions:
     """Called once with the gateway's addresses, when everything is ready for the first time."""
     stop: asyncio.Event | None = None
     """Set it to stop as Ctrl-C does; for callers that run `up` as a task."""
+
+    @property
+    def gateway_told(self) -> tuple[str, ...]:
+        """What the gateway is told besides its addresses and endpoints."""
+        return (*flags(("traces", self.traces)), *self.gateway_flags)
 
 
 async def up(files: Sequence[Path], options: UpOptions) -> int:
@@ -96,7 +104,7 @@ class _Session:
             self._options.program,
             self._options.gateway,
             self._runtime.endpoints_file,
-            self._options.traces,
+            self._options.gateway_told,
         )
         self._apply(gateway, placed)
         with self._signals():

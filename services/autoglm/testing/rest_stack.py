@@ -20,7 +20,7 @@ from autoglm import v1
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
 from autoglm.gateway.http_relay import HttpRelay, client_session
-from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
@@ -62,7 +62,11 @@ async def fake_server(answer: Answer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def rest_stack(
-    *answers: Answer, model: v1.Model = MODEL, max_body_bytes: int = 2**20, timeout: float = 10.0
+    *answers: Answer,
+    model: v1.Model = MODEL,
+    max_body_bytes: int = 2**20,
+    timeout: float = 10.0,
+    identify: Identify | None = None,
 ) -> AsyncIterator[RestStack]:
     """A gateway over one fake server for each answer."""
     async with AsyncExitStack() as open_parts:
@@ -81,8 +85,8 @@ async def rest_stack(
             Random(1),
         )
         parts = RestParts(
-            relay=stack(request_layers(pool, admission, observer), relay),
-            local=partial(stack, local_layers(observer)),
+            relay=stack(request_layers(pool, admission, observer, identify), relay),
+            local=partial(stack, local_layers(observer, identify)),
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.snapshot.has_routable, {}),
             registry=registry,

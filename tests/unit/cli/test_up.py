@@ -70,3 +70,21 @@ def test_up_gets_what_the_flags_say(
 def test_up_without_a_file_is_wrong_usage(autoglm: Any) -> None:
     assert autoglm("up").code == 2
     assert autoglm("up", "-f", "/nowhere.yaml").code == 2
+
+
+OPEN = ("--grpc-address", "0.0.0.0:5", "--dry-run")
+
+
+def test_addresses_that_others_reach_need_a_word_on_who_may_ask(
+    autoglm: Any, manifest: Path
+) -> None:
+    result = autoglm("up", "-f", str(manifest), *OPEN)
+    assert (result.code, result.out) == (64, "")
+    assert "--allow-anonymous" in result.err
+
+
+@pytest.mark.parametrize("word", ["--allow-anonymous", "--api-keys-file"])
+def test_gateway_is_told_who_may_ask(autoglm: Any, manifest: Path, word: str) -> None:
+    flag = word if word == "--allow-anonymous" else f"{word}={manifest}"
+    gateway = autoglm("up", "-f", str(manifest), *OPEN, flag).out.splitlines()[0]
+    assert flag in shlex.split(gateway)

@@ -52,6 +52,23 @@ def server() -> Iterator[FakeServer]:
         yield fake
 
 
+@pytest.mark.parametrize(("given", "sent"), [("k1", "Bearer k1"), (None, "Bearer k2"), ("", None)])
+def test_key_is_the_given_one_or_the_environments(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, given: str | None, sent: str | None
+) -> None:
+    monkeypatch.setenv("AUTOGLM_API_KEY", "k2")
+    with Client(server.address, api_key=given) as client:
+        client.list_models()
+
+    async def ask() -> None:
+        async with AsyncClient(server.address, api_key=given) as client:
+            await client.list_models()
+        assert "k1" not in repr(client._target)
+
+    asyncio.run(ask())
+    assert [s.metadata.get("authorization") for s in server.seen] == [sent, sent]
+
+
 def test_every_method_reaches_its_rpc(ask: Ask, server: FakeServer) -> None:
     text = "".join(c.text for c in ask(server, "generate_stream", ("Hi",), {}))
     said = "".join(c.delta.content for c in ask(server, "chat_stream", (USER,), {}))

@@ -24,6 +24,16 @@ EVERYTHING = (
     "monitoring.prometheusUrl=http://prometheus.monitoring:9090",
     "networkPolicy.apiServerCIDRs[0]=10.0.0.1/32",
     "imagePullSecrets[0]=registry",
+    "gateway.authentication.apiKeys.secretName=keys",
+    "gateway.authentication.jwt.issuer=https://issuer.example",
+    "gateway.authentication.jwt.audience[0]=autoglm",
+    "gateway.authentication.jwt.jwks=https://issuer.example/jwks",
+)
+KEYS = "gateway.authentication.apiKeys.secretName=keys"
+TOKENS = (
+    "gateway.authentication.jwt.issuer=i",
+    "gateway.authentication.jwt.audience={a}",
+    "gateway.authentication.jwt.secretName=s",
 )
 
 
@@ -145,6 +155,35 @@ def test_containers_listen_where_services_and_probes_point(render: Render) -> No
             assert running[probe]["httpGet"]["port"] == "metrics"
 
 
+@pytest.mark.parametrize(
+    ("values", "anonymous"),
+    [
+        ((), True),
+        ((KEYS,), False),
+        (TOKENS, False),
+        ((KEYS, "gateway.authentication.anonymous=Always"), True),
+        ((KEYS, "gateway.authentication.anonymous=Never"), False),
+    ],
+)
+def test_whoever_brings_no_credential_is_served_as_the_values_say(
+    render: Render, values: tuple[str, ...], anonymous: bool
+) -> None:
+    told = GatewaySettings.load(settings_of(render(*values), "gateway"))
+    assert told.identity.allow_anonymous is anonymous
+    assert told.identity.is_configured is bool(values)
+
+
+def test_files_of_keys_and_secrets_are_mounted_where_the_gateway_looks(render: Render) -> None:
+    objects = render(KEYS, *TOKENS)
+    told = settings_of(objects, "gateway")
+    mounts = {m["name"]: m["mountPath"] for m in container(objects, "gateway")["volumeMounts"]}
+    assert told["api_keys_file"] == f"{mounts['api-keys']}/keys.json"
+    assert told["jwt_secret_file"] == f"{mounts['jwt']}/secret"
+    (pod,) = [p for p in pods(objects) if any(v["name"] == "jwt" for v in p["volumes"])]
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+    assert secrets == {"api-keys": "keys", "jwt": "s"}
+
+
 def test_an_autoscaled_deployment_says_nothing_of_replicas(render: Render) -> None:
     objects = render("gateway.autoscaling.enabled=true")
     assert "replicas" not in named(objects, "Deployment", "open-autoglm-gateway")["spec"]
@@ -204,6 +243,8 @@ def test_a_long_release_name_still_gives_valid_names(template: Template) -> None
         ("gateway.replicas=0", "/gateway/replicas"),
         ("image.digest=latest", "/image/digest"),
         ("tracing.endpoint=collector:4317", "/tracing/endpoint"),
+        ("gateway.authentication.anonymous=Yes", "/gateway/authentication/anonymous"),
+        ("gateway.authentication.jwt.jwks=http://i/k", "/gateway/authentication/jwt/jwks"),
         ("watchNamespaces={Team}", "/watchNamespaces/0"),
         ("gateway.resources.limits.memory=1GB", "/gateway/resources/limits/memory"),
         ("operator.extraArgs[0]=workers", "/operator/extraArgs/0"),

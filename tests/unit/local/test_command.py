@@ -103,7 +103,9 @@ def test_every_flag_is_one_that_the_service_knows() -> None:
 
     assert echo == ECHO_ARGS
     assert {_field(flag) for flag in inference_flags(Placed(FULL, HERE), "none")} <= known
-    gateway = gateway_workload([Placed(FULL, HERE)], (), Addresses(), Path("/e"), "none")
+    gateway = gateway_workload(
+        [Placed(FULL, HERE)], (), Addresses(), Path("/e"), ("--traces=none",)
+    )
     assert {_field(flag) for flag in gateway.process.argv[1:]} <= set(GatewaySettings.model_fields)
 
 
@@ -154,7 +156,7 @@ def test_the_gateway_drains_as_long_as_the_slowest_model() -> None:
     slow = Placed(resource(drain={"gracePeriodSeconds": 90}), HERE)
 
     workload = gateway_workload(
-        [Placed(resource(), HERE), slow], ("autoglm",), Addresses(), Path("/run/e.json"), None
+        [Placed(resource(), HERE), slow], ("autoglm",), Addresses(), Path("/run/e.json")
     )
 
     assert workload == Workload(

@@ -58,6 +58,19 @@ annotations:
 {{- .Values.gateway.url | default $inside -}}
 {{- end -}}
 
+{{/* Not empty where tokens are to be taken. */}}
+{{- define "autoglm.hasTokens" -}}
+{{- $jwt := .Values.gateway.authentication.jwt -}}
+{{- if or $jwt.jwks $jwt.secretName $jwt.issuer }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether the gateway serves requests without a credential: true or false. */}}
+{{- define "autoglm.allowAnonymous" -}}
+{{- $said := .Values.gateway.authentication.anonymous -}}
+{{- $isOpen := not (or .Values.gateway.authentication.apiKeys.secretName (include "autoglm.hasTokens" .)) -}}
+{{- or (eq $said "Always") (and (eq $said "WhenOpen") $isOpen) -}}
+{{- end -}}
+
 {{/* Rights on objects of the watched namespaces. Arguments: root, component, rules. */}}
 {{- define "autoglm.rbac" -}}
 {{- $scope := . -}}

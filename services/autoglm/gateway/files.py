@@ -1,0 +1,65 @@
+"""A small file whose contents are followed: read anew when they change.
+
+Contents are compared, not times: kubelet swaps symlinks in a mounted Secret, and editors write in
+place. A file that can no longer be read, or says nonsense, changes nothing. Used for keys, tokens'
+secrets and tenants' rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+LOOK_SECONDS = 1.0
+MAX_BYTES = 32 * 1024 * 1024
+_log = logging.getLogger("autoglm.gateway")
+
+
+class FollowedFile(Generic[T]):
+    """`value` is what `parse` made of the last good contents.
+
+    Made from a file that must be good: raises OSError or ValueError. `parse` raises ValueError
+    without quoting the contents, which may be secret.
+    """
+
+    def __init__(self, path: str, parse: Callable[[bytes], T]) -> None:
+        self._path = path
+        self._parse = parse
+        self._seen = _read(path)
+        self.value = parse(self._seen)
+
+    async def follow(self, on_change: Callable[[T], None]) -> None:
+        """Tells of every new value until it is cancelled."""
+        complaint = ""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if not await asyncio.to_thread(self._look):
+                    continue
+            except (OSError, ValueError) as error:
+                if complaint != str(error):
+                    complaint = str(error)
+                    _log.warning("%s changes nothing: %s", self._path, error)
+                continue
+            complaint = ""
+            _log.info("%s has changed and is in force", self._path)
+            on_change(self.value)
+
+    def _look(self) -> bool:
+        found = _read(self._path)
+        if found == self._seen:
+            return False
+        self.value = self._parse(found)
+        self._seen = found
+        return True
+
+
+def _read(path: str) -> bytes:
+    file = Path(path)
+    if file.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    return file.read_bytes()

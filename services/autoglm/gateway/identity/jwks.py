@@ -1,0 +1,101 @@
+"""The keys that tokens are verified with: a shared secret, or a JSON Web Key Set (RFC 7517). Pure.
+
+The algorithm belongs to the key and is never taken from a token alone: an RSA key verifies RS256,
+a P-256 key ES256, a secret HS256, and nothing else. So a public key can't pass for a secret, and
+`none` finds no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+SECRET_BYTES = 32
+# Below it RSA is broken (NIST SP 800-131A); above it a verification takes over a millisecond, and
+# those run between other requests' chunks.
+_RSA_BITS = range(2048, 8193)
+_ALGORITHMS = {"RSA": "RS256", "EC P-256": "ES256"}
+_MOST_KEYS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    algorithm: str
+    material: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """Keys by id and algorithm. `unnamed` are for tokens that name no key."""
+
+    by_id: Mapping[tuple[str, str], VerificationKey] = field(default_factory=dict)
+    unnamed: Mapping[str, VerificationKey] = field(default_factory=dict)
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self.by_id or self.unnamed)
+
+    def find(self, key_id: str, algorithm: str) -> VerificationKey | None:
+        if key_id and self.by_id:
+            return self.by_id.get((key_id, algorithm))
+        return self.unnamed.get(algorithm)
+
+
+def key_set_of_secret(text: bytes) -> KeySet:
+    """HS256's secret; a line break at the end does not count. Raises ValueError."""
+    secret = text.rstrip(b"\r\n")
+    if len(secret) < SECRET_BYTES:
+        raise ValueError(
+            f"the secret has {len(secret)} bytes; HS256 needs {SECRET_BYTES} (RFC 7518)"
+        )
+    return KeySet(unnamed=MappingProxyType({"HS256": VerificationKey("HS256", secret)}))
+
+
+def key_set_of_jwks(text: bytes) -> KeySet:
+    """The keys of a JWKS that can verify RS256 or ES256; others are left out. Raises ValueError."""
+    try:
+        entries = msgspec.json.decode(text, type=dict[str, Any]).get("keys")
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f'it is not JSON of the form {{"keys": [...]}}: {error}') from error
+    if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
+        raise ValueError(f'it is not {{"keys": [...]}} of at most {_MOST_KEYS} keys')
+    found = [(_id_of(e), key) for e in entries if isinstance(e, dict) and (key := _key(e))]
+    if not found:
+        raise ValueError("it has no key for RS256 (RSA of 2048 to 8192 bits) or ES256 (P-256)")
+    by_algorithm: dict[str, list[VerificationKey]] = {}
+    for _, key in found:
+        by_algorithm.setdefault(key.algorithm, []).append(key)
+    return KeySet(
+        MappingProxyType({(name, key.algorithm): key for name, key in found if name}),
+        # A token without a key's name is clear only where there is no choice.
+        MappingProxyType({name: keys[0] for name, keys in by_algorithm.items() if len(keys) == 1}),
+    )
+
+
+def _id_of(entry: dict[str, Any]) -> str:
+    key_id = entry.get("kid")
+    return key_id if isinstance(key_id, str) else ""
+
+
+def _key(entry: dict[str, Any]) -> VerificationKey | None:
+    kind = f"EC {entry.get('crv')}" if entry.get("kty") == "EC" else str(entry.get("kty"))
+    algorithm = _ALGORITHMS.get(kind)
+    if algorithm is None or entry.get("alg", algorithm) != algorithm or entry.get("use") == "enc":
+        return None
+    try:
+        material = PyJWK(entry, algorithm).key
+    except (PyJWTError, ValueError, TypeError):
+        return None
+    # A set that publishes private keys by mistake is no reason to use them.
+    if isinstance(material, RSAPublicKey):
+        return VerificationKey(algorithm, material) if material.key_size in _RSA_BITS else None
+    is_public = isinstance(material, EllipticCurvePublicKey)
+    return VerificationKey(algorithm, material) if is_public else None

@@ -1,0 +1,90 @@
+"""Fetches a JSON Web Key Set from its URL: every few minutes, and when a key is asked for anew.
+
+Requests never wait longer than `WAIT_SECONDS` for it, and whoever makes up key names causes one
+fetch in `PAUSE_SECONDS` at most. While the URL is down, the keys that are known stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import aiohttp
+
+from autoglm.gateway.identity.jwks import KeySet, key_set_of_jwks
+
+PERIOD_SECONDS = 300.0
+PAUSE_SECONDS = 10.0
+WAIT_SECONDS = 2.0
+_FETCH = aiohttp.ClientTimeout(total=5.0)
+_MAX_BYTES = 1024 * 1024
+_log = logging.getLogger("autoglm.gateway")
+
+
+class JwksUrl:
+    """`on_keys` is called with each key set that differs from the last."""
+
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        on_keys: Callable[[KeySet], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._session = session
+        self._on_keys = on_keys
+        self._clock = clock
+        self._seen = b""
+        self._next_at = float("-inf")
+        self._fetching: asyncio.Task[bool] | None = None
+
+    async def run(self) -> None:
+        """Fetches until it is cancelled."""
+        try:
+            while True:
+                is_good = await asyncio.shield(self._begin())
+                await asyncio.sleep(PERIOD_SECONDS if is_good else PAUSE_SECONDS)
+        finally:
+            if self._fetching is not None:
+                self._fetching.cancel()
+
+    async def refresh(self) -> None:
+        """Waits for a fetch, where one runs or may begin now."""
+        if (self._fetching is None or self._fetching.done()) and self._clock() < self._next_at:
+            return
+        await asyncio.wait([self._begin()], timeout=WAIT_SECONDS)
+
+    def _begin(self) -> asyncio.Task[bool]:
+        """The fetch that runs, or a new one."""
+        if self._fetching is None or self._fetching.done():
+            self._next_at = self._clock() + PAUSE_SECONDS
+            self._fetching = asyncio.create_task(self._fetch(), name="jwks")
+        return self._fetching
+
+    async def _fetch(self) -> bool:
+        try:
+            text = await self._get()
+            if text != self._seen:
+                self._on_keys(key_set_of_jwks(text))
+                self._seen = text
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            why = str(error) or type(error).__name__
+            _log.warning("keys of %s stay as they are: %s", self._url, why)
+            return False
+        return True
+
+    async def _get(self) -> bytes:
+        """Redirects are not followed: they could lead out of TLS."""
+        request = self._session.get(self._url, timeout=_FETCH, allow_redirects=False)
+        async with request as response:
+            if response.status != 200:
+                raise ValueError(f"it answered with status {response.status}")
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _MAX_BYTES:
+                    raise ValueError(f"it answered with more than {_MAX_BYTES} bytes")
+            return bytes(body)

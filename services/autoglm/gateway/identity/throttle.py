@@ -1,0 +1,53 @@
+"""How fast an address may guess credentials. Pure; every method takes `now`.
+
+Each wrong credential that was not seen before takes one token of its address's bucket; with an
+empty bucket nothing new is looked at until it has filled again. IPv6 callers count by their /64,
+which one caller has whole.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, ip_address
+
+from autoglm.gateway.buckets import Bucket
+from autoglm.gateway.recent import Recent
+
+FAILURES = 20.0
+FAILURES_PER_SECOND = 0.5
+MOST_ADDRESSES = 10_000
+_HOST_BITS = 64
+
+
+class Throttle:
+    """Of all addresses, the ones that failed lately."""
+
+    def __init__(self, limit: int = MOST_ADDRESSES) -> None:
+        self._buckets: Recent[str, Bucket] = Recent(limit)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait(self, peer: str, now: float) -> float:
+        """Seconds until the address may try something new; 0 for now."""
+        bucket = self._buckets.get(_network(peer)) if len(self._buckets) else None
+        return bucket.wait(1.0, now) if bucket else 0.0
+
+    def charge(self, peer: str, now: float) -> None:
+        """The address has guessed wrong. Guesses made at once don't run up a debt of hours."""
+        network = _network(peer)
+        bucket = self._buckets.get(network) or Bucket(FAILURES_PER_SECOND, FAILURES, now)
+        if bucket.wait(1.0, now) == 0:
+            bucket.take(1.0, now)
+        self._buckets.put(network, bucket)
+
+
+def _network(peer: str) -> str:
+    try:
+        address = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if not isinstance(address, IPv6Address):
+        return peer
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> _HOST_BITS << _HOST_BITS)}/{_HOST_BITS}"

@@ -1,0 +1,159 @@
+"""The authenticate layer among the others: what it lets pass, and what a caller learns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.common.validation import Ask, Operation
+from autoglm.gateway.admission import Admission, AdmissionSettings
+from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.endpoints import Learned, Load, Loaded
+from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.observation import Observer
+from autoglm.gateway.pool import Pool
+from autoglm.gateway.principal import ANONYMOUS, Principal, Role
+
+NAMES = ("glm-4", "glm-5", "hidden")
+ALICE = Principal("acme", "alice", models=("glm-*",))
+
+
+async def _one(chunk: bytes) -> AsyncIterator[bytes]:
+    yield chunk
+
+
+class Stage:
+    """Layers that take everyone for `principal`; what came through them is kept."""
+
+    def __init__(self, make: Any, principal: Principal | errors.AutoGLMError | None) -> None:
+        pool = Pool(Random(0))
+        pool.replace_endpoints([make.endpoint()], 0)
+        models = tuple(v1.Model(name=name, max_model_len=2048) for name in NAMES)
+        for event in (Learned(models), Loaded(Load(max_num_seqs=8))):
+            pool.apply(make.endpoint().url, event, 0)
+        self.passed: list[Call] = []
+
+        async def identify(_: Call) -> Principal:
+            assert principal is not None
+            if isinstance(principal, errors.AutoGLMError):
+                raise principal
+            return principal
+
+        @asynccontextmanager
+        async def innermost(call: Call, _: Notes) -> AsyncIterator[Reply]:
+            self.passed.append(call)
+            yield Reply(_one(b"x"))
+
+        metrics = Metrics(CollectorRegistry())
+        observer = Observer(metrics, NAMES.__contains__, lambda: 1.0)
+        admission = Admission(pool, AdmissionSettings(1), metrics, clock=lambda: 0.0)
+        who = identify if principal is not None else None
+        self.relay: Handler = stack(request_layers(pool, admission, observer, who), innermost)
+        self.local: Handler = stack(local_layers(observer, who), innermost)
+
+    async def ask(self, call: Call, local: bool = False) -> Call:
+        async with (self.local if local else self.relay)(call, Notes()):
+            return self.passed[-1]
+
+
+@pytest.mark.parametrize(
+    ("roles", "infers"),
+    [({Role.USER}, True), ({Role.ADMIN}, True), ({Role.AUDITOR}, False), (set(), False)],
+)
+async def test_roles_say_who_may_infer_and_any_role_may_look(
+    make: Any, roles: set[Role], infers: bool
+) -> None:
+    stage = Stage(make, Principal("acme", "alice", frozenset(roles)))
+    if infers:
+        assert (await stage.ask(make.call("glm-4"))).principal.tenant == "acme"
+    else:
+        with pytest.raises(errors.PermissionDenied, match="needs the role Admin or User"):
+            await stage.ask(make.call("glm-4"))
+    if roles:
+        await stage.ask(make.call("glm-4"), local=True)
+    else:
+        with pytest.raises(errors.PermissionDenied):
+            await stage.ask(make.call("glm-4"), local=True)
+
+
+async def test_stranger_learns_nothing_but_that_they_are_one(make: Any) -> None:
+    stage = Stage(make, errors.Unauthenticated("who?"))
+    problem = errors.InvalidRequest("bad bytes")
+    for call in (make.call("glm-4"), make.call("none"), make.call(ask=None, problem=problem)):
+        with pytest.raises(errors.Unauthenticated):
+            await stage.ask(call)
+    assert stage.passed == []
+
+
+@pytest.mark.parametrize("name", ["hidden", "not-served"])
+async def test_model_that_may_not_be_used_is_refused_alike_whether_it_is_served(
+    make: Any, name: str
+) -> None:
+    with pytest.raises(errors.PermissionDenied) as caught:
+        await Stage(make, ALICE).ask(make.call(name))
+    assert caught.value.message == (
+        f"model {name!r} is not one of those that you may use; "
+        "list them, or ask for a credential that allows it"
+    )
+
+
+@pytest.mark.parametrize("name", ["glm-9", ""])
+async def test_wrong_model_names_only_those_that_may_be_used(make: Any, name: str) -> None:
+    with pytest.raises((errors.ModelNotFound, errors.InvalidRequest)) as caught:
+        await Stage(make, ALICE).ask(make.call(name))
+    assert "'glm-4', 'glm-5'" in caught.value.message
+    assert "hidden" not in caught.value.message
+
+
+async def test_pods_do_not_get_the_credential_where_it_was_meant_for_the_gateway(
+    make: Any,
+) -> None:
+    headers = {"authorization": "Bearer k", "x-api-key": "k", "x-other": "1"}
+    call = make.call("glm-4", headers=headers)
+    assert (await Stage(make, ALICE).ask(call)).headers == {"x-other": "1"}
+    assert (await Stage(make, None).ask(call)).headers == headers
+
+
+async def test_log_line_has_tenant_and_subject_and_no_credential(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = make.call("glm-4", authorization="Bearer hush", headers={"x-api-key": "hush"})
+    assert "hush" not in repr(call)
+    with caplog.at_level(logging.DEBUG):
+        await Stage(make, ALICE).ask(call)
+    (record,) = [r for r in caplog.records if r.name == "autoglm.gateway.request"]
+    assert (vars(record)["fields"]["tenant"], vars(record)["fields"]["subject"]) == (
+        "acme",
+        "alice",
+    )
+    assert "hush" not in str([vars(r) for r in caplog.records])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    headers=st.dictionaries(
+        st.sampled_from(
+            ["tenant", "x-tenant", "x-autoglm-tenant", "x-forwarded-user", "from", "x-api-key"]
+        ),
+        st.text(max_size=9),
+    ),
+    session=st.text(max_size=5),
+)
+async def test_nothing_of_a_request_but_its_credential_says_whose_it_is(
+    make: Any, headers: dict[str, str], session: str
+) -> None:
+    ask = Ask(Operation.GENERATE, "glm-4", session=session)
+    call = make.call(ask=ask, headers=headers, trace_headers=headers)
+    assert (await Stage(make, ALICE).ask(call)).principal is ALICE
+    assert (await Stage(make, None).ask(call)).principal is ANONYMOUS

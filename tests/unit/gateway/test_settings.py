@@ -1,0 +1,61 @@
+"""Settings of identity: who may ask where nothing was said, and what does not go together."""
+
+from typing import Any
+
+import pytest
+
+from autoglm.common.settings import SettingsError
+from autoglm.gateway.settings import GatewaySettings
+
+LOCAL = {"grpc_address": "127.0.0.1:1", "http_address": "[::1]:2"}
+OPEN = LOCAL | {"http_address": "0.0.0.0:2"}
+KEYS = {"api_keys_file": "keys.json"}
+TOKENS = {"jwt_jwks": "https://i/k", "jwt_issuer": "https://i", "jwt_audience": "a,b"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "anonymous"),
+    [
+        (LOCAL, True),
+        (LOCAL | {"grpc_address": "localhost:1"}, True),
+        (LOCAL | KEYS, False),
+        (LOCAL | TOKENS, False),
+        (OPEN | KEYS, False),
+        (OPEN | {"allow_anonymous": True}, True),
+        (OPEN | KEYS | {"allow_anonymous": True}, True),
+        (LOCAL | KEYS | {"allow_anonymous": False}, False),
+    ],
+)
+def test_anonymous_access_is_for_loopback_or_on_request(
+    flags: dict[str, Any], anonymous: bool
+) -> None:
+    assert GatewaySettings.load(flags).identity.allow_anonymous is anonymous
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (OPEN, "--allow-anonymous"),
+        (LOCAL | {"grpc_address": "10.0.0.1:1"}, "--allow-anonymous"),
+        (LOCAL | {"grpc_address": "gateway:1"}, "--allow-anonymous"),
+        (LOCAL | {"allow_anonymous": False}, "nobody could ask"),
+        (TOKENS | {"jwt_secret_file": "s"}, "give one of them"),
+        ({"jwt_issuer": "https://i", "jwt_audience": "a"}, "give one of them"),
+        ({"jwt_jwks": "keys.json", "jwt_audience": "a"}, "--jwt-issuer and --jwt-audience"),
+        ({"jwt_secret_file": "s", "jwt_issuer": "i"}, "--jwt-issuer and --jwt-audience"),
+        (TOKENS | {"jwt_jwks": "http://issuer.example/k"}, "http is for loopback only"),
+        (TOKENS | {"jwt_jwks": "file:///etc/keys"}, "give a file or an https URL"),
+        (TOKENS | {"jwt_tenant_claim": ""}, "--jwt-tenant-claim"),
+    ],
+)
+def test_settings_by_which_nobody_or_everybody_gets_in_are_refused(
+    flags: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        GatewaySettings.load(flags)
+
+
+def test_http_may_be_used_where_nobody_can_listen_in() -> None:
+    settings = GatewaySettings.load(TOKENS | {"jwt_jwks": "http://127.0.0.1:8/k"})
+    assert settings.identity.jwks == "http://127.0.0.1:8/k"
+    assert settings.identity.tokens and settings.identity.tokens.audience == ("a", "b")
