@@ -1,0 +1,243 @@
+"""A gateway that asks who asks, as a process with a real echo pod, at the most talkative log level.
+
+With OpenAI's client, ours, and bare gRPC, REST and Open Inference Protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import msgspec
+import openai
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from autoglm.client import Client, RetryPolicy
+from autoglm.common import errors, status
+from autoglm.gateway.call import Call
+from autoglm.gateway.identity.keys import KeyEntry, new_key
+from autoglm.gateway.identity.throttle import FAILURES
+from autoglm.gateway.principal import Principal, Role
+from autoglm.testing import processes
+from autoglm.testing.processes import Process
+from autoglm.testing.rest_stack import rest_stack
+from autoglm.v1 import open_inference_pb2 as oip
+from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub
+
+pytestmark = pytest.mark.timeout(120)
+ISSUER, AUDIENCE, FAR = "https://issuer.example", "autoglm", 4_000_000_000
+HELLO: dict[str, Any] = {
+    "model": "echo",
+    "max_tokens": 4,
+    "messages": [{"role": "user", "content": "one two"}],
+}
+ONCE = RetryPolicy(attempts=1)
+
+
+@dataclass
+class Stage:
+    """A gateway, its pod, and every secret that was used."""
+
+    gateway: Process
+    pod: Process
+    keys_file: Path
+    jwks_file: Path
+    secrets: list[str] = field(default_factory=list)
+    entries: list[KeyEntry] = field(default_factory=list)
+
+    def key(self, **about: Any) -> str:
+        """A new key that the gateway knows."""
+        key, entry = new_key("acme", **about)
+        self.entries.append(entry)
+        self.write_keys()
+        self.secrets.append(key)
+        processes.eventually(lambda: self.models(key) not in (401, 429), what="the key is known")
+        return key
+
+    def write_keys(self) -> None:
+        self.keys_file.write_bytes(msgspec.json.encode({"keys": self.entries}))
+
+    def client(self, key: str) -> Client:
+        return Client(self.gateway.grpc_address, model="echo", api_key=key, retries=ONCE)
+
+    def openai(self, key: str) -> openai.OpenAI:
+        url = f"http://{self.gateway.http_address}/v1"
+        return openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any, Any]:
+        url = f"http://{self.gateway.http_address}{path}"
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, json.load(error)
+
+    def models(self, key: str) -> int:
+        return self.get("/v1/models", authorization=f"Bearer {key}")[0]
+
+    def oip(self, call: str, request: Any, key: str = "") -> Any:
+        metadata = (("x-api-key", key),) if key else ()
+        with grpc.insecure_channel(self.gateway.grpc_address) as channel:
+            method = getattr(GRPCInferenceServiceStub(channel), call)
+            return method(request, metadata=metadata, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    directory = tmp_path_factory.mktemp("identity")
+    keys_file, jwks_file = directory / "keys.json", directory / "jwks.json"
+    keys_file.write_text('{"keys": []}')
+    jwks_file.write_text(jwks(SIGNING, "k1"))
+    pod = processes.echo_pod(directory)
+    gateway = processes.gateway(
+        directory,
+        [pod],
+        *("--api-keys-file", str(keys_file), "--jwt-jwks", str(jwks_file)),
+        *("--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--log-level", "debug"),
+        *("--traces", f"file:{directory / 'spans'}"),
+    )
+    with processes.running(pod, gateway):
+        processes.eventually(lambda: '"ready"' in gateway.get("/admin/endpoints")[1])
+        yield Stage(gateway, pod, keys_file, jwks_file)
+
+
+SIGNING = ec.generate_private_key(ec.SECP256R1())
+
+
+def jwks(key: Any, kid: str) -> str:
+    entry: Any = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    return json.dumps({"keys": [entry | {"kid": kid}]})
+
+
+def token(key: Any = SIGNING, kid: str = "k1", **changes: Any) -> str:
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": FAR, "tenant": "globex"}
+    return jwt.encode(claims | changes, key, "ES256", {"kid": kid})
+
+
+def test_key_opens_every_way_in(stage: Stage) -> None:
+    key = stage.key(name="ci")
+    answer = stage.openai(key).chat.completions.create(**HELLO)
+    assert answer.choices[0].message.content
+    with stage.client(key) as client:
+        assert client.chat("one two", max_tokens=4).choices[0].message.content
+        assert "".join(c.delta.content for c in client.chat_stream("one two", max_tokens=4))
+    assert stage.get("/v1/models", **{"x-api-key": key})[0] == 200
+    assert stage.oip("ModelReady", oip.ModelReadyRequest(name="echo"), key).ready
+
+
+def test_token_opens_as_well_as_a_key(stage: Stage) -> None:
+    stage.secrets.append(token())
+    assert stage.openai(token()).chat.completions.create(**HELLO).choices
+    with stage.client(token()) as client:
+        assert [m.name for m in client.list_models()] == ["echo"]
+
+
+def test_without_a_credential_nothing_but_probes_is_answered(stage: Stage) -> None:
+    code, headers, body = stage.get("/v1/models")
+    assert (code, headers["www-authenticate"]) == (401, 'Bearer realm="open-autoglm"')
+    assert body["error"]["type"] == "authentication_error"
+    with stage.client("") as client, pytest.raises(errors.Unauthenticated):
+        client.chat("Hello")
+    with pytest.raises(grpc.RpcError) as caught:
+        stage.oip("ModelInfer", oip.ModelInferRequest(model_name="echo"))
+    assert status.from_grpc(caught.value).grpc_status == "UNAUTHENTICATED"
+    assert stage.get("/health/ready")[0] == stage.get("/v2/health/live")[0] == 200
+    assert stage.oip("ServerReady", oip.ServerReadyRequest()).ready
+    # The health service itself, as kubelet and load balancers ask it.
+    with grpc.insecure_channel(stage.gateway.grpc_address) as channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=10) == b"\x08\x01"
+
+
+def test_auditor_sees_models_and_asks_none(stage: Stage) -> None:
+    key = stage.key(roles=(Role.AUDITOR,))
+    assert [m.id for m in stage.openai(key).models.list()] == ["echo"]
+    with pytest.raises(openai.PermissionDeniedError, match="role Admin or User"):
+        stage.openai(key).chat.completions.create(**HELLO)
+
+
+def test_models_that_may_not_be_used_are_neither_shown_nor_confirmed(stage: Stage) -> None:
+    key = stage.key(models=("glm-*",))
+    assert list(stage.openai(key).models.list()) == []
+    for name in ("echo", "made-up"):
+        with pytest.raises(openai.PermissionDeniedError, match=name):
+            stage.openai(key).chat.completions.create(**HELLO | {"model": name})
+    with stage.client(key) as client:
+        with pytest.raises(errors.PermissionDenied, match="'echo' is not one"):
+            client.chat("Hello")
+        with pytest.raises(errors.ModelNotFound) as caught:
+            client.chat("Hello", model="glm-9")
+    assert "echo" not in caught.value.message
+
+
+def test_key_that_is_taken_out_of_the_file_ends_while_others_go_on(stage: Stage) -> None:
+    kept, gone = stage.key(), stage.key()
+    assert stage.models(gone) == 200
+    stage.entries.pop()
+    stage.write_keys()
+    processes.eventually(lambda: stage.models(gone) == 401, what="the key ends")
+    assert stage.models(kept) == 200
+
+
+def test_rotated_keys_take_over_from_the_old_ones(stage: Stage) -> None:
+    fresh = ec.generate_private_key(ec.SECP256R1())
+    old, new = token(sub="old"), token(fresh, "k2", sub="new")
+    stage.secrets += [old, new]
+    assert stage.models(old) == 200
+    stage.jwks_file.write_text(jwks(fresh, "k2"))
+    processes.eventually(lambda: stage.models(new) == 200, what="the new key is known")
+    assert stage.models(old) == 401
+    stage.jwks_file.write_text(jwks(SIGNING, "k1"))
+    processes.eventually(lambda: stage.models(old) == 200, what="the old key is back")
+
+
+async def test_server_behind_never_sees_a_credential() -> None:
+    seen: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append({k.lower(): v for k, v in request.headers.items()})
+        return web.json_response({})
+
+    async def identify(_: Call) -> Principal:
+        return Principal("acme", "alice")
+
+    credentials = {"authorization": "Bearer hush", "x-api-key": "hush", "x-other": "1"}
+    async with rest_stack(answer, identify=identify) as behind:
+        body = HELLO | {"model": "m"}
+        async with behind.client.post("/v1/chat/completions", json=body, headers=credentials):
+            pass
+    assert seen[0]["x-other"] == "1"
+    assert "hush" not in str(seen)
+
+
+def test_guessing_is_slowed_and_no_secret_was_written_anywhere(stage: Stage) -> None:
+    key = stage.key(name="worker")
+    guesses = [f"agk_0000_{number}-guess" for number in range(int(FAILURES) + 5)]
+    codes = [stage.models(guess) for guess in guesses]
+    assert codes[0] == 401 and codes[-1] == 429
+    code, headers, body = stage.get("/v1/models", authorization="Bearer agk_0000_more-guess")
+    assert (code, body["error"]["code"]) == (429, "rate_limited")
+    assert int(headers["retry-after"]) >= 1
+    assert stage.models(key) == 200, "whoever was in stays in"
+    metrics = stage.gateway.get("/metrics")[1]
+    assert 'authentications_total{method="api_key",outcome="throttled"}' in metrics
+
+    written = metrics + stage.gateway.log.read_text() + stage.pod.log.read_text()
+    written += (stage.gateway.log.parent / "spans").read_text()
+    assert '"tenant": "acme"' in written and '"subject": "worker"' in written
+    assert "autoglm.tenant" in written
+    for secret in (*stage.secrets, *guesses):
+        # The part of it that nobody could guess.
+        assert secret[-20:] not in written
