@@ -97,6 +97,8 @@ class Notes:
     usage: Usage | None = None
     principal: Principal | None = None
     """Who asks; None where nobody has to say."""
+    recoveries: int = 0
+    """How often the stream went on on another endpoint."""
 
 
 @dataclass(slots=True)
@@ -136,11 +138,31 @@ class RetryElsewhere(Exception):
     """An endpoint gave no answer to a call, and nothing has reached the client.
 
     `error` is what the client gets when no other endpoint answers either; `gone` says that the
-    endpoint refused or lost its connection, `draining` that it takes no new requests.
+    endpoint refused or lost its connection, `draining` that it takes no new requests, `slow` that
+    it took too long, so that only another endpoint is worth a try.
     """
 
-    def __init__(self, error: AutoGLMError, *, gone: bool = False, draining: bool = False) -> None:
+    def __init__(
+        self,
+        error: AutoGLMError,
+        *,
+        gone: bool = False,
+        draining: bool = False,
+        slow: bool = False,
+    ) -> None:
         super().__init__(error.message)
         self.error = error
         self.gone = gone
         self.draining = draining
+        self.slow = slow
+
+
+class Stalled(Exception):
+    """An endpoint has sent the first chunk of an answer, but no other for too long.
+
+    `error` is what the client gets when no other endpoint can go on.
+    """
+
+    def __init__(self, error: AutoGLMError) -> None:
+        super().__init__(error.message)
+        self.error = error

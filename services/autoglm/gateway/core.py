@@ -33,7 +33,7 @@ from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
-from autoglm.gateway.relay import Relay
+from autoglm.gateway.relay import Defaults, Relay
 from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
@@ -89,10 +89,16 @@ class Core:
             "grpc": GrpcRelay(self.channels),
             "http": HttpRelay(self._session, settings.upstream_api_key),
         }
-        relay = Relay(
-            pool, upstreams, settings.retry_policy, self.metrics, Random(), router=self.router
+        self._relay = Relay(
+            pool,
+            upstreams,
+            settings.retry_policy,
+            self.metrics,
+            Random(),
+            router=self.router,
+            defaults=Defaults(settings.limits, settings.recovery_policy),
         )
-        told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(relay)
+        told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)
         if self._identity is not None:
             await self._identity.start(closing)
         layers = request_layers(pool, self.admission, self._observer, self._identify)
@@ -140,6 +146,7 @@ class Core:
             self.channels,
             settings.connect_timeout_seconds,
             settings.load_timeout_seconds,
+            lambda url, why: self._relay.abandon(url, why),
         )
 
     async def _follow_kubernetes(self) -> None:

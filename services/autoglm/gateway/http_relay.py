@@ -26,6 +26,9 @@ from autoglm.gateway.endpoints import EndpointView
 KEEPALIVE_SECONDS = 4.0
 CONNECT_SECONDS = 2.0
 _MAX_ERROR_BYTES = 64 * 1024
+# Answers up to this are had anew elsewhere when they break; longer ones are passed on as they come.
+_WHOLE_BYTES = 4 * 1024 * 1024
+_STREAMS = ("text/event-stream", "multipart/mixed", "application/x-ndjson")
 _NO_SUCH_PATH = (404, 405)
 _LARGE_BYTES = 256 * 1024
 # Headers of one connection (RFC 9110, 7.6.1), and those that each hop sets itself.
@@ -135,13 +138,26 @@ class HttpRelay:
                 raise await _refused(response)
             if response.status in _NO_SUCH_PATH:
                 return response, await _own_error(response, call)
-            return response, await response.content.readany()
+            return response, await _first_bytes(response, call)
         except BaseException as error:
             if response is not None:
                 response.close()
             if isinstance(error, aiohttp.ClientError | TimeoutError):
                 raise _before_first_byte(error, endpoint, context.reused) from error
             raise
+
+
+async def _first_bytes(response: aiohttp.ClientResponse, call: Call) -> bytes:
+    """The beginning of a stream. All of another answer, unless it is long: it can be had anew."""
+    first = await response.content.readany()
+    is_stream = response.content_type in _STREAMS or (call.ask is not None and call.ask.streaming)
+    if is_stream or not first:
+        return first
+    parts, size = [first], len(first)
+    while size <= _WHOLE_BYTES and (part := await response.content.readany()):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _body(payload: bytes) -> bytes | io.BytesIO | None:

@@ -124,6 +124,12 @@ class Metrics:
             ("model", "reason"),
             registry=registry,
         )
+        self.recoveries = Counter(
+            "autoglm_gateway_recoveries",
+            "Streams that lost their pod after the first chunk, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
         self.endpoints = Gauge(
             "autoglm_gateway_endpoints",
             "Endpoints in each state.",

@@ -224,6 +224,8 @@ def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -
         fields["queue_seconds"] = round(notes.queued, 6)
     if notes.first_chunk:
         fields["first_chunk_seconds"] = round(notes.first_chunk - call.started, 6)
+    if notes.recoveries:
+        fields["recoveries"] = notes.recoveries
     if notes.usage is not None:
         fields["input_tokens"] = notes.usage.input_tokens
         fields["output_tokens"] = notes.usage.output_tokens
@@ -240,3 +242,12 @@ def note_decision(span: Span, notes: Notes) -> None:
 def note_wait(span: Span, notes: Notes) -> None:
     if span is not notes.span:
         span.set_attribute(semconv.QUEUE_SECONDS, notes.queued)
+
+
+def note_recovery(notes: Notes, broken: str) -> None:
+    """The stream that `broken` began goes on on the endpoint that the notes name."""
+    notes.span.add_event("autoglm.stream.recovered", {semconv.ENDPOINT: notes.endpoint})
+    _log.info(
+        "a stream goes on on another pod",
+        extra={"fields": {"broken": broken, "endpoint": notes.endpoint}},
+    )

@@ -1,18 +1,25 @@
-"""How a resource's `spec.routing.timeouts` bound a call. Used by the relay.
+"""How long a call may take: a resource's `spec.routing.timeouts`, else the gateway's. Pure.
 
 The whole of a call ends by its deadline, which `bounded` brings forward. The first token and the
 silence between chunks are watched for streams only: of an answer in one piece neither can be seen.
+The relay's attempts do the watching; what is late is tried elsewhere.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from autoglm.common.errors import DeadlineExceeded
-from autoglm.gateway.call import Call, Reply
+from autoglm.gateway.call import Call, RetryElsewhere, Stalled
 from autoglm.gateway.resources import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long one endpoint may keep a stream waiting, in seconds; None is no limit."""
+
+    first_token_seconds: float | None = None
+    chunk_seconds: float | None = None
 
 
 def bounded(call: Call, rules: Rules) -> Call:
@@ -23,44 +30,23 @@ def bounded(call: Call, rules: Rules) -> Call:
     return replace(call, deadline=call.started + total)
 
 
-async def paced(reply: Awaitable[Reply], call: Call, rules: Rules, now: float) -> Reply:
-    """The reply once it has begun. Raises DeadlineExceeded where it is slower than the rules."""
+def limits_of(call: Call, rules: Rules | None, default: Limits) -> Limits:
     if call.ask is None or not call.ask.streaming:
-        return await reply
-    first, limit = rules.first_token_seconds, None
-    if first is not None:
-        limit = max(0.0, call.started + first - now)
-    async with _Within(limit, f"no first token of {call.model!r} within {first} s"):
-        begun = await reply
-    if rules.chunk_seconds is not None:
-        begun.chunks = _paced_chunks(begun.chunks, call.model, rules.chunk_seconds)
-    return begun
+        return Limits()
+    if rules is None:
+        return default
+    first, chunk = rules.first_token_seconds, rules.chunk_seconds
+    return Limits(
+        default.first_token_seconds if first is None else first,
+        default.chunk_seconds if chunk is None else chunk,
+    )
 
 
-async def _paced_chunks(
-    chunks: AsyncIterator[bytes], model: str, seconds: float
-) -> AsyncIterator[bytes]:
-    silence = f"{model!r} sent no chunk for {seconds} s, so the answer is incomplete"
-    while True:
-        async with _Within(seconds, silence):
-            chunk = await anext(chunks, None)
-        if chunk is None:
-            return
-        yield chunk
+def no_first_token(call: Call, seconds: float) -> RetryElsewhere:
+    why = f"no first token of {call.model!r} within {seconds:g} s"
+    return RetryElsewhere(DeadlineExceeded(f"{why}; ask again, or raise the limit"), slow=True)
 
 
-class _Within:
-    """A timeout that says what it was for; no limit with None."""
-
-    def __init__(self, seconds: float | None, sentence: str) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._sentence = sentence
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *error: object) -> None:
-        try:
-            await self._timeout.__aexit__(*error)  # type: ignore[arg-type]  # passed on as it came
-        except TimeoutError as late:
-            raise DeadlineExceeded(f"{self._sentence}; ask again, or raise the limit") from late
+def no_chunk(call: Call, seconds: float) -> Stalled:
+    why = f"{call.model!r} sent no chunk for {seconds:g} s, so the answer is incomplete"
+    return Stalled(DeadlineExceeded(f"{why}; ask again, or raise the limit"))

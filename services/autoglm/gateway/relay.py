@@ -1,40 +1,50 @@
-"""The innermost handler: route a call, send it, try elsewhere before the first chunk, relay.
+"""The innermost handler: has a call answered, by another endpoint where the first does not.
 
-Decides when another endpoint is tried: nothing has reached the client, the endpoint was not
-available, attempts, budget and deadline allow it, as the model's resource has them or else the
-gateway. Never after the first chunk. What happens on the wire is the upstreams' business
-(`grpc_relay`, `http_relay`).
+Decides when another endpoint is tried before the first chunk: the endpoint was not available or
+took too long, attempts, budget and deadline allow it, as the model's resource has them or else the
+gateway. After the first chunk `streams` has the answer go on elsewhere, or not. What happens on the
+wire is the upstreams' business (`grpc_relay`, `http_relay`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     wait_random_exponential,
 )
 from tenacity.stop import stop_base
 
-from autoglm.common.errors import DeadlineExceeded, StreamBroken
-from autoglm.common.status import REQUEST_ID
+from autoglm.gateway.attempts import Attempt, Attempts
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
-from autoglm.gateway.endpoints import Draining, EndpointView, Lost
 from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
-from autoglm.gateway.pacing import bounded, paced
+from autoglm.gateway.pacing import Limits, bounded, limits_of
 from autoglm.gateway.pool import Pool
-from autoglm.gateway.retries import Retries, RetriesByResource, RetryBudget, RetryPolicy
-from autoglm.gateway.routing import Decision, Router
+from autoglm.gateway.resources import Rules
+from autoglm.gateway.retries import Retries, RetriesByModel, RetryBudget, RetryPolicy
+from autoglm.gateway.routing import Router
+from autoglm.gateway.safeguards import RecoveryPolicy
+from autoglm.gateway.streams import Stream, Terms
 
 # The second attempt starts at once; these space out the ones after it.
 _WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The gateway's own, for what a resource leaves open."""
+
+    limits: Limits = Limits()
+    recovery: RecoveryPolicy = RecoveryPolicy()
 
 
 class Relay:
@@ -49,47 +59,66 @@ class Relay:
         rng: Random,
         clock: Callable[[], float] = time.monotonic,
         router: Router | None = None,
+        defaults: Defaults = Defaults(),
     ) -> None:
-        self._router = router or Router(metrics, rng)
         self._pool = pool
-        self._upstreams = upstreams
-        self._retries = RetriesByResource(policy, clock())
+        self._attempts = Attempts(pool, upstreams, router or Router(metrics, rng), clock)
+        self._retries = RetriesByModel(policy, clock())
         self._metrics = metrics
         self._clock = clock
+        self._defaults = defaults
+
+    def abandon(self, url: str, why: str) -> None:
+        """An endpoint has fallen silent."""
+        self._attempts.abandon(url, why)
 
     @asynccontextmanager
     async def __call__(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
-        now, pool = self._clock(), self._pool
-        model = pool.snapshot.models.get(call.model)
-        resource = model.resource if model else None
-        retries = self._retries.of(resource, pool.directory.resources, now)
+        model = self._pool.snapshot.models.get(call.model)
+        rules = model.rules if model else None
+        retries = self._retries.of(call.model, model, self._pool.snapshot.models, self._clock())
         retries.budget.deposit()
-        async with AsyncExitStack() as stack:
-            if resource is None:
-                yield await self._reply(call, notes, stack, retries)
-            else:
-                call = bounded(call, resource.rules)
-                reply = self._reply(call, notes, stack, retries)
-                yield await paced(reply, call, resource.rules, now)
+        if rules is not None:
+            call = bounded(call, rules)
+        terms = Terms(
+            limits_of(call, rules, self._defaults.limits),
+            _recovery(rules, self._defaults.recovery),
+            partial(self.is_over, retries.budget),
+        )
+        attempt = await self._first(call, notes, terms.limits, retries)
+        stream = Stream(
+            call, notes, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
+        )
+        try:
+            yield stream.reply
+        except BaseException as error:
+            await stream.close(error)
+            raise
+        await stream.close(None)
 
-    async def _reply(
-        self, call: Call, notes: Notes, stack: AsyncExitStack, retries: Retries
-    ) -> Reply:
-        """The reply of the first endpoint that answers; what it needs is left on the stack."""
+    async def _first(self, call: Call, notes: Notes, limits: Limits, retries: Retries) -> Attempt:
+        """The first endpoint that answers."""
         tried: set[str] = set()
 
-        async def attempt() -> Reply:
-            return await stack.enter_async_context(self._attempt(call, notes, tried))
+        async def attempt() -> Attempt:
+            return await self._attempts.begin(call, notes, limits, tried)
+
+        def is_worth_it(error: BaseException) -> bool:
+            if not isinstance(error, RetryElsewhere):
+                return False
+            return not error.slow or self._attempts.has_fresh(call, tried)
 
         try:
             try:
                 return await attempt()
-            except RetryElsewhere:
-                if retries.policy.attempts < 2 or self.is_over(retries.budget):
+            except RetryElsewhere as error:
+                if retries.policy.attempts < 2 or not is_worth_it(error):
+                    raise
+                if self.is_over(retries.budget):
                     raise
             # The first attempt is made without these 40 microseconds of machinery.
             return await AsyncRetrying(
-                retry=retry_if_exception_type(RetryElsewhere),
+                retry=retry_if_exception(is_worth_it),
                 stop=stop_after_attempt(retries.policy.attempts - 1)
                 | _OverBudget(self, retries.budget),
                 wait=_WAIT,
@@ -104,51 +133,6 @@ class Relay:
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
         return not allowed
 
-    @asynccontextmanager
-    async def _attempt(self, call: Call, notes: Notes, tried: set[str]) -> AsyncIterator[Reply]:
-        decision = self._route(call, notes, tried)
-        view = decision.endpoint
-        timeout = call.deadline - self._clock()
-        if timeout <= 0:
-            raise DeadlineExceeded("the deadline passed before a pod answered")
-        tokens = call.ask.prompt_tokens if call.ask else 0
-        with (
-            self._pool.lease(view, tokens),
-            self._router.sending(call, decision, self._clock) as answered,
-            client_span(call, notes, view.endpoint) as span,
-        ):
-            headers = {REQUEST_ID: call.request_id, **trace_headers(span)}
-            try:
-                upstream = self._upstreams[call.wire]
-                async with upstream(call, view, headers, timeout) as reply:
-                    notes.first_chunk = self._clock()
-                    answered()
-                    yield reply
-            except RetryElsewhere as error:
-                self._report(view, error)
-                raise
-            except StreamBroken as error:
-                self._pool.apply(view.url, Lost(error.message), self._clock())
-                raise
-
-    def _route(self, call: Call, notes: Notes, tried: set[str]) -> Decision:
-        with child_span(notes, "route") as span:
-            now = self._clock()
-            decision = self._router.route(call, self._pool.snapshot, now, tried)
-            notes.attempts += 1
-            notes.endpoint, notes.why = decision.endpoint.url, decision.why
-            notes.decision = decision
-            note_decision(span, notes)
-        tried.add(decision.endpoint.url)
-        return decision
-
-    def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
-        """Tell the pool what a failed request has shown, before the load stream does."""
-        if error.draining:
-            self._pool.apply(view.url, Draining(), self._clock())
-        elif error.gone:
-            self._pool.apply(view.url, Lost(error.error.message), self._clock())
-
 
 class _OverBudget(stop_base):
     def __init__(self, relay: Relay, budget: RetryBudget) -> None:
@@ -157,3 +141,7 @@ class _OverBudget(stop_base):
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         return self._relay.is_over(self._budget)
+
+
+def _recovery(rules: Rules | None, default: RecoveryPolicy) -> RecoveryPolicy:
+    return rules.recovery if rules is not None and rules.recovery is not None else default

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from autoglm.api.traffic import RoutingPolicy
+from autoglm.gateway.safeguards import RecoveryPolicy
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,6 +36,7 @@ class Rules:
     budget_ratio: float | None = None
     policy: RoutingPolicy | None = None
     slo_first_token_seconds: float | None = None
+    recovery: RecoveryPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

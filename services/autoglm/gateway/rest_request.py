@@ -21,6 +21,7 @@ from autoglm.common import rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
 from autoglm.common.validation import Ask, of_openai
 from autoglm.gateway.call import Call
+from autoglm.gateway.sse_transcript import REPLAY
 
 TIMEOUT_HEADER = "x-request-timeout-seconds"
 # Triton's binary tensors: JSON of this many bytes comes first, raw values behind it.
@@ -50,6 +51,7 @@ _NOT_SENT_ON = frozenset(
         status.REQUEST_ID,
         rpc.DEBUG_HEADER,
         TIMEOUT_HEADER,
+        REPLAY,
     )
 )
 

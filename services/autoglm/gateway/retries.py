@@ -1,6 +1,6 @@
 """How many retries the gateway may add to the load of its pods. Pure; used by the relay.
 
-A resource whose `spec.routing.retries` has a say gets a budget of its own, the others share one.
+Each model has a budget of its own, so that one in trouble leaves the others theirs.
 
 A share of the requests seen plus a small steady rate, saved up to a reserve: a pod that dies with
 many requests in flight is covered, a fleet in trouble is not buried under repeats.
@@ -8,10 +8,11 @@ many requests in flight is covered, a fleet in trouble is not buried under repea
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from autoglm.gateway.resources import Key, Resource
+from autoglm.gateway.resources import Key, Rules
+from autoglm.gateway.snapshot import ModelView
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +50,48 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """What holds for one call."""
+    """What holds for one model."""
 
     policy: RetryPolicy
     budget: RetryBudget
-    said: tuple[int | None, float | None] = (None, None)
-    """What the resource's rules said of attempts and ratio."""
 
 
-class RetriesByResource:
-    """`policy` is the gateway's own, for whatever a resource leaves open."""
+class RetriesByModel:
+    """`policy` is the gateway's own, for whatever a resource leaves open.
+
+    A resource has one budget for all its names. Names that nobody serves share one.
+    """
 
     def __init__(self, policy: RetryPolicy, now: float) -> None:
-        self._default = Retries(policy, RetryBudget(policy, now))
-        self._own: dict[Key, Retries] = {}
+        self._unknown = Retries(policy, RetryBudget(policy, now))
+        self._own: dict[Key | str, Retries] = {}
 
-    def of(self, resource: Resource | None, known: Container[Key], now: float) -> Retries:
-        """`known` are the resources there are; what others left behind is forgotten."""
-        if resource is None:
-            return self._default
-        attempts, ratio = resource.rules.attempts, resource.rules.budget_ratio
-        if attempts is None and ratio is None:
-            return self._default
-        mine = self._own.get(resource.key)
-        if mine is None or mine.said != (attempts, ratio):
-            mine = self._begin(attempts, ratio, now)
-            kept = {key: own for key, own in self._own.items() if key in known}
-            self._own = kept | {resource.key: mine}
+    def of(
+        self, name: str, model: ModelView | None, known: Mapping[str, ModelView], now: float
+    ) -> Retries:
+        """`known` are the models there are; what others left behind is forgotten."""
+        if model is None:
+            return self._unknown
+        owner = _owner(name, model)
+        policy = self._policy(model.rules)
+        mine = self._own.get(owner)
+        if mine is None or mine.policy != policy:
+            mine = Retries(policy, RetryBudget(policy, now))
+            owners = {_owner(*item) for item in known.items()}
+            kept = {key: own for key, own in self._own.items() if key in owners}
+            self._own = kept | {owner: mine}
         return mine
 
-    def _begin(self, attempts: int | None, ratio: float | None, now: float) -> Retries:
-        base = self._default.policy
-        policy = replace(
+    def _policy(self, rules: Rules | None) -> RetryPolicy:
+        base = self._unknown.policy
+        if rules is None or (rules.attempts is None and rules.budget_ratio is None):
+            return base
+        return replace(
             base,
-            attempts=base.attempts if attempts is None else attempts,
-            ratio=base.ratio if ratio is None else ratio,
+            attempts=base.attempts if rules.attempts is None else rules.attempts,
+            ratio=base.ratio if rules.budget_ratio is None else rules.budget_ratio,
         )
-        return Retries(policy, RetryBudget(policy, now), (attempts, ratio))
+
+
+def _owner(name: str, model: ModelView) -> Key | str:
+    return model.resource.key if model.resource else model.model.name or name

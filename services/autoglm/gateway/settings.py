@@ -13,7 +13,9 @@ from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
+from autoglm.gateway.pacing import Limits
 from autoglm.gateway.retries import RetryPolicy
+from autoglm.gateway.safeguards import RecoveryPolicy
 
 
 class GatewaySettings(ServiceSettings):
@@ -65,6 +67,16 @@ class GatewaySettings(ServiceSettings):
     """How long a pod may take to accept a connection and name its models, in seconds."""
     load_timeout_seconds: float = Field(default=3.0, gt=0)
     """A pod that sends no load message for so long is taken out of the pool, in seconds."""
+    first_token_timeout_seconds: float = Field(default=300.0, ge=0)
+    """How long one pod may take for the first token of a stream before another is asked, in
+    seconds, where the model's AutoGLMDeployment sets no limit; 0 is no limit."""
+    chunk_timeout_seconds: float = Field(default=60.0, ge=0)
+    """Longest silence between two chunks of a stream before another pod is asked to go on, in
+    seconds, where the model's AutoGLMDeployment sets no limit; 0 is no limit."""
+    recovery_attempts: int = Field(default=3, ge=0)
+    """Attempts to go on with one broken stream on other pods; 0 turns recovery off."""
+    recovery_max_tokens: int = Field(default=32768, gt=0)
+    """Tokens of one stream that are kept for recovery; a longer one cannot go on elsewhere."""
     retry_attempts: int = Field(default=3, ge=1)
     """Attempts for one request before its first chunk, the first one included; 1 is no retry."""
     retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -174,3 +186,11 @@ class GatewaySettings(ServiceSettings):
         return RetryPolicy(
             self.retry_attempts, self.retry_budget_ratio, self.retry_budget_per_second
         )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.first_token_timeout_seconds or None, self.chunk_timeout_seconds or None)
+
+    @property
+    def recovery_policy(self) -> RecoveryPolicy:
+        return RecoveryPolicy(self.recovery_attempts, self.recovery_max_tokens)

@@ -52,12 +52,16 @@ def load_of(message: v1.WatchLoadResponse) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class PodWatch:
-    """Watches pods. `silence` is how long a load stream may send nothing, in seconds."""
+    """Watches pods. `silence` is how long a load stream may send nothing, in seconds.
+
+    `on_silence` is told of the URL and why, again and again while the pod does not answer.
+    """
 
     pool: Pool
     channels: Channels
     connect_timeout: float
     silence: float
+    on_silence: Callable[[str, str], None] = lambda url, why: None
     clock: Callable[[], float] = time.monotonic
 
     async def __call__(self, endpoint: Endpoint) -> None:
@@ -88,11 +92,18 @@ class PodWatch:
         except StopAsyncIteration:
             return "the pod ended its load stream"
         except TimeoutError:
-            return f"no load message for {self.silence:g} s"
+            return self._tell_silence(endpoint, f"no load message for {self.silence:g} s")
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return self._tell_silence(endpoint, f"no answer for {self.connect_timeout:g} s")
             return error.details() or error.code().name
         finally:
             loads.cancel()
+
+    def _tell_silence(self, endpoint: Endpoint, why: str) -> str:
+        self.pool.apply(endpoint.url, Lost(why), self.clock())
+        self.on_silence(endpoint.url, why)
+        return why
 
     async def _learn(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
         answer = await InferenceStub(channel).ListModels(

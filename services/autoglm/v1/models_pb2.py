@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61utoglm/v1/models.proto\x12\nautoglm.v1\"\xe1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12\x15\n\rmax_model_len\x18\x03 \x01(\r\x12\x17\n\x0fmax_token_bytes\x18\x04 \x01(\r\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x0e\n\x06parent\x18\x06 \x01(\t\x12\x0b\n\x03uri\x18\x07 \x01(\t\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x14\n\x0cquantization\x18\t \x01(\t\x12\x0e\n\x06\x65ngine\x18\n \x01(\t\x12\x17\n\x0fready_endpoints\x18\x0b \x01(\r\x12\x0f\n\x07\x63reated\x18\x0c \x01(\x03\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.autoglm.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.autoglm.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61utoglm/v1/models.proto\x12\nautoglm.v1\"\xf4\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12\x15\n\rmax_model_len\x18\x03 \x01(\r\x12\x17\n\x0fmax_token_bytes\x18\x04 \x01(\r\x12\r\n\x05tasks\x18\x05 \x03(\t\x12\x0e\n\x06parent\x18\x06 \x01(\t\x12\x0b\n\x03uri\x18\x07 \x01(\t\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x14\n\x0cquantization\x18\t \x01(\t\x12\x0e\n\x06\x65ngine\x18\n \x01(\t\x12\x17\n\x0fready_endpoints\x18\x0b \x01(\r\x12\x0f\n\x07\x63reated\x18\x0c \x01(\x03\x12\x11\n\tresumable\x18\r \x01(\x08\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.autoglm.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.autoglm.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'autoglm.v1.models_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL']._serialized_start=40
-  _globals['_MODEL']._serialized_end=265
-  _globals['_LISTMODELSREQUEST']._serialized_start=267
-  _globals['_LISTMODELSREQUEST']._serialized_end=286
-  _globals['_LISTMODELSRESPONSE']._serialized_start=288
-  _globals['_LISTMODELSRESPONSE']._serialized_end=343
-  _globals['_GETMODELREQUEST']._serialized_start=345
-  _globals['_GETMODELREQUEST']._serialized_end=376
-  _globals['_GETMODELRESPONSE']._serialized_start=378
-  _globals['_GETMODELRESPONSE']._serialized_end=430
+  _globals['_MODEL']._serialized_end=284
+  _globals['_LISTMODELSREQUEST']._serialized_start=286
+  _globals['_LISTMODELSREQUEST']._serialized_end=305
+  _globals['_LISTMODELSRESPONSE']._serialized_start=307
+  _globals['_LISTMODELSRESPONSE']._serialized_end=362
+  _globals['_GETMODELREQUEST']._serialized_start=364
+  _globals['_GETMODELREQUEST']._serialized_end=395
+  _globals['_GETMODELRESPONSE']._serialized_start=397
+  _globals['_GETMODELRESPONSE']._serialized_end=449
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "aliases", "max_model_len", "max_token_bytes", "tasks", "parent", "uri", "dtype", "quantization", "engine", "ready_endpoints", "created")
+    __slots__ = ("name", "aliases", "max_model_len", "max_token_bytes", "tasks", "parent", "uri", "dtype", "quantization", "engine", "ready_endpoints", "created", "resumable")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class Model(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     READY_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     aliases: _containers.RepeatedScalarFieldContainer[str]
     max_model_len: int
@@ -32,7 +33,8 @@ class Model(_message.Message):
     engine: str
     ready_endpoints: int
     created: int
-    def __init__(self, name: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., max_model_len: _Optional[int] = ..., max_token_bytes: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., parent: _Optional[str] = ..., uri: _Optional[str] = ..., dtype: _Optional[str] = ..., quantization: _Optional[str] = ..., engine: _Optional[str] = ..., ready_endpoints: _Optional[int] = ..., created: _Optional[int] = ...) -> None: ...
+    resumable: bool
+    def __init__(self, name: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., max_model_len: _Optional[int] = ..., max_token_bytes: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., parent: _Optional[str] = ..., uri: _Optional[str] = ..., dtype: _Optional[str] = ..., quantization: _Optional[str] = ..., engine: _Optional[str] = ..., ready_endpoints: _Optional[int] = ..., created: _Optional[int] = ..., resumable: bool = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -1,7 +1,10 @@
 from dataclasses import replace
+from typing import Any
 
+from autoglm import v1
 from autoglm.gateway.resources import Key, Resource, Rules
-from autoglm.gateway.retries import RetriesByResource, RetryBudget, RetryPolicy
+from autoglm.gateway.retries import RetriesByModel, RetryBudget, RetryPolicy
+from autoglm.gateway.snapshot import ModelView
 
 POLICY = RetryPolicy(attempts=3, ratio=0.2, per_second=1.0, reserve=10.0)
 
@@ -32,17 +35,35 @@ def test_time_earns_retries_up_to_the_reserve() -> None:
     assert (spend(budget, 3.0), spend(budget, 3.5), spend(budget, 1000.0)) == (3, 0, 10)
 
 
-def test_a_resource_that_says_nothing_shares_the_gateways_budget() -> None:
-    retries = RetriesByResource(POLICY, 0)
-    plain = Resource(Key("n", "a"))
-    assert retries.of(plain, {}, 0) is retries.of(None, {}, 0)
+def model(name: str, **rules: Any) -> ModelView:
+    resource = Resource(Key("n", name), rules=Rules(**rules)) if rules else None
+    return ModelView(v1.Model(name=name), resource=resource)
 
 
-def test_a_resource_with_a_say_has_a_budget_of_its_own_until_it_says_otherwise() -> None:
-    retries = RetriesByResource(POLICY, 0)
-    own = Resource(Key("n", "a"), rules=Rules(attempts=1))
-    first = retries.of(own, {own.key: own}, 0)
+def test_each_model_has_a_budget_of_its_own() -> None:
+    retries, known = RetriesByModel(POLICY, 0), {"a": model("a"), "b": model("b")}
+    a, b = (retries.of(name, view, known, 0) for name, view in known.items())
+    assert spend(a.budget, 0) == 10 and spend(b.budget, 0) == 10
+    assert retries.of("a", known["a"], known, 0) is a
+
+
+def test_all_names_of_a_model_share_its_budget() -> None:
+    retries, view = RetriesByModel(POLICY, 0), model("a")
+    known = {"a": view, "alias": view}
+    assert retries.of("a", view, known, 0) is retries.of("alias", view, known, 0)
+
+
+def test_a_resources_say_holds_until_it_says_otherwise() -> None:
+    retries = RetriesByModel(POLICY, 0)
+    first = retries.of("a", own := model("a", attempts=1), {"a": own}, 0)
     assert first.policy == replace(POLICY, attempts=1)
-    assert retries.of(own, {own.key: own}, 1) is first
-    changed = replace(own, rules=Rules(budget_ratio=0.5))
-    assert retries.of(changed, {own.key: own}, 1).policy == replace(POLICY, ratio=0.5)
+    assert retries.of("a", own, {"a": own}, 1) is first
+    changed = model("a", budget_ratio=0.5)
+    assert retries.of("a", changed, {"a": changed}, 1).policy == replace(POLICY, ratio=0.5)
+
+
+def test_models_that_are_gone_are_forgotten() -> None:
+    retries, views = RetriesByModel(POLICY, 0), {n: model(n) for n in ("a", "b")}
+    first = retries.of("a", views["a"], views, 0)
+    retries.of("b", views["b"], {"b": views["b"]}, 0)
+    assert retries.of("a", views["a"], views, 0) is not first

@@ -127,4 +127,5 @@ def _described(settings: EchoSettings, capacity: int) -> v1.Model:
         uri="echo",
         engine="echo",
         created=int(time.time()),
+        resumable=True,
     )

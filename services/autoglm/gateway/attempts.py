@@ -1,0 +1,190 @@
+"""One attempt: a call on one endpoint, from choosing it to the end of what it sends.
+
+Holds what an attempt needs (lease, span, exchange) and tells the pool what its end has shown. Ends
+attempts on endpoints that have fallen silent, where another can take over. Never tries twice: the
+relay does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
+from autoglm.common.status import REQUEST_ID
+from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Stalled, Upstream, Wire
+from autoglm.gateway.endpoints import Draining, EndpointView, Lost
+from autoglm.gateway.leash import Leash
+from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
+from autoglm.gateway.pacing import Limits, no_chunk, no_first_token
+from autoglm.gateway.pool import Pool
+from autoglm.gateway.recovery import is_resumable, successors
+from autoglm.gateway.routing import Decision, Router
+from autoglm.gateway.snapshot import Snapshot
+from autoglm.gateway.sse_transcript import PATHS, REPLAY
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """An endpoint at work on a call. Its reply is there once it has begun."""
+
+    call: Call
+    view: EndpointView
+    leash: Leash
+    context: AbstractAsyncContextManager[Reply]
+    forget: Callable[[Attempt], None]
+    reply: Reply | None = None
+    is_recoverable: bool = False
+    """Whether another endpoint may go on with what has begun."""
+
+    async def close(self, error: BaseException | None = None) -> None:
+        """With the error that ended it, or None when all is well. Raises nothing of it."""
+        self.leash.release()
+        self.forget(self)
+        await self.context.__aexit__(
+            type(error) if error else None, error, error.__traceback__ if error else None
+        )
+
+
+class Attempts:
+    """Makes attempts, and keeps those that are under way by endpoint."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        upstreams: Mapping[Wire, Upstream],
+        router: Router,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._upstreams = upstreams
+        self._router = router
+        self._clock = clock
+        self._open: dict[str, set[Attempt]] = {}
+
+    async def begin(
+        self,
+        call: Call,
+        notes: Notes,
+        limits: Limits,
+        tried: set[str],
+        snapshot: Snapshot | None = None,
+    ) -> Attempt:
+        """An attempt whose first chunk has come, on an endpoint that is added to `tried`.
+
+        Raises RetryElsewhere, or an AutoGLMError that no other endpoint would do better about.
+        """
+        decision = self._route(call, notes, tried, snapshot or self._pool.snapshot)
+        view = decision.endpoint
+        if call.deadline <= self._clock():
+            raise DeadlineExceeded("the deadline passed before a pod answered")
+        attempt = Attempt(call, view, Leash(), self._exchange(call, notes, decision), self._forget)
+        self._open.setdefault(view.url, set()).add(attempt)
+        if (first := limits.first_token_seconds) is not None:
+            attempt.leash.limit(first, partial(no_first_token, call, first))
+        try:
+            attempt.reply = await attempt.leash.wait(attempt.context.__aenter__)
+        except BaseException:
+            attempt.leash.release()
+            self._forget(attempt)
+            raise
+        chunk = limits.chunk_seconds
+        attempt.leash.limit(chunk, partial(no_chunk, call, chunk or 0.0))
+        return attempt
+
+    def abandon(self, url: str, why: str) -> None:
+        """The endpoint is silent: what waits for it goes elsewhere, if it can."""
+        for attempt in tuple(self._open.get(url, ())):
+            if self._has_other(attempt):
+                attempt.leash.cut(_silent(attempt, why))
+
+    def has_fresh(self, call: Call, tried: set[str]) -> bool:
+        """Whether there is an endpoint that has not been tried."""
+        return _others(self._pool.snapshot, call, tried)
+
+    def _has_other(self, attempt: Attempt) -> bool:
+        snapshot, call = self._pool.snapshot, attempt.call
+        if attempt.reply is not None:
+            if not attempt.is_recoverable:
+                return False
+            snapshot = successors(snapshot, call.model, attempt.view)
+        return _others(snapshot, call, {attempt.view.url})
+
+    def _forget(self, attempt: Attempt) -> None:
+        there = self._open.get(attempt.view.url)
+        if there is not None:
+            there.discard(attempt)
+            if not there:
+                del self._open[attempt.view.url]
+
+    @asynccontextmanager
+    async def _exchange(self, call: Call, notes: Notes, decision: Decision) -> AsyncIterator[Reply]:
+        view, timeout = decision.endpoint, call.deadline - self._clock()
+        tokens = call.ask.prompt_tokens if call.ask else 0
+        with (
+            self._pool.lease(view, tokens),
+            self._router.sending(call, decision, self._clock) as answered,
+            client_span(call, notes, view.endpoint) as span,
+        ):
+            headers = {REQUEST_ID: call.request_id, **trace_headers(span), **_replay(call, view)}
+            try:
+                upstream = self._upstreams[call.wire]
+                async with upstream(call, view, headers, timeout) as reply:
+                    notes.first_chunk = notes.first_chunk or self._clock()
+                    answered()
+                    yield reply
+            except RetryElsewhere as error:
+                self._report(view, error)
+                raise
+            except StreamBroken as error:
+                self._pool.apply(view.url, Lost(error.message), self._clock())
+                raise
+
+    def _route(self, call: Call, notes: Notes, tried: set[str], snapshot: Snapshot) -> Decision:
+        with child_span(notes, "route") as span:
+            decision = self._router.route(call, snapshot, self._clock(), tried)
+            notes.attempts += 1
+            notes.endpoint, notes.why = decision.endpoint.url, decision.why
+            notes.decision = decision
+            note_decision(span, notes)
+        tried.add(decision.endpoint.url)
+        return decision
+
+    def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
+        """Tell the pool what a failed request has shown, before the load stream does."""
+        if error.draining:
+            self._pool.apply(view.url, Draining(), self._clock())
+        elif error.gone:
+            self._pool.apply(view.url, Lost(error.error.message), self._clock())
+
+
+def _others(snapshot: Snapshot, call: Call, but: set[str]) -> bool:
+    model = snapshot.models.get(call.model)
+    return model is not None and any(v.url not in but for v in model.endpoints(call.wire))
+
+
+def _silent(attempt: Attempt, why: str) -> Exception:
+    url = attempt.view.url
+    if attempt.reply is None:
+        return RetryElsewhere(NoReadyEndpoint(f"{url} fell silent ({why}); try again"))
+    return Stalled(
+        StreamBroken(f"{url} fell silent in the middle of the answer ({why}); ask again")
+    )
+
+
+def is_replayed(call: Call, view: EndpointView) -> bool:
+    """Whether the pod writes token ids into the call's event stream."""
+    return (
+        call.wire == "http"
+        and call.ask is not None
+        and call.ask.streaming
+        and call.target.partition("?")[0] in PATHS
+        and is_resumable(view, call.model)
+    )
+
+
+def _replay(call: Call, view: EndpointView) -> Mapping[str, str]:
+    return {REPLAY: "1"} if is_replayed(call, view) else {}
