@@ -31,6 +31,7 @@ def describe(options: EngineOptions, llm: Any, state: Any, tasks: Sequence[str])
         quantization=config.quantization or "",
         engine="vllm",
         created=int(time.time()),
+        resumable="generate" in tasks,
     )
 
 
