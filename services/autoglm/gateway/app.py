@@ -41,6 +41,8 @@ BAD_SETTINGS = 64
 ADDRESS_IN_USE = 65
 _TLS_LOOK_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5
+# How much of the grace who waits for its turn may still wait.
+_WAIT_SHARE = 0.8
 _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -163,7 +165,13 @@ class Gateway:
         await self._health.enter_graceful_shutdown()
         _log.info("draining")
         await asyncio.sleep(self._settings.drain_delay_seconds)
-        await self._stop_edges(self._settings.shutdown_grace_seconds)
+        grace = self._settings.shutdown_grace_seconds
+        # Those whose turn has not come by then could not finish either.
+        tell = asyncio.get_running_loop().call_later(
+            grace * _WAIT_SHARE, self.core.admission.refuse_waiting
+        )
+        await self._stop_edges(grace)
+        tell.cancel()
 
     async def close(self) -> None:
         """End everything that still runs, at once."""
@@ -219,6 +227,7 @@ class Gateway:
             core.snapshot,
             settings.default_timeout_seconds,
             settings.max_timeout_seconds,
+            settings.slow_reader_seconds,
         )
         server = rpc.server(max_message_bytes=settings.max_body_bytes)
         self._edge = GrpcEdge(parts)
@@ -239,7 +248,13 @@ class Gateway:
             settings.max_timeout_seconds,
         )
         parts = RestParts(
-            core.relay, core.local, core.snapshot, self.is_ready, core.registry, bounds
+            core.relay,
+            core.local,
+            core.snapshot,
+            self.is_ready,
+            core.registry,
+            bounds,
+            settings.slow_reader_seconds,
         )
         self._rest = RestServer(RestEdge(parts), settings.shutdown_grace_seconds)
         context = http_server_context(files) if files else None

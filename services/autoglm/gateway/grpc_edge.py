@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +25,7 @@ from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.grpc_stream import answer_stream
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
+from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 
 # From here on parsing would hold up other requests; it goes to a thread.
@@ -42,6 +43,7 @@ class GrpcParts:
     snapshot: Callable[[], Snapshot]
     default_timeout_seconds: float
     max_timeout_seconds: float
+    slow_reader_seconds: float = 60.0
 
 
 class GrpcEdge:
@@ -51,6 +53,7 @@ class GrpcEdge:
         self._parts = parts
         self._clock = clock
         self.gate = Gate()
+        self._telling: set[asyncio.Task[None]] = set()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {
@@ -86,8 +89,11 @@ class GrpcEdge:
         async def answer(payload: bytes, context: Any) -> AsyncIterator[bytes]:
             call, notes, chunk = await self._call(method, payload, context), Notes(), b""
             async with self._parts.relay(call, notes) as reply:
-                async for chunk in reply.chunks:
-                    yield chunk
+                with self._slow_reader(context) as reader:
+                    async for chunk in reply.chunks:
+                        reader.begin()
+                        yield chunk
+                        reader.end()
                 await _finish(method, notes, reply, chunk, context)
 
         return answer
@@ -104,10 +110,23 @@ class GrpcEdge:
                     call, request_id=f"{call.request_id}-{number}", started=self._clock()
                 )
 
-            async for chunk in answer_stream(requests, call_of, self._parts.relay):
-                yield chunk
+            with self._slow_reader(context) as reader:
+                async for chunk in answer_stream(requests, call_of, self._parts.relay):
+                    reader.begin()
+                    yield chunk
+                    reader.end()
 
         return answer
+
+    def _slow_reader(self, context: Any) -> SlowReader:
+        seconds = self._parts.slow_reader_seconds
+
+        def tell() -> None:
+            task = asyncio.create_task(_abort(context, seconds))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+        return SlowReader(seconds, tell)
 
     def _local(self, route: str, page: Page, wrap: Callable[[Handler], Handler]) -> Any:
         @asynccontextmanager
@@ -181,3 +200,14 @@ async def _only(reply: Reply) -> bytes:
 
 async def _one(payload: bytes) -> AsyncIterator[bytes]:
     yield payload
+
+
+async def _abort(context: Any, seconds: float) -> None:
+    """Tells a client that does not read; done when it reads again or has gone.
+
+    The task of the call itself cannot: it is cancelled while it sends.
+    """
+    error = errors.Cancelled(f"the caller read nothing for {seconds:g} s")
+    answer = status.to_grpc(error, current_rpc.get().request_id)
+    with suppress(grpc.aio.AbortError, grpc.aio.UsageError):
+        await context.abort(answer.code, answer.message, answer.trailers)

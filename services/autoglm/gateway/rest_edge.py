@@ -26,6 +26,7 @@ from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.rest_request import Bounds, read_call, request_id_of
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
+from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 
 # Paths whose POST bodies are judged and relayed. `model` in a path is a model's name.
@@ -89,6 +90,7 @@ class RestParts:
     ready: Readiness
     registry: CollectorRegistry
     bounds: Bounds
+    slow_reader_seconds: float = 60.0
 
 
 Page = Callable[[Snapshot, str], Mapping[str, object]]
@@ -125,12 +127,12 @@ class RestEdge:
 
     async def _relayed(self, request: web.Request) -> web.StreamResponse:
         call = await read_call(request, _route(request), self._parts.bounds)
-        return await _answer(request, call, self._parts.relay)
+        return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     async def _model_metadata(self, request: web.Request) -> web.StreamResponse:
         ask = Ask(Operation.INFER, request.match_info["model"])
         call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)
-        return await _answer(request, call, self._parts.relay)
+        return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     def _local(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -145,7 +147,8 @@ class RestEdge:
 
             ask = Ask(Operation.INFER, name)
             call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)
-            return await _answer(request, call, self._parts.local(cast(Handler, reply)))
+            handler = self._parts.local(cast(Handler, reply))
+            return await _answer(request, call, handler, self._parts.slow_reader_seconds)
 
         return handle
 
@@ -218,7 +221,9 @@ def _route(request: web.Request) -> str:
     return f"{request.method} {resource.canonical if resource else request.path}"
 
 
-async def _answer(request: web.Request, call: Call, handler: Handler) -> web.StreamResponse:
+async def _answer(
+    request: web.Request, call: Call, handler: Handler, slow_reader_seconds: float
+) -> web.StreamResponse:
     response: web.StreamResponse | None = None
     notes, tail = Notes(), b""
     try:
@@ -229,12 +234,18 @@ async def _answer(request: web.Request, call: Call, handler: Handler) -> web.Str
                 notes.usage = usage_in(body) if recorded else None
                 return _whole(request, call, reply, body)
             response = _head(request, call, reply)
-            await _send(response.prepare(request))
-            async for chunk in chunks:
-                await _send(response.write(chunk))
-                if recorded:
-                    tail = (tail + chunk)[-TAIL_BYTES:]
-            await _send(response.write_eof())
+            with SlowReader(slow_reader_seconds) as reader:
+                reader.begin()
+                await _send(response.prepare(request))
+                reader.end()
+                async for chunk in chunks:
+                    reader.begin()
+                    await _send(response.write(chunk))
+                    reader.end()
+                    if recorded:
+                        tail = (tail + chunk)[-TAIL_BYTES:]
+                reader.begin()
+                await _send(response.write_eof())
             notes.usage = usage_in(tail) if recorded else None
             return response
     except errors.AutoGLMError as error:

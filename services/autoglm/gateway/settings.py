@@ -59,6 +59,8 @@ class GatewaySettings(ServiceSettings):
     priorities get through, in seconds."""
     pod_waiting_requests: int = Field(default=4, ge=0)
     """Requests sent to a pod beyond its batch, so that it never runs dry."""
+    slow_reader_seconds: float = Field(default=60.0, gt=0)
+    """A client that takes nothing of its stream for so long loses it, in seconds."""
     default_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long a request may take whose client sets no deadline, in seconds."""
     max_timeout_seconds: float = Field(default=3600.0, gt=0)

@@ -1,0 +1,67 @@
+"""Ends streams whose clients do not read: they would hold a pod's place for ever.
+
+A chunk that the client does not take stays with us, and nothing more is asked of the pod, so
+memory is bounded by the transport's buffers; this bounds the time. Used by the edges, around the
+writing of each chunk; costs two assignments a chunk and one timer a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from autoglm.common.errors import Cancelled
+
+_LOOKS = 4
+
+
+class SlowReader:
+    """A context around a stream, entered by the task that writes it.
+
+    That task is cancelled once a chunk has been in writing for `seconds`; within the context this
+    becomes `Cancelled`. `on_stall` is called before.
+    """
+
+    def __init__(self, seconds: float, on_stall: Callable[[], None] = lambda: None) -> None:
+        self._seconds = seconds
+        self._on_stall = on_stall
+        self._is_stalled = False
+        self._writing_since: float | None = None
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None, "streams are written by tasks"
+        self._task, self._loop = task, asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._seconds / _LOOKS, self._look)
+        return self
+
+    def begin(self) -> None:
+        """A chunk is about to be written."""
+        self._writing_since = self._loop.time()
+
+    def end(self) -> None:
+        """It has been taken."""
+        self._writing_since = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._is_stalled and isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise Cancelled(f"the caller read nothing for {self._seconds:g} s") from error
+
+    def _look(self) -> None:
+        since, now = self._writing_since, self._loop.time()
+        if since is not None and now - since >= self._seconds:
+            self._is_stalled = True
+            self._on_stall()
+            self._task.cancel()
+            return
+        due = self._seconds / _LOOKS if since is None else since + self._seconds - now
+        self._timer = self._loop.call_later(max(due, self._seconds / 20), self._look)
