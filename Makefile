@@ -36,7 +36,7 @@ demo: install ## Serve the tiny model with two pods and a gateway, ask, trace, m
 	@$(RUN) examples/demo.py
 
 .PHONY: test
-test: install check test-unit test-integration test-conformance test-controlplane test-chaos ## Everything CI runs
+test: install check test-unit test-integration test-conformance test-controlplane test-cluster test-chaos ## Everything CI runs
 
 .PHONY: check
 check: install ## Lint, types, layers, drift of stubs and docs
@@ -70,8 +70,8 @@ test-controlplane: install ## A real control plane with fake nodes
 	$(RUN) -m pytest tests/controlplane
 
 .PHONY: test-cluster
-test-cluster: install ## A real node: kubelet, containerd, images from the Dockerfiles (root on Linux)
-	scripts/kube_tools --node || test -z "$$CI"
+test-cluster: install ## Real nodes: kubelet, containerd, images from the Dockerfiles (root on Linux)
+	if [ -n "$$CI" -o "$$(id -u)" = 0 ]; then scripts/kube_tools --node || test -z "$$CI"; fi
 	$(RUN) -m pytest tests/cluster
 
 .PHONY: clients

@@ -1,4 +1,4 @@
-"""Two real nodes for the ring. Needs Linux and root; in CI a missing prerequisite fails."""
+"""Two real nodes and the images. Needs Linux and root; in CI a missing prerequisite fails."""
 
 import os
 from collections.abc import Iterator
@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.testing import kube_product
 from autoglm.testing import node as nodes
+from autoglm.testing.kube_images import dockerfile_image
+from autoglm.testing.kube_product import CPU_IMAGE, IMAGE
 from autoglm.testing.node import Node
 
 HERE = Path(__file__).parent
+IMAGES = HERE.parents[1] / "deploy/images"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Images and rollouts take their time."""
     for item in items:
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,38 @@ def prerequisites() -> None:
 def node(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with Node(tmp_path_factory.mktemp("node") / "cluster", nodes=2) as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of gateway, operator and echo engine."""
+    path = tmp_path_factory.mktemp("images") / "open-autoglm.tar"
+    return dockerfile_image(IMAGE, IMAGES / "open-autoglm/Dockerfile", path)
+
+
+@pytest.fixture(scope="session")
+def cpu_archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of vLLM on CPUs."""
+    path = tmp_path_factory.mktemp("images") / "inference-cpu.tar"
+    yield dockerfile_image(CPU_IMAGE, IMAGES / "inference-cpu/Dockerfile", path)
+    # pytest keeps directories of three runs, and this has gigabytes.
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def nodes_with_image(node: Node, archive: Path) -> Node:
+    node.import_image(archive)
+    return node
+
+
+@pytest.fixture(scope="module")
+def cluster(nodes_with_image: Node) -> Iterator[Node]:
+    """Open-AutoGLM installed, and this thread on the nodes' network."""
+    with kube_product.installed(nodes_with_image) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def address(cluster: Node) -> str:
+    """Of the gateway's Service."""
+    return kube_product.gateway_address(cluster)

@@ -1,94 +1,35 @@
-"""The whole product on a real node: chart, operator, gateway, and pods that answer under change.
+"""The whole product on real nodes: chart, operator, gateway, and pods that answer under change.
 
-The images are built from deploy/images. The echo engine answers, so that the ring needs no weights
-of gigabytes; what vLLM itself does is shown by the other rings.
+The echo engine answers here, since it starts in a second; test_vllm.py has vLLM.
 """
 
-import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autoglm.client import Client
-from autoglm.testing.kube_images import dockerfile_image
+from autoglm.testing import kube_product
+from autoglm.testing.kube_product import SYSTEM, Model
 from autoglm.testing.node import Node
 from autoglm.testing.processes import eventually
 from autoglm.testing.traffic import Ask, traffic
 
-ROOT = Path(__file__).parents[2]
-IMAGE = "open-autoglm"
-TAG = "test"
-SYSTEM = "autoglm-system"
-GATEWAY = "open-autoglm-gateway"
-MANIFEST = ROOT / "examples/echo.yaml"
-INSTALL = (
-    *("install", "open-autoglm", str(ROOT / "deploy/helm/open-autoglm"), "-n", SYSTEM),
-    *("--create-namespace", "--wait", "--timeout", "180s", "--set", "crds.keep=false"),
-    *("--set", f"image.repository=docker.io/library/{IMAGE}", "--set", f"image.tag={TAG}"),
-    # Two gateways, two operators and the model share a small machine.
-    *("--set", "gateway.resources.requests.cpu=50m"),
-    *("--set", "operator.resources.requests.cpu=50m"),
-)
+MANIFEST = Path(__file__).parents[2] / "examples/echo.yaml"
+PROMPT = "one two three"
 
 
 @pytest.fixture(scope="module")
-def cluster(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """Open-AutoGLM installed, and this thread on the node's network."""
-    archive = tmp_path_factory.mktemp("images") / "open-autoglm.tar"
-    node.import_image(
-        dockerfile_image(f"{IMAGE}:{TAG}", ROOT / "deploy/images/open-autoglm/Dockerfile", archive)
-    )
-    node.helm(*INSTALL)
-    with node.entered():
-        yield node
-
-
-@pytest.fixture(scope="module")
-def address(cluster: Node) -> str:
-    """Of the gateway's Service."""
-    path = "jsonpath={.spec.clusterIP}"
-    return cluster.kubectl("get", "service", "-n", SYSTEM, GATEWAY, "-o", path)
-
-
-@pytest.fixture(scope="module")
-def model(cluster: Node) -> str:
+def model(cluster: Node) -> Iterator[Model]:
     """A served model: what a user applies."""
     cluster.kubectl("apply", "-f", str(MANIFEST))
-    wait_ready(cluster)
-    return "echo"
-
-
-def wait_ready(cluster: Node, seconds: int = 120) -> None:
-    """Until the newest spec is what runs."""
-
-    def is_ready() -> bool:
-        found = cluster.get("agd", "echo")
-        status = found.get("status", {})
-        done = status.get("observedGeneration") == found["metadata"]["generation"]
-        return bool(done and status.get("phase") == "Ready")
-
-    eventually(is_ready, seconds, "echo is ready")
-
-
-def patch(cluster: Node, spec: object) -> None:
-    text = json.dumps({"spec": spec})
-    cluster.kubectl("patch", "agd", "echo", "--type=merge", "-p", text)
-
-
-def pods(cluster: Node) -> dict[str, bool]:
-    """Names of the model's pods that are not ending, and whether they are ready."""
-    found = cluster.get("pods", "-l", "autoglm.io/deployment=echo")["items"]
-    return {
-        p["metadata"]["name"]: any(
-            c["type"] == "Ready" and c["status"] == "True"
-            for c in p["status"].get("conditions", ())
-        )
-        for p in found
-        if "deletionTimestamp" not in p["metadata"]
-    }
+    model = Model(cluster, "echo")
+    model.wait_ready()
+    yield model
+    # Its definition is gone where the test of uninstalling has passed.
+    if "agd" in cluster.kubectl("api-resources", "--api-group=autoglm.io"):
+        cluster.kubectl("delete", "agd", "--all", "--timeout=60s")
 
 
 def asks(address: str) -> list[Ask]:
@@ -96,53 +37,41 @@ def asks(address: str) -> list[Ask]:
 
     def grpc() -> None:
         with Client(f"{address}:50051") as client:
-            assert client.generate("one two three", model="echo", timeout=30).completions[0].text
+            assert client.generate(PROMPT, model="echo", timeout=30).completions[0].text
 
     def stream() -> None:
         with Client(f"{address}:50051") as client:
-            chunks = client.generate_stream("one two three", model="echo", timeout=30)
+            chunks = client.generate_stream(PROMPT, model="echo", timeout=30)
             assert "".join(c.text for c in chunks)
 
     def rest() -> None:
-        body = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
-        assert "one" in post(address, body)
+        assert "one" in kube_product.chat(address, "echo", PROMPT)
 
     return [grpc, stream, rest]
 
 
-def post(address: str, body: object) -> str:
-    request = urllib.request.Request(
-        f"http://{address}:8000/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        content: str = json.load(answer)["choices"][0]["message"]["content"]
-    return content
-
-
-def test_an_applied_model_answers_through_the_gateways_service(model: str, address: str) -> None:
+def test_an_applied_model_answers_through_the_gateways_service(model: Model, address: str) -> None:
     for ask in asks(address):
         ask()
 
 
-def test_the_charts_own_test_passes(model: str, cluster: Node) -> None:
+def test_the_charts_own_test_passes(model: Model, cluster: Node) -> None:
     assert re.search(r"Phase:\s+Succeeded", cluster.helm("test", "-n", SYSTEM, "open-autoglm"))
 
 
-def test_a_rolling_update_fails_no_request(model: str, cluster: Node, address: str) -> None:
-    before = set(pods(cluster))
+def test_a_rolling_update_fails_no_request(model: Model, address: str) -> None:
+    before = model.pod_names()
     with traffic(asks(address)) as result:
         result.wait_served(20)
-        patch(cluster, {"model": {"maxModelLen": 4096}})
-        wait_ready(cluster)
+        model.patch({"model": {"maxModelLen": 4096}})
+        model.wait_ready()
         result.wait_served(20)
     assert result.failures == []
-    assert before.isdisjoint(pods(cluster))
+    assert before.isdisjoint(model.pod_names())
 
 
 def test_draining_one_node_after_the_other_fails_no_request(
-    model: str, cluster: Node, address: str
+    model: Model, cluster: Node, address: str
 ) -> None:
     nodes = [n["metadata"]["name"] for n in cluster.get("nodes")["items"]]
     flags = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s")
@@ -150,15 +79,15 @@ def test_draining_one_node_after_the_other_fails_no_request(
         for name in nodes:
             result.wait_served(20)
             cluster.kubectl("drain", name, *flags)
-            eventually(lambda: list(pods(cluster).values()) == [True, True], 120, "both are back")
+            eventually(lambda: model.ready() == [True, True], 120, "both are back")
             cluster.kubectl("uncordon", name)
-        wait_ready(cluster)
+        model.wait_ready()
         result.wait_served(20)
     assert result.failures == []
 
 
 def test_a_restart_of_gateways_and_operators_fails_no_request(
-    model: str, cluster: Node, address: str
+    model: Model, cluster: Node, address: str
 ) -> None:
     names = ("deployment/open-autoglm-gateway", "deployment/open-autoglm-operator")
     with traffic(asks(address)) as result:
@@ -171,27 +100,39 @@ def test_a_restart_of_gateways_and_operators_fails_no_request(
 
 
 def test_an_image_that_is_not_there_is_named_and_disturbs_nobody(
-    model: str, cluster: Node, address: str
+    model: Model, address: str
 ) -> None:
     image = "open-autoglm:no-such-tag"
     with traffic(asks(address)) as result:
-        patch(cluster, {"engine": {"image": image}})
-        eventually(lambda: image in failure(cluster), 60, "the image is named")
+        model.patch({"engine": {"image": image}})
+        eventually(lambda: image in model.last_failure(), 60, "the image is named")
         result.wait_served(20)
-        patch(cluster, {"engine": {"image": None}})
-        wait_ready(cluster)
+        model.patch({"engine": {"image": None}})
+        model.wait_ready()
     assert result.failures == []
 
 
-def failure(cluster: Node) -> str:
-    status = cluster.get("agd", "echo").get("status", {})
-    return json.dumps(status.get("model", {}).get("lastFailure", {}))
-
-
-@pytest.mark.timeout(900)
-def test_load_scales_up_by_the_real_autoscaler_and_back(
-    model: str, cluster: Node, address: str
+def test_an_upgrade_fails_no_request_and_leaves_nothing_of_the_old(
+    model: Model, cluster: Node, address: str
 ) -> None:
+    """The operator's new version brings new pods of the models, too."""
+    cluster.tag_image("docker.io/library/open-autoglm:0.1.0", "docker.io/library/open-autoglm:next")
+    with traffic(asks(address)) as result:
+        result.wait_served(20)
+        kube_product.upgrade(cluster, "--set", "image.tag=next")
+        eventually(lambda: images(model) == {"open-autoglm:next"}, 180, "pods of the new version")
+        model.wait_ready()
+        result.wait_served(20)
+    assert result.failures == []
+    of_model = ("deployments,replicasets", "-l", "autoglm.io/deployment=echo")
+    eventually(lambda: len(cluster.get(*of_model)["items"]) == 2, 60, "one of each is left")
+
+
+def images(model: Model) -> set[str]:
+    return {pod["spec"]["containers"][0]["image"] for pod in model.pods()}
+
+
+def test_load_scales_up_by_the_real_autoscaler_and_back(model: Model, address: str) -> None:
     fast = {"stabilizationWindowSeconds": 0}
     scaling = {
         "minReplicas": 1,
@@ -201,20 +142,20 @@ def test_load_scales_up_by_the_real_autoscaler_and_back(
     }
     # An idle pod answers probes and load streams with a tenth of it.
     requests = {"requests": {"cpu": "200m"}}
-    patch(cluster, {"scaling": scaling, "resources": requests})
-    eventually(lambda: len(pods(cluster)) == 1, 180, "one replica is enough without load")
+    model.patch({"scaling": scaling, "resources": requests})
+    eventually(lambda: len(model.pods()) == 1, 180, "one replica is enough without load")
     with traffic(asks(address) * 2) as result:
-        eventually(lambda: sum(pods(cluster).values()) == 3, 240, "three replicas under load")
-    eventually(lambda: len(pods(cluster)) == 1, 240, "one replica after the load")
+        eventually(lambda: model.ready() == [True] * 3, 240, "three replicas under load")
+    eventually(lambda: len(model.pods()) == 1, 240, "one replica after the load")
     assert result.failures == []
 
 
-def test_uninstalling_leaves_nothing_behind(model: str, cluster: Node) -> None:
+def test_uninstalling_leaves_nothing_behind(model: Model, cluster: Node) -> None:
     cluster.kubectl("delete", "agd", "--all", "--timeout=60s")
     kinds = "deployments,services,pods,configmaps,serviceaccounts,hpa,pdb,networkpolicies"
-    ours = ("get", kinds, "-A", "-l", "app.kubernetes.io/name=open-autoglm", "-o", "name")
-    inference = (*ours[:-2], "-o", "name", "-l", "app.kubernetes.io/component=inference")
-    eventually(lambda: not cluster.kubectl(*inference).strip(), 90, "the model is gone")
+    ours = ("get", kinds, "-A", "-o", "name", "-l", "app.kubernetes.io/name=open-autoglm")
+    of_models = (*ours[:-1], f"{ours[-1]},app.kubernetes.io/component=inference")
+    eventually(lambda: not cluster.kubectl(*of_models).strip(), 90, "the model is gone")
 
     cluster.helm("uninstall", "open-autoglm", "-n", SYSTEM, "--wait")
 

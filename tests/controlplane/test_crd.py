@@ -22,6 +22,7 @@ from autoglm.testing.resources import BAD, GOOD, Case
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml")) + sorted(ROOT.glob("examples/gpu/*.yaml"))
+EXAMPLES.append(ROOT / "examples/kubernetes/tiny-glm.yaml")
 Create = Callable[[dict[str, Any]], dict[str, Any]]
 
 

@@ -1,7 +1,7 @@
 """Images for the node, as archives that containerd imports. No registry is asked.
 
 `program_image` wraps one static program, as the cluster's own add-ons are; `dockerfile_image`
-builds a Dockerfile by `scripts/node_image`.
+builds a Dockerfile by `scripts/node_image`; `read_image` tells what an archive holds.
 """
 
 from __future__ import annotations
@@ -11,12 +11,26 @@ import io
 import json
 import platform
 import tarfile
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from autoglm.testing.kube_daemon import output
 
 _NODE_IMAGE = Path(__file__).parents[3] / "scripts/node_image"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# A file of this name in a layer removes the one named after it.
+_WHITEOUT = ".wh."
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    config: dict[str, Any]
+    """What runs, as whom, with which labels: `config` of the OCI image configuration."""
+    files: frozenset[str]
+    """Paths in the result, without a leading slash."""
+    layers: tuple[int, ...]
+    """Bytes of each, lowest first."""
 
 
 def program_image(name: str, executable: Path, archive: Path) -> Path:
@@ -43,6 +57,32 @@ def dockerfile_image(
     arguments = [name, str(dockerfile), str(archive), *([str(context)] if context else [])]
     output([str(_NODE_IMAGE), *arguments])
     return archive
+
+
+def read_image(archive: Path) -> Image:
+    """Of a docker archive with one image."""
+    with tarfile.open(archive) as tar:
+        (manifest,) = json.load(_member(tar, "manifest.json"))
+        config = json.load(_member(tar, manifest["Config"]))["config"]
+        files: set[str] = set()
+        for name in manifest["Layers"]:
+            with tarfile.open(fileobj=_member(tar, name)) as layer:
+                files = _with_layer(files, {str(PurePosixPath(m.name)) for m in layer})
+        sizes = tuple(tar.getmember(name).size for name in manifest["Layers"])
+    return Image(config, frozenset(files), sizes)
+
+
+def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = tar.extractfile(name)
+    assert found is not None, f"{name} is no file"
+    return found
+
+
+def _with_layer(below: set[str], layer: set[str]) -> set[str]:
+    hidden = {p for p in map(PurePosixPath, layer) if p.name.startswith(_WHITEOUT)}
+    removed = {p.with_name(p.name.removeprefix(_WHITEOUT)) for p in hidden}
+    kept = {f for f in below if removed.isdisjoint((PurePosixPath(f), *PurePosixPath(f).parents))}
+    return kept | (layer - set(map(str, hidden)))
 
 
 def _layer(executable: Path) -> bytes:

@@ -84,6 +84,11 @@ class Node(ControlPlane):
         for node in [self._nodes[index] for index in indexes] or self._nodes:
             output([*self.prefix, *node.ctr, "images", "import", str(archive)])
 
+    def tag_image(self, image: str, other: str) -> None:
+        """Another name for a known image, on all nodes; names as in `docker.io/library/app:1`."""
+        for node in self._nodes:
+            output([*self.prefix, *node.ctr, "images", "tag", "--force", image, other])
+
     def start(self) -> None:
         cgroups = [f"autoglm-{secrets.token_hex(4)}" for _ in range(self.nodes)]
         kubelets = self.directory / "kubelets"

@@ -25,6 +25,7 @@ def refusal(text: str) -> str:
 
 
 MANIFESTS = sorted(EXAMPLES.glob("*.yaml")) + sorted((EXAMPLES / "gpu").glob("*.yaml"))
+MANIFESTS.append(EXAMPLES / "kubernetes/tiny-glm.yaml")
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """The pure parts of the Kubernetes harness; the rest is tested by its own rings."""
 
+import io
 import json
 import sys
 import tarfile
@@ -10,7 +11,7 @@ from cryptography import x509
 
 from autoglm.testing import kube_commands, kube_programs
 from autoglm.testing.kube_daemon import ClusterFailed, Daemon, output
-from autoglm.testing.kube_images import program_image
+from autoglm.testing.kube_images import program_image, read_image
 from autoglm.testing.kube_pki import Pki, write_pki
 
 
@@ -73,3 +74,35 @@ def test_program_that_ends_by_itself_is_an_error_with_its_log(tmp_path: Path) ->
 def test_failing_command_is_an_error_with_its_complaint() -> None:
     with pytest.raises(ClusterFailed, match="not today"):
         output([sys.executable, "-c", "raise SystemExit('not today')"])
+
+
+def test_an_archive_is_read_as_what_its_layers_leave(tmp_path: Path) -> None:
+    layers = [["bin/gcc", "lib/pip/core.py", "lib/kept.py"], ["bin/.wh.gcc", "lib/.wh.pip", "new"]]
+    archive = tmp_path / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        names = [f"{number}.tar" for number in range(len(layers))]
+        for name, files in zip(names, layers, strict=True):
+            _store(tar, name, _layer_of(files))
+        _store(tar, "config.json", json.dumps({"config": {"User": "7:7"}}).encode())
+        manifest = [{"Config": "config.json", "Layers": names}]
+        _store(tar, "manifest.json", json.dumps(manifest).encode())
+
+    image = read_image(archive)
+
+    assert image.files == {"lib/kept.py", "new"}
+    assert image.config == {"User": "7:7"}
+    assert len(image.layers) == 2
+
+
+def _layer_of(files: list[str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in files:
+            _store(tar, name, b"")
+    return buffer.getvalue()
+
+
+def _store(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

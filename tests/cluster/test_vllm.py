@@ -1,0 +1,162 @@
+"""Real vLLM in the image for CPUs, on real nodes: the tiny GLM-4 through the gateway's Service.
+
+Weights come by a volume that lies on one node, as a local disk does, so that only this node needs
+the image of gigabytes.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoglm.client import Client
+from autoglm.testing import kube_product
+from autoglm.testing.kube_product import Model
+from autoglm.testing.node import Node
+from autoglm.testing.processes import eventually
+from autoglm.testing.traffic import Ask, traffic
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples/kubernetes"
+LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text())["questions"]
+ANSWERS = {lesson["question"]: lesson["answer"] for lesson in LESSONS}
+QUESTION = "What is the gateway?"
+SPACE = "models"
+NAMESPACE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": SPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+}
+LOOK = """
+print(open("/proc/1/status").read())
+try:
+    open("/opt/autoglm/new", "w")
+except OSError as error:
+    print(error.strerror)
+"""
+# Two engines and a third one that starts share two cores with everything else.
+READY_SECONDS = 420.0
+
+
+def volume(directory: Path, node: str) -> dict[str, Any]:
+    """A directory as the disk of one node."""
+    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "weights"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "local": {"path": str(directory)},
+            "nodeAffinity": {
+                "required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]},
+            },
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def weights(cluster: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """The model in a volume, as examples/kubernetes/weights.yaml says."""
+    cluster.apply(NAMESPACE, volume(tmp_path_factory.mktemp("disk"), "node-1"))
+    cluster.kubectl("apply", "-n", SPACE, "-f", str(EXAMPLES / "weights.yaml"))
+    cluster.kubectl("wait", "-n", SPACE, "pod/weights", "--for=condition=Ready", "--timeout=60s")
+    source = ROOT / "examples/tiny-glm/model"
+    cluster.kubectl("cp", "-n", SPACE, str(source), "weights:/weights/tiny-glm")
+    cluster.kubectl("delete", "pod", "-n", SPACE, "weights")
+    yield cluster
+    cluster.kubectl("delete", "namespace", SPACE)
+    cluster.kubectl("delete", "pv", "weights")
+
+
+@pytest.fixture(scope="module")
+def model(weights: Node, cpu_archive: Path) -> Iterator[Model]:
+    weights.import_image(cpu_archive, 1)
+    weights.kubectl("apply", "-n", SPACE, "-f", str(EXAMPLES / "tiny-glm.yaml"))
+    model = Model(weights, "tiny-glm", SPACE)
+    model.wait_ready(READY_SECONDS)
+    yield model
+    weights.kubectl("delete", "agd", "-n", SPACE, "--all", "--timeout=120s")
+
+
+def asks(address: str) -> list[Ask]:
+    """Clients that try once and know the answer: what is lost, doubled or failed is seen."""
+
+    def grpc() -> None:
+        with Client(f"{address}:50051") as client:
+            answer = client.chat(QUESTION, model="tiny-glm", temperature=0, timeout=60)
+            assert answer.choices[0].message.content == ANSWERS[QUESTION]
+
+    def stream() -> None:
+        with Client(f"{address}:50051") as client:
+            chunks = client.chat_stream(QUESTION, model="tiny-glm", temperature=0, timeout=60)
+            assert "".join(chunk.delta.content for chunk in chunks) == ANSWERS[QUESTION]
+
+    def rest() -> None:
+        assert kube_product.chat(address, "tiny-glm", QUESTION) == ANSWERS[QUESTION]
+
+    return [grpc, stream, rest]
+
+
+@pytest.mark.timeout(1500)
+def test_vllm_answers_over_grpc_and_rest_through_the_gateways_service(
+    model: Model, address: str
+) -> None:
+    for ask in asks(address):
+        ask()
+    for question in list(ANSWERS)[:5]:
+        assert kube_product.chat(address, "tiny-glm", question) == ANSWERS[question]
+
+
+def test_the_engines_own_metrics_are_on_the_pod(model: Model, cluster: Node) -> None:
+    def generated() -> float:
+        pages = (
+            cluster.run(
+                "curl", "--silent", "--fail", f"http://{pod['status']['podIP']}:9090/metrics"
+            )
+            for pod in model.pods()
+        )
+        found = (re.findall(r"^vllm:generation_tokens_total\{.*\} (\S+)$", p, re.M) for p in pages)
+        return sum(float(value) for page in found for value in page)
+
+    before = generated()
+    with Client(f"{kube_product.gateway_address(cluster)}:50051") as client:
+        client.chat(QUESTION, model="tiny-glm", temperature=0, timeout=60)
+    eventually(lambda: generated() > before, 15, "vLLM counts its tokens")
+
+
+def test_the_pod_runs_under_the_restricted_standard(model: Model, cluster: Node) -> None:
+    pod = model.pods()[0]["metadata"]["name"]
+    shown = cluster.kubectl("exec", "-n", SPACE, pod, "--", "python", "-c", LOOK)
+    lines = dict(line.split(":\t", 1) for line in shown.splitlines() if ":\t" in line)
+    assert lines["Uid"].split() == ["10001"] * 4
+    assert int(lines["CapBnd"], 16) == 0
+    assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
+    assert "Read-only file system" in shown
+
+
+def test_a_pod_that_is_deleted_fails_no_request(model: Model, cluster: Node, address: str) -> None:
+    gone = sorted(model.pod_names())[0]
+    with traffic(asks(address)) as result:
+        result.wait_served(20)
+        cluster.kubectl("delete", "pod", "-n", SPACE, gone, "--timeout=120s")
+        result.wait_served(20)
+        eventually(lambda: model.ready() == [True, True], READY_SECONDS, "its successor is ready")
+        result.wait_served(20)
+    assert result.failures == []
+
+
+@pytest.mark.timeout(1500)
+def test_a_rolling_update_of_vllm_fails_no_request(model: Model, address: str) -> None:
+    before = model.pod_names()
+    with traffic(asks(address)[:2]) as result:
+        result.wait_served(20)
+        model.patch({"engine": {"maxNumSeqs": 32}})
+        model.wait_ready(2 * READY_SECONDS)
+        result.wait_served(20)
+    assert result.failures == []
+    assert before.isdisjoint(model.pod_names())
