@@ -26,6 +26,8 @@ from autoglm.operator.observed import Conflict, Key, Plan, Raw, Ref, Refusal
 from autoglm.operator.transport import Refused, Unreachable
 
 _NOT_FOUND, _CONFLICT = 404, 409
+# A version that nothing has: what is applied with it is created, or refused where it exists.
+_OF_NO_OBJECT = "1"
 # Of events.k8s.io/v1, in bytes.
 _LONGEST_NOTE = 1024
 _log = logging.getLogger("autoglm.operator")
@@ -84,6 +86,8 @@ class Applier:
         path, before = kind.path(namespace, name), cache.version(Key(namespace, name))
         if not before:
             await self.confirm(resource)
+            if made := await self._create(path, body):
+                return cache.took(made, before), []
             await self._refuse_stranger(resource, path)
         try:
             return cache.took(await self.kube.apply(path, body), before), []
@@ -95,6 +99,16 @@ class Applier:
         answer = await self.kube.apply(path, without(body, (f.field for f in declared)), force=True)
         conflicts = [Conflict(kind.kind, name, f.manager, f.field) for f in declared]
         return cache.took(answer, before), conflicts
+
+    async def _create(self, path: str, body: Raw) -> bytes | None:
+        """None where an object has the name: one that the watch has yet to tell of, or not ours."""
+        metadata = body["metadata"] | {"resourceVersion": _OF_NO_OBJECT}
+        try:
+            return await self.kube.apply(path, {**body, "metadata": metadata})
+        except Refused as error:
+            if error.status != _CONFLICT:
+                raise
+            return None
 
     async def _refuse_stranger(self, resource: Raw, path: str) -> None:
         """Raises Refused where an object that nobody made for the resource has the child's name:

@@ -162,10 +162,15 @@ def _watch_error(status: bytes) -> Refused:
 def _is_transient(request: Request, error: BaseException) -> bool:
     if isinstance(error, Refused):
         if error.status == _CONFLICT and request.method == "PATCH":
-            # Somebody wrote at the same moment; a conflict over fields has causes.
-            return not error.causes
+            # Somebody wrote at the same moment; a conflict over fields has causes, and one over
+            # the version that was asked for stays.
+            return not error.causes and not _names_version(request)
         return error.is_transient and (error.retry_after or 0) <= _LONGEST_WAIT
     return isinstance(error, Unreachable)
+
+
+def _names_version(request: Request) -> bool:
+    return "resourceVersion" in ((request.body or {}).get("metadata") or {})
 
 
 def _wait(state: RetryCallState) -> float:

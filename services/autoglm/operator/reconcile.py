@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
@@ -107,7 +107,7 @@ class Reconciler:
         if observed is None or "deletionTimestamp" in observed.resource["metadata"]:
             self._forget(key)
             return Looked("gone")
-        plan = self._decide(observed, datetime.now(UTC))
+        plan = _without_haste(self._decide(observed, datetime.now(UTC)), observed, memory)
         span.set_attribute("autoglm.plan.apply", len(plan.apply))
         span.set_attribute("autoglm.plan.delete", len(plan.delete))
         try:
@@ -172,6 +172,13 @@ class Reconciler:
         now = self._world.resources.get(key)
         if now is None or now["metadata"]["uid"] != metadata["uid"]:
             raise Gone(f"{key.namespace}/{key.name}")
+
+
+def _without_haste(plan: Plan, observed: Observed, memory: Memory) -> Plan:
+    """The first status waits for the next look: one that is written with the first children would
+    be overtaken at once, and delay the children of the resources that wait."""
+    has_said = observed.resource.get("status") or observed.refused or memory.writes
+    return plan if has_said or not plan.apply else replace(plan, status=None, events=())
 
 
 def _refusals(attempt: Attempt) -> str:

@@ -100,8 +100,7 @@ class FakeApiServer:
 
     def _put(self, request: Request) -> Object:
         body, known = dict(request.body or {}), self._known(request.path)
-        if body["metadata"].get("resourceVersion") != known["metadata"]["resourceVersion"]:
-            raise Refused(409, "Conflict", "the object has been modified")
+        self._check_version(request, known)
         return self._store(request.path, body, False)
 
     def _patch(self, request: Request) -> Object:
@@ -109,6 +108,7 @@ class FakeApiServer:
         if path not in self.objects and path == request.path:
             return self.put(path, dict(request.body or {}))
         known = self._known(path)
+        self._check_version(request, known)
         merged = _merged(known, request.body or {})
         return known if merged == known else self._store(path, merged, False)
 
@@ -119,6 +119,13 @@ class FakeApiServer:
             raise Refused(409, "Conflict", "the uid in the precondition differs")
         self.remove(request.path)
         return {"kind": "Status", "status": "Success"}
+
+    @staticmethod
+    def _check_version(request: Request, known: Object) -> None:
+        wanted = (request.body or {}).get("metadata", {}).get("resourceVersion")
+        asked_for_none = wanted is None and request.method == "PATCH"
+        if not asked_for_none and wanted != known["metadata"]["resourceVersion"]:
+            raise Refused(409, "Conflict", "the object has been modified")
 
     def _known(self, path: str) -> Object:
         if path not in self.objects:

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.operator.announcements import Announcements
 from autoglm.operator.apply import Applied, Applier
+from autoglm.operator.cache import Cache
 from autoglm.operator.kinds import CHILDREN, RESOURCE
 from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
@@ -52,6 +53,11 @@ def causes(*entries: tuple[str, str]) -> list[dict[str, str]]:
     ]
 
 
+def owned(body: Raw, resource: Raw) -> Raw:
+    owner = {"uid": resource["metadata"]["uid"]}
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": [owner]}}
+
+
 def refuse_once(error: Refused) -> Any:
     left = [error]
     return lambda request: left.pop() if left and request.method == "PATCH" else None
@@ -92,8 +98,25 @@ async def test_an_object_of_somebody_else_is_left_alone_and_named() -> None:
     assert "rename the resource" in refusal.message
 
 
+async def test_a_child_is_made_with_one_request() -> None:
+    rig = Rig()
+    await rig(Plan(apply=(BODY, CONFIG)))
+    assert [r.method for r in rig.faults.seen] == ["PATCH", "PATCH"]
+
+
+async def test_a_child_that_the_watch_has_not_told_of_yet_is_applied_all_the_same() -> None:
+    rig = Rig()
+    await rig(Plan(apply=(owned(BODY, rig.resource),)))
+    rig.world.children[SERVICE] = Cache(SERVICE)
+    changed = {**owned(BODY, rig.resource), "spec": {"type": "NodePort"}}
+    assert await rig(Plan(apply=(changed,))) == Applied(True, Attempt())
+    assert rig.server.objects[SERVICE.path("ns", "glm")]["spec"]["type"] == "NodePort"
+
+
 async def test_changes_by_hand_are_taken_back() -> None:
     rig = Rig()
+    await rig(Plan(apply=(BODY,)))
+    rig.faults.seen.clear()
     cause = causes(('"kubectl-edit" using v1', ".spec.type"))
     rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
     assert (await rig(Plan(apply=(BODY,)))).attempt == Attempt()
@@ -104,6 +127,7 @@ async def test_changes_by_hand_are_taken_back() -> None:
 
 async def test_another_appliers_field_is_left_out_and_reported() -> None:
     rig = Rig()
+    await rig(Plan(apply=(BODY,)))
     cause = causes(('"argocd"', ".spec.type"), ('"kubectl" using v1', ".spec.ports"))
     rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
     applied = await rig(Plan(apply=(BODY,)))

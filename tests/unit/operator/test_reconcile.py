@@ -70,9 +70,19 @@ async def test_looks_go_on_until_there_is_nothing_to_write() -> None:
     rig = Rig()
     rig.create()
     results = [(await rig.look(KEY)).result for _ in range(4)]
-    assert results == ["written", "written", "unchanged", "unchanged"]
+    assert results == ["written", "written", "unchanged", "unchanged"]  # children, then status
     assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
     assert (rig.phase("Ready"), rig.phase("Pending"), rig.look.is_busy) == (1, 0, False)
+
+
+async def test_the_first_status_comes_after_the_children_and_at_the_next_look() -> None:
+    rig = Rig()
+    rig.create()
+    await rig.look(KEY)
+    assert CONFIG.path("ns", "glm") in rig.server.objects
+    assert "status" not in rig.server.objects[PATH]
+    await rig.look(KEY)
+    assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
 
 
 async def test_a_plan_that_never_settles_does_not_spin() -> None:
