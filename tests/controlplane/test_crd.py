@@ -90,7 +90,6 @@ def test_every_default_is_written_down(tried: Create) -> None:
             "sharedMemory": "2Gi",
         },
         "replicas": 1,
-        "routing": {"retries": {"attempts": 3, "budgetRatio": 0.2}},
         "rollout": {"strategy": "RollingUpdate"},
         "drain": {"gracePeriodSeconds": 30.0},
         "network": {"policy": "Strict"},

@@ -43,10 +43,12 @@ class ServiceLevel(Part):
 class Retries(Part):
     """When a request is tried on another replica. Only before its first chunk has been sent."""
 
-    attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Most tries of one request, the first included; 1 turns retries off."""
-    budget_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.2
-    """Most retries as a share of all requests, so that retries can't double an overload."""
+    attempts: Annotated[int, Field(ge=1, le=10)] | None = None
+    """Most tries of one request, the first included; 1 turns retries off. Absent: the gateway's
+    own limit."""
+    budget_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Most retries as a share of all requests, so that retries can't double an overload. Absent:
+    the gateway's own share."""
 
 
 class Routing(Part):
