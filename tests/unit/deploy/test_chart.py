@@ -21,6 +21,7 @@ EVERYTHING = (
     "gateway.tls.verifyClients=true",
     "gateway.endpoints[0]=http://vllm.models:8000",
     "gateway.networkPolicy.from[0].podSelector.matchLabels.app=client",
+    "operator.allowHostPath=true",
     "monitoring.prometheusUrl=http://prometheus.monitoring:9090",
     "networkPolicy.apiServerCIDRs[0]=10.0.0.1/32",
     "imagePullSecrets[0]=registry",
@@ -247,6 +248,7 @@ def test_a_long_release_name_still_gives_valid_names(template: Template) -> None
         ("gateway.authentication.jwt.jwks=http://i/k", "/gateway/authentication/jwt/jwks"),
         ("watchNamespaces={Team}", "/watchNamespaces/0"),
         ("gateway.resources.limits.memory=1GB", "/gateway/resources/limits/memory"),
+        ("operator.allowHostPath=yes", "/operator/allowHostPath"),
         ("operator.extraArgs[0]=workers", "/operator/extraArgs/0"),
         (
             "gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=20",
@@ -259,3 +261,9 @@ def test_a_wrong_value_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(named_in_message)):
         template("--set", value)
+
+
+def test_directories_of_nodes_are_allowed_only_where_that_is_asked_for(render: Render) -> None:
+    asked = settings_of(render("operator.allowHostPath=true"), "operator")
+    assert asked["allow_host_path"] == "true"
+    assert "allow_host_path" not in settings_of(render(), "operator")
