@@ -14,6 +14,7 @@ import yaml
 from autoglm.api import InvalidSpec, Problem
 from autoglm.api.documents import parse_manifest, problems_between, read_yaml
 from autoglm.api.short_form import is_short_form, to_manifest
+from autoglm.cli.cluster_options import NOT_WELL
 from autoglm.cli.options import examples
 from autoglm.cli.progress import Progress, follow, progress_of
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from autoglm.cli.cluster import Cluster
 
 BAD_MANIFEST = 65
-NOT_READY = 1
 Manifest = dict[str, Any]
 
 
@@ -146,7 +146,7 @@ def _follow(cluster: Cluster, manifest: Manifest, until: float) -> int:
         return 0
     advice = "" if progress.is_hopeless else "; it goes on, `kubectl describe agd` says more"
     click.echo(f"NotReady: {_subject(manifest)}: {progress.line}{advice}", err=True)
-    return NOT_READY
+    return NOT_WELL
 
 
 def _look(cluster: Cluster, manifest: Manifest) -> Progress:

@@ -190,7 +190,7 @@ def test_waiting_for_what_is_hopeless_ends_at_once(
 
     result = autoglm("deploy", "-c", str(config), "--wait")
 
-    assert result.code == 1
+    assert result.code == 3
     assert result.err.startswith("NotReady: autoglmdeployment team/chat-9b: Loading, 2 of 2 ready")
 
 
