@@ -51,6 +51,51 @@ class Retries(Part):
     the gateway's own share."""
 
 
+class Hedging(Part):
+    """A stream's request is sent to a second replica when its first token is late. The one that
+    answers first is kept, the other one cancelled."""
+
+    percentile: Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)] | None = None
+    """How late: later than this percentile of the first tokens before, such as 95."""
+    delay_seconds: PositiveSeconds | None = None
+    """How late: so many seconds. Comes before `percentile`."""
+    max_extra_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
+    """Most second requests as a share of all requests."""
+
+
+class OutlierDetection(Part):
+    """When a replica that answers, but badly, is left alone for a while. Then one request tries it,
+    and its share grows back slowly. 0 turns a sign off."""
+
+    consecutive_failures: Annotated[int, Field(ge=0)] = 5
+    """Failures in a row. Errors of clients never count."""
+    failure_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 50.0
+    """Failed requests of one interval, in percent."""
+    latency_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Mean time to the first token, as a multiple of the median of the other replicas."""
+    interval_seconds: PositiveSeconds = 10.0
+    """How long requests are counted before they are judged, in seconds."""
+    ejection_seconds: PositiveSeconds = 5.0
+    """How long a replica is left alone the first time, in seconds; up to eight times as long where
+    it goes on."""
+    max_ejection_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 50.0
+    """Most replicas that may be left alone at once, in percent; never the last one."""
+    ramp_seconds: Seconds = 10.0
+    """How long a replica takes to get its full share again, in seconds."""
+
+
+class StreamRecovery(Part):
+    """What becomes of a stream whose replica is lost after the first token."""
+
+    mode: Literal["Replay", "Off"] = "Replay"
+    """Replay: another replica goes on behind the tokens that were sent, exactly or not at all.
+    Off: the stream ends with an error."""
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Most attempts on other replicas for one stream."""
+    max_replay_tokens: Annotated[int, Field(ge=1)] = 32768
+    """Longest stream that is recovered, in tokens of all its answers."""
+
+
 class Routing(Part):
     """How the gateway chooses a replica and how long it waits for it."""
 
@@ -63,6 +108,12 @@ class Routing(Part):
     """How long a request may take."""
     retries: Retries = Retries()
     """When a request is tried elsewhere."""
+    hedging: Hedging | None = None
+    """When a request is sent to a second replica as well. Absent: the gateway's own setting."""
+    outlier_detection: OutlierDetection | None = None
+    """When a replica is left alone for a while. Absent: the gateway's own setting."""
+    stream_recovery: StreamRecovery | None = None
+    """What becomes of broken streams. Absent: the gateway's own setting."""
 
 
 class Drain(Part):

@@ -16,15 +16,19 @@ from functools import partial
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
 from autoglm.common.status import REQUEST_ID
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Stalled, Upstream, Wire
-from autoglm.gateway.endpoints import Draining, EndpointView, Lost
+from autoglm.gateway.endpoints import Draining, EndpointView, Lost, Proved, Struck
+from autoglm.gateway.health import Health, is_failure
 from autoglm.gateway.leash import Leash
 from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
 from autoglm.gateway.pacing import Limits, no_chunk, no_first_token
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.recovery import is_resumable, successors
 from autoglm.gateway.routing import Decision, Router
+from autoglm.gateway.safeguards import OutlierPolicy
 from autoglm.gateway.snapshot import Snapshot
 from autoglm.gateway.sse_transcript import PATHS, REPLAY
+
+_OUTLIERS = OutlierPolicy()
 
 
 @dataclass(slots=True, eq=False)
@@ -35,15 +39,18 @@ class Attempt:
     view: EndpointView
     leash: Leash
     context: AbstractAsyncContextManager[Reply]
-    forget: Callable[[Attempt], None]
+    forget: Callable[[Attempt, BaseException | None], None]
     reply: Reply | None = None
     is_recoverable: bool = False
     """Whether another endpoint may go on with what has begun."""
+    begun: float = 0.0
+    waited: float = 0.0
+    """For the first chunk, in seconds."""
 
     async def close(self, error: BaseException | None = None) -> None:
         """With the error that ended it, or None when all is well. Raises nothing of it."""
         self.leash.release()
-        self.forget(self)
+        self.forget(self, error)
         await self.context.__aexit__(
             type(error) if error else None, error, error.__traceback__ if error else None
         )
@@ -58,7 +65,10 @@ class Attempts:
         upstreams: Mapping[Wire, Upstream],
         router: Router,
         clock: Callable[[], float] = time.monotonic,
+        outliers: OutlierPolicy = _OUTLIERS,
     ) -> None:
+        self._health = Health()
+        self._outliers = outliers
         self._pool = pool
         self._upstreams = upstreams
         self._router = router
@@ -82,15 +92,17 @@ class Attempts:
         if call.deadline <= self._clock():
             raise DeadlineExceeded("the deadline passed before a pod answered")
         attempt = Attempt(call, view, Leash(), self._exchange(call, notes, decision), self._forget)
+        attempt.begun = self._clock()
         self._open.setdefault(view.url, set()).add(attempt)
         if (first := limits.first_token_seconds) is not None:
             attempt.leash.limit(first, partial(no_first_token, call, first))
         try:
             attempt.reply = await attempt.leash.wait(attempt.context.__aenter__)
-        except BaseException:
+        except BaseException as error:
             attempt.leash.release()
-            self._forget(attempt)
+            self._forget(attempt, error)
             raise
+        attempt.waited = self._clock() - attempt.begun
         chunk = limits.chunk_seconds
         attempt.leash.limit(chunk, partial(no_chunk, call, chunk or 0.0))
         return attempt
@@ -113,12 +125,44 @@ class Attempts:
             snapshot = successors(snapshot, call.model, attempt.view)
         return _others(snapshot, call, {attempt.view.url})
 
-    def _forget(self, attempt: Attempt) -> None:
+    def _forget(self, attempt: Attempt, error: BaseException | None) -> None:
         there = self._open.get(attempt.view.url)
         if there is not None:
             there.discard(attempt)
             if not there:
                 del self._open[attempt.view.url]
+        self._learn(attempt, error)
+
+    def _learn(self, attempt: Attempt, error: BaseException | None) -> None:
+        """What the attempt's end shows of its endpoint's health."""
+        failed = is_failure(error, attempt.reply)
+        if failed is None:
+            return
+        call, url, now = attempt.call, attempt.view.url, self._clock()
+        is_stream = call.ask is not None and call.ask.streaming and attempt.reply is not None
+        self._health.note(url, now, failed=failed, waited=attempt.waited if is_stream else None)
+        view = self._pool.view(url)
+        if view is not None and view.state.probing:
+            if not failed:
+                self._pool.apply(url, Proved(), now)
+            else:
+                self._strike(url, "the request that tried it failed", self._policy(call), now)
+            return
+        model = self._pool.snapshot.models.get(call.model)
+        if model is not None:
+            ready = {v.url for v in model.endpoints(call.wire)}
+            total = max(model.listed, len(ready))
+            policy = self._policy(call)
+            if why := self._health.judge(url, policy, ready, total, now):
+                self._strike(url, why, policy, now)
+
+    def _strike(self, url: str, why: str, policy: OutlierPolicy, now: float) -> None:
+        self._pool.apply(url, Struck(why, policy.ejection_seconds, policy.ramp_seconds), now)
+
+    def _policy(self, call: Call) -> OutlierPolicy:
+        model = self._pool.snapshot.models.get(call.model)
+        rules = model.rules if model else None
+        return rules.outliers if rules is not None and rules.outliers else self._outliers
 
     @asynccontextmanager
     async def _exchange(self, call: Call, notes: Notes, decision: Decision) -> AsyncIterator[Reply]:
@@ -140,12 +184,14 @@ class Attempts:
                 self._report(view, error)
                 raise
             except StreamBroken as error:
-                self._pool.apply(view.url, Lost(error.message), self._clock())
+                self._lost(view, error.message)
                 raise
 
     def _route(self, call: Call, notes: Notes, tried: set[str], snapshot: Snapshot) -> Decision:
         with child_span(notes, "route") as span:
-            decision = self._router.route(call, snapshot, self._clock(), tried)
+            decision = self._router.route(
+                call, snapshot, self._clock(), tried | self._pool.probed()
+            )
             notes.attempts += 1
             notes.endpoint, notes.why = decision.endpoint.url, decision.why
             notes.decision = decision
@@ -153,12 +199,16 @@ class Attempts:
         tried.add(decision.endpoint.url)
         return decision
 
+    def _lost(self, view: EndpointView, why: str) -> None:
+        self._health.forget(view.url)
+        self._pool.apply(view.url, Lost(why), self._clock())
+
     def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
         """Tell the pool what a failed request has shown, before the load stream does."""
         if error.draining:
             self._pool.apply(view.url, Draining(), self._clock())
         elif error.gone:
-            self._pool.apply(view.url, Lost(error.error.message), self._clock())
+            self._lost(view, error.error.message)
 
 
 def _others(snapshot: Snapshot, call: Call, but: set[str]) -> bool:

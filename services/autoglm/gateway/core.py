@@ -96,7 +96,12 @@ class Core:
             self.metrics,
             Random(),
             router=self.router,
-            defaults=Defaults(settings.limits, settings.recovery_policy),
+            defaults=Defaults(
+                settings.limits,
+                settings.recovery_policy,
+                settings.hedge_policy,
+                settings.outlier_policy,
+            ),
         )
         told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)
         if self._identity is not None:

@@ -29,6 +29,9 @@ _KV_WEIGHT = 1e-6
 BACKOFF = Backoff(first=0.1, most=1.0, jitter=0.5)
 # An endpoint that was fine for so long starts its back-off anew when it fails.
 _FORGIVEN_AFTER = 10.0
+_STRIKE_FORGIVEN_AFTER = 60.0
+_MOST_TIMES = 8
+_LEAST_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,20 @@ class State:
     retry_at: float = 0.0
     models: tuple[v1.Model, ...] = ()
     http_port: int = 0
+    strikes: int = 0
+    """Times in a row that it was left alone because it answered badly."""
+    probing: bool = False
+    """It may have one request at a time until one has gone well."""
+    ramp_since: float = 0.0
+    ramp_seconds: float = 0.0
+
+    def weight(self, now: float) -> float:
+        """The part of its capacity that may be used now, above 0 and at most 1."""
+        if self.probing:
+            return _LEAST_WEIGHT
+        if not self.ramp_seconds or now >= self.ramp_since + self.ramp_seconds:
+            return 1.0
+        return max(_LEAST_WEIGHT, (now - self.ramp_since) / self.ramp_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +142,21 @@ class Draining:
     """The endpoint refused a request because it is going away."""
 
 
-Event = Learned | Loaded | Lost | Draining
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """The endpoint answers badly and is left alone for `seconds`, longer each time in a row."""
+
+    why: str
+    seconds: float
+    ramp_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A request that was let try an endpoint in probation has gone well."""
+
+
+Event = Learned | Loaded | Lost | Draining | Struck | Proved
 
 
 def step(state: State, event: Event, now: float, rng: Random) -> State:
@@ -137,6 +168,10 @@ def step(state: State, event: Event, now: float, rng: Random) -> State:
             return _loaded(state, load, now)
         case Lost(why):
             return _lost(state, why, now, rng)
+        case Struck():
+            return _struck(state, event, now)
+        case Proved():
+            return replace(state, probing=False, ramp_since=now) if state.probing else state
         case Draining():
             return _enter(state, Phase.DRAINING, "the pod is going away", now)
 
@@ -159,6 +194,22 @@ def _lost(state: State, why: str, now: float, rng: Random) -> State:
     retry_at = now + BACKOFF.delay(failures, rng)
     state = replace(state, failures=failures, retry_at=retry_at)
     return _enter(state, Phase.EJECTED, why, now)
+
+
+def _struck(state: State, event: Struck, now: float) -> State:
+    if state.phase is not Phase.READY:
+        return state
+    was_fine = not state.probing and now - state.since >= _STRIKE_FORGIVEN_AFTER
+    strikes = 1 if was_fine else state.strikes + 1
+    seconds = event.seconds * min(2 ** (strikes - 1), _MOST_TIMES)
+    struck = replace(
+        state,
+        strikes=strikes,
+        retry_at=now + seconds,
+        probing=True,
+        ramp_seconds=event.ramp_seconds,
+    )
+    return _enter(struck, Phase.EJECTED, event.why, now)
 
 
 def _enter(state: State, phase: Phase, why: str, now: float) -> State:
@@ -187,10 +238,12 @@ class Live:
     """KV-cache use, scaled so that it decides only between endpoints with equal shares in use."""
     load: Load = field(default_factory=Load)
 
-    def take(self, load: Load) -> None:
+    def take(self, load: Load, weight: float = 1.0) -> None:
+        """With the weight of an endpoint that is on its way back its capacity is less."""
         self.load = load
         self.kv_penalty = round(load.kv_cache_usage, 2) * _KV_WEIGHT
-        self.capacity = load.max_num_seqs or _UNKNOWN_CAPACITY
+        whole = load.max_num_seqs or _UNKNOWN_CAPACITY
+        self.capacity = whole if weight == 1.0 else max(1, int(whole * weight))
         # Whoever has requests waiting is full, however few it could fit.
         busy = max(load.running, self.capacity) if load.waiting else load.running
         self.others = max(0, busy + load.waiting - self.in_flight)

@@ -6,8 +6,8 @@ small and equal while the rest of an object changes. Raises ValueError for what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, get_args
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from msgspec import Meta
 from autoglm.api.labels import DEPLOYMENT, SERVICE_NAME, pods_service
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.gateway.resources import Key, Resource, Rules
+from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
 GRPC_PORT_NAME = "grpc"
 _FAMILIES = ("IPv4", "IPv6")
@@ -151,11 +152,20 @@ class _Retries(_Struct):
     budget_ratio: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
+class _StreamRecovery(_Struct):
+    mode: str = "Replay"
+    max_attempts: Annotated[int, Meta(ge=1)] | None = None
+    max_replay_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
 class _Routing(_Struct):
     policy: str | None = None
     slo: _ServiceLevel | None = None
     timeouts: _Timeouts | None = None
     retries: _Retries | None = None
+    hedging: dict[str, float | None] | None = None
+    outlier_detection: dict[str, float | None] | None = None
+    stream_recovery: _StreamRecovery | None = None
 
 
 class _Spec(_Struct):
@@ -215,7 +225,35 @@ def _rules(routing: _Routing) -> Rules:
         retries.budget_ratio,
         _policy(routing.policy),
         (routing.slo or _ServiceLevel()).first_token_seconds,
+        _recovery(routing.stream_recovery),
+        _safeguard(routing.hedging, HedgePolicy),
+        _safeguard(routing.outlier_detection, OutlierPolicy),
     )
+
+
+def _recovery(asked: _StreamRecovery | None) -> RecoveryPolicy | None:
+    if asked is None:
+        return None
+    default = RecoveryPolicy()
+    attempts = 0 if asked.mode == "Off" else asked.max_attempts or default.attempts
+    return RecoveryPolicy(attempts, asked.max_replay_tokens or default.max_tokens)
+
+
+_Policy = TypeVar("_Policy", HedgePolicy, OutlierPolicy)
+
+
+def _safeguard(given: dict[str, float | None] | None, kind: type[_Policy]) -> _Policy | None:
+    """Its fields are named as in the spec, but for the case; unknown ones are skipped."""
+    if given is None:
+        return None
+    names = {_camel(field.name): field.name for field in fields(kind)}
+    known: dict[str, Any] = {names[k]: v for k, v in given.items() if k in names and v is not None}
+    return kind(**known)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.title, others))
 
 
 def _policy(name: str | None) -> RoutingPolicy | None:

@@ -130,6 +130,12 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
+        self.hedges = Counter(
+            "autoglm_gateway_hedges",
+            "Requests sent a second time because their first chunk was late.",
+            ("result",),
+            registry=registry,
+        )
         self.endpoints = Gauge(
             "autoglm_gateway_endpoints",
             "Endpoints in each state.",

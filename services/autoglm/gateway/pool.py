@@ -52,6 +52,7 @@ class Pool:
         self._directory = Directory()
         self._models: dict[str, ModelView] = {}
         self._stale: set[str] = set()
+        self._probing: set[str] = set()
         self._snapshot: Snapshot | None = Snapshot()
 
     @property
@@ -64,6 +65,9 @@ class Pool:
     def views(self) -> Collection[EndpointView]:
         """All endpoints; other threads may read them, as they may the directory."""
         return self._views.values()
+
+    def view(self, url: str) -> EndpointView | None:
+        return self._views.get(url)
 
     @property
     def is_ready(self) -> bool:
@@ -113,7 +117,7 @@ class Pool:
         if view is None:
             return None
         if isinstance(event, Loaded):
-            view.live.take(event.load)
+            view.live.take(event.load, view.state.weight(now))
         state = step(view.state, event, now, self._rng)
         if state is not view.state:
             after = view_of(view.endpoint, state, view.live)
@@ -132,6 +136,12 @@ class Pool:
             view.live.in_flight -= 1
             view.live.tokens -= tokens
 
+    def probed(self) -> set[str]:
+        """Endpoints in probation whose one request is under way."""
+        if not self._probing:
+            return set()
+        return {url for url in self._probing if self._views[url].live.in_flight}
+
     def _note(self, url: str, before: EndpointView | None, after: EndpointView | None) -> None:
         for _, name in names_of(before) if before else ():
             self._stale.add(name)
@@ -140,6 +150,10 @@ class Pool:
             self._stale.add(name)
             assert after is not None
             self._listed.setdefault(name, {})[url] = (model, after)
+        if after is not None and after.state.probing:
+            self._probing.add(url)
+        else:
+            self._probing.discard(url)
         self._snapshot = None
         self._on_change(before, after)
 

@@ -26,15 +26,17 @@ from tenacity.stop import stop_base
 
 from autoglm.gateway.attempts import Attempt, Attempts
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
+from autoglm.gateway.hedging import Begin, Hedges, race
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pacing import Limits, bounded, limits_of
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.resources import Rules
 from autoglm.gateway.retries import Retries, RetriesByModel, RetryBudget, RetryPolicy
 from autoglm.gateway.routing import Router
-from autoglm.gateway.safeguards import RecoveryPolicy
+from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.streams import Stream, Terms
 
+_NO_HEDGING = HedgePolicy()
 # The second attempt starts at once; these space out the ones after it.
 _WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
 
@@ -45,6 +47,8 @@ class Defaults:
 
     limits: Limits = Limits()
     recovery: RecoveryPolicy = RecoveryPolicy()
+    hedging: HedgePolicy = HedgePolicy()
+    outliers: OutlierPolicy = OutlierPolicy()
 
 
 class Relay:
@@ -62,7 +66,8 @@ class Relay:
         defaults: Defaults = Defaults(),
     ) -> None:
         self._pool = pool
-        self._attempts = Attempts(pool, upstreams, router or Router(metrics, rng), clock)
+        routing = router or Router(metrics, rng)
+        self._attempts = Attempts(pool, upstreams, routing, clock, defaults.outliers)
         self._retries = RetriesByModel(policy, clock())
         self._metrics = metrics
         self._clock = clock
@@ -85,7 +90,8 @@ class Relay:
             _recovery(rules, self._defaults.recovery),
             partial(self.is_over, retries.budget),
         )
-        attempt = await self._first(call, notes, terms.limits, retries)
+        hedging = rules.hedging if rules and rules.hedging else self._defaults.hedging
+        attempt = await self._first(call, notes, terms.limits, retries, hedging)
         stream = Stream(
             call, notes, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
         )
@@ -96,12 +102,20 @@ class Relay:
             raise
         await stream.close(None)
 
-    async def _first(self, call: Call, notes: Notes, limits: Limits, retries: Retries) -> Attempt:
+    async def _first(
+        self, call: Call, notes: Notes, limits: Limits, retries: Retries, hedging: HedgePolicy
+    ) -> Attempt:
         """The first endpoint that answers."""
         tried: set[str] = set()
 
         async def attempt() -> Attempt:
             return await self._attempts.begin(call, notes, limits, tried)
+
+        async def first_attempt() -> Attempt:
+            is_stream = call.ask is not None and call.ask.streaming
+            if hedging == _NO_HEDGING or not is_stream:
+                return await attempt()
+            return await self._hedged(call, notes, attempt, tried, retries.hedges, hedging)
 
         def is_worth_it(error: BaseException) -> bool:
             if not isinstance(error, RetryElsewhere):
@@ -110,7 +124,7 @@ class Relay:
 
         try:
             try:
-                return await attempt()
+                return await first_attempt()
             except RetryElsewhere as error:
                 if retries.policy.attempts < 2 or not is_worth_it(error):
                     raise
@@ -126,6 +140,36 @@ class Relay:
             )(attempt)
         except RetryElsewhere as error:
             raise error.error from error
+
+    async def _hedged(
+        self,
+        call: Call,
+        notes: Notes,
+        attempt: Begin,
+        tried: set[str],
+        hedges: Hedges,
+        policy: HedgePolicy,
+    ) -> Attempt:
+        """As one attempt, but a second one is made elsewhere where the first takes long."""
+        hedged = ""
+
+        def may_hedge() -> bool:
+            nonlocal hedged
+            if not self._attempts.has_fresh(call, tried):
+                return False
+            if not hedges.withdraw():
+                self._metrics.hedges.labels("exhausted").inc()
+                return False
+            (hedged,) = tried
+            return True
+
+        delay, begun = hedges.delay(policy), self._clock()
+        found = await (attempt() if delay is None else race(attempt, delay, may_hedge))
+        hedges.note(policy, self._clock() - begun)
+        if hedged:
+            notes.endpoint = found.view.url
+            self._metrics.hedges.labels("lost" if found.view.url == hedged else "won").inc()
+        return found
 
     def is_over(self, budget: RetryBudget) -> bool:
         """Asked once before each retry, which it pays for."""

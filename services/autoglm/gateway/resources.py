@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from autoglm.api.traffic import RoutingPolicy
-from autoglm.gateway.safeguards import RecoveryPolicy
+from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,6 +37,8 @@ class Rules:
     policy: RoutingPolicy | None = None
     slo_first_token_seconds: float | None = None
     recovery: RecoveryPolicy | None = None
+    hedging: HedgePolicy | None = None
+    outliers: OutlierPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ many requests in flight is covered, a fleet in trouble is not buried under repea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from autoglm.gateway.hedging import Hedges
 from autoglm.gateway.resources import Key, Rules
 from autoglm.gateway.snapshot import ModelView
 
@@ -54,6 +55,7 @@ class Retries:
 
     policy: RetryPolicy
     budget: RetryBudget
+    hedges: Hedges = field(default_factory=Hedges)
 
 
 class RetriesByModel:

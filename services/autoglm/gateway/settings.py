@@ -15,7 +15,7 @@ from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.pacing import Limits
 from autoglm.gateway.retries import RetryPolicy
-from autoglm.gateway.safeguards import RecoveryPolicy
+from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
 
 class GatewaySettings(ServiceSettings):
@@ -79,6 +79,13 @@ class GatewaySettings(ServiceSettings):
     """Attempts to go on with one broken stream on other pods; 0 turns recovery off."""
     recovery_max_tokens: int = Field(default=32768, gt=0)
     """Tokens of one stream that are kept for recovery; a longer one cannot go on elsewhere."""
+    hedging_percentile: float = Field(default=0.0, ge=0, lt=100)
+    """Send a stream's request to a second pod when its first chunk takes longer than this
+    percentile of those before; the slower one is cancelled. 0 turns hedging off."""
+    hedging_max_extra_ratio: float = Field(default=0.05, ge=0, le=1)
+    """Second requests allowed for each request, on the average."""
+    outlier_consecutive_failures: int = Field(default=5, ge=0)
+    """Failures in a row after which a pod is left alone for a while; 0 turns this off."""
     retry_attempts: int = Field(default=3, ge=1)
     """Attempts for one request before its first chunk, the first one included; 1 is no retry."""
     retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -196,3 +203,17 @@ class GatewaySettings(ServiceSettings):
     @property
     def recovery_policy(self) -> RecoveryPolicy:
         return RecoveryPolicy(self.recovery_attempts, self.recovery_max_tokens)
+
+    @property
+    def hedge_policy(self) -> HedgePolicy:
+        return (
+            HedgePolicy(
+                self.hedging_percentile or None, max_extra_ratio=self.hedging_max_extra_ratio
+            )
+            if self.hedging_percentile
+            else HedgePolicy()
+        )
+
+    @property
+    def outlier_policy(self) -> OutlierPolicy:
+        return OutlierPolicy(self.outlier_consecutive_failures)

@@ -28,6 +28,8 @@ class ModelView:
     http: tuple[EndpointView, ...] = ()
     resource: Resource | None = None
     """The resource that the name belongs to, where resources are known."""
+    listed: int = 0
+    """How many endpoints serve it, those that are away included."""
 
     @property
     def rules(self) -> Rules | None:
@@ -71,6 +73,7 @@ def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> Mo
         tuple(view for view in views if view.speaks("grpc")),
         tuple(view for view in views if view.speaks("http")),
         owner,
+        len(found),
     )
 
 

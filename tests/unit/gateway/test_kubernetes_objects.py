@@ -1,10 +1,13 @@
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from autoglm.api import traffic
 from autoglm.gateway.kubernetes_objects import Mention, Slice, resource_of, slice_of
 from autoglm.gateway.resources import Key, Resource, Rules
+from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.testing.fake_kube import agd, endpoint_slice
 
 GLM = Key("default", "glm")
@@ -122,3 +125,31 @@ def test_what_cannot_be_read_raises_value_error_or_is_skipped(spec: dict[str, An
         assert read_resource(agd("glm", spec=spec)).names == ("glm",)
     except ValueError as error:
         assert "$." in str(error)
+
+
+def _routed(**routing: Any) -> Rules:
+    spec = {"model": {"servedName": "m"}, "routing": routing}
+    return resource_of(json.dumps({"metadata": {"name": "a"}, "spec": spec}).encode()).rules
+
+
+def test_safeguards_are_read_as_the_spec_has_them() -> None:
+    rules = _routed(
+        hedging={"percentile": 95, "maxExtraRatio": 0.1},
+        outlierDetection={"consecutiveFailures": 2, "newerField": 1, "rampSeconds": None},
+        streamRecovery={"mode": "Replay", "maxAttempts": 2, "maxReplayTokens": 99},
+    )
+    assert rules.hedging == HedgePolicy(percentile=95, max_extra_ratio=0.1)
+    assert rules.outliers == OutlierPolicy(consecutive_failures=2)
+    assert rules.recovery == RecoveryPolicy(attempts=2, max_tokens=99)
+    assert _routed(streamRecovery={"mode": "Off"}).recovery == RecoveryPolicy(attempts=0)
+
+
+def test_safeguards_left_out_are_the_gateways() -> None:
+    assert _routed() == Rules()
+
+
+def test_the_specs_defaults_are_the_gateways() -> None:
+    assert asdict(OutlierPolicy()) == traffic.OutlierDetection().model_dump()
+    assert asdict(HedgePolicy()) == traffic.Hedging().model_dump()
+    recovery = traffic.StreamRecovery()
+    assert RecoveryPolicy() == RecoveryPolicy(recovery.max_attempts, recovery.max_replay_tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -15,13 +15,13 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.validation import Ask, Operation
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere
-from autoglm.gateway.endpoints import EndpointView, Learned, Phase
+from autoglm.gateway.endpoints import EndpointView, Learned, Phase, State
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pacing import Limits
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Defaults, Relay
 from autoglm.gateway.retries import RetryPolicy
-from autoglm.gateway.safeguards import RecoveryPolicy
+from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
 pytestmark = pytest.mark.looptime
 WORDS = ["one", "two", "three", "four", "five"]
@@ -47,12 +47,15 @@ class Pods:
         self.scripts = list(scripts)
         self.urls: list[str] = []
         self.open = 0
+        self.by_url: dict[str, Any] | None = None
 
     @asynccontextmanager
     async def __call__(
         self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
     ) -> AsyncIterator[Reply]:
         self.urls.append(endpoint.url)
+        if self.by_url is not None:
+            self.scripts = [self.by_url.get(endpoint.url, (9, None))]
         script = self.scripts.pop(0)
         self.open += 1
         try:
@@ -252,3 +255,103 @@ async def test_a_client_that_leaves_ends_the_attempt(make: Any) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert stage.pods.open == 0
+
+
+def state_of(stage: Stage, url: str) -> State:
+    view = stage.pool.view(url)
+    assert view is not None
+    return view.state
+
+
+def counted(stage: Stage) -> dict[str, float]:
+    samples = next(iter(stage.metrics.hedges.collect())).samples
+    return {s.labels["result"]: s.value for s in samples if s.name.endswith("_total")}
+
+
+HEDGED = HedgePolicy(delay_seconds=2.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "urls", "result"),
+    [
+        (100.0, (9, None), 2, {"won": 1}),
+        (3.0, 100.0, 2, {"lost": 1}),
+        (1.0, None, 1, {}),
+        (RetryElsewhere(errors.NoReadyEndpoint("no")), (9, None), 2, {}),
+    ],
+)
+async def test_a_late_first_chunk_is_asked_for_twice_and_one_answer_arrives(
+    make: Any, first: Any, second: Any, urls: int, result: dict[str, float]
+) -> None:
+    stage = Stage(make, Pods(first, second), hedging=HEDGED)
+    assert await stage.ask() == WORDS
+    assert len(set(stage.pods.urls)) == urls and counted(stage) == result
+
+
+async def test_hedging_stays_within_its_extra_load(make: Any) -> None:
+    policy = HedgePolicy(delay_seconds=2.0, max_extra_ratio=0.25)
+    stage = Stage(make, Pods(*[3.0] * 60), hedging=policy)
+    for _ in range(20):
+        stage.got.clear()
+        assert await stage.ask() == WORDS
+    assert len(stage.pods.urls) <= 20 + 1 + 20 * 0.25
+
+
+async def test_nobody_is_asked_twice_where_nobody_else_is(make: Any) -> None:
+    stage = Stage(make, Pods(3.0), fleet=1, hedging=HEDGED)
+    assert await stage.ask() == WORDS and counted(stage) == {}
+
+
+async def test_both_attempts_failing_is_one_error(make: Any) -> None:
+    late = [RetryElsewhere(errors.NoReadyEndpoint(str(n))) for n in range(9)]
+    stage = Stage(make, Pods(100.0, *late), hedging=HEDGED, limits=Limits(first_token_seconds=5))
+    with pytest.raises(errors.AutoGLMError):
+        await stage.ask()
+
+
+async def test_a_client_that_leaves_ends_both_attempts(make: Any) -> None:
+    stage = Stage(make, Pods(100.0, 100.0), hedging=HEDGED)
+    task = asyncio.create_task(stage.ask())
+    await asyncio.sleep(5)
+    assert stage.pods.open == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_pod_that_fails_again_and_again_is_left_alone_then_tried_and_used_again(
+    make: Any,
+) -> None:
+    stage = Stage(
+        make, Pods(), outliers=OutlierPolicy(consecutive_failures=3, ejection_seconds=5.0)
+    )
+    bad = next(iter(stage.pool.views)).url
+    _, loaded = make.up()
+    loop = asyncio.get_running_loop()
+
+    async def ask_often(count: int, *, heals: bool) -> list[str]:
+        """Which pods were asked; the bad one fails as long as it does not heal."""
+        stage.pods.urls.clear()
+        for _ in range(count):
+            stage.got.clear()
+            stage.pods.by_url = {} if heals else {bad: errors.Internal("a bug")}
+            with suppress(errors.Internal):
+                assert await stage.ask() == WORDS
+        return stage.pods.urls
+
+    assert (await ask_often(40, heals=False)).count(bad) == 3
+    assert state_of(stage, bad).why == "3 requests in a row failed"
+    await asyncio.sleep(5)
+    stage.pool.apply(bad, loaded, loop.time())
+    # One request tries it, fails, and it is left alone for longer.
+    assert (await ask_often(40, heals=False)).count(bad) == 1
+    await asyncio.sleep(6)
+    stage.pool.apply(bad, loaded, loop.time())
+    assert state_of(stage, bad).phase is Phase.EJECTED
+    await asyncio.sleep(5)
+    stage.pool.apply(bad, loaded, loop.time())
+    assert (await ask_often(40, heals=True)).count(bad) > 1
+    state = state_of(stage, bad)
+    assert not state.probing and state.weight(loop.time()) == pytest.approx(0.1)
+    assert state.weight(loop.time() + 5) == pytest.approx(0.5)
+    assert state.weight(loop.time() + 10) == 1.0
