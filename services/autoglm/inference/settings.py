@@ -84,7 +84,7 @@ class InferenceSettings(ServiceSettings):
     """Where to serve metrics and probes, always without TLS."""
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
     """Largest request to read, in bytes."""
-    gather_milliseconds: float = Field(default=40.0, ge=0)
+    gather_milliseconds: float = Field(default=60.0, ge=0)
     """Longest time that tokens after the first wait for more, while many streams run; 0 is off."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
     """How long new requests are still served after SIGTERM, until every gateway has noticed."""
