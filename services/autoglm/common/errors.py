@@ -25,6 +25,7 @@ Names of gRPC statuses are strings, so that decision modules need no gRPC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -33,7 +34,8 @@ class AutoGLMError(Exception):
 
     `field` names the wrong field of the request, in the API's own words (`sampling_params.top_p`).
     `retry_after` is in seconds; None where the class alone decides whether a retry helps.
-    `request_id` is set on the client's side, for the user to quote.
+    `request_id` is set on the client's side, for the user to quote. `headers` are further ones of
+    the HTTP answer, and trailers of gRPC.
     """
 
     reason: ClassVar[str] = "INTERNAL"
@@ -47,6 +49,7 @@ class AutoGLMError(Exception):
         self.field = field
         self.retry_after = retry_after
         self.request_id = ""
+        self.headers: Mapping[str, str] = {}
 
 
 class InvalidRequest(AutoGLMError):

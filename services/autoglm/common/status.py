@@ -75,13 +75,14 @@ def to_grpc(error: errors.AutoGLMError, request_id: str) -> GrpcError:
     status.details.extend(_packed(d) for d in _details(error, request_id))
     trailers: list[tuple[str, str | bytes]] = [
         (REQUEST_ID, request_id),
+        *error.headers.items(),
         (DETAILS_TRAILER, status.SerializeToString()),
     ]
     return GrpcError(code, message, tuple(trailers))
 
 
 def to_http(error: errors.AutoGLMError, request_id: str) -> HttpError:
-    headers = {REQUEST_ID: request_id, "content-type": "application/json"}
+    headers = {**error.headers, REQUEST_ID: request_id, "content-type": "application/json"}
     if error.http_status == errors.Unauthenticated.http_status:
         # RFC 6750, 3.
         headers["www-authenticate"] = 'Bearer realm="open-autoglm"'

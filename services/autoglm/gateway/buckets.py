@@ -6,6 +6,8 @@ next one may take.
 
 from __future__ import annotations
 
+_ROUNDING = 1e-9
+
 
 class Bucket:
     """`rate` a second flow in, up to `capacity`. It begins full."""
@@ -31,4 +33,5 @@ class Bucket:
     def wait(self, amount: float, now: float) -> float:
         """Seconds until it holds so much, or is full; 0 where it does now."""
         missing = min(amount, self.capacity) - self.level(now)
-        return max(0.0, missing / self.rate)
+        # Whoever waits exactly so long must not be held up by a rounding error.
+        return missing / self.rate if missing > self.capacity * _ROUNDING else 0.0

@@ -30,6 +30,7 @@ from autoglm.gateway.kubernetes_cluster import Change
 from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
 from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
+from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
@@ -67,7 +68,12 @@ class Core:
         self._given: frozenset[Endpoint] = frozenset()
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
-        self.admission = Admission(self.pool, settings.admission, self.metrics)
+        self._limits = Limits(
+            settings.tenants_file, settings.gateway_replicas, self.metrics.rate_limited
+        )
+        self.admission = Admission(
+            self.pool, settings.admission, self.metrics, self._limits.policy_of
+        )
         self._closing = AsyncExitStack()
         sources = settings.identity
         self._identity = (
@@ -106,7 +112,8 @@ class Core:
         told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)
         if self._identity is not None:
             await self._identity.start(closing)
-        layers = request_layers(pool, self.admission, self._observer, self._identify)
+        await self._limits.start(closing)
+        layers = request_layers(pool, self.admission, self._observer, self._identify, self._limits)
         self.relay: Handler = stack(layers, told)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(

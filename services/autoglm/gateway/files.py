@@ -30,7 +30,10 @@ class FollowedFile(Generic[T]):
         self._path = path
         self._parse = parse
         self._seen = _read(path)
-        self.value = parse(self._seen)
+        try:
+            self.value = parse(self._seen)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     async def follow(self, on_change: Callable[[T], None]) -> None:
         """Tells of every new value until it is cancelled."""
@@ -61,5 +64,5 @@ class FollowedFile(Generic[T]):
 def _read(path: str) -> bytes:
     file = Path(path)
     if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        raise ValueError(f"{path} has more than {MAX_BYTES} bytes")
     return file.read_bytes()

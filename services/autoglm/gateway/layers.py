@@ -10,14 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+)
 from dataclasses import replace
+from typing import Any, cast
 
 from autoglm.common import errors
 from autoglm.common.rpc import API_KEY, AUTHORIZATION
 from autoglm.common.validation import validate
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.limits.limiter import Account
+from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.observation import Observer, child_span, note_wait
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.principal import Principal, Role
@@ -32,7 +40,11 @@ _log = logging.getLogger("autoglm.gateway")
 
 
 def request_layers(
-    pool: Pool, admission: Admission, observer: Observer, identify: Identify | None = None
+    pool: Pool,
+    admission: Admission,
+    observer: Observer,
+    identify: Identify | None = None,
+    limits: Limits | None = None,
 ) -> Sequence[Layer]:
     """What a request for a pod passes, outermost first. Without `identify` everyone may ask."""
     return (
@@ -44,6 +56,8 @@ def request_layers(
         *([authenticated(identify, INFERS)] if identify else ()),
         # Before anything is held: a wrong request costs neither a slot nor a pod's time.
         validated(pool),
+        # Before the queue: what a tenant may not have must not wait in others' way.
+        *([limited(limits)] if limits else ()),
         # Last: a place is held from here until the stream has ended.
         admitted(admission),
     )
@@ -152,6 +166,26 @@ def check(call: Call, pool: Pool) -> None:
     found = models.get(call.model)
     known = () if found else tuple(visible(pool.snapshot, call.principal).models)
     validate(call.ask, found.model if found else None, known)
+
+
+def limited(limits: Limits) -> Layer:
+    def layer(inner: Handler) -> Handler:
+        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+            account = limits.account_of(call)
+            return inner(call, notes) if account is None else held(account, call, notes)
+
+        @asynccontextmanager
+        async def held(account: Account, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            with limits.reserved(account, call, notes) as metered:
+                async with inner(call, notes) as reply:
+                    reply = metered(reply)
+                    # What counts them ends with the stream, however the stream ends.
+                    async with aclosing(cast(Any, reply.chunks)):
+                        yield reply
+
+        return handle
+
+    return layer
 
 
 def admitted(admission: Admission) -> Layer:

@@ -153,6 +153,12 @@ class Metrics:
             ("method", "outcome"),
             registry=registry,
         )
+        self.rate_limited = Counter(
+            "autoglm_gateway_rate_limited",
+            "Requests refused because their tenant's rate was used up, by what it counts.",
+            ("limit",),
+            registry=registry,
+        )
         self.gen_ai_duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "OpenTelemetry's gen_ai.server.request.duration, as seen by the gateway.",

@@ -127,6 +127,12 @@ class GatewaySettings(ServiceSettings):
     """The claim that lists roles (User, Admin, Auditor). A token without it is a User's."""
     jwt_models_claim: str = Field(default="models", min_length=1)
     """The claim that lists the models, with * and ?, that may be used; without it all of them."""
+    tenants_file: str = ""
+    """JSON file of what each tenant may take: its share, its priority, requests and tokens a
+    minute; re-read when it changes."""
+    gateway_replicas: int = Field(default=1, ge=1)
+    """How many gateways serve the same clients; each allows so small a part of the tenants'
+    rates."""
     allow_anonymous: bool | None = None
     """Whether requests without a credential are served. Not given: only where neither keys nor
     tokens are configured and clients can come from this machine alone."""

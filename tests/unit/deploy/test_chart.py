@@ -29,6 +29,7 @@ EVERYTHING = (
     "gateway.authentication.jwt.issuer=https://issuer.example",
     "gateway.authentication.jwt.audience[0]=autoglm",
     "gateway.authentication.jwt.jwks=https://issuer.example/jwks",
+    "gateway.tenants.configMapName=tenants",
 )
 KEYS = "gateway.authentication.apiKeys.secretName=keys"
 TOKENS = (
@@ -183,6 +184,23 @@ def test_files_of_keys_and_secrets_are_mounted_where_the_gateway_looks(render: R
     (pod,) = [p for p in pods(objects) if any(v["name"] == "jwt" for v in p["volumes"])]
     secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
     assert secrets == {"api-keys": "keys", "jwt": "s"}
+
+
+@pytest.mark.parametrize(
+    ("values", "gateways"),
+    [
+        (("gateway.replicas=3",), "3"),
+        (("gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=4"), "4"),
+    ],
+)
+def test_gateways_know_how_many_share_the_tenants_rates(
+    render: Render, values: tuple[str, ...], gateways: str
+) -> None:
+    objects = render("gateway.tenants.configMapName=t", *values)
+    told = settings_of(objects, "gateway")
+    mounts = {m["name"]: m["mountPath"] for m in container(objects, "gateway")["volumeMounts"]}
+    assert told["gateway_replicas"] == gateways
+    assert told["tenants_file"] == f"{mounts['tenants']}/tenants.json"
 
 
 def test_an_autoscaled_deployment_says_nothing_of_replicas(render: Render) -> None:

@@ -47,12 +47,12 @@ class Identity:
         sources = self._sources
         work: list[Coroutine[Any, Any, None]] = []
         if sources.api_keys_file:
-            keys = _opened(sources.api_keys_file, keys_of)
+            keys = FollowedFile(sources.api_keys_file, keys_of)
             self._take_keys(keys.value)
             work.append(keys.follow(self._take_keys))
         if sources.secret_file or (sources.jwks and not is_url(sources.jwks)):
             parse = key_set_of_secret if sources.secret_file else key_set_of_jwks
-            key_set = _opened(sources.secret_file or sources.jwks, parse)
+            key_set = FollowedFile(sources.secret_file or sources.jwks, parse)
             self._take_key_set(key_set.value)
             work.append(key_set.follow(self._take_key_set))
         elif sources.jwks:
@@ -88,13 +88,6 @@ class Identity:
 
     def _take_key_set(self, key_set: KeySet) -> None:
         self._authenticator.know(replace(self._authenticator.known, key_set=key_set))
-
-
-def _opened(path: str, parse: Callable[[bytes], Any]) -> FollowedFile[Any]:
-    try:
-        return FollowedFile(path, parse)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -1,0 +1,77 @@
+"""The limits of all tenants, as the limit layer asks for them. Made by `core`.
+
+Follows the tenants file and counts refusals; decides nothing itself (`limiter`, `meter`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+from prometheus_client import Counter
+
+from autoglm.gateway.call import Call, Notes, Reply
+from autoglm.gateway.files import FollowedFile
+from autoglm.gateway.limits import limiter
+from autoglm.gateway.limits.limiter import Account, RateLimits
+from autoglm.gateway.limits.meter import Meter, wanted_tokens
+from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
+
+
+class Limits:
+    """`file` may be empty: then nobody is limited. `refused` counts, by what was used up."""
+
+    def __init__(
+        self,
+        file: str,
+        gateways: int,
+        refused: Counter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = file
+        self._refused = refused
+        self._clock = clock
+        self.rates = RateLimits(gateways=gateways)
+
+    async def start(self, closing: AsyncExitStack) -> None:
+        """Raises OSError or ValueError where the file cannot be read."""
+        if not self._file:
+            return
+        file = FollowedFile(self._file, tenants_of)
+        self.rates.know(file.value)
+        task = asyncio.create_task(file.follow(self.rates.know), name="tenants")
+        closing.callback(task.cancel)
+
+    def policy_of(self, tenant: str) -> TenantPolicy:
+        return self.rates.policy_of(tenant)
+
+    def account_of(self, call: Call) -> Account | None:
+        return self.rates.account_of(call.principal.tenant, self._clock())
+
+    @contextmanager
+    def reserved(
+        self, account: Account, call: Call, notes: Notes
+    ) -> Iterator[Callable[[Reply], Reply]]:
+        """Holds what the request may take, and settles to what it has taken. What it gives has to
+        be put around the reply. Raises RateLimited."""
+        now, tokens = self._clock(), wanted_tokens(call)
+        what, wait = limiter.shortage(account, tokens, now)
+        if wait > 0:
+            self._refused.labels(what).inc()
+            raise limiter.refusal(call.principal.tenant, account, what, wait, now)
+        reservation = limiter.reserve(account, tokens, now)
+        headers = limiter.headers_of(account, now)
+        meter, failure = Meter(call), None
+        try:
+            yield lambda reply: meter.read(reply, headers)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            now = self._clock()
+            if failure is not None and notes.attempts == 0:
+                limiter.cancel(reservation, now)
+            else:
+                limiter.settle(reservation, meter.used(tokens, notes, failure), now)

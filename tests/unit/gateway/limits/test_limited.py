@@ -1,0 +1,252 @@
+"""The limit layer: what a request of a tenant is charged for, by how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from autoglm import v1
+from autoglm.common import errors, status
+from autoglm.common.validation import Ask, Operation
+from autoglm.common.validation.ask import Prompt, Sampling
+from autoglm.gateway.call import Call, Notes, Reply
+from autoglm.gateway.layers import limited
+from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
+from autoglm.gateway.principal import Principal
+
+STREAM = "/autoglm.v1.Inference/GenerateStream"
+UNARY = "/autoglm.v1.Inference/Generate"
+SSE = {"content-type": "text/event-stream"}
+JSON = {"content-type": "application/json"}
+PROMPT, MOST = 100, 400
+
+
+def chunk(tokens: int, usage: v1.Usage | None = None) -> bytes:
+    return v1.GenerateChunk(token_ids=range(tokens), usage=usage).SerializeToString()
+
+
+COUNTED = v1.Usage(prompt_tokens=90, completion_tokens=7)
+
+
+@dataclass
+class Stage:
+    """The layer around a pod that answers `chunks`, then fails if it is told to."""
+
+    chunks: tuple[bytes, ...] = ()
+    failure: BaseException | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    code: int = 200
+    asked: bool = True
+    tokens: float | None = 6000
+    requests: float | None = 60
+
+    def __post_init__(self) -> None:
+        self.now = 0.0
+        self.closed = False
+        refused = Counter("refused", "", ("limit",), registry=CollectorRegistry())
+        self.limits = Limits("", 1, refused, lambda: self.now)
+        policy = TenantPolicy(requests_per_minute=self.requests, tokens_per_minute=self.tokens)
+        self.limits.rates.know(Tenants(default=policy))
+        self.handler = limited(self.limits)(self._pod)
+
+    @asynccontextmanager
+    async def _pod(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        notes.attempts = int(self.asked)
+        if self.failure is not None and not self.chunks:
+            raise self.failure
+        notes.first_chunk = 1.0
+        yield Reply(self._stream(), status=self.code, headers=self.headers)
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        try:
+            for each in self.chunks:
+                yield each
+            if self.failure is not None:
+                raise self.failure
+        finally:
+            self.closed = True
+
+    async def ask(self, call: Call, leave_after: int | None = None) -> Reply:
+        async with self.handler(call, Notes()) as reply:
+            came = 0
+            async for _ in reply.chunks:
+                came += 1
+                if came == leave_after:
+                    raise errors.Cancelled("the caller went away")
+        return reply
+
+    @property
+    def left(self) -> tuple[float, float]:
+        account = self.limits.rates.account_of("acme", self.now)
+        assert account and account.requests and account.tokens
+        return account.requests.level(self.now), account.tokens.level(self.now)
+
+    @property
+    def charged(self) -> float:
+        return 6000 - self.left[1]
+
+
+def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) -> Any:
+    ask = Ask(
+        changes.pop("operation", Operation.GENERATE),
+        "glm",
+        prompts=[Prompt("text", 4 * PROMPT)],
+        sampling=Sampling(max_tokens=MOST),
+    )
+    return make.call(
+        ask=ask, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("wire", "target", "chunks", "headers", "charged"),
+    [
+        ("grpc", STREAM, (chunk(3), chunk(4, COUNTED)), {}, 97),
+        ("grpc", UNARY, (v1.GenerateResponse(usage=COUNTED).SerializeToString(),), {}, 97),
+        ("grpc", STREAM, (chunk(3), chunk(4)), {}, PROMPT + MOST),
+        ("grpc", STREAM, (chunk(900),), {}, PROMPT + 900),
+        (
+            "http",
+            "/",
+            (b'data: {"usage": {"prompt_tokens": 5, "completion_tokens": 6}}\n\n',),
+            SSE,
+            11,
+        ),
+        ("http", "/", (b"data: {}\n\n", b"data: {}\n\ndata: [DONE]\n\n"), SSE, PROMPT + MOST),
+        ("http", "/", (b'{"usage": {"prompt_tokens"', b': 5, "completion_tokens": 6}}'), JSON, 11),
+        ("http", "/", (b"{}",), JSON, PROMPT + MOST),
+    ],
+)
+async def test_finished_request_is_charged_for_its_usage_or_else_as_estimated(
+    make: Any,
+    wire: str,
+    target: str,
+    chunks: tuple[bytes, ...],
+    headers: dict[str, str],
+    charged: float,
+) -> None:
+    stage = Stage(chunks, headers=headers)
+    await stage.ask(call(make, target, wire))
+    assert stage.charged == charged
+    assert stage.left[0] == 59
+
+
+@pytest.mark.parametrize(
+    ("wire", "chunks", "headers"),
+    [
+        ("grpc", (chunk(3), chunk(2), chunk(9)), {}),
+        ("http", (b"data: {}\n\n" * 3, b"data: {}\n\n" * 2, b"data: {}\n\n"), SSE),
+    ],
+)
+async def test_stream_that_is_left_is_charged_for_what_had_come(
+    make: Any, wire: str, chunks: tuple[bytes, ...], headers: dict[str, str]
+) -> None:
+    stage = Stage(chunks, headers=headers)
+    with pytest.raises(errors.Cancelled):
+        await stage.ask(call(make, wire=wire), leave_after=2)
+    assert stage.charged == PROMPT + 5
+    assert stage.closed
+
+
+@pytest.mark.parametrize(
+    ("failure", "asked", "charged", "requests"),
+    [
+        (errors.QueueFull("full"), False, 0, 60),
+        (errors.NoReadyEndpoint("none"), False, 0, 60),
+        (errors.NoReadyEndpoint("none"), True, 0, 59),
+        (errors.InvalidRequest("too long"), True, 0, 59),
+        (asyncio.CancelledError(), False, 0, 60),
+        (asyncio.CancelledError(), True, PROMPT, 59),
+        (errors.DeadlineExceeded("late"), True, PROMPT, 59),
+    ],
+)
+async def test_request_without_an_answer_is_charged_by_whose_doing_it_was(
+    make: Any, failure: BaseException, asked: bool, charged: float, requests: float
+) -> None:
+    stage = Stage(failure=failure, asked=asked)
+    with pytest.raises(type(failure)):
+        await stage.ask(call(make))
+    assert (stage.charged, stage.left[0]) == (charged, requests)
+
+
+async def test_broken_stream_is_charged_for_what_had_come(make: Any) -> None:
+    stage = Stage((chunk(3),), errors.StreamBroken("gone"))
+    with pytest.raises(errors.StreamBroken):
+        await stage.ask(call(make))
+    assert stage.charged == PROMPT + 3
+
+
+async def test_pods_own_refusal_costs_no_tokens(make: Any) -> None:
+    stage = Stage((b'{"error": {}}',), headers=JSON, code=400)
+    await stage.ask(call(make, wire="http"))
+    assert (stage.charged, stage.left[0]) == (0, 59)
+
+
+async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
+    stage = Stage((b"",))
+    await stage.ask(call(make, "/autoglm.v1.Inference/Tokenize", operation=Operation.TOKENIZE))
+    assert (stage.charged, stage.left[0]) == (0, 59)
+
+
+async def test_tenant_over_its_rate_is_told_when_to_come_and_then_served(make: Any) -> None:
+    stage = Stage((chunk(1, COUNTED),), tokens=600)
+    for _ in range(2):
+        await stage.ask(call(make))
+    with pytest.raises(errors.RateLimited) as caught:
+        await stage.ask(call(make))
+    wait = caught.value.retry_after
+    assert wait is not None and wait > 0
+    http = status.to_http(caught.value, "r1")
+    assert http.headers["x-ratelimit-remaining-tokens"].isdecimal()
+    assert int(http.headers["retry-after"]) >= wait
+    assert ("x-ratelimit-limit-tokens", "600") in status.to_grpc(caught.value, "r1").trailers
+    stage.now += wait
+    await stage.ask(call(make))
+
+
+async def test_others_are_not_held_up_by_a_tenant_over_its_rate(make: Any) -> None:
+    stage = Stage((chunk(1, COUNTED),), requests=1)
+    await stage.ask(call(make))
+    with pytest.raises(errors.RateLimited):
+        await stage.ask(call(make))
+    other = make.call(ask=call(make).ask, target=STREAM, principal=Principal("other", "bob"))
+    await stage.ask(other)
+
+
+async def test_what_is_left_is_in_headers_of_rest_and_trailers_of_grpc(make: Any) -> None:
+    http = await Stage((b"{}",), headers=JSON).ask(call(make, wire="http"))
+    assert http.headers["x-ratelimit-remaining-requests"] == "59"
+    assert http.headers["content-type"] == "application/json"
+    grpc = await Stage((chunk(1),)).ask(call(make))
+    assert dict(await grpc.trailers())["x-ratelimit-remaining-tokens"] == "5500"
+
+
+async def test_tenant_without_limits_is_not_touched(make: Any) -> None:
+    stage = Stage((chunk(1),), tokens=None, requests=None)
+    reply = await stage.ask(call(make, wire="http"))
+    assert reply.headers == {}
+
+
+@pytest.mark.looptime
+async def test_rules_are_followed_from_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "tenants.json"
+    file.write_text('{"tenants": {"acme": {"weight": 3}}}')
+    refused = Counter("refused", "", ("limit",), registry=CollectorRegistry())
+    limits = Limits(str(file), 1, refused)
+    async with AsyncExitStack() as closing:
+        await limits.start(closing)
+        assert limits.policy_of("acme").weight == 3
+        file.write_text('{"tenants": {"acme": {"weight": 5, "priority": 2}}}')
+        await asyncio.sleep(2)
+        assert limits.policy_of("acme") == TenantPolicy(weight=5, priority=2)
+    file.write_text("nonsense")
+    with pytest.raises(ValueError, match=r"tenants\.json: the tenants file"):
+        await Limits(str(file), 1, refused).start(AsyncExitStack())
