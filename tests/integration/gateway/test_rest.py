@@ -197,9 +197,9 @@ async def test_a_long_answer_that_breaks_does_not_look_whole() -> None:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        response.content_length = 2**22
+        response.content_length = 2**24
         await response.prepare(request)
-        await response.write(b"x" * 2**20)
+        await response.write(b"x" * 2**23)
         await pause.wait()
         assert request.transport
         request.transport.abort()
@@ -212,7 +212,7 @@ async def test_a_long_answer_that_breaks_does_not_look_whole() -> None:
             await response.read()
 
 
-async def test_a_short_answer_that_breaks_is_a_clean_502() -> None:
+async def test_a_short_answer_that_breaks_and_has_no_other_pod_is_a_clean_503() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = 100
@@ -225,7 +225,8 @@ async def test_a_short_answer_that_breaks_is_a_clean_502() -> None:
 
     async with rest_stack(answer) as gateway:
         status, said, _ = await post(gateway)
-    assert (status, said["error"]["code"]) == (502, "stream_broken")
+    assert (status, said["error"]["code"]) == (503, "no_ready_endpoint")
+    assert "payload is not completed" in said["error"]["message"]
 
 
 async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot() -> None:
