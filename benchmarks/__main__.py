@@ -13,6 +13,7 @@ from benchmarks import (
     load,
     operator_scale,
     pod_overhead,
+    routing_pods,
     routing_quality,
 )
 
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "operator": operator_scale.run,
     "decision": decision.run,
     "routing": routing_quality.run,
+    "routing-pods": routing_pods.run,
 }
 _EPILOG = """\b
 Examples:

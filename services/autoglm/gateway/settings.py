@@ -92,7 +92,7 @@ class GatewaySettings(ServiceSettings):
     """Retries allowed for each request, on the average."""
     retry_budget_per_second: float = Field(default=10.0, ge=0)
     """Retries allowed each second on top of the ratio."""
-    routing_policy: RoutingPolicy = "LeastLoaded"
+    routing_policy: RoutingPolicy = "PrefixAffinity"
     """How an endpoint is chosen where the model's AutoGLMDeployment names no policy."""
     route_debug: bool = False
     """Whether everybody may ask how requests are routed (header x-autoglm-debug, `autoglm
