@@ -130,7 +130,8 @@ class Query:
         """What the request is placed by where nobody knows its prompt; 0 where nothing is known."""
         if self.session:
             return name_of(self.session, self.salt)
-        return self.prefix.opening ^ self.salt if self.prefix.opening else 0
+        # What is shorter than a block leaves nothing to come back to.
+        return self.prefix.opening ^ self.salt if self.prefix.blocks else 0
 
     @property
     def trust(self) -> float:

@@ -92,7 +92,17 @@ def test_a_session_of_another_tenant_is_another(make: Any) -> None:
     assert len(urls) > 4
 
 
-@pytest.mark.parametrize("prefix", [Prefix()])
+def test_short_prompts_are_spread(make: Any) -> None:
+    views = [make.view(n) for n in range(4)]
+    call = make.call(ask=Ask(Operation.CHAT, "glm", prefix=Prefix((), 99)))
+    seen = {
+        pick(call, take_snapshot(views), 0, Random(n), default="PrefixAffinity").endpoint.url
+        for n in range(50)
+    }
+    assert seen == {view.url for view in views}
+
+
+@pytest.mark.parametrize("prefix", [Prefix(), Prefix((), 99)])
 def test_prompt_without_blocks_is_told(make: Any, prefix: Prefix) -> None:
     assert Fleet(make, [1, 0]).ask(prefix).reason is Reason.PROMPT_UNKNOWN
 
