@@ -36,7 +36,7 @@ demo: install ## Serve the tiny model with two pods and a gateway, ask, trace, m
 	@$(RUN) examples/demo.py
 
 .PHONY: test
-test: install check test-unit test-integration test-conformance test-controlplane test-chaos ## Everything CI runs
+test: install check test-unit test-integration test-conformance test-controlplane test-cluster test-chaos ## Everything CI runs
 
 .PHONY: check
 check: install ## Lint, types, layers, drift of stubs and docs

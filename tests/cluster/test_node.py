@@ -75,6 +75,8 @@ SERVICE = {
     "spec": {"selector": {"app": "toy"}, "ports": [{"port": 80, "targetPort": 8000}]},
 }
 
+ASK = "import urllib.request as u; print(u.urlopen('http://toy.toy.svc', timeout=2).read())"
+
 
 @pytest.fixture(scope="module")
 def toy(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
@@ -109,19 +111,26 @@ def test_pods_of_a_built_image_run_under_the_restricted_standard(toy: Node) -> N
 
 
 def test_service_answers_to_its_name_inside_and_to_its_address_outside(toy: Node) -> None:
-    ask = "import urllib.request as u; print(u.urlopen('http://toy.toy.svc', timeout=2).read())"
-
     def answers() -> bool:
         # kube-proxy hears of new endpoints a second or two after the rollout.
         with contextlib.suppress(ClusterFailed):
-            return "hello" in in_pod(toy, ask)
+            return "hello" in in_pod(toy, ASK)
         return False
 
     eventually(answers, 30, "the Service answers a pod")
     address = toy.get("service", "toy", "-n", "toy")["spec"]["clusterIP"]
     for _ in range(10):
         assert toy.run("curl", "--silent", "--max-time", "5", f"http://{address}") == "hello\n"
-        assert "hello" in in_pod(toy, ask)
+
+
+def test_pods_of_each_node_reach_each_other_and_themselves_by_the_service(toy: Node) -> None:
+    pods = toy.get("pods", "-n", "toy")["items"]
+    assert {pod["spec"]["nodeName"] for pod in pods} == {"node-0", "node-1"}
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        code = f"{ASK}\n" * 10
+        answers = toy.kubectl("exec", "-n", "toy", name, "--", "python3", "-c", code)
+        assert answers.count("hello") == 10
 
 
 def test_drained_node_hands_its_pods_to_the_other(toy: Node) -> None:

@@ -123,6 +123,9 @@ class NodeFiles:
             "kind": "KubeProxyConfiguration",
             "mode": "nftables",
             "clusterCIDR": POD_NETWORK,
+            # It takes pods of the other nodes for remote, and does not expect that a Service sends
+            # one of them back to itself.
+            "nftables": {"masqueradeAll": True},
             "clientConnection": {"kubeconfig": str(self.at.kubeconfig)},
             # The machine's own limits stay.
             "conntrack": {
