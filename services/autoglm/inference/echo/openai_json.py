@@ -100,7 +100,9 @@ def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
 def tokenize_request(body: bytes) -> v1.TokenizeRequest:
     asked = decode(body, Json)
     if asked.get("messages") is not None:
-        messages = msgspec.convert(asked["messages"], list[bodies.Message], strict=False)
+        # By way of JSON, since a message keeps its tool calls as they were written.
+        text = msgspec.json.encode(asked["messages"])
+        messages = msgspec.json.decode(text, type=list[bodies.Message], strict=False)
         chat = v1.ChatMessages(messages=[_message(m) for m in messages])
         return v1.TokenizeRequest(chat=chat)
     if not isinstance(asked.get("prompt"), str):
