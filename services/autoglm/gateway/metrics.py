@@ -50,6 +50,12 @@ class Metrics:
     """All of them, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._of_requests(registry)
+        self._of_queues(registry)
+        self._of_endpoints(registry)
+        self._of_callers(registry)
+
+    def _of_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "autoglm_gateway_requests",
             "Requests that have ended, by outcome and by the code the client saw.",
@@ -75,18 +81,22 @@ class Metrics:
             "Requests being served, their streams included.",
             registry=registry,
         )
-        self.retries = Counter(
-            "autoglm_gateway_retries",
-            "Attempts on another endpoint; `exhausted` counts those the budget did not allow.",
-            ("result",),
+        self.gen_ai_duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "OpenTelemetry's gen_ai.server.request.duration, as seen by the gateway.",
+            ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
+            buckets=_GEN_AI_DURATION,
             registry=registry,
         )
-        self.routing_decisions = Counter(
-            "autoglm_gateway_routing_decisions",
-            "Choices of an endpoint, by policy and by what decided in the end.",
-            ("policy", "reason"),
+        self.gen_ai_first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "OpenTelemetry's gen_ai.server.time_to_first_token, as seen by the gateway.",
+            ("gen_ai_operation_name", "gen_ai_request_model"),
+            buckets=_FIRST_CHUNK,
             registry=registry,
         )
+
+    def _of_queues(self, registry: CollectorRegistry) -> None:
         self.queue_requests = Gauge(
             "autoglm_gateway_queue_requests",
             "Requests that wait for their turn.",
@@ -124,16 +134,12 @@ class Metrics:
             ("model", "reason"),
             registry=registry,
         )
-        self.recoveries = Counter(
-            "autoglm_gateway_recoveries",
-            "Streams that lost their pod after the first chunk, by what became of them.",
-            ("outcome",),
-            registry=registry,
-        )
-        self.hedges = Counter(
-            "autoglm_gateway_hedges",
-            "Requests sent a second time because their first chunk was late.",
-            ("result",),
+
+    def _of_endpoints(self, registry: CollectorRegistry) -> None:
+        self.routing_decisions = Counter(
+            "autoglm_gateway_routing_decisions",
+            "Choices of an endpoint, by policy and by what decided in the end.",
+            ("policy", "reason"),
             registry=registry,
         )
         self.endpoints = Gauge(
@@ -147,6 +153,26 @@ class Metrics:
             "Times an endpoint left the pool because of a failure.",
             registry=registry,
         )
+        self.retries = Counter(
+            "autoglm_gateway_retries",
+            "Attempts on another endpoint; `exhausted` counts those the budget did not allow.",
+            ("result",),
+            registry=registry,
+        )
+        self.hedges = Counter(
+            "autoglm_gateway_hedges",
+            "Requests sent a second time because their first chunk was late.",
+            ("result",),
+            registry=registry,
+        )
+        self.recoveries = Counter(
+            "autoglm_gateway_recoveries",
+            "Streams that lost their pod after the first chunk, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+
+    def _of_callers(self, registry: CollectorRegistry) -> None:
         self.authentications = Counter(
             "autoglm_gateway_authentications",
             "Requests that had to say who asks, by kind of credential and outcome.",
@@ -157,20 +183,6 @@ class Metrics:
             "autoglm_gateway_rate_limited",
             "Requests refused because their tenant's rate was used up, by what it counts.",
             ("limit",),
-            registry=registry,
-        )
-        self.gen_ai_duration = Histogram(
-            "gen_ai_server_request_duration_seconds",
-            "OpenTelemetry's gen_ai.server.request.duration, as seen by the gateway.",
-            ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
-            buckets=_GEN_AI_DURATION,
-            registry=registry,
-        )
-        self.gen_ai_first_token = Histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "OpenTelemetry's gen_ai.server.time_to_first_token, as seen by the gateway.",
-            ("gen_ai_operation_name", "gen_ai_request_model"),
-            buckets=_FIRST_CHUNK,
             registry=registry,
         )
 
