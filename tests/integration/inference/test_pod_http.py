@@ -70,6 +70,16 @@ async def test_wrong_requests_get_openai_errors(
     assert answer["error"]["message"]
 
 
+async def test_tool_calls_are_no_obstacle_to_counting_tokens(http: aiohttp.ClientSession) -> None:
+    turn = {"role": "assistant", "content": "one two", "tool_calls": [[None, None]]}
+    with_calls, without = [
+        await post(http, "/tokenize", model="echo", messages=[message])
+        for message in (turn, {k: v for k, v in turn.items() if k != "tool_calls"})
+    ]
+    assert with_calls == without
+    assert with_calls[0] == 200
+
+
 async def test_the_request_id_comes_back(http: aiohttp.ClientSession) -> None:
     headers = {"x-request-id": "mine"}
     async with http.post("/v1/chat/completions", json=CHAT, headers=headers) as response:
