@@ -72,8 +72,6 @@ class Load:
     kv_cache_usage: float = 0.0
     tokens_in_flight: int = 0
     max_num_seqs: int = 0
-    num_kv_blocks: int = 0
-    kv_block_size: int = 0
     adapters: tuple[str, ...] = ()
     draining: bool = False
     http_port: int = 0

@@ -41,8 +41,6 @@ def load_of(message: v1.WatchLoadResponse) -> Load:
         kv_cache_usage=message.kv_cache_usage,
         tokens_in_flight=message.tokens_in_flight,
         max_num_seqs=message.max_num_seqs,
-        num_kv_blocks=message.num_kv_blocks,
-        kv_block_size=message.kv_block_size,
         adapters=tuple(message.adapters),
         draining=message.draining,
         http_port=message.http_port,

@@ -112,4 +112,4 @@ class Sizing:
 
 
 def _kv_tokens(load: Load) -> float:
-    return load.num_kv_blocks * load.kv_block_size or math.inf
+    return load.kv_tokens or math.inf

@@ -22,7 +22,7 @@ def views(make: Any, count: int = 1, **load: Any) -> list[EndpointView]:
 
 
 def test_quiet_pods_take_their_batch_and_a_few_more(make: Any) -> None:
-    fleet = views(make, 3, num_kv_blocks=100, kv_block_size=16)
+    fleet = views(make, 3, kv_tokens=1600)
     assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(3 * 68, 3 * 1600)
 
 
@@ -112,16 +112,16 @@ def test_two_gateways_come_to_equal_shares(make: Any, first_share: int) -> None:
 def test_reservation_grows_while_the_cache_has_room_and_tokens_are_what_is_missing(
     make: Any,
 ) -> None:
-    sizing, (view,) = Sizing(SPARE), views(make, 1, num_kv_blocks=100, kv_block_size=16)
+    sizing, (view,) = Sizing(SPARE), views(make, 1, kv_tokens=1600)
     for step in range(100):
-        tell(view, running=10, kv_cache_usage=0.3, num_kv_blocks=100, kv_block_size=16)
+        tell(view, running=10, kv_cache_usage=0.3, kv_tokens=1600)
         capacity = sizing.look([view], True, step * 0.25)
     assert capacity.tokens > 10 * 1600
 
 
 def test_reservation_shrinks_when_the_batch_wants_for_cache(make: Any) -> None:
-    sizing, (view,) = Sizing(SPARE), views(make, 1, num_kv_blocks=100, kv_block_size=16)
+    sizing, (view,) = Sizing(SPARE), views(make, 1, kv_tokens=1600)
     for step in range(40):
-        tell(view, running=10, waiting=20, kv_cache_usage=1, num_kv_blocks=100, kv_block_size=16)
+        tell(view, running=10, waiting=20, kv_cache_usage=1, kv_tokens=1600)
         capacity = sizing.look([view], True, step * 0.25)
     assert capacity.tokens < 1600
