@@ -148,11 +148,10 @@ class Attempts:
             else:
                 self._strike(url, "the request that tried it failed", self._policy(call), now)
             return
-        model = self._pool.snapshot.models.get(call.model)
-        if model is not None:
+        model, policy = self._pool.snapshot.models.get(call.model), self._policy(call)
+        if model is not None and self._health.is_due(url, policy, now):
             ready = {v.url for v in model.endpoints(call.wire)}
             total = max(model.listed, len(ready))
-            policy = self._policy(call)
             if why := self._health.judge(url, policy, ready, total, now):
                 self._strike(url, why, policy, now)
 

@@ -63,6 +63,13 @@ class Health:
     def forget(self, url: str) -> None:
         self._records.pop(url, None)
 
+    def is_due(self, url: str, policy: OutlierPolicy, now: float) -> bool:
+        """Whether `judge` may have something to say; it looks at the whole fleet."""
+        record = self._records.get(url)
+        if record is None:
+            return False
+        return bool(_opens(record, policy)) or now - record.since >= policy.interval_seconds
+
     def judge(
         self, url: str, policy: OutlierPolicy, ready: Collection[str], total: int, now: float
     ) -> str:

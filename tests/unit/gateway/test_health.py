@@ -30,6 +30,22 @@ def test_failures_in_a_row_open_the_circuit_and_others_do_not() -> None:
     assert judge(health, "a", 0) == "3 requests in a row failed"
 
 
+@pytest.mark.parametrize(("ends", "now"), [("xxx", 0.0), ("..", 10.0)])
+def test_the_fleet_is_looked_at_for_a_row_of_failures_and_after_an_interval(
+    ends: str, now: float
+) -> None:
+    health = Health()
+    assert not health.is_due("a", POLICY, now)
+    feed(health, "a", 0, ends)
+    assert health.is_due("a", POLICY, now)
+
+
+def test_in_between_the_fleet_is_left_alone() -> None:
+    health = Health()
+    feed(health, "a", 0, "xx.xx")
+    assert not health.is_due("a", POLICY, 9)
+
+
 def test_the_last_endpoint_stays() -> None:
     health = Health()
     feed(health, "a", 0, "x" * 50)
