@@ -23,7 +23,7 @@ from autoglm.api.deployment import API_VERSION, KIND
 from autoglm.api.labels import DEPLOYMENT
 from benchmarks import scale_rig
 from benchmarks.report import Report
-from benchmarks.scale_rig import NAMESPACE, Bench, name, until
+from benchmarks.scale_rig import Bench, name, namespace, until
 
 COLUMNS = ("what", "value", "goal")
 REST_SECONDS = 30.0
@@ -92,16 +92,16 @@ def sampled(size: int) -> list[int]:
 def repaired(bench: Bench, number: int) -> float:
     """Seconds from deleting a Service until there is another."""
     services = bench.kind("v1", "Service")
-    old = services.get(name(number), NAMESPACE).metadata.uid
+    old = uid(services, number)
     begin = time.monotonic()
-    services.delete(name(number), NAMESPACE)
-    until(lambda: uid(services, name(number)) not in ("", old), 60)
+    services.delete(name(number), namespace(number))
+    until(lambda: uid(services, number) not in ("", old), 60)
     return time.monotonic() - begin
 
 
-def uid(kind: Any, which: str) -> str:
+def uid(kind: Any, number: int) -> str:
     try:
-        return str(kind.get(which, NAMESPACE).metadata.uid)
+        return str(kind.get(name(number), namespace(number)).metadata.uid)
     except ApiException as error:
         if error.status != 404:
             raise
@@ -116,12 +116,12 @@ def reacted(bench: Bench, number: int) -> float:
     bench.kind(API_VERSION, KIND).patch(
         {"spec": {"replicas": 2}},
         name(number),
-        NAMESPACE,
+        namespace(number),
         content_type="application/merge-patch+json",
     )
 
     def has_two() -> bool:
-        found = deployments.get(namespace=NAMESPACE, label_selector=selector).items
+        found = deployments.get(namespace=namespace(number), label_selector=selector).items
         return any(d.spec.replicas == 2 for d in found)
 
     until(has_two, 60)

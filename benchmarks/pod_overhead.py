@@ -1,12 +1,14 @@
 """What our pod costs: plain AsyncLLM, our gRPC pod, and vLLM's OpenAI server, in one run.
 
-All servers stand ready and are measured in turn, round after round, so that a machine whose speed
-drifts hits all alike; medians with the lowest and highest value. An engine at rest takes no time.
+All servers stand ready and are measured in turn, round after round, each time another one first,
+so that a machine whose speed drifts hits all alike; medians with the lowest and highest value. A
+share is the median of each round's own shares. An engine at rest takes no time.
 AsyncLLM has no client process beside it, the others have.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from autoglm.testing import processes
@@ -33,7 +36,7 @@ MAX_NUM_SEQS = 32
 
 def run(directory: Path, *, quick: bool, gather: str = "") -> Report:
     streams = (1, 8) if quick else (1, 8, 32)
-    repeats = 1 if quick else 5
+    repeats = 1 if quick else 11
     report = Report("pod_overhead", "Pod overhead: 200 greedy tokens a request", COLUMNS)
     extra = ("--gather-milliseconds", gather) if gather else ()
     with tempfile.TemporaryDirectory() as logs:
@@ -47,7 +50,7 @@ def run(directory: Path, *, quick: bool, gather: str = "") -> Report:
         }
         results = measured(servers, streams, repeats)
     for count in streams:
-        base, _ = median_spread(results["AsyncLLM in process"][count]["tokens/s"])
+        base = results["AsyncLLM in process"][count]["tokens/s"]
         report.rows.extend(row(count, name, results[name][count], base) for name in servers)
     report.publish(directory)
     return report
@@ -64,12 +67,17 @@ def measured(
             print(f"starting {name} ...", file=sys.stderr, flush=True)
             measures[name] = stack.enter_context(server)
             measures[name](max(streams))
-        for count in [count for _ in range(repeats) for count in streams]:
-            print(f"{count} streams ...", file=sys.stderr, flush=True)
-            for name, measure in measures.items():
-                for key, value in figures(measure(count)).items():
+        for turn, count in itertools.product(range(repeats), streams):
+            print(f"round {turn + 1}, {count} streams ...", file=sys.stderr, flush=True)
+            for name in rotated(list(measures), turn):
+                for key, value in figures(measures[name](count)).items():
                     results[name][count].setdefault(key, []).append(value)
     return results
+
+
+def rotated(names: Sequence[str], turn: int) -> Sequence[str]:
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:
@@ -82,16 +90,17 @@ def figures(result: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def row(count: int, name: str, series: Series, base: float) -> Row:
+def row(count: int, name: str, series: Series, base: Sequence[float]) -> Row:
     rate, spread = median_spread(series["tokens/s"])
     others = {k: median_spread(v)[0] for k, v in series.items() if k != "tokens/s"}
-    shares = {"of AsyncLLM": f"{rate / base:.3f}"}
+    share = median(own / bare for own, bare in zip(series["tokens/s"], base, strict=True))
+    shares = {"of AsyncLLM": f"{share:.3f}"}
     head: Row = {"streams": count, "server": name, "tokens/s": rate, "spread": spread}
     return {**head, **shares, **others}
 
 
 def requests_for(streams: int) -> int:
-    return max(6, 4 * streams)
+    return max(10, 4 * streams)
 
 
 @contextmanager

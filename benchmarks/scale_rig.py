@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ from autoglm.testing.processes import free_ports
 from benchmarks import load
 
 CRD = load.ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
-NAMESPACE = "benchmark"
+# Teams share a cluster, not a namespace; Kubernetes' own controllers look at all of a namespace's
+# budgets and Services for each pod.
+PER_NAMESPACE = 50
+HOME = "autoglm-system"
 # The collections whose objects are counted, with how many one resource has.
 CHILDREN = {
     "apis/apps/v1": {"deployments": 1},
@@ -39,8 +42,8 @@ CHILDREN = {
     "apis/policy/v1": {"poddisruptionbudgets": 1},
     "apis/networking.k8s.io/v1": {"networkpolicies": 1},
 }
-# What Kubernetes itself puts into a namespace.
-BESIDES = {"serviceaccounts": 1, "configmaps": 1}
+# What Kubernetes itself puts into each namespace, by collection.
+BESIDES = {"serviceaccounts": "default", "configmaps": "kube-root-ca.crt"}
 # The operator replaces (PUT) nothing but its Lease.
 WRITES = ("PATCH", "POST", "DELETE")
 PODS_PER_NODE = 100
@@ -57,6 +60,8 @@ class Bench:
     operator: psutil.Process
     metrics_port: int
     size: int
+    before: dict[str, int] = field(default_factory=dict)
+    """How many objects a collection had before the first resource."""
 
     def kind(self, api_version: str, kind: str) -> Any:
         return self.api.resources.get(api_version=api_version, kind=kind)
@@ -97,11 +102,12 @@ def started(place: Path, size: int) -> Iterator[Bench]:
     with ControlPlane(place / "cluster", fake_nodes=-(-size * 2 // PODS_PER_NODE)) as cluster:
         cluster.kubectl("apply", "--server-side", "-f", str(CRD))
         cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-        cluster.kubectl("create", "namespace", NAMESPACE)
+        for home in (HOME, *namespaces(size)):
+            cluster.kubectl("create", "namespace", home)
         (port,) = free_ports(1)
         command = [
             *(sys.executable, "-m", "autoglm.cli", "operator"),
-            *("--kubeconfig", str(cluster.kubeconfig), "--lease-namespace", NAMESPACE),
+            *("--kubeconfig", str(cluster.kubeconfig), "--lease-namespace", HOME),
             *("--metrics-address", f"127.0.0.1:{port}"),
         ]
         with (place / "operator.log").open("w") as log:
@@ -110,6 +116,7 @@ def started(place: Path, size: int) -> Iterator[Bench]:
                 api = DynamicClient(cluster.client())  # type: ignore[no-untyped-call]  # the library has no types
                 bench = Bench(cluster, api, psutil.Process(child.pid), port, size)
                 until(lambda: is_leader(bench), 60)
+                counted(bench)
                 yield bench
             finally:
                 child.terminate()
@@ -130,7 +137,7 @@ async def create(bench: Bench) -> None:
 
     async def some() -> None:
         for number in numbers:
-            request = Request("POST", RESOURCE.path(NAMESPACE), (), resource(number))
+            request = Request("POST", RESOURCE.path(namespace(number)), (), resource(number))
             await client.send(request, CREATE_SECONDS)
 
     await asyncio.gather(*(some() for _ in range(CREATORS)))
@@ -139,8 +146,16 @@ async def create(bench: Bench) -> None:
 
 def resource(number: int) -> dict[str, Any]:
     spec = {"model": {}, "engine": {"type": "echo"}, "replicas": 1}
-    metadata = {"name": name(number), "namespace": NAMESPACE}
+    metadata = {"name": name(number), "namespace": namespace(number)}
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+
+
+def namespaces(size: int) -> list[str]:
+    return [namespace(number) for number in range(0, size, PER_NAMESPACE)]
+
+
+def namespace(number: int) -> str:
+    return f"team-{number // PER_NAMESPACE:02d}"
 
 
 def name(number: int) -> str:
@@ -149,11 +164,35 @@ def name(number: int) -> str:
 
 def children_exist(bench: Bench) -> bool:
     return all(
-        count(bench, f"/{api}/namespaces/{NAMESPACE}/{plural}") - BESIDES.get(plural, 0)
-        >= each * bench.size
-        for api, kinds in CHILDREN.items()
-        for plural, each in kinds.items()
+        count(bench, path) - bench.before[path] >= each * bench.size
+        for path, each in collections().items()
     )
+
+
+def collections() -> dict[str, int]:
+    """Paths in all namespaces, with how many objects of each a resource has."""
+    return {f"/{api}/{plural}": n for api, kinds in CHILDREN.items() for plural, n in kinds.items()}
+
+
+def counted(bench: Bench) -> None:
+    """Remembers what there is, once Kubernetes has put its own into every namespace."""
+    homes = count(bench, "/api/v1/namespaces")
+
+    def is_settled() -> bool:
+        named = (
+            len(items(bench, f"/api/v1/{plural}", fieldSelector=f"metadata.name={name}"))
+            for plural, name in BESIDES.items()
+        )
+        return all(number >= homes for number in named)
+
+    until(is_settled, 60)
+    bench.before.update({path: count(bench, path) for path in collections()})
+
+
+def items(bench: Bench, path: str, **query: str) -> list[Any]:
+    answer = bench.api.request("get", path, query_params=list(query.items()), serialize=False)
+    found: list[Any] = json.loads(answer.data)["items"]
+    return found
 
 
 def count(bench: Bench, path: str) -> int:
