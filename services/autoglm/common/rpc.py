@@ -65,9 +65,13 @@ class Rpc:
     debug: str = ""
     """What the caller wants to see of the way of its call; for gateways."""
     authorization: str = field(default="", repr=False)
+    prefix_salt: str = ""
+    """What a gateway mixes the names of this call's prompt with; for pods."""
 
 
 DEBUG_HEADER = "x-autoglm-debug"
+# Set by gateways: 16 hexadecimal digits.
+PREFIX_SALT = "x-autoglm-prefix-salt"
 # Set by the interceptor for every handler.
 current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
 
@@ -90,6 +94,7 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
         {k: headers[k] for k in TRACE_HEADERS if k in headers},
         headers.get(DEBUG_HEADER, ""),
         _authorization(metadata) if AUTHORIZATION in headers or API_KEY in headers else "",
+        headers.get(PREFIX_SALT, ""),
     )
 
 

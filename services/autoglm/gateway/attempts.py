@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
+from autoglm.common.rpc import PREFIX_SALT
 from autoglm.common.status import REQUEST_ID
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Stalled, Upstream, Wire
 from autoglm.gateway.endpoints import Draining, EndpointView, Lost, Proved, Struck
@@ -24,6 +25,7 @@ from autoglm.gateway.pacing import Limits, no_chunk, no_first_token
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.recovery import is_resumable, successors
 from autoglm.gateway.routing import Decision, Router
+from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.safeguards import OutlierPolicy
 from autoglm.gateway.snapshot import Snapshot
 from autoglm.gateway.sse_transcript import PATHS, REPLAY
@@ -173,6 +175,8 @@ class Attempts:
             client_span(call, notes, view.endpoint) as span,
         ):
             headers = {REQUEST_ID: call.request_id, **trace_headers(span), **_replay(call, view)}
+            if decision.known is not None and view.live.load.kv_events:
+                headers[PREFIX_SALT] = _salt(call)
             try:
                 upstream = self._upstreams[call.wire]
                 async with upstream(call, view, headers, timeout) as reply:
@@ -233,6 +237,11 @@ def is_replayed(call: Call, view: EndpointView) -> bool:
         and call.target.partition("?")[0] in PATHS
         and is_resumable(view, call.model)
     )
+
+
+def _salt(call: Call) -> str:
+    """What the pod mixes with the names of the prompt, to tell of them as we know them."""
+    return f"{salt_of(call.principal.tenant, call.model):016x}"
 
 
 def _replay(call: Call, view: EndpointView) -> Mapping[str, str]:

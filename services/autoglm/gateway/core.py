@@ -29,6 +29,7 @@ from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.kubernetes_cluster import Change
 from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
 from autoglm.gateway.kubernetes_watch import Connect
+from autoglm.gateway.kv_follower import KvFollower
 from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.metrics import Metrics
@@ -159,6 +160,7 @@ class Core:
             settings.connect_timeout_seconds,
             settings.load_timeout_seconds,
             lambda url, why: self._relay.abandon(url, why),
+            follow_cache=KvFollower(self.router.memory.prefixes, self.channels, self.metrics),
         )
 
     async def _follow_kubernetes(self) -> None:

@@ -78,6 +78,8 @@ class Load:
     missing: tuple[Signal, ...] = ()
     kv_tokens: int = 0
     """How many tokens the KV cache holds; 0 when unknown."""
+    kv_events: bool = False
+    """It tells what is in its KV cache."""
 
 
 class Phase(StrEnum):

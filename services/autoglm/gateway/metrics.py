@@ -142,6 +142,23 @@ class Metrics:
             ("policy", "reason"),
             registry=registry,
         )
+        self.prefix_knowledge = Counter(
+            "autoglm_gateway_prefix_knowledge",
+            "Choices that looked at cached prompts, by what was known of the endpoint taken.",
+            ("knowledge",),
+            registry=registry,
+        )
+        self.kv_streams = Gauge(
+            "autoglm_gateway_kv_event_streams",
+            "Pods whose KV cache is followed by its events.",
+            registry=registry,
+        )
+        self.kv_breaks = Counter(
+            "autoglm_gateway_kv_event_stream_breaks",
+            "Times a stream of KV-cache events had to be opened anew.",
+            ("reason",),
+            registry=registry,
+        )
         self.endpoints = Gauge(
             "autoglm_gateway_endpoints",
             "Endpoints in each state.",

@@ -50,6 +50,7 @@ _NOT_SENT_ON = frozenset(
         *rpc.TRACE_HEADERS,
         status.REQUEST_ID,
         rpc.DEBUG_HEADER,
+        rpc.PREFIX_SALT,
         TIMEOUT_HEADER,
         REPLAY,
     )

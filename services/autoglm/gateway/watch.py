@@ -45,6 +45,7 @@ def load_of(message: v1.WatchLoadResponse) -> Load:
         draining=message.draining,
         http_port=message.http_port,
         kv_tokens=message.num_kv_blocks * message.kv_block_size,
+        kv_events=message.kv_events,
     )
 
 
@@ -53,6 +54,7 @@ class PodWatch:
     """Watches pods. `silence` is how long a load stream may send nothing, in seconds.
 
     `on_silence` is told of the URL and why, again and again while the pod does not answer.
+    `follow_cache` runs beside the load stream of a pod that tells what is in its KV cache.
     """
 
     pool: Pool
@@ -61,6 +63,7 @@ class PodWatch:
     silence: float
     on_silence: Callable[[str, str], None] = lambda url, why: None
     clock: Callable[[], float] = time.monotonic
+    follow_cache: Watch | None = None
 
     async def __call__(self, endpoint: Endpoint) -> None:
         """Runs until cancelled, or until the pool does not know the endpoint any more."""
@@ -76,6 +79,7 @@ class PodWatch:
         """Follows the pod while it can be followed; why it cannot any more."""
         channel = self.channels.get(endpoint).channel
         loads = WorkerStub(channel).WatchLoad(v1.WatchLoadRequest())
+        beside: asyncio.Task[None] | None = None
         try:
             await self._learn(endpoint, channel)
             adapters: tuple[str, ...] | None = None
@@ -87,6 +91,8 @@ class PodWatch:
                     await self._learn(endpoint, channel)
                 adapters = load.adapters
                 self.pool.apply(endpoint.url, Loaded(load), self.clock())
+                if load.kv_events and self.follow_cache and beside is None:
+                    beside = asyncio.ensure_future(self.follow_cache(endpoint))
         except StopAsyncIteration:
             return "the pod ended its load stream"
         except TimeoutError:
@@ -97,6 +103,8 @@ class PodWatch:
             return error.details() or error.code().name
         finally:
             loads.cancel()
+            if beside is not None:
+                beside.cancel()
 
     def _tell_silence(self, endpoint: Endpoint, why: str) -> str:
         self.pool.apply(endpoint.url, Lost(why), self.clock())

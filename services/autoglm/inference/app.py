@@ -32,6 +32,7 @@ from autoglm.inference.grpc_observer import GrpcObserver
 from autoglm.inference.health import SERVICES, Health
 from autoglm.inference.http_port import HttpObserver, HttpServer
 from autoglm.inference.inference_servicer import InferenceServicer, Pace
+from autoglm.inference.kv_naming import NamedHttp
 from autoglm.inference.oip_rest import with_oip
 from autoglm.inference.oip_servicer import OipServicer
 from autoglm.inference.pod import Pod
@@ -238,9 +239,10 @@ class PodServer:
     async def _start_http(self, engine: Engine) -> None:
         files = self._settings.server_tls
         context = http_server_context(files) if files else None
-        app = with_oip(
-            engine, engine.http_app(), lambda: self.pod.is_ready, self._settings.max_body_bytes
-        )
+        most_bytes = self._settings.max_body_bytes
+        app = with_oip(engine, engine.http_app(), lambda: self.pod.is_ready, most_bytes)
+        if engine.kv_feed() is not None:
+            app = NamedHttp(app, most_bytes)
         self._http = HttpServer(HttpObserver(app, self.pod), context)
         assert self._http_socket is not None
         await self._http.start(self._http_socket)

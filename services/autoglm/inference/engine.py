@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from autoglm import v1
+from autoglm.inference.kv_feed import KvFeed
 
 # ASGI 3 (https://asgi.readthedocs.io): what uvicorn serves on the HTTP port.
 Scope = MutableMapping[str, Any]
@@ -62,6 +63,8 @@ class EngineOptions:
     engine_args: Mapping[str, object] = field(default_factory=dict)
     """Further options of vLLM's server by name (`max_num_batched_tokens`, `tool_call_parser`),
     parsed by vLLM itself: numbers, booleans, strings, lists, and mappings as JSON."""
+    kv_events: bool = True
+    """Say which blocks enter and leave the KV cache, where the engine can."""
     tracing: bool = False
     """Engine spans go to the process's tracer provider, which is set before the engine starts."""
 
@@ -104,6 +107,10 @@ class Engine(Protocol):
 
     def load(self) -> EngineLoad:
         """The load now; cheap enough to be read a hundred times a second."""
+        ...
+
+    def kv_feed(self) -> KvFeed | None:
+        """What is in the KV cache, as gateways name it; None where the engine cannot tell."""
         ...
 
     async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse: ...

@@ -13,7 +13,7 @@ from autoglm.inference.engine import Call, Engine
 from autoglm.inference.gather import Ticks, paced, window
 from autoglm.inference.pod import Pod
 from autoglm.inference.prediction import predict
-from autoglm.inference.requests import check, current_call, find
+from autoglm.inference.requests import begin, check, current_call, find
 from autoglm.v1 import inference_pb2_grpc
 
 T = TypeVar("T")
@@ -58,25 +58,25 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
 
     async def Generate(self, request: v1.GenerateRequest, context: Any) -> v1.GenerateResponse:
         engine = self._pod.engine()
-        check(engine, of_generate(request))
+        begin(engine, of_generate(request))
         return await engine.generate(request, current_call())
 
     def GenerateStream(
         self, request: v1.GenerateRequest, context: Any
     ) -> AsyncIterator[v1.GenerateChunk]:
         engine = self._pod.engine()
-        check(engine, of_generate(request, streaming=True))
+        begin(engine, of_generate(request, streaming=True))
         call = current_call()
         return self._pace(engine.generate_stream(request, call), engine, call)
 
     async def Chat(self, request: v1.ChatRequest, context: Any) -> v1.ChatResponse:
         engine = self._pod.engine()
-        check(engine, of_chat(request))
+        begin(engine, of_chat(request))
         return await engine.chat(request, current_call())
 
     def ChatStream(self, request: v1.ChatRequest, context: Any) -> AsyncIterator[v1.ChatChunk]:
         engine = self._pod.engine()
-        check(engine, of_chat(request, streaming=True))
+        begin(engine, of_chat(request, streaming=True))
         call = current_call()
         return self._pace(engine.chat_stream(request, call), engine, call)
 

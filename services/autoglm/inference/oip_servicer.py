@@ -17,7 +17,7 @@ from autoglm.inference import oip_answer
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip_answer import DATATYPE, SHAPE, Pace, Piece
 from autoglm.inference.oip_request import LENGTH_BYTES, TEXT_OUTPUT, Asked, of_grpc
-from autoglm.inference.requests import check, current_call, find
+from autoglm.inference.requests import begin, current_call, find
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc
 
@@ -132,5 +132,5 @@ def _streamed(request: oip.ModelInferRequest, piece: Piece) -> oip.ModelStreamIn
 
 
 def _asked(engine: Engine, request: oip.ModelInferRequest, *, streaming: bool) -> Asked:
-    check(engine, of_oip(request, streaming=streaming))
+    begin(engine, of_oip(request, streaming=streaming))
     return oip_answer.asked_of(engine, of_grpc(request))

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 from autoglm import v1
 from autoglm.common import rpc
 from autoglm.common.validation import Ask, validate
+from autoglm.inference import kv_naming
 from autoglm.inference.engine import Call, Engine
 
 T = TypeVar("T")
@@ -19,6 +20,12 @@ def check(engine: Engine, ask: Ask) -> None:
     models = engine.models()
     known = [name for model in models for name in (model.name, *model.aliases)]
     validate(ask, find(engine, ask.model), known)
+
+
+def begin(engine: Engine, ask: Ask) -> None:
+    """The same for a gRPC call whose prompt the engine is to work on."""
+    check(engine, ask)
+    kv_naming.name(ask)
 
 
 def find(engine: Engine, name: str) -> v1.Model | None:

@@ -86,6 +86,8 @@ class InferenceSettings(ServiceSettings):
     """Largest request to read, in bytes."""
     gather_milliseconds: float = Field(default=60.0, ge=0)
     """Longest time that tokens after the first wait for more, while many streams run; 0 is off."""
+    kv_events: bool = True
+    """Tell gateways which prompt blocks are in the KV cache; vLLM without data parallelism."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
     """How long new requests are still served after SIGTERM, until every gateway has noticed."""
     termination_message_file: str = "/dev/termination-log"
@@ -125,6 +127,7 @@ class InferenceSettings(ServiceSettings):
             pipeline_parallel_size=self.pipeline_parallel_size,
             device=self.device,
             engine_args={**self._adapter_args(), **self._engine_args()},
+            kv_events=self.kv_events,
             tracing=self.traces != "none",
         )
 
@@ -136,6 +139,7 @@ class InferenceSettings(ServiceSettings):
             max_model_len=self.max_model_len or defaults.max_model_len,
             max_num_seqs=self.max_num_seqs or defaults.max_num_seqs,
             kv_blocks=self.echo_kv_blocks,
+            kv_events=self.kv_events,
             rates=Rates(self.echo_token_rate, self.echo_prefill_rate),
             fault=parse_fault(self.echo_fail) if self.echo_fail else None,
         )

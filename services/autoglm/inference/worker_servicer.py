@@ -1,4 +1,4 @@
-"""autoglm.v1.Worker on an engine: tells gateways the load, ends requests.
+"""autoglm.v1.Worker on an engine: tells gateways load and cached prompt blocks, ends requests.
 
 `is_news` decides when a load is worth a message; the stream looks twenty times a second.
 """
@@ -12,12 +12,15 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.inference.kv_feed import Change
 from autoglm.inference.pod import Phase, Pod
 from autoglm.v1 import worker_pb2_grpc
 
 LOOK_SECONDS = 0.05
 _SILENCE_SECONDS = 1.0
 _KV_STEP = 0.05
+# Changes of the cache that come within so many seconds travel together.
+_GATHER_SECONDS = 0.01
 
 
 def is_news(
@@ -75,10 +78,21 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
     ) -> v1.UnloadAdapterResponse:
         raise _no_adapters()
 
-    def SubscribeKvEvents(
+    async def SubscribeKvEvents(
         self, request: v1.SubscribeKvEventsRequest, context: Any
     ) -> AsyncIterator[v1.SubscribeKvEventsResponse]:
-        raise errors.Unimplemented("this pod publishes no KV-cache events")
+        feed, sequence = self._pod.engine().kv_feed(), 0
+        if feed is None:
+            raise errors.Unimplemented("this pod publishes no KV-cache events")
+        with feed.subscribed() as subscriber:
+            while self._pod.phase not in (Phase.CLOSING, Phase.DEAD):
+                for change in subscriber.take():
+                    sequence += 1
+                    yield message_of(change, sequence)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SILENCE_SECONDS / 2):
+                        await subscriber.news.wait()
+                await asyncio.sleep(_GATHER_SECONDS)
 
     def _load(self) -> v1.WatchLoadResponse:
         load = self._pod.engine().load()
@@ -93,7 +107,21 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
             num_kv_blocks=load.num_kv_blocks,
             kv_block_size=load.kv_block_size,
             http_port=self._pod.http_port,
+            kv_events=self._pod.engine().kv_feed() is not None,
         )
+
+
+def message_of(change: Change, sequence: int) -> v1.SubscribeKvEventsResponse:
+    kind, names = change
+    message = v1.SubscribeKvEventsResponse(sequence=sequence)
+    match kind:
+        case "stored":
+            message.stored.block_hashes.extend(names)
+        case "removed":
+            message.removed.block_hashes.extend(names)
+        case "cleared":
+            message.cleared.SetInParent()
+    return message
 
 
 def _one_model() -> errors.Unimplemented:

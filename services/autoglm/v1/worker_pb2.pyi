@@ -11,7 +11,7 @@ class WatchLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WatchLoadResponse(_message.Message):
-    __slots__ = ("running", "waiting", "kv_cache_usage", "tokens_in_flight", "adapters", "draining", "max_num_seqs", "num_kv_blocks", "kv_block_size", "http_port")
+    __slots__ = ("running", "waiting", "kv_cache_usage", "tokens_in_flight", "adapters", "draining", "max_num_seqs", "num_kv_blocks", "kv_block_size", "http_port", "kv_events")
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class WatchLoadResponse(_message.Message):
     NUM_KV_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     KV_BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
     HTTP_PORT_FIELD_NUMBER: _ClassVar[int]
+    KV_EVENTS_FIELD_NUMBER: _ClassVar[int]
     running: int
     waiting: int
     kv_cache_usage: float
@@ -32,7 +33,8 @@ class WatchLoadResponse(_message.Message):
     num_kv_blocks: int
     kv_block_size: int
     http_port: int
-    def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., kv_cache_usage: _Optional[float] = ..., tokens_in_flight: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., draining: bool = ..., max_num_seqs: _Optional[int] = ..., num_kv_blocks: _Optional[int] = ..., kv_block_size: _Optional[int] = ..., http_port: _Optional[int] = ...) -> None: ...
+    kv_events: bool
+    def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., kv_cache_usage: _Optional[float] = ..., tokens_in_flight: _Optional[int] = ..., adapters: _Optional[_Iterable[str]] = ..., draining: bool = ..., max_num_seqs: _Optional[int] = ..., num_kv_blocks: _Optional[int] = ..., kv_block_size: _Optional[int] = ..., http_port: _Optional[int] = ..., kv_events: bool = ...) -> None: ...
 
 class AbortRequest(_message.Message):
     __slots__ = ("request_ids",)

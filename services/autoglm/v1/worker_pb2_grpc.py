@@ -121,7 +121,9 @@ class WorkerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SubscribeKvEvents(self, request, context):
-        """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache.
+        """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
+        where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+        begins with all that is cached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,10 @@ class WorkerStub:
     UnloadAdapter: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadAdapterRequest, autoglm.v1.worker_pb2.UnloadAdapterResponse]
     """UnloadAdapter drops a LoRA adapter."""
     SubscribeKvEvents: grpc.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.SubscribeKvEventsRequest, autoglm.v1.worker_pb2.SubscribeKvEventsResponse]
-    """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache."""
+    """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
+    where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+    begins with all that is cached.
+    """
 
 @typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -68,7 +71,10 @@ class WorkerAsyncStub(WorkerStub):
     UnloadAdapter: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadAdapterRequest, autoglm.v1.worker_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
     """UnloadAdapter drops a LoRA adapter."""
     SubscribeKvEvents: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.SubscribeKvEventsRequest, autoglm.v1.worker_pb2.SubscribeKvEventsResponse]  # type: ignore[assignment]
-    """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache."""
+    """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
+    where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+    begins with all that is cached.
+    """
 
 class WorkerServicer:
     """Worker is what a pod offers to gateways, beside Inference. Clients have no use for it."""
@@ -124,6 +130,9 @@ class WorkerServicer:
         request: autoglm.v1.worker_pb2.SubscribeKvEventsRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.worker_pb2.SubscribeKvEventsResponse], collections.abc.AsyncIterator[autoglm.v1.worker_pb2.SubscribeKvEventsResponse]]:
-        """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache."""
+        """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
+        where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+        begins with all that is cached.
+        """
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

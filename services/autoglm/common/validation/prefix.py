@@ -32,12 +32,14 @@ class Prefix:
 
     The opening covers a chat up to its first message of a user, so that all turns of one
     conversation share it and those of others do not. 0 where there is no prompt to name.
-    `is_continued` says that turns of this conversation have been answered before.
+    `is_continued` says that turns of this conversation have been answered before. `size` is how
+    many bytes were there to name, those behind the last full block included.
     """
 
     blocks: tuple[int, ...] = ()
     opening: int = 0
     is_continued: bool = False
+    size: int = 0
 
 
 NO_PREFIX = Prefix()
@@ -53,34 +55,40 @@ class Message:
 
 def of_text(text: str | bytes) -> Prefix:
     data = _bytes(text)
-    return _named(data, data[:_OPENING_BYTES], _TEXT)
+    return _named(data, data[:_OPENING_BYTES], _TEXT, len(data))
 
 
 def of_token_ids(ids: Sequence[int]) -> Prefix:
     """Ids are from 0 to 2^32 - 1."""
     data = array("I", ids[: MOST_BLOCKS * BLOCK_TOKENS]).tobytes()
-    return _named(data, data[:_OPENING_BYTES], _TOKENS)
+    return _named(data, data[:_OPENING_BYTES], _TOKENS, len(ids) * array("I").itemsize)
 
 
 def of_chat(messages: Iterable[Message], tools: Iterable[str | bytes] = ()) -> Prefix:
     """Tools come first and roles before contents, as chat templates have them."""
-    data, end, is_continued = bytearray(), 0, False
+    data, end, size, is_continued = bytearray(), 0, 0, False
     for tool in tools:
         data += _MESSAGE + _bytes(tool)
     for message in messages:
         is_continued = is_continued or message.role == "assistant"
+        if len(data) >= _MOST_BYTES:
+            size += sum(len(part) for part in message.parts)
+            continue
         data += _MESSAGE + message.role.encode()
         for part in message.parts:
             data += _PART + _bytes(part)
         if not end and message.role == "user":
             end = len(data)
-        if len(data) >= _MOST_BYTES:
-            break
-    return _named(data, memoryview(data)[: end or len(data)], _TEXT, is_continued)
+    opening, size = memoryview(data)[: end or len(data)], size + len(data)
+    return _named(data, opening, _TEXT, size, is_continued)
 
 
 def _named(
-    data: bytes | bytearray, opening: bytes | memoryview, seed: int, is_continued: bool = False
+    data: bytes | bytearray,
+    opening: bytes | memoryview,
+    seed: int,
+    size: int,
+    is_continued: bool = False,
 ) -> Prefix:
     if not data:
         return NO_PREFIX
@@ -88,7 +96,7 @@ def _named(
     for start in range(0, min(len(data), _MOST_BYTES) - BLOCK_BYTES + 1, BLOCK_BYTES):
         name = xxh3_64_intdigest(view[start : start + BLOCK_BYTES], name)
         blocks.append(name)
-    return Prefix(tuple(blocks), xxh3_64_intdigest(opening, seed), is_continued)
+    return Prefix(tuple(blocks), xxh3_64_intdigest(opening, seed), is_continued, size)
 
 
 def _bytes(text: str | bytes) -> bytes:

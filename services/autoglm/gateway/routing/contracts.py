@@ -72,6 +72,8 @@ class Decision:
     """Blocks of the prompt that somebody was known to hold; None where nobody asked."""
     uncached_tokens: int | None = None
     """Prompt tokens that the endpoint will have to compute; None where nobody asked."""
+    is_exact: bool = False
+    """The endpoint itself tells what it has cached; otherwise it is what we have sent there."""
 
 
 @dataclass(slots=True)

@@ -83,7 +83,8 @@ def _decision(
     policy = POLICIES[name]
     known = max(query.matches.values(), default=0) if policy.remembers_prompts else None
     uncached = query.uncached_tokens(view.url) if policy.remembers_latency else None
-    return Decision(view, why, name, reason, trail, known, uncached)
+    is_exact = query.memory.prefixes.is_exact(view.url)
+    return Decision(view, why, name, reason, trail, known, uncached, is_exact)
 
 
 def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:

@@ -31,7 +31,10 @@ def explain(call: Call, decision: Decision, memory: Memory, most: int) -> dict[s
         "prompt_tokens": call.ask.prompt_tokens if call.ask else 0,
         "prompt_blocks": len(blocks),
         "candidates_left": len(trail.candidates),
-        "candidates": [_candidate(view, score, held) for score, view in ranked[:most]],
+        "candidates": [
+            _candidate(view, score, held) | {"blocks_are_exact": memory.prefixes.is_exact(view.url)}
+            for score, view in ranked[:most]
+        ],
     }
 
 

@@ -43,7 +43,9 @@ class Memory:
         """Share of its prompts that some endpoint was known to hold, lately."""
         return self._of(model).reuse
 
-    def picked(self, call: Call, view: EndpointView, known: int | None = None) -> None:
+    def picked(
+        self, call: Call, view: EndpointView, known: int | None = None, now: float = 0.0
+    ) -> None:
         """A request is on its way.
 
         `known` blocks of its prompt were known to be held somewhere; from now on all are held by
@@ -55,7 +57,7 @@ class Memory:
             blocks, salt = call.ask.prefix.blocks, salt_of(call.principal.tenant, call.model)
             past.reuse += _NEWEST * (known / len(blocks) - past.reuse)
             capacity = view.live.load.kv_tokens // BLOCK_TOKENS or UNKNOWN_BLOCKS
-            self.prefixes.add(view.url, blocks, salt, capacity)
+            self.prefixes.add(view.url, blocks, salt, capacity, now)
         if len(self._past) > _MOST_MODELS:
             self._past.clear()
 

@@ -37,7 +37,9 @@ def _two(query: Query, view: EndpointView) -> str:
 
 def _cached(query: Query, view: EndpointView) -> str:
     held, blocks = query.matches.get(view.url, 0), len(query.prefix.blocks)
-    return f"holds {held} of {blocks} blocks of the prompt, at {share_in_use(view.live):.3f}"
+    source = "as it tells" if query.memory.prefixes.is_exact(view.url) else "by what was sent there"
+    load = share_in_use(view.live)
+    return f"holds {held} of {blocks} blocks of the prompt {source}, at {load:.3f}"
 
 
 def _soon(query: Query, view: EndpointView) -> str:

@@ -2,7 +2,11 @@
 
 Keeps for each block name the endpoints that hold it, and for each endpoint its blocks by age. Who
 holds a block holds all in front of it: blocks are noted from the last to the first, so that what is
-forgotten first is the end of a prompt, as engines do it. Pure data; written by events.
+forgotten first is the end of a prompt, as engines do it.
+
+Of most endpoints a gateway knows what it has sent there, and forgets what does not fit. Those that
+are followed tell what they hold (`follow`, `told`, `remove`); what was sent there meanwhile is a
+promise that is good for a while. Pure data; written by events.
 """
 
 from __future__ import annotations
@@ -10,12 +14,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 from xxhash import xxh3_64_intdigest
 
 MOST_BLOCKS = 1_000_000
 # Of an endpoint that does not say how much its cache holds: half a million tokens.
 UNKNOWN_BLOCKS = 8192
+# How long a prompt that was sent to an endpoint may take to get into its cache.
+PROMISE_SECONDS = 30.0
 
 
 @lru_cache(maxsize=4096)
@@ -35,12 +42,18 @@ class PrefixIndex:
         self._free: list[int] = []
         self._holders: dict[int, int] = {}
         self._held: dict[str, OrderedDict[int, None]] = {}
+        # Of followed endpoints: what was sent there and when, until they tell that they hold it.
+        self._promised: dict[str, OrderedDict[int, float]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
 
     def blocks_of(self, url: str) -> int:
         return len(self._held.get(url, ()))
+
+    def is_exact(self, url: str) -> bool:
+        """Whether the endpoint itself tells what it holds."""
+        return url in self._promised
 
     def match(self, blocks: Sequence[int], salt: int) -> dict[str, int]:
         """How many of the first blocks each endpoint holds; endpoints that hold none are left out.
@@ -66,37 +79,82 @@ class PrefixIndex:
         return found
 
     def add(
-        self, url: str, blocks: Sequence[int], salt: int, capacity: int = UNKNOWN_BLOCKS
+        self,
+        url: str,
+        blocks: Sequence[int],
+        salt: int,
+        capacity: int = UNKNOWN_BLOCKS,
+        now: float = 0.0,
     ) -> None:
-        """The endpoint holds these now; `capacity` is how many it can hold."""
-        held, bit, holders = self._held_by(url), self._bits[url], self._holders
-        for block in reversed(blocks):
-            name = block ^ salt
-            if name in held:
-                held.move_to_end(name)
-            else:
-                held[name] = None
-                holders[name] = holders.get(name, 0) | bit
-        most = max(1, min(capacity, self._most // len(self._held)))
-        while len(held) > most:
-            self._drop(held.popitem(last=False)[0], bit)
+        """A prompt is on its way to the endpoint; `capacity` is how many blocks it can hold."""
+        names = [block ^ salt for block in blocks]
+        promised = self._promised.get(url)
+        if promised is None:
+            self._note(url, names, capacity)
+            return
+        held = self._held[url]
+        for name in names:
+            if name in promised or name not in held:
+                promised[name] = now
+                promised.move_to_end(name)
+        self._note(url, names)
+        late = []
+        for name, since in promised.items():
+            if since > now - PROMISE_SECONDS:
+                break
+            late.append(name)
+        self.remove(url, late)
 
-    def remove(self, url: str, blocks: Sequence[int], salt: int) -> None:
+    def follow(self, url: str) -> None:
+        """From now on the endpoint tells what it holds; up to now that is nothing."""
+        self.forget(url)
+        self._held_by(url)
+        self._promised[url] = OrderedDict()
+
+    def unfollow(self, url: str) -> None:
+        """It tells no more. What is known stays, and ages as that of others does."""
+        self._promised.pop(url, None)
+
+    def told(self, url: str, names: Sequence[int]) -> None:
+        """A followed endpoint says that it holds these."""
+        promised = self._promised[url]
+        for name in names:
+            promised.pop(name, None)
+        self._note(url, names)
+
+    def remove(self, url: str, names: Sequence[int]) -> None:
         """The endpoint holds these no more."""
-        held = self._held.get(url)
-        for name in (block ^ salt for block in blocks):
-            if held is not None and name in held:
+        held, promised = self._held.get(url), self._promised.get(url)
+        if held is None:
+            return
+        for name in names:
+            if promised is not None:
+                promised.pop(name, None)
+            if name in held:
                 del held[name]
                 self._drop(name, self._bits[url])
 
     def forget(self, url: str) -> None:
         """The endpoint is gone, or its cache is."""
+        self._promised.pop(url, None)
         bit = self._bits.pop(url, 0)
         for name in self._held.pop(url, ()):
             self._drop(name, bit)
         if bit:
             del self._urls[bit]
             self._free.append(bit)
+
+    def _note(self, url: str, names: Sequence[int], capacity: int = MOST_BLOCKS) -> None:
+        held, bit, holders = self._held_by(url), self._bits[url], self._holders
+        for name in reversed(names):
+            if name in held:
+                held.move_to_end(name)
+            else:
+                held[name] = None
+                holders[name] = holders.get(name, 0) | bit
+        most = max(1, min(capacity, self._most // len(self._held)))
+        if len(held) > most:
+            self.remove(url, list(islice(held, len(held) - most)))
 
     def _held_by(self, url: str) -> OrderedDict[int, None]:
         held = self._held.get(url)

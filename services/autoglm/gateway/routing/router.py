@@ -26,6 +26,7 @@ class Router:
     ) -> None:
         self.memory = Memory()
         self._decisions = metrics.routing_decisions
+        self._knowledge = metrics.prefix_knowledge
         self._rng = rng
         self._default = default
 
@@ -34,8 +35,10 @@ class Router:
     ) -> Decision:
         """As `pick`; the request is taken to be sent where it says."""
         decision = pick(call, snapshot, now, self._rng, exclude, self.memory, self._default)
-        self.memory.picked(call, decision.endpoint, decision.known)
+        self.memory.picked(call, decision.endpoint, decision.known, now)
         self._decisions.labels(decision.policy, decision.reason).inc()
+        if decision.known is not None:
+            self._knowledge.labels("exact" if decision.is_exact else "approximate").inc()
         return decision
 
     def preview(self, call: Call, snapshot: Snapshot, now: float) -> Decision:

@@ -2,7 +2,8 @@
 
 A full block is named by a hash over its tokens and all before them, so sequences with equal
 beginnings share blocks. Blocks no sequence holds stay cached until room is needed, the longest
-unused first. Keeps no tokens and knows no time; called by the scheduler.
+unused first. Keeps no tokens and knows no time; called by the scheduler. A ledger hears which full
+blocks come and go.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from autoglm.inference.kv_ledger import KvLedger, next_hash
 
 BLOCK_SIZE = 16
 
@@ -23,12 +26,6 @@ class Private:
 
 
 Key = int | Private
-
-
-def next_hash(parent: Key, ids: Sequence[int]) -> int:
-    """Name of a full block after `parent` (0 at the start); the same in every process."""
-    # Hashes of tuples of integers are not randomised, unlike those of strings.
-    return hash((parent, *ids))
 
 
 def block_hashes(ids: Sequence[int]) -> list[int]:
@@ -45,8 +42,9 @@ def blocks_for(tokens: int) -> int:
 
 
 class BlockPool:
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, ledger: KvLedger | None = None) -> None:
         self.size = size
+        self._ledger = ledger
         self._held: Counter[Key] = Counter()
         self._idle: OrderedDict[Key, None] = OrderedDict()
         self._numbers = itertools.count()
@@ -107,8 +105,12 @@ class BlockPool:
         for key in keys:
             self._idle.pop(key, None)
             self._held[key] += 1
+        gone = []
         while self.used + len(self._idle) > self.size:
-            self._idle.popitem(last=False)
+            gone.append(self._idle.popitem(last=False)[0])
+        if self._ledger is not None:
+            self._ledger.stored(_full(keys))
+            self._ledger.removed(_full(gone))
 
     def _drop(self, key: Key) -> None:
         self._held[key] -= 1
@@ -116,3 +118,7 @@ class BlockPool:
             del self._held[key]
             if not isinstance(key, Private):
                 self._idle[key] = None
+
+
+def _full(keys: Sequence[Key]) -> list[int]:
+    return [key for key in keys if not isinstance(key, Private)]

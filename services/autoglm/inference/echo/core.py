@@ -11,13 +11,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.inference import kv_naming
 from autoglm.inference.echo import tokenizer
-from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool
+from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool, block_hashes
 from autoglm.inference.echo.prompts import Task
 from autoglm.inference.echo.request import Line, Request, new_request
 from autoglm.inference.echo.scheduler import Job, Scheduler
 from autoglm.inference.echo.settings import EchoSettings, Fault, fault_in
 from autoglm.inference.engine import EngineLoad
+from autoglm.inference.kv_feed import KvFeed
+from autoglm.inference.kv_ledger import ends
 
 # Loops fire timers up to a clock tick early; what is due within this is due now.
 _CLOCK_SECONDS = 1e-6
@@ -29,7 +32,8 @@ class EchoCore:
     def __init__(self, settings: EchoSettings) -> None:
         self._settings = settings
         self._now: Callable[[], float] = asyncio.get_running_loop().time
-        pool = BlockPool(settings.kv_blocks)
+        self.kv_feed = KvFeed(settings.kv_blocks)
+        pool = BlockPool(settings.kv_blocks, self.kv_feed.ledger)
         self._scheduler = Scheduler(settings.rates, settings.max_num_seqs, pool)
         self._requests: dict[Request, Fault | None] = {}
         self._lines: dict[Job, tuple[Request, Line]] = {}
@@ -102,6 +106,7 @@ class EchoCore:
         fault = fault_in(tokenizer.decode(task.prompt)) or self._settings.fault
         hang_after = fault.count if fault and fault.kind == "hang" else None
         request = new_request(request_id, task, self._now(), hang_after)
+        self._name(task.prompt)
         self._requests[request] = fault
         self._by_id[request_id] = request
         for line in request.lines:
@@ -110,6 +115,12 @@ class EchoCore:
                 self._scheduler.submit(line.job)
         self._work.set()
         return request
+
+    def _name(self, prompt: Sequence[int]) -> None:
+        if (naming := kv_naming.take()) is not None:
+            self.kv_feed.ledger.asked(
+                ends(naming.prefix, naming.salt, len(prompt), block_hashes(prompt), BLOCK_SIZE)
+            )
 
     def _count_request(self) -> None:
         self._served += 1

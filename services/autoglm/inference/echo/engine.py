@@ -21,6 +21,7 @@ from autoglm.inference.echo.metrics import LoadCollector
 from autoglm.inference.echo.openai import openai_app
 from autoglm.inference.echo.settings import EchoSettings
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
+from autoglm.inference.kv_feed import KvFeed
 
 _FOUND, _MISSED = -0.5, -5.0
 
@@ -28,6 +29,7 @@ _FOUND, _MISSED = -0.5, -5.0
 class EchoEngine:
     def __init__(self, settings: EchoSettings) -> None:
         self._core = EchoCore(settings)
+        self._is_telling = settings.kv_events
         self._model = _described(settings, self._core.capacity)
         self._collector = LoadCollector(self._model.name, self._core.load)
         REGISTRY.register(self._collector)
@@ -37,6 +39,9 @@ class EchoEngine:
 
     def load(self) -> EngineLoad:
         return self._core.load()
+
+    def kv_feed(self) -> KvFeed | None:
+        return self._core.kv_feed if self._is_telling else None
 
     async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
         task = prompts.generate_task(request, self._core.capacity)

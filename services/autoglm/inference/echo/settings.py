@@ -33,6 +33,7 @@ class EchoSettings:
     max_model_len: int = 8192
     max_num_seqs: int = 64
     kv_blocks: int = 4096
+    kv_events: bool = True
     rates: Rates = Rates()
     fault: Fault | None = None
 

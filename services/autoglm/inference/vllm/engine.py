@@ -10,10 +10,12 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
+from autoglm.inference.kv_feed import KvFeed
 from autoglm.inference.vllm import holding
 from autoglm.inference.vllm.chat import Chat
 from autoglm.inference.vllm.embedding import Embedding
 from autoglm.inference.vllm.generation import Generation
+from autoglm.inference.vllm.kv_events import KvEvents
 from autoglm.inference.vllm.labels import Labels
 from autoglm.inference.vllm.load import SchedulerMeter, read_load
 from autoglm.inference.vllm.models import describe_adapter
@@ -31,10 +33,17 @@ _LAST_SECONDS = 1.0
 class VllmEngine:
     """A running engine; see `autoglm.inference.engine.Engine` for what each method promises."""
 
-    def __init__(self, runtime: Runtime, meters: Sequence[SchedulerMeter], log: EngineLog) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        meters: Sequence[SchedulerMeter],
+        log: EngineLog,
+        kv_events: KvEvents | None = None,
+    ) -> None:
         self._runtime = runtime
         self._meters = meters
         self._log = log
+        self._kv_events = kv_events
         self._generation = Generation(runtime)
         self._chat = Chat(runtime)
         self._tokenization = Tokenization(runtime)
@@ -48,6 +57,9 @@ class VllmEngine:
 
     def load(self) -> EngineLoad:
         return read_load(self._runtime.llm, self._meters, tuple(self._runtime.adapters))
+
+    def kv_feed(self) -> KvFeed | None:
+        return self._kv_events.feed if self._kv_events else None
 
     async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
         return await self._generation.answer(request, call)
@@ -110,6 +122,8 @@ class VllmEngine:
         # Shutting down ends the task that would wake those who still wait for tokens.
         llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(llm.shutdown, _LAST_SECONDS)
+        if self._kv_events is not None:
+            await self._kv_events.close()
         _end_messaging(llm.engine_core.resources)
         self._log.close()
 

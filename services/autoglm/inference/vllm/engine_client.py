@@ -1,7 +1,8 @@
 """vLLM's engine client with a tape: records the tokens of a stream, or takes up a broken one.
 
-Everything that generates text in this pod asks `ReplayClient` instead of AsyncLLM. Without a tape
-(`tape.playing`) it changes nothing. With one that names a broken stream, `generate` first gives the
+Everything that generates text in this pod asks `ReplayClient` instead of AsyncLLM; so this is where
+the names of a prompt's blocks meet its tokens (`kv_events`). Without a tape (`tape.playing`) it
+changes nothing. With one that names a broken stream, `generate` first gives the
 outputs which that stream has had already, so that vLLM's serving classes reach the state that they
 had on the other pod, and then what the engine generates from there. Built by `launch`.
 """
@@ -22,6 +23,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from autoglm.inference.vllm import engine_patches, exactness
 from autoglm.inference.vllm.exactness import Abilities
+from autoglm.inference.vllm.kv_events import KvEvents
 from autoglm.inference.vllm.primed import Primed, prime
 from autoglm.inference.vllm.tape import Choice, Tape, current_tape
 
@@ -93,8 +95,9 @@ class _Start:
 class ReplayClient:
     """Has all attributes of the AsyncLLM in it."""
 
-    def __init__(self, llm: Any, abilities: Abilities) -> None:
+    def __init__(self, llm: Any, abilities: Abilities, kv_events: KvEvents | None = None) -> None:
         self._llm = llm
+        self._kv_events = kv_events
         self._abilities = abilities
         self._starts: dict[str, _Start] = {}
         self._numbers = itertools.count()
@@ -107,6 +110,8 @@ class ReplayClient:
     def generate(
         self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
     ) -> AsyncGenerator[Any, None]:
+        if self._kv_events is not None:
+            self._kv_events.asked(prompt, options.get("lora_request"))
         tape = current_tape()
         if tape is None:
             plain: AsyncGenerator[Any, None] = self._llm.generate(

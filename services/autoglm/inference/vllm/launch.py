@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoglm.common.errors import ResumeImpossible
@@ -20,6 +21,7 @@ from autoglm.inference.vllm.postmortem import EngineLog, attach
 
 if TYPE_CHECKING:
     from autoglm.inference.vllm.engine import VllmEngine
+    from autoglm.inference.vllm.kv_events import KvEvents
 
 _GIB = 2**30
 
@@ -32,24 +34,35 @@ async def start(options: EngineOptions) -> VllmEngine:
     log = EngineLog()
     try:
         # Importing and starting take seconds; the process must answer probes and signals meanwhile.
-        llm, arguments, meters = await asyncio.to_thread(_launch, options, log)
+        launched = await asyncio.to_thread(_launch, options, log)
     except BaseException as error:
         attach(error, log.first_failure())
         log.close()
         raise
     try:
-        return await _serve(options, log, llm, arguments, meters)
+        return await _serve(options, log, launched)
     except BaseException:
-        await asyncio.to_thread(llm.shutdown)
+        await asyncio.to_thread(launched.llm.shutdown)
         log.close()
         raise
 
 
-def _launch(options: EngineOptions, log: EngineLog) -> tuple[Any, Any, list[Any]]:
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """vLLM's engine, and what it was started with."""
+
+    llm: Any
+    arguments: Any
+    meters: list[Any]
+    kv_events: KvEvents | None
+
+
+def _launch(options: EngineOptions, log: EngineLog) -> _Launched:
     from vllm import envs
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from autoglm.inference.vllm.kv_events import KvEvents
     from autoglm.inference.vllm.load import SchedulerMeter
 
     # Of an engine that was started before in this process.
@@ -62,11 +75,23 @@ def _launch(options: EngineOptions, log: EngineLog) -> tuple[Any, Any, list[Any]
         return meters[-1]
 
     engine_args = AsyncEngineArgs.from_cli_args(arguments)
+    kv_events = KvEvents() if options.kv_events and _can_tell(engine_args) else None
+    if kv_events is not None:
+        engine_args.kv_events_config = kv_events.config
     llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[build_meter])
     # vLLM asks the environment several times a token; its engine process does the same as here.
     envs.enable_envs_cache()
     log.skip()
-    return llm, arguments, meters
+    return _Launched(llm, arguments, meters, kv_events)
+
+
+def _can_tell(engine_args: Any) -> bool:
+    """Whether we may read the engine's KV-cache events: one engine, and nobody else reads them."""
+    return (
+        engine_args.kv_events_config is None
+        and engine_args.enable_prefix_caching is not False
+        and engine_args.data_parallel_size == 1
+    )
 
 
 def _parse(options: EngineOptions, log: EngineLog) -> Any:
@@ -116,9 +141,7 @@ def _cpu_kv_cache_bytes() -> int:
     return min(4 * _GIB, max(_GIB // 4, free // 16))
 
 
-async def _serve(
-    options: EngineOptions, log: EngineLog, llm: Any, arguments: Any, meters: list[Any]
-) -> VllmEngine:
+async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) -> VllmEngine:
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
@@ -127,15 +150,19 @@ async def _serve(
     from autoglm.inference.vllm.models import describe
     from autoglm.inference.vllm.runtime import Runtime
 
+    llm, arguments, kv_events = launched.llm, launched.arguments, launched.kv_events
     _quieten()
     if options.tracing:
         _join_traces(llm)
-    llm = ReplayClient(llm, abilities(llm))
+    cache = llm.vllm_config.cache_config
+    if kv_events is not None and cache.enable_prefix_caching:
+        kv_events.start(cache.block_size, cache.num_gpu_blocks or 0)
+    llm = ReplayClient(llm, abilities(llm), kv_events)
     tasks = await llm.get_supported_tasks()
     app = build_app(arguments, tasks, llm.model_config)
     await init_app_state(llm, app.state, arguments, tasks)
     model = await asyncio.to_thread(describe, options, llm, app.state, tasks)
-    return VllmEngine(Runtime(llm=llm, app=app, model=model), meters, log)
+    return VllmEngine(Runtime(llm=llm, app=app, model=model), launched.meters, log, kv_events)
 
 
 def _join_traces(llm: Any) -> None:

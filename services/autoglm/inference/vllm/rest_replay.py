@@ -21,10 +21,10 @@ import msgspec
 
 from autoglm.common import errors, status
 from autoglm.inference.engine import AsgiApp, Message, Scope
+from autoglm.inference.http_body import Receive, again, whole
 from autoglm.inference.vllm import tape
 from autoglm.inference.vllm.tape import Resume, Tape, playing
 
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HEADER = b"x-autoglm-replay"
 FIELD = "autoglm_resume"
@@ -64,7 +64,7 @@ class RestReplay:
         if scope["type"] != "http" or scope["path"] not in _PATHS or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        body = await _whole(receive)
+        body = await whole(receive)
         request_id = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")
         try:
             played = self._tape(scope, body)
@@ -72,7 +72,7 @@ class RestReplay:
             await _refuse(send, error, request_id.decode("latin-1"))
             return
         if played is None:
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, again(body, receive), send)
             return
         if played.choices is not None:
             body = _without_state(body)
@@ -80,7 +80,7 @@ class RestReplay:
         chat = scope["path"] == _PATHS[0]
         answer = _Answer(send, played, request_id.decode("latin-1"), has_roles=chat)
         with playing(played):
-            await self._app(scope, _again(body, receive), answer)
+            await self._app(scope, again(body, receive), answer)
 
     def _tape(self, scope: Scope, body: bytes) -> Tape | None:
         """None for a request that is none of ours. Raises what refuses to resume."""
@@ -182,25 +182,6 @@ class _Answer:
         ids = [] if is_role else self._played.take(index)
         listed = ",".join(map(str, ids)).encode()
         return b': autoglm-tokens {"index":%d,"ids":[%s]}\n' % (index, listed) + body
-
-
-async def _whole(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, then what is still to come."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def next_message() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return next_message
 
 
 def _resized(scope: Scope, length: int) -> Scope:

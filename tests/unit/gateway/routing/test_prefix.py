@@ -40,7 +40,7 @@ class Index(RuleBasedStateMachine):
     def remove_the_end(self, url: str, path: list[int]) -> None:
         gone = blocks(path)[-1]
         below = {n for n in self.known.get(url, ()) if is_below(n, gone)}
-        self.index.remove(url, sorted(below, reverse=True), 0)
+        self.index.remove(url, sorted(below, reverse=True))
         self.known.get(url, set()).difference_update(below)
 
     @rule(path=PROMPTS)
