@@ -106,6 +106,44 @@ def test_the_api_server_takes_every_object_of_kustomize_as_it_is(
     assert found == []
 
 
+@pytest.mark.parametrize("values", sorted(path.name for path in CHART.glob("values*.yaml")))
+def test_the_api_server_takes_every_object_of_the_chart_as_it_is(
+    control_plane: ControlPlane, system: str, values: str
+) -> None:
+    command = [program("helm"), "template", "open-autoglm", str(CHART), "--namespace", system]
+    rendered = subprocess.run(
+        [*command, "--values", str(CHART / values)], capture_output=True, text=True, check=True
+    ).stdout
+    found = [
+        f"{document['kind']} {difference}"
+        for document in documents(rendered)
+        for difference in rewritten("", document, tried(control_plane, document))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_applied_shows_no_difference_afterwards(
+    control_plane: ControlPlane, system: str, overlay: str
+) -> None:
+    """As Argo CD compares: also once controllers have written their part."""
+    rendered = control_plane.kubectl("kustomize", str(ROOT / "deploy/kustomize/overlays" / overlay))
+    listed = {"apiVersion": "v1", "kind": "List", "items": documents(rendered)}
+    how = ("--server-side", "--force-conflicts", "--field-manager=argocd-controller", "-f", "-")
+    control_plane.kubectl("apply", *how, text=json.dumps(listed))
+    control_plane.kubectl(
+        *("wait", "deployments", "--all", "-n", system, "--for=condition=Available"),
+        "--timeout=60s",
+    )
+
+    # Fails, with the difference, where there is one.
+    control_plane.kubectl("diff", *how, text=json.dumps(listed))
+
+    kept = ("Namespace", "CustomResourceDefinition")
+    listed["items"] = [d for d in documents(rendered) if d["kind"] not in kept]
+    control_plane.kubectl("delete", "--wait=false", "-f", "-", text=json.dumps(listed))
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_are_admitted_where_the_restricted_standard_is_enforced(
     control_plane: ControlPlane, system: str, overlay: str

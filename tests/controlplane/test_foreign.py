@@ -1,0 +1,143 @@
+"""KEDA's and the Prometheus operator's own definitions take what operator and chart write for them.
+
+The definitions are in place during these tests only, since an operator uses them where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoglm.api import parse
+from autoglm.operator.diff import differs
+from autoglm.operator.kinds import OPTIONAL_CHILDREN, RESOURCE
+from autoglm.operator.observed import Observed, Settings
+from autoglm.operator.plan import plan
+from autoglm.operator.transport import Client, configure
+from autoglm.testing.controlplane import ControlPlane
+from autoglm.testing.fake_cluster import NOW
+from autoglm.testing.kube_programs import program
+from autoglm.testing.operating import Cluster, until
+from autoglm.testing.resources import GOOD
+
+ROOT = Path(__file__).parents[2]
+FOREIGN = ROOT / "build/crds"
+OWN = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+CHART = ROOT / "deploy/helm/open-autoglm"
+MONITOR, SCALED_OBJECT = OPTIONAL_CHILDREN
+KINDS = frozenset(kind.kind for kind in OPTIONAL_CHILDREN)
+KEDA = {
+    "actuator": "keda",
+    "minReplicas": 1,
+    "maxReplicas": 3,
+    "metrics": [{"type": "CPU", "target": 70.0}, {"type": "QueueDepth", "target": 4.0}],
+    "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+}
+SPECS: dict[str, Any] = {case.name: dict(case.spec) for case in GOOD} | {
+    "keda": {"model": {"uri": "a/b"}, "scaling": KEDA},
+}
+
+
+@pytest.fixture(scope="module")
+def foreign(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    files = sorted(FOREIGN.glob("*.yaml"))
+    if not files:
+        reason = f"no definitions in {FOREIGN}: run scripts/foreign_crds (needs Go 1.26)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(OWN))
+    named = [argument for file in files for argument in ("-f", str(file))]
+    control_plane.kubectl("apply", "--server-side", *named)
+    control_plane.kubectl("wait", "--for=condition=Established", *named, "--timeout=60s")
+    yield control_plane
+    control_plane.kubectl("delete", *named, "--timeout=60s")
+
+
+def taken(cluster: ControlPlane, *bodies: Any) -> list[dict[str, Any]]:
+    """As the API server would keep them; every unknown or wrong field is refused."""
+    answer = cluster.kubectl(
+        *("apply", "--server-side", "--dry-run=server", "--validate=strict", "-o", "json"),
+        *("-f", "-"),
+        text=json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies}),
+    )
+    kept = json.loads(answer)
+    # One object comes without a list around it.
+    found: list[dict[str, Any]] = kept["items"] if kept["kind"] == "List" else [kept]
+    return found
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_what_the_operator_writes_for_others_is_taken_and_kept(
+    foreign: ControlPlane, namespace: str, case: str
+) -> None:
+    metadata = {"name": "m", "namespace": namespace, "uid": "uid-m"}
+    document = {
+        "apiVersion": RESOURCE.api_version,
+        "kind": RESOURCE.kind,
+        "metadata": metadata,
+        "spec": SPECS[case],
+    }
+    parse(document)
+    settings = Settings("inference:1", "echo:1", allow_host_path=True)
+    made = plan(Observed(document, optional_kinds=KINDS), settings, NOW)
+    bodies = [dict(body) for body in made.apply if body["kind"] in KINDS]
+    assert [body["kind"] for body in bodies][-1] == MONITOR.kind
+
+    kept = taken(foreign, *bodies)
+
+    assert [b["kind"] for b, k in zip(bodies, kept, strict=True) if differs(b, k)] == []
+
+
+@pytest.mark.parametrize("values", ["values-production.yaml", "values-gpu.yaml"])
+def test_what_the_chart_writes_for_others_is_taken(
+    foreign: ControlPlane, namespace: str, values: str
+) -> None:
+    command = [program("helm"), "template", "one", str(CHART), "--namespace", namespace]
+    flags = ["--set=monitoring.rules.enabled=true,monitoring.podMonitors.enabled=true"]
+    done = subprocess.run(
+        [*command, "--values", str(CHART / values), *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    documents = [d for d in yaml.safe_load_all(done.stdout) if d]
+    bodies = [d for d in documents if d["apiVersion"].startswith("monitoring.coreos.com/")]
+    assert {body["kind"] for body in bodies} == {"PodMonitor", "PrometheusRule"}
+
+    assert len(taken(foreign, *bodies)) == len(bodies)
+
+
+@pytest.fixture
+async def cluster(foreign: ControlPlane, namespace: str) -> AsyncIterator[Cluster]:
+    configuration = await configure(str(foreign.kubeconfig), "")
+    client = Client(configuration)
+    cluster = Cluster(configuration, client, namespace)
+    yield cluster
+    await cluster.stop_all()
+    await client.close()
+
+
+async def test_an_operator_makes_them_repairs_them_and_is_at_rest(cluster: Cluster) -> None:
+    running = await cluster.start()
+    await cluster.create("glm", scaling=KEDA)
+    await cluster.settled("glm")
+    before = {kind: await cluster.get(kind, "glm") for kind in OPTIONAL_CHILDREN}
+    assert None not in before.values()
+
+    for kind in OPTIONAL_CHILDREN:
+        await cluster.send("DELETE", kind.path(cluster.namespace, "glm"))
+
+    async def is_repaired() -> bool:
+        return all([await cluster.get(kind, "glm") is not None for kind in OPTIONAL_CHILDREN])
+
+    await until(is_repaired, "ScaledObject and PodMonitor are there again")
+    await cluster.settled("glm")
+    writes = len(running.writes)
+    await until(lambda: cluster.is_settled("glm"), "rest")
+    assert len(running.writes) == writes
