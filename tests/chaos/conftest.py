@@ -8,7 +8,9 @@ import pytest
 
 from autoglm.testing import processes
 from autoglm.testing.processes import Process
+from autoglm.testing.traffic import Traffic
 
+FIGURES: list[str] = []
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 
 
@@ -29,6 +31,27 @@ def gateways(logs: Path, pods: list[Process]) -> Iterator[list[Process]]:
     gateways = [processes.gateway(logs, pods) for _ in range(2)]
     with processes.running(*gateways):
         yield gateways
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[[Traffic, float], None]:
+    """Keeps what a test has seen for the end of the run: requests, failures, recoveries, time."""
+
+    def note(result: Traffic, recovered: float) -> None:
+        seconds = sorted(result.seconds)
+        middle, last = seconds[len(seconds) // 2], seconds[-1]
+        FIGURES.append(
+            f"{request.node.name}: {result.served + len(result.failures)} sent, "
+            f"{len(result.failures)} failed, {recovered:.0f} recovered, "
+            f"median {middle:.2f} s, slowest {last:.2f} s"
+        )
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in FIGURES:
+        terminalreporter.write_line(line)
 
 
 def has_all_ready(gateway: Process) -> bool:

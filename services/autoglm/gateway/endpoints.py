@@ -102,10 +102,17 @@ class State:
     http_port: int = 0
     strikes: int = 0
     """Times in a row that it was left alone because it answered badly."""
+    is_outlier: bool = False
+    """It is left alone for what it answers, and can be reached all the same."""
     probing: bool = False
     """It may have one request at a time until one has gone well."""
     ramp_since: float = 0.0
     ramp_seconds: float = 0.0
+
+    @property
+    def is_last_resort(self) -> bool:
+        """Better than nothing, where no other endpoint is left."""
+        return self.phase is Phase.EJECTED and self.is_outlier
 
     def weight(self, now: float) -> float:
         """The part of its capacity that may be used now, above 0 and at most 1."""
@@ -183,16 +190,19 @@ def _loaded(state: State, load: Load, now: float) -> State:
         return _enter(state, Phase.DRAINING, "the pod is going away", now)
     if not state.models or (state.phase is Phase.EJECTED and now < state.retry_at):
         return state
+    if state.is_outlier:
+        state = replace(state, is_outlier=False)
     return _enter(state, Phase.READY, "", now)
 
 
 def _lost(state: State, why: str, now: float, rng: Random) -> State:
     if state.phase is Phase.EJECTED and now < state.retry_at:
-        return state  # Many requests notice the same death; it counts once.
+        # Many requests notice the same death; it counts once.
+        return replace(state, is_outlier=False, why=why) if state.is_outlier else state
     was_fine = state.phase is Phase.READY and now - state.since >= _FORGIVEN_AFTER
     failures = 1 if was_fine else state.failures + 1
     retry_at = now + BACKOFF.delay(failures, rng)
-    state = replace(state, failures=failures, retry_at=retry_at)
+    state = replace(state, failures=failures, retry_at=retry_at, is_outlier=False)
     return _enter(state, Phase.EJECTED, why, now)
 
 
@@ -206,6 +216,7 @@ def _struck(state: State, event: Struck, now: float) -> State:
         state,
         strikes=strikes,
         retry_at=now + seconds,
+        is_outlier=True,
         probing=True,
         ramp_seconds=event.ramp_seconds,
     )
@@ -266,6 +277,11 @@ class EndpointView:
     @property
     def is_routable(self) -> bool:
         return self.state.phase is Phase.READY
+
+    @property
+    def is_usable(self) -> bool:
+        """Routable, or what is left where nothing is."""
+        return self.is_routable or self.state.is_last_resort
 
     def speaks(self, wire: Wire) -> bool:
         return bool(self.http_base) if wire == "http" else self.endpoint.kind == "pod"

@@ -33,7 +33,7 @@ class Pool:
     """The states of all endpoints, by URL.
 
     With `awaits_lists` the gateway is ready, and stays so, once resources have been told and every
-    endpoint has been met, even if there are none; otherwise while any endpoint is routable.
+    endpoint has been met, even if there are none; otherwise while any endpoint is usable.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pool:
     def is_ready(self) -> bool:
         """Whether there is what the gateway needs to take requests. For other threads as well."""
         if not self._awaits_lists:
-            return any(view.is_routable for view in self.views)
+            return any(view.is_usable for view in self.views)
         if not self._has_met_all and self._has_lists:
             self._has_met_all = all(v.state.phase is not Phase.CONNECTING for v in self.views)
         return self._has_met_all

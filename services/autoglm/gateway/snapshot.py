@@ -64,6 +64,8 @@ def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> Mo
     if owner is not None:
         found = [(m, v) for m, v in found if v.endpoint.origin in (None, owner.key)]
     ready = [(model, view) for model, view in found if view.is_routable]
+    # While a pod drains, the other one may be left alone for slow answers: those are answers.
+    ready = ready or [(model, view) for model, view in found if view.is_usable]
     views = [view for _, view in ready]
     known = next((model for model, _ in ready or found), None)
     if known is None and owner is None:
@@ -91,7 +93,7 @@ def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = N
         for model, name in names_of(view):
             listed.setdefault(name, []).append((model, view))
     models = {name: model_view(name, found, directory) for name, found in listed.items()}
-    is_ready = any(view.is_routable for view in endpoints)
+    is_ready = any(view.is_usable for view in endpoints)
     return Snapshot(endpoints, {n: m for n, m in models.items() if m is not None}, is_ready)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ class Traffic:
 
     served: int = 0
     failures: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """How long each request took that was served."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stop: threading.Event = field(default_factory=threading.Event)
     _turnstile: threading.Lock = field(default_factory=threading.Lock)
@@ -40,12 +43,14 @@ class Traffic:
         while not self._stop.is_set():
             with self._turnstile:
                 self._count(busy=1)
+            begun = time.monotonic()
             try:
                 ask()
             except Exception as error:  # every failure is what the test is about
                 self.failures.append(f"{type(error).__name__}: {error}")
                 self._count(busy=-1)
             else:
+                self.seconds.append(time.monotonic() - begun)
                 self._count(busy=-1, served=1)
 
     def stop(self) -> None:

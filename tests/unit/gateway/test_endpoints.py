@@ -16,6 +16,7 @@ from autoglm.gateway.endpoints import (
     Lost,
     Phase,
     State,
+    Struck,
     step,
 )
 from autoglm.gateway.pool import Pool
@@ -26,6 +27,8 @@ LEARNED = Learned((MODEL,))
 LOADED = Loaded(Load())
 GOING = Loaded(Load(draining=True))
 LOST = Lost("connection refused")
+STRUCK = Struck("its first chunks are late", 5.0, 10.0)
+UP: tuple[tuple[float, Event], ...] = ((0, LEARNED), (0, LOADED))
 
 
 def after(*events: tuple[float, Event]) -> State:
@@ -60,6 +63,32 @@ def test_phase_follows_events(events: list[tuple[float, Event]], phase: Phase) -
 def test_one_death_noticed_by_many_counts_once() -> None:
     up: list[tuple[float, Event]] = [(0, LEARNED), (0, LOADED)]
     assert after(*up, (1, LOST)) == after(*up, *[(1, LOST)] * 50)
+
+
+def test_an_outlier_is_the_last_resort_until_it_is_lost_or_back() -> None:
+    assert after(*UP, (1, STRUCK)).is_last_resort
+    assert after(*UP, (1, STRUCK), (2, LOADED)).is_last_resort
+    assert not after(*UP, (1, STRUCK), (2, LOST)).is_last_resort
+    assert not after(*UP, (1, STRUCK), (7, LOST)).is_last_resort
+    back = after(*UP, (1, STRUCK), (7, LOADED))
+    assert back.phase is Phase.READY and not back.is_last_resort
+    assert not after(*UP, (1, LOST)).is_last_resort
+
+
+def test_an_outlier_is_used_while_nobody_else_is_left(make: Any) -> None:
+    first, second = make.endpoint(1), make.endpoint(2)
+    pool = Pool(Random(0))
+    pool.replace_endpoints((first, second), 0.0)
+    for endpoint in (first, second):
+        for event in (LEARNED, LOADED):
+            pool.apply(endpoint.url, event, 0.0)
+    pool.apply(first.url, STRUCK, 1.0)
+    assert [v.url for v in pool.snapshot.models["glm"].grpc] == [second.url]
+    pool.apply(second.url, Draining(), 2.0)
+    assert [v.url for v in pool.snapshot.models["glm"].grpc] == [first.url]
+    assert pool.is_ready and take_snapshot(pool.views).is_ready
+    pool.apply(first.url, LOST, 3.0)
+    assert pool.snapshot.models["glm"].grpc == () and not pool.is_ready
 
 
 def test_failures_in_a_row_back_off_longer_and_a_good_while_forgives() -> None:
