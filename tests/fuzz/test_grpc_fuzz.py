@@ -29,6 +29,7 @@ from autoglm.gateway.endpoints import (
 )
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.memory import Memory
 from autoglm.gateway.methods import METHODS
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
@@ -65,12 +66,13 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
     pool.apply("grpc://pod:1", Loaded(Load()), time.monotonic())
     observer = Observer(metrics, lambda _: True)
     admission = Admission(pool, AdmissionSettings(100), metrics)
+    memory = Memory(2**30)
     relay = Relay(pool, {"grpc": upstream}, RetryPolicy(), metrics, Random(1))
     edge = GrpcEdge(
         GrpcParts(
-            relay=stack(request_layers(pool, admission, observer), relay),
-            local=partial(stack, local_layers(observer)),
-            open=partial(stack, local_layers(observer)),
+            relay=stack(request_layers(pool, admission, observer, memory), relay),
+            local=partial(stack, local_layers(observer, memory)),
+            open=partial(stack, local_layers(observer, memory)),
             snapshot=lambda: pool.snapshot,
             default_timeout_seconds=10.0,
             max_timeout_seconds=10.0,

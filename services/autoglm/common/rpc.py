@@ -124,9 +124,18 @@ def sync_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
 def server(
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    max_connections: int | None = None,
+    max_calls: int | None = None,
 ) -> grpc.aio.Server:
-    options = (*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes))
-    return grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=options)
+    """Connections over the most are closed, calls over it end with RESOURCE_EXHAUSTED."""
+    options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
+    if max_connections is not None:
+        options.append(("grpc.max_allowed_incoming_connections", max_connections))
+    return grpc.aio.server(
+        interceptors=[ErrorInterceptor(), *interceptors],
+        options=options,
+        maximum_concurrent_rpcs=max_calls,
+    )
 
 
 def bind(to: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:

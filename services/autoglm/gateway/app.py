@@ -32,8 +32,9 @@ from autoglm.gateway.core import Core, cancel_all
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.methods import INFERENCE, OIP
-from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
+from autoglm.gateway.rest_edge import RestEdge, RestParts
 from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.rest_server import RestServer
 from autoglm.gateway.settings import GatewaySettings
 
 # Of docs/exit-codes.md.
@@ -43,6 +44,8 @@ _TLS_LOOK_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5
 # How much of the grace who waits for its turn may still wait.
 _WAIT_SHARE = 0.8
+# Calls that gRPC hands to us at once, by those that may be in flight: we refuse with better words.
+_CALLS = 4
 _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -229,7 +232,11 @@ class Gateway:
             settings.max_timeout_seconds,
             settings.slow_reader_seconds,
         )
-        server = rpc.server(max_message_bytes=settings.max_body_bytes)
+        server = rpc.server(
+            max_message_bytes=settings.max_body_bytes,
+            max_connections=settings.max_connections,
+            max_calls=_CALLS * settings.max_inflight,
+        )
         self._edge = GrpcEdge(parts)
         server.add_generic_rpc_handlers(self._edge.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -256,7 +263,8 @@ class Gateway:
             bounds,
             settings.slow_reader_seconds,
         )
-        self._rest = RestServer(RestEdge(parts), settings.shutdown_grace_seconds)
+        edge, grace = RestEdge(parts), settings.shutdown_grace_seconds
+        self._rest = RestServer(edge, grace, settings.max_connections)
         context = http_server_context(files) if files else None
         host, port = split_address(settings.http_address)
         with _binding(settings.http_address):

@@ -16,6 +16,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.validation import Ask
+from autoglm.gateway.memory import Hold, Memory
 from autoglm.gateway.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from autoglm.gateway.routing import Decision
 
 Wire = Literal["grpc", "http"]
+# Reads a call's body, which counts in the hold; the call as it is then. Raises AutoGLMError.
+Receive = Callable[["Call", Hold], Awaitable["Call"]]
+_UNBOUNDED = Memory(2**63).open("").__enter__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,13 @@ class Call:
     started: float
     deadline: float
     ask: Ask | None = None
-    """What is asked for; None where decoding failed."""
+    """What is asked for; None before the body was read."""
+    receive: Receive | None = field(default=None, repr=False)
+    """Reads the body, once it is known who asks; None where that is done."""
+    hold: Hold = field(default=_UNBOUNDED, repr=False)
+    """What the request holds of the gateway's memory, until its end."""
     problem: AutoGLMError | None = None
-    """What decoding found wrong. Raised by the validate layer, so that it is observed too."""
+    """What the edge found wrong with its head. Raised by a layer, so that it is observed too."""
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     """The caller's traceparent and tracestate."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -85,6 +93,8 @@ class Notes:
     """What is learnt of one call on its way: for its span, its log line and its metrics."""
 
     span: Span = INVALID_SPAN
+    call: Call | None = None
+    """The request with its body, once that was read."""
     endpoint: str = ""
     why: str = ""
     decision: Decision | None = None

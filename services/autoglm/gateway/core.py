@@ -32,6 +32,7 @@ from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.kv_follower import KvFollower
 from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
 from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.memory import Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
@@ -75,6 +76,8 @@ class Core:
         self.admission = Admission(
             self.pool, settings.admission, self.metrics, self._limits.policy_of
         )
+        self.memory = Memory(settings.request_memory_bytes, self.admission.retry_after)
+        self.metrics.follow_memory(self.memory)
         self._closing = AsyncExitStack()
         sources = settings.identity
         self._identity = (
@@ -114,7 +117,9 @@ class Core:
         if self._identity is not None:
             await self._identity.start(closing)
         await self._limits.start(closing)
-        layers = request_layers(pool, self.admission, self._observer, self._identify, self._limits)
+        layers = request_layers(
+            pool, self.admission, self._observer, self.memory, self._identify, self._limits
+        )
         self.relay: Handler = stack(layers, told)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
@@ -131,11 +136,11 @@ class Core:
             closing.push_async_callback(cancel_all, kubernetes)
 
     def local(self, answer: Handler) -> Handler:
-        return stack(local_layers(self._observer, self._identify), answer)
+        return stack(local_layers(self._observer, self.memory, self._identify), answer)
 
     def open(self, answer: Handler) -> Handler:
         """An answer that nobody needs a credential for."""
-        return stack(local_layers(self._observer), answer)
+        return stack(local_layers(self._observer, self.memory), answer)
 
     @property
     def _identify(self) -> Identify | None:

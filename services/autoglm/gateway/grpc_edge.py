@@ -1,8 +1,8 @@
 """The gateway's gRPC port: autoglm.v1, the Open Inference Protocol, health, reflection.
 
 Reads requests into calls, hands them to the layers, writes the replies. Messages stay bytes; a
-request is parsed once to learn what it asks for, off the event loop where it is large. Decides
-nothing about models, endpoints or retries. Made by `app`.
+request is read when the layers ask for it, and parsed once to learn what it asks for, off the event
+loop where it is large. Decides nothing about models, endpoints or retries. Made by `app`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,9 +22,10 @@ from autoglm.common import errors, status
 from autoglm.common.gate import Gate
 from autoglm.common.rpc import Rpc, current_rpc
 from autoglm.common.validation import Ask
-from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.call import Call, Handler, Notes, Receive, Reply
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.grpc_stream import answer_stream
+from autoglm.gateway.memory import Hold
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
@@ -65,19 +67,20 @@ class GrpcEdge:
         for (service, name), page in PAGES.items():
             wrap = self._parts.open if (service, name) in OPEN_PAGES else self._parts.local
             local = self._local(f"{service}/{name}", page, wrap)
-            services[service][name] = grpc.unary_unary_rpc_method_handler(local)
+            services[service][name] = grpc.stream_unary_rpc_method_handler(local)
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """All take a stream of requests, so that the one request is read when we want it."""
         if method.bidi:
             return grpc.stream_stream_rpc_method_handler(self._bidi(method))
         if method.streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method))
-        return grpc.unary_unary_rpc_method_handler(self._unary(method))
+            return grpc.stream_stream_rpc_method_handler(self._stream(method))
+        return grpc.stream_unary_rpc_method_handler(self._unary(method))
 
     def _unary(self, method: Method) -> Any:
-        async def answer(payload: bytes, context: Any) -> bytes:
-            call, notes = await self._call(method, payload, context), Notes()
+        async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
+            call, notes = await self._call(method, context, partial(_receive, requests)), Notes()
             async with self._parts.relay(call, notes) as reply:
                 body = await _only(reply)
                 await _finish(method, notes, reply, body, context)
@@ -86,8 +89,9 @@ class GrpcEdge:
         return answer
 
     def _stream(self, method: Method) -> Any:
-        async def answer(payload: bytes, context: Any) -> AsyncIterator[bytes]:
-            call, notes, chunk = await self._call(method, payload, context), Notes(), b""
+        async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            call = await self._call(method, context, partial(_receive, requests))
+            notes, chunk = Notes(), b""
             async with self._parts.relay(call, notes) as reply:
                 with self._slow_reader(context) as reader:
                     async for chunk in reply.chunks:
@@ -105,9 +109,12 @@ class GrpcEdge:
             async def call_of(payload: bytes) -> Call:
                 nonlocal number
                 number += 1
-                call = await self._call(method, payload, context)
+                call = await self._call(method, context, _count)
                 return replace(
-                    call, request_id=f"{call.request_id}-{number}", started=self._clock()
+                    call,
+                    payload=payload,
+                    request_id=f"{call.request_id}-{number}",
+                    started=self._clock(),
                 )
 
             with self._slow_reader(context) as reader:
@@ -136,22 +143,24 @@ class GrpcEdge:
 
         handler = wrap(reply)
 
-        async def answer(payload: bytes, context: Any) -> bytes:
+        async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
             await self.gate.passed()
-            async with handler(self._bare_call(route, payload, context), Notes()) as reply:
+            call = self._bare_call(route, context, partial(_receive, requests))
+            async with handler(call, Notes()) as reply:
                 return await _only(reply)
 
         return answer
 
-    async def _call(self, method: Method, payload: bytes, context: Any) -> Call:
+    async def _call(self, method: Method, context: Any, receive: Receive) -> Call:
         await self.gate.passed()
-        call = self._bare_call(method.route, payload, context)
-        try:
-            return replace(call, target=method.path, ask=await _ask(method, payload))
-        except errors.AutoGLMError as error:
-            return replace(call, target=method.path, problem=error)
 
-    def _bare_call(self, route: str, payload: bytes, context: Any) -> Call:
+        async def read(call: Call, hold: Hold) -> Call:
+            call = await receive(call, hold)
+            return replace(call, ask=await _ask(method, call.payload))
+
+        return replace(self._bare_call(method.route, context, read), target=method.path)
+
+    def _bare_call(self, route: str, context: Any, receive: Receive) -> Call:
         rpc: Rpc = current_rpc.get()
         asked: float | None = context.time_remaining()
         timeout = self._parts.default_timeout_seconds if asked is None else asked
@@ -159,7 +168,8 @@ class GrpcEdge:
             wire="grpc",
             route=route,
             target="",
-            payload=payload,
+            payload=b"",
+            receive=receive,
             request_id=rpc.request_id,
             started=rpc.started,
             deadline=self._clock() + min(timeout, self._parts.max_timeout_seconds),
@@ -176,6 +186,22 @@ def host_of_peer(peer: str) -> str:
     if kind not in ("ipv4", "ipv6"):
         return peer
     return unquote(rest).rpartition(":")[0].strip("[]")
+
+
+async def _receive(requests: AsyncIterator[bytes], call: Call, hold: Hold) -> Call:
+    """The one request of a call, which gRPC gives us when it is whole."""
+    try:
+        payload = await anext(aiter(requests))
+    except StopAsyncIteration as error:
+        raise errors.InvalidRequest("the call has no request message; send one") from error
+    hold.take(len(payload))
+    return replace(call, payload=payload)
+
+
+async def _count(call: Call, hold: Hold) -> Call:
+    """The request was read from its stream already."""
+    hold.take(len(call.payload))
+    return call
 
 
 async def _ask(method: Method, payload: bytes) -> Ask:

@@ -31,12 +31,13 @@ async def answer_stream(
     gate = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def answer(call: Call) -> None:
+        notes = Notes()
         try:
-            async with handler(call, Notes()) as reply:
+            async with handler(call, notes) as reply:
                 async for chunk in reply.chunks:
                     await queue.put(chunk)
         except errors.AutoGLMError as error:
-            await queue.put(error_message(call, error))
+            await queue.put(error_message(notes.call or call, error))
         finally:
             gate.release()
 

@@ -55,6 +55,14 @@ class GrpcTranscript:
         self._size = 0
         self._has_usage = False
 
+    @property
+    def size(self) -> int:
+        return self._size + self._ledger.size
+
+    def give_up(self, why: str) -> None:
+        self._ledger.give_up(why)
+        self._compact()
+
     def feed(self, chunk: bytes) -> bytes:
         self._raw.append(chunk)
         self._size += len(chunk)

@@ -157,6 +157,8 @@ async def _first_bytes(response: aiohttp.ClientResponse, call: Call) -> bytes:
     while size <= _WHOLE_BYTES and (part := await response.content.readany()):
         parts.append(part)
         size += len(part)
+        if not call.hold.try_take(len(part)):
+            break
     return b"".join(parts)
 
 

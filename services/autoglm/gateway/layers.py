@@ -26,6 +26,7 @@ from autoglm.gateway.admission import Admission
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.limits.limiter import Account
 from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.memory import REQUEST_BYTES, Memory
 from autoglm.gateway.observation import Observer, child_span, note_wait
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.principal import Principal, Role
@@ -43,6 +44,7 @@ def request_layers(
     pool: Pool,
     admission: Admission,
     observer: Observer,
+    memory: Memory,
     identify: Identify | None = None,
     limits: Limits | None = None,
 ) -> Sequence[Layer]:
@@ -54,6 +56,8 @@ def request_layers(
         observed(observer),
         # Before anything is judged or told: a stranger learns nothing but that they are one.
         *([authenticated(identify, INFERS)] if identify else ()),
+        # The body is read from here on, and counts until the stream has ended: strangers' never.
+        received(memory),
         # Before anything is held: a wrong request costs neither a slot nor a pod's time.
         validated(pool),
         # Before the queue: what a tenant may not have must not wait in others' way.
@@ -63,12 +67,15 @@ def request_layers(
     )
 
 
-def local_layers(observer: Observer, identify: Identify | None = None) -> Sequence[Layer]:
-    """What a request passes that the gateway answers itself: they hold nothing."""
+def local_layers(
+    observer: Observer, memory: Memory, identify: Identify | None = None
+) -> Sequence[Layer]:
+    """What a request passes that the gateway answers itself: they take no place."""
     return (
         map_errors,
         observed(observer),
         *([authenticated(identify, LOOKS)] if identify else ()),
+        received(memory),
     )
 
 
@@ -139,6 +146,27 @@ def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
     return layer
 
 
+def received(memory: Memory) -> Layer:
+    """Reads the body, where there is one to read, and holds what it takes of the memory."""
+
+    def layer(inner: Handler) -> Handler:
+        @asynccontextmanager
+        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+            if call.problem is not None:
+                raise call.problem
+            with memory.open(call.principal.tenant) as hold:
+                hold.take(REQUEST_BYTES)
+                if call.receive is not None:
+                    call = await call.receive(call, hold)
+                notes.call = call = replace(call, receive=None, hold=hold)
+                async with inner(call, notes) as reply:
+                    yield reply
+
+        return handle
+
+    return layer
+
+
 def validated(pool: Pool) -> Layer:
     def layer(inner: Handler) -> Handler:
         def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
@@ -152,8 +180,6 @@ def validated(pool: Pool) -> Layer:
 
 def check(call: Call, pool: Pool) -> None:
     """Raises what is wrong with the call."""
-    if call.problem is not None:
-        raise call.problem
     assert call.ask is not None, "an edge decodes a request or says what is wrong with it"
     if call.model and not call.principal.may_use(call.model):
         # The same whether it is served or not, so that nobody learns by asking.

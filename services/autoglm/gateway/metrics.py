@@ -33,6 +33,13 @@ class _Capacity(Protocol):
     def requests(self) -> int: ...
 
 
+class FollowedMemory(Protocol):
+    """What requests hold, in bytes, read at each scrape."""
+
+    @property
+    def held(self) -> int: ...
+
+
 class FollowedQueue(Protocol):
     """A queue as its gauges see it, at each scrape and from another thread."""
 
@@ -79,6 +86,11 @@ class Metrics:
         self.in_flight = Gauge(
             "autoglm_gateway_requests_in_flight",
             "Requests being served, their streams included.",
+            registry=registry,
+        )
+        self.request_memory = Gauge(
+            "autoglm_gateway_request_memory_bytes",
+            "Memory that open requests hold: bodies, what is kept for recovery, a part for each.",
             registry=registry,
         )
         self.gen_ai_duration = Histogram(
@@ -202,6 +214,9 @@ class Metrics:
             ("limit",),
             registry=registry,
         )
+
+    def follow_memory(self, memory: FollowedMemory) -> None:
+        self.request_memory.set_function(lambda: memory.held)
 
     def follow_queue(self, model: str, queue: FollowedQueue) -> None:
         """Its gauges are read off the queue when they are scraped."""

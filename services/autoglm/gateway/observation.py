@@ -69,7 +69,7 @@ class Observer:
             notes.span.set_attributes(_server_attributes(call))
 
     def end(self, call: Call, notes: Notes, status: int, failure: BaseException | None) -> None:
-        now = self._clock()
+        call, now = notes.call or call, self._clock()
         error = error_of(failure, now >= call.deadline - _DEADLINE_SLACK)
         outcome = outcome_of_status(error.http_status if error else status)
         code = code_of(call, status, error)

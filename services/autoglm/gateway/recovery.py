@@ -18,6 +18,7 @@ from autoglm.gateway.snapshot import Snapshot
 
 # From here on raw chunks are reduced to their token ids.
 COMPACT_BYTES = 32 * 1024
+_TOKEN_BYTES = array("I").itemsize
 
 
 class NotResumable(Exception):
@@ -44,6 +45,15 @@ class Transcript(Protocol):
         ...
 
     @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        ...
+
+    def give_up(self, why: str) -> None:
+        """Nothing more is kept, and the stream cannot go on elsewhere."""
+        ...
+
+    @property
     def failure(self) -> str:
         """What the pod said of its own end inside the stream; empty while it is well."""
         ...
@@ -66,7 +76,14 @@ class Ledger:
         self.said: dict[int, Said] = {}
         self.why_not = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._count * _TOKEN_BYTES
+
     def add(self, index: int, token_ids: list[int], *, has_text: bool, finished: bool) -> None:
+        if self.why_not:
+            return
         said = self.said.setdefault(index, Said())
         said.token_ids.extend(token_ids)
         said.finished = said.finished or finished
@@ -79,6 +96,7 @@ class Ledger:
     def give_up(self, why: str) -> None:
         self.why_not = self.why_not or why
         self.said.clear()
+        self._count = 0
 
     def check(self) -> None:
         if self.why_not:

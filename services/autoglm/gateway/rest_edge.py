@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any, cast
 
 import msgspec
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from autoglm.common import errors, status
@@ -24,7 +22,7 @@ from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Operation
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.rest_request import Bounds, read_call, request_id_of
+from autoglm.gateway.rest_request import Bounds, call_of, expect, request_id_of
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
@@ -55,17 +53,7 @@ _SSE = "text/event-stream"
 _GZIP_FROM_BYTES = 1024
 # Answers of known length up to this are sent whole, so that a broken one is a clean error.
 _WHOLE_BYTES = 1024 * 1024
-_KEEPALIVE_SECONDS = 75.0
 _log = logging.getLogger("autoglm.gateway")
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP server's is about us: what clients send wrong they hear of."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-_protocol_log = logging.getLogger("autoglm.gateway.http")
-_protocol_log.addFilter(_is_ours)
 
 
 class UnknownPath(errors.AutoGLMError):
@@ -113,7 +101,7 @@ class RestEdge:
         app = web.Application(middlewares=[self._guard])
         app.on_response_prepare.append(self._complete_head)
         for path in RELAYED_POSTS:
-            app.router.add_post(path, self._relayed)
+            app.router.add_post(path, self._relayed, expect_handler=expect)
         for path, page in _PAGES.items():
             app.router.add_get(path, self._local(page))
         app.router.add_get(_MODEL_METADATA, self._model_metadata)
@@ -126,12 +114,12 @@ class RestEdge:
         return app
 
     async def _relayed(self, request: web.Request) -> web.StreamResponse:
-        call = await read_call(request, _route(request), self._parts.bounds)
+        call = call_of(request, _route(request), self._parts.bounds)
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     async def _model_metadata(self, request: web.Request) -> web.StreamResponse:
         ask = Ask(Operation.INFER, request.match_info["model"])
-        call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)
+        call = call_of(request, _route(request), self._parts.bounds, ask)
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     def _local(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -140,13 +128,11 @@ class RestEdge:
 
             @asynccontextmanager
             async def reply(call: Call, _: Notes) -> AsyncIterator[Reply]:
-                if call.problem is not None:
-                    raise call.problem
                 seen = visible(self._parts.snapshot(), call.principal)
                 yield _json_reply(page(seen, name))
 
             ask = Ask(Operation.INFER, name)
-            call = await read_call(request, _route(request), self._parts.bounds, lambda *_: ask)
+            call = call_of(request, _route(request), self._parts.bounds, ask)
             handler = self._parts.local(cast(Handler, reply))
             return await _answer(request, call, handler, self._parts.slow_reader_seconds)
 
@@ -184,36 +170,6 @@ class RestEdge:
             response.headers[status.REQUEST_ID] = request_id_of(request.headers)
         if self.draining:
             response.headers["connection"] = "close"
-
-
-class RestServer:
-    """The edge on a port. `stop` ends idle connections at once and gives requests the grace."""
-
-    def __init__(self, edge: RestEdge, grace_seconds: float) -> None:
-        self._edge = edge
-        self._runner = web.AppRunner(
-            edge.app(),
-            handler_cancellation=True,
-            auto_decompress=False,
-            access_log=None,
-            logger=_protocol_log,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-            shutdown_timeout=grace_seconds,
-        )
-
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """The bound port. Raises OSError."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024).start()
-        return int(self._runner.addresses[0][1])
-
-    def begin_drain(self) -> None:
-        """From now on each answer ends its connection, so that clients come back elsewhere."""
-        self._edge.draining = True
-
-    async def stop(self) -> None:
-        self.begin_drain()
-        await self._runner.cleanup()
 
 
 def _route(request: web.Request) -> str:

@@ -1,7 +1,8 @@
 """Reads an HTTP request into a `Call`. Called by the REST edge.
 
-Bounds everything it reads: the body on the wire, the body after decompression, the time for both.
-What is wrong with a request becomes the call's `problem`, so that the layers see it too.
+Bounds everything it reads: the body on the wire, the body after decompression, the time for both,
+and the memory for them. The body is read when the layers ask for it, once it is known who sends it.
+What is wrong with the head becomes the call's `problem`, so that the layers see it too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -21,6 +23,7 @@ from autoglm.common import rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
 from autoglm.common.validation import Ask, of_openai
 from autoglm.gateway.call import Call
+from autoglm.gateway.memory import Hold
 from autoglm.gateway.sse_transcript import REPLAY
 
 TIMEOUT_HEADER = "x-request-timeout-seconds"
@@ -29,6 +32,9 @@ BINARY_HEADER = "inference-header-content-length"
 # From here on decoding would hold up other requests; it goes to a thread.
 OFF_LOOP_BYTES = 64 * 1024
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Deflate cannot do better ("Maximum compression factor" of zlib's technical details).
+_MOST_INFLATION = 1032
 _GZIP = 16 + zlib.MAX_WBITS
 # The connection's own headers, and those that this hop reads or sets itself.
 _NOT_SENT_ON = frozenset(
@@ -72,32 +78,33 @@ def request_id_of(headers: Mapping[str, str]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else rpc.new_request_id()
 
 
-async def read_call(
+def call_of(
     request: web.Request,
     route: str,
     bounds: Bounds,
-    read_ask: Callable[[str, bytes], Ask] = of_openai,
+    ask: Ask | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Call:
-    """Never raises an AutoGLMError: the call carries it."""
+    """A call without its body, from the head alone. With an `ask` the body is never read.
+
+    Never raises an AutoGLMError: the call carries it.
+    """
     started = clock()
-    timeout, payload, ask = bounds.default_timeout_seconds, b"", None
-    problem: AutoGLMError | None = None
+    timeout, problem = bounds.default_timeout_seconds, None
     try:
         timeout = timeout_of(request.headers, bounds)
-        payload = await _payload(request, bounds.max_body_bytes, timeout)
-        ask = await _ask(read_ask, request, payload)
     except AutoGLMError as error:
         problem = error
     return Call(
         wire="http",
         route=route,
         target=str(request.rel_url),
-        payload=payload,
+        payload=b"",
         request_id=request_id_of(request.headers),
         started=started,
         deadline=started + timeout,
         ask=ask,
+        receive=None if ask else partial(_receive, request, bounds.max_body_bytes, timeout),
         problem=problem,
         trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
         headers=sent_on(request.headers),
@@ -105,6 +112,13 @@ async def read_call(
         authorization=_authorization(request.headers),
         peer=request.remote or "",
     )
+
+
+async def _receive(
+    request: web.Request, limit: int, timeout: float, call: Call, hold: Hold
+) -> Call:
+    payload = await _payload(request, limit, timeout, hold)
+    return replace(call, payload=payload, ask=await _ask(request, payload))
 
 
 def _authorization(headers: CIMultiDictProxy[str]) -> str:
@@ -135,33 +149,50 @@ def sent_on(headers: Mapping[str, str]) -> dict[str, str]:
     return {k.lower(): v for k, v in headers.items() if k.lower() not in dropped}
 
 
-async def _payload(request: web.Request, limit: int, timeout: float) -> bytes:
-    if (request.content_length or 0) > limit:
+async def expect(_: web.Request) -> None:
+    """Nothing yet: a client that waits for our word before its body gets it when we read that."""
+
+
+def _waits(request: web.Request) -> bool:
+    return request.headers.get("expect", "").lower() == "100-continue"
+
+
+async def _payload(request: web.Request, limit: int, timeout: float, hold: Hold) -> bytes:
+    announced = request.content_length or 0
+    if announced > limit:
         raise _too_large(limit)
+    hold.check(announced)
+    if _waits(request):
+        await request.writer.write(_CONTINUE)
+        # The answer's head is still to come.
+        request.writer.output_size = 0
     try:
         if request.content.is_eof():
             # All there already, as small bodies mostly are: nothing to wait for.
-            body = await _read(request, limit)
+            body = await _read(request, limit, hold)
         else:
             async with asyncio.timeout(timeout):
-                body = await _read(request, limit)
+                body = await _read(request, limit, hold)
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed before the body had arrived") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest(f"the body could not be read: {error}") from error
-    return await _decompressed(body, request.headers.get("content-encoding", ""), limit)
+    return await _decompressed(body, request.headers.get("content-encoding", ""), limit, hold)
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
-    body = bytearray()
+async def _read(request: web.Request, limit: int, hold: Hold) -> bytes:
+    """What is announced may never come, so what arrives is what counts."""
+    parts, size = [], 0
     async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit:
+        size += len(chunk)
+        if size > limit:
             raise _too_large(limit)
-    return bytes(body)
+        hold.take(len(chunk))
+        parts.append(chunk)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+async def _decompressed(body: bytes, encoding: str, limit: int, hold: Hold) -> bytes:
     if encoding.lower() in ("", "identity"):
         return body
     if encoding.lower() != "gzip":
@@ -169,32 +200,49 @@ async def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
             f"header content-encoding is {encoding[:40]!r}; send gzip or none",
             field="content-encoding",
         )
-    if len(body) <= OFF_LOOP_BYTES:
-        return gunzip(body, limit)
-    return await asyncio.to_thread(gunzip, body, limit)
-
-
-def gunzip(body: bytes, limit: int) -> bytes:
-    """At most `limit` bytes, however far the body would inflate."""
-    reader = zlib.decompressobj(_GZIP)
-    try:
-        plain = reader.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise InvalidRequest(f"the body is not gzip: {error}", field="content-encoding") from error
-    if len(plain) > limit:
+    size = plain_size(body)
+    if size > _MOST_INFLATION * len(body):
+        raise _not_whole()
+    if size > limit:
         raise _too_large(limit)
-    if not reader.eof or reader.unused_data:
-        raise InvalidRequest(
-            "the body is not one whole gzip stream; send it complete", field="content-encoding"
-        )
+    hold.take(size)
+    if max(len(body), size) <= OFF_LOOP_BYTES:
+        plain = gunzip(body)
+    else:
+        plain = await asyncio.to_thread(gunzip, body)
+    hold.give(len(body))
     return plain
 
 
-async def _ask(read_ask: Callable[[str, bytes], Ask], request: web.Request, payload: bytes) -> Ask:
+def plain_size(body: bytes) -> int:
+    """How long a gzip stream says that its content is (ISIZE of RFC 1952)."""
+    return int.from_bytes(body[-4:], "little")
+
+
+def gunzip(body: bytes) -> bytes:
+    """As long as the stream says, however far the body would inflate."""
+    reader, size = zlib.decompressobj(_GZIP), plain_size(body)
+    try:
+        # One more byte than there should be, so that the end and its checksum are reached.
+        plain = reader.decompress(body, size + 1)
+    except zlib.error as error:
+        raise InvalidRequest(f"the body is not gzip: {error}", field="content-encoding") from error
+    if not reader.eof or reader.unused_data or len(plain) != size:
+        raise _not_whole()
+    return plain
+
+
+def _not_whole() -> InvalidRequest:
+    return InvalidRequest(
+        "the body is not one whole gzip stream; send it complete", field="content-encoding"
+    )
+
+
+async def _ask(request: web.Request, payload: bytes) -> Ask:
     json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
     if len(json_part) <= OFF_LOOP_BYTES:
-        return read_ask(request.path, json_part)
-    return await asyncio.to_thread(read_ask, request.path, json_part)
+        return of_openai(request.path, json_part)
+    return await asyncio.to_thread(of_openai, request.path, json_part)
 
 
 def _json_part(length: str | None, payload: bytes) -> bytes:

@@ -13,6 +13,7 @@ from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
+from autoglm.gateway.memory import REQUEST_BYTES, SHARE
 from autoglm.gateway.pacing import Limits
 from autoglm.gateway.retries import RetryPolicy
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
@@ -45,6 +46,14 @@ class GatewaySettings(ServiceSettings):
     """How often names of dns+grpc endpoints are looked up, in seconds."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Longest request body or message that is accepted, in bytes."""
+    request_memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Bytes that open requests may hold, of all models: bodies being read, waiting and in flight,
+    what is kept of answers for recovery, and 32 KiB for each. Over it a request is refused with
+    QUEUE_FULL. One tenant may hold half, so a body may be no longer than that. The process takes
+    up to twice as much."""
+    max_connections: int = Field(default=10_000, gt=0)
+    """Connections that may be open at once, on the gRPC and on the REST port each; over it a new
+    one is closed."""
     max_inflight: int = Field(default=4096, gt=0)
     """Requests served or waiting at once, of all models; over it one is refused with QUEUE_FULL."""
     queue_requests: int = Field(default=1024, gt=0)
@@ -152,6 +161,17 @@ class GatewaySettings(ServiceSettings):
         if is_url(jwks) and not (parts.scheme in ("http", "https") and is_safe):
             raise ValueError("give a file or an https URL; http is for loopback only")
         return jwks
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        least = SHARE * (self.max_body_bytes + REQUEST_BYTES)
+        if self.request_memory_bytes < least:
+            raise ValueError(
+                f"request_memory_bytes is {self.request_memory_bytes}; a tenant may hold half of "
+                f"it, and a request of max_body_bytes ({self.max_body_bytes}) needs {least}: give "
+                "more, or a smaller max_body_bytes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_identity(self) -> Self:

@@ -67,6 +67,14 @@ class SseTranscript:
         self._is_done = False
         self.failure = ""
 
+    @property
+    def size(self) -> int:
+        return self._size + len(self._held) + self._ledger.size
+
+    def give_up(self, why: str) -> None:
+        self._ledger.give_up(why)
+        self._compact()
+
     def feed(self, chunk: bytes) -> bytes:
         arrived = self._held + chunk if self._held else chunk
         end = arrived.rfind(_END)

@@ -36,6 +36,8 @@ RECOVERED_TRAILER = "autoglm-recovered"
 _PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 _MAX_ERROR_BYTES = 64 * 1024
+# What is kept of an answer counts in steps; the first is a part of what each request takes.
+_KEPT_BYTES = 16 * 1024
 _Broken = StreamBroken | Stalled | RetryElsewhere
 
 
@@ -68,6 +70,8 @@ class Stream:
         self._clock = clock
         self._attempt: Attempt | None = attempt
         self._left = terms.recovery.attempts
+        self._kept = _KEPT_BYTES
+        self._resumed = 0
         self._transcript = transcript_of(attempt, terms.recovery)
         attempt.is_recoverable = self._transcript is not None
         self.reply = attempt.reply
@@ -97,7 +101,10 @@ class Stream:
             if transcript is None:
                 yield chunk
                 continue
-            if chunk := transcript.feed(chunk):
+            chunk = transcript.feed(chunk)
+            if transcript.size > self._kept:
+                self._keep(transcript)
+            if chunk:
                 yield chunk
             if transcript.failure:
                 await self._go_on(attempt, StreamBroken(transcript.failure), transcript)
@@ -115,7 +122,7 @@ class Stream:
         """From now on another endpoint answers. Raises the client's error where none can."""
         await self.close(failure)
         try:
-            payload = transcript.resumption(self._call.payload)
+            payload = self._payload(transcript)
             call = replace(self._call, payload=payload)
             self._attempt = await self._successor(call, attempt)
         except NotResumable as why:
@@ -128,6 +135,24 @@ class Stream:
         self._notes.recoveries += 1
         self._metrics.recoveries.labels("recovered").inc()
         note_recovery(self._notes, attempt.view.url)
+
+    def _keep(self, transcript: Transcript) -> None:
+        """More is kept of the answer; where there is no room for it, nothing is from now on."""
+        more = max(_KEPT_BYTES, transcript.size - self._kept)
+        if self._call.hold.try_take(more):
+            self._kept += more
+        else:
+            transcript.give_up("the gateway had no memory left to keep what it sent")
+
+    def _payload(self, transcript: Transcript) -> bytes:
+        """The request that goes on; it is kept beside the client's own. Raises NotResumable."""
+        hold = self._call.hold
+        payload = transcript.resumption(self._call.payload)
+        hold.give(self._resumed)
+        self._resumed = len(payload) if hold.try_take(len(payload)) else 0
+        if not self._resumed:
+            raise NotResumable("the gateway has no memory left for another request of its size")
+        return payload
 
     async def _successor(self, call: Call, broken: Attempt) -> Attempt:
         tried, end = {broken.view.url}, self._clock() + _PATIENCE_SECONDS

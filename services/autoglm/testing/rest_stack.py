@@ -21,12 +21,14 @@ from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
 from autoglm.gateway.http_relay import HttpRelay, client_session
 from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
+from autoglm.gateway.memory import Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
-from autoglm.gateway.rest_edge import RestEdge, RestParts, RestServer
+from autoglm.gateway.rest_edge import RestEdge, RestParts
 from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.rest_server import RestServer
 from autoglm.gateway.retries import RetryPolicy
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
@@ -67,6 +69,8 @@ async def rest_stack(
     max_body_bytes: int = 2**20,
     timeout: float = 10.0,
     identify: Identify | None = None,
+    memory: Memory | None = None,
+    max_connections: int = 100,
 ) -> AsyncIterator[RestStack]:
     """A gateway over one fake server for each answer."""
     async with AsyncExitStack() as open_parts:
@@ -77,6 +81,7 @@ async def rest_stack(
         metrics = Metrics(registry)
         admission = Admission(pool, AdmissionSettings(100), metrics)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models)
+        memory = memory or Memory(2**30)
         relay = Relay(
             pool,
             {"http": HttpRelay(await enter(client_session()))},
@@ -85,14 +90,14 @@ async def rest_stack(
             Random(1),
         )
         parts = RestParts(
-            relay=stack(request_layers(pool, admission, observer, identify), relay),
-            local=partial(stack, local_layers(observer, identify)),
+            relay=stack(request_layers(pool, admission, observer, memory, identify), relay),
+            local=partial(stack, local_layers(observer, memory, identify)),
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.snapshot.has_routable, {}),
             registry=registry,
             bounds=Bounds(max_body_bytes, timeout, 3600.0),
         )
-        server = RestServer(RestEdge(parts), grace_seconds=5.0)
+        server = RestServer(RestEdge(parts), 5.0, max_connections)
         port = await server.start("127.0.0.1", 0)
         open_parts.push_async_callback(server.stop)
         client = await enter(ClientSession(f"http://127.0.0.1:{port}"))

@@ -20,6 +20,7 @@ from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.endpoints import Learned, Load, Loaded
 from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.memory import Hold, Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
@@ -59,8 +60,11 @@ class Stage:
         observer = Observer(metrics, NAMES.__contains__, lambda: 1.0)
         admission = Admission(pool, AdmissionSettings(1), metrics, clock=lambda: 0.0)
         who = identify if principal is not None else None
-        self.relay: Handler = stack(request_layers(pool, admission, observer, who), innermost)
-        self.local: Handler = stack(local_layers(observer, who), innermost)
+        memory = Memory(2**30)
+        self.relay: Handler = stack(
+            request_layers(pool, admission, observer, memory, who), innermost
+        )
+        self.local: Handler = stack(local_layers(observer, memory, who), innermost)
 
     async def ask(self, call: Call, local: bool = False) -> Call:
         async with (self.local if local else self.relay)(call, Notes()):
@@ -157,3 +161,18 @@ async def test_nothing_of_a_request_but_its_credential_says_whose_it_is(
     call = make.call(ask=ask, headers=headers, trace_headers=headers)
     assert (await Stage(make, ALICE).ask(call)).principal is ALICE
     assert (await Stage(make, None).ask(call)).principal is ANONYMOUS
+
+
+@pytest.mark.parametrize("local", [False, True])
+async def test_body_of_a_stranger_is_never_read(make: Any, local: bool) -> None:
+    read = 0
+
+    async def receive(call: Call, hold: Hold) -> Call:
+        nonlocal read
+        read += 1
+        return call
+
+    stage = Stage(make, errors.Unauthenticated("who?"))
+    with pytest.raises(errors.Unauthenticated):
+        await stage.ask(make.call(ask=None, receive=receive), local)
+    assert read == 0

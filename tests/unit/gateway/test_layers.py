@@ -2,10 +2,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from autoglm.common import errors
@@ -13,6 +16,7 @@ from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.layers import request_layers, stack
+from autoglm.gateway.memory import REQUEST_BYTES, Hold, Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
@@ -36,6 +40,7 @@ class Stage:
         self.admission = Admission(self.pool, AdmissionSettings(1), metrics, clock=lambda: 0.0)
         known = self.pool.snapshot.models.__contains__
         observer = Observer(metrics, known, lambda: 1.5)
+        self.memory = Memory(10 * REQUEST_BYTES)
         self.reached = 0
 
         @asynccontextmanager
@@ -47,7 +52,7 @@ class Stage:
             yield Reply(_chunks(2), status=status)
 
         self.handler: Handler = stack(
-            request_layers(self.pool, self.admission, observer), innermost
+            request_layers(self.pool, self.admission, observer, self.memory), innermost
         )
 
     async def ask(self, call: Call) -> None:
@@ -147,3 +152,69 @@ async def test_one_line_is_logged_for_each_request(
 @pytest.mark.parametrize("cls", errors.ERRORS)
 def test_every_error_has_an_outcome_that_is_not_served(cls: type[errors.AutoGLMError]) -> None:
     assert outcome_of_status(cls.http_status) is not Outcome.SERVED
+
+
+def received(make: Any, size: int, failure: BaseException | None = None) -> Call:
+    """A call whose body of so many bytes is still to be read."""
+
+    async def receive(call: Call, hold: Hold) -> Call:
+        hold.take(size)
+        await asyncio.sleep(0)
+        if failure is not None:
+            raise failure
+        return replace(call, payload=bytes(size), ask=make.call().ask)
+
+    return cast(Call, make.call(ask=None, receive=receive))
+
+
+_ENDS = st.sampled_from(
+    (
+        *(None, errors.InvalidRequest("bad"), errors.StreamBroken("gone"), TimeoutError()),
+        *(RuntimeError("a bug"), asyncio.CancelledError()),
+    )
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.integers(0, 6 * REQUEST_BYTES), _ENDS, _ENDS, st.integers(0, 8))
+def test_memory_is_given_back_whatever_ends_the_request(
+    make: Any, size: int, reading: BaseException | None, inside: BaseException | None, steps: int
+) -> None:
+    async def run() -> Stage:
+        stage = Stage(make, inside)
+        asked = asyncio.create_task(stage.ask(received(make, size, reading)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        return stage
+
+    stage = asyncio.run(run())
+    assert (stage.memory.held, stage.memory.holds, stage.admission.in_flight) == (0, 0, 0)
+
+
+async def test_body_counts_until_the_stream_has_ended(make: Any) -> None:
+    stage = Stage(make)
+    async with stage.handler(received(make, 1000), Notes()) as reply:
+        assert stage.memory.held == REQUEST_BYTES + 1000
+        async for _ in reply.chunks:
+            assert stage.memory.held == REQUEST_BYTES + 1000
+    assert stage.memory.held == 0
+
+
+async def test_request_without_room_is_refused_before_its_body_is_read(make: Any) -> None:
+    stage, read = Stage(make), 0
+
+    async def receive(call: Call, hold: Hold) -> Call:
+        nonlocal read
+        read += 1
+        return call
+
+    with stage.memory.open("other") as hold, stage.memory.open("another") as another:
+        hold.take(5 * REQUEST_BYTES)
+        another.take(5 * REQUEST_BYTES)
+        with pytest.raises(errors.QueueFull) as refused:
+            await stage.ask(make.call(ask=None, receive=receive))
+    assert (read, stage.reached) == (0, 0)
+    assert refused.value.retry_after == 1.0
+    assert stage.outcome() == ("other", "rejected_full", "RESOURCE_EXHAUSTED")

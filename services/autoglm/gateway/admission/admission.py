@@ -109,12 +109,16 @@ class Admission:
         for line in self._lines.values():
             line.refuse_all(ShuttingDown("the gateway is going away; try again", retry_after=1.0))
 
+    def retry_after(self) -> float:
+        """Seconds until the queue that drains soonest has drained."""
+        pauses = [line.queue.retry_after() for line in self._lines.values()]
+        return min(pauses, default=1.0)
+
     def _begin(self) -> None:
         if self.in_flight >= self._settings.requests:
-            pauses = [line.queue.retry_after() for line in self._lines.values()]
             raise QueueFull(
                 f"the gateway is serving {self.in_flight} requests, its limit; try again later",
-                retry_after=min(pauses, default=1.0),
+                retry_after=self.retry_after(),
             )
         self.in_flight += 1
         self.idle.clear()

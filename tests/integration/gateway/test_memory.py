@@ -1,0 +1,209 @@
+"""What a gateway does with bodies for which it has no room, or whose senders it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from aiohttp import web
+
+from autoglm import v1
+from autoglm.common import errors, rpc, status
+from autoglm.gateway.call import Call
+from autoglm.gateway.memory import REQUEST_BYTES, Memory
+from autoglm.gateway.principal import Principal
+from autoglm.testing import processes
+from autoglm.testing.processes import Process
+from autoglm.testing.rest_stack import rest_stack
+from autoglm.v1.inference_pb2_grpc import InferenceStub
+
+PATH = "/v1/completions"
+LIMIT = 64 * 1024
+BODY = json.dumps({"model": "m", "prompt": "Hello"}).encode()
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.json_response({"length": len(await request.read())})
+
+
+async def ask(url: str, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request of which only the head has been sent."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([f"POST {PATH} HTTP/1.1", "host: x", *headers, "", ""]).encode())
+    return reader, writer
+
+
+async def head(reader: asyncio.StreamReader) -> str:
+    async with asyncio.timeout(5):
+        return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(processes.eventually, condition)
+
+
+def small() -> Memory:
+    """Room for two tenants' requests of 64 KiB each."""
+    return Memory(2 * (LIMIT + REQUEST_BYTES), retry_after=lambda: 7.0)
+
+
+async def test_body_without_room_is_refused_before_it_is_sent() -> None:
+    async with rest_stack(echo, memory=small()) as stack:
+        reader, writer = await ask(stack.url, f"content-length: {LIMIT + 1}")
+        answer = await head(reader)
+        assert answer.startswith("http/1.1 429") and "retry-after: 7" in answer
+        writer.close()
+
+
+async def test_body_in_chunks_is_refused_where_the_room_ends() -> None:
+    memory = small()
+    async with rest_stack(echo, memory=memory) as stack:
+        reader, writer = await ask(stack.url, "transfer-encoding: chunked")
+        for _ in range(5):
+            writer.write(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+        assert (await head(reader)).startswith("http/1.1 429")
+        writer.close()
+        async with stack.client.post(PATH, data=BODY) as answer:
+            assert answer.status == 200
+    assert (memory.held, memory.holds) == (0, 0)
+
+
+async def test_client_that_leaves_while_it_sends_gives_everything_back() -> None:
+    memory = small()
+    async with rest_stack(echo, memory=memory) as stack:
+        _, writer = await ask(stack.url, f"content-length: {LIMIT}")
+        writer.write(bytes(1000))
+        await until(lambda: memory.held == REQUEST_BYTES + 1000)
+        writer.close()
+        await until(lambda: memory.held == 0)
+
+
+async def test_announced_body_that_does_not_come_takes_no_room() -> None:
+    memory = small()
+    async with rest_stack(echo, memory=memory) as stack:
+        _, writer = await ask(stack.url, f"content-length: {LIMIT}")
+        await until(lambda: memory.held == REQUEST_BYTES)
+        writer.close()
+
+
+async def test_client_that_waits_for_our_word_gets_it_when_we_read() -> None:
+    async with rest_stack(echo) as stack:
+        waits = (f"content-length: {len(BODY)}", "expect: 100-continue")
+        reader, writer = await ask(stack.url, *waits)
+        assert (await head(reader)).startswith("http/1.1 100")
+        writer.write(BODY)
+        assert (await head(reader)).startswith("http/1.1 200")
+        writer.close()
+
+
+async def test_stranger_is_refused_by_the_head_alone() -> None:
+    async def identify(_: Call) -> Principal:
+        raise errors.Unauthenticated("who?")
+
+    async with rest_stack(echo, identify=identify) as stack:
+        for waits in ((), ("expect: 100-continue",)):
+            reader, writer = await ask(stack.url, "content-length: 1000000", *waits)
+            assert (await head(reader)).startswith("http/1.1 401")
+            writer.close()
+
+
+async def test_connection_too_many_is_told_to_come_back() -> None:
+    async with rest_stack(echo, max_connections=2) as stack:
+        # One of ours and the client's.
+        reader, writer = await ask(stack.url, "content-length: 10")
+        async with stack.client.post(PATH, data=BODY) as answer:
+            assert answer.status == 200
+        refused, other = await ask(stack.url, "content-length: 10")
+        answer_head = await head(refused)
+        assert answer_head.startswith("http/1.1 429") and "retry-after: 1" in answer_head
+        assert await refused.read() and refused.at_eof()
+        other.close()
+        writer.close()
+        assert await reader.read() == b""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Anonymous callers may hold what four small requests take, on three connections."""
+    logs = tmp_path_factory.mktemp("memory")
+    pod = processes.echo_pod(logs, "echo", "--echo-token-rate", "20")
+    bounds = (
+        *("--request-memory-bytes", str(2 * 4 * (REQUEST_BYTES + 2000))),
+        *("--max-body-bytes", str(2 * REQUEST_BYTES), "--max-connections", "3"),
+    )
+    with processes.running(pod):
+        made = processes.gateway(logs, [pod], *bounds)
+        with processes.running(made):
+            yield made
+
+
+@pytest.fixture
+async def channel(gateway: Process) -> AsyncIterator[grpc.aio.Channel]:
+    async with rpc.channel(gateway.grpc_address) as channel:
+        yield channel
+
+
+def request(text: str = "Hello", tokens: int = 1) -> v1.GenerateRequest:
+    sampling = v1.SamplingParams(max_tokens=tokens, ignore_eos=True)
+    return v1.GenerateRequest(model="echo", text=text, sampling_params=sampling)
+
+
+def held(gateway: Process) -> float:
+    name = "autoglm_gateway_request_memory_bytes "
+    lines = gateway.get("/metrics")[1].splitlines()
+    return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+async def test_grpc_request_without_room_is_told_when_to_come_back(
+    gateway: Process, channel: grpc.aio.Channel
+) -> None:
+    stub = InferenceStub(channel)
+    streams = [stub.GenerateStream(request(tokens=1000)) for _ in range(4)]
+    for stream in streams:
+        await stream.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Generate(request("x" * 50_000))
+    refused = status.from_grpc(caught.value)
+    assert isinstance(refused, errors.QueueFull) and refused.retry_after == 1.0
+    for stream in streams:
+        stream.cancel()
+    await until(lambda: held(gateway) == 0)
+    assert (await stub.Generate(request())).usage.completion_tokens == 1
+
+
+async def test_call_without_a_message_is_an_invalid_request(channel: grpc.aio.Channel) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        return
+        yield
+
+    path = "/autoglm.v1.Inference/Generate"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.stream_unary(path)(nothing())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_grpc_connection_too_many_is_closed(gateway: Process) -> None:
+    alone = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(gateway.grpc_address, alone) for _ in range(4)]
+    ends: list[object] = []
+    for channel in channels:
+        try:
+            ends.append((await InferenceStub(channel).Generate(request(), timeout=5)).usage)
+        except grpc.aio.AioRpcError as error:
+            ends.append(error.code())
+    # Connections of other tests may still be closing.
+    assert (type(ends[0]), ends[-1]) == (v1.Usage, grpc.StatusCode.UNAVAILABLE)
+    for channel in channels:
+        await channel.close()
+
+
+def test_memory_too_small_for_one_body_is_a_wrong_setting(tmp_path: Path) -> None:
+    gateway = processes.gateway(tmp_path, [], "--request-memory-bytes", "1000")
+    gateway.start()
+    assert gateway.wait(30) == 64
+    assert "request_memory_bytes is 1000" in gateway.log_tail()
