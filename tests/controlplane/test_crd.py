@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 
 from autoglm.api import API_VERSION, GROUP, VERSION, parse
 from autoglm.api.labels import PLURAL
+from autoglm.api.rules import at
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.kube_daemon import ClusterFailed
 from autoglm.testing.processes import eventually
@@ -81,7 +82,58 @@ def test_what_only_the_operator_can_tell_passes(tried: Create, case: Case) -> No
     assert tried(case.document())["spec"]
 
 
-def test_every_default_is_written_down(tried: Create) -> None:
+def test_every_rule_of_the_crd_refuses_something(tried: Create) -> None:
+    said = [refusal(tried, case) for case in BAD if "apiserver" in case.judges]
+
+    silent = [rule for rule in rules_of(schema()) if not any(rule in text for text in said)]
+    # Creating changes nothing; test_the_served_name_stays does.
+    assert [rule for rule in silent if "servedName can't change" not in rule] == []
+    assert len(silent) == 1
+
+
+def refusal(tried: Create, case: Case) -> str:
+    with pytest.raises(ApiException) as raised:
+        tried(case.document())
+    return str(json.loads(raised.value.body or "")["message"])
+
+
+def schema() -> dict[str, Any]:
+    crd: dict[str, Any] = yaml.safe_load(CRD.read_text())
+    found: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return found
+
+
+def rules_of(node: dict[str, Any]) -> Iterator[str]:
+    """The messages of all rules."""
+    yield from (rule["message"] for rule in node.get("x-kubernetes-validations", ()))
+    for member in node.get("properties", {}).values():
+        yield from rules_of(member)
+    if "items" in node:
+        yield from rules_of(node["items"])
+
+
+def defaults_of(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Of all fields that hold no further fields."""
+    for name, member in node.get("properties", {}).items():
+        below = f"{path}.{name}" if path else name
+        if "properties" in member:
+            yield from defaults_of(member, below)
+        elif "default" in member:
+            yield below, member["default"]
+
+
+def test_every_default_of_the_crd_is_kept(tried: Create) -> None:
+    optional: dict[str, Any] = {"hedging": {}, "outlierDetection": {}, "streamRecovery": {}}
+    spec = {"model": {"uri": "a/b"}, "scaling": {"maxReplicas": 3}, "routing": optional}
+
+    kept = tried(Case("", spec).document())["spec"]
+
+    wanted = dict(defaults_of(schema()["properties"]["spec"]))
+    assert {path: at(kept, path) for path in wanted} == wanted
+    assert len(wanted) > 20
+
+
+def test_the_defaults_of_the_least_resource(tried: Create) -> None:
     assert tried(GOOD[0].document())["spec"] == {
         "model": {"uri": "org/model", "cache": {"type": "emptyDir"}},
         "engine": {

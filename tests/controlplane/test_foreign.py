@@ -20,7 +20,7 @@ from autoglm.operator.diff import differs
 from autoglm.operator.kinds import OPTIONAL_CHILDREN, RESOURCE
 from autoglm.operator.observed import Observed, Settings
 from autoglm.operator.plan import plan
-from autoglm.operator.transport import Client, configure
+from autoglm.operator.transport import MERGE, Client, configure
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.fake_cluster import NOW
 from autoglm.testing.kube_programs import program
@@ -141,3 +141,29 @@ async def test_an_operator_makes_them_repairs_them_and_is_at_rest(cluster: Clust
     writes = len(running.writes)
     await until(lambda: cluster.is_settled("glm"), "rest")
     assert len(running.writes) == writes
+
+
+@pytest.mark.parametrize(
+    ("ready", "told"),
+    [
+        ({"status": "False", "reason": "TriggerError", "message": "x"}, "False TriggerError"),
+        ({"status": "True", "reason": "ScaledObjectReady"}, "True Active"),
+    ],
+)
+async def test_what_keda_says_of_itself_is_passed_on(
+    cluster: Cluster, ready: dict[str, str], told: str
+) -> None:
+    await cluster.start()
+    await cluster.create("glm", scaling=KEDA)
+
+    async def says(what: str) -> bool:
+        status = (await cluster.resource("glm")).get("status") or {}
+        said = {c["type"]: f"{c['status']} {c['reason']}" for c in status.get("conditions", ())}
+        return said.get("ScalingActive") == what
+
+    await until(lambda: says("Unknown Starting"), "nobody has looked")
+    path = SCALED_OBJECT.path(cluster.namespace, "glm", "status")
+    body = {"status": {"conditions": [{"type": "Ready", **ready}]}}
+    await cluster.send("PATCH", path, body, content_type=MERGE)
+
+    await until(lambda: says(told), told)

@@ -46,6 +46,7 @@ BY_REASON: Final = {
     "autoglm precheck -f MANIFEST",
     "CreateContainerConfigError": "create the Secret or ConfigMap that spec.engine.env names",
     "FailedCreate": "raise the quota or correct spec.template, as the message says",
+    "ReplicaSetCreateError": "raise the quota, as the message says",
     "FailedMount": "check the volumes that spec.model.cache and spec.template name",
     "Refused": "correct the field that the message names",
     "InvalidSpec": "correct the fields that the message names",

@@ -23,6 +23,7 @@ _IMAGE = (
     "check spec.engine.image (or the operator's image settings), and name a pull secret in "
     "spec.template.spec.imagePullSecrets where the registry wants one"
 )
+_QUOTA = "raise the quota, or correct what the message names"
 _VOLUME = "check the claims, secrets and volumes that spec.model.cache and spec.template name"
 # Reasons for which a container waits, and what to do about each.
 _WAITING: Final = {
@@ -39,7 +40,8 @@ _WAITING: Final = {
     "RunContainerError": ("RunContainerError", "check the image and spec.template"),
 }
 _WARNINGS: Final = {
-    "FailedCreate": "raise the quota, or correct what the message names",
+    "FailedCreate": _QUOTA,
+    "ReplicaSetCreateError": _QUOTA,
     "FailedMount": _VOLUME,
     "FailedAttachVolume": _VOLUME,
     "FailedCreatePodSandBox": "the node's network or runtime is at fault; look at the node",

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -112,6 +113,16 @@ class ControlPlane:
     def restart_api_server(self) -> None:
         self.stop_api_server()
         self.start_api_server()
+
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """A program of it stands still, so that what it would do next can be looked at before."""
+        pid = self._daemons[name].pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def log(self, name: str) -> Path:
         return self.directory / f"{name}.log"

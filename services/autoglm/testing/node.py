@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoglm.testing import kube_programs
+from autoglm.testing import disk, kube_programs
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.kube_commands import SERVICE_NETWORK
 from autoglm.testing.kube_daemon import output
@@ -51,6 +51,8 @@ def lacking() -> str:
     """Why no node can run here, and the way out; empty when it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a real node needs Linux and root"
+    if shortage := disk.missing(disk.places()):
+        return shortage
     if missing := [name for name in _PACKAGED if not shutil.which(name)]:
         return f"{', '.join(missing)} not installed: run {_WAY_OUT}"
     return kube_programs.lacking((*kube_programs.CONTROL_PLANE, *PROGRAMS), _WAY_OUT)

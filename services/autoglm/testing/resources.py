@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autoglm.api.deployment import API_VERSION, KIND
+from autoglm.api.rules import FIELD_OF_ARG
 
 BOTH: Final = ("parse", "apiserver")
 
@@ -55,6 +56,13 @@ def _cache(**fields: Any) -> dict[str, Any]:
 
 _KEDA = {"actuator": "keda", "minReplicas": 0}
 _QUEUE = {"type": "QueueDepth", "target": 4}
+# Values of arguments with a field of their own, where they are no text.
+_OF_ARG = {
+    "enable_lora": True,
+    "enable_prefix_caching": False,
+    "gpu_memory_utilization": 0.5,
+    "tensor_parallel_size": 2,
+}
 _ADAPTER = {"name": "lora", "uri": "org/lora"}
 
 GOOD: tuple[Case, ...] = (
@@ -118,6 +126,7 @@ BAD: tuple[Case, ...] = (
     Case("zero with an HPA", _scaling(minReplicas=0, metrics=[_QUEUE]), "actuator: keda"),
     Case("zero that nothing wakes", _scaling(**_KEDA), "needs a metric that can wake it up"),
     Case("part of a percent", _metric("CPU", 80.5), "whole percent"),
+    Case("part of a percent of memory", _metric("Memory", 80.5), "whole percent"),
     Case("over a full cache", _metric("KVCacheUsage", 101), "percent of the KV cache"),
     Case("no target", _metric("CPU", 0), "greater than 0"),
     Case("a metric twice", _scaling(metrics=[_QUEUE, _QUEUE]), ""),
@@ -130,14 +139,12 @@ BAD: tuple[Case, ...] = (
     Case("a limit on a claim", _cache(type="pvc", claimName="x", sizeLimit=1),
          "is for type emptyDir only"),
     Case("a path that climbs in a mount", _cache(type="hostPath", path="/a:b"), "path"),
-    Case("an argument with a field", _vllm(engine={"args": {"tensor_parallel_size": 2}}),
-         "set spec.engine.parallelism.tensor instead"),
-    Case("an argument with dashes", _vllm(engine={"args": {"max-model-len": 2}}),
-         "set spec.model.maxModelLen instead"),
-    Case("a model as an argument", _vllm(engine={"args": {"model": "x"}}),
-         "set spec.model.uri instead"),
-    Case("a switch with a field", _vllm(engine={"args": {"enable-prefix-caching": False}}),
-         "set spec.engine.features.prefixCaching instead"),
+    *(
+        Case(f"the argument {name}", _vllm(engine={"args": {name: _OF_ARG.get(flag, "1")}}),
+             f"set {field} instead")
+        for flag, field in FIELD_OF_ARG.items()
+        for name in sorted({flag, flag.replace("_", "-")})
+    ),
     Case("neither value nor source", _vllm(engine={"env": [{"name": "A"}]}),
          "needs either value or valueFrom"),
     Case("value and source", _vllm(engine={"env": [{"name": "A", "value": "", "valueFrom": {}}]}),

@@ -155,3 +155,13 @@ def test_pods_that_could_not_be_made_are_told_without_their_changing_names(
     assert failure.message.startswith("pods is forbidden")
     assert (failure.revision, failure.is_own) == ("1", is_own)
     assert list(creation_failure(events, "m", "1")) == []
+
+
+def test_a_revision_whose_pods_cannot_even_be_asked_for_is_told() -> None:
+    message = 'replicasets.apps "m-1-5d8f" is forbidden: exceeded quota: q'
+    events = [warning("ReplicaSetCreateError", message, "Deployment", "m-1")]
+
+    (failure,) = creation_failure(events, "m-1", "1")
+
+    assert (failure.reason, failure.is_own) == ("ReplicaSetCreateError", False)
+    assert failure.message.endswith("; raise the quota, or correct what the message names")

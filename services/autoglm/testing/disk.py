@@ -1,0 +1,61 @@
+"""Whether images and nodes fit on the disk, asked before the first is built.
+
+`missing` decides, `places` looks; the ring `cluster` fails or skips with what comes of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_GB = 1000**3
+_LAYERS = Path(__file__).parents[3] / "build/buildah"
+_LAYERS_BYTES = 10 * _GB
+# Two nodes unpack each image, and tests keep archives.
+_NODES_BYTES = 25 * _GB
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory, and what is going to be written there."""
+
+    path: Path
+    filesystem: int
+    free: int
+    """Bytes that may still be written to the filesystem, by whatever place on it."""
+    needed: int
+    """Bytes."""
+
+
+def places() -> list[Place]:
+    """Where the ring writes. Layers of an earlier run are there already."""
+    layers = 0 if (_LAYERS / "storage").exists() else _LAYERS_BYTES
+    return [_place(_LAYERS, layers), _place(Path(tempfile.gettempdir()), _NODES_BYTES)]
+
+
+def missing(found: Iterable[Place]) -> str:
+    """Which filesystem is too small, and the way out; empty when everything fits."""
+    shared: defaultdict[int, list[Place]] = defaultdict(list)
+    for place in found:
+        shared[place.filesystem].append(place)
+    return "; ".join(filter(None, map(_shortage, shared.values())))
+
+
+def _shortage(shared: list[Place]) -> str:
+    needed, free = sum(place.needed for place in shared), min(place.free for place in shared)
+    if free >= needed:
+        return ""
+    where = " and ".join(str(place.path) for place in shared if place.needed)
+    return (
+        f"images and nodes need {needed / _GB:.0f} GB of free disk in {where}, which has "
+        f"{free / _GB:.1f} GB: free some, or let TMPDIR name a directory on a larger disk"
+    )
+
+
+def _place(path: Path, needed: int) -> Place:
+    there = next(p for p in (path, *path.parents) if p.exists())
+    return Place(path, there.stat().st_dev, shutil.disk_usage(there).free, needed)
