@@ -34,24 +34,34 @@ _RUNS = {
     "PrefixAffinity": ("PrefixAffinity", 1),
     "PrefixAffinity, two gateways": ("PrefixAffinity", 2),
 }
+# On pods that tell what is in their KV cache; those above are on pods that do not.
+_TELLING_RUNS = {
+    "LatencyAware, events": ("LatencyAware", 1),
+    "PrefixAffinity, events": ("PrefixAffinity", 1),
+    "PrefixAffinity, events, two gateways": ("PrefixAffinity", 2),
+}
 _COLUMNS = ("routing", "prefix hit rate", "first chunk p50 ms", "p99 ms", "requests/s")
 
 
 def run(output: Path, *, quick: bool) -> None:
     report = Report("routing-pods", "two vLLM pods, conversations of five turns", _COLUMNS)
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        pods = [processes.vllm_pod(directory, _MODEL, f"vllm-{n}") for n in range(2)]
-        with processes.running(*pods):
-            for routing, (policy, count) in _RUNS.items():
-                gateways = [_gateway(directory, pods, policy, n) for n in range(count)]
-                with processes.running(*gateways):
-                    for gateway in gateways:
-                        processes.eventually(partial(_knows, gateway, len(pods)))
-                    addresses = [gateway.grpc_address for gateway in gateways]
+        for runs, flags in ((_RUNS, ["--no-kv-events"]), (_TELLING_RUNS, [])):
+            directory = Path(name)
+            pods = [processes.vllm_pod(directory, _MODEL, f"vllm-{n}", *flags) for n in range(2)]
+            with processes.running(*pods):
+                for routing, (policy, count) in runs.items():
+                    gateways = [_gateway(directory, pods, policy, n) for n in range(count)]
                     talk = _Talk(routing, 12 if quick else 48)
-                    report.rows.append(asyncio.run(talk.measure(addresses)))
+                    report.rows.append(_measured(gateways, talk, len(pods)))
     report.publish(output)
+
+
+def _measured(gateways: Sequence[Process], talk: _Talk, pods: int) -> dict[str, str | float]:
+    with processes.running(*gateways):
+        for gateway in gateways:
+            processes.eventually(partial(_knows, gateway, pods))
+        return asyncio.run(talk.measure([gateway.grpc_address for gateway in gateways]))
 
 
 def _gateway(directory: Path, pods: Sequence[Process], policy: str, number: int) -> Process:

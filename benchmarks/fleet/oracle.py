@@ -29,7 +29,12 @@ class Oracle(PrefixIndex):
         return {url: held for url, held in found.items() if held}
 
     def add(
-        self, url: str, blocks: Sequence[int], salt: int, capacity: int = UNKNOWN_BLOCKS
+        self,
+        url: str,
+        blocks: Sequence[int],
+        salt: int,
+        capacity: int = UNKNOWN_BLOCKS,
+        now: float = 0.0,
     ) -> None:
         """It sees for itself."""
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from autoglm.common.validation.prefix import Prefix
 from autoglm.gateway.endpoints import Load
 from autoglm.gateway.routing.latency import Sending
-from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool, Key
+from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool, Key, block_hashes
+from autoglm.inference.kv_feed import KvFeed
+from autoglm.inference.kv_ledger import ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,15 @@ class Job:
 
 
 class Pod:
-    """`step` is called again after as many seconds as it returns; 0 says that nothing runs."""
+    """`step` is called again after as many seconds as it returns; 0 says that nothing runs.
 
-    def __init__(self, speed: Speed) -> None:
+    One that is `telling` has a feed of its KV-cache events.
+    """
+
+    def __init__(self, speed: Speed, *, telling: bool = False) -> None:
         self.speed = speed
-        self.blocks = BlockPool(speed.kv_blocks)
+        self.feed = KvFeed(speed.kv_blocks) if telling else None
+        self.blocks = BlockPool(speed.kv_blocks, self.feed.ledger if self.feed else None)
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
         self.busy_seconds = 0.0
@@ -64,6 +71,13 @@ class Pod:
             max_num_seqs=self.speed.max_num_seqs,
             kv_tokens=self.speed.kv_blocks * BLOCK_SIZE,
         )
+
+    def take(self, job: Job, prefix: Prefix, salt: int) -> None:
+        """A request has come, with the gateway's names of its prompt."""
+        if self.feed is not None:
+            blocks = block_hashes(job.prompt)
+            self.feed.ledger.asked(ends(prefix, salt, len(job.prompt), blocks, BLOCK_SIZE))
+        self.waiting.append(job)
 
     def has_cached(self, name: int) -> bool:
         return self.blocks.is_cached(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
@@ -18,9 +18,12 @@ from autoglm.common.validation.ask import Prompt
 from autoglm.common.validation.prefix import Prefix, of_token_ids
 from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Phase, State
+from autoglm.gateway.kv_follower import Reader
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.routing import Router
+from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.snapshot import take_snapshot
+from autoglm.inference.worker_servicer import message_of
 from benchmarks.fleet.pod import Job, Pod, Speed
 from benchmarks.fleet.traces import Session, Tokens
 
@@ -36,9 +39,29 @@ class Gateway:
         self.views = [_view(number) for number in range(len(pods))]
         self.number = {view.url: number for number, view in enumerate(self.views)}
         self.snapshot = take_snapshot(self.views)
+        self._caches = [Cache(self, number, pod) for number, pod in enumerate(pods) if pod.feed]
 
     def hear(self, number: int, pod: Pod) -> None:
         self.views[number].live.take(pod.load())
+
+    def hear_caches(self) -> None:
+        for cache in self._caches:
+            cache.read()
+
+
+class Cache:
+    """A gateway's stream of a pod's KV-cache events."""
+
+    def __init__(self, gateway: Gateway, number: int, pod: Pod) -> None:
+        assert pod.feed is not None
+        self._opened = pod.feed.subscribed()
+        self._subscriber = self._opened.__enter__()
+        prefixes = gateway.router.memory.prefixes
+        self._reader = Reader(prefixes, gateway.views[number].url)
+
+    def read(self) -> None:
+        for change in self._subscriber.take():
+            self._reader.read(message_of(change, self._reader.sequence + 1))
 
 
 def _view(number: int) -> EndpointView:
@@ -118,6 +141,8 @@ class Simulation:
         for number, pod in enumerate(self.pods):
             for gateway in self.gateways:
                 gateway.hear(number, pod)
+        for gateway in self.gateways:
+            gateway.hear_caches()
         self._at(now + _REPORT_SECONDS, self._report)
 
     def _ask(self, chat: Chat, now: float) -> None:
@@ -125,7 +150,7 @@ class Simulation:
         prompt = chat.history + turn.said
         named = of_token_ids(prompt)
         chat.opening = chat.opening or hash((named.blocks, *prompt[-8:])) & (2**64 - 1)
-        call = _call(prompt, Prefix(named.blocks, chat.opening, chat.turn > 0), now)
+        call = _call(prompt, Prefix(named.blocks, chat.opening, chat.turn > 0, named.size), now)
         gateway = self._rng.choice(self.gateways)
         job = Job(prompt, turn.output, now)
         self.asked(gateway, call, job)
@@ -136,7 +161,9 @@ class Simulation:
         view.live.tokens += len(prompt)
         number = gateway.number[view.url]
         self._going[job] = (gateway, view, chat, number)
-        self.pods[number].waiting.append(job)
+        assert call.ask is not None
+        salt = salt_of(call.principal.tenant, call.model)
+        self.pods[number].take(job, call.ask.prefix, salt)
         self._step(number, now)
 
     def _step(self, number: int, now: float) -> None:
@@ -181,8 +208,20 @@ def _call(prompt: Tokens, prefix: Prefix, now: float) -> Call:
     return Call("grpc", "r", "t", b"", "id", now, now + 600, ask)
 
 
-def fleet(size: int = 64, *, mixed: bool = False) -> list[Pod]:
-    """Equal pods; or, mixed, half of them with half the speed."""
-    fast = Speed()
-    slow = Speed(2 * fast.step, 2 * fast.sequence, 2 * fast.prompt_token)
-    return [Pod(slow if mixed and number % 2 else fast) for number in range(size)]
+def fleet(
+    size: int = 64, *, mixed: bool = False, small: bool = False, telling: bool = False
+) -> list[Pod]:
+    """Equal pods; or, mixed, half of them with half the speed.
+
+    `small` pods have a quarter of the cache, `telling` ones tell of it by events.
+    """
+    whole = Speed()
+    fast = replace(whole, kv_blocks=whole.kv_blocks // 4) if small else whole
+    slow = replace(
+        fast,
+        step=2 * fast.step,
+        sequence=2 * fast.sequence,
+        prompt_token=2 * fast.prompt_token,
+    )
+    speeds = [slow if mixed and number % 2 else fast for number in range(size)]
+    return [Pod(speed, telling=telling) for speed in speeds]

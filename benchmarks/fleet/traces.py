@@ -106,4 +106,5 @@ TRACES: Mapping[str, Callable[[Source, float], list[Session]]] = {
     "unique": unique,
     "hot spot": hot_spot,
     "mixed fleet": unique,
+    "small caches": agents,
 }

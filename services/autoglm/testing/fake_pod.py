@@ -57,6 +57,8 @@ class FakePod:
     running: int = 0
     waiting: int = 0
     draining: bool = False
+    kv_events: bool = False
+    """Says that it tells what is in its KV cache, and tells nothing."""
     silent: bool = False
     """Sends no more load messages, but keeps everything else up."""
     open_gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,6 +113,7 @@ class FakePod:
             draining=self.draining,
             max_num_seqs=self.max_num_seqs,
             http_port=self.http_port,
+            kv_events=self.kv_events,
         )
 
     async def wait_changed(self) -> None:

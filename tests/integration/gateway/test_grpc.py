@@ -10,6 +10,8 @@ import pytest
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
+from autoglm.gateway.principal import ANONYMOUS
+from autoglm.gateway.routing.prefix import salt_of
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -46,6 +48,24 @@ async def test_request_id_and_trace_travel_both_ways(fleet: Any) -> None:
     assert dict(await call.initial_metadata())["x-request-id"] == "mine"
     seen = pod.received[0].metadata
     assert (seen["x-request-id"], seen["traceparent"][:35]) == ("mine", parent[:35])
+
+
+@pytest.mark.parametrize(
+    ("telling", "policy", "is_sent"),
+    [
+        (True, "PrefixAffinity", True),
+        (True, "LeastLoaded", False),
+        (False, "PrefixAffinity", False),
+    ],
+)
+async def test_pods_that_tell_their_cache_get_our_salt_and_never_the_callers(
+    fleet: Any, telling: bool, policy: str, is_sent: bool
+) -> None:
+    (pod,) = await fleet.pods(FakePod(kv_events=telling))
+    stub = await fleet.stub(await fleet.gateway(pod, routing_policy=policy))
+    await stub.Generate(ASK, metadata=((rpc.PREFIX_SALT, "0" * 16),))
+    salt = pod.received[0].metadata.get(rpc.PREFIX_SALT)
+    assert salt == (f"{salt_of(ANONYMOUS.tenant, 'fake'):016x}" if is_sent else None)
 
 
 async def test_only_our_trailers_of_the_pod_reach_the_client(fleet: Any) -> None:

@@ -65,6 +65,10 @@ def test_headers_of_the_connection_stay_behind() -> None:
     }
 
 
+def test_the_callers_own_salt_stays_behind() -> None:
+    assert sent_on({"X-Autoglm-Prefix-Salt": "0000000000000007", "X-Kept": "2"}) == {"x-kept": "2"}
+
+
 @given(st.binary(max_size=200))
 def test_gunzip_gives_back_what_was_packed(plain: bytes) -> None:
     packed = gzip.compress(plain)

@@ -1,7 +1,15 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from autoglm import v1
-from autoglm.inference.worker_servicer import is_news
+from autoglm.common import errors
+from autoglm.inference import echo
+from autoglm.inference.echo.settings import EchoSettings
+from autoglm.inference.pod import Pod
+from autoglm.inference.worker_servicer import WorkerServicer, is_news
 
 LAST = v1.WatchLoadResponse(running=3, waiting=1, kv_cache_usage=0.5, adapters=["a"])
 
@@ -35,3 +43,46 @@ def test_small_changes_wait_for_the_second(fields: dict[str, object]) -> None:
 
 def test_the_first_load_is_news() -> None:
     assert is_news(LAST, None, 0)
+
+
+@asynccontextmanager
+async def a_pod(settings: EchoSettings) -> AsyncIterator[Pod]:
+    pod, engine = Pod(), await echo.start(settings)
+    pod.ready(engine)
+    try:
+        yield pod
+    finally:
+        await engine.close()
+
+
+@pytest.mark.looptime
+async def test_a_stream_of_events_begins_with_the_cache_and_ends_with_the_pod() -> None:
+    async with a_pod(EchoSettings()) as pod:
+        feed = pod.engine().kv_feed()
+        assert feed is not None
+        feed.ledger.asked([(11, 1), (12, 2)])
+        feed.ledger.stored([1])
+        request = v1.SubscribeKvEventsRequest()
+        messages = aiter(WorkerServicer(pod).SubscribeKvEvents(request, None))
+        seen = [await anext(messages), await anext(messages)]
+        assert [m.WhichOneof("event") for m in seen] == ["cleared", "stored"]
+        assert list(seen[1].stored.block_hashes) == [11]
+        feed.ledger.stored([2])
+        feed.ledger.removed([1])
+        seen += [await anext(messages), await anext(messages)]
+        assert list(seen[2].stored.block_hashes) == [12]
+        assert list(seen[3].removed.block_hashes) == [11]
+        assert [m.sequence for m in seen] == [1, 2, 3, 4]
+        pod.close()
+        async with asyncio.timeout(5):
+            assert [m async for m in messages] == []
+
+
+@pytest.mark.looptime
+async def test_a_pod_that_tells_nothing_says_so() -> None:
+    async with a_pod(EchoSettings(kv_events=False)) as pod:
+        servicer = WorkerServicer(pod)
+        with pytest.raises(errors.Unimplemented):
+            await anext(aiter(servicer.SubscribeKvEvents(v1.SubscribeKvEventsRequest(), None)))
+        load = await anext(aiter(servicer.WatchLoad(v1.WatchLoadRequest(), None)))
+        assert not load.kv_events

@@ -83,8 +83,16 @@ class KvEvents:
                     _log.warning("lost KV-cache events %s to %d", wanted, sequence - 1)
                     translator.lose()
                 wanted = sequence + 1
-                for event in decoder.decode(payload).events:
+                try:
+                    events = decoder.decode(payload).events
+                except msgspec.DecodeError as error:
+                    _log.warning("KV-cache events that cannot be read: %s", error)
+                    translator.lose()
+                    continue
+                for event in events:
                     translator.apply(event)
         finally:
+            # Gateways must not rely on what nobody keeps up to date.
+            translator.lose()
             socket.close(linger=0)
             context.term()
