@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -183,7 +184,8 @@ async def test_call_without_a_message_is_an_invalid_request(channel: grpc.aio.Ch
 
     path = "/autoglm.v1.Inference/Generate"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await channel.stream_unary(path)(nothing())
+        call: Any = channel.stream_unary(path)
+        await call(nothing())
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
