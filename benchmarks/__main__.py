@@ -15,6 +15,7 @@ from benchmarks import (
     pod_overhead,
     routing_pods,
     routing_quality,
+    routing_rivals,
 )
 
 BENCHMARKS = {
@@ -25,10 +26,11 @@ BENCHMARKS = {
     "decision": decision.run,
     "routing": routing_quality.run,
     "routing-pods": routing_pods.run,
+    "routing-rivals": routing_rivals.run,
 }
 _EPILOG = """\b
 Examples:
-  python -m benchmarks                   all of them, about 20 minutes
+  python -m benchmarks                   all of them, about 45 minutes
   python -m benchmarks gateway --quick   one, with fewer cases and no repeats
 """
 

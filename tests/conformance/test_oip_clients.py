@@ -36,7 +36,10 @@ def output_of(python: str | Path, script: str, *arguments: str) -> dict[str, Any
 @pytest.fixture(scope="session")
 def environment() -> Path:
     """The Python of the clients' own environment."""
-    subprocess.run([ROOT / "scripts/conformance_env"], check=True)
+    subprocess.run(
+        [ROOT / "scripts/python_env", "conformance", "tests/conformance/requirements.txt"],
+        check=True,
+    )
     return PYTHON
 
 

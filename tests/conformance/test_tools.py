@@ -110,7 +110,10 @@ def test_grpcurl_shows_the_wrong_field(grpcurl: Path, address: str) -> None:
 
 
 def test_client_without_stubs_learns_the_api_and_chats(address: str) -> None:
-    subprocess.run([ROOT / "scripts/conformance_env"], check=True)
+    subprocess.run(
+        [ROOT / "scripts/python_env", "conformance", "tests/conformance/requirements.txt"],
+        check=True,
+    )
     python = ROOT / ".venv-conformance/bin/python"
     done = run(python, CLIENTS / "reflect.py", address, "tiny-glm", QUESTION)
     assert done.returncode == 0, done.stderr

@@ -13,9 +13,18 @@ BOUND_SHARE = 0.05
 _FULL = 0.999
 
 
-def load_bound(shares: list[float]) -> float:
-    """The share of capacity in use up to which affinity may fill an endpoint."""
-    return BOUND_FACTOR * sum(shares) / len(shares) + BOUND_SHARE
+def load_bound(candidates: Candidates, shares: list[float]) -> float:
+    """The share of capacity in use up to which affinity may fill an endpoint.
+
+    While anybody has a free place in its batch nobody waits, and up to there a place costs less
+    than a long beginning computed anew elsewhere. Who tells no batch may be full at any load.
+    """
+    bound = BOUND_FACTOR * sum(shares) / len(shares) + BOUND_SHARE
+    if min(shares) >= 1:
+        return bound
+    if all(view.live.load.max_num_seqs for view in candidates):
+        return _FULL
+    return min(bound, _FULL)
 
 
 def within_slo(query: Query, candidates: Candidates) -> Candidates:
@@ -35,10 +44,7 @@ def within_slo(query: Query, candidates: Candidates) -> Candidates:
 def under_bound(query: Query, candidates: Candidates) -> Candidates:
     """Those that are not overloaded in comparison; load overrides affinity."""
     shares = shares_in_use(candidates)
-    bound = load_bound(shares)
-    if min(shares) < 1:
-        # Nobody waits while another has room.
-        bound = min(bound, _FULL)
+    bound = load_bound(candidates, shares)
     if max(shares) <= bound:
         return candidates
     kept = [view for view, share in zip(candidates, shares, strict=True) if share <= bound]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from autoglm.common.validation import Ask, Operation
 from autoglm.common.validation.prefix import Prefix
+from autoglm.gateway.endpoints import Load
 from autoglm.gateway.principal import Principal
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.affinity import draws, name_of
@@ -45,10 +46,21 @@ def test_a_prompt_goes_where_its_beginning_is(make: Any) -> None:
 def test_load_overrides_affinity(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
     first = fleet.ask()
-    first.endpoint.live.in_flight = 5
+    first.endpoint.live.in_flight = 7
+    assert fleet.ask().endpoint == first.endpoint, "a free place in its batch is enough"
+    first.endpoint.live.in_flight = 8
     elsewhere = fleet.ask()
     assert elsewhere.endpoint != first.endpoint and elsewhere.reason is Reason.OVERLOADED
     assert first.endpoint.url in elsewhere.why
+
+
+def test_who_tells_no_batch_gets_little_more_than_others(make: Any) -> None:
+    fleet = Fleet(make, [0] * 8)
+    for view in fleet.views:
+        view.live.take(Load())
+    first = fleet.ask()
+    first.endpoint.live.in_flight = first.endpoint.live.capacity // 2
+    assert fleet.ask().reason is Reason.OVERLOADED
 
 
 @given(loads=st.lists(st.integers(0, 12), min_size=2, max_size=9), holder=st.integers(0, 8))
@@ -58,7 +70,7 @@ def test_nobody_over_the_bound_is_taken(make: Any, loads: list[int], holder: int
     fleet.memory.prefixes.add(fleet.views[holder % len(loads)].url, LONG.blocks, 0)
     shares = [share_in_use(view.live) for view in fleet.views]
     taken = share_in_use(fleet.ask().endpoint.live)
-    assert taken <= load_bound(shares)
+    assert taken <= load_bound(fleet.views, shares)
     assert taken < 1 or min(shares) >= 1
 
 

@@ -1,4 +1,3 @@
-import time
 from random import Random
 from typing import Any
 
@@ -89,13 +88,3 @@ def test_nobody_waits_while_another_has_room(
     picked = pick(make.call(), take_snapshot(views), 0, Random(seed)).endpoint.live.load
     has_room = any(running < 8 and not waiting for running, waiting in loads)
     assert not has_room or (picked.running < 8 and not picked.waiting)
-
-
-def test_decision_takes_microseconds_at_512_endpoints(make: Any) -> None:
-    views = [make.view(n, running=n % 7) for n in range(512)]
-    snapshot, rng, call = take_snapshot(views), Random(0), make.call()
-    started, rounds = time.perf_counter(), 200
-    for _ in range(rounds):
-        pick(call, snapshot, 0, rng)
-    # Some 50 us on a quiet machine; the bound only catches a change of kind.
-    assert (time.perf_counter() - started) / rounds < 0.002
