@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import click
+import msgspec
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
@@ -21,10 +22,12 @@ from kubernetes.config.config_exception import ConfigException
 
 from autoglm.api.deployment import GROUP, KIND, VERSION
 from autoglm.api.labels import PLURAL
+from autoglm.common.shallow import decoded
 
 FIELD_MANAGER = "autoglm-cli"
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
 _TIMEOUT_SECONDS = 30.0
+_answers = msgspec.json.Decoder()
 
 
 class ClusterError(click.ClickException):
@@ -106,7 +109,7 @@ class Cluster:
             text: bytes = answer.read()  # type: ignore[no-untyped-call]
             if not 200 <= answer.status < 300:
                 raise ApiException(status=answer.status, reason=answer.reason, body=text.decode())
-        return cast(dict[str, Any], json.loads(text))
+        return cast(dict[str, Any], decoded(_answers, text))
 
 
 def _namespace(kubeconfig: str | None, context: str | None) -> str:

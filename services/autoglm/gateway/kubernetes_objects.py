@@ -100,7 +100,7 @@ class Slice:
     mentions: tuple[Mention, ...] = ()
 
 
-def slice_of(data: bytes | msgspec.Raw) -> Slice:
+def slice_of(data: bytes) -> Slice:
     found = msgspec.json.decode(data, type=_EndpointSlice)
     labels = found.metadata.labels or {}
     deployment = Key(found.metadata.namespace, labels.get(DEPLOYMENT, ""))
@@ -195,7 +195,7 @@ class _Deployment(_Struct):
     status: _Status | None = None
 
 
-def resource_of(data: bytes | msgspec.Raw) -> Resource:
+def resource_of(data: bytes) -> Resource:
     found = msgspec.json.decode(data, type=_Deployment)
     state, retry_after = _state(found)
     return Resource(

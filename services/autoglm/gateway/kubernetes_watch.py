@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from autoglm.common.backoff import Backoff
+from autoglm.common.shallow import decoded, shallow
 from autoglm.gateway.kubernetes_cluster import Store
 from autoglm.gateway.kubernetes_objects import Head, ObjectMeta
 from autoglm.gateway.resources import Key
@@ -101,13 +102,17 @@ class _Status(msgspec.Struct):
     message: str = ""
 
 
+_pages = msgspec.json.Decoder(_Page)
+_events = msgspec.json.Decoder(_Event)
+
+
 @dataclass(frozen=True, slots=True)
 class Collection(Generic[T]):
     """What to follow, and how to read one object; `read` raises ValueError."""
 
     name: str
     path: str
-    read: Callable[[msgspec.Raw], T]
+    read: Callable[[bytes], T]
     selector: str = ""
 
     def query(self, **more: str) -> dict[str, str]:
@@ -180,11 +185,11 @@ class Reflector(Generic[T]):
         return await asyncio.to_thread(self._read_page, body)
 
     def _read_page(self, body: bytes) -> tuple[_Page, dict[Key, T | None]]:
-        page = msgspec.json.decode(body, type=_Page)
-        pairs = (self._read(item) for item in page.items)
+        page = decoded(_pages, body)
+        pairs = (self._read(shallow(bytes(item))) for item in page.items)
         return page, {head.key: fact for head, fact in pairs}
 
-    def _read(self, item: msgspec.Raw) -> tuple[ObjectMeta, T | None]:
+    def _read(self, item: bytes) -> tuple[ObjectMeta, T | None]:
         """The fact, or None where the object cannot be read: one bad object harms no other."""
         head = msgspec.json.decode(item, type=Head).metadata
         try:
@@ -207,7 +212,7 @@ class Reflector(Generic[T]):
         async with response:
             self._recovered()
             async for line in response.content:
-                self._take(msgspec.json.decode(line, type=_Event))
+                self._take(decoded(_events, line))
                 self._failures, events = 0, events + 1
         if not events and loop.time() - started < _SHORT_SECONDS:
             raise Lost("the API server ended the watch at once")
@@ -220,7 +225,7 @@ class Reflector(Generic[T]):
             head = msgspec.json.decode(event.object, type=_Bookmark).metadata
             self._version = head.version
             return
-        meta, fact = self._read(event.object)
+        meta, fact = self._read(shallow(bytes(event.object)))
         if event.type == "DELETED":
             self._store.put(meta.key, None)
         elif fact is not None:

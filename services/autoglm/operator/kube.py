@@ -15,6 +15,7 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from autoglm.api.labels import FIELD_MANAGER
+from autoglm.common.shallow import decoded, shallow
 from autoglm.operator.kinds import Kind
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.transport import APPLY, MERGE, Refused, Request, Transport, Unreachable
@@ -71,7 +72,7 @@ class Kube:
         self._limits = limits
 
     async def get(self, path: str) -> bytes:
-        return await self._send(Request("GET", path))
+        return await self._answered(Request("GET", path))
 
     async def list(
         self, kind: Kind, namespace: str, query: tuple[tuple[str, str], ...]
@@ -83,9 +84,9 @@ class Kube:
             more = (("continue", page.metadata.more),) if page.metadata.more else ()
             asked = (*query, ("limit", str(_PAGE)), *more)
             answer = await self._send(Request("GET", kind.path(namespace), asked))
-            page = _pages.decode(answer)
+            page = decoded(_pages, answer)
             # Raw is a view that would keep the whole page alive.
-            items += [bytes(item) for item in page.items or ()]
+            items += [shallow(bytes(item)) for item in page.items or ()]
             if not page.metadata.more:
                 return items, page.metadata.resource_version
 
@@ -98,26 +99,26 @@ class Kube:
         lines = self._transport.stream(Request("GET", kind.path(namespace), asked))
         async with contextlib.aclosing(lines):  # type: ignore[type-var]  # a generator in fact
             async for line in lines:
-                event = _watch_events.decode(line)
+                event = decoded(_watch_events, line)
                 if event.type == "ERROR":
                     raise _watch_error(event.object)
-                yield event
+                yield WatchEvent(event.type, msgspec.Raw(shallow(bytes(event.object))))
 
     async def apply(self, path: str, body: Mapping[str, Any], *, force: bool = False) -> bytes:
         query = (("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false"))
-        return await self._send(Request("PATCH", path, query, body, APPLY))
+        return await self._answered(Request("PATCH", path, query, body, APPLY))
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         query = (("fieldManager", FIELD_MANAGER),)
-        return await self._send(Request("PATCH", path, query, body, MERGE))
+        return await self._answered(Request("PATCH", path, query, body, MERGE))
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         query = (("fieldManager", FIELD_MANAGER),)
-        return await self._send(Request("POST", path, query, body))
+        return await self._answered(Request("POST", path, query, body))
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
         query = (("fieldManager", FIELD_MANAGER),)
-        return await self._send(Request("PUT", path, query, body))
+        return await self._answered(Request("PUT", path, query, body))
 
     async def delete(self, path: str, uid: str) -> bytes:
         """What the object owns is deleted in the background, after it."""
@@ -127,7 +128,11 @@ class Kube:
             "preconditions": {"uid": uid},
             "propagationPolicy": "Background",
         }
-        return await self._send(Request("DELETE", path, (), body))
+        return await self._answered(Request("DELETE", path, (), body))
+
+    async def _answered(self, request: Request) -> bytes:
+        """The object that is the answer."""
+        return shallow(await self._send(request))
 
     async def _send(self, request: Request) -> bytes:
         attempts = AsyncRetrying(

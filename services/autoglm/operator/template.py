@@ -90,7 +90,7 @@ def _shape_problems(template: Mapping[str, Any]) -> Iterator[Problem]:
     if size > _MOST_BYTES:
         message = f"has {size} bytes, over {_MOST_BYTES}; put large content into a ConfigMap"
         yield Problem(_ROOT, message)
-    elif _depth(template) > _DEEPEST:
+    elif depth(template) > _DEEPEST:
         yield Problem(_ROOT, f"is nested deeper than {_DEEPEST} levels; no pod template is")
     else:
         yield from _unknown_fields(template)
@@ -98,17 +98,18 @@ def _shape_problems(template: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _mistyped_lists(template)
 
 
-def _depth(root: Any) -> int:
-    depth, level = 0, [root]
+def depth(root: Any) -> int:
+    """How many levels a value has; 1 for a text."""
+    levels, level = 0, [root]
     while level:
-        depth += 1
+        levels += 1
         level = [
             child
             for value in level
             if isinstance(value, dict | list)
             for child in (value.values() if isinstance(value, dict) else value)
         ]
-    return depth
+    return levels
 
 
 def _unknown_fields(template: Mapping[str, Any]) -> Iterator[Problem]:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from autoglm import cli
+from autoglm.api import API_VERSION, KIND
+from autoglm.api.labels import PLURAL
 from autoglm.cli.remedies import BY_EXIT_CODE
 from autoglm.inference.diagnosis import ExitCode
 from autoglm.testing.controlplane import HOLD, ControlPlane
@@ -159,6 +161,20 @@ def test_who_may_not_see_pods_is_told_so_and_sees_the_rest(
     assert f"pods in {namespace}: " in shown.out.partition("Not to be seen")[2]
     checked = autoglm("precheck", kubeconfig=kubeconfig)
     assert "may not create autoglmdeployments, patch autoglmdeployments" in checked.out
+
+
+def test_a_bottomless_resource_hides_no_other(
+    autoglm: Autoglm, crd: ControlPlane, namespace: str
+) -> None:
+    crd.apply(echo(namespace))
+    deep = '{"a":' * 9_000 + "1" + "}" * 9_000
+    body = json.dumps(echo(namespace)["spec"])[:-1] + f',"template":{deep}}}'
+    head = f'{{"apiVersion":"{API_VERSION}","kind":"{KIND}","metadata":{{"name":"deep"}}'
+    path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
+    crd.kubectl("create", f"--raw={path}", "-f", "-", text=f'{head},"spec":{body}}}')
+    shown = autoglm("status")
+    assert "echo" in shown.out and "deep" in shown.out
+    assert autoglm("explain", "deep").out
 
 
 def test_what_is_not_there_is_named(autoglm: Autoglm) -> None:

@@ -5,6 +5,7 @@ reader puts loopback in the place of the documentation address that the slices h
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.api.deployment import API_VERSION
+from autoglm.api.labels import PLURAL
 from autoglm.common import rpc
 from autoglm.gateway import kubernetes_api
 from autoglm.gateway.app import Gateway
@@ -86,8 +88,8 @@ def cluster(control_plane: ControlPlane) -> ControlPlane:
     return control_plane
 
 
-@pytest.fixture
-async def gateway(cluster: ControlPlane, namespace: str) -> AsyncIterator[Gateway]:
+@asynccontextmanager
+async def started(cluster: ControlPlane, namespace: str) -> AsyncIterator[Gateway]:
     settings = GatewaySettings(
         grpc_address=FREE,
         http_address=FREE,
@@ -102,6 +104,12 @@ async def gateway(cluster: ControlPlane, namespace: str) -> AsyncIterator[Gatewa
     await until(lambda: made.is_ready()[0])
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def gateway(cluster: ControlPlane, namespace: str) -> AsyncIterator[Gateway]:
+    async with started(cluster, namespace) as made:
+        yield made
 
 
 async def until(fact: Callable[[], bool]) -> None:
@@ -167,6 +175,22 @@ async def test_models_appear_and_vanish_with_their_resources(
     await until(lambda: "glm" in gateway.core.snapshot().models)
     await asyncio.to_thread(cluster.kubectl, "delete", "agd", "glm", "-n", namespace)
     await until(lambda: not gateway.core.snapshot().models)
+
+
+async def test_a_bottomless_resource_hides_no_other_from_watches_and_lists(
+    cluster: ControlPlane, namespace: str, gateway: Gateway
+) -> None:
+    deep = '{"a":' * 9_000 + "1" + "}" * 9_000
+    body = json.dumps(document("deep", namespace) | {"spec": "deep"})
+    text = body.replace('"spec": "deep"', f'"spec":{{"model":{{"uri":"a/b"}},"template":{deep}}}')
+    path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
+    create = partial(cluster.kubectl, "create", f"--raw={path}", "-f", "-", text=text)
+    await asyncio.to_thread(create)
+    await put(cluster, document("glm", namespace))
+    await until(lambda: {"deep", "glm"} <= gateway.core.snapshot().models.keys())
+    # One that starts reads a list.
+    async with started(cluster, namespace) as second:
+        await until(lambda: {"deep", "glm"} <= second.core.snapshot().models.keys())
 
 
 async def test_an_api_server_that_goes_and_comes_back_fails_no_request(

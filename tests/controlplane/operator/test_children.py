@@ -1,14 +1,19 @@
 """A real API server: children appear, are repaired, stay as they are, and go."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from autoglm.operator.kinds import CHILDREN, RESOURCE, Kind
+from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, POD, RESOURCE, Kind
+from autoglm.operator.transport import MERGE
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.operating import Cluster, until
 
-DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, _, BUDGET, POLICY = CHILDREN
+DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY = CHILDREN
+REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
+SCALING = {"maxReplicas": 3}
+EVERY_NAMESPACES = {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"}
 EXPECTED = [
     "ConfigMap/glm",
     "NetworkPolicy/glm",
@@ -56,20 +61,71 @@ async def test_nothing_but_the_status_is_written_to_the_resource(cluster: Cluste
     assert ("autoglm-operator", None) not in managers
 
 
-@pytest.mark.parametrize("kind", [SERVICE, ACCOUNT, CONFIG, BUDGET, POLICY], ids=lambda k: k.kind)
-async def test_a_deleted_child_is_made_again(cluster: Cluster, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "glm") for kind in (SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY)),
+        (SERVICE, "glm-pods"),
+        (DEPLOYMENT, ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.kind,
+)
+async def test_a_deleted_child_is_made_again(cluster: Cluster, kind: Kind, name: str) -> None:
     await cluster.start()
-    await cluster.create("glm")
-    await cluster.settled("glm")
-    before = await cluster.get(kind, "glm")
+    await cluster.create("glm", scaling=SCALING)
+    await until(lambda: cluster.is_ready("glm"), "ready")
+    name = name or await deployment_of(cluster)
+    before = await cluster.get(kind, name)
     assert before is not None
-    await cluster.send("DELETE", kind.path(cluster.namespace, "glm"))
+    await cluster.send("DELETE", kind.path(cluster.namespace, name))
 
     async def is_back() -> bool:
-        now = await cluster.get(kind, "glm")
+        now = await cluster.get(kind, name)
         return now is not None and now["metadata"]["uid"] != before["metadata"]["uid"]
 
     assert await until(is_back, "made again", 20) < 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        (DEPLOYMENT, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}),
+        (SERVICE, {"spec": {"selector": {"app.kubernetes.io/component": "other"}}}),
+        (ACCOUNT, {"automountServiceAccountToken": True}),
+        (CONFIG, {"data": {"AUTOGLM_LOG_FORMAT": "text"}}),
+        (HPA, {"spec": {"maxReplicas": 99}}),
+        (BUDGET, {"spec": {"maxUnavailable": 3}}),
+        (POLICY, {"spec": {"ingress": [{}]}}),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Kind) else "",
+)
+async def test_a_child_edited_by_hand_becomes_what_it_was(
+    cluster: Cluster, kind: Kind, edit: dict[str, Any]
+) -> None:
+    await cluster.start()
+    await cluster.create("glm", scaling=SCALING)
+    await until(lambda: cluster.is_ready("glm"), "ready")
+    name = await deployment_of(cluster) if kind is DEPLOYMENT else "glm"
+    before = content(await cluster.get(kind, name))
+    path, by_hand = kind.path(cluster.namespace, name), (("fieldManager", "kubectl-edit"),)
+    edited = await cluster.send("PATCH", path, edit, content_type=MERGE, query=by_hand)
+    assert content(edited) != before
+
+    async def is_repaired() -> bool:
+        return content(await cluster.get(kind, name)) == before
+
+    assert await until(is_repaired, "as it was", 20) < 5
+
+
+async def deployment_of(cluster: Cluster) -> str:
+    (name,) = [n for n in await cluster.children("glm") if n.startswith("Deployment/")]
+    return name.partition("/")[2]
+
+
+def content(child: dict[str, Any] | None) -> dict[str, Any]:
+    """Without what others write."""
+    assert child is not None
+    return {key: value for key, value in child.items() if key not in ("metadata", "status")}
 
 
 async def test_an_edit_by_hand_is_taken_back_and_foreign_fields_stay(
@@ -140,15 +196,28 @@ async def test_another_appliers_field_is_reported_and_not_fought_over(
     await until(is_ours, "taken back", 30)
 
 
+async def everything(cluster: Cluster) -> dict[str, str]:
+    """Versions of all objects, by kind and name, but for those that Kubernetes itself makes."""
+    found = {}
+    for kind in (*CHILDREN, REPLICA_SET, POD, ENDPOINT_SLICE):
+        for item in (await cluster.send("GET", kind.path(cluster.namespace)))["items"]:
+            metadata = item["metadata"]
+            found[f"{kind.kind}/{metadata['name']}"] = metadata["resourceVersion"]
+    return {key: found[key] for key in found.keys() - EVERY_NAMESPACES}
+
+
 async def test_deleting_the_resource_removes_everything(cluster: Cluster) -> None:
     running = await cluster.start()
-    await cluster.create("glm")
-    await cluster.settled("glm")
+    await cluster.create("glm", scaling=SCALING, replicas=2)
+    await until(lambda: cluster.is_ready("glm"), "ready")
+    assert {name.partition("/")[0] for name in await everything(cluster)} == {
+        kind.kind for kind in (*CHILDREN, REPLICA_SET, POD, ENDPOINT_SLICE)
+    }
     writes = len(running.writes)
     await cluster.send("DELETE", RESOURCE.path(cluster.namespace, "glm"))
 
     async def is_gone() -> bool:
-        return not await cluster.children("glm") and await cluster.get(RESOURCE, "glm") is None
+        return not await everything(cluster) and await cluster.get(RESOURCE, "glm") is None
 
     await until(is_gone, "everything gone", 60)
     await asyncio.sleep(1)
@@ -157,12 +226,38 @@ async def test_deleting_the_resource_removes_everything(cluster: Cluster) -> Non
 
 async def test_the_end_of_the_operator_changes_nothing(cluster: Cluster) -> None:
     running = await cluster.start()
-    await cluster.create("glm")
+    await cluster.create("glm", replicas=2)
     await cluster.settled("glm")
-    versions = await cluster.versions("glm")
+    versions = await everything(cluster) | await cluster.versions("glm")
     await running.stop()
     await asyncio.sleep(2)
-    assert await cluster.versions("glm") == versions
+    assert await everything(cluster) | await cluster.versions("glm") == versions
+
+
+async def test_without_an_operator_lost_pods_are_replaced_and_serve(cluster: Cluster) -> None:
+    running = await cluster.start()
+    await cluster.create("glm", replicas=2)
+    await cluster.settled("glm")
+    before = await serving(cluster)
+    await running.stop()
+    lost = min(before)
+    await cluster.send("DELETE", POD.path(cluster.namespace, lost))
+
+    async def is_replaced() -> bool:
+        now = await serving(cluster)
+        return len(now) == len(before) == 2 and lost not in now
+
+    await until(is_replaced, "a new pod takes requests", 30)
+
+
+async def serving(cluster: Cluster) -> set[str]:
+    """Pods to which the Service sends requests."""
+    query = (("labelSelector", "kubernetes.io/service-name=glm"),)
+    slices = (await cluster.send("GET", ENDPOINT_SLICE.path(cluster.namespace), query=query))[
+        "items"
+    ]
+    endpoints = [e for s in slices for e in s.get("endpoints") or ()]
+    return {e["targetRef"]["name"] for e in endpoints if e["conditions"]["ready"]}
 
 
 async def test_a_change_of_the_resource_is_carried_out(cluster: Cluster) -> None:

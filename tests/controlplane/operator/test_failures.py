@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -158,6 +159,33 @@ async def test_refusals_that_pass_delay_and_change_nothing(
     await cluster.create("glm")
     children = await cluster.settled("glm")
     assert len(children) == 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Refused(410, "Expired", "too old resource version"),
+        Refused(429, "TooManyRequests", "slow down", retry_after=1.0),
+        Refused(500, "InternalError", "etcd is busy"),
+        Unreachable("connection reset"),
+    ],
+    ids=["410", "429", "500", "reset"],
+)
+async def test_lists_and_watches_that_are_refused_at_first_end_in_the_same(
+    cluster: Cluster, error: Exception
+) -> None:
+    running = await cluster.start()
+    asked: Counter[str] = Counter()
+
+    def the_first_two(request: Request) -> Exception | None:
+        kind = f"{request.path}{'watch' in dict(request.query)}"
+        asked[kind] += not request.is_write
+        return error if not request.is_write and asked[kind] <= 2 else None
+
+    running.faults.before = the_first_two
+    await cluster.create("glm")
+    assert len(await cluster.settled("glm")) == 7
+    assert not running.task.done()
 
 
 async def test_one_bad_resource_slows_no_other(cluster: Cluster) -> None:

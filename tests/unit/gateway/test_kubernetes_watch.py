@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.gateway.endpoints import Endpoint
-from autoglm.gateway.kubernetes_cluster import Change
+from autoglm.gateway.kubernetes_cluster import Change, Store
 from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
-from autoglm.gateway.kubernetes_watch import BACKOFF
-from autoglm.gateway.resources import Key
+from autoglm.gateway.kubernetes_objects import resource_of
+from autoglm.gateway.kubernetes_watch import BACKOFF, Collection, Reflector
+from autoglm.gateway.resources import Key, Resource
 from autoglm.testing.fake_kube import FakeKube, agd, endpoint_slice
 
 PATIENCE_SECONDS = 10.0
@@ -192,6 +194,21 @@ async def test_one_unreadable_object_harms_no_other(
         await kube.put(agd("other"))
         await heard.until(lambda: heard.names == {"good", "other"})
     assert "default/good stays as it was" in caplog.text
+
+
+def test_an_object_that_is_too_deep_harms_no_other() -> None:
+    deep = '{"a":' * 9_000 + "1" + "}" * 9_000
+    bodies = [json.dumps(agd(name, spec={"model": {}, "template": "deep"})) for name in "ab"]
+    items = ",".join([bodies[0].replace('"deep"', deep), bodies[1]])
+    page = f'{{"metadata":{{"resourceVersion":"1"}},"items":[{items}]}}'
+    collection = Collection("AutoGLMDeployment", "/", resource_of)
+    store: Store[Resource] = Store(lambda *_: None)
+    # Nothing is asked for: the page is here.
+    reflector = Reflector(collection, store, FakeKube().connect, print, Random(1))
+
+    _, facts = reflector._read_page(page.encode())
+
+    assert {key.name: fact is not None for key, fact in facts.items()} == {"a": True, "b": True}
 
 
 @pytest.mark.parametrize(("status", "remedy"), [(403, "get, list and watch"), (404, "install")])

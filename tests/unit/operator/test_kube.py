@@ -30,7 +30,7 @@ class Script:
         return answer
 
     async def stream(self, request: Request) -> AsyncIterator[bytes]:
-        yield b""
+        yield await self.send(request, 0)
 
     async def close(self) -> None:
         return
@@ -167,3 +167,18 @@ def test_paths_of_the_core_group(arguments: tuple[str, ...], path: str) -> None:
 def test_paths_of_other_groups_and_of_subresources() -> None:
     base = "/apis/autoglm.io/v1alpha1/namespaces/ns/autoglmdeployments/glm"
     assert RESOURCE.path("ns", "glm", "status") == f"{base}/status"
+
+
+BOTTOMLESS = b'{"spec":%s1%s,"status":{}}' % (b'{"a":' * 9_000, b"}" * 9_000)
+CUT = b'{"spec":%snull%s,"status":{}}' % (b'{"a":' * 99, b"}" * 99)
+
+
+async def test_an_object_that_is_too_deep_is_cut_wherever_it_comes_from() -> None:
+    page = b'{"metadata":{"resourceVersion":"1"},"items":[%s,{}]}' % BOTTOMLESS
+    event = b'{"type":"ADDED","object":%s}' % BOTTOMLESS
+    seen = kube(Script(BOTTOMLESS, BOTTOMLESS, page, event))
+
+    assert await seen.get("/x") == CUT
+    assert await seen.apply("/x", {}) == CUT
+    assert await seen.list(RESOURCE, "", ()) == ([CUT, b"{}"], "1")
+    assert [bytes(e.object) async for e in seen.watch(RESOURCE, "", (), "1")] == [CUT]

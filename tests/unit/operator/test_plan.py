@@ -210,7 +210,22 @@ def test_a_bottomless_resource_is_invalid() -> None:
 
     made = plan(Observed(resource() | {"spec": bottomless}), SETTINGS, NOW)
 
-    assert "nested too deeply" in str(made.status)
+    assert "spec.x: is nested deeper than 32 levels; flatten it" in str(made.status)
+    assert not made.apply
+
+
+@pytest.mark.parametrize(
+    ("path", "engine"),
+    [
+        ("spec.engine.args", {"args": {"x": "a" * 70_000}}),
+        ("spec.engine.env", {"env": [{"name": n, "value": "a" * 32_000} for n in "ABC"]}),
+    ],
+)
+def test_what_no_command_line_can_hold_is_invalid(path: str, engine: dict[str, Any]) -> None:
+    made = plan(Observed(resource(model={"uri": "a/b"}, engine=engine)), SETTINGS, NOW)
+
+    assert f"{path}: has " in str(made.status)
+    assert not made.apply
 
 
 def test_a_cache_on_the_node_is_the_installations_to_allow() -> None:
