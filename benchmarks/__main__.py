@@ -13,10 +13,12 @@ from benchmarks import (
     kv_events,
     load,
     operator_scale,
+    overload,
     pod_overhead,
     routing_pods,
     routing_quality,
     routing_rivals,
+    soak,
 )
 
 BENCHMARKS = {
@@ -24,15 +26,18 @@ BENCHMARKS = {
     "batching": batching.run,
     "gateway": gateway_overhead.run,
     "operator": operator_scale.run,
+    "overload": overload.run,
     "decision": decision.run,
     "kv-events": kv_events.run,
     "routing": routing_quality.run,
     "routing-pods": routing_pods.run,
     "routing-rivals": routing_rivals.run,
+    "soak": soak.run,
 }
 _EPILOG = """\b
 Examples:
-  python -m benchmarks                   all of them, about 45 minutes
+  python -m benchmarks                   all of them but the soak, about 50 minutes
+  python -m benchmarks soak              20 minutes of mixed traffic through a gateway
   python -m benchmarks gateway --quick   one, with fewer cases and no repeats
 """
 
@@ -47,9 +52,9 @@ Examples:
     help="Directory for JSON.",
 )
 def main(names: tuple[str, ...], quick: bool, output: Path) -> None:
-    """Measure pod, batching, gateway, operator, and routing. Needs go; `make kube-tools` too."""
+    """Measure pods, gateway, operator, routing, and overload. Needs go; `make kube-tools` too."""
     load.build()
-    for name in names or BENCHMARKS:
+    for name in names or (name for name in BENCHMARKS if name != "soak"):
         BENCHMARKS[name](output, quick=quick)
 
 

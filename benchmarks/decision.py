@@ -1,4 +1,5 @@
-"""What a routing decision costs, in microseconds: by policy and number of endpoints, and by prompt.
+"""What a routing decision costs, in microseconds: by policy and number of endpoints, and by prompt;
+and a turn of the admission queue.
 
 In one process, on the gateway's own code; no servers. `picked` includes what the router remembers
 of its decision. Every endpoint holds some of the prompts, and half of the prompts are known.
@@ -7,6 +8,7 @@ of its decision. Every endpoint holds some of the prompts, and half of the promp
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -16,6 +18,9 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.common.validation import Ask, Operation, prefix
 from autoglm.common.validation.ask import Prompt
+from autoglm.gateway.admission.capacity import Capacity
+from autoglm.gateway.admission.lane import Waiter
+from autoglm.gateway.admission.queue import Bounds, Queue
 from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Load, Phase, State
 from autoglm.gateway.metrics import Metrics
@@ -26,6 +31,8 @@ from benchmarks.report import Report
 SIZES = (8, 64, 512, 2000)
 PROMPTS = (1_000, 10_000, 100_000)
 _TOKENS = 2000
+WAITING, TENANTS = (100, 1_000, 10_000), (1, 100, 1_000)
+_PLACES = 64
 
 
 def run(output: Path, *, quick: bool) -> None:
@@ -39,7 +46,39 @@ def run(output: Path, *, quick: bool) -> None:
         costs = {f"{size} endpoints": _cost(policy, size, rounds) for size in SIZES}
         report.rows.append({"policy": policy, **costs})
     report.publish(output)
+    _admission(output, rounds)
     _hashing(output, rounds)
+
+
+def _admission(output: Path, rounds: int) -> None:
+    report = Report(
+        "admission",
+        "microseconds for one request to come, another to end, and the next one to be let on",
+        ("requests that wait", *(f"{tenants} tenants" for tenants in TENANTS)),
+    )
+    for waiting in WAITING:
+        costs = {f"{tenants} tenants": _turn(waiting, tenants, rounds) for tenants in TENANTS}
+        report.rows.append({"requests that wait": waiting, **costs})
+    report.publish(output)
+
+
+def _turn(waiting: int, tenants: int, rounds: int) -> float:
+    queue = Queue("m", Bounds(requests=2 * waiting))
+    queue.resize(Capacity(_PLACES), 0.0)
+    running: deque[Waiter] = deque()
+
+    def arrive(number: int) -> None:
+        waiter = Waiter(f"tenant-{number % tenants}", 100.0 + number % 100, 1000, 1e9)
+        running.extend(v.waiter for v in queue.arrive(waiter, 0.0) if v.error is None)
+
+    for number in range(_PLACES + waiting):
+        arrive(number)
+
+    def turn(number: int) -> None:
+        arrive(number)
+        running.extend(v.waiter for v in queue.leave(running.popleft(), 0.0, 120.0))
+
+    return _microseconds(turn, rounds)
 
 
 def _cost(policy: str, size: int, rounds: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,18 @@ class Work:
         return json.dumps(request).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How requests are sent; with a rate in an open loop. `header` is NAME:VALUE."""
+
+    clients: int = 1
+    requests: int = 10
+    warmup: int = 0
+    rate: float = 0
+    timeout_seconds: float = 60.0
+    header: str = ""
+
+
 def build() -> None:
     BINARY.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -63,21 +76,31 @@ def run(
     rate: float = 0,
 ) -> dict[str, Any]:
     """The generator's report; times in seconds. Raises RuntimeError when any request failed."""
+    how = Load(clients=clients, requests=requests, warmup=warmup, rate=rate)
+    report = offer(kind, address, [work], how)
+    if report["errors"]:
+        raise RuntimeError(f"{report['errors']} of {requests} failed: {report['first_error']}")
+    return report
+
+
+def offer(kind: Kind, address: str, works: Sequence[Work], how: Load) -> dict[str, Any]:
+    """The generator's report, in which requests may have failed: `statuses` says how many, how."""
     grpc = kind.startswith("grpc")
     streaming = kind.endswith("stream")
     path = (GENERATE_STREAM if streaming else GENERATE) if grpc else COMPLETIONS
-    with tempfile.NamedTemporaryFile() as body:
-        body.write(work.message() if grpc else work.body(streaming))
-        body.flush()
+    with tempfile.TemporaryDirectory() as directory:
+        files = [Path(directory) / f"{number}" for number in range(len(works))]
+        for file, work in zip(files, works, strict=True):
+            file.write_bytes(work.message() if grpc else work.body(streaming))
+        bodies = ",".join(str(file) for file in files)
         command = [
-            *(str(BINARY), "-kind", kind, "-address", address, "-path", path, "-body", body.name),
-            *("-clients", str(clients), "-requests", str(requests), "-warmup", str(warmup)),
-            *("-rate", str(rate)),
+            *(str(BINARY), "-kind", kind, "-address", address, "-path", path, "-body", bodies),
+            *("-clients", str(how.clients), "-requests", str(how.requests)),
+            *("-warmup", str(how.warmup), "-rate", str(how.rate), "-header", how.header),
+            *("-timeout", f"{how.timeout_seconds}s"),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
     report: dict[str, Any] = json.loads(done.stdout)
-    if report["errors"]:
-        raise RuntimeError(f"{report['errors']} of {requests} failed: {report['first_error']}")
     return report

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -38,13 +41,16 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 type grpcSender struct {
 	channels []*grpc.ClientConn
 	method   string
-	body     []byte
+	metadata metadata.MD
 	unary    bool
 	timeout  time.Duration
 }
 
-func newGrpcSender(o options, body []byte) (sender, error) {
-	s := &grpcSender{method: o.path, body: body, unary: o.kind == "grpc-unary", timeout: o.timeout}
+func newGrpcSender(o options) (sender, error) {
+	s := &grpcSender{method: o.path, unary: o.kind == "grpc-unary", timeout: o.timeout}
+	if name, value, found := strings.Cut(o.header, ":"); found {
+		s.metadata = metadata.Pairs(name, value)
+	}
 	for range max(1, min(o.connections, o.clients)) {
 		channel, err := grpc.NewClient(
 			"passthrough:///"+o.address,
@@ -66,19 +72,20 @@ func (s *grpcSender) close() {
 	}
 }
 
-func (s *grpcSender) send(client int, started time.Time) outcome {
-	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+func (s *grpcSender) send(client int, body []byte, started time.Time) outcome {
+	ctx := metadata.NewOutgoingContext(context.Background(), s.metadata)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	channel := s.channels[client%len(s.channels)]
 	stream, err := channel.NewStream(ctx, &grpc.StreamDesc{ServerStreams: !s.unary}, s.method)
 	if err == nil {
-		err = stream.SendMsg(&s.body)
+		err = stream.SendMsg(&body)
 	}
 	if err == nil {
 		err = stream.CloseSend()
 	}
 	if err != nil {
-		return outcome{err: err}
+		return outcome{err: named(err)}
 	}
 	return s.receive(stream, started)
 }
@@ -96,7 +103,7 @@ func (s *grpcSender) receive(stream grpc.ClientStream, started time.Time) outcom
 			break
 		}
 		if err != nil {
-			result.err = err
+			result.err = named(err)
 			return result
 		}
 		if result.messages == 0 {
@@ -114,6 +121,11 @@ func (s *grpcSender) receive(stream grpc.ClientStream, started time.Time) outcom
 		result.err = fmt.Errorf("the stream ended without a message")
 	}
 	return result
+}
+
+// named keeps a gRPC error's code beside its text.
+func named(err error) error {
+	return fmt.Errorf("%w: %w", status(grpcstatus.Code(err).String()), err)
 }
 
 // submessage is the bytes of a field, nil when it is not there.

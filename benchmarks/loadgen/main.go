@@ -4,6 +4,9 @@
 //	loadgen -kind grpc-stream -address 127.0.0.1:50051 -path /autoglm.v1.Inference/GenerateStream \
 //	        -body request.bin -clients 8 -requests 64
 //
+// With several files in -body (separated by commas) each request takes one of them, in an order that
+// is the same in every run.
+//
 // With -rate 0 the loop is closed: each client sends its next request when the last one has ended.
 // With -rate R requests start R times a second whether or not others have ended, and latency counts
 // from the moment a request should have started.
@@ -11,10 +14,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +28,7 @@ import (
 
 type options struct {
 	kind, address, path, body string
+	header                    string
 	clients, requests, warmup int
 	connections               int
 	rate                      float64
@@ -37,9 +44,14 @@ type outcome struct {
 	err         error
 }
 
+// status is how a failed request ended: an HTTP status or a gRPC code.
+type status string
+
+func (s status) Error() string { return string(s) }
+
 // sender sends one request and reads its answer to the end. Called from many goroutines.
 type sender interface {
-	send(client int, started time.Time) outcome
+	send(client int, body []byte, started time.Time) outcome
 	close()
 }
 
@@ -59,13 +71,15 @@ type report struct {
 	Requests   int     `json:"requests"`
 	Errors     int     `json:"errors"`
 	FirstError string  `json:"first_error,omitempty"`
-	Seconds    float64 `json:"seconds"`
-	Messages   int     `json:"messages"`
-	Bytes      int     `json:"bytes"`
-	Tokens     int     `json:"tokens"`
-	CPUSeconds float64 `json:"cpu_seconds"`
-	First      summary `json:"time_to_first_message"`
-	Latency    summary `json:"latency"`
+	// Failed requests by HTTP status or gRPC code; `error` is neither.
+	Statuses   map[string]int `json:"statuses"`
+	Seconds    float64        `json:"seconds"`
+	Messages   int            `json:"messages"`
+	Bytes      int            `json:"bytes"`
+	Tokens     int            `json:"tokens"`
+	CPUSeconds float64        `json:"cpu_seconds"`
+	First      summary        `json:"time_to_first_message"`
+	Latency    summary        `json:"latency"`
 }
 
 func main() {
@@ -73,7 +87,8 @@ func main() {
 	flag.StringVar(&o.kind, "kind", "grpc-stream", "grpc-stream, grpc-unary, rest-stream or rest-unary")
 	flag.StringVar(&o.address, "address", "127.0.0.1:50051", "HOST:PORT")
 	flag.StringVar(&o.path, "path", "/autoglm.v1.Inference/GenerateStream", "gRPC method or URL path")
-	flag.StringVar(&o.body, "body", "", "file with the request: a serialised message or JSON")
+	flag.StringVar(&o.body, "body", "", "files with requests: serialised messages or JSON")
+	flag.StringVar(&o.header, "header", "", "NAME:VALUE to send with each request")
 	flag.IntVar(&o.clients, "clients", 1, "requests under way at once (closed loop)")
 	flag.IntVar(&o.requests, "requests", 10, "requests to measure")
 	flag.IntVar(&o.warmup, "warmup", 0, "requests to send first and not measure")
@@ -88,41 +103,60 @@ func main() {
 }
 
 func run(o options) error {
-	body, err := os.ReadFile(o.body)
+	w, err := readWork(o.body)
 	if err != nil {
 		return err
 	}
-	s, err := newSender(o, body)
+	s, err := newSender(o)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	if o.warmup > 0 {
-		closedLoop(s, o.clients, o.warmup)
+		closedLoop(s, w, o.clients, o.warmup)
 	}
 	before, begin := cpuSeconds(), time.Now()
 	var outcomes []outcome
 	if o.rate > 0 {
-		outcomes = openLoop(s, o.rate, o.requests)
+		outcomes = openLoop(s, w, o.rate, o.requests)
 	} else {
-		outcomes = closedLoop(s, o.clients, o.requests)
+		outcomes = closedLoop(s, w, o.clients, o.requests)
 	}
 	r := summarise(o, outcomes, time.Since(begin).Seconds())
 	r.CPUSeconds = cpuSeconds() - before
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
-func newSender(o options, body []byte) (sender, error) {
+// work is what is asked: one of the bodies for each request.
+type work [][]byte
+
+func readWork(files string) (work, error) {
+	var w work
+	for _, file := range strings.Split(files, ",") {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		w = append(w, body)
+	}
+	return w, nil
+}
+
+func (w work) of(request int) []byte {
+	return w[rand.New(rand.NewPCG(1, uint64(request))).IntN(len(w))]
+}
+
+func newSender(o options) (sender, error) {
 	switch o.kind {
 	case "grpc-stream", "grpc-unary":
-		return newGrpcSender(o, body)
+		return newGrpcSender(o)
 	case "rest-stream", "rest-unary":
-		return newRestSender(o, body), nil
+		return newRestSender(o), nil
 	}
 	return nil, fmt.Errorf("-kind %q is none of grpc-stream, grpc-unary, rest-stream, rest-unary", o.kind)
 }
 
-func closedLoop(s sender, clients, requests int) []outcome {
+func closedLoop(s sender, w work, clients, requests int) []outcome {
 	outcomes := make([]outcome, requests)
 	next := make(chan int, requests)
 	for i := range requests {
@@ -133,7 +167,7 @@ func closedLoop(s sender, clients, requests int) []outcome {
 	for client := range min(clients, requests) {
 		all.Go(func() {
 			for i := range next {
-				outcomes[i] = s.send(client, time.Now())
+				outcomes[i] = s.send(client, w.of(i), time.Now())
 			}
 		})
 	}
@@ -141,14 +175,14 @@ func closedLoop(s sender, clients, requests int) []outcome {
 	return outcomes
 }
 
-func openLoop(s sender, rate float64, requests int) []outcome {
+func openLoop(s sender, w work, rate float64, requests int) []outcome {
 	outcomes := make([]outcome, requests)
 	begin := time.Now()
 	var all sync.WaitGroup
 	for i := range requests {
 		due := begin.Add(time.Duration(float64(i) / rate * float64(time.Second)))
 		time.Sleep(time.Until(due))
-		all.Go(func() { outcomes[i] = s.send(i, due) })
+		all.Go(func() { outcomes[i] = s.send(i, w.of(i), due) })
 	}
 	all.Wait()
 	return outcomes
@@ -156,6 +190,7 @@ func openLoop(s sender, rate float64, requests int) []outcome {
 
 func summarise(o options, outcomes []outcome, seconds float64) report {
 	r := report{Kind: o.kind, Clients: o.clients, Rate: o.rate, Requests: len(outcomes), Seconds: seconds}
+	r.Statuses = map[string]int{}
 	var first, latency []float64
 	for _, one := range outcomes {
 		r.Messages += one.messages
@@ -164,6 +199,7 @@ func summarise(o options, outcomes []outcome, seconds float64) report {
 		if one.err != nil {
 			r.Errors++
 			r.FirstError = one.err.Error()
+			r.Statuses[statusOf(one.err)]++
 			continue
 		}
 		first = append(first, one.first.Seconds())
@@ -171,6 +207,14 @@ func summarise(o options, outcomes []outcome, seconds float64) report {
 	}
 	r.First, r.Latency = summaryOf(first), summaryOf(latency)
 	return r
+}
+
+func statusOf(err error) string {
+	var known status
+	if errors.As(err, &known) {
+		return string(known)
+	}
+	return "error"
 }
 
 func summaryOf(values []float64) summary {

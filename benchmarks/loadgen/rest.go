@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,17 +18,17 @@ var usage = regexp.MustCompile(`"completion_tokens":\s*(\d+)`)
 type restSender struct {
 	client  *http.Client
 	url     string
-	body    []byte
+	header  string
 	stream  bool
 	timeout time.Duration
 }
 
-func newRestSender(o options, body []byte) sender {
+func newRestSender(o options) sender {
 	transport := &http.Transport{MaxIdleConnsPerHost: max(o.clients, 1024), DisableCompression: true}
 	return &restSender{
 		client:  &http.Client{Transport: transport},
 		url:     "http://" + o.address + o.path,
-		body:    body,
+		header:  o.header,
 		stream:  o.kind == "rest-stream",
 		timeout: o.timeout,
 	}
@@ -35,14 +36,18 @@ func newRestSender(o options, body []byte) sender {
 
 func (s *restSender) close() { s.client.CloseIdleConnections() }
 
-func (s *restSender) send(_ int, started time.Time) outcome {
+func (s *restSender) send(_ int, body []byte, started time.Time) outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(s.body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
 		return outcome{err: err}
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("X-Request-Timeout-Seconds", strconv.FormatFloat(s.timeout.Seconds(), 'f', -1, 64))
+	if name, value, found := strings.Cut(s.header, ":"); found {
+		request.Header.Set(name, value)
+	}
 	response, err := s.client.Do(request)
 	if err != nil {
 		return outcome{err: err}
@@ -50,7 +55,7 @@ func (s *restSender) send(_ int, started time.Time) outcome {
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 300))
-		return outcome{err: fmt.Errorf("%s: %s", response.Status, text)}
+		return outcome{err: fmt.Errorf("%w: %s", status(strconv.Itoa(response.StatusCode)), text)}
 	}
 	if s.stream {
 		return s.events(response.Body, started)

@@ -8,6 +8,7 @@ the loop has not run for `stall_seconds`. Plain HTTP, since kubelet probes bring
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -30,6 +31,9 @@ _LAG = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 _WORST = Gauge("autoglm_event_loop_lag_worst_seconds", "Longest event-loop stall since the start.")
+_TASKS = Gauge("autoglm_event_loop_tasks", "Tasks on the event loop.")
+# Tasks are counted at each of so many beats.
+_COUNT_BEATS = 20
 Readiness = Callable[[], tuple[bool, Mapping[str, Any]]]
 
 
@@ -41,7 +45,9 @@ class LoopLag:
     worst: float = 0.0
 
     async def beat(self) -> None:
-        while True:
+        for number in itertools.count():
+            if number % _COUNT_BEATS == 0:
+                _TASKS.set(len(asyncio.all_tasks()))
             due = time.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
             self.last_beat = time.monotonic()

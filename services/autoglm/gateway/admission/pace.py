@@ -11,6 +11,8 @@ _LEAST_SECONDS = 0.2
 # Weight of one request in the mean time that a place is held.
 _SHARE = 0.02
 _FEW = 20
+# By what an estimate of one request's time is stretched, and its bound in mean times.
+_MARGIN, _MOST = 1.2, 2.0
 
 
 class Pace:
@@ -57,10 +59,14 @@ class Pace:
         return max(measured, follows) or None
 
     def hold(self, tokens: float) -> float:
-        """How long a request of so many tokens holds a place, rather too short; 0 early on."""
+        """How long a request of so many tokens holds a place, rather too long; 0 early on.
+
+        Too short an estimate wastes a place until the deadline, too long a one only a wait. Most
+        answers end long before `max_tokens`, so what names a huge one counts as twice the mean.
+        """
         if self._ended < _FEW:
             return 0.0
-        return min(self._hold, self._hold_per_token * tokens)
+        return min(_MOST * self._hold, _MARGIN * self._hold_per_token * tokens)
 
     def _advance(self, now: float, since: float) -> None:
         kept = math.exp(-max(0.0, now - since) / _SPAN_SECONDS)

@@ -146,7 +146,7 @@ class Queue:
                 self.is_token_bound = True
                 break
             self._dequeue(waiter, State.NEW, now)
-            if waiter.deadline - now < self.pace.hold(waiter.tokens) / 2:
+            if waiter.deadline - now < self.pace.hold(waiter.tokens):
                 verdicts.append(self._refuse(waiter, self._too_late(waiter, now), now))
             else:
                 verdicts.append(self._admit(waiter, now))

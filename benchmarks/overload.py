@@ -1,0 +1,258 @@
+"""What is left of the service when too much is asked for: goodput, latency, fairness, memory, and
+how long the event loop stalls with a thousand streams open.
+
+Echo pods with vLLM's arithmetic of blocks, a token rate and a prefill rate, behind one gateway;
+an open loop offers multiples of what they can do. Every request has a deadline, and only what ends
+within it counts. A new gateway for each row, so that its memory is that of the row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from autoglm.gateway.identity.keys import KeyEntry, new_key
+from autoglm.testing import processes
+from autoglm.testing.processes import Process
+from benchmarks import load
+from benchmarks.report import Report, Row
+
+LOADS = (0.5, 1.0, 2.0, 5.0, 10.0)
+DEADLINE_SECONDS = 10.0
+PODS = 2
+POD = (
+    *("--max-num-seqs", "32", "--echo-token-rate", "25", "--echo-prefill-rate", "2000"),
+    *("--echo-kv-blocks", "640", "--max-model-len", "4096"),
+)
+COLUMNS = (
+    *("offered", "offered/s", "goodput/s", "tokens/s", "of peak", "TTFT p50 ms", "TTFT p99 ms"),
+    *("in time", "429", "503", "504", "other", "gateway MB", "worst stall ms"),
+)
+FAIR_COLUMNS = (
+    "light tenant",
+    "asked",
+    "answered",
+    "TTFT p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "p99 / quiet",
+)
+# Rows of open streams: how many there are, what they are, tokens a second of each.
+STREAMS: tuple[tuple[int, load.Kind, int], ...] = (
+    *((100, "grpc-stream", 5), (1000, "grpc-stream", 2), (1000, "grpc-stream", 5)),
+    *((100, "rest-stream", 5), (1000, "rest-stream", 2), (1000, "rest-stream", 5)),
+)
+STREAM_COLUMNS = (
+    *("open streams", "tokens/s each", "messages/s", "TTFT p99 ms", "latency p99 ms"),
+    *("undisturbed ms", "gateway MB", "KB a stream", "worst stall ms"),
+)
+STREAM_SECONDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long is measured."""
+
+    capacity: float
+    row: float
+    fair: float
+
+
+def run(directory: Path, *, quick: bool) -> None:
+    seconds = Seconds(10, 8, 20) if quick else Seconds(20, 30, 60)
+    with tempfile.TemporaryDirectory() as logs:
+        pods = [processes.echo_pod(Path(logs), f"echo-{n}", *POD) for n in range(PODS)]
+        with processes.running(*pods):
+            stage = Stage(Path(logs), pods)
+            capacity = stage.capacity(seconds.capacity)
+            stage.goodput(capacity, seconds.row).publish(directory)
+            stage.fairness(capacity, seconds.fair).publish(directory)
+        open_streams(Path(logs), quick).publish(directory)
+
+
+def works() -> list[load.Work]:
+    """Requests of many lengths, with prompts that share no prefix."""
+    rng = Random(1)
+    return [
+        load.Work("echo", f"{n} " + "word " * rng.randint(40, 80), rng.randint(20, 80))
+        for n in range(200)
+    ]
+
+
+class Stage:
+    """The pods; a gateway for each measurement."""
+
+    def __init__(self, logs: Path, pods: Sequence[Process]) -> None:
+        self._logs = logs
+        self._pods = pods
+        self._works = works()
+        self._keys: dict[str, str] = {}
+
+    def capacity(self, seconds: float) -> float:
+        """Requests a second that the pods end with as many clients as keep them full."""
+        with self._gateway() as gateway:
+            self._offer(gateway, load.Load(clients=128, requests=64, timeout_seconds=60))
+            how = load.Load(clients=96, requests=int(30 * seconds), timeout_seconds=60)
+            report = self._offer(gateway, how)
+        return float((report["requests"] - report["errors"]) / report["seconds"])
+
+    def goodput(self, capacity: float, seconds: float) -> Report:
+        title = (
+            f"Overload: {PODS} echo pods, deadline {DEADLINE_SECONDS:.0f} s, "
+            f"capacity {capacity:.1f} requests/s"
+        )
+        report = Report("overload", title, COLUMNS)
+        rows = [self._row(times, capacity, seconds) for times in LOADS]
+        peak = max(float(row["goodput/s"]) for row in rows)
+        report.rows.extend({**row, "of peak": float(row["goodput/s"]) / peak} for row in rows)
+        return report
+
+    def fairness(self, capacity: float, seconds: float) -> Report:
+        report = Report("overload_fairness", "A light tenant beside a flood", FAIR_COLUMNS)
+        quiet = 0.0
+        for label, times in (("quiet", 0.0), ("beside 2 x", 2.0), ("beside 5 x", 5.0)):
+            print(f"light tenant {label} ...", file=sys.stderr, flush=True)
+            light = self._light(times * capacity, seconds)
+            quiet = quiet or light["time_to_first_message"]["p99"]
+            report.rows.append(fair_row(f"{label} capacity" if times else label, light, quiet))
+        return report
+
+    def _row(self, times: float, capacity: float, seconds: float) -> Row:
+        print(f"{times} x capacity ...", file=sys.stderr, flush=True)
+        rate = times * capacity
+        with self._gateway() as gateway:
+            got = self._offer(gateway, paced(rate, seconds))
+            memory, stall = peak_megabytes(gateway), worst_stall(gateway)
+        statuses = dict(got["statuses"])
+        named = {
+            "429": statuses.pop("ResourceExhausted", 0),
+            "503": statuses.pop("Unavailable", 0),
+            "504": statuses.pop("DeadlineExceeded", 0),
+        }
+        good = got["requests"] - got["errors"]
+        first = got["time_to_first_message"]
+        return {
+            "offered": f"{times:g} x",
+            "offered/s": rate,
+            "goodput/s": good / got["seconds"],
+            "tokens/s": got["tokens"] / got["seconds"],
+            "TTFT p50 ms": first["p50"] * 1000,
+            "TTFT p99 ms": first["p99"] * 1000,
+            "in time": good,
+            **named,
+            "other": sum(statuses.values()),
+            "gateway MB": memory,
+            "worst stall ms": stall,
+        }
+
+    def _light(self, flood: float, seconds: float) -> dict[str, Any]:
+        """The report of two requests a second beside so many of somebody else's."""
+        with self._gateway(*self._identity()) as gateway, ThreadPoolExecutor() as both:
+            if flood:
+                how = paced(flood, seconds + 10, self._header("heavy"))
+                both.submit(self._offer, gateway, how)
+                time.sleep(5)
+            return self._offer(gateway, paced(2.0, seconds, self._header("light")))
+
+    def _offer(self, gateway: Process, how: load.Load) -> dict[str, Any]:
+        return load.offer("grpc-stream", gateway.grpc_address, self._works, how)
+
+    def _header(self, tenant: str) -> str:
+        return f"x-api-key:{self._keys[tenant]}"
+
+    def _identity(self) -> tuple[str, str]:
+        entries: list[KeyEntry] = []
+        for tenant in ("light", "heavy"):
+            self._keys[tenant], entry = new_key(tenant)
+            entries.append(entry)
+        file = self._logs / "keys.json"
+        file.write_bytes(msgspec.json.encode({"keys": entries}))
+        return ("--api-keys-file", str(file))
+
+    @contextmanager
+    def _gateway(self, *arguments: str) -> Iterator[Process]:
+        gateway = processes.gateway(self._logs, self._pods, *arguments)
+        with processes.running(gateway):
+            processes.eventually(
+                lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == len(self._pods)
+            )
+            yield gateway
+
+
+def open_streams(logs: Path, quick: bool) -> Report:
+    """So many streams open at once; each gateway has one row, so that its memory is that row's."""
+    report = Report("overload_streams", "Open streams through one gateway", STREAM_COLUMNS)
+    for count, kind, rate in STREAMS[1::3] if quick else STREAMS:
+        print(f"{count} {kind}, {rate} tokens/s ...", file=sys.stderr, flush=True)
+        report.rows.append(stream_row(logs, count, kind, rate))
+    return report
+
+
+def stream_row(logs: Path, count: int, kind: load.Kind, rate: int) -> Row:
+    many = ("--max-num-seqs", "1024", "--echo-kv-blocks", "1000000")
+    pod = processes.echo_pod(logs, "many", *many, "--echo-token-rate", str(rate))
+    gateway = processes.gateway(logs, [pod])
+    with processes.running(pod), processes.running(gateway):
+        idle, work = peak_megabytes(gateway), load.Work("echo", "word " * 40, rate * STREAM_SECONDS)
+        address = gateway.grpc_address if kind.startswith("grpc") else gateway.http_address
+        got = load.run(kind, address, work, clients=count, requests=count)
+        grown = peak_megabytes(gateway) - idle
+        return {
+            "open streams": f"{count} {kind.partition('-')[0]}",
+            "tokens/s each": rate,
+            "messages/s": got["messages"] / got["seconds"],
+            "TTFT p99 ms": got["time_to_first_message"]["p99"] * 1000,
+            "latency p99 ms": got["latency"]["p99"] * 1000,
+            "undisturbed ms": STREAM_SECONDS * 1000,
+            "gateway MB": grown + idle,
+            "KB a stream": grown / count * 1024,
+            "worst stall ms": worst_stall(gateway),
+        }
+
+
+def paced(rate: float, seconds: float, header: str = "") -> load.Load:
+    return load.Load(
+        clients=64,
+        requests=int(rate * seconds),
+        rate=rate,
+        timeout_seconds=DEADLINE_SECONDS,
+        header=header,
+    )
+
+
+def fair_row(label: str, light: dict[str, Any], quiet: float) -> Row:
+    first = light["time_to_first_message"]
+    return {
+        "light tenant": label,
+        "asked": light["requests"],
+        "answered": light["requests"] - light["errors"],
+        **{f"{'TTFT ' * (q == 'p50')}{q} ms": first[q] * 1000 for q in ("p50", "p90", "p99")},
+        "p99 / quiet": first["p99"] / quiet,
+    }
+
+
+def peak_megabytes(process: Process) -> float:
+    """The most memory that the process has had, of which all is its own."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None, "Linux tells every process's peak"
+    return int(found[1]) / 1024
+
+
+def worst_stall(gateway: Process) -> float:
+    """Milliseconds."""
+    name = "autoglm_event_loop_lag_worst_seconds"
+    found = re.search(rf"^{name} (\S+)", gateway.get("/metrics")[1], re.MULTILINE)
+    return json.loads(found[1]) * 1000 if found else float("nan")
