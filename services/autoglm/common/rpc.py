@@ -67,11 +67,16 @@ class Rpc:
     authorization: str = field(default="", repr=False)
     prefix_salt: str = ""
     """What a gateway mixes the names of this call's prompt with; for pods."""
+    continues: str = field(default="", repr=False)
+    """The key of a call that this one goes on with; from Envoy to its gateway."""
 
 
 DEBUG_HEADER = "x-autoglm-debug"
 # Set by gateways: 16 hexadecimal digits.
 PREFIX_SALT = "x-autoglm-prefix-salt"
+# From Envoy to its gateway: a call's key, and its peer's address.
+CALL_HEADER = "x-autoglm-call"
+PEER_HEADER = "x-autoglm-peer"
 # Set by the interceptor for every handler.
 current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
 
@@ -95,6 +100,7 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
         headers.get(DEBUG_HEADER, ""),
         _authorization(metadata) if AUTHORIZATION in headers or API_KEY in headers else "",
         headers.get(PREFIX_SALT, ""),
+        headers.get(CALL_HEADER, ""),
     )
 
 
@@ -141,7 +147,7 @@ def server(
 def bind(to: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
     """The bound port. Raises OSError when the address cannot be had."""
     try:
-        _check_free(address)
+        check_free(address)
         if tls:
             return to.add_secure_port(address, grpc_server_credentials(tls))
         return to.add_insecure_port(address)
@@ -150,7 +156,7 @@ def bind(to: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
         raise OSError(f"cannot listen on {address}: {why}") from error
 
 
-def _check_free(address: str) -> None:
+def check_free(address: str) -> None:
     """gRPC only says that it failed; the kernel says why."""
     host, port = split_address(address)
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -164,7 +170,11 @@ Behaviour = Callable[[Any, Any], Any]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Outermost: names the request, sends our errors with details, hides everything else."""
+    """Outermost: names the request, sends our errors with details, hides everything else.
+
+    Metadata goes with the first message. An error before that is so one piece (gRPC's
+    Trailers-Only), by which proxies know that they may try elsewhere.
+    """
 
     async def intercept_service(
         self,
@@ -179,7 +189,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             name = "stream_stream" if handler.request_streaming else "unary_stream"
             behaviour = getattr(handler, name)
             # A coroutine writes to the context itself, as grpc_health's Watch does.
-            wrap = _unary if inspect.iscoroutinefunction(behaviour) else _stream
+            wrap = _writing if inspect.iscoroutinefunction(behaviour) else _stream
             wrapped = wrap(behaviour, rpc_of)
         else:
             name = "stream_unary" if handler.request_streaming else "unary_unary"
@@ -206,6 +216,19 @@ def _unary(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
     async def call(request: Any, context: Any) -> Any:
         rpc = rpc_of()
         try:
+            answer = await behaviour(request, context)
+            await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
+            return answer
+        except Exception as error:
+            await _abort(context, error, rpc)
+
+    return call
+
+
+def _writing(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
+    async def call(request: Any, context: Any) -> Any:
+        rpc = rpc_of()
+        try:
             await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
             return await behaviour(request, context)
         except Exception as error:
@@ -218,9 +241,12 @@ def _stream(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         rpc = rpc_of()
         try:
-            await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
+            is_named = False
             async with aclosing(behaviour(request, context)) as messages:
                 async for message in messages:
+                    if not is_named:
+                        is_named = True
+                        await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
                     yield message
         except Exception as error:
             await _abort(context, error, rpc)

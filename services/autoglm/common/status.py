@@ -18,10 +18,13 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from autoglm.common import errors
+from autoglm.common.usage import USAGE_TRAILER
 
 DOMAIN = "autoglm.io"
 REQUEST_ID = "x-request-id"
 DETAILS_TRAILER = "grpc-status-details-bin"
+# What of an answer's headers and trailers says how its call ended.
+TOLD_AT_THE_END = ("grpc-status", "grpc-message", DETAILS_TRAILER, USAGE_TRAILER)
 _HIDDEN = "internal error; the server's log has the details under this request id"
 _BY_REASON = {cls.reason: cls for cls in errors.ERRORS}
 # What a status means when a server that is not ours sent it without details.
@@ -111,9 +114,15 @@ def from_grpc(error: grpc.RpcError) -> errors.AutoGLMError:
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
     name = code.name if code is not None else "UNKNOWN"
     message = (error.details() or name) if code is not None else str(error)
+    raw = next((v for k, v in _trailers(error) if k == DETAILS_TRAILER), None)
+    return from_details(name, message, raw if isinstance(raw, bytes) else b"")
+
+
+def from_details(name: str, message: str, details: bytes) -> errors.AutoGLMError:
+    """The same of a status's name and text, and of the bytes of the standard trailer."""
     cls = _BY_STATUS.get(name, errors.Internal)
     field, retry_after = "", None
-    for detail in _unpacked(_trailers(error)):
+    for detail in _unpacked(details):
         if isinstance(detail, error_details_pb2.ErrorInfo):
             cls = _BY_REASON.get(detail.reason, cls)
         elif isinstance(detail, error_details_pb2.BadRequest) and detail.field_violations:
@@ -156,10 +165,7 @@ def _trailers(error: grpc.RpcError) -> Metadata:
     return ()
 
 
-def _unpacked(trailers: Metadata) -> list[Message]:
-    raw = next((v for k, v in trailers if k == DETAILS_TRAILER and isinstance(v, bytes)), None)
-    if raw is None:
-        return []
+def _unpacked(raw: bytes) -> list[Message]:
     kinds = (
         error_details_pb2.ErrorInfo,
         error_details_pb2.BadRequest,

@@ -12,8 +12,8 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import uvloop
@@ -29,6 +29,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
+from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.methods import INFERENCE, OIP
@@ -37,9 +38,14 @@ from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.rest_server import RestServer
 from autoglm.gateway.settings import GatewaySettings
 
+if TYPE_CHECKING:
+    from autoglm.gateway.envoy.plane import EnvoyPlane
+
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64
 ADDRESS_IN_USE = 65
+MISSING_PACKAGE = 70
+START_FAILED = 73
 _TLS_LOOK_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5
 # How much of the grace who waits for its turn may still wait.
@@ -63,6 +69,11 @@ def run(settings: GatewaySettings) -> int:
             runner.run(_serve(settings))
     except AddressInUse as error:
         return _cannot_start(str(error), ADDRESS_IN_USE)
+    except EnvoyMissing as error:
+        return _cannot_start(str(error), MISSING_PACKAGE)
+    except EnvoyFailed as error:
+        print(f"autoglm gateway ends: {error}", file=sys.stderr)
+        return START_FAILED
     except (OSError, ValueError) as error:
         # Certificate files that cannot be read, a wrong --traces.
         return _cannot_start(str(error), BAD_SETTINGS)
@@ -85,6 +96,19 @@ def _check_kubernetes(settings: GatewaySettings) -> None:
 def _cannot_start(why: str, code: int) -> int:
     print(f"autoglm gateway cannot start: {why}", file=sys.stderr)
     return code
+
+
+def _envoy_plane(settings: GatewaySettings) -> EnvoyPlane:
+    """Raises EnvoyMissing."""
+    try:
+        # Here, since nothing else needs its packages.
+        from autoglm.gateway.envoy.plane import EnvoyPlane
+    except ModuleNotFoundError as error:
+        raise EnvoyMissing(
+            f"--data-plane envoy needs the package {(error.name or '').partition('.')[0]!r}: "
+            "pip install 'open-autoglm[envoy]'"
+        ) from error
+    return EnvoyPlane(settings)
 
 
 class AddressInUse(Exception):
@@ -110,10 +134,21 @@ async def _serve(settings: GatewaySettings) -> None:
     gateway = Gateway(settings)
     try:
         await gateway.start()
-        await shutdown.wait()
+        await _until(shutdown, gateway)
         await gateway.drain()
     finally:
         await gateway.close()
+
+
+async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
+    """A signal. Raises EnvoyFailed where Envoy ends before."""
+    signal, broken = asyncio.create_task(shutdown.wait()), asyncio.create_task(gateway.broken())
+    try:
+        await asyncio.wait((signal, broken), return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            broken.result()
+    finally:
+        await cancel_all(signal, broken)
 
 
 class Gateway:
@@ -130,8 +165,9 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self.core = Core(settings, registry, connect)
+        self._plane = _envoy_plane(settings) if settings.data_plane == "envoy" else None
         self._health = health.aio.HealthServicer()
-        self._draining = False
+        self._draining = self._is_listening = False
         self._rest: RestServer | None = None
         self._grpc: grpc.aio.Server | None = None
         self._admin: AdminServer | None = None
@@ -146,6 +182,9 @@ class Gateway:
         self._start_admin()
         await self._start_grpc()
         await self._start_rest()
+        if self._plane is not None:
+            await self._start_envoy(self._plane)
+        self._is_listening = True
         self._background.append(asyncio.create_task(self._follow_health(), name="health"))
         # What is alive now lives as long as the process; collections need not look at it.
         gc.collect()
@@ -153,17 +192,26 @@ class Gateway:
         ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
         _log.info("listening", extra={"fields": ports})
 
+    async def broken(self) -> None:
+        """Raises EnvoyFailed once the gateway's Envoy has ended by itself; else never returns."""
+        if self._plane is not None:
+            code = await self._plane.ended()
+            raise EnvoyFailed(f"Envoy ended with code {code}; its own lines above say why")
+        await asyncio.Event().wait()
+
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Also asked from the admin port's threads."""
         routable = sum(view.is_routable for view in self.core.pool.views)
         details = {"draining": self._draining, "routable_endpoints": routable}
-        is_ready = self.core.pool.is_ready
+        is_ready = self.core.pool.is_ready and self._is_listening
         return is_ready and not self._draining, details
 
     async def drain(self) -> None:
         """Say that we go, wait for those who send requests to notice, finish what runs."""
         self._draining = True
-        if self._rest is not None:
+        if self._plane is not None:
+            await self._plane.turn_away()
+        elif self._rest is not None:
             self._rest.begin_drain()
         await self._health.enter_graceful_shutdown()
         _log.info("draining")
@@ -173,12 +221,16 @@ class Gateway:
         tell = asyncio.get_running_loop().call_later(
             grace * _WAIT_SHARE, self.core.admission.refuse_waiting
         )
+        if self._plane is not None:
+            await self._finish_envoy(self._plane, grace)
         await self._stop_edges(grace)
         tell.cancel()
 
     async def close(self) -> None:
         """End everything that still runs, at once."""
         await cancel_all(*self._background)
+        if self._plane is not None:
+            await self._plane.close()
         await self._stop_edges(0)
         await self.core.close()
         if self._admin is not None:
@@ -224,7 +276,7 @@ class Gateway:
     async def _start_grpc(self) -> None:
         settings, core = self._settings, self.core
         parts = GrpcParts(
-            core.relay,
+            core.own_relay,
             core.local,
             core.open,
             core.snapshot,
@@ -242,29 +294,30 @@ class Gateway:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(_REFLECTED, server)
         with _binding(settings.grpc_address):
-            self.grpc_port = rpc.bind(server, settings.grpc_address, settings.server_tls)
+            if self._plane is not None:
+                server.add_insecure_port(f"unix:{self._plane.sockets.grpc}")
+            else:
+                self.grpc_port = rpc.bind(server, settings.grpc_address, settings.server_tls)
         await self._set_health(self._wanted_health())
         await server.start()
         self._grpc = server
 
     async def _start_rest(self) -> None:
         settings, core, files = self._settings, self.core, self._settings.server_tls
-        bounds = Bounds(
-            settings.max_body_bytes,
-            settings.default_timeout_seconds,
-            settings.max_timeout_seconds,
-        )
         parts = RestParts(
-            core.relay,
+            core.own_relay,
             core.local,
             core.snapshot,
             self.is_ready,
             core.registry,
-            bounds,
+            self._bounds,
             settings.slow_reader_seconds,
         )
         edge, grace = RestEdge(parts), settings.shutdown_grace_seconds
         self._rest = RestServer(edge, grace, settings.max_connections)
+        if self._plane is not None:
+            await self._rest.start_unix(self._plane.sockets.http)
+            return
         context = http_server_context(files) if files else None
         host, port = split_address(settings.http_address)
         with _binding(settings.http_address):
@@ -272,6 +325,35 @@ class Gateway:
         if context is not None:
             reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
             self._background.append(asyncio.create_task(reload, name="server TLS"))
+
+    async def _start_envoy(self, plane: EnvoyPlane) -> None:
+        settings = self._settings
+        for address in (settings.grpc_address, settings.http_address):
+            with _binding(address):
+                rpc.check_free(address)
+        ports = await plane.start(self.core.relay, self.core.exchanges, self._bounds)
+        self.grpc_port, self.http_port = ports["grpc"], ports["http"]
+
+    async def _finish_envoy(self, plane: EnvoyPlane, grace: float) -> None:
+        """Until what runs has ended, or the grace has."""
+        await plane.stop_listening()
+        exchanges, seen = self.core.exchanges, -1
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                # Each client hears of it with an answer; then nothing more comes.
+                while seen != (seen := exchanges.opened):
+                    await self.core.admission.idle.wait()
+                    await asyncio.sleep(_LAST_CALLS_SECONDS / 2)
+        await plane.close()
+
+    @property
+    def _bounds(self) -> Bounds:
+        settings = self._settings
+        return Bounds(
+            settings.max_body_bytes,
+            settings.default_timeout_seconds,
+            settings.max_timeout_seconds,
+        )
 
     def _wanted_health(self) -> dict[str, bool]:
         snapshot = self.core.snapshot()

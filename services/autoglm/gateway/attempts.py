@@ -104,7 +104,7 @@ class Attempts:
             attempt.leash.release()
             self._forget(attempt, error)
             raise
-        attempt.waited = self._clock() - attempt.begun
+        attempt.waited = (attempt.reply.first_chunk or self._clock()) - attempt.begun
         chunk = limits.chunk_seconds
         attempt.leash.limit(chunk, partial(no_chunk, call, chunk or 0.0))
         return attempt
@@ -121,6 +121,9 @@ class Attempts:
 
     def _has_other(self, attempt: Attempt) -> bool:
         snapshot, call = self._pool.snapshot, attempt.call
+        if call.exchange is not None:
+            # Envoy waits for it, and moves on by itself when the connection breaks.
+            return False
         if attempt.reply is not None:
             if not attempt.is_recoverable:
                 return False
@@ -180,8 +183,9 @@ class Attempts:
             try:
                 upstream = self._upstreams[call.wire]
                 async with upstream(call, view, headers, timeout) as reply:
-                    notes.first_chunk = notes.first_chunk or self._clock()
-                    answered()
+                    first = reply.first_chunk or self._clock()
+                    notes.first_chunk = notes.first_chunk or first
+                    answered(first)
                     yield reply
             except RetryElsewhere as error:
                 self._report(view, error)
@@ -232,6 +236,7 @@ def is_replayed(call: Call, view: EndpointView) -> bool:
     """Whether the pod writes token ids into the call's event stream."""
     return (
         call.wire == "http"
+        and call.exchange is None
         and call.ask is not None
         and call.ask.streaming
         and call.target.partition("?")[0] in PATHS

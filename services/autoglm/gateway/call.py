@@ -21,6 +21,7 @@ from autoglm.gateway.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
     from autoglm.gateway.endpoints import EndpointView
+    from autoglm.gateway.envoy.exchange import Exchange
     from autoglm.gateway.routing import Decision
 
 Wire = Literal["grpc", "http"]
@@ -62,6 +63,10 @@ class Call:
     """Who asks, once the authenticate layer has verified it."""
     debug: str = ""
     """What the client wants to see of the way of its request; empty for nothing."""
+    exchange: Exchange | None = None
+    """How to have the bytes moved, where Envoy does it; its answer cannot be read or changed."""
+    continues: str = field(default="", repr=False)
+    """The key of the exchange that this request goes on with, where Envoy sent it on to us."""
 
     @property
     def model(self) -> str:
@@ -122,6 +127,8 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
+    first_chunk: float = 0.0
+    """When that came, on the monotonic clock, where it was long before the reply; else 0."""
 
 
 class Handler(Protocol):

@@ -22,6 +22,9 @@ from autoglm.gateway.call import Handler, Upstream, Wire
 from autoglm.gateway.channels import Channels
 from autoglm.gateway.discovery import Discovery, Sources
 from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
+from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.grpc_relay import GrpcRelay
 from autoglm.gateway.http_relay import HttpRelay, client_session
@@ -48,7 +51,8 @@ _log = logging.getLogger("autoglm.gateway")
 
 
 class Core:
-    """`relay` answers requests for pods, `local` wraps answers of the gateway's own.
+    """`relay` answers requests for pods, `own_relay` those that come to the gateway's own servers,
+    `local` wraps answers of the gateway's own.
 
     `connect` reaches the Kubernetes API in place of what the settings say.
     """
@@ -62,6 +66,7 @@ class Core:
         self.settings = settings
         self._connect = connect
         self.registry = registry
+        self.exchanges = Exchanges()
         self.changed = asyncio.Event()
         """Set when an endpoint has changed; whoever waits for it clears it."""
         self.metrics = Metrics(registry)
@@ -99,6 +104,9 @@ class Core:
             "grpc": GrpcRelay(self.channels),
             "http": HttpRelay(self._session, settings.upstream_api_key),
         }
+        if settings.data_plane == "envoy":
+            key = settings.upstream_api_key
+            upstreams = {wire: EnvoyUpstream(relay, key) for wire, relay in upstreams.items()}
         self._relay = Relay(
             pool,
             upstreams,
@@ -121,6 +129,7 @@ class Core:
             pool, self.admission, self._observer, self.memory, self._identify, self._limits
         )
         self.relay: Handler = stack(layers, told)
+        self.own_relay: Handler = TakeOver(self.exchanges, self.relay)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
             sources, self._take_endpoints, on_resources=self.pool.replace_directory

@@ -20,7 +20,7 @@ import grpc
 
 from autoglm.common import errors, status
 from autoglm.common.gate import Gate
-from autoglm.common.rpc import Rpc, current_rpc
+from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.common.validation import Ask
 from autoglm.gateway.call import Call, Handler, Notes, Receive, Reply
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
@@ -176,8 +176,17 @@ class GrpcEdge:
             trace_headers=rpc.trace_headers,
             debug=rpc.debug,
             authorization=rpc.authorization,
-            peer=host_of_peer(context.peer()),
+            peer=_peer(context),
+            continues=rpc.continues,
         )
+
+
+def _peer(context: Any) -> str:
+    peer = str(context.peer())
+    if not peer.startswith("unix:"):
+        return host_of_peer(peer)
+    # Envoy's socket: nobody else can write there.
+    return next((str(v) for k, v in context.invocation_metadata() if k == PEER_HEADER), "")
 
 
 def host_of_peer(peer: str) -> str:

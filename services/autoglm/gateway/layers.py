@@ -198,6 +198,9 @@ def limited(limits: Limits) -> Layer:
     def layer(inner: Handler) -> Handler:
         def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
             account = limits.account_of(call)
+            if account is not None and call.exchange is not None and call.wire == "http":
+                # Of an answer over HTTP nobody but its reader knows what it took.
+                call.exchange.is_through_gateway = True
             return inner(call, notes) if account is None else held(account, call, notes)
 
         @asynccontextmanager

@@ -1,7 +1,8 @@
 """How long a call may take: a resource's `spec.routing.timeouts`, else the gateway's. Pure.
 
 The whole of a call ends by its deadline, which `bounded` brings forward. The first token and the
-silence between chunks are watched for streams only: of an answer in one piece neither can be seen.
+silence between chunks are watched for streams only: of an answer in one piece neither can be seen,
+nor of one that Envoy moves.
 The relay's attempts do the watching; what is late is tried elsewhere.
 """
 
@@ -31,7 +32,7 @@ def bounded(call: Call, rules: Rules) -> Call:
 
 
 def limits_of(call: Call, rules: Rules | None, default: Limits) -> Limits:
-    if call.ask is None or not call.ask.streaming:
+    if call.ask is None or not call.ask.streaming or call.exchange is not None:
         return Limits()
     if rules is None:
         return default

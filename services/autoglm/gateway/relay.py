@@ -113,7 +113,7 @@ class Relay:
 
         async def first_attempt() -> Attempt:
             is_stream = call.ask is not None and call.ask.streaming
-            if hedging == _NO_HEDGING or not is_stream:
+            if hedging == _NO_HEDGING or not is_stream or call.exchange is not None:
                 return await attempt()
             return await self._hedged(call, notes, attempt, tried, retries.hedges, hedging)
 

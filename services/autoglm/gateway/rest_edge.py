@@ -50,7 +50,7 @@ _MODEL_METADATA = "/v2/models/{model:(?!.*/(?:ready|infer|generate|generate_stre
 _JSON = "application/json"
 _SSE = "text/event-stream"
 # Smaller answers gain nothing from compression.
-_GZIP_FROM_BYTES = 1024
+GZIP_FROM_BYTES = 1024
 # Answers of known length up to this are sent whole, so that a broken one is a clean error.
 _WHOLE_BYTES = 1024 * 1024
 _log = logging.getLogger("autoglm.gateway")
@@ -233,7 +233,7 @@ def _headers(call: Call, reply: Reply) -> dict[str, str]:
 
 def _whole(request: web.Request, call: Call, reply: Reply, body: bytes) -> web.Response:
     response = web.Response(body=body, status=reply.status, headers=_headers(call, reply))
-    if len(body) >= _GZIP_FROM_BYTES and _may_compress(request, reply):
+    if len(body) >= GZIP_FROM_BYTES and _may_compress(request, reply):
         response.enable_compression(web.ContentCoding.gzip)
     return response
 

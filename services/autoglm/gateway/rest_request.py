@@ -57,6 +57,8 @@ _NOT_SENT_ON = frozenset(
         status.REQUEST_ID,
         rpc.DEBUG_HEADER,
         rpc.PREFIX_SALT,
+        rpc.CALL_HEADER,
+        rpc.PEER_HEADER,
         TIMEOUT_HEADER,
         REPLAY,
     )
@@ -110,7 +112,8 @@ def call_of(
         headers=sent_on(request.headers),
         debug=request.headers.get(rpc.DEBUG_HEADER, ""),
         authorization=_authorization(request.headers),
-        peer=request.remote or "",
+        peer=_peer(request),
+        continues=request.headers.get(rpc.CALL_HEADER, ""),
     )
 
 
@@ -119,6 +122,14 @@ async def _receive(
 ) -> Call:
     payload = await _payload(request, limit, timeout, hold)
     return replace(call, payload=payload, ask=await _ask(request, payload))
+
+
+def _peer(request: web.Request) -> str:
+    transport = request.transport
+    if transport is None or isinstance(transport.get_extra_info("sockname"), tuple):
+        return request.remote or ""
+    # Envoy's socket: nobody else can write there.
+    return request.headers.get(rpc.PEER_HEADER, "")
 
 
 def _authorization(headers: CIMultiDictProxy[str]) -> str:

@@ -52,6 +52,11 @@ class RestServer:
         self._listener = await loop.create_server(self._accept, host, port, ssl=tls, backlog=1024)
         return int(self._listener.sockets[0].getsockname()[1])
 
+    async def start_unix(self, path: str) -> None:
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_unix_server(self._accept, path, backlog=1024)
+
     def begin_drain(self) -> None:
         """From now on each answer ends its connection, so that clients come back elsewhere."""
         self._edge.draining = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -22,6 +22,11 @@ from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolic
 class GatewaySettings(ServiceSettings):
     """Flags and variables of `autoglm gateway`."""
 
+    data_plane: Literal["embedded", "envoy"] = "embedded"
+    """What moves the bytes: this process, or Envoy beside it (the extra [envoy], or `envoy` on the
+    PATH), which this process configures and decides for."""
+    envoy_concurrency: int = Field(default=2, gt=0)
+    """Worker threads of Envoy, each with its own connections to the pods."""
     grpc_address: Address = "127.0.0.1:50051"
     """Where gRPC clients connect, as HOST:PORT; port 0 takes a free one."""
     http_address: Address = "127.0.0.1:8080"

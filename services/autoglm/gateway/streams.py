@@ -193,7 +193,9 @@ class _Exhausted(Exception):
 def transcript_of(attempt: Attempt, policy: RecoveryPolicy) -> Transcript | None:
     """None for an answer that cannot go on elsewhere."""
     call, reply = attempt.call, attempt.reply
-    if policy.attempts == 0 or reply is None or not is_resumable(attempt.view, call.model):
+    if policy.attempts == 0 or reply is None or call.exchange is not None:
+        return None
+    if not is_resumable(attempt.view, call.model):
         return None
     if call.wire == "grpc":
         kind = KINDS.get(call.target)

@@ -13,7 +13,9 @@ from typing import Any
 
 import grpc
 
+from autoglm import v1
 from autoglm.common import errors, rpc, semconv
+from autoglm.common.usage import USAGE_TRAILER, write_usage
 from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod
 
@@ -60,7 +62,7 @@ class GrpcObserver(grpc.aio.ServerInterceptor):
                 try:
                     response = await behaviour(request, context)
                     seen.chunk()
-                    _note_usage(seen, response)
+                    _note_usage(seen, response, context)
                     return response
                 except BaseException as error:
                     failure = error
@@ -84,7 +86,7 @@ class GrpcObserver(grpc.aio.ServerInterceptor):
                     failure = error
                     raise
                 finally:
-                    _note_usage(seen, message)
+                    _note_usage(seen, message, context)
                     _end(seen, failure)
 
         return call
@@ -104,11 +106,22 @@ def _begin(request: Any) -> Observation:
     return seen
 
 
-def _note_usage(seen: Observation, message: Any) -> None:
+def _note_usage(seen: Observation, message: Any, context: Any) -> None:
+    """For the span, and as a trailer for whoever does not read the messages."""
     usage = getattr(message, "usage", None)
     if usage is not None:
         seen.attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = usage.prompt_tokens
         seen.attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = usage.completion_tokens
+        written = write_usage(usage.prompt_tokens, usage.completion_tokens, _reasons(message))
+        context.set_trailing_metadata(((USAGE_TRAILER, written),))
+
+
+def _reasons(message: Any) -> list[str]:
+    """Why each answer in it ended, in lower case, as far as it says."""
+    parts = getattr(message, "completions", None) or getattr(message, "choices", None) or (message,)
+    given = (getattr(part, "finish_reason", 0) for part in parts)
+    names = (v1.FinishReason.Name(reason) for reason in given if reason)
+    return [name.removeprefix("FINISH_REASON_").lower() for name in names]
 
 
 def _end(seen: Observation, failure: BaseException | None) -> None:

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from autoglm import v1
 from autoglm.common import errors, rpc
+from autoglm.common.usage import USAGE_TRAILER, write_usage
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.inference_pb2_grpc import InferenceServicer, add_InferenceServicer_to_server
 from autoglm.v1.open_inference_pb2_grpc import (
@@ -155,6 +156,11 @@ class FakePod:
             raise
         return self.text
 
+    def trailers(self) -> tuple[tuple[str, str], ...]:
+        counted = self.usage()
+        written = write_usage(counted.prompt_tokens, counted.completion_tokens, ("stop",))
+        return (("autoglm-fake", "yes"), (USAGE_TRAILER, written))
+
     def usage(self) -> v1.Usage:
         return v1.Usage(prompt_tokens=3, completion_tokens=len(self.text.split(" ")))
 
@@ -165,7 +171,7 @@ class _Inference(InferenceServicer):
 
     async def Generate(self, request: v1.GenerateRequest, context: Any) -> v1.GenerateResponse:
         self._pod.receive(request, context)
-        context.set_trailing_metadata((("autoglm-fake", "yes"), ("secret", "no")))
+        context.set_trailing_metadata((*self._pod.trailers(), ("secret", "no")))
         completion = v1.Completion(
             text=await self._pod.whole(), finish_reason=v1.FINISH_REASON_STOP
         )
@@ -177,7 +183,7 @@ class _Inference(InferenceServicer):
         self, request: v1.GenerateRequest, context: Any
     ) -> AsyncIterator[v1.GenerateChunk]:
         self._pod.receive(request, context)
-        context.set_trailing_metadata((("autoglm-fake", "yes"),))
+        context.set_trailing_metadata(self._pod.trailers())
         async for piece in self._pod.pieces(context):
             yield v1.GenerateChunk(text=piece)
         yield v1.GenerateChunk(finish_reason=v1.FINISH_REASON_STOP, usage=self._pod.usage())

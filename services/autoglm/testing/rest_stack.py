@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import TYPE_CHECKING
 
 from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
@@ -19,6 +20,9 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.http_relay import HttpRelay, client_session
 from autoglm.gateway.layers import Identify, local_layers, request_layers, stack
 from autoglm.gateway.memory import Memory
@@ -30,6 +34,10 @@ from autoglm.gateway.rest_edge import RestEdge, RestParts
 from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.rest_server import RestServer
 from autoglm.gateway.retries import RetryPolicy
+from autoglm.gateway.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from autoglm.gateway.envoy.plane import EnvoyPlane
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -71,8 +79,9 @@ async def rest_stack(
     identify: Identify | None = None,
     memory: Memory | None = None,
     max_connections: int = 100,
+    plane: str = "embedded",
 ) -> AsyncIterator[RestStack]:
-    """A gateway over one fake server for each answer."""
+    """A gateway over one fake server for each answer, with one of the data planes in front."""
     async with AsyncExitStack() as open_parts:
         enter = open_parts.enter_async_context
         urls = [await enter(fake_server(answer)) for answer in answers]
@@ -82,28 +91,46 @@ async def rest_stack(
         admission = Admission(pool, AdmissionSettings(100), metrics)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models)
         memory = memory or Memory(2**30)
-        relay = Relay(
-            pool,
-            {"http": HttpRelay(await enter(client_session()))},
-            RetryPolicy(),
-            metrics,
-            Random(1),
-        )
+        http = HttpRelay(await enter(client_session()))
+        upstream = EnvoyUpstream(http) if plane == "envoy" else http
+        relay = Relay(pool, {"http": upstream}, RetryPolicy(), metrics, Random(1))
+        layers = stack(request_layers(pool, admission, observer, memory, identify), relay)
+        exchanges, bounds = Exchanges(), Bounds(max_body_bytes, timeout, 3600.0)
         parts = RestParts(
-            relay=stack(request_layers(pool, admission, observer, memory, identify), relay),
+            relay=TakeOver(exchanges, layers),
             local=partial(stack, local_layers(observer, memory, identify)),
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.snapshot.has_routable, {}),
             registry=registry,
-            bounds=Bounds(max_body_bytes, timeout, 3600.0),
+            bounds=bounds,
         )
         server = RestServer(RestEdge(parts), 5.0, max_connections)
-        port = await server.start("127.0.0.1", 0)
         open_parts.push_async_callback(server.stop)
+        if plane == "envoy":
+            envoy = _envoy_plane(bounds)
+            open_parts.push_async_callback(envoy.close)
+            await server.start_unix(envoy.sockets.http)
+            port = (await envoy.start(layers, exchanges, bounds))["http"]
+        else:
+            port = await server.start("127.0.0.1", 0)
         client = await enter(ClientSession(f"http://127.0.0.1:{port}"))
         yield RestStack(
             f"http://127.0.0.1:{port}", client, pool, admission, registry, server, tuple(urls)
         )
+
+
+def _envoy_plane(bounds: Bounds) -> EnvoyPlane:
+    from autoglm.gateway.envoy.plane import EnvoyPlane
+
+    free = "127.0.0.1:0"
+    return EnvoyPlane(
+        GatewaySettings(
+            grpc_address=free,
+            http_address=free,
+            max_body_bytes=bounds.max_body_bytes,
+            default_timeout_seconds=bounds.default_timeout_seconds,
+        )
+    )
 
 
 def _pool(urls: list[str], model: v1.Model) -> Pool:

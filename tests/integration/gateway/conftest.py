@@ -19,11 +19,20 @@ PATIENCE_SECONDS = 5.0
 FREE = "127.0.0.1:0"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What asks for `plane` runs over both data planes, unless it is about one of them."""
+    if "plane" in metafunc.fixturenames:
+        one = metafunc.definition.get_closest_marker("plane")
+        planes = (one.args[0],) if one else ("embedded", "envoy")
+        metafunc.parametrize("plane", planes, scope="module")
+
+
 class Fleet:
     """Starts pods and gateways, and ends them with the test."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    def __init__(self, stack: AsyncExitStack, plane: str) -> None:
         self._stack = stack
+        self._plane = plane
 
     async def pods(self, *pods: FakePod) -> tuple[FakePod, ...]:
         return tuple([await self._stack.enter_async_context(pod) for pod in pods])
@@ -37,6 +46,7 @@ class Fleet:
             "grpc_address": FREE,
             "http_address": FREE,
             "metrics_address": FREE,
+            "data_plane": self._plane,
             "endpoint": tuple(pod.url for pod in pods),
             "shutdown_grace_seconds": 2.0,
             "drain_delay_seconds": 0.0,
@@ -70,6 +80,6 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet() -> AsyncIterator[Fleet]:
+async def fleet(plane: str) -> AsyncIterator[Fleet]:
     async with AsyncExitStack() as stack:
-        yield Fleet(stack)
+        yield Fleet(stack, plane)

@@ -54,6 +54,7 @@ class Stage:
     jwks_file: Path
     secrets: list[str] = field(default_factory=list)
     entries: list[KeyEntry] = field(default_factory=list)
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def key(self, **about: Any) -> str:
         """A new key that the gateway knows."""
@@ -72,7 +73,8 @@ class Stage:
 
     def openai(self, key: str) -> openai.OpenAI:
         url = f"http://{self.gateway.http_address}/v1"
-        return openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+        self.clients.append(openai.OpenAI(base_url=url, api_key=key, max_retries=0))
+        return self.clients[-1]
 
     def get(self, path: str, **headers: str) -> tuple[int, Any, Any]:
         url = f"http://{self.gateway.http_address}{path}"
@@ -95,7 +97,7 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, plane: str) -> Iterator[Stage]:
     directory = tmp_path_factory.mktemp("identity")
     keys_file, jwks_file = directory / "keys.json", directory / "jwks.json"
     keys_file.write_text('{"keys": []}')
@@ -104,13 +106,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     gateway = processes.gateway(
         directory,
         [pod],
+        *("--data-plane", plane),
         *("--api-keys-file", str(keys_file), "--jwt-jwks", str(jwks_file)),
         *("--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--log-level", "debug"),
         *("--traces", f"file:{directory / 'spans'}"),
     )
     with processes.running(pod, gateway):
         processes.eventually(lambda: '"ready"' in gateway.get("/admin/endpoints")[1])
-        yield Stage(gateway, pod, keys_file, jwks_file)
+        made = Stage(gateway, pod, keys_file, jwks_file)
+        yield made
+        for client in made.clients:
+            client.close()
 
 
 SIGNING = ec.generate_private_key(ec.SECP256R1())

@@ -36,27 +36,33 @@ HELLO: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rules(tmp_path_factory: pytest.TempPathFactory, plane: str) -> Path:
     file = tmp_path_factory.mktemp("limits") / "tenants.json"
     file.write_text(json.dumps(RULES))
     return file
 
 
 @pytest.fixture(scope="module")
-def gateway(rules: Path) -> Iterator[Process]:
+def gateway(rules: Path, plane: str) -> Iterator[Process]:
     keys = rules.with_name("keys.json")
     keys.write_bytes(msgspec.json.encode({"keys": [entry for _, entry in KEYS.values()]}))
     pod = processes.echo_pod(rules.parent)
-    files = ("--api-keys-file", str(keys), "--tenants-file", str(rules))
+    files = ("--data-plane", plane, "--api-keys-file", str(keys), "--tenants-file", str(rules))
     gateway = processes.gateway(rules.parent, [pod], *files)
     with processes.running(pod, gateway):
         processes.eventually(lambda: '"ready"' in gateway.get("/admin/endpoints")[1])
         yield gateway
+        while OPENED:
+            OPENED.pop().close()
+
+
+OPENED: list[openai.OpenAI] = []
 
 
 def openai_of(gateway: Process, tenant: str) -> openai.OpenAI:
     url, key = f"http://{gateway.http_address}/v1", KEYS[tenant][0]
-    return openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+    OPENED.append(openai.OpenAI(base_url=url, api_key=key, max_retries=0))
+    return OPENED[-1]
 
 
 def client_of(gateway: Process, tenant: str) -> Client:

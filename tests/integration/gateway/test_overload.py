@@ -54,10 +54,13 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, pods: list[Process]) -> Iterator[Process]:
+def gateway(tmp_path: Path, pods: list[Process], plane: str) -> Iterator[Process]:
     bounds = ("--queue-requests", "2", "--pod-waiting-requests", "0")
     gateway = processes.gateway(
-        tmp_path, pods, *bounds, "--slow-reader-seconds", str(SLOW_READER_SECONDS)
+        tmp_path,
+        pods,
+        *bounds,
+        *("--slow-reader-seconds", str(SLOW_READER_SECONDS), "--data-plane", plane),
     )
     with processes.running(gateway):
         processes.eventually(lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == 2)
@@ -125,10 +128,12 @@ async def test_draining_gateway_serves_those_who_wait(gateway: Process) -> None:
 
 
 async def test_those_whose_turn_does_not_come_in_the_grace_are_told_to_go_elsewhere(
-    tmp_path: Path, pods: list[Process]
+    tmp_path: Path, pods: list[Process], plane: str
 ) -> None:
     gateway = processes.gateway(
-        tmp_path, pods, "--pod-waiting-requests", "0", "--shutdown-grace-seconds", "3"
+        tmp_path,
+        pods,
+        *("--pod-waiting-requests", "0", "--shutdown-grace-seconds", "3", "--data-plane", plane),
     )
     with processes.running(gateway):
         async with rpc.channel(gateway.grpc_address) as channel:
@@ -175,6 +180,7 @@ def write_request(connection: socket.socket, asked: dict[str, Any]) -> None:
     connection.sendall(head.encode() + text)
 
 
+@pytest.mark.plane("embedded", "Envoy's HTTP streams end by their deadline")
 async def test_rest_client_that_stops_reading_loses_its_stream(gateway: Process) -> None:
     host, port = gateway.http_address.split(":")
     with socket.socket() as connection:
@@ -192,6 +198,7 @@ async def test_rest_client_that_stops_reading_loses_its_stream(gateway: Process)
     assert not end.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.plane("embedded", "Envoy has its own limit, tested in test_envoy.py")
 async def test_grpc_client_that_stops_reading_loses_its_stream_and_hears_why(
     gateway: Process,
 ) -> None:

@@ -37,8 +37,10 @@ def pods(logs: Path) -> Iterator[list[Process]]:
 
 
 @pytest.fixture
-def gateway(logs: Path, pods: list[Process]) -> Iterator[Process]:
-    gateway = processes.gateway(logs, pods, "--traces", f"file:{logs / 'spans'}")
+def gateway(logs: Path, pods: list[Process], plane: str) -> Iterator[Process]:
+    (logs / "spans").unlink(missing_ok=True)
+    traces = ("--traces", f"file:{logs / 'spans'}")
+    gateway = processes.gateway(logs, pods, "--data-plane", plane, *traces)
     with processes.running(gateway):
         processes.eventually(lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == 2)
         yield gateway
@@ -102,9 +104,9 @@ def test_sigterm_of_a_pod_under_traffic_fails_no_request(
 
 
 def test_sigterm_of_a_gateway_under_traffic_fails_no_request(
-    logs: Path, pods: list[Process], gateway: Process
+    logs: Path, pods: list[Process], gateway: Process, plane: str
 ) -> None:
-    other = processes.gateway(logs, pods)
+    other = processes.gateway(logs, pods, "--data-plane", plane)
     with processes.running(other):
         both = f"ipv4:{gateway.grpc_address},{other.grpc_address}"
         with grpc.insecure_channel(both) as channel, traffic([ask_grpc(channel)] * 4) as result:
@@ -142,8 +144,8 @@ def test_request_makes_one_trace_from_the_callers_on(
     assert TEXT not in "".join(lines)
 
 
-def test_port_in_use_is_one_sentence_and_exit_code_65(logs: Path) -> None:
-    gateway = Process("taken", ["gateway"], logs / "taken.log")
+def test_port_in_use_is_one_sentence_and_exit_code_65(logs: Path, plane: str) -> None:
+    gateway = Process(f"taken-{plane}", ["gateway", "--data-plane", plane], logs / f"{plane}.log")
     with socket.create_server(("127.0.0.1", gateway.ports[0])):
         assert gateway.start().wait() == 65
     (line,) = gateway.log_tail().splitlines()

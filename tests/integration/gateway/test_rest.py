@@ -75,8 +75,8 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_body_target_and_headers_arrive_as_they_were_sent() -> None:
-    async with rest_stack(echo) as gateway:
+async def test_body_target_and_headers_arrive_as_they_were_sent(plane: str) -> None:
+    async with rest_stack(echo, plane=plane) as gateway:
         headers = {
             "x-request-id": "my-id",
             "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
@@ -111,27 +111,36 @@ async def test_body_target_and_headers_arrive_as_they_were_sent() -> None:
     ],
 )
 async def test_wrong_requests_get_openais_errors_and_no_pod_hears_of_them(
-    path: str, body: Any, status: int, param: str | None
+    path: str, body: Any, status: int, param: str | None, plane: str
 ) -> None:
     async def never(_: web.Request) -> web.Response:
         raise AssertionError("must not be asked")
 
-    async with rest_stack(never) as gateway:
+    async with rest_stack(never, plane=plane) as gateway:
         got, answer, headers = await post(gateway, path, body)
     assert (got, answer["error"]["param"]) == (status, param)
     assert answer["error"]["request_id"] == headers["x-request-id"]
     assert headers.get("allow") == ("GET, HEAD" if status == 405 else None)
 
 
-async def test_an_unknown_path_lists_what_there_is() -> None:
-    async with rest_stack(echo) as gateway:
+async def test_an_unknown_path_lists_what_there_is(plane: str) -> None:
+    async with rest_stack(echo, plane=plane) as gateway:
         _, answer, _ = await post(gateway, "/v1/nothing")
     assert "/v1/chat/completions" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("bad", [refuse_by_reset, refuse_by_503, events(die=True)])
-async def test_a_pod_that_fails_before_the_first_byte_is_replaced(bad: Answer) -> None:
-    async with rest_stack(bad, echo) as gateway:
+@pytest.mark.parametrize("bad", [refuse_by_reset, refuse_by_503])
+async def test_a_pod_that_fails_before_the_first_byte_is_replaced(bad: Answer, plane: str) -> None:
+    await check_replaced(bad, plane)
+
+
+@pytest.mark.plane("embedded", "Envoy has passed the head on by then")
+async def test_a_pod_that_fails_between_head_and_first_byte_is_replaced(plane: str) -> None:
+    await check_replaced(events(die=True), plane)
+
+
+async def check_replaced(bad: Answer, plane: str) -> None:
+    async with rest_stack(bad, echo, plane=plane) as gateway:
         statuses = [(await post(gateway))[0] for _ in range(6)]
         phases = {v.url: v.state.phase for v in gateway.pool.snapshot.endpoints}
     assert statuses == [200] * 6
@@ -139,33 +148,33 @@ async def test_a_pod_that_fails_before_the_first_byte_is_replaced(bad: Answer) -
     assert phases[gateway.endpoints[1]] == "ready"
 
 
-async def test_a_refused_connection_is_tried_elsewhere() -> None:
-    async with rest_stack(echo, echo) as gateway:
+async def test_a_refused_connection_is_tried_elsewhere(plane: str) -> None:
+    async with rest_stack(echo, echo, plane=plane) as gateway:
         view = gateway.pool.snapshot.endpoints[0]
         object.__setattr__(view, "http_base", "http://127.0.0.1:1")
         statuses = [(await post(gateway))[0] for _ in range(6)]
     assert statuses == [200] * 6
 
 
-async def test_without_another_pod_the_refusal_is_503_with_a_reason() -> None:
-    async with rest_stack(refuse_by_503) as gateway:
+async def test_without_another_pod_the_refusal_is_503_with_a_reason(plane: str) -> None:
+    async with rest_stack(refuse_by_503, plane=plane) as gateway:
         status, answer, _ = await post(gateway)
     assert (status, answer["error"]["code"]) == (503, "no_ready_endpoint")
 
 
-async def test_a_pods_own_errors_are_passed_on() -> None:
+async def test_a_pods_own_errors_are_passed_on(plane: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "no tools"}}, status=400)
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         status, said, _ = await post(gateway)
     assert (status, said) == (400, {"error": {"message": "no tools"}})
 
 
-async def test_events_arrive_at_once_and_byte_for_byte() -> None:
+async def test_events_arrive_at_once_and_byte_for_byte(plane: str) -> None:
     pause = asyncio.Event()
     chunks = (b"data: one\n\n", b"data: tw", b"o\n\ndata: [DONE]\n\n")
-    async with rest_stack(events(*chunks, pause=pause)) as gateway:
+    async with rest_stack(events(*chunks, pause=pause), plane=plane) as gateway:
         headers = {"accept-encoding": "gzip"}
         async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
             assert response.headers["content-type"] == "text/event-stream"
@@ -177,9 +186,10 @@ async def test_events_arrive_at_once_and_byte_for_byte() -> None:
     assert first + rest == b"".join(chunks)
 
 
-async def test_a_stream_that_breaks_ends_with_an_error_event() -> None:
+@pytest.mark.plane("embedded", "Envoy writes nothing into an answer: it cuts it")
+async def test_a_stream_that_breaks_ends_with_an_error_event(plane: str) -> None:
     pause = asyncio.Event()
-    async with rest_stack(events(b"data: one\n\n", pause=pause, die=True)) as gateway:
+    async with rest_stack(events(b"data: one\n\n", pause=pause, die=True), plane=plane) as gateway:
         async with gateway.client.post(CHAT, json=HELLO) as response:
             await response.content.readany()
             pause.set()
@@ -192,7 +202,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_event() -> None:
     assert code in metrics
 
 
-async def test_a_long_answer_that_breaks_does_not_look_whole() -> None:
+async def test_a_long_answer_that_breaks_does_not_look_whole(plane: str) -> None:
     pause = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -205,14 +215,18 @@ async def test_a_long_answer_that_breaks_does_not_look_whole() -> None:
         request.transport.abort()
         return response
 
-    async with rest_stack(answer) as gateway, gateway.client.post(CHAT, json=HELLO) as response:
+    async with (
+        rest_stack(answer, plane=plane) as gateway,
+        gateway.client.post(CHAT, json=HELLO) as response,
+    ):
         assert response.status == 200
         pause.set()
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
 
 
-async def test_a_short_answer_that_breaks_and_has_no_other_pod_is_a_clean_503() -> None:
+@pytest.mark.plane("embedded", "Envoy does not wait for the whole of an answer")
+async def test_a_short_answer_that_breaks_and_has_no_other_pod_is_a_clean_503(plane: str) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = 100
@@ -223,13 +237,13 @@ async def test_a_short_answer_that_breaks_and_has_no_other_pod_is_a_clean_503() 
         request.transport.close()
         return response
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         status, said, _ = await post(gateway)
     assert (status, said["error"]["code"]) == (503, "no_ready_endpoint")
     assert "payload is not completed" in said["error"]["message"]
 
 
-async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot() -> None:
+async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot(plane: str) -> None:
     gone, begun = asyncio.Event(), asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -243,7 +257,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot() -
             gone.set()
         return response
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         async with aiohttp.ClientSession(gateway.url) as client:
             async with client.post(CHAT, json=HELLO) as response:
                 await response.content.readany()
@@ -253,7 +267,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot() -
         await until(lambda: gateway.admission.in_flight == 0)
 
 
-async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too() -> None:
+async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too(plane: str) -> None:
     gone, begun = asyncio.Event(), asyncio.Event()
 
     async def answer(_: web.Request) -> web.Response:
@@ -264,15 +278,27 @@ async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too() -> No
             gone.set()
         return web.Response()
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         asking = asyncio.create_task(post(gateway))
         await begun.wait()
         asking.cancel()
         await asyncio.wait_for(gone.wait(), 5)
 
 
-@pytest.mark.parametrize("first", [b"", b"data: one\n\n"])
-async def test_the_deadline_of_the_header_ends_the_request(first: bytes) -> None:
+async def test_the_deadline_of_the_header_ends_the_request(plane: str) -> None:
+    status, body = await overdue(b"", plane)
+    assert status == 504
+    assert b"deadline_exceeded" in body
+
+
+@pytest.mark.plane("embedded", "Envoy writes nothing into an answer: it cuts it")
+async def test_the_deadline_ends_a_stream_with_an_error_event(plane: str) -> None:
+    status, body = await overdue(b"data: one\n\n", plane)
+    assert status == 200
+    assert b"deadline_exceeded" in body
+
+
+async def overdue(first: bytes, plane: str) -> tuple[int, bytes]:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=SSE)
         if first:
@@ -281,25 +307,23 @@ async def test_the_deadline_of_the_header_ends_the_request(first: bytes) -> None
         await asyncio.Event().wait()
         return response
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         headers = {"x-request-timeout-seconds": "0.2"}
         async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
-            body = await response.read()
-    assert response.status == (200 if first else 504)
-    assert b"deadline_exceeded" in body
+            return response.status, await response.read()
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
-async def test_a_timeout_must_be_a_number_above_zero(value: str) -> None:
-    async with rest_stack(echo) as gateway:
+async def test_a_timeout_must_be_a_number_above_zero(value: str, plane: str) -> None:
+    async with rest_stack(echo, plane=plane) as gateway:
         headers = {"x-request-timeout-seconds": value}
         status, answer, _ = await post(gateway, headers=headers)
     assert (status, answer["error"]["param"]) == (400, "x-request-timeout-seconds")
 
 
-async def test_gzip_bodies_are_read_and_relayed_plain() -> None:
+async def test_gzip_bodies_are_read_and_relayed_plain(plane: str) -> None:
     packed = gzip.compress(json.dumps(HELLO).encode())
-    async with rest_stack(echo) as gateway:
+    async with rest_stack(echo, plane=plane) as gateway:
         _, said, _ = await post(gateway, body=packed, headers={"content-encoding": "gzip"})
     assert json.loads(said["body"]) == HELLO
     assert "content-encoding" not in said["headers"]
@@ -316,18 +340,18 @@ async def test_gzip_bodies_are_read_and_relayed_plain() -> None:
     ],
 )
 async def test_compressed_bodies_are_bounded_and_whole(
-    body: bytes, encoding: str, status: int
+    body: bytes, encoding: str, status: int, plane: str
 ) -> None:
-    async with rest_stack(echo) as gateway:
+    async with rest_stack(echo, plane=plane) as gateway:
         got, _, _ = await post(gateway, body=body, headers={"content-encoding": encoding})
     assert got == status
 
 
-async def test_long_answers_are_compressed_for_those_who_ask() -> None:
+async def test_long_answers_are_compressed_for_those_who_ask(plane: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"text": "x" * 5000})
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         async with gateway.client.post(
             CHAT, json=HELLO, headers={"accept-encoding": "gzip"}, compress=None
         ) as response:
@@ -338,8 +362,8 @@ async def test_long_answers_are_compressed_for_those_who_ask() -> None:
             assert "content-encoding" not in response.headers
 
 
-async def test_models_are_merged_and_found_by_every_name() -> None:
-    async with rest_stack(echo, echo) as gateway:
+async def test_models_are_merged_and_found_by_every_name(plane: str) -> None:
+    async with rest_stack(echo, echo, plane=plane) as gateway:
         async with gateway.client.get("/v1/models") as response:
             cards = (await response.json())["data"]
         async with gateway.client.get("/v1/models/alias") as response:
@@ -350,9 +374,9 @@ async def test_models_are_merged_and_found_by_every_name() -> None:
     assert (card["id"], card["max_model_len"], missing) == ("alias", 100, 404)
 
 
-async def test_oip_paths_are_relayed_or_answered() -> None:
+async def test_oip_paths_are_relayed_or_answered(plane: str) -> None:
     text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["Hi"]}
-    async with rest_stack(echo) as gateway:
+    async with rest_stack(echo, plane=plane) as gateway:
         status, said, _ = await post(gateway, "/v2/models/m/infer", {"inputs": [text]})
         unknown, _, _ = await post(gateway, "/v2/models/x/infer", {"inputs": [text]})
         async with gateway.client.get("/v2/models/m") as response:
@@ -364,8 +388,8 @@ async def test_oip_paths_are_relayed_or_answered() -> None:
     assert ready == {"name": "m", "ready": True}
 
 
-async def test_readiness_follows_the_pool() -> None:
-    async with rest_stack(echo) as gateway:
+async def test_readiness_follows_the_pool(plane: str) -> None:
+    async with rest_stack(echo, plane=plane) as gateway:
         async with gateway.client.get("/health/ready") as response:
             before = response.status
         gateway.pool.replace_endpoints([], 0.0)
@@ -376,9 +400,11 @@ async def test_readiness_follows_the_pool() -> None:
     assert (before, after, live) == (200, 503, 200)
 
 
-async def test_stopping_lets_a_stream_end() -> None:
+async def test_stopping_lets_a_stream_end(plane: str) -> None:
     pause = asyncio.Event()
-    async with rest_stack(events(b"data: 1\n\n", b"data: 2\n\n", pause=pause)) as gateway:
+    async with rest_stack(
+        events(b"data: 1\n\n", b"data: 2\n\n", pause=pause), plane=plane
+    ) as gateway:
         async with gateway.client.post(CHAT, json=HELLO) as response:
             await response.content.readany()
             stopping = asyncio.create_task(gateway.server.stop())
@@ -389,7 +415,7 @@ async def test_stopping_lets_a_stream_end() -> None:
     assert rest == b"data: 2\n\n"
 
 
-async def test_a_slow_reader_holds_the_pod_back() -> None:
+async def test_a_slow_reader_holds_the_pod_back(plane: str) -> None:
     """The pod writes without end; it stops when all buffers on the way are full."""
     written, stuck = 0, asyncio.Event()
 
@@ -406,19 +432,25 @@ async def test_a_slow_reader_holds_the_pod_back() -> None:
                 stuck.set()
         return response
 
-    async with rest_stack(answer) as gateway, gateway.client.post(CHAT, json=HELLO) as response:
+    async with (
+        rest_stack(answer, plane=plane) as gateway,
+        gateway.client.post(CHAT, json=HELLO) as response,
+    ):
         await asyncio.wait_for(stuck.wait(), 10)
         assert 0 < written < 64 * 2**20
         response.close()
 
 
+@pytest.mark.plane("embedded", "Envoy has its own way, tested in test_envoy.py")
 @pytest.mark.parametrize("path", [CHAT, "/v1/nothing"])
 @pytest.mark.parametrize("length", [10, 2**21])
-async def test_a_draining_gateway_serves_on_and_ends_connections(path: str, length: int) -> None:
+async def test_a_draining_gateway_serves_on_and_ends_connections(
+    path: str, length: int, plane: str
+) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"text": "x" * length})
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         _, _, before = await post(gateway, path)
         gateway.server.begin_drain()
         _, _, after = await post(gateway, path)
@@ -426,29 +458,32 @@ async def test_a_draining_gateway_serves_on_and_ends_connections(path: str, leng
     assert after["connection"] == "close"
 
 
+@pytest.mark.plane("embedded", "Envoy passes a pod's answers on as they are")
 @pytest.mark.parametrize("status", [404, 405])
-async def test_a_path_that_the_pods_server_does_not_know_is_unimplemented(status: int) -> None:
+async def test_a_path_that_the_pods_server_does_not_know_is_unimplemented(
+    status: int, plane: str
+) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"detail": "Not Found"}, status=status)
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         got, said, _ = await post(gateway)
     assert (got, said["error"]["code"]) == (501, "unimplemented")
 
 
-async def test_a_pods_own_404_is_passed_on() -> None:
+async def test_a_pods_own_404_is_passed_on(plane: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "no such adapter"}}, status=404)
 
-    async with rest_stack(answer) as gateway:
+    async with rest_stack(answer, plane=plane) as gateway:
         got, said, _ = await post(gateway)
     assert (got, said) == (404, {"error": {"message": "no such adapter"}})
 
 
 async def test_bytes_that_are_no_http_get_a_400_and_no_line_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, plane: str
 ) -> None:
-    async with rest_stack(echo) as gateway:
+    async with rest_stack(echo, plane=plane) as gateway:
         host, _, port = gateway.url.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nbad: \x00\r\n\r\n")
@@ -458,8 +493,8 @@ async def test_bytes_that_are_no_http_get_a_400_and_no_line_in_the_log(
     assert not caplog.records
 
 
-async def test_a_body_that_never_comes_ends_with_the_deadline() -> None:
-    async with rest_stack(echo, timeout=0.2) as gateway:
+async def test_a_body_that_never_comes_ends_with_the_deadline(plane: str) -> None:
+    async with rest_stack(echo, timeout=0.2, plane=plane) as gateway:
         host, _, port = gateway.url.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")

@@ -156,7 +156,8 @@ class Admission:
         return Waiter(
             call.principal.tenant,
             tokens=max(1, call.ask.estimated_tokens),
-            size=len(call.payload),
+            # Of a body that Envoy keeps the prompt is known.
+            size=len(call.payload) or call.ask.size,
             deadline=call.deadline,
             # A request may ask to go later than its tenant's others, not earlier.
             priority=max(policy.priority, call.ask.priority),

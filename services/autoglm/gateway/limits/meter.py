@@ -21,6 +21,8 @@ from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 
 _SSE = "text/event-stream"
 _EVENT = b"data: "
+# No message of a stream with a token in it has fewer.
+_LEAST_BYTES = 10
 # Longer answers than this in one piece say their usage too late to be kept.
 _WHOLE_BYTES = 1024 * 1024
 # Whoever leaves or runs out of time has had the pod read the prompt; other errors are not theirs.
@@ -70,14 +72,20 @@ class Meter:
         """Tokens to be charged for."""
         if wanted_tokens(self._call) == 0 or self._status >= 400:
             return 0.0
-        usage = self._usage()
+        usage = self._usage() or notes.usage
         if usage is not None and usage.total:
             return float(usage.total)
         assert self._call.ask is not None
-        so_far = float(self._call.ask.prompt_tokens + self.generated)
+        so_far = float(self._call.ask.prompt_tokens + self._generated(reserved))
         if failure is None:
             return max(reserved, so_far)
         return so_far if notes.first_chunk or isinstance(failure, _LEFT) else 0.0
+
+    def _generated(self, reserved: float) -> int:
+        """What has come, or the most that can have come of an answer that nobody here has seen."""
+        if self._call.exchange is None:
+            return self.generated
+        return min(int(reserved), self._call.exchange.body_bytes // _LEAST_BYTES)
 
     async def _chunks(self, reply: Reply) -> AsyncIterator[bytes]:
         note = self._note_message if self._call.wire == "grpc" else self._note_bytes

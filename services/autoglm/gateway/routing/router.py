@@ -48,8 +48,8 @@ class Router:
     @contextmanager
     def sending(
         self, call: Call, decision: Decision, clock: Callable[[], float]
-    ) -> Iterator[Callable[[], None]]:
-        """Open while the request is on the endpoint; call what it gives at the first chunk."""
+    ) -> Iterator[Callable[[float], None]]:
+        """Open while the request is on the endpoint; what it gives takes the first chunk's time."""
         if decision.uncached_tokens is None:
             yield _nothing
             return
@@ -57,7 +57,7 @@ class Router:
         sending = latency.sent(url, decision.uncached_tokens, clock())
         is_stream = call.ask is not None and call.ask.streaming
         try:
-            yield lambda: latency.answered(sending, clock(), is_first_token=is_stream)
+            yield lambda at: latency.answered(sending, at, is_first_token=is_stream)
         finally:
             latency.ended(sending, clock())
 
@@ -66,5 +66,5 @@ class Router:
         self.memory.gone(url)
 
 
-def _nothing() -> None:
+def _nothing(_: float) -> None:
     """Where the policy does not care when the first chunk comes."""

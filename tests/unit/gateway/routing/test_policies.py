@@ -132,9 +132,9 @@ def test_router_measures_the_first_chunk_where_the_policy_wants_it(make: Any) ->
     router = Router(Metrics(CollectorRegistry()), Random(0), "LatencyAware")
     snapshot = take_snapshot([make.view(n) for n in range(2)])
     call = make.call(ask=Ask(Operation.GENERATE, "glm", streaming=True))
-    decision, times = router.route(call, snapshot, 0), iter((0.0, 0.5, 2.0))
+    decision, times = router.route(call, snapshot, 0), iter((0.0, 2.0))
     with router.sending(call, decision, lambda: next(times)) as answered:
-        answered()
+        answered(0.5)
     assert router.memory.latency.fastest(2.0) == 0.5 / 256
     router.gone(decision.endpoint.url)
     assert router.memory.latency.fastest(2.0) is None

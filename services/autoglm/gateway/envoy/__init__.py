@@ -1,0 +1,1 @@
+"""Envoy as the data plane: it moves the bytes, the gateway decides. See docs/data-planes.md."""

@@ -1,0 +1,87 @@
+"""What the picker says to Envoy, as its messages. Pure; called by the picker's edge."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from envoy.type.v3 import http_status_pb2
+
+from autoglm.common import status
+from autoglm.common.errors import AutoGLMError
+from autoglm.gateway.call import Call
+from autoglm.gateway.envoy.exchange import Directions
+
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_MODE = processing_mode_pb2.ProcessingMode
+
+
+def body_please() -> Any:
+    """The headers say too little."""
+    return ext_proc.ProcessingResponse(
+        request_headers=ext_proc.HeadersResponse(),
+        mode_override=_MODE(
+            # Of one that is too long only the beginning comes, and is refused by us.
+            request_body_mode=_MODE.BUFFERED_PARTIAL,
+            response_header_mode=_MODE.SKIP,
+        ),
+    )
+
+
+def sent(directions: Directions, *, after_body: bool) -> Any:
+    """The request goes on as directed."""
+    mutation = ext_proc.HeaderMutation(
+        set_headers=_options(directions.set_headers.items()),
+        remove_headers=directions.removed_headers,
+    )
+    common = ext_proc.CommonResponse(header_mutation=mutation)
+    if after_body:
+        return ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
+    return ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
+
+
+def refused(call: Call, error: AutoGLMError) -> Any:
+    """The client gets the error, as the gateway's own servers would send it."""
+    make = _grpc_error if call.wire == "grpc" else _http_error
+    return ext_proc.ProcessingResponse(immediate_response=make(call, error))
+
+
+def _grpc_error(call: Call, error: AutoGLMError) -> Any:
+    answer = status.to_grpc(error, call.request_id)
+    trailers = ((k, v if isinstance(v, str) else _binary(v)) for k, v in answer.trailers)
+    return ext_proc.ImmediateResponse(
+        status=http_status_pb2.HttpStatus(code=200),
+        headers=ext_proc.HeaderMutation(set_headers=_options(trailers)),
+        body=answer.message.encode(),
+        grpc_status=ext_proc.GrpcStatus(status=answer.code.value[0]),
+        details=error.reason,
+    )
+
+
+def _http_error(call: Call, error: AutoGLMError) -> Any:
+    answer = status.to_http(error, call.request_id)
+    return ext_proc.ImmediateResponse(
+        status=http_status_pb2.HttpStatus(code=answer.status),
+        headers=ext_proc.HeaderMutation(set_headers=_options(answer.headers.items())),
+        body=answer.body,
+        details=error.reason,
+    )
+
+
+def _options(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    return [
+        base_pb2.HeaderValueOption(
+            header=base_pb2.HeaderValue(key=name, raw_value=value.encode()),
+            append_action=_OVERWRITE,
+        )
+        for name, value in pairs
+    ]
+
+
+def _binary(value: bytes) -> str:
+    # gRPC's form of binary metadata.
+    return base64.b64encode(value).decode().rstrip("=")

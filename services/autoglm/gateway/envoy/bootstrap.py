@@ -1,0 +1,241 @@
+"""Envoy's configuration, as the gateway's settings want it. Pure; `program` hands it to Envoy.
+
+Two listeners, gRPC and HTTP. A request for a pod first goes to the picker (`ext_proc_edge`), which
+names the pod in a header or answers itself; all others, and those that Envoy cannot serve as the
+gateway would, go to the gateway's own servers on Unix sockets. Where the attempt on a pod fails
+before its answer, Envoy's retry goes to the gateway's own servers as well, which pick again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoglm.common import rpc, status
+from autoglm.common.tls import TlsFiles
+from autoglm.gateway.call import Wire
+from autoglm.gateway.envoy.clusters import own_cluster, wire_clusters
+from autoglm.gateway.envoy.local_replies import local_replies
+from autoglm.gateway.envoy.names import (
+    DESTINATION_HEADER,
+    Sockets,
+)
+from autoglm.gateway.envoy.parts import (
+    EXT_PROC,
+    EXT_PROC_TYPE,
+    TYPE,
+    Json,
+    header,
+    pipe,
+    seconds,
+)
+from autoglm.gateway.envoy.routes import routes
+from autoglm.gateway.rest_edge import GZIP_FROM_BYTES
+from autoglm.gateway.settings import GatewaySettings
+
+Where = tuple[str, int]
+WINDOW_BYTES = 1024 * 1024
+# The longest that Envoy lets a picker think; requests may wait for their turn there.
+_MOST_MESSAGE_SECONDS = 3600.0
+
+
+def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire, Where]) -> Json:
+    """`listen` has the addresses of the settings with names looked up. JSON is YAML to Envoy."""
+    return {
+        "node": {"id": "autoglm-gateway", "cluster": "autoglm"},
+        "admin": {"address": pipe(sockets.admin)},
+        "overload_manager": _most_connections(settings),
+        "static_resources": {
+            "listeners": [
+                _listener("grpc", listen["grpc"], settings),
+                _listener("http", listen["http"], settings),
+            ],
+            "clusters": [
+                own_cluster("picker", sockets.picker, "grpc"),
+                *wire_clusters("grpc", sockets.grpc),
+                *wire_clusters("http", sockets.http),
+            ],
+        },
+    }
+
+
+def _most_connections(settings: GatewaySettings) -> Json:
+    """Of both listeners together; over it a new one is closed."""
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    kind = f"{TYPE}.extensions.resource_monitors.downstream_connections.v3"
+    config = {
+        "@type": f"{kind}.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": 2 * settings.max_connections,
+    }
+    return {"resource_monitors": [{"name": monitor, "typed_config": config}]}
+
+
+def _listener(wire: Wire, where: Where, settings: GatewaySettings) -> Json:
+    host, port = where
+    chain: Json = {
+        "filters": [
+            {
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": _connection_manager(wire, settings),
+            }
+        ]
+    }
+    if settings.server_tls:
+        chain["transport_socket"] = _server_tls(settings.server_tls)
+    return {
+        "name": wire,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "filter_chains": [chain],
+    }
+
+
+def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
+    is_http = wire == "http"
+    manager = f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    return {
+        "@type": manager,
+        "stat_prefix": wire,
+        "codec_type": "HTTP2" if wire == "grpc" else "AUTO",
+        "use_remote_address": True,
+        "generate_request_id": False,
+        "preserve_external_request_id": True,
+        "early_header_mutation_extensions": [_names_of_calls()],
+        "server_header_transformation": "PASS_THROUGH",
+        "stream_idle_timeout": "0s",
+        "request_timeout": seconds(settings.default_timeout_seconds),
+        "http2_protocol_options": {
+            "max_concurrent_streams": max(100, settings.max_inflight),
+            # So much more of a body than is allowed may be on its way.
+            "initial_stream_window_size": WINDOW_BYTES,
+        },
+        "access_log": [_end_of_calls()],
+        **({"local_reply_config": local_replies(settings.max_body_bytes)} if is_http else {}),
+        "http_filters": [
+            *([_gzip()] if is_http else []),
+            {"name": EXT_PROC, "typed_config": _picker(settings)},
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.filters.http.router.v3.Router",
+                    # Timeouts of ours are headers; nobody else's are believed.
+                    "suppress_envoy_headers": True,
+                },
+            },
+        ],
+        "route_config": {
+            "name": wire,
+            "virtual_hosts": [{"name": wire, "domains": ["*"], "routes": routes(wire, settings)}],
+        },
+    }
+
+
+def _gzip() -> Json:
+    """Long answers in one piece, for those who ask."""
+    compressor = f"{TYPE}.extensions.filters.http.compressor.v3.Compressor"
+    return {
+        "name": "envoy.filters.http.compressor",
+        "typed_config": {
+            "@type": compressor,
+            "response_direction_config": {
+                "common_config": {
+                    "min_content_length": GZIP_FROM_BYTES,
+                },
+            },
+            "compressor_library": {
+                "name": "gzip",
+                "typed_config": {"@type": f"{TYPE}.extensions.compression.gzip.compressor.v3.Gzip"},
+            },
+        },
+    }
+
+
+def _picker(settings: GatewaySettings) -> Json:
+    patience = min(settings.max_timeout_seconds, _MOST_MESSAGE_SECONDS)
+    return {
+        "@type": f"{EXT_PROC_TYPE}.ExternalProcessor",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
+        "processing_mode": {
+            "request_header_mode": "SEND",
+            "response_header_mode": "SKIP",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        # It asks for the body where it needs one.
+        "allow_mode_override": True,
+        "message_timeout": seconds(patience),
+        "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
+        "status_on_error": {"code": "ServiceUnavailable"},
+    }
+
+
+def _names_of_calls() -> Json:
+    """Every request gets a name that nobody can know, and its peer's address, whatever it says.
+
+    And a request id, unless it has one: errors of Envoy's own show it too.
+    """
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.http.early_header_mutation.header_mutation.v3"
+            ".HeaderMutation",
+            "mutations": [
+                {"append": header(rpc.CALL_HEADER, "%UNIQUE_ID%")},
+                {"append": header(status.REQUEST_ID, "%UNIQUE_ID%", "ADD_IF_ABSENT")},
+                {
+                    "append": header(
+                        rpc.PEER_HEADER, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+                    )
+                },
+                {"remove": DESTINATION_HEADER},
+            ],
+        },
+    }
+
+
+def _end_of_calls() -> Json:
+    """One log entry to the picker for each call that it has sent to a pod, as the call ends."""
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "filter": {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}},
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "calls",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
+                # At once: the call's place is free from then on.
+                "buffer_size_bytes": 0,
+            },
+            "additional_request_headers_to_log": [rpc.CALL_HEADER],
+            "additional_response_headers_to_log": list(status.TOLD_AT_THE_END),
+            "additional_response_trailers_to_log": list(status.TOLD_AT_THE_END),
+        },
+    }
+
+
+def _server_tls(files: TlsFiles) -> Json:
+    """Certificates come from their files again when those are replaced."""
+    common: Json = {
+        "tls_certificates": [
+            {
+                "certificate_chain": {"filename": files.cert_file},
+                "private_key": {"filename": files.key_file},
+                "watched_directory": {"path": str(Path(files.cert_file).parent)},
+            }
+        ]
+    }
+    if files.ca_file:
+        common["validation_context"] = {
+            "trusted_ca": {
+                "filename": files.ca_file,
+                "watched_directory": {"path": str(Path(files.ca_file).parent)},
+            }
+        }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": bool(files.ca_file),
+            "common_tls_context": common | {"alpn_protocols": ["h2", "http/1.1"]},
+        },
+    }

@@ -1,0 +1,95 @@
+"""Where Envoy can send requests: the pods, and the gateway's own servers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoglm.gateway.call import Wire
+from autoglm.gateway.envoy.names import DESTINATION_HEADER
+from autoglm.gateway.envoy.parts import TYPE, Json, pipe, seconds
+from autoglm.gateway.http_relay import CONNECT_SECONDS, KEEPALIVE_SECONDS
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_UNBOUNDED = 2**31 - 1
+_NO_BREAKERS: Mapping[str, Any] = {
+    "thresholds": [
+        {
+            "max_connections": _UNBOUNDED,
+            "max_pending_requests": _UNBOUNDED,
+            "max_requests": _UNBOUNDED,
+            "max_retries": _UNBOUNDED,
+        }
+    ]
+}
+
+
+def wire_clusters(wire: Wire, own: str) -> Sequence[Json]:
+    return (own_cluster(f"own-{wire}", own, wire), _pods(wire), _first_pod_then_own(wire))
+
+
+def _first_pod_then_own(wire: Wire) -> Json:
+    """Envoy's first attempt is on the pod that the header names, its second on our own server.
+
+    So is the first where the header names none.
+    """
+    return {
+        "name": f"call-{wire}",
+        "connect_timeout": seconds(CONNECT_SECONDS),
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.composite",
+            "typed_config": {
+                "@type": f"{TYPE}.extensions.clusters.composite.v3.ClusterConfig",
+                "clusters": [{"name": f"pods-{wire}"}, {"name": f"own-{wire}"}],
+            },
+        },
+        "circuit_breakers": _NO_BREAKERS,
+    }
+
+
+def _pods(wire: Wire) -> Json:
+    return {
+        "name": f"pods-{wire}",
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": seconds(CONNECT_SECONDS),
+        "original_dst_lb_config": {
+            "use_http_header": True,
+            "http_header_name": DESTINATION_HEADER,
+        },
+        "circuit_breakers": _NO_BREAKERS,
+        "typed_extension_protocol_options": _protocol(wire, KEEPALIVE_SECONDS),
+    }
+
+
+def own_cluster(name: str, path: str, wire: Wire) -> Json:
+    endpoint = {"endpoint": {"address": pipe(path)}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": seconds(CONNECT_SECONDS),
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+        "circuit_breakers": _NO_BREAKERS,
+        "typed_extension_protocol_options": _protocol(wire, 60.0),
+    }
+
+
+# Admission bounds what is on its way, for each model and tenant; Envoy's own 1024 would cut it.
+def _protocol(wire: Wire, idle_seconds: float) -> Json:
+    options: Json = {"http2_protocol_options": {}} if wire == "grpc" else {}
+    if wire == "http":
+        options = {"http_protocol_options": {}}
+        common = {"common_http_protocol_options": {"idle_timeout": seconds(idle_seconds)}}
+    else:
+        common = {}
+    return {
+        _HTTP_OPTIONS: {
+            "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+            "explicit_http_config": options,
+            **common,
+        }
+    }

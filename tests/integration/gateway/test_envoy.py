@@ -1,0 +1,204 @@
+"""The Envoy plane's own ways, with a real Envoy: configuration, drain, limits, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+import trustme
+
+from autoglm import v1
+from autoglm.common import errors, rpc, status
+from autoglm.gateway.envoy import program
+from autoglm.gateway.envoy.bootstrap import bootstrap
+from autoglm.gateway.envoy.names import PLANE_HEADER, PLANE_WITHOUT, Sockets
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.testing import processes
+from autoglm.testing.fake_pod import FakePod
+from autoglm.testing.processes import Process
+from autoglm.v1.inference_pb2_grpc import InferenceStub
+
+pytestmark = [pytest.mark.plane("envoy", "its own ways"), pytest.mark.timeout(60)]
+ASK = v1.GenerateRequest(model="fake", text="Hello")
+
+
+def certificates(directory: Path) -> dict[str, str]:
+    """The settings of mutual TLS."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    names = {n: str(directory / f"{n}.pem") for n in ("cert", "key", "ca")}
+    leaf.private_key_pem.write_to_path(names["key"])
+    leaf.cert_chain_pems[0].write_to_path(names["cert"])
+    authority.cert_pem.write_to_path(names["ca"])
+    return {
+        "tls_cert_file": names["cert"],
+        "tls_key_file": names["key"],
+        "tls_client_ca_file": names["ca"],
+    }
+
+
+@pytest.mark.parametrize("is_mutual", [False, True])
+def test_envoy_finds_nothing_wrong_with_its_configuration(tmp_path: Path, is_mutual: bool) -> None:
+    settings = GatewaySettings.load(certificates(tmp_path) if is_mutual else {})
+    listen: Any = {"grpc": ("127.0.0.1", 0), "http": ("::1", 0)}
+    file = tmp_path / "envoy.json"
+    file.write_text(json.dumps(bootstrap(settings, Sockets(tmp_path), listen)))
+    command = [program.find(), "--mode", "validate", "-c", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+async def test_answers_of_pods_say_what_this_plane_leaves_out(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    call = (await fleet.stub(await fleet.gateway(pod))).Generate(ASK)
+    await call
+    assert dict(await call.initial_metadata())[PLANE_HEADER] == PLANE_WITHOUT
+
+
+async def test_clients_cannot_name_a_pod_or_a_call(fleet: Any) -> None:
+    first, second = await fleet.pods(FakePod(), FakePod(model="other"))
+    stub = await fleet.stub(await fleet.gateway(first, second))
+    theirs = (
+        ("x-gateway-destination-endpoint", f"127.0.0.1:{second.port}"),
+        ("x-autoglm-call", "mine"),
+        ("x-envoy-upstream-rq-timeout-ms", "1"),
+    )
+    await stub.Generate(ASK, metadata=theirs)
+    assert (len(first.received), len(second.received)) == (1, 0)
+    assert first.received[0].metadata["x-autoglm-call"] != "mine"
+
+
+async def test_client_that_stops_reading_loses_its_stream(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    short = ("first_token", "chunk", "queue")
+    limits = {f"{name}_timeout_seconds": 0.2 for name in short} | {"slow_reader_seconds": 0.2}
+    gateway = await fleet.gateway(pod, **limits)
+    pod.open_gate.clear()
+    stream = (await fleet.stub(gateway)).GenerateStream(ASK)
+    await stream.read()
+    await fleet.until(lambda: pod.cancelled == 1 and fleet.in_flight(gateway) == 0)
+    stream.cancel()
+
+
+async def test_bodies_over_the_limit_reach_no_pod(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    gateway = await fleet.gateway(pod, max_body_bytes=2**20)
+    stub = await fleet.stub(gateway)
+    for size in (2**20, 2**23):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Generate(v1.GenerateRequest(model="fake", text="x" * size))
+        assert isinstance(status.from_grpc(caught.value), errors.RequestTooLarge)
+    await fleet.until(lambda: len(gateway.core.exchanges) == 0)
+    assert pod.received == []
+
+
+async def test_a_body_of_unknown_length_over_the_limit_gets_openais_error(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    gateway = await fleet.gateway(pod, max_body_bytes=2**20)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b" " * 2**19
+
+    url = f"http://127.0.0.1:{gateway.http_port}/v1/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, data=pieces()) as answer:
+        assert answer.status == 413
+        assert (await answer.json())["error"]["code"] == "request_too_large"
+
+
+async def test_draining_gateway_asks_clients_to_connect_elsewhere(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    gateway = await fleet.gateway(pod, drain_delay_seconds=0.5)
+    url = f"http://127.0.0.1:{gateway.http_port}/v1/models"
+    async with aiohttp.ClientSession() as session:
+
+        async def connection() -> str:
+            async with session.get(url) as answer:
+                assert answer.status == 200
+                return answer.headers.get("connection", "")
+
+        assert await connection() == ""
+        drain = asyncio.create_task(gateway.drain())
+        async with asyncio.timeout(0.5):
+            while await connection() != "close":
+                pass
+        await drain
+
+
+async def test_tls_of_the_settings_is_envoys(fleet: Any, tmp_path: Path) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    files = certificates(tmp_path)
+    gateway = await fleet.gateway(pod, **files)
+    names = ("tls_client_ca_file", "tls_key_file", "tls_cert_file")
+    blobs = [await asyncio.to_thread(Path(files[n]).read_bytes) for n in names]
+    ours, stranger = grpc.ssl_channel_credentials(*blobs), grpc.ssl_channel_credentials(blobs[0])
+    address = f"localhost:{gateway.grpc_port}"
+    async with grpc.aio.secure_channel(address, ours) as channel:
+        assert (await InferenceStub(channel).Generate(ASK)).completions
+    async with grpc.aio.secure_channel(address, stranger) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await InferenceStub(channel).Generate(ASK)
+
+
+async def test_error_of_the_gateway_is_whole(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    stub = await fleet.stub(await fleet.gateway(pod))
+    wrong = v1.GenerateRequest(model="fake", text="")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Generate(wrong, metadata=(("x-request-id", "mine"),))
+    refused = status.from_grpc(caught.value)
+    assert isinstance(refused, errors.InvalidRequest) and refused.field == "text"
+    trailers = dict(caught.value.trailing_metadata() or ())
+    assert trailers["x-request-id"] == "mine" and rpc.CALL_HEADER not in trailers
+
+
+def envoy_of(gateway: Process) -> int:
+    """The process id of a gateway's Envoy."""
+    children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
+    (pid,) = (int(c) for c in children if Path(f"/proc/{c}/comm").read_text().strip() == "envoy")
+    return pid
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_gateway_ends_when_its_envoy_does(tmp_path: Path) -> None:
+    pod = processes.echo_pod(tmp_path)
+    gateway = processes.gateway(tmp_path, [pod], "--data-plane", "envoy")
+    with processes.running(pod, gateway):
+        os.kill(envoy_of(gateway), signal.SIGKILL)
+        assert gateway.wait() == 73
+    assert "Envoy ended with code -9" in gateway.log_tail()
+
+
+def test_envoy_ends_when_its_gateway_is_killed(tmp_path: Path) -> None:
+    pod = processes.echo_pod(tmp_path)
+    gateway = processes.gateway(tmp_path, [pod], "--data-plane", "envoy")
+    with processes.running(pod, gateway):
+        envoy = envoy_of(gateway)
+        gateway.signal(signal.SIGKILL)
+        gateway.wait()
+        processes.eventually(lambda: not is_alive(envoy), what="Envoy has ended")
+
+
+def test_missing_package_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
+    hidden = tmp_path / "envoy"
+    hidden.mkdir()
+    (hidden / "__init__.py").touch()
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    gateway = processes.gateway(tmp_path, [], "--data-plane", "envoy")
+    gateway.environment = {"PATH": "/nowhere", "PYTHONPATH": path}
+    assert gateway.start().wait() == 70
+    (line,) = gateway.log_tail().splitlines()
+    assert "pip install 'open-autoglm[envoy]'" in line

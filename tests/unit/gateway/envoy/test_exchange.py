@@ -1,0 +1,110 @@
+"""An exchange: one outcome, whoever is first, and nobody left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from autoglm.common.errors import Cancelled, NoReadyEndpoint, StreamBroken
+from autoglm.gateway.call import Notes, Reply
+from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges
+from autoglm.gateway.envoy.takeover import TakeOver
+
+
+async def chunks(*parts: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+    if error is not None:
+        raise error
+
+
+def exchange() -> Exchange:
+    return Exchange("k", "grpc")
+
+
+def take_over(exchanges: Exchanges) -> TakeOver:
+    def never(*_: Any) -> Any:
+        raise AssertionError("it has passed the layers")
+
+    return TakeOver(exchanges, never)
+
+
+async def test_the_first_outcome_counts(make: Any) -> None:
+    one = exchange()
+    one.end(End(200))
+    one.end(End(500))
+    assert not one.take_over(make.call())
+    assert await one.send(Directions("a:1")) == End(200)
+    assert one.taken is None
+
+
+async def test_a_call_is_taken_over_once(make: Any) -> None:
+    one, call = exchange(), make.call()
+    assert one.take_over(call) and not one.take_over(make.call(payload=b"x"))
+    one.end(End(200))
+    assert one.taken is call
+
+
+async def test_delivery_of_an_answer_by_envoy_raises_what_ended_it() -> None:
+    with pytest.raises(StreamBroken):
+        await exchange().deliver(Reply(chunks(error=StreamBroken("gone"))))
+
+
+async def test_an_answer_through_the_gateway_is_delivered_where_the_request_came_again(
+    make: Any,
+) -> None:
+    exchanges, one = Exchanges(), exchange()
+    exchanges.open(one)
+    again = make.call(continues="k")
+    async with asyncio.timeout(5):
+        async with asyncio.TaskGroup() as group:
+            answer = group.create_task(_read(take_over(exchanges), again))
+            assert await one.send(Directions()) is again
+            await one.deliver(Reply(chunks(b"a", b"b")))
+    assert answer.result() == b"ab"
+
+
+async def test_a_client_that_leaves_ends_the_call_where_it_is_held(make: Any) -> None:
+    exchanges, one = Exchanges(), exchange()
+    exchanges.open(one)
+    async with asyncio.timeout(5):
+        answer = asyncio.create_task(_read(take_over(exchanges), make.call(continues="k")))
+        await one.send(Directions())
+        left = asyncio.Event()
+        one.on_left = left.set
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+        assert left.is_set()
+        with pytest.raises(Cancelled):
+            await one.deliver(Reply(chunks(b"a")))
+
+
+async def test_an_error_reaches_whoever_waits_for_the_answer(make: Any) -> None:
+    refused, taken = exchange(), exchange()
+    error = NoReadyEndpoint("none")
+    refused.fail(error)
+    assert await refused.directions is error
+    taken.directions.set_result(Directions())
+    taken.take_over(make.call())
+    taken.fail(error)
+    with pytest.raises(NoReadyEndpoint):
+        await taken.reply()
+
+
+async def test_a_request_that_names_no_call_under_way_passes_the_layers(make: Any) -> None:
+    seen: list[Any] = []
+
+    def layers(call: Any, _: Any) -> Any:
+        seen.append(call)
+
+    for key in ("", "made-up"):
+        TakeOver(Exchanges(), layers)(make.call(continues=key), Notes())
+    assert len(seen) == 2
+
+
+async def _read(handler: TakeOver, call: Any) -> bytes:
+    async with handler(call, Notes()) as reply:
+        return b"".join([chunk async for chunk in reply.chunks])

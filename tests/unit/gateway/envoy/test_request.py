@@ -1,0 +1,116 @@
+"""What the picker reads of a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy.config.core.v3 import base_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2
+
+from autoglm import v1
+from autoglm.common.errors import InvalidRequest, RequestTooLarge
+from autoglm.gateway.envoy import request
+from autoglm.gateway.envoy.exchange import Exchange
+from autoglm.gateway.memory import Memory
+from autoglm.gateway.rest_request import Bounds
+
+BOUNDS = Bounds(100, 600.0, 3600.0)
+GENERATE = "/autoglm.v1.Inference/Generate"
+
+
+def seen(path: str, *more: tuple[str, str], body: bool = True) -> request.Seen:
+    pairs = ((":method", "POST"), (":path", path), *more)
+    values = [base_pb2.HeaderValue(key=k, raw_value=v.encode()) for k, v in pairs]
+    headers = external_processor_pb2.HttpHeaders(end_of_stream=not body)
+    headers.headers.headers.extend(values)
+    return request.seen(headers)
+
+
+async def begun(path: str, *more: tuple[str, str], body: bytes = b"") -> Any:
+    async def given() -> bytes:
+        return body
+
+    shown = seen(path, *more)
+    return request.begin(shown, Exchange("k", request.wire_of(shown)), BOUNDS, given, 100.0)
+
+
+async def received(path: str, body: bytes) -> Any:
+    call = await begun(path, body=body)
+    return await call.receive(call, call.hold)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1500m", 1.5),
+        ("2S", 2.0),
+        ("1M", 60.0),
+        ("99999999H", 3600.0),
+        ("soon", 600.0),
+        ("", 600.0),
+    ],
+)
+async def test_a_grpc_deadline_is_the_clients_within_bounds(text: str, seconds: float) -> None:
+    call = await begun(GENERATE, ("grpc-timeout", text))
+    assert call.deadline == pytest.approx(100.0 + seconds)
+
+
+async def test_a_grpc_call_is_as_the_grpc_edge_makes_it() -> None:
+    call = await begun(
+        GENERATE, ("x-request-id", "mine"), ("x-api-key", "k1"), ("x-autoglm-peer", "10.1.1.1")
+    )
+    assert (call.wire, call.target, call.route) == ("grpc", GENERATE, GENERATE[1:])
+    assert (call.request_id, call.authorization, call.peer) == ("mine", "Bearer k1", "10.1.1.1")
+    assert call.headers == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/completions?a=1", "POST /v1/completions"),
+        ("/v2/models/org/m/infer", "POST /v2/models/{model}/infer"),
+        ("/v2/models/m/generate_stream", "POST /v2/models/{model}/generate_stream"),
+    ],
+)
+async def test_an_http_route_is_one_of_few(path: str, route: str) -> None:
+    call = await begun(path, ("x-mine", "1"), ("x-request-timeout-seconds", "3"))
+    assert (call.route, call.target, call.deadline) == (route, path, 103.0)
+    assert call.headers == {"x-mine": "1"}
+
+
+async def test_two_credentials_are_none_that_is_good() -> None:
+    call = await begun("/v1/completions", ("x-api-key", "a"), ("x-api-key", "b"))
+    assert call.authorization == "Bearer a, Bearer b"
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:
+    call = await begun("/v1/completions", ("content-length", "101"))
+    assert isinstance(call.problem, RequestTooLarge)
+
+
+async def test_a_body_becomes_what_is_asked_for() -> None:
+    message = v1.GenerateRequest(model="glm", text="Hi").SerializeToString()
+    framed = b"\0" + len(message).to_bytes(4, "big") + message
+    assert (await received(GENERATE, framed)).model == "glm"
+    assert (await received("/v1/completions", b'{"model":"m","prompt":"x"}')).model == "m"
+
+
+async def test_envoy_keeps_the_body_and_it_counts_here() -> None:
+    memory = Memory(1000)
+    call = await begun("/v1/completions", body=b'{"model":"m","prompt":"x"}')
+    with memory.open("") as hold:
+        assert (await call.receive(call, hold)).payload == b""
+        assert memory.held == 26
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0\0\0\5abc", b"\1\0\0\0\1a", b"\0\0\0\0\1\xff"])
+async def test_what_is_no_message_is_an_invalid_request(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        await received(GENERATE, body)
+
+
+@pytest.mark.parametrize("path", [GENERATE, "/v1/completions"])
+async def test_the_beginning_of_a_body_over_the_limit_is_too_large(path: str) -> None:
+    with pytest.raises(RequestTooLarge):
+        await received(path, b"\0" + (200).to_bytes(4, "big") + b"x" * 101)

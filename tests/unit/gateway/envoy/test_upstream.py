@@ -1,0 +1,129 @@
+"""What Envoy is told of a call, and what becomes of calls that it cannot serve."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from autoglm.gateway.call import Call, Reply, RetryElsewhere
+from autoglm.gateway.endpoints import Endpoint, EndpointView
+from autoglm.gateway.envoy.exchange import Directions, End, Exchange
+from autoglm.gateway.envoy.upstream import EnvoyUpstream
+
+HEADERS = {"x-request-id": "r1"}
+
+
+class Inner:
+    """The gateway's own relay."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    @asynccontextmanager
+    async def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[Reply]:
+        self.calls.append(call)
+        yield Reply(_none())
+
+
+async def _none() -> AsyncIterator[bytes]:
+    for chunk in (b"own",):
+        yield chunk
+
+
+def exchange(*names: str, wire: Any = "grpc") -> Exchange:
+    return Exchange("k", wire, frozenset(names))
+
+
+def openai(make: Any, base: str = "") -> EndpointView:
+    endpoint = Endpoint(f"http://10.0.0.9:8000{base}", "openai", "10.0.0.9", 8000, base=base)
+    return EndpointView(
+        endpoint, make.view().state, make.view().live, f"http://10.0.0.9:8000{base}"
+    )
+
+
+async def directed(call: Call, view: EndpointView, key: str = "") -> Directions:
+    """What Envoy is told; the call ends well."""
+    assert call.exchange is not None
+    call.exchange.end(End(200))
+    async with EnvoyUpstream(Inner(), key)(call, view, HEADERS, 1.5) as reply:
+        assert [chunk async for chunk in reply.chunks] == []
+    found = await call.exchange.directions
+    assert isinstance(found, Directions)
+    return found
+
+
+async def test_a_pod_is_named_with_what_is_left_of_the_deadline(make: Any) -> None:
+    told = await directed(make.call(exchange=exchange()), make.view(3))
+    assert told == Directions(
+        "10.0.0.3:50051",
+        {
+            "x-gateway-destination-endpoint": "10.0.0.3:50051",
+            "x-envoy-upstream-rq-timeout-ms": "1500",
+            "x-request-id": "r1",
+            "grpc-timeout": "1500m",
+        },
+    )
+
+
+async def test_credentials_and_what_is_this_hops_alone_stay_here(make: Any) -> None:
+    one = exchange("authorization", "x-api-key", "cookie", "x-mine", wire="http")
+    call = make.call(wire="http", exchange=one, headers={"x-mine": "1"})
+    told = await directed(call, openai(make))
+    assert set(told.removed_headers) == {"authorization", "x-api-key", "cookie"}
+
+
+async def test_credentials_of_an_open_gateway_go_on_to_the_server(make: Any) -> None:
+    one = exchange("authorization", wire="http")
+    call = make.call(wire="http", exchange=one, headers={"authorization": "Bearer theirs"})
+    assert (await directed(call, openai(make))).removed_headers == ()
+
+
+async def test_an_openai_server_gets_its_path_and_its_key(make: Any) -> None:
+    call = make.call(wire="http", target="/v1/chat/completions?x=1", exchange=exchange(wire="http"))
+    told = await directed(call, openai(make, "/base"), key="s3")
+    assert told.address == "10.0.0.9:8000"
+    assert told.set_headers[":path"] == "/base/v1/chat/completions?x=1"
+    assert told.set_headers["authorization"] == "Bearer s3"
+
+
+@pytest.mark.parametrize("change", [{"tls": True}, {"host": "pod.example"}])
+async def test_what_envoy_cannot_reach_goes_through_the_gateway(
+    make: Any, change: dict[str, Any]
+) -> None:
+    view = make.view()
+    view = replace(view, endpoint=replace(view.endpoint, **change))
+    await check_goes_through(make, exchange(), view)
+
+
+async def test_an_answer_that_has_to_be_read_goes_through_the_gateway(make: Any) -> None:
+    one = exchange()
+    one.is_through_gateway = True
+    await check_goes_through(make, one, make.view())
+
+
+async def check_goes_through(make: Any, one: Exchange, view: EndpointView) -> None:
+    inner = Inner()
+    one.take_over(make.call(payload=b"came later"))
+    async with EnvoyUpstream(inner)(make.call(exchange=one), view, HEADERS, 1.0) as reply:
+        assert [chunk async for chunk in reply.chunks] == [b"own"]
+    assert inner.calls[0].payload == b"came later"
+
+
+async def test_a_request_that_comes_back_from_a_pod_is_tried_elsewhere_by_the_gateway(
+    make: Any,
+) -> None:
+    one, inner = exchange(), Inner()
+    upstream, call = EnvoyUpstream(inner), make.call(exchange=one)
+    waiting = upstream(call, make.view(1), HEADERS, 1.0)
+    one.directions.add_done_callback(lambda _: one.take_over(call))
+    with pytest.raises(RetryElsewhere):
+        async with waiting:
+            pass
+    async with upstream(call, make.view(2), HEADERS, 1.0) as reply:
+        assert [chunk async for chunk in reply.chunks] == [b"own"]
