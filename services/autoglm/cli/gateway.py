@@ -16,6 +16,7 @@ from autoglm.gateway.settings import GatewaySettings
         "autoglm gateway --endpoint http://127.0.0.1:8000 --http-address 127.0.0.1:8081",
         "autoglm gateway --kubernetes --namespace team-a",
         "autoglm gateway --http-address 0.0.0.0:8080 --api-keys-file keys.json",
+        "autoglm gateway --data-plane envoy --endpoint grpc://10.0.0.1:50051",
         "AUTOGLM_ENDPOINT=grpc://10.0.0.1:50051,grpc://10.0.0.2:50051 autoglm gateway",
     )
 )

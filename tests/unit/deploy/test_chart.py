@@ -216,6 +216,12 @@ def test_without_autoscaling_the_chart_sets_replicas(render: Render) -> None:
     assert not of_kind(objects, "HorizontalPodAutoscaler")
 
 
+def test_the_data_plane_is_the_gateways_own_unless_told_otherwise(render: Render) -> None:
+    assert "data_plane" not in settings_of(render(), "gateway")
+    asked = render("gateway.dataPlane=envoy")
+    assert settings_of(asked, "gateway")["data_plane"] == "envoy"
+
+
 def test_rendering_twice_gives_the_same(template: Template) -> None:
     everything = [part for value in EVERYTHING for part in ("--set", value)]
     assert template(*everything) == template(*everything)
@@ -260,6 +266,7 @@ def test_a_long_release_name_still_gives_valid_names(template: Template) -> None
     [
         ("gateway.replica=3", "replica"),
         ("gateway.replicas=0", "/gateway/replicas"),
+        ("gateway.dataPlane=nginx", "/gateway/dataPlane"),
         ("image.digest=latest", "/image/digest"),
         ("tracing.endpoint=collector:4317", "/tracing/endpoint"),
         ("gateway.authentication.anonymous=Yes", "/gateway/authentication/anonymous"),

