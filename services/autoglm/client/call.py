@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -77,7 +77,15 @@ class Target:
 class Call:
     """Enter it around the whole call, streams included: it owns the span and maps errors."""
 
-    def __init__(self, method: str, model: str, target: Target, options: CallOptions) -> None:
+    def __init__(
+        self,
+        method: str,
+        model: str,
+        target: Target,
+        options: CallOptions,
+        hints: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._hints = hints or {}
         self.request_id = options.get("request_id") or rpc.new_request_id()
         self._method = f"autoglm.v1.Inference/{method}"
         self._model = model
@@ -134,7 +142,7 @@ class Call:
         _propagator.inject(carrier, trace.set_span_in_context(self._span))
         if self._target.api_key:
             carrier[rpc.AUTHORIZATION] = f"Bearer {self._target.api_key}"
-        metadata = ((status.REQUEST_ID, self.request_id), *carrier.items())
+        metadata = ((status.REQUEST_ID, self.request_id), *carrier.items(), *self._hints.items())
         if self._deadline is None:
             return {"metadata": metadata}
         return {"metadata": metadata, "timeout": max(0.0, self._deadline - time.monotonic())}

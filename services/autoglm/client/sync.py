@@ -13,6 +13,7 @@ from tenacity import Retrying
 from autoglm import v1
 from autoglm.client import requests
 from autoglm.client.call import Call, RetryPolicy, Target, key_or_default
+from autoglm.client.hints import hints
 from autoglm.client.requests import (
     CallOptions,
     ChatMessages,
@@ -73,7 +74,7 @@ class Client:
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> v1.GenerateResponse:
         """Complete text or token ids; no chat template is applied."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = Call("Generate", request.model, self._target, options)
+        call = Call("Generate", request.model, self._target, options, hints(request))
         return self._unary(self._stub.Generate, request, call)
 
     def generate_stream(
@@ -81,13 +82,13 @@ class Client:
     ) -> Generator[v1.GenerateChunk, None, None]:
         """The same, as it appears. Closing the generator cancels the call."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = Call("GenerateStream", request.model, self._target, options)
+        call = Call("GenerateStream", request.model, self._target, options, hints(request))
         return self._stream(self._stub.GenerateStream, request, call)
 
     def chat(self, messages: str | ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
         """Answer a conversation, or a text as the user's only message."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = Call("Chat", request.model, self._target, options)
+        call = Call("Chat", request.model, self._target, options, hints(request))
         return self._unary(self._stub.Chat, request, call)
 
     def chat_stream(
@@ -95,7 +96,7 @@ class Client:
     ) -> Generator[v1.ChatChunk, None, None]:
         """The same, as it appears. Closing the generator cancels the call."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = Call("ChatStream", request.model, self._target, options)
+        call = Call("ChatStream", request.model, self._target, options, hints(request))
         return self._stream(self._stub.ChatStream, request, call)
 
     def embed(

@@ -97,6 +97,15 @@ async def test_deadline_ends_the_request_everywhere(fleet: Any) -> None:
     await fleet.until(lambda: pod.cancelled == 1 and fleet.in_flight(gateway) == 0)
 
 
+async def test_deadline_of_the_gateway_ends_what_has_none(fleet: Any) -> None:
+    (pod,) = await fleet.pods(FakePod())
+    gateway = await fleet.gateway(pod, default_timeout_seconds=0.3)
+    stub = await fleet.stub(gateway)
+    pod.open_gate.clear()
+    assert isinstance(await failure_of(stub.Generate(ASK)), errors.DeadlineExceeded)
+    await fleet.until(lambda: pod.cancelled == 1 and fleet.in_flight(gateway) == 0)
+
+
 async def test_client_cancel_reaches_the_pod(fleet: Any) -> None:
     (pod,) = await fleet.pods(FakePod())
     gateway = await fleet.gateway(pod)

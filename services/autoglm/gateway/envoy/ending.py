@@ -16,7 +16,12 @@ from autoglm.gateway.call import Usage, Wire
 from autoglm.gateway.envoy.exchange import End
 
 _BY_NUMBER = {str(code.value[0]): code.name for code in grpc.StatusCode}
-_DEADLINES = ("upstream_request_timeout", "duration_timeout", "stream_idle_timeout")
+_DEADLINES = (
+    "upstream_request_timeout",
+    "upstream_max_stream_duration_reached",
+    "duration_timeout",
+    "stream_idle_timeout",
+)
 _LEFT = ("downstream_connection_termination", "downstream_remote_reset")
 _BROKEN = (
     "upstream_connection_termination",
@@ -32,7 +37,9 @@ def ending_of(entry: Any, wire: Wire, now: float) -> End:
     response = entry.response
     told = {**response.response_headers, **response.response_trailers}
     code = response.response_code.value
-    error = _failure(entry.common_properties) or (_grpc_error(told) if wire == "grpc" else None)
+    error = _failure(entry.common_properties) or _overdue(response)
+    if error is None and wire == "grpc":
+        error = _grpc_error(told)
     first = _first_chunk(entry.common_properties, now)
     return End(code, error, _usage(told), first, response.response_body_bytes)
 
@@ -49,6 +56,13 @@ def _failure(common: Any) -> AutoGLMError | None:
     if flags.intersection(_BROKEN):
         return errors.StreamBroken("the pod went away during the answer")
     return None
+
+
+def _overdue(response: Any) -> AutoGLMError | None:
+    """A stream at its deadline has no flag, but words."""
+    if "duration_timeout" not in response.response_code_details:
+        return None
+    return errors.DeadlineExceeded("the deadline passed before the answer had ended")
 
 
 def _grpc_error(told: dict[str, str]) -> AutoGLMError | None:

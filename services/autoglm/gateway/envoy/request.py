@@ -6,6 +6,8 @@ What is wrong with a request becomes the call's `problem`, so that the layers se
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import re
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +18,7 @@ from typing import Any
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
 from autoglm.common.validation import Ask, of_openai
+from autoglm.common.validation.hint import HINT_METADATA, read_hint
 from autoglm.gateway.call import Call, Wire
 from autoglm.gateway.envoy.exchange import Exchange
 from autoglm.gateway.grpc_edge import OFF_LOOP_BYTES as GRPC_OFF_LOOP_BYTES
@@ -34,6 +37,7 @@ from autoglm.gateway.rest_request import (
 Body = Callable[[], Awaitable[bytes]]
 # In front of a gRPC message.
 _FRAME_BYTES = 5
+_HINTED = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _MODEL = "{model:.+}"
@@ -76,7 +80,7 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
     return replace(
         call,
         exchange=exchange,
-        receive=partial(_receive, body, bounds.max_body_bytes),
+        receive=partial(_receive, body, bounds.max_body_bytes, seen.values.get(HINT_METADATA, "")),
         started=now,
         peer=seen.values.get(rpc.PEER_HEADER, ""),
     )
@@ -138,8 +142,11 @@ def _template(path: str) -> str:
     return next((name for form, name in _TEMPLATES if form.fullmatch(path)), path)
 
 
-async def _receive(body: Body, limit: int, call: Call, hold: Hold) -> Call:
-    """The call with what its body asks for. The body counts, but it is Envoy that keeps it."""
+async def _receive(body: Body, limit: int, hint: str, call: Call, hold: Hold) -> Call:
+    """The call with what it asks for. The body counts, but it is Envoy that keeps it."""
+    if hint and (ask := _hinted(call, hint)):
+        hold.take(ask.size)
+        return replace(call, ask=ask)
     received = await body()
     hold.take(len(received))
     if call.wire == "grpc":
@@ -147,6 +154,19 @@ async def _receive(body: Body, limit: int, call: Call, hold: Hold) -> Call:
         return replace(call, ask=await _grpc_ask(call, message_of(received)))
     _check_length(len(received), limit)
     return replace(call, ask=await _http_ask(call, received))
+
+
+def _hinted(call: Call, hint: str) -> Ask | None:
+    """What the client claims to ask for, where that is enough; then its body need not be seen."""
+    method = BY_PATH.get(call.target)
+    if method is None or method.name not in _HINTED or call.principal.models is not None:
+        # The model is a claim: who may not use all of them has to show the request.
+        return None
+    try:
+        data = base64.b64decode(hint + "=" * (-len(hint) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    return read_hint(data, streaming=method.streaming)
 
 
 async def _http_ask(call: Call, body: bytes) -> Ask:

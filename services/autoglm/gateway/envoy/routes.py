@@ -75,6 +75,7 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
             "cluster": f"call-{wire}",
             # The picker sets each call's own.
             "timeout": "0s",
+            **({"max_stream_duration": _deadline(settings)} if wire == "grpc" else {}),
             **({"idle_timeout": _longest_silence(settings)} if is_stream else {}),
             "retry_policy": {
                 "retry_on": _RETRY_ON,
@@ -89,6 +90,14 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
             header(status.REQUEST_ID, f"%REQ({status.REQUEST_ID})%"),
             header(PLANE_HEADER, PLANE_WITHOUT),
         ],
+    }
+
+
+def _deadline(settings: GatewaySettings) -> Json:
+    """The client's, within bounds; of all timeouts this one alone ends as DEADLINE_EXCEEDED."""
+    return {
+        "max_stream_duration": seconds(settings.default_timeout_seconds),
+        "grpc_timeout_header_max": seconds(settings.max_timeout_seconds),
     }
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
+from autoglm.common.validation.hint import HINT_METADATA
 from autoglm.gateway.call import Call, Reply, RetryElsewhere, Upstream
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.envoy.exchange import Directions, End
@@ -22,6 +23,7 @@ from autoglm.gateway.rest_request import TIMEOUT_HEADER
 from autoglm.gateway.sse_transcript import REPLAY
 
 _NO_BYTES: tuple[bytes, ...] = ()
+_LATER_MILLISECONDS = 100
 _TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 # Not for pods: what is this hop's business, and what would have pods answer in another encoding.
 _KEPT_BACK = frozenset(
@@ -31,6 +33,7 @@ _KEPT_BACK = frozenset(
         "accept-encoding",
         "cookie",
         "proxy-authorization",
+        HINT_METADATA,
         rpc.PREFIX_SALT,
         TIMEOUT_HEADER,
         REPLAY,
@@ -73,15 +76,15 @@ class EnvoyUpstream:
         address = "" if exchange.is_through_gateway else _address(call, endpoint)
         if not address:
             return Directions(removed_headers=(DESTINATION_HEADER,))
-        told = {
-            DESTINATION_HEADER: address,
-            _TIMEOUT: str(max(1, math.ceil(timeout * 1000))),
-            **headers,
-        }
+        left = max(1, math.ceil(timeout * 1000))
+        told = {DESTINATION_HEADER: address, **headers}
         if call.wire == "grpc":
-            told["grpc-timeout"] = f"{max(1, math.ceil(timeout * 1000))}m"
+            told["grpc-timeout"] = f"{left}m"
+            # A little later than the route's own, which has the better words.
+            left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
             told |= self._for_openai(call, endpoint)
+        told[_TIMEOUT] = str(left)
         return Directions(address, told, self._kept_back(call, told))
 
     def _for_openai(self, call: Call, endpoint: EndpointView) -> Mapping[str, str]:

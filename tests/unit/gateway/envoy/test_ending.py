@@ -76,3 +76,9 @@ def test_errors_without_details_go_by_their_status(told: Any, error: type[Except
 def test_a_status_of_http_is_the_pods_own_answer() -> None:
     end = ending_of(entry(code=400), "http", 0.0)
     assert (end.status, end.error, end.usage) == (400, None, None)
+
+
+def test_a_stream_that_is_cut_at_its_deadline_has_expired() -> None:
+    cut = entry()
+    cut.response.response_code_details = "max_duration_timeout"
+    assert type(ending_of(cut, "grpc", 0.0).error) is errors.DeadlineExceeded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +12,12 @@ from envoy.service.ext_proc.v3 import external_processor_pb2
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, RequestTooLarge
+from autoglm.common.validation import of_generate
+from autoglm.common.validation.hint import HINT_METADATA, write_hint
 from autoglm.gateway.envoy import request
 from autoglm.gateway.envoy.exchange import Exchange
 from autoglm.gateway.memory import Memory
+from autoglm.gateway.principal import ANONYMOUS, Principal
 from autoglm.gateway.rest_request import Bounds
 
 BOUNDS = Bounds(100, 600.0, 3600.0)
@@ -114,3 +119,43 @@ async def test_what_is_no_message_is_an_invalid_request(body: bytes) -> None:
 async def test_the_beginning_of_a_body_over_the_limit_is_too_large(path: str) -> None:
     with pytest.raises(RequestTooLarge):
         await received(path, b"\0" + (200).to_bytes(4, "big") + b"x" * 101)
+
+
+def hint(model: str = "glm") -> tuple[str, str]:
+    told = write_hint(of_generate(v1.GenerateRequest(model=model, text="Hi")))
+    return (HINT_METADATA, base64.b64encode(told).decode().rstrip("="))
+
+
+async def never() -> bytes:
+    raise AssertionError("the body need not be seen")
+
+
+async def hinted(principal: Principal, *more: tuple[str, str], body: Any = never) -> Any:
+    shown = seen(GENERATE, *more)
+    call = request.begin(shown, Exchange("k", "grpc"), BOUNDS, body, 0.0)
+    call = replace(call, principal=principal)
+    assert call.receive is not None
+    return await call.receive(call, call.hold)
+
+
+async def test_what_a_client_tells_of_its_request_spares_the_body() -> None:
+    assert (await hinted(ANONYMOUS, hint())).model == "glm"
+
+
+@pytest.mark.parametrize(
+    ("principal", "told"),
+    [
+        (Principal("acme", "ci", models=("glm-*",)), hint("glm-5")),
+        (ANONYMOUS, (HINT_METADATA, "AAAA")),
+        (ANONYMOUS, (HINT_METADATA, "!")),
+    ],
+)
+async def test_a_claim_is_not_taken_where_the_model_matters_or_it_cannot_be_read(
+    principal: Principal, told: tuple[str, str]
+) -> None:
+    message = v1.GenerateRequest(model="really", text="Hi").SerializeToString()
+
+    async def body() -> bytes:
+        return b"\0" + len(message).to_bytes(4, "big") + message
+
+    assert (await hinted(principal, told, body=body)).model == "really"

@@ -64,9 +64,9 @@ async def test_a_pod_is_named_with_what_is_left_of_the_deadline(make: Any) -> No
         "10.0.0.3:50051",
         {
             "x-gateway-destination-endpoint": "10.0.0.3:50051",
-            "x-envoy-upstream-rq-timeout-ms": "1500",
             "x-request-id": "r1",
             "grpc-timeout": "1500m",
+            "x-envoy-upstream-rq-timeout-ms": "1600",
         },
     )
 
