@@ -12,7 +12,7 @@ from autoglm.gateway.http_relay import CONNECT_SECONDS, KEEPALIVE_SECONDS
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _UNBOUNDED = 2**31 - 1
-_NO_BREAKERS: Mapping[str, Any] = {
+NO_BREAKERS: Mapping[str, Any] = {
     "thresholds": [
         {
             "max_connections": _UNBOUNDED,
@@ -44,7 +44,7 @@ def _first_pod_then_own(wire: Wire) -> Json:
                 "clusters": [{"name": f"pods-{wire}"}, {"name": f"own-{wire}"}],
             },
         },
-        "circuit_breakers": _NO_BREAKERS,
+        "circuit_breakers": NO_BREAKERS,
     }
 
 
@@ -58,7 +58,7 @@ def _pods(wire: Wire) -> Json:
             "use_http_header": True,
             "http_header_name": DESTINATION_HEADER,
         },
-        "circuit_breakers": _NO_BREAKERS,
+        "circuit_breakers": NO_BREAKERS,
         "typed_extension_protocol_options": _protocol(wire, KEEPALIVE_SECONDS),
     }
 
@@ -73,7 +73,7 @@ def own_cluster(name: str, path: str, wire: Wire) -> Json:
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [endpoint]}],
         },
-        "circuit_breakers": _NO_BREAKERS,
+        "circuit_breakers": NO_BREAKERS,
         "typed_extension_protocol_options": _protocol(wire, 60.0),
     }
 
