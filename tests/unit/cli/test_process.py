@@ -11,7 +11,7 @@ from autoglm.testing.fake_server import FakeServer
 
 @contextmanager
 def generating(server: FakeServer) -> Iterator[subprocess.Popen[bytes]]:
-    with server:
+    with server, heeding_ctrl_c():
         command = [sys.executable, "-m", "autoglm.cli", "generate", "--model", "fake"]
         with subprocess.Popen(
             [*command, "--address", server.address, "Hi"],
@@ -19,6 +19,16 @@ def generating(server: FakeServer) -> Iterator[subprocess.Popen[bytes]]:
             stderr=subprocess.PIPE,
         ) as process:
             yield process
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """As at a terminal; shells have what they start in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_ends_a_stream_quietly_with_130() -> None:
