@@ -7,8 +7,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
+from autoglm.operator import reconcile
 from autoglm.operator.kinds import CHILDREN, RESOURCE
 from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
@@ -73,6 +77,26 @@ async def test_looks_go_on_until_there_is_nothing_to_write() -> None:
     assert results == ["written", "written", "unchanged", "unchanged"]  # children, then status
     assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
     assert (rig.phase("Ready"), rig.phase("Pending"), rig.look.is_busy) == (1, 0, False)
+
+
+async def test_each_look_is_a_span_that_says_what_it_planned_and_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(reconcile, "tracer", provider.get_tracer("test"))
+    rig = Rig()
+    rig.create()
+    await rig.look(KEY)
+    (span,) = spans.get_finished_spans()
+    assert span.name == "reconcile"
+    assert span.attributes == {
+        "k8s.namespace.name": "ns",
+        "autoglm.deployment": "glm",
+        "autoglm.plan.apply": 1,
+        "autoglm.plan.delete": 0,
+        "autoglm.result": "written",
+    }
 
 
 async def test_the_first_status_comes_after_the_children_and_at_the_next_look() -> None:
