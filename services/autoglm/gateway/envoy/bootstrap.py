@@ -102,7 +102,8 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
         "early_header_mutation_extensions": [_names_of_calls()],
         "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": "0s",
-        "request_timeout": seconds(settings.default_timeout_seconds),
+        # A stream of requests may take as long as it likes to be whole.
+        "request_timeout": seconds(settings.default_timeout_seconds if is_http else 0.0),
         "http2_protocol_options": {
             "max_concurrent_streams": max(100, settings.max_inflight),
             # So much more of a body than is allowed may be on its way.

@@ -138,3 +138,8 @@ def test_certificates_are_served_and_asked_for_as_the_settings_say() -> None:
     assert (
         "transport_socket" not in config()["static_resources"]["listeners"][0]["filter_chains"][0]
     )
+
+
+def test_only_bodies_of_http_have_to_be_whole_in_time() -> None:
+    timeouts = {w: manager(w, default_timeout_seconds=5.0)["request_timeout"] for w in LISTEN}
+    assert timeouts == {"grpc": "0.000s", "http": "5.000s"}
