@@ -11,7 +11,12 @@ from autoglm.gateway.envoy.parts import TYPE, Json, pipe, seconds
 from autoglm.gateway.http_relay import CONNECT_SECONDS, KEEPALIVE_SECONDS
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# Below what our own HTTP server allows.
+_OWN_IDLE_SECONDS = 60.0
+# A pod whose machine is gone answers none; then its streams end, and what waits goes elsewhere.
+_PINGS: Mapping[str, Any] = {"interval": "20s", "timeout": "5s"}
 _UNBOUNDED = 2**31 - 1
+# Admission bounds what is on its way, for each model and tenant; Envoy's own 1024 would cut it.
 NO_BREAKERS: Mapping[str, Any] = {
     "thresholds": [
         {
@@ -59,7 +64,9 @@ def _pods(wire: Wire) -> Json:
             "http_header_name": DESTINATION_HEADER,
         },
         "circuit_breakers": NO_BREAKERS,
-        "typed_extension_protocol_options": _protocol(wire, KEEPALIVE_SECONDS),
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: _http2(_PINGS) if wire == "grpc" else _http1(KEEPALIVE_SECONDS)
+        },
     }
 
 
@@ -74,22 +81,21 @@ def own_cluster(name: str, path: str, wire: Wire) -> Json:
             "endpoints": [{"lb_endpoints": [endpoint]}],
         },
         "circuit_breakers": NO_BREAKERS,
-        "typed_extension_protocol_options": _protocol(wire, 60.0),
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: _http2() if wire == "grpc" else _http1(_OWN_IDLE_SECONDS)
+        },
     }
 
 
-# Admission bounds what is on its way, for each model and tenant; Envoy's own 1024 would cut it.
-def _protocol(wire: Wire, idle_seconds: float) -> Json:
-    options: Json = {"http2_protocol_options": {}} if wire == "grpc" else {}
-    if wire == "http":
-        options = {"http_protocol_options": {}}
-        common = {"common_http_protocol_options": {"idle_timeout": seconds(idle_seconds)}}
-    else:
-        common = {}
-    return {
-        _HTTP_OPTIONS: {
-            "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
-            "explicit_http_config": options,
-            **common,
-        }
-    }
+def _http1(idle_seconds: float) -> Json:
+    common = {"idle_timeout": seconds(idle_seconds)}
+    return _options({"http_protocol_options": {}}) | {"common_http_protocol_options": common}
+
+
+def _http2(keepalive: Mapping[str, Any] | None = None) -> Json:
+    options = {"connection_keepalive": keepalive} if keepalive else {}
+    return _options({"http2_protocol_options": options})
+
+
+def _options(explicit: Json) -> Json:
+    return {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": explicit}
