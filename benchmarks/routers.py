@@ -53,14 +53,14 @@ class Case:
 
 
 CASES = (
-    Case("grpc-unary", 4, 1, 2000),
-    Case("grpc-unary", 4, 16, 8000),
-    Case("grpc-stream", 64, 1, 1500),
-    Case("grpc-stream", 64, 16, 4000),
-    Case("grpc-stream", 512, 64, 2000),
-    Case("rest-unary", 4, 16, 8000),
-    Case("rest-stream", 64, 16, 4000),
-    Case("rest-stream", 512, 64, 2000),
+    Case("grpc-unary", 4, 1, 1000),
+    Case("grpc-unary", 4, 16, 3000),
+    Case("grpc-stream", 64, 1, 500),
+    Case("grpc-stream", 64, 16, 1000),
+    Case("grpc-stream", 512, 64, 256),
+    Case("rest-unary", 4, 16, 3000),
+    Case("rest-stream", 64, 16, 1000),
+    Case("rest-stream", 512, 64, 256),
 )
 
 
