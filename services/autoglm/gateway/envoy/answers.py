@@ -6,18 +6,14 @@ import base64
 from collections.abc import Iterable
 from typing import Any
 
-from envoy.config.core.v3 import base_pb2
-from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
-from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
-from envoy.type.v3 import http_status_pb2
-
 from autoglm.common import status
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.call import Call
+from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.exchange import Directions
 
-_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-_MODE = processing_mode_pb2.ProcessingMode
+_OVERWRITE = ext_proc.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_MODE = ext_proc.ProcessingMode
 
 
 def body_please() -> Any:
@@ -54,7 +50,7 @@ def _grpc_error(call: Call, error: AutoGLMError) -> Any:
     answer = status.to_grpc(error, call.request_id)
     trailers = ((k, v if isinstance(v, str) else _binary(v)) for k, v in answer.trailers)
     return ext_proc.ImmediateResponse(
-        status=http_status_pb2.HttpStatus(code=200),
+        status=ext_proc.HttpStatus(code=200),
         headers=ext_proc.HeaderMutation(set_headers=_options(trailers)),
         body=answer.message.encode(),
         grpc_status=ext_proc.GrpcStatus(status=answer.code.value[0]),
@@ -65,7 +61,7 @@ def _grpc_error(call: Call, error: AutoGLMError) -> Any:
 def _http_error(call: Call, error: AutoGLMError) -> Any:
     answer = status.to_http(error, call.request_id)
     return ext_proc.ImmediateResponse(
-        status=http_status_pb2.HttpStatus(code=answer.status),
+        status=ext_proc.HttpStatus(code=answer.status),
         headers=ext_proc.HeaderMutation(set_headers=_options(answer.headers.items())),
         body=answer.body,
         details=error.reason,
@@ -74,8 +70,8 @@ def _http_error(call: Call, error: AutoGLMError) -> Any:
 
 def _options(pairs: Iterable[tuple[str, str]]) -> list[Any]:
     return [
-        base_pb2.HeaderValueOption(
-            header=base_pb2.HeaderValue(key=name, raw_value=value.encode()),
+        ext_proc.HeaderValueOption(
+            header=ext_proc.HeaderValue(key=name, raw_value=value.encode()),
             append_action=_OVERWRITE,
         )
         for name, value in pairs

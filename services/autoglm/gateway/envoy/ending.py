@@ -33,7 +33,7 @@ _BROKEN = (
 
 
 def ending_of(entry: Any, wire: Wire, now: float) -> End:
-    """Of an `envoy.data.accesslog.v3.HTTPAccessLogEntry` that came just now."""
+    """Of an `HTTPAccessLogEntry` that came just now."""
     response = entry.response
     told = {**response.response_headers, **response.response_trailers}
     code = response.response_code.value

@@ -13,13 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, Cancelled, DeadlineExceeded
 from autoglm.gateway.call import Call, Handler, Notes
-from autoglm.gateway.envoy import answers, request
+from autoglm.gateway.envoy import (
+    access_log_pb2,
+    access_log_pb2_grpc,
+    answers,
+    ext_proc_pb2_grpc,
+    request,
+)
 from autoglm.gateway.envoy.ending import ending_of
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
 from autoglm.gateway.rest_request import Bounds
@@ -28,7 +32,7 @@ from autoglm.gateway.rest_request import Bounds
 _REPORT_SECONDS = 10.0
 
 
-class Picker(external_processor_pb2_grpc.ExternalProcessorServicer):  # type: ignore[misc]  # xds-protos has no types
+class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
     """One stream of messages for each request."""
 
     def __init__(
@@ -44,7 +48,7 @@ class Picker(external_processor_pb2_grpc.ExternalProcessorServicer):  # type: ig
         self._clock = clock
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def Process(self, _: Any, context: Any) -> None:
+    async def Process(self, _: Any, context: Any) -> None:  # type: ignore[override]  # writes by the context
         first = await context.read()
         if first is grpc.aio.EOF:
             return
@@ -112,7 +116,7 @@ class _Body:
         return bytes(message.request_body.body)
 
 
-class Ends(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]  # xds-protos has no types
+class Ends(access_log_pb2_grpc.AccessLogServiceServicer):
     """Envoy's access log, of the calls that it carries."""
 
     def __init__(self, exchanges: Exchanges, clock: Callable[[], float] = time.monotonic) -> None:
@@ -123,7 +127,7 @@ class Ends(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]  # xds-
         async for message in requests:
             for entry in message.http_logs.log_entry:
                 self._note(entry)
-        return als_pb2.StreamAccessLogsResponse()
+        return access_log_pb2.StreamAccessLogsResponse()
 
     def _note(self, entry: Any) -> None:
         exchange = self._exchanges.get(entry.request.request_headers.get(rpc.CALL_HEADER, ""))

@@ -12,12 +12,10 @@ import tempfile
 from pathlib import Path
 
 import grpc
-from envoy.service.accesslog.v3 import als_pb2_grpc
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
 from autoglm.common.addresses import split_address
 from autoglm.gateway.call import Handler, Wire
-from autoglm.gateway.envoy import program
+from autoglm.gateway.envoy import access_log_pb2_grpc, ext_proc_pb2_grpc, program
 from autoglm.gateway.envoy.bootstrap import WINDOW_BYTES, bootstrap
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
@@ -46,8 +44,8 @@ class EnvoyPlane:
         self._picker = Picker(relay, exchanges, bounds)
         options = (("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES),)
         server = grpc.aio.server(options=options)
-        external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, server)
-        als_pb2_grpc.add_AccessLogServiceServicer_to_server(Ends(exchanges), server)
+        ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, server)
+        access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(Ends(exchanges), server)
         server.add_insecure_port(f"unix:{self.sockets.picker}")
         await server.start()
         self._server = server

@@ -6,15 +6,15 @@ import base64
 from typing import Any
 
 import pytest
-from envoy.data.accesslog.v3 import accesslog_pb2
 
 from autoglm.common import errors, status
 from autoglm.gateway.call import Usage
+from autoglm.gateway.envoy import access_log_pb2
 from autoglm.gateway.envoy.ending import ending_of
 
 
 def entry(code: int = 200, flags: str = "", **trailers: str) -> Any:
-    made = accesslog_pb2.HTTPAccessLogEntry()
+    made = access_log_pb2.HTTPAccessLogEntry()
     made.response.response_code.value = code
     made.response.response_body_bytes = 42
     for name, value in trailers.items():

@@ -7,14 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from envoy.config.core.v3 import base_pb2
-from envoy.service.ext_proc.v3 import external_processor_pb2
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, RequestTooLarge
 from autoglm.common.validation import of_generate
 from autoglm.common.validation.hint import HINT_METADATA, write_hint
-from autoglm.gateway.envoy import request
+from autoglm.gateway.envoy import ext_proc_pb2, request
 from autoglm.gateway.envoy.exchange import Exchange
 from autoglm.gateway.memory import Memory
 from autoglm.gateway.principal import ANONYMOUS, Principal
@@ -26,8 +24,8 @@ GENERATE = "/autoglm.v1.Inference/Generate"
 
 def seen(path: str, *more: tuple[str, str], body: bool = True) -> request.Seen:
     pairs = ((":method", "POST"), (":path", path), *more)
-    values = [base_pb2.HeaderValue(key=k, raw_value=v.encode()) for k, v in pairs]
-    headers = external_processor_pb2.HttpHeaders(end_of_stream=not body)
+    values = [ext_proc_pb2.HeaderValue(key=k, raw_value=v.encode()) for k, v in pairs]
+    headers = ext_proc_pb2.HttpHeaders(end_of_stream=not body)
     headers.headers.headers.extend(values)
     return request.seen(headers)
 
