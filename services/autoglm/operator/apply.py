@@ -73,11 +73,22 @@ class Applier:
         # Never take away the old where the new was refused.
         for ref in plan.delete if not refused else ():
             wrote |= await self._delete(ref)
-        if plan.status is not None:
-            wrote |= await self._status(resource, plan.status)
+        wrote |= await self._tell(resource, plan)
+        return Applied(wrote, Attempt(tuple(conflicts), tuple(refused)))
+
+    async def _tell(self, resource: Raw, plan: Plan) -> bool:
+        refusal: Refused | None = None
+        wrote = False
+        try:
+            wrote = plan.status is not None and await self._status(resource, plan.status)
+        except Refused as error:
+            # A resource may be too large to take a status; events can tell all the same.
+            refusal = error
         for event in plan.events:
             await self._announce(resource, event)
-        return Applied(wrote, Attempt(tuple(conflicts), tuple(refused)))
+        if refusal is not None:
+            raise refusal
+        return wrote
 
     async def _apply(self, resource: Raw, body: Raw) -> tuple[bool, list[Conflict]]:
         kind = child_kind(body["apiVersion"], body["kind"])

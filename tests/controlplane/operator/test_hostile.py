@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autoglm.operator.kinds import CHILDREN, RESOURCE
+from autoglm.operator.kinds import CHILDREN, EVENT, RESOURCE
 from autoglm.operator.transport import Refused
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.kube_daemon import ClusterFailed
@@ -286,6 +286,9 @@ async def test_a_resource_that_leaves_no_room_for_its_status_slows_no_other(
     tries = [r for r in running.writes if r.path.endswith("/full/status")]
     assert 1 <= len(tries) < 40
     assert await cluster.children("full") == {}
+    events = (await cluster.send("GET", EVENT.path(cluster.namespace)))["items"]
+    told = [e["note"] for e in events if e["regarding"]["name"] == "full"]
+    assert told and all("put large content into a ConfigMap" in note for note in told)
 
 
 def filled(size: int) -> str:

@@ -185,3 +185,15 @@ async def test_an_event_is_written_once_and_its_failure_fails_nothing() -> None:
 
     rig.faults.before = refuse
     assert not (await rig(Plan(events=(Event("Normal", "Other", "x"),)))).wrote
+
+
+async def test_events_tell_where_the_status_is_refused() -> None:
+    rig = Rig()
+    too_large = Refused(413, "RequestEntityTooLarge", "etcdserver: request is too large")
+    rig.faults.before = lambda r: too_large if r.path.endswith("/status") else None
+    plan = Plan(status={"phase": "Failed"}, events=(Event("Warning", "InvalidSpec", "too long"),))
+
+    with pytest.raises(Refused, match="too large"):
+        await rig(plan)
+
+    assert [w.body["reason"] for w in rig.server.writes if w.body] == ["InvalidSpec"]
