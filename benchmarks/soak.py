@@ -160,6 +160,8 @@ async def end_of(act: Callable[[Client], Awaitable[None]], client: Client) -> st
             await act(client)
     except grpc.aio.AioRpcError as error:
         return str(error.code().name)
+    except aiohttp.ClientResponseError as error:
+        return str(error.status)
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         return type(error).__name__
     return "done"
@@ -210,11 +212,13 @@ async def grpc_slow_reader(client: Client) -> None:
 
 async def rest_unary(client: Client) -> None:
     async with client.session.post(PATH, json=body(client)) as answer:
+        answer.raise_for_status()
         await answer.read()
 
 
 async def rest_stream(client: Client) -> None:
     async with client.session.post(PATH, json=body(client) | {"stream": True}) as answer:
+        answer.raise_for_status()
         async for _ in answer.content.iter_any():
             pass
 
@@ -234,12 +238,14 @@ async def rest_wrong(client: Client) -> None:
     )
     data, headers = client.rng.choice(wrong)
     async with client.session.post(PATH, data=data, headers=headers) as answer:
+        answer.raise_for_status()
         await answer.read()
 
 
 async def rest_large(client: Client) -> None:
     large = body(client) | {"user": "x" * client.rng.randint(0, 2_000_000)}
     async with client.session.post(PATH, json=large) as answer:
+        answer.raise_for_status()
         await answer.read()
 
 

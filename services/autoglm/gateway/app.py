@@ -7,7 +7,6 @@ balancers turn away first; then no new connections, and streams may finish withi
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import sys
 import time
@@ -30,6 +29,7 @@ from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
+from autoglm.gateway.garbage import collect
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.methods import INFERENCE, OIP
@@ -186,9 +186,8 @@ class Gateway:
             await self._start_envoy(self._plane)
         self._is_listening = True
         self._background.append(asyncio.create_task(self._follow_health(), name="health"))
-        # What is alive now lives as long as the process; collections need not look at it.
-        gc.collect()
-        gc.freeze()
+        garbage = collect(lambda: self.core.admission.in_flight)
+        self._background.append(asyncio.create_task(garbage, name="garbage"))
         ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
         _log.info("listening", extra={"fields": ports})
 
