@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import uvloop
@@ -28,6 +28,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
+from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
 from autoglm.gateway.garbage import collect
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
@@ -37,9 +38,6 @@ from autoglm.gateway.rest_edge import RestEdge, RestParts
 from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.rest_server import RestServer
 from autoglm.gateway.settings import GatewaySettings
-
-if TYPE_CHECKING:
-    from autoglm.gateway.envoy.plane import EnvoyPlane
 
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64
@@ -98,19 +96,6 @@ def _cannot_start(why: str, code: int) -> int:
     return code
 
 
-def _envoy_plane(settings: GatewaySettings) -> EnvoyPlane:
-    """Raises EnvoyMissing."""
-    try:
-        # Here, since nothing else needs its packages.
-        from autoglm.gateway.envoy.plane import EnvoyPlane
-    except ModuleNotFoundError as error:
-        raise EnvoyMissing(
-            f"--data-plane envoy needs the package {(error.name or '').partition('.')[0]!r}: "
-            "pip install 'open-autoglm[envoy]'"
-        ) from error
-    return EnvoyPlane(settings)
-
-
 class AddressInUse(Exception):
     """The text names the address and what to do."""
 
@@ -165,7 +150,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self.core = Core(settings, registry, connect)
-        self._plane = _envoy_plane(settings) if settings.data_plane == "envoy" else None
+        self._plane = EnvoyPlane(settings) if settings.data_plane == "envoy" else None
         self._health = health.aio.HealthServicer()
         self._draining = self._is_listening = False
         self._rest: RestServer | None = None

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
 
 from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
@@ -21,6 +20,7 @@ from autoglm import v1
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
 from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.takeover import TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.http_relay import HttpRelay, client_session
@@ -35,9 +35,6 @@ from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.rest_server import RestServer
 from autoglm.gateway.retries import RetryPolicy
 from autoglm.gateway.settings import GatewaySettings
-
-if TYPE_CHECKING:
-    from autoglm.gateway.envoy.plane import EnvoyPlane
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -120,8 +117,6 @@ async def rest_stack(
 
 
 def _envoy_plane(bounds: Bounds) -> EnvoyPlane:
-    from autoglm.gateway.envoy.plane import EnvoyPlane
-
     free = "127.0.0.1:0"
     return EnvoyPlane(
         GatewaySettings(

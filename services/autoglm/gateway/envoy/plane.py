@@ -1,7 +1,4 @@
-"""The Envoy plane of one gateway: picker, Envoy, and the directory of their sockets. Made by `app`.
-
-Imported only where the plane is wanted: it needs the packages of the extra [envoy].
-"""
+"""The Envoy plane of one gateway: picker, Envoy, and the directory of their sockets. Made by `app`."""
 
 from __future__ import annotations
 
