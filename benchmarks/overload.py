@@ -179,9 +179,7 @@ class Stage:
     def _gateway(self, *arguments: str) -> Iterator[Process]:
         gateway = processes.gateway(self._logs, self._pods, *arguments)
         with processes.running(gateway):
-            processes.eventually(
-                lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == len(self._pods)
-            )
+            processes.eventually(lambda: gateway.ready_endpoints() == len(self._pods))
             yield gateway
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoglm.testing.processes import free_ports
+from autoglm.testing.processes import free_ports, serving
 from benchmarks.load import ROOT
 
 _ENVIRONMENT = ROOT / ".venv-rivals"
-_READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +43,5 @@ def started(rival: Rival, workers: Sequence[str], log: Path) -> Iterator[str]:
         *("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(metrics)),
         *("--worker-urls", *(f"http://{worker}" for worker in workers)),
     ]
-    with log.open("wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
-        _wait(f"http://127.0.0.1:{port}/v1/models", child, log)
+    with serving(command, f"http://127.0.0.1:{port}/v1/models", log):
         yield f"127.0.0.1:{port}"
-    finally:
-        child.terminate()
-        child.wait(30)
-
-
-def _wait(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < end and child.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"{url} does not answer:\n{log.read_text(errors='replace')[-3000:]}")

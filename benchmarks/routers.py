@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,13 @@ def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
         )
         gateway = Process(plane, arguments, scratch / f"{plane}.log")
         stack.enter_context(processes.running(gateway))
-        processes.eventually(_sees_pod(gateway))
+        processes.eventually(partial(_sees_a_pod, gateway))
         ways.append(Way(plane, gateway.grpc_address, gateway.http_address, gateway.pid))
     return key, ways
 
 
-def _sees_pod(gateway: Process) -> Callable[[], bool]:
-    return lambda: '"ready"' in gateway.get("/admin/endpoints")[1]
+def _sees_a_pod(gateway: Process) -> bool:
+    return gateway.ready_endpoints() > 0
 
 
 def answers(http_port: int) -> Mapping[str, bytes]:

@@ -71,7 +71,7 @@ def _gateway(directory: Path, pods: Sequence[Process], policy: str, number: int)
 
 
 def _knows(gateway: Process, pods: int) -> bool:
-    return gateway.get("/admin/endpoints")[1].count('"ready"') == pods
+    return gateway.ready_endpoints() == pods
 
 
 class _Talk:

@@ -112,7 +112,7 @@ class _Stage:
 
 
 def _knows(gateway: Process, pods: int) -> bool:
-    return gateway.get("/admin/endpoints")[1].count('"ready"') == pods
+    return gateway.ready_endpoints() == pods
 
 
 def _served(pod: Process) -> float:

@@ -85,7 +85,7 @@ def soak(directory: Path, seconds: float) -> None:
         ]
         gateway = processes.gateway(logs, pods, "--slow-reader-seconds", "1")
         with processes.running(*pods), processes.running(gateway):
-            processes.eventually(lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == 3)
+            processes.eventually(lambda: gateway.ready_endpoints() == 3)
             time.sleep(2)
             samples, ends = asyncio.run(traffic(gateway, pods[0], seconds))
     problems = judge(samples)

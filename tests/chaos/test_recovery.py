@@ -208,7 +208,7 @@ def until_busy(pod: Process) -> None:
 
 
 def knows_both(gateway: Process) -> bool:
-    return gateway.get("/admin/endpoints")[1].count('"ready"') == 2
+    return gateway.ready_endpoints() == 2
 
 
 def strike_in_mid_stream(

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 READY_SECONDS = 300.0
 STOP_SECONDS = 45.0
@@ -125,6 +126,10 @@ class Process:
         except OSError:
             return 0, ""
 
+    def ready_endpoints(self) -> int:
+        """How many endpoints a gateway has ready; 0 when nobody answers."""
+        return self.get("/admin/endpoints")[1].count('"ready"')
+
     def signal(self, number: signal.Signals) -> None:
         """To the process itself, as a kubelet would."""
         os.kill(self.pid, number)
@@ -212,14 +217,29 @@ def plain_vllm(
         *arguments,
     ]
     log = directory / "plain-vllm.log"
-    environment = {**os.environ, **VLLM_ENVIRONMENT}
+    with serving(command, f"http://127.0.0.1:{port}/health", log, VLLM_ENVIRONMENT):
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str],
+    url: str,
+    log: Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[None]:
+    """Somebody else's server as a child, from when it answers at `url`. Raises ChildFailed."""
     with log.open("wb") as output:
         child = subprocess.Popen(
-            command, stdout=output, stderr=output, env=environment, start_new_session=True
+            command,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
         )
     try:
-        _wait_for_page(f"http://127.0.0.1:{port}/health", child, log)
-        yield f"127.0.0.1:{port}"
+        _wait_for_page(url, child, log)
+        yield
     finally:
         child.terminate()
         child.wait(STOP_SECONDS)

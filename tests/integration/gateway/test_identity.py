@@ -112,7 +112,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, plane: str) -> Iterator[Stag
         *("--traces", f"file:{directory / 'spans'}"),
     )
     with processes.running(pod, gateway):
-        processes.eventually(lambda: '"ready"' in gateway.get("/admin/endpoints")[1])
+        processes.eventually(lambda: gateway.ready_endpoints() > 0)
         made = Stage(gateway, pod, keys_file, jwks_file)
         yield made
         for client in made.clients:

@@ -50,7 +50,7 @@ def gateway(rules: Path, plane: str) -> Iterator[Process]:
     files = ("--data-plane", plane, "--api-keys-file", str(keys), "--tenants-file", str(rules))
     gateway = processes.gateway(rules.parent, [pod], *files)
     with processes.running(pod, gateway):
-        processes.eventually(lambda: '"ready"' in gateway.get("/admin/endpoints")[1])
+        processes.eventually(lambda: gateway.ready_endpoints() > 0)
         yield gateway
         while OPENED:
             OPENED.pop().close()

@@ -63,7 +63,7 @@ def gateway(tmp_path: Path, pods: list[Process], plane: str) -> Iterator[Process
         *("--slow-reader-seconds", str(SLOW_READER_SECONDS), "--data-plane", plane),
     )
     with processes.running(gateway):
-        processes.eventually(lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == 2)
+        processes.eventually(lambda: gateway.ready_endpoints() == 2)
         yield gateway
 
 

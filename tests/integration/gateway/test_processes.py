@@ -42,7 +42,7 @@ def gateway(logs: Path, pods: list[Process], plane: str) -> Iterator[Process]:
     traces = ("--traces", f"file:{logs / 'spans'}")
     gateway = processes.gateway(logs, pods, "--data-plane", plane, *traces)
     with processes.running(gateway):
-        processes.eventually(lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == 2)
+        processes.eventually(lambda: gateway.ready_endpoints() == 2)
         yield gateway
 
 

@@ -53,7 +53,7 @@ def both(gateway: Process, pods: list[Process]) -> None:
     for pod in pods:
         if not pod.is_ready():
             pod.start().wait_ready()
-    processes.eventually(lambda: gateway.get("/admin/endpoints")[1].count('"ready"') == 2)
+    processes.eventually(lambda: gateway.ready_endpoints() == 2)
 
 
 def joined(pieces: Sequence[tuple[int, str]]) -> Said:

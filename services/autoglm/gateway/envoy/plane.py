@@ -1,4 +1,4 @@
-"""The Envoy plane of one gateway: picker, Envoy, and the directory of their sockets. Made by `app`."""
+"""The Envoy plane of one gateway: picker, Envoy, the directory of their sockets. Made by `app`."""
 
 from __future__ import annotations
 
