@@ -48,6 +48,7 @@ async def answer_stream(
                     await gate.acquire()
                     calls.create_task(answer(await call_of(payload)))
         except Exception:
+            # Wakes the reader below, which then gets the error from `work`.
             await queue.put(None)
             raise
         await queue.put(None)
