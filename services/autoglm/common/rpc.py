@@ -172,8 +172,9 @@ Behaviour = Callable[[Any, Any], Any]
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Outermost: names the request, sends our errors with details, hides everything else.
 
-    Metadata goes with the first message. An error before that is so one piece (gRPC's
-    Trailers-Only), by which proxies know that they may try elsewhere.
+    Nothing goes out before the first message, and the answer of a unary call in one piece, its
+    request id among the trailers. So a proxy has either the whole of it or nothing, and can try
+    elsewhere: when the server dies, and after an error (gRPC's Trailers-Only).
     """
 
     async def intercept_service(
@@ -217,7 +218,7 @@ def _unary(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
         rpc = rpc_of()
         try:
             answer = await behaviour(request, context)
-            await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
+            _name_at_the_end(context, rpc)
             return answer
         except Exception as error:
             await _abort(context, error, rpc)
@@ -252,6 +253,12 @@ def _stream(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
             await _abort(context, error, rpc)
 
     return call
+
+
+def _name_at_the_end(context: Any, rpc: Rpc) -> None:
+    trailers = context.trailing_metadata() or ()
+    if all(name != status.REQUEST_ID for name, _ in trailers):
+        context.set_trailing_metadata(((status.REQUEST_ID, rpc.request_id), *trailers))
 
 
 async def _abort(context: Any, error: Exception, rpc: Rpc) -> None:

@@ -19,6 +19,7 @@ from autoglm.common import errors, rpc, semconv, status
 from autoglm.common.addresses import split_address
 from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.inference.engine import AsgiApp, Message, Scope
+from autoglm.inference.http_protocol import HttpProtocol
 from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod
 
@@ -170,7 +171,7 @@ class HttpServer:
 
     def __init__(self, app: AsgiApp, context: ssl.SSLContext | None) -> None:
         config = uvicorn.Config(
-            app, http="httptools", loop="none", ws="none", log_config=None, access_log=False,
+            app, http=HttpProtocol, loop="none", ws="none", log_config=None, access_log=False,
             backlog=_BACKLOG, server_header=False, timeout_keep_alive=75,
         )  # fmt: skip
         config.load()

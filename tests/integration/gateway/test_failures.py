@@ -152,7 +152,9 @@ async def test_two_gateways_drain_one_after_the_other_without_a_failure(fleet: A
     gateways = [await fleet.gateway(pod, drain_delay_seconds=0.2) for _ in range(2)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{gateway.grpc_port}" for gateway in gateways)
     ended = asyncio.Event()
-    async with rpc.channel(target) as channel:
+    # As strangers have it. A request that gRPC has not sent yet when its connection is told to go
+    # is sent on another one, unless retries are off as they are in our own channels.
+    async with grpc.aio.insecure_channel(target) as channel:
         clients = [asyncio.create_task(ask_until(InferenceStub(channel), ended)) for _ in range(4)]
         await fleet.until(lambda: len(pod.received) > 20)
         await gateways[0].drain()

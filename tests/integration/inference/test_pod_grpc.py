@@ -97,7 +97,7 @@ async def test_a_wrong_stream_fails_before_its_first_chunk(stub: Any) -> None:
 
 async def test_the_request_id_comes_back(stub: Any) -> None:
     call = stub.Generate(ask(), metadata=((status.REQUEST_ID, "mine"),))
-    assert (status.REQUEST_ID, "mine") in tuple(await call.initial_metadata())
+    assert (status.REQUEST_ID, "mine") in tuple(await call.trailing_metadata())
     assert (await call).id == "mine"
 
 
@@ -153,9 +153,14 @@ async def test_what_a_pod_cannot_do_it_says(worker: Any, method: str) -> None:
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_kv_events_are_declined(worker: Any) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await worker.SubscribeKvEvents(v1.SubscribeKvEventsRequest()).read()
+async def test_kv_events_are_declined_where_they_are_off(start_pod: Any) -> None:
+    pod = await start_pod(kv_events=False)
+    async with rpc.channel(f"127.0.0.1:{pod.grpc_port}") as channel:
+        events = worker_pb2_grpc.WorkerStub(channel).SubscribeKvEvents(
+            v1.SubscribeKvEventsRequest()
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await events.read()
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

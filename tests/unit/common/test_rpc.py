@@ -45,8 +45,21 @@ async def served(servicer: Scripted) -> AsyncIterator["inference_pb2_grpc.Infere
 async def test_a_given_request_id_is_kept_and_returned() -> None:
     async with served(Scripted()) as stub:
         call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))
-        assert dict(await call.initial_metadata())[status.REQUEST_ID] == "mine"
+        assert dict(await call.trailing_metadata())[status.REQUEST_ID] == "mine"
         assert (await call).id == "mine"
+
+
+async def test_nothing_of_a_unary_answer_goes_ahead_of_the_rest() -> None:
+    async with served(Scripted()) as stub:
+        call = stub.Generate(v1.GenerateRequest())
+        # gRPC sends its head together with the message unless we give it something before.
+        assert not tuple(await call.initial_metadata())
+
+
+async def test_a_stream_is_named_before_its_first_message() -> None:
+    async with served(Scripted()) as stub:
+        call = stub.GenerateStream(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))
+        assert dict(await call.initial_metadata())[status.REQUEST_ID] == "mine"
 
 
 async def test_a_missing_request_id_is_made_up() -> None:

@@ -66,6 +66,9 @@ class KvEvents:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait((self._reading,))
+        self.remove_directory()
+
+    def remove_directory(self) -> None:
         self._directory.cleanup()
 
     async def _read(self, translator: Translator) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ async def start(options: EngineOptions) -> VllmEngine:
         return await _serve(options, log, launched)
     except BaseException:
         await asyncio.to_thread(launched.llm.shutdown)
+        if launched.kv_events is not None:
+            await launched.kv_events.close()
         log.close()
         raise
 
@@ -76,9 +79,12 @@ def _launch(options: EngineOptions, log: EngineLog) -> _Launched:
 
     engine_args = AsyncEngineArgs.from_cli_args(arguments)
     kv_events = KvEvents() if options.kv_events and _can_tell(engine_args) else None
-    if kv_events is not None:
-        engine_args.kv_events_config = kv_events.config
-    llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[build_meter])
+    with ExitStack() as unless_started:
+        if kv_events is not None:
+            engine_args.kv_events_config = kv_events.config
+            unless_started.callback(kv_events.remove_directory)
+        llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[build_meter])
+        unless_started.pop_all()
     # vLLM asks the environment several times a token; its engine process does the same as here.
     envs.enable_envs_cache()
     log.skip()

@@ -1,0 +1,56 @@
+"""uvicorn's HTTP/1.1, but for one thing: an answer's head goes out together with what follows it.
+
+A pod that dies has then sent either nothing of a short answer or all of it, so that a proxy can ask
+elsewhere; and a stream that fails before its first event can still be an error. Used by `http_port`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_HEAD = b"HTTP/1.1 "
+# An answer before the answer (RFC 9110 section 15.2): the client waits for it.
+_INTERIM = b"HTTP/1.1 1"
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Made by uvicorn, one for each connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._held = _HeadHeld(transport)
+        super().connection_made(self._held)  # type: ignore[arg-type]  # has all that is asked of it
+
+    def on_response_complete(self) -> None:
+        # Such as the answer to HEAD has no body.
+        self._held.flush()
+        super().on_response_complete()
+
+
+class _HeadHeld:
+    """A transport that keeps a head back until the next write."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if data.startswith(_HEAD) and not data.startswith(_INTERIM):
+            self.flush()
+            self._head = data
+        else:
+            head, self._head = self._head, b""
+            self._transport.writelines((head, data) if head else (data,))
+
+    def flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
