@@ -219,8 +219,11 @@ class Attempts:
 
 
 def _others(snapshot: Snapshot, call: Call, but: set[str]) -> bool:
+    """Whether there is one to leave another for; a last resort is none."""
     model = snapshot.models.get(call.model)
-    return model is not None and any(v.url not in but for v in model.endpoints(call.wire))
+    return model is not None and any(
+        view.is_routable and view.url not in but for view in model.endpoints(call.wire)
+    )
 
 
 def _silent(attempt: Attempt, why: str) -> Exception:

@@ -5,7 +5,8 @@ does I/O, waits or reads a clock. The pool keeps one state for each endpoint.
 
 An endpoint is routable when its models are known, its load stream is up, and it is neither draining
 nor ejected. A refused or broken connection ejects it at once; it comes back with its first load
-message after a back-off that doubles with each failure.
+message after a back-off that doubles with each failure. One that is left alone for its answers, or silent
+for a short time, is still used where no other is left.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ BACKOFF = Backoff(first=0.1, most=1.0, jitter=0.5)
 # An endpoint that was fine for so long starts its back-off anew when it fails.
 _FORGIVEN_AFTER = 10.0
 _STRIKE_FORGIVEN_AFTER = 60.0
+# For so long a silent endpoint is better than none, as it may only be slow.
+_SILENCE_BORNE = 15.0
 _MOST_TIMES = 8
 _LEAST_WEIGHT = 0.1
 
@@ -102,8 +105,8 @@ class State:
     http_port: int = 0
     strikes: int = 0
     """Times in a row that it was left alone because it answered badly."""
-    is_outlier: bool = False
-    """It is left alone for what it answers, and can be reached all the same."""
+    may_answer: bool = False
+    """It is left alone, and may answer all the same: it answers badly, or is silent for now."""
     probing: bool = False
     """It may have one request at a time until one has gone well."""
     ramp_since: float = 0.0
@@ -112,7 +115,7 @@ class State:
     @property
     def is_last_resort(self) -> bool:
         """Better than nothing, where no other endpoint is left."""
-        return self.phase is Phase.EJECTED and self.is_outlier
+        return self.phase is Phase.EJECTED and self.may_answer
 
     def weight(self, now: float) -> float:
         """The part of its capacity that may be used now, above 0 and at most 1."""
@@ -142,6 +145,8 @@ class Lost:
     """Connection refused or reset, load stream ended or silent, bad health."""
 
     why: str
+    silent: bool = False
+    """Nothing came from it in time; it may be busy or its machine, or gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +178,8 @@ def step(state: State, event: Event, now: float, rng: Random) -> State:
             return replace(state, models=models)
         case Loaded(load):
             return _loaded(state, load, now)
-        case Lost(why):
-            return _lost(state, why, now, rng)
+        case Lost():
+            return _lost(state, event, now, rng)
         case Struck():
             return _struck(state, event, now)
         case Proved():
@@ -190,20 +195,29 @@ def _loaded(state: State, load: Load, now: float) -> State:
         return _enter(state, Phase.DRAINING, "the pod is going away", now)
     if not state.models or (state.phase is Phase.EJECTED and now < state.retry_at):
         return state
-    if state.is_outlier:
-        state = replace(state, is_outlier=False)
+    if state.may_answer:
+        state = replace(state, may_answer=False)
     return _enter(state, Phase.READY, "", now)
 
 
-def _lost(state: State, why: str, now: float, rng: Random) -> State:
+def _lost(state: State, lost: Lost, now: float, rng: Random) -> State:
     if state.phase is Phase.EJECTED and now < state.retry_at:
         # Many requests notice the same death; it counts once.
-        return replace(state, is_outlier=False, why=why) if state.is_outlier else state
+        is_news = state.may_answer and not lost.silent
+        return replace(state, may_answer=False, why=lost.why) if is_news else state
     was_fine = state.phase is Phase.READY and now - state.since >= _FORGIVEN_AFTER
     failures = 1 if was_fine else state.failures + 1
     retry_at = now + BACKOFF.delay(failures, rng)
-    state = replace(state, failures=failures, retry_at=retry_at, is_outlier=False)
-    return _enter(state, Phase.EJECTED, why, now)
+    may_answer = lost.silent and _is_heard_of(state, now)
+    state = replace(state, failures=failures, retry_at=retry_at, may_answer=may_answer)
+    return _enter(state, Phase.EJECTED, lost.why, now)
+
+
+def _is_heard_of(state: State, now: float) -> bool:
+    """Whether it was fine so shortly ago that its silence may be haste."""
+    if state.phase is Phase.EJECTED:
+        return state.may_answer and now - state.since < _SILENCE_BORNE
+    return state.phase is Phase.READY
 
 
 def _struck(state: State, event: Struck, now: float) -> State:
@@ -216,7 +230,7 @@ def _struck(state: State, event: Struck, now: float) -> State:
         state,
         strikes=strikes,
         retry_at=now + seconds,
-        is_outlier=True,
+        may_answer=True,
         probing=True,
         ramp_seconds=event.ramp_seconds,
     )

@@ -64,7 +64,8 @@ def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> Mo
     if owner is not None:
         found = [(m, v) for m, v in found if v.endpoint.origin in (None, owner.key)]
     ready = [(model, view) for model, view in found if view.is_routable]
-    # While a pod drains, the other one may be left alone for slow answers: those are answers.
+    # While a pod drains, the other one may be left alone for slow answers, or late to say that it
+    # is there: those are answers.
     ready = ready or [(model, view) for model, view in found if view.is_usable]
     views = [view for _, view in ready]
     known = next((model for model, _ in ready or found), None)

@@ -68,14 +68,14 @@ class PodWatch:
     async def __call__(self, endpoint: Endpoint) -> None:
         """Runs until cancelled, or until the pool does not know the endpoint any more."""
         while True:
-            why = await self._follow(endpoint)
+            lost = await self._follow(endpoint)
             now = self.clock()
-            state = self.pool.apply(endpoint.url, Lost(why), now)
+            state = self.pool.apply(endpoint.url, lost, now)
             if state is None:
                 return
             await asyncio.sleep(state.retry_at - now)
 
-    async def _follow(self, endpoint: Endpoint) -> str:
+    async def _follow(self, endpoint: Endpoint) -> Lost:
         """Follows the pod while it can be followed; why it cannot any more."""
         channel = self.channels.get(endpoint).channel
         loads = WorkerStub(channel).WatchLoad(v1.WatchLoadRequest())
@@ -94,22 +94,23 @@ class PodWatch:
                 if load.kv_events and self.follow_cache and beside is None:
                     beside = asyncio.ensure_future(self.follow_cache(endpoint))
         except StopAsyncIteration:
-            return "the pod ended its load stream"
+            return Lost("the pod ended its load stream")
         except TimeoutError:
             return self._tell_silence(endpoint, f"no load message for {self.silence:g} s")
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return self._tell_silence(endpoint, f"no answer for {self.connect_timeout:g} s")
-            return error.details() or error.code().name
+            return Lost(error.details() or error.code().name)
         finally:
             loads.cancel()
             if beside is not None:
                 beside.cancel()
 
-    def _tell_silence(self, endpoint: Endpoint, why: str) -> str:
-        self.pool.apply(endpoint.url, Lost(why), self.clock())
+    def _tell_silence(self, endpoint: Endpoint, why: str) -> Lost:
+        lost = Lost(why, silent=True)
+        self.pool.apply(endpoint.url, lost, self.clock())
         self.on_silence(endpoint.url, why)
-        return why
+        return lost
 
     async def _learn(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
         answer = await InferenceStub(channel).ListModels(

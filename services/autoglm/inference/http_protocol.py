@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1, but for one thing: an answer's head goes out together with what follows it.
 
 A pod that dies has then sent either nothing of a short answer or all of it, so that a proxy can ask
-elsewhere; and a stream that fails before its first event can still be an error. Used by `http_port`.
+elsewhere. Used by `http_port`.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ LEARNED = Learned((MODEL,))
 LOADED = Loaded(Load())
 GOING = Loaded(Load(draining=True))
 LOST = Lost("connection refused")
+SILENT = Lost("no load message for 3 s", silent=True)
 STRUCK = Struck("its first chunks are late", 5.0, 10.0)
 UP: tuple[tuple[float, Event], ...] = ((0, LEARNED), (0, LOADED))
 
@@ -73,6 +74,22 @@ def test_an_outlier_is_the_last_resort_until_it_is_lost_or_back() -> None:
     back = after(*UP, (1, STRUCK), (7, LOADED))
     assert back.phase is Phase.READY and not back.is_last_resort
     assert not after(*UP, (1, LOST)).is_last_resort
+
+
+def test_a_silent_endpoint_is_the_last_resort_for_a_while() -> None:
+    silent = after(*UP, (1, SILENT))
+    assert silent.phase is Phase.EJECTED and silent.is_last_resort
+    # Told twice of one silence, and silent still when asked again.
+    assert after(*UP, (1, SILENT), (1, SILENT)).is_last_resort
+    assert after(*UP, (1, SILENT), (4, SILENT), (12, SILENT)).is_last_resort
+    assert not after(*UP, (1, SILENT), (4, SILENT), (16, SILENT)).is_last_resort
+    assert not after(*UP, (1, SILENT), (16, SILENT), (19, SILENT)).is_last_resort
+    assert not after(*UP, (1, SILENT), (1, LOST)).is_last_resort
+    assert not after(*UP, (1, LOST), (1, SILENT)).is_last_resort
+    assert not after(*UP, (1, LOST), (4, SILENT)).is_last_resort
+    assert not after((0, LEARNED), (1, SILENT)).is_last_resort
+    assert after(*UP, (1, SILENT), (4, LOADED)).phase is Phase.READY
+    assert not after(*UP, (1, SILENT), (4, LOADED)).is_last_resort
 
 
 def test_an_outlier_is_used_while_nobody_else_is_left(make: Any) -> None:

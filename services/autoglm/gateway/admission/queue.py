@@ -141,10 +141,11 @@ class Queue:
         verdicts = []
         self.is_token_bound = False
         while self.waiting and self.admitted < self.capacity.requests:
-            waiter = self._next(now)
+            waiter, is_aged = self._next(now)
             if not self._has_room(waiter):
                 self.is_token_bound = True
                 break
+            self._since_aged = 0 if is_aged else self._since_aged + 1
             self._dequeue(waiter, State.NEW, now)
             if waiter.deadline - now < self.pace.hold(waiter.tokens):
                 verdicts.append(self._refuse(waiter, self._too_late(waiter, now), now))
@@ -152,15 +153,13 @@ class Queue:
                 verdicts.append(self._admit(waiter, now))
         return verdicts
 
-    def _next(self, now: float) -> Waiter:
-        first = self._lanes[min(self._lanes)]
-        self._since_aged += 1
-        if self._since_aged >= _AGED_TURN:
+    def _next(self, now: float) -> tuple[Waiter, bool]:
+        """Whose turn it is, and whether it is by its age. Changes nothing."""
+        if self._since_aged + 1 >= _AGED_TURN:
             oldest = min((lane.oldest for lane in self._lanes.values()), key=_arrival)
             if now - oldest.since > self.bounds.ageing_seconds:
-                self._since_aged = 0
-                return oldest
-        return first.next()
+                return oldest, True
+        return self._lanes[min(self._lanes)].next(), False
 
     def _has_room(self, waiter: Waiter) -> bool:
         """A place, and tokens for it; what is larger than all of the cache goes alone."""

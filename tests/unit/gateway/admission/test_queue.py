@@ -240,6 +240,18 @@ def test_tokens_are_reserved_and_the_next_is_not_overtaken() -> None:
     assert [v.waiter for v in made.leave(first, 1.0)] == [large, small]
 
 
+def test_looking_for_room_again_and_again_lets_nobody_overtake() -> None:
+    made = Queue("glm", BOUNDS)
+    made.resize(Capacity(1, tokens=100), 0.0)
+    # The small one has waited longest; the large one has the turn by its priority.
+    first, small, large = waiter("a", 60), waiter("a", 10, priority=1), waiter("a", 60)
+    for number, one in enumerate((first, small, large)):
+        made.arrive(one, float(number))
+    made.resize(Capacity(8, tokens=100), 3.0)
+    for _ in range(30):
+        assert made.expire(12.0) == []
+
+
 def test_request_larger_than_the_cache_goes_alone() -> None:
     made = Queue("glm", BOUNDS)
     made.resize(Capacity(8, tokens=100), 0.0)
