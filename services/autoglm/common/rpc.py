@@ -132,13 +132,17 @@ def server(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     max_connections: int | None = None,
     max_calls: int | None = None,
+    in_one_piece: bool = False,
 ) -> grpc.aio.Server:
-    """Connections over the most are closed, calls over it end with RESOURCE_EXHAUSTED."""
+    """Connections over the most are closed, calls over it end with RESOURCE_EXHAUSTED.
+
+    `in_one_piece` is for pods: see `ErrorInterceptor`.
+    """
     options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
     if max_connections is not None:
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
     return grpc.aio.server(
-        interceptors=[ErrorInterceptor(), *interceptors],
+        interceptors=[ErrorInterceptor(in_one_piece), *interceptors],
         options=options,
         maximum_concurrent_rpcs=max_calls,
     )
@@ -172,10 +176,14 @@ Behaviour = Callable[[Any, Any], Any]
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Outermost: names the request, sends our errors with details, hides everything else.
 
-    Nothing goes out before the first message, and the answer of a unary call in one piece, its
-    request id among the trailers. So a proxy has either the whole of it or nothing, and can try
-    elsewhere: when the server dies, and after an error (gRPC's Trailers-Only).
+    Metadata goes with the first message. An error before that is so one piece (gRPC's
+    Trailers-Only), by which proxies know that they may try elsewhere. `in_one_piece` sends unary
+    answers so as well, their request id among the trailers: where the server dies a proxy has all
+    of an answer or nothing. gRPC sends metadata ahead of a message on its own.
     """
+
+    def __init__(self, in_one_piece: bool = False) -> None:
+        self._in_one_piece = in_one_piece
 
     async def intercept_service(
         self,
@@ -194,7 +202,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             wrapped = wrap(behaviour, rpc_of)
         else:
             name = "stream_unary" if handler.request_streaming else "unary_unary"
-            wrapped = _unary(getattr(handler, name), rpc_of)
+            wrapped = _unary(getattr(handler, name), rpc_of, self._in_one_piece)
         return _replaced(handler, name, wrapped)
 
 
@@ -213,12 +221,15 @@ def _replaced(handler: Any, name: str, behaviour: Behaviour) -> Any:
     return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
 
-def _unary(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
+def _unary(behaviour: Behaviour, rpc_of: _RpcOf, in_one_piece: bool) -> Behaviour:
     async def call(request: Any, context: Any) -> Any:
         rpc = rpc_of()
         try:
             answer = await behaviour(request, context)
-            _name_at_the_end(context, rpc)
+            if in_one_piece:
+                _name_at_the_end(context, rpc)
+            else:
+                await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
             return answer
         except Exception as error:
             await _abort(context, error, rpc)
@@ -257,8 +268,7 @@ def _stream(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
 
 def _name_at_the_end(context: Any, rpc: Rpc) -> None:
     trailers = context.trailing_metadata() or ()
-    if all(name != status.REQUEST_ID for name, _ in trailers):
-        context.set_trailing_metadata(((status.REQUEST_ID, rpc.request_id), *trailers))
+    context.set_trailing_metadata(((status.REQUEST_ID, rpc.request_id), *trailers))
 
 
 async def _abort(context: Any, error: Exception, rpc: Rpc) -> None:

@@ -5,8 +5,8 @@ does I/O, waits or reads a clock. The pool keeps one state for each endpoint.
 
 An endpoint is routable when its models are known, its load stream is up, and it is neither draining
 nor ejected. A refused or broken connection ejects it at once; it comes back with its first load
-message after a back-off that doubles with each failure. One that is left alone for its answers, or silent
-for a short time, is still used where no other is left.
+message after a back-off that doubles with each failure. One that is left alone for its answers, or
+silent for a short time, is still used where no other is left.
 """
 
 from __future__ import annotations

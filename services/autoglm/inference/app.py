@@ -224,7 +224,9 @@ class PodServer:
 
     def _grpc_server(self) -> grpc.aio.Server:
         pace = Pace(self._settings.gather_milliseconds)
-        server = rpc.server([GrpcObserver(self.pod)], self._settings.max_body_bytes)
+        server = rpc.server(
+            [GrpcObserver(self.pod)], self._settings.max_body_bytes, in_one_piece=True
+        )
         inference_pb2_grpc.add_InferenceServicer_to_server(
             InferenceServicer(self.pod, pace), server
         )

@@ -87,7 +87,7 @@ class FakePod:
 
     async def start(self) -> None:
         """On the same port again after a `stop`."""
-        server = rpc.server()
+        server = rpc.server(in_one_piece=True)
         add_InferenceServicer_to_server(_Inference(self), server)
         add_GRPCInferenceServiceServicer_to_server(_OpenInference(self), server)
         add_WorkerServicer_to_server(_Worker(self), server)

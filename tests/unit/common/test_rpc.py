@@ -32,8 +32,10 @@ class Scripted(inference_pb2_grpc.InferenceServicer):
 
 
 @asynccontextmanager
-async def served(servicer: Scripted) -> AsyncIterator["inference_pb2_grpc.InferenceAsyncStub"]:
-    server = rpc.server()
+async def served(
+    servicer: Scripted, **options: Any
+) -> AsyncIterator["inference_pb2_grpc.InferenceAsyncStub"]:
+    server = rpc.server(**options)
     inference_pb2_grpc.add_InferenceServicer_to_server(servicer, server)
     port = rpc.bind(server, "127.0.0.1:0")
     await server.start()
@@ -45,15 +47,16 @@ async def served(servicer: Scripted) -> AsyncIterator["inference_pb2_grpc.Infere
 async def test_a_given_request_id_is_kept_and_returned() -> None:
     async with served(Scripted()) as stub:
         call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))
-        assert dict(await call.trailing_metadata())[status.REQUEST_ID] == "mine"
+        assert dict(await call.initial_metadata())[status.REQUEST_ID] == "mine"
         assert (await call).id == "mine"
 
 
-async def test_nothing_of_a_unary_answer_goes_ahead_of_the_rest() -> None:
-    async with served(Scripted()) as stub:
-        call = stub.Generate(v1.GenerateRequest())
+async def test_nothing_of_an_answer_in_one_piece_goes_ahead_of_the_rest() -> None:
+    async with served(Scripted(), in_one_piece=True) as stub:
+        call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))
         # gRPC sends its head together with the message unless we give it something before.
         assert not tuple(await call.initial_metadata())
+        assert dict(await call.trailing_metadata())[status.REQUEST_ID] == "mine"
 
 
 async def test_a_stream_is_named_before_its_first_message() -> None:
