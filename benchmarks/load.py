@@ -48,7 +48,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How requests are sent; with a rate in an open loop. `header` is NAME:VALUE."""
+    """How requests are sent; with a rate in an open loop. `header` is NAME:VALUE.
+
+    In a closed loop none is sent after `limit_seconds`, where that is not 0.
+    """
 
     clients: int = 1
     requests: int = 10
@@ -56,6 +59,7 @@ class Load:
     rate: float = 0
     timeout_seconds: float = 60.0
     header: str = ""
+    limit_seconds: float = 0
 
 
 def build() -> None:
@@ -97,7 +101,7 @@ def offer(kind: Kind, address: str, works: Sequence[Work], how: Load) -> dict[st
             *(str(BINARY), "-kind", kind, "-address", address, "-path", path, "-body", bodies),
             *("-clients", str(how.clients), "-requests", str(how.requests)),
             *("-warmup", str(how.warmup), "-rate", str(how.rate), "-header", how.header),
-            *("-timeout", f"{how.timeout_seconds}s"),
+            *("-timeout", f"{how.timeout_seconds}s", "-limit", f"{how.limit_seconds}s"),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -28,13 +28,14 @@ class Report:
     columns: Sequence[str]
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    width: int = 140
+    """In logs, where there is no terminal to fit into."""
 
     def publish(self, directory: Path) -> None:
         table = Table(*self.columns, title=self.title)
         for row in self.rows:
             table.add_row(*(shown(row.get(c, "")) for c in self.columns))
-        # Wide enough for logs, where there is no terminal to fit into.
-        console = Console(width=None if sys.stdout.isatty() else 140)
+        console = Console(width=None if sys.stdout.isatty() else self.width)
         console.print(table)
         for note in self.notes:
             console.print(note)

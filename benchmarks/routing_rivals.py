@@ -91,7 +91,8 @@ class _Stage:
                 yield self._row(trace, f"ours, {policy}", address, sessions)
         for rival in rivals.CACHE_AWARE:
             workers = [pod.http_address for pod in self._pods]
-            with rivals.started(rival, workers, self._logs / f"{rival.command}.log") as address:
+            log = self._logs / f"{rival.command}.log"
+            with rivals.started(rival, workers, log) as (address, _):
                 yield self._row(trace, rival.name, address, sessions)
 
     def _row(self, trace: str, router: str, address: str, sessions: Sequence[Session]) -> Row:

@@ -106,11 +106,7 @@ func (s *grpcSender) receive(stream grpc.ClientStream, started time.Time) outcom
 			result.err = named(err)
 			return result
 		}
-		if result.messages == 0 {
-			result.first = time.Since(started)
-		}
-		result.messages++
-		result.bytes += len(message)
+		result.came(time.Since(started), len(message))
 	}
 	field := protowire.Number(chunkUsage)
 	if s.unary {

@@ -7,7 +7,8 @@
 // With several files in -body (separated by commas) each request takes one of them, in an order that
 // is the same in every run.
 //
-// With -rate 0 the loop is closed: each client sends its next request when the last one has ended.
+// With -rate 0 the loop is closed: each client sends its next request when the last one has ended,
+// until -requests are sent or -limit is over.
 // With -rate R requests start R times a second whether or not others have ended, and latency counts
 // from the moment a request should have started.
 package main
@@ -19,9 +20,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -33,21 +36,36 @@ type options struct {
 	connections               int
 	rate                      float64
 	timeout                   time.Duration
+	limit                     time.Duration
 }
 
 // outcome is one request. Times are relative to its start.
 type outcome struct {
 	first, last time.Duration
-	messages    int
-	bytes       int
-	tokens      int
-	err         error
+	// The longest pause between two messages.
+	gap      time.Duration
+	messages int
+	bytes    int
+	tokens   int
+	err      error
 }
 
 // status is how a failed request ended: an HTTP status or a gRPC code.
 type status string
 
 func (s status) Error() string { return string(s) }
+
+// came notes another message.
+func (o *outcome) came(now time.Duration, size int) {
+	if o.messages == 0 {
+		o.first = now
+	} else {
+		o.gap = max(o.gap, now-o.last)
+	}
+	o.last = now
+	o.messages++
+	o.bytes += size
+}
 
 // sender sends one request and reads its answer to the end. Called from many goroutines.
 type sender interface {
@@ -80,6 +98,7 @@ type report struct {
 	CPUSeconds float64        `json:"cpu_seconds"`
 	First      summary        `json:"time_to_first_message"`
 	Latency    summary        `json:"latency"`
+	Gap        summary        `json:"longest_gap"`
 }
 
 func main() {
@@ -94,6 +113,7 @@ func main() {
 	flag.IntVar(&o.warmup, "warmup", 0, "requests to send first and not measure")
 	flag.IntVar(&o.connections, "connections", 4, "gRPC connections to spread clients over")
 	flag.Float64Var(&o.rate, "rate", 0, "requests started each second; 0 for a closed loop")
+	flag.DurationVar(&o.limit, "limit", 0, "start no request after so long (closed loop); 0 for never")
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "for each request")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -113,14 +133,14 @@ func run(o options) error {
 	}
 	defer s.close()
 	if o.warmup > 0 {
-		closedLoop(s, w, o.clients, o.warmup)
+		closedLoop(s, w, o.clients, o.warmup, o.limit)
 	}
 	before, begin := cpuSeconds(), time.Now()
 	var outcomes []outcome
 	if o.rate > 0 {
 		outcomes = openLoop(s, w, o.rate, o.requests)
 	} else {
-		outcomes = closedLoop(s, w, o.clients, o.requests)
+		outcomes = closedLoop(s, w, o.clients, o.requests, o.limit)
 	}
 	r := summarise(o, outcomes, time.Since(begin).Seconds())
 	r.CPUSeconds = cpuSeconds() - before
@@ -156,23 +176,24 @@ func newSender(o options) (sender, error) {
 	return nil, fmt.Errorf("-kind %q is none of grpc-stream, grpc-unary, rest-stream, rest-unary", o.kind)
 }
 
-func closedLoop(s sender, w work, clients, requests int) []outcome {
-	outcomes := make([]outcome, requests)
-	next := make(chan int, requests)
-	for i := range requests {
-		next <- i
-	}
-	close(next)
+func closedLoop(s sender, w work, clients, requests int, limit time.Duration) []outcome {
+	begin, next := time.Now(), atomic.Int64{}
+	byClient := make([][]outcome, clients)
 	var all sync.WaitGroup
-	for client := range min(clients, requests) {
+	for client := range clients {
 		all.Go(func() {
-			for i := range next {
-				outcomes[i] = s.send(client, w.of(i), time.Now())
+			for limit == 0 || time.Since(begin) < limit {
+				i := int(next.Add(1)) - 1
+				if i >= requests {
+					return
+				}
+				one := s.send(client, w.of(i), time.Now())
+				byClient[client] = append(byClient[client], one)
 			}
 		})
 	}
 	all.Wait()
-	return outcomes
+	return slices.Concat(byClient...)
 }
 
 func openLoop(s sender, w work, rate float64, requests int) []outcome {
@@ -191,7 +212,7 @@ func openLoop(s sender, w work, rate float64, requests int) []outcome {
 func summarise(o options, outcomes []outcome, seconds float64) report {
 	r := report{Kind: o.kind, Clients: o.clients, Rate: o.rate, Requests: len(outcomes), Seconds: seconds}
 	r.Statuses = map[string]int{}
-	var first, latency []float64
+	var first, latency, gap []float64
 	for _, one := range outcomes {
 		r.Messages += one.messages
 		r.Bytes += one.bytes
@@ -204,8 +225,9 @@ func summarise(o options, outcomes []outcome, seconds float64) report {
 		}
 		first = append(first, one.first.Seconds())
 		latency = append(latency, one.last.Seconds())
+		gap = append(gap, one.gap.Seconds())
 	}
-	r.First, r.Latency = summaryOf(first), summaryOf(latency)
+	r.First, r.Latency, r.Gap = summaryOf(first), summaryOf(latency), summaryOf(gap)
 	return r
 }
 

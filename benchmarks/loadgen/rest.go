@@ -80,11 +80,7 @@ func (s *restSender) events(body io.Reader, started time.Time) outcome {
 		if !bytes.HasPrefix(line, []byte("data:")) {
 			continue
 		}
-		if result.messages == 0 {
-			result.first = time.Since(started)
-		}
-		result.messages++
-		result.bytes += len(line)
+		result.came(time.Since(started), len(line))
 		done = bytes.HasSuffix(line, []byte("[DONE]"))
 		if bytes.Contains(line, []byte(`"usage":{`)) || bytes.Contains(line, []byte(`"usage": {`)) {
 			result.tokens = tokens(line)

@@ -1,11 +1,11 @@
 // Mockpod answers as a pod does, at once, with messages that it is given: what is measured in front
 // of it is never itself. It decodes nothing; a request says how many tokens it wants by the model it
-// names, mock-N.
+// names: mock-N at once, mock-NpM with M milliseconds before each, mock-NgK with K in each message.
 //
 //	mockpod -grpc 127.0.0.1:50061 -http 127.0.0.1:8061 -answers DIRECTORY
 //
-// The directory holds messages of autoglm.v1: `models`, `load`, `chunk`, and for each N that is
-// asked for `end-N`, the last chunk, and `unary-N`.
+// The directory holds messages of autoglm.v1: `models`, `load`, `chunk-K`, and for each N that is
+// asked for `end-N`, the last chunk, and `unary-N`. `models.json` is what REST lists.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -30,11 +31,13 @@ import (
 )
 
 const (
-	event = "data: {\"choices\":[{\"index\":0,\"text\":\" token\"}]}\n\n"
+	event = "data: {\"choices\":[{\"index\":0,\"text\":\"%s\"}]}\n\n"
 	end   = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":%d}}\n\ndata: [DONE]\n\n"
 	whole = "{\"choices\":[{\"index\":0,\"text\":\"%s\",\"finish_reason\":\"length\"}]," +
 		"\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":%d}}"
 )
+
+var streaming = regexp.MustCompile(`"stream":\s*true`)
 
 // raw passes messages through as bytes.
 type raw struct{}
@@ -68,15 +71,43 @@ func read(directory string) (answers, error) {
 	return found, nil
 }
 
-// wanted is the N of the first mock-N in a request.
-func wanted(request []byte) int {
+// order is what a request wants.
+type order struct {
+	tokens, together int
+	pace             time.Duration
+}
+
+// ordered reads the first mock-NpMgK in a request.
+func ordered(request []byte) order {
 	_, rest, _ := bytes.Cut(request, []byte("mock-"))
+	count, rest := leading(rest)
+	pace, rest := leading(bytes.TrimPrefix(rest, []byte("p")))
+	together, _ := leading(bytes.TrimPrefix(rest, []byte("g")))
+	return order{count, max(1, together), time.Duration(pace) * time.Millisecond}
+}
+
+func leading(text []byte) (int, []byte) {
 	length := 0
-	for length < len(rest) && rest[length] >= '0' && rest[length] <= '9' {
+	for length < len(text) && text[length] >= '0' && text[length] <= '9' {
 		length++
 	}
-	count, _ := strconv.Atoi(string(rest[:length]))
-	return count
+	number, _ := strconv.Atoi(string(text[:length]))
+	return number, text[length:]
+}
+
+// each calls send for each message of an answer, in its time.
+func (o order) each(send func() error) error {
+	next := time.Now()
+	for range o.tokens / o.together {
+		if o.pace > 0 {
+			next = next.Add(o.pace)
+			time.Sleep(time.Until(next))
+		}
+		if err := send(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a answers) serve(_ any, stream grpc.ServerStream) error {
@@ -97,15 +128,14 @@ func (a answers) serve(_ any, stream grpc.ServerStream) error {
 			}
 		}
 	case "Generate":
-		return a.send(stream, fmt.Sprintf("unary-%d", wanted(request)))
+		return a.send(stream, fmt.Sprintf("unary-%d", ordered(request).tokens))
 	case "GenerateStream":
-		count := wanted(request)
-		for range count {
-			if err := a.send(stream, "chunk"); err != nil {
-				return err
-			}
+		wanted := ordered(request)
+		chunk := fmt.Sprintf("chunk-%d", wanted.together)
+		if err := wanted.each(func() error { return a.send(stream, chunk) }); err != nil {
+			return err
 		}
-		return a.send(stream, fmt.Sprintf("end-%d", count))
+		return a.send(stream, fmt.Sprintf("end-%d", wanted.tokens))
 	}
 	return status.Error(codes.Unimplemented, method)
 }
@@ -123,21 +153,24 @@ func complete(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	count := wanted(body)
-	if !bytes.Contains(body, []byte("\"stream\": true")) {
+	wanted := ordered(body)
+	if !streaming.Match(body) {
 		w.Header().Set("content-type", "application/json")
-		_, _ = fmt.Fprintf(w, whole, strings.Repeat(" token", count), count)
+		_, _ = fmt.Fprintf(w, whole, strings.Repeat(" token", wanted.tokens), wanted.tokens)
 		return
 	}
 	w.Header().Set("content-type", "text/event-stream")
 	controller := http.NewResponseController(w)
-	for range count {
-		if _, err := io.WriteString(w, event); err != nil {
-			return
+	text := fmt.Sprintf(event, strings.Repeat(" token", wanted.together))
+	err = wanted.each(func() error {
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
 		}
-		_ = controller.Flush()
+		return controller.Flush()
+	})
+	if err == nil {
+		_, _ = fmt.Fprintf(w, end, wanted.tokens)
 	}
-	_, _ = fmt.Fprintf(w, end, count)
 }
 
 func main() {
@@ -167,6 +200,12 @@ func serve(grpcAddress, httpAddress, directory string) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{PermitWithoutStream: true}),
 	)
 	http.HandleFunc("/v1/completions", complete)
+	// Other routers ask for these before they send anything.
+	http.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
+	http.HandleFunc("/v1/models", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("content-type", "application/json")
+		_, _ = w.Write(given["models.json"])
+	})
 	failed := make(chan error, 2)
 	go func() { failed <- server.Serve(listener) }()
 	go func() { failed <- http.ListenAndServe(httpAddress, nil) }()

@@ -227,8 +227,11 @@ def serving(
     url: str,
     log: Path,
     environment: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[None]:
-    """Somebody else's server as a child, from when it answers at `url`. Raises ChildFailed."""
+) -> Iterator[int]:
+    """Somebody else's server as a child, from when it answers at `url`; its pid.
+
+    Raises ChildFailed.
+    """
     with log.open("wb") as output:
         child = subprocess.Popen(
             command,
@@ -239,7 +242,7 @@ def serving(
         )
     try:
         _wait_for_page(url, child, log)
-        yield
+        yield child.pid
     finally:
         child.terminate()
         child.wait(STOP_SECONDS)

@@ -1,0 +1,201 @@
+"""What load is sent through in `routers`: nothing, bare Envoy, our gateway with either data plane
+and everything on, and the routers that one would run instead. All in front of one mock pod.
+
+Everything on: API keys, validation, limits, admission, routing, metrics, a log line a request, one
+trace in a hundred. Envoy has one worker; the others what they take by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from google.protobuf.message import Message
+
+from autoglm import v1
+from autoglm.gateway.envoy import program
+from autoglm.gateway.envoy.clusters import NO_BREAKERS
+from autoglm.gateway.identity.keys import new_key
+from autoglm.testing import processes
+from autoglm.testing.processes import Process, free_ports
+from benchmarks import load, rivals
+
+MOCK = load.ROOT / "build/bin/mockpod"
+# Tokens of an answer, milliseconds before each message, and tokens in each.
+ANSWERS = ((4, 0, 1), (64, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
+_TYPE = "type.googleapis.com/envoy"
+
+
+def model(tokens: int, pace: int, together: int) -> str:
+    """What the mock goes by."""
+    return f"mock-{tokens}p{pace}g{together}"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where load is sent, and whose CPU time and memory it takes. Without `grpc`: REST only."""
+
+    name: str
+    http: str
+    grpc: str = ""
+    pid: int | None = None
+    is_rival: bool = False
+
+    def cpu_seconds(self) -> float:
+        times = [process.cpu_times() for process in self._processes()]
+        return float(sum(t.user + t.system for t in times))
+
+    def megabytes(self) -> float:
+        return float(sum(process.memory_info().rss for process in self._processes())) / 1e6
+
+    def _processes(self) -> list[psutil.Process]:
+        if self.pid is None:
+            return []
+        parent = psutil.Process(self.pid)
+        return [parent, *parent.children(recursive=True)]
+
+
+def build() -> None:
+    directory = load.ROOT / "benchmarks/mockpod"
+    subprocess.run(["go", "build", "-o", str(MOCK), "."], cwd=directory, check=True)
+
+
+def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
+    """The key, and all ways, running until the stack ends."""
+    key, entry = new_key("acme")
+    keys = scratch / "keys.json"
+    keys.write_bytes(msgspec.json.encode({"keys": [entry]}))
+    backend = stack.enter_context(mock(scratch))
+    ways = [backend, stack.enter_context(bare_envoy(scratch, backend))]
+    planes = ("embedded", "envoy")
+    ways += [stack.enter_context(ours(scratch, plane, backend, keys)) for plane in planes]
+    names = [model(*answer) for answer in ANSWERS]
+    for rival in rivals.routers(f"http://{backend.http}", names, scratch):
+        log = scratch / f"{rival.command}.log"
+        http, pid = stack.enter_context(rivals.started(rival, [backend.http], log))
+        ways.append(Way(rival.name, http, pid=pid, is_rival=True))
+    return key, ways
+
+
+@contextlib.contextmanager
+def ours(scratch: Path, plane: str, backend: Way, keys: Path) -> Iterator[Way]:
+    arguments = (
+        *("gateway", "--data-plane", plane, "--envoy-concurrency", "1"),
+        *("--endpoint", f"grpc://{backend.grpc}", "--api-keys-file", str(keys)),
+        *("--traces", f"file:{scratch / 'spans'}", "--trace-sample-ratio", "0.01"),
+    )
+    gateway = Process(plane, arguments, scratch / f"{plane}.log")
+    with processes.running(gateway):
+        processes.eventually(partial(_sees_a_pod, gateway))
+        yield Way(f"ours, {plane}", gateway.http_address, gateway.grpc_address, gateway.pid)
+
+
+def _sees_a_pod(gateway: Process) -> bool:
+    return gateway.ready_endpoints() > 0
+
+
+def answers(http_port: int) -> Mapping[str, bytes]:
+    """What the mock is given to say."""
+    names = [model(*answer) for answer in ANSWERS]
+    models = [v1.Model(name=name, max_model_len=100_000, engine="mock") for name in names]
+    told: dict[str, Message] = {
+        "models": v1.ListModelsResponse(models=models),
+        "load": v1.WatchLoadResponse(max_num_seqs=1024, http_port=http_port),
+    }
+    for together in {answer[2] for answer in ANSWERS}:
+        chunk = v1.GenerateChunk(text=" token" * together, token_ids=[1234] * together)
+        told[f"chunk-{together}"] = chunk
+    for count in {answer[0] for answer in ANSWERS}:
+        usage = v1.Usage(prompt_tokens=4, completion_tokens=count)
+        done = v1.Completion(text=" token" * count, finish_reason=v1.FINISH_REASON_LENGTH)
+        ended = v1.GenerateChunk(finish_reason=v1.FINISH_REASON_LENGTH, usage=usage)
+        told[f"end-{count}"] = ended
+        told[f"unary-{count}"] = v1.GenerateResponse(completions=[done], usage=usage)
+    listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+    messages = {name: message.SerializeToString() for name, message in told.items()}
+    return messages | {"models.json": json.dumps(listed).encode()}
+
+
+@contextlib.contextmanager
+def mock(scratch: Path) -> Iterator[Way]:
+    grpc_port, http_port = free_ports(2)
+    directory = scratch / "answers"
+    directory.mkdir()
+    for name, message in answers(http_port).items():
+        (directory / name).write_bytes(message)
+    way = Way("direct", f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}")
+    command = [str(MOCK), "-grpc", way.grpc, "-http", way.http, "-answers", str(directory)]
+    with _child(command, scratch / "mock.log"):
+        yield way
+
+
+@contextlib.contextmanager
+def bare_envoy(scratch: Path, backend: Way) -> Iterator[Way]:
+    """One worker, round robin, nothing else."""
+    grpc_port, http_port = free_ports(2)
+    listeners = [_listener("grpc", grpc_port), _listener("http", http_port)]
+    clusters = [_cluster("grpc", backend.grpc), _cluster("http", backend.http)]
+    file = scratch / "bare.json"
+    file.write_text(
+        json.dumps({"static_resources": {"listeners": listeners, "clusters": clusters}})
+    )
+    command = [program.find(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
+    with _child([*command, "--log-level", "error"], scratch / "bare.log") as pid:
+        yield Way("bare Envoy", f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", pid)
+
+
+def _listener(wire: str, port: int) -> dict[str, Any]:
+    manager = f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    router = {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": wire, "timeout": "0s"}}
+    typed = {
+        "@type": manager,
+        "stat_prefix": wire,
+        "codec_type": "HTTP2" if wire == "grpc" else "AUTO",
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+        "route_config": {"virtual_hosts": [{"name": "*", "domains": ["*"], "routes": [route]}]},
+    }
+    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": typed}
+    return {
+        "name": wire,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [network]}],
+    }
+
+
+def _cluster(wire: str, address: str) -> dict[str, Any]:
+    host, _, port = address.partition(":")
+    where = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
+    protocol = "http2_protocol_options" if wire == "grpc" else "http_protocol_options"
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    explicit = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {protocol: {}}}
+    return {
+        "name": wire,
+        "type": "STATIC",
+        "circuit_breakers": NO_BREAKERS,
+        "load_assignment": {
+            "cluster_name": wire,
+            "endpoints": [{"lb_endpoints": [{"endpoint": where}]}],
+        },
+        "typed_extension_protocol_options": {options: explicit},
+    }
+
+
+@contextlib.contextmanager
+def _child(command: list[str], log: Path) -> Iterator[int]:
+    with log.open("wb") as output:
+        child = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        yield child.pid
+    finally:
+        child.terminate()
+        child.wait(30)
