@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.testing.prerequisites import go_tool
+
 ROOT = Path(__file__).parents[2]
-NO_GO = 127
 GENERATE = "protos/autoglm/v1/generate.proto"
 # The first run builds buf.
 pytestmark = pytest.mark.timeout(600)
@@ -21,13 +21,7 @@ Check = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def buf() -> Path:
-    built = subprocess.run(
-        [ROOT / "scripts/go_tools", "buf"], capture_output=True, text=True, check=False
-    )
-    if built.returncode == NO_GO and os.environ.get("CI") != "true":
-        pytest.skip(built.stderr.strip())
-    assert built.returncode == 0, built.stderr
-    return ROOT / "build/bin/buf"
+    return go_tool("buf")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from autoglm.testing.prerequisites import built
 from autoglm.testing.processes import Served
 
 # The first build compiles buf, the Go plugins and gRPC for Go.
@@ -22,7 +22,6 @@ COMMANDS: dict[str, list[str | Path]] = {
     "go": [CLIENTS / "go/bin/client"],
     "typescript": ["node", CLIENTS / "typescript/dist/client.js"],
 }
-MISSING_TOOL = 3
 INVALID_ARGUMENT = 3
 QUESTION = "What is the gateway?"
 LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text())
@@ -33,12 +32,7 @@ ANSWER = next(q["answer"] for q in LESSONS["questions"] if q["question"] == QUES
 def language(request: pytest.FixtureRequest) -> str:
     """A client that has been built; the test is skipped where a tool is missing, except in CI."""
     name = str(request.param)
-    built = subprocess.run(
-        [ROOT / "scripts/example_clients", name], capture_output=True, text=True, check=False
-    )
-    if built.returncode == MISSING_TOOL and os.environ.get("CI") != "true":
-        pytest.skip(built.stderr.strip())
-    assert built.returncode == 0, built.stderr
+    built("example_clients", name)
     return name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from autoglm.testing.prerequisites import go_tool
 from autoglm.testing.processes import Served
 
 # The first run builds the Go tools.
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(__file__).parent / "clients"
-NO_GO = 127
 SERVICES = {
     "autoglm.v1.Inference",
     "grpc.health.v1.Health",
@@ -26,17 +25,6 @@ SERVICES = {
 QUESTION = "What is the gateway?"
 LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text())
 ANSWER = next(q["answer"] for q in LESSONS["questions"] if q["question"] == QUESTION)
-
-
-def go_tool(name: str) -> Path:
-    """The tool, built; the test is skipped where Go is missing, except in CI."""
-    built = subprocess.run(
-        [ROOT / "scripts/go_tools", name], capture_output=True, text=True, check=False
-    )
-    if built.returncode == NO_GO and os.environ.get("CI") != "true":
-        pytest.skip(built.stderr.strip())
-    assert built.returncode == 0, built.stderr
-    return ROOT / "build/bin" / name
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:

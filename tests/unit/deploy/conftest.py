@@ -1,6 +1,5 @@
 """The chart as Helm renders it. Without Helm these tests are skipped; never in CI."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from autoglm.testing.prerequisites import lacking
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "deploy/helm/open-autoglm"
@@ -38,8 +39,7 @@ _rendered = cache(_template)
 @pytest.fixture(autouse=True)
 def _helm_is_there() -> None:
     if not _helm():
-        reason = "no helm: scripts/go_tools helm builds it"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        lacking("no helm: scripts/go_tools helm builds it")
 
 
 @pytest.fixture
