@@ -175,6 +175,8 @@ class EchoCore:
         if line.is_done:
             del self._lines[job]
             self._scheduler.remove(job)
+            # For who waits for its place; nothing else may be due.
+            self._work.set()
         elif self._fails_now(request, job):
             self._release(request)
             request.fail(errors.Internal("the echo engine was told to fail"))

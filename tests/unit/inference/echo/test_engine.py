@@ -63,6 +63,13 @@ async def test_the_last_chunk_has_usage_and_timing(make: Make) -> None:
     assert timing.decode_seconds == pytest.approx(0.5)
 
 
+async def test_who_waits_is_next_where_all_answers_end_with_their_first_token(make: Make) -> None:
+    engine = await make(max_num_seqs=4)
+    async with asyncio.timeout(1):
+        response = await engine.generate(ask(n=10, max_tokens=1), Call("r"))
+    assert len(response.completions) == 10
+
+
 async def test_a_slow_reader_gets_merged_chunks(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=10))
     stream = engine.generate_stream(ask(), Call("r"))
