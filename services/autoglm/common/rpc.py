@@ -41,7 +41,7 @@ _CHANNEL_OPTIONS = (
     # Retries are ours, in one place, with a budget.
     ("grpc.enable_retries", 0),
 )
-_SERVER_OPTIONS = (
+SERVER_OPTIONS = (
     *_KEEPALIVE,
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -138,7 +138,7 @@ def server(
 
     `in_one_piece` is for pods: see `ErrorInterceptor`.
     """
-    options = [*_SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
+    options = [*SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
     if max_connections is not None:
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
     return grpc.aio.server(
@@ -148,12 +148,15 @@ def server(
     )
 
 
-def bind(to: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
+def bind(
+    to: grpc.aio.Server, address: str, tls: TlsFiles | grpc.ServerCredentials | None = None
+) -> int:
     """The bound port. Raises OSError when the address cannot be had."""
     try:
         check_free(address)
         if tls:
-            return to.add_secure_port(address, grpc_server_credentials(tls))
+            credentials = grpc_server_credentials(tls) if isinstance(tls, TlsFiles) else tls
+            return to.add_secure_port(address, credentials)
         return to.add_insecure_port(address)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)

@@ -28,6 +28,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
+from autoglm.gateway.envoy.picker_server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
 from autoglm.gateway.garbage import collect
@@ -155,9 +156,10 @@ class Gateway:
         self._draining = self._is_listening = False
         self._rest: RestServer | None = None
         self._grpc: grpc.aio.Server | None = None
+        self._picker: PickerServer | None = None
         self._admin: AdminServer | None = None
         self._background: list[asyncio.Task[None]] = []
-        self.grpc_port = self.http_port = self.admin_port = 0
+        self.grpc_port = self.http_port = self.admin_port = self.picker_port = 0
 
     async def start(self) -> None:
         """Raises AddressInUse, and OSError where a file cannot be read."""
@@ -169,11 +171,15 @@ class Gateway:
         await self._start_rest()
         if self._plane is not None:
             await self._start_envoy(self._plane)
+        if self._settings.endpoint_picker_address:
+            await self._start_picker()
         self._is_listening = True
         self._background.append(asyncio.create_task(self._follow_health(), name="health"))
         garbage = collect(lambda: self.core.admission.in_flight)
         self._background.append(asyncio.create_task(garbage, name="garbage"))
         ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
+        if self._picker is not None:
+            ports["endpoint_picker"] = self.picker_port
         _log.info("listening", extra={"fields": ports})
 
     async def broken(self) -> None:
@@ -222,7 +228,9 @@ class Gateway:
 
     async def _stop_edges(self, grace: float) -> None:
         grpc_server, rest_server, self._grpc, self._rest = self._grpc, self._rest, None, None
+        picker, self._picker = self._picker, None
         await asyncio.gather(
+            *([picker.stop(grace)] if picker else []),
             *([self._stop_grpc(grpc_server, grace)] if grpc_server else []),
             *([rest_server.stop()] if rest_server else []),
         )
@@ -310,6 +318,12 @@ class Gateway:
             reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
             self._background.append(asyncio.create_task(reload, name="server TLS"))
 
+    async def _start_picker(self) -> None:
+        picker = PickerServer(self._settings, self.core.relay, self._bounds, self._health)
+        with _binding(self._settings.endpoint_picker_address):
+            await picker.start()
+        self._picker, self.picker_port = picker, picker.port
+
     async def _start_envoy(self, plane: EnvoyPlane) -> None:
         settings = self._settings
         for address in (settings.grpc_address, settings.http_address):
@@ -342,7 +356,10 @@ class Gateway:
     def _wanted_health(self) -> dict[str, bool]:
         snapshot = self.core.snapshot()
         models = {name: view.ready_endpoints > 0 for name, view in snapshot.models.items()}
-        return dict.fromkeys(("", INFERENCE, OIP), snapshot.is_ready) | models
+        services: tuple[str, ...] = ("", INFERENCE, OIP)
+        if self._settings.endpoint_picker_address:
+            services, models = (*services, *READINESS), {LIVENESS: True} | models
+        return dict.fromkeys(services, snapshot.is_ready) | models
 
     async def _set_health(self, wanted: Mapping[str, bool]) -> None:
         for service, serving in wanted.items():

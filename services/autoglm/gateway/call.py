@@ -65,6 +65,8 @@ class Call:
     """What the client wants to see of the way of its request; empty for nothing."""
     exchange: Exchange | None = None
     """How to have the bytes moved, where Envoy does it; its answer cannot be read or changed."""
+    allows: Callable[[str], bool] | None = field(default=None, repr=False)
+    """Which addresses, HOST:PORT, the proxy in front goes to; None where it is no matter."""
     continues: str = field(default="", repr=False)
     """The key of the exchange that this request goes on with, where Envoy sent it on to us."""
 

@@ -104,7 +104,7 @@ class Core:
             "grpc": GrpcRelay(self.channels),
             "http": HttpRelay(self._session, settings.upstream_api_key),
         }
-        if settings.data_plane == "envoy":
+        if settings.data_plane == "envoy" or settings.endpoint_picker_address:
             key = settings.upstream_api_key
             upstreams = {wire: EnvoyUpstream(relay, key) for wire, relay in upstreams.items()}
         self._relay = Relay(

@@ -200,7 +200,7 @@ def limited(limits: Limits) -> Layer:
             account = limits.account_of(call)
             if account is not None and call.exchange is not None and call.wire == "http":
                 # Of an answer over HTTP nobody but its reader knows what it took.
-                call.exchange.is_through_gateway = True
+                call.exchange.is_read = True
             return inner(call, notes) if account is None else held(account, call, notes)
 
         @asynccontextmanager

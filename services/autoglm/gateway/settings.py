@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autoglm.api.traffic import RoutingPolicy
+from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
@@ -17,6 +18,12 @@ from autoglm.gateway.memory import REQUEST_BYTES, SHARE
 from autoglm.gateway.pacing import Limits
 from autoglm.gateway.retries import RetryPolicy
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+
+
+def _checked_or_empty(address: str) -> str:
+    if address:
+        split_address(address)
+    return address
 
 
 class GatewaySettings(ServiceSettings):
@@ -31,6 +38,16 @@ class GatewaySettings(ServiceSettings):
     """Where gRPC clients connect, as HOST:PORT; port 0 takes a free one."""
     http_address: Address = "127.0.0.1:8080"
     """Where REST clients connect, as HOST:PORT."""
+    endpoint_picker_address: Annotated[str, AfterValidator(_checked_or_empty)] = ""
+    """Where Envoys of other gateways ask which pod to send a request to, as HOST:PORT (the Gateway
+    API Inference Extension's endpoint picker protocol, over TLS); empty is nowhere."""
+    endpoint_picker_cert_file: str = ""
+    """PEM certificate chain of that port; empty makes one at the start that nobody can verify.
+    Re-read when it changes."""
+    endpoint_picker_key_file: str = ""
+    """PEM private key of that certificate."""
+    endpoint_picker_plaintext: bool = False
+    """Whether that port is served without TLS, such as behind a mesh's sidecar."""
     metrics_address: Address = "127.0.0.1:9090"
     """Where kubelet probes, metrics and the admin pages are served, as HOST:PORT."""
     endpoint: StringList = ()
@@ -168,6 +185,15 @@ class GatewaySettings(ServiceSettings):
         return jwks
 
     @model_validator(mode="after")
+    def _check_endpoint_picker_files(self) -> Self:
+        if bool(self.endpoint_picker_cert_file) != bool(self.endpoint_picker_key_file):
+            raise ValueError(
+                "endpoint_picker_cert_file and endpoint_picker_key_file belong together: give both "
+                "or none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_memory(self) -> Self:
         least = SHARE * (self.max_body_bytes + REQUEST_BYTES)
         if self.request_memory_bytes < least:
@@ -193,10 +219,11 @@ class GatewaySettings(ServiceSettings):
             self.jwt_roles_claim,
             self.jwt_models_claim,
         )
+        addresses = (self.grpc_address, self.http_address, self.endpoint_picker_address)
         said = (self.jwt_jwks, self.jwt_secret_file, self.jwt_issuer, self.jwt_audience)
         return IdentitySources(
             self.allow_anonymous,
-            is_loopback(self.grpc_address) and is_loopback(self.http_address),
+            all(is_loopback(address) for address in addresses if address),
             self.api_keys_file,
             tokens if any(said) else None,
             self.jwt_jwks,

@@ -24,6 +24,7 @@ TOKENS = {"jwt_jwks": "https://i/k", "jwt_issuer": "https://i", "jwt_audience": 
         (OPEN | {"allow_anonymous": True}, True),
         (OPEN | KEYS | {"allow_anonymous": True}, True),
         (LOCAL | KEYS | {"allow_anonymous": False}, False),
+        (LOCAL | {"endpoint_picker_address": "127.0.0.1:9002"}, True),
     ],
 )
 def test_anonymous_access_is_for_loopback_or_on_request(
@@ -38,6 +39,9 @@ def test_anonymous_access_is_for_loopback_or_on_request(
         (OPEN, "--allow-anonymous"),
         (LOCAL | {"grpc_address": "10.0.0.1:1"}, "--allow-anonymous"),
         (LOCAL | {"grpc_address": "gateway:1"}, "--allow-anonymous"),
+        (LOCAL | {"endpoint_picker_address": "0.0.0.0:9002"}, "--allow-anonymous"),
+        (LOCAL | {"endpoint_picker_address": "9002"}, "--endpoint-picker-address"),
+        (LOCAL | {"endpoint_picker_cert_file": "c"}, "endpoint_picker_key_file"),
         (LOCAL | {"allow_anonymous": False}, "nobody could ask"),
         (TOKENS | {"jwt_secret_file": "s"}, "give one of them"),
         ({"jwt_issuer": "https://i", "jwt_audience": "a"}, "give one of them"),

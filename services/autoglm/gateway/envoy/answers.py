@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from autoglm.common import status
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.call import Call
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.exchange import Directions
+from autoglm.gateway.envoy.names import DESTINATION_HEADER, DESTINATION_NAMESPACE
 
+Phase = Literal[
+    "request_headers",
+    "request_body",
+    "request_trailers",
+    "response_headers",
+    "response_body",
+    "response_trailers",
+]
+# Some Envoys take no more than 64 KiB in a message.
+PIECE_BYTES = 60 * 1024
 _OVERWRITE = ext_proc.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _MODE = ext_proc.ProcessingMode
 
@@ -38,6 +49,42 @@ def sent(directions: Directions, *, after_body: bool) -> Any:
     if after_body:
         return ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
     return ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
+
+
+def picked(directions: Directions, *, after_body: bool) -> Any:
+    """As `sent`, for another gateway's Envoy: the pod is in the metadata as well."""
+    response = sent(directions, after_body=after_body)
+    destination = {DESTINATION_HEADER: directions.set_headers[DESTINATION_HEADER]}
+    response.dynamic_metadata.update({DESTINATION_NAMESPACE: destination})
+    return response
+
+
+def go_on(phase: Phase) -> Any:
+    """Nothing is to be changed."""
+    kinds: dict[str, Any] = {
+        "headers": ext_proc.HeadersResponse,
+        "body": ext_proc.BodyResponse,
+        "trailers": ext_proc.TrailersResponse,
+    }
+    return _about(phase, kinds[phase.partition("_")[2]]())
+
+
+def streamed(phase: Phase, body: bytes, *, is_last: bool) -> Iterator[Any]:
+    """A body goes back as it came, in pieces that every proxy takes."""
+    for start in range(0, max(len(body), 1), PIECE_BYTES):
+        piece = ext_proc.StreamedBodyResponse(
+            body=body[start : start + PIECE_BYTES],
+            end_of_stream=is_last and start + PIECE_BYTES >= len(body),
+        )
+        common = ext_proc.CommonResponse(
+            body_mutation=ext_proc.BodyMutation(streamed_response=piece)
+        )
+        yield _about(phase, ext_proc.BodyResponse(response=common))
+
+
+def _about(phase: Phase, answer: Any) -> Any:
+    fields: dict[str, Any] = {phase: answer}
+    return ext_proc.ProcessingResponse(**fields)
 
 
 def refused(call: Call, error: AutoGLMError) -> Any:

@@ -30,6 +30,8 @@ _BROKEN = (
     "upstream_connection_failure",
     "local_reset",
 )
+# What pods say of themselves, and proxies of no pod.
+_REFUSALS = (errors.ShuttingDown, errors.EngineDead)
 
 
 def ending_of(entry: Any, wire: Wire, now: float) -> End:
@@ -39,9 +41,9 @@ def ending_of(entry: Any, wire: Wire, now: float) -> End:
     code = response.response_code.value
     error = _failure(entry.common_properties) or _overdue(response)
     if error is None and wire == "grpc":
-        error = _grpc_error(told)
+        error = grpc_error(told)
     first = _first_chunk(entry.common_properties, now)
-    return End(code, error, _usage(told), first, response.response_body_bytes)
+    return End(code, error, usage_told(told), first, response.response_body_bytes)
 
 
 def _failure(common: Any) -> AutoGLMError | None:
@@ -65,13 +67,16 @@ def _overdue(response: Any) -> AutoGLMError | None:
     return errors.DeadlineExceeded("the deadline passed before the answer had ended")
 
 
-def _grpc_error(told: dict[str, str]) -> AutoGLMError | None:
+def grpc_error(told: dict[str, str], *, is_refusal: bool = False) -> AutoGLMError | None:
+    """`is_refusal`: nothing of an answer has come, and nobody else is asked."""
     number = told.get("grpc-status", "")
     if number == "0":
         return None
     name = _BY_NUMBER.get(number, "UNKNOWN")
     message = unquote(told.get("grpc-message", "")) or name
     error = status.from_details(name, message, _decoded(told.get(status.DETAILS_TRAILER, "")))
+    if is_refusal and type(error) in _REFUSALS:
+        return error
     if name == "UNAVAILABLE":
         # Before the first chunk Envoy would have sent it on to us.
         return errors.StreamBroken(f"the pod ended the answer: {message}")
@@ -85,7 +90,7 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-def _usage(told: dict[str, str]) -> Usage | None:
+def usage_told(told: dict[str, str]) -> Usage | None:
     counted = read_usage(told.get(USAGE_TRAILER, ""))
     if counted is None:
         return None

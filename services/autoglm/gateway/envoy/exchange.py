@@ -26,6 +26,8 @@ class Directions:
     address: str = ""
     set_headers: Mapping[str, str] = field(default_factory=dict)
     removed_headers: tuple[str, ...] = ()
+    timeout: float = 0.0
+    """What is left of the call's deadline, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +42,28 @@ class End:
 
 
 class Exchange:
-    """`key` is Envoy's name for it. Used by one task, but for `end` and `take_over`."""
+    """`key` is Envoy's name for it. Used by one task, but for `end` and `take_over`.
 
-    def __init__(self, key: str, wire: Wire, request_headers: frozenset[str] = frozenset()) -> None:
+    `is_others`: the Envoy is another gateway's, which cannot send the call on to us.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        wire: Wire,
+        request_headers: frozenset[str] = frozenset(),
+        *,
+        is_others: bool = False,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.key = key
         self.wire = wire
+        self.is_others = is_others
         self.request_headers = request_headers
         """The names of what the client sent, in lower case."""
         self.on_left: Callable[[], object] = lambda: None
         """Called when the client of a call that was taken over leaves before its answer."""
-        self.is_through_gateway = False
+        self.is_read = False
         """Whether somebody has to read the answer, so that it must not go past us."""
         self.directions: asyncio.Future[Directions | AutoGLMError] = loop.create_future()
         self._outcome: asyncio.Future[End | Call] = loop.create_future()

@@ -65,17 +65,22 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
             await context.write(answers.sent(answer, after_body=body.is_asked))
 
     async def _directions(self, call: Call, exchange: Exchange) -> Any:
-        """What is decided. The call itself goes on in a task of its own until it has ended."""
-        task = asyncio.create_task(self._run(call, exchange))
-        exchange.on_left = task.cancel
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        """What is decided."""
+        task = self._start(call, exchange)
         try:
             return await exchange.directions
         except asyncio.CancelledError:
             # The client has gone while its request waited.
             task.cancel()
             raise
+
+    def _start(self, call: Call, exchange: Exchange) -> asyncio.Task[None]:
+        """The call goes on in a task of its own until it has ended."""
+        task = asyncio.create_task(self._run(call, exchange))
+        exchange.on_left = task.cancel
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return task
 
     async def _run(self, call: Call, exchange: Exchange) -> None:
         notes = Notes()

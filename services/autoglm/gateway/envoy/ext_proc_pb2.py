@@ -22,51 +22,68 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$autoglm/gateway/envoy/ext_proc.proto\x12\x19\x65nvoy.service.ext_proc.v3\"\x9e\x01\n\x11ProcessingRequest\x12\x41\n\x0frequest_headers\x18\x02 \x01(\x0b\x32&.envoy.service.ext_proc.v3.HttpHeadersH\x00\x12;\n\x0crequest_body\x18\x04 \x01(\x0b\x32#.envoy.service.ext_proc.v3.HttpBodyH\x00\x42\t\n\x07request\"\xb6\x02\n\x12ProcessingResponse\x12\x45\n\x0frequest_headers\x18\x01 \x01(\x0b\x32*.envoy.service.ext_proc.v3.HeadersResponseH\x00\x12?\n\x0crequest_body\x18\x03 \x01(\x0b\x32\'.envoy.service.ext_proc.v3.BodyResponseH\x00\x12J\n\x12immediate_response\x18\x07 \x01(\x0b\x32,.envoy.service.ext_proc.v3.ImmediateResponseH\x00\x12@\n\rmode_override\x18\t \x01(\x0b\x32).envoy.service.ext_proc.v3.ProcessingModeB\n\n\x08response\"[\n\x0bHttpHeaders\x12\x35\n\x07headers\x18\x01 \x01(\x0b\x32$.envoy.service.ext_proc.v3.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"N\n\x0fHeadersResponse\x12;\n\x08response\x18\x01 \x01(\x0b\x32).envoy.service.ext_proc.v3.CommonResponse\"K\n\x0c\x42odyResponse\x12;\n\x08response\x18\x01 \x01(\x0b\x32).envoy.service.ext_proc.v3.CommonResponse\"T\n\x0e\x43ommonResponse\x12\x42\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32).envoy.service.ext_proc.v3.HeaderMutation\"k\n\x0eHeaderMutation\x12\x41\n\x0bset_headers\x18\x01 \x03(\x0b\x32,.envoy.service.ext_proc.v3.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"\xe1\x01\n\x11ImmediateResponse\x12\x35\n\x06status\x18\x01 \x01(\x0b\x32%.envoy.service.ext_proc.v3.HttpStatus\x12:\n\x07headers\x18\x02 \x01(\x0b\x32).envoy.service.ext_proc.v3.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12:\n\x0bgrpc_status\x18\x04 \x01(\x0b\x32%.envoy.service.ext_proc.v3.GrpcStatus\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x1c\n\nGrpcStatus\x12\x0e\n\x06status\x18\x01 \x01(\r\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\"D\n\tHeaderMap\x12\x37\n\x07headers\x18\x01 \x03(\x0b\x32&.envoy.service.ext_proc.v3.HeaderValue\"-\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xa2\x02\n\x11HeaderValueOption\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32&.envoy.service.ext_proc.v3.HeaderValue\x12V\n\rappend_action\x18\x03 \x01(\x0e\x32?.envoy.service.ext_proc.v3.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\"\xba\x02\n\x0eProcessingMode\x12V\n\x14response_header_mode\x18\x02 \x01(\x0e\x32\x38.envoy.service.ext_proc.v3.ProcessingMode.HeaderSendMode\x12Q\n\x11request_body_mode\x18\x03 \x01(\x0e\x32\x36.envoy.service.ext_proc.v3.ProcessingMode.BodySendMode\"1\n\x0eHeaderSendMode\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x00\x12\x08\n\x04SEND\x10\x01\x12\x08\n\x04SKIP\x10\x02\"J\n\x0c\x42odySendMode\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08STREAMED\x10\x01\x12\x0c\n\x08\x42UFFERED\x10\x02\x12\x14\n\x10\x42UFFERED_PARTIAL\x10\x03\x32\x7f\n\x11\x45xternalProcessor\x12j\n\x07Process\x12,.envoy.service.ext_proc.v3.ProcessingRequest\x1a-.envoy.service.ext_proc.v3.ProcessingResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$autoglm/gateway/envoy/ext_proc.proto\x12\x19\x65nvoy.service.ext_proc.v3\x1a\x1cgoogle/protobuf/struct.proto\"\xb5\x04\n\x11ProcessingRequest\x12\x41\n\x0frequest_headers\x18\x02 \x01(\x0b\x32&.envoy.service.ext_proc.v3.HttpHeadersH\x00\x12\x42\n\x10response_headers\x18\x03 \x01(\x0b\x32&.envoy.service.ext_proc.v3.HttpHeadersH\x00\x12;\n\x0crequest_body\x18\x04 \x01(\x0b\x32#.envoy.service.ext_proc.v3.HttpBodyH\x00\x12<\n\rresponse_body\x18\x05 \x01(\x0b\x32#.envoy.service.ext_proc.v3.HttpBodyH\x00\x12\x43\n\x10request_trailers\x18\x06 \x01(\x0b\x32\'.envoy.service.ext_proc.v3.HttpTrailersH\x00\x12\x44\n\x11response_trailers\x18\x07 \x01(\x0b\x32\'.envoy.service.ext_proc.v3.HttpTrailersH\x00\x12=\n\x10metadata_context\x18\x08 \x01(\x0b\x32#.envoy.service.ext_proc.v3.Metadata\x12I\n\x0fprotocol_config\x18\x0b \x01(\x0b\x32\x30.envoy.service.ext_proc.v3.ProtocolConfigurationB\t\n\x07request\"\xbe\x01\n\x15ProtocolConfiguration\x12Q\n\x11request_body_mode\x18\x01 \x01(\x0e\x32\x36.envoy.service.ext_proc.v3.ProcessingMode.BodySendMode\x12R\n\x12response_body_mode\x18\x02 \x01(\x0e\x32\x36.envoy.service.ext_proc.v3.ProcessingMode.BodySendMode\"\x86\x05\n\x12ProcessingResponse\x12\x45\n\x0frequest_headers\x18\x01 \x01(\x0b\x32*.envoy.service.ext_proc.v3.HeadersResponseH\x00\x12\x46\n\x10response_headers\x18\x02 \x01(\x0b\x32*.envoy.service.ext_proc.v3.HeadersResponseH\x00\x12?\n\x0crequest_body\x18\x03 \x01(\x0b\x32\'.envoy.service.ext_proc.v3.BodyResponseH\x00\x12@\n\rresponse_body\x18\x04 \x01(\x0b\x32\'.envoy.service.ext_proc.v3.BodyResponseH\x00\x12G\n\x10request_trailers\x18\x05 \x01(\x0b\x32+.envoy.service.ext_proc.v3.TrailersResponseH\x00\x12H\n\x11response_trailers\x18\x06 \x01(\x0b\x32+.envoy.service.ext_proc.v3.TrailersResponseH\x00\x12J\n\x12immediate_response\x18\x07 \x01(\x0b\x32,.envoy.service.ext_proc.v3.ImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12@\n\rmode_override\x18\t \x01(\x0b\x32).envoy.service.ext_proc.v3.ProcessingModeB\n\n\x08response\"[\n\x0bHttpHeaders\x12\x35\n\x07headers\x18\x01 \x01(\x0b\x32$.envoy.service.ext_proc.v3.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"F\n\x0cHttpTrailers\x12\x36\n\x08trailers\x18\x01 \x01(\x0b\x32$.envoy.service.ext_proc.v3.HeaderMap\"N\n\x0fHeadersResponse\x12;\n\x08response\x18\x01 \x01(\x0b\x32).envoy.service.ext_proc.v3.CommonResponse\"K\n\x0c\x42odyResponse\x12;\n\x08response\x18\x01 \x01(\x0b\x32).envoy.service.ext_proc.v3.CommonResponse\"\x12\n\x10TrailersResponse\"\x94\x01\n\x0e\x43ommonResponse\x12\x42\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32).envoy.service.ext_proc.v3.HeaderMutation\x12>\n\rbody_mutation\x18\x03 \x01(\x0b\x32\'.envoy.service.ext_proc.v3.BodyMutation\"h\n\x0c\x42odyMutation\x12L\n\x11streamed_response\x18\x03 \x01(\x0b\x32/.envoy.service.ext_proc.v3.StreamedBodyResponseH\x00\x42\n\n\x08mutation\";\n\x14StreamedBodyResponse\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"k\n\x0eHeaderMutation\x12\x41\n\x0bset_headers\x18\x01 \x03(\x0b\x32,.envoy.service.ext_proc.v3.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"\xe1\x01\n\x11ImmediateResponse\x12\x35\n\x06status\x18\x01 \x01(\x0b\x32%.envoy.service.ext_proc.v3.HttpStatus\x12:\n\x07headers\x18\x02 \x01(\x0b\x32).envoy.service.ext_proc.v3.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12:\n\x0bgrpc_status\x18\x04 \x01(\x0b\x32%.envoy.service.ext_proc.v3.GrpcStatus\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x1c\n\nGrpcStatus\x12\x0e\n\x06status\x18\x01 \x01(\r\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\"\xac\x01\n\x08Metadata\x12P\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32\x37.envoy.service.ext_proc.v3.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"D\n\tHeaderMap\x12\x37\n\x07headers\x18\x01 \x03(\x0b\x32&.envoy.service.ext_proc.v3.HeaderValue\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xa2\x02\n\x11HeaderValueOption\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32&.envoy.service.ext_proc.v3.HeaderValue\x12V\n\rappend_action\x18\x03 \x01(\x0e\x32?.envoy.service.ext_proc.v3.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\"\xd4\x02\n\x0eProcessingMode\x12V\n\x14response_header_mode\x18\x02 \x01(\x0e\x32\x38.envoy.service.ext_proc.v3.ProcessingMode.HeaderSendMode\x12Q\n\x11request_body_mode\x18\x03 \x01(\x0e\x32\x36.envoy.service.ext_proc.v3.ProcessingMode.BodySendMode\"1\n\x0eHeaderSendMode\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x00\x12\x08\n\x04SEND\x10\x01\x12\x08\n\x04SKIP\x10\x02\"d\n\x0c\x42odySendMode\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08STREAMED\x10\x01\x12\x0c\n\x08\x42UFFERED\x10\x02\x12\x14\n\x10\x42UFFERED_PARTIAL\x10\x03\x12\x18\n\x14\x46ULL_DUPLEX_STREAMED\x10\x04\x32\x7f\n\x11\x45xternalProcessor\x12j\n\x07Process\x12,.envoy.service.ext_proc.v3.ProcessingRequest\x1a-.envoy.service.ext_proc.v3.ProcessingResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'autoglm.gateway.envoy.ext_proc_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROCESSINGREQUEST']._serialized_start=68
-  _globals['_PROCESSINGREQUEST']._serialized_end=226
-  _globals['_PROCESSINGRESPONSE']._serialized_start=229
-  _globals['_PROCESSINGRESPONSE']._serialized_end=539
-  _globals['_HTTPHEADERS']._serialized_start=541
-  _globals['_HTTPHEADERS']._serialized_end=632
-  _globals['_HTTPBODY']._serialized_start=634
-  _globals['_HTTPBODY']._serialized_end=681
-  _globals['_HEADERSRESPONSE']._serialized_start=683
-  _globals['_HEADERSRESPONSE']._serialized_end=761
-  _globals['_BODYRESPONSE']._serialized_start=763
-  _globals['_BODYRESPONSE']._serialized_end=838
-  _globals['_COMMONRESPONSE']._serialized_start=840
-  _globals['_COMMONRESPONSE']._serialized_end=924
-  _globals['_HEADERMUTATION']._serialized_start=926
-  _globals['_HEADERMUTATION']._serialized_end=1033
-  _globals['_IMMEDIATERESPONSE']._serialized_start=1036
-  _globals['_IMMEDIATERESPONSE']._serialized_end=1261
-  _globals['_GRPCSTATUS']._serialized_start=1263
-  _globals['_GRPCSTATUS']._serialized_end=1291
-  _globals['_HTTPSTATUS']._serialized_start=1293
-  _globals['_HTTPSTATUS']._serialized_end=1319
-  _globals['_HEADERMAP']._serialized_start=1321
-  _globals['_HEADERMAP']._serialized_end=1389
-  _globals['_HEADERVALUE']._serialized_start=1391
-  _globals['_HEADERVALUE']._serialized_end=1436
-  _globals['_HEADERVALUEOPTION']._serialized_start=1439
-  _globals['_HEADERVALUEOPTION']._serialized_end=1729
-  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_start=1604
-  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_end=1729
-  _globals['_PROCESSINGMODE']._serialized_start=1732
-  _globals['_PROCESSINGMODE']._serialized_end=2046
-  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_start=1921
-  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_end=1970
-  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_start=1972
-  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_end=2046
-  _globals['_EXTERNALPROCESSOR']._serialized_start=2048
-  _globals['_EXTERNALPROCESSOR']._serialized_end=2175
+  _globals['_METADATA_FILTERMETADATAENTRY']._loaded_options = None
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_options = b'8\001'
+  _globals['_PROCESSINGREQUEST']._serialized_start=98
+  _globals['_PROCESSINGREQUEST']._serialized_end=663
+  _globals['_PROTOCOLCONFIGURATION']._serialized_start=666
+  _globals['_PROTOCOLCONFIGURATION']._serialized_end=856
+  _globals['_PROCESSINGRESPONSE']._serialized_start=859
+  _globals['_PROCESSINGRESPONSE']._serialized_end=1505
+  _globals['_HTTPHEADERS']._serialized_start=1507
+  _globals['_HTTPHEADERS']._serialized_end=1598
+  _globals['_HTTPBODY']._serialized_start=1600
+  _globals['_HTTPBODY']._serialized_end=1647
+  _globals['_HTTPTRAILERS']._serialized_start=1649
+  _globals['_HTTPTRAILERS']._serialized_end=1719
+  _globals['_HEADERSRESPONSE']._serialized_start=1721
+  _globals['_HEADERSRESPONSE']._serialized_end=1799
+  _globals['_BODYRESPONSE']._serialized_start=1801
+  _globals['_BODYRESPONSE']._serialized_end=1876
+  _globals['_TRAILERSRESPONSE']._serialized_start=1878
+  _globals['_TRAILERSRESPONSE']._serialized_end=1896
+  _globals['_COMMONRESPONSE']._serialized_start=1899
+  _globals['_COMMONRESPONSE']._serialized_end=2047
+  _globals['_BODYMUTATION']._serialized_start=2049
+  _globals['_BODYMUTATION']._serialized_end=2153
+  _globals['_STREAMEDBODYRESPONSE']._serialized_start=2155
+  _globals['_STREAMEDBODYRESPONSE']._serialized_end=2214
+  _globals['_HEADERMUTATION']._serialized_start=2216
+  _globals['_HEADERMUTATION']._serialized_end=2323
+  _globals['_IMMEDIATERESPONSE']._serialized_start=2326
+  _globals['_IMMEDIATERESPONSE']._serialized_end=2551
+  _globals['_GRPCSTATUS']._serialized_start=2553
+  _globals['_GRPCSTATUS']._serialized_end=2581
+  _globals['_HTTPSTATUS']._serialized_start=2583
+  _globals['_HTTPSTATUS']._serialized_end=2609
+  _globals['_METADATA']._serialized_start=2612
+  _globals['_METADATA']._serialized_end=2784
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=2706
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=2784
+  _globals['_HEADERMAP']._serialized_start=2786
+  _globals['_HEADERMAP']._serialized_end=2854
+  _globals['_HEADERVALUE']._serialized_start=2856
+  _globals['_HEADERVALUE']._serialized_end=2916
+  _globals['_HEADERVALUEOPTION']._serialized_start=2919
+  _globals['_HEADERVALUEOPTION']._serialized_end=3209
+  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_start=3084
+  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_end=3209
+  _globals['_PROCESSINGMODE']._serialized_start=3212
+  _globals['_PROCESSINGMODE']._serialized_end=3552
+  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_start=3401
+  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_end=3450
+  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_start=3452
+  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_end=3552
+  _globals['_EXTERNALPROCESSOR']._serialized_start=3554
+  _globals['_EXTERNALPROCESSOR']._serialized_end=3681
 # @@protoc_insertion_point(module_scope)

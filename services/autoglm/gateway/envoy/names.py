@@ -7,6 +7,11 @@ from pathlib import Path
 
 # Of the Gateway API Inference Extension's endpoint picker protocol.
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
+# Where in a stream's dynamic metadata the same is said, and where proxies say what may be picked.
+DESTINATION_NAMESPACE = "envoy.lb"
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+SERVED_KEY = "x-gateway-destination-endpoint-served"
 PLANE_HEADER = "x-autoglm-data-plane"
 # For what this plane does not do with an answer.
 PLANE_WITHOUT = "envoy; without=token-replay,hedging"

@@ -64,8 +64,15 @@ class Seen:
 
 def seen(headers: Any) -> Seen:
     """Of Envoy's `HttpHeaders`."""
-    pairs = tuple((h.key, h.raw_value.decode("utf-8", "replace")) for h in headers.headers.headers)
+    pairs = pairs_of(headers.headers)
     return Seen(pairs, not headers.end_of_stream, dict(pairs))
+
+
+def pairs_of(headers: Any) -> tuple[tuple[str, str], ...]:
+    """Of Envoy's `HeaderMap`, whose values are bytes or, in older ones, text."""
+    return tuple(
+        (h.key, h.raw_value.decode("utf-8", "replace") or h.value) for h in headers.headers
+    )
 
 
 def wire_of(seen: Seen) -> Wire:
@@ -138,25 +145,35 @@ def _check_length(length: int, limit: int) -> None:
         raise RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")
 
 
+def is_relayed(path: str) -> bool:
+    """Whether POST requests of this path are for pods."""
+    return path in RELAYED_POSTS or any(form.fullmatch(path) for form, _ in _TEMPLATES)
+
+
 def _template(path: str) -> str:
     return next((name for form, name in _TEMPLATES if form.fullmatch(path)), path)
 
 
 async def _receive(body: Body, limit: int, hint: str, call: Call, hold: Hold) -> Call:
     """The call with what it asks for. The body counts, but it is Envoy that keeps it."""
-    if hint and (ask := _hinted(call, hint)):
+    if hint and (ask := hinted(call, hint)):
         hold.take(ask.size)
         return replace(call, ask=ask)
     received = await body()
     hold.take(len(received))
+    return replace(call, ask=await ask_of(call, received, limit))
+
+
+async def ask_of(call: Call, received: bytes, limit: int) -> Ask:
+    """What the whole body asks for. Raises what is wrong with it."""
     if call.wire == "grpc":
         _check_length(len(received) - _FRAME_BYTES, limit)
-        return replace(call, ask=await _grpc_ask(call, message_of(received)))
+        return await _grpc_ask(call, message_of(received))
     _check_length(len(received), limit)
-    return replace(call, ask=await _http_ask(call, received))
+    return await _http_ask(call, received)
 
 
-def _hinted(call: Call, hint: str) -> Ask | None:
+def hinted(call: Call, hint: str) -> Ask | None:
     """What the client claims to ask for, where that is enough; then its body need not be seen."""
     method = BY_PATH.get(call.target)
     if method is None or method.name not in _HINTED or call.principal.models is not None:

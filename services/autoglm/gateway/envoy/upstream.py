@@ -6,12 +6,10 @@ Envoy has sent on to us, go through the gateway's own relay of that wire. Never 
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import lru_cache
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
@@ -74,8 +72,8 @@ class EnvoyUpstream:
     ) -> Directions:
         exchange = call.exchange
         assert exchange is not None
-        address = "" if exchange.is_through_gateway else _address(call, endpoint)
-        if not address:
+        address = endpoint.plain_address(call.wire)
+        if not exchange.is_others and (exchange.is_read or not address):
             return Directions(removed_headers=(DESTINATION_HEADER,))
         left = max(1, math.ceil(timeout * 1000))
         told = {DESTINATION_HEADER: address, **headers}
@@ -85,8 +83,9 @@ class EnvoyUpstream:
             left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
             told |= self._for_openai(call, endpoint)
-        told[_TIMEOUT] = str(left)
-        return Directions(address, told, self._kept_back(call, told))
+        if not exchange.is_others:
+            told[_TIMEOUT] = str(left)
+        return Directions(address, told, self._kept_back(call, told), timeout)
 
     def _for_openai(self, call: Call, endpoint: EndpointView) -> Mapping[str, str]:
         key = {rpc.AUTHORIZATION: f"Bearer {self._api_key}"} if self._api_key else {}
@@ -97,26 +96,6 @@ class EnvoyUpstream:
         assert call.exchange is not None
         sent = _KEPT_BACK & call.exchange.request_headers
         return tuple(name for name in sent if name not in call.headers and name not in told)
-
-
-def _address(call: Call, endpoint: EndpointView) -> str:
-    """Empty where Envoy cannot go there: it looks up no names, and has no certificates of ours."""
-    if endpoint.endpoint.tls or not _is_ip(endpoint.endpoint.host):
-        return ""
-    if call.wire == "grpc":
-        return endpoint.endpoint.address
-    address = endpoint.http_base.partition("://")[2]
-    return address.partition("/")[0]
-
-
-# Parsing one takes 50 microseconds.
-@lru_cache(maxsize=4096)
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:

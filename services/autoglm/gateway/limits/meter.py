@@ -24,7 +24,7 @@ _EVENT = b"data: "
 # No message of a stream with a token in it has fewer.
 _LEAST_BYTES = 10
 # Longer answers than this in one piece say their usage too late to be kept.
-_WHOLE_BYTES = 1024 * 1024
+WHOLE_BYTES = 1024 * 1024
 # Whoever leaves or runs out of time has had the pod read the prompt; other errors are not theirs.
 _LEFT = (
     asyncio.CancelledError,
@@ -90,7 +90,7 @@ class Meter:
     async def _chunks(self, reply: Reply) -> AsyncIterator[bytes]:
         note = self._note_message if self._call.wire == "grpc" else self._note_bytes
         is_stream = _content_type(reply).startswith(_SSE)
-        self._keep = TAIL_BYTES if is_stream else _WHOLE_BYTES
+        self._keep = TAIL_BYTES if is_stream else WHOLE_BYTES
         async with aclosing(cast(Any, reply.chunks)) as chunks:
             async for chunk in chunks:
                 note(chunk)

@@ -5,7 +5,7 @@ Runs the policy of the call's resource, or else the gateway's: filters, scorers,
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from random import Random
 
 from autoglm.api.traffic import RoutingPolicy
@@ -47,6 +47,8 @@ def pick(
     candidates: Candidates = model.endpoints(call.wire) if model else ()
     if not candidates:
         raise _none_ready(call, snapshot, now)
+    if call.allows is not None:
+        candidates = _allowed(call, call.allows, candidates)
     rules = model.rules if model else None
     slo = rules.slo_first_token_seconds if rules else None
     query = Query(call, now, rng, memory or Memory(), slo)
@@ -75,6 +77,19 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
         reason = query.notes[0][0]
         why = "; ".join((why, *(text for _, text in query.notes)))
     return _decision(name, query, view, why, reason, Trail(candidates, scores))
+
+
+def _allowed(call: Call, allows: Callable[[str], bool], candidates: Candidates) -> Candidates:
+    """Those that the proxy in front can go to. Raises NoReadyEndpoint where it can to none."""
+    kept = [v for v in candidates if (address := v.plain_address(call.wire)) and allows(address)]
+    if not kept:
+        raise NoReadyEndpoint(
+            f"the proxy in front can go to none of the {len(candidates)} ready endpoints of "
+            f"{call.model!r}: they are behind TLS, have names instead of addresses, or are not "
+            "among those that it allows; try again later",
+            retry_after=_RETRY_AFTER,
+        )
+    return kept
 
 
 def _decision(

@@ -68,6 +68,7 @@ async def test_a_pod_is_named_with_what_is_left_of_the_deadline(make: Any) -> No
             "grpc-timeout": "1500m",
             "x-envoy-upstream-rq-timeout-ms": "1600",
         },
+        timeout=1.5,
     )
 
 
@@ -103,7 +104,7 @@ async def test_what_envoy_cannot_reach_goes_through_the_gateway(
 
 async def test_an_answer_that_has_to_be_read_goes_through_the_gateway(make: Any) -> None:
     one = exchange()
-    one.is_through_gateway = True
+    one.is_read = True
     await check_goes_through(make, one, make.view())
 
 
@@ -127,3 +128,11 @@ async def test_a_request_that_comes_back_from_a_pod_is_tried_elsewhere_by_the_ga
             pass
     async with upstream(call, make.view(2), HEADERS, 1.0) as reply:
         assert [chunk async for chunk in reply.chunks] == [b"own"]
+
+
+async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(make: Any) -> None:
+    one = Exchange("k", "http", is_others=True)
+    one.is_read = True
+    told = await directed(make.call(wire="http", exchange=one), openai(make))
+    assert told.set_headers == {"x-gateway-destination-endpoint": "10.0.0.9:8000", **HEADERS}
+    assert (told.address, told.timeout) == ("10.0.0.9:8000", 1.5)

@@ -61,6 +61,22 @@ def test_nothing_is_sent_to_an_endpoint_that_is_not_ready(make: Any, phase: Phas
         chosen(make.call(), make.view(1, phase))
 
 
+def test_only_addresses_that_the_proxy_in_front_allows_are_picked(make: Any) -> None:
+    busy, idle = make.view(1, running=7), make.view(2)
+    call = make.call(allows="10.0.0.1:50051".__eq__)
+    assert chosen(call, busy, idle) == busy.url
+    with pytest.raises(NoReadyEndpoint, match="none of the 1 ready"):
+        chosen(call, idle)
+
+
+def test_a_proxy_in_front_goes_to_no_endpoint_behind_tls_or_a_name(make: Any) -> None:
+    plain, state = make.view(1, running=7), make.view(2).state
+    targets = (parse_target("grpcs://10.0.0.2:50051"), parse_target("grpc://pod:50051"))
+    others = [EndpointView(t, state, Live()) for t in targets if isinstance(t, Endpoint)]
+    assert len(others) == 2
+    assert chosen(make.call(allows=bool), plain, *others) == plain.url
+
+
 def test_model_of_foreign_servers_is_served_over_rest_only(make: Any) -> None:
     foreign = parse_target("http://10.0.0.9:8000")
     assert isinstance(foreign, Endpoint)
