@@ -27,6 +27,8 @@ _PATIENCE_SECONDS = 1.0
 _RISE = 1 / 16
 _TOKENS_RISE, _TOKENS_FALL = 1.05, 0.8
 _LEAST_FACTOR, _MOST_FACTOR = 0.25, 32.0
+# Of the batches, and of all places at most.
+_RESERVED, _MOST_RESERVED = 1 / 32, 1 / 4
 # A cache that is fuller than this has no room for a larger reservation.
 _KV_ROOM = 0.9
 # A batch that is less full than this, while requests wait, wants for cache.
@@ -40,6 +42,15 @@ class Capacity:
     requests: int
     tokens: float = math.inf
     """Prompt and completion of all that are admitted; infinite where the cache is unknown."""
+    reserved: int = 0
+    """How many of the requests are for tenants that ask for little, where there are such."""
+
+    def without(self, places: int) -> Capacity:
+        """What is left beside so many of the requests, and their part of the tokens."""
+        if not places or self.requests < 2:
+            return self
+        left = max(1, self.requests - places)
+        return Capacity(left, self.tokens * left / self.requests)
 
 
 @dataclass(slots=True)
@@ -75,7 +86,14 @@ class Sizing:
             self._looked = now
             self._adapt_factor(views, token_bound, now)
         tokens = sum(_kv_tokens(view.live.load) for view in views) * self._factor
-        return Capacity(sum(int(limit.requests) for limit in self._limits.values()), tokens)
+        requests = sum(int(limit.requests) for limit in self._limits.values())
+        return Capacity(requests, tokens, self._reserved(views, requests))
+
+    def _reserved(self, views: tuple[EndpointView, ...], requests: int) -> int:
+        """Room in a batch, not only in what may wait for one."""
+        batches = sum(view.live.capacity for view in views)
+        places = self._spare * len(views) + max(1, int(batches * _RESERVED))
+        return min(places, int(requests * _MOST_RESERVED))
 
     def _new_limit(self, view: EndpointView) -> _Limit:
         most = view.live.capacity + self._spare

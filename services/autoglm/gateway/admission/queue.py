@@ -8,7 +8,8 @@ refused.
 The order: the smallest priority number first; within a priority the tenant that has been served
 least for its weight (`fairness`); within a tenant first come, first served. One admission in ten
 goes to the request that has waited longest, once it has waited over the ageing time, so that
-nothing starves. A request too large for the room left is not overtaken.
+nothing starves. A request too large for the room left is not overtaken, but by tenants that have
+few requests: some places are kept free for those (`reserve`).
 
 The queue is bounded in requests and bytes. Where it is full, a newcomer takes the place of the
 newest request of a lower priority, or of the tenant that fills more of the queue than the
@@ -27,6 +28,7 @@ from autoglm.gateway.admission.capacity import Capacity
 from autoglm.gateway.admission.fairness import Counters
 from autoglm.gateway.admission.lane import Lane, State, Waiter
 from autoglm.gateway.admission.pace import Pace
+from autoglm.gateway.admission.reserve import Reserve
 
 # Priorities beyond these count as these, which bounds the number of lanes.
 MOST_PRIORITY = 15
@@ -74,14 +76,18 @@ class Queue:
         self.pace = Pace()
         self._lanes: dict[int, Lane] = {}
         self._counters = Counters(self._waits)
+        self._reserve = Reserve()
         self._ends: list[tuple[float, int, Waiter]] = []
         self._order = itertools.count()
         self._since_aged = 0
+        self._lights: dict[Waiter, None] = {}
+        """Those that wait and were light as they came, oldest first."""
 
     def arrive(self, waiter: Waiter, now: float) -> list[Verdict]:
         """A new request. It waits where no verdict is about it."""
-        if not self.waiting and self._has_room(waiter):
-            self._counters.enter(waiter.tenant, None)
+        is_light = self._is_light(waiter, now)
+        if self._goes_at_once(waiter, is_light, now):
+            self._enter(waiter)
             return [self._admit(waiter, now)]
         verdicts: list[Verdict] = []
         error = self._hopeless(waiter, now)
@@ -90,6 +96,8 @@ class Queue:
         if error is not None:
             return [*verdicts, self._refuse(waiter, error, now)]
         self._enqueue(waiter, now)
+        if is_light:
+            self._lights[waiter] = None
         return verdicts + self._assign(now)
 
     def leave(self, waiter: Waiter, now: float, used: float | None = None) -> list[Verdict]:
@@ -142,9 +150,13 @@ class Queue:
         self.is_token_bound = False
         while self.waiting and self.admitted < self.capacity.requests:
             waiter, is_aged = self._next(now)
-            if not self._has_room(waiter):
-                self.is_token_bound = True
-                break
+            if not self._may_go(waiter, now):
+                # What it has to leave free is for one of these.
+                light = self._next_light(now)
+                if light is None or not self._may_go(light, now):
+                    self.is_token_bound = self.admitted < self._room(waiter, now).requests
+                    break
+                waiter, is_aged = light, False
             self._since_aged = 0 if is_aged else self._since_aged + 1
             self._dequeue(waiter, State.NEW, now)
             if waiter.deadline - now < self.pace.hold(waiter.tokens):
@@ -161,14 +173,41 @@ class Queue:
                 return oldest, True
         return self._lanes[min(self._lanes)].next(), False
 
-    def _has_room(self, waiter: Waiter) -> bool:
-        """A place, and tokens for it; what is larger than all of the cache goes alone."""
-        if self.admitted >= self.capacity.requests:
+    def _next_light(self, now: float) -> Waiter | None:
+        """The first that may take a place kept free; a higher priority that waits goes before."""
+        for waiter in tuple(self._lights):
+            if self._room(waiter, now).requests < self.capacity.requests:
+                # Its tenant has come to more meanwhile.
+                del self._lights[waiter]
+            elif _lane_of(waiter) <= min(self._lanes):
+                return waiter
+        return None
+
+    def _is_light(self, waiter: Waiter, now: float) -> bool:
+        size = self.capacity.reserved
+        return not self._waits(waiter.tenant) and self._reserve.ask(waiter.tenant, size, now)
+
+    def _goes_at_once(self, waiter: Waiter, is_light: bool, now: float) -> bool:
+        """There is room and nobody before it, or room that others leave to tenants like its own."""
+        if self.waiting and not (is_light and _lane_of(waiter) <= min(self._lanes)):
             return False
-        return not self.admitted or self.tokens + waiter.tokens <= self.capacity.tokens
+        return self._may_go(waiter, now)
+
+    def _may_go(self, waiter: Waiter, now: float) -> bool:
+        """A place, and tokens for it; what is larger than all of the cache goes alone."""
+        room = self._room(waiter, now)
+        if self.admitted >= room.requests:
+            return False
+        return not self.admitted or self.tokens + waiter.tokens <= room.tokens
+
+    def _room(self, waiter: Waiter, now: float) -> Capacity:
+        """The capacity, as far as it is for the tenant."""
+        kept = self._reserve.kept_from(waiter.tenant, self.capacity.reserved, now)
+        return self.capacity.without(kept)
 
     def _admit(self, waiter: Waiter, now: float) -> Verdict:
         self._counters.charge(waiter.tenant, waiter.tokens / waiter.weight)
+        self._reserve.take(waiter.tenant)
         self.admitted += 1
         self.tokens += waiter.tokens
         waiter.state, waiter.since = State.ADMITTED, now
@@ -179,6 +218,7 @@ class Queue:
         return Verdict(waiter, error)
 
     def _release(self, waiter: Waiter, now: float, used: float | None) -> None:
+        self._reserve.give_back(waiter.tenant)
         self.admitted -= 1
         self.tokens = self.tokens - waiter.tokens if self.admitted else 0.0
         self.pace.released(now - waiter.since, waiter.tokens, now)
@@ -187,10 +227,14 @@ class Queue:
             for lane in self._lanes.values():
                 lane.touch(waiter.tenant)
 
-    def _enqueue(self, waiter: Waiter, now: float) -> None:
+    def _enter(self, waiter: Waiter) -> None:
+        """A tenant that has nothing waiting starts with what those have that wait."""
         if not self._waits(waiter.tenant):
             least = min((lane.least() for lane in self._lanes.values()), default=None)
             self._counters.enter(waiter.tenant, least)
+
+    def _enqueue(self, waiter: Waiter, now: float) -> None:
+        self._enter(waiter)
         waiter.state, waiter.since = State.WAITING, now
         lane = self._lanes.get(_lane_of(waiter))
         if lane is None:
@@ -209,6 +253,7 @@ class Queue:
     def _dequeue(self, waiter: Waiter, state: State, now: float) -> None:
         number = _lane_of(waiter)
         self._lanes[number].remove(waiter)
+        self._lights.pop(waiter, None)
         if not self._lanes[number]:
             del self._lanes[number]
         waiter.state = state

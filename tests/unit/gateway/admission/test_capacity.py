@@ -23,12 +23,24 @@ def views(make: Any, count: int = 1, **load: Any) -> list[EndpointView]:
 
 def test_quiet_pods_take_their_batch_and_a_few_more(make: Any) -> None:
     fleet = views(make, 3, kv_tokens=1600)
-    assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(3 * 68, 3 * 1600)
+    assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(3 * 68, 3 * 1600, 3 * SPARE + 6)
 
 
 def test_unknown_cache_bounds_no_tokens_and_unknown_batch_is_vllms(make: Any) -> None:
     fleet = views(make, 1, max_num_seqs=0)
-    assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(256 + SPARE, math.inf)
+    assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(256 + SPARE, math.inf, SPARE + 8)
+
+
+def test_small_batches_keep_a_quarter_free_at_most(make: Any) -> None:
+    assert Sizing(SPARE).look(views(make, 1, max_num_seqs=8), False, 0.0).reserved == 3
+    assert Sizing(1).look(views(make, 1, max_num_seqs=1), False, 0.0).reserved == 0
+
+
+def test_room_without_places_keeps_their_part_of_the_tokens_and_one_place() -> None:
+    assert Capacity(8, 100.0, 2).without(2) == Capacity(6, 75.0)
+    assert Capacity(8, math.inf, 8).without(8) == Capacity(1, math.inf)
+    assert Capacity(1, 100.0).without(3) == Capacity(1, 100.0)
+    assert Capacity(0, 0.0).without(3) == Capacity(0, 0.0)
 
 
 def test_load_of_others_is_left_to_them_at_first_but_for_half(make: Any) -> None:

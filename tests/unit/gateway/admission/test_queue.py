@@ -269,6 +269,83 @@ def test_all_are_told_when_nobody_may_wait_any_more() -> None:
     assert made.waiting == 0
 
 
+def flooded(reserved: int = 2, places: int = 8) -> tuple[Queue, list[Waiter]]:
+    """A queue in which one tenant wants all there is."""
+    made, flood = Queue("glm", BOUNDS), [waiter("flood") for _ in range(places + 4)]
+    made.resize(Capacity(places, tokens=1000, reserved=reserved), 0.0)
+    for one in flood:
+        made.arrive(one, 0.0)
+    return made, flood
+
+
+def test_one_tenant_alone_gets_every_place() -> None:
+    made, _ = flooded()
+    assert made.admitted == 8
+
+
+def test_light_tenant_finds_a_place_free_from_its_second_request_on() -> None:
+    made, flood = flooded()
+    first = waiter("light")
+    assert made.arrive(first, 0.0) == []
+    assert [v.waiter for v in made.leave(flood[0], 1.0)] == [first]
+    # What ends of the flood is not taken up again until places are free.
+    assert [made.leave(one, 1.0) for one in flood[1:3]] == [[], []]
+    assert [v.waiter.tenant for v in made.leave(first, 1.0)] == ["flood"]
+    assert made.admitted == 6
+    for now in (2.0, 20.0, 61.0):
+        light = waiter("light", deadline=now + 9)
+        assert made.arrive(light, now) == [Verdict(light)]
+        made.leave(light, now + 0.1)
+
+
+def test_light_tenant_finds_tokens_free_as_well() -> None:
+    made = Queue("glm", BOUNDS)
+    made.resize(Capacity(8, tokens=100, reserved=2), 0.0)
+    flood = [waiter("flood", 25) for _ in range(8)]
+    for one in flood:
+        made.arrive(one, 0.0)
+    first = waiter("light", 20)
+    assert made.arrive(first, 0.0) == []
+    assert [v.waiter for v in made.leave(flood[0], 1.0)] == [first]
+    assert made.leave(flood[1], 1.0) == [] and made.is_token_bound
+    second = waiter("light", 20)
+    assert made.arrive(second, 1.0) == [Verdict(second)]
+
+
+def test_places_are_kept_free_for_a_minute_after_they_were_wanted() -> None:
+    made, flood = flooded()
+    light = waiter("light")
+    made.arrive(light, 0.0)
+    for one in (*flood[:3], light):
+        made.leave(one, 1.0)
+    assert made.admitted == 6 and made.expire(29.0) == []
+    many = [waiter("flood") for _ in range(4)]
+    assert not any(made.arrive(one, 59.0) for one in many)
+    assert len(made.expire(60.0)) >= 2 and made.admitted == 8
+
+
+def test_flood_of_a_light_tenant_fills_what_is_kept_free_and_waits_its_turn_then() -> None:
+    made, flood = flooded()
+    made.arrive(waiter("light"), 0.0)
+    for one in flood[:3]:
+        made.leave(one, 1.0)
+    others = [waiter("light") for _ in range(5)]
+    at_once = [bool(made.arrive(one, 1.0)) for one in others]
+    assert at_once == [True, False, False, False, False]
+    assert made.admitted <= 8
+
+
+def test_light_request_of_a_lower_priority_does_not_go_before_those_that_wait() -> None:
+    made, flood = flooded()
+    made.arrive(waiter("light"), 0.0)
+    for one in flood[:3]:
+        made.leave(one, 1.0)
+    assert made.arrive(waiter("other", priority=1), 2.0) == []
+    assert len(made.arrive(waiter("other"), 2.0)) == 0, "it has one waiting now"
+    third = waiter("third")
+    assert made.arrive(third, 2.0) == [Verdict(third)]
+
+
 class Anything(RuleBasedStateMachine):
     """Any order of events keeps bounds, loses no place, and leaves no place unused."""
 
@@ -276,7 +353,7 @@ class Anything(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.queue = Queue("glm", BOUNDS)
-        self.queue.resize(Capacity(3, 120), 0.0)
+        self.queue.resize(Capacity(3, 120, 1), 0.0)
         self.inside: list[Waiter] = []
 
     def take(self, verdicts: list[Verdict]) -> None:
@@ -308,9 +385,9 @@ class Anything(RuleBasedStateMachine):
             self.take(self.queue.leave(one, self.now, used))
             assert self.queue.admitted == admitted
 
-    @rule(requests=st.integers(0, 6), tokens=st.integers(0, 300))
-    def resize(self, requests: int, tokens: int) -> None:
-        self.take(self.queue.resize(Capacity(requests, tokens), self.now))
+    @rule(requests=st.integers(0, 6), tokens=st.integers(0, 300), reserved=st.integers(0, 3))
+    def resize(self, requests: int, tokens: int, reserved: int) -> None:
+        self.take(self.queue.resize(Capacity(requests, tokens, reserved), self.now))
 
     @rule(seconds=st.floats(0, 20))
     def pass_time(self, seconds: float) -> None:
@@ -333,7 +410,8 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_beside_a_free_place(self) -> None:
-        free = self.queue.capacity.requests - self.queue.admitted
+        capacity = self.queue.capacity
+        free = capacity.without(capacity.reserved).requests - self.queue.admitted
         if self.queue.waiting and free > 0:
             assert self.queue.is_token_bound and self.queue.admitted
 
