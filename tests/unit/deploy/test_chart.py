@@ -30,6 +30,8 @@ EVERYTHING = (
     "gateway.authentication.jwt.audience[0]=autoglm",
     "gateway.authentication.jwt.jwks=https://issuer.example/jwks",
     "gateway.tenants.configMapName=tenants",
+    "gateway.endpointPicker.enabled=true",
+    "gateway.endpointPicker.secretName=picker",
 )
 KEYS = "gateway.authentication.apiKeys.secretName=keys"
 TOKENS = (
@@ -222,6 +224,47 @@ def test_the_data_plane_is_the_gateways_own_unless_told_otherwise(render: Render
     assert settings_of(asked, "gateway")["data_plane"] == "envoy"
 
 
+def test_the_endpoint_picker_is_off_unless_told_otherwise(render: Render) -> None:
+    objects = render("gateway.endpointPicker.secretName=picker")
+    assert not [name for name in settings_of(objects, "gateway") if "picker" in name]
+    assert "endpoint-picker" not in str(objects)
+
+
+def test_inference_pools_find_the_endpoint_picker_on_a_service_of_its_own(render: Render) -> None:
+    objects = render("gateway.endpointPicker.enabled=true", "gateway.endpointPicker.port=9100")
+    told = GatewaySettings.load(settings_of(objects, "gateway"))
+    assert told.endpoint_picker_address == "0.0.0.0:9100"
+    service = named(objects, "Service", "open-autoglm-gateway-picker")
+    assert (service["spec"]["type"], service["spec"]["ports"]) == (
+        "ClusterIP",
+        [
+            {
+                "name": "endpoint-picker",
+                "port": 9100,
+                "targetPort": "endpoint-picker",
+                "protocol": "TCP",
+                "appProtocol": "http2",
+            }
+        ],
+    )
+    ports = {port["name"]: port["containerPort"] for port in container(objects, "gateway")["ports"]}
+    assert ports["endpoint-picker"] == 9100
+    policy = named(objects, "NetworkPolicy", "open-autoglm-gateway")
+    assert "endpoint-picker" in [port["port"] for port in policy["spec"]["ingress"][0]["ports"]]
+
+
+def test_the_endpoint_pickers_certificate_is_mounted_where_it_looks(render: Render) -> None:
+    enabled = ("gateway.endpointPicker.enabled=true", "gateway.endpointPicker.secretName=s")
+    objects = render(*enabled)
+    told = settings_of(objects, "gateway")
+    mounts = {m["name"]: m["mountPath"] for m in container(objects, "gateway")["volumeMounts"]}
+    assert told["endpoint_picker_cert_file"] == f"{mounts['endpoint-picker']}/tls.crt"
+    assert told["endpoint_picker_key_file"] == f"{mounts['endpoint-picker']}/tls.key"
+    plain = render(*enabled, "gateway.endpointPicker.plaintext=true")
+    assert settings_of(plain, "gateway")["endpoint_picker_plaintext"] == "true"
+    assert "endpoint_picker_cert_file" not in settings_of(plain, "gateway")
+
+
 def test_rendering_twice_gives_the_same(template: Template) -> None:
     everything = [part for value in EVERYTHING for part in ("--set", value)]
     assert template(*everything) == template(*everything)
@@ -267,6 +310,7 @@ def test_a_long_release_name_still_gives_valid_names(template: Template) -> None
         ("gateway.replica=3", "replica"),
         ("gateway.replicas=0", "/gateway/replicas"),
         ("gateway.dataPlane=nginx", "/gateway/dataPlane"),
+        ("gateway.endpointPicker.port=80", "/gateway/endpointPicker/port"),
         ("image.digest=latest", "/image/digest"),
         ("tracing.endpoint=collector:4317", "/tracing/endpoint"),
         ("gateway.authentication.anonymous=Yes", "/gateway/authentication/anonymous"),

@@ -64,6 +64,11 @@ annotations:
 {{- if or $jwt.jwks $jwt.secretName $jwt.issuer }}true{{ end -}}
 {{- end -}}
 
+{{/* Not empty where the endpoint picker has its certificate from a Secret. */}}
+{{- define "autoglm.hasPickerFiles" -}}
+{{- with .Values.gateway.endpointPicker }}{{ if and .enabled .secretName (not .plaintext) }}true{{ end }}{{ end -}}
+{{- end -}}
+
 {{/* Whether the gateway serves requests without a credential: true or false. */}}
 {{- define "autoglm.allowAnonymous" -}}
 {{- $said := .Values.gateway.authentication.anonymous -}}
