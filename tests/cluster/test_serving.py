@@ -3,7 +3,9 @@
 The echo engine answers here, since it starts in a second; test_vllm.py has vLLM.
 """
 
+import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,35 @@ def test_an_upgrade_fails_no_request_and_leaves_nothing_of_the_old(
     assert result.failures == []
     of_model = ("deployments,replicasets", "-l", "autoglm.io/deployment=echo")
     eventually(lambda: len(cluster.get(*of_model)["items"]) == 2, 60, "one of each is left")
+
+
+def test_the_other_data_plane_and_back_fails_no_request(
+    model: Model, cluster: Node, address: str
+) -> None:
+    planes = set()
+
+    def rest() -> None:
+        planes.add(plane(address))
+
+    with traffic([*asks(address), rest]) as result:
+        result.wait_served(20)
+        for name in ("envoy", "embedded"):
+            flags = ("--set", "image.tag=next", "--set", f"gateway.dataPlane={name}")
+            kube_product.upgrade(cluster, *flags)
+            planes.clear()
+            result.wait_served(20)
+            assert ("envoy" if name == "envoy" else "") in planes
+    assert result.failures == []
+
+
+def plane(address: str) -> str:
+    """What moved the bytes of an answer; empty for the gateway itself."""
+    body = json.dumps({"model": "echo", "prompt": PROMPT}).encode()
+    url = f"http://{address}:8000/v1/completions"
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        answer.read()
+    return str(answer.headers.get("x-autoglm-data-plane", "")).partition(";")[0]
 
 
 def images(model: Model) -> set[str]:
