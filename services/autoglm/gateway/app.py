@@ -326,7 +326,11 @@ class Gateway:
 
     async def _start_envoy(self, plane: EnvoyPlane) -> None:
         settings = self._settings
-        for address in (settings.grpc_address, settings.http_address):
+        # A sidecar that an earlier gateway left behind may still hold them.
+        addresses = (
+            () if settings.envoy_directory else (settings.grpc_address, settings.http_address)
+        )
+        for address in addresses:
             with _binding(address):
                 rpc.check_free(address)
         ports = await plane.start(self.core.relay, self.core.exchanges, self._bounds)

@@ -34,6 +34,9 @@ class GatewaySettings(ServiceSettings):
     PATH), which this process configures and decides for."""
     envoy_concurrency: int = Field(default=2, gt=0)
     """Worker threads of Envoy, each with its own connections to the pods."""
+    envoy_directory: str = ""
+    """Directory shared with an Envoy that somebody else starts, with -c DIRECTORY/envoy.json once
+    that is there, such as a sidecar of the official image; empty starts Envoy from here."""
     grpc_address: Address = "127.0.0.1:50051"
     """Where gRPC clients connect, as HOST:PORT; port 0 takes a free one."""
     http_address: Address = "127.0.0.1:8080"

@@ -28,6 +28,7 @@ from autoglm.common import errors, status
 from autoglm.common.validation.hint import HINT_METADATA
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.envoy import program
+from autoglm.gateway.envoy.names import Sockets
 from autoglm.gateway.identity.keys import new_key
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
@@ -343,9 +344,9 @@ class Sites:
             *(one.grpc for one in pods), endpoint_picker_address="127.0.0.1:0", **settings
         )
         config = proxy(gateway, pods, self._by, self._directory, body_mode)
-        envoy = await program.Envoy.start(program.find(), config, self._directory, 1)
+        envoy = await program.Envoy.start(program.find(), config, Sockets(self._directory), 1)
         stack.push_async_callback(envoy.stop)
-        port = (await envoy.ports())["in"]
+        port = (await envoy.admin.ports())["in"]
         session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
         await stack.enter_async_context(session)
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

@@ -224,6 +224,30 @@ def test_the_data_plane_is_the_gateways_own_unless_told_otherwise(render: Render
     assert settings_of(asked, "gateway")["data_plane"] == "envoy"
 
 
+def test_an_image_of_envoy_makes_a_sidecar_that_shares_a_directory_with_the_gateway(
+    render: Render,
+) -> None:
+    image = "gateway.envoy.image=envoyproxy/envoy:v1.40.0"
+    objects = render("gateway.dataPlane=envoy", image, "gateway.tls.secretName=tls")
+    told = GatewaySettings.load(settings_of(objects, "gateway"))
+    pod = named(objects, "Deployment", "open-autoglm-gateway")["spec"]["template"]["spec"]
+    (envoy,), (gateway,) = pod["initContainers"], pod["containers"]
+    assert (envoy["image"], envoy["restartPolicy"]) == ("envoyproxy/envoy:v1.40.0", "Always")
+    assert f"exec envoy -c {told.envoy_directory}/envoy.json" in envoy["args"][0]
+    shared = {"name": "envoy", "mountPath": told.envoy_directory}
+    assert shared in envoy["volumeMounts"] and shared in gateway["volumeMounts"]
+    # Envoy serves the certificates, from where the gateway's settings say they are.
+    tls = {"name": "tls", "mountPath": "/etc/autoglm/tls", "readOnly": True}
+    assert tls in envoy["volumeMounts"] and tls in gateway["volumeMounts"]
+    assert envoy["securityContext"] == gateway["securityContext"]
+
+
+def test_without_the_envoy_plane_its_image_makes_no_sidecar(render: Render) -> None:
+    objects = render("gateway.envoy.image=envoyproxy/envoy:v1.40.0")
+    pod = named(objects, "Deployment", "open-autoglm-gateway")["spec"]["template"]["spec"]
+    assert "initContainers" not in pod
+
+
 def test_the_endpoint_picker_is_off_unless_told_otherwise(render: Render) -> None:
     objects = render("gateway.endpointPicker.secretName=picker")
     assert not [name for name in settings_of(objects, "gateway") if "picker" in name]

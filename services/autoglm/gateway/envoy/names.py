@@ -19,9 +19,16 @@ PLANE_WITHOUT = "envoy; without=token-replay,hedging"
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """Unix sockets between Envoy and the gateway, in a directory that is theirs alone."""
+    """Unix sockets between Envoy and the gateway, in a directory that is theirs alone.
+
+    So is Envoy's configuration.
+    """
 
     directory: Path
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "envoy.json"
 
     @property
     def picker(self) -> str:

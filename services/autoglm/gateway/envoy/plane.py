@@ -17,6 +17,8 @@ from autoglm.gateway.envoy.bootstrap import WINDOW_BYTES, bootstrap
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
 from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.parts import Json
+from autoglm.gateway.envoy.sidecar import Sidecar
 from autoglm.gateway.rest_request import Bounds
 from autoglm.gateway.settings import GatewaySettings
 
@@ -29,12 +31,14 @@ class EnvoyPlane:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._program = program.find()
-        self._directory = Path(tempfile.mkdtemp(prefix="autoglm-envoy-"))
-        self.sockets = Sockets(self._directory)
+        # Nothing is made before the program is there.
+        self._program = "" if settings.envoy_directory else program.find()
+        given = settings.envoy_directory
+        self.sockets = Sockets(Path(given or tempfile.mkdtemp(prefix="autoglm-envoy-")))
+        self.sockets.directory.mkdir(parents=True, exist_ok=True)
         self._picker: Picker | None = None
         self._server: grpc.aio.Server | None = None
-        self._envoy: program.Envoy | None = None
+        self._envoy: program.Envoy | Sidecar | None = None
 
     async def start(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> dict[str, int]:
         """The ports of both listeners, by name. Raises EnvoyFailed."""
@@ -50,13 +54,16 @@ class EnvoyPlane:
             "grpc": await _looked_up(self._settings.grpc_address),
             "http": await _looked_up(self._settings.http_address),
         }
-        self._envoy = await program.Envoy.start(
-            self._program,
-            bootstrap(self._settings, self.sockets, listen),
-            self._directory,
-            self._settings.envoy_concurrency,
+        config = bootstrap(self._settings, self.sockets, listen)
+        self._envoy = await self._started(config)
+        return await self._envoy.admin.ports()
+
+    async def _started(self, config: Json) -> program.Envoy | Sidecar:
+        if not self._program:
+            return await Sidecar.start(config, self.sockets)
+        return await program.Envoy.start(
+            self._program, config, self.sockets, self._settings.envoy_concurrency
         )
-        return await self._envoy.ports()
 
     async def ended(self) -> int:
         """Until Envoy ends by itself; its exit code."""
@@ -66,20 +73,22 @@ class EnvoyPlane:
     async def turn_away(self) -> None:
         """Clients are asked to go elsewhere; all that comes is still served."""
         if self._envoy is not None:
-            await self._envoy.turn_away()
+            await self._envoy.admin.turn_away()
 
     async def stop_listening(self) -> None:
         if self._envoy is not None:
-            await self._envoy.stop_listening()
+            await self._envoy.admin.stop_listening()
 
     async def close(self) -> None:
-        if self._envoy is not None:
-            await self._envoy.stop()
+        envoy, self._envoy = self._envoy, None
+        if envoy is not None:
+            await envoy.stop()
         if self._picker is not None:
             await self._picker.close()
         if self._server is not None:
             await self._server.stop(None)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._program:
+            shutil.rmtree(self.sockets.directory, ignore_errors=True)
 
 
 async def _looked_up(address: str) -> tuple[str, int]:

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+from autoglm.gateway.envoy.admin import READY, Admin
+from autoglm.gateway.envoy.names import Sockets
 
 _START_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
@@ -57,26 +58,23 @@ def find() -> str:
 
 
 class Envoy:
-    """One running Envoy. `admin` is the path of its admin socket."""
+    """One running Envoy. `socket` is the path of its admin socket."""
 
-    def __init__(self, child: subprocess.Popen[bytes], admin: str) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], socket: str) -> None:
         self._child = child
         self._ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
-        self._session = aiohttp.ClientSession(
-            "http://envoy", connector=aiohttp.UnixConnector(admin)
-        )
+        self.admin = Admin(socket)
 
     @classmethod
     async def start(
-        cls, program: str, config: Mapping[str, Any], directory: Path, concurrency: int
+        cls, program: str, config: Mapping[str, Any], sockets: Sockets, concurrency: int
     ) -> Envoy:
         """Returns once it listens. Raises EnvoyFailed."""
-        file = directory / "envoy.json"
-        file.write_text(json.dumps(config))
+        sockets.config.write_text(json.dumps(config))
         command = (
             *_LAUNCH,
             program,
-            *("-c", str(file), "--concurrency", str(concurrency)),
+            *("-c", str(sockets.config), "--concurrency", str(concurrency)),
             *("--disable-hot-restart", "--drain-strategy", "immediate"),
             *("--log-level", "warning", "--component-log-level", "main:error"),
             *("--log-format", _LINE),
@@ -84,7 +82,7 @@ class Envoy:
         # Not the loop's way to start programs: that forks, which gRPC's threads do not survive.
         # In a session of its own, since Ctrl-C is for us: we drain first.
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: ASYNC220
-        envoy = cls(child, config["admin"]["address"]["pipe"]["path"])
+        envoy = cls(child, sockets.admin)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await envoy._wait_ready()
@@ -93,32 +91,12 @@ class Envoy:
             raise
         return envoy
 
-    async def ports(self) -> dict[str, int]:
-        """Where each listener listens, by name."""
-        async with self._session.get("/listeners?format=json") as page:
-            listeners = (await page.json(content_type=None))["listener_statuses"]
-        return {
-            one["name"]: one["local_address"]["socket_address"]["port_value"] for one in listeners
-        }
-
-    async def turn_away(self) -> None:
-        """From now on its answers ask clients to connect elsewhere."""
-        await self._post("/healthcheck/fail")
-
-    async def stop_listening(self) -> None:
-        """No new connections; those there are go on."""
-        await self._post("/drain_listeners")
-
-    async def _post(self, path: str) -> None:
-        async with self._session.post(path) as page:
-            await page.read()
-
     async def wait(self) -> int:
         """Until it has ended; its exit code."""
         return await asyncio.shield(self._ended)
 
     async def stop(self) -> None:
-        await self._session.close()
+        await self.admin.close()
         if not self._ended.done():
             self._child.terminate()
             await asyncio.wait((self._ended,), timeout=_END_SECONDS)
@@ -127,17 +105,10 @@ class Envoy:
         await self._ended
 
     async def _wait_ready(self) -> None:
-        while not await self._is_ready():
+        while not await self.admin.is_there(READY):
             if self._ended.done():
                 raise EnvoyFailed(
                     f"Envoy ended with code {self._ended.result()} before it listened; "
                     "its own lines above say why"
                 )
             await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _is_ready(self) -> bool:
-        try:
-            async with self._session.get("/ready") as page:
-                return page.status == 200
-        except aiohttp.ClientError:
-            return False
