@@ -319,8 +319,9 @@ class Gateway:
             self._background.append(asyncio.create_task(reload, name="server TLS"))
 
     async def _start_picker(self) -> None:
-        picker = PickerServer(self._settings, self.core.relay, self._bounds, self._health)
-        with _binding(self._settings.endpoint_picker_address):
+        settings, most = self._settings, _CALLS * self._settings.max_inflight
+        picker = PickerServer(settings, self.core.relay, self._bounds, self._health, most)
+        with _binding(settings.endpoint_picker_address):
             await picker.start()
         self._picker, self.picker_port = picker, picker.port
 

@@ -202,7 +202,8 @@ def ext_proc(body_mode: str) -> dict[str, Any]:
                 "request_trailer_mode": "SEND" if body_mode != "BUFFERED" else "SKIP",
                 "response_trailer_mode": "SEND",
             },
-            "message_timeout": "30s",
+            # The default. In mode FULL_DUPLEX_STREAMED it says nothing.
+            "message_timeout": "0.2s",
             "metadata_options": {
                 "forwarding_namespaces": {"untyped": ["envoy.lb", "envoy.lb.subset_hint"]},
                 "receiving_namespaces": {"untyped": ["envoy.lb"]},
@@ -475,6 +476,44 @@ async def test_a_client_that_leaves_before_its_turn_frees_its_place(one_site: Si
     await here.idle()
 
 
+async def test_a_request_may_wait_for_its_turn_longer_than_a_message(one_site: Sites) -> None:
+    here = await one_site(pod_waiting_requests=0)
+    for one in here.pods:
+        one.grpc.tell(max_num_seqs=1)
+        one.grpc.open_gate.clear()
+    core = here.gateway.core
+    await here.fleet.until(
+        lambda: all(view.live.load.max_num_seqs == 1 for view in core.pool.views)
+    )
+    running = [here.stub.GenerateStream(ASK) for _ in here.pods]
+    for stream in running:
+        await stream.read()
+    waiting = here.stub.Generate(ASK)
+    await asyncio.sleep(0.5)
+    assert core.admission.waiting == 1
+    for one in here.pods:
+        one.grpc.open_gate.set()
+    assert (await waiting).completions[0].text == "Hello there."
+    for stream in running:
+        stream.cancel()
+    await here.idle()
+
+
+async def test_what_runs_ends_well_while_the_gateway_drains(one_site: Sites) -> None:
+    here = await one_site(shutdown_grace_seconds=10.0)
+    async with here.post(HELLO | {"stream": True}) as answer:
+        await answer.content.readline()
+        drain = asyncio.create_task(here.gateway.drain())
+        async with asyncio.timeout(5):
+            while (await here.post().__aenter__()).status == 200:
+                pass
+        for one in here.pods:
+            one.rest.gate.set()
+        assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+    await drain
+    await here.idle()
+
+
 async def test_what_is_shed_says_when_to_come_back(one_site: Sites) -> None:
     here = await one_site(max_inflight=1)
     for one in here.pods:
@@ -594,6 +633,22 @@ async def test_tokens_are_charged_as_the_answer_has_them(one_site: Sites, tmp_pa
         assert (await answer.json())["error"]["code"] == "rate_limited"
     async with here.post(HELLO | {"max_tokens": 40}) as answer:
         assert answer.status == 200
+
+
+async def test_who_leaves_amid_an_answer_pays_for_what_the_pod_has_read(
+    one_site: Sites, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.json"
+    rules = {"tenants": {"anonymous": {"tokensPerMinute": 6, "burstSeconds": 600}}}
+    file.write_text(json.dumps(rules))
+    here = await one_site(tenants_file=str(file))
+    body = HELLO | {"stream": True, "messages": [{"role": "user", "content": "word " * 40}]}
+    async with here.post(body | {"max_tokens": 1}) as answer:
+        await answer.content.readline()
+        answer.close()
+    await here.idle()
+    async with here.post(HELLO | {"max_tokens": 50}) as answer:
+        assert answer.status == 429
 
 
 async def test_a_call_ends_at_its_deadline(one_site: Sites) -> None:

@@ -220,6 +220,18 @@ async def test_a_client_that_leaves_amid_its_body_leaves_nothing(
     await one.until_free()
 
 
+async def test_a_proxy_that_answers_itself_is_not_held_up(proxy: Callable[[], Proxy]) -> None:
+    one = proxy()
+    await one.ask()
+    await one.say(request_body=body(framed("Hello")[:9]))
+    await one.say(response_headers=headers({":status": "408"}))
+    await one.hear("response_headers")
+    await one.say(response_body=body(b"late", is_last=True))
+    assert await one.hear_body("response_body") == (b"late", [True])
+    assert await one.is_over()
+    await one.until_free()
+
+
 async def test_an_answer_of_headers_alone_ends_the_call(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
     await one.ask()

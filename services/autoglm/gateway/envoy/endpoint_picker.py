@@ -27,6 +27,7 @@ from autoglm.gateway.envoy.streamed_body import StreamedBody
 
 # After the pod's own end of the same deadline, which has the better words.
 _LATER_SECONDS = 0.2
+_OF_ANSWERS = ("response_headers", "response_body", "response_trailers")
 
 
 class EndpointPicker(Picker):
@@ -46,12 +47,15 @@ class EndpointPicker(Picker):
         try:
             if await stream.until_directed():
                 await self._go(stream, call)
+            else:
+                # The client has gone while its request waited, or the proxy has answered it.
+                task.cancel()
+                await stream.follow(self._clock)
         finally:
             stream.close()
-            if exchange.directions.done():
-                exchange.end(stream.answer.left())
+            if exchange.directions.done() and not exchange.directions.cancelled():
+                exchange.end(stream.answer.so_far())
             else:
-                # The client has gone while its request waited.
                 task.cancel()
 
     async def _go(self, stream: _Stream, call: Call) -> None:
@@ -85,7 +89,7 @@ class _Stream:
         self.answer = Answer(exchange.wire)
 
     async def until_directed(self) -> bool:
-        """Reads on meanwhile, for the body, and to notice when the client leaves: then False."""
+        """Reads on meanwhile, for the body. False where nobody waits for directions any more."""
         directions, wanted = self.exchange.directions, self._body.wanted
         while not directions.done():
             waits: list[asyncio.Future[Any]] = [directions]
@@ -99,9 +103,10 @@ class _Stream:
                 self._has_asked = True
                 await self.write(answers.go_on("request_headers"))
             if self._reading is not None and self._reading.done():
-                message = await self._read()
-                if message is grpc.aio.EOF:
+                message = self._reading.result()
+                if message is grpc.aio.EOF or message.WhichOneof("request") in _OF_ANSWERS:
                     return False
+                self._reading = None
                 self._keep(message)
         return True
 

@@ -17,7 +17,6 @@ from autoglm.gateway.limits.meter import WHOLE_BYTES
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 
 _SSE = "text/event-stream"
-_CLIENT_LEFT = 499
 
 
 class Answer:
@@ -68,10 +67,14 @@ class Answer:
 
     def left(self) -> End:
         """Of one that Envoy has dropped: whether by its client or its pod, it does not say."""
-        return self._end(_CLIENT_LEFT, Cancelled("the caller went away"))
+        return self._end(self._status, Cancelled("the caller went away"))
+
+    def so_far(self) -> End:
+        """Of a stream that is over: the proxy may close it before our last word has gone."""
+        return self.end() if self.has_ended else self.left()
 
     def late(self, error: AutoGLMError) -> End:
-        return self._end(error.http_status, error)
+        return self._end(self._status or error.http_status, error)
 
     def _end(self, status: int, error: AutoGLMError | None) -> End:
         return End(status, error, self._usage(), self._first_chunk, self._body_bytes)

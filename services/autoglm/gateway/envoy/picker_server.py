@@ -34,13 +34,16 @@ class PickerServer:
         relay: Handler,
         bounds: Bounds,
         healths: health.aio.HealthServicer,
+        max_streams: int,
     ) -> None:
         self._settings = settings
         # Of its own: nobody's request goes on with one of these.
         self._picker = EndpointPicker(relay, Exchanges(), bounds)
         # A body may come whole. Interceptors are for servers of calls: a proxy's stream is none.
         longest = ("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES)
-        self._server = grpc.aio.server(options=(*rpc.SERVER_OPTIONS, longest))
+        self._server = grpc.aio.server(
+            options=(*rpc.SERVER_OPTIONS, longest), maximum_concurrent_rpcs=max_streams
+        )
         ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(healths, self._server)
         self.port = 0

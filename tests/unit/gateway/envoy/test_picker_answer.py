@@ -97,9 +97,14 @@ def test_a_rest_error_is_its_status() -> None:
 def test_a_stream_that_closes_amid_the_answer_is_taken_for_a_client_that_left() -> None:
     answer = Answer("grpc")
     answer.head(head(), now=1.0)
-    assert (answer.left().status, type(answer.left().error)) == (499, Cancelled)
+    assert (answer.so_far().status, type(answer.so_far().error)) == (200, Cancelled)
+    answer.trailers(trailers(grpc_status="0"))
+    assert (answer.so_far().status, answer.so_far().error) == (200, None)
 
 
 def test_a_late_answer_has_the_deadlines_status() -> None:
-    end = Answer("http").late(DeadlineExceeded("late"))
+    answer = Answer("http")
+    end = answer.late(DeadlineExceeded("late"))
     assert (end.status, type(end.error)) == (504, DeadlineExceeded)
+    answer.head(head(), now=1.0)
+    assert answer.late(DeadlineExceeded("late")).status == 200
