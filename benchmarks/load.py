@@ -48,7 +48,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How requests are sent; with a rate in an open loop. `header` is NAME:VALUE.
+    """How requests are sent; with a rate in an open loop. `headers` are NAME:VALUE.
 
     In a closed loop none is sent after `limit_seconds`, where that is not 0.
     """
@@ -58,7 +58,7 @@ class Load:
     warmup: int = 0
     rate: float = 0
     timeout_seconds: float = 60.0
-    header: str = ""
+    headers: tuple[str, ...] = ()
     limit_seconds: float = 0
 
 
@@ -100,7 +100,8 @@ def offer(kind: Kind, address: str, works: Sequence[Work], how: Load) -> dict[st
         command = [
             *(str(BINARY), "-kind", kind, "-address", address, "-path", path, "-body", bodies),
             *("-clients", str(how.clients), "-requests", str(how.requests)),
-            *("-warmup", str(how.warmup), "-rate", str(how.rate), "-header", how.header),
+            *("-warmup", str(how.warmup), "-rate", str(how.rate)),
+            *(part for header in how.headers for part in ("-header", header)),
             *("-timeout", f"{how.timeout_seconds}s", "-limit", f"{how.limit_seconds}s"),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -226,7 +226,7 @@ def paced(rate: float, seconds: float, header: str = "") -> load.Load:
         requests=int(rate * seconds),
         rate=rate,
         timeout_seconds=DEADLINE_SECONDS,
-        header=header,
+        headers=(header,) if header else (),
     )
 
 

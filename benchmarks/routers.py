@@ -7,6 +7,7 @@ pinned: client, router and mock share the machine, for all alike.
 
 from __future__ import annotations
 
+import base64
 import statistics
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoglm import v1
+from autoglm.client.hints import hints
 from benchmarks import load, rivals, ways
 from benchmarks.report import Report, Row, median_spread
 from benchmarks.ways import Way
@@ -52,7 +55,18 @@ class Case:
         return load.Work(ways.model(self.tokens, self.pace, self.together), text, self.tokens)
 
     def ways(self, all_ways: Iterable[Way]) -> list[Way]:
-        return [way for way in all_ways if way.grpc or self.kind.startswith("rest")]
+        return [way for way in all_ways if self.address(way)]
+
+    def address(self, way: Way) -> str:
+        return way.grpc if self.kind.startswith("grpc") else way.http
+
+    def headers(self, way: Way, key: str) -> tuple[str, ...]:
+        names = (f"x-api-key:{key}",)
+        if not way.is_our_client:
+            return names
+        asked = v1.GenerateRequest.FromString(self.work().message())
+        told = hints(asked).items()
+        return names + tuple(f"{n}:{base64.b64encode(v).decode()}" for n, v in told)
 
 
 def cases() -> list[Case]:
@@ -105,17 +119,16 @@ def rows(case: Case, chosen: Sequence[Way], key: str, rounds: int) -> list[Row]:
 
 
 def once(case: Case, way: Way, key: str) -> dict[str, Any]:
-    address = way.grpc if case.kind.startswith("grpc") else way.http
     how = load.Load(
         case.clients,
         requests=1_000_000,
         # Connections, and whatever is made at the first request.
         warmup=case.clients,
-        header=f"x-api-key:{key}",
+        headers=case.headers(way, key),
         limit_seconds=_SECONDS,
     )
     before = way.cpu_seconds()
-    found = load.offer(case.kind, address, [case.work()], how)
+    found = load.offer(case.kind, case.address(way), [case.work()], how)
     tokens = found["tokens"] * (1 + case.clients / max(1, found["requests"]))
     return found | {
         "cpu": (way.cpu_seconds() - before) / max(1, tokens) * 1e6,

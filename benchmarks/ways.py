@@ -12,7 +12,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,14 @@ def model(tokens: int, pace: int, together: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where load is sent, and whose CPU time and memory it takes. Without `grpc`: REST only."""
+    """Where load is sent, and whose CPU time and memory it takes. Empty: it is not asked so."""
 
     name: str
     http: str
     grpc: str = ""
     pid: int | None = None
-    is_rival: bool = False
+    is_our_client: bool = False
+    """Its requests carry what routing needs in metadata, as our clients' do."""
 
     def cpu_seconds(self) -> float:
         times = [process.cpu_times() for process in self._processes()]
@@ -78,11 +79,12 @@ def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
     ways = [backend, stack.enter_context(bare_envoy(scratch, backend))]
     planes = ("embedded", "envoy")
     ways += [stack.enter_context(ours(scratch, plane, backend, keys)) for plane in planes]
+    ways.append(replace(ways[-1], name="ours, envoy, our client", http="", is_our_client=True))
     names = [model(*answer) for answer in ANSWERS]
     for rival in rivals.routers(f"http://{backend.http}", names, scratch):
         log = scratch / f"{rival.command}.log"
         http, pid = stack.enter_context(rivals.started(rival, [backend.http], log))
-        ways.append(Way(rival.name, http, pid=pid, is_rival=True))
+        ways.append(Way(rival.name, http, pid=pid))
     return key, ways
 
 

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,8 +50,18 @@ type grpcSender struct {
 
 func newGrpcSender(o options) (sender, error) {
 	s := &grpcSender{method: o.path, unary: o.kind == "grpc-unary", timeout: o.timeout}
-	if name, value, found := strings.Cut(o.header, ":"); found {
-		s.metadata = metadata.Pairs(name, value)
+	s.metadata = metadata.MD{}
+	for pair := range slices.Chunk(o.headers, 2) {
+		name, value := pair[0], pair[1]
+		if strings.HasSuffix(name, "-bin") {
+			// gRPC encodes it itself.
+			decoded, err := base64.StdEncoding.DecodeString(value)
+			if err != nil {
+				return nil, fmt.Errorf("-header %s: %w", name, err)
+			}
+			value = string(decoded)
+		}
+		s.metadata.Append(name, value)
 	}
 	for range max(1, min(o.connections, o.clients)) {
 		channel, err := grpc.NewClient(

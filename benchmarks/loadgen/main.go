@@ -31,12 +31,26 @@ import (
 
 type options struct {
 	kind, address, path, body string
-	header                    string
+	headers                   headers
 	clients, requests, warmup int
 	connections               int
 	rate                      float64
 	timeout                   time.Duration
 	limit                     time.Duration
+}
+
+// headers are names and values by turns, as they go over the wire.
+type headers []string
+
+func (h *headers) String() string { return strings.Join(*h, ",") }
+
+func (h *headers) Set(given string) error {
+	name, value, found := strings.Cut(given, ":")
+	if !found {
+		return fmt.Errorf("%q is not NAME:VALUE", given)
+	}
+	*h = append(*h, name, value)
+	return nil
 }
 
 // outcome is one request. Times are relative to its start.
@@ -107,7 +121,7 @@ func main() {
 	flag.StringVar(&o.address, "address", "127.0.0.1:50051", "HOST:PORT")
 	flag.StringVar(&o.path, "path", "/autoglm.v1.Inference/GenerateStream", "gRPC method or URL path")
 	flag.StringVar(&o.body, "body", "", "files with requests: serialised messages or JSON")
-	flag.StringVar(&o.header, "header", "", "NAME:VALUE to send with each request")
+	flag.Var(&o.headers, "header", "NAME:VALUE to send with each request, may be repeated; NAME-bin:BASE64")
 	flag.IntVar(&o.clients, "clients", 1, "requests under way at once (closed loop)")
 	flag.IntVar(&o.requests, "requests", 10, "requests to measure")
 	flag.IntVar(&o.warmup, "warmup", 0, "requests to send first and not measure")

@@ -8,8 +8,8 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -18,7 +18,7 @@ var usage = regexp.MustCompile(`"completion_tokens":\s*(\d+)`)
 type restSender struct {
 	client  *http.Client
 	url     string
-	header  string
+	headers headers
 	stream  bool
 	timeout time.Duration
 }
@@ -28,7 +28,7 @@ func newRestSender(o options) sender {
 	return &restSender{
 		client:  &http.Client{Transport: transport},
 		url:     "http://" + o.address + o.path,
-		header:  o.header,
+		headers: o.headers,
 		stream:  o.kind == "rest-stream",
 		timeout: o.timeout,
 	}
@@ -45,8 +45,8 @@ func (s *restSender) send(_ int, body []byte, started time.Time) outcome {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("X-Request-Timeout-Seconds", strconv.FormatFloat(s.timeout.Seconds(), 'f', -1, 64))
-	if name, value, found := strings.Cut(s.header, ":"); found {
-		request.Header.Set(name, value)
+	for pair := range slices.Chunk(s.headers, 2) {
+		request.Header.Set(pair[0], pair[1])
 	}
 	response, err := s.client.Do(request)
 	if err != nil {
