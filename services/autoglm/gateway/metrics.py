@@ -51,6 +51,8 @@ class FollowedQueue(Protocol):
     def admitted(self) -> int: ...
     @property
     def capacity(self) -> _Capacity: ...
+    @property
+    def kept_free(self) -> int: ...
 
 
 class Metrics:
@@ -130,6 +132,12 @@ class Metrics:
         self.capacity = Gauge(
             "autoglm_gateway_capacity_requests",
             "Requests that the model's ready pods may be sent at once, as admission sees it.",
+            ("model",),
+            registry=registry,
+        )
+        self.kept_free = Gauge(
+            "autoglm_gateway_kept_free_requests",
+            "Of the capacity, what is kept free now for tenants that ask for little.",
             ("model",),
             registry=registry,
         )
@@ -225,10 +233,12 @@ class Metrics:
             self.queue_bytes: lambda: queue.waiting_bytes,
             self.admitted: lambda: queue.admitted,
             self.capacity: lambda: queue.capacity.requests,
+            self.kept_free: lambda: queue.kept_free,
         }
         for gauge, value in read.items():
             gauge.labels(model).set_function(value)
 
     def forget_queue(self, model: str) -> None:
-        for gauge in (self.queue_requests, self.queue_bytes, self.admitted, self.capacity):
+        places = (self.admitted, self.capacity, self.kept_free)
+        for gauge in (self.queue_requests, self.queue_bytes, *places):
             gauge.remove(model)

@@ -37,8 +37,11 @@ class Reserve:
             self._wanted_until = now + _REMEMBERED_SECONDS
         return True
 
+    def is_wanted(self, now: float) -> bool:
+        return now < self._wanted_until
+
     def kept_from(self, tenant: str, size: int, now: float) -> int:
         """How many of the places the tenant may not take."""
-        if now >= self._wanted_until or self._held.get(tenant, 0) < size:
+        if not self.is_wanted(now) or self._held.get(tenant, 0) < size:
             return 0
         return size

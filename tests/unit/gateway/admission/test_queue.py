@@ -318,10 +318,10 @@ def test_places_are_kept_free_for_a_minute_after_they_were_wanted() -> None:
     made.arrive(light, 0.0)
     for one in (*flood[:3], light):
         made.leave(one, 1.0)
-    assert made.admitted == 6 and made.expire(29.0) == []
+    assert made.admitted == 6 and made.expire(29.0) == [] and made.kept_free == 2
     many = [waiter("flood") for _ in range(4)]
     assert not any(made.arrive(one, 59.0) for one in many)
-    assert len(made.expire(60.0)) >= 2 and made.admitted == 8
+    assert len(made.expire(60.0)) >= 2 and made.admitted == 8 and made.kept_free == 0
 
 
 def test_flood_of_a_light_tenant_fills_what_is_kept_free_and_waits_its_turn_then() -> None:
