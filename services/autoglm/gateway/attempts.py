@@ -171,6 +171,8 @@ class Attempts:
     @asynccontextmanager
     async def _exchange(self, call: Call, notes: Notes, decision: Decision) -> AsyncIterator[Reply]:
         view, timeout = decision.endpoint, call.deadline - self._clock()
+        if call.exchange is not None:
+            call.exchange.decision = decision
         tokens = call.ask.prompt_tokens if call.ask else 0
         with (
             self._pool.lease(view, tokens),

@@ -131,6 +131,8 @@ class Reply:
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
     first_chunk: float = 0.0
     """When that came, on the monotonic clock, where it was long before the reply; else 0."""
+    is_anothers: bool = False
+    """Whether a proxy has gone on to another endpoint, since the picked one did not answer."""
 
 
 class Handler(Protocol):

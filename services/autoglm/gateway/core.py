@@ -106,7 +106,10 @@ class Core:
         }
         if settings.data_plane == "envoy" or settings.endpoint_picker_address:
             key = settings.upstream_api_key
-            upstreams = {wire: EnvoyUpstream(relay, key) for wire, relay in upstreams.items()}
+            fallbacks = settings.endpoint_picker_fallbacks
+            upstreams = {
+                wire: EnvoyUpstream(relay, key, fallbacks) for wire, relay in upstreams.items()
+            }
         self._relay = Relay(
             pool,
             upstreams,

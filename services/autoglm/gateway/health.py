@@ -134,6 +134,8 @@ def is_failure(error: BaseException | None, reply: Reply | None) -> bool | None:
         return True if isinstance(error, errors.Internal | errors.EngineDead) else None
     if error is not None or reply is None:
         return None
+    if reply.is_anothers:
+        return True
     if reply.status < 400:
         return False
     return True if reply.status >= 500 and reply.status != _NOT_IMPLEMENTED else None

@@ -49,6 +49,9 @@ class GatewaySettings(ServiceSettings):
     Re-read when it changes."""
     endpoint_picker_key_file: str = ""
     """PEM private key of that certificate."""
+    endpoint_picker_fallbacks: int = Field(default=0, ge=0, le=8)
+    """Pods that are named behind the picked one, for proxies whose retries go down the list (such
+    as Envoy's override_host, which Istio uses); clusters of type ORIGINAL_DST understand one."""
     endpoint_picker_plaintext: bool = False
     """Whether that port is served without TLS, such as behind a mesh's sidecar."""
     metrics_address: Address = "127.0.0.1:9090"

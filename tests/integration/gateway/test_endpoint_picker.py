@@ -40,6 +40,11 @@ ASK = v1.GenerateRequest(model="fake", text="Hello")
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "Hello"}]}
 BIG = 300_000
+RETRIES = {
+    "retry_on": "connect-failure,retriable-status-codes",
+    "retriable_status_codes": [503],
+    "num_retries": 1,
+}
 
 
 @dataclass
@@ -162,6 +167,8 @@ def _override_host(metadata: Any, pods: tuple[Pod, Pod], wire: str) -> dict[str,
         "@type": f"{TYPE}.extensions.load_balancing_policies.override_host.v3.OverrideHost",
         "override_host_sources": [{"metadata": metadata}],
         "fallback_policy": {"policies": [round_robin]},
+        # Tells who has answered in the end.
+        "selected_host_key": {"key": "envoy.lb", "path": [{"key": f"{DESTINATION}-served"}]},
     }
     ports = (pod.grpc.port if wire == "grpc" else pod.grpc.http_port for pod in pods)
     hosts = [
@@ -280,7 +287,7 @@ def proxy(
     routes = [
         {
             "match": {"prefix": "/"} | match,
-            "route": {"cluster": f"pods-{wire}", "timeout": "0s"},
+            "route": {"cluster": f"pods-{wire}", "timeout": "0s", "retry_policy": RETRIES},
         }
         for wire, match in (("grpc", is_grpc), ("http", {}))
     ]
@@ -360,6 +367,13 @@ class Sites:
 async def site(request: Any, fleet: Any, tmp_path: Path) -> AsyncIterator[Sites]:
     async with AsyncExitStack() as stack:
         yield Sites(stack, fleet, request.param, tmp_path)
+
+
+@pytest.fixture
+async def list_site(fleet: Any, tmp_path: Path) -> AsyncIterator[Sites]:
+    """Whose retries go down a list of pods."""
+    async with AsyncExitStack() as stack:
+        yield Sites(stack, fleet, "override_host", tmp_path)
 
 
 @pytest.fixture
@@ -717,4 +731,17 @@ async def test_proxies_that_show_no_bodies_are_told_what_to_set(one_site: Sites)
     async with here.post() as answer:
         assert answer.status == 501
         assert "FULL_DUPLEX_STREAMED" in (await answer.json())["error"]["message"]
+    await here.idle()
+
+
+async def test_retries_of_the_proxy_go_down_the_list(list_site: Sites) -> None:
+    here = await list_site(endpoint_picker_fallbacks=1, outlier_consecutive_failures=2)
+    here.pods[0].rest.status = 503
+    asked = 0
+    while len(here.pods[0].rest.seen) < 2:
+        async with here.post() as answer:
+            assert (answer.status, (await answer.json())["pod"]) == (200, "second")
+        asked += 1
+    assert len(here.pods[1].rest.seen) == asked
+    await here.fleet.until(lambda: here.fleet.routable(here.gateway) == 1)
     await here.idle()

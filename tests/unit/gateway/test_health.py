@@ -127,3 +127,10 @@ def test_only_what_the_endpoint_did_counts(error: Any, status: int | None, faile
 
     reply = Reply(none(), status=status) if status else None
     assert is_failure(error, reply) is failed
+
+
+def test_another_endpoints_answer_counts_against_the_one_that_gave_none() -> None:
+    async def none() -> Any:
+        yield b""
+
+    assert is_failure(None, Reply(none(), is_anothers=True)) is True

@@ -22,7 +22,14 @@ from autoglm.gateway.envoy import answers, request
 from autoglm.gateway.envoy.exchange import Directions, Exchange
 from autoglm.gateway.envoy.ext_proc_edge import Picker
 from autoglm.gateway.envoy.picker_answer import Answer
-from autoglm.gateway.envoy.picker_request import MODE, answer_mode, body_mode, call_of, wire_of
+from autoglm.gateway.envoy.picker_request import (
+    MODE,
+    answer_mode,
+    body_mode,
+    call_of,
+    served,
+    wire_of,
+)
 from autoglm.gateway.envoy.streamed_body import StreamedBody
 
 # After the pod's own end of the same deadline, which has the better words.
@@ -172,6 +179,7 @@ class _Stream:
         else:
             if phase == "response_headers":
                 self.answer.head(message.response_headers, clock())
+                self.answer.served = served(message)
             elif phase == "response_trailers":
                 self.answer.trailers(message.response_trailers)
             return (answers.go_on(phase),)

@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
 from autoglm.gateway.call import Call, Reply, Usage, Wire
+
+if TYPE_CHECKING:
+    from autoglm.gateway.routing import Decision
 
 T = TypeVar("T")
 
@@ -39,6 +42,8 @@ class End:
     usage: Usage | None = None
     first_chunk: float = 0.0
     body_bytes: int = 0
+    served: str = ""
+    """The address that has answered, where the proxy tells; it may have gone down a list."""
 
 
 class Exchange:
@@ -65,6 +70,8 @@ class Exchange:
         """Called when the client of a call that was taken over leaves before its answer."""
         self.is_read = False
         """Whether somebody has to read the answer, so that it must not go past us."""
+        self.decision: Decision | None = None
+        """The last one of where to send it."""
         self.directions: asyncio.Future[Directions | AutoGLMError] = loop.create_future()
         self._outcome: asyncio.Future[End | Call] = loop.create_future()
         self._reply: asyncio.Future[Reply | AutoGLMError] = loop.create_future()
@@ -80,6 +87,11 @@ class Exchange:
     def usage(self) -> Usage | None:
         """What the pod told Envoy."""
         return self._end.usage if self._end else None
+
+    @property
+    def served(self) -> str:
+        """Who has answered, where that is known once the call has ended."""
+        return self._end.served if self._end else ""
 
     @property
     def body_bytes(self) -> int:

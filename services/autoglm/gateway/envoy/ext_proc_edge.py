@@ -88,6 +88,7 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
             async with asyncio.timeout(call.deadline - self._clock() + _REPORT_SECONDS):
                 async with self._relay(call, notes) as reply:
                     notes.usage = exchange.usage
+                    notes.endpoint = exchange.served or notes.endpoint
                     await exchange.deliver(reply)
         except AutoGLMError as error:
             exchange.fail(error)

@@ -32,6 +32,8 @@ class Answer:
         self._status = 0
         self._body_bytes = 0
         self._first_chunk = 0.0
+        self.served = ""
+        """The address that answers, where the proxy tells."""
         self.has_begun = self.has_ended = False
 
     def head(self, message: Any, now: float) -> None:
@@ -77,7 +79,8 @@ class Answer:
         return self._end(self._status or error.http_status, error)
 
     def _end(self, status: int, error: AutoGLMError | None) -> End:
-        return End(status, error, self._usage(), self._first_chunk, self._body_bytes)
+        first, size = self._first_chunk, self._body_bytes
+        return End(status, error, self._usage(), first, size, self.served)
 
     def _usage(self) -> Usage | None:
         return usage_told(self._told) or (usage_in(self._kept) if self._kept else None)

@@ -18,7 +18,12 @@ from autoglm.common.validation.hint import HINT_METADATA
 from autoglm.gateway.call import Call, Wire
 from autoglm.gateway.envoy import ext_proc_pb2, request
 from autoglm.gateway.envoy.exchange import Exchange
-from autoglm.gateway.envoy.names import SUBSET_KEY, SUBSET_NAMESPACE
+from autoglm.gateway.envoy.names import (
+    DESTINATION_NAMESPACE,
+    SERVED_KEY,
+    SUBSET_KEY,
+    SUBSET_NAMESPACE,
+)
 from autoglm.gateway.envoy.request import Seen
 from autoglm.gateway.envoy.streamed_body import StreamedBody
 from autoglm.gateway.memory import Hold
@@ -88,6 +93,14 @@ def subset(first: Any) -> frozenset[str] | None:
     # A list, or one text, depending on what in the proxy has made it.
     texts = [v.string_value for v in value.list_value.values] or [value.string_value]
     return frozenset(one.strip() for text in texts for one in text.split(",") if one.strip())
+
+
+def served(message: Any) -> str:
+    """Which address a proxy has gone to in the end; empty where it does not tell."""
+    said = message.metadata_context.filter_metadata
+    if DESTINATION_NAMESPACE not in said or SERVED_KEY not in said[DESTINATION_NAMESPACE].fields:
+        return ""
+    return str(said[DESTINATION_NAMESPACE].fields[SERVED_KEY].string_value)
 
 
 def _allows(listed: frozenset[str] | None) -> Callable[[str], bool]:

@@ -7,9 +7,10 @@ Envoy has sent on to us, go through the gateway's own relay of that wire. Never 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import islice
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
@@ -41,10 +42,14 @@ _KEPT_BACK = frozenset(
 
 
 class EnvoyUpstream:
-    """`relay` is the gateway's own; `api_key` is for OpenAI servers, in place of the caller's."""
+    """`relay` is the gateway's own; `api_key` is for OpenAI servers, in place of the caller's.
 
-    def __init__(self, relay: Upstream, api_key: str = "") -> None:
+    `fallbacks` is how many more endpoints other gateways' Envoys are told, for retries of theirs.
+    """
+
+    def __init__(self, relay: Upstream, api_key: str = "", fallbacks: int = 0) -> None:
         self._relay = relay
+        self._fallbacks = fallbacks
         self._api_key = api_key
 
     @asynccontextmanager
@@ -60,7 +65,7 @@ class EnvoyUpstream:
                 if isinstance(outcome, Call) and directions.address:
                     raise _did_not_answer(endpoint)
             if isinstance(outcome, End):
-                yield _reply(outcome)
+                yield _reply(outcome, endpoint.plain_address(call.wire))
                 return
             # Its body may have come only now.
             call = replace(call, payload=outcome.payload)
@@ -83,9 +88,23 @@ class EnvoyUpstream:
             left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
             told |= self._for_openai(call, endpoint)
-        if not exchange.is_others:
+        if exchange.is_others:
+            told[DESTINATION_HEADER] = ",".join((address, *self._others(call, endpoint)))
+        else:
             told[_TIMEOUT] = str(left)
         return Directions(address, told, self._kept_back(call, told), timeout)
+
+    def _others(self, call: Call, endpoint: EndpointView) -> Iterable[str]:
+        """Addresses that would take the very same request."""
+        if not self._fallbacks or call.exchange is None or call.exchange.decision is None:
+            return ()
+        kind = (endpoint.endpoint.kind, endpoint.endpoint.base)
+        found = (
+            view.plain_address(call.wire)
+            for view in call.exchange.decision.runners_up()
+            if (view.endpoint.kind, view.endpoint.base) == kind
+        )
+        return islice(found, self._fallbacks)
 
     def _for_openai(self, call: Call, endpoint: EndpointView) -> Mapping[str, str]:
         key = {rpc.AUTHORIZATION: f"Bearer {self._api_key}"} if self._api_key else {}
@@ -104,8 +123,13 @@ def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:
     return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai")
 
 
-def _reply(end: End) -> Reply:
-    return Reply(_nothing(end.error), status=end.status, first_chunk=end.first_chunk)
+def _reply(end: End, address: str) -> Reply:
+    return Reply(
+        _nothing(end.error),
+        status=end.status,
+        first_chunk=end.first_chunk,
+        is_anothers=end.served not in ("", address),
+    )
 
 
 async def _nothing(error: AutoGLMError | None) -> AsyncIterator[bytes]:

@@ -75,6 +75,15 @@ class Decision:
     is_exact: bool = False
     """The endpoint itself tells what it has cached; otherwise it is what we have sent there."""
 
+    def ranked(self) -> Sequence[tuple[float, EndpointView]]:
+        """Scores and candidates that were left, the best first."""
+        scores = self.trail.scores or [0.0] * len(self.trail.candidates)
+        return sorted(zip(scores, self.trail.candidates, strict=True), key=lambda pair: -pair[0])
+
+    def runners_up(self) -> Sequence[EndpointView]:
+        """Who would have been taken next, the best first."""
+        return [view for _, view in self.ranked() if view.url != self.endpoint.url]
+
 
 @dataclass(slots=True)
 class Query:

@@ -17,9 +17,6 @@ from autoglm.gateway.routing.scorers import share_in_use, tokens_in_use
 
 def explain(call: Call, decision: Decision, memory: Memory, most: int) -> dict[str, object]:
     """At most so many candidates, the best first; `candidates_left` counts them all."""
-    trail = decision.trail
-    scores = trail.scores or [0.0] * len(trail.candidates)
-    ranked = sorted(zip(scores, trail.candidates, strict=True), key=lambda pair: -pair[0])
     blocks = call.ask.prefix.blocks if call.ask else ()
     held = memory.prefixes.match(blocks, salt_of(call.principal.tenant, call.model))
     return {
@@ -30,10 +27,10 @@ def explain(call: Call, decision: Decision, memory: Memory, most: int) -> dict[s
         "why": decision.why,
         "prompt_tokens": call.ask.prompt_tokens if call.ask else 0,
         "prompt_blocks": len(blocks),
-        "candidates_left": len(trail.candidates),
+        "candidates_left": len(decision.trail.candidates),
         "candidates": [
             _candidate(view, score, held) | {"blocks_are_exact": memory.prefixes.is_exact(view.url)}
-            for score, view in ranked[:most]
+            for score, view in decision.ranked()[:most]
         ],
     }
 

@@ -102,6 +102,12 @@ def test_a_stream_that_closes_amid_the_answer_is_taken_for_a_client_that_left() 
     assert (answer.so_far().status, answer.so_far().error) == (200, None)
 
 
+def test_who_has_answered_is_told_on() -> None:
+    answer = Answer("http")
+    answer.served = "10.0.0.2:8000"
+    assert answer.end().served == "10.0.0.2:8000"
+
+
 def test_a_late_answer_has_the_deadlines_status() -> None:
     answer = Answer("http")
     end = answer.late(DeadlineExceeded("late"))

@@ -13,6 +13,7 @@ from autoglm.gateway.call import Call, Reply, RetryElsewhere
 from autoglm.gateway.endpoints import Endpoint, EndpointView
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
+from autoglm.gateway.routing.contracts import Decision, Reason, Trail
 
 HEADERS = {"x-request-id": "r1"}
 
@@ -136,3 +137,17 @@ async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(mak
     told = await directed(make.call(wire="http", exchange=one), openai(make))
     assert told.set_headers == {"x-gateway-destination-endpoint": "10.0.0.9:8000", **HEADERS}
     assert (told.address, told.timeout) == ("10.0.0.9:8000", 1.5)
+
+
+async def test_another_gateways_envoy_is_told_who_comes_next_where_it_wants_that(make: Any) -> None:
+    views = [make.view(n) for n in (1, 2, 3)]
+    one = Exchange("k", "grpc", is_others=True)
+    trail = Trail(views, (3.0, 1.0, 2.0))
+    one.decision = Decision(views[0], "", "LeastLoaded", Reason.CRITERION, trail)
+    one.end(End(200, served="10.0.0.3:50051"))
+    upstream = EnvoyUpstream(Inner(), fallbacks=1)
+    async with upstream(make.call(exchange=one), views[0], HEADERS, 1.5) as reply:
+        assert reply.is_anothers
+    told = await one.directions
+    assert isinstance(told, Directions)
+    assert told.set_headers["x-gateway-destination-endpoint"] == "10.0.0.1:50051,10.0.0.3:50051"
