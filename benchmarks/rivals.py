@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class Rival:
     takes_workers: bool = True
     """By its command line, with a port for its metrics."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    most_tokens: float = math.inf
+    """It would take minutes for more, of all answers at once."""
 
 
 CACHE_AWARE = (
@@ -67,7 +70,7 @@ def _litellm(backend: str, models: Sequence[str], scratch: Path) -> Rival:
         "LITELLM_LOG": "ERROR",
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
-    return Rival("litellm", "litellm", arguments, takes_workers=False, environment=environment)
+    return Rival("litellm", "litellm", arguments, False, environment, most_tokens=4096)
 
 
 def install() -> None:

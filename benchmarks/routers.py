@@ -28,7 +28,7 @@ COLUMNS = (
     *("of bare Envoy", "first p50 ms", "first p99 ms", "added p50 ms", "p99 ms", "longest gap ms"),
     *("CPU s / M tokens", "MB", "errors"),
 )
-_SECONDS = 1.5
+_SECONDS = 1.0
 _WORD = "word "
 
 
@@ -55,7 +55,8 @@ class Case:
         return load.Work(ways.model(self.tokens, self.pace, self.together), text, self.tokens)
 
     def ways(self, all_ways: Iterable[Way]) -> list[Way]:
-        return [way for way in all_ways if self.address(way)]
+        at_once = self.tokens * self.clients
+        return [w for w in all_ways if self.address(w) and at_once <= w.most_tokens]
 
     def address(self, way: Way) -> str:
         return way.grpc if self.kind.startswith("grpc") else way.http
@@ -76,10 +77,10 @@ def cases() -> list[Case]:
         stream: load.Kind = "grpc-stream" if wire == "grpc" else "rest-stream"
         found += [Case(unary, 4, clients) for clients in (1, 16, 64)]
         found += [Case(stream, 64, clients) for clients in (1, 16, 64, 256, 1000)]
-        found += [Case(stream, 512, clients) for clients in (1, 16, 64, 256, 1000)]
+        found += [Case(stream, 512, clients) for clients in (1, 64, 256)]
         found += [Case(stream, 512, 64, together=8)]
         found += [Case(stream, 64, 16, prompt=size) for size in (8_000, 200_000)]
-        found += [Case(stream, 64, clients, pace=20) for clients in (256, 1000)]
+        found.append(Case(stream, 64, 1000, pace=20))
     return found
 
 

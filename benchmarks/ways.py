@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -48,6 +49,8 @@ class Way:
     http: str
     grpc: str = ""
     pid: int | None = None
+    most_tokens: float = math.inf
+    """Of all answers at once; it would take minutes for more."""
     is_our_client: bool = False
     """Its requests carry what routing needs in metadata, as our clients' do."""
 
@@ -84,7 +87,7 @@ def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
     for rival in rivals.routers(f"http://{backend.http}", names, scratch):
         log = scratch / f"{rival.command}.log"
         http, pid = stack.enter_context(rivals.started(rival, [backend.http], log))
-        ways.append(Way(rival.name, http, pid=pid))
+        ways.append(Way(rival.name, http, pid=pid, most_tokens=rival.most_tokens))
     return key, ways
 
 
