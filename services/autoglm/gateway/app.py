@@ -165,6 +165,7 @@ class Gateway:
         """Raises AddressInUse, and OSError where a file cannot be read."""
         # Names the file that is missing, which OpenSSL does not.
         self._settings.server_tls.fingerprint()
+        self._settings.endpoint_picker_tls.fingerprint()
         await self.core.start()
         self._start_admin()
         await self._start_grpc()

@@ -241,6 +241,10 @@ class GatewaySettings(ServiceSettings):
         return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
 
     @property
+    def endpoint_picker_tls(self) -> TlsFiles:
+        return TlsFiles(self.endpoint_picker_cert_file, self.endpoint_picker_key_file)
+
+    @property
     def upstream_tls(self) -> TlsFiles:
         return TlsFiles(self.upstream_cert_file, self.upstream_key_file, self.upstream_ca_file)
 

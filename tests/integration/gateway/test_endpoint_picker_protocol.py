@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import trustme
 
 from autoglm import v1
-from autoglm.gateway.app import Gateway
+from autoglm.gateway.app import AddressInUse, Gateway
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.ext_proc_pb2_grpc import ExternalProcessorStub
 from autoglm.testing.fake_pod import FakePod
@@ -279,3 +281,33 @@ async def test_a_stream_of_nothing_is_no_request(proxy: Callable[[], Proxy]) -> 
     one = proxy()
     await one.stream.done_writing()
     assert await one.is_over()
+
+
+async def test_a_certificate_of_files_can_be_verified(fleet: Any, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    leaf.cert_chain_pems[0].write_to_path(str(cert))
+    leaf.private_key_pem.write_to_path(str(key))
+    files = {"endpoint_picker_cert_file": str(cert), "endpoint_picker_key_file": str(key)}
+    gateway = await fleet.gateway(endpoint_picker_address="127.0.0.1:0", **files)
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    async with grpc.aio.secure_channel(f"localhost:{gateway.picker_port}", credentials) as channel:
+        stub: Any = ExternalProcessorStub(channel)
+        stream = stub.Process()
+        await stream.write(ext_proc.ProcessingRequest(request_headers=headers(CHAT)))
+        await stream.write(ext_proc.ProcessingRequest(request_body=body(HELLO, is_last=True)))
+        assert (await stream.read()).immediate_response.status.code == 404
+
+
+async def test_a_certificate_that_is_not_there_is_named(fleet: Any) -> None:
+    files = {"endpoint_picker_cert_file": "/no/cert", "endpoint_picker_key_file": "/no/key"}
+    with pytest.raises(FileNotFoundError, match="/no/cert"):
+        await fleet.gateway(endpoint_picker_address="127.0.0.1:0", **files)
+
+
+async def test_an_address_in_use_is_named(fleet: Any) -> None:
+    gateway = await fleet.gateway(endpoint_picker_address="127.0.0.1:0")
+    address = f"127.0.0.1:{gateway.picker_port}"
+    with pytest.raises(AddressInUse, match=address):
+        await fleet.gateway(endpoint_picker_address=address)

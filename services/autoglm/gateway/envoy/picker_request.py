@@ -31,7 +31,7 @@ from autoglm.gateway.methods import BY_PATH
 from autoglm.gateway.rest_request import BINARY_HEADER, Bounds
 
 MODE = ext_proc_pb2.ProcessingMode
-_MODES = (MODE.FULL_DUPLEX_STREAMED, MODE.BUFFERED, MODE.BUFFERED_PARTIAL)
+_MODES = (MODE.FULL_DUPLEX_STREAMED, MODE.BUFFERED)
 _FORWARDED = "x-forwarded-for"
 # What only a gateway's own servers make readable, and its way out.
 _UNREADABLE = {

@@ -61,10 +61,8 @@ class PickerServer:
         await self._picker.close()
 
     def _credentials(self) -> TlsFiles | grpc.ServerCredentials | None:
-        settings = self._settings
-        if settings.endpoint_picker_plaintext:
+        if self._settings.endpoint_picker_plaintext:
             return None
-        cert_file, key_file = settings.endpoint_picker_cert_file, settings.endpoint_picker_key_file
-        if cert_file:
-            return TlsFiles(cert_file, key_file)
+        if files := self._settings.endpoint_picker_tls:
+            return files
         return grpc.ssl_server_credentials([self_signed(_NAME, datetime.now(UTC))])
