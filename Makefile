@@ -95,6 +95,10 @@ tiny-glm: install ## Train examples/tiny-glm/model anew
 bench: install ## Benchmarks; tables on the screen, JSON in build/benchmarks
 	$(RUN) -m benchmarks
 
+.PHONY: counts
+counts: install ## Record what chunks, requests, reconciles cost; a test compares with it
+	$(RUN) -m benchmarks counts --record
+
 .PHONY: clean
 clean: ## Remove what the targets made
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

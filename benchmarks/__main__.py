@@ -8,6 +8,7 @@ import click
 
 from benchmarks import (
     batching,
+    counts,
     decision,
     gateway_overhead,
     kv_events,
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "gateway": gateway_overhead.run,
     "operator": operator_scale.run,
     "overload": overload.run,
+    "counts": counts.run,
     "decision": decision.run,
     "kv-events": kv_events.run,
     "routers": routers.run,
@@ -36,26 +38,36 @@ BENCHMARKS = {
     "routing-rivals": routing_rivals.run,
     "soak": soak.run,
 }
+# They need no load generator, which needs go.
+_ALONE = {"counts", "decision", "kv-events", "routing"}
 _EPILOG = """\b
 Examples:
   python -m benchmarks                   all of them but the soak, about 50 minutes
   python -m benchmarks soak              20 minutes of mixed traffic through a gateway
   python -m benchmarks gateway --quick   one, with fewer cases and no repeats
+  python -m benchmarks counts --record   write the counts that a test compares with anew
 """
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
 @click.option("--quick", is_flag=True, help="Fewer cases, no repeats.")
+@click.option("--record", is_flag=True, help="Of counts alone: record them as the baseline.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=load.ROOT / "build/benchmarks",
     help="Directory for JSON.",
 )
-def main(names: tuple[str, ...], quick: bool, output: Path) -> None:
+def main(names: tuple[str, ...], quick: bool, record: bool, output: Path) -> None:
     """Measure pods, gateway, operator, routing, and overload. Needs go; `make kube-tools` too."""
-    load.build()
+    if record:
+        if names != ("counts",):
+            raise click.UsageError("--record is for counts alone: python -m benchmarks counts")
+        counts.record()
+        return
+    if not names or not _ALONE.issuperset(names):
+        load.build()
     for name in names or (name for name in BENCHMARKS if name != "soak"):
         BENCHMARKS[name](output, quick=quick)
 

@@ -84,14 +84,14 @@ def _turn(waiting: int, tenants: int, rounds: int) -> float:
 def _cost(policy: str, size: int, rounds: int) -> float:
     rng = Random(1)
     router = Router(Metrics(CollectorRegistry()), rng, policy)  # type: ignore[arg-type]  # a key of POLICIES
-    snapshot, calls = _fleet(size, rng), [_call(n, rng) for n in range(200)]
-    for call in calls[::2]:
-        router.route(call, snapshot, 0.0)
+    snapshot, calls = fleet(size, rng), [call(n, rng) for n in range(200)]
+    for known in calls[::2]:
+        router.route(known, snapshot, 0.0)
     rounds = max(100, rounds * 64 // max(64, size))
     return _microseconds(lambda n: router.route(calls[n % 200], snapshot, 0.0), rounds)
 
 
-def _fleet(size: int, rng: Random) -> Snapshot:
+def fleet(size: int, rng: Random) -> Snapshot:
     views = []
     for number in range(size):
         live = Live()
@@ -101,7 +101,7 @@ def _fleet(size: int, rng: Random) -> Snapshot:
     return take_snapshot(views)
 
 
-def _call(number: int, rng: Random) -> Call:
+def call(number: int, rng: Random) -> Call:
     ids = [*range(500), *(rng.getrandbits(31) for _ in range(_TOKENS - 500))]
     prompts = (Prompt("p", 4 * _TOKENS, _TOKENS),)
     ask = Ask(Operation.CHAT, "m", prompts=prompts, prefix=prefix.of_token_ids(ids))

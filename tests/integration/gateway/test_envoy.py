@@ -7,8 +7,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import aiohttp
@@ -202,3 +205,24 @@ def test_missing_package_is_one_sentence_and_an_exit_code(tmp_path: Path) -> Non
     assert gateway.start().wait() == 70
     (line,) = gateway.log_tail().splitlines()
     assert "pip install 'open-autoglm[envoy]'" in line
+
+
+async def test_python_does_nothing_for_a_chunk(fleet: Any) -> None:
+    short, long = await fleet.pods(
+        FakePod("short", text="a " * 10), FakePod("long", text="a " * 400)
+    )
+    stub = await fleet.stub(await fleet.gateway(short, long))
+    begun: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "autoglm/gateway/" in frame.f_code.co_filename:
+            begun[model] += 1
+
+    for model in ("short", "long", "short", "long"):
+        begun[model] = 0
+        sys.setprofile(note)
+        chunks = [c async for c in stub.GenerateStream(v1.GenerateRequest(model=model, text="Hi"))]
+        sys.setprofile(None)
+    assert len(chunks) > 400 and begun["short"] > 10
+    # Other work of the gateway goes on beside: load messages, health.
+    assert begun["long"] - begun["short"] < 200

@@ -1,0 +1,268 @@
+"""A gateway with everything on, between clients and pods without sockets; both data planes.
+
+Everything on: API keys, validation, limits, admission, routing, token replay, metrics, a log line a
+request; traces are off, as 99 in 100 requests see them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from autoglm import v1
+from autoglm.common import rpc
+from autoglm.common.telemetry import JsonFormatter
+from autoglm.common.usage import USAGE_TRAILER, write_usage
+from autoglm.gateway.admission import Admission
+from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
+from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.envoy.upstream import EnvoyUpstream
+from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
+from autoglm.gateway.grpc_relay import GrpcRelay
+from autoglm.gateway.http_relay import HttpRelay
+from autoglm.gateway.identity.identity import Identity
+from autoglm.gateway.identity.keys import new_key
+from autoglm.gateway.identity.rules import IdentitySources
+from autoglm.gateway.layers import local_layers, request_layers, stack
+from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.memory import Memory
+from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.observation import Observer
+from autoglm.gateway.pool import Pool
+from autoglm.gateway.relay import Defaults, Relay
+from autoglm.gateway.rest_edge import RestEdge, RestParts
+from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.routing import Router
+from autoglm.gateway.settings import GatewaySettings
+from benchmarks.counts.wires import GrpcContext, GrpcPods, HttpClient, HttpPods, one
+
+MODEL = v1.Model(name="m", max_model_len=100_000, engine="fake", resumable=True)
+PODS = 8
+PROMPT = "What is the gateway? " * 10
+STREAM, UNARY = "GenerateStream", "Generate"
+_SERVICE = "autoglm.v1.Inference"
+_EVENT = (
+    b': autoglm-tokens [{"index":0,"ids":[1234]}]\n\n'
+    b'data: {"choices":[{"index":0,"text":" token"}]}\n\n'
+)
+_DONE = b'data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+_JSON = b'{"choices":[{"index":0,"text":" token","finish_reason":"stop"}]}'
+
+
+class Rig:
+    """One gateway. `chunks` is how many tokens the pods' streams have, one a chunk."""
+
+    def __init__(self, key: str, chunks: int) -> None:
+        self.key, self.chunks = key, chunks
+        self.grpc_pods = GrpcPods(self._messages, ((USAGE_TRAILER, write_usage(4, 4, ("stop",))),))
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self.exchanges = Exchanges()
+        self.bounds = Bounds(2**20, 600.0, 3600.0)
+
+    async def start(self, closing: AsyncExitStack, keys: Path, plane: str) -> None:
+        settings = GatewaySettings(api_keys_file=str(keys))
+        pool, metrics = _pool(), self.metrics
+        # Time stands still, so that nothing is due in the middle of a request.
+        began = time.monotonic()
+
+        def clock() -> float:
+            return began
+
+        identity = Identity(IdentitySources(api_keys_file=str(keys)), metrics.authentications)
+        async with AsyncExitStack() as following:
+            # Read once, and not followed: that would be work of its own in the middle of counting.
+            await identity.start(following)
+        limits = Limits("", 1, metrics.rate_limited, clock)
+        admission = Admission(pool, settings.admission, metrics, limits.policy_of, clock)
+        memory = Memory(settings.request_memory_bytes, admission.retry_after)
+        observer = Observer(metrics, lambda name: name in pool.snapshot.models, clock)
+        self.http_pods = HttpPods(self._parts)
+        session = await closing.enter_async_context(
+            aiohttp.ClientSession(
+                connector=self.http_pods,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent",),
+            )
+        )
+        upstreams: dict[Any, Any] = {
+            "grpc": GrpcRelay(self.grpc_pods),  # type: ignore[arg-type]  # in place of Channels
+            "http": HttpRelay(session),
+        }
+        if plane == "envoy":
+            upstreams = {wire: EnvoyUpstream(relay) for wire, relay in upstreams.items()}
+        relay = Relay(
+            pool,
+            upstreams,
+            settings.retry_policy,
+            metrics,
+            Random(1),
+            clock,
+            router=Router(metrics, Random(1)),
+            defaults=Defaults(
+                settings.limits,
+                settings.recovery_policy,
+                settings.hedge_policy,
+                settings.outlier_policy,
+            ),
+        )
+        identify = identity.identify
+        self.relay = stack(
+            request_layers(pool, admission, observer, memory, identify, limits), relay
+        )
+        own, local = TakeOver(self.exchanges, self.relay), local_layers(observer, memory, identify)
+        self._local = partial(stack, local)
+        self._grpc = GrpcEdge(
+            GrpcParts(own, self._local, self._local, lambda: pool.snapshot, 600.0, 3600.0)
+        )
+        await self._start_rest(closing, pool, own)
+        self.picker = Picker(self.relay, self.exchanges, self.bounds)
+        closing.push_async_callback(self.picker.close)
+        self.ends = Ends(self.exchanges)
+
+    async def _start_rest(self, closing: AsyncExitStack, pool: Pool, own: Any) -> None:
+        parts = RestParts(
+            relay=own,
+            local=self._local,
+            snapshot=lambda: pool.snapshot,
+            ready=lambda: (True, {}),
+            registry=self.registry,
+            bounds=self.bounds,
+        )
+        self._runner = web.AppRunner(
+            RestEdge(parts).app(),
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=3600.0,
+        )
+        await self._runner.setup()
+        closing.push_async_callback(self._runner.cleanup)
+        self._closing = closing
+
+    def client(self) -> HttpClient:
+        server: Any = self._runner.server
+        client = HttpClient(server())
+        self._closing.callback(client.close)
+        return client
+
+    # What clients send.
+
+    async def grpc(self, method: str) -> AsyncIterator[bytes]:
+        """The answers of one call, as the interceptor and the edge give them to gRPC."""
+        path = f"/{_SERVICE}/{method}"
+        metadata = (("x-api-key", self.key), ("user-agent", "grpc"))
+        details = SimpleNamespace(method=path, invocation_metadata=metadata)
+        (handler,) = [h for g in self._grpc.handlers() if (h := g.service(details))]
+
+        async def continuation(_: Any) -> Any:
+            return handler
+
+        wrapped = await rpc.ErrorInterceptor().intercept_service(continuation, details)
+        requests, context = one(self.generate().SerializeToString()), GrpcContext(metadata)
+        if method == UNARY:
+            yield await wrapped.stream_unary(requests, context)
+            return
+        async for chunk in wrapped.stream_stream(requests, context):
+            yield chunk
+
+    def generate(self) -> v1.GenerateRequest:
+        sampling = v1.SamplingParams(max_tokens=max(1, self.chunks))
+        return v1.GenerateRequest(model="m", text=PROMPT, sampling_params=sampling)
+
+    def body(self, *, stream: bool) -> bytes:
+        asked = {
+            "model": "m",
+            "prompt": PROMPT,
+            "max_tokens": max(1, self.chunks),
+            "stream": stream,
+        }
+        return json.dumps(asked).encode()
+
+    def request(self, *, stream: bool) -> bytes:
+        body = self.body(stream=stream)
+        head = (
+            "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"x-api-key: {self.key}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    # What pods answer.
+
+    def _messages(self) -> Sequence[bytes]:
+        chunk = v1.GenerateChunk(text=" token", token_ids=[1234]).SerializeToString()
+        usage = v1.Usage(prompt_tokens=4, completion_tokens=self.chunks)
+        last = v1.GenerateChunk(finish_reason=v1.FINISH_REASON_STOP, usage=usage)
+        return [chunk] * self.chunks + [last.SerializeToString()]
+
+    def _parts(self) -> Sequence[bytes]:
+        if not self.chunks:
+            return [_head("application/json", f"content-length: {len(_JSON)}"), _JSON]
+        events = [_framed(_EVENT)] * self.chunks
+        end = _framed(_DONE) + b"0\r\n\r\n"
+        return [_head("text/event-stream", "transfer-encoding: chunked"), *events, end]
+
+
+@asynccontextmanager
+async def rig(chunks: int = 0, plane: str = "embedded") -> AsyncIterator[Rig]:
+    key, entry = new_key("acme")
+    with tempfile.TemporaryDirectory() as scratch, _logs():
+        keys = Path(scratch) / "keys.json"
+        keys.write_bytes(msgspec.json.encode({"keys": [entry]}))
+        async with AsyncExitStack() as closing:
+            made = Rig(key, chunks)
+            await made.start(closing, keys, plane)
+            yield made
+
+
+def _pool() -> Pool:
+    pool, now = Pool(Random(1)), time.monotonic()
+    hosts = [f"10.0.0.{number}" for number in range(1, PODS + 1)]
+    endpoints = [Endpoint(f"grpc://{host}:50051", "pod", host, 50051) for host in hosts]
+    pool.replace_endpoints(endpoints, now)
+    for endpoint in endpoints:
+        pool.apply(endpoint.url, Learned((MODEL,)), now)
+        load = Load(max_num_seqs=64, http_port=8000, kv_tokens=400_000)
+        pool.apply(endpoint.url, Loaded(load), now)
+    return pool
+
+
+@contextmanager
+def _logs() -> Iterator[None]:
+    """Lines are made as they are in service, and go nowhere."""
+    log, handler = logging.getLogger("autoglm"), logging.StreamHandler(io.StringIO())
+    handler.setFormatter(JsonFormatter())
+    before = log.level, log.propagate, log.handlers
+    log.setLevel(logging.INFO)
+    log.propagate, log.handlers = False, [handler]
+    try:
+        yield
+    finally:
+        log.setLevel(before[0])
+        log.propagate, log.handlers = before[1], before[2]
+
+
+def _head(kind: str, length: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{length}\r\n\r\n".encode()
+
+
+def _framed(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)

@@ -1,0 +1,126 @@
+"""What the operator asks of the API server for one resource, and what a look at it costs.
+
+The planner, the reconciler and its caches are the operator's own; the API server is in memory. Pods
+and their readiness are played, as no controllers run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from random import Random
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from autoglm.operator.kinds import POD, RESOURCE, Kind, child_kind
+from autoglm.operator.kube import Kube, Limits
+from autoglm.operator.metrics import Metrics
+from autoglm.operator.observe import World
+from autoglm.operator.observed import NO_DATA, Key, Settings
+from autoglm.operator.plan import plan
+from autoglm.operator.reconcile import Reconciler
+from autoglm.testing.fake_api_server import FakeApiServer, Faults
+from autoglm.testing.fake_cluster import pod_condition, resource
+from benchmarks.counts.requests import Found
+from benchmarks.counts.tracer import Counting
+
+KEY = Key("ns", "m")
+PATH = RESOURCE.path("ns", "m")
+_LOOKS = 12
+_SERVICE = child_kind("v1", "Service")
+
+
+class Rig:
+    """An operator's reconciler over an API server in memory."""
+
+    def __init__(self) -> None:
+        self.server = FakeApiServer()
+        self.faults = Faults(self.server)
+        self.world, metrics = World(), Metrics(CollectorRegistry())
+        kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
+        settings = Settings("inference:1", "echo:1")
+        self.look = Reconciler(
+            self.world,
+            kube,
+            metrics,
+            lambda _: NO_DATA,
+            lambda observed, now: plan(observed, settings, now),
+            "me",
+            Random(1),
+        )
+
+    def put(self, body: dict[str, Any]) -> None:
+        """Somebody writes the resource; the operator's watch tells of it."""
+        self.server.put(PATH, body)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.world.resources.put(json.dumps(self.server.objects[PATH]).encode())
+        self.look.saw(KEY)
+
+    async def settle(self) -> Counter[str]:
+        """Looks until there is nothing to write and all pods are ready; the calls, by verb."""
+        self.faults.seen.clear()
+        for _ in range(_LOOKS):
+            await self.look(KEY)
+            self._play_controllers()
+            self._tell()
+        return Counter(request.method for request in self.faults.seen)
+
+    def _play_controllers(self) -> None:
+        """Each Deployment has the pods it asks for, and they are ready."""
+        for body in list(self.server.objects.values()):
+            if body.get("kind") == "Deployment":
+                for number in range(body["spec"]["replicas"]):
+                    self._pod(body, number)
+
+    def _pod(self, deployment: dict[str, Any], number: int) -> None:
+        template, owner = deployment["spec"]["template"], deployment["metadata"]["name"]
+        name = f"{owner}-abcde-{number:05d}"
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "ns", "labels": template["metadata"]["labels"]},
+            "spec": template["spec"] | {"nodeName": "node"},
+            "status": {"phase": "Running", "conditions": [pod_condition("Ready", "True")]},
+        }
+        path = POD.path("ns", name)
+        if path not in self.server.objects:
+            self.world.pods.put(json.dumps(self.server.put(path, pod)).encode())
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Somebody deletes a child."""
+        path = kind.path("ns", name)
+        uid = self.server.objects[path]["metadata"]["uid"]
+        self.server.remove(path)
+        self.world.children[kind].forget(KEY, uid)
+
+
+async def operator() -> Found:
+    rig = Rig()
+    wanted = resource("m", replicas=2)
+    del wanted["metadata"]["uid"]
+    rig.put(wanted)
+    found = _calls("a new resource until it is ready", await rig.settle())
+    rig.faults.seen.clear()
+    with Counting() as counting:
+        await rig.look(KEY)
+    found["operator at rest, API calls of a look"] = len(rig.faults.seen)
+    found["operator at rest, instructions of a look, own"] = counting.found.own
+    found["operator at rest, instructions of a look, all"] = counting.found.all
+    rig.put(_edited(rig.server.objects[PATH], replicas=3))
+    found |= _calls("replicas changed", await rig.settle())
+    rig.delete(_SERVICE, "m")
+    found |= _calls("a deleted Service", await rig.settle())
+    return found
+
+
+def _edited(body: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    metadata = body["metadata"] | {"generation": body["metadata"]["generation"] + 1}
+    return body | {"metadata": metadata, "spec": body["spec"] | spec}
+
+
+def _calls(when: str, seen: Counter[str]) -> Found:
+    verbs = ("GET", "PATCH", "POST", "DELETE")
+    return {f"operator, {when}, API calls, {verb}": seen[verb] for verb in verbs}

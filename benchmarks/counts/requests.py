@@ -1,0 +1,210 @@
+"""What requests, chunks and open streams cost a gateway, on both data planes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import struct
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from autoglm.client.hints import hints
+from autoglm.common import rpc
+from autoglm.common.usage import USAGE_TRAILER, write_usage
+from autoglm.gateway.envoy import access_log_pb2 as access_log
+from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
+from benchmarks.counts.gateway import STREAM, UNARY, Rig, rig
+from benchmarks.counts.tracer import Counting, Instructions
+from benchmarks.counts.wires import Turns, one
+
+Found = dict[str, float]
+SHORT, LONG = 10, 60
+_WARM = 3
+_OPEN = 40
+_END = b"0\r\n\r\n"
+_RIG = str(Path(__file__).parent / "*")
+
+
+async def embedded() -> Found:
+    found: Found = {}
+    async with rig() as made:
+        found |= _named("grpc unary, instructions of a request", await _counted(_grpc(made, UNARY)))
+        found |= _named("rest unary, instructions of a request", await _counted(_rest(made)))
+    for wire, ask in (("grpc", lambda made: _grpc(made, STREAM)), ("rest", _rest)):
+        costs = []
+        for chunks in (SHORT, LONG):
+            async with rig(chunks) as made:
+                costs.append(await _counted(ask(made)))
+        found |= _per_chunk(f"{wire} stream", *costs)
+    async with rig(SHORT) as made:
+        found["grpc stream, bytes held while it is open"] = await _held(made, _open_grpc)
+    async with rig(SHORT) as made:
+        found["rest stream, bytes held while it is open"] = await _held(made, _open_rest)
+    return found
+
+
+async def envoy() -> Found:
+    """Envoy's part is played: what it would send to the picker, and its log entry at the end."""
+    found: Found = {}
+    for name, hinted in (("body read", False), ("hint", True)):
+        async with rig(SHORT, "envoy") as made:
+            cost = await _counted(partial(_picked, made, hinted))
+            talk = await _picked(made, hinted)
+            found[f"envoy, messages to the picker, {name}"] = talk.read_count
+            found[f"envoy, messages from the picker, {name}"] = talk.written
+            found |= _named(f"envoy, instructions of a request, {name}", cost)
+    return found
+
+
+def _named(name: str, cost: Instructions) -> Found:
+    return {f"{name}, own": cost.own, f"{name}, all": cost.all}
+
+
+def _per_chunk(name: str, short: Instructions, long: Instructions) -> Found:
+    more = LONG - SHORT
+    each = Instructions(
+        round((long.own - short.own) / more), round((long.libraries - short.libraries) / more)
+    )
+    first = Instructions(short.own - SHORT * each.own, short.libraries - SHORT * each.libraries)
+    return {
+        **_named(f"{name}, instructions of a chunk", each),
+        **_named(f"{name}, instructions besides chunks", first),
+    }
+
+
+async def _counted(ask: Callable[[], Awaitable[object]]) -> Instructions:
+    """Of one request, once connections, metrics' children and caches are made."""
+    for _ in range(_WARM):
+        await ask()
+    with Counting() as counting:
+        await ask()
+    return counting.found
+
+
+def _grpc(made: Rig, method: str) -> Callable[[], Awaitable[object]]:
+    async def ask() -> None:
+        async with aclosing(made.grpc(method)) as chunks:
+            async for _ in chunks:
+                pass
+
+    return ask
+
+
+def _rest(made: Rig) -> Callable[[], Awaitable[object]]:
+    client, request = made.client(), made.request(stream=bool(made.chunks))
+    end = _END if made.chunks else b"}]}"
+    return lambda: client.ask(request, end)
+
+
+# Open streams.
+
+
+async def _held(made: Rig, start: Callable[[Rig], Awaitable[Any]]) -> float:
+    """Bytes for each of some streams that are past their first chunk, without what the rig has."""
+    closers = [await start(made)]
+    made.grpc_pods.hold.clear()
+    made.http_pods.hold.clear()
+    tracemalloc.start()
+    try:
+        before = _bytes()
+        closers += [await start(made) for _ in range(_OPEN)]
+        return round((_bytes() - before) / _OPEN)
+    finally:
+        tracemalloc.stop()
+        made.grpc_pods.hold.set()
+        made.http_pods.hold.set()
+        for close in closers:
+            await close()
+
+
+def _bytes() -> int:
+    gc.collect()
+    taken = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, _RIG)])
+    return sum(trace.size for trace in taken.traces)
+
+
+async def _open_grpc(made: Rig) -> Callable[[], Awaitable[None]]:
+    chunks = made.grpc(STREAM)
+    await anext(chunks)
+    return lambda: _drain(chunks)
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    async for _ in chunks:
+        pass
+
+
+async def _open_rest(made: Rig) -> Callable[[], Awaitable[None]]:
+    client = made.client()
+    task = asyncio.create_task(client.ask(made.request(stream=True), _END))
+    while b"token" not in client.received:
+        await Turns(1)
+
+    async def close() -> None:
+        await task
+
+    return close
+
+
+# The picker.
+
+
+class Talk:
+    """Envoy's side of one stream of messages to the picker; counts them."""
+
+    def __init__(self, *messages: Any) -> None:
+        self._messages = list(messages)
+        self.read_count = self.written = 0
+
+    async def read(self) -> Any:
+        await Turns()
+        self.read_count += 1
+        return self._messages.pop(0)
+
+    async def write(self, _: Any) -> None:
+        self.written += 1
+
+
+async def _picked(made: Rig, hinted: bool) -> Talk:
+    """A stream from Envoy's question to its report of the end."""
+    request, key = made.generate(), f"call-{made.exchanges.opened}"
+    path = f"/autoglm.v1.Inference/{STREAM}"
+    headers = {":method": "POST", ":path": path, rpc.CALL_HEADER: key, "x-api-key": made.key}
+    if hinted:
+        headers |= {k: base64.b64encode(v).decode() for k, v in hints(request).items()}
+    message = request.SerializeToString()
+    body = struct.pack(">BI", 0, len(message)) + message
+    talk = Talk(_headers(headers), _body(body))
+    await made.picker.Process(None, talk)
+    await made.ends.StreamAccessLogs(one(_report(key)), None)
+    while len(made.exchanges):
+        await Turns(1)
+    return talk
+
+
+def _headers(headers: Mapping[str, str]) -> Any:
+    made = ext_proc.ProcessingRequest()
+    for name, value in headers.items():
+        made.request_headers.headers.headers.add(key=name, raw_value=value.encode())
+    return made
+
+
+def _body(body: bytes) -> Any:
+    return ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(body=body, end_of_stream=True))
+
+
+def _report(key: str) -> Any:
+    message = access_log.StreamAccessLogsMessage()
+    entry = message.http_logs.log_entry.add()
+    entry.request.request_headers[rpc.CALL_HEADER] = key
+    entry.response.response_code.value = 200
+    entry.response.response_trailers["grpc-status"] = "0"
+    entry.response.response_trailers[USAGE_TRAILER] = write_usage(4, 4, ("stop",))
+    entry.common_properties.time_to_first_upstream_rx_byte.FromMilliseconds(1)
+    entry.common_properties.duration.FromMilliseconds(2)
+    return message
