@@ -10,7 +10,9 @@ from benchmarks import (
     batching,
     counts,
     decision,
+    fleet_scale,
     gateway_overhead,
+    growth,
     kv_events,
     load,
     operator_scale,
@@ -26,11 +28,13 @@ from benchmarks import (
 BENCHMARKS = {
     "pod": pod_overhead.run,
     "batching": batching.run,
+    "fleet-scale": fleet_scale.run,
     "gateway": gateway_overhead.run,
     "operator": operator_scale.run,
     "overload": overload.run,
     "counts": counts.run,
     "decision": decision.run,
+    "growth": growth.run,
     "kv-events": kv_events.run,
     "routers": routers.run,
     "routing": routing_quality.run,
@@ -39,7 +43,7 @@ BENCHMARKS = {
     "soak": soak.run,
 }
 # They need no load generator, which needs go.
-_ALONE = {"counts", "decision", "kv-events", "routing"}
+_ALONE = {"counts", "decision", "fleet-scale", "kv-events", "routing"}
 _EPILOG = """\b
 Examples:
   python -m benchmarks                   all of them but the soak, about 50 minutes

@@ -43,7 +43,7 @@ def run(output: Path, *, quick: bool) -> None:
         ("policy", *(f"{size} endpoints" for size in SIZES)),
     )
     for policy in POLICIES:
-        costs = {f"{size} endpoints": _cost(policy, size, rounds) for size in SIZES}
+        costs = {f"{size} endpoints": cost(policy, size, rounds) for size in SIZES}
         report.rows.append({"policy": policy, **costs})
     report.publish(output)
     _admission(output, rounds)
@@ -57,12 +57,12 @@ def _admission(output: Path, rounds: int) -> None:
         ("requests that wait", *(f"{tenants} tenants" for tenants in TENANTS)),
     )
     for waiting in WAITING:
-        costs = {f"{tenants} tenants": _turn(waiting, tenants, rounds) for tenants in TENANTS}
+        costs = {f"{tenants} tenants": turn(waiting, tenants, rounds) for tenants in TENANTS}
         report.rows.append({"requests that wait": waiting, **costs})
     report.publish(output)
 
 
-def _turn(waiting: int, tenants: int, rounds: int) -> float:
+def turn(waiting: int, tenants: int, rounds: int) -> float:
     queue = Queue("m", Bounds(requests=2 * waiting))
     queue.resize(Capacity(_PLACES), 0.0)
     running: deque[Waiter] = deque()
@@ -74,21 +74,21 @@ def _turn(waiting: int, tenants: int, rounds: int) -> float:
     for number in range(_PLACES + waiting):
         arrive(number)
 
-    def turn(number: int) -> None:
+    def go_round(number: int) -> None:
         arrive(number)
         running.extend(v.waiter for v in queue.leave(running.popleft(), 0.0, 120.0))
 
-    return _microseconds(turn, rounds)
+    return microseconds(go_round, rounds)
 
 
-def _cost(policy: str, size: int, rounds: int) -> float:
+def cost(policy: str, size: int, rounds: int) -> float:
     rng = Random(1)
     router = Router(Metrics(CollectorRegistry()), rng, policy)  # type: ignore[arg-type]  # a key of POLICIES
     snapshot, calls = fleet(size, rng), [call(n, rng) for n in range(200)]
     for known in calls[::2]:
         router.route(known, snapshot, 0.0)
     rounds = max(100, rounds * 64 // max(64, size))
-    return _microseconds(lambda n: router.route(calls[n % 200], snapshot, 0.0), rounds)
+    return microseconds(lambda n: router.route(calls[n % 200], snapshot, 0.0), rounds)
 
 
 def fleet(size: int, rng: Random) -> Snapshot:
@@ -118,14 +118,14 @@ def _hashing(output: Path, rounds: int) -> None:
         report.rows.append(
             {
                 "prompt tokens": tokens,
-                "text": _microseconds(lambda _, text=text: prefix.of_text(text), count),  # type: ignore[misc]
-                "ids": _microseconds(lambda _, ids=ids: prefix.of_token_ids(ids), count),  # type: ignore[misc]
+                "text": microseconds(lambda _, text=text: prefix.of_text(text), count),  # type: ignore[misc]
+                "ids": microseconds(lambda _, ids=ids: prefix.of_token_ids(ids), count),  # type: ignore[misc]
             }
         )
     report.publish(output)
 
 
-def _microseconds(work: Callable[[int], object], rounds: int) -> float:
+def microseconds(work: Callable[[int], object], rounds: int) -> float:
     """The best of five means, as others use the machine as well."""
     best = float("inf")
     for _ in range(5):

@@ -131,11 +131,12 @@ def answers(http_port: int) -> Mapping[str, bytes]:
 
 
 @contextlib.contextmanager
-def mock(scratch: Path) -> Iterator[Way]:
+def mock(scratch: Path, instead: Mapping[str, bytes] = {}) -> Iterator[Way]:
+    """`instead` are messages in place of those of `answers`."""
     grpc_port, http_port = free_ports(2)
     directory = scratch / "answers"
     directory.mkdir()
-    for name, message in answers(http_port).items():
+    for name, message in (*answers(http_port).items(), *instead.items()):
         (directory / name).write_bytes(message)
     way = Way("direct", f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}")
     command = [str(MOCK), "-grpc", way.grpc, "-http", way.http, "-answers", str(directory)]

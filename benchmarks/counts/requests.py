@@ -8,7 +8,6 @@ import gc
 import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,9 +87,8 @@ async def _counted(ask: Callable[[], Awaitable[object]]) -> Instructions:
 
 def _grpc(made: Rig, method: str) -> Callable[[], Awaitable[object]]:
     async def ask() -> None:
-        async with aclosing(made.grpc(method)) as chunks:
-            async for _ in chunks:
-                pass
+        async for _ in made.grpc(method):
+            pass
 
     return ask
 

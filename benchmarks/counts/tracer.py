@@ -1,6 +1,6 @@
 """Counts the bytecode instructions that Python code takes: our own, and ours and the libraries'.
 
-Only this thread's. The event loop, the benchmarks themselves and C code are not counted: loops turn
+The event loop, the benchmarks themselves and C code are not counted: loops turn
 as often as the kernel has news, and what a C function does shows in no count of instructions.
 """
 
@@ -34,47 +34,79 @@ class Instructions:
         return self.own + self.libraries
 
 
+def _kind(file: str) -> str:
+    """Whose code it is; empty for what is not counted."""
+    if file.startswith(_RIG) or any(part in file for part in _OTHERS):
+        return ""
+    if file.startswith(_OURS):
+        return "own"
+    return "" if file.endswith(_LOOP) else "libraries"
+
+
 class Counting:
-    """A context in which instructions are counted, of frames that begin or go on inside of it."""
+    """A context in which instructions are counted."""
 
     def __init__(self) -> None:
         self.found = Instructions()
-        self._kinds: dict[CodeType, Any] = {}
+        self._kinds: dict[CodeType, str] = {}
 
     def __enter__(self) -> Self:
         # A collection in the middle would run finalizers that are nobody's.
         gc.collect()
         gc.disable()
-        self._before = sys.gettrace()
-        sys.settrace(self._enter)
+        self._begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
+        self._end()
         gc.enable()
 
-    def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
-        code = frame.f_code
-        if code not in self._kinds:
-            self._kinds[code] = self._kind(code.co_filename)
-        local = self._kinds[code]
-        if local is not None:
-            frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        return local
+    def _kind_of(self, code: CodeType) -> str:
+        kind = self._kinds.get(code)
+        if kind is None:
+            kind = self._kinds[code] = _kind(code.co_filename)
+        return kind
 
-    def _kind(self, file: str) -> Any:
-        if file.startswith(_RIG) or any(part in file for part in _OTHERS):
+    if sys.version_info >= (3, 12):
+        # Opcode events of `settrace` are incomplete from 3.12 on.
+        def _begin(self) -> None:
+            monitoring, event = sys.monitoring, sys.monitoring.events.INSTRUCTION
+            monitoring.use_tool_id(monitoring.PROFILER_ID, "autoglm counts")
+            monitoring.register_callback(monitoring.PROFILER_ID, event, self._instruction)
+            monitoring.set_events(monitoring.PROFILER_ID, event)
+
+        def _end(self) -> None:
+            sys.monitoring.set_events(sys.monitoring.PROFILER_ID, 0)
+            sys.monitoring.free_tool_id(sys.monitoring.PROFILER_ID)
+
+        def _instruction(self, code: CodeType, _: int) -> object:
+            kind = self._kind_of(code)
+            if not kind:
+                return sys.monitoring.DISABLE
+            setattr(self.found, kind, getattr(self.found, kind) + 1)
             return None
-        if file.startswith(_OURS):
+    else:
+
+        def _begin(self) -> None:
+            self._before = sys.gettrace()
+            sys.settrace(self._enter)
+
+        def _end(self) -> None:
+            sys.settrace(self._before)
+
+        def _enter(self, frame: FrameType, event: str, _: object) -> Any:
+            kind = self._kind_of(frame.f_code)
+            if not kind:
+                return None
+            frame.f_trace_lines, frame.f_trace_opcodes = False, True
+            return self._own if kind == "own" else self._library
+
+        def _own(self, frame: FrameType, event: str, _: object) -> Any:
+            if event == "opcode":
+                self.found.own += 1
             return self._own
-        return None if file.endswith(_LOOP) else self._library
 
-    def _own(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "opcode":
-            self.found.own += 1
-        return self._own
-
-    def _library(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "opcode":
-            self.found.libraries += 1
-        return self._library
+        def _library(self, frame: FrameType, event: str, _: object) -> Any:
+            if event == "opcode":
+                self.found.libraries += 1
+            return self._library

@@ -6,7 +6,7 @@ A pod sends its chunks with turns of the event loop in between, as if each came 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ class Turns:
 
     count: int = TURNS
 
-    def __await__(self) -> Iterator[None]:
+    def __await__(self) -> Generator[None, None, None]:
         for _ in range(self.count):
             yield
 
@@ -195,7 +195,7 @@ class _GrpcCall:
                 await self._pods.hold.wait()
             yield message
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, None, Any]:
         yield from Turns().__await__()
         return self._pods.messages()[0]
 

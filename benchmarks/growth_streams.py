@@ -1,0 +1,112 @@
+"""What a request costs a gateway while many other streams are open, and what those hold.
+
+The streams wait for their next token, one in twenty seconds; beside them one client has short
+streams, and what the gateway's processes take for those is measured, less what they take without.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from autoglm import v1
+from autoglm.testing import processes
+from autoglm.testing.processes import Process
+from benchmarks import load, ways
+from benchmarks.loglog import Curve, Panel, Points
+
+STREAMS = (1, 10, 100, 1000, 10_000)
+QUICK = (1, 10, 100, 1000)
+REQUESTS = 300
+_OPEN, _SHORT = (512, 20_000, 1), (64, 0, 1)
+_IDLE_SECONDS = 4.0
+_SETTLE_SECONDS = 120.0
+_ROOM = (
+    *("--max-inflight", "20000", "--request-memory-bytes", str(2**31)),
+    *("--queue-requests", "20000", "--slow-reader-seconds", "600"),
+)
+
+
+def panel(scratch: Path, quick: bool) -> Panel:
+    load.build()
+    ways.build()
+    curves: list[Curve] = []
+    for plane in ("embedded", "envoy"):
+        with tempfile.TemporaryDirectory(dir=scratch) as place, ExitStack() as stack:
+            curves += _of(plane, Path(place), stack, QUICK if quick else STREAMS)
+    return Panel("open streams", "microseconds, KB a stream", tuple(curves))
+
+
+def _of(plane: str, place: Path, stack: ExitStack, sizes: tuple[int, ...]) -> list[Curve]:
+    names = [ways.model(*answer) for answer in (_OPEN, _SHORT)]
+    models = [v1.Model(name=name, max_model_len=100_000, engine="mock") for name in names]
+    told = {
+        "models": v1.ListModelsResponse(models=models).SerializeToString(),
+        "load": v1.WatchLoadResponse(max_num_seqs=20_000).SerializeToString(),
+    }
+    mock = stack.enter_context(ways.mock(place, told))
+    arguments = ("gateway", "--data-plane", plane, "--envoy-concurrency", "1", *_ROOM)
+    gateway = Process(
+        plane, (*arguments, "--endpoint", f"grpc://{mock.grpc}"), place / "gateway.log"
+    )
+    stack.enter_context(processes.running(gateway))
+    processes.eventually(lambda: gateway.ready_endpoints() > 0)
+    way = ways.Way(plane, gateway.http_address, gateway.grpc_address, gateway.pid)
+    _cost(way)
+    alone, costs, held = way.megabytes(), [], []
+    is_open = 0
+    for size in sizes:
+        stack.enter_context(_streams(way, size - is_open, place))
+        is_open = size
+        processes.eventually(partial(_are_open, gateway, size), _SETTLE_SECONDS)
+        time.sleep(2)
+        costs.append((size, _cost(way)))
+        held.append((size, (way.megabytes() - alone) * 1000 / size))
+        print(f"{plane}, {size} open: {costs[-1][1]:.0f} us", file=sys.stderr, flush=True)
+    large: Points = tuple(point for point in held if point[0] >= 100)
+    return [
+        Curve(f"a stream of 64 tokens, {plane}, microseconds of CPU", tuple(costs)),
+        Curve(f"an open stream, {plane}, KB", large),
+    ]
+
+
+def _cost(way: ways.Way) -> float:
+    """Microseconds of CPU for one short stream."""
+    before = way.cpu_seconds()
+    time.sleep(_IDLE_SECONDS)
+    idle = (way.cpu_seconds() - before) / _IDLE_SECONDS
+    before, began = way.cpu_seconds(), time.monotonic()
+    work = load.Work(ways.model(*_SHORT), tokens=_SHORT[0])
+    load.run("grpc-stream", way.grpc, work, clients=1, requests=REQUESTS)
+    taken = way.cpu_seconds() - before - idle * (time.monotonic() - began)
+    return taken / REQUESTS * 1e6
+
+
+@contextmanager
+def _streams(way: ways.Way, count: int, place: Path) -> Iterator[None]:
+    """So many more, until the context ends."""
+    body = place / "open"
+    body.write_bytes(load.Work(ways.model(*_OPEN), tokens=_OPEN[0]).message())
+    command = [
+        *(str(load.BINARY), "-kind", "grpc-stream", "-address", way.grpc),
+        *("-path", load.GENERATE_STREAM, "-body", str(body), "-timeout", "3600s"),
+        *("-clients", str(count), "-requests", str(count), "-connections", "8"),
+    ]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _are_open(gateway: Process, count: int) -> bool:
+    name = "autoglm_gateway_requests_in_flight "
+    lines = gateway.get("/metrics")[1].splitlines()
+    return any(line.startswith(name) and float(line.split()[-1]) >= count for line in lines)

@@ -1,0 +1,32 @@
+"""Fits and plots of costs over sizes."""
+
+from __future__ import annotations
+
+import math
+from xml.etree import ElementTree
+
+import pytest
+from benchmarks.loglog import Curve, Panel, exponent, svg
+
+SIZES = (1, 10, 100, 1000)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_the_exponent_of_a_power_is_that_power(power: float) -> None:
+    assert exponent(tuple((n, 3.0 * n**power) for n in SIZES)) == pytest.approx(power)
+
+
+def test_a_logarithm_shows_as_less_than_a_quarter_from_a_hundred_on() -> None:
+    assert exponent(tuple((n, math.log(n)) for n in (100, 1000, 10_000))) < 0.25
+
+
+def test_the_upper_half_begins_in_the_middle_of_the_logarithms() -> None:
+    points = tuple((n, float(n)) for n in SIZES)
+    assert Curve("c", points).upper == points[2:]
+
+
+def test_a_plot_has_every_curve_with_its_exponent() -> None:
+    curve = Curve("pick <fast>", tuple((n, 2.0 * n) for n in SIZES))
+    drawn = ElementTree.fromstring(svg([Panel("endpoints", "microseconds", (curve,))]))
+    texts = [element.text for element in drawn.iter() if element.text]
+    assert "pick <fast> (exponent 1.00)" in texts and "endpoints" in texts
