@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -25,6 +25,7 @@ from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Load, Phase, State
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.routing import POLICIES, Router
+from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.snapshot import Snapshot, take_snapshot
 from benchmarks.report import Report
 
@@ -33,6 +34,7 @@ PROMPTS = (1_000, 10_000, 100_000)
 _TOKENS = 2000
 WAITING, TENANTS = (100, 1_000, 10_000), (1, 100, 1_000)
 _PLACES = 64
+_SHARED = 7
 
 
 def run(output: Path, *, quick: bool) -> None:
@@ -81,14 +83,25 @@ def turn(waiting: int, tenants: int, rounds: int) -> float:
     return microseconds(go_round, rounds)
 
 
-def cost(policy: str, size: int, rounds: int) -> float:
+def cost(policy: str, size: int, rounds: int, *, shared: bool = False) -> float:
+    """Microseconds. With `shared`, every endpoint holds the beginning of all prompts."""
     rng = Random(1)
     router = Router(Metrics(CollectorRegistry()), rng, policy)  # type: ignore[arg-type]  # a key of POLICIES
     snapshot, calls = fleet(size, rng), [call(n, rng) for n in range(200)]
     for known in calls[::2]:
         router.route(known, snapshot, 0.0)
+    if shared:
+        share(router, snapshot, calls)
     rounds = max(100, rounds * 64 // max(64, size))
     return microseconds(lambda n: router.route(calls[n % 200], snapshot, 0.0), rounds)
+
+
+def share(router: Router, snapshot: Snapshot, calls: Sequence[Call]) -> None:
+    """Every endpoint holds the beginning of all prompts."""
+    first = calls[0]
+    beginning = first.ask.prefix.blocks[:_SHARED] if first.ask else ()
+    for view in snapshot.endpoints:
+        router.memory.prefixes.add(view.url, beginning, salt_of(first.principal.tenant, "m"))
 
 
 def fleet(size: int, rng: Random) -> Snapshot:

@@ -84,11 +84,12 @@ def _panel(title: str, sizes: Sequence[int], measures: dict[str, Measure], round
 
 
 def endpoints() -> dict[str, Measure]:
-    def pick(policy: str) -> Measure:
-        return lambda size, rounds: cost(policy, size, rounds)
+    def pick(policy: str, *, shared: bool = False) -> Measure:
+        return lambda size, rounds: cost(policy, size, rounds, shared=shared)
 
     return {
         **{f"pick, {policy}": pick(policy) for policy in POLICIES},
+        "pick, PrefixAffinity, all hold a beginning": pick("PrefixAffinity", shared=True),
         "a pod's load message": lambda size, rounds: _told(*_pool(1, size), rounds),
         "a pod comes or goes": lambda size, rounds: _changed(*_pool(1, size), rounds),
     }
@@ -158,7 +159,8 @@ def _calls(names: int) -> list[object]:
 
 def _picked(names: int, rounds: int) -> float:
     pool, _ = _pool(names, _PER_MODEL)
-    router, calls, snapshot = Router(_metrics(), Random(1)), _calls(names), pool.snapshot
+    router = Router(_metrics(), Random(1), "PrefixAffinity")
+    calls, snapshot = _calls(names), pool.snapshot
     for known in calls[::2]:
         router.route(known, snapshot, 0.0)  # type: ignore[arg-type]
     return microseconds(lambda n: router.route(calls[n % 200], snapshot, 0.0), rounds)  # type: ignore[arg-type]

@@ -13,28 +13,32 @@ from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.routing import Router
 from benchmarks.counts.requests import Found
 from benchmarks.counts.tracer import Counting
-from benchmarks.decision import call, fleet
+from benchmarks.decision import call, fleet, share
 
-SIZES = (8, 512)
+SIZES = (8, 512, 2000)
 _PROMPTS, _ROUNDS = 40, 20
 
 
 def decisions() -> Found:
     found: Found = {}
     for size in SIZES:
-        own, libraries = _cost(size)
-        found[f"admission and pick at {size} endpoints, instructions, own"] = own
-        found[f"admission and pick at {size} endpoints, instructions, all"] = own + libraries
+        for name, shared in (("", False), (", all hold a beginning", True)):
+            own, libraries = _cost(size, shared)
+            what = f"admission and pick at {size} endpoints{name}, instructions"
+            found |= {f"{what}, own": own, f"{what}, all": own + libraries}
     return found
 
 
-def _cost(size: int) -> tuple[int, int]:
+def _cost(size: int, shared: bool) -> tuple[int, int]:
     """Means of some decisions by prefix affinity; half of the prompts are known."""
     rng = Random(1)
-    router, snapshot = Router(Metrics(CollectorRegistry()), Random(1)), fleet(size, rng)
+    router = Router(Metrics(CollectorRegistry()), Random(1), "PrefixAffinity")
+    snapshot = fleet(size, rng)
     calls = [call(number, rng) for number in range(_PROMPTS)]
     for known in calls[::2]:
         router.route(known, snapshot, 0.0)
+    if shared:
+        share(router, snapshot, calls)
     queue = Queue("m", Bounds())
     queue.resize(Capacity(64), 0.0)
     with Counting() as counting:

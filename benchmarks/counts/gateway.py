@@ -116,7 +116,7 @@ class Rig:
             metrics,
             Random(1),
             clock,
-            router=Router(metrics, Random(1)),
+            router=Router(metrics, Random(1), settings.routing_policy),
             defaults=Defaults(
                 settings.limits,
                 settings.recovery_policy,

@@ -17,7 +17,7 @@ from autoglm.gateway.call import Call
 from autoglm.gateway.endpoints import EndpointView, Signal
 from autoglm.gateway.routing.affinity import name_of
 from autoglm.gateway.routing.memory import Memory
-from autoglm.gateway.routing.prefix import salt_of
+from autoglm.gateway.routing.prefix import Holders, salt_of
 
 Candidates = Sequence[EndpointView]
 # For prompts that have never been seen again so far; they may be.
@@ -101,6 +101,7 @@ class Query:
     first_place: str = ""
     """The endpoint that the request has its place on, once that has been looked up."""
     _matches: dict[str, int] | None = None
+    _holders: Holders | None = None
 
     @property
     def prefix(self) -> Prefix:
@@ -115,11 +116,29 @@ class Query:
         return salt_of(self.call.principal.tenant, self.call.model)
 
     @property
+    def holders(self) -> Holders:
+        """Of the prompt's first blocks."""
+        if self._holders is None:
+            self._holders = self.memory.prefixes.holders(self.prefix.blocks, self.salt)
+        return self._holders
+
+    @property
     def matches(self) -> dict[str, int]:
-        """How many of the prompt's first blocks each endpoint holds, by URL."""
+        """How many of the prompt's first blocks each endpoint that is looked at holds, by URL."""
         if self._matches is None:
             self._matches = self.memory.prefixes.match(self.prefix.blocks, self.salt)
         return self._matches
+
+    def look_at(self, sampled: Candidates) -> None:
+        """From now on these are all that count, so that what others hold is never listed."""
+        self._matches = self.holders.of(view.url for view in sampled)
+
+    @property
+    def longest(self) -> int:
+        """Blocks of the prompt that any endpoint holds, looked at or not."""
+        if self._holders is not None:
+            return self._holders.longest
+        return max(self.matches.values(), default=0)
 
     def uncached_tokens(self, url: str) -> int:
         """An estimate of what the endpoint would have to compute of the prompt."""

@@ -96,7 +96,7 @@ def _decision(
     name: RoutingPolicy, query: Query, view: EndpointView, why: str, reason: Reason, trail: Trail
 ) -> Decision:
     policy = POLICIES[name]
-    known = max(query.matches.values(), default=0) if policy.remembers_prompts else None
+    known = query.longest if policy.remembers_prompts else None
     uncached = query.uncached_tokens(view.url) if policy.remembers_latency else None
     is_exact = query.memory.prefixes.is_exact(view.url)
     return Decision(view, why, name, reason, trail, known, uncached, is_exact)

@@ -12,12 +12,15 @@ promise that is good for a while. Pure data; written by events.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
 from xxhash import xxh3_64_intdigest
 
+# A depth in blocks, and a bit for each endpoint that holds just as many.
+Level = tuple[int, int]
 MOST_BLOCKS = 1_000_000
 # Of an endpoint that does not say how much its cache holds: half a million tokens.
 UNKNOWN_BLOCKS = 8192
@@ -29,6 +32,46 @@ PROMISE_SECONDS = 30.0
 def salt_of(tenant: str, model: str) -> int:
     """Mixed into block names at use: tenants and models never share what is known of a prompt."""
     return xxh3_64_intdigest(f"{tenant}\0{model}".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Who holds a prompt's beginning. A thousand may hold a common one, so that all of them are
+    named only where all are looked at. Good until the index changes."""
+
+    levels: Sequence[Level]
+    """The depths rise."""
+    bits: Mapping[str, int]
+    urls: Mapping[int, str]
+
+    @property
+    def longest(self) -> int:
+        return self.levels[-1][0] if self.levels else 0
+
+    def all(self) -> dict[str, int]:
+        return {url: depth for depth, mask in self.levels for url in self._named(mask)}
+
+    def deepest(self, most: int) -> list[str]:
+        """So many that hold the most."""
+        named = (url for _, mask in reversed(self.levels) for url in self._named(mask))
+        return list(islice(named, most))
+
+    def of(self, urls: Iterable[str]) -> dict[str, int]:
+        """How much these hold; those that hold nothing are left out."""
+        found: dict[str, int] = {}
+        for url in urls:
+            bit = self.bits.get(url, 0)
+            for depth, mask in self.levels:
+                if mask & bit:
+                    found[url] = depth
+                    break
+        return found
+
+    def _named(self, mask: int) -> Iterator[str]:
+        while mask:
+            bit = mask & -mask
+            yield self.urls[bit]
+            mask ^= bit
 
 
 class PrefixIndex:
@@ -56,11 +99,12 @@ class PrefixIndex:
         return url in self._promised
 
     def match(self, blocks: Sequence[int], salt: int) -> dict[str, int]:
-        """How many of the first blocks each endpoint holds; endpoints that hold none are left out.
+        """How many of the first blocks each endpoint holds; those that hold none are left out."""
+        return self.holders(blocks, salt).all()
 
-        Takes a binary search for each depth at which endpoints drop out.
-        """
-        found: dict[str, int] = {}
+    def holders(self, blocks: Sequence[int], salt: int) -> Holders:
+        """Takes a binary search for each depth at which endpoints drop out."""
+        levels: list[Level] = []
         get, depth = self._holders.get, 0
         mask = get(blocks[0] ^ salt, 0) if blocks else 0
         while mask:
@@ -73,10 +117,9 @@ class PrefixIndex:
                     high = middle - 1
             depth = low + 1
             rest = get(blocks[depth] ^ salt, 0) & mask if depth < len(blocks) else 0
-            for url in self._named(mask & ~rest):
-                found[url] = depth
+            levels.append((depth, mask & ~rest))
             mask = rest
-        return found
+        return Holders(levels, self._bits, self._urls)
 
     def add(
         self,
@@ -170,9 +213,3 @@ class PrefixIndex:
             self._holders[name] = rest
         else:
             del self._holders[name]
-
-    def _named(self, mask: int) -> Iterator[str]:
-        while mask:
-            bit = mask & -mask
-            yield self._urls[bit]
-            mask ^= bit

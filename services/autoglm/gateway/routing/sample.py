@@ -7,7 +7,6 @@ same on all gateways), and some at random: of 48, one is among the best tenth wi
 
 from __future__ import annotations
 
-from heapq import nlargest
 from itertools import islice
 
 from autoglm.gateway.endpoints import EndpointView
@@ -22,10 +21,12 @@ def sample(query: Query, policy: Policy, ring: Ring) -> list[EndpointView]:
     """Some of the ring's endpoints, each once."""
     found: dict[str, EndpointView] = {}
     if policy.remembers_prompts:
-        by_url, matches = ring.by_url, query.matches
-        holders = nlargest(_HOLDERS, matches, key=matches.__getitem__)
+        by_url, holders = ring.by_url, query.holders.deepest(_HOLDERS)
         query.around = ring.around(query.place, _AROUND) if query.place else ()
         found = {url: by_url[url] for url in (*holders, *query.around) if url in by_url}
     for view in query.rng.choices(ring.views, k=_RANDOM):
         found[view.url] = view
-    return list(islice(found.values(), MOST))
+    sampled = list(islice(found.values(), MOST))
+    if policy.remembers_prompts:
+        query.look_at(sampled)
+    return sampled

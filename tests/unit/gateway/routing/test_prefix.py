@@ -1,3 +1,4 @@
+from heapq import nlargest
 from typing import Any
 
 from hypothesis import given, settings
@@ -42,6 +43,13 @@ class Index(RuleBasedStateMachine):
         below = {n for n in self.known.get(url, ()) if is_below(n, gone)}
         self.index.remove(url, sorted(below, reverse=True))
         self.known.get(url, set()).difference_update(below)
+
+    @rule(path=PROMPTS, most=st.integers(0, 3), urls=st.sets(URLS))
+    def look_at_some(self, path: list[int], most: int, urls: set[str]) -> None:
+        held, all_held = self.index.holders(blocks(path), 0), self.index.match(blocks(path), 0)
+        assert held.longest == max(all_held.values(), default=0)
+        assert held.deepest(most) == nlargest(most, all_held, key=all_held.__getitem__)
+        assert held.of(urls) == {url: depth for url, depth in all_held.items() if url in urls}
 
     @rule(path=PROMPTS)
     def match(self, path: list[int]) -> None:

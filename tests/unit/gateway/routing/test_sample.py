@@ -2,10 +2,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from benchmarks.counts.tracer import Counting
 
 from autoglm.common.validation import Ask, Operation
 from autoglm.common.validation.prefix import Prefix
 from autoglm.gateway.routing import POLICIES, Decision, Memory, Reason, pick
+from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.routing.rings import Ring, Rings
 from autoglm.gateway.routing.sample import MOST
 from autoglm.gateway.snapshot import take_snapshot
@@ -69,3 +71,18 @@ def test_rings_are_made_anew_when_endpoints_change_and_few_are_kept(make: Any) -
 def test_a_ring_goes_round(make: Any, place: int) -> None:
     ring = Ring([make.view(n) for n in range(10)])
     assert len(set(ring.around(place, 10))) == 10 and len(ring.around(place, 4)) == 4
+
+
+def test_a_beginning_that_all_hold_costs_no_look_at_all_of_them(make: Any) -> None:
+    costs = []
+    for size in (500, 1500):
+        fleet, prefix = Fleet(make, size), Prefix((1, 2, 3), 9)
+        for view in fleet.views:
+            fleet.memory.prefixes.add(
+                view.url, (1, 2), salt_of(make.call().principal.tenant, "glm")
+            )
+        fleet.ask("PrefixAffinity", prefix)
+        with Counting() as counting:
+            fleet.ask("PrefixAffinity", prefix)
+        costs.append(counting.found.own)
+    assert costs[1] < 1.2 * costs[0]
