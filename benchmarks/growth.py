@@ -30,7 +30,7 @@ from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.principal import Principal
 from autoglm.gateway.routing import Router
-from benchmarks import growth_streams
+from benchmarks import growth_pods, growth_streams
 from benchmarks.decision import call, cost, microseconds, turn
 from benchmarks.loglog import Curve, Panel, exponent, svg
 from benchmarks.report import Report
@@ -53,6 +53,7 @@ def run(directory: Path, *, quick: bool) -> Report:
         _panel("tenants", TENANTS, tenants(), rounds),
     ]
     with tempfile.TemporaryDirectory() as scratch:
+        panels.append(growth_pods.panel(Path(scratch), quick))
         panels.append(growth_streams.panel(Path(scratch), quick))
     report = Report("growth", "Growth of a request's cost", ("of", "what", "costs", "exponent"))
     for panel in panels:

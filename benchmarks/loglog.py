@@ -21,9 +21,10 @@ class Curve:
 
     @property
     def upper(self) -> Points:
-        """The larger half of the sizes, on the logarithmic axis."""
+        """The larger half of the sizes, on the logarithmic axis; two at least."""
         middle = math.sqrt(self.points[0][0] * self.points[-1][0])
-        return tuple(point for point in self.points if point[0] >= middle)
+        large = tuple(point for point in self.points if point[0] >= middle)
+        return large if len(large) > 1 else self.points[-2:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,12 +88,15 @@ class FakePod:
     async def start(self) -> None:
         """On the same port again after a `stop`."""
         server = rpc.server(in_one_piece=True)
-        add_InferenceServicer_to_server(_Inference(self), server)
-        add_GRPCInferenceServiceServicer_to_server(_OpenInference(self), server)
-        add_WorkerServicer_to_server(_Worker(self), server)
+        self.serve_on(server)
         self.port = rpc.bind(server, f"127.0.0.1:{self.port}")
         await server.start()
         self._server = server
+
+    def serve_on(self, server: grpc.aio.Server) -> None:
+        add_InferenceServicer_to_server(_Inference(self), server)
+        add_GRPCInferenceServiceServicer_to_server(_OpenInference(self), server)
+        add_WorkerServicer_to_server(_Worker(self), server)
 
     async def stop(self, grace: float = 0) -> None:
         """With a grace of 0 connections are cut, as when a process is killed."""

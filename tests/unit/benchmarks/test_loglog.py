@@ -23,6 +23,7 @@ def test_a_logarithm_shows_as_less_than_a_quarter_from_a_hundred_on() -> None:
 def test_the_upper_half_begins_in_the_middle_of_the_logarithms() -> None:
     points = tuple((n, float(n)) for n in SIZES)
     assert Curve("c", points).upper == points[2:]
+    assert Curve("c", points[:2]).upper == points[:2]
 
 
 def test_a_plot_has_every_curve_with_its_exponent() -> None:
