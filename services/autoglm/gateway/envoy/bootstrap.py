@@ -35,6 +35,9 @@ from autoglm.gateway.settings import GatewaySettings
 
 Where = tuple[str, int]
 WINDOW_BYTES = 1024 * 1024
+# Envoy ends a connection on which so many frames wait for the client, with all of its streams. A
+# token is a frame, so its own 10,000 are soon there where one connection has hundreds of streams.
+_MOST_FRAMES = 200_000
 # The longest that Envoy lets a picker think; requests may wait for their turn there.
 _MOST_MESSAGE_SECONDS = 3600.0
 
@@ -106,6 +109,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
         "request_timeout": seconds(settings.default_timeout_seconds if is_http else 0.0),
         "http2_protocol_options": {
             "max_concurrent_streams": max(100, settings.max_inflight),
+            "max_outbound_frames": _MOST_FRAMES,
             # So much more of a body than is allowed may be on its way.
             "initial_stream_window_size": WINDOW_BYTES,
         },

@@ -143,3 +143,11 @@ def test_certificates_are_served_and_asked_for_as_the_settings_say() -> None:
 def test_only_bodies_of_http_have_to_be_whole_in_time() -> None:
     timeouts = {w: manager(w, default_timeout_seconds=5.0)["request_timeout"] for w in LISTEN}
     assert timeouts == {"grpc": "0.000s", "http": "5.000s"}
+
+
+def test_connection_of_many_streams_is_not_ended_for_a_client_that_reads_late() -> None:
+    """Envoy's own limit is 10,000 frames of all streams together: 40 tokens behind on 256 streams."""
+    for wire in ("grpc", "http"):
+        options = manager(wire)["http2_protocol_options"]
+        most = GatewaySettings().max_inflight
+        assert options["max_outbound_frames"] >= 40 * most
