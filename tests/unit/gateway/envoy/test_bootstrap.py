@@ -146,7 +146,7 @@ def test_only_bodies_of_http_have_to_be_whole_in_time() -> None:
 
 
 def test_connection_of_many_streams_is_not_ended_for_a_client_that_reads_late() -> None:
-    """Envoy's own limit is 10,000 frames of all streams together: 40 tokens behind on 256 streams."""
+    """Its own limit is 10,000 frames, of all streams: 40 tokens behind on 256 streams."""
     for wire in ("grpc", "http"):
         options = manager(wire)["http2_protocol_options"]
         most = GatewaySettings().max_inflight
