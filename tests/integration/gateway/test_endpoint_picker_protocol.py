@@ -184,7 +184,9 @@ async def test_a_subset_with_the_pod_in_it_has_many_forms(
 async def test_a_subset_without_the_pod_is_a_503(proxy: Callable[[], Proxy], listed: Any) -> None:
     one = proxy()
     await one.ask(CHAT, metadata_context=subset(listed))
-    await one.say(request_body=body(HELLO, is_last=True))
+    if listed:
+        # Of an empty one the body is not waited for: the stream may be over before it comes.
+        await one.say(request_body=body(HELLO, is_last=True))
     answer = (await one.hear("immediate_response")).immediate_response
     assert answer.status.code == 503
     assert await one.is_over()
