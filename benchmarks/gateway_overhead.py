@@ -6,8 +6,6 @@ sizes, several numbers of clients, and an open loop of 200 requests a second.
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -134,5 +132,4 @@ def row(case: Case, way: str, results: list[dict[str, Any]], direct: dict[str, f
 
 
 def worst_stall(gateway: Process) -> str:
-    found = re.search(rf"^{STALL} (\S+)", gateway.get("/metrics")[1], re.MULTILINE)
-    return f"{json.loads(found[1]) * 1000:.1f} ms" if found else "unknown"
+    return f"{gateway.metric(STALL) * 1000:.1f} ms"

@@ -111,6 +111,4 @@ def _streams(way: ways.Way, count: int, place: Path) -> Iterator[None]:
 
 
 def _are_open(gateway: Process, count: int) -> bool:
-    name = "autoglm_gateway_requests_in_flight "
-    lines = gateway.get("/metrics")[1].splitlines()
-    return any(line.startswith(name) and float(line.split()[-1]) >= count for line in lines)
+    return gateway.metric("autoglm_gateway_requests_in_flight") >= count

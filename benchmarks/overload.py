@@ -261,7 +261,7 @@ def stalls_under(gateway: Process, at_least: int) -> Iterator[list[float]]:
     def look() -> None:
         # Seldom, since the page is made by a thread that takes turns with the loop.
         while not over.wait(2.0):
-            if figure(gateway, "autoglm_gateway_requests_in_flight") >= at_least:
+            if gateway.metric("autoglm_gateway_requests_in_flight") >= at_least:
                 found.append(worst_stall(gateway))
 
     watch = threading.Thread(target=look)
@@ -275,9 +275,4 @@ def stalls_under(gateway: Process, at_least: int) -> Iterator[list[float]]:
 
 def worst_stall(gateway: Process) -> float:
     """Milliseconds."""
-    return figure(gateway, "autoglm_event_loop_lag_worst_seconds") * 1000
-
-
-def figure(gateway: Process, name: str) -> float:
-    found = re.search(rf"^{name} (\S+)", gateway.get("/metrics")[1], re.MULTILINE)
-    return float(found[1]) if found else float("nan")
+    return gateway.metric("autoglm_event_loop_lag_worst_seconds") * 1000

@@ -118,9 +118,7 @@ def _knows(gateway: Process, pods: int) -> bool:
 
 def _served(pod: Process) -> float:
     """Requests that the pod has ended."""
-    lines = pod.get("/metrics")[1].splitlines()
-    ended = (line for line in lines if line.startswith("autoglm_inference_requests_total"))
-    return sum(float(line.rsplit(" ", 1)[1]) for line in ended)
+    return pod.metric("autoglm_inference_requests_total")
 
 
 @dataclass(slots=True)

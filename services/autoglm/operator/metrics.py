@@ -23,6 +23,11 @@ class Metrics:
     """All of them, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._of_reconciles(registry)
+        self._of_the_api(registry)
+        self._of_what_there_is(registry)
+
+    def _of_reconciles(self, registry: CollectorRegistry) -> None:
         self.reconciles = Counter(
             "autoglm_operator_reconciles",
             "Looks at a resource that have ended, by result.",
@@ -50,6 +55,8 @@ class Metrics:
             "Fields of children that other appliers own and want otherwise.",
             registry=registry,
         )
+
+    def _of_the_api(self, registry: CollectorRegistry) -> None:
         self.calls = Counter(
             "autoglm_operator_api_calls",
             "Requests to the API server, watches not counted; code none is no answer.",
@@ -69,6 +76,8 @@ class Metrics:
             ("kind", "reason"),
             registry=registry,
         )
+
+    def _of_what_there_is(self, registry: CollectorRegistry) -> None:
         self.leader = Gauge(
             "autoglm_operator_leader",
             "1 while this operator may write.",

@@ -7,6 +7,7 @@ log. Everything is ended by process group, so that an engine's own children go t
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+from prometheus_client.parser import text_string_to_metric_families
 
 READY_SECONDS = 300.0
 STOP_SECONDS = 45.0
@@ -125,6 +128,14 @@ class Process:
                 return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+    def metric(self, name: str) -> float:
+        """Its value on /metrics, of all labels together; not a number when nobody answers."""
+        status, page = self.get("/metrics")
+        if status != 200:
+            return math.nan
+        families = text_string_to_metric_families(page)
+        return float(sum(s.value for family in families for s in family.samples if s.name == name))
 
     def ready_endpoints(self) -> int:
         """How many endpoints a gateway has ready; 0 when nobody answers."""

@@ -26,7 +26,6 @@ from autoglm.gateway.envoy.names import (
 )
 from autoglm.gateway.envoy.request import Seen
 from autoglm.gateway.envoy.streamed_body import StreamedBody
-from autoglm.gateway.memory import Hold
 from autoglm.gateway.methods import BY_PATH
 from autoglm.gateway.rest_request import BINARY_HEADER, Bounds
 
@@ -78,7 +77,7 @@ def call_of(
     return replace(
         call,
         problem=problem or call.problem,
-        receive=partial(_receive, body, bounds.max_body_bytes, hint),
+        receive=partial(request.receive, body.whole, bounds.max_body_bytes, hint),
         peer=seen.values.get(_FORWARDED, "").rpartition(",")[2].strip(),
         allows=_allows(listed),
     )
@@ -157,14 +156,6 @@ def _stray(seen: Seen, exchange: Exchange, bounds: Bounds, now: float) -> Call:
         authorization=told.authorization,
         exchange=exchange,
     )
-
-
-async def _receive(body: StreamedBody, limit: int, hint: str, call: Call, hold: Hold) -> Call:
-    if hint and (ask := request.hinted(call, hint)):
-        hold.take(ask.size)
-        return replace(call, ask=ask)
-    received = await body.whole(hold)
-    return replace(call, ask=await request.ask_of(call, received, limit))
 
 
 async def _none() -> bytes:

@@ -87,7 +87,9 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
     return replace(
         call,
         exchange=exchange,
-        receive=partial(_receive, body, bounds.max_body_bytes, seen.values.get(HINT_METADATA, "")),
+        receive=partial(
+            receive, partial(_read, body), bounds.max_body_bytes, seen.values.get(HINT_METADATA, "")
+        ),
         started=now,
         peer=seen.values.get(rpc.PEER_HEADER, ""),
     )
@@ -121,7 +123,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
     try:
         timeout = timeout_of(headers, bounds)
         length = headers.get("content-length", "")
-        _check_length(int(length) if length.isdecimal() else 0, bounds.max_body_bytes)
+        check_length(int(length) if length.isdecimal() else 0, bounds.max_body_bytes)
     except AutoGLMError as error:
         problem = error
     keys = {n: [v for k, v in seen.pairs if k == n] for n in (rpc.AUTHORIZATION, rpc.API_KEY)}
@@ -140,7 +142,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
     )
 
 
-def _check_length(length: int, limit: int) -> None:
+def check_length(length: int, limit: int) -> None:
     if length > limit:
         raise RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")
 
@@ -154,26 +156,33 @@ def _template(path: str) -> str:
     return next((name for form, name in _TEMPLATES if form.fullmatch(path)), path)
 
 
-async def _receive(body: Body, limit: int, hint: str, call: Call, hold: Hold) -> Call:
-    """The call with what it asks for. The body counts, but it is Envoy that keeps it."""
-    if hint and (ask := hinted(call, hint)):
+async def receive(
+    read: Callable[[Hold], Awaitable[bytes]], limit: int, hint: str, call: Call, hold: Hold
+) -> Call:
+    """The call with what it asks for. `read` is for the body, which then counts in the hold."""
+    if hint and (ask := _hinted(call, hint)):
         hold.take(ask.size)
         return replace(call, ask=ask)
+    return replace(call, ask=await _ask_of(call, await read(hold), limit))
+
+
+async def _read(body: Body, hold: Hold) -> bytes:
+    """It counts, but it is Envoy that keeps it."""
     received = await body()
     hold.take(len(received))
-    return replace(call, ask=await ask_of(call, received, limit))
+    return received
 
 
-async def ask_of(call: Call, received: bytes, limit: int) -> Ask:
+async def _ask_of(call: Call, received: bytes, limit: int) -> Ask:
     """What the whole body asks for. Raises what is wrong with it."""
     if call.wire == "grpc":
-        _check_length(len(received) - _FRAME_BYTES, limit)
+        check_length(len(received) - _FRAME_BYTES, limit)
         return await _grpc_ask(call, message_of(received))
-    _check_length(len(received), limit)
+    check_length(len(received), limit)
     return await _http_ask(call, received)
 
 
-def hinted(call: Call, hint: str) -> Ask | None:
+def _hinted(call: Call, hint: str) -> Ask | None:
     """What the client claims to ask for, where that is enough; then its body need not be seen."""
     method = BY_PATH.get(call.target)
     if method is None or method.name not in _HINTED or call.principal.models is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-from autoglm.common.errors import AutoGLMError, RequestTooLarge
+from autoglm.common.errors import AutoGLMError
+from autoglm.gateway.envoy.request import check_length
 from autoglm.gateway.memory import Hold
 
 # What comes along with the headers costs nothing to wait for.
@@ -68,10 +69,7 @@ class StreamedBody:
         if self._hold is None or self._whole.done():
             return
         try:
-            if self._size > self._limit + _ROOM_BYTES:
-                raise RequestTooLarge(
-                    f"the body has more than {self._limit} bytes, the limit; send less"
-                )
+            check_length(self._size - _ROOM_BYTES, self._limit)
             more = self._size - self._held
             self._hold.take(more)
             self._held += more
