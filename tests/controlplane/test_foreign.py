@@ -1,11 +1,14 @@
-"""KEDA's and the Prometheus operator's own definitions take what operator and chart write for them.
+"""Other projects' own definitions take what operator and chart write for them, and what our
+documents tell to write: KEDA, the Prometheus operator, Gateway API and its Inference Extension.
 
 The definitions are in place during these tests only, since an operator uses them where they are.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from autoglm.operator.plan import plan
 from autoglm.operator.transport import MERGE, Client, configure
 from autoglm.testing.controlplane import ControlPlane
 from autoglm.testing.fake_cluster import NOW
+from autoglm.testing.kube_daemon import ClusterFailed
 from autoglm.testing.kube_programs import program
 from autoglm.testing.operating import Cluster, until
 from autoglm.testing.prerequisites import lacking
@@ -40,6 +44,7 @@ KEDA = {
     "metrics": [{"type": "CPU", "target": 70.0}, {"type": "QueueDepth", "target": 4.0}],
     "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
 }
+DATA_PLANES = ROOT / "docs/data-planes.md"
 SPECS: dict[str, Any] = {case.name: dict(case.spec) for case in GOOD} | {
     "keda": {"model": {"uri": "a/b"}, "scaling": KEDA},
 }
@@ -110,6 +115,40 @@ def test_what_the_chart_writes_for_others_is_taken(
     assert {body["kind"] for body in bodies} == {"PodMonitor", "PrometheusRule"}
 
     assert len(taken(foreign, *bodies)) == len(bodies)
+
+
+def shown() -> dict[str, dict[str, Any]]:
+    """The objects in docs/data-planes.md, by kind and name."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", DATA_PLANES.read_text(), re.MULTILINE | re.DOTALL)
+    documents = [document for block in blocks for document in yaml.safe_load_all(block)]
+    bodies = [document for document in documents if "apiVersion" in document]
+    return {f"{body['kind']}/{body['metadata']['name']}": body for body in bodies}
+
+
+def shown_in(namespace: str) -> list[dict[str, Any]]:
+    bodies = copy.deepcopy(list(shown().values()))
+    for body in bodies:
+        body["metadata"]["namespace"] = namespace
+    return bodies
+
+
+def test_what_the_document_shows_for_another_gateway_is_taken(
+    foreign: ControlPlane, namespace: str
+) -> None:
+    bodies = shown_in(namespace)
+    kinds = [body["kind"] for body in bodies]
+    assert kinds == ["InferencePool", "InferencePool", "HTTPRoute", "NetworkPolicy"]
+
+    kept = taken(foreign, *bodies)
+
+    assert [b["kind"] for b, k in zip(bodies, kept, strict=True) if differs(b, k)] == []
+
+
+def test_a_wrong_field_in_any_of_it_would_be_refused(foreign: ControlPlane, namespace: str) -> None:
+    for body in shown_in(namespace):
+        body["spec"]["misspelt"] = 1
+        with pytest.raises(ClusterFailed, match='unknown field "(spec.)?misspelt"'):
+            taken(foreign, body)
 
 
 @pytest.fixture
