@@ -9,7 +9,10 @@ from html import escape
 
 Points = tuple[tuple[int, float], ...]
 WIDTH, HEIGHT, MARGIN, LEGEND = 420, 300, 50, 18
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
+COLOURS = (
+    *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2"),
+    *("#7f7f7f", "#bcbd22", "#17becf"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,8 @@ class Curve:
 
     name: str
     points: Points
+    colour: str = ""
+    """Of COLOURS, where it is to be the same in all panels; else by the place in its panel."""
 
     @property
     def upper(self) -> Points:
@@ -34,6 +39,8 @@ class Panel:
     title: str
     unit: str
     curves: tuple[Curve, ...]
+    exponents: bool = True
+    """Told beside the curves' names."""
 
 
 def exponent(points: Points) -> float:
@@ -68,10 +75,11 @@ def _drawn(panel: Panel) -> Iterator[str]:
         y = up.at(decade)
         yield _line(across.begin, y, across.end, y) + _text(5, y + 4, f"{decade:,g}")
     for number, curve in enumerate(panel.curves):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = curve.colour or COLOURS[number % len(COLOURS)]
         places = " ".join(f"{across.at(x):.1f},{up.at(y):.1f}" for x, y in curve.points)
         yield f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        words = f"{curve.name} (exponent {exponent(curve.points):.2f})"
+        fitted = f" (exponent {exponent(curve.points):.2f})" if panel.exponents else ""
+        words = f"{curve.name}{fitted}"
         below = HEIGHT + LEGEND * number
         yield f'<text x="{MARGIN}" y="{below}" fill="{colour}">{escape(words)}</text>'
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.client.hints import hints
-from benchmarks import load, rivals, ways
+from benchmarks import load, rivals, routers_plot, ways
 from benchmarks.report import Report, Row, median_spread
 from benchmarks.ways import Way
 
@@ -105,6 +105,7 @@ def run(directory: Path, *, quick: bool) -> Report:
             report.rows.extend(rows(case, case.ways(all_ways), key, rounds))
     report.notes.extend(comparisons(report.rows))
     report.publish(directory)
+    routers_plot.draw(report.rows, directory / "routers.svg")
     return report
 
 
