@@ -23,6 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from autoglm.common import rpc
 from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer
+from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -31,7 +32,6 @@ from autoglm.gateway.core import Core, cancel_all
 from autoglm.gateway.envoy.picker_server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
-from autoglm.gateway.garbage import collect
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.kubernetes_watch import Connect
 from autoglm.gateway.methods import INFERENCE, OIP

@@ -22,6 +22,7 @@ from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Operation
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.doorstep import Doorstep
 from autoglm.gateway.rest_request import Bounds, call_of, expect, request_id_of
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 from autoglm.gateway.slow_reader import SlowReader
@@ -53,6 +54,8 @@ _SSE = "text/event-stream"
 GZIP_FROM_BYTES = 1024
 # Answers of known length up to this are sent whole, so that a broken one is a clean error.
 _WHOLE_BYTES = 1024 * 1024
+# In one round of the event loop, of some hundred microseconds each.
+_BEGIN_AT_ONCE = 8
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -95,6 +98,7 @@ class RestEdge:
 
     def __init__(self, parts: RestParts) -> None:
         self._parts = parts
+        self._doorstep = Doorstep(_BEGIN_AT_ONCE)
         self.draining = False
 
     def app(self) -> web.Application:
@@ -115,6 +119,7 @@ class RestEdge:
 
     async def _relayed(self, request: web.Request) -> web.StreamResponse:
         call = call_of(request, _route(request), self._parts.bounds)
+        await self._doorstep.cross()
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     async def _model_metadata(self, request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,6 @@ delay are served, those under way have the grace to finish, a second signal ends
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -22,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from autoglm.common import errors, rpc
 from autoglm.common.admin import AdminServer
+from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -78,9 +78,7 @@ async def serve(settings: InferenceSettings) -> int:
     try:
         set_up_traces("autoglm-inference", settings.traces, settings.trace_sample_ratio)
         await _before(shutdown, server.start())
-        # What is alive now lives as long as the process; collections need not look at it.
-        gc.collect()
-        gc.freeze()
+        server.collect_garbage()
         cause = await server.until_end(shutdown)
     except CannotStart as error:
         diagnosis.publish(error.found, settings)
@@ -138,6 +136,11 @@ class PodServer:
         await self._health.update()
         ports = {"grpc": self.grpc_port, "http": self.http_port, "metrics": self.metrics_port}
         _log.info("ready", extra={"fields": ports | {"models": self.pod.model_names}})
+
+    def collect_garbage(self) -> None:
+        """From now on when few requests run; what is alive now lives as long as the process."""
+        garbage = collect(lambda: self.pod.in_flight)
+        self._background.append(asyncio.create_task(garbage, name="garbage"))
 
     async def until_end(self, shutdown: Shutdown) -> str | None:
         """Serves until a signal and drains, or until the engine dies: then the cause."""

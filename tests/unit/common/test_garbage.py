@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from autoglm.gateway.garbage import LATEST_SECONDS, QUIET_REQUESTS, QUIET_SECONDS, collect, is_due
+from autoglm.common.garbage import LATEST_SECONDS, QUIET_REQUESTS, QUIET_SECONDS, collect, is_due
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,25 @@ async def test_no_full_collection_comes_by_itself_once_it_runs() -> None:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.usefixtures("thresholds")
+async def test_a_middle_collection_has_little_to_look_at() -> None:
+    """What many open streams have allocated since the last one is looked at in one go."""
+    running = asyncio.create_task(collect(lambda: 1000))
+    await asyncio.sleep(0)
+    looked_at = 0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal looked_at
+        if phase == "start" and info["generation"] == 1:
+            looked_at = max(looked_at, len(gc.get_objects(0)) + len(gc.get_objects(1)))
+
+    gc.callbacks.append(note)
+    kept = [[number] for number in range(50_000)]
+    gc.callbacks.remove(note)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert len(kept) == 50_000
+    assert 0 < looked_at < 12_000
