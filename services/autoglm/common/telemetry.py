@@ -118,8 +118,24 @@ class TextFormatter(logging.Formatter):
         return super().format(record)
 
 
-def set_up_logs(level: str, log_format: str) -> None:
+class _Always(logging.Filter):
+    """Gives each record these fields too."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        own = getattr(record, "fields", None)
+        record.fields = {**self._fields, **own} if isinstance(own, Mapping) else self._fields
+        return True
+
+
+def set_up_logs(level: str, log_format: str, always: Mapping[str, object] | None = None) -> None:
+    """`always` is a part of every line's fields."""
     handler = logging.StreamHandler(sys.stderr)
+    if always:
+        handler.addFilter(_Always(always))
     text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message_and_fields)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import grpc
@@ -22,15 +23,17 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
 from autoglm.common.addresses import split_address
-from autoglm.common.admin import AdminServer
+from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
+from autoglm.gateway.envoy.all_metrics import of_all
+from autoglm.gateway.envoy.names import Sockets
 from autoglm.gateway.envoy.picker_server import LIVENESS, READINESS, PickerServer
-from autoglm.gateway.envoy.plane import EnvoyPlane
+from autoglm.gateway.envoy.plane import Plane, plane_of
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
 from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
 from autoglm.gateway.kubernetes_watch import Connect
@@ -57,15 +60,19 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger("autoglm.gateway")
 
 
-def run(settings: GatewaySettings) -> int:
-    """Serves until a signal; the exit code of the process."""
-    set_up_logs(settings.log_level, settings.log_format)
+def run(settings: GatewaySettings, sockets: Sockets | None = None) -> int:
+    """Serves until a signal; the exit code of the process.
+
+    `sockets` are given to a process that decides for the Envoy of another (`gateway.child`).
+    """
+    which = {"process": sockets.number} if sockets else None
+    set_up_logs(settings.log_level, settings.log_format, which)
     try:
         if settings.kubernetes:
             _check_kubernetes(settings)
         set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
+            runner.run(_serve(settings, sockets))
     except AddressInUse as error:
         return _cannot_start(str(error), ADDRESS_IN_USE)
     except EnvoyMissing as error:
@@ -114,10 +121,10 @@ def _binding(address: str) -> Iterator[None]:
         raise AddressInUse(f"{why}; {remedy}") from error
 
 
-async def _serve(settings: GatewaySettings) -> None:
+async def _serve(settings: GatewaySettings, sockets: Sockets | None) -> None:
     shutdown = Shutdown()
     shutdown.install()
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, sockets=sockets)
     try:
         await gateway.start()
         await _until(shutdown, gateway)
@@ -140,7 +147,7 @@ async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
 class Gateway:
     """A gateway in this process. After `start`, the ports say where it listens.
 
-    `connect` reaches the Kubernetes API in place of what the settings say.
+    `connect` reaches the Kubernetes API in place of what the settings say. `sockets` as for `run`.
     """
 
     def __init__(
@@ -148,10 +155,12 @@ class Gateway:
         settings: GatewaySettings,
         registry: CollectorRegistry = REGISTRY,
         connect: Connect | None = None,
+        sockets: Sockets | None = None,
     ) -> None:
         self._settings = settings
+        self._is_first = sockets is None
         self.core = Core(settings, registry, connect)
-        self._plane = EnvoyPlane(settings) if settings.data_plane == "envoy" else None
+        self._plane = plane_of(settings, sockets, self.core.metrics.process_restarts)
         self._health = health.aio.HealthServicer()
         self._draining = self._is_listening = False
         self._rest: RestServer | None = None
@@ -167,7 +176,11 @@ class Gateway:
         self._settings.server_tls.fingerprint()
         self._settings.endpoint_picker_tls.fingerprint()
         await self.core.start()
-        self._start_admin()
+        if self._is_first:
+            self._start_admin()
+        else:
+            self._background.append(asyncio.create_task(LoopLag().beat(), name="loop lag"))
+            await self.core.met_all()
         await self._start_grpc()
         await self._start_rest()
         if self._plane is not None:
@@ -256,7 +269,7 @@ class Gateway:
             self._admin = AdminServer(
                 address,
                 self.is_ready,
-                registry=self.core.registry,
+                registry=self._registry,
                 pages={
                     "/admin/endpoints": lambda: pages.endpoints(pool.views, time.monotonic()),
                     "/admin/resources": lambda: pages.resources(pool.directory),
@@ -302,7 +315,7 @@ class Gateway:
             core.local,
             core.snapshot,
             self.is_ready,
-            core.registry,
+            self._registry,
             self._bounds,
             settings.slow_reader_seconds,
         )
@@ -326,29 +339,32 @@ class Gateway:
             await picker.start()
         self._picker, self.picker_port = picker, picker.port
 
-    async def _start_envoy(self, plane: EnvoyPlane) -> None:
-        settings = self._settings
-        # A sidecar that an earlier gateway left behind may still hold them.
-        addresses = (
-            () if settings.envoy_directory else (settings.grpc_address, settings.http_address)
-        )
-        for address in addresses:
+    async def _start_envoy(self, plane: Plane) -> None:
+        for address in plane.addresses:
             with _binding(address):
                 rpc.check_free(address)
         ports = await plane.start(self.core.relay, self.core.exchanges, self._bounds)
         self.grpc_port, self.http_port = ports["grpc"], ports["http"]
 
-    async def _finish_envoy(self, plane: EnvoyPlane, grace: float) -> None:
+    async def _finish_envoy(self, plane: Plane, grace: float) -> None:
         """Until what runs has ended, or the grace has."""
-        await plane.stop_listening()
         exchanges, seen = self.core.exchanges, -1
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
+                await plane.finish()
                 # Each client hears of it with an answer; then nothing more comes.
                 while seen != (seen := exchanges.opened):
                     await self.core.admission.idle.wait()
                     await asyncio.sleep(_LAST_CALLS_SECONDS / 2)
         await plane.close()
+
+    @cached_property
+    def _registry(self) -> CollectorRegistry:
+        """What `/metrics` shows."""
+        own, processes = self.core.registry, self._settings.processes
+        if self._plane is None or processes == 1 or not self._is_first:
+            return own
+        return of_all(own, self._plane.sockets, processes)
 
     @property
     def _bounds(self) -> Bounds:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from random import Random
 
@@ -47,6 +47,8 @@ from autoglm.gateway.snapshot import Snapshot
 from autoglm.gateway.watch import PodWatch, Watches
 
 _TLS_LOOK_SECONDS = 5.0
+# A process that begins where others serve is not missed for so long.
+_MEET_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -75,9 +77,8 @@ class Core:
         self._given: frozenset[Endpoint] = frozenset()
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
-        self._limits = Limits(
-            settings.tenants_file, settings.gateway_replicas, self.metrics.rate_limited
-        )
+        deciding = settings.gateway_replicas * settings.processes
+        self._limits = Limits(settings.tenants_file, deciding, self.metrics.rate_limited)
         self.admission = Admission(
             self.pool, settings.admission, self.metrics, self._limits.policy_of
         )
@@ -160,6 +161,14 @@ class Core:
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot
+
+    async def met_all(self) -> None:
+        """Until all endpoints are known, or for a few seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MEET_SECONDS):
+                while not self.pool.has_met_all:
+                    await self.changed.wait()
+                    self.changed.clear()
 
     async def close(self) -> None:
         await self._closing.aclose()

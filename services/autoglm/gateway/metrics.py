@@ -209,6 +209,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.process_restarts = Counter(
+            "autoglm_gateway_process_restarts",
+            "Processes beside the first one (--processes) that ended by themselves.",
+            ("number",),
+            registry=registry,
+        )
+
     def _of_callers(self, registry: CollectorRegistry) -> None:
         self.authentications = Counter(
             "autoglm_gateway_authentications",

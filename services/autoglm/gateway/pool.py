@@ -70,6 +70,11 @@ class Pool:
         return self._views.get(url)
 
     @property
+    def has_met_all(self) -> bool:
+        """Whether it is ready and no endpoint is known by its name only."""
+        return self.is_ready and all(v.state.phase is not Phase.CONNECTING for v in self.views)
+
+    @property
     def is_ready(self) -> bool:
         """Whether there is what the gateway needs to take requests. For other threads as well."""
         if not self._awaits_lists:

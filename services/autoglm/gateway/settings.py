@@ -34,6 +34,9 @@ class GatewaySettings(ServiceSettings):
     PATH), which this process configures and decides for."""
     envoy_concurrency: int = Field(default=2, gt=0)
     """Worker threads of Envoy, each with its own connections to the pods."""
+    processes: int = Field(default=1, ge=1, le=32)
+    """Processes that decide for the one Envoy, this one included (--data-plane envoy only). Bounds
+    such as --max-inflight and --request-memory-bytes are each process's."""
     envoy_directory: str = ""
     """Directory shared with an Envoy that somebody else starts, with -c DIRECTORY/envoy.json once
     that is there, such as a sidecar of the official image; empty starts Envoy from here."""
@@ -189,6 +192,15 @@ class GatewaySettings(ServiceSettings):
         if is_url(jwks) and not (parts.scheme in ("http", "https") and is_safe):
             raise ValueError("give a file or an https URL; http is for loopback only")
         return jwks
+
+    @model_validator(mode="after")
+    def _check_processes(self) -> Self:
+        if self.processes > 1 and self.data_plane != "envoy":
+            raise ValueError(
+                f"processes is {self.processes}, but data_plane is {self.data_plane}, whose bytes "
+                "one process moves: give data_plane envoy, or run more gateways"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_endpoint_picker_files(self) -> Self:

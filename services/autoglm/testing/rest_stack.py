@@ -124,7 +124,8 @@ def _envoy_plane(bounds: Bounds) -> EnvoyPlane:
             http_address=free,
             max_body_bytes=bounds.max_body_bytes,
             default_timeout_seconds=bounds.default_timeout_seconds,
-        )
+        ),
+        on_restart=lambda _: None,
     )
 
 

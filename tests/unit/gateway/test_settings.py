@@ -63,3 +63,24 @@ def test_http_may_be_used_where_nobody_can_listen_in() -> None:
     settings = GatewaySettings.load(TOKENS | {"jwt_jwks": "http://127.0.0.1:8/k"})
     assert settings.identity.jwks == "http://127.0.0.1:8/k"
     assert settings.identity.tokens and settings.identity.tokens.audience == ("a", "b")
+
+
+def test_processes_are_the_envoy_planes_only() -> None:
+    with pytest.raises(SettingsError, match="processes is 2, but data_plane is embedded"):
+        GatewaySettings.load({"processes": 2})
+
+
+def test_settings_reach_another_process_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = GatewaySettings.load(
+        {
+            "data_plane": "envoy",
+            "processes": 3,
+            "endpoint": ("grpc://a:1", "https://b:2/v1"),
+            "upstream_api_key": "secret",
+            "tls_cert_file": "/c",
+            "tls_key_file": "/k",
+            "log_level": "debug",
+        }
+    )
+    monkeypatch.setenv("AUTOGLM_MAX_INFLIGHT", "1")
+    assert GatewaySettings.model_validate_json(told.model_dump_json()) == told

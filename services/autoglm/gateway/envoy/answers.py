@@ -11,7 +11,7 @@ from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.call import Call
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.exchange import Directions
-from autoglm.gateway.envoy.names import DESTINATION_HEADER, DESTINATION_NAMESPACE
+from autoglm.gateway.envoy.names import DESTINATION_HEADER, DESTINATION_NAMESPACE, PROCESS_KEY
 
 Phase = Literal[
     "request_headers",
@@ -39,16 +39,21 @@ def body_please() -> Any:
     )
 
 
-def sent(directions: Directions, *, after_body: bool) -> Any:
-    """The request goes on as directed."""
+def sent(directions: Directions, *, after_body: bool, process: int | None = None) -> Any:
+    """The request goes on as directed. `process` is who says so, where that matters."""
     mutation = ext_proc.HeaderMutation(
         set_headers=_options(directions.set_headers.items()),
         remove_headers=directions.removed_headers,
     )
     common = ext_proc.CommonResponse(header_mutation=mutation)
     if after_body:
-        return ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
-    return ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
+        response = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
+    else:
+        headers = ext_proc.HeadersResponse(response=common)
+        response = ext_proc.ProcessingResponse(request_headers=headers)
+    if process is not None:
+        response.dynamic_metadata.update({DESTINATION_NAMESPACE: {PROCESS_KEY: str(process)}})
+    return response
 
 
 def picked(directions: Directions, *, after_body: bool) -> Any:

@@ -14,10 +14,12 @@ from pathlib import Path
 from autoglm.common import rpc, status
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.call import Wire
-from autoglm.gateway.envoy.clusters import own_cluster, wire_clusters
+from autoglm.gateway.envoy.clusters import clusters, ends_cluster
 from autoglm.gateway.envoy.local_replies import local_replies
 from autoglm.gateway.envoy.names import (
     DESTINATION_HEADER,
+    DESTINATION_NAMESPACE,
+    PROCESS_KEY,
     Sockets,
 )
 from autoglm.gateway.envoy.parts import (
@@ -42,6 +44,9 @@ _MOST_FRAMES = 200_000
 _MOST_MESSAGE_SECONDS = 3600.0
 
 
+_HAS_NAME: Json = {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}}
+
+
 def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire, Where]) -> Json:
     """`listen` has the addresses of the settings with names looked up. JSON is YAML to Envoy."""
     return {
@@ -53,11 +58,7 @@ def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire,
                 _listener("grpc", listen["grpc"], settings),
                 _listener("http", listen["http"], settings),
             ],
-            "clusters": [
-                own_cluster("picker", sockets.picker, "grpc"),
-                *wire_clusters("grpc", sockets.grpc),
-                *wire_clusters("http", sockets.http),
-            ],
+            "clusters": list(clusters(sockets, settings.processes)),
         },
     }
 
@@ -113,7 +114,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
             # So much more of a body than is allowed may be on its way.
             "initial_stream_window_size": WINDOW_BYTES,
         },
-        "access_log": [_end_of_calls()],
+        "access_log": _ends_of_calls(settings.processes),
         **({"local_reply_config": local_replies()} if is_http else {}),
         "http_filters": [
             *([_gzip()] if is_http else []),
@@ -170,6 +171,40 @@ def _picker(settings: GatewaySettings) -> Json:
         "message_timeout": seconds(patience),
         "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
         "status_on_error": {"code": "ServiceUnavailable"},
+        **(_of_several(settings.processes) if settings.processes > 1 else {}),
+    }
+
+
+def _of_several(processes: int) -> Json:
+    """What is asked of a process that dies is asked of another.
+
+    What no other can answer, since the request's body has been shown, goes on as if nothing had
+    been decided: to the first process's own server, which asks all that the picker asks.
+    """
+    again = {"envoy_grpc": {"cluster_name": "picker"}, "retry_policy": _once_elsewhere(processes)}
+    return {
+        "grpc_service": again,
+        "failure_mode_allow": True,
+        # Where the answer says which process has decided.
+        "metadata_options": {"receiving_namespaces": {"untyped": [DESTINATION_NAMESPACE]}},
+    }
+
+
+def _once_elsewhere(processes: int) -> Json:
+    return {
+        "retry_on": "reset,connect-failure,refused-stream,unavailable",
+        "num_retries": 1,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.1s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.retry.host.previous_hosts.v3"
+                    ".PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 2 * processes,
     }
 
 
@@ -197,17 +232,43 @@ def _names_of_calls() -> Json:
     }
 
 
-def _end_of_calls() -> Json:
+def _ends_of_calls(processes: int) -> list[Json]:
     """One log entry to the picker for each call that it has sent to a pod, as the call ends."""
+    if processes == 1:
+        return [_log_to("picker", _HAS_NAME)]
+    return [_log_to(ends_cluster(number), _of_process(number)) for number in range(processes)]
+
+
+def _of_process(number: int) -> Json:
+    """Calls that the process has sent on.
+
+    And those that ended before Envoy knew who had decided them: then all are told.
+    """
+    broken = [_HAS_NAME, _decided_by("", or_nobody=True), {"response_flag_filter": {}}]
+    return {
+        "or_filter": {"filters": [_decided_by(str(number)), {"and_filter": {"filters": broken}}]}
+    }
+
+
+def _decided_by(process: str, *, or_nobody: bool = False) -> Json:
+    matcher = {
+        "filter": DESTINATION_NAMESPACE,
+        "path": [{"key": PROCESS_KEY}],
+        "value": {"string_match": {"exact": process}},
+    }
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": or_nobody}}
+
+
+def _log_to(cluster: str, which: Json) -> Json:
     return {
         "name": "envoy.access_loggers.http_grpc",
-        "filter": {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}},
+        "filter": which,
         "typed_config": {
             "@type": f"{TYPE}.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
             "common_config": {
                 "log_name": "calls",
                 "transport_api_version": "V3",
-                "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
+                "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
                 # At once: the call's place is free from then on.
                 "buffer_size_bytes": 0,
             },

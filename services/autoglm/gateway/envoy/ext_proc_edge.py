@@ -33,7 +33,10 @@ _REPORT_SECONDS = 10.0
 
 
 class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
-    """One stream of messages for each request."""
+    """One stream of messages for each request.
+
+    `process` is this one's number where several decide for one Envoy.
+    """
 
     def __init__(
         self,
@@ -41,8 +44,10 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         exchanges: Exchanges,
         bounds: Bounds,
         clock: Callable[[], float] = time.monotonic,
+        process: int | None = None,
     ) -> None:
         self._relay = relay
+        self._process = process
         self._exchanges = exchanges
         self._bounds = bounds
         self._clock = clock
@@ -62,7 +67,8 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         if isinstance(answer, AutoGLMError):
             await context.write(answers.refused(call, answer))
         else:
-            await context.write(answers.sent(answer, after_body=body.is_asked))
+            told = answers.sent(answer, after_body=body.is_asked, process=self._process)
+            await context.write(told)
 
     async def _directions(self, call: Call, exchange: Exchange) -> Any:
         """What is decided."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Of the Gateway API Inference Extension's endpoint picker protocol.
@@ -12,19 +12,31 @@ DESTINATION_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 SERVED_KEY = "x-gateway-destination-endpoint-served"
+# Which process has decided, beside the destination; only where there are several.
+PROCESS_KEY = "autoglm-process"
 PLANE_HEADER = "x-autoglm-data-plane"
 # For what this plane does not do with an answer.
 PLANE_WITHOUT = "envoy; without=token-replay,hedging"
 
 
+def of_process(name: str, number: int) -> str:
+    """Number 0 is the process that owns Envoy, and has the plain names."""
+    return f"{name}-{number}" if number else name
+
+
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """Unix sockets between Envoy and the gateway, in a directory that is theirs alone.
+    """Unix sockets between Envoy and a process of the gateway, in a directory that is theirs alone.
 
     So is Envoy's configuration.
     """
 
     directory: Path
+    number: int = 0
+
+    def of(self, number: int) -> Sockets:
+        """Those of another process."""
+        return replace(self, number=number)
 
     @property
     def config(self) -> Path:
@@ -32,16 +44,24 @@ class Sockets:
 
     @property
     def picker(self) -> str:
-        return str(self.directory / "picker")
+        return self._path("picker")
+
+    @property
+    def ends(self) -> str:
+        """For the access log, where there are several processes."""
+        return self._path("ends")
 
     @property
     def grpc(self) -> str:
-        return str(self.directory / "grpc")
+        return self._path("grpc")
 
     @property
     def http(self) -> str:
-        return str(self.directory / "http")
+        return self._path("http")
 
     @property
     def admin(self) -> str:
         return str(self.directory / "admin")
+
+    def _path(self, name: str) -> str:
+        return str(self.directory / of_process(name, self.number))

@@ -22,14 +22,14 @@ from autoglm.gateway.envoy.names import Sockets
 _START_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 _END_SECONDS = 5.0
-# The kernel ends Envoy when this process is gone (prctl(2), PR_SET_PDEATHSIG); Linux only.
+# The kernel ends a child when this process is gone (prctl(2), PR_SET_PDEATHSIG); Linux only.
 _END_WITH_US = """
 import ctypes, os, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-_LAUNCH = (sys.executable, "-I", "-S", "-c", _END_WITH_US)
+LAUNCH = (sys.executable, "-I", "-S", "-c", _END_WITH_US)
 # As our own lines look.
 _LINE = '{"level":"%l","logger":"envoy.%n","message":"%j"}'
 _log = logging.getLogger("autoglm.gateway")
@@ -72,7 +72,7 @@ class Envoy:
         """Returns once it listens. Raises EnvoyFailed."""
         sockets.config.write_text(json.dumps(config))
         command = (
-            *_LAUNCH,
+            *LAUNCH,
             program,
             *("-c", str(sockets.config), "--concurrency", str(concurrency)),
             *("--disable-hot-restart", "--drain-strategy", "immediate"),
