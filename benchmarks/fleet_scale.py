@@ -1,7 +1,8 @@
 """Whether a thousand pods are routed as well as sixty-four: simulated fleets, equal load a pod.
 
 Conversations and shared prompts of `routing`, through one gateway and through as many as such a
-fleet has, with the pods' KV-cache events and without. Decisions are timed as well.
+fleet has, with the pods' KV-cache events and without, and with pods that tell as seldom as gateways
+of so many ask them to. Decisions are timed as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.gateway.watch import load_interval
 from benchmarks.fleet.simulation import Gateway, Result, Simulation, fleet
 from benchmarks.fleet.traces import TRACES, Source
 from benchmarks.report import Report, Row
@@ -20,8 +23,19 @@ QUICK = (64, 250)
 # Of a fleet of sixty-four, the load that the traces were made for.
 _BASE = 64
 GATEWAYS = (1, 8)
+# Seconds, as of a pod that is asked for no less.
+_OFTEN = 0.05
 _COLUMNS = (
-    *("trace", "pods", "gateways", "events", "prefix hit rate", "first token p50 ms", "p99 ms"),
+    *(
+        "trace",
+        "pods",
+        "gateways",
+        "events",
+        "told every s",
+        "prefix hit rate",
+        "first token p50 ms",
+        "p99 ms",
+    ),
     *("output tokens/s a pod", "busiest pod", "microseconds a decision"),
 )
 
@@ -29,25 +43,35 @@ _COLUMNS = (
 def run(output: Path, *, quick: bool) -> Report:
     report = Report("fleet-scale", "The same load a pod on fleets of several sizes", _COLUMNS)
     for pods in QUICK if quick else PODS:
-        for gateways, telling in ((GATEWAYS[0], False), (GATEWAYS[1], False), (GATEWAYS[1], True)):
+        one, several = GATEWAYS
+        seldom = load_interval(pods, GatewaySettings().load_messages_per_second)
+        for gateways, telling, interval in (
+            (one, False, _OFTEN),
+            (several, False, _OFTEN),
+            (several, True, _OFTEN),
+            (several, True, seldom),
+        ):
             print(f"{pods} pods, {gateways} gateways ...", file=sys.stderr, flush=True)
-            report.rows.append(_row("chat", pods, gateways, telling))
+            report.rows.append(_row("chat", pods, gateways, telling, interval))
     report.publish(output)
     return report
 
 
-def _row(trace: str, size: int, gateways: int, telling: bool) -> Row:
+def _row(trace: str, size: int, gateways: int, telling: bool, interval: float) -> Row:
     pods = fleet(size, telling=telling)
     made = [Gateway("PrefixAffinity", pods, seed) for seed in range(gateways)]
     timed = [_Timed(gateway.router) for gateway in made]
     for gateway, watch in zip(made, timed, strict=True):
         gateway.router = watch  # type: ignore[assignment]  # a Router with a clock
-    found: Result = Simulation(made, pods).run(TRACES[trace](Source(1), size / _BASE / 2))
+    found: Result = Simulation(made, pods, interval=interval).run(
+        TRACES[trace](Source(1), size / _BASE / 2)
+    )
     return {
         "trace": trace,
         "pods": size,
         "gateways": gateways,
         "events": "yes" if telling else "no",
+        "told every s": interval,
         "prefix hit rate": round(found.hit_rate, 3),
         "first token p50 ms": found.first_token(0.5) * 1e3,
         "p99 ms": found.first_token(0.99) * 1e3,

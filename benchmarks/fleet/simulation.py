@@ -111,8 +111,17 @@ class Result:
 
 
 class Simulation:
-    def __init__(self, gateways: Sequence[Gateway], pods: Sequence[Pod], seed: int = 0) -> None:
+    """Pods tell their load and their caches every `interval` seconds."""
+
+    def __init__(
+        self,
+        gateways: Sequence[Gateway],
+        pods: Sequence[Pod],
+        seed: int = 0,
+        interval: float = _REPORT_SECONDS,
+    ) -> None:
         self.gateways, self.pods = gateways, pods
+        self._interval = interval
         self.result = Result()
         self.asked: Callable[[Gateway, Call, Job], None] = lambda gateway, call, job: None
         self._rng = Random(seed)
@@ -143,7 +152,7 @@ class Simulation:
                 gateway.hear(number, pod)
         for gateway in self.gateways:
             gateway.hear_caches()
-        self._at(now + _REPORT_SECONDS, self._report)
+        self._at(now + self._interval, self._report)
 
     def _ask(self, chat: Chat, now: float) -> None:
         turn = chat.session.turns[chat.turn]

@@ -44,7 +44,7 @@ from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.gateway.snapshot import Snapshot
-from autoglm.gateway.watch import PodWatch, Watches
+from autoglm.gateway.watch import PodWatch, Watches, load_interval
 
 _TLS_LOOK_SECONDS = 5.0
 # A process that begins where others serve is not missed for so long.
@@ -179,14 +179,20 @@ class Core:
         self._watches.restart()
 
     def _pod_watch(self) -> PodWatch:
-        settings = self.settings
+        settings, pool = self.settings, self.pool
+
+        def interval() -> float:
+            return load_interval(len(pool.views), settings.load_messages_per_second)
+
+        memory = self.router.memory
         return PodWatch(
-            self.pool,
+            pool,
             self.channels,
             settings.connect_timeout_seconds,
             settings.load_timeout_seconds,
             lambda url, why: self._relay.abandon(url, why),
-            follow_cache=KvFollower(self.router.memory.prefixes, self.channels, self.metrics),
+            follow_cache=KvFollower(memory.prefixes, self.channels, self.metrics, interval),
+            interval=interval,
         )
 
     async def _follow_kubernetes(self) -> None:

@@ -9,6 +9,7 @@ index and decides nothing about routing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 
 import grpc
@@ -57,11 +58,20 @@ class Reader:
 
 
 class KvFollower:
-    """Called with a pod, follows it until cancelled."""
+    """Called with a pod, follows it until cancelled. `interval` is how often a pod may tell its
+    changes, in seconds, as of when its stream begins.
+    """
 
-    def __init__(self, prefixes: PrefixIndex, channels: Channels, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        prefixes: PrefixIndex,
+        channels: Channels,
+        metrics: Metrics,
+        interval: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._prefixes = prefixes
         self._channels = channels
+        self._interval = interval
         self._streams = metrics.kv_streams
         self._breaks = metrics.kv_breaks
         self._rng = Random()
@@ -79,7 +89,8 @@ class KvFollower:
     async def _follow(self, endpoint: Endpoint, reader: Reader) -> str:
         """Reads a stream to its end; the reason that it ended for."""
         channel = self._channels.get(endpoint).channel
-        messages = WorkerStub(channel).SubscribeKvEvents(v1.SubscribeKvEventsRequest())
+        request = v1.SubscribeKvEventsRequest(min_interval_seconds=self._interval())
+        messages = WorkerStub(channel).SubscribeKvEvents(request)
         self._streams.inc()
         try:
             async for message in messages:

@@ -109,6 +109,10 @@ class GatewaySettings(ServiceSettings):
     """How long a pod may take to accept a connection and name its models, in seconds."""
     load_timeout_seconds: float = Field(default=3.0, gt=0)
     """A pod that sends no load message for so long is taken out of the pool, in seconds."""
+    load_messages_per_second: float = Field(default=1000.0, gt=0)
+    """Load messages that all pods together may send to this gateway, and messages about their
+    caches; where there are more pods than a twentieth of it, each tells more seldom, up to once a
+    second."""
     first_token_timeout_seconds: float = Field(default=300.0, ge=0)
     """How long one pod may take for the first token of a stream before another is asked, in
     seconds, where the model's AutoGLMDeployment sets no limit; 0 is no limit."""

@@ -3,6 +3,10 @@
 A pod's task asks for its models and follows its load stream. A refused or broken connection, the
 stream's end, and three seconds of silence take the pod out of the pool; the task connects again
 after the pool's back-off. Feeds events to the pool and decides nothing itself.
+
+Load messages are what a gateway's work grows with by the number of pods, so pods are asked to tell
+their load more seldom where there are many (`load_interval`). What the gateway has sent to a pod
+itself it counts between the messages.
 """
 
 from __future__ import annotations
@@ -31,7 +35,18 @@ from autoglm.v1.worker_pb2_grpc import WorkerStub
 
 Watch = Callable[[Endpoint], Awaitable[None]]
 _AFTER_BUG_SECONDS = 1.0
+# What pods keep to by themselves.
+_LEAST_INTERVAL, _MOST_INTERVAL = 0.05, 1.0
+# An interval that has changed by less is not worth a new stream.
+_DRIFT = 2.0
 _log = logging.getLogger("autoglm.gateway")
+
+
+def load_interval(pods: int, per_second: float) -> float:
+    """The least time between two messages of a pod, in seconds, by which so many pods together send
+    no more than `per_second`; up to the second that a pod is silent at the most.
+    """
+    return min(max(_LEAST_INTERVAL, pods / per_second), _MOST_INTERVAL)
 
 
 def load_of(message: v1.WatchLoadResponse) -> Load:
@@ -55,6 +70,7 @@ class PodWatch:
 
     `on_silence` is told of the URL and why, again and again while the pod does not answer.
     `follow_cache` runs beside the load stream of a pod that tells what is in its KV cache.
+    `interval` is how often a pod may tell its load now, in seconds.
     """
 
     pool: Pool
@@ -64,6 +80,7 @@ class PodWatch:
     on_silence: Callable[[str, str], None] = lambda url, why: None
     clock: Callable[[], float] = time.monotonic
     follow_cache: Watch | None = None
+    interval: Callable[[], float] = lambda: _LEAST_INTERVAL
 
     async def __call__(self, endpoint: Endpoint) -> None:
         """Runs until cancelled, or until the pool does not know the endpoint any more."""
@@ -78,15 +95,14 @@ class PodWatch:
     async def _follow(self, endpoint: Endpoint) -> Lost:
         """Follows the pod while it can be followed; why it cannot any more."""
         channel = self.channels.get(endpoint).channel
-        loads = WorkerStub(channel).WatchLoad(v1.WatchLoadRequest())
+        loads = _Loads(channel, self.interval)
         beside: asyncio.Task[None] | None = None
         try:
             await self._learn(endpoint, channel)
             adapters: tuple[str, ...] | None = None
-            messages = aiter(loads)
             while True:
                 async with asyncio.timeout(self.silence):
-                    load = load_of(await anext(messages))
+                    load = await loads.next()
                 if adapters is not None and load.adapters != adapters:
                     await self._learn(endpoint, channel)
                 adapters = load.adapters
@@ -117,6 +133,31 @@ class PodWatch:
             v1.ListModelsRequest(), timeout=self.connect_timeout
         )
         self.pool.apply(endpoint.url, Learned(tuple(answer.models)), self.clock())
+
+
+class _Loads:
+    """A pod's load messages, no more often than `interval` says now."""
+
+    def __init__(self, channel: grpc.aio.Channel, interval: Callable[[], float]) -> None:
+        self._stub = WorkerStub(channel)
+        self._interval = interval
+        self._open()
+
+    async def next(self) -> Load:
+        """Raises StopAsyncIteration where the pod goes away, and AioRpcError."""
+        if not self._asked / _DRIFT <= self._interval() <= self._asked * _DRIFT:
+            self.cancel()
+            self._open()
+        return load_of(await anext(self._messages))
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def _open(self) -> None:
+        self._asked = self._interval()
+        request = v1.WatchLoadRequest(min_interval_seconds=self._asked)
+        self._call = self._stub.WatchLoad(request)
+        self._messages = aiter(self._call)
 
 
 class Watches:

@@ -1,6 +1,7 @@
 """autoglm.v1.Worker on an engine: tells gateways load and cached prompt blocks, ends requests.
 
-`is_news` decides when a load is worth a message; the stream looks twenty times a second.
+`is_news` decides when a load is worth a message; the stream looks twenty times a second, or more
+seldom for a gateway that asks for that, since it has many pods.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ _GATHER_SECONDS = 0.01
 
 
 def is_news(
-    load: v1.WatchLoadResponse, last: v1.WatchLoadResponse | None, silent_seconds: float
+    load: v1.WatchLoadResponse,
+    last: v1.WatchLoadResponse | None,
+    silent_seconds: float,
+    look_seconds: float = LOOK_SECONDS,
 ) -> bool:
     """Whether a gateway that knows `last` should hear of `load`."""
-    if last is None or silent_seconds >= _SILENCE_SECONDS - LOOK_SECONDS / 2:
+    if last is None or silent_seconds >= _SILENCE_SECONDS - look_seconds / 2:
         return True
     if (load.running, load.waiting, load.draining) != (last.running, last.waiting, last.draining):
         return True
@@ -44,16 +48,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         self, request: v1.WatchLoadRequest, context: Any
     ) -> AsyncIterator[v1.WatchLoadResponse]:
         now = asyncio.get_running_loop().time
+        look = _interval(request.min_interval_seconds, LOOK_SECONDS)
         last, sent = None, now()
         self._pod.engine()
         while self._pod.phase not in (Phase.CLOSING, Phase.DEAD):
             changed = self._pod.changed
             load = self._load()
-            if is_news(load, last, now() - sent):
+            if is_news(load, last, now() - sent, look):
                 yield load
                 last, sent = load, now()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(look):
                     await changed.wait()
 
     async def Abort(self, request: v1.AbortRequest, context: Any) -> v1.AbortResponse:
@@ -82,6 +87,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         self, request: v1.SubscribeKvEventsRequest, context: Any
     ) -> AsyncIterator[v1.SubscribeKvEventsResponse]:
         feed, sequence = self._pod.engine().kv_feed(), 0
+        gather = _interval(request.min_interval_seconds, _GATHER_SECONDS)
         if feed is None:
             raise errors.Unimplemented("this pod publishes no KV-cache events")
         with feed.subscribed() as subscriber:
@@ -92,7 +98,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_SILENCE_SECONDS / 2):
                         await subscriber.news.wait()
-                await asyncio.sleep(_GATHER_SECONDS)
+                await asyncio.sleep(gather)
 
     def _load(self) -> v1.WatchLoadResponse:
         load = self._pod.engine().load()
@@ -122,6 +128,11 @@ def message_of(change: Change, sequence: int) -> v1.SubscribeKvEventsResponse:
         case "cleared":
             message.cleared.SetInParent()
     return message
+
+
+def _interval(asked: float, least: float) -> float:
+    """In seconds; what is asked for within bounds, and the least where it is no number."""
+    return min(max(least, asked), _SILENCE_SECONDS)
 
 
 def _one_model() -> errors.Unimplemented:

@@ -67,6 +67,8 @@ class FakePod:
     received: list[Received] = field(default_factory=list)
     cancelled: int = 0
     """Requests whose caller went away."""
+    asked_to_tell: list[float] = field(default_factory=list)
+    """The least interval that each stream of its load asked for, in seconds."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -247,6 +249,7 @@ class _Worker(WorkerServicer):
     async def WatchLoad(
         self, request: v1.WatchLoadRequest, context: Any
     ) -> AsyncIterator[v1.WatchLoadResponse]:
+        self._pod.asked_to_tell.append(request.min_interval_seconds)
         while True:
             if not self._pod.silent:
                 yield self._pod.load()

@@ -7,8 +7,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WatchLoadRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("min_interval_seconds",)
+    MIN_INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    min_interval_seconds: float
+    def __init__(self, min_interval_seconds: _Optional[float] = ...) -> None: ...
 
 class WatchLoadResponse(_message.Message):
     __slots__ = ("running", "waiting", "kv_cache_usage", "tokens_in_flight", "adapters", "draining", "max_num_seqs", "num_kv_blocks", "kv_block_size", "http_port", "kv_events")
@@ -93,10 +95,12 @@ class UnloadAdapterResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SubscribeKvEventsRequest(_message.Message):
-    __slots__ = ("after_sequence",)
+    __slots__ = ("after_sequence", "min_interval_seconds")
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     after_sequence: int
-    def __init__(self, after_sequence: _Optional[int] = ...) -> None: ...
+    min_interval_seconds: float
+    def __init__(self, after_sequence: _Optional[int] = ..., min_interval_seconds: _Optional[float] = ...) -> None: ...
 
 class SubscribeKvEventsResponse(_message.Message):
     __slots__ = ("sequence", "stored", "removed", "cleared")

@@ -78,7 +78,8 @@ class WorkerServicer(object):
 
     def WatchLoad(self, request, context):
         """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-        matters, and at least once a second. The end of the stream means that the pod is going away.
+        matters, and at least once a second, give or take the least interval asked for. The end of the
+        stream means that the pod is going away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,8 @@ class WorkerStub:
     def __new__(cls, channel: grpc.aio.Channel) -> WorkerAsyncStub: ...
     WatchLoad: grpc.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.WatchLoadRequest, autoglm.v1.worker_pb2.WatchLoadResponse]
     """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-    matters, and at least once a second. The end of the stream means that the pod is going away.
+    matters, and at least once a second, give or take the least interval asked for. The end of the
+    stream means that the pod is going away.
     """
     Abort: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.AbortRequest, autoglm.v1.worker_pb2.AbortResponse]
     """Abort ends requests by id and frees their KV-cache blocks. Ids that are unknown or have ended
@@ -56,7 +57,8 @@ class WorkerAsyncStub(WorkerStub):
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     WatchLoad: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.WatchLoadRequest, autoglm.v1.worker_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-    matters, and at least once a second. The end of the stream means that the pod is going away.
+    matters, and at least once a second, give or take the least interval asked for. The end of the
+    stream means that the pod is going away.
     """
     Abort: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.AbortRequest, autoglm.v1.worker_pb2.AbortResponse]  # type: ignore[assignment]
     """Abort ends requests by id and frees their KV-cache blocks. Ids that are unknown or have ended
@@ -85,7 +87,8 @@ class WorkerServicer:
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.worker_pb2.WatchLoadResponse], collections.abc.AsyncIterator[autoglm.v1.worker_pb2.WatchLoadResponse]]:
         """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-        matters, and at least once a second. The end of the stream means that the pod is going away.
+        matters, and at least once a second, give or take the least interval asked for. The end of the
+        stream means that the pod is going away.
         """
 
     def Abort(

@@ -113,6 +113,23 @@ async def _status(watch: Any, wanted: int) -> None:
         pass
 
 
+async def test_pods_tell_their_load_more_seldom_as_they_become_more(
+    fleet: Any, tmp_path: Path
+) -> None:
+    first, *others = await fleet.pods(*(FakePod() for _ in range(6)))
+    file = tmp_path / "endpoints.json"
+    file.write_text(json.dumps({"endpoints": [first.url]}))
+    gateway = await fleet.gateway(ready=1, endpoints_file=str(file), load_messages_per_second=10)
+    assert first.asked_to_tell == [0.1]
+    file.write_text(json.dumps({"endpoints": [first.url, *(pod.url for pod in others)]}))
+    await fleet.until(lambda: fleet.routable(gateway) == 6 and len(first.asked_to_tell) == 2)
+    asked = [first.asked_to_tell[-1], *(pod.asked_to_tell[-1] for pod in others)]
+    assert asked == pytest.approx([0.6] * 6)
+    # The stream that was opened anew is no failure of the pod's.
+    (view,) = (v for v in gateway.core.pool.views if v.url == first.url)
+    assert view.state.failures == 0 and len(first.asked_to_tell) == 2
+
+
 async def test_endpoints_file_is_followed_and_a_bad_one_changes_nothing(
     fleet: Any, tmp_path: Path
 ) -> None:
