@@ -63,7 +63,7 @@ def _row(trace: str, size: int, gateways: int, telling: bool, interval: float) -
     timed = [_Timed(gateway.router) for gateway in made]
     for gateway, watch in zip(made, timed, strict=True):
         gateway.router = watch  # type: ignore[assignment]  # a Router with a clock
-    found: Result = Simulation(made, pods, interval=interval).run(
+    found: Result = Simulation(made, pods, interval=interval, one_by_one=interval > _OFTEN).run(
         TRACES[trace](Source(1), size / _BASE / 2)
     )
     return {

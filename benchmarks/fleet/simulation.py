@@ -39,13 +39,11 @@ class Gateway:
         self.views = [_view(number) for number in range(len(pods))]
         self.number = {view.url: number for number, view in enumerate(self.views)}
         self.snapshot = take_snapshot(self.views)
-        self._caches = [Cache(self, number, pod) for number, pod in enumerate(pods) if pod.feed]
+        self._caches = {n: Cache(self, n, pod) for n, pod in enumerate(pods) if pod.feed}
 
     def hear(self, number: int, pod: Pod) -> None:
         self.views[number].live.take(pod.load())
-
-    def hear_caches(self) -> None:
-        for cache in self._caches:
+        if cache := self._caches.get(number):
             cache.read()
 
 
@@ -111,7 +109,9 @@ class Result:
 
 
 class Simulation:
-    """Pods tell their load and their caches every `interval` seconds."""
+    """Pods tell their load and their caches every `interval` seconds: all in the same moment, or
+    one after the other.
+    """
 
     def __init__(
         self,
@@ -119,9 +119,12 @@ class Simulation:
         pods: Sequence[Pod],
         seed: int = 0,
         interval: float = _REPORT_SECONDS,
+        one_by_one: bool = False,
     ) -> None:
         self.gateways, self.pods = gateways, pods
         self._interval = interval
+        numbers = range(len(pods))
+        self._together = [[number] for number in numbers] if one_by_one else [numbers]
         self.result = Result()
         self.asked: Callable[[Gateway, Call, Job], None] = lambda gateway, call, job: None
         self._rng = Random(seed)
@@ -136,7 +139,9 @@ class Simulation:
         for session in sessions:
             chat = Chat(session, list(session.shared))
             self._at(session.starts, partial(self._ask, chat))
-        self._at(0.0, self._report)
+        for turn, numbers in enumerate(self._together):
+            begins = turn * self._interval / len(self._together)
+            self._at(begins, partial(self._report, numbers))
         while self._events and self._left:
             now, _, happen = heapq.heappop(self._events)
             happen(now)
@@ -146,13 +151,11 @@ class Simulation:
     def _at(self, when: float, what: Callable[[float], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), what))
 
-    def _report(self, now: float) -> None:
-        for number, pod in enumerate(self.pods):
+    def _report(self, numbers: Sequence[int], now: float) -> None:
+        for number in numbers:
             for gateway in self.gateways:
-                gateway.hear(number, pod)
-        for gateway in self.gateways:
-            gateway.hear_caches()
-        self._at(now + self._interval, self._report)
+                gateway.hear(number, self.pods[number])
+        self._at(now + self._interval, partial(self._report, numbers))
 
     def _ask(self, chat: Chat, now: float) -> None:
         turn = chat.session.turns[chat.turn]
