@@ -1,7 +1,8 @@
 """What a request costs a gateway while many other streams are open, and what those hold.
 
 The streams wait for their next token, one in twenty seconds; beside them one client has short
-streams, and what the gateway's processes take for those is measured, less what they take without.
+streams, then unary requests, and what the gateway's processes take for those is measured, less what
+they take without.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def _of(plane: str, place: Path, stack: ExitStack, sizes: tuple[int, ...]) -> li
     processes.eventually(lambda: gateway.ready_endpoints() > 0)
     way = ways.Way(plane, gateway.http_address, gateway.grpc_address, gateway.pid)
     _cost(way)
-    alone, costs, held = way.megabytes(), [], []
+    alone, held = way.megabytes(), []
+    streams, python, unary = [], [], []
     is_open = 0
     for size in sizes:
         while is_open < size:
@@ -70,26 +72,36 @@ def _of(plane: str, place: Path, stack: ExitStack, sizes: tuple[int, ...]) -> li
             is_open += more
             processes.eventually(partial(_are_open, gateway, is_open), _SETTLE_SECONDS)
         time.sleep(2)
-        costs.append((size, _cost(way)))
+        whole, own = _cost(way)
+        streams.append((size, whole))
+        python.append((size, own))
+        unary.append((size, _cost(way, "grpc-unary")[0]))
         held.append((size, (way.megabytes() - alone) * 1000 / size))
-        print(f"{plane}, {size} open: {costs[-1][1]:.0f} us", file=sys.stderr, flush=True)
+        print(f"{plane}, {size} open: {whole:.0f} us", file=sys.stderr, flush=True)
     large: Points = tuple(point for point in held if point[0] >= 100)
     return [
-        Curve(f"a stream of 64 tokens, {plane}, microseconds of CPU", tuple(costs)),
+        Curve(f"a stream of 64 tokens, {plane}, microseconds of CPU", tuple(streams)),
+        *([Curve("of which Python", tuple(python))] if plane == "envoy" else []),
+        Curve(f"a unary request, {plane}, microseconds of CPU", tuple(unary)),
         Curve(f"an open stream, {plane}, KB", large),
     ]
 
 
-def _cost(way: ways.Way) -> float:
-    """Microseconds of CPU for one short stream."""
-    before = way.cpu_seconds()
+def _cost(way: ways.Way, kind: load.Kind = "grpc-stream") -> tuple[float, float]:
+    """Microseconds of CPU for one short request: of all processes, and of the gateway's own."""
+    readings = (way.cpu_seconds, way.own_cpu_seconds)
+    before = [read() for read in readings]
     time.sleep(_IDLE_SECONDS)
-    idle = (way.cpu_seconds() - before) / _IDLE_SECONDS
-    before, began = way.cpu_seconds(), time.monotonic()
+    idle = [(read() - was) / _IDLE_SECONDS for read, was in zip(readings, before, strict=True)]
+    before, began = [read() for read in readings], time.monotonic()
     work = load.Work(ways.model(*_SHORT), tokens=_SHORT[0])
-    load.run("grpc-stream", way.grpc, work, clients=1, requests=REQUESTS)
-    taken = way.cpu_seconds() - before - idle * (time.monotonic() - began)
-    return taken / REQUESTS * 1e6
+    load.run(kind, way.grpc, work, clients=1, requests=REQUESTS)
+    seconds = time.monotonic() - began
+    whole, own = (
+        (read() - was - rest * seconds) / REQUESTS * 1e6
+        for read, was, rest in zip(readings, before, idle, strict=True)
+    )
+    return whole, own
 
 
 @contextmanager

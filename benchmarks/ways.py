@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,8 +55,11 @@ class Way:
     """Its requests carry what routing needs in metadata, as our clients' do."""
 
     def cpu_seconds(self) -> float:
-        times = [process.cpu_times() for process in self._processes()]
-        return float(sum(t.user + t.system for t in times))
+        return _cpu_seconds(self._processes())
+
+    def own_cpu_seconds(self) -> float:
+        """Of the process that was started, without those that it has started."""
+        return _cpu_seconds(self._processes()[:1])
 
     def megabytes(self) -> float:
         return float(sum(process.memory_info().rss for process in self._processes())) / 1e6
@@ -66,6 +69,11 @@ class Way:
             return []
         parent = psutil.Process(self.pid)
         return [parent, *parent.children(recursive=True)]
+
+
+def _cpu_seconds(taken: Sequence[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in taken]
+    return float(sum(t.user + t.system for t in times))
 
 
 def build() -> None:

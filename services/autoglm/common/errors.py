@@ -179,3 +179,15 @@ ERRORS: tuple[type[AutoGLMError], ...] = (
     Cancelled,
     Internal,
 )
+
+
+def forget_frames(error: BaseException) -> None:
+    """For who answers with the error and lets go of it: nobody needs its traceback any more.
+
+    Frames that it has passed hold it in variables, and it them, with all that the request took,
+    until garbage is collected in full.
+    """
+    chained: BaseException | None = error
+    while chained is not None:
+        chained.__traceback__ = None
+        chained = chained.__cause__ or chained.__context__

@@ -279,6 +279,7 @@ async def _abort(context: Any, error: Exception, rpc: Rpc) -> None:
         raise error
     if not isinstance(error, errors.AutoGLMError):
         error = _translated(error, rpc)
+    errors.forget_frames(error)
     answer = status.to_grpc(error, rpc.request_id)
     await context.abort(answer.code, answer.message, answer.trailers)
 

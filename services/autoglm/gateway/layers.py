@@ -109,16 +109,15 @@ def observed(observer: Observer) -> Layer:
         @asynccontextmanager
         async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
             observer.begin(call, notes)
-            status, failure = 0, None
+            status = 0
             try:
                 async with inner(call, notes) as reply:
                     status = reply.status
                     yield reply
             except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-                failure = error
+                observer.end(call, notes, status, error)
                 raise
-            finally:
-                observer.end(call, notes, status, failure)
+            observer.end(call, notes, status, None)
 
         return handle
 

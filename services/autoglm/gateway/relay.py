@@ -96,7 +96,7 @@ class Relay:
             call, notes, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
         )
         try:
-            yield stream.reply
+            yield stream.reply()
         except BaseException as error:
             await stream.close(error)
             raise

@@ -210,6 +210,7 @@ async def _answer(
             notes.usage = usage_in(tail) if recorded else None
             return response
     except errors.AutoGLMError as error:
+        errors.forget_frames(error)
         if response is None or not response.prepared:
             return _error_response(request, error, call.request_id)
         return await _end_broken(request, response, error, call.request_id)

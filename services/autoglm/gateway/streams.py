@@ -51,7 +51,7 @@ class Terms:
 
 
 class Stream:
-    """`reply` is for the edge; `close` ends what is under way."""
+    """`reply` is for the edge, to be asked once; `close` ends what is under way."""
 
     def __init__(
         self,
@@ -64,7 +64,6 @@ class Stream:
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        assert attempt.reply is not None
         self._call, self._notes, self._terms = call, notes, terms
         self._attempts, self._pool, self._metrics = attempts, pool, metrics
         self._clock = clock
@@ -74,9 +73,14 @@ class Stream:
         self._resumed = 0
         self._transcript = transcript_of(attempt, terms.recovery)
         attempt.is_recoverable = self._transcript is not None
-        self.reply = attempt.reply
-        if self._transcript is not None or terms.limits.chunk_seconds is not None:
-            self.reply = replace(attempt.reply, chunks=self._chunks(), trailers=self._trailers)
+
+    def reply(self) -> Reply:
+        # Not kept: each would hold the other, and both all of the call, until garbage is collected.
+        assert self._attempt is not None and self._attempt.reply is not None
+        reply = self._attempt.reply
+        if self._transcript is None and self._terms.limits.chunk_seconds is None:
+            return reply
+        return replace(reply, chunks=self._chunks(), trailers=self._trailers)
 
     async def close(self, error: BaseException | None) -> None:
         attempt, self._attempt = self._attempt, None

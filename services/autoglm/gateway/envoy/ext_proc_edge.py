@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from autoglm.common import rpc
-from autoglm.common.errors import AutoGLMError, Cancelled, DeadlineExceeded
+from autoglm.common.errors import AutoGLMError, Cancelled, DeadlineExceeded, forget_frames
 from autoglm.gateway.call import Call, Handler, Notes
 from autoglm.gateway.envoy import (
     access_log_pb2,
@@ -97,9 +97,14 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
                     notes.endpoint = exchange.served or notes.endpoint
                     await exchange.deliver(reply)
         except AutoGLMError as error:
+            forget_frames(error)
             exchange.fail(error)
         except TimeoutError:
             exchange.fail(DeadlineExceeded("the deadline passed"))
+        except asyncio.CancelledError:
+            # A cancelled task keeps the exception, and with its frames all of the call, which keeps
+            # the task; here nobody asks how it has ended.
+            pass
         finally:
             self._exchanges.close(exchange)
 
