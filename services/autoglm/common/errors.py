@@ -188,6 +188,9 @@ def forget_frames(error: BaseException) -> None:
     until garbage is collected in full.
     """
     chained: BaseException | None = error
-    while chained is not None:
+    # One that is raised anew may be its own cause.
+    seen: set[int] = set()
+    while chained is not None and id(chained) not in seen:
+        seen.add(id(chained))
         chained.__traceback__ = None
         chained = chained.__cause__ or chained.__context__

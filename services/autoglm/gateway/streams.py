@@ -96,6 +96,8 @@ class Stream:
             except StopAsyncIteration:
                 break
             except (StreamBroken, Stalled, RetryElsewhere) as failure:
+                if transcript is None and isinstance(failure, StreamBroken):
+                    raise
                 if transcript is None:
                     raise _error_of(failure) from failure
                 if transcript.is_complete():

@@ -20,3 +20,22 @@ def test_every_grpc_status_exists() -> None:
 def test_saturation_and_absence_have_different_codes() -> None:
     assert errors.QueueFull.http_status == 429
     assert errors.NoReadyEndpoint.http_status == 503
+
+
+def test_an_error_lets_go_of_the_frames_of_all_that_led_to_it() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            raise errors.Internal("then") from first
+    except errors.Internal as error:
+        errors.forget_frames(error)
+        assert error.__traceback__ is None
+        assert error.__cause__ is not None and error.__cause__.__traceback__ is None
+
+
+def test_an_error_that_is_its_own_cause_lets_go_as_well() -> None:
+    error = errors.StreamBroken("raised anew")
+    error.__cause__ = error
+    errors.forget_frames(error)
+    assert error.__traceback__ is None
