@@ -51,13 +51,17 @@ def exponent(points: Points) -> float:
     return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / along
 
 
-def svg(panels: Sequence[Panel]) -> str:
-    """All panels below each other."""
+def svg(panels: Sequence[Panel], columns: int = 2) -> str:
+    """All panels, so many beside each other."""
     parts, top = [], 0.0
-    for panel in panels:
-        parts.append(f'<g transform="translate(0,{top:.0f})">{"".join(_drawn(panel))}</g>')
-        top += HEIGHT + LEGEND * len(panel.curves)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top:.0f}" '
+    for first in range(0, len(panels), columns):
+        row = panels[first : first + columns]
+        for number, panel in enumerate(row):
+            place = f"translate({number * WIDTH},{top:.0f})"
+            parts.append(f'<g transform="{place}">{"".join(_drawn(panel))}</g>')
+        top += HEIGHT + LEGEND * max(len(panel.curves) for panel in row)
+    width = WIDTH * min(columns, len(panels))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top:.0f}" '
     style = 'font-family="sans-serif" font-size="11">'
     paper = '<rect width="100%" height="100%" fill="white"/>'
     return f"{head}{style}{paper}{''.join(parts)}</svg>\n"

@@ -6,7 +6,7 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from benchmarks.loglog import Curve, Panel, exponent, svg
+from benchmarks.loglog import HEIGHT, WIDTH, Curve, Panel, exponent, svg
 
 SIZES = (1, 10, 100, 1000)
 
@@ -31,3 +31,21 @@ def test_a_plot_has_every_curve_with_its_exponent() -> None:
     drawn = ElementTree.fromstring(svg([Panel("endpoints", "microseconds", (curve,))]))
     texts = [element.text for element in drawn.iter() if element.text]
     assert "pick <fast> (exponent 1.00)" in texts and "endpoints" in texts
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_no_panel_of_a_plot_lies_on_another_or_outside(count: int) -> None:
+    curve = Curve("c", tuple((n, 2.0 * n) for n in SIZES))
+    panels = [Panel(f"p{n}", "u", (curve,) * (1 + n % 3)) for n in range(count)]
+    drawn = ElementTree.fromstring(svg(panels))
+    places = [g.attrib["transform"] for g in drawn.iter() if "transform" in g.attrib]
+    corners = [tuple(float(x) for x in p[len("translate(") : -1].split(",")) for p in places]
+    assert len(set(corners)) == count
+    width, height = float(drawn.attrib["width"]), float(drawn.attrib["height"])
+    assert all(x + WIDTH <= width and y + HEIGHT < height for x, y in corners)
+    # Beside each other, or a whole panel further down.
+    assert all(
+        left == right or abs(left[0] - right[0]) >= WIDTH or abs(left[1] - right[1]) >= HEIGHT
+        for left in corners
+        for right in corners
+    )
