@@ -1,4 +1,4 @@
-"""How well the policies route: a simulated fleet of 64 pods in virtual time, seven traces.
+"""How well the policies route: a simulated fleet of 64 pods in virtual time, eight traces.
 
 The gateway's own code decides, pods are simulated (see `fleet.pod`). `oracle` is PrefixAffinity
 with an index that knows every pod's cache; `two gateways` are two that share nothing; with `events`
@@ -72,7 +72,9 @@ def run(output: Path, *, quick: bool) -> None:
 
 
 def _pods(trace: str, *, telling: bool = False) -> list[Pod]:
-    return fleet(mixed=trace == "mixed fleet", small=trace == "small caches", telling=telling)
+    return fleet(
+        mixed=trace.startswith("mixed fleet"), small=trace == "small caches", telling=telling
+    )
 
 
 def _run(

@@ -99,12 +99,18 @@ def hot_spot(source: Source, scale: float) -> list[Session]:
     ]
 
 
+def unique_for_three_quarters(source: Source, scale: float) -> list[Session]:
+    """As many unique prompts as a fleet can do of which half is half as fast."""
+    return unique(source, 0.75 * scale)
+
+
 TRACES: Mapping[str, Callable[[Source, float], list[Session]]] = {
     "chat": chat,
     "shared prompts": shared_prompts,
     "agents": agents,
     "unique": unique,
     "hot spot": hot_spot,
-    "mixed fleet": unique,
+    "mixed fleet": unique_for_three_quarters,
+    "mixed fleet, overloaded": unique,
     "small caches": agents,
 }
