@@ -60,6 +60,8 @@ class FakePod:
     draining: bool = False
     kv_events: bool = False
     """Says that it tells what is in its KV cache, and tells nothing."""
+    stopping: int = 0
+    """So many streams are answered as by a server that stops: CANCELLED, without a word."""
     silent: bool = False
     """Sends no more load messages, but keeps everything else up."""
     open_gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -188,6 +190,10 @@ class _Inference(InferenceServicer):
         self, request: v1.GenerateRequest, context: Any
     ) -> AsyncIterator[v1.GenerateChunk]:
         self._pod.receive(request, context)
+        if self._pod.stopping:
+            self._pod.stopping -= 1
+            context.set_code(grpc.StatusCode.CANCELLED)
+            return
         context.set_trailing_metadata(self._pod.trailers())
         async for piece in self._pod.pieces(context):
             yield v1.GenerateChunk(text=piece)

@@ -164,6 +164,13 @@ async def test_unavailable_pod_is_retried_on_another(
         assert sum(len(pod.received) for pod in (first, second)) >= 2 * number
 
 
+async def test_server_of_a_pod_that_stops_unheard_costs_no_request(fleet: Any) -> None:
+    first, second = await fleet.pods(FakePod(stopping=1), FakePod())
+    stub = await fleet.stub(await fleet.gateway(first, second))
+    while first.stopping:
+        assert await text_of(stub.GenerateStream(ASK)) == "Hello there."
+
+
 @pytest.mark.parametrize(
     "error", [errors.InvalidRequest("no"), errors.QueueFull("full"), errors.Internal("bug")]
 )

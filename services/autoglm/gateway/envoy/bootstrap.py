@@ -192,7 +192,7 @@ def _of_several(processes: int) -> Json:
 
 def _once_elsewhere(processes: int) -> Json:
     return {
-        "retry_on": "reset,connect-failure,refused-stream,unavailable",
+        "retry_on": "reset,connect-failure,refused-stream,unavailable,cancelled",
         "num_retries": 1,
         "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.1s"},
         "retry_host_predicate": [

@@ -31,7 +31,8 @@ _MODEL_IN_PATH = "{model:.+}"
 _GRPC_STREAMS = frozenset(method.path for method in METHODS if method.streaming)
 # For the frame around a message, so that the longest one is seen whole.
 _ROOM_BYTES = 1024
-_RETRY_ON = "reset,connect-failure,refused-stream,unavailable,retriable-status-codes"
+# "cancelled" is how a server answers that stops before it has taken a call up.
+_RETRY_ON = "reset,connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
 
 def routes(wire: Wire, settings: GatewaySettings) -> list[Json]:
