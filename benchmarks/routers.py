@@ -77,7 +77,7 @@ def cases() -> list[Case]:
         stream: load.Kind = "grpc-stream" if wire == "grpc" else "rest-stream"
         found += [Case(unary, 4, clients) for clients in (1, 16, 64)]
         found += [Case(stream, 64, clients) for clients in (1, 16, 64, 256, 1000)]
-        found += [Case(stream, 512, clients) for clients in (1, 64, 256)]
+        found += [Case(stream, 512, clients) for clients in (1, 16, 64, 256, 1000)]
         found += [Case(stream, 512, 64, together=8)]
         found += [Case(stream, 64, 16, prompt=size) for size in (8_000, 200_000)]
         found.append(Case(stream, 64, 1000, pace=20))

@@ -59,6 +59,15 @@ def eventually(condition: Callable[[], bool], seconds: float = 15.0, what: str =
         time.sleep(0.05)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process still runs; one that only waits to be collected does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 @dataclass
 class Process:
     """One pod or gateway. Addresses are HOST:PORT."""

@@ -49,9 +49,14 @@ def certificates(directory: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("is_mutual", [False, True])
-def test_envoy_finds_nothing_wrong_with_its_configuration(tmp_path: Path, is_mutual: bool) -> None:
-    settings = GatewaySettings.load(certificates(tmp_path) if is_mutual else {})
+@pytest.mark.parametrize(
+    ("is_mutual", "number"), [(False, 1), (True, 1), (False, 32)], ids=["plain", "mutual", "many"]
+)
+def test_envoy_finds_nothing_wrong_with_its_configuration(
+    tmp_path: Path, is_mutual: bool, number: int
+) -> None:
+    files = certificates(tmp_path) if is_mutual else {}
+    settings = GatewaySettings.load({"data_plane": "envoy", "processes": number} | files)
     listen: Any = {"grpc": ("127.0.0.1", 0), "http": ("::1", 0)}
     file = tmp_path / "envoy.json"
     file.write_text(json.dumps(bootstrap(settings, Sockets(tmp_path), listen)))
@@ -171,11 +176,6 @@ def envoy_of(gateway: Process) -> int:
     return pid
 
 
-def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def test_gateway_ends_when_its_envoy_does(tmp_path: Path) -> None:
     pod = processes.echo_pod(tmp_path)
     gateway = processes.gateway(tmp_path, [pod], "--data-plane", "envoy")
@@ -192,7 +192,7 @@ def test_envoy_ends_when_its_gateway_is_killed(tmp_path: Path) -> None:
         envoy = envoy_of(gateway)
         gateway.signal(signal.SIGKILL)
         gateway.wait()
-        processes.eventually(lambda: not is_alive(envoy), what="Envoy has ended")
+        processes.eventually(lambda: not processes.is_alive(envoy), what="Envoy has ended")
 
 
 def test_missing_package_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:

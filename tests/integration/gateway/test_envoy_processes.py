@@ -8,11 +8,8 @@ import json
 import os
 import re
 import signal
-import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -20,18 +17,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from autoglm import v1
 from autoglm.gateway.envoy import processes as several
-from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.bootstrap import bootstrap
 from autoglm.gateway.envoy.names import Sockets
 from autoglm.gateway.envoy.processes import Processes
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.testing import processes
+from autoglm.testing.asks import ask_grpc, ask_rest
 from autoglm.testing.processes import Process
 from autoglm.testing.traffic import Ask, traffic
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = [pytest.mark.plane("envoy", "its own ways"), pytest.mark.timeout(120)]
-TEXT = "Hello, how are you?"
 COUNT = 3
 
 
@@ -80,40 +75,8 @@ def deciding(gateway: Process) -> set[str]:
     return set(by_process(gateway, "autoglm_gateway_requests_in_flight"))
 
 
-def ask_grpc(channel: grpc.Channel) -> Ask:
-    def ask() -> None:
-        answer = InferenceStub(channel).Generate(
-            v1.GenerateRequest(model="echo", text=TEXT), timeout=10
-        )
-        assert answer.completions[0].text == TEXT
-
-    return ask
-
-
-def ask_rest(gateway: Process) -> Ask:
-    body = json.dumps({"model": "echo", "prompt": TEXT}).encode()
-
-    def ask() -> None:
-        url = f"http://{gateway.http_address}/v1/completions"
-        request = urllib.request.Request(url, body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert json.load(answer)["choices"][0]["text"] == TEXT
-
-    return ask
-
-
 def asks(gateway: Process, channel: grpc.Channel) -> list[Ask]:
     return [ask_grpc(channel)] * 3 + [ask_rest(gateway)] * 3
-
-
-def test_envoy_finds_nothing_wrong_with_the_configuration_of_many(tmp_path: Path) -> None:
-    settings = GatewaySettings(data_plane="envoy", processes=32)
-    listen: Any = {"grpc": ("127.0.0.1", 0), "http": ("::1", 0)}
-    file = tmp_path / "envoy.json"
-    file.write_text(json.dumps(bootstrap(settings, Sockets(tmp_path), listen)))
-    command = [program.find(), "--mode", "validate", "-c", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_all_processes_decide_and_each_hears_how_its_calls_end(gateway: Process) -> None:
@@ -192,7 +155,7 @@ async def test_a_process_that_hangs_is_ended_and_started_anew(
         assert others.pids != (first,)
     finally:
         await others.close()
-    assert not _is_alive(first)
+    assert not processes.is_alive(first)
 
 
 async def listens(sockets: Sockets) -> None:
@@ -225,7 +188,7 @@ def test_all_processes_end_when_the_first_is_killed(gateway: Process) -> None:
     children = helpers(gateway)
     gateway.signal(signal.SIGKILL)
     gateway.wait()
-    gone = lambda: not any(_is_alive(pid) for pid in children)  # noqa: E731
+    gone = lambda: not any(processes.is_alive(pid) for pid in children)  # noqa: E731
     processes.eventually(gone, what="the others have ended")
 
 
@@ -271,8 +234,3 @@ def test_process_lists_show_no_secret(tmp_path: Path, pods: list[Process]) -> No
         (helper,) = helpers(gateway)
         told = Path(f"/proc/{helper}/cmdline").read_text()
     assert "secret" not in told and re.search(r"\b1\b", told.replace("\0", " "))
-
-
-def _is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

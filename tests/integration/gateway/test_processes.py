@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
-from autoglm import v1
 from autoglm.testing import processes
+from autoglm.testing.asks import TEXT, ask_grpc, ask_rest
 from autoglm.testing.processes import Process
 from autoglm.testing.traffic import Ask, traffic
-from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(120)
-TEXT = "Hello, how are you?"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -50,28 +46,6 @@ def gateway(logs: Path, pods: list[Process], plane: str) -> Iterator[Process]:
 def channel(gateway: Process) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(gateway.grpc_address) as channel:
         yield channel
-
-
-def ask_grpc(channel: grpc.Channel, **options: Any) -> Ask:
-    def ask() -> None:
-        answer = InferenceStub(channel).Generate(
-            v1.GenerateRequest(model="echo", text=TEXT), timeout=10, **options
-        )
-        assert answer.completions[0].text == TEXT
-
-    return ask
-
-
-def ask_rest(gateway: Process) -> Ask:
-    body = json.dumps({"model": "echo", "prompt": TEXT}).encode()
-
-    def ask() -> None:
-        url = f"http://{gateway.http_address}/v1/completions"
-        request = urllib.request.Request(url, body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert json.load(answer)["choices"][0]["text"] == TEXT
-
-    return ask
 
 
 def asks(gateway: Process, channel: grpc.Channel) -> Sequence[Ask]:

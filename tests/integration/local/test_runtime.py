@@ -17,6 +17,7 @@ import pytest
 from autoglm.local.child import Failure, free_addresses
 from autoglm.local.planning import Policy, Process, State, Workload
 from autoglm.local.runtime import Member, Runtime, Timing
+from autoglm.testing.processes import is_alive
 
 FAKE = str(Path(__file__).with_name("fake_process.py"))
 QUICK = Policy(backoff_initial=0.01, backoff_max=0.05)
@@ -199,12 +200,3 @@ async def test_the_gateway_drains_before_what_is_behind_it(tmp_path: Path) -> No
         await run.runtime.stop()
 
     assert run.lines == ["gateway: stopping", "gateway: stopped", "m-0: stopping", "m-0: stopped"]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process still runs; one that only waits to be collected does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"

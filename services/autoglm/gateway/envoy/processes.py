@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,18 +58,17 @@ class Processes:
 
     async def finish(self) -> None:
         """Each answers what it was asked, hears of the end of its calls, and ends."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        for child in self._running.values():
-            child.terminate()
-        await asyncio.gather(*(_ended(child) for child in self._running.values()))
+        await self._end(signal.SIGTERM)
 
     async def close(self) -> None:
         """Ends those that are left, at once."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, how: signal.Signals) -> None:
         for keeper in self._keepers:
             keeper.cancel()
         for child in self._running.values():
-            child.kill()
+            child.send_signal(how)
         await asyncio.gather(*(_ended(child) for child in self._running.values()))
 
     async def _keep(self, sockets: Sockets) -> None:

@@ -1,0 +1,38 @@
+"""What clients of a model that echoes ask again and again, for `traffic`."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any
+
+import grpc
+
+from autoglm import v1
+from autoglm.testing.processes import Process
+from autoglm.testing.traffic import Ask
+from autoglm.v1.inference_pb2_grpc import InferenceStub
+
+TEXT = "Hello, how are you?"
+
+
+def ask_grpc(channel: grpc.Channel, **options: Any) -> Ask:
+    def ask() -> None:
+        answer = InferenceStub(channel).Generate(
+            v1.GenerateRequest(model="echo", text=TEXT), timeout=10, **options
+        )
+        assert answer.completions[0].text == TEXT
+
+    return ask
+
+
+def ask_rest(gateway: Process) -> Ask:
+    body = json.dumps({"model": "echo", "prompt": TEXT}).encode()
+
+    def ask() -> None:
+        url = f"http://{gateway.http_address}/v1/completions"
+        request = urllib.request.Request(url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.load(answer)["choices"][0]["text"] == TEXT
+
+    return ask
