@@ -14,7 +14,7 @@ from typing import Any
 
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.gateway.watch import load_interval
-from benchmarks.fleet.simulation import Gateway, Result, Simulation, fleet
+from benchmarks.fleet.simulation import REPORT_SECONDS, Gateway, Result, Simulation, fleet
 from benchmarks.fleet.traces import TRACES, Source
 from benchmarks.report import Report, Row
 
@@ -23,20 +23,10 @@ QUICK = (64, 250)
 # Of a fleet of sixty-four, the load that the traces were made for.
 _BASE = 64
 GATEWAYS = (1, 8)
-# Seconds, as of a pod that is asked for no less.
-_OFTEN = 0.05
 _COLUMNS = (
-    *(
-        "trace",
-        "pods",
-        "gateways",
-        "events",
-        "told every s",
-        "prefix hit rate",
-        "first token p50 ms",
-        "p99 ms",
-    ),
-    *("output tokens/s a pod", "busiest pod", "microseconds a decision"),
+    *("trace", "pods", "gateways", "events", "told every s", "prefix hit rate"),
+    *("first token p50 ms", "p99 ms", "output tokens/s a pod", "busiest pod"),
+    "microseconds a decision",
 )
 
 
@@ -46,9 +36,9 @@ def run(output: Path, *, quick: bool) -> Report:
         one, several = GATEWAYS
         seldom = load_interval(pods, GatewaySettings().load_messages_per_second)
         for gateways, telling, interval in (
-            (one, False, _OFTEN),
-            (several, False, _OFTEN),
-            (several, True, _OFTEN),
+            (one, False, REPORT_SECONDS),
+            (several, False, REPORT_SECONDS),
+            (several, True, REPORT_SECONDS),
             (several, True, seldom),
         ):
             print(f"{pods} pods, {gateways} gateways ...", file=sys.stderr, flush=True)
@@ -63,9 +53,8 @@ def _row(trace: str, size: int, gateways: int, telling: bool, interval: float) -
     timed = [_Timed(gateway.router) for gateway in made]
     for gateway, watch in zip(made, timed, strict=True):
         gateway.router = watch  # type: ignore[assignment]  # a Router with a clock
-    found: Result = Simulation(made, pods, interval=interval, one_by_one=interval > _OFTEN).run(
-        TRACES[trace](Source(1), size / _BASE / 2)
-    )
+    simulation = Simulation(made, pods, interval=interval, one_by_one=interval > REPORT_SECONDS)
+    found: Result = simulation.run(TRACES[trace](Source(1), size / _BASE / 2))
     return {
         "trace": trace,
         "pods": size,

@@ -27,7 +27,7 @@ from autoglm.inference.worker_servicer import message_of
 from benchmarks.fleet.pod import Job, Pod, Speed
 from benchmarks.fleet.traces import Session, Tokens
 
-_REPORT_SECONDS = 0.05
+REPORT_SECONDS = 0.05
 _MODEL = "m"
 
 
@@ -118,7 +118,7 @@ class Simulation:
         gateways: Sequence[Gateway],
         pods: Sequence[Pod],
         seed: int = 0,
-        interval: float = _REPORT_SECONDS,
+        interval: float = REPORT_SECONDS,
         one_by_one: bool = False,
     ) -> None:
         self.gateways, self.pods = gateways, pods

@@ -72,7 +72,7 @@ class Pool:
     @property
     def has_met_all(self) -> bool:
         """Whether it is ready and no endpoint is known by its name only."""
-        return self.is_ready and all(v.state.phase is not Phase.CONNECTING for v in self.views)
+        return self.is_ready and self._knows_all()
 
     @property
     def is_ready(self) -> bool:
@@ -80,8 +80,11 @@ class Pool:
         if not self._awaits_lists:
             return any(view.is_usable for view in self.views)
         if not self._has_met_all and self._has_lists:
-            self._has_met_all = all(v.state.phase is not Phase.CONNECTING for v in self.views)
+            self._has_met_all = self._knows_all()
         return self._has_met_all
+
+    def _knows_all(self) -> bool:
+        return all(view.state.phase is not Phase.CONNECTING for view in self.views)
 
     @property
     def directory(self) -> Directory:

@@ -96,10 +96,10 @@ class Stream:
             except StopAsyncIteration:
                 break
             except (StreamBroken, Stalled, RetryElsewhere) as failure:
-                if transcript is None and isinstance(failure, StreamBroken):
-                    raise
                 if transcript is None:
-                    raise _error_of(failure) from failure
+                    if isinstance(failure, StreamBroken):
+                        raise
+                    raise failure.error from failure
                 if transcript.is_complete():
                     break
                 await self._go_on(attempt, failure, transcript)

@@ -10,7 +10,7 @@ import grpc
 
 from autoglm import v1
 from autoglm.testing.processes import Process
-from autoglm.testing.traffic import Ask
+from autoglm.testing.traffic import Ask, Traffic
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 TEXT = "Hello, how are you?"
@@ -36,3 +36,12 @@ def ask_rest(gateway: Process) -> Ask:
             assert json.load(answer)["choices"][0]["text"] == TEXT
 
     return ask
+
+
+def kill_and_restart(pod: Process, result: Traffic) -> None:
+    """kill -9 of one pod under traffic, and its return."""
+    result.wait_served(50)
+    pod.kill()
+    result.wait_served(200)
+    pod.start().wait_ready()
+    result.wait_served(50)

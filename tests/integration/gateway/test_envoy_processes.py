@@ -21,7 +21,7 @@ from autoglm.gateway.envoy.names import Sockets
 from autoglm.gateway.envoy.processes import Processes
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.testing import processes
-from autoglm.testing.asks import ask_grpc, ask_rest
+from autoglm.testing.asks import ask_grpc, ask_rest, kill_and_restart
 from autoglm.testing.processes import Process
 from autoglm.testing.traffic import Ask, traffic
 from autoglm.v1.inference_pb2_grpc import InferenceStub
@@ -101,11 +101,7 @@ def test_what_a_dead_pod_does_not_answer_comes_back_to_who_decided(
         grpc.insecure_channel(gateway.grpc_address) as channel,
         traffic(asks(gateway, channel)) as result,
     ):
-        result.wait_served(50)
-        pods[0].kill()
-        result.wait_served(200)
-        pods[0].start().wait_ready()
-        result.wait_served(50)
+        kill_and_restart(pods[0], result)
     assert result.failures == []
     total = "autoglm_gateway_requests_total"
     processes.eventually(lambda: gateway.metric(total) >= result.served, what="all are counted")

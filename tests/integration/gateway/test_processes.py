@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from autoglm.testing import processes
-from autoglm.testing.asks import TEXT, ask_grpc, ask_rest
+from autoglm.testing.asks import TEXT, ask_grpc, ask_rest, kill_and_restart
 from autoglm.testing.processes import Process
 from autoglm.testing.traffic import Ask, traffic
 
@@ -56,11 +56,7 @@ def test_kill_9_of_a_pod_under_traffic_fails_no_request(
     pods: list[Process], gateway: Process, channel: grpc.Channel
 ) -> None:
     with traffic(asks(gateway, channel)) as result:
-        result.wait_served(50)
-        pods[0].kill()
-        result.wait_served(200)
-        pods[0].start().wait_ready()
-        result.wait_served(50)
+        kill_and_restart(pods[0], result)
     assert result.failures == []
 
 

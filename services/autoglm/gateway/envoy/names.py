@@ -19,11 +19,6 @@ PLANE_HEADER = "x-autoglm-data-plane"
 PLANE_WITHOUT = "envoy; without=token-replay,hedging"
 
 
-def of_process(name: str, number: int) -> str:
-    """Number 0 is the process that owns Envoy, and has the plain names."""
-    return f"{name}-{number}" if number else name
-
-
 @dataclass(frozen=True, slots=True)
 class Sockets:
     """Unix sockets between Envoy and a process of the gateway, in a directory that is theirs alone.
@@ -64,4 +59,5 @@ class Sockets:
         return str(self.directory / "admin")
 
     def _path(self, name: str) -> str:
-        return str(self.directory / of_process(name, self.number))
+        """Number 0 is the process that owns Envoy, and has the plain names."""
+        return str(self.directory / (f"{name}-{self.number}" if self.number else name))
