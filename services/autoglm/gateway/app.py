@@ -26,6 +26,7 @@ from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
+from autoglm.common.process_memory import limit_bytes
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
@@ -157,7 +158,7 @@ class Gateway:
         connect: Connect | None = None,
         sockets: Sockets | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings = settings = settings.with_memory(limit_bytes())
         self._is_first = sockets is None
         self.core = Core(settings, registry, connect)
         self._plane = plane_of(settings, sockets, self.core.metrics.process_restarts)
@@ -289,6 +290,7 @@ class Gateway:
             settings.default_timeout_seconds,
             settings.max_timeout_seconds,
             settings.slow_reader_seconds,
+            core.identify,
         )
         server = rpc.server(
             max_message_bytes=settings.max_body_bytes,
@@ -296,6 +298,8 @@ class Gateway:
             max_calls=_CALLS * settings.max_inflight,
         )
         self._edge = GrpcEdge(parts)
+        watch = self._edge.arrivals.watch(settings.process_memory_bytes)
+        self._background.append(asyncio.create_task(watch, name="memory"))
         server.add_generic_rpc_handlers(self._edge.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(_REFLECTED, server)

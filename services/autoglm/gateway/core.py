@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.common.tls import TlsFiles, http_client_context
 from autoglm.gateway.admission import Admission
-from autoglm.gateway.call import Handler, Upstream, Wire
+from autoglm.gateway.call import Call, Handler, Upstream, Wire
 from autoglm.gateway.channels import Channels
 from autoglm.gateway.discovery import Discovery, Sources
 from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
@@ -39,6 +39,7 @@ from autoglm.gateway.memory import Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.principal import ANONYMOUS, Principal
 from autoglm.gateway.relay import Defaults, Relay
 from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
@@ -158,6 +159,10 @@ class Core:
     @property
     def _identify(self) -> Identify | None:
         return self._identity.identify if self._identity else None
+
+    async def identify(self, call: Call) -> Principal:
+        """Raises Unauthenticated and the like."""
+        return await self._identity.identify(call) if self._identity else ANONYMOUS
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot

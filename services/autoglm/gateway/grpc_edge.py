@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,11 +21,13 @@ from autoglm.common import errors, status
 from autoglm.common.gate import Gate
 from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.common.validation import Ask
+from autoglm.gateway.arrivals import Arrivals
 from autoglm.gateway.call import Call, Handler, Notes, Receive, Reply
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.grpc_stream import answer_stream
 from autoglm.gateway.memory import Hold
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
+from autoglm.gateway.principal import ANONYMOUS, Principal
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 
@@ -34,10 +35,14 @@ from autoglm.gateway.snapshot import Snapshot, visible
 OFF_LOOP_BYTES = 256 * 1024
 
 
+async def _everyone(_: Call) -> Principal:
+    return ANONYMOUS
+
+
 @dataclass(frozen=True, slots=True)
 class GrpcParts:
     """What the edge stands on. `local` wraps the handler of an answer of the gateway's own, `open`
-    that of one for everybody."""
+    that of one for everybody. `identify` raises Unauthenticated and the like."""
 
     relay: Handler
     local: Callable[[Handler], Handler]
@@ -46,6 +51,7 @@ class GrpcParts:
     default_timeout_seconds: float
     max_timeout_seconds: float
     slow_reader_seconds: float = 60.0
+    identify: Callable[[Call], Awaitable[Principal]] = _everyone
 
 
 class GrpcEdge:
@@ -55,6 +61,7 @@ class GrpcEdge:
         self._parts = parts
         self._clock = clock
         self.gate = Gate()
+        self.arrivals = Arrivals(clock)
         self._telling: set[asyncio.Task[None]] = set()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
@@ -80,7 +87,7 @@ class GrpcEdge:
 
     def _unary(self, method: Method) -> Any:
         async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
-            call, notes = await self._call(method, context, partial(_receive, requests)), Notes()
+            call, notes = await self._call(method, context, self._receiver(requests)), Notes()
             async with self._parts.relay(call, notes) as reply:
                 body = await _only(reply)
                 await _finish(method, notes, reply, body, context)
@@ -90,7 +97,7 @@ class GrpcEdge:
 
     def _stream(self, method: Method) -> Any:
         async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            call = await self._call(method, context, partial(_receive, requests))
+            call = await self._call(method, context, self._receiver(requests))
             notes, chunk = Notes(), b""
             async with self._parts.relay(call, notes) as reply:
                 with self._slow_reader(context) as reader:
@@ -117,13 +124,33 @@ class GrpcEdge:
                     started=self._clock(),
                 )
 
+            messages = self._messages(await self._call(method, context, _count), requests)
             with self._slow_reader(context) as reader:
-                async for chunk in answer_stream(requests, call_of, self._parts.relay):
+                async for chunk in answer_stream(messages, call_of, self._parts.relay):
                     reader.begin()
                     yield chunk
                     reader.end()
 
         return answer
+
+    async def _messages(self, stream: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Of a stream of requests. A stranger's are not even read."""
+        tenant = (await self._parts.identify(stream)).tenant
+        messages = aiter(requests)
+        while (payload := await self.arrivals.next(messages, tenant, may_idle=True)) is not None:
+            yield payload
+
+    def _receiver(self, requests: AsyncIterator[bytes]) -> Receive:
+        """Of the one request of a call, which gRPC gives us when it is whole."""
+
+        async def receive(call: Call, hold: Hold) -> Call:
+            payload = await self.arrivals.next(aiter(requests), hold.tenant)
+            if payload is None:
+                raise errors.InvalidRequest("the call has no request message; send one")
+            hold.take(len(payload))
+            return replace(call, payload=payload)
+
+        return receive
 
     def _slow_reader(self, context: Any) -> SlowReader:
         seconds = self._parts.slow_reader_seconds
@@ -145,7 +172,7 @@ class GrpcEdge:
 
         async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
             await self.gate.passed()
-            call = self._bare_call(route, context, partial(_receive, requests))
+            call = self._bare_call(route, context, self._receiver(requests))
             async with handler(call, Notes()) as reply:
                 return await _only(reply)
 
@@ -195,16 +222,6 @@ def host_of_peer(peer: str) -> str:
     if kind not in ("ipv4", "ipv6"):
         return peer
     return unquote(rest).rpartition(":")[0].strip("[]")
-
-
-async def _receive(requests: AsyncIterator[bytes], call: Call, hold: Hold) -> Call:
-    """The one request of a call, which gRPC gives us when it is whole."""
-    try:
-        payload = await anext(aiter(requests))
-    except StopAsyncIteration as error:
-        raise errors.InvalidRequest("the call has no request message; send one") from error
-    hold.take(len(payload))
-    return replace(call, payload=payload)
 
 
 async def _count(call: Call, hold: Hold) -> Call:

@@ -44,14 +44,22 @@ async def answer_stream(
     async def answer_all() -> None:
         try:
             async with asyncio.TaskGroup() as calls:
-                async for payload in requests:
-                    await gate.acquire()
-                    calls.create_task(answer(await call_of(payload)))
-        except Exception:
+                problem = await begin_all(calls)
+            if problem is not None:
+                raise problem
+        finally:
             # Wakes the reader below, which then gets the error from `work`.
             await queue.put(None)
-            raise
-        await queue.put(None)
+
+    async def begin_all(calls: asyncio.TaskGroup) -> errors.AutoGLMError | None:
+        """What is wrong with the stream; answers that have begun come first."""
+        try:
+            async for payload in requests:
+                await gate.acquire()
+                calls.create_task(answer(await call_of(payload)))
+        except errors.AutoGLMError as error:
+            return error
+        return None
 
     work = asyncio.create_task(answer_all())
     try:

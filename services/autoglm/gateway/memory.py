@@ -4,7 +4,7 @@ Counted are a fixed part for each open request, its body while it is read, waits
 (it is kept for retries), and what is kept of its answer. Who finds no room is refused at once. One
 tenant may hold half, so that a flood of large bodies leaves room for the others.
 Not counted is what the transports hold: a REST connection's few buffers, and gRPC messages that
-have not arrived whole.
+have not arrived whole, which `arrivals` bounds.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Memory:
 class Hold:
     """What one request holds: a context, whose end gives all of it back."""
 
-    __slots__ = ("_memory", "_tenant", "is_open", "size")
+    __slots__ = ("_memory", "is_open", "size", "tenant")
 
     def __init__(self, memory: Memory, tenant: str) -> None:
         self._memory = memory
-        self._tenant = tenant
+        self.tenant = tenant
         self.size = 0
         self.is_open = False
 
@@ -87,9 +87,9 @@ class Hold:
 
     def try_take(self, size: int) -> bool:
         """False where there is no room; then nothing is taken."""
-        if not self.is_open or size > self._memory.room(self._tenant):
+        if not self.is_open or size > self._memory.room(self.tenant):
             return False
-        self._memory.add(self._tenant, size)
+        self._memory.add(self.tenant, size)
         self.size += size
         return True
 
@@ -100,10 +100,10 @@ class Hold:
 
     def check(self, size: int) -> None:
         """Raises QueueFull where so much would find no room; takes nothing."""
-        if size > self._memory.room(self._tenant):
-            raise self._memory.full(self._tenant, size)
+        if size > self._memory.room(self.tenant):
+            raise self._memory.full(self.tenant, size)
 
     def give(self, size: int) -> None:
         """Back, of what it has taken."""
-        self._memory.add(self._tenant, -size)
+        self._memory.add(self.tenant, -size)
         self.size -= size

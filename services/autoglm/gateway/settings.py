@@ -16,6 +16,7 @@ from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.memory import REQUEST_BYTES, SHARE
 from autoglm.gateway.pacing import Limits
+from autoglm.gateway.pressure import process_limit
 from autoglm.gateway.retries import RetryPolicy
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
@@ -82,6 +83,13 @@ class GatewaySettings(ServiceSettings):
     what is kept of answers for recovery, and 32 KiB for each. Over it a request is refused with
     QUEUE_FULL. One tenant may hold half, so a body may be no longer than that. The process takes
     up to twice as much."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Bytes that the gateway may take, with all of its processes and with Envoy where that is in
+    the same container; 0 is the limit of the container, or the machine's memory. Near it, requests
+    that have been arriving longest are refused with QUEUE_FULL."""
+    envoy_memory_bytes: int = Field(default=0, ge=0)
+    """Bytes that Envoy may take; 0 is half of --memory-bytes. Near it Envoy resets the streams that
+    hold most."""
     max_connections: int = Field(default=10_000, gt=0)
     """Connections that may be open at once, on the gRPC and on the REST port each; over it a new
     one is closed."""
@@ -263,6 +271,19 @@ class GatewaySettings(ServiceSettings):
     @property
     def upstream_tls(self) -> TlsFiles:
         return TlsFiles(self.upstream_cert_file, self.upstream_key_file, self.upstream_ca_file)
+
+    def with_memory(self, found: int) -> Self:
+        """With the bytes that the system allows where none are set."""
+        total = self.memory_bytes or found
+        envoy = self.envoy_memory_bytes or total // 2
+        return self.model_copy(update={"memory_bytes": total, "envoy_memory_bytes": envoy})
+
+    @property
+    def process_memory_bytes(self) -> int:
+        """What one process may use before messages are given up."""
+        has_envoy = self.data_plane == "envoy" and not self.envoy_directory
+        envoy = self.envoy_memory_bytes if has_envoy else 0
+        return process_limit(self.memory_bytes, envoy, self.processes)
 
     @property
     def admission(self) -> AdmissionSettings:

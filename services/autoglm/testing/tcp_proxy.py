@@ -1,4 +1,6 @@
-"""A TCP proxy that misbehaves on request: resets, goes deaf, delays. For tests of broken networks.
+"""A TCP proxy that misbehaves on request, for tests of broken networks.
+
+It resets, goes deaf, delays, stops half-way.
 
 with TcpProxy("127.0.0.1:50051") as proxy:
     ... connect to proxy.address ...
@@ -27,6 +29,8 @@ class TcpProxy:
     target: str
     delay_seconds: float = 0.0
     """How long each piece is held before it is passed on."""
+    most_bytes: int | None = None
+    """So much of what each client sends is passed on, and then nothing more."""
     _hears: threading.Event = field(default_factory=threading.Event)
     _closed: threading.Event = field(default_factory=threading.Event)
     _open: set[socket.socket] = field(default_factory=set)
@@ -87,15 +91,18 @@ class TcpProxy:
         far.settimeout(None)
         with self._lock:
             self._open |= {near, far}
-        self._spawn(self._pass, near, far)
-        self._spawn(self._pass, far, near)
+        self._spawn(self._pass, near, far, self.most_bytes)
+        self._spawn(self._pass, far, near, None)
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, most: int | None) -> None:
+        passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(_READ_BYTES):
                 self._hears.wait()
                 if self.delay_seconds:
                     self._closed.wait(self.delay_seconds)
+                if most is not None and (passed := passed + len(data)) > most:
+                    self._closed.wait()
                 sink.sendall(data)
         with self._lock:
             self._open -= {source, sink}
@@ -104,5 +111,5 @@ class TcpProxy:
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def _spawn(self, run: Callable[..., None], *arguments: socket.socket) -> None:
+    def _spawn(self, run: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=run, args=arguments, daemon=True).start()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from autoglm import v1
+from autoglm.client.hints import hints
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.call import Call
 from autoglm.gateway.memory import REQUEST_BYTES, Memory
@@ -20,10 +23,12 @@ from autoglm.gateway.principal import Principal
 from autoglm.testing import processes
 from autoglm.testing.processes import Process
 from autoglm.testing.rest_stack import rest_stack
+from autoglm.testing.tcp_proxy import TcpProxy
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 PATH = "/v1/completions"
 LIMIT = 64 * 1024
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BODY = json.dumps({"model": "m", "prompt": "Hello"}).encode()
 
 
@@ -209,3 +214,124 @@ def test_memory_too_small_for_one_body_is_a_wrong_setting(tmp_path: Path) -> Non
     gateway.start()
     assert gateway.wait(30) == 64
     assert "request_memory_bytes is 1000" in gateway.log_tail()
+
+
+MB = 1024 * 1024
+PROCESS_BYTES = 640 * MB
+GENERATE = "/autoglm.v1.Inference/Generate"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+
+@pytest.fixture
+def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
+    """A gateway that may take 640 MiB, with one pod."""
+    pod = processes.echo_pod(tmp_path, "echo")
+    plane = ("--data-plane", getattr(request, "param", "embedded"))
+    bounds = (*plane, "--memory-bytes", str(PROCESS_BYTES), "--max-body-bytes", str(32 * MB))
+    with processes.running(pod):
+        made = processes.gateway(tmp_path, [pod], *bounds)
+        with processes.running(made):
+            yield made
+
+
+@asynccontextmanager
+async def half_sent(
+    gateway: Process, path: str, metadata: Sequence[tuple[str, bytes]] = ()
+) -> AsyncIterator[set[asyncio.Task[bytes]]]:
+    """Calls of 60 clients; 20 MiB of each message arrive, and the last 4 never do."""
+    own = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
+    message = bytes(24 * MB)
+    with TcpProxy(gateway.grpc_address, most_bytes=20 * MB) as proxy:
+        channels = [grpc.aio.insecure_channel(proxy.address, own) for _ in range(60)]
+
+        async def ask(channel: Any) -> bytes:
+            answer: bytes = await channel.unary_unary(path)(message, metadata=metadata)
+            return answer
+
+        calls = {asyncio.create_task(ask(channel)) for channel in channels}
+        yield calls
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+
+async def serve_until_most_end(gateway: Process, calls: set[asyncio.Task[bytes]]) -> list[Any]:
+    """Errors of those; whoever sends whole messages is answered all the time."""
+    async with rpc.channel(gateway.grpc_address) as channel:
+        stub = InferenceStub(channel)
+        while sum(call.done() for call in calls) < 36:
+            assert (await stub.Generate(request(), timeout=10)).usage.completion_tokens == 1
+            await asyncio.sleep(0.02)
+    return [call.exception() for call in calls if call.done()]
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def only_child(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+@asynccontextmanager
+async def watched(pid: int) -> AsyncIterator[list[int]]:
+    """What the process takes, looked at again and again."""
+    seen: list[int] = []
+
+    async def look() -> None:
+        while True:
+            seen.append(resident_bytes(pid))
+            await asyncio.sleep(0.02)
+
+    looks = asyncio.create_task(look())
+    yield seen
+    looks.cancel()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", [GENERATE, STREAM_INFER])
+async def test_half_sent_messages_take_no_more_memory_than_there_is(
+    narrow: Process, path: str
+) -> None:
+    async with watched(narrow.pid) as seen, half_sent(narrow, path) as calls:
+        ends = await serve_until_most_end(narrow, calls)
+    assert max(seen) < PROCESS_BYTES
+    assert all(isinstance(status.from_grpc(end), errors.QueueFull) for end in ends)
+    assert "memory is short" in narrow.log.read_text()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("narrow", ["envoy"], indirect=True)
+@pytest.mark.parametrize("is_hinted", [False, True], ids=["", "hinted"])
+async def test_half_sent_messages_take_no_more_memory_than_envoy_has(
+    narrow: Process, is_hinted: bool
+) -> None:
+    """Hinted ones go on to the pod as they come."""
+    metadata = tuple(hints(request()).items()) if is_hinted else ()
+    async with (
+        watched(only_child(narrow.pid)) as seen,
+        half_sent(narrow, GENERATE, metadata) as calls,
+    ):
+        ends = await serve_until_most_end(narrow, calls)
+    assert {end.code() for end in ends} <= {
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    # The program itself has some 60 MB.
+    assert max(seen) < PROCESS_BYTES / 2 + 100 * MB
+
+
+async def test_stream_of_requests_of_a_stranger_is_not_read(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"keys": []}')
+    pod = processes.echo_pod(tmp_path, "echo")
+    with processes.running(pod):
+        gateway = processes.gateway(tmp_path, [pod], "--api-keys-file", str(keys))
+        with processes.running(gateway):
+            async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
+                stream: Any = channel.stream_stream(STREAM_INFER)()
+                # Not one message is sent.
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await asyncio.wait_for(stream.read(), 5)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

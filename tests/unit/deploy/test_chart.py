@@ -71,7 +71,7 @@ def settings_of(objects: list[Object], component: str) -> dict[str, Any]:
         name, _, value = flag.removeprefix("--").partition("=")
         found.setdefault(name.replace("-", "_"), []).append(value or "true")
     for variable in running["env"]:
-        if variable["name"].startswith("AUTOGLM_"):
+        if variable["name"].startswith("AUTOGLM_") and "value" in variable:
             found[variable["name"].removeprefix("AUTOGLM_").lower()] = [variable["value"]]
     return {k: v if k in ("namespace", "endpoint") else v[0] for k, v in found.items()}
 
@@ -248,6 +248,10 @@ def test_an_image_of_envoy_makes_a_sidecar_that_shares_a_directory_with_the_gate
     tls = {"name": "tls", "mountPath": "/etc/autoglm/tls", "readOnly": True}
     assert tls in envoy["volumeMounts"] and tls in gateway["volumeMounts"]
     assert envoy["securityContext"] == gateway["securityContext"]
+    # It is told of the memory that its own container has.
+    (memory,) = (e for e in gateway["env"] if e["name"] == "AUTOGLM_ENVOY_MEMORY_BYTES")
+    limit = {"containerName": envoy["name"], "resource": "limits.memory"}
+    assert memory["valueFrom"] == {"resourceFieldRef": limit}
 
 
 def test_without_the_envoy_plane_its_image_makes_no_sidecar(render: Render) -> None:

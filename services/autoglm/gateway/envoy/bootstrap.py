@@ -22,6 +22,7 @@ from autoglm.gateway.envoy.names import (
     PROCESS_KEY,
     Sockets,
 )
+from autoglm.gateway.envoy.overload import overload_manager
 from autoglm.gateway.envoy.parts import (
     EXT_PROC,
     EXT_PROC_TYPE,
@@ -52,7 +53,7 @@ def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire,
     return {
         "node": {"id": "autoglm-gateway", "cluster": "autoglm"},
         "admin": {"address": pipe(sockets.admin)},
-        "overload_manager": _most_connections(settings),
+        "overload_manager": overload_manager(settings),
         "static_resources": {
             "listeners": [
                 _listener("grpc", listen["grpc"], settings),
@@ -61,17 +62,6 @@ def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire,
             "clusters": list(clusters(sockets, settings.processes)),
         },
     }
-
-
-def _most_connections(settings: GatewaySettings) -> Json:
-    """Of both listeners together; over it a new one is closed."""
-    monitor = "envoy.resource_monitors.global_downstream_max_connections"
-    kind = f"{TYPE}.extensions.resource_monitors.downstream_connections.v3"
-    config = {
-        "@type": f"{kind}.DownstreamConnectionsConfig",
-        "max_active_downstream_connections": 2 * settings.max_connections,
-    }
-    return {"resource_monitors": [{"name": monitor, "typed_config": config}]}
 
 
 def _listener(wire: Wire, where: Where, settings: GatewaySettings) -> Json:

@@ -19,6 +19,7 @@ _ERRORS: tuple[tuple[tuple[str, ...], AutoGLMError], ...] = (
     (("SI",), errors.DeadlineExceeded("the answer stood still for too long")),
     (("DPE",), errors.InvalidRequest("the request breaks its protocol")),
     (("UC", "UR", "UPE", "LR"), errors.NoReadyEndpoint("the pod went away; try again later")),
+    (("OM",), errors.NoReadyEndpoint("the gateway has no memory left; try again later")),
     (
         ("UF", "UH", "UO", "URX", "NC"),
         errors.NoReadyEndpoint("no pod could be reached; try again later"),

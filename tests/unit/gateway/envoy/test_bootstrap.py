@@ -20,7 +20,7 @@ LISTEN: Any = {"grpc": ("127.0.0.1", 1), "http": ("::1", 2)}
 
 
 def config(**settings: Any) -> dict[str, Any]:
-    return bootstrap(GatewaySettings(**settings), SOCKETS, LISTEN)
+    return bootstrap(GatewaySettings(**settings).with_memory(2**30), SOCKETS, LISTEN)
 
 
 def manager(wire: str, **settings: Any) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""How much memory this process takes, and how much it may: its cgroup's limit, or the machine's.
+
+Read from Linux's files (proc(5), cgroups(7)); elsewhere nothing is known.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STATM = Path("/proc/self/statm")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def resident_bytes() -> int | None:
+    """None where the system does not tell."""
+    try:
+        return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return None
+
+
+def limit_bytes(cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """What this process may take, all others aside."""
+    machine = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
+    return min([machine, *_limits(cgroups, own)])
+
+
+def _limits(cgroups: Path, own: Path) -> list[int]:
+    """Of the process's cgroup and those around it; in a container its own is the root."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    found: list[int] = []
+    for _, controllers, path in lines:
+        if not controllers:
+            found += _of_path(cgroups, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            found += _of_path(cgroups / "memory", path, "memory.limit_in_bytes")
+    return found
+
+
+def _of_path(root: Path, path: str, name: str) -> list[int]:
+    """A path that is not there is seen from outside of the container; the root then counts."""
+    directory = Path(os.path.normpath(f"{root}/{path}"))
+    around = [d for d in (directory, *directory.parents) if d.is_relative_to(root)] or [root]
+    texts = [(d / name).read_text().strip() for d in around if (d / name).exists()]
+    return [int(text) for text in texts if text.isdigit()]
