@@ -7,7 +7,7 @@ import pytest
 
 from autoglm.testing import kube_product
 from autoglm.testing import node as nodes
-from autoglm.testing.kube_images import dockerfile_image
+from autoglm.testing.kube_images import dockerfile_image, read_image
 from autoglm.testing.kube_product import CPU_IMAGE, IMAGE
 from autoglm.testing.node import Node
 from autoglm.testing.prerequisites import lacking
@@ -44,11 +44,13 @@ def archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def cpu_archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of vLLM on CPUs."""
+    """Of vLLM on CPUs. It has gigabytes, so whoever imports it removes it."""
     path = tmp_path_factory.mktemp("images") / "inference-cpu.tar"
-    yield dockerfile_image(CPU_IMAGE, IMAGES / "inference-cpu/Dockerfile", path)
-    # pytest keeps directories of three runs, and this has gigabytes.
-    path.unlink()
+    dockerfile_image(CPU_IMAGE, IMAGES / "inference-cpu/Dockerfile", path)
+    read_image(path)
+    yield path
+    # pytest keeps directories of three runs.
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -54,12 +53,7 @@ def gpu_archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(params=BUILT)
 def image(request: pytest.FixtureRequest) -> Image:
-    return read(request.getfixturevalue(request.param))
-
-
-@cache
-def read(archive: Path) -> Image:
-    return read_image(archive)
+    return read_image(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
@@ -83,14 +77,14 @@ def test_images_say_what_they_are_and_run_as_nobody(image: Image) -> None:
 @pytest.mark.parametrize("name", ["archive", "cpu_archive"])
 def test_images_hold_nothing_that_builds(name: str, request: pytest.FixtureRequest) -> None:
     """The base of the third is somebody else's."""
-    files = map(PurePosixPath, read(request.getfixturevalue(name)).files)
+    files = map(PurePosixPath, read_image(request.getfixturevalue(name)).files)
     places = {"bin", "sbin", "site-packages", "dist-packages"}
     assert {f.name for f in files if f.parent.name in places} & BUILD_TOOLS == set()
 
 
 @pytest.mark.parametrize("name", ["archive", "cpu_archive"])
 def test_a_new_version_of_ours_is_a_small_layer(name: str, request: pytest.FixtureRequest) -> None:
-    assert read(request.getfixturevalue(name)).layers[-1] < 20_000_000
+    assert read_image(request.getfixturevalue(name)).layers[-1] < 20_000_000
 
 
 def test_what_is_added_to_vllms_image_runs_under_the_restricted_standard(pod: Node) -> None:

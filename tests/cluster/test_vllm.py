@@ -76,6 +76,7 @@ def weights(cluster: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def model(weights: Node, cpu_archive: Path) -> Iterator[Model]:
     weights.import_image(cpu_archive, 1)
+    cpu_archive.unlink()
     weights.kubectl("apply", "-n", SPACE, "-f", str(EXAMPLES / "tiny-glm.yaml"))
     model = Model(weights, "tiny-glm", SPACE)
     model.wait_ready(READY_SECONDS)

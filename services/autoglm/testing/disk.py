@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GB = 1000**3
-_LAYERS = Path(__file__).parents[3] / "build/buildah"
-_LAYERS_BYTES = 10 * _GB
-# Two nodes unpack each image, and tests keep archives.
-_NODES_BYTES = 25 * _GB
+_STORAGE = Path(__file__).parents[3] / "build/buildah"
+# What each place takes while images are built, and while nodes run with them. The largest layer is
+# there three times while it is made. Layers are kept for the next run, which CI has not; nodes
+# unpack each image, and tests keep archives.
+_LAYERS = (19 * _GB, 11 * _GB)
+_LAYERS_IN_CI = (19 * _GB, 1 * _GB)
+_NODES = (1 * _GB, 19 * _GB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +31,16 @@ class Place:
     filesystem: int
     free: int
     """Bytes that may still be written to the filesystem, by whatever place on it."""
-    needed: int
-    """Bytes."""
+    needed: tuple[int, int]
+    """Bytes, while images are built and while nodes run."""
 
 
 def places() -> list[Place]:
     """Where the ring writes. Layers of an earlier run are there already."""
-    layers = 0 if (_LAYERS / "storage").exists() else _LAYERS_BYTES
-    return [_place(_LAYERS, layers), _place(Path(tempfile.gettempdir()), _NODES_BYTES)]
+    layers = _LAYERS_IN_CI if os.environ.get("CI") else _LAYERS
+    if (_STORAGE / "storage").exists():
+        layers = (0, 0)
+    return [_place(_STORAGE, layers), _place(Path(tempfile.gettempdir()), _NODES)]
 
 
 def missing(found: Iterable[Place]) -> str:
@@ -46,16 +52,17 @@ def missing(found: Iterable[Place]) -> str:
 
 
 def _shortage(shared: list[Place]) -> str:
-    needed, free = sum(place.needed for place in shared), min(place.free for place in shared)
+    needed = max(map(sum, zip(*(place.needed for place in shared), strict=True)))
+    free = min(place.free for place in shared)
     if free >= needed:
         return ""
-    where = " and ".join(str(place.path) for place in shared if place.needed)
+    where = " and ".join(str(place.path) for place in shared if any(place.needed))
     return (
         f"images and nodes need {needed / _GB:.0f} GB of free disk in {where}, which has "
         f"{free / _GB:.1f} GB: free some, or let TMPDIR name a directory on a larger disk"
     )
 
 
-def _place(path: Path, needed: int) -> Place:
+def _place(path: Path, needed: tuple[int, int]) -> Place:
     there = next(p for p in (path, *path.parents) if p.exists())
     return Place(path, there.stat().st_dev, shutil.disk_usage(there).free, needed)

@@ -12,6 +12,7 @@ import json
 import platform
 import tarfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -59,8 +60,9 @@ def dockerfile_image(
     return archive
 
 
+@cache
 def read_image(archive: Path) -> Image:
-    """Of a docker archive with one image."""
+    """Of a docker archive with one image. Read once: later the file may be gone."""
     with tarfile.open(archive) as tar:
         (manifest,) = json.load(_member(tar, "manifest.json"))
         config = json.load(_member(tar, manifest["Config"]))["config"]
