@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from autoglm.common.process_memory import resident_bytes
 from autoglm.gateway.pressure import Arrival, Pressure
 
 LOOK_SECONDS = 0.02
+_TELL_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -29,6 +31,7 @@ class Arrivals:
         self._given_up: set[Arrival] = set()
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._told = -math.inf
 
     async def next(
         self, messages: AsyncIterator[bytes], tenant: str, *, may_idle: bool = False
@@ -70,6 +73,11 @@ class Arrivals:
             self._has_room.set()
         elif self._has_room.is_set():
             self._has_room.clear()
+            self._tell(used, limit)
+
+    def _tell(self, used: int, limit: int) -> None:
+        if (now := self._clock()) - self._told >= _TELL_SECONDS:
+            self._told = now
             fields = {"bytes": used, "limit_bytes": limit, "arriving_messages": len(self._tasks)}
             _log.warning(
                 "memory is short; messages that arrive slowly are refused",
