@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
@@ -152,7 +153,7 @@ def _changed(pool: Pool, urls: list[str], rounds: int) -> float:
 def _calls(names: int) -> list[object]:
     rng = Random(1)
     return [
-        replace(made, ask=replace(made.ask, model=f"m{rng.randrange(names)}"))
+        structs.replace(made, ask=replace(made.ask, model=f"m{rng.randrange(names)}"))
         for number in range(200)
         if (made := call(number, rng)).ask is not None
     ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import secrets
 import socket
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -82,7 +82,7 @@ current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
 
 
 def new_request_id() -> str:
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def authorization_of(authorization: Sequence[str], api_keys: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from autoglm.common.errors import AutoGLMError
@@ -30,9 +31,11 @@ Receive = Callable[["Call", Hold], Awaitable["Call"]]
 _UNBOUNDED = Memory(2**63).open("").__enter__()
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request. Times are on the monotonic clock; the deadline is always set."""
+class Call(msgspec.Struct, frozen=True):
+    """One request. Times are on the monotonic clock; the deadline is always set.
+
+    Layers make several of each, which a dataclass takes a tenth of a request's instructions for.
+    """
 
     wire: Wire
     route: str
@@ -45,17 +48,17 @@ class Call:
     deadline: float
     ask: Ask | None = None
     """What is asked for; None before the body was read."""
-    receive: Receive | None = field(default=None, repr=False)
+    receive: Receive | None = None
     """Reads the body, once it is known who asks; None where that is done."""
-    hold: Hold = field(default=_UNBOUNDED, repr=False)
+    hold: Hold = _UNBOUNDED
     """What the request holds of the gateway's memory, until its end."""
     problem: AutoGLMError | None = None
     """What the edge found wrong with its head. Raised by a layer, so that it is observed too."""
-    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    trace_headers: Mapping[str, str] = {}
     """The caller's traceparent and tracestate."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = {}
     """Other headers or metadata to pass on to the pod, as the edge chose them."""
-    authorization: str = field(default="", repr=False)
+    authorization: str = ""
     """The caller's credential as an `authorization` header has it. Secret."""
     peer: str = ""
     """The IP address that the request came from; a proxy's where there is one."""
@@ -65,14 +68,18 @@ class Call:
     """What the client wants to see of the way of its request; empty for nothing."""
     exchange: Exchange | None = None
     """How to have the bytes moved, where Envoy does it; its answer cannot be read or changed."""
-    allows: Callable[[str], bool] | None = field(default=None, repr=False)
+    allows: Callable[[str], bool] | None = None
     """Which addresses, HOST:PORT, the proxy in front goes to; None where it is no matter."""
-    continues: str = field(default="", repr=False)
+    continues: str = ""
     """The key of the exchange that this request goes on with, where Envoy sent it on to us."""
 
     @property
     def model(self) -> str:
         return self.ask.model if self.ask else ""
+
+    def __repr__(self) -> str:
+        """Without headers and credentials, and without the body."""
+        return f"Call({self.wire} {self.route!r}, {self.request_id!r})"
 
 
 @dataclass(frozen=True, slots=True)

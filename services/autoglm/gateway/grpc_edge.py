@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
+from msgspec.structs import replace
 
 from autoglm.common import errors, status
 from autoglm.common.gate import Gate

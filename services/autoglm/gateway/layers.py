@@ -16,8 +16,9 @@ from contextlib import (
     aclosing,
     asynccontextmanager,
 )
-from dataclasses import replace
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from autoglm.common import errors
 from autoglm.common.rpc import API_KEY, AUTHORIZATION

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -58,6 +59,12 @@ class Observer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
+        # Looking a child up is most of what counting costs, and there are few.
+        self._requests = cache(metrics.requests.labels)
+        self._duration = cache(metrics.duration.labels)
+        self._first_chunk = cache(metrics.first_chunk.labels)
+        self._gen_ai_duration = cache(metrics.gen_ai_duration.labels)
+        self._gen_ai_first_token = cache(metrics.gen_ai_first_token.labels)
         self._is_known = is_known
         self._clock = clock
 
@@ -83,19 +90,19 @@ class Observer:
             _log.info(error.message if error else "done", extra={"fields": fields})
 
     def _measure(self, call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -> None:
-        metrics, seconds = self._metrics, now - call.started
+        seconds = now - call.started
         model = call.model if self._is_known(call.model) else OTHER
-        metrics.in_flight.dec()
-        metrics.requests.labels(call.route, model, outcome, code).inc()
-        metrics.duration.labels(call.route, model, outcome).observe(seconds)
+        self._metrics.in_flight.dec()
+        self._requests(call.route, model, outcome, code).inc()
+        self._duration(call.route, model, outcome).observe(seconds)
         if call.ask is None:
             return
         error_type = "" if outcome is Outcome.SERVED else code
-        metrics.gen_ai_duration.labels(call.ask.operation, model, error_type).observe(seconds)
+        self._gen_ai_duration(call.ask.operation, model, error_type).observe(seconds)
         if notes.first_chunk:
             first = notes.first_chunk - call.started
-            metrics.first_chunk.labels(call.route, model).observe(first)
-            metrics.gen_ai_first_token.labels(call.ask.operation, model).observe(first)
+            self._first_chunk(call.route, model).observe(first)
+            self._gen_ai_first_token(call.ask.operation, model).observe(first)
 
 
 @contextmanager

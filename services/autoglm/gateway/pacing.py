@@ -8,7 +8,9 @@ The relay's attempts do the watching; what is late is tried elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from autoglm.common.errors import DeadlineExceeded
 from autoglm.gateway.call import Call, RetryElsewhere, Stalled

@@ -13,10 +13,11 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
+from msgspec.structs import replace
 from multidict import CIMultiDictProxy
 
 from autoglm.common import rpc, status

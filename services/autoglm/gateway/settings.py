@@ -116,7 +116,8 @@ class GatewaySettings(ServiceSettings):
     connect_timeout_seconds: float = Field(default=2.0, gt=0)
     """How long a pod may take to accept a connection and name its models, in seconds."""
     load_timeout_seconds: float = Field(default=3.0, gt=0)
-    """A pod that sends no load message for so long is taken out of the pool, in seconds."""
+    """A pod that sends no load message for so long is taken out of the pool, in seconds. An idle
+    one sends one a second, so give two at least."""
     load_messages_per_second: float = Field(default=1000.0, gt=0)
     """Load messages that all pods together may send to this gateway, and messages about their
     caches; where there are more pods than a twentieth of it, each tells more seldom, up to once a

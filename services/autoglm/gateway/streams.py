@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import msgspec
+from msgspec import structs
 
 from autoglm.common import errors
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, StreamBroken
@@ -129,7 +130,7 @@ class Stream:
         await self.close(failure)
         try:
             payload = self._payload(transcript)
-            call = replace(self._call, payload=payload)
+            call = structs.replace(self._call, payload=payload)
             self._attempt = await self._successor(call, attempt)
         except NotResumable as why:
             self._give_up("impossible", failure, str(why))

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.admission.capacity import Sizing
@@ -48,6 +49,7 @@ class Line:
         self._sizing = Sizing(settings.spare)
         self._views = views
         self._metrics = metrics
+        self._queue_seconds = cache(partial(metrics.queue_seconds.labels, model))
         self._clock = clock
         self._look_seconds = _LOOK_SECONDS
         self._looked = -math.inf
@@ -70,7 +72,7 @@ class Line:
                 raise error
         finally:
             seconds = self._clock() - started
-            self._metrics.queue_seconds.labels(self.model, outcome).observe(seconds)
+            self._queue_seconds(outcome).observe(seconds)
         return seconds
 
     def leave(self, waiter: Waiter, used: float | None) -> None:

@@ -7,9 +7,10 @@ by the layers, and refused only after it is known who asks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.addresses import split_address

@@ -11,9 +11,11 @@ import binascii
 import re
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge

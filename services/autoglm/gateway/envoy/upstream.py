@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import islice
+
+from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import aiohttp
@@ -36,7 +37,7 @@ class Identity:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._sources = sources
-        self._attempts = attempts
+        self._attempts = cache(attempts.labels)
         self._clock = clock
         self._wall = wall
         self._url: JwksUrl | None = None
@@ -67,7 +68,7 @@ class Identity:
         verdict = self._judge(call)
         if verdict.outcome is Outcome.UNKNOWN_KEY:
             verdict = await self._with_fresh_keys(call, verdict)
-        self._attempts.labels(verdict.method, verdict.outcome).inc()
+        self._attempts(verdict.method, verdict.outcome).inc()
         if verdict.principal is None:
             raise verdict.error()
         return verdict.principal

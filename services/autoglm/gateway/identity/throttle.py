@@ -7,6 +7,7 @@ which one caller has whole.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from autoglm.gateway.buckets import Bucket
@@ -41,6 +42,7 @@ class Throttle:
         self._buckets.put(network, bucket)
 
 
+@lru_cache(4096)
 def _network(peer: str) -> str:
     try:
         address = ip_address(peer.partition("%")[0])

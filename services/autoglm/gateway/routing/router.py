@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
+from functools import cache
 from random import Random
 
 from autoglm.api.traffic import RoutingPolicy
@@ -25,8 +26,8 @@ class Router:
         self, metrics: Metrics, rng: Random, default: RoutingPolicy = "LeastLoaded"
     ) -> None:
         self.memory = Memory()
-        self._decisions = metrics.routing_decisions
-        self._knowledge = metrics.prefix_knowledge
+        self._decisions = cache(metrics.routing_decisions.labels)
+        self._knowledge = cache(metrics.prefix_knowledge.labels)
         self._rng = rng
         self._default = default
 
@@ -36,9 +37,9 @@ class Router:
         """As `pick`; the request is taken to be sent where it says."""
         decision = pick(call, snapshot, now, self._rng, exclude, self.memory, self._default)
         self.memory.picked(call, decision.endpoint, decision.known, now)
-        self._decisions.labels(decision.policy, decision.reason).inc()
+        self._decisions(decision.policy, decision.reason).inc()
         if decision.known is not None:
-            self._knowledge.labels("exact" if decision.is_exact else "approximate").inc()
+            self._knowledge("exact" if decision.is_exact else "approximate").inc()
         return decision
 
     def preview(self, call: Call, snapshot: Snapshot, now: float) -> Decision:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, RequestTooLarge
