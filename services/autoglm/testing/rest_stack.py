@@ -38,6 +38,7 @@ from autoglm.gateway.settings import GatewaySettings
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_MEMORY_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _envoy_plane(bounds: Bounds) -> EnvoyPlane:
             http_address=free,
             max_body_bytes=bounds.max_body_bytes,
             default_timeout_seconds=bounds.default_timeout_seconds,
-        ),
+        ).with_memory(_MEMORY_BYTES),
         on_restart=lambda _: None,
     )
 
