@@ -26,7 +26,7 @@ from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
-from autoglm.common.process_memory import limit_bytes
+from autoglm.common.process_memory import ResidentBytes, limit_bytes
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
@@ -169,6 +169,7 @@ class Gateway:
         self._picker: PickerServer | None = None
         self._admin: AdminServer | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._resident_bytes = ResidentBytes()
         self.grpc_port = self.http_port = self.admin_port = self.picker_port = 0
 
     async def start(self) -> None:
@@ -240,6 +241,7 @@ class Gateway:
         await self.core.close()
         if self._admin is not None:
             await asyncio.to_thread(self._admin.close)
+        self._resident_bytes.close()
 
     async def _stop_edges(self, grace: float) -> None:
         grpc_server, rest_server, self._grpc, self._rest = self._grpc, self._rest, None, None
@@ -298,7 +300,7 @@ class Gateway:
             max_calls=_CALLS * settings.max_inflight,
         )
         self._edge = GrpcEdge(parts)
-        watch = self._edge.arrivals.watch(settings.process_memory_bytes)
+        watch = self._edge.arrivals.watch(settings.process_memory_bytes, self._resident_bytes)
         self._background.append(asyncio.create_task(watch, name="memory"))
         server.add_generic_rpc_handlers(self._edge.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

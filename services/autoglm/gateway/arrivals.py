@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from autoglm.common.errors import QueueFull
-from autoglm.common.process_memory import resident_bytes
 from autoglm.gateway.pressure import Arrival, Pressure
 
-LOOK_SECONDS = 0.02
+# Between two looks, and where less than half of the limit is used.
+LOOK_SECONDS, CALM_SECONDS = 0.02, 0.1
 _TELL_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
@@ -54,8 +54,8 @@ class Arrivals:
             del self._tasks[arrival]
             self._given_up.discard(arrival)
 
-    async def watch(self, limit: int, used: Callable[[], int | None] = resident_bytes) -> None:
-        """Until it is cancelled, or the system does not tell. `limit` is in bytes."""
+    async def watch(self, limit: int, used: Callable[[], int | None]) -> None:
+        """Until it is cancelled, or nobody tells what is used. Both are in bytes."""
         pressure = Pressure(limit)
         while (bytes_used := used()) is not None:
             relief = pressure.look(bytes_used, [*self._tasks], self._clock())
@@ -66,7 +66,7 @@ class Arrivals:
             if relief.trim:
                 await asyncio.to_thread(_trim)
             else:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS if 2 * bytes_used > limit else CALM_SECONDS)
 
     def _set_room(self, has_room: bool, used: int, limit: int) -> None:
         if has_room:

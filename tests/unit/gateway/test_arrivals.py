@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from autoglm.common import errors
-from autoglm.gateway.arrivals import LOOK_SECONDS, Arrivals
+from autoglm.gateway.arrivals import CALM_SECONDS, LOOK_SECONDS, Arrivals
 
 pytestmark = pytest.mark.looptime
 LIMIT = 800
@@ -71,7 +71,7 @@ async def test_message_that_comes_while_memory_is_short_waits_and_arrives() -> N
     memory, clock = Memory(100), asyncio.get_running_loop().time
     async with watched(memory) as arrivals:
         flood = [asyncio.create_task(arrive(arrivals, memory, 100, 60)) for _ in range(16)]
-        await asyncio.sleep(2 * LOOK_SECONDS)
+        await asyncio.sleep(CALM_SECONDS + LOOK_SECONDS / 2)
         begun = clock()
         assert await arrivals.next(messages(0), "light") == b"0"
         assert 0 < clock() - begun < 2

@@ -9,12 +9,12 @@ from __future__ import annotations
 from autoglm.gateway.envoy.parts import TYPE, Json
 from autoglm.gateway.settings import GatewaySettings
 
-_LOOK = "0.05s"
+_LOOK = "0.025s"
 _MONITORS = "envoy.resource_monitors"
 _HEAP, _CONNECTIONS = f"{_MONITORS}.fixed_heap", f"{_MONITORS}.global_downstream_max_connections"
-# Parts of its memory: from the first on streams are reset, those that hold most before the others;
-# from the second on it answers 503 itself.
-_SHORT, _OUT = 0.75, 0.95
+# Parts of its memory: from the first on streams are reset, those that hold most before the others,
+# up to the second, where all that hold much are; from the third on it answers 503 itself.
+_SHORT, _VERY_SHORT, _OUT = 0.6, 0.8, 0.98
 # Streams that hold less than two to this power are not reset.
 _COUNTED_POWER = 20
 
@@ -25,7 +25,7 @@ def overload_manager(settings: GatewaySettings) -> Json:
         "resource_monitors": [_heap(settings.envoy_memory_bytes), _connections(settings)],
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": _COUNTED_POWER},
         "actions": [
-            _action("reset_high_memory_stream", _between(_SHORT, _OUT)),
+            _action("reset_high_memory_stream", _between(_SHORT, _VERY_SHORT)),
             _action("shrink_heap", _from(_SHORT)),
             _action("stop_accepting_requests", _from(_OUT)),
         ],
