@@ -47,12 +47,7 @@ def panel(scratch: Path, quick: bool) -> Panel:
 
 
 def _of(plane: str, place: Path, stack: ExitStack, sizes: tuple[int, ...]) -> list[Curve]:
-    names = [ways.model(*answer) for answer in (_OPEN, _SHORT)]
-    models = [v1.Model(name=name, max_model_len=100_000, engine="mock") for name in names]
-    told = {
-        "models": v1.ListModelsResponse(models=models).SerializeToString(),
-        "load": v1.WatchLoadResponse(max_num_seqs=20_000).SerializeToString(),
-    }
+    told = {"load": v1.WatchLoadResponse(max_num_seqs=20_000).SerializeToString()}
     mock = stack.enter_context(ways.mock(place, told))
     arguments = ("gateway", "--data-plane", plane, "--envoy-concurrency", "1", *_ROOM)
     gateway = Process(
@@ -94,7 +89,7 @@ def _cost(way: ways.Way, kind: load.Kind = "grpc-stream") -> tuple[float, float]
     time.sleep(_IDLE_SECONDS)
     idle = [(read() - was) / _IDLE_SECONDS for read, was in zip(readings, before, strict=True)]
     before, began = [read() for read in readings], time.monotonic()
-    work = load.Work(ways.model(*_SHORT), tokens=_SHORT[0])
+    work = load.Work(ways.MODEL, ways.wish(*_SHORT), _SHORT[0])
     load.run(kind, way.grpc, work, clients=1, requests=REQUESTS)
     seconds = time.monotonic() - began
     whole, own = (
@@ -108,7 +103,7 @@ def _cost(way: ways.Way, kind: load.Kind = "grpc-stream") -> tuple[float, float]
 def _streams(way: ways.Way, count: int, place: Path) -> Iterator[None]:
     """So many more, until the context ends."""
     body = place / "open"
-    body.write_bytes(load.Work(ways.model(*_OPEN), tokens=_OPEN[0]).message())
+    body.write_bytes(load.Work(ways.MODEL, ways.wish(*_OPEN), _OPEN[0]).message())
     command = [
         *(str(load.BINARY), "-kind", "grpc-stream", "-address", way.grpc),
         *("-path", load.GENERATE_STREAM, "-body", str(body), "-timeout", "3600s"),

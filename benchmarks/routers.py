@@ -51,8 +51,9 @@ class Case:
         return f"{self.tokens}{pace}" + (f", by {self.together}" if self.together > 1 else "")
 
     def work(self) -> load.Work:
-        text = _WORD * (self.prompt // len(_WORD))
-        return load.Work(ways.model(self.tokens, self.pace, self.together), text, self.tokens)
+        wish = ways.wish(self.tokens, self.pace, self.together)
+        text = f"{wish} {_WORD * (self.prompt // len(_WORD))}"
+        return load.Work(ways.MODEL, text, self.tokens)
 
     def ways(self, all_ways: Iterable[Way]) -> list[Way]:
         at_once = self.tokens * self.clients

@@ -33,11 +33,15 @@ from benchmarks import load, rivals
 MOCK = load.ROOT / "build/bin/mockpod"
 # Tokens of an answer, milliseconds before each message, and tokens in each.
 ANSWERS = ((4, 0, 1), (64, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
+MODEL = "instant"
 _TYPE = "type.googleapis.com/envoy"
 
 
-def model(tokens: int, pace: int, together: int) -> str:
-    """What the mock goes by."""
+def wish(tokens: int, pace: int, together: int) -> str:
+    """What a prompt begins with that the mock is to answer so.
+
+    The model has one name for all answers, since smg knows of the first one only.
+    """
     return f"mock-{tokens}p{pace}g{together}"
 
 
@@ -91,8 +95,7 @@ def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
     for plane, *flags in (("embedded",), ("envoy", "--processes=2"), ("envoy",)):
         ways.append(stack.enter_context(ours(scratch, plane, backend, keys, *flags)))
     ways.append(replace(ways[-1], name="ours, envoy, our client", http="", is_our_client=True))
-    names = [model(*answer) for answer in ANSWERS]
-    for rival in rivals.routers(f"http://{backend.http}", names, scratch):
+    for rival in rivals.routers(f"http://{backend.http}", [MODEL], scratch):
         log = scratch / f"{rival.command}.log"
         http, pid = stack.enter_context(rivals.started(rival, [backend.http], log))
         ways.append(Way(rival.name, http, pid=pid, most_tokens=rival.most_tokens))
@@ -121,10 +124,10 @@ def _sees_a_pod(gateway: Process) -> bool:
 
 def answers(http_port: int) -> Mapping[str, bytes]:
     """What the mock is given to say."""
-    names = [model(*answer) for answer in ANSWERS]
-    models = [v1.Model(name=name, max_model_len=100_000, engine="mock") for name in names]
     told: dict[str, Message] = {
-        "models": v1.ListModelsResponse(models=models),
+        "models": v1.ListModelsResponse(
+            models=[v1.Model(name=MODEL, max_model_len=100_000, engine="mock")]
+        ),
         "load": v1.WatchLoadResponse(max_num_seqs=1024, http_port=http_port),
     }
     for together in {answer[2] for answer in ANSWERS}:
@@ -136,7 +139,7 @@ def answers(http_port: int) -> Mapping[str, bytes]:
         ended = v1.GenerateChunk(finish_reason=v1.FINISH_REASON_LENGTH, usage=usage)
         told[f"end-{count}"] = ended
         told[f"unary-{count}"] = v1.GenerateResponse(completions=[done], usage=usage)
-    listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+    listed = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
     messages = {name: message.SerializeToString() for name, message in told.items()}
     return messages | {"models.json": json.dumps(listed).encode()}
 

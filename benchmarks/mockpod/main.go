@@ -1,6 +1,6 @@
 // Mockpod answers as a pod does, at once, with messages that it is given: what is measured in front
-// of it is never itself. It decodes nothing; a request says how many tokens it wants by the model it
-// names: mock-N at once, mock-NpM with M milliseconds before each, mock-NgK with K in each message.
+// of it is never itself. It decodes nothing; a request says how many tokens it wants by a word in its
+// prompt: mock-N at once, mock-NpM with M milliseconds before each, mock-NgK with K in each message.
 //
 //	mockpod -grpc 127.0.0.1:50061 -http 127.0.0.1:8061 -answers DIRECTORY
 //
