@@ -47,9 +47,12 @@ async def answer_stream(
                 problem = await begin_all(calls)
             if problem is not None:
                 raise problem
-        finally:
-            # Wakes the reader below, which then gets the error from `work`.
+        except Exception:
+            # Wakes the reader below, which then gets the error from `work`. Not when cancelled:
+            # nobody reads then, and a full queue would be waited for without end.
             await queue.put(None)
+            raise
+        await queue.put(None)
 
     async def begin_all(calls: asyncio.TaskGroup) -> errors.AutoGLMError | None:
         """What is wrong with the stream; answers that have begun come first."""
