@@ -6,6 +6,7 @@ Read from Linux's files (proc(5), cgroups(7)); elsewhere nothing is known.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -13,27 +14,19 @@ _STATM = "/proc/self/statm"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-class ResidentBytes:
-    """What this process takes, at each call; None where the system does not tell.
+def resident_bytes() -> int | None:
+    """What this process takes; None where the system does not tell."""
+    file = _statm()
+    return None if file is None else int(os.pread(file, 100, 0).split()[1]) * _PAGE_BYTES
 
-    The file stays open, so that a look costs microseconds.
-    """
 
-    def __init__(self) -> None:
-        try:
-            self._file = os.open(_STATM, os.O_RDONLY)
-        except OSError:
-            self._file = -1
-
-    def __call__(self) -> int | None:
-        if self._file < 0:
-            return None
-        return int(os.pread(self._file, 100, 0).split()[1]) * _PAGE_BYTES
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+@cache
+def _statm() -> int | None:
+    """Stays open for as long as the process, so that a look costs microseconds."""
+    try:
+        return os.open(_STATM, os.O_RDONLY)
+    except OSError:
+        return None
 
 
 def limit_bytes(cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
-from autoglm.common.process_memory import ResidentBytes, limit_bytes
+from autoglm.common.process_memory import limit_bytes
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
@@ -169,7 +169,6 @@ class Gateway:
         self._picker: PickerServer | None = None
         self._admin: AdminServer | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._resident_bytes = ResidentBytes()
         self.grpc_port = self.http_port = self.admin_port = self.picker_port = 0
 
     async def start(self) -> None:
@@ -181,7 +180,7 @@ class Gateway:
         if self._is_first:
             self._start_admin()
         else:
-            self._background.append(asyncio.create_task(LoopLag().beat(), name="loop lag"))
+            self._keep(LoopLag().beat(), "loop lag")
             await self.core.met_all()
         await self._start_grpc()
         await self._start_rest()
@@ -190,9 +189,8 @@ class Gateway:
         if self._settings.endpoint_picker_address:
             await self._start_picker()
         self._is_listening = True
-        self._background.append(asyncio.create_task(self._follow_health(), name="health"))
-        garbage = collect(lambda: self.core.admission.in_flight)
-        self._background.append(asyncio.create_task(garbage, name="garbage"))
+        self._keep(self._follow_health(), "health")
+        self._keep(collect(lambda: self.core.admission.in_flight), "garbage")
         ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
         if self._picker is not None:
             ports["endpoint_picker"] = self.picker_port
@@ -241,7 +239,6 @@ class Gateway:
         await self.core.close()
         if self._admin is not None:
             await asyncio.to_thread(self._admin.close)
-        self._resident_bytes.close()
 
     async def _stop_edges(self, grace: float) -> None:
         grpc_server, rest_server, self._grpc, self._rest = self._grpc, self._rest, None, None
@@ -266,6 +263,10 @@ class Gateway:
         # What is left are streams that only watch (health) and end when they are told to.
         await server.stop(min(grace, _LAST_CALLS_SECONDS))
 
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Goes on until the gateway is closed."""
+        self._background.append(asyncio.create_task(work, name=name))
+
     def _start_admin(self) -> None:
         pool, address = self.core.pool, self._settings.metrics_address
         with _binding(address):
@@ -280,7 +281,7 @@ class Gateway:
                 },
             )
         self.admin_port = self._admin.port
-        self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
+        self._keep(self._admin.lag.beat(), "loop lag")
 
     async def _start_grpc(self) -> None:
         settings, core = self._settings, self.core
@@ -300,8 +301,7 @@ class Gateway:
             max_calls=_CALLS * settings.max_inflight,
         )
         self._edge = GrpcEdge(parts)
-        watch = self._edge.arrivals.watch(settings.process_memory_bytes, self._resident_bytes)
-        self._background.append(asyncio.create_task(watch, name="memory"))
+        self._keep(self._edge.arrivals.watch(settings.process_memory_bytes), "memory")
         server.add_generic_rpc_handlers(self._edge.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(_REFLECTED, server)
@@ -336,7 +336,7 @@ class Gateway:
             self.http_port = await self._rest.start(host, port, context)
         if context is not None:
             reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
-            self._background.append(asyncio.create_task(reload, name="server TLS"))
+            self._keep(reload, "server TLS")
 
     async def _start_picker(self) -> None:
         settings, most = self._settings, _CALLS * self._settings.max_inflight

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from autoglm.common.errors import QueueFull
+from autoglm.common.process_memory import resident_bytes
 from autoglm.gateway.pressure import Arrival, Pressure
 
 # Between two looks, and where less than half of the limit is used.
@@ -54,7 +55,7 @@ class Arrivals:
             del self._tasks[arrival]
             self._given_up.discard(arrival)
 
-    async def watch(self, limit: int, used: Callable[[], int | None]) -> None:
+    async def watch(self, limit: int, used: Callable[[], int | None] = resident_bytes) -> None:
         """Until it is cancelled, or nobody tells what is used. Both are in bytes."""
         pressure = Pressure(limit)
         while (bytes_used := used()) is not None:

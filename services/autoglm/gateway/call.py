@@ -34,7 +34,7 @@ _UNBOUNDED = Memory(2**63).open("").__enter__()
 class Call(msgspec.Struct, frozen=True):
     """One request. Times are on the monotonic clock; the deadline is always set.
 
-    Layers make several of each, which a dataclass takes a tenth of a request's instructions for.
+    Layers make several of each, which a dataclass takes a sixth of a request's instructions for.
     """
 
     wire: Wire

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.common.tls import TlsFiles, http_client_context
 from autoglm.gateway.admission import Admission
-from autoglm.gateway.call import Call, Handler, Upstream, Wire
+from autoglm.gateway.call import Handler, Upstream, Wire
 from autoglm.gateway.channels import Channels
 from autoglm.gateway.discovery import Discovery, Sources
 from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
@@ -39,7 +39,6 @@ from autoglm.gateway.memory import Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
-from autoglm.gateway.principal import ANONYMOUS, Principal
 from autoglm.gateway.relay import Defaults, Relay
 from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
@@ -131,7 +130,7 @@ class Core:
             await self._identity.start(closing)
         await self._limits.start(closing)
         layers = request_layers(
-            pool, self.admission, self._observer, self.memory, self._identify, self._limits
+            pool, self.admission, self._observer, self.memory, self.identify, self._limits
         )
         self.relay: Handler = stack(layers, told)
         self.own_relay: Handler = TakeOver(self.exchanges, self.relay)
@@ -150,19 +149,16 @@ class Core:
             closing.push_async_callback(cancel_all, kubernetes)
 
     def local(self, answer: Handler) -> Handler:
-        return stack(local_layers(self._observer, self.memory, self._identify), answer)
+        return stack(local_layers(self._observer, self.memory, self.identify), answer)
 
     def open(self, answer: Handler) -> Handler:
         """An answer that nobody needs a credential for."""
         return stack(local_layers(self._observer, self.memory), answer)
 
     @property
-    def _identify(self) -> Identify | None:
+    def identify(self) -> Identify | None:
+        """Who asks; None where nobody has to say."""
         return self._identity.identify if self._identity else None
-
-    async def identify(self, call: Call) -> Principal:
-        """Raises Unauthenticated and the like."""
-        return await self._identity.identify(call) if self._identity else ANONYMOUS
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot

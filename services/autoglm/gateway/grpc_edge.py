@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +26,9 @@ from autoglm.gateway.arrivals import Arrivals
 from autoglm.gateway.call import Call, Handler, Notes, Receive, Reply
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.grpc_stream import answer_stream
+from autoglm.gateway.layers import Identify
 from autoglm.gateway.memory import Hold
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
-from autoglm.gateway.principal import ANONYMOUS, Principal
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 
@@ -36,14 +36,10 @@ from autoglm.gateway.snapshot import Snapshot, visible
 OFF_LOOP_BYTES = 256 * 1024
 
 
-async def _everyone(_: Call) -> Principal:
-    return ANONYMOUS
-
-
 @dataclass(frozen=True, slots=True)
 class GrpcParts:
     """What the edge stands on. `local` wraps the handler of an answer of the gateway's own, `open`
-    that of one for everybody. `identify` raises Unauthenticated and the like."""
+    that of one for everybody. Without `identify` everyone may ask."""
 
     relay: Handler
     local: Callable[[Handler], Handler]
@@ -52,7 +48,7 @@ class GrpcParts:
     default_timeout_seconds: float
     max_timeout_seconds: float
     slow_reader_seconds: float = 60.0
-    identify: Callable[[Call], Awaitable[Principal]] = _everyone
+    identify: Identify | None = None
 
 
 class GrpcEdge:
@@ -136,7 +132,8 @@ class GrpcEdge:
 
     async def _messages(self, stream: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Of a stream of requests. A stranger's are not even read."""
-        tenant = (await self._parts.identify(stream)).tenant
+        identify = self._parts.identify
+        tenant = (await identify(stream) if identify else stream.principal).tenant
         messages = aiter(requests)
         while (payload := await self.arrivals.next(messages, tenant, may_idle=True)) is not None:
             yield payload

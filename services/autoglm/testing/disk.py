@@ -36,10 +36,11 @@ class Place:
 
 
 def places() -> list[Place]:
-    """Where the ring writes. Layers of an earlier run are there already."""
-    layers = _LAYERS_IN_CI if os.environ.get("CI") else _LAYERS
-    if (_STORAGE / "storage").exists():
-        layers = (0, 0)
+    """Where the ring writes. Layers of an earlier run are there already, where they are kept."""
+    if os.environ.get("CI"):
+        layers = _LAYERS_IN_CI
+    else:
+        layers = (0, 0) if (_STORAGE / "storage").exists() else _LAYERS
     return [_place(_STORAGE, layers), _place(Path(tempfile.gettempdir()), _NODES)]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from aiohttp import web
 
@@ -28,7 +28,6 @@ from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 PATH = "/v1/completions"
 LIMIT = 64 * 1024
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BODY = json.dumps({"model": "m", "prompt": "Hello"}).encode()
 
 
@@ -265,23 +264,15 @@ async def serve_until_most_end(gateway: Process, calls: set[asyncio.Task[bytes]]
     return [call.exception() for call in calls if call.done()]
 
 
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-
-
-def only_child(pid: int) -> int:
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)
-
-
 @asynccontextmanager
 async def watched(pid: int) -> AsyncIterator[list[int]]:
     """What the process takes, looked at again and again."""
     seen: list[int] = []
+    process = psutil.Process(pid)
 
     async def look() -> None:
         while True:
-            seen.append(resident_bytes(pid))
+            seen.append(process.memory_info().rss)
             await asyncio.sleep(0.02)
 
     looks = asyncio.create_task(look())
@@ -309,10 +300,8 @@ async def test_half_sent_messages_take_no_more_memory_than_envoy_has(
 ) -> None:
     """Hinted ones go on to the pod as they come."""
     metadata = tuple(hints(request()).items()) if is_hinted else ()
-    async with (
-        watched(only_child(narrow.pid)) as seen,
-        half_sent(narrow, GENERATE, metadata) as calls,
-    ):
+    (envoy,) = psutil.Process(narrow.pid).children()
+    async with watched(envoy.pid) as seen, half_sent(narrow, GENERATE, metadata) as calls:
         ends = await serve_until_most_end(narrow, calls)
     assert {end.code() for end in ends} <= {
         grpc.StatusCode.INTERNAL,

@@ -48,11 +48,8 @@ def test_without_a_limit_it_is_the_machines_memory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's files")
 def test_what_a_process_takes_is_seen() -> None:
-    resident_bytes = process_memory.ResidentBytes()
-    before = resident_bytes()
+    before = process_memory.resident_bytes()
     filled = bytearray(64 * MB)
-    after = resident_bytes()
-    resident_bytes.close()
-    assert resident_bytes() is None
+    after = process_memory.resident_bytes()
     assert before is not None and after is not None
     assert len(filled) * 0.9 < after - before < 2 * len(filled)

@@ -48,8 +48,8 @@ async def test_client_that_leaves_with_chunks_waiting_ends_the_stream() -> None:
 
 
 async def test_what_is_wrong_with_a_stream_is_told_after_answers_that_have_begun() -> None:
-    got: list[bytes] = []
+    got = 0
     with pytest.raises(errors.QueueFull):
-        async for chunk in answer_stream(one(errors.QueueFull("full")), call_of, handler):
-            got.append(chunk)
-    assert len(got) == CHUNKS
+        async for _ in answer_stream(one(errors.QueueFull("full")), call_of, handler):
+            got += 1
+    assert got == CHUNKS
