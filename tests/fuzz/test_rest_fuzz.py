@@ -14,13 +14,13 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoglm.gateway.rest_edge import RELAYED_POSTS
+from autoglm.common.validation.http_apis import INFERENCE_POSTS, MODEL
 from autoglm.testing.rest_stack import RestStack, rest_stack
 
 CHAT = "/v1/chat/completions"
 HELLO = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 EVENTS = [b"data: %d\n\n" % i for i in range(20)]
-PATHS = [path.replace("{model:.+}", "m") for path in RELAYED_POSTS]
+PATHS = [api.path.replace(MODEL, "m") for api in INFERENCE_POSTS]
 FUZZ = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

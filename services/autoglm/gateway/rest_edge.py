@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from autoglm.common import errors, status
 from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Operation
+from autoglm.common.validation.http_apis import INFERENCE_POSTS
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.doorstep import Doorstep
@@ -28,24 +29,6 @@ from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 
-# Paths whose POST bodies are judged and relayed. `model` in a path is a model's name.
-RELAYED_POSTS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/rerank",
-    "/v1/score",
-    "/classify",
-    "/pooling",
-    "/tokenize",
-    "/detokenize",
-    "/v2/inference",
-    "/v2/models/{model:.+}/infer",
-    "/v2/models/{model:.+}/generate",
-    "/v2/models/{model:.+}/generate_stream",
-)
 # A model's name may have slashes, so what follows it in other paths is told apart here.
 _MODEL_METADATA = "/v2/models/{model:(?!.*/(?:ready|infer|generate|generate_stream)$).+}"
 _JSON = "application/json"
@@ -104,8 +87,8 @@ class RestEdge:
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
         app.on_response_prepare.append(self._complete_head)
-        for path in RELAYED_POSTS:
-            app.router.add_post(path, self._relayed, expect_handler=expect)
+        for api in INFERENCE_POSTS:
+            app.router.add_post(api.path, self._relayed, expect_handler=expect)
         for path, page in _PAGES.items():
             app.router.add_get(path, self._local(page))
         app.router.add_get(_MODEL_METADATA, self._model_metadata)

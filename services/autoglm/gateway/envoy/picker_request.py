@@ -16,6 +16,7 @@ from autoglm.common import rpc
 from autoglm.common.addresses import split_address
 from autoglm.common.errors import AutoGLMError, InvalidRequest, NoReadyEndpoint, Unimplemented
 from autoglm.common.validation.hint import HINT_METADATA
+from autoglm.common.validation.http_apis import inference_post
 from autoglm.gateway.call import Call, Wire
 from autoglm.gateway.envoy import ext_proc_pb2, request
 from autoglm.gateway.envoy.exchange import Exchange
@@ -135,9 +136,8 @@ def _problem(first: Any, seen: Seen, wire: Wire) -> AutoGLMError | None:
 
 def _is_for_pods(seen: Seen, wire: Wire) -> bool:
     if wire == "http":
-        return seen.values.get(":method") == "POST" and request.is_relayed(
-            seen.path.partition("?")[0]
-        )
+        path = seen.path.partition("?")[0]
+        return seen.values.get(":method") == "POST" and inference_post(path) is not None
     # Each request on a stream of requests is routed by itself, which a proxy cannot do.
     return seen.path in BY_PATH and not BY_PATH[seen.path].bidi
 

@@ -21,12 +21,12 @@ from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
 from autoglm.common.validation import Ask, of_openai
 from autoglm.common.validation.hint import HINT_METADATA, read_hint
+from autoglm.common.validation.http_apis import inference_post
 from autoglm.gateway.call import Call, Wire
 from autoglm.gateway.envoy.exchange import Exchange
 from autoglm.gateway.grpc_edge import OFF_LOOP_BYTES as GRPC_OFF_LOOP_BYTES
 from autoglm.gateway.memory import Hold
 from autoglm.gateway.methods import BY_PATH, Method
-from autoglm.gateway.rest_edge import RELAYED_POSTS
 from autoglm.gateway.rest_request import (
     OFF_LOOP_BYTES,
     Bounds,
@@ -42,13 +42,6 @@ _FRAME_BYTES = 5
 _HINTED = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
-_MODEL = "{model:.+}"
-# Which of the relayed paths have a model's name in them.
-_TEMPLATES = tuple(
-    (re.compile(".+".join(map(re.escape, path.split(_MODEL)))), path.replace(_MODEL, "{model}"))
-    for path in RELAYED_POSTS
-    if _MODEL in path
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +121,12 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
         check_length(int(length) if length.isdecimal() else 0, bounds.max_body_bytes)
     except AutoGLMError as error:
         problem = error
+    path = seen.path.partition("?")[0]
+    api = inference_post(path)
     keys = {n: [v for k, v in seen.pairs if k == n] for n in (rpc.AUTHORIZATION, rpc.API_KEY)}
     return Call(
         wire="http",
-        route=f"{seen.values.get(':method', '')} {_template(seen.path.partition('?')[0])}",
+        route=f"{seen.values.get(':method', '')} {api.route if api else path}",
         target=seen.path,
         payload=b"",
         request_id=request_id_of(headers),
@@ -147,15 +142,6 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
 def check_length(length: int, limit: int) -> None:
     if length > limit:
         raise RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")
-
-
-def is_relayed(path: str) -> bool:
-    """Whether POST requests of this path are for pods."""
-    return path in RELAYED_POSTS or any(form.fullmatch(path) for form, _ in _TEMPLATES)
-
-
-def _template(path: str) -> str:
-    return next((name for form, name in _TEMPLATES if form.fullmatch(path)), path)
 
 
 async def receive(

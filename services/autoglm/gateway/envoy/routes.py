@@ -6,10 +6,10 @@ serve.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from autoglm.common import rpc, status
+from autoglm.common.validation.http_apis import INFERENCE_POSTS, HttpApi
 from autoglm.gateway.call import Wire
 from autoglm.gateway.envoy.names import PLANE_HEADER, PLANE_WITHOUT
 from autoglm.gateway.envoy.parts import (
@@ -20,14 +20,12 @@ from autoglm.gateway.envoy.parts import (
     seconds,
 )
 from autoglm.gateway.methods import METHODS
-from autoglm.gateway.rest_edge import RELAYED_POSTS
 from autoglm.gateway.rest_request import BINARY_HEADER
 from autoglm.gateway.settings import GatewaySettings
 
 # Requests with these need what only the gateway's own servers do: inflate, explain, find the JSON
 # in front of binary tensors.
 _ONLY_OURS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HEADER)
-_MODEL_IN_PATH = "{model:.+}"
 _GRPC_STREAMS = frozenset(method.path for method in METHODS if method.streaming)
 # For the frame around a message, so that the longest one is seen whole.
 _ROOM_BYTES = 1024
@@ -46,14 +44,11 @@ def _direct_matches(wire: Wire) -> Sequence[Json]:
     if wire == "grpc":
         return [{"path": method.path} for method in METHODS if not method.bidi]
     is_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
-    return [_path_match(path) | is_post for path in RELAYED_POSTS]
+    return [_path_match(api) | is_post for api in INFERENCE_POSTS]
 
 
-def _path_match(path: str) -> Json:
-    if _MODEL_IN_PATH not in path:
-        return {"path": path}
-    parts = (re.escape(part) for part in path.split(_MODEL_IN_PATH))
-    return {"safe_regex": {"regex": ".+".join(parts)}}
+def _path_match(api: HttpApi) -> Json:
+    return {"safe_regex": {"regex": api.regex}} if api.has_model else {"path": api.path}
 
 
 def _to_own(wire: Wire, match: Json, header: str = "") -> Json:

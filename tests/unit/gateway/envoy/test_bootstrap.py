@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from autoglm.common.validation.http_apis import INFERENCE_POSTS
 from autoglm.gateway.envoy.bootstrap import bootstrap
 from autoglm.gateway.envoy.names import Sockets
 from autoglm.gateway.methods import METHODS
-from autoglm.gateway.rest_edge import RELAYED_POSTS
 from autoglm.gateway.settings import GatewaySettings
 
 SOCKETS = Sockets(Path("/run/x"))
@@ -69,7 +69,7 @@ def test_methods_of_one_request_go_to_pods(method: Any) -> None:
     assert goes_to("grpc", method.path) == ("own-grpc" if method.bidi else "call-grpc")
 
 
-@pytest.mark.parametrize("path", RELAYED_POSTS)
+@pytest.mark.parametrize("path", [api.path for api in INFERENCE_POSTS])
 def test_relayed_paths_go_to_pods(path: str) -> None:
     asked = path.replace("{model:.+}", "org/name-1.5")
     assert goes_to("http", asked) == "call-http"

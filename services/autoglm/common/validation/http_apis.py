@@ -1,0 +1,98 @@
+"""Every inference API over HTTP that gateway and pods serve, as one table. Pure.
+
+Reading of bodies, usage, error format, routes and documentation go by this table, so that an API
+that is added here is complete, and one that is not in it is not forwarded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from autoglm.common.validation.ask import Operation
+
+MODEL = "{model:.+}"
+"""A model's name within a path; it may contain slashes."""
+
+
+class Dialect(StrEnum):
+    """Whose error format an API has."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    OIP = "oip"
+
+
+class Billing(StrEnum):
+    """What a request is charged with, beside being one request."""
+
+    TOKENS = "tokens"
+    FREE = "free"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpApi:
+    """One path, written as aiohttp's router has it; `operation` names it in spans and metrics."""
+
+    path: str
+    operation: Operation
+    dialect: Dialect = Dialect.OPENAI
+    billing: Billing = Billing.TOKENS
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the model is named by the path."""
+        return MODEL in self.path
+
+    @property
+    def route(self) -> str:
+        """The path as a label of few values."""
+        return self.path.replace(MODEL, "{model}")
+
+    @property
+    def regex(self) -> str:
+        """RE2 and Python both take it; it matches whole paths."""
+        return ".+".join(map(re.escape, self.path.split(MODEL)))
+
+
+INFERENCE_POSTS: tuple[HttpApi, ...] = (
+    HttpApi("/v1/chat/completions", Operation.CHAT),
+    HttpApi("/v1/completions", Operation.GENERATE),
+    HttpApi("/v1/embeddings", Operation.EMBED),
+    HttpApi("/v1/responses", Operation.CHAT),
+    HttpApi("/v1/messages", Operation.CHAT, Dialect.ANTHROPIC),
+    HttpApi("/v1/rerank", Operation.INFER),
+    HttpApi("/v1/score", Operation.INFER),
+    HttpApi("/classify", Operation.INFER),
+    HttpApi("/pooling", Operation.INFER),
+    HttpApi("/tokenize", Operation.TOKENIZE, billing=Billing.FREE),
+    HttpApi("/detokenize", Operation.TOKENIZE, billing=Billing.FREE),
+    HttpApi("/v2/inference", Operation.PREDICT),
+    HttpApi(f"/v2/models/{MODEL}/infer", Operation.INFER, Dialect.OIP),
+    HttpApi(f"/v2/models/{MODEL}/generate", Operation.INFER, Dialect.OIP),
+    HttpApi(f"/v2/models/{MODEL}/generate_stream", Operation.INFER, Dialect.OIP),
+)
+_BY_PATH = {api.path: api for api in INFERENCE_POSTS if not api.has_model}
+_TEMPLATES = tuple((re.compile(api.regex), api) for api in INFERENCE_POSTS if api.has_model)
+
+
+def inference_post(path: str) -> HttpApi | None:
+    """The API of a POST to the path; None for a path that is not forwarded."""
+    return _BY_PATH.get(path) or _by_template(path)
+
+
+@lru_cache(1024)
+def _by_template(path: str) -> HttpApi | None:
+    return next((api for form, api in _TEMPLATES if form.fullmatch(path)), None)
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose error format a path has, forwarded or not; a query does not matter."""
+    path = path.partition("?")[0]
+    if path.startswith("/v1/messages"):
+        return Dialect.ANTHROPIC
+    if path.startswith("/v2/models") or path in ("/v2", "/v2/"):
+        return Dialect.OIP
+    return Dialect.OPENAI
