@@ -52,6 +52,16 @@ async def test_completions_honour_stop_and_logprobs(http: aiohttp.ClientSession)
     assert len(choice["logprobs"]["top_logprobs"][0]) == 2
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_completions_echo_the_prompt(http: aiohttp.ClientSession, stream: bool) -> None:
+    body = {"model": "echo", "prompt": "one two", "echo": True, "stream": stream}
+    async with http.post("/v1/completions", json=body) as response:
+        text = await response.text()
+    lines = [e.removeprefix("data: ") for e in text.split("\n\n")][:-2] if stream else [text]
+    parts = [json.loads(line)["choices"][0]["text"] for line in lines]
+    assert "".join(parts) == "one twoone two"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [
@@ -60,6 +70,8 @@ async def test_completions_honour_stop_and_logprobs(http: aiohttp.ClientSession)
         ("/v1/completions", {"model": "echo", "prompt": ""}, 400),
         ("/v1/embeddings", {"model": "echo", "input": "x"}, 501),
         ("/v1/chat/completions", CHAT | {"response_format": {"type": "structural_tag"}}, 501),
+        ("/v1/completions", {"model": "echo", "prompt": "x", "best_of": 2}, 501),
+        ("/v1/completions", {"model": "echo", "prompt": "x", "suffix": "y"}, 501),
     ],
 )
 async def test_wrong_requests_get_openai_errors(

@@ -22,6 +22,7 @@ from autoglm.common.validation import of_openai
 from autoglm.inference.echo import openai_json
 from autoglm.inference.echo.metrics import LoadCollector
 from autoglm.inference.echo.openai_json import Json
+from autoglm.inference.echo.prompt_echo import prompt_echo
 from autoglm.inference.engine import AsgiApp, Call, Engine
 from autoglm.inference.requests import check, closing
 
@@ -84,13 +85,20 @@ class _Api:
         body = await self._checked_body(request)
         asked, options = openai_json.generate_request(body)
         call = _call(request)
+        echo = prompt_echo(asked, options)
+
+        def choice(part: v1.Completion | v1.GenerateChunk) -> Json:
+            plain = openai_json.completion_choice(part)
+            return echo.before(plain) if echo else plain
+
         head = _head(f"cmpl-{call.request_id}", "text_completion", asked.model)
         if options.stream:
             chunks = self._engine.generate_stream(asked, call)
-            make = _told(openai_json.completion_choice, request)
+            # As of a vLLM pod, which cannot resume a stream with an echoed prompt.
+            make = _told(choice, request, resumable=echo is None)
             return _sse(_events(chunks, head, make, options.stream_options), call)
         response = await self._engine.generate(asked, call)
-        choices = [openai_json.completion_choice(c) for c in response.completions]
+        choices = [choice(c) for c in response.completions]
         return _whole(head, choices, response.usage, call)
 
     async def embed(self, request: Request) -> Response:
@@ -128,9 +136,9 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 Told = Callable[[Any], tuple[bytes, Json]]
 
 
-def _told(choice: Callable[[Any], Json], request: Request) -> Told:
+def _told(choice: Callable[[Any], Json], request: Request, *, resumable: bool = True) -> Told:
     """What stands before a chunk's event, and its choice."""
-    replayed = request.headers.get(REPLAY_HEADER) == "1"
+    replayed = resumable and request.headers.get(REPLAY_HEADER) == "1"
     return lambda chunk: (openai_json.token_comment(chunk) if replayed else b"", choice(chunk))
 
 

@@ -11,6 +11,12 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.validation import openai_bodies as bodies
 from autoglm.common.validation.json_text import decode
+from autoglm.inference.echo.unfollowed import (
+    Unfollowed,
+    UnfollowedByChat,
+    not_followed,
+    reject_unfollowed,
+)
 
 Json = dict[str, Any]
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
@@ -56,13 +62,14 @@ class Completion(bodies.Completion):
 
 def chat_request(body: bytes) -> tuple[v1.ChatRequest, Chat]:
     chat = decode(body, Chat)
+    reject_unfollowed(body, UnfollowedByChat)
     limit = chat.max_completion_tokens or chat.max_tokens
     logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
     request = v1.ChatRequest(
         model=chat.model or "",
         messages=[_message(m) for m in chat.messages],
         sampling_params=_params(chat, limit, logprobs),
-        response_format=_format(chat.response_format),
+        response_format=_format(chat.response_format, chat.structured_outputs),
         priority=chat.priority or 0,
         continue_final_message=bool(chat.continue_final_message),
         resume=_resume(chat.autoglm_resume),
@@ -78,10 +85,11 @@ def chat_request(body: bytes) -> tuple[v1.ChatRequest, Chat]:
 
 def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
     completion = decode(body, Completion)
+    reject_unfollowed(body, Unfollowed)
     request = v1.GenerateRequest(
         model=completion.model or "",
         sampling_params=_params(completion, completion.max_tokens, completion.logprobs),
-        response_format=_format(completion.response_format),
+        response_format=_format(completion.response_format, completion.structured_outputs),
         priority=completion.priority or 0,
         resume=_resume(completion.autoglm_resume),
     )
@@ -93,7 +101,8 @@ def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
     elif isinstance(prompt, list) and all(isinstance(i, int) for i in prompt):
         request.token_ids.ids.extend(prompt)
     else:
-        raise errors.Unimplemented("the echo engine completes one prompt at a time")
+        message = "the echo engine completes one prompt at a time"
+        raise errors.Unimplemented(message, field="prompt")
     return request, completion
 
 
@@ -131,7 +140,7 @@ def chat_delta(chunk: v1.ChatChunk) -> Json:
 
 
 def completion_choice(part: v1.Completion | v1.GenerateChunk) -> Json:
-    return {"text": part.text, **_ending(part), "logprobs": _completion_logprobs(part.logprobs)}
+    return {"text": part.text, **_ending(part), "logprobs": completion_logprobs(part.logprobs)}
 
 
 def model_card(model: v1.Model, name: str) -> Json:
@@ -175,7 +184,7 @@ def _chat_logprob(one: v1.TokenLogprob) -> Json:
     return {"token": one.token, "logprob": one.logprob, "bytes": data, "top_logprobs": top}
 
 
-def _completion_logprobs(logprobs: Sequence[v1.TokenLogprob]) -> Json | None:
+def completion_logprobs(logprobs: Sequence[v1.TokenLogprob]) -> Json | None:
     if not logprobs:
         return None
     return {
@@ -200,15 +209,40 @@ def _params(
     )
 
 
-def _format(asked: bodies.ResponseFormat | None) -> v1.ResponseFormat:
+def _format(
+    asked: bodies.ResponseFormat | None, outputs: bodies.StructuredOutputs | None
+) -> v1.ResponseFormat:
+    if outputs is not None:
+        return _structured(outputs)
     if asked is None or asked.type == "text":
         return v1.ResponseFormat()
     if asked.type == "json_object":
         return v1.ResponseFormat(json_object=True)
     if asked.type == "json_schema" and asked.json_schema:
-        schema = bytes(asked.json_schema.schema).decode()
-        return v1.ResponseFormat(json_schema=v1.ResponseFormat.JsonSchema(schema=schema))
-    raise errors.Unimplemented(f"the echo engine does not follow {asked.type!r}")
+        return _schema(bytes(asked.json_schema.schema))
+    raise not_followed(f"response_format.{asked.type}")
+
+
+def _structured(outputs: bodies.StructuredOutputs) -> v1.ResponseFormat:
+    """vLLM's own form of a response format."""
+    if outputs.choice is not None:
+        return v1.ResponseFormat(choice=v1.ResponseFormat.Choice(values=outputs.choice))
+    if outputs.json_object:
+        return v1.ResponseFormat(json_object=True)
+    if outputs.json not in (bodies.ABSENT, b"null"):
+        return _schema(bytes(outputs.json))
+    unfollowed = next(
+        (n for n in ("regex", "grammar", "structural_tag") if getattr(outputs, n)), ""
+    )
+    if unfollowed:
+        raise not_followed(f"structured_outputs.{unfollowed}")
+    return v1.ResponseFormat()
+
+
+def _schema(written: bytes) -> v1.ResponseFormat:
+    """Of a schema as a JSON object, or as a string with one inside."""
+    text = msgspec.json.decode(written, type=str) if written[:1] == b'"' else written.decode()
+    return v1.ResponseFormat(json_schema=v1.ResponseFormat.JsonSchema(schema=text))
 
 
 def _message(message: bodies.Message) -> v1.ChatMessage:

@@ -45,7 +45,7 @@ def generate_task(request: v1.GenerateRequest, capacity: int) -> Task:
 def chat_task(request: v1.ChatRequest, capacity: int) -> Task:
     choice = request.tool_choice
     if choice.function or choice.mode == v1.ToolChoice.MODE_REQUIRED:
-        raise errors.Unimplemented("the echo engine calls no tools")
+        raise errors.Unimplemented("the echo engine calls no tools", field="tool_choice")
     ids = tokenizer.encode(render(request))
     users = [m for m in request.messages if m.role == "user"]
     answer = shaped(request.response_format, content(users[-1]) if users else "")

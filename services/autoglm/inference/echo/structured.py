@@ -12,6 +12,7 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.inference.echo.unfollowed import not_followed
 
 _SIMPLEST: Mapping[str, object] = {
     "string": "",
@@ -35,7 +36,7 @@ def shaped(response_format: v1.ResponseFormat, answer: str) -> str:
     if kind == "choice" and response_format.choice.values:
         values = response_format.choice.values
         return next((v for v in values if v in answer), values[0])
-    raise errors.Unimplemented(f"the echo engine does not follow response_format.{kind}")
+    raise not_followed(f"response_format.{kind}")
 
 
 def minimal(schema: Mapping[str, Any]) -> object:
@@ -51,7 +52,8 @@ def minimal(schema: Mapping[str, Any]) -> object:
     bounded = any(k.startswith("min") or k == "pattern" for k in schema)
     if isinstance(kind, str) and kind in _SIMPLEST and not bounded:
         return _SIMPLEST[kind]
-    raise errors.Unimplemented("the echo engine fills only plain JSON schemas")
+    message = "the echo engine fills only plain JSON schemas"
+    raise errors.Unimplemented(message, field="response_format.json_schema.schema")
 
 
 def _parsed(text: str) -> Mapping[str, Any]:
