@@ -2,7 +2,8 @@
 
 Decides only what a refusal means: a conflict with a change by hand is won, one with another applier
 is given up field by field and reported, anything else is reported and fails the attempt after the
-rest was done. What the API server answers goes into the caches at once.
+rest was done. Where pods depend on what was refused, nothing that could start a pod is written.
+What the API server returns goes into the caches at once.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from autoglm.operator.kinds import EVENT, RESOURCE, child_kind
 from autoglm.operator.kube import Kube
 from autoglm.operator.observe import Attempt, World
 from autoglm.operator.observed import Conflict, Key, Plan, Raw, Ref, Refusal
+from autoglm.operator.prerequisites import belongs_to_another, may_start_pods, withheld
 from autoglm.operator.transport import Refused, Unreachable
 
 _NOT_FOUND, _CONFLICT = 404, 409
 # A version that nothing has: what is applied with it is created, or refused where it exists.
 _OF_NO_OBJECT = "1"
+_NOT_OURS = "it exists and is not of this resource; delete it, or rename the resource"
 # Of events.k8s.io/v1, in bytes.
 _LONGEST_NOTE = 1024
 _log = logging.getLogger("autoglm.operator")
@@ -64,6 +67,8 @@ class Applier:
         conflicts = [c for c in known if (c.kind, c.name) not in tried]
         refused: list[Refusal] = []
         for body in plan.apply:
+            if withheld(refused) and may_start_pods(body, self._live(body)):
+                continue
             try:
                 new, contests = await self._apply(resource, body)
                 wrote |= new
@@ -75,6 +80,11 @@ class Applier:
             wrote |= await self._delete(ref)
         wrote |= await self._tell(resource, plan)
         return Applied(wrote, Attempt(tuple(conflicts), tuple(refused)))
+
+    def _live(self, body: Raw) -> Raw | None:
+        metadata = body["metadata"]
+        kind = child_kind(body["apiVersion"], body["kind"])
+        return self.world.children[kind].get(Key(metadata["namespace"], metadata["name"]))
 
     async def _tell(self, resource: Raw, plan: Plan) -> bool:
         refusal: Refused | None = None
@@ -100,6 +110,8 @@ class Applier:
             if made := await self._create(path, body):
                 return cache.took(made, before), []
             await self._refuse_stranger(resource, path)
+        elif (live := self._live(body)) and belongs_to_another(live, resource):
+            raise Refused(_CONFLICT, "AlreadyExists", _NOT_OURS)
         try:
             return cache.took(await self.kube.apply(path, body), before), []
         except Refused as error:
@@ -132,8 +144,7 @@ class Applier:
             return
         owners = found["metadata"].get("ownerReferences", ())
         if not any(owner["uid"] == resource["metadata"]["uid"] for owner in owners):
-            way_out = "it exists and is not of this resource; delete it, or rename the resource"
-            raise Refused(_CONFLICT, "AlreadyExists", way_out)
+            raise Refused(_CONFLICT, "AlreadyExists", _NOT_OURS)
 
     async def _delete(self, ref: Ref) -> bool:
         kind = child_kind(ref.api_version, ref.kind)

@@ -27,7 +27,8 @@ from autoglm.operator.children.metadata import Body, Context
 from autoglm.operator.children.metadata import identity as identity_of
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.diff import differs, sealed, standing
-from autoglm.operator.observed import Observed, Plan, Raw, Ref, Settings
+from autoglm.operator.observed import Observed, Plan, Raw, Ref, Refusal, Settings
+from autoglm.operator.prerequisites import withheld
 from autoglm.operator.revision import revision_of
 from autoglm.operator.rollout import Step, next_step
 from autoglm.operator.sight import Sight
@@ -64,12 +65,15 @@ def _plan(context: Context, template: Body, observed: Observed, now: datetime) -
     is_failing = any(f.is_own and f.revision == revision for f in found)
     desired = context.resource.desired_replicas
     step = next_step(desired, revision, sight.groups, is_failing=is_failing)
-    wanted = [
-        *map(sealed, _companions(context)),
-        *_outgoing(revision, step, sight),
-        sealed(deployment.deployment(context, template, revision, step.replicas[revision])),
-        *map(sealed, _followers(context, observed)),
-    ]
+    companions = [*map(sealed, _companions(context))]
+    refused = _of(companions, observed.refused)
+    if withheld(refused):
+        pods = list(_without_new_pods(step, sight))
+    else:
+        new = deployment.deployment(context, template, revision, step.replicas[revision])
+        pods = [*_outgoing(revision, step, sight), sealed(new)]
+    followers = [*map(sealed, _followers(context, observed))]
+    wanted = [*companions, *pods, *followers]
     situation = Situation(
         context=context,
         observed=observed,
@@ -79,7 +83,7 @@ def _plan(context: Context, template: Body, observed: Observed, now: datetime) -
         failures=found,
         wanted=wanted,
         conflicts=standing(observed.conflicts, wanted, sight.children),
-        refused=[r for r in observed.refused if (r.kind, r.name) in set(map(identity_of, wanted))],
+        refused=_of(wanted, observed.refused),
     )
     children = Plan(
         apply=tuple(_to_apply(wanted, sight, observed)),
@@ -87,6 +91,13 @@ def _plan(context: Context, template: Body, observed: Observed, now: datetime) -
         requeue_after=_requeue(situation),
     )
     return _finished(children, observed.resource, status(situation, now))
+
+
+def _of(bodies: Iterable[Body], refused: Iterable[Refusal]) -> list[Refusal]:
+    """The refusals of these bodies; those on account of which no pod may start first."""
+    names = set(map(identity_of, bodies))
+    found = [r for r in refused if (r.kind, r.name) in names]
+    return sorted(found, key=lambda r: r not in withheld(found))
 
 
 def _companions(context: Context) -> Iterable[Body]:
@@ -107,6 +118,15 @@ def _outgoing(revision: str, step: Step, sight: Sight) -> Iterable[Body]:
             yield deployment.scaled(sight.deployments[old], replicas)
 
 
+def _without_new_pods(step: Step, sight: Sight) -> Iterable[Body]:
+    """Every revision as it is, with no more replicas than it has pods: a ReplicaSet that has too
+    few must not create them either."""
+    present = {group.revision: group.present for group in sight.groups}
+    for revision, live in sight.deployments.items():
+        most = min(live["spec"].get("replicas", 1), present[revision])
+        yield deployment.scaled(live, min(most, step.replicas.get(revision, 0)))
+
+
 def _followers(context: Context, observed: Observed) -> Iterable[Body]:
     if scaler := autoscaler.autoscaler(context, observed):
         yield scaler
@@ -121,7 +141,7 @@ def _to_apply(wanted: Sequence[Body], sight: Sight, observed: Observed) -> Itera
 
 
 def _to_delete(wanted: Sequence[Body], sight: Sight) -> Iterable[Ref]:
-    names = set(map(identity_of, wanted))
+    names = set(map(identity_of, wanted)) | set(_accounts_in_use(sight))
     for name, child in sight.children.items():
         metadata = child["metadata"]
         is_ours = metadata.get("labels", {}).get(MANAGED_BY) == FIELD_MANAGER
@@ -133,6 +153,14 @@ def _to_delete(wanted: Sequence[Body], sight: Sight) -> Iterable[Ref]:
                 metadata["name"],
                 metadata["uid"],
             )
+
+
+def _accounts_in_use(sight: Sight) -> Iterable[tuple[str, str]]:
+    """A revision whose account is gone could not replace a pod."""
+    specs = [d["spec"]["template"].get("spec", {}) for d in sight.deployments.values()]
+    specs += [pod.raw.get("spec", {}) for pod in sight.pods]
+    for spec in specs:
+        yield identity.SERVICE_ACCOUNT, spec.get("serviceAccountName", "")
 
 
 def _requeue(situation: Situation) -> float:

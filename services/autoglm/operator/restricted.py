@@ -24,9 +24,13 @@ _VOLUMES = frozenset(
         "secret",
     }
 )
+# Of a projected volume. The others (serviceAccountToken, podCertificate) are credentials of the
+# pod's account.
+_PROJECTED = frozenset({"clusterTrustBundle", "configMap", "downwardAPI", "secret"})
 _SECCOMP = ("RuntimeDefault", "Localhost")
 _SELINUX = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_HOOKS = ("postStart", "preStop")
 
 
 def violations(
@@ -45,6 +49,17 @@ def _volume(volume: Mapping[str, Any], path: str) -> Iterator[Problem]:
     for kind in sorted(volume.keys() - _VOLUMES - {"name"}):
         message = f"such volumes are not allowed; use one of {', '.join(sorted(_VOLUMES))}"
         yield Problem(f"{path}.{kind}", message, volume[kind])
+    yield from _sources(_at(volume, "projected", "sources"), f"{path}.projected.sources")
+
+
+def _sources(sources: Any, path: str) -> Iterator[Problem]:
+    for index, source in enumerate(_mappings(sources)):
+        for kind in sorted(source.keys() - _PROJECTED):
+            message = (
+                "replicas get no credential of the Kubernetes API; remove it. A projected volume "
+                f"may have {', '.join(sorted(_PROJECTED))}"
+            )
+            yield Problem(f"{path}[{index}].{kind}", message, source[kind])
 
 
 def _container(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -56,11 +71,12 @@ def _container(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
         if port.get("hostPort"):
             message = "replicas take no port of their node; remove it and use the Service"
             yield Problem(f"{path}.ports.hostPort", message, port["hostPort"])
-    for probe in _PROBES:
+    handlers = [(probe,) for probe in _PROBES] + [("lifecycle", hook) for hook in _HOOKS]
+    for keys in handlers:
         for handler in ("httpGet", "tcpSocket"):
-            host = _at(container, probe, handler, "host")
-            if host:
-                yield Problem(f"{path}.{probe}.{handler}.host", "must not be set; remove it", host)
+            if host := _at(container, *keys, handler, "host"):
+                where = ".".join((path, *keys, handler, "host"))
+                yield Problem(where, "must not be set; remove it", host)
 
 
 def _privileges(security: Mapping[str, Any], path: str) -> Iterator[Problem]:

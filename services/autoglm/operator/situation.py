@@ -9,6 +9,7 @@ from autoglm.operator.children.metadata import Context
 from autoglm.operator.failures import Failure
 from autoglm.operator.observed import Conflict, Observed, Raw, Refusal
 from autoglm.operator.pods import Pod
+from autoglm.operator.prerequisites import withheld
 from autoglm.operator.rollout import Group
 
 
@@ -71,7 +72,9 @@ class Situation:
 
 
 def _refused(refusal: Refusal) -> str:
-    return (
-        f"the API server refused the {refusal.kind} {refusal.name}: {refusal.message}; correct the "
-        "field that it names, in spec or spec.template"
-    )
+    what = f"the API server refused the {refusal.kind} {refusal.name}: {refusal.message}; "
+    if withheld([refusal]):
+        what += "no pod is started until it is accepted; "
+    if "quota" in refusal.message:
+        return f"{what}raise the quota, or delete what counts against it"
+    return f"{what}correct the field that it names, in spec or spec.template"

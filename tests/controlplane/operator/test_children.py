@@ -14,13 +14,14 @@ DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY = CHILDREN
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 SCALING = {"maxReplicas": 3}
 EVERY_NAMESPACES = {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"}
+OTHER_NAMES = {ACCOUNT: "glm-inference"}
 EXPECTED = [
     "ConfigMap/glm",
     "NetworkPolicy/glm",
     "PodDisruptionBudget/glm",
     "Service/glm",
     "Service/glm-pods",
-    "ServiceAccount/glm",
+    "ServiceAccount/glm-inference",
 ]
 
 
@@ -64,8 +65,9 @@ async def test_nothing_but_the_status_is_written_to_the_resource(cluster: Cluste
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *((kind, "glm") for kind in (SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY)),
+        *((kind, "glm") for kind in (SERVICE, CONFIG, HPA, BUDGET, POLICY)),
         (SERVICE, "glm-pods"),
+        (ACCOUNT, "glm-inference"),
         (DEPLOYMENT, ""),
     ],
     ids=lambda value: value if isinstance(value, str) else value.kind,
@@ -105,7 +107,7 @@ async def test_a_child_edited_by_hand_becomes_what_it_was(
     await cluster.start()
     await cluster.create("glm", scaling=SCALING)
     await until(lambda: cluster.is_ready("glm"), "ready")
-    name = await deployment_of(cluster) if kind is DEPLOYMENT else "glm"
+    name = await deployment_of(cluster) if kind is DEPLOYMENT else OTHER_NAMES.get(kind, "glm")
     before = content(await cluster.get(kind, name))
     path, by_hand = kind.path(cluster.namespace, name), (("fieldManager", "kubectl-edit"),)
     edited = await cluster.send("PATCH", path, edit, content_type=MERGE, query=by_hand)

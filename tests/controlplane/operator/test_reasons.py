@@ -313,9 +313,7 @@ async def test_what_others_hold_or_have_made_is_said(cluster: Cluster) -> None:
     await cluster.start()
     await cluster.create("glm")
     await cluster.create("held")
-    refused = {"Ready": "False Refused", "Degraded": "True Refused"}
-    stuck = {"Progressing": "False Refused"}
-    await says(cluster, "glm", SERVING | refused | stuck | {"RolloutHealthy": "True Updating"})
+    await says(cluster, "glm", failing("Refused") | {"RolloutHealthy": "True Updating"})
 
     await says(cluster, "held", SERVING)
     theirs = {

@@ -1,5 +1,6 @@
 """Carrying out plans: order, conflicts, refusals, and what the caches know afterwards."""
 
+import json
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from autoglm.testing.fake_api_server import FakeApiServer, Faults
 pytestmark = pytest.mark.looptime
 SERVICE = CHILDREN[1]
 GLM = RESOURCE.path("ns", "glm")
-BODY = {
+BODY: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "glm", "namespace": "ns", "labels": {"autoglm.io/deployment": "glm"}},
@@ -56,6 +57,20 @@ def causes(*entries: tuple[str, str]) -> list[dict[str, str]]:
 def owned(body: Raw, resource: Raw) -> Raw:
     owner = {"uid": resource["metadata"]["uid"]}
     return {**body, "metadata": {**body["metadata"], "ownerReferences": [owner]}}
+
+
+def deployment(replicas: int, image: str = "echo:1") -> dict[str, Any]:
+    template = {"metadata": {}, "spec": {"containers": [{"name": "engine", "image": image}]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**BODY["metadata"], "name": "glm-1"},
+        "spec": {"replicas": replicas, "template": template},
+    }
+
+
+def dump(body: Raw) -> bytes:
+    return json.dumps(body).encode()
 
 
 def refuse_once(error: Refused) -> Any:
@@ -96,6 +111,62 @@ async def test_an_object_of_somebody_else_is_left_alone_and_named() -> None:
     (refusal,) = applied.attempt.refused
     assert (refusal.kind, refusal.name) == ("Service", "glm")
     assert "rename the resource" in refusal.message
+
+
+async def test_a_child_of_another_resource_is_never_taken_over() -> None:
+    """The Service `glm-pods` of `glm` has the name of the Service of a resource `glm-pods`."""
+    rig = Rig()
+    other = {"kind": "AutoGLMDeployment", "name": "other", "uid": "x", "controller": True}
+    metadata = {**BODY["metadata"], "ownerReferences": [other]}
+    path = SERVICE.path("ns", "glm")
+    rig.world.children[SERVICE].put(dump(rig.server.put(path, {**BODY, "metadata": metadata})))
+
+    applied = await rig(Plan(apply=(owned(BODY, rig.resource),)))
+
+    assert [(r.kind, r.name) for r in applied.attempt.refused] == [("Service", "glm")]
+    assert rig.server.objects[path]["metadata"]["ownerReferences"] == [other]
+
+
+async def test_what_an_earlier_resource_of_the_same_name_left_behind_is_adopted() -> None:
+    rig = Rig()
+    earlier = {"kind": "AutoGLMDeployment", "name": "glm", "uid": "x", "controller": True}
+    metadata = {**BODY["metadata"], "ownerReferences": [earlier]}
+    found = rig.server.put(SERVICE.path("ns", "glm"), {**BODY, "metadata": metadata})
+    rig.world.children[SERVICE].put(dump(found))
+
+    assert await rig(Plan(apply=(owned(BODY, rig.resource),))) == Applied(True, Attempt())
+
+
+@pytest.mark.parametrize("index", [1, 2, 3, 6])
+async def test_nothing_that_could_start_pods_is_written_after_a_refusal(index: int) -> None:
+    """Service, ServiceAccount, ConfigMap and NetworkPolicy."""
+    rig = Rig()
+    kind = CHILDREN[index]
+    needed = {**BODY, "apiVersion": kind.api_version, "kind": kind.kind}
+    rig.faults.before = lambda request: (
+        Refused(403, "Forbidden", "exceeded quota") if f"/{kind.plural}/" in request.path else None
+    )
+
+    applied = await rig(Plan(apply=(needed, deployment(1))))
+
+    assert [r.kind for r in applied.attempt.refused] == [kind.kind]
+    assert CHILDREN[0].path("ns", "glm-1") not in rig.server.objects
+
+
+async def test_replicas_that_run_can_be_reduced_after_a_refusal_but_not_changed() -> None:
+    rig = Rig()
+    await rig(Plan(apply=(deployment(2),)))
+    rig.faults.before = lambda request: (
+        Refused(403, "Forbidden", "exceeded quota") if "/services/" in request.path else None
+    )
+    path = CHILDREN[0].path("ns", "glm-1")
+
+    await rig(Plan(apply=(BODY, deployment(1, image="x"))))
+    assert rig.server.objects[path]["spec"]["replicas"] == 2
+    await rig(Plan(apply=(BODY, deployment(3))))
+    assert rig.server.objects[path]["spec"]["replicas"] == 2
+    await rig(Plan(apply=(BODY, deployment(1))))
+    assert rig.server.objects[path]["spec"]["replicas"] == 1
 
 
 async def test_a_child_is_made_with_one_request() -> None:

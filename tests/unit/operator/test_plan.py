@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -64,7 +65,7 @@ def test_every_child_belongs_to_the_resource() -> None:
     names = [(body["kind"], body["metadata"]["name"]) for body in bodies]
     (deployment,) = (name for kind, name in names if kind == "Deployment")
     assert names == [
-        ("ServiceAccount", "m"),
+        ("ServiceAccount", "m-inference"),
         ("ConfigMap", "m"),
         ("Service", "m"),
         ("Service", "m-pods"),
@@ -267,6 +268,91 @@ def test_the_autoscalers_number_is_kept_within_its_bounds(asked: int, replicas: 
     step(cluster)
 
     assert list(cluster.deployments().values()) == [replicas]
+
+
+def test_an_account_is_deleted_when_no_revision_uses_it_any_more() -> None:
+    """As after an upgrade from a version that named accounts after the resource."""
+    cluster = settled()
+    account = cluster.children["ServiceAccount", "m-inference"]
+    metadata = account["metadata"] | {"name": "m", "uid": "old"}
+    cluster.children["ServiceAccount", "m"] = account | {"metadata": metadata}
+    ((_, name),) = (key for key in cluster.children if key[0] == "Deployment")
+    old = copy.deepcopy(cluster.children["Deployment", name])
+    old["metadata"] |= {"name": "m-00000000", "uid": "old-deployment"}
+    old["spec"]["template"]["spec"]["serviceAccountName"] = "m"
+    cluster.children["Deployment", "m-00000000"] = old
+    cluster.change(replicas=0)
+
+    deleted = [[(r.kind, r.name) for r in step(cluster).delete]]
+    while cluster.deployments().get("m-00000000") is not None:
+        deleted.append([(r.kind, r.name) for r in step(cluster).delete])
+        cluster.move(0)
+    deleted.append([(r.kind, r.name) for r in step(cluster).delete])
+
+    assert [d for d in deleted if d] == [[("Deployment", "m-00000000")], [("ServiceAccount", "m")]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("ServiceAccount", "m-inference"),
+        ("NetworkPolicy", "m"),
+        ("ConfigMap", "m"),
+        ("Service", "m-pods"),
+    ],
+)
+def test_no_pod_starts_while_what_it_depends_on_is_refused(kind: str, name: str) -> None:
+    cluster = settled(replicas=1)
+    ((_, deployment),) = (key for key in cluster.children if key[0] == "Deployment")
+    seen = replace(cluster.observed(), refused=(Refusal(kind, name, "exceeded quota: q"),))
+    bigger = copy.deepcopy(cluster.resource)
+    bigger["spec"] |= {"replicas": 3, "engine": {"type": "echo", "args": {"token_rate": 5}}}
+
+    made = plan(replace(seen, resource=bigger), SETTINGS, NOW)
+    cluster.carry_out(made)
+
+    assert [b for b in made.apply if b["kind"] == "Deployment"] == []
+    assert cluster.deployments() == {deployment: 1}
+    assert said(cluster, "Available") == ("True", "Serving")
+    assert said(cluster, "Progressing") == ("False", "Refused")
+    message = condition(cluster, "Ready")["message"]
+    assert f"{kind} {name}" in message and "no pod is started" in message
+    assert "raise the quota" in message
+
+
+def test_a_revision_that_lacks_pods_makes_none_while_what_they_depend_on_is_refused() -> None:
+    cluster = settled(replicas=3)
+    ((_, deployment),) = (key for key in cluster.children if key[0] == "Deployment")
+    for name in list(cluster.pods)[:2]:
+        del cluster.pods[name]
+    refusal = Refusal("NetworkPolicy", "m", "exceeded quota: q")
+
+    made = plan(replace(cluster.observed(), refused=(refusal,)), SETTINGS, NOW)
+
+    (body,) = (b for b in made.apply if b["kind"] == "Deployment")
+    assert (body["metadata"]["name"], body["spec"]["replicas"]) == (deployment, 1)
+    assert (
+        body["spec"]["template"] == cluster.children["Deployment", deployment]["spec"]["template"]
+    )
+
+
+def test_replicas_can_be_ended_while_what_they_depend_on_is_refused() -> None:
+    cluster = settled(replicas=2)
+    cluster.change(suspend=True)
+    refusal = Refusal("NetworkPolicy", "m", "exceeded quota: q")
+
+    cluster.carry_out(plan(replace(cluster.observed(), refused=(refusal,)), SETTINGS, NOW))
+
+    assert list(cluster.deployments().values()) == [0]
+
+
+def test_a_refused_budget_holds_no_pod_back() -> None:
+    cluster = FakeCluster(resource(replicas=2))
+    refusal = Refusal("PodDisruptionBudget", "m", "exceeded quota: q")
+
+    cluster.carry_out(plan(replace(cluster.observed(), refused=(refusal,)), SETTINGS, NOW))
+
+    assert list(cluster.deployments().values()) == [2]
 
 
 def test_what_is_no_longer_wanted_is_deleted() -> None:

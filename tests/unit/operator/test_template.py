@@ -132,6 +132,17 @@ def test_containers_of_a_users_own_get_the_profile() -> None:
             {"volumes": [{"name": "cache", "hostPath": {"path": "/"}}]},
             "spec.volumes[name=cache].hostPath",
         ),
+        *(
+            (
+                {
+                    "volumes": [
+                        {"name": "v", "projected": {"sources": [{"secret": {}}, {kind: {}}]}}
+                    ]
+                },
+                f"spec.volumes[name=v].projected.sources[1].{kind}",
+            )
+            for kind in ("serviceAccountToken", "podCertificate", "later")
+        ),
         ({"containers": [{"name": "mine"}]}, "spec.containers[name=mine].image"),
         ({"containers": [{"image": "x"}]}, "spec.containers[0].name"),
         ({"containers": None}, "spec.containers"),
@@ -164,6 +175,14 @@ def test_what_would_harm_others_is_refused_by_its_name(spec: dict[str, Any], pat
         (
             {"livenessProbe": {"httpGet": {"host": "evil", "port": 1}}},
             "livenessProbe.httpGet.host",
+        ),
+        *(
+            (
+                {"lifecycle": {hook: {handler: {"host": "evil", "port": 1}}}},
+                f"lifecycle.{hook}.{handler}.host",
+            )
+            for hook in ("postStart", "preStop")
+            for handler in ("httpGet", "tcpSocket")
         ),
     ],
 )

@@ -12,6 +12,7 @@ from autoglm.api import Spec
 from autoglm.api.engine_flags import engine_flags
 from autoglm.api.labels import GRPC_PORT, HTTP_PORT, METRICS_PORT
 from autoglm.operator.children.environment import telemetry
+from autoglm.operator.children.identity import account_name
 from autoglm.operator.children.metadata import Body, Context, labels, selector
 from autoglm.operator.children.resources import resources
 from autoglm.operator.children.sources import needs_hub
@@ -53,7 +54,7 @@ def pod_template(context: Context) -> Body:
             "annotations": {CONFIG_HASH: revision_of(telemetry(context))},
         },
         "spec": {
-            "serviceAccountName": context.name,
+            "serviceAccountName": account_name(context.name),
             "automountServiceAccountToken": False,
             # One variable a Service would fill the environment, AUTOGLM_* names among them.
             "enableServiceLinks": False,
