@@ -1,14 +1,11 @@
-"""The one mapper between our errors and what gRPC and HTTP clients read.
+"""The one mapper between our errors and what gRPC clients read; `http_errors` is HTTP's.
 
-Edges call `to_grpc` and `to_http` on the way out; clients and the gateway call `from_grpc` on the
-way in. gRPC errors carry google.rpc.Status details (ErrorInfo, BadRequest, RetryInfo; AIP-193) in
-the standard trailer; HTTP errors have the shape of OpenAI's.
+Edges call `to_grpc` on the way out; clients and the gateway call `from_grpc` on the way in. Errors
+carry google.rpc.Status details (ErrorInfo, BadRequest, RetryInfo; AIP-193) in the standard trailer.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,15 +38,6 @@ _BY_STATUS: dict[str, type[errors.AutoGLMError]] = {
     "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
     "CANCELLED": errors.Cancelled,
 }
-_OPENAI_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-}
-
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -60,15 +48,6 @@ class GrpcError:
     code: grpc.StatusCode
     message: str
     trailers: tuple[tuple[str, str | bytes], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpError:
-    """An HTTP response; `body` is JSON."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 def to_grpc(error: errors.AutoGLMError, request_id: str) -> GrpcError:
@@ -82,31 +61,6 @@ def to_grpc(error: errors.AutoGLMError, request_id: str) -> GrpcError:
         (DETAILS_TRAILER, status.SerializeToString()),
     ]
     return GrpcError(code, message, tuple(trailers))
-
-
-def to_http(error: errors.AutoGLMError, request_id: str) -> HttpError:
-    headers = {**error.headers, REQUEST_ID: request_id, "content-type": "application/json"}
-    if error.http_status == errors.Unauthenticated.http_status:
-        # RFC 6750, 3.
-        headers["www-authenticate"] = 'Bearer realm="open-autoglm"'
-    if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
-    return HttpError(
-        error.http_status, headers, json.dumps(http_payload(error, request_id)).encode()
-    )
-
-
-def http_payload(error: errors.AutoGLMError, request_id: str) -> dict[str, object]:
-    """The JSON of an error, also used inside a stream that has already begun."""
-    return {
-        "error": {
-            "message": visible_message(error),
-            "type": _OPENAI_TYPES.get(error.http_status, "api_error"),
-            "param": error.field or None,
-            "code": error.reason.lower(),
-            "request_id": request_id,
-        }
-    }
 
 
 def from_grpc(error: grpc.RpcError) -> errors.AutoGLMError:

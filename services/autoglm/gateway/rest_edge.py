@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from autoglm.common import errors, status
+from autoglm.common import errors, http_errors, status
 from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Operation
 from autoglm.common.validation.http_apis import INFERENCE_POSTS
@@ -28,11 +28,11 @@ from autoglm.gateway.rest_request import Bounds, call_of, expect, request_id_of
 from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
+from autoglm.gateway.whole_events import WholeEvents, is_event_stream
 
 # A model's name may have slashes, so what follows it in other paths is told apart here.
 _MODEL_METADATA = "/v2/models/{model:(?!.*/(?:ready|infer|generate|generate_stream)$).+}"
 _JSON = "application/json"
-_SSE = "text/event-stream"
 # Smaller answers gain nothing from compression.
 GZIP_FROM_BYTES = 1024
 # Answers of known length up to this are sent whole, so that a broken one is a clean error.
@@ -136,7 +136,7 @@ class RestEdge:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Turns what no route took, and what went wrong in one, into errors of OpenAI's shape."""
+        """Renders what no route took, and what went wrong in one, in the path's own dialect."""
         try:
             response: web.StreamResponse = await handler(request)
         except web.HTTPMethodNotAllowed as refused:
@@ -155,7 +155,8 @@ class RestEdge:
 
     async def _complete_head(self, request: web.Request, response: web.StreamResponse) -> None:
         if status.REQUEST_ID not in response.headers:
-            response.headers[status.REQUEST_ID] = request_id_of(request.headers)
+            request_id = request_id_of(request.headers)
+            response.headers.update(http_errors.request_id_headers(request_id, request.path))
         if self.draining:
             response.headers["connection"] = "close"
 
@@ -169,7 +170,7 @@ async def _answer(
     request: web.Request, call: Call, handler: Handler, slow_reader_seconds: float
 ) -> web.StreamResponse:
     response: web.StreamResponse | None = None
-    notes, tail = Notes(), b""
+    notes, tail, events = Notes(), b"", WholeEvents()
     try:
         async with handler(call, notes) as reply, _closing(reply.chunks) as chunks:
             recorded = notes.span.is_recording()
@@ -178,6 +179,8 @@ async def _answer(
                 notes.usage = usage_in(body) if recorded else None
                 return _whole(request, call, reply, body)
             response = _head(request, call, reply)
+            if is_event_stream(reply.headers):
+                chunks = _whole_events(chunks, events)
             with SlowReader(slow_reader_seconds) as reader:
                 reader.begin()
                 await _send(response.prepare(request))
@@ -196,7 +199,15 @@ async def _answer(
         errors.forget_frames(error)
         if response is None or not response.prepared:
             return _error_response(request, error, call.request_id)
-        return await _end_broken(request, response, error, call.request_id)
+        return await _end_broken(request, response, error, call, events.last)
+
+
+async def _whole_events(chunks: AsyncIterator[bytes], events: WholeEvents) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if whole := events.feed(chunk):
+            yield whole
+    if rest := events.rest():
+        yield rest
 
 
 def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -216,8 +227,18 @@ def _known_length(reply: Reply) -> int | None:
 
 
 def _headers(call: Call, reply: Reply) -> dict[str, str]:
-    kept = {k: v for k, v in reply.headers.items() if k.lower() != "content-length"}
-    return kept | {status.REQUEST_ID: call.request_id}
+    own = http_errors.request_id_headers(call.request_id, call.target)
+    if reply.status == errors.Unimplemented.http_status:
+        own[http_errors.SHOULD_RETRY] = "false"
+    kept = {
+        name: value
+        for name, value in reply.headers.items()
+        if name.lower() != "content-length" and name.lower() not in own
+    }
+    if is_event_stream(reply.headers):
+        given = {name.lower() for name in kept}
+        own |= {k: v for k, v in http_errors.STREAM_HEADERS.items() if k not in given}
+    return kept | own
 
 
 def _whole(request: web.Request, call: Call, reply: Reply, body: bytes) -> web.Response:
@@ -229,7 +250,7 @@ def _whole(request: web.Request, call: Call, reply: Reply, body: bytes) -> web.R
 
 def _head(request: web.Request, call: Call, reply: Reply) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=_headers(call, reply))
-    if response.content_type != _SSE and _may_compress(request, reply):
+    if response.content_type != http_errors.EVENT_STREAM and _may_compress(request, reply):
         response.enable_compression(web.ContentCoding.gzip)
     elif (length := _known_length(reply)) is not None:
         response.content_length = length
@@ -248,14 +269,15 @@ async def _end_broken(
     request: web.Request,
     response: web.StreamResponse,
     error: errors.AutoGLMError,
-    request_id: str,
+    call: Call,
+    before: bytes,
 ) -> web.StreamResponse:
     """An answer that has begun cannot become an error; it must not look whole either."""
-    if response.content_type == _SSE and not isinstance(error, errors.Cancelled):
-        event = msgspec.json.encode(status.http_payload(error, request_id))
-        # A blank line first: what was sent last may be half an event.
-        await _send_or_leave(response.write(b"\n\ndata: " + event + b"\n\n"))
-        response.force_close()
+    is_stream = response.content_type == http_errors.EVENT_STREAM
+    if is_stream and not isinstance(error, errors.Cancelled):
+        event = http_errors.stream_event(error, call.request_id, call.target, before)
+        # A blank line first: what was sent last may be part of a very long event.
+        await _send_or_leave(response.write(b"\n\n" + event))
         await _send_or_leave(response.write_eof())
     elif request.transport is not None:
         request.transport.abort()
@@ -273,7 +295,8 @@ async def _send_or_leave(writing: Awaitable[object]) -> None:
 def _error_response(
     request: web.Request, error: errors.AutoGLMError, request_id: str = ""
 ) -> web.Response:
-    answer = status.to_http(error, request_id or request_id_of(request.headers))
+    request_id = request_id or request_id_of(request.headers)
+    answer = http_errors.to_http(error, request_id, request.path)
     response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
     if isinstance(error, errors.RequestTooLarge):
         response.force_close()

@@ -13,7 +13,8 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from autoglm.common import errors, status
+from autoglm.common import errors
+from autoglm.common.http_errors import to_http
 from autoglm.gateway.rest_edge import RestEdge
 
 _KEEPALIVE_SECONDS = 75.0
@@ -86,7 +87,7 @@ class _Full(asyncio.Protocol):
             f"the gateway has {self._limit} connections, its limit; try again later",
             retry_after=1.0,
         )
-        answer = status.to_http(error, "")
+        answer = to_http(error, "", "")
         head = {**answer.headers, "connection": "close", "content-length": len(answer.body)}
         lines = [
             f"HTTP/1.1 {answer.status} Too Many Requests",

@@ -15,9 +15,10 @@ from typing import Any
 
 import uvicorn
 
-from autoglm.common import errors, rpc, semconv, status
+from autoglm.common import errors, http_errors, rpc, semconv, status
 from autoglm.common.addresses import split_address
 from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.inference.app_errors import AppErrors
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http_protocol import HttpProtocol
 from autoglm.inference.observation import Observation, outcome_of
@@ -73,7 +74,7 @@ class HttpObserver:
             with self._pod.request():
                 await self._served(scope, receive, send, request)
         except errors.ShuttingDown as error:
-            refusal = status.to_http(error, request.request_id)
+            refusal = http_errors.to_http(error, request.request_id, scope["path"])
             fields = [(k.encode(), v.encode()) for k, v in refusal.headers.items()]
             await _answer(send, refusal.status, fields, refusal.body)
 
@@ -82,7 +83,8 @@ class HttpObserver:
         seen = Observation.begin("http", name, request.request_id, request.trace_headers)
         seen.attributes[semconv.HTTP_REQUEST_METHOD] = scope["method"]
         seen.attributes[semconv.HTTP_ROUTE] = route_of(scope["path"])
-        answer = _Answer(self._pod, seen, send)
+        path: str = scope["path"]
+        answer = _Answer(self._pod, seen, path, AppErrors(send, path, request.request_id))
         failure: BaseException | None = None
         try:
             await self._app(_in_span(scope, seen), receive, answer)
@@ -96,9 +98,10 @@ class HttpObserver:
 class _Answer:
     """Passes an answer on and remembers how it went."""
 
-    def __init__(self, pod: Pod, seen: Observation, send: Send) -> None:
+    def __init__(self, pod: Pod, seen: Observation, path: str, send: Send) -> None:
         self._pod = pod
         self._seen = seen
+        self._own = http_errors.request_id_headers(seen.request_id, path)
         self._send = send
         self._status = 0
         self._whole = False
@@ -121,9 +124,9 @@ class _Answer:
         self._seen.end(outcome, str(self._status))
 
     def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        name = status.REQUEST_ID.encode()
-        kept = [(k, v) for k, v in headers if k.lower() != name]
-        kept.append((name, self._seen.request_id.encode("latin-1")))
+        own = {name.encode(): value.encode("latin-1") for name, value in self._own.items()}
+        kept = [(k, v) for k, v in headers if k.lower() not in own]
+        kept.extend(own.items())
         if self._pod.is_draining:
             # Clients that keep connections would send their next request here otherwise.
             kept.append((b"connection", b"close"))

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
-from autoglm.common import errors, rpc, status
+from autoglm.common import errors, http_errors, rpc, status
 from autoglm.common.validation import of_openai
 from autoglm.common.validation.oip import infer_path
 from autoglm.inference import oip_answer, oip_json
@@ -97,7 +97,7 @@ class _Api:
         call = _call(request)
         pieces = oip_answer.pieces(self._engine, asked, call)
         first = await _unless_gone(request, anext(pieces))
-        events = _events(infer, first, pieces, call.request_id)
+        events = _events(infer, first, pieces, call.request_id, request.scope["path"])
         headers = {status.REQUEST_ID: call.request_id, "cache-control": "no-cache"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -135,7 +135,7 @@ def _routes(api: _Api) -> list[Route]:
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Our errors in OpenAI's shape."""
+    """Renders our errors in the path's own dialect."""
 
     async def answer(request: Request) -> Response:
         # Named once, so that every part of the answer says the same.
@@ -143,7 +143,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         try:
             return await endpoint(request)
         except errors.AutoGLMError as error:
-            failed = status.to_http(error, _call(request).request_id)
+            failed = http_errors.to_http(error, _call(request).request_id, request.scope["path"])
             return Response(failed.body, failed.status, failed.headers)
         except ClientDisconnect:
             return Response(status_code=_CLOSED)
@@ -201,7 +201,7 @@ async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def _events(
-    infer: Infer, first: Piece, rest: AsyncGenerator[Piece, None], request_id: str
+    infer: Infer, first: Piece, rest: AsyncGenerator[Piece, None], request_id: str, path: str
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         yield _event(oip_json.generate_event(infer, first))
@@ -209,7 +209,7 @@ async def _events(
             async for piece in rest:
                 yield _event(oip_json.generate_event(infer, piece))
         except errors.AutoGLMError as error:
-            yield _event(status.http_payload(error, request_id))
+            yield http_errors.stream_event(error, request_id, path)
 
 
 def _event(payload: object) -> bytes:

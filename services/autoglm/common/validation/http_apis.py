@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from autoglm.common.validation.ask import Operation
 
+RESPONSES = "/v1/responses"
 MODEL = "{model:.+}"
 """A model's name within a path; it may contain slashes."""
 
@@ -61,7 +62,7 @@ INFERENCE_POSTS: tuple[HttpApi, ...] = (
     HttpApi("/v1/chat/completions", Operation.CHAT),
     HttpApi("/v1/completions", Operation.GENERATE),
     HttpApi("/v1/embeddings", Operation.EMBED),
-    HttpApi("/v1/responses", Operation.CHAT),
+    HttpApi(RESPONSES, Operation.CHAT),
     HttpApi("/v1/messages", Operation.CHAT, Dialect.ANTHROPIC),
     HttpApi("/v1/rerank", Operation.INFER),
     HttpApi("/v1/score", Operation.INFER),
@@ -88,11 +89,31 @@ def _by_template(path: str) -> HttpApi | None:
     return next((api for form, api in _TEMPLATES if form.fullmatch(path)), None)
 
 
+_FAMILIES: tuple[tuple[str, Dialect], ...] = (
+    ("/v1/messages(/.*)?", Dialect.ANTHROPIC),
+    ("/v2(/.*)?", Dialect.OIP),
+)
+"""Whole families of paths, those that nothing serves included."""
+
+
+def _dialects() -> tuple[tuple[str, Dialect], ...]:
+    """The first expression that matches a whole path has its dialect."""
+    single = ((api.regex, api.dialect) for api in INFERENCE_POSTS)
+    families = [(re.compile(form), dialect) for form, dialect in _FAMILIES]
+    exceptions = (
+        (form, dialect)
+        for form, dialect in single
+        if any(family.fullmatch(form) and whose is not dialect for family, whose in families)
+    )
+    return (*exceptions, *_FAMILIES, (".*", Dialect.OPENAI))
+
+
+DIALECTS = _dialects()
+"""Regular expressions of whole paths, in the order in which they are tried; RE2 takes them too."""
+_DIALECT_FORMS = tuple((re.compile(form, re.DOTALL), dialect) for form, dialect in DIALECTS)
+
+
 def dialect_of(path: str) -> Dialect:
     """Whose error format a path has, forwarded or not; a query does not matter."""
     path = path.partition("?")[0]
-    if path.startswith("/v1/messages"):
-        return Dialect.ANTHROPIC
-    if path.startswith("/v2/models") or path in ("/v2", "/v2/"):
-        return Dialect.OIP
-    return Dialect.OPENAI
+    return next(dialect for form, dialect in _DIALECT_FORMS if form.fullmatch(path))

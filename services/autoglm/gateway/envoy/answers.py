@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from autoglm.common import status
 from autoglm.common.errors import AutoGLMError
+from autoglm.common.http_errors import to_http
 from autoglm.gateway.call import Call
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.exchange import Directions
@@ -111,7 +112,7 @@ def _grpc_error(call: Call, error: AutoGLMError) -> Any:
 
 
 def _http_error(call: Call, error: AutoGLMError) -> Any:
-    answer = status.to_http(error, call.request_id)
+    answer = to_http(error, call.request_id, call.target)
     return ext_proc.ImmediateResponse(
         status=ext_proc.HttpStatus(code=answer.status),
         headers=ext_proc.HeaderMutation(set_headers=_options(answer.headers.items())),

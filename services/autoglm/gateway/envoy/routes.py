@@ -6,9 +6,9 @@ serve.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from autoglm.common import rpc, status
+from autoglm.common import http_errors, rpc, status
 from autoglm.common.validation.http_apis import INFERENCE_POSTS, HttpApi
 from autoglm.gateway.call import Wire
 from autoglm.gateway.envoy.names import PLANE_HEADER, PLANE_WITHOUT
@@ -83,10 +83,20 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
         # Kept for the retry, and for the picker where it wants to see it.
         "request_body_buffer_limit": settings.max_body_bytes + _ROOM_BYTES,
         "response_headers_to_add": [
-            header(status.REQUEST_ID, f"%REQ({status.REQUEST_ID})%"),
+            *_response_headers(wire, match.get("path", "")),
             header(PLANE_HEADER, PLANE_WITHOUT),
         ],
     }
+
+
+def _response_headers(wire: Wire, path: str) -> Iterator[Json]:
+    own = http_errors.request_id_headers(f"%REQ({status.REQUEST_ID})%", path)
+    yield from (header(name, value) for name, value in own.items())
+    if wire == "http":
+        # On all responses, since which of them are streams is not known here; responses to POST
+        # are not cached in any case.
+        for name, value in http_errors.STREAM_HEADERS.items():
+            yield header(name, value, "ADD_IF_ABSENT")
 
 
 def _deadline(settings: GatewaySettings) -> Json:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from autoglm import v1
-from autoglm.common import errors, rpc, status
+from autoglm.common import errors, http_errors, rpc, status
 from autoglm.common.validation import of_openai
 from autoglm.inference.echo import openai_json
 from autoglm.inference.echo.metrics import LoadCollector
@@ -76,7 +76,7 @@ class _Api:
         if options.stream:
             chunks = self._engine.chat_stream(asked, call)
             make = _told(openai_json.chat_delta, request)
-            return _sse(_events(chunks, head, make, options.stream_options), call)
+            return _sse(_events(chunks, head, make, options.stream_options, request.url.path), call)
         response = await self._engine.chat(asked, call)
         choices = [openai_json.chat_choice(c) for c in response.choices]
         return _whole(head, choices, response.usage, call)
@@ -96,7 +96,7 @@ class _Api:
             chunks = self._engine.generate_stream(asked, call)
             # As of a vLLM pod, which cannot resume a stream with an echoed prompt.
             make = _told(choice, request, resumable=echo is None)
-            return _sse(_events(chunks, head, make, options.stream_options), call)
+            return _sse(_events(chunks, head, make, options.stream_options, request.url.path), call)
         response = await self._engine.generate(asked, call)
         choices = [choice(c) for c in response.completions]
         return _whole(head, choices, response.usage, call)
@@ -119,13 +119,13 @@ class _Api:
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Our errors in OpenAI's shape."""
+    """Renders our errors in the path's own dialect."""
 
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
         except errors.AutoGLMError as error:
-            failed = status.to_http(error, _call(request).request_id)
+            failed = http_errors.to_http(error, _call(request).request_id, request.url.path)
             return Response(failed.body, failed.status, failed.headers)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -147,6 +147,7 @@ async def _events(
     head: Json,
     tell: Told,
     options: Json | None,
+    path: str,
 ) -> AsyncIterator[bytes]:
     usage = v1.Usage()
     try:
@@ -158,7 +159,7 @@ async def _events(
                     comment, choice = tell(chunk)
                     yield comment + _event(head | {"choices": [choice]})
     except errors.AutoGLMError as error:
-        yield _event(status.http_payload(error, head["id"]))
+        yield http_errors.stream_event(error, head["id"], path)
     else:
         if (options or {}).get("include_usage"):
             yield _event(head | {"choices": [], "usage": openai_json.usage(usage)})

@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from autoglm.common import errors, status
+from autoglm.common import errors
+from autoglm.common.http_errors import to_http
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http_body import Receive, again, whole
 from autoglm.inference.vllm import tape
@@ -190,7 +191,7 @@ def _resized(scope: Scope, length: int) -> Scope:
 
 
 async def _refuse(send: Send, error: errors.AutoGLMError, request_id: str) -> None:
-    refusal = status.to_http(error, request_id)
+    refusal = to_http(error, request_id, _PATHS[0])
     headers = [(k.encode(), v.encode("latin-1")) for k, v in refusal.headers.items()]
     headers.append((b"content-length", str(len(refusal.body)).encode()))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

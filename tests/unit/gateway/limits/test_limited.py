@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from autoglm import v1
 from autoglm.common import errors, status
+from autoglm.common.http_errors import to_http
 from autoglm.common.validation import Ask, Operation
 from autoglm.common.validation.ask import Prompt, Sampling
 from autoglm.gateway.call import Call, Notes, Reply
@@ -204,7 +205,7 @@ async def test_tenant_over_its_rate_is_told_when_to_come_and_then_served(make: A
         await stage.ask(call(make))
     wait = caught.value.retry_after
     assert wait is not None and wait > 0
-    http = status.to_http(caught.value, "r1")
+    http = to_http(caught.value, "r1", "/v1/completions")
     assert http.headers["x-ratelimit-remaining-tokens"].isdecimal()
     assert int(http.headers["retry-after"]) >= wait
     assert ("x-ratelimit-limit-tokens", "600") in status.to_grpc(caught.value, "r1").trailers
