@@ -29,7 +29,7 @@ BY_EXIT_CODE: Final = {
     "image in spec.engine.image",
     ExitCode.CONTEXT_TOO_LONG: "lower spec.model.maxModelLen, or leave it out",
     ExitCode.START_FAILED: "read the log for the cause",
-    ExitCode.MISSING_COMPILER: "use an image with g++, or set enforce-eager: true in "
+    ExitCode.MISSING_COMPILER: "use an image with g++, or leave enforce-eager: false out of "
     "spec.engine.args",
     ExitCode.ENGINE_DEAD: "nothing, if the replica is back; if it happens again, read the log",
 }

@@ -29,10 +29,15 @@ _OWN = {
 
 def command_line(options: EngineOptions) -> list[str]:
     """Arguments for vLLM's parser. Raises ValueError for an option that is given twice."""
-    extra = {name.lstrip("-").replace("-", "_"): v for name, v in options.engine_args.items()}
+    extra = given_options(options)
     if twice := sorted(_OWN.keys() & extra.keys()):
         raise ValueError("; ".join(f"engine_args.{n}: set {_OWN[n]} instead" for n in twice))
     return list(_arguments(_named(options) | extra))
+
+
+def given_options(options: EngineOptions) -> dict[str, object]:
+    """vLLM's own options that were given, by name in snake case."""
+    return {name.lstrip("-").replace("-", "_"): v for name, v in options.engine_args.items()}
 
 
 def _named(options: EngineOptions) -> dict[str, object]:

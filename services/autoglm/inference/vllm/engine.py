@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from vllm.v1.engine.exceptions import EngineDeadError
-
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
 from autoglm.inference.kv_feed import KvFeed
 from autoglm.inference.vllm import holding
 from autoglm.inference.vllm.chat import Chat
 from autoglm.inference.vllm.embedding import Embedding
+from autoglm.inference.vllm.fatal import EngineStopped
 from autoglm.inference.vllm.generation import Generation
 from autoglm.inference.vllm.kv_events import KvEvents
 from autoglm.inference.vllm.labels import Labels
@@ -120,7 +119,7 @@ class VllmEngine:
     async def close(self) -> None:
         llm = self._runtime.llm
         # Shutting down ends the task that would wake those who still wait for tokens.
-        llm.output_processor.propagate_error(EngineDeadError())
+        llm.output_processor.propagate_error(EngineStopped())
         await asyncio.to_thread(llm.shutdown, _LAST_SECONDS)
         if self._kv_events is not None:
             await self._kv_events.close()

@@ -18,7 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from autoglm import v1
 from autoglm.common import errors
 
-_DEAD = "The engine has stopped; the pod restarts. Retry."
+ENGINE_DEAD = "The engine has stopped; the pod restarts. Retry."
 _BUSY = "The engine takes no more requests now. Retry."
 
 # Parameters that vLLM knows under another name than the API, which has all others as they are.
@@ -57,7 +57,7 @@ def _internal(error: Exception, prompt_field: str) -> errors.AutoGLMError:
 _Rule = Callable[[Any, str], errors.AutoGLMError]
 
 _TABLE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Rule], ...] = (
-    (EngineDeadError, lambda _, __: errors.EngineDead(_DEAD)),
+    (EngineDeadError, lambda _, __: errors.EngineDead(ENGINE_DEAD)),
     (
         (vllm.QueueOverflowError, vllm.MaxQueuedTokensError),
         lambda _, __: errors.QueueFull(_BUSY),
@@ -80,7 +80,7 @@ def translate(error: Exception, prompt_field: str, engine_is_dead: bool) -> erro
     if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     found = next(rule for kinds, rule in _TABLE if isinstance(error, kinds))(error, prompt_field)
-    return errors.EngineDead(_DEAD) if engine_is_dead and found.http_status >= 500 else found
+    return errors.EngineDead(ENGINE_DEAD) if engine_is_dead and found.http_status >= 500 else found
 
 
 def invalid(message: str, parameter: str, prompt_field: str) -> errors.InvalidRequest:
@@ -107,7 +107,7 @@ def _first_word(message: str) -> str:
 def translate_body(body: Any, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
     """The error of an OpenAI response: `message`, `code` and `param`."""
     if body.code >= 500 and engine_is_dead:
-        return errors.EngineDead(_DEAD)
+        return errors.EngineDead(ENGINE_DEAD)
     match body.code:
         case 400 | 422:
             return invalid(body.message, body.param or "", prompt_field)

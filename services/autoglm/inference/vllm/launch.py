@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm.common.errors import ResumeImpossible
 from autoglm.inference.engine import EngineOptions
-from autoglm.inference.vllm.arguments import command_line
+from autoglm.inference.vllm.arguments import command_line, given_options
 from autoglm.inference.vllm.engine_patches import announce_name
 from autoglm.inference.vllm.orphan import announce_pod
 from autoglm.inference.vllm.postmortem import EngineLog, attach
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from autoglm.inference.vllm.kv_events import KvEvents
 
 _GIB = 2**30
+# What decides in vLLM whether the model is compiled; a CPU runs it as written unless one is given.
+_COMPILATION = frozenset({"enforce_eager", "compilation_config", "optimization_level"})
 
 
 async def start(options: EngineOptions) -> VllmEngine:
@@ -137,6 +139,8 @@ def _fit_device(options: EngineOptions, arguments: Any) -> None:
     unset = options.gpu_memory_utilization is None and arguments.kv_cache_memory_bytes is None
     if found == "cpu" and unset and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes()
+    if found == "cpu" and _COMPILATION.isdisjoint(given_options(options)):
+        arguments.enforce_eager = True
 
 
 def _cpu_kv_cache_bytes() -> int:
@@ -151,6 +155,7 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
+    from autoglm.inference.vllm import fatal
     from autoglm.inference.vllm.engine import VllmEngine
     from autoglm.inference.vllm.engine_client import ReplayClient, abilities
     from autoglm.inference.vllm.models import describe
@@ -167,6 +172,8 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     tasks = await llm.get_supported_tasks()
     app = build_app(arguments, tasks, llm.model_config)
     await init_app_state(llm, app.state, arguments, tasks)
+    fatal.install()
+    fatal.complete(app.state)
     model = await asyncio.to_thread(describe, options, llm, app.state, tasks)
     return VllmEngine(Runtime(llm=llm, app=app, model=model), launched.meters, log, kv_events)
 

@@ -2,7 +2,7 @@
 
 vLLM loads `end_with_pod` as a plugin (`vllm.general_plugins` in pyproject.toml) in each of its
 processes. It ends one only, the direct child of a pod, which names itself in the environment; in
-all of them it lets `engine_patches` do its work.
+all of them it installs `eager` and `engine_patches`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import select
 import threading
 
-from autoglm.inference.vllm import engine_patches
+from autoglm.inference.vllm import eager, engine_patches
 
 POD_VARIABLE = "AUTOGLM_POD_PID"
 
@@ -23,6 +23,7 @@ def announce_pod() -> None:
 
 def end_with_pod() -> None:
     """Called by vLLM."""
+    eager.install()
     engine_patches.install()
     pod = os.getppid()
     if os.environ.get(POD_VARIABLE) == str(pod) and hasattr(os, "pidfd_open"):

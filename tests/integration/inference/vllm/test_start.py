@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 
+import httpx
 import pytest
 
 from autoglm import v1
@@ -18,6 +19,14 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.usefixtures("metrics_kept"),
 ]
+
+
+REST: dict[str, dict[str, object]] = {
+    "/v1/completions": {"prompt": "x"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/messages": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/responses": {"input": "x"},
+}
 
 
 async def failure(options: EngineOptions) -> Exception:
@@ -70,4 +79,10 @@ async def test_death_is_noticed_at_once_and_told(options: EngineOptions) -> None
         await engine.chat(
             v1.ChatRequest(messages=[v1.ChatMessage(role="user", content="x")]), Call("c")
         )
+    transport = httpx.ASGITransport(app=engine.http_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
+        for path, body in REST.items():
+            found = await client.post(path, json={"model": "tiny", "max_tokens": 4} | body)
+            assert found.status_code == 503, found.text
+            assert "Retry." in found.text
     await engine.close()
