@@ -53,6 +53,7 @@ class ConditionType(StrEnum):
     ROUTABLE = "Routable"
     SCALING_ACTIVE = "ScalingActive"
     ROLLOUT_HEALTHY = "RolloutHealthy"
+    MONITORING_ACTIVE = "MonitoringActive"
 
 
 class Condition(Part):
@@ -60,7 +61,7 @@ class Condition(Part):
 
     type: Annotated[str, Field(max_length=316)]
     """What the statement is about: Ready, Available, Progressing, Degraded, ModelLoaded, Routable,
-    ScalingActive or RolloutHealthy."""
+    ScalingActive, RolloutHealthy or MonitoringActive."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(max_length=1024)]

@@ -16,7 +16,7 @@ from autoglm.api.deployment import API_VERSION
 from autoglm.api.labels import DEPLOYMENT, PLURAL
 from autoglm.gateway.kubernetes_cluster import Change, Cluster
 from autoglm.gateway.kubernetes_objects import Slice, resource_of, slice_of
-from autoglm.gateway.kubernetes_watch import Collection, Connect, Reflector
+from autoglm.gateway.kubernetes_watch import Collection, Connect, follow
 from autoglm.gateway.resources import Conflict, Directory, Resource, conflicts_in
 
 _log = logging.getLogger("autoglm.gateway")
@@ -68,8 +68,8 @@ class KubernetesDiscovery:
         for namespace in self._namespaces:
             resources, slices = self._cluster.resource_store(), self._cluster.slice_store()
             parts = (self._connect, self._note, self._rng)
-            yield Reflector(resources_in(namespace), resources, *parts).run()
-            yield Reflector(slices_in(namespace), slices, *parts).run()
+            yield follow(resources_in(namespace), resources, *parts).run()
+            yield follow(slices_in(namespace), slices, *parts).run()
 
     def _note(self) -> None:
         if self._pending is None:

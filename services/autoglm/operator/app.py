@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import uvloop
 from kubernetes.aio.client import Configuration
@@ -85,6 +86,11 @@ async def _serve(settings: OperatorSettings, planner: Planner) -> None:
     await asyncio.wait((running,))
 
 
+def unique(name: str) -> str:
+    """Return an identity that no other operator has, also where two are given the same name."""
+    return f"{name}_{uuid4()}"
+
+
 class Operator:
     """An operator in this process. `wrap` puts something around the way to the API server."""
 
@@ -103,12 +109,13 @@ class Operator:
         self._synced = False
         rng, world, metrics = Random(), World(), Metrics(registry)
         self._rng, self.world, self._metrics = rng, world, metrics
+        identity = unique(settings.who)
         terms, read = settings.terms, settings.request_timeout_seconds
         at_once = Limits(terms.request_timeout, lambda: terms.request_timeout)
         self._leader = Leader(
             Kube(self._transport, metrics, at_once),
             LeaseName(settings.lease_namespace, settings.lease_name),
-            Election(settings.who, terms),
+            Election(identity, terms),
             self._lead,
         )
         kube = Kube(self._transport, metrics, Limits(read, self._write_seconds))
@@ -119,7 +126,7 @@ class Operator:
             metrics,
             self._gateways.routable,
             lambda observed, now: planner(observed, settings.children, now),
-            settings.who,
+            identity,
             rng,
         )
         self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)
@@ -139,7 +146,10 @@ class Operator:
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Also asked from the admin port's threads. A standby is ready to take over."""
-        return self._synced, {"synced": self._synced, "leading": self.is_leading}
+        details: dict[str, Any] = {"synced": self._synced, "leading": self.is_leading}
+        if not self._synced:
+            details["waiting"] = self._sources.waiting_for()
+        return self._synced, details
 
     async def run(self) -> None:
         """Until cancelled. Raises OSError when the admin address is taken."""
@@ -152,7 +162,6 @@ class Operator:
                 await self._sources.fill(tasks)
                 self._synced = True
                 _log.info("synced", extra={"fields": {"resources": len(self.world.resources)}})
-                tasks.create_task(self._sources.discover(tasks))
                 tasks.create_task(self._gateways.run())
                 tasks.create_task(self._resync())
                 tasks.create_task(self._work())

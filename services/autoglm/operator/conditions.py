@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from autoglm.api.status import ConditionType
+from autoglm.operator.children.monitor import POD_MONITOR
 from autoglm.operator.observed import Conflict, NoData
-from autoglm.operator.scaling import scaling_active
+from autoglm.operator.scaling import scaling_active, unavailable
 from autoglm.operator.situation import Situation
 from autoglm.operator.statement import Statement
 
@@ -126,6 +127,16 @@ def _rollout_healthy(situation: Situation) -> Statement:
     return Statement(True, state, f"{_count(situation)} of revision {situation.revision} serve")
 
 
+def _monitoring_active(situation: Situation) -> Statement:
+    if not situation.context.spec.observability.pod_monitor:
+        return Statement(False, "Off", "spec.observability.podMonitor is false")
+    if POD_MONITOR in situation.observed.optional_kinds:
+        return Statement(True, "Active", "a PodMonitor tells Prometheus where the metrics are")
+    if why := situation.observed.unavailable_kinds.get(POD_MONITOR):
+        return Statement(False, "PodMonitorUnavailable", unavailable(POD_MONITOR, why))
+    return Statement(False, "NotInstalled", "the Prometheus operator is not installed")
+
+
 def _count(situation: Situation) -> str:
     return f"{situation.new.serving} of {situation.desired} replicas"
 
@@ -139,4 +150,5 @@ _JUDGES: Final[Mapping[ConditionType, Callable[[Situation], Statement]]] = {
     ConditionType.ROUTABLE: _routable,
     ConditionType.SCALING_ACTIVE: scaling_active,
     ConditionType.ROLLOUT_HEALTHY: _rollout_healthy,
+    ConditionType.MONITORING_ACTIVE: _monitoring_active,
 }

@@ -5,53 +5,27 @@ Each has a time limit and a bounded number of attempts; a write begins only whil
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from autoglm.api.labels import FIELD_MANAGER
-from autoglm.common.shallow import decoded, shallow
-from autoglm.operator.kinds import Kind
+from autoglm.common.shallow import shallow
+from autoglm.kube.reflector import Query
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.transport import APPLY, MERGE, Refused, Request, Transport, Unreachable
 
 _ATTEMPTS = 3
 # Longer waits are left to the queue, so that a worker is not held.
 _LONGEST_WAIT = 2.0
-_PAGE = 500
 _CONFLICT = 409
 
 
 class NotLeading(Exception):
     """Another operator may be writing."""
-
-
-class Page(msgspec.Struct):
-    """A part of a list; its objects stay as they came."""
-
-    class Metadata(msgspec.Struct, rename="camel"):
-        resource_version: str = "0"
-        # `continue` is a keyword.
-        more: str = msgspec.field(default="", name="continue")
-
-    metadata: Metadata
-    items: list[msgspec.Raw] | None = None
-
-
-class WatchEvent(msgspec.Struct):
-    """A line of a watch."""
-
-    type: str
-    object: msgspec.Raw
-
-
-_pages = msgspec.json.Decoder(Page)
-_watch_events = msgspec.json.Decoder(WatchEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +48,13 @@ class Kube:
     async def get(self, path: str) -> bytes:
         return await self._answered(Request("GET", path))
 
-    async def list(
-        self, kind: Kind, namespace: str, query: tuple[tuple[str, str], ...]
-    ) -> tuple[list[bytes], str]:
-        """All objects, and the version of the list."""
-        items: list[bytes] = []
-        page = Page(Page.Metadata())
-        while True:
-            more = (("continue", page.metadata.more),) if page.metadata.more else ()
-            asked = (*query, ("limit", str(_PAGE)), *more)
-            answer = await self._send(Request("GET", kind.path(namespace), asked))
-            page = decoded(_pages, answer)
-            # Raw is a view that would keep the whole page alive.
-            items += [shallow(bytes(item)) for item in page.items or ()]
-            if not page.metadata.more:
-                return items, page.metadata.resource_version
+    async def page(self, path: str, query: Query) -> bytes:
+        """Read one page of a list."""
+        return await self._send(Request("GET", path, query))
 
-    async def watch(
-        self, kind: Kind, namespace: str, query: tuple[tuple[str, str], ...], version: str
-    ) -> AsyncIterator[WatchEvent]:
-        """What happens after `version`, until the server ends it. Raises Refused with 410 when that
-        is too long ago."""
-        asked = (*query, ("watch", "1"), ("allowWatchBookmarks", "1"), ("resourceVersion", version))
-        lines = self._transport.stream(Request("GET", kind.path(namespace), asked))
-        async with contextlib.aclosing(lines):  # type: ignore[type-var]  # a generator in fact
-            async for line in lines:
-                event = decoded(_watch_events, line)
-                if event.type == "ERROR":
-                    raise _watch_error(event.object)
-                yield WatchEvent(event.type, msgspec.Raw(shallow(bytes(event.object))))
+    def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
+        """Read the lines of a watch, until the server ends it."""
+        return self._transport.stream(Request("GET", path, query))
 
     async def apply(self, path: str, body: Mapping[str, Any], *, force: bool = False) -> bytes:
         query = (("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false"))
@@ -157,11 +109,6 @@ class Kube:
             except Unreachable:
                 outcome.code = "none"
                 raise
-
-
-def _watch_error(status: bytes) -> Refused:
-    decoded = msgspec.json.decode(status)
-    return Refused(decoded.get("code", 0), decoded.get("reason", ""), decoded.get("message", ""))
 
 
 def _is_transient(request: Request, error: BaseException) -> bool:

@@ -77,6 +77,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.unavailable = Gauge(
+            "autoglm_operator_unavailable_kinds",
+            "1 while an optional kind that is installed cannot be listed.",
+            ("kind",),
+            registry=registry,
+        )
+
     def _of_what_there_is(self, registry: CollectorRegistry) -> None:
         self.leader = Gauge(
             "autoglm_operator_leader",

@@ -6,7 +6,7 @@ Filled by watches, read by `reconcile`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,9 @@ class World:
     warnings: Cache = field(default_factory=lambda: Cache(WARNING, warned))
     gateway_slices: Cache = field(default_factory=lambda: Cache(ENDPOINT_SLICE, own_key))
     optional_kinds: frozenset[Kind] = frozenset()
+    """Those that can be used."""
+    unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Those that the API server has and cannot list, with why."""
 
     def caches(self) -> tuple[Cache, ...]:
         return (self.resources, *self.children.values(), self.pods, self.warnings)
@@ -91,6 +94,7 @@ def observe(
         warnings=tuple(sorted(world.warnings.of(key), key=_time)[-_MOST_WARNINGS:]),
         routable=routable(key),
         optional_kinds=frozenset(kind.kind for kind in world.optional_kinds),
+        unavailable_kinds=world.unavailable_kinds,
         conflicts=tuple(c for c in last.conflicts if _stands(c, children)),
         refused=last.refused,
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 # An object as the API server sends it. Never changed in place.
@@ -62,7 +62,9 @@ class Observed:
     routable: frozenset[str] | NoData = NO_DATA
     """Names of the pods that every gateway has in its pool."""
     optional_kinds: frozenset[str] = frozenset()
-    """Of PodMonitor and ScaledObject, those the API server knows."""
+    """Of PodMonitor and ScaledObject, those that can be used."""
+    unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Of the same, those that the API server has and cannot list, with why."""
     conflicts: tuple[Conflict, ...] = ()
     """What other appliers refused us in the last attempt."""
     refused: tuple[Refusal, ...] = ()

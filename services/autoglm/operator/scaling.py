@@ -34,12 +34,22 @@ def scaling_active(situation: Situation) -> Statement:
     if situation.context.spec.suspend:
         return Statement(False, "Suspended", "nothing scales while spec.suspend is true")
     if scaling.actuator == "keda" and SCALED_OBJECT not in situation.observed.optional_kinds:
+        if why := situation.observed.unavailable_kinds.get(SCALED_OBJECT):
+            return Statement(False, "KedaUnavailable", unavailable(SCALED_OBJECT, why))
         message = "spec.scaling.actuator is keda, which is not installed; install it or set hpa"
         return Statement(False, "KedaMissing", message)
     live = live_autoscaler(situation, scaling)
     if live is None:
         return Statement(None, "Starting", "the autoscaler is about to be created")
     return _of_hpa(live) if scaling.actuator == "hpa" else _of_scaled_object(live)
+
+
+def unavailable(kind: str, why: str) -> str:
+    """Say what a kind that cannot be listed means, and the way out."""
+    return (
+        f"{kind} is installed, and the API server cannot list it: {why}; nothing of it is changed "
+        f"meanwhile. Check `kubectl get {kind.lower()}s` and the operator's role"
+    )
 
 
 def scaling_status(situation: Situation) -> dict[str, Any] | None:

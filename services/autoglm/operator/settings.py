@@ -53,8 +53,9 @@ class OperatorSettings(ProcessSettings):
     """Name of the Lease."""
     lease_duration_seconds: int = Field(default=10, ge=5, le=300)
     """How long after the last renewal another operator takes over, in seconds."""
-    identity: str = ""
-    """Name of this operator in the Lease and in events; empty takes the host's (the pod's)."""
+    identity: str = Field(default="", max_length=90)
+    """Name of this operator in the Lease and in events, to which a random suffix is added; empty
+    takes the host's (the pod's)."""
     workers: int = Field(default=16, ge=1)
     """Resources reconciled at once."""
     resync_seconds: float = Field(default=300.0, gt=0)

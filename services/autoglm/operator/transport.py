@@ -22,6 +22,10 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException
 from yaml import YAMLError
 
+from autoglm.kube.errors import Refused, TimedOut, Unreachable
+
+__all__ = ("Client", "Refused", "Request", "TimedOut", "Transport", "Unreachable", "configure")
+
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
@@ -30,26 +34,6 @@ _SILENCE = 100.0
 _CONNECT = 5.0
 _CLOSING_SECONDS = 0.25
 _USER_AGENT = "open-autoglm/operator"
-
-
-class Unreachable(Exception):
-    """No answer came: a refused or broken connection, or the time limit."""
-
-
-class Refused(Exception):
-    """The API server said no."""
-
-    def __init__(self, status: int, reason: str, message: str, **more: Any) -> None:
-        super().__init__(f"{status} {reason}: {message}")
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.causes: tuple[Mapping[str, str], ...] = tuple(more.get("causes", ()))
-        self.retry_after: float | None = more.get("retry_after")
-
-    @property
-    def is_transient(self) -> bool:
-        return self.status == 429 or self.status >= 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +151,11 @@ def _translated() -> Any:
     """The client's exceptions become ours."""
     try:
         yield
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except aiohttp.ConnectionTimeoutError as error:
+        raise Unreachable(str(error) or type(error).__name__) from error
+    except TimeoutError as error:
+        raise TimedOut(str(error) or type(error).__name__) from error
+    except (aiohttp.ClientError, OSError) as error:
         raise Unreachable(str(error) or type(error).__name__) from error
 
 

@@ -10,14 +10,12 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autoglm.gateway.endpoints import Endpoint
 from autoglm.gateway.kubernetes_cluster import Change, Store
 from autoglm.gateway.kubernetes_discovery import KubernetesDiscovery
 from autoglm.gateway.kubernetes_objects import resource_of
-from autoglm.gateway.kubernetes_watch import BACKOFF, Collection, Reflector
+from autoglm.gateway.kubernetes_watch import Collection, follow
 from autoglm.gateway.resources import Key, Resource
 from autoglm.testing.fake_kube import FakeKube, agd, endpoint_slice
 
@@ -204,11 +202,11 @@ def test_an_object_that_is_too_deep_harms_no_other() -> None:
     collection = Collection("AutoGLMDeployment", "/", resource_of)
     store: Store[Resource] = Store(lambda *_: None)
     # Nothing is asked for: the page is here.
-    reflector = Reflector(collection, store, FakeKube().connect, print, Random(1))
+    reflector = follow(collection, store, FakeKube().connect, print, Random(1))
 
-    _, facts = reflector._read_page(page.encode())
+    _, objects = reflector.read_page(page.encode())
 
-    assert {key.name: fact is not None for key, fact in facts.items()} == {"a": True, "b": True}
+    assert {o.meta.name: o.fact is not None for o in objects} == {"a": True, "b": True}
 
 
 @pytest.mark.parametrize(("status", "remedy"), [(403, "get, list and watch"), (404, "install")])
@@ -239,8 +237,3 @@ async def test_the_older_resource_keeps_a_name_and_it_is_said_once(
         await heard.until(lambda: "third" in heard.names)
         assert heard.owners["x"] == Key("default", "old")
     assert caplog.text.count("default/young does not serve 'x': the older default/old does") == 1
-
-
-@given(st.integers(1, 10_000), st.integers())
-def test_backoff_is_bounded_and_never_zero(failures: int, seed: int) -> None:
-    assert 0.05 <= BACKOFF.delay(failures, Random(seed)) <= 5.0

@@ -9,7 +9,6 @@ from autoglm.operator.kinds import CHILDREN, RESOURCE
 from autoglm.operator.kube import Kube, Limits, NotLeading
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.transport import Refused, Request, Unreachable
-from autoglm.testing.fake_api_server import FakeApiServer, Faults
 
 pytestmark = pytest.mark.looptime
 SERVICES = CHILDREN[1]
@@ -118,26 +117,6 @@ async def test_leading_is_asked_before_every_attempt() -> None:
     assert len(script.requests) == 1
 
 
-async def test_a_list_is_read_page_by_page() -> None:
-    pages = [
-        b'{"metadata":{"resourceVersion":"7","continue":"next"},"items":[{"a":1}]}',
-        b'{"metadata":{"resourceVersion":"7"},"items":[{"a":2}]}',
-    ]
-    script = Script(*pages)
-    assert await kube(script).list(SERVICES, "ns", ()) == ([b'{"a":1}', b'{"a":2}'], "7")
-    assert ("continue", "next") in script.requests[1].query
-
-
-async def test_a_watch_that_is_too_old_says_so() -> None:
-    server = FakeApiServer(version=9)
-    server.compact()
-    client = Kube(Faults(server), Metrics(CollectorRegistry()), Limits(10, lambda: 3))
-    with pytest.raises(Refused) as error:
-        async for _ in client.watch(RESOURCE, "", (), "3"):
-            pass
-    assert error.value.status == 410
-
-
 async def test_calls_are_counted_by_verb_and_code() -> None:
     registry = CollectorRegistry()
     client = Kube(Script(refused(403), b"{}"), Metrics(registry), Limits(10, lambda: 3))
@@ -174,11 +153,7 @@ CUT = b'{"spec":%snull%s,"status":{}}' % (b'{"a":' * 99, b"}" * 99)
 
 
 async def test_an_object_that_is_too_deep_is_cut_wherever_it_comes_from() -> None:
-    page = b'{"metadata":{"resourceVersion":"1"},"items":[%s,{}]}' % BOTTOMLESS
-    event = b'{"type":"ADDED","object":%s}' % BOTTOMLESS
-    seen = kube(Script(BOTTOMLESS, BOTTOMLESS, page, event))
+    seen = kube(Script(BOTTOMLESS, BOTTOMLESS))
 
     assert await seen.get("/x") == CUT
     assert await seen.apply("/x", {}) == CUT
-    assert await seen.list(RESOURCE, "", ()) == ([CUT, b"{}"], "1")
-    assert [bytes(e.object) async for e in seen.watch(RESOURCE, "", (), "1")] == [CUT]

@@ -103,6 +103,7 @@ def test_at_rest_all_is_said_and_nothing_is_written() -> None:
         "Routable": ("True", "InEveryGateway"),
         "ScalingActive": ("False", "Fixed"),
         "RolloutHealthy": ("True", "Complete"),
+        "MonitoringActive": ("False", "NotInstalled"),
     }
 
 
@@ -563,6 +564,27 @@ def test_keda_that_is_not_there_is_told() -> None:
     step(cluster)
 
     assert said(cluster, "ScalingActive") == ("False", "KedaMissing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition_type", "reason"),
+    [
+        ("ScaledObject", "ScalingActive", "KedaUnavailable"),
+        ("PodMonitor", "MonitoringActive", "PodMonitorUnavailable"),
+    ],
+)
+def test_a_kind_that_cannot_be_listed_is_reported_and_not_taken_for_absent(
+    kind: str, condition_type: str, reason: str
+) -> None:
+    cluster = FakeCluster(resource(scaling={"maxReplicas": 2, "actuator": "keda"}))
+    seen = replace(cluster.observed(), unavailable_kinds={kind: "500 conversion webhook failed"})
+    made = plan(replace(seen, optional_kinds=frozenset()), SETTINGS, NOW)
+    assert made.status is not None
+    (found,) = (c for c in made.status["conditions"] if c["type"] == condition_type)
+
+    assert (found["status"], found["reason"]) == ("False", reason)
+    assert "500 conversion webhook failed" in found["message"]
+    assert {body["kind"] for body in made.apply}.isdisjoint({"ScaledObject", "PodMonitor"})
 
 
 def test_events_tell_the_story_once() -> None:

@@ -16,7 +16,7 @@ from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
 from autoglm.operator.transport import Refused, Request, Unreachable
-from autoglm.operator.watch import Selection, Watch
+from autoglm.operator.watch import Selection, watch
 from autoglm.testing.fake_api_server import FakeApiServer, Faults, Object
 
 pytestmark = pytest.mark.looptime
@@ -46,9 +46,9 @@ async def watching(*present: str) -> AsyncIterator[Rig]:
     faults, cache, heard = Faults(server), Cache(POD), list[Key]()
     metrics = Metrics(CollectorRegistry())
     kube = Kube(faults, metrics, Limits(10, lambda: 0))
-    watch = Watch(kube, cache, Selection(), heard.append, metrics, Random(1))
-    task = asyncio.create_task(watch.run())
-    await watch.synced.wait()
+    reflector = watch(kube, cache, Selection(), heard.append, metrics, Random(1))
+    task = asyncio.create_task(reflector.run())
+    await reflector.synced.wait()
     yield Rig(server, faults, cache, heard)
     task.cancel()
     await asyncio.wait((task,))

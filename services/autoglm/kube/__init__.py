@@ -1,0 +1,1 @@
+"""Reads collections of the Kubernetes API for every service that follows them."""

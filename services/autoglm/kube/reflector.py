@@ -1,0 +1,266 @@
+"""Keeps a store like one collection of the Kubernetes API: list in pages, then watch.
+
+A broken connection resumes at the last resourceVersion; history that the server no longer has
+(410) is listed again; both wait by `pacing`. Meanwhile the store keeps what it has: nothing is
+dropped because the API server is away. Used by gateway and operator; never writes to the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Generic, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+
+from autoglm.common.backoff import Backoff
+from autoglm.common.shallow import decoded, shallow
+from autoglm.kube.errors import Refused, Unreachable
+from autoglm.kube.pacing import Pacing
+
+T = TypeVar("T")
+Taken = TypeVar("Taken", contravariant=True)
+Query = tuple[tuple[str, str], ...]
+BACKOFF: Final = Backoff(first=0.2, most=10.0, jitter=0.5)
+_PAGE_OBJECTS = 500
+# The server ends a watch after some minutes; different ones, so that not all return at once.
+_WATCH_SECONDS = (240.0, 480.0)
+# From here on parsing would hold up requests; it moves to a thread.
+_OFF_LOOP_BYTES = 256 * 1024
+# The resourceVersion is of no use: malformed, of a kind that was removed meanwhile, or too old.
+_GONE = 410
+_VERSION_LOST: Final = frozenset({400, 404, _GONE})
+# A watch that was open so long did work, whatever ended it.
+_LONG_SECONDS = 30.0
+# Of an API server restored from a backup, which is behind what we have seen.
+_TOO_LARGE = "Too large resource version"
+_log = logging.getLogger("autoglm.kube")
+
+
+class Reader(Protocol):
+    """Reads paths of the API server. Raises Refused and what its connections raise."""
+
+    async def page(self, path: str, query: Query, /) -> bytes:
+        """Read one page of a list, within a time limit."""
+        ...
+
+    def lines(self, path: str, query: Query, /) -> AsyncIterator[bytes]:
+        """Read the lines of a watch, as they come."""
+        ...
+
+
+class Store(Protocol[Taken]):
+    """What a reflector fills; the order of calls is the API server's."""
+
+    def replace(self, objects: Sequence[Taken], version: str, /) -> None:
+        """Take these objects for all there are, as of the list's resourceVersion."""
+        ...
+
+    def put(self, thing: Taken, /) -> None: ...
+
+    def remove(self, thing: Taken, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Collection(Generic[T]):
+    """What to read, and the codec of its objects; large pages are decoded in a thread."""
+
+    name: str
+    path: str
+    decode: Callable[[bytes], T]
+    query: Query = ()
+
+
+Connect = Callable[[], AbstractAsyncContextManager[Reader]]
+
+
+class Expired(Exception):
+    """The watch ended with an error; what happened since is known by a new list only."""
+
+
+class _ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "token": "continue"}):
+    version: str = ""
+    token: str = ""
+
+
+class _Page(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None = None
+
+
+class _Head(msgspec.Struct):
+    metadata: _ListMeta
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+_pages = msgspec.json.Decoder(_Page)
+_heads = msgspec.json.Decoder(_Head)
+_events = msgspec.json.Decoder(_Event)
+
+
+class Reflector(Generic[T]):
+    """Fills one store.
+
+    `listing` is called before each list, with why: start, expired or refused. `reported` is called
+    when `problem` has changed.
+    """
+
+    def __init__(
+        self,
+        collection: Collection[T],
+        store: Store[T],
+        connect: Connect,
+        rng: Random,
+        *,
+        listing: Callable[[str], None] = lambda _: None,
+        reported: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._collection = collection
+        self._store = store
+        self._connect = connect
+        self._rng = rng
+        self._listing = listing
+        self._reported = reported
+        self._pacing = Pacing(rng, BACKOFF)
+        self._version = ""
+        self._why = "start"
+        self.synced = asyncio.Event()
+        """Set once the store has been filled."""
+        self.problem = ""
+        """Why the collection cannot be read now; empty while it can."""
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            try:
+                async with self._connect() as reader:
+                    while True:
+                        await self._follow(reader)
+            except Exception as error:
+                # Whatever it is, a collection that nothing follows would never change again.
+                if why := _why_to_list(error):
+                    self._version, self._why = "", why
+                asked = error.retry_after if isinstance(error, Refused) else None
+                delay = self._pacing.failed(asked)
+                self._report(error)
+                await asyncio.sleep(delay)
+
+    async def _follow(self, reader: Reader) -> None:
+        """List if need be, then watch, then wait until another watch may begin."""
+        if not self._version:
+            self._listing(self._why)
+            self._version = await self._list(reader)
+            self._recovered()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            events = await self._watch(reader)
+        finally:
+            if (lasted := loop.time() - began) >= _LONG_SECONDS:
+                self._pacing.progressed()
+        delay = self._pacing.ended(lasted, events)
+        if self._pacing.failures:
+            self._report(Unreachable(f"the API server ended the watch after {lasted:.1f} s"))
+        await asyncio.sleep(delay)
+
+    async def _list(self, reader: Reader) -> str:
+        """Fill the store; return the list's version, at which the watch begins."""
+        collection, token, found = self._collection, "", list[T]()
+        while True:
+            more = (("continue", token),) if token else ()
+            query = (*collection.query, ("limit", str(_PAGE_OBJECTS)), *more)
+            page, objects = await self._off_loop(await reader.page(collection.path, query))
+            found += objects
+            token = page.metadata.token
+            if not token:
+                break
+        self._store.replace(found, page.metadata.version)
+        self.synced.set()
+        return page.metadata.version
+
+    async def _off_loop(self, body: bytes) -> tuple[_Page, list[T]]:
+        if len(body) < _OFF_LOOP_BYTES:
+            return self.read_page(body)
+        return await asyncio.to_thread(self.read_page, body)
+
+    def read_page(self, body: bytes) -> tuple[_Page, list[T]]:
+        """Decode one page of a list."""
+        page = decoded(_pages, body)
+        # Raw is a view that would keep the whole page alive.
+        items = (shallow(bytes(item)) for item in page.items or ())
+        return page, [self._collection.decode(item) for item in items]
+
+    async def _watch(self, reader: Reader) -> int:
+        """Take events until the server ends the watch; return how many came."""
+        query = (
+            *self._collection.query,
+            ("watch", "1"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", self._version),
+            ("timeoutSeconds", str(int(self._rng.uniform(*_WATCH_SECONDS)))),
+        )
+        events = 0
+        lines = reader.lines(self._collection.path, query)
+        async with aclosing(lines):  # type: ignore[type-var]  # a generator in fact
+            async for line in lines:
+                self._take(decoded(_events, line))
+                self._pacing.progressed()
+                self._recovered()
+                events += 1
+        return events
+
+    def _take(self, event: _Event) -> None:
+        if event.type == "ERROR":
+            status = msgspec.json.decode(event.object, type=_Status)
+            raise Expired(f"the watch ended with {status.code}: {status.message}")
+        thing = shallow(bytes(event.object))
+        if event.type == "DELETED":
+            self._store.remove(self._collection.decode(thing))
+        elif event.type in ("ADDED", "MODIFIED"):
+            self._store.put(self._collection.decode(thing))
+        # Also of a bookmark, which has nothing else.
+        self._version = _heads.decode(thing).metadata.version
+
+    def _recovered(self) -> None:
+        if self.problem:
+            _log.info("watching %s again", self._collection.name)
+            self.problem = ""
+            self._reported()
+
+    def _report(self, error: Exception) -> None:
+        """Log a problem once, and again when it has become another one."""
+        known = (Expired, Refused, Unreachable, OSError, aiohttp.ClientError, ValueError)
+        text = str(error) or type(error).__name__
+        # History that expired once is the API server's every-day work.
+        if text == self.problem or (isinstance(error, Expired) and self._pacing.failures == 1):
+            return
+        _log.warning(
+            "cannot watch %s, keeping the last state: %s",
+            self._collection.name,
+            text,
+            exc_info=None if isinstance(error, known) else error,
+        )
+        self.problem = text
+        self._reported()
+
+
+def _why_to_list(error: Exception) -> str:
+    """Return why the watch cannot resume at the last version; empty where it can."""
+    if isinstance(error, Refused) and error.status != _GONE:
+        is_lost = error.status in _VERSION_LOST or _TOO_LARGE in error.message
+        return "refused" if is_lost else ""
+    return "expired" if isinstance(error, Refused | Expired) else ""
