@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -51,6 +52,10 @@ SERVER_OPTIONS = (
 TRACE_HEADERS = ("traceparent", "tracestate")
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
+# Every presented credential, as (header's name in lower case, value), in order. Secret.
+Credentials = tuple[tuple[str, str], ...]
+# The longest request id that is passed on; only visible ASCII characters are.
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _log = logging.getLogger("autoglm.rpc")
 
 
@@ -64,7 +69,7 @@ class Rpc:
     trace_headers: dict[str, str] = field(default_factory=dict)
     debug: str = ""
     """What the caller wants to see of the way of its call; for gateways."""
-    authorization: str = field(default="", repr=False)
+    credentials: Credentials = field(default=(), repr=False)
     prefix_salt: str = ""
     """What a gateway mixes the names of this call's prompt with; for pods."""
     continues: str = field(default="", repr=False)
@@ -85,31 +90,32 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-def authorization_of(authorization: Sequence[str], api_keys: Sequence[str]) -> str:
-    """One credential from a request's headers of both names; more than one is none that is good."""
-    return ", ".join(authorization) or ", ".join(f"Bearer {key}" for key in api_keys)
+def request_id_of(given: str) -> str:
+    """The caller's id, or a new one where theirs is absent, too long or not visible ASCII."""
+    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def credentials_of(headers: Iterable[tuple[str, str | bytes]]) -> Credentials:
+    """Every value of every header that carries a credential; names in lower case."""
+    return tuple(
+        (name, value if isinstance(value, str) else value.decode("latin-1"))
+        for name, value in headers
+        if name in (AUTHORIZATION, API_KEY)
+    )
 
 
 def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Rpc:
     headers = {k: v for k, v in metadata if isinstance(v, str)}
     return Rpc(
         method,
-        headers.get(status.REQUEST_ID) or new_request_id(),
+        request_id_of(headers.get(status.REQUEST_ID, "")),
         time.monotonic(),
         {k: headers[k] for k in TRACE_HEADERS if k in headers},
         headers.get(DEBUG_HEADER, ""),
-        _authorization(metadata) if AUTHORIZATION in headers or API_KEY in headers else "",
+        credentials_of(metadata) if AUTHORIZATION in headers or API_KEY in headers else (),
         headers.get(PREFIX_SALT, ""),
         headers.get(CALL_HEADER, ""),
     )
-
-
-def _authorization(metadata: Sequence[tuple[str, str | bytes]]) -> str:
-    given = {
-        name: [v for k, v in metadata if k == name and isinstance(v, str)]
-        for name in (AUTHORIZATION, API_KEY)
-    }
-    return authorization_of(given[AUTHORIZATION], given[API_KEY])
 
 
 def channel(address: str, tls: TlsFiles | None = None, *, secure: bool = False) -> grpc.aio.Channel:

@@ -21,6 +21,7 @@ from autoglm.gateway.memory import Hold, Memory
 from autoglm.gateway.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
+    from autoglm.common.rpc import Credentials
     from autoglm.gateway.endpoints import EndpointView
     from autoglm.gateway.envoy.exchange import Exchange
     from autoglm.gateway.routing import Decision
@@ -58,8 +59,8 @@ class Call(msgspec.Struct, frozen=True):
     """The caller's traceparent and tracestate."""
     headers: Mapping[str, str] = {}
     """Other headers or metadata to pass on to the pod, as the edge chose them."""
-    authorization: str = ""
-    """The caller's credential as an `authorization` header has it. Secret."""
+    credentials: Credentials = ()
+    """Every credential that the caller presents, each with its header's name. Secret."""
     peer: str = ""
     """The IP address that the request came from; a proxy's where there is one."""
     principal: Principal = ANONYMOUS

@@ -200,7 +200,7 @@ class GrpcEdge:
             deadline=self._clock() + min(timeout, self._parts.max_timeout_seconds),
             trace_headers=rpc.trace_headers,
             debug=rpc.debug,
-            authorization=rpc.authorization,
+            credentials=rpc.credentials,
             peer=_peer(context),
             continues=rpc.continues,
         )

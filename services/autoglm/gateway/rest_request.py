@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -32,7 +31,6 @@ TIMEOUT_HEADER = "x-request-timeout-seconds"
 BINARY_HEADER = "inference-header-content-length"
 # From here on decoding would hold up other requests; it goes to a thread.
 OFF_LOOP_BYTES = 64 * 1024
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Deflate cannot do better ("Maximum compression factor" of zlib's technical details).
 _MOST_INFLATION = 1032
@@ -76,9 +74,8 @@ class Bounds:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """The caller's id, or a new one where theirs is absent or could not be passed on."""
-    given = headers.get(status.REQUEST_ID, "")
-    return given if _REQUEST_ID.fullmatch(given) else rpc.new_request_id()
+    """The caller's id, or a new one where theirs is absent or cannot be passed on."""
+    return rpc.request_id_of(headers.get(status.REQUEST_ID, ""))
 
 
 def call_of(
@@ -112,7 +109,7 @@ def call_of(
         trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
         headers=sent_on(request.headers),
         debug=request.headers.get(rpc.DEBUG_HEADER, ""),
-        authorization=_authorization(request.headers),
+        credentials=_credentials(request.headers),
         peer=_peer(request),
         continues=request.headers.get(rpc.CALL_HEADER, ""),
     )
@@ -133,10 +130,10 @@ def _peer(request: web.Request) -> str:
     return request.headers.get(rpc.PEER_HEADER, "")
 
 
-def _authorization(headers: CIMultiDictProxy[str]) -> str:
-    return rpc.authorization_of(
-        headers.getall(rpc.AUTHORIZATION, ()), headers.getall(rpc.API_KEY, ())
-    )
+def _credentials(headers: CIMultiDictProxy[str]) -> rpc.Credentials:
+    if rpc.AUTHORIZATION not in headers and rpc.API_KEY not in headers:
+        return ()
+    return rpc.credentials_of((name.lower(), value) for name, value in headers.items())
 
 
 def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:

@@ -51,6 +51,23 @@ async def test_a_given_request_id_is_kept_and_returned() -> None:
         assert (await call).id == "mine"
 
 
+@pytest.mark.parametrize("given", ["x" * 129, "x" * 4000, "two words"])
+async def test_a_request_id_that_is_not_128_visible_characters_is_replaced(given: str) -> None:
+    async with served(Scripted()) as stub:
+        call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, given),))
+        made = dict(await call.initial_metadata())[status.REQUEST_ID]
+        assert len(str(made)) == 32
+        assert (await call).id == made
+
+
+@pytest.mark.parametrize(
+    "given", ["a\nb", "\x1b[31mred", "a\u2028b", "\x00", "\x7f", "", "x" * 129]
+)
+def test_request_ids_are_visible_ascii(given: str) -> None:
+    metadata = ((status.REQUEST_ID, given),)
+    assert len(rpc.rpc_from_metadata("/m", metadata).request_id) == 32
+
+
 async def test_nothing_of_an_answer_in_one_piece_goes_ahead_of_the_rest() -> None:
     async with served(Scripted(), in_one_piece=True) as stub:
         call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))

@@ -132,7 +132,8 @@ async def test_pods_do_not_get_the_credential_where_it_was_meant_for_the_gateway
 async def test_log_line_has_tenant_and_subject_and_no_credential(
     make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    call = make.call("glm-4", authorization="Bearer hush", headers={"x-api-key": "hush"})
+    credentials = (("authorization", "Bearer hush"),)
+    call = make.call("glm-4", credentials=credentials, headers={"x-api-key": "hush"})
     assert "hush" not in repr(call)
     with caplog.at_level(logging.DEBUG):
         await Stage(make, ALICE).ask(call)

@@ -49,6 +49,7 @@ def test_anonymous_access_is_for_loopback_or_on_request(
         ({"jwt_secret_file": "s", "jwt_issuer": "i"}, "--jwt-issuer and --jwt-audience"),
         (TOKENS | {"jwt_jwks": "http://issuer.example/k"}, "http is for loopback only"),
         (TOKENS | {"jwt_jwks": "file:///etc/keys"}, "give a file or an https URL"),
+        (TOKENS | {"jwt_audience": ("a", "")}, "--jwt-issuer and --jwt-audience"),
         (TOKENS | {"jwt_tenant_claim": ""}, "--jwt-tenant-claim"),
     ],
 )

@@ -154,7 +154,7 @@ def _stray(seen: Seen, exchange: Exchange, bounds: Bounds, now: float) -> Call:
         started=now,
         deadline=now + bounds.default_timeout_seconds,
         trace_headers=told.trace_headers,
-        authorization=told.authorization,
+        credentials=told.credentials,
         exchange=exchange,
     )
 

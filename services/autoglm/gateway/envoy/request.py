@@ -103,7 +103,7 @@ def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> Call:
         started=now,
         deadline=now + min(timeout, bounds.max_timeout_seconds),
         trace_headers=told.trace_headers,
-        authorization=told.authorization,
+        credentials=told.credentials,
     )
 
 
@@ -123,7 +123,6 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
         problem = error
     path = seen.path.partition("?")[0]
     api = inference_post(path)
-    keys = {n: [v for k, v in seen.pairs if k == n] for n in (rpc.AUTHORIZATION, rpc.API_KEY)}
     return Call(
         wire="http",
         route=f"{seen.values.get(':method', '')} {api.route if api else path}",
@@ -135,7 +134,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
         problem=problem,
         trace_headers={k: headers[k] for k in rpc.TRACE_HEADERS if k in headers},
         headers=sent_on(headers),
-        authorization=rpc.authorization_of(keys[rpc.AUTHORIZATION], keys[rpc.API_KEY]),
+        credentials=rpc.credentials_of(seen.pairs),
     )
 
 

@@ -1,22 +1,25 @@
-"""The decision who asks: a credential, what is known now, and two clocks in; a verdict out. Pure.
+"""Authenticates a caller: credentials, the keys known now and two clocks in; a verdict out. Pure.
 
-A credential that was accepted from an address keeps being accepted from there without another
-look, until it expires or the keys change: so a caller goes on while strangers behind the same
-address are throttled. One that was refused is refused again without cost, and without counting as
-another guess. Nothing of the request but the credential is ever believed.
+Every credential that a request presents must be good, and all of them must be of one principal.
+A credential that was accepted from an address keeps being accepted from there without being
+verified again, until it expires or the keys change: so a caller is served while others behind the
+same address are throttled. One that was rejected is rejected again without cost, and without
+counting as another guess. What is remembered of a credential never applies to another one, nor to
+another form of it. Nothing of the request but its credentials is ever believed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
 from autoglm.common import errors
+from autoglm.common.rpc import Credentials
 from autoglm.gateway.identity import tokens
-from autoglm.gateway.identity.jwks import KeySet
+from autoglm.gateway.identity.credential import Credential, credential_of
+from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
 from autoglm.gateway.identity.keys import PREFIX, ApiKeys
 from autoglm.gateway.identity.rules import TokenRules
 from autoglm.gateway.identity.throttle import Throttle
@@ -70,10 +73,15 @@ class Verdict:
     principal: Principal | None = None
     why: str = ""
     retry_after: float | None = None
+    header: str = ""
+    """The header whose credential was rejected; empty where none was."""
+    digest: bytes = field(default=b"", repr=False, compare=False)
+    """Which credential was rejected, for `give_up`."""
 
     def error(self) -> errors.AutoGLMError:
         cls = _ERRORS.get(self.outcome, errors.Unauthenticated)
-        return cls(self.why, retry_after=self.retry_after)
+        where = f"header {self.header}: " if self.header else ""
+        return cls(where + self.why, field=self.header, retry_after=self.retry_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,72 +101,94 @@ class _Accepted:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    verdict: Verdict
+    until: float
+    """On the monotonic clock."""
+
+
 class Authenticator:
-    """Remembers what it has judged; `know` makes it judge anew."""
+    """Remembers its verdicts; `know` makes it forget them."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
         self.throttle = Throttle()
         self._accepted: Recent[tuple[str, bytes], _Accepted] = Recent(ACCEPTED_LIMIT)
-        self._refused: Recent[bytes, Verdict] = Recent(REFUSED_LIMIT)
+        self._rejected: Recent[bytes, _Rejected] = Recent(REFUSED_LIMIT)
 
     @property
     def known(self) -> Known:
         return self._known
 
     def know(self, known: Known) -> None:
-        """From now on this holds; what was judged before is forgotten."""
+        """From now on this holds; earlier verdicts are forgotten."""
         self._known = known
         self._accepted.clear()
-        self._refused.clear()
+        self._rejected.clear()
 
-    def judge(self, authorization: str, peer: str, now: float, wall: float) -> Verdict:
-        """`authorization` is the header's value; `now` is monotonic, `wall` since 1970.
+    def judge(self, presented: Credentials, peer: str, now: float, wall: float) -> Verdict:
+        """`now` is monotonic, `wall` since 1970. The first bad credential decides.
 
         UNKNOWN_KEY is not counted as a guess yet; `give_up` does that.
         """
-        if not authorization:
+        if not presented:
             return self._without_credential()
-        credential = _bearer(authorization)
-        digest = hashlib.sha256((credential or authorization).encode(errors="replace")).digest()
-        seen = self._accepted.get((peer, digest))
-        if seen is not None and wall < seen.until:
-            return Verdict(seen.method, Outcome.ACCEPTED, seen.principal)
-        if refused := self._refused.get(digest):
-            return refused
-        wait = self.throttle.wait(peer, now)
-        if wait > 0:
-            return _throttled(_method(credential), wait)
-        return self._look(credential, digest, peer, now, wall)
+        first: Verdict | None = None
+        for header, value in presented:
+            verdict = self._judge_one(credential_of(header, value), peer, now, wall)
+            if verdict.principal is None:
+                return replace(verdict, header=header)
+            if first is not None and verdict.principal != first.principal:
+                return _of_two_principals(verdict.method, header)
+            first = first or verdict
+        assert first is not None
+        return first
 
-    def give_up(self, authorization: str, peer: str, now: float, verdict: Verdict) -> Verdict:
-        """The final verdict on a token whose key stayed unknown."""
-        digest = hashlib.sha256(_bearer(authorization).encode(errors="replace")).digest()
-        final = Verdict(verdict.method, Outcome.INVALID, why=verdict.why)
-        return self._refuse(final, digest, peer, now)
+    def give_up(self, peer: str, now: float, verdict: Verdict) -> Verdict:
+        """The final verdict on a token whose key stayed unknown.
+
+        It holds until the issuer's keys may be fetched again, which may bring the key.
+        """
+        final = replace(verdict, outcome=Outcome.INVALID)
+        return self._reject(final, peer, now, now + FETCH_PAUSE_SECONDS)
 
     def _without_credential(self) -> Verdict:
         if self._known.allow_anonymous:
             return Verdict("none", Outcome.ANONYMOUS, ANONYMOUS)
         return Verdict("none", Outcome.MISSING, why=f"the request has no credential; {_HOW}")
 
-    def _look(self, credential: str, digest: bytes, peer: str, now: float, wall: float) -> Verdict:
-        method = _method(credential)
-        if method == "api_key":
-            verdict, until = self._of_key(credential, wall)
-        elif method == "jwt" and self._known.rules is not None:
-            verdict, until = self._of_token(credential, self._known.rules, wall)
-        else:
-            verdict, until = _invalid("none", f"the credential is not one that is known; {_HOW}")
+    def _judge_one(self, credential: Credential, peer: str, now: float, wall: float) -> Verdict:
+        seen = self._accepted.get((peer, credential.digest))
+        if seen is not None and wall < seen.until:
+            return Verdict(seen.method, Outcome.ACCEPTED, seen.principal)
+        rejected = self._rejected.get(credential.digest)
+        if rejected is not None and now < rejected.until:
+            return rejected.verdict
+        wait = self.throttle.wait(peer, now)
+        if wait > 0:
+            return _throttled(_method(credential.token), wait)
+        verdict, until = self._verify(credential, wall)
+        verdict = replace(verdict, digest=credential.digest)
         if verdict.principal is not None:
             accepted = _Accepted(verdict.method, verdict.principal, until)
-            self._accepted.put((peer, digest), accepted)
+            self._accepted.put((peer, credential.digest), accepted)
         elif verdict.outcome is Outcome.INVALID:
-            return self._refuse(verdict, digest, peer, now)
+            return self._reject(verdict, peer, now, _FOREVER)
         return verdict
 
-    def _refuse(self, verdict: Verdict, digest: bytes, peer: str, now: float) -> Verdict:
-        self._refused.put(digest, verdict)
+    def _verify(self, credential: Credential, wall: float) -> tuple[Verdict, float]:
+        if credential.problem:
+            return _invalid("none", credential.problem)
+        method = _method(credential.token)
+        if method == "api_key":
+            return self._of_key(credential.token, wall)
+        if method == "jwt" and self._known.rules is not None:
+            return self._of_token(credential.token, self._known.rules, wall)
+        return _invalid("none", f"the credential is not one that is known; {_HOW}")
+
+    def _reject(self, verdict: Verdict, peer: str, now: float, until: float) -> Verdict:
+        self._rejected.put(verdict.digest, _Rejected(verdict, until))
         self.throttle.charge(peer, now)
         return verdict
 
@@ -190,14 +220,6 @@ class Authenticator:
         return Verdict("jwt", Outcome.ACCEPTED, principal), until
 
 
-def _bearer(authorization: str) -> str:
-    """The token of RFC 6750; empty for another scheme, or for more than one."""
-    scheme, _, credential = authorization.partition(" ")
-    credential = credential.strip(" ")
-    is_bearer = scheme.lower() == "bearer" and " " not in credential and "," not in credential
-    return credential if is_bearer else ""
-
-
 def _method(credential: str) -> Method:
     if credential.startswith(PREFIX):
         return "api_key"
@@ -210,6 +232,12 @@ def _invalid(method: Method, message: str) -> tuple[Verdict, float]:
 
 def _not(method: Method, outcome: Outcome, message: str) -> tuple[Verdict, float]:
     return Verdict(method, outcome, why=message), 0.0
+
+
+def _of_two_principals(method: Method, header: str) -> Verdict:
+    """Both are good, so it is no guess, and nothing to remember."""
+    why = "it is of another principal than the credential before it; send one of them"
+    return Verdict(method, Outcome.INVALID, why=why, header=header)
 
 
 def _throttled(method: Method, wait: float) -> Verdict:

@@ -79,10 +79,10 @@ class Identity:
             verdict = self._judge(call)
         if verdict.outcome is not Outcome.UNKNOWN_KEY:
             return verdict
-        return self._authenticator.give_up(call.authorization, call.peer, self._clock(), verdict)
+        return self._authenticator.give_up(call.peer, self._clock(), verdict)
 
     def _judge(self, call: Call) -> Verdict:
-        return self._authenticator.judge(call.authorization, call.peer, self._clock(), self._wall())
+        return self._authenticator.judge(call.credentials, call.peer, self._clock(), self._wall())
 
     def _take_keys(self, keys: ApiKeys) -> None:
         self._authenticator.know(replace(self._authenticator.known, keys=keys))

@@ -24,6 +24,8 @@ SECRET_BYTES = 32
 _RSA_BITS = range(2048, 8193)
 _ALGORITHMS = {"RSA": "RS256", "EC P-256": "ES256"}
 _MOST_KEYS = 100
+# At least so long passes between two fetches of a key set that tokens ask for.
+FETCH_PAUSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)

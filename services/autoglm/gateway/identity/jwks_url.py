@@ -1,7 +1,7 @@
 """Fetches a JSON Web Key Set from its URL: every few minutes, and when a key is asked for anew.
 
 Requests never wait longer than `WAIT_SECONDS` for it, and whoever makes up key names causes one
-fetch in `PAUSE_SECONDS` at most. While the URL is down, the keys that are known stay.
+fetch in `FETCH_PAUSE_SECONDS` at most. While the URL is down, the keys that are known stay.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 import aiohttp
 
-from autoglm.gateway.identity.jwks import KeySet, key_set_of_jwks
+from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet, key_set_of_jwks
 
 PERIOD_SECONDS = 300.0
-PAUSE_SECONDS = 10.0
 WAIT_SECONDS = 2.0
 _FETCH = aiohttp.ClientTimeout(total=5.0)
 _MAX_BYTES = 1024 * 1024
@@ -46,7 +45,7 @@ class JwksUrl:
         try:
             while True:
                 is_good = await asyncio.shield(self._begin())
-                await asyncio.sleep(PERIOD_SECONDS if is_good else PAUSE_SECONDS)
+                await asyncio.sleep(PERIOD_SECONDS if is_good else FETCH_PAUSE_SECONDS)
         finally:
             if self._fetching is not None:
                 self._fetching.cancel()
@@ -60,7 +59,7 @@ class JwksUrl:
     def _begin(self) -> asyncio.Task[bool]:
         """The fetch that runs, or a new one."""
         if self._fetching is None or self._fetching.done():
-            self._next_at = self._clock() + PAUSE_SECONDS
+            self._next_at = self._clock() + FETCH_PAUSE_SECONDS
             self._fetching = asyncio.create_task(self._fetch(), name="jwks")
         return self._fetching
 

@@ -8,7 +8,8 @@ any price, so a request costs a microsecond instead of a tenth of a second.
                "roles": ["User"], "models": ["glm-*"], "expires": "2027-01-01T00:00:00Z"}]}
 
 `id`, `sha256` and `tenant` must be there. Without `roles` a key is a User's, without `models` it
-may use all of them, without `expires` it is good until it is taken out of the file.
+may use all of them, without `expires` it is good until it is taken out of the file. A field that is
+null makes the file wrong: null is no way to say "all" or "never".
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from autoglm.gateway.identity.rules import name_of
 from autoglm.gateway.principal import Principal, Role
@@ -42,8 +43,8 @@ class KeyEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     tenant: str
     name: str = ""
     roles: tuple[Role, ...] = (Role.USER,)
-    models: tuple[str, ...] | None = None
-    expires: Annotated[datetime, Meta(tz=True)] | None = None
+    models: tuple[str, ...] | UnsetType = UNSET
+    expires: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,8 +96,9 @@ def keys_of(text: bytes) -> ApiKeys:
 def _key(entry: KeyEntry) -> ApiKey:
     tenant = name_of(f"tenant of key {entry.id!r}", entry.tenant)
     subject = name_of(f"name of key {entry.id!r}", entry.name or entry.id)
-    principal = Principal(tenant, subject, frozenset(entry.roles), entry.models)
-    expires = entry.expires.timestamp() if entry.expires else None
+    models = None if entry.models is UNSET else entry.models
+    principal = Principal(tenant, subject, frozenset(entry.roles), models)
+    expires = None if entry.expires is UNSET else entry.expires.timestamp()
     return ApiKey(bytes.fromhex(entry.sha256), principal, expires)
 
 
@@ -111,6 +113,14 @@ def new_key(
     id_ = secrets.token_hex(_ID_BYTES)
     key = f"{PREFIX}{id_}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    entry = KeyEntry(id_, digest, tenant, name, roles, models, expires)
+    entry = KeyEntry(
+        id_,
+        digest,
+        tenant,
+        name,
+        roles,
+        UNSET if models is None else models,
+        UNSET if expires is None else expires,
+    )
     _key(entry)
     return key, entry

@@ -56,7 +56,7 @@ class IdentitySources:
         if self.tokens is not None:
             if bool(self.jwks) == bool(self.secret_file):
                 return "tokens need --jwt-jwks or --jwt-secret-file; give one of them"
-            if not self.tokens.issuer or not self.tokens.audience:
+            if not (self.tokens.issuer and self.tokens.audience and all(self.tokens.audience)):
                 # Else every token of the issuer, for whatever service, would open this one.
                 return "tokens need --jwt-issuer and --jwt-audience; give both"
         if not self.is_configured and not self.allow_anonymous:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 from jwt.exceptions import (
+    DecodeError,
     InvalidAudienceError,
     InvalidIssuerError,
     MissingRequiredClaimError,
@@ -30,7 +31,11 @@ _CHECKS = {
     "verify_exp": False,
     "verify_nbf": False,
     "verify_iat": False,
+    # Judged below, where it matters for whose requests they are.
+    "verify_sub": False,
+    "verify_jti": False,
 }
+_ABSENT: Any = object()
 _ROLES = {role.value.lower(): role for role in Role}
 
 
@@ -98,8 +103,10 @@ def _verified(token: str, key: VerificationKey, rules: TokenRules) -> Mapping[st
             f"the token is not for here: {error}; "
             f"issuer must be {rules.issuer!r} and audience one of {', '.join(rules.audience)}"
         ) from error
-    except (PyJWTError, ValueError, RecursionError) as error:
+    except (DecodeError, ValueError, RecursionError) as error:
         raise TokenRefused("the token's signature is wrong") from error
+    except PyJWTError as error:
+        raise TokenRefused("the token's claims are not as RFC 7519 has them") from error
     return claims
 
 
@@ -126,30 +133,33 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
 
 def _principal(claims: Mapping[str, Any], rules: TokenRules) -> Principal:
     """Raises ValueError."""
-    tenant = name_of(
-        f"the token's claim {rules.tenant_claim!r}", _claim(claims, rules.tenant_claim)
-    )
-    subject = name_of("the token's claim 'sub'", claims.get("sub") or "unnamed")
-    return Principal(
-        tenant,
-        subject,
-        _roles(_words(claims, rules.roles_claim)),
-        _words(claims, rules.models_claim),
-    )
+    tenant = _name(claims, rules.tenant_claim, None)
+    subject = _name(claims, "sub", "unnamed")
+    roles = _words(claims, rules.roles_claim, (Role.USER.value,))
+    models = _words(claims, rules.models_claim, None)
+    return Principal(tenant, subject, _roles(roles or ()), models)
 
 
-def _roles(named: tuple[str, ...] | None) -> frozenset[Role]:
-    """Without the claim a User's; names of other systems' roles count for nothing."""
-    if named is None:
-        return frozenset((Role.USER,))
+def _name(claims: Mapping[str, Any], claim: str, absent: str | None) -> str:
+    """Raises ValueError where the claim is there but no name, or is missing without a default."""
+    value = _claim(claims, claim)
+    return name_of(f"the token's claim {claim!r}", absent if value is _ABSENT else value)
+
+
+def _roles(named: tuple[str, ...]) -> frozenset[Role]:
+    """Names of other systems' roles count for nothing."""
     return frozenset(role for name in named if (role := _ROLES.get(name.lower())))
 
 
-def _words(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
-    """A list of texts, or one text of words; None where the claim is absent."""
+def _words(
+    claims: Mapping[str, Any], name: str, absent: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """A list of texts, or one text of words; none of them where the claim is null."""
     value = _claim(claims, name)
+    if value is _ABSENT:
+        return absent
     if value is None:
-        return None
+        return ()
     if isinstance(value, str):
         return tuple(value.split())
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -158,9 +168,19 @@ def _words(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
+    """The claim of that name, or at that path; `_ABSENT` only where no part of it is null.
+
+    Raises ValueError where the path leads through something other than an object.
+    """
     if name in claims:
         return claims[name]
     value: Any = claims
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise ValueError(f"the token's claim {name!r} is within something that is no object")
+        if part not in value:
+            return _ABSENT
+        value = value[part]
     return value

@@ -64,7 +64,8 @@ async def test_a_grpc_call_is_as_the_grpc_edge_makes_it() -> None:
         GENERATE, ("x-request-id", "mine"), ("x-api-key", "k1"), ("x-autoglm-peer", "10.1.1.1")
     )
     assert (call.wire, call.target, call.route) == ("grpc", GENERATE, GENERATE[1:])
-    assert (call.request_id, call.authorization, call.peer) == ("mine", "Bearer k1", "10.1.1.1")
+    assert (call.request_id, call.peer) == ("mine", "10.1.1.1")
+    assert call.credentials == (("x-api-key", "k1"),)
     assert call.headers == {}
 
 
@@ -82,9 +83,17 @@ async def test_an_http_route_is_one_of_few(path: str, route: str) -> None:
     assert call.headers == {"x-mine": "1"}
 
 
-async def test_two_credentials_are_none_that_is_good() -> None:
-    call = await begun("/v1/completions", ("x-api-key", "a"), ("x-api-key", "b"))
-    assert call.authorization == "Bearer a, Bearer b"
+@pytest.mark.parametrize("path", ["/v1/completions", GENERATE])
+async def test_every_presented_credential_is_kept(path: str) -> None:
+    given = (("x-api-key", "a"), ("authorization", ""), ("x-api-key", "b"))
+    assert (await begun(path, *given)).credentials == given
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", GENERATE])
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\nb", "\x1b[31m", "\u2028", "id\xe9"])
+async def test_request_id_that_cannot_be_passed_on_is_replaced(path: str, given: str) -> None:
+    made = (await begun(path, ("x-request-id", given))).request_id
+    assert made != given and len(made) == 32
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt import PyJWS
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from autoglm.gateway.identity.rules import TokenRules
@@ -43,6 +44,13 @@ class Issuer:
     ) -> str:
         headers = {} if kid is None else {"kid": kid}
         return jwt.encode(self.claims(**changes), key or self.rsa, algorithm, headers)
+
+    def signed(
+        self, payload: Any, key: Any = None, algorithm: str = "RS256", **headers: Any
+    ) -> str:
+        """Anything, signed: also what is no claims set (bytes are taken as they are)."""
+        text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return PyJWS().encode(text, key or self.rsa, algorithm, {"kid": "r1"} | headers)
 
     def jwk(self, key: Any = None, **changes: Any) -> dict[str, Any]:
         key = key or self.rsa

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoglm.common import errors
+from autoglm.common.rpc import Credentials
 from autoglm.gateway.identity import tokens
 from autoglm.gateway.identity.authenticate import (
     REFUSED_LIMIT,
@@ -20,7 +21,7 @@ from autoglm.gateway.identity.authenticate import (
     Known,
     Outcome,
 )
-from autoglm.gateway.identity.jwks import KeySet, key_set_of_jwks
+from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet, key_set_of_jwks
 from autoglm.gateway.identity.keys import keys_of, new_key
 from autoglm.gateway.identity.throttle import FAILURES
 from autoglm.gateway.principal import ANONYMOUS, Role
@@ -39,8 +40,20 @@ def authenticator(issuer: Any = None, allow_anonymous: bool = False) -> Authenti
     return Authenticator(known)
 
 
+def authorization(*values: str) -> Credentials:
+    return tuple(("authorization", value) for value in values)
+
+
+def bearer(credential: str) -> Credentials:
+    return authorization(f"Bearer {credential}")
+
+
+def x_api_key(*values: str) -> Credentials:
+    return tuple(("x-api-key", value) for value in values)
+
+
 def outcome(of: Authenticator, credential: str, peer: str = "p", at: float = 0.0) -> Outcome:
-    return of.judge(f"Bearer {credential}", peer, at, NOW + at).outcome
+    return of.judge(bearer(credential), peer, at, NOW + at).outcome
 
 
 def guess(of: Authenticator, count: float, peer: str = "p", at: float = 0.0) -> None:
@@ -50,24 +63,25 @@ def guess(of: Authenticator, count: float, peer: str = "p", at: float = 0.0) -> 
 
 def test_key_and_token_say_who_asks(issuer: Any) -> None:
     of = authenticator(issuer)
-    key = of.judge(f"Bearer {KEY}", "p", 0, NOW)
-    token = of.judge(f"bearer  {issuer.token()}", "p", 0, NOW)
+    key = of.judge(bearer(KEY), "p", 0, NOW)
+    token = of.judge(authorization(f"bearer  {issuer.token()}"), "p", 0, NOW)
     assert key.principal and token.principal
     assert (key.method, key.principal.tenant, key.principal.subject) == ("api_key", "acme", "ci")
     assert (token.method, token.principal.subject) == ("jwt", "alice")
 
 
 def test_nobody_is_anonymous_only_where_that_is_allowed() -> None:
-    assert authenticator(allow_anonymous=True).judge("", "p", 0, NOW).principal is ANONYMOUS
-    refused = authenticator().judge("", "p", 0, NOW)
+    assert authenticator(allow_anonymous=True).judge((), "p", 0, NOW).principal is ANONYMOUS
+    refused = authenticator().judge((), "p", 0, NOW)
     assert refused.outcome is Outcome.MISSING
     assert isinstance(refused.error(), errors.Unauthenticated)
     assert "x-api-key" in refused.error().message
 
 
 @pytest.mark.parametrize(
-    "authorization",
+    "value",
     [
+        "",
         KEY,
         f"Basic {KEY}",
         "Bearer",
@@ -80,8 +94,8 @@ def test_nobody_is_anonymous_only_where_that_is_allowed() -> None:
         "Bearer a.b.c",
     ],
 )
-def test_wrong_credential_is_refused_even_where_anonymous_is_allowed(authorization: str) -> None:
-    verdict = authenticator(allow_anonymous=True).judge(authorization, "p", 0, NOW)
+def test_wrong_credential_is_refused_even_where_anonymous_is_allowed(value: str) -> None:
+    verdict = authenticator(allow_anonymous=True).judge(authorization(value), "p", 0, NOW)
     assert verdict.principal is None and verdict.outcome is Outcome.INVALID
     assert isinstance(verdict.error(), errors.Unauthenticated)
     assert KEY not in verdict.why and OTHER not in repr(verdict)
@@ -130,7 +144,7 @@ def test_token_is_verified_once(issuer: Any, monkeypatch: pytest.MonkeyPatch) ->
 def test_tokens_wait_for_the_issuers_keys_and_api_keys_do_not(issuer: Any) -> None:
     of = authenticator(issuer)
     of.know(replace(of.known, key_set=KeySet()))
-    error = of.judge(f"Bearer {issuer.token()}", "p", 0, NOW).error()
+    error = of.judge(bearer(issuer.token()), "p", 0, NOW).error()
     assert isinstance(error, KeysUnavailable) and error.retryable and error.retry_after
     assert outcome(of, KEY) is Outcome.ACCEPTED
 
@@ -138,7 +152,7 @@ def test_tokens_wait_for_the_issuers_keys_and_api_keys_do_not(issuer: Any) -> No
 def test_guessing_is_slowed_and_even_a_right_guess_must_wait() -> None:
     of = authenticator()
     guess(of, FAILURES)
-    verdict = of.judge(f"Bearer {KEY}", "p", 0, NOW)
+    verdict = of.judge(bearer(KEY), "p", 0, NOW)
     assert verdict.outcome is Outcome.THROTTLED
     error = verdict.error()
     assert isinstance(error, errors.RateLimited) and error.retry_after == 2.0
@@ -178,10 +192,9 @@ def test_expired_tokens_are_no_guesses(issuer: Any) -> None:
 def test_made_up_key_names_are_guesses(issuer: Any) -> None:
     of = authenticator(issuer)
     for number in range(int(FAILURES)):
-        authorization = f"Bearer {issuer.token(kid=str(number))}"
-        verdict = of.judge(authorization, "p", 0, NOW)
+        verdict = of.judge(bearer(issuer.token(kid=str(number))), "p", 0, NOW)
         assert verdict.outcome is Outcome.UNKNOWN_KEY
-        assert of.give_up(authorization, "p", 0, verdict).outcome is Outcome.INVALID
+        assert of.give_up("p", 0, verdict).outcome is Outcome.INVALID
     assert outcome(of, KEY) is Outcome.THROTTLED
 
 
@@ -189,7 +202,7 @@ def test_memory_of_refusals_is_bounded() -> None:
     of = authenticator()
     for number in range(REFUSED_LIMIT + 100):
         outcome(of, f"agk_x_{number}", peer=str(number))
-    assert len(of._refused) == REFUSED_LIMIT
+    assert len(of._rejected) == REFUSED_LIMIT
 
 
 @given(
@@ -199,7 +212,142 @@ def test_memory_of_refusals_is_bounded() -> None:
         st.builds(lambda a, b: f"Bearer {a}{KEY}{b}", st.text(max_size=4), st.text(max_size=4)),
     )
 )
-def test_nobody_but_the_holder_of_a_key_is_its_tenant(authorization: str) -> None:
-    verdict = authenticator().judge(authorization, "p", 0, NOW)
-    is_key = authorization.lower().startswith("bearer ") and authorization[7:].strip(" ") == KEY
+def test_nobody_but_the_holder_of_a_key_is_its_tenant(value: str) -> None:
+    verdict = authenticator().judge(authorization(value), "p", 0, NOW)
+    value = value.strip(" \t")
+    is_key = value.lower().startswith("bearer ") and value[7:].lstrip(" ") == KEY
     assert (verdict.principal is not None) is is_key
+
+
+MALFORMED = ["{}", "Basic {}", "Bearer {},", "Bearer {} x", "Bearer {0}, Bearer {0}", "Bearer\t{}"]
+
+
+@pytest.mark.parametrize("form", MALFORMED)
+@pytest.mark.parametrize("kind", ["key", "token"])
+def test_malformed_credential_never_decides_on_the_well_formed_one(
+    issuer: Any, form: str, kind: str
+) -> None:
+    of, good = authenticator(issuer), KEY if kind == "key" else issuer.token()
+    malformed = authorization(form.format(good))
+    assert of.judge(malformed, "p", 0, NOW).outcome is Outcome.INVALID
+    assert of.judge(bearer(good), "p", 0, NOW).outcome is Outcome.ACCEPTED
+    assert of.judge(bearer(good), "q", 0, NOW).outcome is Outcome.ACCEPTED
+    assert of.judge(x_api_key(good), "r", 0, NOW).outcome is Outcome.ACCEPTED
+    assert of.judge(malformed, "p", 0, NOW).outcome is Outcome.INVALID
+
+
+@pytest.mark.parametrize("form", MALFORMED)
+def test_each_malformed_credential_is_one_guess_however_often_it_is_sent(form: str) -> None:
+    of = authenticator()
+    for _ in range(100):
+        of.judge(authorization(form.format(KEY)), "p", 0, NOW)
+    assert of.throttle.wait("p", 0) == 0
+    for number in range(int(FAILURES)):
+        of.judge(authorization(f"Basic {number}"), "p", 0, NOW)
+    assert of.judge(bearer(KEY), "p", 0, NOW).outcome is Outcome.THROTTLED
+
+
+def test_token_given_up_in_one_form_is_not_given_up_in_another(issuer: Any) -> None:
+    of, unknown = authenticator(issuer), issuer.token(kid="r2")
+    assert of.judge(authorization(unknown), "p", 0, NOW).outcome is Outcome.INVALID
+    verdict = of.judge(bearer(unknown), "p", 0, NOW)
+    assert verdict.outcome is Outcome.UNKNOWN_KEY
+    of.give_up("p", 0, verdict)
+    assert of.judge(bearer(unknown), "p", 0, NOW).outcome is Outcome.INVALID
+    assert of.judge(bearer(issuer.token()), "p", 0, NOW).outcome is Outcome.ACCEPTED
+
+
+def test_token_of_an_unknown_key_may_have_the_keys_fetched_again_later(issuer: Any) -> None:
+    of, unknown = authenticator(issuer), bearer(issuer.token(kid="r2"))
+    verdict = of.judge(unknown, "p", 0, NOW)
+    of.give_up("p", 0, verdict)
+    assert of.judge(unknown, "p", FETCH_PAUSE_SECONDS - 0.1, NOW).outcome is Outcome.INVALID
+    assert of.judge(unknown, "p", FETCH_PAUSE_SECONDS, NOW).outcome is Outcome.UNKNOWN_KEY
+
+
+WRONG = "agk_0000_wrong"
+
+
+@pytest.mark.parametrize(
+    ("presented", "header"),
+    [
+        (bearer(KEY) + x_api_key(WRONG), "x-api-key"),
+        (bearer(WRONG) + x_api_key(KEY), "authorization"),
+        (x_api_key(KEY) + bearer(WRONG), "authorization"),
+        (bearer(KEY) + x_api_key(f"Bearer {KEY}"), "x-api-key"),
+        (bearer(KEY) + x_api_key(""), "x-api-key"),
+        (authorization("") + x_api_key(KEY), "authorization"),
+        (authorization(KEY) + x_api_key(KEY), "authorization"),
+        (bearer(KEY) + bearer(WRONG), "authorization"),
+        (x_api_key(KEY, WRONG), "x-api-key"),
+        (bearer(KEY) + x_api_key(OTHER), "x-api-key"),
+        (bearer(KEY) + bearer(OTHER), "authorization"),
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True])
+def test_every_presented_credential_must_be_good(
+    presented: Credentials, header: str, is_known: bool
+) -> None:
+    of = authenticator(allow_anonymous=True)
+    if is_known:
+        assert outcome(of, KEY) is outcome(of, OTHER) is Outcome.ACCEPTED
+    verdict = of.judge(presented, "p", 0, NOW)
+    assert (verdict.outcome, verdict.principal) == (Outcome.INVALID, None)
+    error = verdict.error()
+    assert isinstance(error, errors.Unauthenticated)
+    assert error.message.startswith(f"header {header}: ") and error.field == header
+    assert KEY not in error.message and OTHER not in error.message
+
+
+def test_credentials_of_one_principal_may_come_together(issuer: Any) -> None:
+    of = authenticator(issuer)
+    twice = bearer(KEY) + x_api_key(KEY)
+    assert of.judge(twice, "p", 0, NOW).outcome is Outcome.ACCEPTED
+    two_tokens = bearer(issuer.token()) + x_api_key(issuer.token(jti="2"))
+    assert of.judge(two_tokens, "p", 0, NOW).outcome is Outcome.ACCEPTED
+
+
+def test_expired_credential_spoils_a_good_one_beside_it(issuer: Any) -> None:
+    presented = bearer(KEY) + x_api_key(issuer.token(exp=NOW - 100))
+    assert authenticator(issuer).judge(presented, "p", 0, NOW).outcome is Outcome.EXPIRED
+
+
+def test_credentials_of_two_principals_are_no_guess() -> None:
+    of = authenticator()
+    for _ in range(100):
+        of.judge(bearer(KEY) + x_api_key(OTHER), "p", 0, NOW)
+    assert of.throttle.wait("p", 0) == 0
+    assert outcome(of, KEY) is outcome(of, OTHER) is Outcome.ACCEPTED
+
+
+FORMS = [*MALFORMED, "Bearer {}", "bearer   {} ", "Bearer {}x", ""]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_caller_changes_the_decision_on_another_but_by_the_throttle(
+    issuer: Any, data: st.DataObject
+) -> None:
+    """Whatever was presented before, a request is judged as by a gateway that saw nothing yet."""
+    known = authenticator(issuer).known
+    expired, unknown = issuer.token(exp=NOW - 100), issuer.token(kid="r9")
+    texts = st.sampled_from([KEY, OTHER, WRONG, issuer.token(), expired, unknown, "a.b.c", "x"])
+    value = st.builds(lambda form, text: form.format(text), st.sampled_from(FORMS), texts)
+    header = st.sampled_from(["authorization", "x-api-key"])
+    one = st.tuples(header, st.one_of(value, texts))
+    presented = st.lists(one, min_size=1, max_size=3).map(tuple)
+    steps = data.draw(st.lists(st.tuples(presented, st.sampled_from("pqr")), max_size=40))
+    of = Authenticator(known)
+    for at, (credentials, peer) in enumerate(steps):
+        alone, now = Authenticator(known), float(at) / 10
+        expected = decided(alone, credentials, peer, now)
+        found = decided(of, credentials, peer, now)
+        is_throttled = found[0] is Outcome.THROTTLED and of.throttle.wait(peer, now) > 0
+        assert found == expected or is_throttled
+
+
+def decided(of: Authenticator, presented: Credentials, peer: str, now: float) -> tuple[Any, ...]:
+    verdict = of.judge(presented, peer, now, NOW)
+    if verdict.outcome is Outcome.UNKNOWN_KEY:
+        verdict = of.give_up(peer, now, verdict)
+    return verdict.outcome, verdict.principal, verdict.header, verdict.why

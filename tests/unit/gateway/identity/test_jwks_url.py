@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from autoglm.gateway.identity.jwks import KeySet
+from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
 from autoglm.gateway.identity.jwks_url import (
-    PAUSE_SECONDS,
     PERIOD_SECONDS,
     WAIT_SECONDS,
     JwksUrl,
@@ -73,7 +72,7 @@ async def test_keys_are_there_from_the_start_and_looked_at_again(issuer: Any) ->
 async def test_new_key_is_fetched_when_it_is_asked_for(issuer: Any) -> None:
     async with Stage(Site(issuer.jwks())) as stage:
         stage.site.body = issuer.jwks(issuer.jwk(kid="r2"))
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(FETCH_PAUSE_SECONDS)
         await stage.url.refresh()
         assert set(stage.taken[-1].by_id) == {("r2", "RS256")}
 
@@ -83,12 +82,12 @@ async def test_made_up_keys_cause_one_fetch_in_a_pause(issuer: Any) -> None:
         for _ in range(1000):
             await asyncio.gather(*(stage.url.refresh() for _ in range(3)))
             await asyncio.sleep(0.1)
-        assert stage.site.asked <= 1 + 100 / PAUSE_SECONDS
+        assert stage.site.asked <= 1 + 100 / FETCH_PAUSE_SECONDS
 
 
 async def test_requests_do_not_wait_long_for_a_slow_site(issuer: Any) -> None:
     async with Stage(Site(issuer.jwks())) as stage:
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(FETCH_PAUSE_SECONDS)
         stage.site.seconds = 4.0
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(stage.url.refresh() for _ in range(5)))
@@ -108,7 +107,7 @@ async def test_site_that_is_down_at_the_start_is_asked_again_soon(issuer: Any) -
     async with Stage(Site(b"")) as stage:
         assert stage.taken == []
         stage.site.body = issuer.jwks()
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(FETCH_PAUSE_SECONDS)
         assert len(stage.taken) == 1
 
 

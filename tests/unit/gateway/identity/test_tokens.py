@@ -28,6 +28,8 @@ from autoglm.gateway.principal import Principal, Role
 
 NOW = 1_800_000_000.0
 RULES = TokenRules("i", ("a",))
+# Stands for a JSON null, as the issuer leaves claims out that are None.
+NULL = object()
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
@@ -143,16 +145,79 @@ def test_new_key_is_told_from_a_wrong_signature(issuer: Any) -> None:
         ({"tenant": ""}, TokenForbidden),
         ({"tenant": "a\nb"}, TokenForbidden),
         ({"tenant": "x" * 129}, TokenForbidden),
+        ({"tenant": NULL}, TokenForbidden),
+        ({"tenant": ["acme"]}, TokenForbidden),
+        ({"sub": NULL}, TokenForbidden),
+        ({"sub": ""}, TokenForbidden),
+        ({"sub": 0}, TokenForbidden),
+        ({"sub": "a\nb"}, TokenForbidden),
         ({"models": {"glm": True}}, TokenForbidden),
+        ({"models": True}, TokenForbidden),
+        ({"models": 0}, TokenForbidden),
+        ({"models": ["glm", None]}, TokenForbidden),
         ({"roles": [1]}, TokenForbidden),
+        ({"roles": False}, TokenForbidden),
+        ({"roles": {}}, TokenForbidden),
+        ({"exp": NULL}, TokenRefused),
+        ({"nbf": NULL}, TokenRefused),
+        ({"iss": NULL}, TokenRefused),
+        ({"iss": ["https://issuer"]}, TokenRefused),
+        ({"aud": NULL}, TokenRefused),
+        ({"aud": []}, TokenRefused),
+        ({"aud": ""}, TokenRefused),
+        ({"aud": ["elsewhere", "other"]}, TokenRefused),
+        ({"aud": ["autoglm", 5]}, TokenRefused),
+        ({"aud": {"autoglm": True}}, TokenRefused),
     ],
 )
 def test_claim_that_is_not_as_it_must_be_is_refused(
     issuer: Any, changes: dict[str, Any], refusal: type[TokenRefused]
 ) -> None:
+    claims = issuer.claims(**changes)
+    claims |= {name: None for name, value in changes.items() if value is NULL}
     with pytest.raises(refusal) as caught:
-        look(issuer, issuer.token(**changes))
+        look(issuer, issuer.signed(claims))
     assert type(caught.value) is refusal
+
+
+def test_null_claims_allow_nothing_and_absent_ones_the_documented(issuer: Any) -> None:
+    null = issuer.signed(issuer.claims() | {"roles": None, "models": None})
+    assert look(issuer, null) == Principal("acme", "alice", frozenset(), ())
+    absent = look(issuer, issuer.token())
+    assert absent == Principal("acme", "alice", frozenset((Role.USER,)), None)
+    assert look(issuer, issuer.token(sub=None)).subject == "unnamed"
+
+
+@pytest.mark.parametrize("empty", ["", " ", [], [""]])
+def test_empty_claims_allow_nothing(issuer: Any, empty: Any) -> None:
+    found = look(issuer, issuer.token(roles=empty, models=empty))
+    assert found.roles == frozenset() and not found.may_use("glm")
+
+
+@pytest.mark.parametrize(
+    ("access", "roles"),
+    [
+        ({}, frozenset((Role.USER,))),
+        ({"role": ["Admin"]}, frozenset((Role.USER,))),
+        ({"roles": ["Admin"]}, frozenset((Role.ADMIN,))),
+        ({"roles": None}, frozenset()),
+        (None, frozenset()),
+        ("Admin", None),
+        (["Admin"], None),
+        ({"roles": {"Admin": True}}, None),
+    ],
+)
+def test_claims_at_a_path_fail_closed_at_every_part(
+    issuer: Any, access: Any, roles: frozenset[Role] | None
+) -> None:
+    rules = replace(issuer.rules, roles_claim="realm_access.roles")
+    token = issuer.signed(issuer.claims() | {"realm_access": access})
+    keys = key_set_of_jwks(issuer.jwks())
+    if roles is None:
+        with pytest.raises(TokenForbidden, match=r"realm_access\.roles"):
+            principal_of(token, keys, rules, NOW)
+    else:
+        assert principal_of(token, keys, rules, NOW)[0].roles == roles
 
 
 def test_clocks_may_differ_by_the_leeway_and_no_more(issuer: Any) -> None:

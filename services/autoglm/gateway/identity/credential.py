@@ -1,0 +1,53 @@
+"""One credential as a header carries it: well formed, or malformed with the reason. Pure.
+
+A well-formed credential is known by its token alone, so that it is the same in either header. A
+malformed one is known by its header and its whole value, scheme included: what is decided of it
+never applies to the token within it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from autoglm.common.rpc import API_KEY
+
+# token68 of RFC 9110, which API keys and JSON Web Tokens are both written in.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_BEARER = re.compile(rf"bearer +({_TOKEN.pattern})", re.IGNORECASE)
+# Optional whitespace around a header's value is no part of it (RFC 9110).
+_WHITESPACE = " \t"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """`token` is empty where the value is malformed; then `problem` says why, without the value."""
+
+    header: str
+    token: str = field(repr=False)
+    digest: bytes = field(repr=False)
+    problem: str = ""
+
+
+def credential_of(header: str, value: str) -> Credential:
+    """Reads the value of `authorization` or `x-api-key`."""
+    text = value.strip(_WHITESPACE)
+    found = _TOKEN.fullmatch(text) if header == API_KEY else _BEARER.fullmatch(text)
+    if found is None:
+        return Credential(header, "", _digest(header, value), _problem(header, text))
+    token = found[found.lastindex or 0]
+    return Credential(header, token, _digest("", token))
+
+
+def _digest(header: str, text: str) -> bytes:
+    """No header has an empty name, and none has a NUL in it: the two kinds never meet."""
+    return hashlib.sha256(f"{header}\0{text}".encode(errors="surrogatepass")).digest()
+
+
+def _problem(header: str, text: str) -> str:
+    if not text:
+        return "it is empty; send a credential or leave the header out"
+    if header == API_KEY:
+        return "it is not one API key; send `x-api-key: KEY`, without a scheme"
+    return "it is not one bearer token; send `Authorization: Bearer KEY`, once"
