@@ -1,7 +1,10 @@
 """What every ring of tests shares."""
 
 import asyncio
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,3 +21,44 @@ def main_thread_loop() -> Iterator[None]:
     asyncio.set_event_loop(loop)
     yield
     loop.close()
+
+
+@dataclass(frozen=True)
+class CredentialForm:
+    """A row of the table of credentials in docs/security.md, with names in place of secrets."""
+
+    text: str
+    presented: tuple[tuple[str, str], ...]
+    is_served: bool
+    remembered: tuple[str, ...]
+
+
+def _credential_forms() -> list[CredentialForm]:
+    document = Path(__file__).parents[1] / "docs" / "security.md"
+    section = document.read_text().partition("## Forms of credentials")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (served|401) \| (.*?) ?\|$", section, re.MULTILINE)
+    assert len(rows) > 40, "the table in docs/security.md is not where it was"
+    return [_credential_form(*row) for row in rows]
+
+
+def _credential_form(text: str, decision: str, remembered: str) -> CredentialForm:
+    lines = re.findall(r"`([^`]+)`", text)
+    pairs = (line.partition(":")[::2] for line in lines)
+    presented = tuple(
+        (name.lower(), value.removeprefix(" ").replace("\\t", "\t").replace("␠", " "))
+        for name, value in pairs
+    )
+    kept = re.findall(r"(?:good|bad): (?:[A-Z]+|the value)", remembered)
+    return CredentialForm(text, presented, decision == "served", tuple(kept))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `credential_form` runs once for each row of the table."""
+    if "credential_form" in metafunc.fixturenames:
+        forms = _credential_forms()
+        metafunc.parametrize("credential_form", forms, ids=[form.text for form in forms])
+
+
+@pytest.fixture(scope="session")
+def credential_forms() -> list[CredentialForm]:
+    return _credential_forms()

@@ -18,7 +18,7 @@ from typing import Literal
 from autoglm.common import errors
 from autoglm.common.rpc import Credentials
 from autoglm.gateway.identity import tokens
-from autoglm.gateway.identity.credential import Credential, credential_of
+from autoglm.gateway.identity.credential import Credential, credentials_in
 from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
 from autoglm.gateway.identity.keys import PREFIX, ApiKeys
 from autoglm.gateway.identity.rules import TokenRules
@@ -135,12 +135,12 @@ class Authenticator:
         if not presented:
             return self._without_credential()
         first: Verdict | None = None
-        for header, value in presented:
-            verdict = self._judge_one(credential_of(header, value), peer, now, wall)
+        for credential in credentials_in(presented):
+            verdict = self._judge_one(credential, peer, now, wall)
             if verdict.principal is None:
-                return replace(verdict, header=header)
+                return replace(verdict, header=credential.header)
             if first is not None and verdict.principal != first.principal:
-                return _of_two_principals(verdict.method, header)
+                return _of_two_principals(verdict.method, credential.header)
             first = first or verdict
         assert first is not None
         return first

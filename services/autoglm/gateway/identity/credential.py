@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from autoglm.common.rpc import API_KEY
+from autoglm.common.rpc import API_KEY, AUTHORIZATION, Credentials
 
 # token68 of RFC 9110, which API keys and JSON Web Tokens are both written in.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -28,6 +28,19 @@ class Credential:
     token: str = field(repr=False)
     digest: bytes = field(repr=False)
     problem: str = ""
+
+
+def credentials_in(presented: Credentials) -> tuple[Credential, ...]:
+    """Of all values of all headers, in order.
+
+    Several `authorization` values are one malformed value, as proxies join them with a comma: that
+    header has one value (RFC 9110). So the decision is the same behind a proxy as without one.
+    """
+    given = [value for header, value in presented if header == AUTHORIZATION]
+    if len(given) > 1:
+        others = tuple(pair for pair in presented if pair[0] != AUTHORIZATION)
+        presented = ((AUTHORIZATION, ",".join(given)), *others)
+    return tuple(credential_of(header, value) for header, value in presented)
 
 
 def credential_of(header: str, value: str) -> Credential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from autoglm.gateway.identity.authenticate import (
     Known,
     Outcome,
 )
+from autoglm.gateway.identity.credential import credential_of, credentials_in
 from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet, key_set_of_jwks
 from autoglm.gateway.identity.keys import keys_of, new_key
 from autoglm.gateway.identity.throttle import FAILURES
@@ -318,6 +320,39 @@ def test_credentials_of_two_principals_are_no_guess() -> None:
         of.judge(bearer(KEY) + x_api_key(OTHER), "p", 0, NOW)
     assert of.throttle.wait("p", 0) == 0
     assert outcome(of, KEY) is outcome(of, OTHER) is Outcome.ACCEPTED
+
+
+def test_form_of_credential_has_the_documented_decision_and_memory(
+    issuer: Any, credential_form: Any
+) -> None:
+    of = authenticator(issuer)
+    secrets = {
+        "KEY": KEY,
+        "OTHER": OTHER,
+        "WRONG": WRONG,
+        "JWT": issuer.token(),
+        "EXPIRED": issuer.token(exp=NOW - 100),
+        "FORGED": issuer.token(issuer.other),
+        "UNKNOWN": issuer.token(kid="r9"),
+    }
+
+    def filled(text: str) -> str:
+        return re.sub(r"[A-Z]{3,}$|[A-Z]{3,}(?=\W)", lambda m: secrets.get(m[0], m[0]), text)
+
+    presented = tuple((name, filled(value)) for name, value in credential_form.presented)
+    outcome, principal, _, why = decided(of, presented, "p", 0)
+    assert (outcome is Outcome.ACCEPTED) == credential_form.is_served == (principal is not None)
+    assert not any(secret in why for secret in secrets.values())
+
+    def digests(kind: str) -> set[bytes]:
+        told = [s.partition(": ")[2] for s in credential_form.remembered if s.startswith(kind)]
+        values = [one for one in credentials_in(presented) if one.problem]
+        malformed = {values[0].digest} if "the value" in told else set()
+        tokens = (secrets[name] for name in told if name in secrets)
+        return malformed | {credential_of("x-api-key", token).digest for token in tokens}
+
+    assert {digest for _, digest in of._accepted._items} == digests("good")
+    assert set(of._rejected._items) == digests("bad")
 
 
 FORMS = [*MALFORMED, "Bearer {}", "bearer   {} ", "Bearer {}x", ""]
