@@ -90,7 +90,7 @@ class Rig:
         async with AsyncExitStack() as following:
             # Read once, and not followed: that would be work of its own in the middle of counting.
             await identity.start(following)
-        limits = Limits("", 1, metrics.rate_limited, clock)
+        limits = Limits("", 1, metrics.rate_limited, metrics.unmetered, clock)
         admission = Admission(pool, settings.admission, metrics, limits.policy_of, clock)
         memory = Memory(settings.request_memory_bytes, admission.retry_after)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models, clock)

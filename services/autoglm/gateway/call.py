@@ -122,6 +122,8 @@ class Notes:
     usage: Usage | None = None
     principal: Principal | None = None
     """Who asks; None where nobody has to say."""
+    is_metered: bool = False
+    """Whether the limit layer reads the response's usage, so that no one else has to."""
     recoveries: int = 0
     """How often the stream went on on another endpoint."""
 

@@ -78,7 +78,9 @@ class Core:
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
         deciding = settings.gateway_replicas * settings.processes
-        self._limits = Limits(settings.tenants_file, deciding, self.metrics.rate_limited)
+        self._limits = Limits(
+            settings.tenants_file, deciding, self.metrics.rate_limited, self.metrics.unmetered
+        )
         self.admission = Admission(
             self.pool, settings.admission, self.metrics, self._limits.policy_of
         )

@@ -235,8 +235,8 @@ async def _ask(method: Method, payload: bytes) -> Ask:
 
 
 async def _finish(method: Method, notes: Notes, reply: Reply, last: bytes, context: Any) -> None:
-    """Pass on the pod's trailers, and learn the usage where a span wants it."""
-    if notes.span.is_recording():
+    """Pass on the pod's trailers, and read the usage where the limit layer does not."""
+    if not notes.is_metered:
         notes.usage = method.usage(last)
     if trailers := await reply.trailers():
         context.set_trailing_metadata(

@@ -16,6 +16,7 @@ from autoglm import v1
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import (
     Ask,
+    Billing,
     Operation,
     of_chat,
     of_embed,
@@ -97,7 +98,8 @@ def _infer_stream(payload: bytes) -> Ask:
 
 
 def _model_metadata(payload: bytes) -> Ask:
-    return Ask(Operation.INFER, _parse(oip.ModelMetadataRequest, payload).name)
+    name = _parse(oip.ModelMetadataRequest, payload).name
+    return Ask(Operation.INFER, name, billing=Billing.FREE)
 
 
 def _reasons(values: Iterable[int]) -> tuple[str, ...]:

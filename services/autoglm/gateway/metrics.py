@@ -230,6 +230,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.unmetered = Counter(
+            "autoglm_gateway_unmetered_requests",
+            "Served requests of tenants with limits that were charged by an estimate, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+
     def follow_memory(self, memory: FollowedMemory) -> None:
         self.request_memory.set_function(lambda: memory.held)
 

@@ -19,13 +19,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from autoglm.common import errors, http_errors, status
 from autoglm.common.admin import Readiness
-from autoglm.common.validation import Ask, Operation
+from autoglm.common.validation import Ask, Billing, Operation
 from autoglm.common.validation.http_apis import INFERENCE_POSTS
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.doorstep import Doorstep
 from autoglm.gateway.rest_request import Bounds, call_of, expect, request_id_of
-from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
+from autoglm.gateway.rest_usage import UsageReader
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 from autoglm.gateway.whole_events import WholeEvents, is_event_stream
@@ -106,7 +106,7 @@ class RestEdge:
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     async def _model_metadata(self, request: web.Request) -> web.StreamResponse:
-        ask = Ask(Operation.INFER, request.match_info["model"])
+        ask = Ask(Operation.INFER, request.match_info["model"], billing=Billing.FREE)
         call = call_of(request, _route(request), self._parts.bounds, ask)
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
@@ -170,30 +170,33 @@ async def _answer(
     request: web.Request, call: Call, handler: Handler, slow_reader_seconds: float
 ) -> web.StreamResponse:
     response: web.StreamResponse | None = None
-    notes, tail, events = Notes(), b"", WholeEvents()
+    notes, events = Notes(), WholeEvents()
     try:
         async with handler(call, notes) as reply, _closing(reply.chunks) as chunks:
-            recorded = notes.span.is_recording()
+            reader = _reader(call, notes, reply)
             if (length := _known_length(reply)) is not None and length <= _WHOLE_BYTES:
                 body = b"".join([chunk async for chunk in chunks])
-                notes.usage = usage_in(body) if recorded else None
+                if reader is not None:
+                    reader.add(body)
+                    notes.usage = reader.usage()
                 return _whole(request, call, reply, body)
             response = _head(request, call, reply)
             if is_event_stream(reply.headers):
                 chunks = _whole_events(chunks, events)
-            with SlowReader(slow_reader_seconds) as reader:
-                reader.begin()
+            with SlowReader(slow_reader_seconds) as slow:
+                slow.begin()
                 await _send(response.prepare(request))
-                reader.end()
+                slow.end()
                 async for chunk in chunks:
-                    reader.begin()
+                    slow.begin()
                     await _send(response.write(chunk))
-                    reader.end()
-                    if recorded:
-                        tail = (tail + chunk)[-TAIL_BYTES:]
-                reader.begin()
+                    slow.end()
+                    if reader is not None:
+                        reader.add(chunk)
+                slow.begin()
                 await _send(response.write_eof())
-            notes.usage = usage_in(tail) if recorded else None
+            if reader is not None:
+                notes.usage = reader.usage()
             return response
     except errors.AutoGLMError as error:
         errors.forget_frames(error)
@@ -208,6 +211,16 @@ async def _whole_events(chunks: AsyncIterator[bytes], events: WholeEvents) -> As
             yield whole
     if rest := events.rest():
         yield rest
+
+
+def _reader(call: Call, notes: Notes, reply: Reply) -> UsageReader | None:
+    """For the usage of a pod's response, where no layer reads it."""
+    if notes.is_metered or call.continues or call.ask is not None:
+        return None
+    ask = notes.call.ask if notes.call is not None else None
+    if ask is None or ask.billing is Billing.FREE or reply.status >= 400:
+        return None
+    return UsageReader(is_stream=is_event_stream(reply.headers))
 
 
 def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

@@ -114,6 +114,13 @@ def test_grpc_and_rest_name_a_prompt_alike() -> None:
     assert shared(tokens, prefix.of_text(b"".join(i.to_bytes(4, "little") for i in ids))) == 0
 
 
-@pytest.mark.parametrize("items", [[], [{"role": "user", "content": "x" * 999}], [-1]])
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"type": "function_call_output", "output": "x"}],
+        [{"role": "user", "content": "x" * 999}],
+        [-1],
+    ],
+)
 def test_responses_items_are_named_whatever_they_are(items: list[Any]) -> None:
     assert of_openai("/v1/responses", body(input=items)).prefix.opening

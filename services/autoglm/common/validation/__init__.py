@@ -5,7 +5,7 @@ it. Nothing here does I/O. The rule: never refuse what vLLM would serve, except 
 documented in `rules`.
 """
 
-from autoglm.common.validation.ask import Ask, Operation
+from autoglm.common.validation.ask import Ask, Billing, Operation
 from autoglm.common.validation.grpc_requests import (
     of_chat,
     of_embed,
@@ -19,6 +19,7 @@ from autoglm.common.validation.rules import validate
 
 __all__ = [
     "Ask",
+    "Billing",
     "Operation",
     "of_chat",
     "of_embed",

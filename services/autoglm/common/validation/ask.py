@@ -25,6 +25,20 @@ class Operation(StrEnum):
     PREDICT = "predict"
     TOKENIZE = "tokenize"
     INFER = "generate_content"
+    RERANK = "rerank"
+    SCORE = "score"
+    CLASSIFY = "classify"
+    POOL = "pooling"
+    TRANSCRIBE = "transcription"
+
+
+class Billing(StrEnum):
+    """What a request is charged with, beside being one request."""
+
+    TOKENS = "tokens"
+    FREE = "free"
+    BODY = "body"
+    """Of an API that no table knows: a token for every four bytes of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +170,28 @@ class Ask:
     session: str = ""
     prefix: Prefix = NO_PREFIX
     """The names of the prompt's blocks, for routing; of the first prompt where there are more."""
+    unchecked: Sequence[Prompt] = ()
+    """Further parts of the prompt, which count but are the pod's to validate: tools, documents."""
+    billing: Billing = Billing.TOKENS
 
     @property
     def size(self) -> int:
         """Bytes of prompt text; token ids count four each."""
-        prompts = sum(p.size for p in self.prompts or ())
+        prompts = sum(p.size for p in (*(self.prompts or ()), *self.unchecked))
         return prompts + sum(t.size for t in self.turns or ())
 
     @property
     def prompt_tokens(self) -> int:
-        """A guess where the prompt is text."""
-        known = [p.tokens for p in self.prompts or () if p.tokens is not None]
-        return sum(known) if known else -(-self.size // _BYTES_PER_TOKEN)
+        """Exact for token ids, an estimate for text."""
+        parts = (*(self.prompts or ()), *self.unchecked)
+        known = sum(p.tokens for p in parts if p.tokens is not None)
+        text = sum(p.size for p in parts if p.tokens is None)
+        text += sum(t.size for t in self.turns or ())
+        return known - (-text // _BYTES_PER_TOKEN)
 
     @property
     def estimated_tokens(self) -> int:
-        """Prompt and completion together, for admission; a guess where the prompt is text."""
+        """Prompt and longest completion together; 0 for requests that use no tokens."""
+        if self.billing is Billing.FREE:
+            return 0
         return self.prompt_tokens + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)

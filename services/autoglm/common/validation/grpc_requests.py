@@ -12,6 +12,7 @@ from autoglm import v1
 from autoglm.common.validation import prefix
 from autoglm.common.validation.ask import (
     Ask,
+    Billing,
     Format,
     Media,
     Operation,
@@ -101,6 +102,7 @@ def of_chat(request: v1.ChatRequest, *, streaming: bool = False) -> Ask:
         priority=request.priority,
         session=request.session_id,
         prefix=_chat_prefix(request),
+        unchecked=_tool_texts(request.tools),
     )
 
 
@@ -135,6 +137,7 @@ def of_tokenize(request: v1.TokenizeRequest) -> Ask:
         words=Words("", {"messages": "chat.messages", "prompt": "text"}),
         prompts=None if chat else text,
         turns=_turns("chat.messages", request.chat.messages) if chat else None,
+        billing=Billing.FREE,
     )
 
 
@@ -148,6 +151,11 @@ def _chat_prefix(request: v1.ChatRequest) -> prefix.Prefix:
     messages = (prefix.Message(m.role, tuple(_parts(m))) for m in request.messages)
     tools = (f"{t.name}{t.description}{t.parameters}" for t in request.tools)
     return prefix.of_chat(messages, tools)
+
+
+def _tool_texts(tools: Sequence[v1.Tool]) -> tuple[Prompt, ...]:
+    size = sum(len(t.name) + len(t.description) + len(t.parameters) for t in tools)
+    return (Prompt("tools", size),) if size else ()
 
 
 def _parts(message: v1.ChatMessage) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from autoglm.common.validation.ask import Operation
+from autoglm.common.validation.ask import Billing, Operation
 
 RESPONSES = "/v1/responses"
 MODEL = "{model:.+}"
@@ -26,11 +26,26 @@ class Dialect(StrEnum):
     OIP = "oip"
 
 
-class Billing(StrEnum):
-    """What a request is charged with, beside being one request."""
+class Body(StrEnum):
+    """What form a request's body has, which says how its tokens are estimated."""
 
-    TOKENS = "tokens"
-    FREE = "free"
+    CHAT = "chat"
+    COMPLETION = "completion"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    EMBEDDINGS = "embeddings"
+    PAIRS = "pairs"
+    """A query, or texts, with documents: scores and rankings."""
+    INPUTS = "inputs"
+    """Texts or messages, without output: classification, pooling."""
+    BATCH = "batch"
+    """Several conversations."""
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
+    PREDICT = "predict"
+    OIP = "oip"
+    ANY = "any"
+    """Only the model is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,7 @@ class HttpApi:
 
     path: str
     operation: Operation
+    body: Body
     dialect: Dialect = Dialect.OPENAI
     billing: Billing = Billing.TOKENS
 
@@ -59,21 +75,21 @@ class HttpApi:
 
 
 INFERENCE_POSTS: tuple[HttpApi, ...] = (
-    HttpApi("/v1/chat/completions", Operation.CHAT),
-    HttpApi("/v1/completions", Operation.GENERATE),
-    HttpApi("/v1/embeddings", Operation.EMBED),
-    HttpApi(RESPONSES, Operation.CHAT),
-    HttpApi("/v1/messages", Operation.CHAT, Dialect.ANTHROPIC),
-    HttpApi("/v1/rerank", Operation.INFER),
-    HttpApi("/v1/score", Operation.INFER),
-    HttpApi("/classify", Operation.INFER),
-    HttpApi("/pooling", Operation.INFER),
-    HttpApi("/tokenize", Operation.TOKENIZE, billing=Billing.FREE),
-    HttpApi("/detokenize", Operation.TOKENIZE, billing=Billing.FREE),
-    HttpApi("/v2/inference", Operation.PREDICT),
-    HttpApi(f"/v2/models/{MODEL}/infer", Operation.INFER, Dialect.OIP),
-    HttpApi(f"/v2/models/{MODEL}/generate", Operation.INFER, Dialect.OIP),
-    HttpApi(f"/v2/models/{MODEL}/generate_stream", Operation.INFER, Dialect.OIP),
+    HttpApi("/v1/chat/completions", Operation.CHAT, Body.CHAT),
+    HttpApi("/v1/completions", Operation.GENERATE, Body.COMPLETION),
+    HttpApi("/v1/embeddings", Operation.EMBED, Body.EMBEDDINGS),
+    HttpApi(RESPONSES, Operation.CHAT, Body.RESPONSES),
+    HttpApi("/v1/messages", Operation.CHAT, Body.MESSAGES, Dialect.ANTHROPIC),
+    HttpApi("/v1/rerank", Operation.RERANK, Body.PAIRS),
+    HttpApi("/v1/score", Operation.SCORE, Body.PAIRS),
+    HttpApi("/classify", Operation.CLASSIFY, Body.INPUTS),
+    HttpApi("/pooling", Operation.POOL, Body.INPUTS),
+    HttpApi("/tokenize", Operation.TOKENIZE, Body.TOKENIZE, billing=Billing.FREE),
+    HttpApi("/detokenize", Operation.TOKENIZE, Body.DETOKENIZE, billing=Billing.FREE),
+    HttpApi("/v2/inference", Operation.PREDICT, Body.PREDICT),
+    HttpApi(f"/v2/models/{MODEL}/infer", Operation.INFER, Body.OIP, Dialect.OIP),
+    HttpApi(f"/v2/models/{MODEL}/generate", Operation.INFER, Body.OIP, Dialect.OIP),
+    HttpApi(f"/v2/models/{MODEL}/generate_stream", Operation.INFER, Body.OIP, Dialect.OIP),
 )
 _BY_PATH = {api.path: api for api in INFERENCE_POSTS if not api.has_model}
 _TEMPLATES = tuple((re.compile(api.regex), api) for api in INFERENCE_POSTS if api.has_model)

@@ -7,15 +7,17 @@ Bodies must be strict JSON in UTF-8: no NaN, nothing behind the end, no lone sur
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import openai_bodies as bodies
-from autoglm.common.validation import prefix
+from autoglm.common.validation import prefix, prompt_weight
 from autoglm.common.validation.ask import (
     Ask,
+    Billing,
     Format,
     Media,
     Operation,
@@ -27,6 +29,7 @@ from autoglm.common.validation.ask import (
     Words,
 )
 from autoglm.common.validation.grpc_requests import GENERATE_MAX_TOKENS, TOKEN_BYTES
+from autoglm.common.validation.http_apis import Body, inference_post
 from autoglm.common.validation.json_text import decode
 from autoglm.common.validation.oip import infer_path, of_oip_json
 
@@ -49,11 +52,27 @@ _MAX_TOKEN_ID = 2**31 - 1
 
 
 def of_openai(path: str, body: bytes) -> Ask:
-    """Raises InvalidRequest for a body that cannot be read."""
-    model = infer_path(path)
-    if model is not None:
-        return of_oip_json(model, body)
-    return _READERS.get(path, _of_other)(body)
+    """The facts of a POST. Raises InvalidRequest for a body that cannot be read.
+
+    An API that the table does not know is charged by its body, and so is a request of a known one
+    in which no prompt is found.
+    """
+    api = inference_post(path)
+    if api is None:
+        return replace(prompt_weight.of_any(body), billing=Billing.BODY, unchecked=_whole(body))
+    if api.body is Body.OIP:
+        ask = of_oip_json(infer_path(path) or "", body)
+    else:
+        ask = _READERS[api.body](body)
+    if api.billing is Billing.TOKENS and not ask.prompt_tokens:
+        ask = replace(ask, unchecked=_whole(body))
+    if (ask.operation, ask.billing) != (api.operation, api.billing):
+        ask = replace(ask, operation=api.operation, billing=api.billing)
+    return ask
+
+
+def _whole(body: bytes) -> tuple[Prompt, ...]:
+    return (Prompt("body", len(body)),)
 
 
 def _of_chat(body: bytes) -> Ask:
@@ -69,6 +88,7 @@ def _of_chat(body: bytes) -> Ask:
         add_generation_prompt=bool(chat.add_generation_prompt),
         continue_final_message=bool(chat.continue_final_message),
         prefix=_chat_prefix(chat),
+        unchecked=_tool_texts(chat.tools),
         **_common(chat),
     )
 
@@ -89,18 +109,31 @@ def _of_completion(body: bytes) -> Ask:
 
 def _of_responses(body: bytes) -> Ask:
     asked = decode(body, bodies.Responses)
-    size = len(asked.input.encode()) if isinstance(asked.input, str) else len(asked.input or ())
+    items = asked.input if isinstance(asked.input, list) else None
+    text = prompt_weight.weigh("input", asked.input)
+    # A list of nothing but media has no text, and is not empty.
+    size = max(sum(p.size for p in text), 1 if items else 0)
     return Ask(
         operation=Operation.CHAT,
         words=Words("", _CHAT_WORDS | {"max_tokens": "max_output_tokens"}),
         prompts=(Prompt("input", size),),
         sampling=_sampling(asked, asked.max_output_tokens, asked.top_logprobs),
-        # Items grow at their end as turns are added.
-        prefix=prefix.of_text(
-            asked.input if isinstance(asked.input, str) else msgspec.json.encode(asked.input or "")
+        unchecked=(
+            *prompt_weight.weigh("instructions", asked.instructions),
+            *prompt_weight.weigh("tools", asked.tools),
         ),
+        prefix=_responses_prefix(asked),
         **_common(asked),
     )
+
+
+def _responses_prefix(asked: bodies.Responses) -> prefix.Prefix:
+    if isinstance(asked.input, list):
+        return prompt_weight.messages_prefix(asked.instructions, asked.input, asked.tools)
+    if not asked.instructions and not asked.tools:
+        return prefix.of_text(asked.input or "")
+    turns = [{"role": "user", "content": asked.input or ""}]
+    return prompt_weight.messages_prefix(asked.instructions, turns, asked.tools)
 
 
 def _of_embeddings(body: bytes) -> Ask:
@@ -112,6 +145,7 @@ def _of_embeddings(body: bytes) -> Ask:
         words=Words("", {"prompt": "input"}),
         prompts=None if chat else _prompt_list("input", asked.input),
         sampling=Sampling(truncate_prompt_tokens=asked.truncate_prompt_tokens),
+        unchecked=prompt_weight.weigh("messages", asked.messages or asked.input) if chat else (),
     )
 
 
@@ -144,19 +178,19 @@ def _of_predict(body: bytes) -> Ask:
     )
 
 
-def _of_other(body: bytes) -> Ask:
-    asked = decode(body, bodies.Other)
-    return Ask(operation=Operation.INFER, model=asked.model or "", streaming=bool(asked.stream))
-
-
-_READERS: Mapping[str, Callable[[bytes], Ask]] = {
-    "/v1/chat/completions": _of_chat,
-    "/v1/completions": _of_completion,
-    "/v1/responses": _of_responses,
-    "/v1/embeddings": _of_embeddings,
-    "/tokenize": _of_tokenize,
-    "/detokenize": _of_detokenize,
-    "/v2/inference": _of_predict,
+_READERS: Mapping[Body, Callable[[bytes], Ask]] = {
+    Body.CHAT: _of_chat,
+    Body.COMPLETION: _of_completion,
+    Body.RESPONSES: _of_responses,
+    Body.MESSAGES: prompt_weight.of_messages,
+    Body.EMBEDDINGS: _of_embeddings,
+    Body.PAIRS: prompt_weight.of_pairs,
+    Body.INPUTS: prompt_weight.of_inputs,
+    Body.BATCH: prompt_weight.of_batch,
+    Body.TOKENIZE: _of_tokenize,
+    Body.DETOKENIZE: _of_detokenize,
+    Body.PREDICT: _of_predict,
+    Body.ANY: prompt_weight.of_any,
 }
 
 
@@ -196,6 +230,15 @@ def _chat_prefix(chat: bodies.Chat) -> prefix.Prefix:
         for t in chat.tools or ()
     )
     return prefix.of_chat(messages, tools)
+
+
+def _tool_texts(tools: Sequence[bodies.Tool] | None) -> tuple[Prompt, ...]:
+    """What of the tools' definitions comes before the prompt, in most chat templates."""
+    functions = [tool.function for tool in tools or ()]
+    size = sum(
+        len(f.name) + len(bytes(f.description)) + len(bytes(f.parameters)) for f in functions
+    )
+    return (Prompt("tools", size),) if size else ()
 
 
 def _parts(message: bodies.Message) -> Sequence[str | bytes]:

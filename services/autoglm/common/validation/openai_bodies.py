@@ -114,6 +114,9 @@ class Completion(Sampled):
 
 class Responses(Sampled):
     input: str | list[Any] | None = None
+    # A text; other shapes are the pod's to judge.
+    instructions: Any = None
+    tools: Any = None
     max_output_tokens: int | None = None
     top_logprobs: int | None = None
 
@@ -140,8 +143,3 @@ class Predict(Sampled):
     model_name: str | None = None
     input_data: str = ""
     labels: list[str] = []
-
-
-class Other(msgspec.Struct):
-    model: str | None = None
-    stream: bool | None = None

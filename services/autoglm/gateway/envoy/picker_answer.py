@@ -13,8 +13,7 @@ from autoglm.gateway.call import Usage, Wire
 from autoglm.gateway.envoy.ending import grpc_error, usage_told
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.request import seen
-from autoglm.gateway.limits.meter import WHOLE_BYTES
-from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
+from autoglm.gateway.rest_usage import UsageReader
 
 _SSE = "text/event-stream"
 
@@ -26,8 +25,7 @@ class Answer:
         self._wire = wire
         self.is_read = False
         """Whether the usage of an answer over HTTP is looked for in itself."""
-        self._keep = WHOLE_BYTES
-        self._kept = b""
+        self._reader = UsageReader(is_stream=False)
         self._told: dict[str, str] = {}
         self._status = 0
         self._body_bytes = 0
@@ -44,14 +42,14 @@ class Answer:
         self._told |= head.values
         self._first_chunk = now
         if head.values.get("content-type", "").startswith(_SSE):
-            self._keep = TAIL_BYTES
+            self._reader = UsageReader(is_stream=True)
         self.has_begun = True
         self.has_ended = not head.has_body
 
     def piece(self, body: bytes, *, is_last: bool) -> None:
         self._body_bytes += len(body)
         if self.is_read and self._wire == "http":
-            self._kept = (self._kept + body)[-self._keep :]
+            self._reader.add(body)
         self.has_ended = is_last
 
     def trailers(self, message: Any) -> None:
@@ -83,4 +81,4 @@ class Answer:
         return End(status, error, self._usage(), first, size, self.served)
 
     def _usage(self) -> Usage | None:
-        return usage_told(self._told) or (usage_in(self._kept) if self._kept else None)
+        return usage_told(self._told) or self._reader.usage()

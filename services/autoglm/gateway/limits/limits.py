@@ -21,17 +21,20 @@ from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
 
 
 class Limits:
-    """`file` may be empty: then nobody is limited. `refused` counts, by what was used up."""
+    """`file` may be empty: then no tenant is limited. `refused` counts, by what was used up;
+    `unmetered` those that are charged by an estimate alone, by why."""
 
     def __init__(
         self,
         file: str,
         gateways: int,
         refused: Counter,
+        unmetered: Counter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
         self._refused = refused
+        self._unmetered = unmetered
         self._clock = clock
         self.rates = RateLimits(gateways=gateways)
 
@@ -63,7 +66,7 @@ class Limits:
             raise limiter.refusal(call.principal.tenant, account, what, wait, now)
         reservation = limiter.reserve(account, tokens, now)
         headers = limiter.headers_of(account, now)
-        meter, failure = Meter(call), None
+        meter, failure = Meter(call, notes, self._note_unmetered), None
         try:
             yield lambda reply: meter.read(reply, headers)
         except BaseException as error:
@@ -74,4 +77,7 @@ class Limits:
             if failure is not None and notes.attempts == 0:
                 limiter.cancel(reservation, now)
             else:
-                limiter.settle(reservation, meter.used(tokens, notes, failure), now)
+                limiter.settle(reservation, meter.used(tokens, failure), now)
+
+    def _note_unmetered(self, why: str) -> None:
+        self._unmetered.labels(why).inc()

@@ -1,7 +1,7 @@
 """What a request has really taken, learnt from its answer on the way. Pure but for the iterating.
 
-Only requests of tenants with a limit of tokens are metered: a gRPC chunk is parsed for its token
-ids, of an event stream the events are counted, and of both the end is kept for the pod's usage.
+Only requests of tenants with a limit are metered: a gRPC chunk is parsed for its token ids and the
+last one for the pod's usage; responses over HTTP are `rest_usage`'s to read.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from typing import Any, cast
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.common.validation import Operation
+from autoglm.common.validation import Billing
 from autoglm.gateway.call import Call, Notes, Reply, Trailers, Usage
 from autoglm.gateway.methods import BY_PATH
-from autoglm.gateway.rest_usage import TAIL_BYTES, usage_in
+from autoglm.gateway.rest_usage import UsageReader
+from autoglm.gateway.whole_events import is_event_stream
 
-_SSE = "text/event-stream"
-_EVENT = b"data: "
 # No message of a stream with a token in it has fewer.
 _LEAST_BYTES = 10
-# Longer answers than this in one piece say their usage too late to be kept.
-WHOLE_BYTES = 1024 * 1024
 # Whoever leaves or runs out of time has had the pod read the prompt; other errors are not theirs.
 _LEFT = (
     asyncio.CancelledError,
@@ -41,78 +38,76 @@ _GENERATED: Mapping[str, Callable[[bytes], int]] = {
 
 def wanted_tokens(call: Call) -> int:
     """What is to be reserved: prompt and the most of a completion, as far as it is said."""
-    if call.ask is None or call.ask.operation is Operation.TOKENIZE:
-        return 0
-    return call.ask.estimated_tokens
+    return 0 if call.ask is None else call.ask.estimated_tokens
 
 
 class Meter:
-    """Of one call. `generated` are the tokens that are known to have come so far."""
+    """Of one call. `unmetered` is called with why a served request is charged by its estimate
+    alone; streams count their events, and are none of those."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, notes: Notes, unmetered: Callable[[str], object]) -> None:
         self._call = call
-        self._kept = b""
-        self._keep = 0
+        self._notes = notes
+        self._unmetered = unmetered
+        self._reader: UsageReader | None = None
+        self._last = b""
+        self._tokens = 0
         self._status = 0
-        self.generated = 0
 
     def read(self, reply: Reply, headers: Mapping[str, str]) -> Reply:
         """The reply, counted on its way; with `headers`, which gRPC has as trailers."""
         self._status = reply.status
-        chunks = self._chunks(reply)
+        self._notes.is_metered = True
         if self._call.wire == "http":
+            self._reader = UsageReader(is_stream=is_event_stream(reply.headers))
+            chunks = self._chunks(reply, self._reader.add)
             return replace(reply, chunks=chunks, headers={**reply.headers, **headers})
 
         async def trailers() -> Trailers:
             return (*await reply.trailers(), *headers.items())
 
-        return replace(reply, chunks=chunks, trailers=trailers)
+        return replace(reply, chunks=self._chunks(reply, self._note_message), trailers=trailers)
 
-    def used(self, reserved: float, notes: Notes, failure: BaseException | None) -> float:
+    def used(self, reserved: float, failure: BaseException | None) -> float:
         """Tokens to be charged for."""
-        if wanted_tokens(self._call) == 0 or self._status >= 400:
+        ask, notes = self._call.ask, self._notes
+        if ask is None or ask.billing is Billing.FREE or self._status >= 400:
             return 0.0
-        usage = self._usage() or notes.usage
-        if usage is not None and usage.total:
-            return float(usage.total)
-        assert self._call.ask is not None
-        so_far = float(self._call.ask.prompt_tokens + self._generated(reserved))
+        notes.usage = notes.usage or self._usage()
+        if notes.usage is not None and notes.usage.total:
+            return float(notes.usage.total)
+        so_far = float(ask.prompt_tokens + self._generated(reserved))
         if failure is None:
+            self._count_unmetered(ask.billing)
             return max(reserved, so_far)
         return so_far if notes.first_chunk or isinstance(failure, _LEFT) else 0.0
+
+    def _count_unmetered(self, billing: Billing) -> None:
+        if billing is Billing.BODY:
+            self._unmetered("unknown_path")
+        elif not self._tokens and (self._reader is None or not self._reader.events):
+            self._unmetered("no_usage")
 
     def _generated(self, reserved: float) -> int:
         """What has come, or the most that can have come of an answer that nobody here has seen."""
         if self._call.exchange is None:
-            return self.generated
+            return self._reader.events if self._reader else self._tokens
         return min(int(reserved), self._call.exchange.body_bytes // _LEAST_BYTES)
 
-    async def _chunks(self, reply: Reply) -> AsyncIterator[bytes]:
-        note = self._note_message if self._call.wire == "grpc" else self._note_bytes
-        is_stream = _content_type(reply).startswith(_SSE)
-        self._keep = TAIL_BYTES if is_stream else WHOLE_BYTES
+    async def _chunks(self, reply: Reply, note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
         async with aclosing(cast(Any, reply.chunks)) as chunks:
             async for chunk in chunks:
                 note(chunk)
                 yield chunk
+        # Before the relay's context ends, whose span wants it.
+        self._notes.usage = self._usage() or self._notes.usage
 
     def _note_message(self, chunk: bytes) -> None:
-        self._kept = chunk
+        self._last = chunk
         if generated := _GENERATED.get(self._call.target):
-            self.generated += generated(chunk)
-
-    def _note_bytes(self, chunk: bytes) -> None:
-        self._kept = (self._kept + chunk)[-self._keep :]
-        if self._keep == TAIL_BYTES:
-            self.generated += chunk.count(_EVENT)
+            self._tokens += generated(chunk)
 
     def _usage(self) -> Usage | None:
-        if not self._kept:
-            return None
-        if self._call.wire == "http":
-            return usage_in(self._kept)
-        return BY_PATH[self._call.target].usage(self._kept)
-
-
-def _content_type(reply: Reply) -> str:
-    return next((v.lower() for k, v in reply.headers.items() if k.lower() == "content-type"), "")
+        if self._reader is not None:
+            return self._reader.usage()
+        return BY_PATH[self._call.target].usage(self._last) if self._last else None

@@ -16,7 +16,7 @@ from autoglm import v1
 from autoglm.common import errors, status
 from autoglm.common.http_errors import to_http
 from autoglm.common.validation import Ask, Operation
-from autoglm.common.validation.ask import Prompt, Sampling
+from autoglm.common.validation.ask import Billing, Prompt, Sampling
 from autoglm.gateway.call import Call, Notes, Reply
 from autoglm.gateway.layers import limited
 from autoglm.gateway.limits.limits import Limits
@@ -37,6 +37,12 @@ def chunk(tokens: int, usage: v1.Usage | None = None) -> bytes:
 COUNTED = v1.Usage(prompt_tokens=90, completion_tokens=7)
 
 
+def counters() -> tuple[Counter, Counter]:
+    registry = CollectorRegistry()
+    refused = Counter("refused", "", ("limit",), registry=registry)
+    return refused, Counter("unmetered", "", ("reason",), registry=registry)
+
+
 @dataclass
 class Stage:
     """The layer around a pod that answers `chunks`, then fails if it is told to."""
@@ -52,8 +58,8 @@ class Stage:
     def __post_init__(self) -> None:
         self.now = 0.0
         self.closed = False
-        refused = Counter("refused", "", ("limit",), registry=CollectorRegistry())
-        self.limits = Limits("", 1, refused, lambda: self.now)
+        refused, self.unmetered = counters()
+        self.limits = Limits("", 1, refused, self.unmetered, lambda: self.now)
         policy = TenantPolicy(requests_per_minute=self.requests, tokens_per_minute=self.tokens)
         self.limits.rates.know(Tenants(default=policy))
         self.handler = limited(self.limits)(self._pod)
@@ -101,6 +107,7 @@ def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) ->
         "glm",
         prompts=[Prompt("text", 4 * PROMPT)],
         sampling=Sampling(max_tokens=MOST),
+        billing=changes.pop("billing", Billing.TOKENS),
     )
     return make.call(
         ask=ask, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
@@ -124,6 +131,18 @@ def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) ->
         ("http", "/", (b"data: {}\n\n", b"data: {}\n\ndata: [DONE]\n\n"), SSE, PROMPT + MOST),
         ("http", "/", (b'{"usage": {"prompt_tokens"', b': 5, "completion_tokens": 6}}'), JSON, 11),
         ("http", "/", (b"{}",), JSON, PROMPT + MOST),
+        ("http", "/", (b'{"usage": {"input_tokens": 7, "output_tokens": 2}}',), JSON, 9),
+        (
+            "http",
+            "/",
+            (
+                b'event: message_start\ndata: {"message": {"usage": {"input_tokens": 50}}}\n\n',
+                *(b'event: content_block_delta\ndata: {"delta": {"text": "x"}}\n\n',) * 400,
+                b'event: message_delta\ndata: {"usage": {"output_tokens": 40}}\n\n',
+            ),
+            SSE,
+            90,
+        ),
     ],
 )
 async def test_finished_request_is_charged_for_its_usage_or_else_as_estimated(
@@ -138,6 +157,26 @@ async def test_finished_request_is_charged_for_its_usage_or_else_as_estimated(
     await stage.ask(call(make, target, wire))
     assert stage.charged == charged
     assert stage.left[0] == 59
+
+
+@pytest.mark.parametrize(
+    ("billing", "chunks", "headers", "reasons"),
+    [
+        (Billing.TOKENS, (b"{}",), JSON, {"no_usage": 1}),
+        (Billing.BODY, (b"{}",), JSON, {"unknown_path": 1}),
+        (Billing.TOKENS, (b"data: {}\n\n",), SSE, {}),
+        (Billing.TOKENS, (b'{"usage": {"total_tokens": 9}}',), JSON, {}),
+        (Billing.FREE, (b"{}",), JSON, {}),
+    ],
+)
+async def test_served_request_that_is_charged_by_an_estimate_alone_is_counted(
+    make: Any, billing: Billing, chunks: tuple[bytes, ...], headers: Any, reasons: Any
+) -> None:
+    stage = Stage(chunks, headers=headers)
+    await stage.ask(call(make, "/", "http", billing=billing))
+    samples = [s for m in stage.unmetered.collect() for s in m.samples if "total" in s.name]
+    assert {s.labels["reason"]: s.value for s in samples} == reasons
+    assert (stage.charged > 0) == (billing is not Billing.FREE)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +232,14 @@ async def test_pods_own_refusal_costs_no_tokens(make: Any) -> None:
 
 async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
     stage = Stage((b"",))
-    await stage.ask(call(make, "/autoglm.v1.Inference/Tokenize", operation=Operation.TOKENIZE))
+    await stage.ask(
+        call(
+            make,
+            "/autoglm.v1.Inference/Tokenize",
+            operation=Operation.TOKENIZE,
+            billing=Billing.FREE,
+        )
+    )
     assert (stage.charged, stage.left[0]) == (0, 59)
 
 
@@ -240,8 +286,7 @@ async def test_tenant_without_limits_is_not_touched(make: Any) -> None:
 async def test_rules_are_followed_from_their_file(tmp_path: Path) -> None:
     file = tmp_path / "tenants.json"
     file.write_text('{"tenants": {"acme": {"weight": 3}}}')
-    refused = Counter("refused", "", ("limit",), registry=CollectorRegistry())
-    limits = Limits(str(file), 1, refused)
+    limits = Limits(str(file), 1, *counters())
     async with AsyncExitStack() as closing:
         await limits.start(closing)
         assert limits.policy_of("acme").weight == 3
@@ -250,4 +295,4 @@ async def test_rules_are_followed_from_their_file(tmp_path: Path) -> None:
         assert limits.policy_of("acme") == TenantPolicy(weight=5, priority=2)
     file.write_text("nonsense")
     with pytest.raises(ValueError, match=r"tenants\.json: the tenants file"):
-        await Limits(str(file), 1, refused).start(AsyncExitStack())
+        await Limits(str(file), 1, *counters()).start(AsyncExitStack())
