@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -104,18 +105,44 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+def printable(text: str) -> str:
+    """The text in one line: what is not printable (line breaks, ANSI escapes, U+2028) escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def _quoted(value: object) -> str:
+    """A field's value, in double quotes where it could pass for more than one field."""
+    text = str(value)
+    if text.isprintable() and " " not in text and '"' not in text:
+        return text
+    return printable(json.dumps(text, ensure_ascii=False))
+
+
 class TextFormatter(logging.Formatter):
-    """For a terminal: the record's `fields` follow the message as NAME=VALUE."""
+    """For a terminal: the record's `fields` follow the message as NAME=VALUE.
+
+    Whatever a caller sends, a record is one line, and each line of its traceback is indented: no
+    value can pass for a record or for a field of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", None)
+        message, fields = printable(record.getMessage()), getattr(record, "fields", None)
         if isinstance(fields, Mapping):
-            record.message_and_fields = " ".join(
-                [record.getMessage(), *(f"{k}={v}" for k, v in fields.items())]
-            )
-        else:
-            record.message_and_fields = record.getMessage()
+            message = " ".join([message, *(f"{k}={_quoted(v)}" for k, v in fields.items())])
+        record.message_and_fields = message
         return super().format(record)
+
+    def formatException(self, ei: Any) -> str:  # the base class names it
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # the base class names it
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + printable(line) for line in text.split("\n"))
 
 
 class _Always(logging.Filter):
