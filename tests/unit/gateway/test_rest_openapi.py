@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.common import validation
 from autoglm.common.errors import InvalidRequest
+from autoglm.common.validation.http_apis import Dialect, dialect_of
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Handler
 from autoglm.gateway.metrics import Metrics
@@ -49,6 +50,24 @@ def test_the_description_names_exactly_the_routes_there_are() -> None:
     }
     described = {(p, m.upper()) for p, methods in DOCUMENT["paths"].items() for m in methods}
     assert described == routes
+
+
+_ERRORS = {
+    Dialect.OPENAI: "#/components/responses/Error",
+    Dialect.ANTHROPIC: "#/components/responses/AnthropicError",
+    Dialect.OIP: "#/components/responses/OipError",
+}
+
+
+def test_every_path_has_the_errors_of_its_dialect() -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        described = {
+            response["$ref"]
+            for method in methods.values()
+            for response in method["responses"].values()
+            if "$ref" in response
+        }
+        assert described <= {_ERRORS[dialect_of(path.replace("{model}", "m"))]}, path
 
 
 def references(node: Any) -> Iterator[str]:
