@@ -210,7 +210,10 @@ class Attempts:
 
     def _lost(self, view: EndpointView, why: str) -> None:
         self._health.forget(view.url)
-        self._pool.apply(view.url, Lost(why), self._clock())
+        # A pod's load stream shows at once whether it is gone. Of other servers one broken
+        # connection is all that is known until the next poll: such a one is a last resort.
+        is_unsure = view.endpoint.kind == "openai"
+        self._pool.apply(view.url, Lost(why, silent=is_unsure), self._clock())
 
     def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
         """Tell the pool what a failed request has shown, before the load stream does."""

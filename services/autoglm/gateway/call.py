@@ -169,8 +169,9 @@ class RetryElsewhere(Exception):
     """An endpoint gave no answer to a call, and nothing has reached the client.
 
     `error` is what the client gets when no other endpoint answers either; `gone` says that the
-    endpoint refused or lost its connection, `draining` that it takes no new requests, `slow` that
-    it took too long, so that only another endpoint is worth a try.
+    endpoint refused or lost its connection, `draining` that it takes no new requests,
+    `elsewhere_only` that it took too long or set a Retry-After, so that only another endpoint is
+    worth a try.
     """
 
     def __init__(
@@ -179,13 +180,13 @@ class RetryElsewhere(Exception):
         *,
         gone: bool = False,
         draining: bool = False,
-        slow: bool = False,
+        elsewhere_only: bool = False,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.gone = gone
         self.draining = draining
-        self.slow = slow
+        self.elsewhere_only = elsewhere_only
 
 
 class Stalled(Exception):

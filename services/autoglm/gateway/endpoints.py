@@ -148,7 +148,7 @@ class Lost:
 
     why: str
     silent: bool = False
-    """Nothing came from it in time; it may be busy or its machine, or gone."""
+    """Nothing came from it in time, or one connection of many broke; it may be busy, or gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import Ask, Operation, validate
 from autoglm.common.validation.ask import Words
 from autoglm.gateway.methods import INFERENCE, OIP
-from autoglm.gateway.snapshot import ModelView, Snapshot
+from autoglm.gateway.snapshot import ModelView, Snapshot, check_reached
 from autoglm.v1 import open_inference_pb2 as oip
 
 SERVER_NAME = "open-autoglm"
@@ -33,6 +33,8 @@ def get_model(snapshot: Snapshot, payload: bytes) -> bytes:
     except DecodeError as error:
         raise InvalidRequest("the request is not a valid autoglm.v1.GetModelRequest") from error
     found = snapshot.models.get(name)
+    if name and found is None:
+        check_reached(snapshot, f"name {name[:60]!r}", "name")
     ask = Ask(Operation.INFER, name, words=Words("", {"model": "name"}))
     validate(ask, found.model if found else None, tuple(snapshot.models))
     assert found is not None

@@ -11,8 +11,10 @@ import asyncio
 import io
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 
 import aiohttp
@@ -29,6 +31,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 # Answers up to this are had anew elsewhere when they break; longer ones are passed on as they come.
 _WHOLE_BYTES = 4 * 1024 * 1024
 _STREAMS = ("text/event-stream", "multipart/mixed", "application/x-ndjson")
+_MAX_DIGITS = 9
 _NO_SUCH_PATH = (404, 405)
 _LARGE_BYTES = 256 * 1024
 # Headers of one connection (RFC 9110, 7.6.1), and those that each hop sets itself.
@@ -207,7 +210,23 @@ async def _refused(response: aiohttp.ClientResponse) -> RetryElsewhere:
     except (ValueError, LookupError, TypeError, RecursionError):
         code, message = "", "the endpoint takes no requests now"
     draining = code == errors.ShuttingDown.reason.lower()
-    return RetryElsewhere(errors.NoReadyEndpoint(message), draining=draining)
+    wait = retry_after_seconds(response.headers.get("retry-after", ""), time.time())
+    error = errors.NoReadyEndpoint(message, retry_after=wait)
+    return RetryElsewhere(error, draining=draining, elsewhere_only=wait is not None)
+
+
+def retry_after_seconds(value: str, now: float) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3); None where it has neither form.
+
+    `now` is a Unix time, for the form that is a date.
+    """
+    value = value.strip()
+    if value.isascii() and value.isdecimal() and len(value) <= _MAX_DIGITS:
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
 
 
 async def _chunks(

@@ -31,7 +31,7 @@ from autoglm.gateway.memory import REQUEST_BYTES, Memory
 from autoglm.gateway.observation import Observer, child_span, note_wait
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.principal import Principal, Role
-from autoglm.gateway.snapshot import visible
+from autoglm.gateway.snapshot import check_reached, visible
 
 Layer = Callable[[Handler], Handler]
 # Who asks. Raises Unauthenticated and the like.
@@ -190,6 +190,9 @@ def check(call: Call, pool: Pool) -> None:
         )
     models = pool.snapshot.models
     found = models.get(call.model)
+    if call.model and found is None:
+        field = call.ask.words("model")
+        check_reached(pool.snapshot, f"{field} {call.model[:60]!r}", field)
     known = () if found else tuple(visible(pool.snapshot, call.principal).models)
     validate(call.ask, found.model if found else None, known)
 

@@ -47,7 +47,8 @@ def limits_of(call: Call, rules: Rules | None, default: Limits) -> Limits:
 
 def no_first_token(call: Call, seconds: float) -> RetryElsewhere:
     why = f"no first token of {call.model!r} within {seconds:g} s"
-    return RetryElsewhere(DeadlineExceeded(f"{why}; ask again, or raise the limit"), slow=True)
+    late = DeadlineExceeded(f"{why}; ask again, or raise the limit")
+    return RetryElsewhere(late, elsewhere_only=True)
 
 
 def no_chunk(call: Call, seconds: float) -> Stalled:

@@ -23,7 +23,14 @@ from autoglm.gateway.endpoints import (
     view_of,
 )
 from autoglm.gateway.resources import Directory
-from autoglm.gateway.snapshot import ModelView, Serving, Snapshot, model_view, names_of
+from autoglm.gateway.snapshot import (
+    ModelView,
+    Serving,
+    Snapshot,
+    is_unreached,
+    model_view,
+    names_of,
+)
 
 # Told of every change of a snapshot: the endpoint before and after, None where it is not there.
 Listener = Callable[[EndpointView | None, EndpointView | None], None]
@@ -53,6 +60,7 @@ class Pool:
         self._models: dict[str, ModelView] = {}
         self._stale: set[str] = set()
         self._probing: set[str] = set()
+        self._unreached: set[str] = set()
         self._snapshot: Snapshot | None = Snapshot()
 
     @property
@@ -162,6 +170,10 @@ class Pool:
             self._probing.add(url)
         else:
             self._probing.discard(url)
+        if after is not None and is_unreached(after):
+            self._unreached.add(url)
+        else:
+            self._unreached.discard(url)
         self._snapshot = None
         self._on_change(before, after)
 
@@ -178,4 +190,4 @@ class Pool:
                 models[name] = found
         self._models, self._stale = models, set()
         endpoints = tuple(self._views.values())
-        return Snapshot(endpoints, models, self.is_ready)
+        return Snapshot(endpoints, models, self.is_ready, len(self._unreached))

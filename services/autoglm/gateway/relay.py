@@ -24,6 +24,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
+from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.attempts import Attempt, Attempts
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
 from autoglm.gateway.hedging import Begin, Hedges, race
@@ -107,6 +108,7 @@ class Relay:
     ) -> Attempt:
         """The first endpoint that answers."""
         tried: set[str] = set()
+        seen = _Failures()
 
         async def attempt() -> Attempt:
             return await self._attempts.begin(call, notes, limits, tried)
@@ -120,7 +122,8 @@ class Relay:
         def is_worth_it(error: BaseException) -> bool:
             if not isinstance(error, RetryElsewhere):
                 return False
-            return not error.slow or self._attempts.has_fresh(call, tried)
+            seen.add(error)
+            return not seen.elsewhere_only or self._attempts.has_fresh(call, tried)
 
         try:
             try:
@@ -139,7 +142,8 @@ class Relay:
                 reraise=True,
             )(attempt)
         except RetryElsewhere as error:
-            raise error.error from error
+            seen.add(error)
+            raise seen.with_retry_after(error.error) from error
 
     async def _hedged(
         self,
@@ -176,6 +180,25 @@ class Relay:
         allowed = budget.withdraw(self._clock())
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
         return not allowed
+
+
+@dataclass(slots=True)
+class _Failures:
+    """What the failed attempts of one request have in common."""
+
+    elsewhere_only: bool = False
+    retry_after: float | None = None
+    """The soonest time at which one of the endpoints wants another request, in seconds."""
+
+    def add(self, failure: RetryElsewhere) -> None:
+        self.elsewhere_only = self.elsewhere_only or failure.elsewhere_only
+        times = (self.retry_after, failure.error.retry_after)
+        self.retry_after = min((t for t in times if t is not None), default=None)
+
+    def with_retry_after(self, error: AutoGLMError) -> AutoGLMError:
+        if error.retry_after is None:
+            error.retry_after = self.retry_after
+        return error
 
 
 class _OverBudget(stop_base):

@@ -7,7 +7,7 @@ from importlib import metadata, resources
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, ModelNotFound
-from autoglm.gateway.snapshot import ModelView, Snapshot
+from autoglm.gateway.snapshot import ModelView, Snapshot, check_reached
 
 OWNER = "open-autoglm"
 _SHOWN = 20
@@ -41,6 +41,7 @@ def _found(snapshot: Snapshot, name: str) -> ModelView:
     known = ", ".join(repr(n) for n in sorted(snapshot.models)[:_SHOWN]) or "none now"
     if not name:
         raise InvalidRequest(f"model is empty; there are: {known}", field="model")
+    check_reached(snapshot, f"model {name[:60]!r}", "model")
     raise ModelNotFound(f"model {name[:60]!r} is not served; there are: {known}", field="model")
 
 

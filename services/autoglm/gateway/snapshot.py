@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autoglm import v1
+from autoglm.common.errors import NoReadyEndpoint
 from autoglm.gateway.call import Wire
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.principal import Principal
 from autoglm.gateway.resources import Directory, Resource, Rules
 
+_RETRY_AFTER = 1.0
 Serving = tuple[v1.Model, EndpointView]
 
 
@@ -51,6 +53,8 @@ class Snapshot:
     models: Mapping[str, ModelView] = field(default_factory=lambda: MappingProxyType({}))
     is_ready: bool = False
     """Whether the gateway has what it needs to take requests."""
+    unreached: int = 0
+    """Endpoints of no resource whose models were never read, so that more may be served."""
 
     @property
     def has_routable(self) -> bool:
@@ -95,7 +99,25 @@ def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = N
             listed.setdefault(name, []).append((model, view))
     models = {name: model_view(name, found, directory) for name, found in listed.items()}
     is_ready = any(view.is_usable for view in endpoints)
-    return Snapshot(endpoints, {n: m for n, m in models.items() if m is not None}, is_ready)
+    unreached = sum(is_unreached(view) for view in endpoints)
+    known = {n: m for n, m in models.items() if m is not None}
+    return Snapshot(endpoints, known, is_ready, unreached)
+
+
+def is_unreached(view: EndpointView) -> bool:
+    """Whether nothing is known of what it serves; a resource's name its models themselves."""
+    return not view.state.models and view.endpoint.origin is None
+
+
+def check_reached(snapshot: Snapshot, named: str, field: str) -> None:
+    """Raises NoReadyEndpoint for a name that an endpoint may serve that was never reached."""
+    if snapshot.unreached:
+        raise NoReadyEndpoint(
+            f"{named} is not served by the endpoints reached so far; {snapshot.unreached} more "
+            "could not be reached yet; try again later, or check the gateway's endpoints",
+            field=field,
+            retry_after=_RETRY_AFTER,
+        )
 
 
 def visible(snapshot: Snapshot, principal: Principal) -> Snapshot:

@@ -77,6 +77,7 @@ def test_a_snapshot_is_the_same_as_one_made_from_scratch(steps: list[Any]) -> No
     whole = take_snapshot(pool.views, pool.directory)
     assert summary(pool.snapshot) == summary(whole)
     assert pool.snapshot.is_ready == whole.is_ready
+    assert pool.snapshot.unreached == whole.unreached
 
 
 def test_a_pool_that_awaits_lists_is_ready_once_every_endpoint_was_met() -> None:
