@@ -78,6 +78,11 @@ class Spec(Part):
     `engine`. For tolerations, node selectors, volumes and the like."""
     suspend: bool = False
     """True ends all replicas and keeps everything else, so that going on is one change."""
+    operator_class: Annotated[
+        str, Field(max_length=63, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")
+    ] = ""
+    """Class of the operator that runs the resource, as its --operator-class; operators of other
+    classes do nothing with it. Empty: the default class."""
 
 
 class AutoGLMDeployment(Part):

@@ -15,6 +15,11 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 DEPLOYMENT = "autoglm.io/deployment"
 REVISION = "autoglm.io/revision"
 
+OPERATOR_LEASE = "autoglm.io/operator"
+"""Annotation: the Lease of the installation that runs the resource, as NAMESPACE/NAME."""
+OPERATOR_CLASS = "autoglm.io/operator-class"
+"""Annotation: the class of that installation."""
+
 PRODUCT = "open-autoglm"
 INFERENCE = "inference"
 GATEWAY = "gateway"

@@ -25,6 +25,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.election import Election
 from autoglm.operator.gateways import Gateways
+from autoglm.operator.installations import Installations
 from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.leader import Leader, LeaseName
 from autoglm.operator.metrics import Metrics
@@ -120,6 +121,9 @@ class Operator:
         )
         kube = Kube(self._transport, metrics, Limits(read, self._write_seconds))
         self._gateways = Gateways(world.slices, lambda: self._reconciler.is_busy, self._heard)
+        self._others = Installations(
+            kube, settings.installation, settings.claim_timeout_seconds, self._changed
+        )
         self._reconciler = Reconciler(
             world,
             kube,
@@ -128,6 +132,7 @@ class Operator:
             lambda observed, now: planner(observed, settings.children, now),
             identity,
             rng,
+            self._others,
         )
         self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)
         self._sources = Sources(
@@ -164,6 +169,7 @@ class Operator:
                 _log.info("synced", extra={"fields": {"resources": len(self.world.resources)}})
                 tasks.create_task(self._gateways.run())
                 tasks.create_task(self._resync())
+                tasks.create_task(self._others.run())
                 tasks.create_task(self._work())
         finally:
             await self._transport.close()

@@ -19,6 +19,7 @@ import msgspec
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.operator.announcements import Announcements, Line
+from autoglm.operator.claims import ClaimedByAnother
 from autoglm.operator.conflicts import contested, without
 from autoglm.operator.kinds import EVENT, RESOURCE, child_kind
 from autoglm.operator.kube import Kube
@@ -56,11 +57,13 @@ class Applier:
     confirm: Callable[[Raw], Awaitable[None]]
     clock: Callable[[], float]
     """Seconds of the epoch."""
+    rival: Callable[[Raw], str] = lambda _: ""
+    """The Lease of another installation that claims by an object."""
 
     async def __call__(
         self, resource: Raw, plan: Plan, known: tuple[Conflict, ...] = ()
     ) -> Applied:
-        """Raises Unreachable and NotLeading, which end the attempt where it is."""
+        """Raises Unreachable, NotLeading and ClaimedByAnother, which end the attempt there."""
         wrote = False
         # What is not tried again is as it was.
         tried = {(body["kind"], body["metadata"]["name"]) for body in plan.apply}
@@ -95,7 +98,7 @@ class Applier:
             # A resource may be too large to take a status; events can tell all the same.
             refusal = error
         for event in plan.events:
-            await self._announce(resource, event)
+            await self.announce(resource, event)
         if refusal is not None:
             raise refusal
         return wrote
@@ -145,6 +148,8 @@ class Applier:
         owners = found["metadata"].get("ownerReferences", ())
         if not any(owner["uid"] == resource["metadata"]["uid"] for owner in owners):
             raise Refused(_CONFLICT, "AlreadyExists", _NOT_OURS)
+        if rival := self.rival(found):
+            raise ClaimedByAnother(rival)
 
     async def _delete(self, ref: Ref) -> bool:
         kind = child_kind(ref.api_version, ref.kind)
@@ -170,7 +175,7 @@ class Applier:
         answer = await self.kube.apply(path, body, force=True)
         return self.world.resources.took(answer, int(metadata["resourceVersion"]))
 
-    async def _announce(self, resource: Raw, event: Any) -> None:
+    async def announce(self, resource: Raw, event: Any) -> None:
         """Events help people; a reconcile does not fail for want of them."""
         metadata, now = resource["metadata"], self.clock()
         key = Key(metadata["namespace"], metadata["name"])

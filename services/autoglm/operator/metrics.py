@@ -96,6 +96,11 @@ class Metrics:
             ("phase",),
             registry=registry,
         )
+        self.left = Gauge(
+            "autoglm_operator_resources_left_to_others",
+            "AutoGLMDeployments of this operator's class that another installation runs.",
+            registry=registry,
+        )
         self.cached = Gauge(
             "autoglm_operator_cached_objects",
             "Objects that the operator keeps of a kind.",

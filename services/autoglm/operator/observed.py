@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from autoglm.operator.claims import Installation
+
 # An object as the API server sends it. Never changed in place.
 Raw = Mapping[str, Any]
 
@@ -47,6 +49,8 @@ class Settings:
     namespace."""
     gateway_url: str = ""
     """Where users reach the gateway; shown as status.url."""
+    installation: Installation = Installation()
+    """Whose claim the children carry."""
 
 
 @dataclass(frozen=True, slots=True)

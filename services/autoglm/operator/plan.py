@@ -102,8 +102,9 @@ def _of(bodies: Iterable[Body], refused: Iterable[Refusal]) -> list[Refusal]:
 
 def _companions(context: Context) -> Iterable[Body]:
     """What pods need before they start."""
-    yield identity.service_account(context)
+    # First the one that carries the claim: where another installation was faster, nothing follows.
     yield environment.config_map(context)
+    yield identity.service_account(context)
     yield services.cluster_service(context)
     yield services.headless_service(context)
     if network.is_wanted(context):

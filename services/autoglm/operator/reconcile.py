@@ -6,6 +6,9 @@ something had to be written. Everything else is observed anew each time.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,11 +21,13 @@ from autoglm.common.backoff import Backoff
 from autoglm.common.telemetry import tracer
 from autoglm.operator.announcements import Announcements
 from autoglm.operator.apply import Applier
+from autoglm.operator.claims import ClaimedByAnother, Installation, left_alone
+from autoglm.operator.installations import Installations
 from autoglm.operator.kinds import RESOURCE
 from autoglm.operator.kube import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Attempt, World, observe
-from autoglm.operator.observed import Key, NoData, Observed, Plan, Raw, Settings
+from autoglm.operator.observed import Event, Key, NoData, Observed, Plan, Raw, Settings
 from autoglm.operator.transport import Refused
 
 Planner = Callable[[Observed, Settings, datetime], Plan]
@@ -32,6 +37,7 @@ _AFTER_WRITE = Backoff(first=0.2, most=60.0)
 _FRESH_SECONDS = 30.0
 _BUSY_SECONDS = 60.0
 _NOTHING = Attempt()
+_log = logging.getLogger("autoglm.operator")
 
 
 class Gone(Exception):
@@ -50,6 +56,8 @@ class Memory:
     writes: int = 0
     phase: str = ""
     is_busy: bool = False
+    left_to: str = ""
+    """Lease of the installation that runs it in our place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ class Reconciler:
         decide: Callable[[Observed, datetime], Plan],
         identity: str,
         rng: Random,
+        others: Installations | None = None,
     ) -> None:
         self._world = world
         self._kube = kube
@@ -82,7 +91,11 @@ class Reconciler:
         self._memories: dict[Key, Memory] = {}
         self._seen: dict[Key, float] = {}
         self._announcements = Announcements()
-        self._apply = Applier(kube, world, self._announcements, identity, self._confirm, time.time)
+        self._others = others or Installations(kube, Installation(), math.inf, lambda _: None)
+        mine = self._others.mine
+        self._apply = Applier(
+            kube, world, self._announcements, identity, self._confirm, time.time, mine.rival
+        )
 
     def saw(self, key: Key) -> None:
         """The API server has just spoken of this resource."""
@@ -107,11 +120,19 @@ class Reconciler:
         if observed is None or "deletionTimestamp" in observed.resource["metadata"]:
             self._forget(key)
             return Looked("gone")
+        if not self._others.mine.is_responsible(observed.resource):
+            self._forget(key)
+            return Looked("other_class")
+        if rival := self._rival(key, observed):
+            return await self._leave(key, observed.resource, rival)
+        self._take(memory)
         plan = _without_haste(self._decide(observed, datetime.now(UTC)), observed, memory)
         span.set_attribute("autoglm.plan.apply", len(plan.apply))
         span.set_attribute("autoglm.plan.delete", len(plan.delete))
         try:
             applied = await self._apply(observed.resource, plan, observed.conflicts)
+        except ClaimedByAnother as error:
+            return await self._leave(key, observed.resource, error.lease)
         except Gone:
             self._forget(key)
             # A namesake that we found ourselves is no news to the watch.
@@ -125,6 +146,34 @@ class Reconciler:
         if applied.attempt.refused:
             raise ChildrenRefused(_refusals(applied.attempt))
         return self._settle(memory, plan, wrote=applied.wrote or news)
+
+    def _rival(self, key: Key, observed: Observed) -> str:
+        """The Lease of another installation that runs the resource."""
+        rival = self._others.mine.rival_of(key.name, observed.children)
+        is_stale = rival and self._others.is_stale(rival, asyncio.get_running_loop().time())
+        return "" if is_stale else rival
+
+    async def _leave(self, key: Key, resource: Raw, rival: str) -> Looked:
+        """Report once that another installation runs the resource, and write nothing else."""
+        memory, others = self._memories[key], self._others
+        others.leave(key, rival)
+        if memory.left_to != rival:
+            self._count_phase(memory.phase, -1)
+            self._memories[key] = Memory(left_to=rival)
+            self._count_left()
+            why = left_alone(others.mine, rival, f"{key.namespace}/{key.name}", others.timeout)
+            fields = {"resource": f"{key.namespace}/{key.name}", "lease": rival}
+            _log.warning("another installation runs a resource", extra={"fields": fields})
+            await self._apply.announce(resource, Event("Warning", "ClaimedByAnother", why))
+        return Looked("claimed")
+
+    def _take(self, memory: Memory) -> None:
+        if memory.left_to:
+            memory.left_to = ""
+            self._count_left()
+
+    def _count_left(self) -> None:
+        self._metrics.left.set(sum(bool(m.left_to) for m in self._memories.values()))
 
     def _settle(self, memory: Memory, plan: Plan, *, wrote: bool) -> Looked:
         memory.writes = memory.writes + 1 if wrote else 0
@@ -150,6 +199,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         if memory := self._memories.pop(key, None):
             self._count_phase(memory.phase, -1)
+            self._take(memory)
         self._seen.pop(key, None)
         self._announcements.forget(key)
 

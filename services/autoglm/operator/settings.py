@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from autoglm.common.settings import Address, ProcessSettings, StringList
+from autoglm.operator.claims import Installation
 from autoglm.operator.election import Terms
 from autoglm.operator.observed import Settings
 
@@ -53,6 +54,14 @@ class OperatorSettings(ProcessSettings):
     """Name of the Lease."""
     lease_duration_seconds: int = Field(default=10, ge=5, le=300)
     """How long after the last renewal another operator takes over, in seconds."""
+    operator_class: str = Field(
+        default="", max_length=63, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
+    )
+    """Class of this operator: it runs the resources whose spec.operatorClass is the same. Empty is
+    the default class."""
+    claim_timeout_seconds: float = Field(default=300.0, ge=5)
+    """A resource of another installation is taken over when the Lease of that installation has not
+    been renewed for so long, in seconds."""
     identity: str = Field(default="", max_length=90)
     """Name of this operator in the Lease and in events, to which a random suffix is added; empty
     takes the host's (the pod's)."""
@@ -73,6 +82,10 @@ class OperatorSettings(ProcessSettings):
         return Terms(self.lease_duration_seconds)
 
     @property
+    def installation(self) -> Installation:
+        return Installation(f"{self.lease_namespace}/{self.lease_name}", self.operator_class)
+
+    @property
     def children(self) -> Settings:
         """The part that children depend on."""
         return Settings(
@@ -85,4 +98,5 @@ class OperatorSettings(ProcessSettings):
             tracing_endpoint=self.tracing_endpoint,
             prometheus_url=self.prometheus_url,
             gateway_url=self.gateway_url,
+            installation=self.installation,
         )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from autoglm.testing.operating import Cluster, until
+from autoglm.operator.kinds import EVENT, child_kind
+from autoglm.testing.operating import Cluster, Running, until
+
+CONFIG = child_kind("v1", "ConfigMap")
 
 
 async def test_of_two_operators_with_one_identity_one_leads(cluster: Cluster) -> None:
@@ -18,3 +22,80 @@ async def test_of_two_operators_with_one_identity_one_leads(cluster: Cluster) ->
         led.append(sum(o.operator.is_leading for o in pair))
 
     assert set(led) == {1}
+
+
+async def installation(cluster: Cluster, name: str, **settings: Any) -> Running:
+    """An operator that leads by a Lease of its own, and wants another image than others."""
+    own = {"leader_election": True, "lease_name": name, "echo_image": f"image-of-{name}"}
+    running = await cluster.start(**(own | {"claim_timeout_seconds": 5} | settings))
+    await until(lambda: running.operator.is_leading, f"{name} leads")
+    return running
+
+
+def children(running: Running) -> list[str]:
+    return [r.path for r in running.writes if "/events" not in r.path]
+
+
+async def test_two_installations_do_not_fight_and_the_second_says_why(cluster: Cluster) -> None:
+    first = await installation(cluster, "first")
+    second = await installation(cluster, "second")
+    names = [f"glm-{number}" for number in range(5)]
+    for name in names:
+        await cluster.create(name)
+    for name in names:
+        await until(lambda name=name: cluster.is_ready(name), f"{name} ready", 40)
+    await asyncio.sleep(2)
+    before = len(first.writes) + len(second.writes)
+    await asyncio.sleep(10)
+
+    assert len(first.writes) + len(second.writes) - before <= 2
+    events = (await cluster.send("GET", EVENT.path(cluster.namespace)))["items"]
+    said = {e["regarding"]["name"] for e in events if e["reason"] == "ClaimedByAnother"}
+    assert said == set(names)
+    claims = {await claim(cluster, name) for name in names}
+    assert claims <= {f"{cluster.namespace}/{lease}" for lease in ("first", "second")}
+
+
+async def claim(cluster: Cluster, name: str) -> str:
+    found = await cluster.get(CONFIG, name)
+    assert found is not None
+    return str(found["metadata"]["annotations"]["autoglm.io/operator"])
+
+
+async def test_a_dead_installation_is_succeeded_and_not_fought_when_it_returns(
+    cluster: Cluster,
+) -> None:
+    first = await installation(cluster, "first")
+    await cluster.create("glm")
+    await until(lambda: cluster.is_ready("glm"), "ready")
+    second = await installation(cluster, "second")
+    await asyncio.sleep(7)
+    assert children(second) == []
+    await first.stop()
+
+    async def is_taken_over() -> bool:
+        return await claim(cluster, "glm") == f"{cluster.namespace}/second"
+
+    await until(is_taken_over, "the second runs it", 30)
+    await cluster.settled("glm")
+    again = await installation(cluster, "first")
+    await asyncio.sleep(5)
+    assert children(again) == []
+
+
+async def test_each_class_runs_its_own_and_a_change_of_class_hands_over(cluster: Cluster) -> None:
+    plain = await installation(cluster, "plain")
+    other = await installation(cluster, "other", operator_class="x")
+    await cluster.create("of-x", operatorClass="x")
+    await cluster.create("of-none")
+    for name in ("of-x", "of-none"):
+        await until(lambda name=name: cluster.is_ready(name), f"{name} ready")
+    assert not any("/of-x" in path for path in children(plain))
+    assert not any("/of-none" in path for path in children(other))
+
+    await cluster.change("of-none", {"operatorClass": "x"})
+
+    async def is_handed_over() -> bool:
+        return await claim(cluster, "of-none") == f"{cluster.namespace}/other"
+
+    await until(is_handed_over, "handed over", 10)

@@ -65,8 +65,8 @@ def test_every_child_belongs_to_the_resource() -> None:
     names = [(body["kind"], body["metadata"]["name"]) for body in bodies]
     (deployment,) = (name for kind, name in names if kind == "Deployment")
     assert names == [
-        ("ServiceAccount", "m-inference"),
         ("ConfigMap", "m"),
+        ("ServiceAccount", "m-inference"),
         ("Service", "m"),
         ("Service", "m-pods"),
         ("NetworkPolicy", "m"),

@@ -10,7 +10,11 @@ from autoglm.operator.children.metadata import Body, Context, child
 
 
 def config_map(context: Context) -> Body:
-    return child(context, "v1", "ConfigMap") | {"data": telemetry(context)}
+    """The first child, which carries the claim of the installation."""
+    body = child(context, "v1", "ConfigMap") | {"data": telemetry(context)}
+    if claim := context.settings.installation.annotations:
+        body["metadata"]["annotations"] = claim
+    return body
 
 
 def telemetry(context: Context) -> dict[str, str]:
