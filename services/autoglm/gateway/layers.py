@@ -8,6 +8,7 @@ An edge whose client has gone raises `Cancelled` inside the context, or is cance
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import (
@@ -170,12 +171,27 @@ def received(memory: Memory) -> Layer:
 def validated(pool: Pool) -> Layer:
     def layer(inner: Handler) -> Handler:
         def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+            notes.call = call = with_model(call, pool)
             check(call, pool)
             return inner(call, notes)
 
         return handle
 
     return layer
+
+
+def with_model(call: Call, pool: Pool) -> Call:
+    """The call for the one model that there is, where a request over HTTP names none.
+
+    As pods of vLLM have it: adapters do not count. With several the request is invalid.
+    """
+    if call.wire != "http" or call.ask is None or call.model:
+        return call
+    models = visible(pool.snapshot, call.principal).models.values()
+    bases = {view.model.name for view in models if not view.model.parent}
+    if len(bases) != 1 or not call.principal.may_use(name := bases.pop()):
+        return call
+    return replace(call, ask=dataclasses.replace(call.ask, model=name))
 
 
 def check(call: Call, pool: Pool) -> None:

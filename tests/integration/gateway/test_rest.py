@@ -103,7 +103,6 @@ async def test_body_target_and_headers_arrive_as_they_were_sent(plane: str) -> N
         (CHAT, b"{", 400, None),
         (CHAT, HELLO | {"top_p": 2}, 400, "top_p"),
         (CHAT, HELLO | {"model": "x"}, 404, "model"),
-        (CHAT, {"messages": HELLO["messages"]}, 400, "model"),
         ("/v1/completions", {"model": "m", "prompt": ""}, 400, "prompt"),
         (CHAT, b" " * (2**20 + 1), 413, None),
         ("/v1/nothing", {}, 404, None),
@@ -121,6 +120,13 @@ async def test_wrong_requests_get_openais_errors_and_no_pod_hears_of_them(
     assert (got, answer["error"]["param"]) == (status, param)
     assert answer["error"]["request_id"] == headers["x-request-id"]
     assert headers.get("allow") == ("GET, HEAD" if status == 405 else None)
+
+
+async def test_a_request_without_a_model_reaches_the_one_that_is_served(plane: str) -> None:
+    nameless = {"messages": HELLO["messages"]}
+    async with rest_stack(echo, plane=plane) as gateway:
+        status, said, _ = await post(gateway, CHAT, nameless)
+    assert (status, json.loads(said["body"])) == (200, nameless)
 
 
 async def test_an_unknown_path_lists_what_there_is(plane: str) -> None:

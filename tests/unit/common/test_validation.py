@@ -48,7 +48,7 @@ def refused(ask: Ask) -> InvalidRequest:
 
 OUT_OF_RANGE = [
     ("n", 0),
-    ("n", 129),
+    ("n", 16385),
     ("temperature", -0.5),
     ("temperature", 2.5),
     ("top_p", 0.0),
@@ -64,11 +64,10 @@ OUT_OF_RANGE = [
     ("max_tokens", 0),
     ("max_tokens", 101),
     ("min_tokens", 17),
-    ("prompt_logprobs", 21),
     ("truncate_prompt_tokens", 101),
 ]
 IN_RANGE = [
-    ("n", 128),
+    ("n", 16384),
     ("temperature", 0.0),
     ("temperature", 2.0),
     ("top_p", 1.0),
@@ -82,7 +81,8 @@ IN_RANGE = [
     ("max_tokens", 1),
     ("max_tokens", 100),
     ("min_tokens", 16),
-    ("logprobs", 20),
+    ("logprobs", 50),
+    ("prompt_logprobs", 50),
     ("seed", -1),
     ("seed", 2**63 - 1),
     ("stop", ["a", "b"]),
@@ -116,10 +116,10 @@ def test_an_error_names_the_field_the_value_and_the_way_out() -> None:
 
 REST_CHAT_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
-    ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+    ({"messages": [{"role": "", "content": "x"}]}, "messages[0].role"),
     ({"max_completion_tokens": 101}, "max_completion_tokens"),
     ({"max_completion_tokens": 5, "min_tokens": 6}, "min_tokens"),
-    ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+    ({"top_logprobs": -2, "logprobs": True}, "top_logprobs"),
     ({"seed": 2**63}, "seed"),
     ({"stop": ["x"] * 65}, "stop"),
     ({"stop": ""}, "stop"),
@@ -218,8 +218,26 @@ COMPLETION_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [1] * 90, "min_tokens": 11}, "prompt"),
     ({"prompt": [[1], [1] * 100]}, "prompt[1]"),
     ({"prompt": "x" * 801}, "prompt"),
-    ({"logprobs": 21}, "logprobs"),
+    ({"logprobs": -2}, "logprobs"),
 ]
+
+
+@pytest.mark.parametrize("role", ["control", "document", "ipython", "tool", "a-role-of-its-own"])
+def test_roles_are_the_models_to_judge(role: str) -> None:
+    judge(chat(messages=[{"role": role, "content": "x"}]))
+
+
+@pytest.mark.parametrize("count", [-1, 0, 21, 5000])
+def test_how_many_logprobs_there_may_be_is_the_pods_setting(count: int) -> None:
+    judge(chat(logprobs=True, top_logprobs=count))
+    judge(completion(prompt="x", logprobs=count))
+    judge(completion(prompt="x", prompt_logprobs=count))
+
+
+def test_logprobs_of_completions_may_be_true() -> None:
+    asked = completion(prompt="x", logprobs=True)
+    judge(asked)
+    assert asked.sampling.logprobs == 1
 
 
 @pytest.mark.parametrize(("fields", "field"), COMPLETION_ERRORS)
@@ -360,7 +378,7 @@ def test_predict_has_its_own_names() -> None:
 def test_tokenize_takes_any_text_but_a_sane_conversation() -> None:
     judge(validation.of_tokenize(v1.TokenizeRequest(model="m", text="x" * 10_000)))
     judge(of_openai("/tokenize", b'{"model": "m", "prompt": ""}'))
-    bad = validation.of_tokenize(v1.TokenizeRequest(model="m", chat={"messages": [{"role": "x"}]}))
+    bad = validation.of_tokenize(v1.TokenizeRequest(model="m", chat={"messages": [{"role": ""}]}))
     assert refused(bad).field == "chat.messages[0].role"
 
 

@@ -15,11 +15,13 @@ from autoglm.common import errors
 from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.layers import request_layers, stack
+from autoglm.gateway.endpoints import Learned
+from autoglm.gateway.layers import check, request_layers, stack, with_model
 from autoglm.gateway.memory import REQUEST_BYTES, Hold, Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.principal import Principal
 
 
 async def _chunks(count: int) -> AsyncIterator[bytes]:
@@ -218,3 +220,29 @@ async def test_request_without_room_is_refused_before_its_body_is_read(make: Any
     assert (read, stage.reached) == (0, 0)
     assert refused.value.retry_after == 1.0
     assert stage.outcome() == ("other", "rejected_full", "RESOURCE_EXHAUSTED")
+
+
+def pool_of(make: Any, *names: str, parent: str = "") -> Pool:
+    """A pool whose one pod serves the names; those after the first are adapters of `parent`."""
+    pool = Pool(Random(0))
+    pool.replace_endpoints([make.endpoint()], 0)
+    models = (make.model(names[0]), *(make.model(name, parent=parent) for name in names[1:]))
+    for event in (Learned(models), make.up()[1]):
+        pool.apply(make.endpoint().url, event, 0)
+    return pool
+
+
+def test_request_without_a_model_is_for_the_one_that_there_is(make: Any) -> None:
+    call = make.call("", wire="http")
+    assert with_model(call, pool_of(make, "glm")).model == "glm"
+    assert with_model(call, pool_of(make, "glm", "adapter", parent="glm")).model == "glm"
+    assert with_model(call, pool_of(make, "glm", "other")).model == ""
+    assert with_model(make.call("", wire="grpc"), pool_of(make, "glm")).model == ""
+    others = replace(call, principal=Principal("acme", "alice", models=("x",)))
+    assert with_model(others, pool_of(make, "glm")).model == ""
+
+
+def test_request_without_a_model_where_there_are_several_learns_their_names(make: Any) -> None:
+    pool = pool_of(make, "glm", "other")
+    with pytest.raises(errors.InvalidRequest, match="'glm', 'other'"):
+        check(with_model(make.call("", wire="http"), pool), pool)

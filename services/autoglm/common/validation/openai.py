@@ -95,13 +95,12 @@ def _of_chat(body: bytes) -> Ask:
 
 def _of_completion(body: bytes) -> Ask:
     completion = decode(body, bodies.Completion)
+    logprobs = None if completion.logprobs is None else int(completion.logprobs)
     embedded = completion.prompt_embeds is not None and completion.prompt is None
     return Ask(
         operation=Operation.GENERATE,
         prompts=None if embedded else _prompt_list("prompt", completion.prompt),
-        sampling=_sampling(
-            completion, completion.max_tokens, completion.logprobs, GENERATE_MAX_TOKENS
-        ),
+        sampling=_sampling(completion, completion.max_tokens, logprobs, GENERATE_MAX_TOKENS),
         prefix=prefix.NO_PREFIX if embedded else _prompt_prefix(completion.prompt),
         **_common(completion),
     )

@@ -109,7 +109,8 @@ class Completion(Sampled):
     # A text, texts, token ids, or lists of token ids; told apart by `_prompt_list`.
     prompt: str | list[Any] | None = None
     prompt_embeds: Any = None
-    logprobs: int | None = None
+    # true is 1, as for vLLM.
+    logprobs: int | bool | None = None
 
 
 class Responses(Sampled):

@@ -1,11 +1,11 @@
 """The rules that make a request valid. Pure; called by the gateway's validate layer and by pods.
 
-What the engine would serve is let through, except over these bounds of ours: 128 completions, 64
-stop strings of 4096 characters, 20 logprobs, logit biases within 100 of zero, schemas, patterns and
-grammars of 256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of 32 bits, no
-booleans for numbers, no output format beside a tool call that must be made, the roles in `ROLES`,
-and media by http(s) or data URL. Every error names the field in the client's words, the value, and
-the way out.
+What the engine would serve is let through, except over these bounds of ours: 16384 completions, 64
+stop strings of 4096 characters, logit biases within 100 of zero, schemas, patterns and grammars of
+256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of 32 bits, no booleans for
+numbers (but `logprobs` of completions), no output format beside a tool call that must be made, and
+media by http(s) or data URL. Every error names the field in the client's words, the value, and the
+way out.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from autoglm.common.errors import InvalidRequest, ModelNotFound
 from autoglm.common.validation.ask import Ask, Format, Operation, Prompt, ToolFacts, Turn
 from autoglm.common.validation.json_text import depth_within
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function", "observation")
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 4096
 MAX_GRAMMAR_BYTES = 256 * 1024
 MAX_LABELS = 1000
 MAX_LABEL_LENGTH = 1000
 MAX_SCHEMA_DEPTH = 64
+# vLLM's VLLM_MAX_N_SEQUENCES where it is not set; how many log probabilities and which roles are
+# allowed is the pod's own setting, too, and bounds nothing here.
+MAX_COMPLETIONS = 16384
 _INT64 = 2**63
 _INT32 = 2**31
 _ID_DIGITS = 10
@@ -64,7 +66,7 @@ class _Range:
 
 
 _RANGES = (
-    _Range("n", 1, 128),
+    _Range("n", 1, MAX_COMPLETIONS),
     _Range("temperature", 0, 2),
     _Range("top_p", 0, 1, open_low=True),
     _Range("top_k", -1, _INT32 - 1),
@@ -73,8 +75,8 @@ _RANGES = (
     _Range("frequency_penalty", -2, 2),
     _Range("repetition_penalty", 0, open_low=True),
     _Range("min_tokens", 0),
-    _Range("logprobs", 0, 20),
-    _Range("prompt_logprobs", 0, 20),
+    _Range("logprobs", -1, _INT32 - 1),
+    _Range("prompt_logprobs", -1, _INT32 - 1),
     _Range("truncate_prompt_tokens", -1, _INT64 - 1),
 )
 
@@ -146,9 +148,8 @@ def _check_turns(ask: Ask) -> None:
 
 
 def _check_turn(turn: Turn) -> None:
-    if turn.role not in ROLES:
-        field = f"{turn.path}.role"
-        raise _invalid(field, f"is {_shown(turn.role)}", f"use one of {', '.join(ROLES)}")
+    if not turn.role:
+        raise _invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
     if turn.has_text and turn.parts:
         raise _invalid(f"{turn.path}.content", "is set beside parts", "put the text in a part")
     if turn.empty_part:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -70,6 +71,7 @@ class _Api:
     async def chat(self, request: Request) -> Response:
         body = await self._checked_body(request)
         asked, options = openai_json.chat_request(body)
+        asked.model = asked.model or self._default_model
         call = _call(request)
         kind = "chat.completion.chunk" if options.stream else "chat.completion"
         head = _head(f"chatcmpl-{call.request_id}", kind, asked.model)
@@ -84,6 +86,7 @@ class _Api:
     async def complete(self, request: Request) -> Response:
         body = await self._checked_body(request)
         asked, options = openai_json.generate_request(body)
+        asked.model = asked.model or self._default_model
         call = _call(request)
         echo = prompt_echo(asked, options)
 
@@ -114,8 +117,14 @@ class _Api:
 
     async def _checked_body(self, request: Request) -> bytes:
         body = await request.body()
-        check(self._engine, of_openai(request.url.path, body))
+        ask = of_openai(request.url.path, body)
+        check(self._engine, replace(ask, model=ask.model or self._default_model))
         return body
+
+    @property
+    def _default_model(self) -> str:
+        """Of a request that names none, as for vLLM."""
+        return self._engine.models()[0].name
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:

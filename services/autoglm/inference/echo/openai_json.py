@@ -11,6 +11,7 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.validation import openai_bodies as bodies
 from autoglm.common.validation.json_text import decode
+from autoglm.inference.echo.prompts import check_logprobs
 from autoglm.inference.echo.unfollowed import (
     Unfollowed,
     UnfollowedByChat,
@@ -198,6 +199,8 @@ def completion_logprobs(logprobs: Sequence[v1.TokenLogprob]) -> Json | None:
 def _params(
     body: Chat | Completion, max_tokens: int | None, logprobs: int | None
 ) -> v1.SamplingParams:
+    if logprobs is not None:
+        check_logprobs(logprobs)
     given = {k: v for k in _SCALARS if (v := getattr(body, k)) is not None}
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     return v1.SamplingParams(

@@ -12,6 +12,8 @@ from autoglm.inference.echo.structured import shaped
 
 _GENERATE_MAX_TOKENS = 16
 _MAX_COMPLETIONS = 128
+# vLLM's max_logprobs where it is not set.
+_MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,14 @@ def content(message: v1.ChatMessage) -> str:
     return message.content + "".join(p.text for p in message.parts)
 
 
+def check_logprobs(count: int) -> None:
+    """Raises InvalidRequest for more than the engine reports, or for a whole vocabulary (-1)."""
+    if not 0 <= count <= _MAX_LOGPROBS:
+        raise errors.InvalidRequest(
+            f"logprobs is {count}; the echo engine reports 0 to {_MAX_LOGPROBS}", field="logprobs"
+        )
+
+
 def _task(
     ids: Sequence[int],
     answer: Sequence[int],
@@ -80,6 +90,7 @@ def _task(
         raise errors.InvalidRequest("the prompt is empty", field="prompt")
     if params.n > _MAX_COMPLETIONS:
         raise errors.InvalidRequest(f"n is at most {_MAX_COMPLETIONS}", field="sampling_params.n")
+    check_logprobs(max(params.logprobs, params.prompt_logprobs))
     if params.truncate_prompt_tokens:
         ids = ids[-params.truncate_prompt_tokens :]
     room = capacity - len(ids)
