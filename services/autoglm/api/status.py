@@ -142,6 +142,17 @@ class ManagedResource(Part):
     """Its name."""
 
 
+class LastValid(Part):
+    """The newest spec that met every rule; it stays in effect while the current one does not."""
+
+    generation: Count = 0
+    """The generation of the resource that had it."""
+    revision: Word = ""
+    """The revision of the pods that it makes."""
+    spec: Annotated[str, Field(max_length=1_048_576)] = ""
+    """The spec as JSON text, without spec.replicas, which is read from the current one."""
+
+
 class Status(Part):
     """What does run. Written by the operator."""
 
@@ -170,5 +181,7 @@ class Status(Part):
     """Versions of the pods that exist, the wanted one first."""
     scaling: ScalingStatus | None = None
     """What the autoscaler does. Absent: the number of replicas is fixed."""
+    last_valid: LastValid | None = None
+    """What is in effect while the spec is invalid. Absent: the spec never was valid."""
     managed_resources: Annotated[tuple[ManagedResource, ...], Field(max_length=256)] = ()
     """Objects that belong to the resource and end with it."""

@@ -16,6 +16,7 @@ from random import Random
 
 from prometheus_client import CollectorRegistry
 
+from autoglm.api.names import read_rules
 from autoglm.common.tls import TlsFiles, http_client_context
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.call import Handler, Upstream, Wire
@@ -205,7 +206,9 @@ class Core:
             from autoglm.gateway import kubernetes_api
 
             connect = partial(kubernetes_api.connect, settings.kubeconfig)
-        await KubernetesDiscovery(settings.namespace, connect, self.take_change, Random()).run()
+        rules = read_rules(settings.model_name_rules)
+        parts = (settings.namespace, connect, self.take_change, Random(), rules)
+        await KubernetesDiscovery(*parts).run()
 
     def take_change(self, change: Change) -> None:
         """What is new on Kubernetes."""

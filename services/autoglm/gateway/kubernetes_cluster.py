@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from autoglm.api.names import NO_RULES, NameRules
 from autoglm.gateway.endpoints import Endpoint
 from autoglm.gateway.kubernetes_objects import Mention, Slice
 from autoglm.gateway.resources import Directory, Key, Resource, directory_of
@@ -77,7 +78,8 @@ class Store(Generic[T]):
 class Cluster:
     """All that the watches have told. One store for each collection that is watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: NameRules = NO_RULES) -> None:
+        self._rules = rules
         self._stores: list[Store[Slice] | Store[Resource]] = []
         self._slices: dict[Key, dict[Key, Slice]] = {}
         self._resources: dict[Key, Resource] = {}
@@ -107,7 +109,9 @@ class Cluster:
             come |= after - before
             self._keep(deployment, after)
         self._touched = set()
-        directory = directory_of(self._resources.values()) if self._has_new_resources else None
+        directory = None
+        if self._has_new_resources:
+            directory = directory_of(self._resources.values(), self._rules)
         self._has_new_resources = False
         if not gone and not come and directory is None:
             return None

@@ -14,6 +14,7 @@ from typing import Any
 
 from autoglm.api.deployment import API_VERSION
 from autoglm.api.labels import DEPLOYMENT, PLURAL
+from autoglm.api.names import NO_RULES, NameRules
 from autoglm.gateway.kubernetes_cluster import Change, Cluster
 from autoglm.gateway.kubernetes_objects import Slice, resource_of, slice_of
 from autoglm.gateway.kubernetes_watch import Collection, Connect, follow
@@ -51,12 +52,13 @@ class KubernetesDiscovery:
         connect: Connect,
         listener: Callable[[Change], None],
         rng: Random,
+        rules: NameRules = NO_RULES,
     ) -> None:
         self._namespaces = namespaces or ("",)
         self._connect = connect
         self._listener = listener
         self._rng = rng
-        self._cluster = Cluster()
+        self._cluster = Cluster(rules)
         self._known_conflicts: frozenset[Conflict] = frozenset()
         self._pending: asyncio.Handle | None = None
 
@@ -86,6 +88,6 @@ class KubernetesDiscovery:
 
     def _log_conflicts(self, directory: Directory) -> None:
         conflicts = conflicts_in(directory)
-        for conflict in sorted(conflicts - self._known_conflicts):
+        for conflict in sorted(conflicts - self._known_conflicts, key=str):
             _log.warning("%s", conflict)
         self._known_conflicts = conflicts

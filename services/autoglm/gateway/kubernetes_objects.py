@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from autoglm.api.labels import DEPLOYMENT, SERVICE_NAME, pods_service
+from autoglm.api.names import declared_names
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.gateway.resources import Key, Resource, Rules
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
@@ -211,8 +212,8 @@ def resource_of(data: bytes) -> Resource:
 def _names(found: _Deployment) -> tuple[str, ...]:
     model = found.spec.model or _Model()
     adapters = (adapter.name for adapter in model.adapters or ())
-    names = (model.served_name or found.metadata.name, *(model.aliases or ()), *adapters)
-    return tuple(dict.fromkeys(name for name in names if name))
+    aliases = model.aliases or ()
+    return declared_names(found.metadata.name, model.served_name, aliases, adapters)
 
 
 def _rules(routing: _Routing) -> Rules:

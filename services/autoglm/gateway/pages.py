@@ -31,20 +31,28 @@ def _pod(view: EndpointView, origin: Key) -> dict[str, object]:
 
 
 def resources(directory: Directory) -> dict[str, object]:
-    """Every AutoGLMDeployment, with the names that an older one serves in its place."""
+    """Every AutoGLMDeployment, with the names that an older one serves in its place and
+    those that its namespace may not claim."""
     lost: dict[Key, dict[str, str]] = {}
-    for conflict in sorted(conflicts_in(directory)):
-        lost.setdefault(conflict.loser, {})[conflict.name] = str(conflict.owner)
+    denied: dict[Key, list[str]] = {}
+    for conflict in sorted(conflicts_in(directory), key=lambda c: (c.loser, c.name)):
+        if conflict.owner is None:
+            denied.setdefault(conflict.loser, []).append(conflict.name)
+        else:
+            lost.setdefault(conflict.loser, {})[conflict.name] = str(conflict.owner)
     shown = sorted(directory.resources.values(), key=lambda resource: resource.key)
-    return {"resources": [_resource(resource, lost.get(resource.key, {})) for resource in shown]}
+    return {"resources": [_resource(r, lost.get(r.key, {}), denied.get(r.key, ())) for r in shown]}
 
 
-def _resource(resource: Resource, lost: Mapping[str, str]) -> dict[str, object]:
+def _resource(
+    resource: Resource, lost: Mapping[str, str], denied: Collection[str]
+) -> dict[str, object]:
     return {
         "namespace": resource.key.namespace,
         "name": resource.key.name,
-        "models": [name for name in resource.names if name not in lost],
+        "models": [name for name in resource.names if name not in lost and name not in denied],
         "served_by_others": lost,
+        "not_allowed": list(denied),
         "state": resource.state,
         "rules": {k: v for k, v in asdict(resource.rules).items() if v is not None},
     }

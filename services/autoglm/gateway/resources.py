@@ -1,7 +1,7 @@
 """AutoGLMDeployments as far as requests are concerned: which names they serve, under which rules.
 
-Decides whom a model name belongs to when two resources declare it: the older one, everywhere and
-always. Pure; built from Kubernetes or the local runtime's file, read by snapshots.
+Whom a model name belongs to when two resources declare it is decided by `api.names`. Pure; built
+from Kubernetes or the local runtime's file, read by snapshots.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from autoglm.api.names import NO_RULES, NameRules, Seniority, owners_of, seniority
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
@@ -56,9 +57,13 @@ class Resource:
     """When to ask again while it has none, in seconds."""
 
     @property
-    def seniority(self) -> tuple[str, Key]:
+    def namespace(self) -> str:
+        return self.key.namespace
+
+    @property
+    def seniority(self) -> Seniority:
         """The smallest is the oldest; never equal for two resources."""
-        return (self.created, self.key)
+        return seniority(self.created, self.key.namespace, self.key.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +72,50 @@ class Directory:
 
     resources: Mapping[Key, Resource] = field(default_factory=lambda: MappingProxyType({}))
     owners: Mapping[str, Resource] = field(default_factory=lambda: MappingProxyType({}))
+    rules: NameRules = NO_RULES
+
+    def may_serve(self, resource: Key | None, name: str) -> bool:
+        """Whether a pod that lists a name may get its requests; pods of no resource always may."""
+        return resource is None or self.rules.may_claim(resource.namespace, name)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """A name that a resource declares and does not get."""
 
     loser: Key
     name: str
-    owner: Key
+    owner: Key | None
+    """None where the resource may not claim the name."""
 
     def __str__(self) -> str:
+        if self.owner is None:
+            return (
+                f"{self.loser} does not serve {self.name!r}: its namespace may not claim that "
+                "name; choose another, or allow it in the gateway's and the operator's "
+                "model-name-rules"
+            )
         return (
             f"{self.loser} does not serve {self.name!r}: the older {self.owner} does; "
             "choose another servedName or alias in one of them"
         )
 
 
-def directory_of(resources: Iterable[Resource]) -> Directory:
-    by_age = sorted(resources, key=lambda resource: resource.seniority)
-    owners: dict[str, Resource] = {}
-    for resource in by_age:
-        for name in resource.names:
-            owners.setdefault(name, resource)
-    return Directory({resource.key: resource for resource in by_age}, owners)
+def directory_of(resources: Iterable[Resource], rules: NameRules = NO_RULES) -> Directory:
+    found = {resource.key: resource for resource in resources}
+    return Directory(found, owners_of(found.values(), rules), rules)
 
 
 def conflicts_in(directory: Directory) -> frozenset[Conflict]:
     return frozenset(
-        Conflict(resource.key, name, owner.key)
+        Conflict(resource.key, name, owner)
         for resource in directory.resources.values()
         for name in resource.names
-        if (owner := directory.owners[name]).key != resource.key
+        if (owner := _owner(directory, resource, name)) != resource.key
     )
+
+
+def _owner(directory: Directory, resource: Resource, name: str) -> Key | None:
+    if not directory.may_serve(resource.key, name):
+        return None
+    return directory.owners[name].key

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from autoglm.api.names import ModelNameRules
 from autoglm.api.traffic import RoutingPolicy
 from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
@@ -71,6 +72,10 @@ class GatewaySettings(ServiceSettings):
     its API says."""
     namespace: StringList = ()
     """A namespace whose AutoGLMDeployments are served; may be repeated. None given, all are."""
+    model_name_rules: ModelNameRules = ""
+    """Which namespaces may claim which model names, for --kubernetes, as JSON: [{"names":
+    ["gpt-*"], "namespaces": ["platform"]}] reserves the names for the namespaces. The operator
+    needs the same. Empty: every namespace may claim every name."""
     kubeconfig: str = ""
     """Kubeconfig file for --kubernetes; empty takes $KUBECONFIG, then the pod's service account,
     then ~/.kube/config."""

@@ -63,7 +63,7 @@ class Snapshot:
 
 def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> ModelView | None:
     """Who serves a name, of all that list it; None where nobody ever did."""
-    found = list(listed)
+    found = [(m, v) for m, v in listed if directory.may_serve(v.endpoint.origin, name)]
     owner = directory.owners.get(name) or _oldest(found, directory)
     if owner is not None:
         found = [(m, v) for m, v in found if v.endpoint.origin in (None, owner.key)]

@@ -19,6 +19,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from autoglm.api.names import read_rules
 from autoglm.common.admin import AdminServer
 from autoglm.common.lifecycle import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
@@ -29,6 +30,7 @@ from autoglm.operator.installations import Installations
 from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.leader import Leader, LeaseName
 from autoglm.operator.metrics import Metrics
+from autoglm.operator.names import NameIndex, claim_of
 from autoglm.operator.observe import World
 from autoglm.operator.observed import Key
 from autoglm.operator.queue import Queue
@@ -108,7 +110,8 @@ class Operator:
         self._registry = registry
         self._transport = wrap(Client(configuration))
         self._synced = False
-        rng, world, metrics = Random(), World(), Metrics(registry)
+        names = NameIndex(read_rules(settings.model_name_rules))
+        rng, world, metrics = Random(), World(names=names), Metrics(registry)
         self._rng, self.world, self._metrics = rng, world, metrics
         identity = unique(settings.who)
         terms, read = settings.terms, settings.request_timeout_seconds
@@ -216,6 +219,8 @@ class Operator:
     def _resource_changed(self, key: Key) -> None:
         self._reconciler.saw(key)
         self._add(key, urgent=True)
+        # A name may have become free, or have an older claimant now.
+        self._heard(self.world.names.put(key, claim_of(self.world.resources.get(key))))
 
     def _add(self, key: Key, after: float = 0.0, *, urgent: bool = False) -> None:
         # A standby looks at everything when it takes over.

@@ -7,15 +7,22 @@ answered, by whatever revision. docs/conditions.md lists all of them with what t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
+from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
 from autoglm.operator.children.monitor import POD_MONITOR
+from autoglm.operator.last_valid import kept
 from autoglm.operator.observed import Conflict, NoData
 from autoglm.operator.scaling import scaling_active, unavailable
 from autoglm.operator.situation import Situation
 from autoglm.operator.statement import Statement
 
+_MOST_NAMED: Final = 5
+_INVALID: Final = "InvalidSpec"
+# Leaves room for what is in effect in a message of 4,096 characters.
+_LONGEST_ERROR: Final = 3500
 _LOOK_AT_GATEWAY = "check the gateway's pods and the Service of the gateway"
 
 
@@ -32,9 +39,54 @@ def _idle(situation: Situation) -> Statement | None:
     return None
 
 
+def invalid_spec(error: InvalidSpec, in_effect: str) -> Statement:
+    """Why the spec is not in effect, and what is."""
+    return Statement(False, _INVALID, f"{str(error)[:_LONGEST_ERROR]}; {in_effect}")
+
+
+def _invalid(situation: Situation) -> Statement | None:
+    if situation.invalid is None:
+        return None
+    earlier = kept(situation.observed.resource) or {}
+    in_effect = (
+        f"revision {situation.revision} of generation {earlier.get('generation', 0)}, the last "
+        "valid one, stays in effect until the spec is corrected"
+    )
+    return invalid_spec(situation.invalid, in_effect)
+
+
+def _names(situation: Situation) -> Statement | None:
+    """Names that gateways do not route to the resource; the others work."""
+    lost = situation.observed.lost_names
+    if not lost:
+        return None
+    taken = [f"{name.name!r} by {name.owner}" for name in lost if name.owner]
+    denied = [repr(name.name) for name in lost if not name.owner]
+    sentences = []
+    if denied:
+        sentences.append(
+            f"the namespace {situation.context.namespace} may not claim {_some(denied)}; remove "
+            "them, or have the installation allow them (model-name-rules)"
+        )
+    if taken:
+        sentences.append(
+            f"older resources serve {_some(taken)}; choose another servedName or alias here, or "
+            "delete the other resource"
+        )
+    return Statement(False, "NameNotAllowed" if denied else "NameTaken", "; ".join(sentences))
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:_MOST_NAMED]) + (", …" if len(words) > _MOST_NAMED else "")
+
+
 def _ready(situation: Situation) -> Statement:
+    if invalid := _invalid(situation):
+        return invalid
     if idle := _idle(situation):
         return idle
+    if names := _names(situation):
+        return names
     if situation.is_complete:
         return Statement(True, "Ready", f"{_count(situation)} take requests")
     if failure := situation.failure:
@@ -57,9 +109,13 @@ def _under_way(situation: Situation) -> Statement:
     return Statement(False, "Loading", f"{so_far}; others load the model")
 
 
+def serves(replicas: int) -> Statement:
+    return Statement(True, "Serving", f"{replicas} replicas take requests")
+
+
 def _available(situation: Situation) -> Statement:
     if situation.serving:
-        return Statement(True, "Serving", f"{situation.serving} replicas take requests")
+        return serves(situation.serving)
     if idle := _idle(situation):
         return idle
     if failure := situation.failure:
@@ -69,7 +125,7 @@ def _available(situation: Situation) -> Statement:
 
 def _progressing(situation: Situation) -> Statement:
     if situation.is_complete:
-        return Statement(False, "Complete", "nothing is left to do")
+        return _invalid(situation) or Statement(False, "Complete", "nothing is left to do")
     if (failure := situation.failure) and (situation.new_fails or situation.refused):
         return Statement(False, failure.reason, f"stuck: {failure.message}")
     under_way = _under_way(situation)
@@ -77,8 +133,12 @@ def _progressing(situation: Situation) -> Statement:
 
 
 def _degraded(situation: Situation) -> Statement:
+    if invalid := _invalid(situation):
+        return replace(invalid, holds=True)
     if failure := situation.failure:
         return Statement(True, failure.reason, failure.message)
+    if names := _names(situation):
+        return replace(names, holds=True)
     if situation.conflicts:
         return Statement(True, "Conflict", "; ".join(map(_conflict, situation.conflicts)))
     return Statement(False, "AsExpected", "nothing is wrong")
@@ -104,14 +164,16 @@ def _model_loaded(situation: Situation) -> Statement:
 
 def _routable(situation: Situation) -> Statement:
     ready = [pod.name for pod in situation.pods if pod.is_ready]
+    if names := _names(situation):
+        return names
     if isinstance(situation.observed.routable, NoData):
         return Statement(None, "NoGateway", f"no gateway can be asked; {_LOOK_AT_GATEWAY}")
     if not ready:
         return Statement(False, "NoReplicaReady", "there is no ready replica to send requests to")
     missing = sorted(set(ready) - situation.observed.routable)
     if missing:
-        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        message = f"not in the pool of every gateway: {names}; if it lasts, {_LOOK_AT_GATEWAY}"
+        message = f"not in the pool of every gateway: {_some(missing)}; if it lasts, "
+        message += _LOOK_AT_GATEWAY
         return Statement(False, "NotInEveryGateway", message)
     return Statement(True, "InEveryGateway", "every gateway has every ready replica")
 
@@ -123,6 +185,8 @@ def _rollout_healthy(situation: Situation) -> Statement:
         rest = "the old revision goes on serving" if situation.old else "there is no other revision"
         message = f"revision {situation.revision} fails and {rest}: {failure.message}"
         return Statement(False, failure.reason, message)
+    if invalid := _invalid(situation):
+        return invalid
     state = "Complete" if situation.is_complete else "Updating"
     return Statement(True, state, f"{_count(situation)} of revision {situation.revision} serve")
 

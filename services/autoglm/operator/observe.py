@@ -21,6 +21,7 @@ from autoglm.operator.kinds import (
     WARNING,
     Kind,
 )
+from autoglm.operator.names import NameIndex
 from autoglm.operator.observed import Conflict, Key, NoData, Observed, Raw, Refusal
 
 OURS = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
@@ -69,6 +70,7 @@ class World:
     """Those that can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
     """Those that the API server has and cannot list, with why."""
+    names: NameIndex = field(default_factory=NameIndex)
 
     def caches(self) -> tuple[Cache, ...]:
         return (self.resources, *self.children.values(), self.pods, self.warnings)
@@ -97,6 +99,7 @@ def observe(
         unavailable_kinds=world.unavailable_kinds,
         conflicts=tuple(c for c in last.conflicts if _stands(c, children)),
         refused=last.refused,
+        lost_names=world.names.lost(key),
     )
 
 

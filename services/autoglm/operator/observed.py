@@ -22,6 +22,9 @@ class Key:
     namespace: str
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
 
 class NoData:
     """Nobody could be asked; not the same as an empty answer."""
@@ -73,6 +76,8 @@ class Observed:
     """What other appliers refused us in the last attempt."""
     refused: tuple[Refusal, ...] = ()
     """What the API server refused in the last attempt for any other reason."""
+    lost_names: tuple[LostName, ...] = ()
+    """Model names that the resource declares and does not get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,15 @@ class Refusal:
     name: str
     message: str
     """The API server's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostName:
+    """A model name that a resource declares and that gateways do not route to it."""
+
+    name: str
+    owner: Key | None = None
+    """The older resource that has it; None where the namespace may not claim it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ operator's queue after `observe`, and carried out by `apply`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -27,6 +28,7 @@ from autoglm.operator.children.metadata import Body, Context
 from autoglm.operator.children.metadata import identity as identity_of
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.diff import differs, sealed, standing
+from autoglm.operator.last_valid import restored
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Refusal, Settings
 from autoglm.operator.prerequisites import withheld
 from autoglm.operator.revision import revision_of
@@ -45,20 +47,43 @@ _AT_REST_SECONDS = 300.0
 
 
 def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
-    """Never raises for what a user wrote; an invalid resource changes nothing but its status."""
+    """Never raises for what a user wrote. While a spec is invalid, the last valid one is in effect;
+    where there is none, nothing but the status changes."""
     resource = observed.resource
     if "deletionTimestamp" in resource["metadata"]:
         # The garbage collector ends the children.
         return Plan()
     try:
-        context = valid(resource, settings)
-        template = with_template(pod_template(context), context.spec.template)
+        context, template = _checked(resource, settings)
     except InvalidSpec as error:
-        return _finished(Plan(), resource, invalid_status(resource, error, now))
+        return _while_invalid(observed, settings, error, now)
     return _plan(context, template, observed, now)
 
 
-def _plan(context: Context, template: Body, observed: Observed, now: datetime) -> Plan:
+def _checked(resource: Raw, settings: Settings) -> tuple[Context, Body]:
+    """Raises InvalidSpec."""
+    context = valid(resource, settings)
+    return context, with_template(pod_template(context), context.spec.template)
+
+
+def _while_invalid(
+    observed: Observed, settings: Settings, error: InvalidSpec, now: datetime
+) -> Plan:
+    # A newer operator may reject what an older one took; what runs then stays as it is.
+    with contextlib.suppress(InvalidSpec):
+        if earlier := restored(observed.resource):
+            return _plan(*_checked(earlier, settings), observed, now, error)
+    after = invalid_status(observed, settings, error, now)
+    return _finished(Plan(requeue_after=_AT_REST_SECONDS), observed.resource, after)
+
+
+def _plan(
+    context: Context,
+    template: Body,
+    observed: Observed,
+    now: datetime,
+    invalid: InvalidSpec | None = None,
+) -> Plan:
     revision = revision_of(template)
     sight = Sight.of(context, observed, now)
     found = sight.failures(revision)
@@ -84,6 +109,7 @@ def _plan(context: Context, template: Body, observed: Observed, now: datetime) -
         wanted=wanted,
         conflicts=standing(observed.conflicts, wanted, sight.children),
         refused=_of(wanted, observed.refused),
+        invalid=invalid,
     )
     children = Plan(
         apply=tuple(_to_apply(wanted, sight, observed)),

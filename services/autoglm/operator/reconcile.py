@@ -26,6 +26,7 @@ from autoglm.operator.installations import Installations
 from autoglm.operator.kinds import RESOURCE
 from autoglm.operator.kube import Kube
 from autoglm.operator.metrics import Metrics
+from autoglm.operator.names import claim_of
 from autoglm.operator.observe import Attempt, World, observe
 from autoglm.operator.observed import Event, Key, NoData, Observed, Plan, Raw, Settings
 from autoglm.operator.transport import Refused
@@ -202,6 +203,7 @@ class Reconciler:
             self._take(memory)
         self._seen.pop(key, None)
         self._announcements.forget(key)
+        self._world.names.put(key, claim_of(self._world.resources.get(key)))
 
     async def _confirm(self, resource: Raw) -> None:
         """Raises Gone rather than letting children be made for a resource that was deleted unseen:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from autoglm.api.names import ModelNameRules
 from autoglm.common.settings import Address, ProcessSettings, StringList
 from autoglm.operator.claims import Installation
 from autoglm.operator.election import Terms
@@ -31,6 +32,10 @@ class OperatorSettings(ProcessSettings):
     allow_host_path: bool = False
     """Whether spec.model.cache may be a directory of the node. Whoever may write an
     AutoGLMDeployment may then read and write any of it."""
+    model_name_rules: ModelNameRules = ""
+    """Which namespaces may claim which model names, as JSON: [{"names": ["gpt-*"], "namespaces":
+    ["platform"]}] reserves the names for the namespaces. The gateway needs the same. Empty: every
+    namespace may claim every name."""
     gateway_namespace: str = "autoglm-system"
     """Namespace of the gateway."""
     gateway_service: str = "open-autoglm-gateway"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoglm.api import InvalidSpec
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.failures import Failure
 from autoglm.operator.observed import Conflict, Observed, Raw, Refusal
@@ -28,6 +29,8 @@ class Situation:
     """The children that there should be."""
     conflicts: Sequence[Conflict]
     refused: Sequence[Refusal]
+    invalid: InvalidSpec | None = None
+    """Why the current spec is not in effect; the rest is then about the last valid one."""
 
     @property
     def desired(self) -> int:

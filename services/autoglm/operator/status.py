@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType, Phase, Status
 from autoglm.operator.children.metadata import identity, selector_text
-from autoglm.operator.conditions import statements
+from autoglm.operator.conditions import invalid_spec, serves, statements
 from autoglm.operator.failures import Failure
-from autoglm.operator.observed import Event, Raw
-from autoglm.operator.pods import Pod
+from autoglm.operator.last_valid import kept, record
+from autoglm.operator.observed import Event, Observed, Raw, Settings
+from autoglm.operator.pods import Pod, present
 from autoglm.operator.rollout import Group
 from autoglm.operator.scaling import scaling_status
 from autoglm.operator.situation import Situation
-from autoglm.operator.statement import Statement, conditions
+from autoglm.operator.statement import conditions
 
 # Conditions whose changes are worth an event; the others follow from them.
 _TOLD: Final = (
@@ -44,6 +46,7 @@ _PLAIN: Final = frozenset(
     }
 )
 _LONGEST = 4096
+_MOST_MANAGED = 256
 _LONGEST_EVENT = 1024
 
 
@@ -65,24 +68,50 @@ def status(situation: Situation, now: datetime) -> dict[str, Any]:
             _revision(group, situation.pods) for group in (situation.new, *situation.old[:31])
         ],
         "scaling": scaling_status(situation),
+        "last_valid": _last_valid(situation),
         "managed_resources": [_managed(body) for body in situation.wanted],
     }
     return _dumped(body)
 
 
-def invalid_status(resource: Raw, error: InvalidSpec, now: datetime) -> dict[str, Any]:
-    """What runs goes on, so everything else that was said of it stays."""
-    before: Mapping[str, Any] = resource.get("status") or {}
-    generation = resource["metadata"].get("generation", 0)
-    said = {ConditionType.READY: Statement(False, "InvalidSpec", str(error))}
-    ready = conditions(said, _previous(resource), generation, now)
-    others = [c for c in _previous(resource) if c.get("type") != ConditionType.READY]
-    return {
-        **before,
-        "observedGeneration": generation,
-        "phase": (Phase.DEGRADED if before.get("readyReplicas") else Phase.FAILED).value,
-        "conditions": [*ready, *others],
+def _last_valid(situation: Situation) -> dict[str, Any] | None:
+    resource = situation.observed.resource
+    return kept(resource) if situation.invalid else record(resource, situation.revision)
+
+
+def invalid_status(
+    observed: Observed, settings: Settings, error: InvalidSpec, now: datetime
+) -> dict[str, Any]:
+    """Of a resource without a valid spec: what its pods say, and nothing of what they should be."""
+    resource, metadata = observed.resource, observed.resource["metadata"]
+    pods = [pod for pod in present(observed.pods, observed.routable, now) if not pod.is_ending]
+    serving = sum(pod.is_serving for pod in pods)
+    invalid = invalid_spec(error, "no valid spec is known, and what runs stays as it is")
+    said = dict.fromkeys((ConditionType.READY, ConditionType.PROGRESSING), invalid) | {
+        ConditionType.DEGRADED: replace(invalid, holds=True),
+        ConditionType.AVAILABLE: serves(serving) if serving else invalid,
     }
+    generation = metadata.get("generation", 0)
+    body = {
+        "observed_generation": generation,
+        "phase": (Phase.DEGRADED if serving else Phase.FAILED).value,
+        "url": settings.gateway_url,
+        "replicas": len(pods),
+        "ready_replicas": sum(pod.is_ready for pod in pods),
+        "selector": selector_text(metadata["name"]),
+        "conditions": conditions(said, _previous(resource), generation, now),
+        "revisions": [
+            {
+                "hash": revision,
+                "replicas": sum(p.revision == revision for p in pods),
+                "ready_replicas": sum(p.revision == revision and p.is_ready for p in pods),
+            }
+            for revision in sorted({pod.revision for pod in pods})[:32]
+        ],
+        "last_valid": kept(resource),
+        "managed_resources": [_managed(child) for child in observed.children[:_MOST_MANAGED]],
+    }
+    return _dumped(body)
 
 
 def same_status(one: Raw, other: Raw | None) -> bool:
@@ -99,7 +128,9 @@ def _ordered(status: Raw) -> dict[str, Any]:
 def phase(situation: Situation) -> Phase:
     if situation.context.spec.suspend:
         return Phase.SUSPENDED
-    is_wrong = situation.failure is not None or bool(situation.conflicts)
+    is_wrong = any(
+        (situation.failure, situation.conflicts, situation.invalid, situation.observed.lost_names)
+    )
     if situation.serving and situation.desired:
         done = Phase.READY if situation.is_complete else Phase.UPDATING
         return Phase.DEGRADED if is_wrong else done

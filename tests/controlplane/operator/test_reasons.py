@@ -68,6 +68,12 @@ PENDING = LOADING | {
 }
 
 
+# Of a resource whose spec never was valid.
+INVALID = {"Degraded": "True InvalidSpec"} | dict.fromkeys(
+    ("Ready", "Available", "Progressing"), "False InvalidSpec"
+)
+
+
 def at_rest(reason: str) -> dict[str, str]:
     return SERVING | dict.fromkeys(("Ready", "Available", "ModelLoaded"), f"False {reason}")
 
@@ -97,7 +103,7 @@ LIVES = (
          {"scaling": HPA_QUEUE}),
     Case("keda", SERVING | {"ScalingActive": "False KedaMissing"}, "Ready",
          {"scaling": HPA_QUEUE | {"actuator": "keda"}}),
-    Case("invalid", {"Ready": "False InvalidSpec"}, "Failed",
+    Case("invalid", INVALID, "Failed",
          {"template": {"spec": {"hostNetwork": True}}}),
     Case("no-node", wanting("Unschedulable", "Loading"), "Pending",
          {"template": {"spec": {"nodeSelector": {"gpu": "none"}}}}),

@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -59,8 +60,8 @@ def _get(url: str) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
+@asynccontextmanager
+async def following(**more: Any) -> AsyncIterator[Cluster]:
     settings = GatewaySettings(
         grpc_address=FREE,
         http_address=FREE,
@@ -68,12 +69,19 @@ async def cluster() -> AsyncIterator[Cluster]:
         kubernetes=True,
         shutdown_grace_seconds=0.5,
         drain_delay_seconds=0,
+        **more,
     )
     async with FakeKube() as kube:
         gateway = Gateway(settings, CollectorRegistry(), kube.connect)
         await gateway.start()
         yield Cluster(kube, gateway)
         await gateway.close()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with following() as made:
+        yield made
 
 
 async def test_a_gateway_without_models_is_ready(cluster: Cluster, fleet: Any) -> None:
@@ -172,6 +180,36 @@ async def test_the_older_resource_serves_a_name_even_while_it_has_no_pod(
         await stub.Generate(v1.GenerateRequest(model="glm", text="hi"))
     _, page = await cluster.page("/admin/resources")
     assert [r["served_by_others"] for r in page["resources"]] == [{}, {"glm": "default/glm"}]
+
+
+async def test_a_name_is_never_routed_to_a_resource_that_may_not_claim_it(fleet: Any) -> None:
+    """Not even while no other resource declares it, and the pods themselves list it."""
+    (pod, other) = await fleet.pods(
+        FakePod(model="glm", aliases=("gpt-4o",)), FakePod(model="gpt-4o")
+    )
+    rules = '[{"names": ["gpt-*"], "namespaces": ["platform"]}]'
+    async with following(model_name_rules=rules) as cluster:
+        await cluster.kube.put(agd("glm", spec={"model": {"aliases": ["gpt-4o"]}}))
+        await cluster.pods("glm", pod)
+        await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)
+        stub = await fleet.stub(cluster.gateway)
+        await stub.Generate(v1.GenerateRequest(model="glm", text="hi"))
+        with pytest.raises(grpc.aio.AioRpcError) as rejected:
+            await stub.Generate(v1.GenerateRequest(model="gpt-4o", text="hi"))
+        assert rejected.value.code() is grpc.StatusCode.NOT_FOUND
+        _, page = await cluster.page("/admin/resources")
+        assert [r["not_allowed"] for r in page["resources"]] == [["gpt-4o"]]
+
+        young = agd("x", "platform", created="2026-02-01T00:00:00Z")
+        young["spec"]["model"]["servedName"] = "gpt-4o"
+        await cluster.kube.put(young)
+        found = endpoint_slice(
+            "x", {"x-0": "127.0.0.1"}, namespace="platform", name="x-0", port=other.port
+        )
+        await cluster.kube.put(found)
+        await fleet.until(lambda: fleet.routable(cluster.gateway) == 2)
+        await stub.Generate(v1.GenerateRequest(model="gpt-4o", text="hi"))
+        assert (len(pod.received), len(other.received)) == (1, 1)
 
 
 @pytest.mark.parametrize(

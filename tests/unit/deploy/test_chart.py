@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm.api import labels
+from autoglm.api.names import read_rules
 from autoglm.common.settings import ProcessSettings
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.operator.settings import OperatorSettings
@@ -22,6 +23,8 @@ EVERYTHING = (
     "gateway.endpoints[0]=http://vllm.models:8000",
     "gateway.networkPolicy.from[0].podSelector.matchLabels.app=client",
     "operator.allowHostPath=true",
+    "modelNames[0].names[0]=gpt-*",
+    "modelNames[0].namespaces[0]=platform",
     "monitoring.prometheusUrl=http://prometheus.monitoring:9090",
     "networkPolicy.apiServerCIDRs[0]=10.0.0.1/32",
     "imagePullSecrets[0]=registry",
@@ -366,6 +369,19 @@ def test_a_wrong_value_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(named_in_message)):
         template("--set", value)
+
+
+def test_gateway_and_operator_have_the_same_rules_for_model_names(render: Render) -> None:
+    given = ("modelNames[0].names[0]=gpt-*", "modelNames[0].namespaces[0]=platform")
+    objects = render(*given)
+    for component, settings in (("gateway", GatewaySettings), ("operator", OperatorSettings)):
+        env = {e["name"]: e.get("value", "") for e in container(objects, component)["env"]}
+        rules = read_rules(
+            settings(model_name_rules=env["AUTOGLM_MODEL_NAME_RULES"]).model_name_rules
+        )
+        assert rules.may_claim("platform", "gpt-4o") and not rules.may_claim("team", "gpt-4o")
+    names = {e["name"] for c in ("gateway", "operator") for e in container(render(), c)["env"]}
+    assert "AUTOGLM_MODEL_NAME_RULES" not in names
 
 
 def test_directories_of_nodes_are_allowed_only_where_that_is_asked_for(render: Render) -> None:

@@ -3,6 +3,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm.api.names import NameRule, NameRules
 from autoglm.gateway.resources import Conflict, Key, Resource, conflicts_in, directory_of
 
 NAMES = st.lists(st.sampled_from("abc"), max_size=3).map(tuple)
@@ -35,6 +36,17 @@ def test_a_conflict_is_a_declared_name_that_another_owns(resources: list[Resourc
     declared = {(r.key, name) for r in resources for name in r.names}
     owned = {(owner.key, name) for name, owner in found.owners.items()}
     assert lost == declared - owned
+
+
+def test_a_name_that_its_namespace_may_not_claim_is_a_conflict_without_an_owner() -> None:
+    rules = NameRules((NameRule(("gpt-*",), ("platform",)),))
+    older = Resource(Key("team", "a"), "2025", ("gpt-4o", "glm"))
+    found = directory_of([older, Resource(Key("platform", "b"), "2026", ("gpt-4o",))], rules)
+    assert {name: owner.key for name, owner in found.owners.items()} == {
+        "gpt-4o": Key("platform", "b"),
+        "glm": Key("team", "a"),
+    }
+    assert conflicts_in(found) == {Conflict(older.key, "gpt-4o", None)}
 
 
 def test_of_equal_age_the_first_by_name_wins() -> None:

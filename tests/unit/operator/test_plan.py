@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from autoglm.api import Spec
 from autoglm.api.status import Status
-from autoglm.operator.observed import Conflict, Event, Observed, Plan, Refusal, Settings
+from autoglm.operator.observed import (
+    Conflict,
+    Event,
+    Key,
+    LostName,
+    Observed,
+    Plan,
+    Refusal,
+    Settings,
+)
 from autoglm.operator.plan import plan
 from autoglm.testing.fake_cluster import LATER, NOW, FakeCluster, pod_condition, resource
 
@@ -167,7 +176,7 @@ def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
         ({"template": {"spec": {"hostNetwork": True}}}, "spec.template.spec.hostNetwork = true"),
     ],
 )
-def test_an_invalid_resource_changes_nothing_but_its_status(spec: Any, field: str) -> None:
+def test_an_invalid_spec_changes_nothing_but_the_status(spec: Any, field: str) -> None:
     cluster = settled()
     before = dict(cluster.children)
     cluster.change(**spec)
@@ -180,7 +189,8 @@ def test_an_invalid_resource_changes_nothing_but_its_status(spec: Any, field: st
     assert field in ready["message"]
     assert cluster.resource["status"]["phase"] == "Degraded"
     assert [(e.type, e.reason) for e in made.events] == [("Warning", "InvalidSpec")]
-    assert step(cluster) == Plan()
+    assert "of generation 1, the last valid one, stays in effect" in ready["message"]
+    assert step(cluster) == Plan(requeue_after=300.0)
 
 
 anything = st.recursive(
@@ -238,6 +248,100 @@ def test_a_cache_on_the_node_is_the_installations_to_allow() -> None:
     made = plan(cluster.observed(), replace(SETTINGS, allow_host_path=True), NOW)
 
     assert "Deployment" in [body["kind"] for body in made.apply]
+
+
+def invalidated(**spec: Any) -> FakeCluster:
+    cluster = settled(**spec)
+    cluster.change(template={"spec": {"hostNetwork": True}})
+    step(cluster)
+    return cluster
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "NetworkPolicy", "ServiceAccount"])
+def test_what_is_deleted_while_the_spec_is_invalid_is_made_again(kind: str) -> None:
+    cluster = invalidated(replicas=2)
+    before = copy.deepcopy(cluster.children)
+    deleted = [key for key in cluster.children if key[0] == kind]
+    for key in deleted:
+        del cluster.children[key]
+
+    made = step(cluster)
+
+    assert [(b["kind"], b["metadata"]["name"]) for b in made.apply] == deleted
+    for key in deleted:
+        assert cluster.children[key].get("spec") == before[key].get("spec")
+
+
+def test_counts_come_from_pods_while_the_spec_is_invalid() -> None:
+    cluster = invalidated(replicas=2)
+    assert cluster.resource["status"]["readyReplicas"] == 2
+    assert said(cluster, "Available") == ("True", "Serving")
+    cluster.pods.clear()
+    cluster.routable = set()
+
+    step(cluster)
+
+    assert "readyReplicas" not in cluster.resource["status"] or (
+        cluster.resource["status"]["readyReplicas"] == 0
+    )
+    assert said(cluster, "Available")[0] == "False"
+    assert said(cluster, "Ready") == ("False", "InvalidSpec")
+    assert said(cluster, "Degraded") == ("True", "InvalidSpec")
+    assert said(cluster, "RolloutHealthy") == ("False", "InvalidSpec")
+
+
+def test_replicas_follow_the_autoscaler_while_the_spec_is_invalid() -> None:
+    cluster = invalidated(scaling={"maxReplicas": 5})
+    cluster.change(replicas=4)
+
+    step(cluster)
+
+    assert list(cluster.deployments().values()) == [4]
+
+
+def test_a_corrected_spec_is_in_effect_and_becomes_the_last_valid_one() -> None:
+    cluster = invalidated(replicas=2)
+    cluster.change(template={}, replicas=1)
+    for _ in range(9):
+        step(cluster)
+        cluster.move(0)
+        step(cluster)
+
+    assert said(cluster, "Ready") == ("True", "Ready")
+    kept = cluster.resource["status"]["lastValid"]
+    assert kept["generation"] == 3
+    assert json.loads(kept["spec"]) == {
+        k: v for k, v in cluster.resource["spec"].items() if k != "replicas"
+    }
+
+
+def test_without_a_valid_spec_pods_that_run_are_counted() -> None:
+    """As after an upgrade to a version that rejects what an older one took."""
+    cluster = settled(replicas=2)
+    del cluster.resource["status"]["lastValid"]
+    cluster.change(template={"spec": {"hostNetwork": True}})
+    before = dict(cluster.children)
+
+    made = step(cluster)
+
+    assert (made.apply, made.delete, cluster.children) == ((), (), before)
+    status = cluster.resource["status"]
+    assert (status["replicas"], status["readyReplicas"], status["phase"]) == (2, 2, "Degraded")
+    assert said(cluster, "Available") == ("True", "Serving")
+    cluster.pods.clear()
+    step(cluster)
+    assert said(cluster, "Available") == ("False", "InvalidSpec")
+    assert cluster.resource["status"]["phase"] == "Failed"
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"model": {"uri": 1}}', "{}"])
+def test_a_last_valid_spec_that_cannot_be_read_is_none(text: str) -> None:
+    cluster = settled()
+    cluster.change(template={"spec": {"hostNetwork": True}})
+    cluster.resource["status"]["lastValid"] = {"generation": 1, "revision": "x", "spec": text}
+
+    assert step(cluster).apply == ()
+    assert said(cluster, "Ready") == ("False", "InvalidSpec")
 
 
 def test_an_invalid_new_resource_has_failed() -> None:
@@ -585,6 +689,37 @@ def test_a_kind_that_cannot_be_listed_is_reported_and_not_taken_for_absent(
     assert (found["status"], found["reason"]) == ("False", reason)
     assert "500 conversion webhook failed" in found["message"]
     assert {body["kind"] for body in made.apply}.isdisjoint({"ScaledObject", "PodMonitor"})
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason", "said_of_it"),
+    [
+        ((LostName("gpt-4o", Key("other", "older")),), "NameTaken", "'gpt-4o' by other/older"),
+        ((LostName("gpt-4o"),), "NameNotAllowed", "the namespace ns may not claim 'gpt-4o'"),
+        (
+            (LostName("a", Key("other", "older")), LostName("b")),
+            "NameNotAllowed",
+            "older resources serve 'a' by other/older",
+        ),
+    ],
+)
+def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
+    lost: tuple[LostName, ...], reason: str, said_of_it: str
+) -> None:
+    cluster = settled()
+    made = plan(replace(cluster.observed(), lost_names=lost), SETTINGS, NOW)
+
+    cluster.carry_out(made)
+
+    assert said(cluster, "Ready") == ("False", reason)
+    assert said(cluster, "Routable") == ("False", reason)
+    assert said(cluster, "Degraded") == ("True", reason)
+    assert said(cluster, "Available") == ("True", "Serving")
+    assert said_of_it in condition(cluster, "Ready")["message"]
+    assert [(e.type, e.reason) for e in made.events] == [("Warning", reason)]
+    assert cluster.resource["status"]["phase"] == "Degraded"
+    step(cluster)
+    assert said(cluster, "Ready") == ("True", "Ready")
 
 
 def test_events_tell_the_story_once() -> None:

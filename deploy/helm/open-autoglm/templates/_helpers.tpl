@@ -175,6 +175,11 @@ capabilities:
   value: {{ .Values.logs.level }}
 - name: AUTOGLM_LOG_FORMAT
   value: {{ .Values.logs.format }}
+{{- with .Values.modelNames }}
+# Gateway and operator decide by the same rules.
+- name: AUTOGLM_MODEL_NAME_RULES
+  value: {{ toJson . | quote }}
+{{- end }}
 {{- with .Values.tracing.endpoint }}
 - name: AUTOGLM_TRACES
   value: otlp:{{ . }}
