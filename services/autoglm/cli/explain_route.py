@@ -10,11 +10,12 @@ import json
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
+from click.core import ParameterSource
 
-from autoglm.cli.options import document_option, examples, given_text
+from autoglm.cli.options import api_key_file_option, document_option, examples, given_text
 from autoglm.cli.output import document, print_table
 
 _SECONDS = 10.0
@@ -33,7 +34,7 @@ _COLUMNS = {
     epilog=examples(
         'autoglm explain-route "What is Open-AutoGLM?"',
         "autoglm explain-route --request body.json --output json",
-        "autoglm explain-route --url https://gateway.example --api-key $KEY --model glm-4 Hello",
+        "autoglm explain-route --url https://gateway.example --api-key-file key.txt Hello",
     )
 )
 @click.argument("text", nargs=-1)
@@ -52,17 +53,35 @@ _COLUMNS = {
     show_envvar=True,
     help="REST address of the gateway.",
 )
+@api_key_file_option
 @click.option(
-    "--api-key", default="", envvar="AUTOGLM_API_KEY", show_envvar=True, help="Of role Admin."
+    "--api-key",
+    default="",
+    envvar="AUTOGLM_API_KEY",
+    show_envvar=True,
+    help="Of role Admin. The flag shows in the process list: give --api-key-file.",
 )
+@click.pass_context
 @document_option
 def command(
-    text: tuple[str, ...], model: str, file: Path | None, url: str, api_key: str, output: str
+    context: click.Context,
+    text: tuple[str, ...],
+    model: str,
+    file: Path | None,
+    url: str,
+    api_key_file: TextIO | None,
+    api_key: str,
+    output: str,
 ) -> int:
     """Say where a gateway would send a request, and why. No pod is asked.
 
     The gateway must run with --route-debug, or the key be of role Admin.
     """
+    if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
+        warning = "--api-key shows in the process list; give --api-key-file or $AUTOGLM_API_KEY"
+        click.echo(warning, err=True)
+    if api_key_file is not None:
+        api_key = api_key_file.read().strip()
     body = _body(text, file)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     body["model"] = model or body.get("model") or _only_model(url, headers)

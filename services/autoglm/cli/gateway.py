@@ -14,6 +14,7 @@ from autoglm.gateway.settings import GatewaySettings
     epilog=examples(
         "autoglm gateway --endpoint grpc://127.0.0.1:50061 --endpoint grpc://127.0.0.1:50062",
         "autoglm gateway --endpoint http://127.0.0.1:8000 --http-address 127.0.0.1:8081",
+        "autoglm gateway --endpoint https://api.example/v1 --upstream-api-key-file key.txt",
         "autoglm gateway --kubernetes --namespace team-a",
         "autoglm gateway --http-address 0.0.0.0:8080 --api-keys-file keys.json",
         "autoglm gateway --data-plane envoy --endpoint grpc://10.0.0.1:50051",
@@ -26,4 +27,4 @@ def command(**flags: Any) -> int:
     settings = load_settings(GatewaySettings, flags)
     from autoglm.gateway.app import run
 
-    return run(settings)
+    return run(settings, exposed=GatewaySettings.exposed_flags(flags))

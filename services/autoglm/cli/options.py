@@ -96,6 +96,15 @@ def _variables(name: str, field: FieldInfo, prefix: str) -> list[str]:
     return [alias] if isinstance(alias, str) else [str(c) for c in getattr(alias, "choices", ())]
 
 
+api_key_file_option = click.option(
+    "--api-key-file",
+    type=click.File(),
+    envvar="AUTOGLM_API_KEY_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="File with an API key or a token; without it the one in $AUTOGLM_API_KEY.",
+)
+
 _CONNECTION = (
     click.option(
         "--address",
@@ -130,14 +139,7 @@ _CONNECTION = (
             "tls-key-file": "PEM private key of the certificate.",
         }.items()
     ),
-    click.option(
-        "--api-key-file",
-        type=click.File(),
-        envvar="AUTOGLM_API_KEY_FILE",
-        show_envvar=True,
-        metavar="FILE",
-        help="File with an API key or a token; without it the one in $AUTOGLM_API_KEY.",
-    ),
+    api_key_file_option,
 )
 
 _SAMPLING = (

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_USER_INFO = re.compile(r"//[^/@\s]*@")
+
 
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT` or `[IPV6]:PORT`. Raises ValueError."""
@@ -9,3 +13,8 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:50051")
     return host.strip("[]"), int(port)
+
+
+def without_user_info(text: str) -> str:
+    """The text with the user and password of each URL in it replaced, as in `//***@host`."""
+    return _USER_INFO.sub("//***@", text)

@@ -7,13 +7,13 @@ Durations are float seconds. All problems are reported together, each naming its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from autoglm.common.addresses import split_address
+from autoglm.common.addresses import split_address, without_user_info
 
 
 class SettingsError(ValueError):
@@ -72,7 +72,19 @@ class ProcessSettings(BaseSettings):
         try:
             return cls(**{k: v for k, v in flags.items() if v is not None and v != ()})
         except ValidationError as error:
-            raise SettingsError("\n".join(_problem(p) for p in error.errors())) from error
+            secrets = {name for name, field in cls.model_fields.items() if not field.repr}
+            problems = (_problem(problem, secrets) for problem in error.errors())
+            # Without the cause, which quotes what was given.
+            raise SettingsError("\n".join(problems)) from None
+
+    @classmethod
+    def exposed_flags(cls, flags: Mapping[str, Any]) -> tuple[str, ...]:
+        """The flags whose values are secret and show in the process list, as they were given."""
+        return tuple(
+            f"--{name.replace('_', '-')}"
+            for name, field in cls.model_fields.items()
+            if not field.repr and flags.get(name)
+        )
 
 
 class ServiceSettings(ProcessSettings):
@@ -88,11 +100,12 @@ class ServiceSettings(ProcessSettings):
     """PEM authorities of client certificates; set, every client must present one (mTLS)."""
 
 
-def _problem(error: Any) -> str:
+def _problem(error: Any, secrets: Set[str]) -> str:
+    message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         # Of several settings together; the message names them.
-        return str(error["msg"].removeprefix("Value error, "))
+        return without_user_info(message)
     name = str(error["loc"][0]).lower().removeprefix("autoglm_")
     flag, variable = f"--{name.replace('_', '-')}", f"AUTOGLM_{name.upper()}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{flag} / {variable}: {message} (got {error['input']!r})"
+    given = "" if name in secrets else f" (got {error['input']!r})"
+    return without_user_info(f"{flag} / {variable}: {message}{given}")

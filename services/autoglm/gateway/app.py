@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -61,13 +61,18 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger("autoglm.gateway")
 
 
-def run(settings: GatewaySettings, sockets: Sockets | None = None) -> int:
+def run(
+    settings: GatewaySettings, sockets: Sockets | None = None, exposed: Sequence[str] = ()
+) -> int:
     """Serves until a signal; the exit code of the process.
 
     `sockets` are given to a process that decides for the Envoy of another (`gateway.child`).
+    `exposed` are flags that were given a secret.
     """
     which = {"process": sockets.number} if sockets else None
     set_up_logs(settings.log_level, settings.log_format, which)
+    for flag in exposed:
+        _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
     try:
         if settings.kubernetes:
             _check_kubernetes(settings)

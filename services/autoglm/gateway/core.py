@@ -26,6 +26,7 @@ from autoglm.gateway.endpoints import Endpoint, EndpointView, Phase
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.takeover import TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
+from autoglm.gateway.files import FollowedFile
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.grpc_relay import GrpcRelay
 from autoglm.gateway.http_relay import HttpRelay, client_session
@@ -45,6 +46,7 @@ from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.gateway.snapshot import Snapshot
+from autoglm.gateway.upstream_key import UpstreamKey, key_of_file
 from autoglm.gateway.watch import PodWatch, Watches, load_interval
 
 _TLS_LOOK_SECONDS = 5.0
@@ -101,15 +103,15 @@ class Core:
         self._tls = http_client_context(settings.upstream_tls)
         closing.push_async_callback(self.channels.close)
         self._session = await closing.enter_async_context(client_session(self._tls))
-        foreign = ForeignWatch(pool, self._session, settings.upstream_api_key)
+        key = self._follow_upstream_key(closing)
+        foreign = ForeignWatch(pool, self._session, key)
         self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
         closing.push_async_callback(self._watches.close)
         upstreams: dict[Wire, Upstream] = {
             "grpc": GrpcRelay(self.channels),
-            "http": HttpRelay(self._session, settings.upstream_api_key),
+            "http": HttpRelay(self._session, key),
         }
         if settings.data_plane == "envoy" or settings.endpoint_picker_address:
-            key = settings.upstream_api_key
             fallbacks = settings.endpoint_picker_fallbacks
             upstreams = {
                 wire: EnvoyUpstream(relay, key, fallbacks) for wire, relay in upstreams.items()
@@ -150,6 +152,16 @@ class Core:
         if settings.kubernetes:
             kubernetes = asyncio.create_task(self._follow_kubernetes(), name="kubernetes")
             closing.push_async_callback(cancel_all, kubernetes)
+
+    def _follow_upstream_key(self, closing: AsyncExitStack) -> UpstreamKey:
+        """The key as the file has it, from now on. Raises OSError or ValueError."""
+        key = UpstreamKey(self.settings.upstream_api_key)
+        if path := self.settings.upstream_api_key_file:
+            file = FollowedFile(path, key_of_file)
+            key.set(file.value)
+            following = asyncio.create_task(file.follow(key.set), name="upstream key")
+            closing.push_async_callback(cancel_all, following)
+        return key
 
     def local(self, answer: Handler) -> Handler:
         return stack(local_layers(self._observer, self.memory, self.identify), answer)

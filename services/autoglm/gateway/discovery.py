@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from autoglm.common.addresses import without_user_info
 from autoglm.gateway.endpoints import Endpoint, Kind
 from autoglm.gateway.kubernetes_objects import resource_of
 from autoglm.gateway.resources import Directory, Resource, directory_of
@@ -50,10 +51,16 @@ def parse_target(url: str) -> Target:
     parts = urlsplit(url.removeprefix(_DNS))
     kind, tls = _KINDS.get(parts.scheme, (None, False))
     base = parts.path.rstrip("/")
+    shown = without_user_info(url)
     if kind is None or not parts.hostname or (kind == "pod" and base) or (named and kind != "pod"):
-        raise ValueError(f"endpoint {url!r} is not {_FORMS}")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError(f"endpoint {url!r} has more than {_FORMS}")
+        raise ValueError(f"endpoint {shown!r} is not {_FORMS}")
+    if "@" in parts.netloc:
+        raise ValueError(
+            f"endpoint {shown!r} has a user or a password, which logs would show; give the key of "
+            "http(s) endpoints by --upstream-api-key-file"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(f"endpoint {shown!r} has more than {_FORMS}")
     endpoint = _endpoint(kind, tls, parts.hostname, _port(url, parts, tls), base)
     return Name(endpoint) if named else endpoint
 

@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 import msgspec
@@ -27,6 +27,7 @@ from autoglm.gateway.endpoints import (
     Signal,
 )
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.upstream_key import UpstreamKey
 
 POLL_SECONDS = 1.0
 # A busy server may be slow to answer; this many polls in a row must fail before it counts as lost.
@@ -158,7 +159,7 @@ class ForeignWatch:
 
     pool: Pool
     session: aiohttp.ClientSession
-    api_key: str = ""
+    key: UpstreamKey = field(default_factory=UpstreamKey)
     timeout: float = 2.0
     clock: Callable[[], float] = time.monotonic
 
@@ -199,7 +200,9 @@ class ForeignWatch:
     async def _models(self, endpoint: Endpoint) -> tuple[v1.Model, ...]:
         status, page = await self._get(endpoint, "/v1/models")
         if status in (401, 403):
-            raise NotServing(f"it answers {status}; set --upstream-api-key to a key that it takes")
+            raise NotServing(
+                f"it answers {status}; put a key that it takes in --upstream-api-key-file"
+            )
         if status != 200:
             raise NotServing(f"/v1/models answers {status}; it must be an OpenAI server's URL")
         return models_of(page)
@@ -216,10 +219,9 @@ class ForeignWatch:
 
     async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, bytes]:
         scheme = "https" if endpoint.tls else "http"
-        headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         async with self.session.get(
             f"{scheme}://{endpoint.address}{endpoint.base}{path}",
-            headers=headers,
+            headers=self.key.headers,
             timeout=aiohttp.ClientTimeout(self.timeout),
             allow_redirects=False,
         ) as response:

@@ -23,6 +23,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from autoglm.common import errors
 from autoglm.gateway.call import Call, Reply, RetryElsewhere
 from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.upstream_key import UpstreamKey
 
 # Below the 5 s after which uvicorn closes idle connections, so that none is used as it closes.
 KEEPALIVE_SECONDS = 4.0
@@ -88,12 +89,12 @@ def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 class HttpRelay:
     """An `Upstream` over one client session. A call's method is the first word of its route.
 
-    `api_key` goes to OpenAI servers in place of the caller's credentials; pods get those as sent.
+    `key` goes to OpenAI servers in place of the caller's credentials; pods get those as sent.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, api_key: str = "") -> None:
+    def __init__(self, session: aiohttp.ClientSession, key: UpstreamKey | None = None) -> None:
         self._session = session
-        self._api_key = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._key = key or UpstreamKey()
 
     @asynccontextmanager
     async def __call__(
@@ -115,7 +116,7 @@ class HttpRelay:
                 response.close()
 
     def _key_for(self, endpoint: EndpointView) -> Mapping[str, str]:
-        return self._api_key if endpoint.endpoint.kind == "openai" else {}
+        return self._key.headers if endpoint.endpoint.kind == "openai" else {}
 
     async def _begin(
         self,

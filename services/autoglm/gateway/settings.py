@@ -164,8 +164,11 @@ class GatewaySettings(ServiceSettings):
     """PEM certificate to present to pods (mTLS). Re-read when it changes."""
     upstream_key_file: str = ""
     """PEM private key of that certificate."""
+    upstream_api_key_file: str = ""
+    """File with the bearer token for http(s) endpoints that want one, in one line; re-read when it
+    changes."""
     upstream_api_key: str = Field(default="", repr=False)
-    """Bearer token for http(s) endpoints that want one."""
+    """The same token itself. The flag shows in the process list: give --upstream-api-key-file."""
 
     api_keys_file: str = ""
     """JSON file of API keys, as `autoglm keys create` makes them; re-read when it changes."""
@@ -226,6 +229,15 @@ class GatewaySettings(ServiceSettings):
             raise ValueError(
                 "endpoint_picker_cert_file and endpoint_picker_key_file belong together: give both "
                 "or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_upstream_key(self) -> Self:
+        if self.upstream_api_key and self.upstream_api_key_file:
+            raise ValueError(
+                "upstream_api_key and upstream_api_key_file are two keys for the same servers: "
+                "give upstream_api_key_file alone"
             )
         return self
 

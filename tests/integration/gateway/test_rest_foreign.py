@@ -18,6 +18,7 @@ from autoglm.gateway.endpoints import Endpoint, EndpointView
 from autoglm.gateway.foreign import ForeignWatch
 from autoglm.gateway.http_relay import client_session
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.upstream_key import UpstreamKey
 from autoglm.testing.rest_stack import fake_server
 
 CARDS = {"object": "list", "data": [{"id": "m", "max_model_len": 64}]}
@@ -65,7 +66,7 @@ async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]
         endpoint = parse_target(f"{url}/base/v1")
         assert isinstance(endpoint, Endpoint)
         pool.replace_endpoints([endpoint], time.monotonic())
-        watching = asyncio.create_task(ForeignWatch(pool, session, api_key)(endpoint))
+        watching = asyncio.create_task(ForeignWatch(pool, session, UpstreamKey(api_key))(endpoint))
         yield Followed(pool, changed)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -85,7 +86,7 @@ async def test_a_good_server_becomes_routable_for_rest_only() -> None:
     ("server", "why"),
     [
         (Server(health=503), "/health answers 503"),
-        (Server(models=401), "it answers 401; set --upstream-api-key to a key that it takes"),
+        (Server(models=401), "it answers 401; put a key that it takes in --upstream-api-key-file"),
         (Server(models=404), "/v1/models answers 404; it must be an OpenAI server's URL"),
     ],
 )

@@ -78,14 +78,28 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     server.server_close()
 
 
-def test_text_is_asked_about_as_a_chat_and_never_answered(autoglm: Any, gateway: Gateway) -> None:
-    result = autoglm("explain-route", "--api-key", "k", "Hello", "there")
+def test_text_is_asked_about_as_a_chat_and_never_answered(
+    autoglm: Any, gateway: Gateway, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k\n")
+    result = autoglm("explain-route", "--api-key-file", str(key), "Hello", "there")
     assert (result.code, result.err) == (0, "")
     assert "glm -> grpc://10.0.0.1:50051" in result.out and "BLOCKS HELD" in result.out
     ((path, headers, body),) = gateway.asked
     assert path == "/v1/chat/completions" and headers["x-autoglm-debug"] == "explain"
     assert headers["authorization"] == "Bearer k"
     assert body == {"messages": [{"role": "user", "content": "Hello there"}], "model": "glm"}
+
+
+@pytest.mark.parametrize("is_flag", [True, False])
+def test_key_as_a_flag_warns_that_it_shows(
+    autoglm: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, is_flag: bool
+) -> None:
+    monkeypatch.setenv("AUTOGLM_API_KEY", "k")
+    result = autoglm("explain-route", *(("--api-key", "k") if is_flag else ()), "Hello")
+    assert ("--api-key-file" in result.err) is is_flag
+    assert gateway.asked[0][1]["authorization"] == "Bearer k"
 
 
 def test_request_of_a_file_is_asked_about_as_it_is(

@@ -47,7 +47,7 @@ def test_the_exit_code_is_the_services_own(
     app = importlib.import_module(f"autoglm.{name}.app")
     seen: list[Any] = []
 
-    def run(settings: Any) -> int:
+    def run(settings: Any, **_: Any) -> int:
         seen.append(settings)
         return 71
 
@@ -55,6 +55,23 @@ def test_the_exit_code_is_the_services_own(
     flags = ("--model-path", "/m") if name == "inference" else ()
     assert autoglm(name, "--grpc-address", "127.0.0.1:7", *flags).code == 71
     assert [s.grpc_address for s in seen] == ["127.0.0.1:7"]
+
+
+@pytest.mark.parametrize("is_flag", [True, False])
+def test_gateway_learns_which_flags_show_a_secret(
+    autoglm: Any, monkeypatch: pytest.MonkeyPatch, is_flag: bool
+) -> None:
+    seen: list[Any] = []
+    app = importlib.import_module("autoglm.gateway.app")
+
+    def run(_: Any, exposed: Any) -> int:
+        seen.append(exposed)
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setenv("AUTOGLM_UPSTREAM_API_KEY", "k")
+    autoglm("gateway", *(("--upstream-api-key", "k") if is_flag else ()))
+    assert seen == [("--upstream-api-key",) if is_flag else ()]
 
 
 def test_wrong_settings_of_the_operator_are_all_named(autoglm: Any) -> None:

@@ -21,6 +21,7 @@ EVERYTHING = (
     "gateway.tls.secretName=certificate",
     "gateway.tls.verifyClients=true",
     "gateway.endpoints[0]=http://vllm.models:8000",
+    "gateway.upstreamApiKey.secretName=upstream",
     "gateway.networkPolicy.from[0].podSelector.matchLabels.app=client",
     "operator.allowHostPath=true",
     "modelNames[0].names[0]=gpt-*",
@@ -181,14 +182,15 @@ def test_whoever_brings_no_credential_is_served_as_the_values_say(
 
 
 def test_files_of_keys_and_secrets_are_mounted_where_the_gateway_looks(render: Render) -> None:
-    objects = render(KEYS, *TOKENS)
+    objects = render(KEYS, *TOKENS, "gateway.upstreamApiKey.secretName=u")
     told = settings_of(objects, "gateway")
     mounts = {m["name"]: m["mountPath"] for m in container(objects, "gateway")["volumeMounts"]}
     assert told["api_keys_file"] == f"{mounts['api-keys']}/keys.json"
     assert told["jwt_secret_file"] == f"{mounts['jwt']}/secret"
+    assert told["upstream_api_key_file"] == f"{mounts['upstream-api-key']}/api-key"
     (pod,) = [p for p in pods(objects) if any(v["name"] == "jwt" for v in p["volumes"])]
     secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
-    assert secrets == {"api-keys": "keys", "jwt": "s"}
+    assert secrets == {"api-keys": "keys", "jwt": "s", "upstream-api-key": "u"}
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,44 @@ def test_settings_reach_another_process_as_they_are(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setenv("AUTOGLM_MAX_INFLIGHT", "1")
     assert GatewaySettings.model_validate_json(told.model_dump_json()) == told
+
+
+def test_two_keys_for_the_same_servers_are_refused() -> None:
+    with pytest.raises(SettingsError, match="give upstream_api_key_file alone"):
+        GatewaySettings.load({"upstream_api_key": "k", "upstream_api_key_file": "f"})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"upstream_api_key": ("hush",)},
+        {"upstream_api_key": "hush", "upstream_api_key_file": "f"},
+        {"endpoint": ("https://user:hush@api.example/v1",)},
+        {"endpoint": ("https://:hush@api.example/v1",)},
+        {"endpoint": ("ftp://user:hush@api.example/v1",)},
+        {"jwt_jwks": "ftp://user:hush@issuer.example/jwks"},
+        {"traces": "otlp:https://user:hush@collector", "trace_sample_ratio": "https://:hush@x"},
+    ],
+)
+def test_problem_with_a_setting_quotes_no_secret(flags: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.load(flags)
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_secrets_are_in_no_repr() -> None:
+    told = GatewaySettings.load({"upstream_api_key": "hush"})
+    assert "hush" not in f"{told!r} {told}"
+
+
+def test_every_setting_that_holds_a_secret_is_kept_from_reprs() -> None:
+    """A new one by such a name must be a file, or not be shown."""
+    words = ("secret", "password", "token", "api_key", "credential")
+    named = {
+        name: field
+        for name, field in GatewaySettings.model_fields.items()
+        if any(word in name for word in words) and field.annotation is str
+    }
+    shown = {name for name, field in named.items() if field.repr}
+    assert all(name.endswith(("_file", "_claim")) for name in shown), shown

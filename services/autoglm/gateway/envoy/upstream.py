@@ -22,6 +22,7 @@ from autoglm.gateway.envoy.exchange import Directions, End
 from autoglm.gateway.envoy.names import DESTINATION_HEADER
 from autoglm.gateway.rest_request import TIMEOUT_HEADER
 from autoglm.gateway.sse_transcript import REPLAY
+from autoglm.gateway.upstream_key import UpstreamKey
 
 _NO_BYTES: tuple[bytes, ...] = ()
 _LATER_MILLISECONDS = 100
@@ -43,15 +44,15 @@ _KEPT_BACK = frozenset(
 
 
 class EnvoyUpstream:
-    """`relay` is the gateway's own; `api_key` is for OpenAI servers, in place of the caller's.
+    """`relay` is the gateway's own; `key` is for OpenAI servers, in place of the caller's.
 
     `fallbacks` is how many more endpoints other gateways' Envoys are told, for retries of theirs.
     """
 
-    def __init__(self, relay: Upstream, api_key: str = "", fallbacks: int = 0) -> None:
+    def __init__(self, relay: Upstream, key: UpstreamKey | None = None, fallbacks: int = 0) -> None:
         self._relay = relay
         self._fallbacks = fallbacks
-        self._api_key = api_key
+        self._key = key or UpstreamKey()
 
     @asynccontextmanager
     async def __call__(
@@ -108,9 +109,8 @@ class EnvoyUpstream:
         return islice(found, self._fallbacks)
 
     def _for_openai(self, call: Call, endpoint: EndpointView) -> Mapping[str, str]:
-        key = {rpc.AUTHORIZATION: f"Bearer {self._api_key}"} if self._api_key else {}
         base = endpoint.endpoint.base
-        return key | ({":path": base + call.target} if base else {})
+        return dict(self._key.headers) | ({":path": base + call.target} if base else {})
 
     def _kept_back(self, call: Call, told: Mapping[str, str]) -> tuple[str, ...]:
         assert call.exchange is not None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import aiohttp
 
+from autoglm.common.addresses import without_user_info
 from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet, key_set_of_jwks
 
 PERIOD_SECONDS = 300.0
@@ -70,8 +71,9 @@ class JwksUrl:
                 self._on_keys(key_set_of_jwks(text))
                 self._seen = text
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            why = str(error) or type(error).__name__
-            _log.warning("keys of %s stay as they are: %s", self._url, why)
+            why = without_user_info(str(error)) or type(error).__name__
+            shown = without_user_info(self._url)
+            _log.warning("keys of %s stay as they are: %s", shown, why)
             return False
         return True
 

@@ -14,6 +14,7 @@ from autoglm.gateway.endpoints import Endpoint, EndpointView
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.routing.contracts import Decision, Reason, Trail
+from autoglm.gateway.upstream_key import UpstreamKey
 
 HEADERS = {"x-request-id": "r1"}
 
@@ -52,7 +53,7 @@ async def directed(call: Call, view: EndpointView, key: str = "") -> Directions:
     """What Envoy is told; the call ends well."""
     assert call.exchange is not None
     call.exchange.end(End(200))
-    async with EnvoyUpstream(Inner(), key)(call, view, HEADERS, 1.5) as reply:
+    async with EnvoyUpstream(Inner(), UpstreamKey(key))(call, view, HEADERS, 1.5) as reply:
         assert [chunk async for chunk in reply.chunks] == []
     found = await call.exchange.directions
     assert isinstance(found, Directions)

@@ -1,0 +1,36 @@
+"""The key that third-party OpenAI servers get in place of a caller's credential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from autoglm.common.rpc import AUTHORIZATION
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def key_of_file(text: bytes) -> str:
+    """The one line of a key file. Raises ValueError, which quotes no part of it."""
+    try:
+        key = text.decode("ascii").strip()
+    except UnicodeDecodeError:
+        key = ""
+    if not key or not key.isprintable() or " " in key:
+        raise ValueError("it is not one line of visible ASCII characters; write the key alone")
+    return key
+
+
+class UpstreamKey:
+    """`headers` present the key as it is now; none without a key. `set` follows its file."""
+
+    def __init__(self, key: str = "") -> None:
+        self.headers = _NO_HEADERS
+        self.set(key)
+
+    def set(self, key: str) -> None:
+        self.headers = MappingProxyType({AUTHORIZATION: f"Bearer {key}"}) if key else _NO_HEADERS
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"UpstreamKey(is_set={bool(self.headers)})"
