@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,6 +44,8 @@ class Applied:
     wrote: bool
     """Something is different now."""
     attempt: Attempt
+    bodies: tuple[Raw, ...] = field(default=(), compare=False)
+    """The children that were changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Applier:
         tried = {(body["kind"], body["metadata"]["name"]) for body in plan.apply}
         conflicts = [c for c in known if (c.kind, c.name) not in tried]
         refused: list[Refusal] = []
+        bodies: list[Raw] = []
         for body in plan.apply:
             if withheld(refused) and may_start_pods(body, self._live(body)):
                 continue
@@ -76,13 +79,14 @@ class Applier:
                 new, contests = await self._apply(resource, body)
                 wrote |= new
                 conflicts += contests
+                bodies += [body] if new else []
             except Refused as error:
                 refused.append(Refusal(body["kind"], body["metadata"]["name"], error.message))
         # Never take away the old where the new was refused.
         for ref in plan.delete if not refused else ():
             wrote |= await self._delete(ref)
         wrote |= await self._tell(resource, plan)
-        return Applied(wrote, Attempt(tuple(conflicts), tuple(refused)))
+        return Applied(wrote, Attempt(tuple(conflicts), tuple(refused)), tuple(bodies))
 
     def _live(self, body: Raw) -> Raw | None:
         metadata = body["metadata"]

@@ -145,9 +145,24 @@ def _degraded(situation: Situation) -> Statement:
 
 
 def _conflict(conflict: Conflict) -> str:
+    if conflict.is_fought:
+        return _fight(conflict)
     return (
         f"{conflict.kind} {conflict.name}: {conflict.field} is held by {conflict.manager}, and is "
         f"left to it; let {conflict.manager} leave the field out, or set it in this resource"
+    )
+
+
+def _fight(conflict: Conflict) -> str:
+    what = f"{conflict.kind} {conflict.name}"
+    if not conflict.manager:
+        return (
+            f"something keeps changing or deleting {what}; it is set again with growing pauses. "
+            "Find what does it (an admission webhook, a clean-up job, an older operator); stop it"
+        )
+    return (
+        f"{conflict.manager} keeps changing {conflict.field} of {what} back; it is set again with "
+        f"growing pauses. Let {conflict.manager} leave the field out, or set it in this resource"
     )
 
 

@@ -38,7 +38,7 @@ def differs(desired: Body, live: Raw | None, conflicts: Iterable[Conflict] = ())
         return True
     held = [c.field for c in conflicts if (c.kind, c.name) == _identity(desired)]
     wanted = without(desired, held) if held else desired
-    return not _is_within(wanted, live, "")
+    return not is_within(wanted, live, "")
 
 
 def standing(
@@ -54,14 +54,15 @@ def standing(
 
 
 def _disagrees(wanted: Body, live: Raw | None) -> bool:
-    return live is None or not _is_within(wanted, live, "")
+    return live is None or not is_within(wanted, live, "")
 
 
 def _identity(body: Raw) -> tuple[str, str]:
     return body["kind"], body["metadata"]["name"]
 
 
-def _is_within(wanted: Any, live: Any, field: str) -> bool:
+def is_within(wanted: Any, live: Any, field: str) -> bool:
+    """Whether all that `wanted` declares is in `live`; `field` is the name that both have."""
     # Plain types, since this is where most of a plan's time goes; objects are decoded JSON.
     if isinstance(wanted, dict):
         return _is_mapping_within(wanted, live, field)
@@ -83,7 +84,7 @@ def _is_mapping_within(wanted: dict[str, Any], live: Any, field: str) -> bool:
     if field in _QUANTITY_MAPS:
         return all(amount(value) == amount(live.get(key)) for key, value in wanted.items())
     for key, value in wanted.items():  # noqa: SIM110 -- a third faster than all()
-        if not _is_within(value, live.get(key), key):
+        if not is_within(value, live.get(key), key):
             return False
     return True
 
@@ -94,7 +95,7 @@ def _is_list_within(wanted: list[Any], live: Any, field: str) -> bool:
     keys = key_fields(field, wanted)
     if keys is None:
         return len(wanted) == len(live) and all(
-            _is_within(ours, theirs, field) for ours, theirs in zip(wanted, live, strict=True)
+            is_within(ours, theirs, field) for ours, theirs in zip(wanted, live, strict=True)
         )
     known = {name_of(item, keys): item for item in live if isinstance(item, dict)}
-    return all(_is_within(item, known.get(name_of(item, keys)), "") for item in wanted)
+    return all(is_within(item, known.get(name_of(item, keys)), "") for item in wanted)

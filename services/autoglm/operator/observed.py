@@ -74,6 +74,8 @@ class Observed:
     """Of the same, those that the API server has and cannot list, with why."""
     conflicts: tuple[Conflict, ...] = ()
     """What other appliers refused us in the last attempt."""
+    fought: tuple[Conflict, ...] = ()
+    """What others keep changing back."""
     refused: tuple[Refusal, ...] = ()
     """What the API server refused in the last attempt for any other reason."""
     lost_names: tuple[LostName, ...] = ()
@@ -88,6 +90,8 @@ class Conflict:
     name: str
     manager: str
     field: str
+    is_fought: bool = False
+    """It is changed back again and again; manager and field are empty where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True)

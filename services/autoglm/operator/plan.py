@@ -107,7 +107,7 @@ def _plan(
         groups=sight.groups,
         failures=found,
         wanted=wanted,
-        conflicts=standing(observed.conflicts, wanted, sight.children),
+        conflicts=standing((*observed.conflicts, *observed.fought), wanted, sight.children),
         refused=_of(wanted, observed.refused),
         invalid=invalid,
     )

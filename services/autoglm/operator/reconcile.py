@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
 
@@ -22,6 +22,7 @@ from autoglm.common.telemetry import tracer
 from autoglm.operator.announcements import Announcements
 from autoglm.operator.apply import Applier
 from autoglm.operator.claims import ClaimedByAnother, Installation, left_alone
+from autoglm.operator.fights import Fights
 from autoglm.operator.installations import Installations
 from autoglm.operator.kinds import RESOURCE
 from autoglm.operator.kube import Kube
@@ -57,6 +58,7 @@ class Memory:
     writes: int = 0
     phase: str = ""
     is_busy: bool = False
+    fights: Fights = field(default_factory=Fights)
     left_to: str = ""
     """Lease of the installation that runs it in our place."""
 
@@ -127,7 +129,10 @@ class Reconciler:
         if rival := self._rival(key, observed):
             return await self._leave(key, observed.resource, rival)
         self._take(memory)
+        now = asyncio.get_running_loop().time()
+        observed = replace(observed, fought=memory.fights.rivals(now))
         plan = _without_haste(self._decide(observed, datetime.now(UTC)), observed, memory)
+        plan = _with_pauses(plan, memory.fights, now)
         span.set_attribute("autoglm.plan.apply", len(plan.apply))
         span.set_attribute("autoglm.plan.delete", len(plan.delete))
         try:
@@ -139,6 +144,10 @@ class Reconciler:
             # A namesake that we found ourselves is no news to the watch.
             return Looked("gone", 0.0 if self._world.resources.version(key) else None)
         self._note_phase(memory, observed, plan)
+        before = {(c["kind"], c["metadata"]["name"]): c for c in observed.children}
+        for body in applied.bodies:
+            live = before.get((body["kind"], body["metadata"]["name"]))
+            memory.fights.applied(body, live, now, self._rng)
         news = applied.attempt != memory.attempt
         memory.attempt = applied.attempt
         if news:
@@ -231,6 +240,16 @@ def _without_haste(plan: Plan, observed: Observed, memory: Memory) -> Plan:
     be overtaken at once, and delay the children of the resources that wait."""
     has_said = observed.resource.get("status") or observed.refused or memory.writes
     return plan if has_said or not plan.apply else replace(plan, status=None, events=())
+
+
+def _with_pauses(plan: Plan, fights: Fights, now: float) -> Plan:
+    """Without the children that others keep changing back, while their pause lasts."""
+    due = fights.next_due(now)
+    if due is None:
+        return plan
+    after = due if plan.requeue_after is None else min(due, plan.requeue_after)
+    apply = tuple(body for body in plan.apply if fights.may_apply(body, now))
+    return replace(plan, apply=apply, requeue_after=after)
 
 
 def _refusals(attempt: Attempt) -> str:

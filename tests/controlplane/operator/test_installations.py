@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 from autoglm.operator.kinds import EVENT, child_kind
+from autoglm.operator.transport import MERGE
 from autoglm.testing.operating import Cluster, Running, until
 
-CONFIG = child_kind("v1", "ConfigMap")
+CONFIG, SERVICE = child_kind("v1", "ConfigMap"), child_kind("v1", "Service")
 
 
 async def test_of_two_operators_with_one_identity_one_leads(cluster: Cluster) -> None:
@@ -99,3 +100,34 @@ async def test_each_class_runs_its_own_and_a_change_of_class_hands_over(cluster:
         return await claim(cluster, "of-none") == f"{cluster.namespace}/other"
 
     await until(is_handed_over, "handed over", 10)
+
+
+async def test_a_controller_that_changes_a_field_back_is_named_and_written_seldom(
+    cluster: Cluster,
+) -> None:
+    running = await installation(cluster, "only")
+    await cluster.create("glm")
+    await cluster.settled("glm")
+    path = SERVICE.path(cluster.namespace, "glm-pods")
+
+    async def fight() -> None:
+        while True:
+            await cluster.send(
+                *("PATCH", path, {"spec": {"selector": {"autoglm.io/deployment": "other"}}}),
+                content_type=MERGE,
+                query=(("fieldManager", "rival"),),
+            )
+            await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(fight())
+
+    async def is_reported() -> bool:
+        conditions = (await cluster.resource("glm"))["status"]["conditions"]
+        (degraded,) = (c for c in conditions if c["type"] == "Degraded")
+        return degraded["reason"] == "Conflict" and "rival keeps changing" in degraded["message"]
+
+    await until(is_reported, "the rival in the status", 20)
+    before = len([r for r in running.writes if r.path == path])
+    await asyncio.sleep(15)
+    assert len([r for r in running.writes if r.path == path]) - before <= 4
+    task.cancel()

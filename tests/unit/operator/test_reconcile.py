@@ -1,5 +1,6 @@
 """One look at a resource: settling, remembering refusals, and never making children for a ghost."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime
@@ -182,3 +183,32 @@ async def test_a_deleted_resource_is_counted_no_more() -> None:
     rig.world.resources.forget(KEY, rig.server.objects[PATH]["metadata"]["uid"])
     await rig.look(KEY)
     assert rig.phase("Pending") == 0
+
+
+async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pauses() -> None:
+    def decide(observed: Observed, now: datetime) -> Plan:
+        made = config(observed, now)
+        if observed.children and observed.children[0].get("data") != {"a": "ours"}:
+            body = {**config(Observed(observed.resource), now).apply[0], "data": {"a": "ours"}}
+            made = Plan(apply=(body,))
+        seen.append(observed.fought)
+        return made
+
+    seen: list[Any] = []
+    rig = Rig(decide)
+    rig.create()
+    path, writes, loop = CONFIG.path("ns", "glm"), 0, asyncio.get_running_loop()
+    while loop.time() < 3600:
+        looked = await rig.look(KEY)
+        if path in rig.server.objects and rig.server.objects[path].get("data") == {"a": "ours"}:
+            writes += 1
+            entry = {"manager": "rival", "operation": "Update"}
+            fields: dict[str, Any] = {"fieldsV1": {"f:data": {"f:a": {}}}}
+            found = rig.server.objects[path]
+            metadata = found["metadata"] | {"managedFields": [entry | fields]}
+            theirs = rig.server.put(path, found | {"metadata": metadata, "data": {"a": "theirs"}})
+            rig.world.children[CONFIG].put(json.dumps(theirs).encode())
+        await asyncio.sleep(min(1.0, looked.requeue_after or 1.0))
+
+    assert 5 <= writes <= 20
+    assert [(c.manager, c.field) for c in seen[-1]] == [("rival", ".data.a")]
