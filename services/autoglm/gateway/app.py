@@ -31,6 +31,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
+from autoglm.gateway.cors import Cors
 from autoglm.gateway.envoy.all_metrics import of_all
 from autoglm.gateway.envoy.names import Sockets
 from autoglm.gateway.envoy.picker_server import LIVENESS, READINESS, PickerServer
@@ -329,6 +330,8 @@ class Gateway:
             self._registry,
             self._bounds,
             settings.slow_reader_seconds,
+            # In front of that plane's servers Envoy does it for all responses.
+            Cors(settings.allowed_origins) if self._plane is None else Cors(),
         )
         edge, grace = RestEdge(parts), settings.shutdown_grace_seconds
         self._rest = RestServer(edge, grace, settings.max_connections)

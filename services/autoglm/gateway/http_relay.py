@@ -22,6 +22,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from autoglm.common import errors
 from autoglm.gateway.call import Call, Reply, RetryElsewhere
+from autoglm.gateway.cors import OTHERS_HEADERS
 from autoglm.gateway.endpoints import EndpointView
 from autoglm.gateway.upstream_key import UpstreamKey
 
@@ -49,6 +50,7 @@ _NOT_RELAYED = frozenset(
         "upgrade",
         "date",
         "server",
+        *OTHERS_HEADERS,
         "x-request-id",
     )
 )

@@ -23,6 +23,7 @@ from autoglm.common.validation import Ask, Billing, Operation
 from autoglm.common.validation.http_apis import INFERENCE_POSTS
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
+from autoglm.gateway.cors import Cors
 from autoglm.gateway.doorstep import Doorstep
 from autoglm.gateway.rest_request import Bounds, call_of, expect, request_id_of
 from autoglm.gateway.rest_usage import UsageReader
@@ -65,6 +66,7 @@ class RestParts:
     registry: CollectorRegistry
     bounds: Bounds
     slow_reader_seconds: float = 60.0
+    cors: Cors = Cors()
 
 
 Page = Callable[[Snapshot, str], Mapping[str, object]]
@@ -138,6 +140,8 @@ class RestEdge:
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Renders what no route took, and what went wrong in one, in the path's own dialect."""
         try:
+            if (preflight := self._preflight(request)) is not None:
+                return preflight
             response: web.StreamResponse = await handler(request)
         except web.HTTPMethodNotAllowed as refused:
             response = _not_allowed(request, refused)
@@ -153,10 +157,21 @@ class RestEdge:
             response.force_close()
         return response
 
+    def _preflight(self, request: web.Request) -> web.Response | None:
+        """The response to a browser's question about a request to come, which has no credential."""
+        if request.method != "OPTIONS":
+            return None
+        headers = self._parts.cors.preflight(request.headers)
+        return None if headers is None else web.Response(status=204, headers=headers)
+
     async def _complete_head(self, request: web.Request, response: web.StreamResponse) -> None:
         if status.REQUEST_ID not in response.headers:
             request_id = request_id_of(request.headers)
             response.headers.update(http_errors.request_id_headers(request_id, request.path))
+        origin = request.headers.get("origin", "")
+        for name, value in self._parts.cors.response_headers(origin).items():
+            given = response.headers.get(name) if name == "vary" else None
+            response.headers[name] = f"{given}, {value}" if given and given != value else value
         if self.draining:
             response.headers["connection"] = "close"
 

@@ -13,6 +13,7 @@ from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
+from autoglm.gateway.cors import check_origin
 from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.memory import REQUEST_BYTES, SHARE
@@ -112,6 +113,9 @@ class GatewaySettings(ServiceSettings):
     priorities get through, in seconds."""
     pod_waiting_requests: int = Field(default=4, ge=0)
     """Requests sent to a pod beyond its batch, so that it never runs dry."""
+    allowed_origins: StringList = ()
+    """An origin whose web pages may use the REST port from a browser (CORS), as SCHEME://HOST[:PORT];
+    may be repeated; * is every origin. None given, browsers let no page of another origin."""
     slow_reader_seconds: float = Field(default=60.0, gt=0)
     """A client that takes nothing of its stream for so long loses it, in seconds."""
     default_timeout_seconds: float = Field(default=600.0, gt=0)
@@ -204,6 +208,11 @@ class GatewaySettings(ServiceSettings):
         for url in urls:
             parse_target(url)
         return urls
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_origin(origin) for origin in origins)
 
     @field_validator("jwt_jwks")
     @classmethod

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.gateway.admission import Admission, AdmissionSettings
+from autoglm.gateway.cors import Cors
 from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.plane import EnvoyPlane
@@ -78,6 +79,7 @@ async def rest_stack(
     memory: Memory | None = None,
     max_connections: int = 100,
     plane: str = "embedded",
+    allowed_origins: tuple[str, ...] = (),
 ) -> AsyncIterator[RestStack]:
     """A gateway over one fake server for each answer, with one of the data planes in front."""
     async with AsyncExitStack() as open_parts:
@@ -101,11 +103,12 @@ async def rest_stack(
             ready=lambda: (pool.snapshot.has_routable, {}),
             registry=registry,
             bounds=bounds,
+            cors=Cors(allowed_origins if plane == "embedded" else ()),
         )
         server = RestServer(RestEdge(parts), 5.0, max_connections)
         open_parts.push_async_callback(server.stop)
         if plane == "envoy":
-            envoy = _envoy_plane(bounds)
+            envoy = _envoy_plane(bounds, allowed_origins)
             open_parts.push_async_callback(envoy.close)
             await server.start_unix(envoy.sockets.http)
             port = (await envoy.start(layers, exchanges, bounds))["http"]
@@ -117,7 +120,7 @@ async def rest_stack(
         )
 
 
-def _envoy_plane(bounds: Bounds) -> EnvoyPlane:
+def _envoy_plane(bounds: Bounds, allowed_origins: tuple[str, ...]) -> EnvoyPlane:
     free = "127.0.0.1:0"
     return EnvoyPlane(
         GatewaySettings(
@@ -125,6 +128,7 @@ def _envoy_plane(bounds: Bounds) -> EnvoyPlane:
             http_address=free,
             max_body_bytes=bounds.max_body_bytes,
             default_timeout_seconds=bounds.default_timeout_seconds,
+            allowed_origins=allowed_origins,
         ).with_memory(_MEMORY_BYTES),
         on_restart=lambda _: None,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoglm.common import rpc, status
 from autoglm.common.tls import TlsFiles
+from autoglm.gateway import cors
 from autoglm.gateway.call import Wire
 from autoglm.gateway.envoy.clusters import clusters, ends_cluster
 from autoglm.gateway.envoy.local_replies import local_replies
@@ -37,6 +38,7 @@ from autoglm.gateway.rest_edge import GZIP_FROM_BYTES
 from autoglm.gateway.settings import GatewaySettings
 
 Where = tuple[str, int]
+_CORS = "envoy.filters.http.cors"
 WINDOW_BYTES = 1024 * 1024
 # Envoy ends a connection on which so many frames wait for the client, with all of its streams. A
 # token is a frame, so its own 10,000 are soon there where one connection has hundreds of streams.
@@ -109,6 +111,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
         "access_log": _ends_of_calls(settings.processes),
         **({"local_reply_config": local_replies()} if is_http else {}),
         "http_filters": [
+            *(_cors_filters(settings) if is_http else []),
             *([_gzip()] if is_http else []),
             {"name": EXT_PROC, "typed_config": _picker(settings)},
             {
@@ -122,9 +125,51 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
         ],
         "route_config": {
             "name": wire,
-            "virtual_hosts": [{"name": wire, "domains": ["*"], "routes": routes(wire, settings)}],
+            "virtual_hosts": [
+                {
+                    "name": wire,
+                    "domains": ["*"],
+                    "routes": routes(wire, settings),
+                    **(_cors_policy(settings) if is_http else {}),
+                }
+            ],
         },
     }
+
+
+def _cors_filters(settings: GatewaySettings) -> list[Json]:
+    """Outermost, so that errors have the headers too; Envoy's own filter sets no Vary."""
+    if not settings.allowed_origins:
+        return []
+    filters = f"{TYPE}.extensions.filters.http"
+    vary = {"append": header("vary", cors.VARY, "APPEND_IF_EXISTS_OR_ADD")}
+    return [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": {
+                "@type": f"{filters}.header_mutation.v3.HeaderMutation",
+                "mutations": {"response_mutations": [vary]},
+            },
+        },
+        {"name": _CORS, "typed_config": {"@type": f"{filters}.cors.v3.Cors"}},
+    ]
+
+
+def _cors_policy(settings: GatewaySettings) -> Json:
+    if not settings.allowed_origins:
+        return {}
+    is_any = cors.ANY in settings.allowed_origins
+    listed = [{"exact": origin} for origin in settings.allowed_origins]
+    policy = {
+        "@type": f"{TYPE}.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{"safe_regex": {"regex": ".+"}}] if is_any else listed,
+        "allow_methods": cors.METHODS,
+        "allow_headers": cors.HEADERS,
+        "expose_headers": cors.EXPOSED,
+        "max_age": str(cors.MAX_AGE_SECONDS),
+        "allow_credentials": False,
+    }
+    return {"typed_per_filter_config": {_CORS: policy}}
 
 
 def _gzip() -> Json:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from autoglm.common import http_errors, rpc, status
 from autoglm.common.validation.http_apis import INFERENCE_POSTS, HttpApi
 from autoglm.gateway.call import Wire
+from autoglm.gateway.cors import OTHERS_HEADERS
 from autoglm.gateway.envoy.names import PLANE_HEADER, PLANE_WITHOUT
 from autoglm.gateway.envoy.parts import (
     EXT_PROC,
@@ -82,6 +83,7 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
         },
         # Kept for the retry, and for the picker where it wants to see it.
         "request_body_buffer_limit": settings.max_body_bytes + _ROOM_BYTES,
+        "response_headers_to_remove": list(OTHERS_HEADERS),
         "response_headers_to_add": [
             *_response_headers(wire, match.get("path", "")),
             header(PLANE_HEADER, PLANE_WITHOUT),
