@@ -300,6 +300,7 @@ class Gateway:
             settings.max_timeout_seconds,
             settings.slow_reader_seconds,
             core.identify,
+            settings.content_bounds,
         )
         server = rpc.server(
             max_message_bytes=settings.max_body_bytes,
@@ -387,6 +388,7 @@ class Gateway:
             settings.max_body_bytes,
             settings.default_timeout_seconds,
             settings.max_timeout_seconds,
+            settings.content_bounds,
         )
 
     def _wanted_health(self) -> dict[str, bool]:

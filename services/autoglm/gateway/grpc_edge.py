@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from autoglm.common import errors, status
 from autoglm.common.gate import Gate
 from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
-from autoglm.common.validation import Ask
+from autoglm.common.validation import bounds
 from autoglm.gateway.arrivals import Arrivals
 from autoglm.gateway.call import Call, Handler, Notes, Receive, Reply
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES, Page
@@ -31,9 +31,6 @@ from autoglm.gateway.memory import Hold
 from autoglm.gateway.methods import INFERENCE, METHODS, OIP, Method
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
-
-# From here on parsing would hold up other requests; it goes to a thread.
-OFF_LOOP_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +46,7 @@ class GrpcParts:
     max_timeout_seconds: float
     slow_reader_seconds: float = 60.0
     identify: Identify | None = None
+    content: bounds.Bounds = bounds.DEFAULT
 
 
 class GrpcEdge:
@@ -181,7 +179,7 @@ class GrpcEdge:
 
         async def read(call: Call, hold: Hold) -> Call:
             call = await receive(call, hold)
-            return replace(call, ask=await _ask(method, call.payload))
+            return replace(call, ask=await method.ask(call.payload, self._parts.content))
 
         return replace(self._bare_call(method.route, context, read), target=method.path)
 
@@ -226,12 +224,6 @@ async def _count(call: Call, hold: Hold) -> Call:
     """The request was read from its stream already."""
     hold.take(len(call.payload))
     return call
-
-
-async def _ask(method: Method, payload: bytes) -> Ask:
-    if len(payload) < OFF_LOOP_BYTES:
-        return method.read(payload)
-    return await asyncio.to_thread(method.read, payload)
 
 
 async def _finish(method: Method, notes: Notes, reply: Reply, last: bytes, context: Any) -> None:

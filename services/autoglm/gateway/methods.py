@@ -25,6 +25,9 @@ from autoglm.common.validation import (
     of_predict,
     of_tokenize,
 )
+from autoglm.common.validation.abridged import cut_of
+from autoglm.common.validation.bounds import Bounds
+from autoglm.common.validation.reading import read_message
 from autoglm.gateway.call import Usage
 from autoglm.v1 import open_inference_pb2 as oip
 
@@ -39,10 +42,15 @@ class Method:
 
     service: str
     name: str
+    request: type[Message]
     read: Callable[[bytes], Ask]
     usage: Callable[[bytes], Usage | None]
     streaming: bool = False
     bidi: bool = False
+
+    async def ask(self, payload: bytes | memoryview, bounds: Bounds) -> Ask:
+        """Of a message of any size. Raises InvalidRequest for one that is over a bound."""
+        return await read_message(self.request, self.read, payload, bounds)
 
     @property
     def path(self) -> str:
@@ -62,39 +70,40 @@ def _parse(kind: type[M], payload: bytes) -> M:
 
 
 def _generate(payload: bytes) -> Ask:
-    return of_generate(_parse(v1.GenerateRequest, payload))
+    return of_generate(_parse(v1.GenerateRequest, payload), cut=cut_of(payload))
 
 
 def _generate_stream(payload: bytes) -> Ask:
-    return of_generate(_parse(v1.GenerateRequest, payload), streaming=True)
+    request = _parse(v1.GenerateRequest, payload)
+    return of_generate(request, streaming=True, cut=cut_of(payload))
 
 
 def _chat(payload: bytes) -> Ask:
-    return of_chat(_parse(v1.ChatRequest, payload))
+    return of_chat(_parse(v1.ChatRequest, payload), cut=cut_of(payload))
 
 
 def _chat_stream(payload: bytes) -> Ask:
-    return of_chat(_parse(v1.ChatRequest, payload), streaming=True)
+    return of_chat(_parse(v1.ChatRequest, payload), streaming=True, cut=cut_of(payload))
 
 
 def _embed(payload: bytes) -> Ask:
-    return of_embed(_parse(v1.EmbedRequest, payload))
+    return of_embed(_parse(v1.EmbedRequest, payload), cut=cut_of(payload))
 
 
 def _predict(payload: bytes) -> Ask:
-    return of_predict(_parse(v1.PredictRequest, payload))
+    return of_predict(_parse(v1.PredictRequest, payload), cut=cut_of(payload))
 
 
 def _tokenize(payload: bytes) -> Ask:
-    return of_tokenize(_parse(v1.TokenizeRequest, payload))
+    return of_tokenize(_parse(v1.TokenizeRequest, payload), cut=cut_of(payload))
 
 
 def _infer(payload: bytes) -> Ask:
-    return of_oip(_parse(oip.ModelInferRequest, payload))
+    return of_oip(_parse(oip.ModelInferRequest, payload), cut=cut_of(payload))
 
 
 def _infer_stream(payload: bytes) -> Ask:
-    return of_oip(_parse(oip.ModelInferRequest, payload), streaming=True)
+    return of_oip(_parse(oip.ModelInferRequest, payload), streaming=True, cut=cut_of(payload))
 
 
 def _model_metadata(payload: bytes) -> Ask:
@@ -144,15 +153,32 @@ def _unknown(_: bytes) -> None:
 
 
 METHODS: tuple[Method, ...] = (
-    Method(INFERENCE, "Generate", _generate, _usage_of_generate),
-    Method(INFERENCE, "GenerateStream", _generate_stream, _usage_of_generate_chunk, streaming=True),
-    Method(INFERENCE, "Chat", _chat, _usage_of_chat),
-    Method(INFERENCE, "ChatStream", _chat_stream, _usage_of_chat_chunk, streaming=True),
-    Method(INFERENCE, "Embed", _embed, _usage_of_embed),
-    Method(INFERENCE, "Predict", _predict, _usage_of_predict),
-    Method(INFERENCE, "Tokenize", _tokenize, _unknown),
-    Method(OIP, "ModelInfer", _infer, _unknown),
-    Method(OIP, "ModelMetadata", _model_metadata, _unknown),
-    Method(OIP, "ModelStreamInfer", _infer_stream, _unknown, streaming=True, bidi=True),
+    Method(INFERENCE, "Generate", v1.GenerateRequest, _generate, _usage_of_generate),
+    Method(
+        INFERENCE,
+        "GenerateStream",
+        v1.GenerateRequest,
+        _generate_stream,
+        _usage_of_generate_chunk,
+        streaming=True,
+    ),
+    Method(INFERENCE, "Chat", v1.ChatRequest, _chat, _usage_of_chat),
+    Method(
+        INFERENCE, "ChatStream", v1.ChatRequest, _chat_stream, _usage_of_chat_chunk, streaming=True
+    ),
+    Method(INFERENCE, "Embed", v1.EmbedRequest, _embed, _usage_of_embed),
+    Method(INFERENCE, "Predict", v1.PredictRequest, _predict, _usage_of_predict),
+    Method(INFERENCE, "Tokenize", v1.TokenizeRequest, _tokenize, _unknown),
+    Method(OIP, "ModelInfer", oip.ModelInferRequest, _infer, _unknown),
+    Method(OIP, "ModelMetadata", oip.ModelMetadataRequest, _model_metadata, _unknown),
+    Method(
+        OIP,
+        "ModelStreamInfer",
+        oip.ModelInferRequest,
+        _infer_stream,
+        _unknown,
+        streaming=True,
+        bidi=True,
+    ),
 )
 BY_PATH: Mapping[str, Method] = {method.path: method for method in METHODS}

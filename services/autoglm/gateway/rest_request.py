@@ -8,6 +8,7 @@ What is wrong with the head becomes the call's `problem`, so that the layers see
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import time
 import zlib
@@ -21,7 +22,9 @@ from multidict import CIMultiDictProxy
 
 from autoglm.common import rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
-from autoglm.common.validation import Ask, of_openai
+from autoglm.common.validation import Ask
+from autoglm.common.validation import bounds as content_bounds
+from autoglm.common.validation.reading import read_openai
 from autoglm.gateway.call import Call
 from autoglm.gateway.memory import Hold
 from autoglm.gateway.sse_transcript import REPLAY
@@ -29,8 +32,9 @@ from autoglm.gateway.sse_transcript import REPLAY
 TIMEOUT_HEADER = "x-request-timeout-seconds"
 # Triton's binary tensors: JSON of this many bytes comes first, raw values behind it.
 BINARY_HEADER = "inference-header-content-length"
-# From here on decoding would hold up other requests; it goes to a thread.
+# From here on decompressing would hold up other requests; it goes to a thread, in pieces.
 OFF_LOOP_BYTES = 64 * 1024
+_GUNZIP_BYTES, _PLAIN_BYTES = 16 * 1024, 256 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Deflate cannot do better ("Maximum compression factor" of zlib's technical details).
 _MOST_INFLATION = 1032
@@ -66,11 +70,13 @@ _NOT_SENT_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request may take: bytes of its body, and seconds where it names none or too many."""
+    """What a request may take: bytes of its body, seconds where it names none or too many, and how
+    many values its body has."""
 
     max_body_bytes: int
     default_timeout_seconds: float
     max_timeout_seconds: float
+    content: content_bounds.Bounds = content_bounds.DEFAULT
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
@@ -104,7 +110,7 @@ def call_of(
         started=started,
         deadline=started + timeout,
         ask=ask,
-        receive=None if ask else partial(_receive, request, bounds.max_body_bytes, timeout),
+        receive=None if ask else partial(_receive, request, bounds, timeout),
         problem=problem,
         trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
         headers=sent_on(request.headers),
@@ -116,10 +122,12 @@ def call_of(
 
 
 async def _receive(
-    request: web.Request, limit: int, timeout: float, call: Call, hold: Hold
+    request: web.Request, bounds: Bounds, timeout: float, call: Call, hold: Hold
 ) -> Call:
-    payload = await _payload(request, limit, timeout, hold)
-    return replace(call, payload=payload, ask=await _ask(request, payload))
+    payload = await _payload(request, bounds.max_body_bytes, timeout, hold)
+    json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
+    ask = await read_openai(request.path, json_part, bounds.content)
+    return replace(call, payload=payload, ask=ask)
 
 
 def _peer(request: web.Request) -> str:
@@ -191,14 +199,15 @@ async def _payload(request: web.Request, limit: int, timeout: float, hold: Hold)
 
 async def _read(request: web.Request, limit: int, hold: Hold) -> bytes:
     """What is announced may never come, so what arrives is what counts."""
-    parts, size = [], 0
+    # Grows in place, and gives its bytes without a copy: joining a list would stop the loop.
+    body, first = io.BytesIO(), b""
     async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
+        if body.tell() + len(chunk) > limit:
             raise _too_large(limit)
         hold.take(len(chunk))
-        parts.append(chunk)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        first = b"" if body.tell() else chunk
+        body.write(chunk)
+    return first or body.getvalue()
 
 
 async def _decompressed(body: bytes, encoding: str, limit: int, hold: Hold) -> bytes:
@@ -230,15 +239,21 @@ def plain_size(body: bytes) -> int:
 
 def gunzip(body: bytes) -> bytes:
     """As long as the stream says, however far the body would inflate."""
-    reader, size = zlib.decompressobj(_GZIP), plain_size(body)
+    reader, size, plain = zlib.decompressobj(_GZIP), plain_size(body), io.BytesIO()
     try:
-        # One more byte than there should be, so that the end and its checksum are reached.
-        plain = reader.decompress(body, size + 1)
+        for at in range(0, len(body), _GUNZIP_BYTES):
+            rest = body[at : at + _GUNZIP_BYTES]
+            while rest and plain.tell() <= size:
+                if reader.eof:
+                    raise _not_whole()
+                plain.write(reader.decompress(rest, _PLAIN_BYTES))
+                rest = reader.unconsumed_tail
+        plain.write(reader.flush())
     except zlib.error as error:
         raise InvalidRequest(f"the body is not gzip: {error}", field="content-encoding") from error
-    if not reader.eof or reader.unused_data or len(plain) != size:
+    if not reader.eof or reader.unused_data or plain.tell() != size:
         raise _not_whole()
-    return plain
+    return plain.getvalue()
 
 
 def _not_whole() -> InvalidRequest:
@@ -247,14 +262,7 @@ def _not_whole() -> InvalidRequest:
     )
 
 
-async def _ask(request: web.Request, payload: bytes) -> Ask:
-    json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
-    if len(json_part) <= OFF_LOOP_BYTES:
-        return of_openai(request.path, json_part)
-    return await asyncio.to_thread(of_openai, request.path, json_part)
-
-
-def _json_part(length: str | None, payload: bytes) -> bytes:
+def _json_part(length: str | None, payload: bytes) -> bytes | memoryview:
     if length is None:
         return payload
     if not length.isdecimal() or len(length) > 12 or int(length) > len(payload):
@@ -263,7 +271,7 @@ def _json_part(length: str | None, payload: bytes) -> bytes:
             "give the length of its JSON part",
             field=BINARY_HEADER,
         )
-    return payload[: int(length)]
+    return memoryview(payload)[: int(length)]
 
 
 def _too_large(limit: int) -> RequestTooLarge:

@@ -12,6 +12,7 @@ from autoglm.api.traffic import RoutingPolicy
 from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
+from autoglm.common.validation import bounds as content_bounds
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.cors import check_origin
 from autoglm.gateway.discovery import parse_target
@@ -84,6 +85,8 @@ class GatewaySettings(ServiceSettings):
     """How often names of dns+grpc endpoints are looked up, in seconds."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Longest request body or message that is accepted, in bytes."""
+    max_messages: int = Field(default=content_bounds.DEFAULT_MAX_MESSAGES, gt=0)
+    """Most messages of one chat request; pods have the same setting."""
     request_memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
     """Bytes that open requests may hold, of all models: bodies being read, waiting and in flight,
     what is kept of answers for recovery, and 32 KiB for each. Over it a request is refused with
@@ -311,6 +314,10 @@ class GatewaySettings(ServiceSettings):
         has_envoy = self.data_plane == "envoy" and not self.envoy_directory
         envoy = self.envoy_memory_bytes if has_envoy else 0
         return process_limit(self.memory_bytes, envoy, self.processes)
+
+    @property
+    def content_bounds(self) -> content_bounds.Bounds:
+        return content_bounds.Bounds(messages=self.max_messages)
 
     @property
     def admission(self) -> AdmissionSettings:

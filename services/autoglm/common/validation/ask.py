@@ -7,13 +7,21 @@ size from it. Names of fields are vLLM's; `Words` turns them into those of the c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from autoglm.common.validation.abridged import NOTHING, Cut
 from autoglm.common.validation.prefix import NO_PREFIX, Prefix
 
 # A guess that errs on the side of too many tokens for European languages.
 _BYTES_PER_TOKEN = 4
+NOT_TEXT = frozenset(
+    (
+        *("image_url", "audio_url", "video_url", "input_audio", "file", "file_data", "images"),
+        *("source", "prompt_embeds"),
+    )
+)
+"""Fields of media, whose tokens depend on the model."""
 
 
 class Operation(StrEnum):
@@ -168,6 +176,8 @@ class Ask:
     stream_options: bool = False
     priority: int = 0
     session: str = ""
+    unread_bytes: int = 0
+    """Text of the prompts that was measured and not read, as the body is large."""
     prefix: Prefix = NO_PREFIX
     """The names of the prompt's blocks, for routing; of the first prompt where there are more."""
     unchecked: Sequence[Prompt] = ()
@@ -178,7 +188,7 @@ class Ask:
     def size(self) -> int:
         """Bytes of prompt text; token ids count four each."""
         prompts = sum(p.size for p in (*(self.prompts or ()), *self.unchecked))
-        return prompts + sum(t.size for t in self.turns or ())
+        return prompts + sum(t.size for t in self.turns or ()) + self.unread_bytes
 
     @property
     def prompt_tokens(self) -> int:
@@ -186,7 +196,7 @@ class Ask:
         parts = (*(self.prompts or ()), *self.unchecked)
         known = sum(p.tokens for p in parts if p.tokens is not None)
         text = sum(p.size for p in parts if p.tokens is None)
-        text += sum(t.size for t in self.turns or ())
+        text += sum(t.size for t in self.turns or ()) + self.unread_bytes
         return known - (-text // _BYTES_PER_TOKEN)
 
     @property
@@ -195,3 +205,18 @@ class Ask:
         if self.billing is Billing.FREE:
             return 0
         return self.prompt_tokens + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)
+
+
+def with_cut(ask: Ask, cut: Cut, fields: frozenset[str]) -> Ask:
+    """Adds the text that the body lacks: `fields` are those of prompts, others are no media."""
+    if cut is NOTHING or not cut.text:
+        return ask
+    unread = sum(size for name, size in cut.text.items() if name in fields)
+    others = sum(
+        size
+        for name, size in cut.text.items()
+        if name not in fields and NOT_TEXT.isdisjoint(name.replace("[]", "").split("."))
+    )
+    named = replace(ask.prefix, size=ask.prefix.size + unread) if ask.prefix.blocks else ask.prefix
+    unchecked = (*ask.unchecked, Prompt("body", others)) if others else ask.unchecked
+    return replace(ask, unread_bytes=unread, unchecked=unchecked, prefix=named)

@@ -10,6 +10,7 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common.validation import prefix
+from autoglm.common.validation.abridged import NOTHING, Cut
 from autoglm.common.validation.ask import (
     Ask,
     Billing,
@@ -22,10 +23,24 @@ from autoglm.common.validation.ask import (
     ToolFacts,
     Turn,
     Words,
+    with_cut,
 )
 
 GENERATE_MAX_TOKENS = 16
 TOKEN_BYTES = 4
+TEXT_FIELDS = frozenset(
+    (
+        "text",
+        "texts[]",
+        "input_data",
+        "messages[].content",
+        "messages[].parts[].text",
+        "chat.messages[].content",
+        "chat.messages[].parts[].text",
+    )
+)
+"""Where messages have the text of prompts, as `bounds` names fields."""
+_TOKEN_IDS = "token_ids.ids"
 _OPTIONAL = (
     "n",
     "temperature",
@@ -65,24 +80,26 @@ _MODES = {
 }
 
 
-def of_generate(request: v1.GenerateRequest, *, streaming: bool = False) -> Ask:
-    return Ask(
+def of_generate(request: v1.GenerateRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
+    """`cut` is what the request lacks, here and below."""
+    ask = Ask(
         operation=Operation.GENERATE,
         model=request.model,
         words=_WORDS,
         streaming=streaming,
-        prompts=_prompts(request),
+        prompts=_prompts(request, cut),
         sampling=_sampling(request.sampling_params, GENERATE_MAX_TOKENS),
         formats=_formats(request.response_format),
         priority=request.priority,
         session=request.session_id,
-        prefix=_prompt_prefix(request),
+        prefix=_prompt_prefix(request, cut),
     )
+    return with_cut(ask, cut, TEXT_FIELDS)
 
 
-def of_chat(request: v1.ChatRequest, *, streaming: bool = False) -> Ask:
+def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
     opens_turn = request.add_generation_prompt or not request.HasField("add_generation_prompt")
-    return Ask(
+    ask = Ask(
         operation=Operation.CHAT,
         model=request.model,
         words=_WORDS,
@@ -104,19 +121,21 @@ def of_chat(request: v1.ChatRequest, *, streaming: bool = False) -> Ask:
         prefix=_chat_prefix(request),
         unchecked=_tool_texts(request.tools),
     )
+    return with_cut(ask, cut, TEXT_FIELDS)
 
 
-def of_embed(request: v1.EmbedRequest) -> Ask:
-    return Ask(
+def of_embed(request: v1.EmbedRequest, *, cut: Cut = NOTHING) -> Ask:
+    ask = Ask(
         operation=Operation.EMBED,
         model=request.model,
         words=_EMBED,
         prompts=_texts("texts", request.texts),
     )
+    return with_cut(ask, cut, TEXT_FIELDS)
 
 
-def of_predict(request: v1.PredictRequest) -> Ask:
-    return Ask(
+def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> Ask:
+    ask = Ask(
         operation=Operation.PREDICT,
         model=request.model_name,
         words=_PREDICT,
@@ -126,12 +145,13 @@ def of_predict(request: v1.PredictRequest) -> Ask:
         priority=request.priority,
         prefix=prefix.of_text(request.input_data),
     )
+    return with_cut(ask, cut, TEXT_FIELDS)
 
 
-def of_tokenize(request: v1.TokenizeRequest) -> Ask:
+def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> Ask:
     chat = request.WhichOneof("input") == "chat"
     text = (Prompt("text", len(request.text.encode())),)
-    return Ask(
+    ask = Ask(
         operation=Operation.TOKENIZE,
         model=request.model,
         words=Words("", {"messages": "chat.messages", "prompt": "text"}),
@@ -139,11 +159,12 @@ def of_tokenize(request: v1.TokenizeRequest) -> Ask:
         turns=_turns("chat.messages", request.chat.messages) if chat else None,
         billing=Billing.FREE,
     )
+    return with_cut(ask, cut, TEXT_FIELDS)
 
 
-def _prompt_prefix(request: v1.GenerateRequest) -> prefix.Prefix:
+def _prompt_prefix(request: v1.GenerateRequest, cut: Cut) -> prefix.Prefix:
     if request.WhichOneof("prompt") == "token_ids":
-        return prefix.of_token_ids(request.token_ids.ids)
+        return prefix.of_token_ids(request.token_ids.ids, _id_count(request, cut))
     return prefix.of_text(request.text)
 
 
@@ -168,9 +189,14 @@ def _parts(message: v1.ChatMessage) -> Iterator[str]:
         yield f"{call.name}{call.arguments}"
 
 
-def _prompts(request: v1.GenerateRequest) -> Sequence[Prompt]:
+def _id_count(request: v1.GenerateRequest, cut: Cut) -> int:
+    rest = cut.numbers.get(_TOKEN_IDS)
+    return len(request.token_ids.ids) + (rest.count if rest else 0)
+
+
+def _prompts(request: v1.GenerateRequest, cut: Cut) -> Sequence[Prompt]:
     if request.WhichOneof("prompt") == "token_ids":
-        count = len(request.token_ids.ids)
+        count = _id_count(request, cut)
         return (Prompt("token_ids.ids", count * TOKEN_BYTES, count),)
     return (Prompt("text", len(request.text.encode())),)
 

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from autoglm.common.errors import InvalidRequest
+from autoglm.common.validation.abridged import Abridged
+from autoglm.common.validation.json_scan import MAX_DEPTH, too_deep
 
-# The engine allows a schema to be 64 levels deep; the rest is room for what is around it.
-MAX_DEPTH = 100
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 _ABSENT = object()
+_SHOWN_WHOLE_BYTES = 16 * 1024
 T = TypeVar("T")
 
 
@@ -29,7 +30,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
-        raise _too_deep() from error
+        raise too_deep() from error
 
 
 def depth_within(text: str | bytes, limit: int) -> bool:
@@ -44,12 +45,10 @@ def depth_within(text: str | bytes, limit: int) -> bool:
 
 def _check_depth(body: bytes) -> None:
     # Text can't nest deeper than it has brackets, so most bodies are not decoded twice.
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and not depth_within(body, MAX_DEPTH):
-        raise _too_deep()
-
-
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels; flatten it")
+    if isinstance(body, Abridged) or body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return
+    if not depth_within(body, MAX_DEPTH):
+        raise too_deep()
 
 
 def _children(node: Any) -> Any:
@@ -73,13 +72,20 @@ def _wrong_type(problem: str, body: bytes) -> InvalidRequest:
 
 
 def _value_at(place: str, body: bytes) -> Any:
+    """The value, decoded alone: what is around it may be large."""
+    value = msgspec.Raw(body)
     try:
-        value = msgspec.json.decode(body)
         for name, index in _STEP.findall(place):
-            value = value[name] if name else value[int(index)]
-    except (LookupError, TypeError, ValueError):
+            if name:
+                value = msgspec.json.decode(value, type=dict[str, msgspec.Raw])[name]
+            else:
+                value = msgspec.json.decode(value, type=list[msgspec.Raw])[int(index)]
+        shown = bytes(value).strip()
+        return (
+            msgspec.json.decode(shown) if len(shown) <= _SHOWN_WHOLE_BYTES else msgspec.Raw(shown)
+        )
+    except (LookupError, TypeError, ValueError, RecursionError):
         return _ABSENT
-    return value
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from autoglm.common.errors import InvalidRequest
-from autoglm.common.validation.ask import Ask, Operation, Prompt, Sampling, Words
+from autoglm.common.validation.abridged import NOTHING, Cut
+from autoglm.common.validation.ask import Ask, Operation, Prompt, Sampling, Words, with_cut
 from autoglm.common.validation.json_text import decode
 from autoglm.common.validation.prefix import of_text
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from autoglm.v1 import open_inference_pb2 as oip
 
 TEXT_INPUT = "text_input"
+TEXT_FIELDS = frozenset(("raw_input_contents[]", "inputs[].contents.bytes_contents[]"))
+"""Where messages have the text of prompts, as `bounds` names fields."""
 _COMPLETION_MAX_TOKENS = 16
 _INFER = re.compile(r"/v2/models/(.+?)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
 _LENGTH_BYTES = 4
@@ -63,15 +66,15 @@ def infer_path(path: str) -> str | None:
     return match[1] if match else None
 
 
-def of_oip(request: oip.ModelInferRequest, *, streaming: bool = False) -> Ask:
+def of_oip(request: oip.ModelInferRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
     parameters = {
         name: getattr(value, kind)
         for name, value in request.parameters.items()
         if (kind := value.WhichOneof("parameter_choice"))
     }
-    return _ask(
-        request.model_name, parameters, _grpc_prompts(request), streaming, _grpc_text(request)
-    )
+    prompts = _grpc_prompts(request, is_cut=bool(cut.text))
+    ask = _ask(request.model_name, parameters, prompts, streaming, _grpc_text(request))
+    return with_cut(ask, cut, TEXT_FIELDS)
 
 
 def _grpc_text(request: oip.ModelInferRequest) -> bytes:
@@ -157,7 +160,7 @@ def _wrong(name: str, value: object, remedy: str) -> InvalidRequest:
     return InvalidRequest(f"{field} is {value!r:.60}; {remedy}", field=field)
 
 
-def _grpc_prompts(request: oip.ModelInferRequest) -> Sequence[Prompt]:
+def _grpc_prompts(request: oip.ModelInferRequest, *, is_cut: bool) -> Sequence[Prompt]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequest(
@@ -166,28 +169,35 @@ def _grpc_prompts(request: oip.ModelInferRequest) -> Sequence[Prompt]:
             field="raw_input_contents",
         )
     return [
-        _grpc_prompt(i, tensor, raw[i] if raw else None)
+        _grpc_prompt(i, tensor, raw[i] if raw else None, is_cut=is_cut)
         for i, tensor in enumerate(request.inputs)
         if tensor.name == TEXT_INPUT
     ]
 
 
 def _grpc_prompt(
-    index: int, tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None
+    index: int,
+    tensor: oip.ModelInferRequest.InferInputTensor,
+    raw: bytes | None,
+    *,
+    is_cut: bool,
 ) -> Prompt:
     path = f"inputs[{index}]"
     _check_tensor(path, tensor.datatype, tensor.shape)
     if raw is not None:
-        return Prompt(f"raw_input_contents[{index}]", _raw_text_size(index, raw))
+        return Prompt(f"raw_input_contents[{index}]", _raw_text_size(index, raw, is_cut=is_cut))
     values = tensor.contents.bytes_contents
     _check_count(f"{path}.contents.bytes_contents", len(values))
     _check_utf8(f"{path}.contents.bytes_contents", values[0])
     return Prompt(f"{path}.contents.bytes_contents", len(values[0]))
 
 
-def _raw_text_size(index: int, raw: bytes) -> int:
+def _raw_text_size(index: int, raw: bytes, *, is_cut: bool) -> int:
+    """Of what is there; the pod compares the length of one that is cut here."""
     field = f"raw_input_contents[{index}]"
     size = int.from_bytes(raw[:_LENGTH_BYTES], "little")
+    if is_cut and len(raw) < _LENGTH_BYTES + size:
+        size = max(0, len(raw) - _LENGTH_BYTES)
     if len(raw) != _LENGTH_BYTES + size:
         raise InvalidRequest(
             f"{field} has {len(raw)} bytes; send one element: its length in four little-endian "

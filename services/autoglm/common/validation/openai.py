@@ -15,6 +15,7 @@ import msgspec
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import openai_bodies as bodies
 from autoglm.common.validation import prefix, prompt_weight
+from autoglm.common.validation.abridged import NOTHING, Cut, cut_of, whole_size
 from autoglm.common.validation.ask import (
     Ask,
     Billing,
@@ -27,6 +28,7 @@ from autoglm.common.validation.ask import (
     ToolFacts,
     Turn,
     Words,
+    with_cut,
 )
 from autoglm.common.validation.grpc_requests import GENERATE_MAX_TOKENS, TOKEN_BYTES
 from autoglm.common.validation.http_apis import Body, inference_post
@@ -49,21 +51,42 @@ _SAMPLING = (
 _MEDIA = ("image_url", "audio_url", "video_url")
 _CHAT_WORDS = {"logprobs": "top_logprobs", "tool_choice.function": "tool_choice.function.name"}
 _MAX_TOKEN_ID = 2**31 - 1
+TEXT_FIELDS = frozenset(
+    (
+        "messages[].content",
+        "messages[].content[]",
+        "messages[].content[].text",
+        "prompt",
+        "prompt[]",
+        "input",
+        "input[]",
+        "input[].content",
+        "input[].content[].text",
+        "input_data",
+        "text_input",
+        "inputs[].data",
+        "inputs[].data[]",
+        "inputs[].data[][]",
+    )
+)
+"""Where bodies have the text of prompts, as `bounds` names fields."""
 
 
 def of_openai(path: str, body: bytes) -> Ask:
     """The facts of a POST. Raises InvalidRequest for a body that cannot be read.
 
     An API that the table does not know is charged by its body, and so is a request of a known one
-    in which no prompt is found.
+    in which no prompt is found. A large body is `Abridged`.
     """
-    api = inference_post(path)
+    api, cut = inference_post(path), cut_of(body)
     if api is None:
         return replace(prompt_weight.of_any(body), billing=Billing.BODY, unchecked=_whole(body))
     if api.body is Body.OIP:
         ask = of_oip_json(infer_path(path) or "", body)
     else:
         ask = _READERS[api.body](body)
+    if cut is not NOTHING:
+        ask = with_cut(_with_ids(ask, cut, api.body), cut, TEXT_FIELDS)
     if api.billing is Billing.TOKENS and not ask.prompt_tokens:
         ask = replace(ask, unchecked=_whole(body))
     if (ask.operation, ask.billing) != (api.operation, api.billing):
@@ -71,8 +94,16 @@ def of_openai(path: str, body: bytes) -> Ask:
     return ask
 
 
+def _with_ids(ask: Ask, cut: Cut, kind: Body) -> Ask:
+    """Adds token ids that the body lacks, where its reader does not."""
+    more = sum(n.count - n.stand_ins for n in cut.numbers.values())
+    if not more or kind not in (Body.PAIRS, Body.INPUTS):
+        return ask
+    return replace(ask, unchecked=(*ask.unchecked, Prompt("body", more * TOKEN_BYTES, more)))
+
+
 def _whole(body: bytes) -> tuple[Prompt, ...]:
-    return (Prompt("body", len(body)),)
+    return (Prompt("body", whole_size(body)),)
 
 
 def _of_chat(body: bytes) -> Ask:
@@ -99,9 +130,13 @@ def _of_completion(body: bytes) -> Ask:
     embedded = completion.prompt_embeds is not None and completion.prompt is None
     return Ask(
         operation=Operation.GENERATE,
-        prompts=None if embedded else _prompt_list("prompt", completion.prompt),
+        prompts=None if embedded else _prompt_list("prompt", completion.prompt, cut_of(body)),
         sampling=_sampling(completion, completion.max_tokens, logprobs, GENERATE_MAX_TOKENS),
-        prefix=prefix.NO_PREFIX if embedded else _prompt_prefix(completion.prompt),
+        prefix=(
+            prefix.NO_PREFIX
+            if embedded
+            else _prompt_prefix("prompt", completion.prompt, cut_of(body))
+        ),
         **_common(completion),
     )
 
@@ -142,7 +177,7 @@ def _of_embeddings(body: bytes) -> Ask:
         operation=Operation.EMBED,
         model=asked.model or "",
         words=Words("", {"prompt": "input"}),
-        prompts=None if chat else _prompt_list("input", asked.input),
+        prompts=None if chat else _prompt_list("input", asked.input, cut_of(body)),
         sampling=Sampling(truncate_prompt_tokens=asked.truncate_prompt_tokens),
         unchecked=prompt_weight.weigh("messages", asked.messages or asked.input) if chat else (),
     )
@@ -150,7 +185,7 @@ def _of_embeddings(body: bytes) -> Ask:
 
 def _of_tokenize(body: bytes) -> Ask:
     asked = decode(body, bodies.Tokenize)
-    text = _prompt_list("prompt", asked.prompt)
+    text = _prompt_list("prompt", asked.prompt, cut_of(body))
     return Ask(
         operation=Operation.TOKENIZE,
         model=asked.model or "",
@@ -251,43 +286,60 @@ def _parts(message: bodies.Message) -> Sequence[str | bytes]:
     return [*found, calls] if calls else found
 
 
-def _prompt_prefix(prompt: str | list[Any] | None) -> prefix.Prefix:
+def _prompt_prefix(path: str, prompt: str | list[Any] | None, cut: Cut) -> prefix.Prefix:
     """Of the first prompt where there are more; they have been found well formed."""
     if isinstance(prompt, str):
         return prefix.of_text(prompt)
     first = prompt[0] if prompt else None
     if isinstance(first, str | list):
-        return _prompt_prefix(first)
-    return prefix.of_token_ids(prompt) if prompt else prefix.NO_PREFIX
+        return _prompt_prefix(f"{path}[0]", first, cut)
+    return prefix.of_token_ids(*_ids(path, prompt, cut)) if prompt else prefix.NO_PREFIX
 
 
-def _prompt_list(path: str, prompt: str | list[Any] | None) -> Sequence[Prompt]:
+def _prompt_list(path: str, prompt: str | list[Any] | None, cut: Cut) -> Sequence[Prompt]:
     if prompt is None:
         return ()
     if isinstance(prompt, str):
         return (Prompt(path, len(prompt.encode())),)
     if prompt and all(type(item) is int for item in prompt):
-        return (_token_prompt(path, prompt),)
-    return tuple(_one_of_many(f"{path}[{i}]", item) for i, item in enumerate(prompt))
+        return (_token_prompt(path, prompt, cut),)
+    return tuple(_one_of_many(f"{path}[{i}]", item, cut) for i, item in enumerate(prompt))
 
 
-def _one_of_many(path: str, prompt: object) -> Prompt:
+def _one_of_many(path: str, prompt: object, cut: Cut) -> Prompt:
     if isinstance(prompt, str):
         return Prompt(path, len(prompt.encode()))
     if isinstance(prompt, list) and all(type(item) is int for item in prompt):
-        return _token_prompt(path, prompt)
+        return _token_prompt(path, prompt, cut)
     raise InvalidRequest(
         f"{path} is {_shown(prompt)}; give a text or a list of token ids", field=path
     )
 
 
-def _token_prompt(path: str, ids: Sequence[int]) -> Prompt:
-    if ids and not 0 <= min(ids) <= max(ids) <= _MAX_TOKEN_ID:
+def _token_prompt(path: str, ids: Sequence[int], cut: Cut) -> Prompt:
+    known, count = _ids(path, ids, cut)
+    low, high = (min(known), max(known)) if known else (0, 0)
+    if rest := cut.numbers.get(path):
+        if not rest.is_whole:
+            raise InvalidRequest(
+                f"{path} has numbers that are not whole; give a list of token ids", field=path
+            )
+        low, high = min(low, int(rest.low)), max(high, int(rest.high))
+    if not 0 <= low <= high <= _MAX_TOKEN_ID:
         raise InvalidRequest(
-            f"{path} has token ids from {min(ids)} to {max(ids)}; send ids of the model's tokens",
+            f"{path} has token ids from {low} to {high}; send ids of the model's tokens",
             field=path,
         )
-    return Prompt(path, len(ids) * TOKEN_BYTES, len(ids))
+    return Prompt(path, count * TOKEN_BYTES, count)
+
+
+def _ids(path: str, ids: Sequence[int], cut: Cut) -> tuple[Sequence[int], int]:
+    """As many ids of the list as are kept, and how many there are."""
+    rest = cut.numbers.get(path)
+    if rest is None:
+        return ids, len(ids)
+    kept = ids[: len(ids) - rest.stand_ins]
+    return [*kept, *rest.ids], len(kept) + rest.count
 
 
 def _is_chat(value: object) -> bool:

@@ -58,10 +58,11 @@ def of_text(text: str | bytes) -> Prefix:
     return _named(data, data[:_OPENING_BYTES], _TEXT, len(data))
 
 
-def of_token_ids(ids: Sequence[int]) -> Prefix:
-    """Ids are from 0 to 2^32 - 1."""
+def of_token_ids(ids: Sequence[int], count: int | None = None) -> Prefix:
+    """Ids are from 0 to 2^32 - 1. `count` is how many there are where `ids` are not all."""
     data = array("I", ids[: MOST_BLOCKS * BLOCK_TOKENS]).tobytes()
-    return _named(data, data[:_OPENING_BYTES], _TOKENS, len(ids) * array("I").itemsize)
+    size = (len(ids) if count is None else count) * array("I").itemsize
+    return _named(data, data[:_OPENING_BYTES], _TOKENS, size)
 
 
 def of_chat(messages: Iterable[Message], tools: Iterable[str | bytes] = ()) -> Prefix:

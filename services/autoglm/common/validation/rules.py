@@ -1,11 +1,11 @@
 """The rules that make a request valid. Pure; called by the gateway's validate layer and by pods.
 
 What the engine would serve is let through, except over these bounds of ours: 16384 completions, 64
-stop strings of 4096 characters, logit biases within 100 of zero, schemas, patterns and grammars of
-256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of 32 bits, no booleans for
-numbers (but `logprobs` of completions), no output format beside a tool call that must be made, and
-media by http(s) or data URL. Every error names the field in the client's words, the value, and the
-way out.
+stop strings of 4096 characters, 1024 stop token ids, 4096 logit biases within 100 of zero, schemas,
+patterns and grammars of 256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of
+32 bits, no booleans for numbers (but `logprobs` of completions), no output format beside a tool
+call that must be made, and media by http(s) or data URL. Every error names the field in the
+client's words, the value, and the way out. `bounds` has those of large bodies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ import msgspec
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, ModelNotFound
 from autoglm.common.validation.ask import Ask, Format, Operation, Prompt, ToolFacts, Turn
+from autoglm.common.validation.bounds import (
+    MAX_GRAMMAR_BYTES,
+    MAX_LABELS,
+    MAX_LOGIT_BIASES,
+    MAX_STOP_TOKEN_IDS,
+    MAX_STOPS,
+)
 from autoglm.common.validation.json_text import depth_within
 
-MAX_STOPS = 64
 MAX_STOP_LENGTH = 4096
-MAX_GRAMMAR_BYTES = 256 * 1024
-MAX_LABELS = 1000
 MAX_LABEL_LENGTH = 1000
 MAX_SCHEMA_DEPTH = 64
 # vLLM's VLLM_MAX_N_SEQUENCES where it is not set; how many log probabilities and which roles are
@@ -191,6 +195,7 @@ def _check_stop(ask: Ask) -> None:
         if len(stop) > MAX_STOP_LENGTH:
             remedy = f"each may have at most {MAX_STOP_LENGTH}"
             raise _invalid(field, f"has a string of {len(stop)} characters", remedy)
+    _check_count(ask.words("stop_token_ids"), len(ask.sampling.stop_token_ids), MAX_STOP_TOKEN_IDS)
     for token in ask.sampling.stop_token_ids:
         if not 0 <= token < _INT32:
             field = ask.words("stop_token_ids")
@@ -199,6 +204,7 @@ def _check_stop(ask: Ask) -> None:
 
 def _check_logit_bias(ask: Ask) -> None:
     field = ask.words("logit_bias")
+    _check_count(field, len(ask.sampling.logit_bias), MAX_LOGIT_BIASES)
     for token, bias in ask.sampling.logit_bias.items():
         text = str(token)
         if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) < _INT32):
@@ -206,6 +212,11 @@ def _check_logit_bias(ask: Ask) -> None:
         if not -100 <= bias <= 100:
             remedy = "it must be from -100 to 100"
             raise _invalid(field, f"of token {_shown(token)} is {_shown(bias)}", remedy)
+
+
+def _check_count(field: str, count: int, bound: int) -> None:
+    if count > bound:
+        raise _invalid(field, f"has {count} entries", f"send at most {bound}")
 
 
 def _check_lengths(ask: Ask) -> None:
@@ -355,10 +366,13 @@ def _check_context(ask: Ask, model: v1.Model) -> None:
             remedy = f"the model's context is {limit} tokens: use less"
             raise _invalid(ask.words(name), f"is {value}", remedy)
     if sampling.truncate_prompt_tokens is None:
-        for prompt in ask.prompts or ():
+        prompts = ask.prompts or ()
+        for prompt in prompts:
             _check_prompt_fits(ask, prompt, model)
-        whole = Prompt(ask.words("messages"), sum(t.size for t in ask.turns or ()))
-        _check_prompt_fits(ask, whole, model)
+        if all(p.tokens is None for p in prompts) and len(prompts) <= 1:
+            name = prompts[0].path if prompts else ask.words("messages")
+            size = sum(p.size for p in prompts) + sum(t.size for t in ask.turns or ())
+            _check_prompt_fits(ask, Prompt(name, size + ask.unread_bytes), model)
 
 
 def _check_prompt_fits(ask: Ask, prompt: Prompt, model: v1.Model) -> None:

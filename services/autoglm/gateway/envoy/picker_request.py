@@ -79,7 +79,7 @@ def call_of(
     return replace(
         call,
         problem=problem or call.problem,
-        receive=partial(request.receive, body.whole, bounds.max_body_bytes, hint),
+        receive=partial(request.receive, body.whole, bounds, hint),
         peer=seen.values.get(_FORWARDED, "").rpartition(",")[2].strip(),
         allows=_allows(listed),
     )

@@ -5,7 +5,6 @@ What is wrong with a request becomes the call's `problem`, so that the layers se
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import re
@@ -19,16 +18,15 @@ from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
-from autoglm.common.validation import Ask, of_openai
+from autoglm.common.validation import Ask
 from autoglm.common.validation.hint import HINT_METADATA, read_hint
 from autoglm.common.validation.http_apis import inference_post
+from autoglm.common.validation.reading import read_openai
 from autoglm.gateway.call import Call, Wire
 from autoglm.gateway.envoy.exchange import Exchange
-from autoglm.gateway.grpc_edge import OFF_LOOP_BYTES as GRPC_OFF_LOOP_BYTES
 from autoglm.gateway.memory import Hold
-from autoglm.gateway.methods import BY_PATH, Method
+from autoglm.gateway.methods import BY_PATH
 from autoglm.gateway.rest_request import (
-    OFF_LOOP_BYTES,
     Bounds,
     request_id_of,
     sent_on,
@@ -82,9 +80,7 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
     return replace(
         call,
         exchange=exchange,
-        receive=partial(
-            receive, partial(_read, body), bounds.max_body_bytes, seen.values.get(HINT_METADATA, "")
-        ),
+        receive=partial(receive, partial(_read, body), bounds, seen.values.get(HINT_METADATA, "")),
         started=now,
         peer=seen.values.get(rpc.PEER_HEADER, ""),
     )
@@ -144,13 +140,13 @@ def check_length(length: int, limit: int) -> None:
 
 
 async def receive(
-    read: Callable[[Hold], Awaitable[bytes]], limit: int, hint: str, call: Call, hold: Hold
+    read: Callable[[Hold], Awaitable[bytes]], bounds: Bounds, hint: str, call: Call, hold: Hold
 ) -> Call:
     """The call with what it asks for. `read` is for the body, which then counts in the hold."""
     if hint and (ask := _hinted(call, hint)):
         hold.take(ask.size)
         return replace(call, ask=ask)
-    return replace(call, ask=await _ask_of(call, await read(hold), limit))
+    return replace(call, ask=await _ask_of(call, await read(hold), bounds))
 
 
 async def _read(body: Body, hold: Hold) -> bytes:
@@ -160,13 +156,13 @@ async def _read(body: Body, hold: Hold) -> bytes:
     return received
 
 
-async def _ask_of(call: Call, received: bytes, limit: int) -> Ask:
+async def _ask_of(call: Call, received: bytes, bounds: Bounds) -> Ask:
     """What the whole body asks for. Raises what is wrong with it."""
     if call.wire == "grpc":
-        check_length(len(received) - _FRAME_BYTES, limit)
-        return await _grpc_ask(call, message_of(received))
-    check_length(len(received), limit)
-    return await _http_ask(call, received)
+        check_length(len(received) - _FRAME_BYTES, bounds.max_body_bytes)
+        return await BY_PATH[call.target].ask(message_of(received), bounds.content)
+    check_length(len(received), bounds.max_body_bytes)
+    return await read_openai(call.target.partition("?")[0], received, bounds.content)
 
 
 def _hinted(call: Call, hint: str) -> Ask | None:
@@ -182,25 +178,11 @@ def _hinted(call: Call, hint: str) -> Ask | None:
     return read_hint(data, streaming=method.streaming)
 
 
-async def _http_ask(call: Call, body: bytes) -> Ask:
-    path = call.target.partition("?")[0]
-    if len(body) <= OFF_LOOP_BYTES:
-        return of_openai(path, body)
-    return await asyncio.to_thread(of_openai, path, body)
-
-
-async def _grpc_ask(call: Call, payload: bytes) -> Ask:
-    method: Method = BY_PATH[call.target]
-    if len(payload) < GRPC_OFF_LOOP_BYTES:
-        return method.read(payload)
-    return await asyncio.to_thread(method.read, payload)
-
-
-def message_of(body: bytes) -> bytes:
+def message_of(body: bytes) -> memoryview:
     """The one message of a gRPC request's body, uncompressed."""
     if len(body) < _FRAME_BYTES:
         raise InvalidRequest("the request has no message; send one")
     flag, length = struct.unpack_from(">BI", body)
     if flag or length != len(body) - _FRAME_BYTES:
         raise InvalidRequest("the request is not one uncompressed message; send one")
-    return body[_FRAME_BYTES:]
+    return memoryview(body)[_FRAME_BYTES:]

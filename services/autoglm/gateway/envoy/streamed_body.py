@@ -7,6 +7,7 @@ on every piece counts. No I/O: the edge puts the pieces in, the layers wait for 
 from __future__ import annotations
 
 import asyncio
+import io
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.envoy.request import check_length
@@ -24,7 +25,8 @@ class StreamedBody:
     def __init__(self, limit: int, *, is_there: bool) -> None:
         loop = asyncio.get_running_loop()
         self._limit = limit
-        self._pieces: list[bytes] = []
+        # Grows in place, and gives its bytes without a copy.
+        self._pieces = io.BytesIO()
         self._size = self._held = 0
         self._hold: Hold | None = None
         self.is_whole = not is_there
@@ -38,7 +40,7 @@ class StreamedBody:
         return self._size >= BEGINNING_BYTES and not self.wanted.done()
 
     def add(self, piece: bytes, *, is_last: bool) -> None:
-        self._pieces.append(piece)
+        self._pieces.write(piece)
         self._size += len(piece)
         self.is_whole = self.is_whole or is_last
         self._tell()
@@ -53,13 +55,11 @@ class StreamedBody:
         self.wanted.set_result(None)
         self._tell()
         await self._whole
-        if len(self._pieces) > 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0] if self._pieces else b""
+        return self._pieces.getvalue()
 
     def take(self) -> bytes:
         """What has come so far; from now on it is not kept here."""
-        taken, self._pieces = b"".join(self._pieces), []
+        taken, self._pieces = self._pieces.getvalue(), io.BytesIO()
         if self._hold is not None:
             self._hold.give(self._held)
             self._held = 0
