@@ -1,0 +1,256 @@
+"""Who may call what: every inference API and every other path, by role, model and credential.
+
+The cases come from the tables that the gateway serves by, so that a new API cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import msgspec
+import pytest
+from aiohttp import web
+from google.protobuf import descriptor_pool, message_factory
+
+from autoglm.common import rpc
+from autoglm.common.validation import Operation
+from autoglm.common.validation.http_apis import INFERENCE_POSTS, MODEL, HttpApi
+from autoglm.gateway.app import Gateway
+from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES
+from autoglm.gateway.identity.keys import new_key
+from autoglm.gateway.methods import METHODS
+from autoglm.gateway.principal import Role
+from autoglm.testing.fake_pod import FakePod
+from autoglm.testing.rest_stack import fake_server
+from autoglm.v1 import open_inference_pb2 as oip
+
+pytestmark = pytest.mark.timeout(120)
+OPEN, SHUT = "open-1", "shut-1"
+# Probes bring no credential, and these show the public interface and numbers only.
+OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+OPEN_PATHS |= {"/metrics", "/openapi.json"}
+INFERENCE_ROLES = {Role.USER, Role.ADMIN}
+# Enough of every API for its body to be read.
+TEXTS: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Hello"}],
+    "prompt": "Hello",
+    "input": "Hello",
+    "query": "Hello",
+    "documents": ["a", "b"],
+    "text_1": "Hello",
+    "text_2": "Hello",
+    "tokens": [1, 2],
+    "text_input": "Hello",
+    "inputs": [{"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["Hello"]}],
+    "max_tokens": 4,
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A key with its roles and patterns of models; None of them is no credential."""
+
+    name: str
+    roles: tuple[Role, ...] | None = None
+    models: tuple[str, ...] | None = None
+
+    def code(self, model: str) -> int:
+        """Of an inference API; 200 stands for whatever is neither 401 nor 403."""
+        if self.roles is None:
+            return 401
+        return 200 if INFERENCE_ROLES & {*self.roles} and self.may_use(model) else 403
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or (model == OPEN and bool(self.models))
+
+
+CALLERS = (
+    Caller("nobody"),
+    *(
+        Caller(f"{'-'.join(roles) or 'no role'} of {models}", roles, models)
+        for roles in ((Role.USER,), (Role.ADMIN,), (Role.AUDITOR,), (), (Role.AUDITOR, Role.USER))
+        for models in (None, ("open-*",), ())
+    ),
+)
+
+
+@dataclass
+class Site:
+    gateway: Gateway
+    pod: FakePod
+    session: aiohttp.ClientSession
+    channel: grpc.aio.Channel
+    keys: dict[Caller, str]
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def reached(self) -> int:
+        """How many requests a pod has got."""
+        return len(self.seen) + len(self.pod.received)
+
+    async def post(
+        self, api: HttpApi, model: str, caller: Caller, more: dict[str, Any] | None = None
+    ) -> int:
+        path = api.path.replace(MODEL, model or "x")
+        body = {**TEXTS, **({"model": model} if model else {}), **(more or {})}
+        sent: dict[str, Any] = {"json": body}
+        if api.operation is Operation.TRANSCRIBE:
+            form = aiohttp.FormData({"model": model})
+            form.add_field("file", b"RIFF", filename="a.wav")
+            sent = {"data": form}
+        async with self.session.post(path, headers=self.headers(caller), **sent) as response:
+            return 200 if response.status not in (401, 403) else response.status
+
+    async def request(self, verb: str, path: str, caller: Caller) -> tuple[int, bytes]:
+        async with self.session.request(verb, path, headers=self.headers(caller)) as response:
+            return response.status, await response.read()
+
+    async def call(self, service: str, name: str, model: str, caller: Caller) -> int:
+        method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        message = message_factory.GetMessageClass(method.input_type)()
+        for each in ("model", "model_name", "name"):
+            if each in method.input_type.fields_by_name:
+                setattr(message, each, model)
+        rpc_of = self.channel.stream_stream(f"/{service}/{name}")
+        replies = rpc_of(iter([message.SerializeToString()]), metadata=self.metadata(caller))
+        try:
+            async for reply in replies:
+                if name == "ModelStreamInfer":
+                    said = oip.ModelStreamInferResponse.FromString(reply).error_message
+                    return 403 if said.startswith("PERMISSION_DENIED") else 200
+        except grpc.aio.AioRpcError as error:
+            codes = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
+            return codes.get(error.code().name, 200)
+        return 200
+
+    def headers(self, caller: Caller) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.keys[caller]}"} if caller in self.keys else {}
+
+    def metadata(self, caller: Caller) -> tuple[tuple[str, str], ...]:
+        return tuple(self.headers(caller).items())
+
+
+async def site(fleet: Any, stack: AsyncExitStack, directory: Path) -> Site:
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        seen.append(request.path)
+        return web.json_response({"choices": []})
+
+    url = await stack.enter_async_context(fake_server(answer))
+    port = int(url.rpartition(":")[2])
+    (pod,) = await fleet.pods(FakePod(model=OPEN, aliases=(SHUT,), http_port=port))
+    made = {
+        caller: new_key("acme", roles=caller.roles, models=caller.models)
+        for caller in CALLERS
+        if caller.roles is not None
+    }
+    file = directory / "keys.json"
+    file.write_bytes(msgspec.json.encode({"keys": [entry for _, entry in made.values()]}))
+    gateway = await fleet.gateway(pod, api_keys_file=str(file))
+    address = f"http://127.0.0.1:{gateway.http_port}"
+    session = await stack.enter_async_context(aiohttp.ClientSession(address))
+    channel = rpc.channel(f"127.0.0.1:{gateway.grpc_port}")
+    await stack.enter_async_context(channel)
+    keys = {caller: key for caller, (key, _) in made.items()}
+    return Site(gateway, pod, session, channel, keys, seen)
+
+
+async def test_every_inference_api_is_for_those_who_may_use_its_model(
+    fleet: Any, tmp_path: Path
+) -> None:
+    wrong: dict[tuple[str, ...], tuple[int, int]] = {}
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        for caller in CALLERS:
+            for model in (OPEN, SHUT, "no-such-model"):
+                expected, before = caller.code(model), here.reached
+                for api in INFERENCE_POSTS:
+                    found = await here.post(api, model, caller)
+                    if found != expected:
+                        wrong["POST", api.path, caller.name, model] = (found, expected)
+                for method in METHODS:
+                    found = await here.call(method.service, method.name, model, caller)
+                    if found != expected:
+                        wrong["gRPC", method.route, caller.name, model] = (found, expected)
+                assert expected == 200 or here.reached == before, (caller, model)
+        assert here.reached > 0, "those who may reach the pod"
+    assert wrong == {}
+
+
+async def test_request_that_names_no_model_or_two_is_no_way_around(
+    fleet: Any, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        limited = Caller("User of ('open-*',)", (Role.USER,), ("open-*",))
+        nothing = Caller("User of ()", (Role.USER,), ())
+        for api in INFERENCE_POSTS:
+            before = here.reached
+            if not api.has_model:
+                # Whatever a pod would take for the default, it is not one of these callers'.
+                await here.post(api, "", nothing)
+                headers = here.headers(limited) | {"content-type": "application/json"}
+                for name in ("model", "mod\\u0065l"):
+                    twice = json.dumps(TEXTS | {"model": OPEN})[:-1] + f', "{name}": "{SHUT}"}}'
+                    async with here.session.post(api.path, data=twice, headers=headers) as response:
+                        assert response.status in (400, 403, 415), (api.path, response.status)
+            else:
+                named = {"model": OPEN, "model_name": OPEN}
+                assert await here.post(api, SHUT, limited, named) == 403
+            assert here.reached == before, api.path
+
+
+async def test_every_other_path_needs_a_credential_with_a_role(fleet: Any, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        nobody, none = CALLERS[0], Caller("no role of None", (), None)
+        rest: Any = here.gateway._rest
+        found: set[str] = set()
+        for route in rest._runner.app.router.routes():
+            path = route.resource.canonical
+            found.add(path)
+            filled = path.replace("{model}", OPEN)
+            code, _ = await here.request(route.method, filled, nobody)
+            assert (code != 401) is (path in OPEN_PATHS), (route.method, path, code)
+            code, _ = await here.request(route.method, filled, none)
+            assert (code != 403) is (path in OPEN_PATHS), (route.method, path, code)
+        assert found > OPEN_PATHS and "/v1/models" in found
+        for service, name in PAGES:
+            is_open = (service, name) in OPEN_PAGES
+            assert (await here.call(service, name, OPEN, nobody) != 401) is is_open, name
+            assert (await here.call(service, name, OPEN, none) != 403) is is_open, name
+        served = {
+            path.strip("/")
+            for handler in here.gateway._edge.handlers()
+            for path in vars(handler)["_method_handlers"]
+        }
+        tables = {m.route for m in METHODS} | {"/".join(page) for page in PAGES}
+        assert served == tables, "a method that none of these tests calls"
+
+
+async def test_lists_show_what_the_caller_may_use(fleet: Any, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        for caller in CALLERS[1:]:
+            code, text = await here.request("GET", "/v1/models", caller)
+            assert code == (200 if caller.roles else 403)
+            if caller.roles:
+                names = {card["id"] for card in json.loads(text)["data"]}
+                expected = {name for name in (OPEN, SHUT) if caller.may_use(name)}
+                assert names <= expected and bool(names) is bool(expected), caller
+                for path in (
+                    f"/v1/models/{SHUT}",
+                    f"/v2/models/{SHUT}/ready",
+                    f"/v2/models/{SHUT}",
+                ):
+                    code, text = await here.request("GET", path, caller)
+                    # Else as of a model that nobody serves.
+                    assert (code == 200) <= caller.may_use(SHUT), (path, caller)
