@@ -117,7 +117,7 @@ class Site:
         for each in ("model", "model_name", "name"):
             if each in method.input_type.fields_by_name:
                 setattr(message, each, model)
-        rpc_of = self.channel.stream_stream(f"/{service}/{name}")
+        rpc_of: Any = self.channel.stream_stream(f"/{service}/{name}")
         replies = rpc_of(iter([message.SerializeToString()]), metadata=self.metadata(caller))
         try:
             async for reply in replies:
