@@ -62,6 +62,13 @@ async def test_completions_echo_the_prompt(http: aiohttp.ClientSession, stream: 
     assert "".join(parts) == "one twoone two"
 
 
+async def test_a_truncation_to_the_context_leaves_a_prompt_that_fits(
+    http: aiohttp.ClientSession,
+) -> None:
+    code, answer = await post(http, "/v1/chat/completions", **CHAT, truncate_prompt_tokens=-1)
+    assert (code, answer["choices"][0]["message"]["content"]) == (200, "hello there")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [
@@ -71,6 +78,8 @@ async def test_completions_echo_the_prompt(http: aiohttp.ClientSession, stream: 
         ("/v1/embeddings", {"model": "echo", "input": "x"}, 501),
         ("/v1/chat/completions", CHAT | {"response_format": {"type": "structural_tag"}}, 501),
         ("/v1/completions", {"model": "echo", "prompt": "x", "best_of": 2}, 501),
+        ("/tokenize", {"model": "echo", "messages": "x"}, 400),
+        ("/tokenize", {"model": "nope", "prompt": "x"}, 404),
         ("/v1/completions", {"model": "echo", "prompt": "x", "suffix": "y"}, 501),
     ],
 )

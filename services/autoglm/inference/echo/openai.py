@@ -109,7 +109,7 @@ class _Api:
         raise AssertionError("the echo engine embeds nothing")
 
     async def tokenize(self, request: Request) -> Response:
-        asked = openai_json.tokenize_request(await request.body())
+        asked = openai_json.tokenize_request(await self._checked_body(request))
         found = await self._engine.tokenize(asked, _call(request))
         ids = list(found.token_ids)
         payload = {"tokens": ids, "count": len(ids), "max_model_len": found.max_model_len}

@@ -31,6 +31,8 @@ _SCALARS = (
     "include_stop_str_in_output",
     "truncate_prompt_tokens",
 )
+_CONTEXT = -1
+"""What `truncate_prompt_tokens` has for all that the model can take."""
 _FINISH = {
     v1.FINISH_REASON_STOP: "stop",
     v1.FINISH_REASON_LENGTH: "length",
@@ -108,16 +110,13 @@ def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
 
 
 def tokenize_request(body: bytes) -> v1.TokenizeRequest:
-    asked = decode(body, Json)
-    if asked.get("messages") is not None:
-        # By way of JSON, since a message keeps its tool calls as they were written.
-        text = msgspec.json.encode(asked["messages"])
-        messages = msgspec.json.decode(text, type=list[bodies.Message], strict=False)
-        chat = v1.ChatMessages(messages=[_message(m) for m in messages])
+    asked = decode(body, bodies.Tokenize)
+    if asked.messages is not None:
+        chat = v1.ChatMessages(messages=[_message(m) for m in asked.messages])
         return v1.TokenizeRequest(chat=chat)
-    if not isinstance(asked.get("prompt"), str):
+    if asked.prompt is None:
         raise errors.InvalidRequest("prompt is not a string", field="prompt")
-    return v1.TokenizeRequest(text=asked["prompt"])
+    return v1.TokenizeRequest(text=asked.prompt)
 
 
 def usage(counted: v1.Usage) -> Json:
@@ -202,6 +201,9 @@ def _params(
     if logprobs is not None:
         check_logprobs(logprobs)
     given = {k: v for k in _SCALARS if (v := getattr(body, k)) is not None}
+    if given.get("truncate_prompt_tokens") == _CONTEXT:
+        # A prompt of more than the context is rejected here.
+        del given["truncate_prompt_tokens"]
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     return v1.SamplingParams(
         **given,

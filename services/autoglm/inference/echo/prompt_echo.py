@@ -51,5 +51,5 @@ def prompt_echo(request: v1.GenerateRequest, body: Completion) -> PromptEcho | N
         raise errors.ResumeImpossible("echo: the prompt is not in the tokens of the broken stream")
     is_text = request.WhichOneof("prompt") == "text"
     ids = tokenizer.encode(request.text) if is_text else list(request.token_ids.ids)
-    kept = ids[-body.truncate_prompt_tokens :] if body.truncate_prompt_tokens else ids
+    kept = ids[-max(0, body.truncate_prompt_tokens or 0) :]
     return PromptEcho(kept, body.logprobs, body.max_tokens == 0)
