@@ -143,10 +143,9 @@ def _of_completion(body: bytes) -> Ask:
 
 def _of_responses(body: bytes) -> Ask:
     asked = decode(body, bodies.Responses)
-    items = asked.input if isinstance(asked.input, list) else None
     text = prompt_weight.weigh("input", asked.input)
-    # A list of nothing but media has no text, and is not empty.
-    size = max(sum(p.size for p in text), 1 if items else 0)
+    # Media have no text and are not empty; an empty text is put into the chat template.
+    size = max(sum(p.size for p in text), 0 if asked.input in (None, []) else 1)
     return Ask(
         operation=Operation.CHAT,
         words=Words("", _CHAT_WORDS | {"max_tokens": "max_output_tokens"}),
