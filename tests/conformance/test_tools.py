@@ -20,6 +20,8 @@ CLIENTS = Path(__file__).parent / "clients"
 SERVICES = {
     "autoglm.v1.Inference",
     "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
     "inference.GRPCInferenceService",
 }
 QUESTION = "What is the gateway?"
@@ -66,6 +68,7 @@ def test_grpcurl_lists_the_services(grpcurl: Path, address: str) -> None:
     ("symbol", "expected"),
     [
         ("autoglm.v1.Inference", "rpc ChatStream ( .autoglm.v1.ChatRequest ) returns ( stream"),
+        ("autoglm.v1.Inference.Chat", "rpc Chat ( .autoglm.v1.ChatRequest )"),
         ("autoglm.v1.SamplingParams", "optional float temperature = 5;"),
         ("inference.GRPCInferenceService", "rpc ModelInfer ( .inference.ModelInferRequest )"),
     ],

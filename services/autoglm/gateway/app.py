@@ -18,7 +18,6 @@ from typing import Any
 import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
@@ -27,6 +26,7 @@ from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
 from autoglm.common.process_memory import limit_bytes
+from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway import pages
@@ -56,7 +56,7 @@ _LAST_CALLS_SECONDS = 0.5
 _WAIT_SHARE = 0.8
 # Calls that gRPC hands to us at once, by those that may be in flight: we refuse with better words.
 _CALLS = 4
-_REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME, reflection.SERVICE_NAME)
+_REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger("autoglm.gateway")
@@ -311,7 +311,7 @@ class Gateway:
         self._keep(self._edge.arrivals.watch(settings.process_memory_bytes), "memory")
         server.add_generic_rpc_handlers(self._edge.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(_REFLECTED, server)
+        add_reflection(_REFLECTED, server)
         with _binding(settings.grpc_address):
             if self._plane is not None:
                 server.add_insecure_port(f"unix:{self._plane.sockets.grpc}")

@@ -26,6 +26,7 @@ from autoglm.common.validation import Ask
 from autoglm.common.validation import bounds as content_bounds
 from autoglm.common.validation.reading import read_openai
 from autoglm.gateway.call import Call
+from autoglm.gateway.inflate import inflated
 from autoglm.gateway.memory import Hold
 from autoglm.gateway.sse_transcript import REPLAY
 
@@ -213,9 +214,13 @@ async def _read(request: web.Request, limit: int, hold: Hold) -> bytes:
 async def _decompressed(body: bytes, encoding: str, limit: int, hold: Hold) -> bytes:
     if encoding.lower() in ("", "identity"):
         return body
+    if encoding.lower() == "deflate":
+        plain = await inflated(body, limit, hold)
+        hold.give(len(body))
+        return plain
     if encoding.lower() != "gzip":
         raise InvalidRequest(
-            f"header content-encoding is {encoding[:40]!r}; send gzip or none",
+            f"header content-encoding is {encoding[:40]!r}; send gzip, deflate or none",
             field="content-encoding",
         )
     size = plain_size(body)

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 import grpc
 import uvloop
-from grpc_reflection.v1alpha import reflection
 
 from autoglm.common import errors, rpc
 from autoglm.common.admin import AdminServer
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
+from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.inference import diagnosis, echo, http_port
@@ -44,7 +44,6 @@ _REFLECTED = (
     *(name for name in SERVICES if name),
     "autoglm.v1.Worker",
     "grpc.health.v1.Health",
-    reflection.SERVICE_NAME,
 )
 _TLS_LOOK_SECONDS = 5.0
 # For streams that only watch and end when they are told to.
@@ -238,7 +237,7 @@ class PodServer:
             OipServicer(self.pod.engine, lambda: self.pod.is_ready, pace), server
         )
         self._health.add_to(server)
-        reflection.enable_server_reflection(_REFLECTED, server)
+        add_reflection(_REFLECTED, server)
         return server
 
     async def _start_http(self, engine: Engine) -> None:

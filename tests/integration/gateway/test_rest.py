@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -327,10 +328,21 @@ async def test_a_timeout_must_be_a_number_above_zero(value: str, plane: str) -> 
     assert (status, answer["error"]["param"]) == (400, "x-request-timeout-seconds")
 
 
-async def test_gzip_bodies_are_read_and_relayed_plain(plane: str) -> None:
-    packed = gzip.compress(json.dumps(HELLO).encode())
+def raw_deflate(content: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(content) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("Deflate", raw_deflate)],
+)
+async def test_compressed_bodies_are_read_and_relayed_plain(
+    encoding: str, pack: Callable[[bytes], bytes], plane: str
+) -> None:
+    packed = pack(json.dumps(HELLO).encode())
     async with rest_stack(echo, plane=plane) as gateway:
-        _, said, _ = await post(gateway, body=packed, headers={"content-encoding": "gzip"})
+        _, said, _ = await post(gateway, body=packed, headers={"content-encoding": encoding})
     assert json.loads(said["body"]) == HELLO
     assert "content-encoding" not in said["headers"]
 
@@ -342,6 +354,12 @@ async def test_gzip_bodies_are_read_and_relayed_plain(plane: str) -> None:
         (gzip.compress(b"{}")[:-3], "gzip", 400),
         (gzip.compress(b"{}") + b"more", "gzip", 400),
         (b"not gzip", "gzip", 400),
+        (zlib.compress(b" " * (2**20 + 1)), "deflate", 413),
+        (raw_deflate(b" " * (2**20 + 1)), "deflate", 413),
+        (zlib.compress(b"{}")[:-3], "deflate", 400),
+        (raw_deflate(b"{}")[:-1], "deflate", 400),
+        (zlib.compress(b"{}") + b"more", "deflate", 400),
+        (b"not deflate", "deflate", 400),
         (b"{}", "br", 400),
     ],
 )
