@@ -12,7 +12,7 @@ from typing import Any
 
 from autoglm.api import Problem
 
-_VOLUMES = frozenset(
+VOLUMES = frozenset(
     {
         "configMap",
         "csi",
@@ -26,11 +26,11 @@ _VOLUMES = frozenset(
 )
 # Of a projected volume. The others (serviceAccountToken, podCertificate) are credentials of the
 # pod's account.
-_PROJECTED = frozenset({"clusterTrustBundle", "configMap", "downwardAPI", "secret"})
-_SECCOMP = ("RuntimeDefault", "Localhost")
+PROJECTED = frozenset({"clusterTrustBundle", "configMap", "downwardAPI", "secret"})
+SECCOMP = ("RuntimeDefault", "Localhost")
 _SELINUX = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
-_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-_HOOKS = ("postStart", "preStop")
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+HOOKS = ("postStart", "preStop")
 
 
 def violations(
@@ -46,18 +46,18 @@ def violations(
 
 
 def _volume(volume: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    for kind in sorted(volume.keys() - _VOLUMES - {"name"}):
-        message = f"such volumes are not allowed; use one of {', '.join(sorted(_VOLUMES))}"
+    for kind in sorted(volume.keys() - VOLUMES - {"name"}):
+        message = f"such volumes are not allowed; use one of {', '.join(sorted(VOLUMES))}"
         yield Problem(f"{path}.{kind}", message, volume[kind])
     yield from _sources(_at(volume, "projected", "sources"), f"{path}.projected.sources")
 
 
 def _sources(sources: Any, path: str) -> Iterator[Problem]:
     for index, source in enumerate(_mappings(sources)):
-        for kind in sorted(source.keys() - _PROJECTED):
+        for kind in sorted(source.keys() - PROJECTED):
             message = (
                 "replicas get no credential of the Kubernetes API; remove it. A projected volume "
-                f"may have {', '.join(sorted(_PROJECTED))}"
+                f"may have {', '.join(sorted(PROJECTED))}"
             )
             yield Problem(f"{path}[{index}].{kind}", message, source[kind])
 
@@ -71,7 +71,7 @@ def _container(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
         if port.get("hostPort"):
             message = "replicas take no port of their node; remove it and use the Service"
             yield Problem(f"{path}.ports.hostPort", message, port["hostPort"])
-    handlers = [(probe,) for probe in _PROBES] + [("lifecycle", hook) for hook in _HOOKS]
+    handlers = [(probe,) for probe in PROBES] + [("lifecycle", hook) for hook in HOOKS]
     for keys in handlers:
         for handler in ("httpGet", "tcpSocket"):
             if host := _at(container, *keys, handler, "host"):
@@ -107,8 +107,8 @@ def _shared(security: Any, path: str) -> Iterator[Problem]:
     if security.get("runAsUser") == 0:
         yield Problem(f"{path}.runAsUser", "must not be root; give another user or remove it", 0)
     profile = _at(security, "seccompProfile", "type")
-    if profile is not None and profile not in _SECCOMP:
-        message = f"must be one of {', '.join(_SECCOMP)}; remove it"
+    if profile is not None and profile not in SECCOMP:
+        message = f"must be one of {', '.join(SECCOMP)}; remove it"
         yield Problem(f"{path}.seccompProfile.type", message, profile)
     yield from _rarities(security, path)
 

@@ -16,13 +16,13 @@ from autoglm.operator.children.pod import ENGINE, POD_SECURITY, secured
 from autoglm.operator.merge import merged
 from autoglm.operator.restricted import violations
 
-_ROOT = "spec.template"
+ROOT = "spec.template"
 _MOST_BYTES = 64 * 1024
 _DEEPEST = 24
-_FIELDS: Final = {
-    _ROOT: frozenset({"metadata", "spec"}),
-    f"{_ROOT}.metadata": frozenset({"annotations", "labels"}),
-    f"{_ROOT}.spec": frozenset(
+FIELDS: Final = {
+    ROOT: frozenset({"metadata", "spec"}),
+    f"{ROOT}.metadata": frozenset({"annotations", "labels"}),
+    f"{ROOT}.spec": frozenset(
         {
             "affinity",
             "containers",
@@ -47,7 +47,7 @@ _FIELDS: Final = {
 }
 _LISTS = ("containers", "initContainers", "volumes", "imagePullSecrets", "tolerations")
 # Labels and annotations that services, budgets, policies and the operator itself go by.
-_RESERVED = ("app.kubernetes.io/", "autoglm.io/")
+RESERVED = ("app.kubernetes.io/", "autoglm.io/")
 # What spec has a field for, and where a second place would contradict it.
 _INSTEAD = {
     "terminationGracePeriodSeconds": "spec.drain.gracePeriodSeconds decides it",
@@ -68,7 +68,7 @@ def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str,
     result: dict[str, Any] = merged(pod, dict(template))
     _secure(result["spec"])
     spec = result["spec"]
-    problems = list(violations(spec, f"{_ROOT}.spec", pod["spec"]["volumes"]))
+    problems = list(violations(spec, f"{ROOT}.spec", pod["spec"]["volumes"]))
     problems += _container_problems(spec)
     if problems:
         raise InvalidSpec(problems)
@@ -89,9 +89,9 @@ def _shape_problems(template: Mapping[str, Any]) -> Iterator[Problem]:
     size = len(json.dumps(template))
     if size > _MOST_BYTES:
         message = f"has {size} bytes, over {_MOST_BYTES}; put large content into a ConfigMap"
-        yield Problem(_ROOT, message)
+        yield Problem(ROOT, message)
     elif depth(template) > _DEEPEST:
-        yield Problem(_ROOT, f"is nested deeper than {_DEEPEST} levels; no pod template is")
+        yield Problem(ROOT, f"is nested deeper than {_DEEPEST} levels; no pod template is")
     else:
         yield from _unknown_fields(template)
         yield from _reserved_names(template)
@@ -113,15 +113,15 @@ def depth(root: Any) -> int:
 
 
 def _unknown_fields(template: Mapping[str, Any]) -> Iterator[Problem]:
-    parts: dict[str, Any] = {_ROOT: template}
-    parts |= {f"{_ROOT}.{key}": template.get(key, {}) for key in ("metadata", "spec")}
+    parts: dict[str, Any] = {ROOT: template}
+    parts |= {f"{ROOT}.{key}": template.get(key, {}) for key in ("metadata", "spec")}
     for path, part in parts.items():
         if not isinstance(part, Mapping):
             yield Problem(path, "must be a mapping", part)
             continue
-        for field in sorted(part.keys() - _FIELDS[path]):
+        for field in sorted(part.keys() - FIELDS[path]):
             why = _INSTEAD.get(field, "a template may not set it")
-            message = f"{why}; remove it. There is {', '.join(sorted(_FIELDS[path]))}"
+            message = f"{why}; remove it. There is {', '.join(sorted(FIELDS[path]))}"
             yield Problem(f"{path}.{field}", message, part[field])
 
 
@@ -130,11 +130,11 @@ def _reserved_names(template: Mapping[str, Any]) -> Iterator[Problem]:
     for kind in ("labels", "annotations"):
         given = metadata.get(kind) if isinstance(metadata, Mapping) else None
         if given is not None and not isinstance(given, Mapping):
-            yield Problem(f"{_ROOT}.metadata.{kind}", "must be a mapping", given)
+            yield Problem(f"{ROOT}.metadata.{kind}", "must be a mapping", given)
             continue
         for name, value in (given or {}).items():
-            path = f"{_ROOT}.metadata.{kind}.{name}"
-            if name.startswith(_RESERVED):
+            path = f"{ROOT}.metadata.{kind}.{name}"
+            if name.startswith(RESERVED):
                 yield Problem(path, "belongs to the operator; use another name", value)
             elif not isinstance(value, str):
                 yield Problem(path, "must be a string; put it in quotes", value)
@@ -147,11 +147,11 @@ def _mistyped_lists(template: Mapping[str, Any]) -> Iterator[Problem]:
     for field in _LISTS:
         given = spec.get(field, [])
         if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
-            yield Problem(f"{_ROOT}.spec.{field}", "must be a list of mappings", given)
+            yield Problem(f"{ROOT}.spec.{field}", "must be a list of mappings", given)
         elif field != "tolerations":
             for index, item in enumerate(given):
                 if not isinstance(item.get("name"), str):
-                    path = f"{_ROOT}.spec.{field}[{index}].name"
+                    path = f"{ROOT}.spec.{field}[{index}].name"
                     yield Problem(path, f"is required; the engine's container is {ENGINE!r}")
 
 
@@ -162,5 +162,5 @@ def _container_problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
                 message = (
                     f"is required for a container of your own; the engine's is called {ENGINE!r}"
                 )
-                path = f"{_ROOT}.spec.{field}[name={container['name']}].image"
+                path = f"{ROOT}.spec.{field}[name={container['name']}].image"
                 yield Problem(path, message)

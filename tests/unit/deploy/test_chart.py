@@ -10,6 +10,7 @@ from autoglm.api import labels
 from autoglm.api.names import read_rules
 from autoglm.common.settings import ProcessSettings
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.operator.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
 from autoglm.operator.settings import OperatorSettings
 
 Object = dict[str, Any]
@@ -384,6 +385,25 @@ def test_gateway_and_operator_have_the_same_rules_for_model_names(render: Render
         assert rules.may_claim("platform", "gpt-4o") and not rules.may_claim("team", "gpt-4o")
     names = {e["name"] for c in ("gateway", "operator") for e in container(render(), c)["env"]}
     assert "AUTOGLM_MODEL_NAME_RULES" not in names
+
+
+def test_the_admission_policy_follows_the_values(render: Render) -> None:
+    objects = render()
+    name = "open-autoglm-operator"
+    policy = named(objects, "ValidatingAdmissionPolicy", name)
+    bound = named(objects, "ValidatingAdmissionPolicyBinding", name)
+    assert policy["spec"] == admission_policy()["spec"]
+    assert bound["spec"] == binding()["spec"]
+
+    limited = render("watchNamespaces={a,b}", "operator.allowHostPath=true")
+    policy = named(limited, "ValidatingAdmissionPolicy", name)
+    bound = named(limited, "ValidatingAdmissionPolicyBinding", name)
+    assert policy["spec"]["variables"][0] == ALLOW_HOST_PATH | {"expression": "true"}
+    (expression,) = bound["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert expression["values"] == ["a", "b"]
+
+    without = {o["kind"] for o in render("admissionPolicy.enabled=false")}
+    assert not {kind for kind in without if kind.startswith("ValidatingAdmissionPolicy")}
 
 
 def test_directories_of_nodes_are_allowed_only_where_that_is_asked_for(render: Render) -> None:

@@ -44,6 +44,8 @@ def test_the_operator_may_write_its_children_and_what_it_says(render: Render) ->
         (POD.group, POD.plural): READ,
         ("", "events"): READ,
         (EVENT.group, EVENT.plural): {"create", "patch"},
+        # Whether another installation's claim is still held.
+        (LEASE.group, LEASE.plural): {"get"},
     }
 
 
