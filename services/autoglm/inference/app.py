@@ -26,6 +26,8 @@ from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.inference import diagnosis, echo, http_port
+from autoglm.inference.bounded_grpc import BoundedMessages
+from autoglm.inference.bounded_http import BoundedHttp
 from autoglm.inference.diagnosis import Diagnosis
 from autoglm.inference.engine import Engine
 from autoglm.inference.grpc_observer import GrpcObserver
@@ -227,7 +229,9 @@ class PodServer:
     def _grpc_server(self) -> grpc.aio.Server:
         pace = Pace(self._settings.gather_milliseconds)
         server = rpc.server(
-            [GrpcObserver(self.pod)], self._settings.max_body_bytes, in_one_piece=True
+            [BoundedMessages(self._settings.content_bounds), GrpcObserver(self.pod)],
+            self._settings.max_body_bytes,
+            in_one_piece=True,
         )
         inference_pb2_grpc.add_InferenceServicer_to_server(
             InferenceServicer(self.pod, pace), server
@@ -247,6 +251,7 @@ class PodServer:
         app = with_oip(engine, engine.http_app(), lambda: self.pod.is_ready, most_bytes)
         if engine.kv_feed() is not None:
             app = NamedHttp(app, most_bytes)
+        app = BoundedHttp(app, self._settings.content_bounds, most_bytes)
         self._http = HttpServer(HttpObserver(app, self.pod), context)
         assert self._http_socket is not None
         await self._http.start(self._http_socket)

@@ -7,7 +7,6 @@ engine takes them where it meets the prompt's tokens. Requests without a salt co
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,13 +15,13 @@ from string import hexdigits
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.rpc import PREFIX_SALT, Rpc, current_rpc
-from autoglm.common.validation import Ask, of_openai
+from autoglm.common.validation import Ask
 from autoglm.common.validation.prefix import NO_PREFIX, Prefix
+from autoglm.common.validation.reading import read_abridged
+from autoglm.inference.bounded_http import abridged
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http_body import again, whole
 
-# From here on reading a body would hold up other requests; it goes to a thread.
-_OFF_LOOP_BYTES = 64 * 1024
 _SALT_DIGITS = 16
 
 
@@ -80,7 +79,7 @@ class NamedHttp:
             await self._app(scope, receive, send)
             return
         body = await whole(receive)
-        with named(await _prefix(scope["path"], body), salt):
+        with named(await _prefix(scope["path"], abridged(scope, body)), salt):
             await self._app(scope, again(body, receive), send)
 
     def _salt_of(self, scope: Scope) -> int | None:
@@ -98,9 +97,7 @@ class NamedHttp:
 async def _prefix(path: str, body: bytes) -> Prefix:
     # Whatever is wrong with the body is the app's to say.
     with suppress(AutoGLMError):
-        if len(body) <= _OFF_LOOP_BYTES:
-            return of_openai(path, body).prefix
-        return (await asyncio.to_thread(of_openai, path, body)).prefix
+        return (await read_abridged(path, body)).prefix
     return NO_PREFIX
 
 

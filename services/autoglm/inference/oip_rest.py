@@ -17,9 +17,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from autoglm.common import errors, http_errors, rpc, status
-from autoglm.common.validation import of_openai
 from autoglm.common.validation.oip import infer_path
+from autoglm.common.validation.reading import read_abridged
 from autoglm.inference import oip_answer, oip_json
+from autoglm.inference.bounded_http import abridged
 from autoglm.inference.engine import AsgiApp, Call, Engine, Message, Scope
 from autoglm.inference.oip_answer import Piece
 from autoglm.inference.oip_request import Infer
@@ -115,7 +116,8 @@ class _Api:
         """The JSON, judged, and what came behind it."""
         whole = await _read(request, self._max_body_bytes)
         body, binary = oip_json.split(whole, request.headers.get(BINARY_HEADER))
-        check(self._engine, of_openai(request.scope["path"], body))
+        path = request.scope["path"]
+        check(self._engine, await read_abridged(path, abridged(request.scope, body)))
         return body, binary
 
 

@@ -14,6 +14,7 @@ from autoglm.common import errors, status
 from autoglm.common.validation import of_oip
 from autoglm.common.validation.oip import TEXT_INPUT
 from autoglm.inference import oip_answer
+from autoglm.inference.bounded_grpc import ask_of
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip_answer import DATATYPE, SHAPE, Pace, Piece
 from autoglm.inference.oip_request import LENGTH_BYTES, TEXT_OUTPUT, Asked, of_grpc
@@ -132,5 +133,5 @@ def _streamed(request: oip.ModelInferRequest, piece: Piece) -> oip.ModelStreamIn
 
 
 def _asked(engine: Engine, request: oip.ModelInferRequest, *, streaming: bool) -> Asked:
-    begin(engine, of_oip(request, streaming=streaming))
+    begin(engine, ask_of(of_oip, request, streaming=streaming))
     return oip_answer.asked_of(engine, of_grpc(request))

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 
 from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
 from autoglm.common.tls import TlsFiles
+from autoglm.common.validation import bounds
 from autoglm.inference.echo.scheduler import Rates
 from autoglm.inference.echo.settings import EchoSettings, parse_fault
 from autoglm.inference.engine import Device, EngineOptions
@@ -84,6 +85,8 @@ class InferenceSettings(ServiceSettings):
     """Where to serve metrics and probes, always without TLS."""
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
     """Largest request to read, in bytes."""
+    max_messages: int = Field(default=bounds.DEFAULT_MAX_MESSAGES, gt=0)
+    """Most messages of one chat request; gateways have the same setting."""
     gather_milliseconds: float = Field(default=60.0, ge=0)
     """Longest time that tokens after the first wait for more, while many streams run; 0 is off."""
     kv_events: bool = True
@@ -104,6 +107,10 @@ class InferenceSettings(ServiceSettings):
     @property
     def server_tls(self) -> TlsFiles:
         return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
+
+    @property
+    def content_bounds(self) -> bounds.Bounds:
+        return bounds.Bounds(messages=self.max_messages)
 
     @property
     def served_name(self) -> str:

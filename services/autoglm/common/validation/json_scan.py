@@ -44,10 +44,11 @@ _OBJECT, _LIST, _END_OBJECT, _END_LIST = b"{[}]"
 _QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
 
 
-def is_small(body: bytes) -> bool:
+def is_small(body: bytes | memoryview) -> bool:
     """Whether the body can be decoded as it is. Takes some microseconds."""
     if len(body) > SMALL_BYTES:
         return False
+    body = bytes(body)
     return body.count(b",") + body.count(b"{") + body.count(b"[") <= SMALL_ENTRIES
 
 
@@ -96,7 +97,7 @@ class _Scan:
         self._is_over = False
         self._entries = self._numbers = 0
         self._totals: dict[str, int] = {}
-        self._text_left = KEPT_TEXT_BYTES + PIECE_BYTES
+        self._text_left = KEPT_TEXT_BYTES + 2 * PIECE_BYTES
         self._numbers_left = KEPT_NUMBERS
         self._parts: list[bytes | memoryview] = []
         self._copied = 0

@@ -98,7 +98,7 @@ class _Scan:
         self._payload = payload
         self._bounds = bounds
         self._name = name
-        self._text_left = KEPT_TEXT_BYTES + PIECE_BYTES
+        self._text_left = KEPT_TEXT_BYTES + 2 * PIECE_BYTES
         self._ids_left = KEPT_IDS + PIECE_BYTES
         self._numbers = 0
         self._totals: dict[str, int] = {}

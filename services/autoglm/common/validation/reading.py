@@ -32,10 +32,21 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 
 async def read_openai(path: str, body: bytes | memoryview, bounds: Bounds = DEFAULT) -> Ask:
     """Raises InvalidRequest for a body that cannot be read or is over a bound."""
-    if isinstance(body, bytes) and json_scan.is_small(body):
-        return of_openai(path, body)
-    abridged = await in_steps(json_scan.scan(body, bounds))
-    return await _off_loop(abridged, lambda: of_openai(path, abridged))
+    return await read_abridged(path, await abridge(body, bounds))
+
+
+async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
+    """The body, abridged where it is large. Raises InvalidRequest where it is over a bound."""
+    if json_scan.is_small(body):
+        return bytes(body)
+    return await in_steps(json_scan.scan(body, bounds))
+
+
+async def read_abridged(path: str, body: bytes) -> Ask:
+    """What a body that is small or abridged asks for."""
+    if isinstance(body, Abridged):
+        return await _off_loop(body, lambda: of_openai(path, body))
+    return of_openai(path, body)
 
 
 async def read_message(

@@ -19,7 +19,8 @@ from starlette.routing import Route
 
 from autoglm import v1
 from autoglm.common import errors, http_errors, rpc, status
-from autoglm.common.validation import of_openai
+from autoglm.common.validation.reading import read_abridged
+from autoglm.inference.bounded_http import abridged
 from autoglm.inference.echo import openai_json
 from autoglm.inference.echo.metrics import LoadCollector
 from autoglm.inference.echo.openai_json import Json
@@ -117,7 +118,7 @@ class _Api:
 
     async def _checked_body(self, request: Request) -> bytes:
         body = await request.body()
-        ask = of_openai(request.url.path, body)
+        ask = await read_abridged(request.url.path, abridged(request.scope, body))
         check(self._engine, replace(ask, model=ask.model or self._default_model))
         return body
 

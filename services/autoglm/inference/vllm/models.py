@@ -13,6 +13,7 @@ from autoglm.inference.engine import EngineOptions
 # up to U+0100 and beyond.
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _BYTE_LEVEL = frozenset(map(chr, _PRINTABLE | set(range(0x100, 0x144))))
+_LENGTHENING = ("ByteLevel", "Prepend")
 _SENTENCEPIECE_SPACE = "\u2581"
 
 
@@ -24,7 +25,7 @@ def describe(options: EngineOptions, llm: Any, state: Any, tasks: Sequence[str])
         name=options.served_name or options.model,
         aliases=options.aliases,
         max_model_len=config.max_model_len,
-        max_token_bytes=longest_token(tokenizer.get_vocab()) if tokenizer else 0,
+        max_token_bytes=bytes_bound(tokenizer),
         tasks=list(_tasks(tasks, has_template(state, tokenizer))),
         uri=options.model,
         dtype=str(config.dtype).removeprefix("torch."),
@@ -59,6 +60,33 @@ def _tasks(supported: Sequence[str], chats: bool) -> Iterable[str]:
     if "embed" in supported:
         yield "embed"
     yield "tokenize"
+
+
+def bytes_bound(tokenizer: Any) -> int:
+    """Bytes of text that a token stands for at most; 0 where nothing bounds them.
+
+    Only byte-level tokenizers keep every byte: others drop or replace some, normalizers may make
+    text shorter, and added tokens may take the white space around them.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not _is_byte_level(backend.pre_tokenizer):
+        return 0
+    if backend.normalizer is not None and _name(backend.normalizer) not in _LENGTHENING:
+        return 0
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    if any(token.lstrip or token.rstrip for token in added):
+        return 0
+    return longest_token(tokenizer.get_vocab())
+
+
+def _is_byte_level(pre_tokenizer: Any) -> bool:
+    """Also of a sequence of which one step is."""
+    parts = pre_tokenizer if _name(pre_tokenizer) == "Sequence" else (pre_tokenizer,)
+    return any(_name(part) == "ByteLevel" for part in parts)
+
+
+def _name(part: Any) -> str:
+    return type(part).__name__
 
 
 def longest_token(vocabulary: Iterable[str]) -> int:
