@@ -30,6 +30,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 PROPAGATOR = TraceContextTextMapPropagator()
 tracer = trace.get_tracer("autoglm")
 _EXPORT_DELAY_MS = 500
+# What is recorded of a model's name that a caller has sent.
+MODEL_CHARACTERS = 256
 
 
 class FileSpanExporter(SpanExporter):

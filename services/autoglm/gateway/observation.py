@@ -19,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 
 from autoglm.common import errors, semconv
 from autoglm.common.outcomes import Outcome, outcome_of_status
-from autoglm.common.telemetry import PROPAGATOR, tracer
+from autoglm.common.telemetry import MODEL_CHARACTERS, PROPAGATOR, tracer
 from autoglm.gateway.call import Call, Notes
 from autoglm.gateway.endpoints import Endpoint
 from autoglm.gateway.metrics import OTHER, Metrics
@@ -214,7 +214,7 @@ def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -
     fields: dict[str, object] = {
         "request_id": call.request_id,
         "route": call.route,
-        "model": call.model,
+        "model": call.model[:MODEL_CHARACTERS],
         "outcome": outcome.value,
         "code": code,
         "seconds": round(now - call.started, 6),

@@ -15,6 +15,7 @@ import grpc
 
 from autoglm import v1
 from autoglm.common import errors, rpc, semconv
+from autoglm.common.telemetry import MODEL_CHARACTERS
 from autoglm.common.usage import USAGE_TRAILER, write_usage
 from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod
@@ -102,7 +103,7 @@ def _begin(request: Any) -> Observation:
     seen.attributes[semconv.RPC_METHOD] = method
     model = getattr(request, "model", "") or getattr(request, "model_name", "")
     if model:
-        seen.attributes[semconv.GEN_AI_REQUEST_MODEL] = model
+        seen.attributes[semconv.GEN_AI_REQUEST_MODEL] = model[:MODEL_CHARACTERS]
     return seen
 
 

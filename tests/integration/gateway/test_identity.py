@@ -6,10 +6,13 @@ With OpenAI's client, ours, and bare gRPC, REST and Open Inference Protocol.
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +231,34 @@ async def test_server_behind_never_sees_a_credential() -> None:
     assert "hush" not in str(seen)
 
 
-def test_guessing_is_slowed_and_no_secret_was_written_anywhere(stage: Stage) -> None:
+def present_every_form(stage: Stage, forms: Any, secrets: dict[str, str]) -> None:
+    """Right, malformed and wrong, over both wires; over REST each from an address of its own."""
+    secrets |= {"JWT": token(), "FORGED": token(ec.generate_private_key(ec.SECP256R1()))}
+    secrets |= {"EXPIRED": token(exp=1), "UNKNOWN": token(kid="k9")}
+    secrets["WRONG"] = "agk_0000_a-wrong-guess-of-a-key"
+    stage.secrets += secrets.values()
+    names = re.compile("|".join(secrets))
+    with grpc.insecure_channel(stage.gateway.grpc_address) as channel:
+        ready = GRPCInferenceServiceStub(channel).ModelReady
+        for number, form in enumerate(forms):
+            presented = [(n, names.sub(lambda m: secrets[m[0]], v)) for n, v in form.presented]
+            source = (f"127.0.1.{number}", 0)
+            rest = HTTPConnection(stage.gateway.http_address, timeout=10, source_address=source)
+            rest.putrequest("GET", "/v1/models")
+            for name, value in presented:
+                rest.putheader(name, value)
+            rest.endheaders()
+            assert (rest.getresponse().status == 200) is form.is_served
+            rest.close()
+            # gRPC has no tabs in metadata.
+            metadata = tuple((name, value.replace("\t", " ")) for name, value in presented)
+            with suppress(grpc.RpcError):
+                ready(oip.ModelReadyRequest(name="echo"), metadata=metadata, timeout=10)
+
+
+def test_guessing_is_slowed_and_no_secret_was_written_anywhere(
+    stage: Stage, credential_forms: Any
+) -> None:
     key = stage.key(name="worker")
     guesses = [f"agk_0000_{number}-guess" for number in range(int(FAILURES) + 5)]
     codes = [stage.models(guess) for guess in guesses]
@@ -240,6 +270,8 @@ def test_guessing_is_slowed_and_no_secret_was_written_anywhere(stage: Stage) -> 
     metrics = stage.gateway.get("/metrics")[1]
     assert 'authentications_total{method="api_key",outcome="throttled"}' in metrics
 
+    present_every_form(stage, credential_forms, {"KEY": key, "OTHER": stage.key(name="other")})
+    metrics = stage.gateway.get("/metrics")[1]
     written = metrics + stage.gateway.log.read_text() + stage.pod.log.read_text()
     written += (stage.gateway.log.parent / "spans").read_text()
     assert '"tenant": "acme"' in written and '"subject": "worker"' in written

@@ -18,20 +18,64 @@ import pytest
 from aiohttp import web
 from google.protobuf import descriptor_pool, message_factory
 
+from autoglm import v1
+from autoglm.client.hints import hints
 from autoglm.common import rpc
 from autoglm.common.validation import Operation
 from autoglm.common.validation.http_apis import INFERENCE_POSTS, MODEL, HttpApi
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES
 from autoglm.gateway.identity.keys import new_key
+from autoglm.gateway.identity.throttle import FAILURES
 from autoglm.gateway.methods import METHODS
 from autoglm.gateway.principal import Role
 from autoglm.testing.fake_pod import FakePod
 from autoglm.testing.rest_stack import fake_server
 from autoglm.v1 import open_inference_pb2 as oip
+from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(120)
 OPEN, SHUT = "open-1", "shut-1"
+CHAT = "/v1/chat/completions"
+# By which proxies and parts of the gateway speak among themselves, or other software is led.
+SPOOFED = {
+    **{f"x-autoglm-{name}": "acme" for name in ("tenant", "subject", "roles", "models", "call")},
+    **{f"x-autoglm-{name}": "acme" for name in ("principal", "peer", "route", "data-plane")},
+    "x-autoglm-prefix-salt": "0123456789abcdef",
+    "x-autoglm-replay": "1",
+    "autoglm-usage": "0,0",
+    "autoglm-recovered": "1",
+    "autoglm-process": "1",
+    "autoglm-tenant": "acme",
+    "x-envoy-upstream-rq-timeout-ms": "1",
+    "x-envoy-upstream-rq-per-try-timeout-ms": "1",
+    "x-envoy-expected-rq-timeout-ms": "1",
+    "x-envoy-max-retries": "100",
+    "x-envoy-retry-on": "5xx",
+    "x-envoy-original-path": "/health",
+    "x-envoy-internal": "true",
+    "x-envoy-external-address": "127.0.0.1",
+    "x-envoy-decorator-operation": "acme",
+    "x-envoy-upstream-alt-stat-name": "acme",
+    "x-gateway-destination-endpoint-subset": "127.0.0.1:1",
+    "x-forwarded-for": "127.0.0.1, 10.0.0.1",
+    "x-forwarded-user": "admin",
+    "x-forwarded-email": "admin@acme",
+    "x-forwarded-groups": "Admin",
+    "x-forwarded-host": "acme",
+    "x-forwarded-proto": "https",
+    "x-forwarded-client-cert": "Subject=acme",
+    "x-real-ip": "127.0.0.1",
+    "forwarded": "for=127.0.0.1",
+    "x-tenant-id": "acme",
+    "x-user": "admin",
+    "remote-user": "admin",
+    "x-original-url": "/health",
+    "x-rewrite-url": "/health",
+    "x-http-method-override": "GET",
+    "cookie": "session=admin",
+    "proxy-authorization": "Bearer admin",
+}
 # Probes bring no credential, and these show the public interface and numbers only.
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
 OPEN_PATHS |= {"/metrics", "/openapi.json"}
@@ -128,6 +172,25 @@ class Site:
             codes = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
             return codes.get(error.code().name, 200)
         return 200
+
+    async def chat(self, model: str, caller: Caller, spoofed: dict[str, str]) -> int:
+        """The status of one of the inference APIs over HTTP."""
+        headers = spoofed | self.headers(caller)
+        body = TEXTS | {"model": model}
+        async with self.session.post(CHAT, json=body, headers=headers) as response:
+            await response.read()
+            return response.status
+
+    async def generate(self, model: str, caller: Caller, spoofed: dict[str, str]) -> str:
+        """The code of one of the methods over gRPC."""
+        binary = {k: v.encode() if k.endswith("-bin") else v for k, v in spoofed.items()}
+        metadata = (*binary.items(), *self.metadata(caller))
+        request = v1.GenerateRequest(model=model, text="Hello")
+        try:
+            await InferenceStub(self.channel).Generate(request, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
 
     def headers(self, caller: Caller) -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[caller]}"} if caller in self.keys else {}
@@ -254,3 +317,71 @@ async def test_lists_show_what_the_caller_may_use(fleet: Any, tmp_path: Path) ->
                     code, text = await here.request("GET", path, caller)
                     # Else as of a model that nobody serves.
                     assert (code == 200) <= caller.may_use(SHUT), (path, caller)
+
+
+async def test_no_header_but_a_credential_changes_a_decision(
+    fleet: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoyed: list[str] = []
+
+    async def decoy(request: web.Request) -> web.Response:
+        decoyed.append(request.path)
+        return web.json_response({})
+
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        (decoy_pod,) = await fleet.pods(FakePod(model=OPEN))
+        url = await stack.enter_async_context(fake_server(decoy))
+        nobody, none = CALLERS[0], Caller("no role of None", (), None)
+        limited = Caller("User of ('open-*',)", (Role.USER,), ("open-*",))
+        each = [{name: value} for name, value in SPOOFED.items()]
+        for spoofed in ({}, *each, SPOOFED):
+            to = "x-gateway-destination-endpoint"
+            rest = spoofed | {to: url.removeprefix("http://")}
+            rpcs = spoofed | {to: f"127.0.0.1:{decoy_pod.port}"}
+            for caller, model, code, name in (
+                (nobody, OPEN, 401, "UNAUTHENTICATED"),
+                (none, OPEN, 403, "PERMISSION_DENIED"),
+                (limited, SHUT, 403, "PERMISSION_DENIED"),
+                (limited, OPEN, 200, "OK"),
+            ):
+                caplog.clear()
+                with caplog.at_level("INFO", "autoglm.gateway.request"):
+                    assert await here.chat(model, caller, rest) == code, (spoofed, caller)
+                    assert await here.generate(model, caller, rpcs) == name, (spoofed, caller)
+                    await fleet.until(lambda: len(caplog.records) >= 2)
+                tenants = {vars(r)["fields"].get("tenant") for r in caplog.records}
+                assert tenants == ({None} if caller is nobody else {"acme"}), spoofed
+        assert decoyed == [] and decoy_pod.received == []
+        for received in here.pod.received:
+            assert received.metadata.get("x-autoglm-prefix-salt") != "0123456789abcdef"
+            assert received.metadata.get("x-autoglm-call") != "acme"
+            assert "authorization" not in received.metadata
+
+
+async def test_claimed_address_is_no_way_around_the_throttle(fleet: Any, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        codes = []
+        for number in range(int(FAILURES) + 4):
+            address = f"10.0.0.{number}"
+            names = ("x-forwarded-for", "x-real-ip", "x-autoglm-peer", "x-envoy-external-address")
+            claimed = dict.fromkeys(names, address) | {"forwarded": f"for={address}"}
+            guess = claimed | {"authorization": f"Bearer agk_0000_{number}"}
+            codes.append(await here.chat(OPEN, CALLERS[0], guess))
+        assert codes[0] == 401 and codes[-1] == 429
+
+
+async def test_claim_about_the_request_does_not_stand_for_it(fleet: Any, tmp_path: Path) -> None:
+    """`autoglm-ask-bin` says ahead what a request asks for: not to whom its model matters."""
+    async with AsyncExitStack() as stack:
+        here = await site(fleet, stack, tmp_path)
+        limited = Caller("User of ('open-*',)", (Role.USER,), ("open-*",))
+        claim = hints(v1.GenerateRequest(model=OPEN, text="Hello"))
+        request = v1.GenerateRequest(model=SHUT, text="Hello")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await InferenceStub(here.channel).Generate(
+                request, metadata=(*claim.items(), *here.metadata(limited))
+            )
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert here.reached == 0

@@ -119,3 +119,76 @@ def test_request_ids_are_bounded_alike_on_both_wires(site: Site, given: str) -> 
         assert re.fullmatch(r"[\x21-\x7e]{1,128}", one)
     for process in (site.gateway, site.pod):
         assert is_kept or given not in process.log.read_text()
+
+
+NAMES = 1000
+# Each ends its connection.
+VERBS = 50
+
+
+def series(process: Process) -> set[str]:
+    status, page = process.get("/metrics")
+    assert status == 200
+    lines = (line for line in page.splitlines() if line and not line.startswith("#"))
+    return {line.rpartition(" ")[0] for line in lines}
+
+
+def make_up_over_rest(address: str, numbers: range) -> None:
+    """Names of models, paths and methods that nothing here knows."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    for number in numbers:
+        name = f"made-up-{number}"
+        body = json.dumps({"model": name, "prompt": "x", name: number})
+        headers = {"x-request-id": name, "user-agent": name, "tracestate": f"a={name}"}
+        headers |= {"content-type": "application/json"}
+        for verb, path, text in (
+            ("POST", "/v1/completions", body),
+            ("POST", f"/v2/models/{name}/infer", "{}"),
+            ("GET", f"/{name}", None),
+            ("GET", f"/v1/models/{name}", None),
+            ("OPTIONS", f"/v1/{name}", None),
+            *([(f"VERB{number}", "/v1/models", None)] if number < VERBS else []),
+        ):
+            try:
+                connection.request(verb, path, text, headers)
+                connection.getresponse().read()
+            except (http.client.HTTPException, ConnectionError):
+                # A method that is none ends the connection.
+                connection.close()
+    connection.close()
+
+
+def make_up_over_grpc(address: str, numbers: range) -> None:
+    with grpc.insecure_channel(address) as channel:
+        calls = []
+        for number in numbers:
+            unknown: Any = channel.unary_unary(f"/autoglm.v1.Inference/Made{number}")
+            request = v1.GenerateRequest(model=f"made-up-{number}", text="x")
+            calls += [InferenceStub(channel).Generate.future(request), unknown.future(b"")]
+        assert all(call.exception() is not None for call in calls)
+
+
+def test_names_that_callers_make_up_add_no_series(site: Site, plane: str) -> None:
+    """After the first few there is one of every route, outcome and code that they lead to."""
+    # Pods are the same behind both planes.
+    seen = (site.gateway, site.pod) if plane == "embedded" else (site.gateway,)
+    before: list[set[str]] = []
+    for numbers in (range(3), range(3, NAMES)):
+        for process in seen:
+            make_up_over_rest(process.http_address, numbers)
+            make_up_over_grpc(process.grpc_address, numbers)
+        before = before or [series(process) for process in seen]
+    for process, known in zip(seen, before, strict=True):
+        assert series(process) - known == set()
+        assert not re.search("made-up|Made|VERB", str(known))
+
+
+def test_a_long_name_is_cut_in_logs(site: Site) -> None:
+    name = "long" * 250_000
+    site.rest("POST", "/v1/completions", {"model": name, "prompt": "x"})
+    for address in (site.gateway.grpc_address, site.pod.grpc_address):
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
+            InferenceStub(channel).Generate(v1.GenerateRequest(model=name, text="x"), timeout=10)
+    for process in (site.gateway, site.pod):
+        longest = max(map(len, process.log.read_text().split("\n")))
+        assert longest < 10_000
