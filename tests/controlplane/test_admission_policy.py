@@ -58,6 +58,15 @@ WRONG: dict[str, Spec] = {
     "spec.template.spec.serviceAccountName": pod(serviceAccountName="admin"),
     "spec.template.spec.automountServiceAccountToken": pod(automountServiceAccountToken=True),
     "belong to the operator": vllm(template={"metadata": {"labels": {"autoglm.io/x": "y"}}}),
+    "use securityContext.appArmorProfile": vllm(
+        template={
+            "metadata": {
+                "annotations": {
+                    "container.apparmor.security.beta.kubernetes.io/engine": "unconfined"
+                }
+            }
+        }
+    ),
     "spec.template.spec.volumes: use one of": volume(hostPath={"path": "/"}),
     "no credential of the Kubernetes API": projected("serviceAccountToken"),
     "image is required": pod(containers=[{"name": "own"}]),

@@ -17,7 +17,7 @@ from autoglm.api import GROUP, VERSION
 from autoglm.api.labels import COMPONENT, NAME, OPERATOR, PLURAL, PRODUCT
 from autoglm.api.rules import ECHO_ARGS
 from autoglm.operator.restricted import HOOKS, PROBES, PROJECTED, SECCOMP, VOLUMES
-from autoglm.operator.template import FIELDS, RESERVED, ROOT
+from autoglm.operator.template import FIELDS, PROFILE, RESERVED, ROOT
 
 Object = dict[str, Any]
 POLICY_NAME: Final = "open-autoglm-operator"
@@ -92,7 +92,10 @@ def _rule(expression: str, message: str) -> Object:
 
 def _template_rules() -> list[Object]:
     pod, volumes = f"{ROOT}.spec", "variables.volumes"
-    reserved = " || ".join(f"k.startsWith('{prefix}')" for prefix in RESERVED)
+    reserved, profile = (
+        " || ".join(f"k.startsWith('{prefix}')" for prefix in prefixes)
+        for prefixes in (RESERVED, PROFILE)
+    )
     return [
         _unknown(ROOT, "variables.template", FIELDS[ROOT], "a template may not set it"),
         _unknown(
@@ -113,6 +116,11 @@ def _template_rules() -> list[Object]:
             f"variables.metadata.?annotations.orValue({{}})].all(m, !m.exists(k, {reserved}))",
             f"{ROOT}.metadata: labels and annotations of {' and '.join(RESERVED)} belong to the "
             "operator; use other names",
+        ),
+        _rule(
+            f"!variables.metadata.?annotations.orValue({{}}).exists(k, {profile})",
+            f"{ROOT}.metadata.annotations: remove those of {', '.join(PROFILE)}; use "
+            "securityContext.appArmorProfile",
         ),
         _rule(
             f"{volumes}.all(v, v.all(k, k in {_texts(VOLUMES | {'name'})}))",

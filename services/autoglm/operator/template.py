@@ -48,6 +48,8 @@ FIELDS: Final = {
 _LISTS = ("containers", "initContainers", "volumes", "imagePullSecrets", "tolerations")
 # Labels and annotations that services, budgets, policies and the operator itself go by.
 RESERVED = ("app.kubernetes.io/", "autoglm.io/")
+# Annotations by which a pod leaves the restricted profile, in the form before the fields.
+PROFILE = ("container.apparmor.security.beta.kubernetes.io/",)
 # What spec has a field for, and where a second place would contradict it.
 _INSTEAD = {
     "terminationGracePeriodSeconds": "spec.drain.gracePeriodSeconds decides it",
@@ -136,6 +138,8 @@ def _reserved_names(template: Mapping[str, Any]) -> Iterator[Problem]:
             path = f"{ROOT}.metadata.{kind}.{name}"
             if name.startswith(RESERVED):
                 yield Problem(path, "belongs to the operator; use another name", value)
+            elif name.startswith(PROFILE):
+                yield Problem(path, "remove it; use securityContext.appArmorProfile", value)
             elif not isinstance(value, str):
                 yield Problem(path, "must be a string; put it in quotes", value)
 

@@ -74,6 +74,24 @@ async def test_no_pod_starts_while_its_account_is_anothers(cluster: Cluster) -> 
     await until(lambda: cluster.is_ready("glm"), "ready without further action", 60)
 
 
+async def test_an_account_of_an_older_version_is_deleted_once_nothing_uses_it(
+    cluster: Cluster,
+) -> None:
+    """It had the resource's own name."""
+    await cluster.start()
+    await cluster.create("glm")
+    children = await cluster.settled("glm")
+    now = children["ServiceAccount/glm-inference"]["metadata"]
+    old = {key: now[key] for key in ("labels", "ownerReferences")} | {"name": "glm"}
+    await cluster.send("POST", ACCOUNT.path(cluster.namespace), {"metadata": old})
+
+    async def is_gone() -> bool:
+        return await cluster.get(ACCOUNT, "glm") is None
+
+    await until(is_gone, "the account deleted", 20)
+    assert await cluster.get(ACCOUNT, "glm-inference") is not None
+
+
 async def test_a_template_that_mounts_a_token_of_the_api_is_invalid(cluster: Cluster) -> None:
     await cluster.start()
     volume = {"name": "token", "projected": {"sources": [TOKEN]}}

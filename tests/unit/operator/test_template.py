@@ -200,6 +200,14 @@ def test_labels_that_others_go_by_are_the_operators() -> None:
     assert refused(metadata=metadata) == ["metadata.labels.autoglm.io/deployment"]
 
 
+def test_no_annotation_leaves_the_restricted_profile() -> None:
+    name = "container.apparmor.security.beta.kubernetes.io/engine"
+
+    assert refused(metadata={"annotations": {name: "unconfined", "a": "b"}}) == [
+        f"metadata.annotations.{name}"
+    ]
+
+
 def test_huge_and_deep_templates_are_refused() -> None:
     deep: dict[str, Any] = {}
     for _ in range(200):
