@@ -15,7 +15,7 @@ from autoglm.api.model import Model
 from autoglm.api.operations import Disruption, Network, Observability, Resources, Rollout
 from autoglm.api.scaling import Scaling
 from autoglm.api.schema import Part
-from autoglm.api.traffic import Drain, Routing
+from autoglm.api.traffic import Drain, Routing, Tenancy
 
 GROUP = "autoglm.io"
 VERSION = "v1alpha1"
@@ -63,6 +63,8 @@ class Spec(Part):
     """Lets the number of replicas follow the load. Absent: the number is fixed."""
     routing: Routing = Routing()
     """How the gateway chooses a replica and how long it waits for it."""
+    tenancy: Tenancy = Tenancy()
+    """What tenants share."""
     rollout: Rollout = Rollout()
     """How a new revision replaces the old one."""
     drain: Drain = Drain()

@@ -1,4 +1,4 @@
-"""`spec.routing` and `spec.drain`: what happens to requests on their way and at a replica's end."""
+"""`spec.routing`, `spec.tenancy`, `spec.drain`: requests on their way and at a replica's end."""
 
 from __future__ import annotations
 
@@ -114,6 +114,15 @@ class Routing(Part):
     """When a replica is left alone for a while. Absent: the gateway's own setting."""
     stream_recovery: StreamRecovery | None = None
     """What becomes of broken streams. Absent: the gateway's own setting."""
+
+
+class Tenancy(Part):
+    """What tenants share. There are tenants where the gateway wants credentials."""
+
+    prefix_cache: Literal["Isolated", "Shared"] | None = None
+    """Isolated: no tenant reuses, or can find out, what another one's prompts have left in the KV
+    cache. Shared: all do, which saves the computation of prefixes that tenants have in common.
+    Absent: the gateway's own setting, which is Isolated if nobody changed it."""
 
 
 class Drain(Part):

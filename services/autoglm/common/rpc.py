@@ -72,6 +72,8 @@ class Rpc:
     credentials: Credentials = field(default=(), repr=False)
     prefix_salt: str = ""
     """What a gateway mixes the names of this call's prompt with; for pods."""
+    cache_salt: str = field(default="", repr=False)
+    """What keeps the tenant's KV-cache blocks apart from those of others; for pods."""
     continues: str = field(default="", repr=False)
     """The key of a call that this one goes on with; from Envoy to its gateway."""
 
@@ -79,6 +81,8 @@ class Rpc:
 DEBUG_HEADER = "x-autoglm-debug"
 # Set by gateways: 16 hexadecimal digits.
 PREFIX_SALT = "x-autoglm-prefix-salt"
+# Set by gateways for pods, per tenant; never taken from clients.
+CACHE_SALT = "x-autoglm-cache-salt"
 # From Envoy to its gateway: a call's key, and its peer's address.
 CALL_HEADER = "x-autoglm-call"
 PEER_HEADER = "x-autoglm-peer"
@@ -114,6 +118,7 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
         headers.get(DEBUG_HEADER, ""),
         credentials_of(metadata) if AUTHORIZATION in headers or API_KEY in headers else (),
         headers.get(PREFIX_SALT, ""),
+        headers.get(CACHE_SALT, ""),
         headers.get(CALL_HEADER, ""),
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
-from autoglm.common.rpc import PREFIX_SALT
+from autoglm.common.rpc import CACHE_SALT, PREFIX_SALT
 from autoglm.common.status import REQUEST_ID
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Stalled, Upstream, Wire
 from autoglm.gateway.endpoints import Draining, EndpointView, Lost, Proved, Struck
@@ -23,6 +23,7 @@ from autoglm.gateway.leash import Leash
 from autoglm.gateway.observation import child_span, client_span, note_decision, trace_headers
 from autoglm.gateway.pacing import Limits, no_chunk, no_first_token
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.prefix_cache import CacheSalts
 from autoglm.gateway.recovery import is_resumable, successors
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.prefix import salt_of
@@ -68,7 +69,9 @@ class Attempts:
         router: Router,
         clock: Callable[[], float] = time.monotonic,
         outliers: OutlierPolicy = _OUTLIERS,
+        cache_salts: CacheSalts | None = None,
     ) -> None:
+        self._cache_salts = cache_salts
         self._health = Health()
         self._outliers = outliers
         self._pool = pool
@@ -182,6 +185,8 @@ class Attempts:
             headers = {REQUEST_ID: call.request_id, **trace_headers(span), **_replay(call, view)}
             if decision.known is not None and view.live.load.kv_events:
                 headers[PREFIX_SALT] = _salt(call)
+            if salt := self._cache_salt(call, view):
+                headers[CACHE_SALT] = salt
             try:
                 upstream = self._upstreams[call.wire]
                 async with upstream(call, view, headers, timeout) as reply:
@@ -195,6 +200,14 @@ class Attempts:
             except StreamBroken as error:
                 self._lost(view, error.message)
                 raise
+
+    def _cache_salt(self, call: Call, view: EndpointView) -> str:
+        """For our own pods only: other servers take the body as the client wrote it."""
+        if self._cache_salts is None or view.endpoint.kind != "pod":
+            return ""
+        model = self._pool.snapshot.models.get(call.model)
+        mode = model.rules.prefix_cache if model and model.rules else None
+        return self._cache_salts.of(call.principal.tenant, mode)
 
     def _route(self, call: Call, notes: Notes, tried: set[str], snapshot: Snapshot) -> Decision:
         with child_span(notes, "route") as span:

@@ -41,6 +41,7 @@ from autoglm.gateway.memory import Memory
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.observation import Observer
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.prefix_cache import CacheSalts, read_key
 from autoglm.gateway.relay import Defaults, Relay
 from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
@@ -94,6 +95,11 @@ class Core:
         self._identity = (
             Identity(sources, self.metrics.authentications) if sources.is_configured else None
         )
+        self._cache_salts = (
+            CacheSalts(read_key(settings.prefix_cache_key_file), settings.prefix_cache)
+            if self._identity
+            else None
+        )
 
     async def start(self) -> None:
         """Raises OSError where a file cannot be read."""
@@ -128,6 +134,7 @@ class Core:
                 settings.recovery_policy,
                 settings.hedge_policy,
                 settings.outlier_policy,
+                self._cache_salts,
             ),
         )
         told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)

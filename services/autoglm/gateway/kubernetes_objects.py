@@ -15,6 +15,7 @@ from msgspec import Meta
 from autoglm.api.labels import DEPLOYMENT, SERVICE_NAME, pods_service
 from autoglm.api.names import declared_names
 from autoglm.api.traffic import RoutingPolicy
+from autoglm.gateway.prefix_cache import PrefixCache
 from autoglm.gateway.resources import Key, Resource, Rules
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
@@ -169,9 +170,14 @@ class _Routing(_Struct):
     stream_recovery: _StreamRecovery | None = None
 
 
+class _Tenancy(_Struct):
+    prefix_cache: str | None = None
+
+
 class _Spec(_Struct):
     model: _Model | None = None
     routing: _Routing | None = None
+    tenancy: _Tenancy | None = None
     suspend: bool | None = None
 
 
@@ -203,7 +209,7 @@ def resource_of(data: bytes) -> Resource:
         found.metadata.key,
         found.metadata.creation_timestamp or "",
         _names(found),
-        _rules(found.spec.routing or _Routing()),
+        _rules(found.spec.routing or _Routing(), found.spec.tenancy or _Tenancy()),
         state,
         retry_after,
     )
@@ -216,7 +222,7 @@ def _names(found: _Deployment) -> tuple[str, ...]:
     return declared_names(found.metadata.name, model.served_name, aliases, adapters)
 
 
-def _rules(routing: _Routing) -> Rules:
+def _rules(routing: _Routing, tenancy: _Tenancy) -> Rules:
     timeouts, retries = routing.timeouts or _Timeouts(), routing.retries or _Retries()
     return Rules(
         timeouts.first_token_seconds,
@@ -229,7 +235,15 @@ def _rules(routing: _Routing) -> Rules:
         _recovery(routing.stream_recovery),
         _safeguard(routing.hedging, HedgePolicy),
         _safeguard(routing.outlier_detection, OutlierPolicy),
+        _prefix_cache(tenancy.prefix_cache),
     )
+
+
+def _prefix_cache(mode: str | None) -> PrefixCache | None:
+    """A mode that only a newer operator knows is taken for the safe one."""
+    if mode is None:
+        return None
+    return "Shared" if mode == "Shared" else "Isolated"
 
 
 def _recovery(asked: _StreamRecovery | None) -> RecoveryPolicy | None:

@@ -31,6 +31,7 @@ from autoglm.gateway.hedging import Begin, Hedges, race
 from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pacing import Limits, bounded, limits_of
 from autoglm.gateway.pool import Pool
+from autoglm.gateway.prefix_cache import CacheSalts
 from autoglm.gateway.resources import Rules
 from autoglm.gateway.retries import Retries, RetriesByModel, RetryBudget, RetryPolicy
 from autoglm.gateway.routing import Router
@@ -50,6 +51,8 @@ class Defaults:
     recovery: RecoveryPolicy = RecoveryPolicy()
     hedging: HedgePolicy = HedgePolicy()
     outliers: OutlierPolicy = OutlierPolicy()
+    cache_salts: CacheSalts | None = None
+    """None where there are no tenants to keep apart."""
 
 
 class Relay:
@@ -68,7 +71,9 @@ class Relay:
     ) -> None:
         self._pool = pool
         routing = router or Router(metrics, rng)
-        self._attempts = Attempts(pool, upstreams, routing, clock, defaults.outliers)
+        self._attempts = Attempts(
+            pool, upstreams, routing, clock, defaults.outliers, defaults.cache_salts
+        )
         self._retries = RetriesByModel(policy, clock())
         self._metrics = metrics
         self._clock = clock

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from autoglm.api.names import NO_RULES, NameRules, Seniority, owners_of, seniority
 from autoglm.api.traffic import RoutingPolicy
+from autoglm.gateway.prefix_cache import PrefixCache
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
 
@@ -40,6 +41,8 @@ class Rules:
     recovery: RecoveryPolicy | None = None
     hedging: HedgePolicy | None = None
     outliers: OutlierPolicy | None = None
+    prefix_cache: PrefixCache | None = None
+    """What `spec.tenancy` says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ _NOT_SENT_ON = frozenset(
         status.REQUEST_ID,
         rpc.DEBUG_HEADER,
         rpc.PREFIX_SALT,
+        rpc.CACHE_SALT,
         rpc.CALL_HEADER,
         rpc.PEER_HEADER,
         TIMEOUT_HEADER,

@@ -19,6 +19,7 @@ from autoglm.gateway.discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.memory import REQUEST_BYTES, SHARE
 from autoglm.gateway.pacing import Limits
+from autoglm.gateway.prefix_cache import PrefixCache
 from autoglm.gateway.pressure import process_limit
 from autoglm.gateway.retries import RetryPolicy
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
@@ -201,6 +202,13 @@ class GatewaySettings(ServiceSettings):
     gateway_replicas: int = Field(default=1, ge=1)
     """How many gateways serve the same clients; each allows so small a part of the tenants'
     rates."""
+    prefix_cache: PrefixCache = "Isolated"
+    """Whether tenants share what a pod has cached of prompts, where the model's AutoGLMDeployment
+    does not say: Isolated, or Shared, which lets a tenant find out by time and by cached_tokens
+    what others have sent. Without API keys and tokens there are no tenants to keep apart."""
+    prefix_cache_key_file: str = ""
+    """File with a secret of 16 bytes at least that keeps tenants' cached prompts apart, the same
+    for all gateways of an installation; empty makes one at the start."""
     allow_anonymous: bool | None = None
     """Whether requests without a credential are served. Not given: only where neither keys nor
     tokens are configured and clients can come from this machine alone."""

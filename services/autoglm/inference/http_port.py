@@ -18,6 +18,7 @@ import uvicorn
 from autoglm.common import errors, http_errors, rpc, semconv, status
 from autoglm.common.addresses import split_address
 from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.inference import cache_salt
 from autoglm.inference.app_errors import AppErrors
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http_protocol import HttpProtocol
@@ -87,7 +88,8 @@ class HttpObserver:
         answer = _Answer(self._pod, seen, path, AppErrors(send, path, request.request_id))
         failure: BaseException | None = None
         try:
-            await self._app(_in_span(scope, seen), receive, answer)
+            with cache_salt.salted(request.cache_salt):
+                await self._app(_in_span(scope, seen), receive, answer)
         except BaseException as error:
             failure = error
             raise

@@ -30,5 +30,5 @@ def write(
 
 
 def _said(resource: AutoGLMDeployment) -> dict[str, Any]:
-    parts = {"metadata": {"name", "namespace"}, "spec": {"model", "routing"}}
+    parts = {"metadata": {"name", "namespace"}, "spec": {"model", "routing", "tenancy"}}
     return resource.model_dump(mode="json", by_alias=True, exclude_unset=True, include=parts)

@@ -5,7 +5,8 @@ stop strings of 4096 characters, 1024 stop token ids, 4096 logit biases within 1
 patterns and grammars of 256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of
 32 bits, no booleans for numbers (but `logprobs` of completions), no output format beside a tool
 call that must be made, and media by http(s) or data URL. Every error names the field in the
-client's words, the value, and the way out. `bounds` has those of large bodies.
+client's words, the value, and the way out. `bounds` has those of large bodies, `grammar_bounds`
+those of what is costly to compile.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from autoglm.common.validation.bounds import (
     MAX_LOGIT_BIASES,
     MAX_STOP_TOKEN_IDS,
     MAX_STOPS,
+)
+from autoglm.common.validation.grammar_bounds import (
+    MAX_ENUM_VALUES,
+    grammar_problem,
+    regex_problem,
+    schema_problem,
 )
 from autoglm.common.validation.json_text import depth_within
 
@@ -264,12 +271,31 @@ def _check_format(wanted: Format) -> None:
         if not wanted.values:
             raise _invalid(wanted.path, "is empty", "give at least one choice")
         _check_size(wanted.path, sum(len(v) for v in wanted.values))
+        if len(wanted.values) > MAX_ENUM_VALUES:
+            problem = f"has {len(wanted.values)} choices"
+            raise _invalid(wanted.path, problem, f"give at most {MAX_ENUM_VALUES}")
     if wanted.kind == "json_schema":
         _check_schema(wanted.path, wanted.text)
     elif wanted.text is not None and wanted.kind in ("regex", "grammar", "structural_tag"):
         if not wanted.text:
             raise _invalid(wanted.path, "is empty", "give its text")
         _check_size(wanted.path, len(wanted.text))
+        _check_cost(wanted)
+
+
+def _check_cost(wanted: Format) -> None:
+    text = wanted.text.decode() if isinstance(wanted.text, bytes) else wanted.text or ""
+    find = {"regex": regex_problem, "grammar": grammar_problem, "structural_tag": _tag_problem}
+    if problem := find[wanted.kind](text):
+        raise _invalid(wanted.path, problem, "split or simplify it")
+
+
+def _tag_problem(text: str) -> str | None:
+    try:
+        return schema_problem(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError):
+        # The engine reports what is wrong with it.
+        return None
 
 
 def _check_schema(path: str, schema: str | bytes | None) -> None:
@@ -278,15 +304,19 @@ def _check_schema(path: str, schema: str | bytes | None) -> None:
     _check_size(path, len(schema))
     try:
         within = depth_within(schema, MAX_SCHEMA_DEPTH)
-        is_object = isinstance(msgspec.json.decode(schema), dict)
+        decoded = msgspec.json.decode(schema)
+        is_object = isinstance(decoded, dict)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise _invalid(path, f"is not JSON ({error})", "give a JSON schema") from error
     except RecursionError:
         within = is_object = False
+        decoded = None
     if not within:
         raise _invalid(path, "nests too deeply", f"use at most {MAX_SCHEMA_DEPTH} levels")
     if not is_object:
         raise _invalid(path, f"is {_shown(schema)}", "a JSON schema is an object")
+    if problem := schema_problem(decoded):
+        raise _invalid(path, problem, "split or simplify the schema")
 
 
 def _check_size(path: str, size: int) -> None:

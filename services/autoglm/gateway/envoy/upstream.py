@@ -37,6 +37,7 @@ _KEPT_BACK = frozenset(
         "proxy-authorization",
         HINT_METADATA,
         rpc.PREFIX_SALT,
+        rpc.CACHE_SALT,
         TIMEOUT_HEADER,
         REPLAY,
     )

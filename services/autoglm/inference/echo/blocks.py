@@ -28,11 +28,11 @@ class Private:
 Key = int | Private
 
 
-def block_hashes(ids: Sequence[int]) -> list[int]:
-    """The names of all full blocks of a sequence."""
+def block_hashes(ids: Sequence[int], root: int = 0) -> list[int]:
+    """The names of all full blocks of a sequence; those of another root are never the same."""
     hashes: list[int] = []
     for start in range(0, len(ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
-        parent = hashes[-1] if hashes else 0
+        parent = hashes[-1] if hashes else root
         hashes.append(next_hash(parent, ids[start : start + BLOCK_SIZE]))
     return hashes
 
@@ -57,13 +57,13 @@ class BlockPool:
     def usage(self) -> float:
         return self.used / self.size
 
-    def take(self, ids: Sequence[int]) -> tuple[list[Key], int] | None:
+    def take(self, ids: Sequence[int], root: int = 0) -> tuple[list[Key], int] | None:
         """Blocks for a sequence and its next token, and how many tokens were cached already.
 
         None when there are too few. The last token is never counted as cached: its computation
         gives the next one.
         """
-        keys: list[Key] = list(block_hashes(ids))
+        keys: list[Key] = list(block_hashes(ids, root))
         cached = list(itertools.takewhile(self.is_cached, keys[: (len(ids) - 1) // BLOCK_SIZE]))
         keys += [self._private() for _ in range(blocks_for(len(ids) + 1) - len(keys))]
         if self.used + len({k for k in keys if k not in self._held}) > self.size:
@@ -80,10 +80,10 @@ class BlockPool:
             self._hold(keys[-1:])
         return True
 
-    def fill(self, keys: list[Key], ids: Sequence[int]) -> None:
+    def fill(self, keys: list[Key], ids: Sequence[int], root: int = 0) -> None:
         """The last block of `ids` is full: give it a name that others can find."""
         index = len(ids) // BLOCK_SIZE - 1
-        parent = keys[index - 1] if index else 0
+        parent = keys[index - 1] if index else root
         name = next_hash(parent, ids[-BLOCK_SIZE:])
         self._drop(keys[index])
         keys[index] = name

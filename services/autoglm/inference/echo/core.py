@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from xxhash import xxh3_64_intdigest
+
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference import kv_naming
+from autoglm.inference import cache_salt, kv_naming
 from autoglm.inference.echo import tokenizer
 from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool, block_hashes
 from autoglm.inference.echo.prompts import Task
@@ -105,8 +107,10 @@ class EchoCore:
             raise errors.EngineDead(self._cause_of_death)
         fault = fault_in(tokenizer.decode(task.prompt)) or self._settings.fault
         hang_after = fault.count if fault and fault.kind == "hang" else None
-        request = new_request(request_id, task, self._now(), hang_after)
-        self._name(task.prompt)
+        salt = cache_salt.effective()
+        root = xxh3_64_intdigest(salt.encode()) if salt else 0
+        request = new_request(request_id, task, self._now(), hang_after, root)
+        self._name(task.prompt, root)
         self._requests[request] = fault
         self._by_id[request_id] = request
         for line in request.lines:
@@ -116,10 +120,11 @@ class EchoCore:
         self._work.set()
         return request
 
-    def _name(self, prompt: Sequence[int]) -> None:
+    def _name(self, prompt: Sequence[int], root: int) -> None:
         if (naming := kv_naming.take()) is not None:
+            blocks = block_hashes(prompt, root)
             self.kv_feed.ledger.asked(
-                ends(naming.prefix, naming.salt, len(prompt), block_hashes(prompt), BLOCK_SIZE)
+                ends(naming.prefix, naming.salt, len(prompt), blocks, BLOCK_SIZE)
             )
 
     def _count_request(self) -> None:

@@ -97,9 +97,11 @@ class Request:
         )
 
 
-def new_request(request_id: str, task: Task, now: float, hang_after: int | None) -> Request:
-    """Raises ResumeImpossible."""
-    lines = [_line(request_id, task, index, hang_after) for index in range(task.n)]
+def new_request(
+    request_id: str, task: Task, now: float, hang_after: int | None, root: int = 0
+) -> Request:
+    """Only requests with the same `root` share blocks. Raises ResumeImpossible."""
+    lines = [_line(request_id, task, index, hang_after, root) for index in range(task.n)]
     request = Request(request_id, task, now, lines)
     if request.is_done:
         # All was said before the other pod's stream broke, but not what it counted.
@@ -108,8 +110,8 @@ def new_request(request_id: str, task: Task, now: float, hang_after: int | None)
     return request
 
 
-def _line(request_id: str, task: Task, index: int, hang_after: int | None) -> Line:
-    job = Job(list(task.prompt), task.priority, hang_after)
+def _line(request_id: str, task: Task, index: int, hang_after: int | None, root: int) -> Line:
+    job = Job(list(task.prompt), task.priority, hang_after, root)
     completion = Completion(task.answer, task.params, task.max_tokens, index)
     line = Line(job, completion, v1.GenerateChunk(id=request_id, index=index))
     if index in task.resumed:

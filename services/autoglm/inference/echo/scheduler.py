@@ -38,6 +38,8 @@ class Job:
     priority: int = 0
     hang_after: int | None = None
     """Give no more tokens after this many, but keep slot and blocks."""
+    root: int = 0
+    """What stands in front of its first block: only sequences with the same one share blocks."""
     prompt_tokens: int = field(init=False)
     keys: list[Key] = field(default_factory=list)
     cached_tokens: int = 0
@@ -92,7 +94,7 @@ class Scheduler:
         """Move as many jobs from the queue to work as slots and blocks allow."""
         while self._waiting and len(self.running) < self.max_num_seqs:
             job = self._waiting[0][2]
-            taken = self.pool.take(job.ids)
+            taken = self.pool.take(job.ids, job.root)
             if taken is None:
                 return
             heapq.heappop(self._waiting)
@@ -108,7 +110,7 @@ class Scheduler:
         job.ids.append(token_id)
         job.next_token += self.rates.token_seconds
         if len(job.ids) % BLOCK_SIZE == 0:
-            self.pool.fill(job.keys, job.ids)
+            self.pool.fill(job.keys, job.ids, job.root)
 
     def wake_at(self) -> float | None:
         """When the next token is due; None when none will be by itself."""

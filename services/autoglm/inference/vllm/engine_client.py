@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from copy import copy
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ from vllm.outputs import RequestOutput
 from vllm.utils.async_utils import merge_async_iterators
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
+from autoglm.inference import cache_salt
 from autoglm.inference.vllm import engine_patches, exactness
 from autoglm.inference.vllm.exactness import Abilities
+from autoglm.inference.vllm.grammars import Grammars
 from autoglm.inference.vllm.kv_events import KvEvents
 from autoglm.inference.vllm.primed import Primed, prime
 from autoglm.inference.vllm.tape import Choice, Tape, current_tape
@@ -92,11 +94,30 @@ class _Start:
     primed: Primed | None = None
 
 
+def salted(prompt: Any) -> Any:
+    """The prompt with the cache salt of the request being served, where it has one."""
+    if isinstance(prompt, str):
+        prompt = {"prompt": prompt}
+    if not isinstance(prompt, Mapping):
+        return prompt
+    if "decoder_prompt" in prompt:
+        return {**prompt, "decoder_prompt": salted(prompt["decoder_prompt"])}
+    salt = cache_salt.effective(prompt.get("cache_salt"))
+    return {**prompt, "cache_salt": salt} if salt else prompt
+
+
 class ReplayClient:
     """Has all attributes of the AsyncLLM in it."""
 
-    def __init__(self, llm: Any, abilities: Abilities, kv_events: KvEvents | None = None) -> None:
+    def __init__(
+        self,
+        llm: Any,
+        abilities: Abilities,
+        kv_events: KvEvents | None = None,
+        grammars: Grammars | None = None,
+    ) -> None:
         self._llm = llm
+        self._grammars = grammars
         self._kv_events = kv_events
         self._abilities = abilities
         self._starts: dict[str, _Start] = {}
@@ -110,15 +131,30 @@ class ReplayClient:
     def generate(
         self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
     ) -> AsyncGenerator[Any, None]:
+        prompt = salted(prompt)
         if self._kv_events is not None:
             self._kv_events.asked(prompt, options.get("lora_request"))
         tape = current_tape()
-        if tape is None:
-            plain: AsyncGenerator[Any, None] = self._llm.generate(
-                prompt, sampling_params, request_id, **options
-            )
-            return plain
-        return self._taped(_Request(tape, prompt, sampling_params, request_id, options))
+        outputs: AsyncGenerator[Any, None] = (
+            self._llm.generate(prompt, sampling_params, request_id, **options)
+            if tape is None
+            else self._taped(_Request(tape, prompt, sampling_params, request_id, options))
+        )
+        if self._grammars is None or sampling_params.structured_outputs is None:
+            return outputs
+        return self._checked(self._grammars, sampling_params, outputs)
+
+    def encode(self, prompt: Any, *details: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        outputs: AsyncGenerator[Any, None] = self._llm.encode(salted(prompt), *details, **options)
+        return outputs
+
+    async def _checked(
+        self, grammars: Grammars, params: Any, outputs: AsyncGenerator[Any, None]
+    ) -> AsyncGenerator[Any, None]:
+        async with aclosing(outputs):
+            await grammars.check(params)
+            async for output in outputs:
+                yield output
 
     async def _taped(self, request: _Request) -> AsyncGenerator[Any, None]:
         tape = request.tape

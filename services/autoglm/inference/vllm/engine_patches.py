@@ -9,6 +9,8 @@ is a way to hand over such a request. This module patches these, and nothing els
     CachedRequestState.__post_init__          gives the worker's V1 model runner the output tokens,
                                               and a seeded CPU sampler the state after as many draws
                                               (the V2 model runner needs neither)
+    StructuredOutputManager.grammar_init      compiles each grammar with the backend that validated
+                                              it, where vLLM takes that of the first one for all
 
 `install` is called in every process of vLLM, through the plugin in `orphan`, and does nothing with
 a version that it was not written for: `is_installed` is False, and the front end refuses to resume.
@@ -59,6 +61,7 @@ def install() -> None:
     _patch_request()
     _patch_scheduler()
     _patch_worker()
+    _patch_grammars()
     _installed = True
 
 
@@ -123,6 +126,23 @@ def _patch_worker() -> None:
             self.generator = _cpu_generator(self)
 
     CachedRequestState.__post_init__ = post_init
+
+
+def _patch_grammars() -> None:
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    initialise = StructuredOutputManager.grammar_init
+
+    def grammar_init(self: Any, request: Any) -> None:
+        if request.structured_output_request is None:
+            return
+        backends = self.__dict__.setdefault("autoglm_backends", {})
+        name = request.sampling_params.structured_outputs._backend
+        self.backend = backends.get(name)
+        initialise(self, request)
+        backends[name] = self.backend
+
+    StructuredOutputManager.grammar_init = grammar_init
 
 
 def _cpu_generator(state: Any) -> Any:

@@ -58,7 +58,8 @@ class KvEvents:
         ids = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
         if naming is None or self.feed is None or not ids:
             return
-        blocks = block_names(ids, self._size, adapter.lora_name if adapter else None)
+        salt = prompt.get("cache_salt") or ""
+        blocks = block_names(ids, self._size, adapter.lora_name if adapter else None, salt)
         named = ends(naming.prefix, naming.salt, len(ids), blocks, self._size)
         self.feed.ledger.asked(named)
 

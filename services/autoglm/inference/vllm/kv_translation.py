@@ -1,8 +1,8 @@
 """vLLM's KV-cache events in our words. Pure; fed by `kv_events`.
 
 vLLM names a block by a hash of its own and says which token ids are in it; here it becomes a hash
-that can be made from a prompt as well. Blocks that depend on more than tokens and adapter (images,
-a cache salt) are not followed, nor is whatever comes behind them.
+that can be made from a prompt as well. Blocks that depend on more than tokens, adapter and cache
+salt (images) are not followed, nor is whatever comes behind them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autoglm.inference.kv_ledger import KvLedger, next_hash
 
 Hash = bytes | int
 _FOLLOWED_MEDIA = (None, "GPU")
+_SALT_KEY = "cache_salt"
 
 
 class BlockStored(msgspec.Struct, tag=True):
@@ -53,18 +54,31 @@ class Batch(msgspec.Struct, array_like=True):
     events: list[Event]
 
 
-def root(adapter: str | None) -> int:
+def root(adapter: str | None, salt: str = "") -> int:
     """What stands in front of a prompt's first block."""
-    return xxh3_64_intdigest(adapter.encode()) if adapter else 0
+    if not (adapter or salt):
+        return 0
+    return xxh3_64_intdigest(f"{adapter or ''}\0{salt}".encode())
 
 
-def block_names(ids: Sequence[int], size: int, adapter: str | None) -> list[int]:
+def block_names(ids: Sequence[int], size: int, adapter: str | None, salt: str = "") -> list[int]:
     """Our names of a prompt's full blocks."""
-    names, parent = [], root(adapter)
+    names, parent = [], root(adapter, salt)
     for start in range(0, len(ids) - size + 1, size):
         parent = next_hash(parent, ids[start : start + size])
         names.append(parent)
     return names
+
+
+def salt_and_others(keys: tuple[Any, ...] | None) -> tuple[str, tuple[Any, ...]]:
+    """vLLM's extra keys of a first block: its cache salt, and the others."""
+    salt, others = "", []
+    for key in keys or ():
+        if isinstance(key, list | tuple) and len(key) == 2 and key[0] == _SALT_KEY:
+            salt = str(key[1])
+        else:
+            others.append(key)
+    return salt, tuple(others)
 
 
 @dataclass(slots=True)
@@ -99,13 +113,16 @@ class Translator:
         self._ledger.cleared()
 
     def _stored(self, event: BlockStored) -> list[int]:
-        parent = root(event.lora_name)
-        if event.parent_block_hash is not None:
+        keys = event.extra_keys or [None] * len(event.block_hashes)
+        if event.parent_block_hash is None:
+            salt, others = salt_and_others(keys[0]) if keys else ("", ())
+            keys = [others, *keys[1:]]
+            parent = root(event.lora_name, salt)
+        else:
             before = self._blocks.get(event.parent_block_hash)
             if before is None:
                 return []
             parent = before.name
-        keys = event.extra_keys or [None] * len(event.block_hashes)
         plain = (None, (), (event.lora_name,))
         names = []
         for number, hashed in enumerate(event.block_hashes):

@@ -155,7 +155,7 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from autoglm.inference.vllm import fatal
+    from autoglm.inference.vllm import fatal, grammars
     from autoglm.inference.vllm.engine import VllmEngine
     from autoglm.inference.vllm.engine_client import ReplayClient, abilities
     from autoglm.inference.vllm.models import describe
@@ -168,11 +168,15 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     cache = llm.vllm_config.cache_config
     if kv_events is not None and cache.enable_prefix_caching:
         kv_events.start(cache.block_size, cache.num_gpu_blocks or 0)
-    llm = ReplayClient(llm, abilities(llm), kv_events)
     tasks = await llm.get_supported_tasks()
+    judge = grammars.Judge(llm.vllm_config, llm.input_processor.tokenizer)
+    if "generate" in tasks and llm.input_processor.tokenizer is not None:
+        await asyncio.to_thread(judge.warm_up)
+    llm = ReplayClient(llm, abilities(llm), kv_events, grammars.Grammars(judge))
     app = build_app(arguments, tasks, llm.model_config)
     await init_app_state(llm, app.state, arguments, tasks)
     fatal.install()
+    grammars.install()
     fatal.complete(app.state)
     model = await asyncio.to_thread(describe, options, llm, app.state, tasks)
     return VllmEngine(Runtime(llm=llm, app=app, model=model), launched.meters, log, kv_events)

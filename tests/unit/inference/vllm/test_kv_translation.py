@@ -140,3 +140,22 @@ def test_what_is_known_is_what_vllm_holds(steps: list[tuple[bool, list[int]]]) -
         for held, count in copies.items():
             depth = pod.depth(list(held))
             assert (depth == len(held) // SIZE) == (count > 0)
+
+
+def test_blocks_of_a_salt_are_held_for_that_salt_only() -> None:
+    pod = Pod()
+    keys: list[Any] = [("lora", ["cache_salt", "acme"]), ("lora",), ("lora",)]
+    pod.translator.apply(stored(IDS, extra_keys=keys, lora_name="lora"))
+    held = {block.name for block in pod.translator._blocks.values()}
+
+    assert held == set(block_names(IDS, SIZE, "lora", "acme"))
+    assert not held & set(block_names(IDS, SIZE, "lora", "evil"))
+    assert not held & set(block_names(IDS, SIZE, "lora"))
+
+
+def test_a_salt_beside_an_image_is_not_followed() -> None:
+    pod = Pod()
+    keys: list[Any] = [(["an-image", 0], ["cache_salt", "acme"])]
+    pod.translator.apply(stored(IDS[:SIZE], extra_keys=keys))
+
+    assert not pod.translator._blocks
