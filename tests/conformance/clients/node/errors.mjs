@@ -1,0 +1,55 @@
+// What the SDKs of OpenAI and Anthropic make of errors. Prints JSON by SDK and case.
+//
+//   node errors.mjs URL CODE...    the key `CODE` has the gateway reject; `stream` has streams break
+import Anthropic from "@anthropic-ai/sdk";
+import OpenAI from "openai";
+
+const [url, ...cases] = process.argv.slice(2);
+const messages = [{ role: "user", content: "Hello" }];
+
+async function outcome(work) {
+  try {
+    return { class: "", seen: await work() };
+  } catch (error) {
+    return {
+      class: error.constructor.name,
+      text: String(error.message),
+      status: error.status ?? null,
+      requestId: error.requestID ?? error.headers?.get?.("x-request-id") ?? null,
+    };
+  }
+}
+
+async function drained(stream) {
+  let count = 0;
+  for await (const _ of await stream) count += 1;
+  return count;
+}
+
+const seen = {};
+for (const key of cases) {
+  const broken = key === "stream";
+  const openai = new OpenAI({ apiKey: key, baseURL: `${url}/v1`, maxRetries: key === "501" ? 2 : 0 });
+  const anthropic = new Anthropic({ apiKey: key, baseURL: url, maxRetries: key === "501" ? 2 : 0 });
+  const stream = broken;
+  const works = {
+    chat: async () => drainedIf(stream, openai.chat.completions.create({ model: "m", messages, stream })),
+    responses: async () => drainedIf(stream, openai.responses.create({ model: "m", input: "x", stream })),
+    messages: async () =>
+      drainedIf(stream, anthropic.messages.create({ model: "m", max_tokens: 9, messages, stream })),
+  };
+  if (broken) {
+    works.messagesHelper = async () =>
+      (await anthropic.messages.stream({ model: "m", max_tokens: 9, messages }).finalMessage()).id;
+  }
+  for (const [name, work] of Object.entries(works)) {
+    (seen[name] ??= {})[key] = await outcome(work);
+  }
+}
+
+async function drainedIf(stream, request) {
+  const answer = await request;
+  return stream ? drained(answer) : answer.id;
+}
+
+console.log(JSON.stringify(seen));

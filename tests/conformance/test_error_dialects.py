@@ -1,0 +1,194 @@
+"""What the vendors' own SDKs make of our errors: the right class, message and request id.
+
+A gateway in this process, on both data planes, in front of a stand-in for the models' server. The
+key that a client sends is the code that it is rejected with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from autoglm.common import errors
+from autoglm.gateway.call import Call
+from autoglm.gateway.principal import ANONYMOUS, Principal
+from autoglm.testing.prerequisites import built
+from autoglm.testing.rest_stack import rest_stack
+
+pytestmark = pytest.mark.timeout(600)
+ROOT = Path(__file__).parents[2]
+CLIENTS = Path(__file__).parent / "clients"
+TEXT = "what is wrong and what to do"
+ERRORS: dict[str, type[errors.AutoGLMError]] = {
+    "400": errors.InvalidRequest,
+    "401": errors.Unauthenticated,
+    "403": errors.PermissionDenied,
+    "404": errors.ModelNotFound,
+    "413": errors.RequestTooLarge,
+    "429": errors.RateLimited,
+    "501": errors.Unimplemented,
+    "502": errors.StreamBroken,
+    "503": errors.NoReadyEndpoint,
+    "504": errors.DeadlineExceeded,
+}
+OPENAI = {
+    "400": "BadRequestError",
+    "401": "AuthenticationError",
+    "403": "PermissionDeniedError",
+    "404": "NotFoundError",
+    "413": "APIStatusError",
+    "429": "RateLimitError",
+    "501": "InternalServerError",
+    "502": "InternalServerError",
+    "503": "InternalServerError",
+    "504": "InternalServerError",
+}
+OPENAI_NODE = OPENAI | {"413": "APIError"}
+ANTHROPIC = OPENAI | {
+    "413": "ContentTooLargeError",
+    "501": "HTTPNotImplementedError",
+    "503": "ServiceUnavailableError",
+    "504": "GatewayTimeoutError",
+}
+ANTHROPIC_NODE = ANTHROPIC | {"501": "NotImplementedError"}
+PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
+FIRST_EVENT = {
+    PATHS["chat"]: {"id": "x", "object": "chat.completion.chunk", "choices": []},
+    PATHS["responses"]: {
+        "type": "response.output_text.delta",
+        "delta": "The ",
+        "item_id": "i",
+        "output_index": 0,
+        "content_index": 0,
+        "sequence_number": 1,
+        "logprobs": [],
+    },
+    PATHS["messages"]: {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": "m",
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 3, "output_tokens": 0},
+        },
+    },
+}
+
+
+async def half_a_stream(request: web.Request) -> web.StreamResponse:
+    """A model's server that is killed."""
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    event = FIRST_EVENT[request.path]
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    await response.write(f"{name}data: {json.dumps(event)}\n\n".encode())
+    await asyncio.sleep(0.1)
+    assert request.transport
+    request.transport.abort()
+    return response
+
+
+class Gateway:
+    """Rejects every key that is a code, and counts."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, int] = {}
+
+    async def identify(self, call: Call) -> Principal:
+        key = call.credentials[0][1].removeprefix("Bearer ") if call.credentials else ""
+        name = f"{key} {call.target}"
+        self.requests[name] = self.requests.get(name, 0) + 1
+        if key in ERRORS:
+            raise ERRORS[key](TEXT)
+        return ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one client has seen on one data plane, by API and key, and how often it was rejected."""
+
+    is_node: bool
+    plane: str
+    seen: dict[str, dict[str, Any]]
+    requests: dict[str, int]
+
+    def of(self, *apis: str) -> Iterator[tuple[str, str, Any]]:
+        for api in apis:
+            for code, outcome in self.seen[api].items():
+                if code in ERRORS:
+                    yield api, code, outcome
+
+
+@pytest.fixture(scope="session", params=["python", "node"])
+def client(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The command of a client with its SDKs installed; skipped where Node is missing."""
+    if request.param == "node":
+        built("node_env", "tests/conformance/clients/node")
+        return ("node", str(CLIENTS / "node/errors.mjs"))
+    environment = "tests/conformance/requirements.txt"
+    subprocess.run([ROOT / "scripts/python_env", "conformance", environment], check=True)
+    return (str(ROOT / ".venv-conformance/bin/python"), str(CLIENTS / "errors.py"))
+
+
+@pytest.fixture(scope="session", params=["embedded", "envoy"])
+def run(request: pytest.FixtureRequest, client: tuple[str, ...]) -> Run:
+    """All cases in one process of the client, since it takes long to import its SDKs."""
+    return asyncio.run(_run(client, request.param))
+
+
+async def _run(client: tuple[str, ...], plane: str) -> Run:
+    gateway = Gateway()
+    async with rest_stack(half_a_stream, plane=plane, identify=gateway.identify) as stack:
+        process = await asyncio.create_subprocess_exec(
+            *client, stack.url, *ERRORS, "stream", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return Run(client[0] == "node", plane, json.loads(out), gateway.requests)
+
+
+def test_each_error_is_the_sdks_own_class_with_message_and_request_id(run: Run) -> None:
+    for api, code, outcome in run.of(*PATHS):
+        python, node = (ANTHROPIC, ANTHROPIC_NODE) if api == "messages" else (OPENAI, OPENAI_NODE)
+        theirs = node if run.is_node else python
+        assert outcome["class"] == theirs[code], (api, code, outcome)
+        assert TEXT in outcome["text"] and outcome["requestId"], (api, code, outcome)
+        assert outcome["status"] == int(code)
+
+
+def test_what_a_model_cannot_do_is_requested_once(run: Run) -> None:
+    """The SDKs would make two more attempts."""
+    for path in PATHS.values():
+        assert run.requests[f"501 {path}"] == 1
+
+
+def test_half_a_stream_is_an_error_of_the_sdk(run: Run) -> None:
+    for api in (*PATHS, "messagesHelper"):
+        outcome = run.seen[api]["stream"]
+        assert outcome["class"], f"{api} takes half a stream as a whole one: {outcome}"
+        if run.plane == "embedded":
+            assert outcome["class"] in ("APIError", "APIStatusError"), (api, outcome)
+            assert "went away" in outcome["text"], (api, outcome)
+
+
+def test_clients_of_the_inference_protocol_read_the_text(run: Run) -> None:
+    if run.is_node:
+        pytest.skip("there is none for Node")
+    for _, code, outcome in run.of("triton"):
+        assert outcome["class"] == "InferenceServerException"
+        assert outcome["text"] == f"[{code}] {TEXT}"
+    for _, code, outcome in run.of("kserve"):
+        assert outcome["class"] == "HTTPStatusError", outcome
+        assert code in outcome["text"] and TEXT in outcome["text"], outcome
