@@ -60,7 +60,7 @@ ANTHROPIC = OPENAI | {
 }
 ANTHROPIC_NODE = ANTHROPIC | {"501": "NotImplementedError"}
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
-FIRST_EVENT = {
+FIRST_EVENT: dict[str, dict[str, Any]] = {
     PATHS["chat"]: {"id": "x", "object": "chat.completion.chunk", "choices": []},
     PATHS["responses"]: {
         "type": "response.output_text.delta",
