@@ -13,6 +13,7 @@ import click
 from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
 from autoglm.cli.options import examples, load_settings
+from autoglm.common import open_files
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
 from autoglm.local.command import gateway_workload, model_workload
@@ -105,6 +106,7 @@ def command(
     )
     if dry_run:
         return _print_commands(files, options)
+    open_files.raise_limit()
     return asyncio.run(up(files, options))
 
 

@@ -1,6 +1,6 @@
 """The port for kubelets and Prometheus: `/health`, `/health/ready`, `/metrics`.
 
-Answered from threads of its own, so that a busy event loop is seen
+Served from threads of its own, so that a busy event loop is seen
 (`autoglm_event_loop_lag_seconds`) and not killed. Liveness fails only when
 the loop has not run for `stall_seconds`. Plain HTTP, since kubelet probes bring no certificates.
 """
@@ -10,21 +10,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from socketserver import ThreadingMixIn
+from http import HTTPStatus
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram, make_wsgi_app
 
-from autoglm.common.addresses import split_address
+from autoglm.common.page_server import Page, PageRequest, PageServer
 
 BEAT_SECONDS = 0.05
-# How long `close` may take to be noticed.
-_POLL_SECONDS = 0.1
 _LAG = Histogram(
     "autoglm_event_loop_lag_seconds",
     "How late the event loop ran a timer.",
@@ -57,15 +53,6 @@ class LoopLag:
             _WORST.set(self.worst)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Probes come every second; their lines would drown the log."""
-
-
 class AdminServer:
     """Serves probes and metrics until `close`. Raises OSError when the address is taken."""
 
@@ -83,32 +70,39 @@ class AdminServer:
         self._pages = pages or {}
         self._stall_seconds = stall_seconds
         self.lag = LoopLag()
-        host, port = split_address(address)
-        self._server = make_server(
-            host, port, self._answer, server_class=_Server, handler_class=_QuietHandler
-        )
-        self.port: int = self._server.server_port
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True
-        )
-        self._thread.start()
+        self._server = PageServer(address, self._probe, self._page)
+        self.port = self._server.port
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path = environ["PATH_INFO"].rstrip("/")
-        if path == "/metrics":
-            page: Iterable[bytes] = self._metrics(environ, start_response)
-            return page
-        if path in ("/health", "/health/live"):
-            return _json(start_response, *self._live())
-        if path == "/health/ready":
-            return _json(start_response, *self._ready())
-        if path in self._pages:
-            return _json(start_response, True, self._pages[path]())
-        return _json(start_response, False, {"error": f"no page {path!r}"}, "404 Not Found")
+    def _probe(self, request: PageRequest) -> Page | None:
+        if request.path in ("/health", "/health/live"):
+            return _json(*self._live())
+        if request.path == "/health/ready":
+            return _json(*self._ready())
+        return None
+
+    def _page(self, request: PageRequest) -> Page:
+        if request.path == "/metrics":
+            return self._scraped(request)
+        if request.path in self._pages:
+            return _json(True, self._pages[request.path]())
+        return _json(False, {"error": f"no page {request.path!r}"}, HTTPStatus.NOT_FOUND)
+
+    def _scraped(self, request: PageRequest) -> Page:
+        """In the format and the encoding that the scraper accepts."""
+        begun: list[tuple[str, list[tuple[str, str]]]] = []
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "HTTP_ACCEPT": request.headers.get("accept", ""),
+            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
+        }
+        body = b"".join(self._metrics(environ, lambda *started: begun.append(started)))
+        status, headers = begun[0]
+        return Page(HTTPStatus(int(status.split()[0])), body, dict(headers))
 
     def _live(self) -> tuple[bool, Mapping[str, Any]]:
         silent = time.monotonic() - self.lag.last_beat
@@ -117,7 +111,7 @@ class AdminServer:
 
 
 def _json(
-    start_response: Any, ok: bool, payload: Mapping[str, Any], bad: str = "503 Service Unavailable"
-) -> Iterable[bytes]:
-    start_response("200 OK" if ok else bad, [("Content-Type", "application/json")])
-    return [json.dumps(payload).encode() + b"\n"]
+    ok: bool, payload: Mapping[str, Any], bad: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE
+) -> Page:
+    body = json.dumps(payload).encode() + b"\n"
+    return Page(HTTPStatus.OK if ok else bad, body, {"content-type": "application/json"})

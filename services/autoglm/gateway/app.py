@@ -20,7 +20,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from autoglm.common import rpc
+from autoglm.common import open_files, rpc
 from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
@@ -29,6 +29,7 @@ from autoglm.common.process_memory import limit_bytes
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
+from autoglm.common.validation.reading import SWITCH_SECONDS
 from autoglm.gateway import pages
 from autoglm.gateway.core import Core, cancel_all
 from autoglm.gateway.cors import Cors
@@ -74,6 +75,8 @@ def run(
     set_up_logs(settings.log_level, settings.log_format, which)
     for flag in exposed:
         _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
+    settings = _within_open_files(settings)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         if settings.kubernetes:
             _check_kubernetes(settings)
@@ -91,6 +94,22 @@ def run(
         # Certificate files that cannot be read, a wrong --traces.
         return _cannot_start(str(error), BAD_SETTINGS)
     return 0
+
+
+def _within_open_files(settings: GatewaySettings) -> GatewaySettings:
+    """With as many connections as the process may have open."""
+    limit, wanted = open_files.raise_limit(), settings.max_connections
+    fitting = open_files.connections_within(limit, wanted, ports=2)
+    if fitting == wanted:
+        return settings
+    _log.warning(
+        "--max-connections is %d on each of two ports, and this process may have %d files open: "
+        "%d connections a port are accepted; raise the limit (ulimit -n, LimitNOFILE)",
+        wanted,
+        limit,
+        fitting,
+    )
+    return settings.model_copy(update={"max_connections": fitting})
 
 
 def _check_kubernetes(settings: GatewaySettings) -> None:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from autoglm.common import errors
+from autoglm.common import errors, open_files
 from autoglm.gateway.call import Call, Reply, RetryElsewhere
 from autoglm.gateway.cors import OTHERS_HEADERS
 from autoglm.gateway.endpoints import EndpointView
@@ -185,6 +185,12 @@ def _sent(*parts: Mapping[str, str]) -> CIMultiDict[str]:
 def _before_first_byte(
     error: aiohttp.ClientError | TimeoutError, endpoint: EndpointView, reused: bool
 ) -> Exception:
+    if isinstance(error, OSError) and error.errno in open_files.LACKING:
+        # Nothing is wrong with the endpoint.
+        full = errors.QueueFull(
+            f"the gateway cannot open another connection: {error.strerror}", retry_after=1.0
+        )
+        return RetryElsewhere(full)
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         return errors.DeadlineExceeded("the deadline passed before the pod answered")
     unreachable = errors.NoReadyEndpoint(f"{endpoint.url} did not answer: {error}")

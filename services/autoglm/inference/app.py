@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import grpc
 import uvloop
 
-from autoglm.common import errors, rpc
+from autoglm.common import errors, open_files, rpc
 from autoglm.common.admin import AdminServer
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
@@ -64,6 +64,7 @@ class CannotStart(Exception):
 
 def run(settings: InferenceSettings) -> int:
     """Serves until a signal; the exit code of the process."""
+    open_files.raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 

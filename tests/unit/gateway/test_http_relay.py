@@ -1,9 +1,17 @@
-"""What the HTTP relay reads of a server's headers."""
+"""What the HTTP relay makes of a server's headers and of connections that fail."""
 
 from __future__ import annotations
 
+import errno
+import os
+from types import SimpleNamespace
+
+import aiohttp
 import pytest
 
+from autoglm.common import errors
+from autoglm.gateway import http_relay
+from autoglm.gateway.call import RetryElsewhere
 from autoglm.gateway.http_relay import retry_after_seconds
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -29,3 +37,11 @@ def test_retry_after_has_two_forms_and_others_say_nothing(
     value: str, seconds: float | None
 ) -> None:
     assert retry_after_seconds(value, NOW) == seconds
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_lack_of_files_here_says_nothing_against_the_endpoint(number: int) -> None:
+    error = aiohttp.ClientOSError(number, os.strerror(number))
+    found = http_relay._before_first_byte(error, SimpleNamespace(url="http://x"), reused=False)  # type: ignore[arg-type]
+    assert isinstance(found, RetryElsewhere)
+    assert (found.gone, type(found.error)) == (False, errors.QueueFull)
