@@ -60,6 +60,14 @@ _COMPACT = (",", ":")
 _SEQUENCE_NUMBER = re.compile(rb'"sequence_number": ?(\d{1,9})')
 
 
+class UnknownPath(AutoGLMError):
+    """A path that the server does not have."""
+
+    reason = "UNKNOWN_PATH"
+    grpc_status = "UNIMPLEMENTED"
+    http_status = 404
+
+
 @dataclass(frozen=True, slots=True)
 class HttpError:
     """An HTTP response; `body` is JSON."""

@@ -11,28 +11,31 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from autoglm.common import errors, http_errors, status
 from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Billing, Operation
-from autoglm.common.validation.http_apis import INFERENCE_POSTS
+from autoglm.common.validation.http_apis import DENIED, INFERENCE_GETS, INFERENCE_POSTS, MODEL
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.cors import Cors
 from autoglm.gateway.doorstep import Doorstep
-from autoglm.gateway.rest_request import Bounds, call_of, expect, request_id_of
+from autoglm.gateway.rest_request import Bounds, call_of, canonical, expect, request_id_of
 from autoglm.gateway.rest_usage import UsageReader
 from autoglm.gateway.slow_reader import SlowReader
 from autoglm.gateway.snapshot import Snapshot, visible
 from autoglm.gateway.whole_events import WholeEvents, is_event_stream
 
-# A model's name may have slashes, so what follows it in other paths is told apart here.
-_MODEL_METADATA = "/v2/models/{model:(?!.*/(?:ready|infer|generate|generate_stream)$).+}"
+# What follows a model's name, which may have slashes, is told apart by the handler.
+_OIP_MODEL = "/v2/models/{model:(?!.*/(?:infer|generate|generate_stream)/?$).+}"
 _JSON = "application/json"
 # Smaller answers gain nothing from compression.
 GZIP_FROM_BYTES = 1024
@@ -41,12 +44,6 @@ _WHOLE_BYTES = 1024 * 1024
 # In one round of the event loop, of some hundred microseconds each.
 _BEGIN_AT_ONCE = 8
 _log = logging.getLogger("autoglm.gateway")
-
-
-class UnknownPath(errors.AutoGLMError):
-    reason = "UNKNOWN_PATH"
-    grpc_status = "UNIMPLEMENTED"
-    http_status = 404
 
 
 class MethodNotAllowed(errors.AutoGLMError):
@@ -70,11 +67,13 @@ class RestParts:
 
 
 Page = Callable[[Snapshot, str], Mapping[str, object]]
+Get = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _PAGES: Mapping[str, Page] = {
     "/v1/models": lambda snapshot, _: rest_pages.models(snapshot),
     "/v1/models/{model:.+}": rest_pages.model,
     "/v2": lambda *_: rest_pages.oip_server(),
-    "/v2/models/{model:.+}/ready": rest_pages.oip_model_ready,
+    "/version": lambda *_: rest_pages.version(),
+    "/": lambda *_: rest_pages.index(),
 }
 
 
@@ -90,31 +89,62 @@ class RestEdge:
         app = web.Application(middlewares=[self._guard])
         app.on_response_prepare.append(self._complete_head)
         for api in INFERENCE_POSTS:
-            app.router.add_post(api.path, self._relayed, expect_handler=expect)
-        for path, page in _PAGES.items():
-            app.router.add_get(path, self._local(page))
-        app.router.add_get(_MODEL_METADATA, self._model_metadata)
-        for path in ("/health", "/health/live", "/v2/health/live"):
-            app.router.add_get(path, _live)
-        for path in ("/health/ready", "/v2/health/ready"):
-            app.router.add_get(path, self._ready)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/openapi.json", _openapi)
+            for path in (api.path, f"{api.path}/"):
+                app.router.add_post(path, self._relayed, expect_handler=expect)
+        for path, get in self._gets().items():
+            app.router.add_get(path, get)
+            if path != "/":
+                app.router.add_get(f"{path}/", get)
         return app
+
+    def _gets(self) -> Mapping[str, Get]:
+        ready = dict.fromkeys(("/health/ready", "/v2/health/ready"), self._ready)
+        live = dict.fromkeys(("/health", "/health/live", "/v2/health/live"), _live)
+        relayed = {api.path: self._relayed_get for api in INFERENCE_GETS if not api.has_model}
+        return {
+            **{path: self._local(page) for path, page in _PAGES.items()},
+            **ready,
+            **live,
+            **relayed,
+            "/metrics": self._metrics,
+            "/openapi.json": _openapi,
+            **{f"/v2/models/{MODEL}/{what}": self._oip_model for what in rest_pages.OIP_EXTRAS},
+            # Last, since a model's name may have slashes.
+            _OIP_MODEL: self._oip_model,
+        }
 
     async def _relayed(self, request: web.Request) -> web.StreamResponse:
         call = call_of(request, _route(request), self._parts.bounds)
         await self._doorstep.cross()
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
-    async def _model_metadata(self, request: web.Request) -> web.StreamResponse:
-        ask = Ask(Operation.INFER, request.match_info["model"], billing=Billing.FREE)
-        call = call_of(request, _route(request), self._parts.bounds, ask)
+    async def _relayed_get(self, request: web.Request) -> web.StreamResponse:
+        """Of a model that the query names, or of the one that there is."""
+        ask = Ask(Operation.TOKENIZE, request.query.get("model", ""), billing=Billing.FREE)
+        return await self._forwarded(request, ask, canonical(str(request.rel_url)))
+
+    async def _oip_model(self, request: web.Request) -> web.StreamResponse:
+        rest = request.path.removeprefix("/v2/models/").rstrip("/")
+        models = self._parts.snapshot().models
+        name, what = rest_pages.oip_get(rest, models)
+        if not what:
+            target = canonical(str(request.rel_url))
+            target = target if rest == name else f"/v2/models/{quote(name)}"
+            return await self._forwarded(
+                request, Ask(Operation.INFER, name, billing=Billing.FREE), target
+            )
+        page = partial(rest_pages.oip_unimplemented, what=what)
+        return await self._local(rest_pages.oip_model_ready if what == "ready" else page, name)(
+            request
+        )
+
+    async def _forwarded(self, request: web.Request, ask: Ask, target: str) -> web.StreamResponse:
+        call = replace(call_of(request, _route(request), self._parts.bounds, ask), target=target)
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
-    def _local(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _local(self, page: Page, model: str = "") -> Get:
         async def handle(request: web.Request) -> web.StreamResponse:
-            name = request.match_info.get("model", "")
+            name = model or request.match_info.get("model", "").rstrip("/")
 
             @asynccontextmanager
             async def reply(call: Call, _: Notes) -> AsyncIterator[Reply]:
@@ -178,7 +208,7 @@ class RestEdge:
 
 def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
-    return f"{request.method} {resource.canonical if resource else request.path}"
+    return f"{request.method} {canonical(resource.canonical if resource else request.path)}"
 
 
 async def _answer(
@@ -332,10 +362,15 @@ def _error_response(
 
 
 def _unknown(request: web.Request) -> web.Response:
+    path = canonical(request.path)
+    if reason := DENIED.get(path):
+        return _error_response(
+            request, http_errors.UnknownPath(f"{path} is not served: it {reason}")
+        )
     resources = request.app.router.resources()
-    there_are = ", ".join(sorted({r.canonical for r in resources}))
+    there_are = ", ".join(sorted({canonical(r.canonical) for r in resources}))
     return _error_response(
-        request, UnknownPath(f"no path {request.path[:100]!r}; there are: {there_are}")
+        request, http_errors.UnknownPath(f"no path {path[:100]!r}; there are: {there_are}")
     )
 
 

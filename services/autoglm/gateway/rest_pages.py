@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from importlib import metadata, resources
 
 from autoglm import v1
-from autoglm.common.errors import InvalidRequest, ModelNotFound
+from autoglm.common.errors import InvalidRequest, ModelNotFound, Unimplemented
+from autoglm.common.validation.http_apis import INFERENCE_GETS, INFERENCE_POSTS, OWN
 from autoglm.gateway.snapshot import ModelView, Snapshot, check_reached
 
 OWNER = "open-autoglm"
 _SHOWN = 20
+OIP_EXTRAS = ("ready", "config", "stats")
+"""What may follow a model's name in a GET's path."""
+_VERSION = re.compile("/versions/[^/]+$")
 
 
 def models(snapshot: Snapshot) -> dict[str, object]:
@@ -23,12 +28,49 @@ def model(snapshot: Snapshot, name: str) -> dict[str, object]:
     return _card(name, _found(snapshot, name))
 
 
+def oip_get(rest: str, names: Container[str]) -> tuple[str, str]:
+    """The model and what is asked of it, of what follows `/v2/models/` in a GET's path.
+
+    `ready`, `config` or `stats`; empty for its metadata. A served name may itself end like one of
+    them, and models have no versions, so that any version is the model.
+    """
+    if rest in names:
+        return rest, ""
+    name, _, what = rest.rpartition("/")
+    if not name or what not in OIP_EXTRAS:
+        name, what = rest, ""
+    if name not in names:
+        name = _VERSION.sub("", name)
+    return name, what
+
+
+def oip_unimplemented(snapshot: Snapshot, name: str, what: str) -> dict[str, object]:
+    """Raises ModelNotFound, or else Unimplemented."""
+    _found(snapshot, name)
+    raise Unimplemented(
+        f"the {what} extension is not served; GET /v2/models/{name[:60]} has the model's metadata"
+    )
+
+
+def index() -> dict[str, object]:
+    """What is here, for whoever opens the port in a browser."""
+    return {
+        "name": f"{OWNER} gateway",
+        "get": {**OWN, **{api.path: api.needs for api in INFERENCE_GETS}},
+        "post": [api.path for api in INFERENCE_POSTS],
+    }
+
+
+def version() -> dict[str, object]:
+    return {"version": metadata.version(OWNER)}
+
+
 def oip_model_ready(snapshot: Snapshot, name: str) -> dict[str, object]:
     return {"name": name, "ready": _found(snapshot, name).ready_endpoints > 0}
 
 
 def oip_server() -> dict[str, object]:
-    return {"name": OWNER, "version": metadata.version("open-autoglm"), "extensions": []}
+    return {"name": OWNER, "version": metadata.version(OWNER), "extensions": []}
 
 
 def openapi() -> bytes:

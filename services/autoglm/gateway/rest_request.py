@@ -81,6 +81,12 @@ class Bounds:
     content: content_bounds.Bounds = content_bounds.DEFAULT
 
 
+def canonical(target: str) -> str:
+    """A path, with or without a query, without a slash at its end: pods serve none with one."""
+    path, mark, query = target.partition("?")
+    return (path.rstrip("/") or "/") + mark + query
+
+
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The caller's id, or a new one where theirs is absent or cannot be passed on."""
     return rpc.request_id_of(headers.get(status.REQUEST_ID, ""))
@@ -106,7 +112,7 @@ def call_of(
     return Call(
         wire="http",
         route=route,
-        target=str(request.rel_url),
+        target=canonical(str(request.rel_url)),
         payload=b"",
         request_id=request_id_of(request.headers),
         started=started,
@@ -128,7 +134,8 @@ async def _receive(
 ) -> Call:
     payload = await _payload(request, bounds.max_body_bytes, timeout, hold)
     json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
-    ask = await read_openai(request.path, json_part, bounds.content)
+    kind = request.headers.get("content-type", "")
+    ask = await read_openai(canonical(request.path), json_part, bounds.content, kind)
     return replace(call, payload=payload, ask=ask)
 
 

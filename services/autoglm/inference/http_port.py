@@ -1,7 +1,8 @@
 """The pod's HTTP port: the engine's own app, with the pod's routes in front, run by uvicorn.
 
-`HttpObserver` wraps all of it: it counts, traces and logs requests, answers `/health/ready`, and
-refuses requests once the pod is closing. Bodies pass through untouched.
+`HttpObserver` wraps all of it: it counts, traces and logs requests, answers `/health/ready`,
+rejects paths that `http_apis` does not list, such as those that manage the engine, and all requests
+once the pod is closing. Bodies pass through untouched.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ import uvicorn
 from autoglm.common import errors, http_errors, rpc, semconv, status
 from autoglm.common.addresses import split_address
 from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.common.validation.http_apis import (
+    INFERENCE_GETS,
+    POD_GETS,
+    inference_post,
+    is_served_by_pods,
+)
 from autoglm.inference import cache_salt
 from autoglm.inference.app_errors import AppErrors
 from autoglm.inference.engine import AsgiApp, Message, Scope
@@ -30,25 +37,16 @@ Send = Callable[[Message], Awaitable[None]]
 READY_PATH = "/health/ready"
 # Asked every second by probes and scrapers; they are no requests.
 _UNOBSERVED = ("/health", "/metrics", "/ping", "/load", "/v2/health/live", "/v2/health/ready")
-_ROUTES = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/models",
-    "/v1/responses",
-    "/tokenize",
-    "/detokenize",
-    "/v2/inference",
-    "/v2",
-)
+_LABELS = frozenset((*POD_GETS, *(api.path for api in INFERENCE_GETS), "/v2"))
 _BACKLOG = 2048
 
 
 def route_of(path: str) -> str:
     """The path as a bounded label."""
-    if path in _ROUTES:
-        return path
-    return "/v2/models" if path.startswith("/v2/models/") else "other"
+    if path.startswith("/v2/models/"):
+        return "/v2/models"
+    api = inference_post(path)
+    return api.route if api is not None else path if path in _LABELS else "other"
 
 
 class HttpObserver:
@@ -60,7 +58,13 @@ class HttpObserver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or path in _UNOBSERVED:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif not is_served_by_pods(scope["method"], path):
+            await _reject(
+                send, http_errors.UnknownPath(f"this pod does not serve {path[:100]!r}"), scope
+            )
+        elif path in _UNOBSERVED:
             await self._app(scope, receive, send)
         elif path == READY_PATH:
             code = 200 if self._pod.is_ready else 503
@@ -75,9 +79,7 @@ class HttpObserver:
             with self._pod.request():
                 await self._served(scope, receive, send, request)
         except errors.ShuttingDown as error:
-            refusal = http_errors.to_http(error, request.request_id, scope["path"])
-            fields = [(k.encode(), v.encode()) for k, v in refusal.headers.items()]
-            await _answer(send, refusal.status, fields, refusal.body)
+            await _reject(send, error, scope, request.request_id)
 
     async def _served(self, scope: Scope, receive: Receive, send: Send, request: rpc.Rpc) -> None:
         name = f"{scope['method']} {route_of(scope['path'])}"
@@ -141,6 +143,14 @@ def _in_span(scope: Scope, seen: Observation) -> Scope:
     carrier[status.REQUEST_ID.encode()] = seen.request_id.encode("latin-1")
     others = [(k, v) for k, v in scope["headers"] if k not in carrier]
     return {**scope, "headers": [*others, *carrier.items()]}
+
+
+async def _reject(
+    send: Send, error: errors.AutoGLMError, scope: Scope, request_id: str = ""
+) -> None:
+    rejection = http_errors.to_http(error, request_id or rpc.new_request_id(), scope["path"])
+    fields = [(k.encode(), v.encode()) for k, v in rejection.headers.items()]
+    await _answer(send, rejection.status, fields, rejection.body)
 
 
 async def _answer(send: Send, code: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -29,6 +29,7 @@ from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.throttle import FAILURES
 from autoglm.gateway.methods import METHODS
 from autoglm.gateway.principal import Role
+from autoglm.gateway.rest_request import canonical
 from autoglm.testing.fake_pod import FakePod
 from autoglm.testing.rest_stack import fake_server
 from autoglm.v1 import open_inference_pb2 as oip
@@ -278,7 +279,7 @@ async def test_every_other_path_needs_a_credential_with_a_role(fleet: Any, tmp_p
         rest: Any = here.gateway._rest
         found: set[str] = set()
         for route in rest._runner.app.router.routes():
-            path = route.resource.canonical
+            path = canonical(route.resource.canonical)
             found.add(path)
             filled = path.replace("{model}", OPEN)
             code, _ = await here.request(route.method, filled, nobody)

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from autoglm.common.validation.http_apis import DENIED
 from autoglm.inference.app import PodServer
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hello there"}]}
@@ -158,3 +159,11 @@ async def test_the_metrics_port_answers_probes(pod: PodServer) -> None:
             assert (await response.json())["phase"] == "ready"
         async with session.get("/metrics") as response:
             assert "vllm:num_requests_running" in await response.text()
+
+
+@pytest.mark.parametrize("path", sorted(DENIED))
+async def test_a_pod_serves_no_path_that_manages_it(http: aiohttp.ClientSession, path: str) -> None:
+    for method in ("GET", "POST"):
+        async with http.request(method, path, json={}) as response:
+            assert response.status == 404
+            assert (await response.json())["error"]["code"] == "unknown_path"

@@ -20,7 +20,7 @@ from autoglm.gateway.metrics import Metrics
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.relay import Relay
 from autoglm.gateway.rest_edge import RestEdge, RestParts
-from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.rest_request import Bounds, canonical
 from autoglm.gateway.retries import RetryPolicy
 from autoglm.gateway.snapshot import Snapshot
 
@@ -44,7 +44,7 @@ def edge() -> RestEdge:
 
 def test_the_description_names_exactly_the_routes_there_are() -> None:
     routes = {
-        (route.resource.canonical, route.method)
+        (canonical(route.resource.canonical), route.method)
         for route in edge().app().router.routes()
         if route.resource and route.method != "HEAD"
     }

@@ -30,6 +30,7 @@ from autoglm.common.validation.ask import (
     Words,
     with_cut,
 )
+from autoglm.common.validation.form import of_form
 from autoglm.common.validation.grpc_requests import GENERATE_MAX_TOKENS, TOKEN_BYTES
 from autoglm.common.validation.http_apis import Body, inference_post
 from autoglm.common.validation.json_text import decode
@@ -72,7 +73,7 @@ TEXT_FIELDS = frozenset(
 """Where bodies have the text of prompts, as `bounds` names fields."""
 
 
-def of_openai(path: str, body: bytes) -> Ask:
+def of_openai(path: str, body: bytes, content_type: str = "") -> Ask:
     """The facts of a POST. Raises InvalidRequest for a body that cannot be read.
 
     An API that the table does not know is charged by its body, and so is a request of a known one
@@ -83,6 +84,8 @@ def of_openai(path: str, body: bytes) -> Ask:
         return replace(prompt_weight.of_any(body), billing=Billing.BODY, unchecked=_whole(body))
     if api.body is Body.OIP:
         ask = of_oip_json(infer_path(path) or "", body)
+    elif api.body is Body.FORM:
+        ask = of_form(body, content_type)
     else:
         ask = _READERS[api.body](body)
     if cut is not NOTHING:

@@ -18,6 +18,8 @@ from autoglm.common.validation import json_scan, proto_scan
 from autoglm.common.validation.abridged import Abridged
 from autoglm.common.validation.ask import Ask
 from autoglm.common.validation.bounds import DEFAULT, Bounds
+from autoglm.common.validation.form import scan_form
+from autoglm.common.validation.http_apis import is_form
 from autoglm.common.validation.openai import of_openai
 
 T = TypeVar("T")
@@ -30,8 +32,12 @@ _thread = ThreadPoolExecutor(1, thread_name_prefix="validation")
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
-async def read_openai(path: str, body: bytes | memoryview, bounds: Bounds = DEFAULT) -> Ask:
+async def read_openai(
+    path: str, body: bytes | memoryview, bounds: Bounds = DEFAULT, content_type: str = ""
+) -> Ask:
     """Raises InvalidRequest for a body that cannot be read or is over a bound."""
+    if is_form(path):
+        return await in_steps(scan_form(bytes(body), content_type))
     return await read_abridged(path, await abridge(body, bounds))
 
 

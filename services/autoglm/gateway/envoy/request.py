@@ -162,7 +162,8 @@ async def _ask_of(call: Call, received: bytes, bounds: Bounds) -> Ask:
         check_length(len(received) - _FRAME_BYTES, bounds.max_body_bytes)
         return await BY_PATH[call.target].ask(message_of(received), bounds.content)
     check_length(len(received), bounds.max_body_bytes)
-    return await read_openai(call.target.partition("?")[0], received, bounds.content)
+    path, kind = call.target.partition("?")[0], call.headers.get("content-type", "")
+    return await read_openai(path, received, bounds.content, kind)
 
 
 def _hinted(call: Call, hint: str) -> Ask | None:

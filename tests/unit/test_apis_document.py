@@ -1,0 +1,38 @@
+"""docs/apis.md lists every path of the table, with what it needs and how it is charged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoglm.common.validation import Billing
+from autoglm.common.validation.http_apis import (
+    DENIED,
+    INFERENCE_GETS,
+    INFERENCE_POSTS,
+    MODEL,
+    OWN,
+)
+
+LINES = (Path(__file__).parents[2] / "docs" / "apis.md").read_text().splitlines()
+ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if line[:3] == "| `"]
+CHARGED = {Billing.TOKENS: "tokens", Billing.FREE: "one request"}
+
+
+def test_every_forwarded_path_is_listed_as_it_is() -> None:
+    expected = [
+        [
+            f"`{method} {api.route}`",
+            api.needs or "a generating model",
+            CHARGED[api.billing],
+            api.dialect.value,
+        ]
+        for method, apis in (("POST", INFERENCE_POSTS), ("GET", INFERENCE_GETS))
+        for api in apis
+    ]
+    assert [row[:4] for row in ROWS if len(row) == 5] == expected
+
+
+def test_the_gateways_own_and_the_denied_paths_are_listed() -> None:
+    own = [[f"`GET {path.replace(MODEL, '{model}')}`", what] for path, what in OWN.items()]
+    denied = [[f"`{path}`", reason] for path, reason in DENIED.items()]
+    assert [row for row in ROWS if len(row) == 2] == own + denied
