@@ -38,6 +38,7 @@ from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.sources import Ears, Scope, Sources
 from autoglm.operator.transport import Client, Transport, configure
+from autoglm.operator.write_slots import WriteSlots
 
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64
@@ -122,7 +123,12 @@ class Operator:
             Election(identity, terms),
             self._lead,
         )
-        kube = Kube(self._transport, metrics, Limits(read, self._write_seconds))
+        slots = WriteSlots(settings.workers, metrics.write_limit.set)
+        kube = Kube(
+            self._transport,
+            metrics,
+            Limits(read, self._write_seconds, slots, self._leader.fence.guard),
+        )
         self._gateways = Gateways(world.slices, lambda: self._reconciler.is_busy, self._heard)
         self._others = Installations(
             kube, settings.installation, settings.claim_timeout_seconds, self._changed
@@ -199,9 +205,8 @@ class Operator:
                 self._add(key, 0.1 * seconds * self._rng.random())
 
     def _write_seconds(self) -> float:
-        if self._settings.leader_election:
-            return self._leader.write_seconds()
-        return self._settings.request_timeout_seconds
+        is_writer = self._leader.is_leading or not self._settings.leader_election
+        return self._settings.write_timeout_seconds if is_writer else 0.0
 
     def _lead(self, leading: bool) -> None:
         self._metrics.leader.set(int(leading))

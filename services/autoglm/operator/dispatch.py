@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from autoglm.operator.kube import NotLeading
+from autoglm.operator.fence import NotLeading
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
 from autoglm.operator.queue import Queue

@@ -1,8 +1,9 @@
 """Who may write: one of several operators, by a Lease. Pure: records and times are passed in.
 
 A candidate trusts its own clock only: it takes the Lease after it has seen no renewal for the whole
-duration. The holder stops writing `deadline` seconds after it *began* its last renewal, and its
-writes end before the duration does; so the next holder never writes beside it.
+duration. The holder begins no write later than `deadline` seconds after it *began* its last
+renewal, and ends those in progress `fence` seconds after it; so the next holder never writes beside
+it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ class Terms:
 
     @property
     def request_timeout(self) -> float:
-        """How long a write may take: what the deadline leaves, less a margin for clocks."""
+        """How long a renewal may take."""
         return self.duration * 0.3
+
+    @property
+    def fence(self) -> float:
+        """How long after a renewal writes must have ended: less than the duration, by a margin for
+        clocks."""
+        return self.duration * 0.9
 
     @property
     def period(self) -> float:
@@ -87,6 +94,13 @@ class Election:
 
     def time_left(self, now: float) -> float:
         """Seconds in which a write may begin; 0 for those who do not lead."""
+        return self._left(self.terms.deadline, now)
+
+    def fence_left(self, now: float) -> float:
+        """Seconds in which writes in progress must end, unless the Lease is renewed before."""
+        return self._left(self.terms.fence, now)
+
+    def _left(self, seconds: float, now: float) -> float:
         if self._renewed_at is None:
             return 0.0
-        return max(0.0, self._renewed_at + self.terms.deadline - now)
+        return max(0.0, self._renewed_at + seconds - now)

@@ -6,26 +6,38 @@ Each has a time limit and a bounded number of attempts; a write begins only whil
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from autoglm.api.labels import FIELD_MANAGER
+from autoglm.common.backoff import Backoff
 from autoglm.common.shallow import shallow
 from autoglm.kube.reflector import Query
+from autoglm.operator.fence import NotLeading
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.transport import APPLY, MERGE, Refused, Request, Transport, Unreachable
+from autoglm.operator.transport import (
+    APPLY,
+    MERGE,
+    Refused,
+    Request,
+    TimedOut,
+    Transport,
+    Unreachable,
+)
+from autoglm.operator.write_slots import WriteSlots
 
 _ATTEMPTS = 3
 # Longer waits are left to the queue, so that a worker is not held.
 _LONGEST_WAIT = 2.0
 _CONFLICT = 409
-
-
-class NotLeading(Exception):
-    """Another operator may be writing."""
+_BACKOFF = Backoff(first=0.2, most=_LONGEST_WAIT, jitter=0.5)
+# Chance that no decision depends on.
+_rng = Random()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,10 @@ class Limits:
 
     read: float
     write: Callable[[], float]
+    slots: WriteSlots | None = None
+    """Bounds the writes that are on their way at once."""
+    guard: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Around each write; ends it when another operator may lead."""
 
 
 class Kube:
@@ -97,9 +113,20 @@ class Kube:
         return answer
 
     async def _attempt(self, request: Request) -> bytes:
-        timeout = self._limits.write() if request.is_write else self._limits.read
-        if timeout <= 0:
-            raise NotLeading("this operator does not hold the lease")
+        if not request.is_write:
+            return await self._exchange(request, self._limits.read)
+        async with self._slot(request):
+            timeout = self._limits.write()
+            if timeout <= 0:
+                raise NotLeading("this operator does not hold the lease")
+            async with self._limits.guard():
+                return await self._exchange(request, timeout)
+
+    def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
+        slots = self._limits.slots
+        return slots.slot(_collection(request.path)) if slots else nullcontext()
+
+    async def _exchange(self, request: Request, timeout: float) -> bytes:
         with self._metrics.api_call(request.method) as outcome:
             try:
                 return await self._transport.send(request, timeout)
@@ -118,7 +145,16 @@ def _is_transient(request: Request, error: BaseException) -> bool:
             # the version that was asked for stays.
             return not error.causes and not _names_version(request)
         return error.is_transient and (error.retry_after or 0) <= _LONGEST_WAIT
-    return isinstance(error, Unreachable)
+    # A write that timed out may still be carried out: the queue's back-off has longer pauses.
+    is_under_way = request.is_write and isinstance(error, TimedOut)
+    return isinstance(error, Unreachable) and not is_under_way
+
+
+def _collection(path: str) -> str:
+    """The part of a path that says what kind of object is written."""
+    parts = path.split("/")
+    index = parts.index("namespaces") + 2 if "namespaces" in parts else -1
+    return parts[index] + ("/status" if path.endswith("/status") else "")
 
 
 def _names_version(request: Request) -> bool:
@@ -128,4 +164,4 @@ def _names_version(request: Request) -> bool:
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, Refused) else None
-    return max(asked or 0.0, 0.1 * 2.0**state.attempt_number)
+    return max(asked or 0.0, _BACKOFF.delay(state.attempt_number, _rng))

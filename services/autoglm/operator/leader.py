@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from autoglm.operator.election import Election, Move, Record
+from autoglm.operator.fence import Fence
 from autoglm.operator.kinds import LEASE
 from autoglm.operator.kube import Kube
 from autoglm.operator.transport import Refused, Unreachable
@@ -41,6 +42,7 @@ class Leader:
         changed: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.fence = Fence()
         self._kube = kube
         self._lease = lease
         self._election = election
@@ -52,10 +54,6 @@ class Leader:
     @property
     def is_leading(self) -> bool:
         return self._election.time_left(self._clock()) > 0
-
-    def write_seconds(self) -> float:
-        """How long a write that begins now may take; 0 when none may begin."""
-        return self._election.terms.request_timeout if self.is_leading else 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -103,6 +101,7 @@ class Leader:
         self._election.renewed(began)
 
     def _tell(self) -> None:
+        self.fence.extend(self._election.fence_left(self._clock()))
         leading = self.is_leading
         if leading != self._was_leading:
             self._was_leading = leading

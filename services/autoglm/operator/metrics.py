@@ -70,6 +70,11 @@ class Metrics:
             buckets=_DURATION,
             registry=registry,
         )
+        self.write_limit = Gauge(
+            "autoglm_operator_write_concurrency_limit",
+            "Writes to the API server that may be on their way at once.",
+            registry=registry,
+        )
         self.watches = Counter(
             "autoglm_operator_watch_restarts",
             "Times a kind was listed anew, by why.",

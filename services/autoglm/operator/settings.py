@@ -71,12 +71,15 @@ class OperatorSettings(ProcessSettings):
     """Name of this operator in the Lease and in events, to which a random suffix is added; empty
     takes the host's (the pod's)."""
     workers: int = Field(default=16, ge=1)
-    """Resources reconciled at once."""
+    """Resources reconciled at once, and the most writes on their way at once; while writes are slow
+    because there are many of them, fewer are sent."""
     resync_seconds: float = Field(default=300.0, gt=0)
     """Every resource is looked at again after so long, in seconds, whatever happened."""
     request_timeout_seconds: float = Field(default=10.0, gt=0)
-    """How long the API server may take to answer a read, in seconds. A write has less, so that it
-    ends before another operator can take over."""
+    """How long the API server may take to respond to a read, in seconds."""
+    write_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long the API server may take to carry out a write, in seconds. It ends before that where
+    the Lease is not renewed in time, so that another operator can take over."""
 
     @property
     def who(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoglm.operator.transport import Refused, Request, Transport, Unreachable
+from autoglm.operator.transport import Refused, Request, TimedOut, Transport, Unreachable
 
 Object = dict[str, Any]
 
@@ -146,17 +146,23 @@ class FakeApiServer:
 
 @dataclass
 class Faults:
-    """Fails requests before they reach `below`, or loses their answers."""
+    """Fails or delays requests before they reach `below`, or loses their responses."""
 
     below: Transport
     before: Callable[[Request], Exception | None] = lambda _: None
     after: Callable[[Request], Exception | None] = lambda _: None
+    delay: Callable[[Request], float] = lambda _: 0.0
+    """Seconds that the API server takes longer."""
     seen: list[Request] = field(default_factory=list)
 
     async def send(self, request: Request, timeout: float) -> bytes:
         self.seen.append(request)
         if error := self.before(request):
             raise error
+        seconds = self.delay(request)
+        await asyncio.sleep(min(seconds, timeout))
+        if seconds > timeout:
+            raise TimedOut(f"no response within {timeout:g} s")
         answer = await self.below.send(request, timeout)
         if error := self.after(request):
             raise error

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.common.backoff import Backoff
 from autoglm.operator.dispatch import Dispatcher
-from autoglm.operator.kube import NotLeading
+from autoglm.operator.fence import NotLeading
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observed import Key
 from autoglm.operator.queue import Queue

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from autoglm.operator.fence import NotLeading
 from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.kube import Kube, Limits, NotLeading
+from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.transport import Refused, Request, Unreachable
+from autoglm.operator.transport import Refused, Request, TimedOut, Unreachable
 
 pytestmark = pytest.mark.looptime
 SERVICES = CHILDREN[1]
@@ -68,6 +69,17 @@ async def test_only_a_patch_that_met_another_write_is_tried_again_after_409() ->
     with pytest.raises(Refused):
         await client.replace("/lease", {})
     assert script.answers == []
+
+
+async def test_a_write_that_timed_out_is_left_to_the_queue_since_it_may_still_be_carried_out() -> (
+    None
+):
+    script = Script(TimedOut("60 s"), b"{}")
+    with pytest.raises(TimedOut):
+        await kube(script).apply("/x", {})
+    assert len(script.requests) == 1
+    reads = Script(TimedOut("10 s"), b"{}")
+    assert await kube(reads).get("/x") == b"{}"
 
 
 async def test_attempts_are_bounded() -> None:

@@ -105,9 +105,9 @@ async def test_a_leader_that_is_cut_off_stops_before_the_other_starts() -> None:
     await asyncio.sleep(30)
     loop = asyncio.get_running_loop()
     a.cut_off()
-    await until(lambda: not a.leader.write_seconds(), 10)
+    await until(lambda: not a.leader.is_leading, 10)
     stopped = loop.time()
-    await until(lambda: b.leader.write_seconds(), 15)
+    await until(lambda: b.leader.is_leading, 15)
     # A write that began at the last moment has ended by then.
     assert loop.time() - stopped > TERMS.request_timeout
     a.reconnect()
