@@ -61,6 +61,7 @@ _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger("autoglm.gateway")
+_FEW_CONNECTIONS = 1000
 
 
 def run(
@@ -75,14 +76,14 @@ def run(
     set_up_logs(settings.log_level, settings.log_format, which)
     for flag in exposed:
         _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
-    settings = _within_open_files(settings)
+    files = open_files.raise_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         if settings.kubernetes:
             _check_kubernetes(settings)
         set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, sockets))
+            runner.run(_serve(settings, sockets, files))
     except AddressInUse as error:
         return _cannot_start(str(error), ADDRESS_IN_USE)
     except EnvoyMissing as error:
@@ -96,20 +97,19 @@ def run(
     return 0
 
 
-def _within_open_files(settings: GatewaySettings) -> GatewaySettings:
-    """With as many connections as the process may have open."""
-    limit, wanted = open_files.raise_limit(), settings.max_connections
-    fitting = open_files.connections_within(limit, wanted, ports=2)
-    if fitting == wanted:
-        return settings
-    _log.warning(
+def _log_open_files(settings: GatewaySettings, limit: int, fitting: int) -> None:
+    if fitting == settings.max_connections:
+        return
+    # The default is meant for machines that allow it.
+    is_set = "max_connections" in settings.model_fields_set
+    _log.log(
+        logging.WARNING if is_set or fitting < _FEW_CONNECTIONS else logging.INFO,
         "--max-connections is %d on each of two ports, and this process may have %d files open: "
         "%d connections a port are accepted; raise the limit (ulimit -n, LimitNOFILE)",
-        wanted,
+        settings.max_connections,
         limit,
         fitting,
     )
-    return settings.model_copy(update={"max_connections": fitting})
 
 
 def _check_kubernetes(settings: GatewaySettings) -> None:
@@ -147,12 +147,14 @@ def _binding(address: str) -> Iterator[None]:
         raise AddressInUse(f"{why}; {remedy}") from error
 
 
-async def _serve(settings: GatewaySettings, sockets: Sockets | None) -> None:
+async def _serve(settings: GatewaySettings, sockets: Sockets | None, files: int) -> None:
     shutdown = Shutdown()
     shutdown.install()
-    gateway = Gateway(settings, sockets=sockets)
+    fitting = open_files.connections_within(files, settings.max_connections, ports=2)
+    gateway = Gateway(settings.model_copy(update={"max_connections": fitting}), sockets=sockets)
     try:
         await gateway.start()
+        _log_open_files(settings, files, fitting)
         await _until(shutdown, gateway)
         await gateway.drain()
     finally:
