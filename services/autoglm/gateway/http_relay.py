@@ -21,9 +21,11 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from autoglm.common import errors, open_files
+from autoglm.common.http_errors import EVENT_STREAM
 from autoglm.gateway.call import Call, Reply, RetryElsewhere
 from autoglm.gateway.cors import OTHERS_HEADERS
 from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.last_event import LastEvent
 from autoglm.gateway.upstream_key import UpstreamKey
 
 # Below the 5 s after which uvicorn closes idle connections, so that none is used as it closes.
@@ -106,7 +108,7 @@ class HttpRelay:
         response, first = await self._begin(call, endpoint, headers, timeout, context)
         try:
             yield Reply(
-                _chunks(response, first, endpoint),
+                _chunks(response, first, endpoint, call.target),
                 status=response.status,
                 headers=relayed_headers(response.headers),
             )
@@ -238,14 +240,26 @@ def retry_after_seconds(value: str, now: float) -> float | None:
         return None
 
 
+def _is_framed(response: aiohttp.ClientResponse) -> bool:
+    """Whether HTTP itself shows if the response is whole, or it is no event stream."""
+    names = ("content-length", "transfer-encoding")
+    is_stream = response.status == 200 and response.content_type == EVENT_STREAM
+    return not is_stream or any(name in response.headers for name in names)
+
+
 async def _chunks(
-    response: aiohttp.ClientResponse, first: bytes, endpoint: EndpointView
+    response: aiohttp.ClientResponse, first: bytes, endpoint: EndpointView, target: str
 ) -> AsyncIterator[bytes]:
+    last = LastEvent("" if _is_framed(response) else target)
     if first:
+        last.feed(first)
         yield first
     try:
         while chunk := await response.content.readany():
+            last.feed(chunk)
             yield chunk
+        if last.is_missing:
+            raise errors.StreamBroken(f"{endpoint.url} ended the stream before its last event")
     except TimeoutError as error:
         raise errors.DeadlineExceeded("the deadline passed while the answer was sent") from error
     except (aiohttp.ClientError, asyncio.IncompleteReadError) as error:

@@ -213,6 +213,26 @@ async def test_a_stream_at_its_deadline_ends_with_an_error_event_of_its_dialect(
     check_broken(path, text, "deadline_exceeded", "timeout_error")
 
 
+@pytest.mark.plane("embedded", "Envoy cannot read what it passes on")
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+async def test_half_a_stream_of_a_server_without_framing_is_broken(path: str, plane: str) -> None:
+    """As of HTTP/1.0, where the end of the connection is the end of the response."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        request.transport.write(head + BEGUN)
+        request.transport.close()
+        return web.StreamResponse()
+
+    async with (
+        rest_stack(answer, plane=plane) as gateway,
+        gateway.client.post(path, json=ASKED[path]) as response,
+    ):
+        text = await response.text()
+    check_broken(path, text, "stream_broken", "api_error")
+
+
 @pytest.mark.plane("embedded", "Envoy's connection ends with the stream")
 async def test_the_connection_serves_on_after_an_error_event(plane: str) -> None:
     async with rest_stack(streaming(BEGUN, die=True), plane=plane) as gateway:
