@@ -148,9 +148,13 @@ def _peer(request: web.Request) -> str:
 
 
 def _credentials(headers: CIMultiDictProxy[str]) -> rpc.Credentials:
-    if rpc.AUTHORIZATION not in headers and rpc.API_KEY not in headers:
-        return ()
-    return rpc.credentials_of((name.lower(), value) for name, value in headers.items())
+    """By name, as most requests have many headers and one credential."""
+    return tuple(
+        (name, value)
+        for name in (rpc.AUTHORIZATION, rpc.API_KEY)
+        if name in headers
+        for value in headers.getall(name)
+    )
 
 
 def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:

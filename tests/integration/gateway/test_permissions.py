@@ -5,8 +5,9 @@ The cases come from the tables that the gateway serves by, so that a new API can
 
 from __future__ import annotations
 
+import asyncio
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,17 +163,34 @@ class Site:
         for each in ("model", "model_name", "name"):
             if each in method.input_type.fields_by_name:
                 setattr(message, each, model)
-        rpc_of: Any = self.channel.stream_stream(f"/{service}/{name}")
-        replies = rpc_of(iter([message.SerializeToString()]), metadata=self.metadata(caller))
+        path, metadata = f"/{service}/{name}", self.metadata(caller)
         try:
-            async for reply in replies:
-                if name == "ModelStreamInfer":
-                    said = oip.ModelStreamInferResponse.FromString(reply).error_message
-                    return 403 if said.startswith("PERMISSION_DENIED") else 200
+            if method.client_streaming:
+                return await self._first_of_stream(path, message, metadata)
+            if method.server_streaming:
+                stream: Any = self.channel.unary_stream(path)
+                async for _ in stream(message.SerializeToString(), metadata=metadata):
+                    pass
+            else:
+                unary: Any = self.channel.unary_unary(path)
+                await unary(message.SerializeToString(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             codes = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
             return codes.get(error.code().name, 200)
         return 200
+
+    async def _first_of_stream(self, path: str, message: Any, metadata: Any) -> int:
+        """Written after the status may have come: grpc.aio loses that where it writes at once."""
+        open_stream: Any = self.channel.stream_stream(path)
+        call = open_stream(metadata=metadata)
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            await call.write(message.SerializeToString())
+        reply = await call.read()
+        call.cancel()
+        if reply is grpc.aio.EOF:
+            return 200
+        said = oip.ModelStreamInferResponse.FromString(reply).error_message
+        return 403 if said.startswith("PERMISSION_DENIED") else 200
 
     async def chat(self, model: str, caller: Caller, spoofed: dict[str, str]) -> int:
         """The status of one of the inference APIs over HTTP."""

@@ -96,9 +96,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
-    method: Method
-    principal: Principal
+    verdict: Verdict
     until: float
+    """Since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Authenticator:
     def _judge_one(self, credential: Credential, peer: str, now: float, wall: float) -> Verdict:
         seen = self._accepted.get((peer, credential.digest))
         if seen is not None and wall < seen.until:
-            return Verdict(seen.method, Outcome.ACCEPTED, seen.principal)
+            return seen.verdict
         rejected = self._rejected.get(credential.digest)
         if rejected is not None and now < rejected.until:
             return rejected.verdict
@@ -171,8 +171,7 @@ class Authenticator:
         verdict, until = self._verify(credential, wall)
         verdict = replace(verdict, digest=credential.digest)
         if verdict.principal is not None:
-            accepted = _Accepted(verdict.method, verdict.principal, until)
-            self._accepted.put((peer, credential.digest), accepted)
+            self._accepted.put((peer, credential.digest), _Accepted(verdict, until))
         elif verdict.outcome is Outcome.INVALID:
             return self._reject(verdict, peer, now, _FOREVER)
         return verdict

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+
+import msgspec
 
 from autoglm.common.rpc import API_KEY, AUTHORIZATION, Credentials
 
 # token68 of RFC 9110, which API keys and JSON Web Tokens are both written in.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_BEARER = re.compile(rf"bearer +({_TOKEN.pattern})", re.IGNORECASE)
+_BEARER = re.compile(rf"(?i:bearer) +({_TOKEN.pattern})")
 # Optional whitespace around a header's value is no part of it (RFC 9110).
 _WHITESPACE = " \t"
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """`token` is empty where the value is malformed; then `problem` says why, without the value."""
 
     header: str
-    token: str = field(repr=False)
-    digest: bytes = field(repr=False)
+    token: str
+    digest: bytes
     problem: str = ""
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Credential({self.header!r}, problem={self.problem!r})"
 
 
 def credentials_in(presented: Credentials) -> tuple[Credential, ...]:
@@ -36,6 +40,8 @@ def credentials_in(presented: Credentials) -> tuple[Credential, ...]:
     Several `authorization` values are one malformed value, as proxies join them with a comma: that
     header has one value (RFC 9110). So the decision is the same behind a proxy as without one.
     """
+    if len(presented) == 1:
+        return (credential_of(*presented[0]),)
     given = [value for header, value in presented if header == AUTHORIZATION]
     if len(given) > 1:
         others = tuple(pair for pair in presented if pair[0] != AUTHORIZATION)
