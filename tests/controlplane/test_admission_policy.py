@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
 
 from autoglm.api import InvalidSpec
-from autoglm.api.deployment import API_VERSION, KIND
+from autoglm.api.deployment import API_VERSION, GROUP, KIND, VERSION
+from autoglm.api.labels import PLURAL
 from autoglm.operator.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.observed import Settings
@@ -156,16 +159,20 @@ def enforced(
     bound["spec"] |= {"policyName": namespace, "matchResources": {"namespaceSelector": selector}}
     cluster.apply(policy, bound)
 
-    def rejected(spec: Spec) -> str:
-        text = json.dumps(document(spec, namespace, "tried"))
-        try:
-            cluster.kubectl("create", "--dry-run=server", "-f", "-", text=text)
-        except ClusterFailed as error:
-            return str(error)
-        return ""
+    with cluster.client() as api:
+        objects = client.CustomObjectsApi(api)
 
-    eventually(lambda: bool(rejected(pod(hostNetwork=True))), what="the policy in force")
-    yield rejected
+        def rejected(spec: Spec) -> str:
+            body = document(spec, namespace, "tried")
+            where = (GROUP, VERSION, namespace, PLURAL)
+            try:
+                objects.create_namespaced_custom_object(*where, body, dry_run="All")
+            except ApiException as error:
+                return str(json.loads(error.body or "")["message"])
+            return ""
+
+        eventually(lambda: bool(rejected(pod(hostNetwork=True))), 60, "the policy in force")
+        yield rejected
     kind = "validatingadmissionpolicy"
     cluster.kubectl("delete", f"{kind}/{namespace}", f"{kind}binding/{namespace}")
 

@@ -65,8 +65,14 @@ async def test_the_younger_of_two_resources_with_one_name_is_not_ready_until_the
     conditions = (await other.resource("glm"))["status"]["conditions"]
     (message,) = (c["message"] for c in conditions if c["type"] == "Ready")
     assert f"'gpt-4o' by {cluster.namespace}/glm" in message
-    taken = [e for e in await events(other) if e["reason"] == "NameTaken"]
-    assert [e["type"] for e in taken] == ["Warning"]
+
+    async def is_announced() -> bool:
+        """Events are written after the status."""
+        taken = [e["type"] for e in await events(other) if e["reason"] == "NameTaken"]
+        assert len(taken) < 2
+        return taken == ["Warning"]
+
+    await until(is_announced, "one event", 30)
     assert "NameTaken" not in {e["reason"] for e in await events(cluster)}
     await says(cluster, Ready="True Ready")
 

@@ -31,7 +31,11 @@ SIDECAR = HELD | {"spec": {"containers": [{"name": "logs", "image": "logs:1"}]}}
 HPA_CPU = {"maxReplicas": 3}
 HPA_QUEUE = {"maxReplicas": 3, "metrics": [{"type": "QueueDepth", "target": 4}]}
 # Of a resource without scaling, where no gateway is.
-ALONE = {"Routable": "Unknown NoGateway", "ScalingActive": "False Fixed"}
+ALONE = {
+    "Routable": "Unknown NoGateway",
+    "ScalingActive": "False Fixed",
+    "MonitoringActive": "False NotInstalled",
+}
 
 
 def failing(reason: str) -> dict[str, str]:
