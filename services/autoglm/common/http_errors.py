@@ -35,11 +35,9 @@ STREAM_HEADERS: Mapping[str, str] = MappingProxyType(
 )
 """What keeps proxies in front from holding an event stream back."""
 _OPENAI_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    413: "invalid_request_error",
     429: "rate_limit_error",
 }
 # Anthropic's own API has 529 for an overload; its SDKs map and retry 503 alike.
@@ -129,7 +127,7 @@ def _payload(
     return {
         "error": {
             "message": message,
-            "type": _OPENAI_TYPES.get(code, "api_error"),
+            "type": _OPENAI_TYPES.get(code, _other_type(code)),
             "param": error.field or None,
             "code": error.reason.lower(),
             "request_id": request_id,
@@ -139,8 +137,11 @@ def _payload(
 
 def anthropic_type(code: int) -> str:
     """Anthropic's name for an HTTP status."""
-    default = "invalid_request_error" if code < 500 else "api_error"
-    return _ANTHROPIC_TYPES.get(code, default)
+    return _ANTHROPIC_TYPES.get(code, _other_type(code))
+
+
+def _other_type(code: int) -> str:
+    return "invalid_request_error" if code < 500 else "api_error"
 
 
 def stream_event(error: AutoGLMError, request_id: str, path: str, before: bytes = b"") -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,28 @@ def test_anthropic_types_are_those_that_its_sdks_know(
     error: type[errors.AutoGLMError], kind: str
 ) -> None:
     assert rendered(error("text"), MESSAGES)["error"]["type"] == kind
+
+
+def documented() -> list[list[str]]:
+    """The rows of the reasons in docs/reference/errors.md, as lists of names."""
+    text = (Path(__file__).parents[3] / "docs/reference/errors.md").read_text()
+    table = text.partition("## Reasons")[2].partition("## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "`" in line]
+    return [[cell.replace("`", "") for cell in row] for row in rows if len(row) == 5]
+
+
+def test_the_documented_codes_and_types_are_those_of_the_code() -> None:
+    by_reason = {cls.reason: cls for cls in errors.ERRORS}
+    seen = set()
+    for reasons, code, grpc_status, openai, anthropic in documented():
+        for reason in set(reasons.split(", ")) & by_reason.keys():
+            error = by_reason[reason]("text")
+            seen.add(reason)
+            assert (error.http_status, error.grpc_status) == (int(code), grpc_status.split(", ")[0])
+            assert rendered(error, OPENAI[0])["error"]["type"] == openai
+            assert rendered(error, MESSAGES)["error"]["type"] == anthropic
+    # Clients see neither: one is between pod and gateway, the other's client has gone.
+    assert by_reason.keys() - seen == {"RESUME_IMPOSSIBLE", "CANCELLED"}
 
 
 @pytest.mark.parametrize("path", [*OPENAI, *ANTHROPIC, *OIP])
