@@ -5,6 +5,7 @@
       Unauthenticated       no or bad credentials
       PermissionDenied      good credentials that do not allow this
       ModelNotFound         no such model; the message lists what there is
+      ResponseNotFound      no such stored response, or none of the caller's
       RequestTooLarge       a body or message over a configured bound
       Unimplemented         the model or engine cannot do this at all
       RateLimited           over a rate; retry later
@@ -72,6 +73,12 @@ class PermissionDenied(AutoGLMError):
 
 class ModelNotFound(AutoGLMError):
     reason = "MODEL_NOT_FOUND"
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
+class ResponseNotFound(AutoGLMError):
+    reason = "RESPONSE_NOT_FOUND"
     grpc_status = "NOT_FOUND"
     http_status = 404
 
@@ -165,6 +172,7 @@ ERRORS: tuple[type[AutoGLMError], ...] = (
     Unauthenticated,
     PermissionDenied,
     ModelNotFound,
+    ResponseNotFound,
     RequestTooLarge,
     Unimplemented,
     RateLimited,

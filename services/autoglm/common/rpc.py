@@ -83,6 +83,8 @@ DEBUG_HEADER = "x-autoglm-debug"
 PREFIX_SALT = "x-autoglm-prefix-salt"
 # Set by gateways for pods, per tenant; never taken from clients.
 CACHE_SALT = "x-autoglm-cache-salt"
+# Set by gateways for pods: the id of the response that the pod is about to make.
+RESPONSE_ID = "x-autoglm-response-id"
 # From Envoy to its gateway: a call's key, and its peer's address.
 CALL_HEADER = "x-autoglm-call"
 PEER_HEADER = "x-autoglm-peer"

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
-from autoglm.common.rpc import CACHE_SALT, PREFIX_SALT
+from autoglm.common.rpc import CACHE_SALT, PREFIX_SALT, RESPONSE_ID
 from autoglm.common.status import REQUEST_ID
+from autoglm.common.validation.http_apis import RESPONSES
 from autoglm.gateway.call import Call, Notes, Reply, RetryElsewhere, Stalled, Upstream, Wire
 from autoglm.gateway.endpoints import Draining, EndpointView, Lost, Proved, Struck
 from autoglm.gateway.health import Health, is_failure
@@ -30,6 +31,7 @@ from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.safeguards import OutlierPolicy
 from autoglm.gateway.snapshot import Snapshot
 from autoglm.gateway.sse_transcript import PATHS, REPLAY
+from autoglm.gateway.stored_responses import ResponseIds
 
 _OUTLIERS = OutlierPolicy()
 
@@ -70,8 +72,10 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         outliers: OutlierPolicy = _OUTLIERS,
         cache_salts: CacheSalts | None = None,
+        response_ids: ResponseIds | None = None,
     ) -> None:
         self._cache_salts = cache_salts
+        self._response_ids = response_ids
         self._health = Health()
         self._outliers = outliers
         self._pool = pool
@@ -187,6 +191,8 @@ class Attempts:
                 headers[PREFIX_SALT] = _salt(call)
             if salt := self._cache_salt(call, view):
                 headers[CACHE_SALT] = salt
+            if self._response_ids is not None and _makes_response(call, view):
+                headers[RESPONSE_ID] = self._response_ids.new(call.principal.tenant, view.url)
             try:
                 upstream = self._upstreams[call.wire]
                 async with upstream(call, view, headers, timeout) as reply:
@@ -263,6 +269,12 @@ def is_replayed(call: Call, view: EndpointView) -> bool:
         and call.target.partition("?")[0] in PATHS
         and is_resumable(view, call.model)
     )
+
+
+def _makes_response(call: Call, view: EndpointView) -> bool:
+    """For our own pods only; other servers have ids of their own."""
+    path = call.target.partition("?")[0]
+    return view.endpoint.kind == "pod" and call.wire == "http" and path == RESPONSES
 
 
 def _salt(call: Call) -> str:

@@ -71,6 +71,8 @@ class Call(msgspec.Struct, frozen=True):
     """How to have the bytes moved, where Envoy does it; its answer cannot be read or changed."""
     allows: Callable[[str], bool] | None = None
     """Which addresses, HOST:PORT, the proxy in front goes to; None where it is no matter."""
+    only: str = ""
+    """The URL of the one endpoint that can serve the request; empty where others can as well."""
     continues: str = ""
     """The key of the exchange that this request goes on with, where Envoy sent it on to us."""
 

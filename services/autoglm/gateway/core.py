@@ -47,6 +47,7 @@ from autoglm.gateway.route_debug import RouteDebug
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.gateway.snapshot import Snapshot
+from autoglm.gateway.stored_responses import ResponseIds
 from autoglm.gateway.upstream_key import UpstreamKey, key_of_file
 from autoglm.gateway.watch import PodWatch, Watches, load_interval
 
@@ -95,11 +96,9 @@ class Core:
         self._identity = (
             Identity(sources, self.metrics.authentications) if sources.is_configured else None
         )
-        self._cache_salts = (
-            CacheSalts(read_key(settings.prefix_cache_key_file), settings.prefix_cache)
-            if self._identity
-            else None
-        )
+        key = read_key(settings.prefix_cache_key_file)
+        self._cache_salts = CacheSalts(key, settings.prefix_cache) if self._identity else None
+        self._response_ids = ResponseIds(key)
 
     async def start(self) -> None:
         """Raises OSError where a file cannot be read."""
@@ -135,6 +134,7 @@ class Core:
                 settings.hedge_policy,
                 settings.outlier_policy,
                 self._cache_salts,
+                self._response_ids,
             ),
         )
         told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)
@@ -142,7 +142,13 @@ class Core:
             await self._identity.start(closing)
         await self._limits.start(closing)
         layers = request_layers(
-            pool, self.admission, self._observer, self.memory, self.identify, self._limits
+            pool,
+            self.admission,
+            self._observer,
+            self.memory,
+            self.identify,
+            self._limits,
+            self._response_ids,
         )
         self.relay: Handler = stack(layers, told)
         self.own_relay: Handler = TakeOver(self.exchanges, self.relay)

@@ -33,6 +33,7 @@ from autoglm.gateway.observation import Observer, child_span, note_wait
 from autoglm.gateway.pool import Pool
 from autoglm.gateway.principal import Principal, Role
 from autoglm.gateway.snapshot import check_reached, visible
+from autoglm.gateway.stored_responses import ResponseIds, follow
 
 Layer = Callable[[Handler], Handler]
 # Who asks. Raises Unauthenticated and the like.
@@ -49,6 +50,7 @@ def request_layers(
     memory: Memory,
     identify: Identify | None = None,
     limits: Limits | None = None,
+    response_ids: ResponseIds | None = None,
 ) -> Sequence[Layer]:
     """What a request for a pod passes, outermost first. Without `identify` everyone may ask."""
     return (
@@ -60,6 +62,8 @@ def request_layers(
         *([authenticated(identify, INFERS)] if identify else ()),
         # The body is read from here on, and counts until the stream has ended: strangers' never.
         received(memory),
+        # Before validation, which wants the model: a stored response is its pod's.
+        *([followed(pool, response_ids)] if response_ids else ()),
         # Before anything is held: a wrong request costs neither a slot nor a pod's time.
         validated(pool),
         # Before the queue: what a tenant may not have must not wait in others' way.
@@ -162,6 +166,19 @@ def received(memory: Memory) -> Layer:
                 notes.call = call = replace(call, receive=None, hold=hold)
                 async with inner(call, notes) as reply:
                     yield reply
+
+        return handle
+
+    return layer
+
+
+def followed(pool: Pool, ids: ResponseIds) -> Layer:
+    """Binds requests about a stored response to the pod that has it."""
+
+    def layer(inner: Handler) -> Handler:
+        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+            notes.call = call = follow(call, pool.snapshot, ids)
+            return inner(call, notes)
 
         return handle
 

@@ -36,6 +36,7 @@ from autoglm.gateway.resources import Rules
 from autoglm.gateway.retries import Retries, RetriesByModel, RetryBudget, RetryPolicy
 from autoglm.gateway.routing import Router
 from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+from autoglm.gateway.stored_responses import ResponseIds
 from autoglm.gateway.streams import Stream, Terms
 
 _NO_HEDGING = HedgePolicy()
@@ -52,6 +53,7 @@ class Defaults:
     hedging: HedgePolicy = HedgePolicy()
     outliers: OutlierPolicy = OutlierPolicy()
     cache_salts: CacheSalts | None = None
+    response_ids: ResponseIds | None = None
     """None where there are no tenants to keep apart."""
 
 
@@ -72,7 +74,13 @@ class Relay:
         self._pool = pool
         routing = router or Router(metrics, rng)
         self._attempts = Attempts(
-            pool, upstreams, routing, clock, defaults.outliers, defaults.cache_salts
+            pool,
+            upstreams,
+            routing,
+            clock,
+            defaults.outliers,
+            defaults.cache_salts,
+            defaults.response_ids,
         )
         self._retries = RetriesByModel(policy, clock())
         self._metrics = metrics

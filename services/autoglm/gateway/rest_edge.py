@@ -23,7 +23,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from autoglm.common import errors, http_errors, status
 from autoglm.common.admin import Readiness
 from autoglm.common.validation import Ask, Billing, Operation
-from autoglm.common.validation.http_apis import DENIED, INFERENCE_GETS, INFERENCE_POSTS, MODEL
+from autoglm.common.validation.http_apis import (
+    DENIED,
+    INFERENCE_GETS,
+    INFERENCE_POSTS,
+    MODEL,
+    STORED,
+)
 from autoglm.gateway import rest_pages
 from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.cors import Cors
@@ -91,6 +97,9 @@ class RestEdge:
         for api in INFERENCE_POSTS:
             for path in (api.path, f"{api.path}/"):
                 app.router.add_post(path, self._relayed, expect_handler=expect)
+        for method, path in STORED:
+            for each in (path, f"{path}/"):
+                app.router.add_route(method, each, self._stored)
         for path, get in self._gets().items():
             app.router.add_get(path, get)
             if path != "/":
@@ -121,6 +130,12 @@ class RestEdge:
     async def _relayed_get(self, request: web.Request) -> web.StreamResponse:
         """Of a model that the query names, or of the one that there is."""
         ask = Ask(Operation.TOKENIZE, request.query.get("model", ""), billing=Billing.FREE)
+        return await self._forwarded(request, ask, canonical(str(request.rel_url)))
+
+    async def _stored(self, request: web.Request) -> web.StreamResponse:
+        """About a response that a pod has stored; which one, its id tells the layers."""
+        name = request.match_info["response_id"]
+        ask = Ask(Operation.CHAT, "", billing=Billing.FREE, stored=name)
         return await self._forwarded(request, ask, canonical(str(request.rel_url)))
 
     async def _oip_model(self, request: web.Request) -> web.StreamResponse:

@@ -62,6 +62,7 @@ _NOT_SENT_ON = frozenset(
         rpc.DEBUG_HEADER,
         rpc.PREFIX_SALT,
         rpc.CACHE_SALT,
+        rpc.RESPONSE_ID,
         rpc.CALL_HEADER,
         rpc.PEER_HEADER,
         TIMEOUT_HEADER,

@@ -183,6 +183,8 @@ class Ask:
     unchecked: Sequence[Prompt] = ()
     """Further parts of the prompt, which count but are the pod's to validate: tools, documents."""
     billing: Billing = Billing.TOKENS
+    stored: str = ""
+    """The id of the stored response that the request is about or continues."""
 
     @property
     def size(self) -> int:

@@ -151,6 +151,13 @@ INFERENCE_GETS: tuple[HttpApi, ...] = (
 )
 """The same with GET."""
 
+STORED: tuple[tuple[str, str], ...] = (
+    ("GET", f"{RESPONSES}/{{response_id}}"),
+    ("POST", f"{RESPONSES}/{{response_id}}/cancel"),
+)
+"""Methods and paths of stored responses; forwarded to the pod that the id names."""
+_STORED = tuple((method, re.compile(re.sub("{.*}", "[^/]+", path))) for method, path in STORED)
+
 OWN: Mapping[str, str] = MappingProxyType(
     {
         "/": "what is here",
@@ -252,6 +259,8 @@ def is_form(path: str) -> bool:
 
 def is_served_by_pods(method: str, path: str) -> bool:
     """Whether a pod serves the request; its OIP routes answer for all below /v2."""
+    if any(method == m and form.fullmatch(path) for m, form in _STORED):
+        return True
     if path == "/v2" or path.startswith(("/v2/health/", "/v2/models/")):
         return True
     if method == "POST":

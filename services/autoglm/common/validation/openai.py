@@ -159,6 +159,7 @@ def _of_responses(body: bytes) -> Ask:
             *prompt_weight.weigh("tools", asked.tools),
         ),
         prefix=_responses_prefix(asked),
+        stored=asked.previous_response_id or "",
         **_common(asked),
     )
 

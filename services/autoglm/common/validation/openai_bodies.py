@@ -118,6 +118,7 @@ class Responses(Sampled):
     # A text; other shapes are the pod's to judge.
     instructions: Any = None
     tools: Any = None
+    previous_response_id: str | None = None
     max_output_tokens: int | None = None
     top_logprobs: int | None = None
 

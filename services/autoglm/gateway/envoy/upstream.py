@@ -38,6 +38,7 @@ _KEPT_BACK = frozenset(
         HINT_METADATA,
         rpc.PREFIX_SALT,
         rpc.CACHE_SALT,
+        rpc.RESPONSE_ID,
         TIMEOUT_HEADER,
         REPLAY,
     )

@@ -47,6 +47,8 @@ def pick(
     candidates: Candidates = model.endpoints(call.wire) if model else ()
     if not candidates:
         raise _none_ready(call, snapshot, now)
+    if call.only:
+        candidates = _one(call, candidates)
     if call.allows is not None:
         candidates = _allowed(call, call.allows, candidates)
     rules = model.rules if model else None
@@ -87,6 +89,16 @@ def _allowed(call: Call, allows: Callable[[str], bool], candidates: Candidates) 
             f"the proxy in front can go to none of the {len(candidates)} ready endpoints of "
             f"{call.model!r}: they are behind TLS, have names instead of addresses, or are not "
             "among those that it allows; try again later",
+            retry_after=_RETRY_AFTER,
+        )
+    return kept
+
+
+def _one(call: Call, candidates: Candidates) -> Candidates:
+    kept = [view for view in candidates if view.url == call.only]
+    if not kept:
+        raise NoReadyEndpoint(
+            "the pod that stored the response takes no requests now; try again later",
             retry_after=_RETRY_AFTER,
         )
     return kept

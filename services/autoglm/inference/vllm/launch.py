@@ -155,7 +155,7 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from autoglm.inference.vllm import fatal, grammars
+    from autoglm.inference.vllm import fatal, grammars, response_ids
     from autoglm.inference.vllm.engine import VllmEngine
     from autoglm.inference.vllm.engine_client import ReplayClient, abilities
     from autoglm.inference.vllm.models import describe
@@ -178,6 +178,7 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     fatal.install()
     grammars.install()
     fatal.complete(app.state)
+    response_ids.install(app.state)
     model = await asyncio.to_thread(describe, options, llm, app.state, tasks)
     return VllmEngine(Runtime(llm=llm, app=app, model=model), launched.meters, log, kv_events)
 

@@ -13,13 +13,11 @@ from autoglm.common.validation.http_apis import (
     INFERENCE_POSTS,
     OWN,
     POD_GETS,
-    RESPONSES,
+    STORED,
     is_served_by_pods,
 )
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
-# Stored responses are found by their id.
-STORED = {("GET", f"{RESPONSES}/{{response_id}}"), ("POST", f"{RESPONSES}/{{response_id}}/cancel")}
 
 
 class AnyModel:
@@ -73,7 +71,7 @@ def _walk(found: Any) -> Iterator[tuple[str, str]]:
 def test_no_route_of_the_engines_app_is_in_no_list(routes: set[tuple[str, str]]) -> None:
     listed = {("POST", api.path) for api in INFERENCE_POSTS}
     listed |= {("GET", api.path) for api in INFERENCE_GETS}
-    listed |= {("GET", path) for path in (*OWN, *POD_GETS)} | STORED
+    listed |= {("GET", path) for path in (*OWN, *POD_GETS)} | {*STORED}
     unlisted = {(method, path) for method, path in routes - listed if path not in DENIED}
     assert unlisted - {("POST", "/ping")} == set()
     assert len(routes) > 30
