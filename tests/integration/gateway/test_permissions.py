@@ -299,7 +299,7 @@ async def test_every_other_path_needs_a_credential_with_a_role(fleet: Any, tmp_p
         for route in rest._runner.app.router.routes():
             path = canonical(route.resource.canonical)
             found.add(path)
-            filled = path.replace("{model}", OPEN)
+            filled = path.replace("{model}", OPEN).replace("{response_id}", "resp_1")
             code, _ = await here.request(route.method, filled, nobody)
             assert (code != 401) is (path in OPEN_PATHS), (route.method, path, code)
             code, _ = await here.request(route.method, filled, none)
