@@ -9,6 +9,7 @@ from pydantic import Field
 from autoglm.api.schema import Part, Quantity, keyed_by
 
 ArgName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 
 
@@ -44,6 +45,15 @@ class Features(Part):
     default, which is on for text models."""
 
 
+class Media(Part):
+    """Where images, audio and video of requests may come from."""
+
+    allowed_domains: Annotated[tuple[HostName, ...], Field(max_length=64)] = ()
+    """Hosts that media may be fetched from over http(s), in lower case, without port or path;
+    redirects are not followed. Media in data: URLs are always taken. With network.policy Strict
+    the pods must be let out to them by a NetworkPolicy of your own."""
+
+
 class Engine(Part):
     """What runs the model."""
 
@@ -72,5 +82,7 @@ class Engine(Part):
     shared_memory: Quantity = "2Gi"
     """Size of /dev/shm, through which the processes of one replica talk. It counts against the
     memory limit as far as it is used. `autoglm up` uses this machine's own."""
+    media: Media = Media()
+    """Where images, audio and video of requests may come from."""
     features: Features = Features()
     """What the engine does beyond plain generation."""

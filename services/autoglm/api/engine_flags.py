@@ -33,6 +33,7 @@ def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]
         ("gpu-memory-utilization", engine.gpu_memory_utilization),
         ("tokenizer", locate(model.tokenizer)),
         ("revision", model.revision),
+        *(("allowed-media-domain", domain) for domain in engine.media.allowed_domains),
         *_engine_args(spec),
         ("shutdown-grace-seconds", spec.drain.grace_period_seconds),
     )

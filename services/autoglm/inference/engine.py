@@ -60,6 +60,8 @@ class EngineOptions:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     device: Device = "auto"
+    allowed_media_domains: tuple[str, ...] = ()
+    """Hosts that images, audio and video may be fetched from."""
     engine_args: Mapping[str, object] = field(default_factory=dict)
     """Further options of vLLM's server by name (`max_num_batched_tokens`, `tool_call_parser`),
     parsed by vLLM itself: numbers, booleans, strings, lists, and mappings as JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,8 @@ from autoglm.inference.echo.scheduler import Rates
 from autoglm.inference.echo.settings import EchoSettings, parse_fault
 from autoglm.inference.engine import Device, EngineOptions
 
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+
 
 def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
@@ -23,6 +26,13 @@ def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
         if not (name and equals):
             raise ValueError(f"{value!r} is not NAME=VALUE")
     return values
+
+
+def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not _HOST.fullmatch(value):
+            raise ValueError(f"{value!r} is no host name: leave out scheme, port and path")
+    return tuple(value.lower() for value in values)
 
 
 def _fault(value: str) -> str:
@@ -75,6 +85,9 @@ class InferenceSettings(ServiceSettings):
     """GPUs that each layer is split over."""
     pipeline_parallel_size: int = Field(default=1, gt=0)
     """Groups of GPUs that the layers are spread over."""
+    allowed_media_domain: Annotated[StringList, AfterValidator(_hosts)] = ()
+    """A host that images, audio and video of requests may be fetched from over http(s); may be
+    repeated. None given, media come as data: URLs only. Redirects are not followed."""
     engine_arg: Pairs = ()
     """Any other option of vLLM's server as NAME=VALUE, such as tool_call_parser=hermes."""
     grpc_address: Address = "127.0.0.1:50051"
@@ -133,6 +146,7 @@ class InferenceSettings(ServiceSettings):
             tensor_parallel_size=self.tensor_parallel_size,
             pipeline_parallel_size=self.pipeline_parallel_size,
             device=self.device,
+            allowed_media_domains=self.allowed_media_domain,
             engine_args={**self._adapter_args(), **self._engine_args()},
             kv_events=self.kv_events,
             tracing=self.traces != "none",

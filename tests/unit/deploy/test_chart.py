@@ -191,7 +191,8 @@ def test_files_of_keys_and_secrets_are_mounted_where_the_gateway_looks(render: R
     assert told["upstream_api_key_file"] == f"{mounts['upstream-api-key']}/api-key"
     (pod,) = [p for p in pods(objects) if any(v["name"] == "jwt" for v in p["volumes"])]
     secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
-    assert secrets == {"api-keys": "keys", "jwt": "s", "upstream-api-key": "u"}
+    own = {"prefix-cache": named(objects, "Secret", secrets["prefix-cache"])["metadata"]["name"]}
+    assert secrets == {"api-keys": "keys", "jwt": "s", "upstream-api-key": "u"} | own
 
 
 @pytest.mark.parametrize(
@@ -410,3 +411,20 @@ def test_directories_of_nodes_are_allowed_only_where_that_is_asked_for(render: R
     asked = settings_of(render("operator.allowHostPath=true"), "operator")
     assert asked["allow_host_path"] == "true"
     assert "allow_host_path" not in settings_of(render(), "operator")
+
+
+def test_gateways_share_one_prefix_cache_key_where_there_are_tenants(render: Render) -> None:
+    made = render(KEYS)
+    (secret,) = of_kind(made, "Secret")
+    assert len(secret["stringData"]["key"]) >= 32
+    (pod,) = [p for p in pods(made) if any(c["name"] == "gateway" for c in p["containers"])]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "prefix-cache"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+
+    given = render(KEYS, "gateway.prefixCache.secretName=mine")
+    assert not of_kind(given, "Secret")
+    (pod,) = [p for p in pods(given) if any(c["name"] == "gateway" for c in p["containers"])]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "prefix-cache"]
+    assert volume["secret"]["secretName"] == "mine"
+
+    assert not of_kind(render(), "Secret")

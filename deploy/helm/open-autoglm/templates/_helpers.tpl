@@ -69,6 +69,13 @@ annotations:
 {{- with .Values.gateway.endpointPicker }}{{ if and .enabled .secretName (not .plaintext) }}true{{ end }}{{ end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the key of tenants' prefix caches; empty where there are no tenants. */}}
+{{- define "autoglm.prefixCacheSecret" -}}
+{{- if or .Values.gateway.authentication.apiKeys.secretName (include "autoglm.hasTokens" .) -}}
+{{- .Values.gateway.prefixCache.secretName | default (printf "%s-gateway-prefix-cache" (include "autoglm.fullname" .)) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Whether the gateway serves requests without a credential: true or false. */}}
 {{- define "autoglm.allowAnonymous" -}}
 {{- $said := .Values.gateway.authentication.anonymous -}}

@@ -24,6 +24,7 @@ _OWN = {
     "gpu_memory_utilization": "gpu_memory_utilization",
     "tensor_parallel_size": "tensor_parallel_size",
     "pipeline_parallel_size": "pipeline_parallel_size",
+    "allowed_media_domains": "allowed_media_domains",
 }
 
 
@@ -43,6 +44,7 @@ def given_options(options: EngineOptions) -> dict[str, object]:
 def _named(options: EngineOptions) -> dict[str, object]:
     names = [options.served_name or options.model, *options.aliases]
     shared = {name: getattr(options, name) for name in _OWN if name != "served_model_name"}
+    shared["allowed_media_domains"] = options.allowed_media_domains or None
     return shared | {"served_model_name": names}
 
 

@@ -22,7 +22,10 @@ ENGINE_DEAD = "The engine has stopped; the pod restarts. Retry."
 _BUSY = "The engine takes no more requests now. Retry."
 
 # Parameters that vLLM knows under another name than the API, which has all others as they are.
-_PROMPT = frozenset({"input_tokens", "input_text", "prompt", "prompt_token_ids", "messages"})
+_PROMPT = frozenset(
+    ("input_tokens", "input_text", "prompt", "prompt_token_ids", "messages")
+    + ("image_url", "audio_url", "video_url")
+)
 _FIELDS = {
     "max_completion_tokens": "sampling_params.max_tokens",
     "top_logprobs": "sampling_params.logprobs",

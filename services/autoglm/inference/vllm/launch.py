@@ -67,9 +67,11 @@ def _launch(options: EngineOptions, log: EngineLog) -> _Launched:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from autoglm.inference.vllm import media
     from autoglm.inference.vllm.kv_events import KvEvents
     from autoglm.inference.vllm.load import SchedulerMeter
 
+    media.install()
     # Of an engine that was started before in this process.
     envs.disable_envs_cache()
     arguments = _parse(options, log)

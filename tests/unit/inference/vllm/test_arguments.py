@@ -40,6 +40,14 @@ def test_further_arguments(name: str, value: object, arguments: list[str]) -> No
     assert command_line(EngineOptions("/m", engine_args={name: value})) == bare + arguments
 
 
+def test_media_domains_are_one_option() -> None:
+    options = EngineOptions("/m", allowed_media_domains=("a.example", "b.example"))
+
+    found = command_line(options)
+    at = found.index("--allowed-media-domains")
+    assert found[at + 1 : at + 3] == ["a.example", "b.example"]
+
+
 def test_an_option_given_twice_is_refused() -> None:
     options = EngineOptions("/m", engine_args={"max-model-len": 9, "dtype": "auto"})
 
