@@ -8,6 +8,7 @@ import click
 
 from benchmarks import (
     batching,
+    bounds,
     counts,
     decision,
     fleet_scale,
@@ -28,6 +29,7 @@ from benchmarks import (
 BENCHMARKS = {
     "pod": pod_overhead.run,
     "batching": batching.run,
+    "bounds": bounds.run,
     "fleet-scale": fleet_scale.run,
     "gateway": gateway_overhead.run,
     "operator": operator_scale.run,
@@ -43,7 +45,7 @@ BENCHMARKS = {
     "soak": soak.run,
 }
 # They need no load generator, which needs go.
-_ALONE = {"counts", "decision", "fleet-scale", "kv-events", "routing"}
+_ALONE = {"bounds", "counts", "decision", "fleet-scale", "kv-events", "routing"}
 _EPILOG = """\b
 Examples:
   python -m benchmarks                   all of them but the soak, about 50 minutes

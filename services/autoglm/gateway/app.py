@@ -25,7 +25,7 @@ from autoglm.common.addresses import split_address
 from autoglm.common.admin import AdminServer, LoopLag
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
-from autoglm.common.process_memory import limit_bytes
+from autoglm.common.process_memory import limit_bytes, map_large_buffers
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -77,6 +77,7 @@ def run(
     for flag in exposed:
         _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
     files = open_files.raise_limit()
+    map_large_buffers()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         if settings.kubernetes:

@@ -8,7 +8,6 @@ route layer does.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import ssl
 import time
@@ -38,6 +37,7 @@ _STREAMS = ("text/event-stream", "multipart/mixed", "application/x-ndjson")
 _MAX_DIGITS = 9
 _NO_SUCH_PATH = (404, 405)
 _LARGE_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
 # Headers of one connection (RFC 9110, 7.6.1), and those that each hop sets itself.
 _NOT_RELAYED = frozenset(
     (
@@ -170,9 +170,30 @@ async def _first_bytes(response: aiohttp.ClientResponse, call: Call) -> bytes:
     return b"".join(parts)
 
 
-def _body(payload: bytes) -> bytes | io.BytesIO | None:
-    # A file is written in pieces, with room for other requests in between.
-    return io.BytesIO(payload) if len(payload) > _LARGE_BYTES else payload or None
+def _body(payload: bytes) -> bytes | _LargeBody | None:
+    return _LargeBody(payload) if len(payload) > _LARGE_BYTES else payload or None
+
+
+class _LargeBody(aiohttp.payload.Payload):
+    """Written in pieces, with room for other requests in between; never copied as a whole."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value)
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return str(self._value, encoding, errors)
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(
+        self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        view = memoryview(self._value)[:content_length]
+        for start in range(0, len(view), _PIECE_BYTES):
+            await writer.write(view[start : start + _PIECE_BYTES])
+            await asyncio.sleep(0)
 
 
 def _sent(*parts: Mapping[str, str]) -> CIMultiDict[str]:

@@ -22,6 +22,7 @@ from autoglm.common import errors, open_files, rpc
 from autoglm.common.admin import AdminServer
 from autoglm.common.garbage import collect
 from autoglm.common.lifecycle import Shutdown
+from autoglm.common.process_memory import map_large_buffers
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -65,6 +66,7 @@ class CannotStart(Exception):
 def run(settings: InferenceSettings) -> int:
     """Serves until a signal; the exit code of the process."""
     open_files.raise_limit()
+    map_large_buffers()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 

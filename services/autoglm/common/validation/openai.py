@@ -6,6 +6,7 @@ Bodies must be strict JSON in UTF-8: no NaN, nothing behind the end, no lone sur
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -342,7 +343,10 @@ def _ids(path: str, ids: Sequence[int], cut: Cut) -> tuple[Sequence[int], int]:
     if rest is None:
         return ids, len(ids)
     kept = ids[: len(ids) - rest.stand_ins]
-    return [*kept, *rest.ids], len(kept) + rest.count
+    if rest.ids and all(0 <= n <= _MAX_TOKEN_ID for n in kept):
+        # Without an object for each, as there may be very many.
+        return array("I", kept) + rest.ids, len(kept) + rest.count
+    return kept, len(kept) + rest.count
 
 
 def _is_chat(value: object) -> bool:

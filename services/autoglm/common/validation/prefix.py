@@ -19,6 +19,7 @@ BLOCK_TOKENS = 64
 BLOCK_BYTES = 4 * BLOCK_TOKENS
 MOST_BLOCKS = 4096
 """What comes behind them is not told apart: 262,144 tokens, or 1 MiB of text."""
+_PART_TOKENS = 16 * 1024
 _MOST_BYTES = MOST_BLOCKS * BLOCK_BYTES
 _TEXT, _TOKENS = 1, 2
 # How much of a text without turns says which conversation or document it belongs to.
@@ -60,8 +61,12 @@ def of_text(text: str | bytes) -> Prefix:
 
 def of_token_ids(ids: Sequence[int], count: int | None = None) -> Prefix:
     """Ids are from 0 to 2^32 - 1. `count` is how many there are where `ids` are not all."""
-    data = array("I", ids[: MOST_BLOCKS * BLOCK_TOKENS]).tobytes()
-    size = (len(ids) if count is None else count) * array("I").itemsize
+    numbers = array("I")
+    # In parts, since each holds up all other threads.
+    for start in range(0, min(len(ids), MOST_BLOCKS * BLOCK_TOKENS), _PART_TOKENS):
+        numbers.extend(ids[start : min(start + _PART_TOKENS, MOST_BLOCKS * BLOCK_TOKENS)])
+    data = numbers.tobytes()
+    size = (len(ids) if count is None else count) * numbers.itemsize
     return _named(data, data[:_OPENING_BYTES], _TOKENS, size)
 
 
