@@ -207,8 +207,8 @@ class GatewaySettings(ServiceSettings):
     does not say: Isolated, or Shared, which lets a tenant find out by time and by cached_tokens
     what others have sent. Without API keys and tokens there are no tenants to keep apart."""
     prefix_cache_key_file: str = ""
-    """File with a secret of 16 bytes at least that keeps tenants' cached prompts apart, the same
-    for all gateways of an installation; empty makes one at the start."""
+    """File with a secret of 16 bytes at least that keeps tenants' cached prompts and stored
+    responses apart, the same for all gateways of an installation; empty makes one at the start."""
     allow_anonymous: bool | None = None
     """Whether requests without a credential are served. Not given: only where neither keys nor
     tokens are configured and clients can come from this machine alone."""
