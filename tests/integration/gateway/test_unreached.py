@@ -51,8 +51,9 @@ async def test_a_model_is_unknown_only_once_every_endpoint_was_reached(fleet: An
             await call
         error = status.from_grpc(caught.value)
         assert isinstance(error, errors.NoReadyEndpoint) and error.retry_after == 1.0
-    # What is wrong with a request that names no model at all is known.
-    assert (await http_error(gateway.http_port, "/v1/chat/completions", CHAT))[0] == 400
+    # What is wrong with a request for a model that was found is known.
+    wrong = {"model": "here", "messages": []}
+    assert (await http_error(gateway.http_port, "/v1/chat/completions", wrong))[0] == 400
 
 
 async def test_a_model_of_no_endpoint_is_unknown_once_all_were_reached(fleet: Any) -> None:
