@@ -94,7 +94,7 @@ class Rig:
         path = kind.path("ns", name)
         uid = self.server.objects[path]["metadata"]["uid"]
         self.server.remove(path)
-        self.world.children[kind].forget(KEY, uid)
+        self.world.children[kind].forget(Key("ns", name), uid)
 
 
 async def operator() -> Found:
@@ -111,7 +111,7 @@ async def operator() -> Found:
     found["operator at rest, instructions of a look, all"] = counting.found.all
     rig.put(_edited(rig.server.objects[PATH], replicas=3))
     found |= _calls("replicas changed", await rig.settle())
-    rig.delete(_SERVICE, "m")
+    rig.delete(_SERVICE, "m-pods")
     found |= _calls("a deleted Service", await rig.settle())
     return found
 

@@ -41,7 +41,8 @@ class Network(Part):
 
     policy: Literal["Strict", "None"] = "Strict"
     """Strict lets in gateways and the monitoring, and lets out name resolution, telemetry and the
-    model's source. None creates no NetworkPolicy."""
+    model's source. None creates no NetworkPolicy, and a Service with an address of its own for
+    clients that use no gateway."""
 
 
 class Tracing(Part):

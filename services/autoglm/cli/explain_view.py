@@ -121,7 +121,6 @@ def _expected(resource: Raw) -> Iterator[tuple[str, str]]:
     name, status = resource["metadata"]["name"], resource.get("status") or {}
     for managed in status.get("managedResources") or ():
         yield managed["kind"], managed["name"]
-    yield "Service", name
     yield "Service", pods_service(name)
 
 

@@ -131,10 +131,12 @@ def _companions(context: Context) -> Iterable[Body]:
     # First the one that carries the claim: where another installation was faster, nothing follows.
     yield environment.config_map(context)
     yield identity.service_account(context)
-    yield services.cluster_service(context)
     yield services.headless_service(context)
     if network.is_wanted(context):
         yield network.network_policy(context)
+    else:
+        # The policy lets in gateways and Prometheus only, which use addresses of pods.
+        yield services.cluster_service(context)
     yield disruption.disruption_budget(context)
 
 

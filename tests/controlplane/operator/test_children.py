@@ -14,12 +14,11 @@ DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY = CHILDREN
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 SCALING = {"maxReplicas": 3}
 EVERY_NAMESPACES = {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"}
-OTHER_NAMES = {ACCOUNT: "glm-inference"}
+OTHER_NAMES = {ACCOUNT: "glm-inference", SERVICE: "glm-pods"}
 EXPECTED = [
     "ConfigMap/glm",
     "NetworkPolicy/glm",
     "PodDisruptionBudget/glm",
-    "Service/glm",
     "Service/glm-pods",
     "ServiceAccount/glm-inference",
 ]
@@ -65,7 +64,7 @@ async def test_nothing_but_the_status_is_written_to_the_resource(cluster: Cluste
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *((kind, "glm") for kind in (SERVICE, CONFIG, HPA, BUDGET, POLICY)),
+        *((kind, "glm") for kind in (CONFIG, HPA, BUDGET, POLICY)),
         (SERVICE, "glm-pods"),
         (ACCOUNT, "glm-inference"),
         (DEPLOYMENT, ""),
@@ -142,10 +141,13 @@ async def test_an_edit_by_hand_is_taken_back_and_foreign_fields_stay(
     await asyncio.to_thread(kubectl, "scale", "deployment", name, "--replicas=5", *at)
     await asyncio.to_thread(kubectl, "annotate", "deployment", name, "example.com/note=mine", *at)
     patch = '{"spec":{"ports":[{"name":"http","port":8000,"targetPort":1234}]}}'
-    await asyncio.to_thread(kubectl, "patch", "service", "glm", "-p", patch, *at)
+    await asyncio.to_thread(kubectl, "patch", "service", "glm-pods", "-p", patch, *at)
 
     async def is_repaired() -> bool:
-        deployment, service = await cluster.get(DEPLOYMENT, name), await cluster.get(SERVICE, "glm")
+        deployment, service = (
+            await cluster.get(DEPLOYMENT, name),
+            await cluster.get(SERVICE, "glm-pods"),
+        )
         assert deployment and service
         ports = {p["name"]: p["targetPort"] for p in service["spec"]["ports"]}
         return (deployment["spec"]["replicas"], ports["http"]) == (2, "http")
@@ -254,7 +256,7 @@ async def test_without_an_operator_lost_pods_are_replaced_and_serve(cluster: Clu
 
 async def serving(cluster: Cluster) -> set[str]:
     """Pods to which the Service sends requests."""
-    query = (("labelSelector", "kubernetes.io/service-name=glm"),)
+    query = (("labelSelector", "kubernetes.io/service-name=glm-pods"),)
     slices = (await cluster.send("GET", ENDPOINT_SLICE.path(cluster.namespace), query=query))[
         "items"
     ]
@@ -286,7 +288,9 @@ async def test_a_namesake_made_at_once_gets_children_of_its_own(cluster: Cluster
         owners = [
             c["metadata"]["ownerReferences"] for c in (await cluster.children("glm")).values()
         ]
-        return len(owners) == 7 and all([o["uid"] for o in refs] == [uid] for refs in owners)
+        return len(owners) == len(EXPECTED) + 1 and all(
+            [o["uid"] for o in refs] == [uid] for refs in owners
+        )
 
     await until(owns_all, "children of the namesake", 40)
     await cluster.settled("glm")

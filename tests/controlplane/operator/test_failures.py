@@ -94,10 +94,10 @@ async def test_a_second_operator_takes_over_within_fifteen_seconds(cluster: Clus
     first.faults.before = lambda request: Unreachable("dead")
     took = await until(lambda: second.operator.is_leading, "second leads", 15)
     assert not first.operator.is_leading
-    await cluster.send("DELETE", SERVICE.path(cluster.namespace, "glm"))
+    await cluster.send("DELETE", SERVICE.path(cluster.namespace, "glm-pods"))
 
     async def is_back() -> bool:
-        return await cluster.get(SERVICE, "glm") is not None
+        return await cluster.get(SERVICE, "glm-pods") is not None
 
     await until(is_back, "repaired by the second", 10)
     assert took > 3
@@ -126,11 +126,11 @@ async def test_an_api_server_that_went_away_and_came_back_finds_all_work_done(
         assert not running.task.done()
     finally:
         control_plane.start_api_server()
-    await cluster.send("DELETE", SERVICE.path(cluster.namespace, "glm"))
+    await cluster.send("DELETE", SERVICE.path(cluster.namespace, "glm-pods"))
     await cluster.create("later")
 
     async def is_whole() -> bool:
-        return await cluster.get(SERVICE, "glm") is not None
+        return await cluster.get(SERVICE, "glm-pods") is not None
 
     await until(is_whole, "repaired", 30)
     await cluster.settled("later")
@@ -158,7 +158,7 @@ async def test_refusals_that_pass_delay_and_change_nothing(
     running.faults.before = every_other
     await cluster.create("glm")
     children = await cluster.settled("glm")
-    assert len(children) == 7
+    assert len(children) == 6
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_lists_and_watches_that_are_refused_at_first_end_in_the_same(
 
     running.faults.before = the_first_two
     await cluster.create("glm")
-    assert len(await cluster.settled("glm")) == 7
+    assert len(await cluster.settled("glm")) == 6
     assert not running.task.done()
 
 
@@ -226,11 +226,11 @@ async def test_what_the_server_refuses_is_said_and_the_rest_is_done(cluster: Clu
         return any("exceeded quota" in c["message"] for c in status.get("conditions", []))
 
     await until(is_said, "refusal in a condition", 30)
-    assert len(await cluster.children("glm")) == 6
+    assert len(await cluster.children("glm")) == 5
     running.faults.before = lambda request: None
 
     async def is_whole() -> bool:
-        return len(await cluster.children("glm")) == 7
+        return len(await cluster.children("glm")) == 6
 
     await until(is_whole, "the refused child, after its back-off", 30)
 

@@ -47,7 +47,7 @@ async def test_children_deleted_while_the_spec_is_invalid_come_back_also_after_a
     before = await invalidated(cluster)
     await first.stop()
     (deployment,) = (n.partition("/")[2] for n in before if n.startswith("Deployment/"))
-    for kind, name in ((DEPLOYMENT, deployment), (SERVICE, "glm"), (POLICY, "glm")):
+    for kind, name in ((DEPLOYMENT, deployment), (SERVICE, "glm-pods"), (POLICY, "glm")):
         await cluster.send("DELETE", kind.path(cluster.namespace, name))
 
     async def pods_are_gone() -> bool:

@@ -70,7 +70,7 @@ def test_spec_that_nobody_acted_on_is_the_operators_fault(
         ({"slices": ()}, "Endpoints", "0 of 0 addresses"),
         ({"routable": frozenset()}, "Gateways", "0 of 1 ready pods"),
         ({"routable": None, "gateways": ()}, "Gateways", "none is ready"),
-        ({"children": ()}, "Children", "0 of 2"),
+        ({"children": ()}, "Children", "0 of 1"),
         ({"pods": ()}, "Pods", "there is none"),
     ],
 )

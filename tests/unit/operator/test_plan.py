@@ -76,7 +76,6 @@ def test_every_child_belongs_to_the_resource() -> None:
     assert names == [
         ("ConfigMap", "m"),
         ("ServiceAccount", "m-inference"),
-        ("Service", "m"),
         ("Service", "m-pods"),
         ("NetworkPolicy", "m"),
         ("PodDisruptionBudget", "m"),
@@ -578,11 +577,25 @@ def test_without_a_gateway_readiness_has_to_do() -> None:
     assert said(cluster, "Routable") == ("Unknown", "NoGateway")
 
 
+def test_a_service_with_an_address_is_there_only_where_clients_are_let_in() -> None:
+    cluster = settled(network={"policy": "None"})
+    assert {("Service", "m"), ("Service", "m-pods")} <= set(cluster.children)
+
+    cluster.resource["spec"]["network"] = {"policy": "Strict"}
+    cluster.resource["metadata"]["generation"] += 1
+    for _ in range(5):
+        step(cluster)
+
+    assert ("Service", "m") not in cluster.children
+    assert ("Service", "m-pods") in cluster.children
+    assert step(cluster).apply == ()
+
+
 def test_conflicts_are_told_and_not_fought_over() -> None:
     cluster = settled()
-    cluster.children["Service", "m"]["spec"]["type"] = "NodePort"
+    cluster.children["Service", "m-pods"]["spec"]["clusterIP"] = "10.0.0.1"
     seen = cluster.observed()
-    conflict = Conflict("Service", "m", "argo", ".spec.type")
+    conflict = Conflict("Service", "m-pods", "argo", ".spec.clusterIP")
     made = plan(
         Observed(
             seen.resource, seen.children, seen.pods, routable=seen.routable, conflicts=(conflict,)
@@ -595,13 +608,16 @@ def test_conflicts_are_told_and_not_fought_over() -> None:
 
     assert made.apply == ()
     assert said(cluster, "Degraded") == ("True", "Conflict")
-    assert "Service m: .spec.type is held by argo" in condition(cluster, "Degraded")["message"]
+    assert (
+        "Service m-pods: .spec.clusterIP is held by argo"
+        in condition(cluster, "Degraded")["message"]
+    )
 
 
 def test_what_the_api_server_refused_is_told_in_its_words() -> None:
     cluster = settled()
     seen = cluster.observed()
-    refusal = Refusal("Service", "m", "spec.ports: Invalid value")
+    refusal = Refusal("Service", "m-pods", "spec.ports: Invalid value")
     made = plan(
         Observed(
             seen.resource, seen.children, seen.pods, routable=seen.routable, refused=(refusal,)

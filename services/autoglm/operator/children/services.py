@@ -1,4 +1,4 @@
-"""Services: one address for clients, and a headless one whose slices list the pods. Pure."""
+"""Services: a headless one whose slices list the pods, and an address for clients. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from autoglm.operator.children.metadata import Body, Context, child, selector
 
 
 def cluster_service(context: Context) -> Body:
-    """For clients inside the cluster that use no gateway."""
+    """For clients inside the cluster that use no gateway, where the policy lets any in."""
     spec = {
         "type": "ClusterIP",
         "selector": selector(context.name),
