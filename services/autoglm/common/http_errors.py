@@ -152,10 +152,15 @@ def stream_event(error: AutoGLMError, request_id: str, path: str, before: bytes 
     dialect = dialect_of(path)
     content = payload(error, request_id, dialect)
     name = "error" if dialect is Dialect.ANTHROPIC else ""
-    if path.partition("?")[0] == RESPONSES:
+    if is_responses(path):
         name, content = "error", _responses_error(content, before)
     event = f"event: {name}\n" if name else ""
     return f"{event}data: {json.dumps(content, separators=_COMPACT)}\n\n".encode()
+
+
+def is_responses(path: str) -> bool:
+    """Whether a path is of the Responses API, stored responses included."""
+    return f"{path.partition('?')[0]}/".startswith(f"{RESPONSES}/")
 
 
 def _responses_error(content: dict[str, object], before: bytes) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autoglm.common.http_errors import is_responses
 from autoglm.common.validation.http_apis import RESPONSES
 
 _OPENAI = (b"\ndata: [DONE]", b"\ndata:[DONE]", b'\ndata: {"error"')
@@ -30,7 +31,8 @@ class LastEvent:
     """Watches one stream. `is_missing` holds until the last event has come."""
 
     def __init__(self, target: str) -> None:
-        self._marks = LAST_EVENTS.get(target.partition("?")[0], ())
+        path = RESPONSES if is_responses(target) else target.partition("?")[0]
+        self._marks = LAST_EVENTS.get(path, ())
         self._seam = b"\n"
         self.is_missing = bool(self._marks)
         """False for an API whose streams have no last event of their own."""

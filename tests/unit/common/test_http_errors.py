@@ -147,6 +147,9 @@ def test_a_broken_responses_stream_ends_with_the_next_event_in_number() -> None:
     # What the SDKs raise for.
     assert data["error"]["message"] == "gone"
     assert event(errors.StreamBroken("gone"), "/v1/responses")[1]["sequence_number"] == 0
+    # A stored response is streamed again from the number that its client names.
+    stored = event(errors.StreamBroken("gone"), "/v1/responses/resp_1?stream=true", before)
+    assert (stored[0], stored[1]["sequence_number"]) == ("error", 10)
 
 
 @pytest.mark.parametrize(

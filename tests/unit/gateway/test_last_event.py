@@ -10,6 +10,7 @@ WHOLE = [
     ("/v1/chat/completions", b'data: {"choices":[]}\n\ndata: [DONE]\n\n'),
     ("/v1/completions?a=b", b"data:[DONE]\n\n"),
     ("/v1/responses", b'event: response.completed\ndata: {"type":"response.completed"}\n\n'),
+    ("/v1/responses/resp_1?stream=true", b"event: response.failed\ndata: {}\n\n"),
     ("/v1/messages", b"event: ping\r\ndata: {}\r\n\r\nevent: message_stop\r\ndata: {}\r\n\r\n"),
     ("/v1/messages", b'event: error\ndata: {"type":"error"}\n\n'),
 ]
