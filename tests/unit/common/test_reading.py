@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Generator
 
 import pytest
@@ -63,3 +64,14 @@ async def test_a_body_with_many_values_is_read_as_a_small_one() -> None:
     body = b'{"model":"m","messages":[%s]}' % b",".join([message] * 2048)
     ask = await read_openai("/v1/chat/completions", body)
     assert ask.turns is not None and len(ask.turns) == 2048
+
+
+async def test_many_schemas_are_checked_off_the_loop() -> None:
+    function = {"name": "f", "parameters": {"type": "object", "title": "x" * 1000}}
+    tool = {"type": "function", "function": function}
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [tool] * 500}
+    ask = await read_openai("/v1/chat/completions", json.dumps(body).encode())
+    assert ask.has_checked_constraints
+    function["parameters"] = []
+    with pytest.raises(InvalidRequest, match="a JSON schema is an object"):
+        await read_openai("/v1/chat/completions", json.dumps(body).encode())

@@ -178,6 +178,8 @@ class Ask:
     session: str = ""
     unread_bytes: int = 0
     """Text of the prompts that was measured and not read, as the body is large."""
+    has_checked_constraints: bool = False
+    """Whether `formats` and `tools` are known to be valid."""
     prefix: Prefix = NO_PREFIX
     """The names of the prompt's blocks, for routing; of the first prompt where there are more."""
     unchecked: Sequence[Prompt] = ()

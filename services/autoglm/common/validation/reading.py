@@ -21,10 +21,11 @@ from autoglm.common.validation.bounds import DEFAULT, Bounds
 from autoglm.common.validation.form import scan_form
 from autoglm.common.validation.http_apis import is_form
 from autoglm.common.validation.openai import of_openai
+from autoglm.common.validation.rules import with_checked_constraints
 
 T = TypeVar("T")
 # An abridged body within both is decoded on the loop: that takes less than 5 ms.
-_INLINE_BYTES, _INLINE_ENTRIES = 256 * 1024, 1024
+_INLINE_BYTES, _INLINE_ENTRIES = 64 * 1024, 1024
 SWITCH_SECONDS = 0.001
 """How long a thread may compute while another one waits, for `sys.setswitchinterval`."""
 # One: more would take the loop's time, as they all run Python.
@@ -82,7 +83,8 @@ async def in_steps(reading: Generator[int, None, T]) -> T:
             await asyncio.sleep(0)
 
 
-async def _off_loop(abridged: Abridged, read: Callable[[], T]) -> T:
+async def _off_loop(abridged: Abridged, read: Callable[[], Ask]) -> Ask:
     if len(abridged) <= _INLINE_BYTES and abridged.entries <= _INLINE_ENTRIES:
         return read()
-    return await asyncio.get_running_loop().run_in_executor(_thread, read)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_thread, lambda: with_checked_constraints(read()))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -101,11 +101,19 @@ def validate(ask: Ask, model: v1.Model | None, known: Sequence[str]) -> None:
     _check_prompts(ask)
     _check_turns(ask)
     _check_sampling(ask)
-    _check_formats(ask)
-    _check_tools(ask)
+    if not ask.has_checked_constraints:
+        _check_formats(ask)
+        _check_tools(ask)
     _check_labels(ask)
     _check_template(ask)
     _check_context(ask, served)
+
+
+def with_checked_constraints(ask: Ask) -> Ask:
+    """Does the part of `validate` that takes long where there are many schemas, ahead of it."""
+    _check_formats(ask)
+    _check_tools(ask)
+    return replace(ask, has_checked_constraints=True)
 
 
 def _served(ask: Ask, model: v1.Model | None, known: Sequence[str]) -> v1.Model:
