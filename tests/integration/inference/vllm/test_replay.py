@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm import v1
+from autoglm.inference import cache_salt
 from autoglm.inference.engine import Call, Engine
 
 pytestmark = [
@@ -151,6 +152,11 @@ async def test_a_completion_goes_on_exactly(generate: Stream, sampling: dict[str
     _, breaks = await break_everywhere(generate, completion(**sampling), every=every)
 
     assert breaks >= 3
+
+
+async def test_the_stream_of_a_tenant_goes_on_exactly(generate: Stream) -> None:
+    with cache_salt.salted("acme"):
+        await break_everywhere(generate, completion())
 
 
 async def test_characters_of_several_tokens_survive(
