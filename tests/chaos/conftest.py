@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.chaos_fidelity import Fidelity
+from tests.support.fidelity import Verdict
 
 from autoglm.testing import processes
 from autoglm.testing.processes import Process
@@ -34,17 +36,31 @@ def gateways(logs: Path, pods: list[Process]) -> Iterator[list[Process]]:
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[[Traffic, float], None]:
-    """Keeps what a test has seen for the end of the run: requests, failures, recoveries, time."""
+def fidelity() -> Fidelity:
+    """What a test's clients have read, and what they should have."""
+    return Fidelity()
+
+
+@pytest.fixture
+def figures(
+    request: pytest.FixtureRequest, fidelity: Fidelity, pods: list[Process]
+) -> Callable[[Traffic, float], None]:
+    """Judges what was read, and keeps the figures of a test for the end of the run.
+
+    Called once the traffic has ended, since the pod that measures must be undisturbed.
+    """
 
     def note(result: Traffic, recovered: float) -> None:
         seconds = sorted(result.seconds)
         middle, last = seconds[len(seconds) // 2], seconds[-1]
+        verdicts = fidelity.judge(pods[1])
+        counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict)
         FIGURES.append(
             f"{request.node.name}: {result.served + len(result.failures)} sent, "
-            f"{len(result.failures)} failed, {recovered:.0f} recovered, "
+            f"{len(result.failures)} failed, {recovered:.0f} recovered, {counts}, "
             f"median {middle:.2f} s, slowest {last:.2f} s"
         )
+        assert verdicts[Verdict.DIFFERENT] == 0, fidelity.different
 
     return note
 

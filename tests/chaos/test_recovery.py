@@ -1,185 +1,56 @@
 """Pods, networks and gateways fail under continuous traffic; clients notice nothing but time.
 
-Answers are compared byte for byte with those of an undisturbed run.
+Responses are compared with those of an undisturbed run, token by token up to the first difference,
+which may only be a tie: see tests/support/fidelity.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 
 import grpc
 import pytest
+from tests.support.chaos_fidelity import Fidelity, measure, threshold
+from tests.support.chaos_ways import GRPC_WAYS, GenerateStream, Way, ways
+from tests.support.fidelity import Fork, Said
 
-from autoglm import v1
 from autoglm.testing import processes
 from autoglm.testing.processes import Process
 from autoglm.testing.tcp_proxy import TcpProxy
 from autoglm.testing.traffic import Ask, Traffic, traffic
-from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
-QUESTIONS = ("Hello!", "What is a pod?", "Who are you?")
-TOKENS = 150
-GRPC_WAYS = 5
-SCHEMA = {
-    "type": "object",
-    "properties": {"a": {"type": "string", "maxLength": 40}, "b": {"type": "integer"}},
-    "required": ["a", "b"],
-    "additionalProperties": False,
-}
 Address = Callable[[], str]
-Says = Callable[[], str]
 Figures = Callable[[Traffic, float], None]
-
-
-def generate_stream(address: Address, question: str) -> Says:
-    """Long greedy streams with penalties, as gRPC clients read them."""
-
-    def ask() -> str:
-        params = v1.SamplingParams(
-            temperature=0, max_tokens=TOKENS, ignore_eos=True, frequency_penalty=0.5
-        )
-        request = v1.GenerateRequest(model="tiny-glm", text=question, sampling_params=params)
-        with grpc.insecure_channel(address()) as channel:
-            chunks = list(InferenceStub(channel).GenerateStream(request, timeout=90))
-        assert chunks[-1].usage.completion_tokens == TOKENS
-        return "".join(chunk.text for chunk in chunks)
-
-    return ask
-
-
-def chat_schema_stream(address: Address) -> Says:
-    """A grammar that goes on in the middle of a JSON text."""
-
-    def ask() -> str:
-        schema = v1.ResponseFormat.JsonSchema(name="s", schema=json.dumps(SCHEMA))
-        request = v1.ChatRequest(
-            model="tiny-glm",
-            messages=[v1.ChatMessage(role="user", content="Answer in JSON.")],
-            sampling_params=v1.SamplingParams(temperature=0, max_tokens=TOKENS),
-            response_format=v1.ResponseFormat(json_schema=schema),
-        )
-        with grpc.insecure_channel(address()) as channel:
-            chunks = list(InferenceStub(channel).ChatStream(request, timeout=90))
-        return "".join(chunk.delta.content for chunk in chunks)
-
-    return ask
-
-
-def choices_stream(address: Address) -> Says:
-    """Two sampled answers by seed, whose random numbers go on where they were."""
-
-    def ask() -> str:
-        params = v1.SamplingParams(
-            temperature=0.5, seed=11, n=2, max_tokens=TOKENS, ignore_eos=True, logprobs=1
-        )
-        request = v1.GenerateRequest(model="tiny-glm", text="Hello!", sampling_params=params)
-        texts = ["", ""]
-        with grpc.insecure_channel(address()) as channel:
-            for chunk in InferenceStub(channel).GenerateStream(request, timeout=90):
-                texts[chunk.index] += chunk.text
-        return "\n".join(texts)
-
-    return ask
-
-
-def tool_call_stream(address: Address) -> Says:
-    """The arguments of a call, whose parser goes on as well as its grammar."""
-
-    def ask() -> str:
-        request = v1.ChatRequest(
-            model="tiny-glm",
-            messages=[v1.ChatMessage(role="user", content="Call it.")],
-            sampling_params=v1.SamplingParams(temperature=0, max_tokens=TOKENS),
-            tools=[v1.Tool(name="look", parameters=json.dumps(SCHEMA))],
-            tool_choice=v1.ToolChoice(function="look"),
-        )
-        with grpc.insecure_channel(address()) as channel:
-            chunks = list(InferenceStub(channel).ChatStream(request, timeout=90))
-        calls = [call for chunk in chunks for call in chunk.delta.tool_calls]
-        return "".join(call.name + call.arguments for call in calls)
-
-    return ask
-
-
-def rest(address: Address, question: str, *, stream: bool) -> Says:
-    body = {
-        "model": "tiny-glm",
-        "messages": [{"role": "user", "content": question}],
-        "temperature": 0,
-        "max_tokens": TOKENS,
-        "ignore_eos": True,
-        "stream": stream,
-    }
-
-    def ask() -> str:
-        url = f"http://{address()}/v1/chat/completions"
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=90) as answer:
-                text = answer.read().decode()
-        except HTTPError as error:
-            raise ConnectionError(f"{error}: {error.read().decode()}") from error
-        return said_in(text) if stream else said_at_once(text)
-
-    return ask
-
-
-def said_at_once(text: str) -> str:
-    return str(json.loads(text)["choices"][0]["message"]["content"])
-
-
-def said_in(text: str) -> str:
-    """Raises ConnectionError for a stream that the gateway has ended with an error."""
-    events = text.split("\n\n")
-    for event in events:
-        if event.startswith('data: {"error"'):
-            raise ConnectionError(event)
-    assert events[-2:] == ["data: [DONE]", ""]
-    parsed = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
-    return "".join(e["choices"][0]["delta"].get("content") or "" for e in parsed)
-
-
-def ways(grpc_address: Address, http_address: Address) -> list[Says]:
-    return [
-        generate_stream(grpc_address, QUESTIONS[0]),
-        generate_stream(grpc_address, QUESTIONS[1]),
-        chat_schema_stream(grpc_address),
-        choices_stream(grpc_address),
-        tool_call_stream(grpc_address),
-        rest(http_address, QUESTIONS[2], stream=True),
-        rest(http_address, QUESTIONS[0], stream=True),
-        rest(http_address, QUESTIONS[1], stream=False),
-    ]
+Undisturbed = Sequence[tuple[Way, Said]]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pods: list[Process]) -> list[str]:
+def undisturbed(pods: list[Process]) -> Undisturbed:
     """What each way says when nothing happens, from a pod itself."""
     pod = pods[0]
-    return [says() for says in ways(lambda: pod.grpc_address, lambda: pod.http_address)]
+    return [(way, way.say(pod.grpc_address, pod.http_address)) for way in ways()]
 
 
-def checked(says: Says, expected: str) -> Ask:
-    def ask() -> None:
-        assert says() == expected
+def asks(
+    undisturbed: Undisturbed, fidelity: Fidelity, grpc_address: Address, http_address: Address
+) -> list[Ask]:
+    """One for each way; what it reads is noted with what is expected."""
 
-    return ask
+    def ask(way: Way, expected: Said) -> Ask:
+        return lambda: fidelity.note(way, expected, way.say(grpc_address(), http_address()))
+
+    return [ask(way, expected) for way, expected in undisturbed]
 
 
-def of(gateway: Process, undisturbed: list[str]) -> list[Ask]:
-    all_ways = ways(lambda: gateway.grpc_address, lambda: gateway.http_address)
-    return [checked(says, text) for says, text in zip(all_ways, undisturbed, strict=True)]
+def of(gateway: Process, undisturbed: Undisturbed, fidelity: Fidelity) -> list[Ask]:
+    return asks(undisturbed, fidelity, lambda: gateway.grpc_address, lambda: gateway.http_address)
 
 
 def recovered(gateway: Process) -> float:
@@ -230,20 +101,37 @@ def strike_in_mid_stream(
     pytest.fail("no stream was on the pod in six tries")
 
 
+def test_the_measure_explains_the_choices_of_an_undisturbed_run(
+    pods: list[Process], undisturbed: Undisturbed
+) -> None:
+    """Of penalties and of a seeded sampler too; otherwise it could take anything for a tie."""
+    for way, said in undisturbed:
+        if isinstance(way, GenerateStream):
+            for index, ids in enumerate(said.choices):
+                fork = Fork(index, ids[:-1], ids[-1], seen=(ids[-1] + 1) % 1000)
+                gap = min(m.expected - m.seen for m in measure(pods[1], way, fork))
+                assert gap > threshold(way, fork)
+
+
 def test_kill_9_in_mid_stream(
     pods: list[Process],
     gateways: list[Process],
-    undisturbed: list[str],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
     revive: Callable[[Process], None],
     figures: Figures,
 ) -> None:
     gateway, pod = gateways[0], pods[0]
-    with watched(gateway, of(gateway, undisturbed), figures) as result:
+    with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
         strike_in_mid_stream(gateway, pod, pod.kill, lambda: revive(pod), result)
 
 
 def test_a_pod_that_hangs(
-    pods: list[Process], gateways: list[Process], undisturbed: list[str], figures: Figures
+    pods: list[Process],
+    gateways: list[Process],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
+    figures: Figures,
 ) -> None:
     gateway, pod = gateways[0], pods[1]
 
@@ -252,7 +140,7 @@ def test_a_pod_that_hangs(
         processes.eventually(lambda: knows_both(gateway), 60)
 
     try:
-        with watched(gateway, of(gateway, undisturbed), figures) as result:
+        with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
             strike_in_mid_stream(gateway, pod, lambda: pod.signal(signal.SIGSTOP), wake, result)
     finally:
         pod.signal(signal.SIGCONT)
@@ -275,11 +163,12 @@ def proxied(logs: Path, pods: list[Process]) -> Iterator[tuple[TcpProxy, Process
 def test_connections_that_are_reset(
     proxied: tuple[TcpProxy, Process],
     pods: list[Process],
-    undisturbed: list[str],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
     figures: Figures,
 ) -> None:
     proxy, gateway = proxied
-    with watched(gateway, of(gateway, undisturbed), figures) as result:
+    with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
         for _ in range(3):
             until_busy(pods[0])
             proxy.reset()
@@ -289,12 +178,13 @@ def test_connections_that_are_reset(
 def test_connections_that_are_half_open(
     proxied: tuple[TcpProxy, Process],
     pods: list[Process],
-    undisturbed: list[str],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
     figures: Figures,
 ) -> None:
     proxy, gateway = proxied
     # REST goes to the pod's own HTTP port, which has no proxy.
-    with watched(gateway, of(gateway, undisturbed)[:GRPC_WAYS], figures) as result:
+    with watched(gateway, of(gateway, undisturbed, fidelity)[:GRPC_WAYS], figures) as result:
         until_busy(pods[0])
         proxy.go_deaf()
         # Nothing may be healed by hearing again too soon.
@@ -305,10 +195,13 @@ def test_connections_that_are_half_open(
 
 
 def test_a_slow_pod(
-    proxied: tuple[TcpProxy, Process], undisturbed: list[str], figures: Figures
+    proxied: tuple[TcpProxy, Process],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
+    figures: Figures,
 ) -> None:
     proxy, gateway = proxied
-    with watched(gateway, of(gateway, undisturbed), figures) as result:
+    with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
         proxy.delay_seconds = 0.5
         result.wait_served(12, 120)
         proxy.delay_seconds = 0.0
@@ -332,10 +225,14 @@ def patient(ask: Ask, seconds: float = 240.0) -> Ask:
 
 
 def test_all_pods_gone_and_back(
-    pods: list[Process], gateways: list[Process], undisturbed: list[str], figures: Figures
+    pods: list[Process],
+    gateways: list[Process],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
+    figures: Figures,
 ) -> None:
-    asks = [patient(ask) for ask in of(gateways[0], undisturbed)]
-    with watched(gateways[0], asks, figures) as result:
+    patiently = [patient(ask) for ask in of(gateways[0], undisturbed, fidelity)]
+    with watched(gateways[0], patiently, figures) as result:
         for pod in pods:
             pod.kill()
         processes.eventually(lambda: not gateways[0].is_ready())
@@ -349,12 +246,13 @@ def test_all_pods_gone_and_back(
 
 def test_kill_9_and_restart_of_a_gateway(
     gateways: list[Process],
-    undisturbed: list[str],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
     revive: Callable[[Process], None],
     figures: Figures,
 ) -> None:
-    asks = [patient(ask) for ask in of(gateways[1], undisturbed)]
-    with traffic(asks) as result:
+    patiently = [patient(ask) for ask in of(gateways[1], undisturbed, fidelity)]
+    with traffic(patiently) as result:
         result.wait_served(6, 120)
         gateways[1].kill()
         revive(gateways[1])
@@ -366,7 +264,8 @@ def test_kill_9_and_restart_of_a_gateway(
 def test_rolling_restart_of_everything(
     pods: list[Process],
     gateways: list[Process],
-    undisturbed: list[str],
+    undisturbed: Undisturbed,
+    fidelity: Fidelity,
     revive: Callable[[Process], None],
     figures: Figures,
 ) -> None:
@@ -375,9 +274,8 @@ def test_rolling_restart_of_everything(
     def ready() -> Process:
         return next(g for g in gateways if g.is_ready())
 
-    all_ways = ways(lambda: ready().grpc_address, lambda: ready().http_address)
-    asks = [checked(says, text) for says, text in zip(all_ways, undisturbed, strict=True)]
-    with traffic(asks) as result:
+    chosen = asks(undisturbed, fidelity, lambda: ready().grpc_address, lambda: ready().http_address)
+    with traffic(chosen) as result:
         result.wait_served(6, 120)
         for process in (*pods, *gateways):
             process.signal(signal.SIGTERM)
@@ -389,14 +287,14 @@ def test_rolling_restart_of_everything(
 
 
 def test_a_full_disk_under_the_logs(
-    pods: list[Process], undisturbed: list[str], figures: Figures
+    pods: list[Process], undisturbed: Undisturbed, fidelity: Fidelity, figures: Figures
 ) -> None:
     endpoints = [p for pod in pods for p in ("--endpoint", f"grpc://{pod.grpc_address}")]
     gateway = Process("full", ["gateway", *endpoints], Path("/dev/full"))
     gateway.start()
     try:
         processes.eventually(gateway.is_ready, 60)
-        with watched(gateway, of(gateway, undisturbed), figures) as result:
+        with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
             result.wait_served(12, 120)
     finally:
         gateway.stop()
