@@ -59,6 +59,16 @@ test-conformance: install clients ## Clients nobody here wrote, stubs in three l
 test-chaos: install ## kill -9 and SIGTERM under traffic
 	$(RUN) -m pytest tests/chaos
 
+# Every ring that has a longer form. Not part of CI: about two hours on two cores.
+.PHONY: soak
+soak: export TEST_SOAK = 1
+soak: install ## The long forms of the rings, by hand: more random examples, chaos five times, a soak
+	$(RUN) -m pytest tests/unit tests/integration tests/fuzz -m hypothesis
+	$(RUN) -m pytest tests/integration/common/test_validation_parity.py
+	$(RUN) -m pytest tests/fuzz -m slow
+	$(RUN) -m pytest tests/chaos
+	$(RUN) -m benchmarks soak
+
 .PHONY: kube-tools
 kube-tools: ## Build what the Kubernetes rings need into build/bin
 	scripts/kube_tools

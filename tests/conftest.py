@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.support.soak import IS_SOAK, TEST_SECONDS, examples
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "shared",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=examples(settings().max_examples),
+)
 settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if IS_SOAK:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS), append=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support.chaos_fidelity import Fidelity
 from tests.support.fidelity import Verdict
+from tests.support.soak import IS_SOAK, REPETITIONS
 
 from autoglm.testing import processes
 from autoglm.testing.processes import Process
@@ -14,6 +15,12 @@ from autoglm.testing.traffic import Traffic
 
 FIGURES: list[str] = []
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if IS_SOAK:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(REPETITIONS))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from tests.support.soak import examples
 
 from autoglm import v1
 from autoglm.common import rpc
@@ -38,7 +39,9 @@ from autoglm.gateway.relay import Relay
 from autoglm.gateway.retries import RetryPolicy
 
 FUZZ = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 EXPECTED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 PIECES = [b"one", b"two", b"three"]

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.common.validation.http_apis import INFERENCE_POSTS, MODEL
 from autoglm.testing.rest_stack import RestStack, rest_stack
@@ -22,7 +23,9 @@ HELLO = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hell
 EVENTS = [b"data: %d\n\n" % i for i in range(20)]
 PATHS = [api.path.replace(MODEL, "m") for api in INFERENCE_POSTS]
 FUZZ = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

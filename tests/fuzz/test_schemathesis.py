@@ -6,12 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.soak import examples
 
 from autoglm.testing import processes
 
 ROOT = Path(__file__).parents[2]
 # Looks for so long, then finishes what it has begun.
-SECONDS = 60
+SECONDS = examples(60)
 
 
 @pytest.mark.slow
@@ -21,7 +22,14 @@ def test_no_request_that_the_description_suggests_breaks_the_server(tmp_path: Pa
     front = processes.gateway(tmp_path, [pod])
     command = [
         *(str(ROOT / "scripts/schemathesis"), f"http://{front.http_address}"),
-        *("--phases", "coverage,fuzzing", "--max-examples", "25", "--max-time", str(SECONDS)),
+        *(
+            "--phases",
+            "coverage,fuzzing",
+            "--max-examples",
+            str(examples(25)),
+            "--max-time",
+            str(SECONDS),
+        ),
         *("--request-timeout", "10", "--generation-database", "none", "--no-color"),
     ]
     with processes.running(pod, front):

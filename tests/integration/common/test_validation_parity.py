@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support.soak import examples
 
 from autoglm import v1
 from autoglm.common import errors, validation
 
 CONTEXT = 2048
 MODEL = v1.Model(name="m", max_model_len=CONTEXT, max_token_bytes=16)
-REQUESTS = 4000
+REQUESTS = examples(4000)
 NUMBERS = [None, 0, 1, 2, -1, 20, 21, 64, 128, 0.5, 1.0, 1.5, -0.5, 2.5, "1", "0.5", "x", 2049]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 SAMPLED: dict[str, list[Any]] = {

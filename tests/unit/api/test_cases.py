@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.api import InvalidSpec, parse
 from autoglm.api.parse import problem_of
@@ -39,7 +40,7 @@ _ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(spec=st.dictionaries(_KEYS, _ANYTHING, max_size=8), metadata=_ANYTHING)
 def test_a_hostile_document_is_refused_and_never_crashes(
     spec: dict[str, Any], metadata: Any
@@ -53,7 +54,7 @@ def test_a_hostile_document_is_refused_and_never_crashes(
         assert resource.spec.model
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(case=st.sampled_from(CASES), data=st.data())
 def test_one_wrong_value_anywhere_never_crashes(case: Case, data: st.DataObject) -> None:
     document = case.document()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import json_scan
@@ -162,7 +163,7 @@ values = st.recursive(
 
 
 @pytest.mark.usefixtures("_short_pieces")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(value=values, ascii_only=st.booleans(), indent=st.sampled_from((None, 1)))
 def test_what_is_cut_is_told_and_nothing_else_is_lost(
     value: Any, ascii_only: bool, indent: int | None

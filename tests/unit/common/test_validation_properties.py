@@ -9,6 +9,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm import v1
 from autoglm.common import validation
@@ -59,14 +60,14 @@ def judged(ask: Ask) -> None:
     assert ask.estimated_tokens >= 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(PATHS), BODIES | st.binary(max_size=60))
 def test_json_bodies_raise_nothing_else(path: str, body: bytes) -> None:
     with contextlib.suppress(*EXPECTED):
         judged(validation.of_openai(path, body))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=80), st.booleans())
 def test_protobuf_messages_raise_nothing_else(body: bytes, streaming: bool) -> None:
     readers: tuple[Callable[[bytes], Ask], ...] = (

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.support.soak import examples
 
 from autoglm import v1
 from autoglm.common.validation.prefix import BLOCK_TOKENS, of_token_ids
@@ -98,7 +99,7 @@ class Following(RuleBasedStateMachine):
 
 
 TestFollowing = Following.TestCase
-TestFollowing.settings = settings(max_examples=60, deadline=None)
+TestFollowing.settings = settings(max_examples=examples(60), deadline=None)
 
 
 def message(sequence: int, **event: object) -> v1.SubscribeKvEventsResponse:

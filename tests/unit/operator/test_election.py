@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.operator.election import Election, Move, Record, Terms
 
@@ -62,7 +63,7 @@ def test_takeover_after_a_crash_takes_less_than_fifteen_seconds() -> None:
     assert TERMS.duration + 2 * TERMS.look < 15
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.01, 4.0), st.booleans()), max_size=60))
 def test_two_candidates_never_may_write_at_once(steps: list[tuple[str, float, bool]]) -> None:
     """Steps in any order and pace; a request may fail after it took effect."""

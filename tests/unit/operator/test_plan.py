@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.api import Spec
 from autoglm.api.status import Status
@@ -200,7 +201,7 @@ anything = st.recursive(
 FIELDS = [alias for f in Spec.model_fields.values() if (alias := f.alias)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     spec=anything | st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4),
     name=st.sampled_from(["m", "-", "A b", "../x", 'a"b', "x" * 300]),

@@ -6,13 +6,16 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.operator.observed import Plan, Settings
 from autoglm.operator.plan import plan
 from autoglm.testing.fake_cluster import NOW, FakeCluster, resource
 
 SETTINGS = Settings("inference:1", "echo:1")
-LIMITED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LIMITED = settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 names = st.from_regex(r"[A-Z][A-Z_]{0,8}", fullmatch=True)
 texts = st.text("ab$() =\"'é", max_size=8)

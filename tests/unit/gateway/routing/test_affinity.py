@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.soak import examples
 
 from autoglm.common.validation import Ask, Operation
 from autoglm.common.validation.prefix import Prefix
@@ -16,7 +17,9 @@ from autoglm.gateway.routing.filters import load_bound
 from autoglm.gateway.routing.scorers import share_in_use
 from autoglm.gateway.snapshot import take_snapshot
 
-IN_MAKE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+IN_MAKE = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60)
+)
 LONG = Prefix(tuple(range(1, 41)), 99)
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from tests.support.soak import examples
 
 from autoglm.common.validation import Ask, Operation
 from autoglm.gateway.endpoints import Load, Phase, Signal
@@ -25,7 +26,9 @@ LOADS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     min_size=1,
     max_size=9,
 )
-IN_MAKE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+IN_MAKE = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(50)
+)
 
 
 def chosen(make: Any, policy: Any, views: Any, seed: int = 0, **rest: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.support.soak import examples
 
 from autoglm.gateway.routing.prefix import PrefixIndex, salt_of
 
@@ -73,7 +74,7 @@ def is_below(name: int, other: int) -> bool:
 
 
 TestIndex = Index.TestCase
-TestIndex.settings = settings(max_examples=60, deadline=None)
+TestIndex.settings = settings(max_examples=examples(60), deadline=None)
 
 
 @given(st.lists(st.tuples(URLS, PROMPTS), max_size=40), st.integers(1, 12))
