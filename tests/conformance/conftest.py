@@ -1,9 +1,13 @@
-"""One real vLLM pod on the tiny GLM-4 and a gateway, for clients that nobody here wrote."""
+"""One real vLLM pod on the tiny GLM-4 and a gateway, for clients that nobody here wrote.
+
+The pod has no compiler on its PATH, as in the images: no client's request may need one.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.without_compiler import path_without_compiler
 
 from autoglm.testing import processes
 from autoglm.testing.processes import Served
@@ -15,6 +19,8 @@ MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     logs = tmp_path_factory.mktemp("served")
     pod = processes.vllm_pod(logs, MODEL)
+    path = path_without_compiler(tmp_path_factory.mktemp("bin"))
+    pod.environment = {**pod.environment, "PATH": str(path)}
     front = processes.gateway(logs, [pod])
     with processes.running(pod, front):
         yield Served(front.grpc_address, front.http_address, pod.grpc_address, pod.http_address)

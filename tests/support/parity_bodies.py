@@ -236,6 +236,27 @@ RERANK: Values = {
     "top_n": [1, -1],
 }
 POOLED: Values = {"model": [ABSENT, "no-such-model"], "input": [ABSENT, [], 5]}
+BATCH: Values = {
+    "model": [ABSENT, None, "no-such-model"],
+    "messages": [
+        ABSENT,
+        [],
+        [[]],
+        "x",
+        [{"role": "user", "content": "x"}],
+        [[{"role": "user", "content": "x"}], [{"role": "user", "content": "y"}]],
+    ],
+    "max_tokens": [0, LONG],
+    "temperature": [0, 9],
+    "stream": [True],
+    "n": [2],
+}
+EMBED: Values = {
+    "model": [ABSENT, "no-such-model"],
+    "texts": [ABSENT, [], "x", ["a", "b"]],
+    "input_type": ["query", 5],
+    "embedding_types": [["float"], ["other"]],
+}
 PREDICT: Values = {
     "model_name": [ABSENT, "no-such-model", 5],
     "input_data": [ABSENT, "", UNICODE, 5],
@@ -285,6 +306,11 @@ APIS: Mapping[str, tuple[Mapping[str, Any], Values]] = {
     "/v1/embeddings": ({**_TINY, "input": "hi"}, EMBEDDINGS),
     "/v1/score": ({**_TINY, "text_1": "a", "text_2": "b"}, SCORE),
     "/v1/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, RERANK),
+    "/v1/chat/completions/batch": ({**_SHORT, "messages": [_USER]}, BATCH),
+    "/score": ({**_TINY, "text_1": "a", "text_2": "b"}, SCORE),
+    "/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, RERANK),
+    "/v2/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, RERANK),
+    "/v2/embed": ({**_TINY, "texts": ["hi"], "input_type": "query"}, EMBED),
     "/classify": ({**_TINY, "input": "a"}, POOLED),
     "/pooling": ({**_TINY, "input": "a"}, POOLED),
     "/v2/inference": ({"model_name": "tiny-glm", "input_data": "a", "labels": ["b", "c"]}, PREDICT),

@@ -3,8 +3,6 @@
 Each pod is a process of its own, as the environment of this one has a compiler.
 """
 
-import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +11,13 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from tests.support import without_compiler
 
 from autoglm import v1
 from autoglm.testing import processes
 from autoglm.v1 import inference_pb2_grpc
 
 MODEL = Path(__file__).parents[4] / "examples/tiny-glm/model"
-COMPILER = re.compile(r"(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|cpp|c[89]9)(-[\d.]+)?")
 # A compiled kernel takes 35 s and more; an eager one milliseconds, on a busy machine too.
 FIRST_REQUEST_SECONDS = 5.0
 
@@ -104,14 +102,7 @@ POOLING: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def path_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with every program on PATH but compilers."""
-    directory = tmp_path_factory.mktemp("bin")
-    for folder in os.environ["PATH"].split(os.pathsep):
-        for program in Path(folder).glob("*"):
-            link = directory / program.name
-            if not COMPILER.fullmatch(program.name) and not link.is_symlink():
-                link.symlink_to(program.resolve())
-    return directory
+    return without_compiler.path_without_compiler(tmp_path_factory.mktemp("bin"))
 
 
 def _pod(directory: Path, path: Path, name: str, *arguments: str) -> Iterator[processes.Process]:
