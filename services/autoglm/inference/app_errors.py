@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from autoglm.common.errors import Unimplemented
-from autoglm.common.http_errors import SHOULD_RETRY, translated
-from autoglm.common.validation.http_apis import dialect_of
+from autoglm.common.http_errors import SHOULD_RETRY, UnknownPath, to_http, translated
+from autoglm.common.validation.http_apis import dialect_of, inference_post
 from autoglm.inference.engine import Message
 
 Send = Callable[[Message], Awaitable[None]]
 # A longer one is passed on as it is.
 _MAX_BYTES = 64 * 1024
+# What FastAPI and Starlette send where an app has no such route.
+_NO_ROUTE = (b'{"detail":"Not Found"}', b"Not Found")
 
 
 class AppErrors:
@@ -43,11 +45,23 @@ class AppErrors:
             return
         self._start, body = None, bytes(self._body)
         if not more:
-            dialect = dialect_of(self._path)
-            body = translated(body, start["status"], self._request_id, dialect)
+            body = self._rendered(body, start["status"])
             start = {**start, "headers": _headers(start, len(body))}
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def _rendered(self, body: bytes, status: int) -> bytes:
+        if body in _NO_ROUTE:
+            return to_http(_no_route(self._path), self._request_id, self._path).body
+        return translated(body, status, self._request_id, dialect_of(self._path))
+
+
+def _no_route(path: str) -> UnknownPath:
+    """The app has the routes that its model can serve."""
+    api = inference_post(path)
+    needs = api.needs if api else ""
+    way_out = f"; it needs {needs}" if needs else ""
+    return UnknownPath(f"the model of this pod does not serve {path[:100]}{way_out}")
 
 
 def _headers(start: Message, length: int) -> list[tuple[bytes, bytes]]:

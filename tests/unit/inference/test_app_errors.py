@@ -61,9 +61,17 @@ async def test_an_error_is_rendered_for_its_path_however_it_is_cut(
     assert headers[b"x-a"] == b"1" and b"Content-Length" not in headers
 
 
+@pytest.mark.parametrize("text", [b'{"detail":"Not Found"}', b"Not Found"])
+async def test_a_route_that_the_app_lacks_names_what_the_model_needs(text: bytes) -> None:
+    _, content = await sent("/v1/embeddings", start(404), body(text))
+    message = json.loads(content["body"])["error"]["message"]
+    assert "/v1/embeddings" in message
+    assert message.endswith("it needs an embedding model")
+
+
 async def test_a_frameworks_text_becomes_json_of_the_dialect() -> None:
-    head, content = await sent("/v1/nothing", start(404, b"text/plain"), body(b"Not Found"))
-    assert json.loads(content["body"])["error"]["message"] == "Not Found"
+    head, content = await sent("/v1/nothing", start(418, b"text/plain"), body(b"No coffee"))
+    assert json.loads(content["body"])["error"]["message"] == "No coffee"
     assert dict(head["headers"])[b"content-type"] == b"application/json"
 
 
