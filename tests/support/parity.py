@@ -89,7 +89,9 @@ def _error_of_event(event: str) -> str:
 
 
 def _error_class(text: str, status: int) -> str:
-    """By the error's type; by the status alone where the format has no types."""
+    """By the error's type; by the status alone where it says all, or the format has no types."""
+    if status == 404:
+        return _of_status(status)
     try:
         error: Any = json.loads(text).get("error")
     except (ValueError, AttributeError):

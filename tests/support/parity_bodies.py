@@ -25,12 +25,13 @@ class Body:
     content_type: str = JSON
 
 
+LONG_STOP = "a" * 5000
 ABSENT = object()
 """A value that removes the field."""
 
 SAMPLED: Values = {
     "model": [ABSENT, None, "", "no-such-model", 5],
-    "temperature": [0, 2, 2.5, -0.1, "0.5", "x", None, []],
+    "temperature": [0, 2, 2.5, -0.1, "0.5", "x", None, [], True],
     "top_p": [1, 0.5, 0, 1.5, "x"],
     "top_k": [-1, 0, 5, -2, 1.5, 2**40],
     "min_p": [0.5, 1.5, -0.5],
@@ -40,7 +41,7 @@ SAMPLED: Values = {
     "seed": [7, -7, 2**63 - 1, 2**63, 1.5, "x"],
     "n": [2, 0, -1, 129, "x", 1.5],
     "min_tokens": [2, -1, 9, "x"],
-    "stop": ["a", ["a", "b"], [], "", [""], 5, [5]],
+    "stop": ["a", ["a", "b"], [], "", [""], 5, [5], ["a"] * 65, LONG_STOP],
     "stop_token_ids": [[5], [], ["x"], [-1], [10**9], 5],
     "logit_bias": [{"5": 1}, {"x": 1}, {"5": 101}, {"5": -101}, {"999999": 1}, [], {"5": "x"}],
     "prompt_logprobs": [0, 1, -1, -2, 21, "x"],
@@ -397,5 +398,9 @@ def _of_api(path: str, good: Mapping[str, Any], values: Values) -> Iterable[Body
 
 
 def _body(path: str, name: str, fields: Mapping[str, Any]) -> Body:
+    return Body(body_name(path, name), path, json.dumps(fields).encode())
+
+
+def body_name(path: str, name: str) -> str:
     shown = name if len(name) <= 80 else f"{name[:60]}…{name[-30:]}"
-    return Body(f"{path} {shown}", path, json.dumps(fields).encode())
+    return f"{path} {shown}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.support.parity import Difference
+from tests.support.parity_bodies import LONG_STOP, body_name
 
 _SAMPLED = ("/v1/chat/completions", "/v1/completions")
 _UNREADABLE = ("empty", "not JSON", "null", "a list", "a number", "not UTF-8")
@@ -21,6 +24,20 @@ GENERATING: tuple[Difference, ...] = (
         gateway=400,
         what="`top_k` of more than 32 bits",
         why="the field of gRPC has 32 bits, and both APIs have the same bounds",
+    ),
+    Difference(
+        tuple(f"{path} temperature: true" for path in _SAMPLED),
+        pod=200,
+        gateway=400,
+        what="`true` or `false` for a number",
+        why="vLLM takes them for 1 and 0, which no client means",
+    ),
+    Difference(
+        tuple(body_name(path, f"stop: {json.dumps(LONG_STOP)}") for path in _SAMPLED),
+        pod=200,
+        gateway=400,
+        what="a `stop` string of more than 4,096 characters",
+        why="each token's text is searched for it",
     ),
     Difference(
         ("/tokenize messages: []", '/tokenize messages: "x"'),

@@ -8,6 +8,16 @@ from tests.support.parity_bodies import bodies
 from tests.support.parity_differences import GENERATING, POOLING
 from tests.support.parity_grpc import requests
 
+from autoglm.common.validation.http_apis import INFERENCE_POSTS, inference_post
+
+# What neither a generating nor an embedding model serves, or only by an option of vLLM.
+UNSERVED = {
+    *("/v1/audio/transcriptions", "/v1/audio/translations"),
+    *("/v1/systemone", "/generative_scoring"),
+    *("/v1/chat/completions/render", "/v1/completions/render"),
+    *("/v1/responses/render", "/v1/messages/render"),
+    *("/v1/chat/completions/derender", "/v1/completions/derender"),
+}
 DOCUMENT = Path(__file__).parents[3] / "docs/validation.md"
 GOOD, BAD = Outcome(200), Outcome(400, "invalid")
 ROW = Difference(("a",), 200, 400, "a", "because")
@@ -56,6 +66,11 @@ def test_errors_are_classed_in_every_format(
 def test_names_are_unique() -> None:
     for named in (bodies(), requests()):
         assert len({one.name for one in named}) == len(named) > 200
+
+
+def test_every_api_has_requests() -> None:
+    served = {api.path for body in bodies() if (api := inference_post(body.path))}
+    assert {api.path for api in INFERENCE_POSTS} - served == UNSERVED
 
 
 def test_every_deliberate_difference_is_documented() -> None:
