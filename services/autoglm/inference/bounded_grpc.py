@@ -85,7 +85,7 @@ class BoundedMessages(grpc.aio.ServerInterceptor):
 
     async def _read(self, kind: type[M], payload: bytes) -> M:
         _abridged.set(None)
-        if not proto_scan.is_small(payload):
+        if not proto_scan.is_small(payload, kind):
             abridged = await in_steps(proto_scan.scan(payload, kind, self._bounds))
             if len(abridged) < len(payload):
                 _abridged.set(abridged)

@@ -12,7 +12,7 @@ from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation import of_chat, of_embed, of_generate, of_oip, of_predict
 from autoglm.common.validation.abridged import Abridged
 from autoglm.common.validation.json_scan import PIECE_BYTES
-from autoglm.common.validation.proto_scan import scan
+from autoglm.common.validation.proto_scan import is_small, scan
 from autoglm.v1 import open_inference_pb2 as oip
 
 
@@ -190,3 +190,18 @@ def test_text_that_is_cut_has_to_be_utf8() -> None:
     good = v1.GenerateRequest(text="x" * 3_000_000).SerializeToString()
     with pytest.raises(InvalidRequest, match="text is not UTF-8"):
         list(scan(good[:-1] + b"\xff", v1.GenerateRequest))
+
+
+@pytest.mark.parametrize(
+    ("request_", "small"),
+    [
+        (chat(20, content="x" * 400), True),
+        (chat(100), True),
+        (chat(800), False),
+        (chat(20, content="x" * 1000), False),
+        (v1.GenerateRequest(token_ids=v1.TokenIds(ids=range(2000))), False),
+        (v1.TokenizeRequest(chat=v1.ChatMessages(messages=chat(800).messages)), False),
+    ],
+)
+def test_an_ordinary_message_is_not_scanned(request_: Message, small: bool) -> None:
+    assert is_small(request_.SerializeToString(), type(request_)) == small

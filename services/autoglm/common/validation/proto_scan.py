@@ -10,18 +10,20 @@ import codecs
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.common.validation.abridged import KEPT_IDS, KEPT_TEXT_BYTES, Abridged, Cut, Numbers
 from autoglm.common.validation.bounds import DEFAULT, Bounds, too_long, too_many
 from autoglm.common.validation.json_scan import MAX_DEPTH, PIECE_BYTES, STEP_TOKENS, too_deep
 
-SMALL_BYTES = 16 * 1024
-"""Messages within it are parsed as they are: that takes less than 5 ms."""
+TINY_BYTES = 1024
+SMALL_BYTES, SMALL_ENTRIES = 16 * 1024, 256
+"""Messages of few bytes, or within both, are read as they are: that takes less than 8 ms."""
 _STUB_BYTES = 64
 Piece = bytes | memoryview
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
@@ -37,8 +39,29 @@ _FIXED = {
 }
 
 
-def is_small(payload: bytes | memoryview) -> bool:
-    return len(payload) <= SMALL_BYTES
+def is_small(payload: bytes | memoryview, kind: type[Message]) -> bool:
+    """Whether the message can be read as it is. Takes some microseconds."""
+    if len(payload) <= TINY_BYTES:
+        return True
+    if len(payload) > SMALL_BYTES:
+        return False
+    try:
+        request = kind.FromString(bytes(payload))
+    except DecodeError:
+        # Its reader says so.
+        return True
+    return all(len(of(request)) <= SMALL_ENTRIES for of in _lists(kind.DESCRIPTOR))
+
+
+@cache
+def _lists(descriptor: Any) -> tuple[attrgetter[Any], ...]:
+    """The lists of a message, and of those within it that are no lists."""
+    names = [f.name for f in descriptor.fields if f.is_repeated]
+    for field in descriptor.fields:
+        if field.message_type is not None and not field.is_repeated:
+            inner = field.message_type.fields
+            names += [f"{field.name}.{f.name}" for f in inner if f.is_repeated]
+    return tuple(map(attrgetter, names))
 
 
 def scan(

@@ -63,7 +63,7 @@ async def read_message(
     bounds: Bounds = DEFAULT,
 ) -> Ask:
     """The same for a protobuf message; `read` takes it abridged."""
-    if proto_scan.is_small(payload):
+    if proto_scan.is_small(payload, kind):
         return read(bytes(payload))
     abridged = await in_steps(proto_scan.scan(payload, kind, bounds))
     return await _off_loop(abridged, lambda: read(abridged))
