@@ -27,7 +27,8 @@ _OBJECT_BYTES = 2 * 1024
 _OVERLAP_BYTES = 24
 _REASON = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"([a-z_]{1,40})"')
 # The last events of the Responses API.
-_ENDS = (b"response.completed", b"response.incomplete", b"response.failed")
+_RESPONSE = b"response."
+_ENDS = ("completed", "incomplete", "failed")
 
 
 class _Counts(msgspec.Struct):
@@ -100,7 +101,7 @@ class UsageReader:
         self._pieces: list[bytes] = []
         self._size = 0
         self._overlap = b""
-        self._tail = b""
+        self._tail = bytearray()
         self._first = self._last = b""
         self._is_open = False
         self._end = ""
@@ -133,11 +134,13 @@ class UsageReader:
             self._is_open = len(self._last) < _OBJECT_BYTES
         window = self._overlap + chunk
         found = self._find(window) if _KEY in window else 0
-        for end in _ENDS:
-            if end in window:
-                self._end = end.decode().removeprefix("response.")
+        if _RESPONSE in window:
+            self._end = next((e for e in _ENDS if _RESPONSE + e.encode() in window), self._end)
         self._overlap = window[max(found, len(window) - _OVERLAP_BYTES) :]
-        self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+        # Cut seldom, so that a chunk costs no copy of what came before it.
+        self._tail += chunk
+        if len(self._tail) > 2 * _TAIL_BYTES:
+            del self._tail[:-_TAIL_BYTES]
 
     def _find(self, window: bytes) -> int:
         """Where the last key ends, so that it is found once; 0 where there is none."""
@@ -207,6 +210,6 @@ def _object_end(text: bytes) -> int:
     return len(text)
 
 
-def _reasons(tail: bytes, end: str) -> tuple[str, ...]:
+def _reasons(tail: bytes | bytearray, end: str) -> tuple[str, ...]:
     found: list[Any] = [match.decode() for match in _REASON.findall(tail)]
     return tuple(found) if found or not end else (end,)
