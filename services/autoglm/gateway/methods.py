@@ -44,13 +44,23 @@ class Method:
     name: str
     request: type[Message]
     read: Callable[[bytes], Ask]
-    usage: Callable[[bytes], Usage | None]
+    read_usage: Callable[[bytes], Usage | None]
     streaming: bool = False
     bidi: bool = False
 
     async def ask(self, payload: bytes | memoryview, bounds: Bounds) -> Ask:
         """Of a message of any size. Raises InvalidRequest for one that is over a bound."""
         return await read_message(self.request, self.read, payload, bounds)
+
+    def usage(self, payload: bytes) -> Usage | None:
+        """Of a response, or the last message of one; None for what is no such message.
+
+        It has been sent on by then, so the request does not fail.
+        """
+        try:
+            return self.read_usage(payload)
+        except DecodeError:
+            return None
 
     @property
     def path(self) -> str:
