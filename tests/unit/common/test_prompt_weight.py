@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -113,3 +114,20 @@ def test_chats_of_all_dialects_name_their_prefix_alike() -> None:
 def test_operation_of_messages_and_responses_is_chat() -> None:
     assert ask("/v1/messages", messages=[USER]).operation is Operation.CHAT
     assert ask("/v1/responses", input="x").operation is Operation.CHAT
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/v1/chat/completions", lambda data: {"type": "image_url", "image_url": {"url": data}}),
+        ("/v1/messages", lambda data: {"type": "image", "source": {"type": "url", "url": data}}),
+    ],
+)
+def test_an_image_without_text_is_not_estimated_by_its_encoding(
+    path: str, part: Callable[[str], dict[str, Any]]
+) -> None:
+    small, large = (
+        ask(path, messages=[{"role": "user", "content": [part("data:," + "A" * size)]}])
+        for size in (10, 100_000)
+    )
+    assert 0 < small.prompt_tokens == large.prompt_tokens < 2_000

@@ -78,7 +78,7 @@ def of_openai(path: str, body: bytes, content_type: str = "") -> Ask:
     """The facts of a POST. Raises InvalidRequest for a body that cannot be read.
 
     An API that the table does not know is charged by its body, and so is a request of a known one
-    in which no prompt is found. A large body is `Abridged`.
+    in which neither a prompt nor media are found. A large body is `Abridged`.
     """
     api, cut = inference_post(path), cut_of(body)
     if api is None:
@@ -92,7 +92,7 @@ def of_openai(path: str, body: bytes, content_type: str = "") -> Ask:
     if cut is not NOTHING:
         ask = with_cut(_with_ids(ask, cut, api.body), cut, TEXT_FIELDS)
     if api.billing is Billing.TOKENS and not ask.prompt_tokens:
-        ask = replace(ask, unchecked=_whole(body))
+        ask = replace(ask, unchecked=prompt_weight.of_media(body) or _whole(body))
     if (ask.operation, ask.billing) != (api.operation, api.billing):
         ask = replace(ask, operation=api.operation, billing=api.billing)
     return ask

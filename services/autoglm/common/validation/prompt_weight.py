@@ -1,8 +1,8 @@
 """Measures the prompts of requests whose fields the pod alone validates, for estimates of tokens.
 
 Reads just enough of a body to know its text, its token ids and its longest output. Media count
-nothing, since their tokens depend on the model; the pod's own count settles that. Pure; called by
-`openai`.
+nothing beside text, since their tokens depend on the model; the pod's own count settles that. Pure;
+called by `openai`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from autoglm.common.validation.json_text import decode
 _MEDIA = frozenset(
     ("image_url", "audio_url", "video_url", "input_audio", "file", "file_data", "images")
 )
+# How a body names media: by a field, or by the type of a part.
+_MARKS = tuple(f'"{name}"'.encode() for name in (*sorted(_MEDIA), "input_image", "image"))
+# Of a prompt without text: about what models make of one image, at four bytes a token. Its base64
+# would be a hundred times that.
+_MEDIA_BYTES = 4096
 # Blocks of Anthropic's API whose `source` is not text.
 _SOURCED = ("image", "document")
 
@@ -87,6 +92,12 @@ def weigh(path: str, value: Any, times: int = 1) -> tuple[Prompt, ...]:
     text = (Prompt(path, size * times),) if size else ()
     ids = (Prompt(path, tokens * TOKEN_BYTES * times, tokens * times),) if tokens else ()
     return text + ids
+
+
+def of_media(body: bytes) -> tuple[Prompt, ...]:
+    """The estimate of a prompt that has media and no text; empty where no media are named."""
+    named = any(mark in body for mark in _MARKS)
+    return (Prompt("media", _MEDIA_BYTES),) if named else ()
 
 
 def _texts(part: Mapping[str, Any]) -> Sequence[Any]:
