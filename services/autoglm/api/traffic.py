@@ -122,7 +122,7 @@ class Tenancy(Part):
     prefix_cache: Literal["Isolated", "Shared"] | None = None
     """Isolated: no tenant reuses, or can find out, what another one's prompts have left in the KV
     cache. Shared: all do, which saves the computation of prefixes that tenants have in common.
-    Absent: the gateway's own setting, which is Isolated if nobody changed it."""
+    Absent: the gateway's own setting, which is Isolated by default."""
 
 
 class Drain(Part):

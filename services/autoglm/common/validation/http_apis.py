@@ -177,7 +177,7 @@ OWN: Mapping[str, str] = MappingProxyType(
 )
 """GETs that the gateway serves itself; they are never forwarded."""
 
-_MANAGES = "manages the engine; whoever operates the pods does that in the resource"
+_MANAGES = "manages the engine, which the resource configures"
 _WEIGHTS = "changes the model's weights"
 _SHAPE = "shows the pod's own app, management included; the gateway has a description of its own"
 DENIED: Mapping[str, str] = MappingProxyType(
@@ -229,7 +229,7 @@ DENIED: Mapping[str, str] = MappingProxyType(
             ("/abort_requests", "/inference/v1/abort_requests"), "ends requests of other callers"
         ),
         "/inference/v1/generate": "takes token ids past the chat template and the validation",
-        "/invocations": "is one path for several APIs, told apart by the body alone",
+        "/invocations": "is one path for several APIs, distinguished by the body alone",
         "/v1/realtime": "is a WebSocket, which neither data plane relays",
         "/cohere/v2/chat": "needs the `cohere` package, which pods do not have",
         "/cohere/v2/chat/render": "needs the `cohere` package, which pods do not have",
