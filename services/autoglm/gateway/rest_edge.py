@@ -42,6 +42,8 @@ from autoglm.gateway.whole_events import WholeEvents, is_event_stream
 
 # What follows a model's name, which may have slashes, is told apart by the handler.
 _OIP_MODEL = "/v2/models/{model:(?!.*/(?:infer|generate|generate_stream)/?$).+}"
+# `render` is a path of its own, and an `allow` header must not list what a stored response allows.
+_STORED_ID = "{response_id:(?!render/?$)[^/]+}"
 _JSON = "application/json"
 # Smaller answers gain nothing from compression.
 GZIP_FROM_BYTES = 1024
@@ -98,6 +100,7 @@ class RestEdge:
             for path in (api.path, f"{api.path}/"):
                 app.router.add_post(path, self._relayed, expect_handler=expect)
         for method, path in STORED:
+            path = path.replace("{response_id}", _STORED_ID)
             for each in (path, f"{path}/"):
                 app.router.add_route(method, each, self._stored)
         for path, get in self._gets().items():

@@ -66,6 +66,17 @@ async def test_every_inference_api_reaches_a_pod_with_and_without_a_last_slash(
             assert (found["method"], found["path"]) == ("POST", path + "?a=%20b")
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_another_method_is_rejected_with_exactly_what_the_path_allows(
+    end: str, plane: str
+) -> None:
+    async with rest_stack(never, plane=plane) as gateway:
+        for api in INFERENCE_POSTS:
+            path = api.path.replace(MODEL, "m") + end
+            async with gateway.client.options(path) as response:
+                assert (response.status, response.headers["allow"]) == (405, "POST"), path
+
+
 async def test_a_form_reaches_the_pod_byte_for_byte(plane: str) -> None:
     kind = 'multipart/form-data; boundary="b0"'
     body = b'--b0\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--b0--\r\n'
