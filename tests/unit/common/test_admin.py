@@ -126,17 +126,17 @@ def test_a_slow_client_is_cut_off_and_connections_are_bounded() -> None:
     address = ("127.0.0.1", server.port)
     try:
         threads = threading.active_count()
-        slow = [socket.create_connection(address, timeout=5) for _ in range(8)]
+        slow = [socket.create_connection(address, timeout=15) for _ in range(8)]
         for connection in slow:
             connection.sendall(b"GET ")
-        one_too_many = socket.create_connection(address, timeout=5)
+        one_too_many = socket.create_connection(address, timeout=15)
         with one_too_many, suppress(ConnectionResetError):
             assert one_too_many.recv(1) == b""
         assert threading.active_count() == threads
         for connection in slow:
             with connection, suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
-        with socket.create_connection(address, timeout=5) as connection:
+        with socket.create_connection(address, timeout=15) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert connection.recv(4096).endswith(b"page")
     finally:
