@@ -154,13 +154,6 @@ class UsageReader:
         return end
 
 
-def usage_in(body: bytes, *, is_stream: bool = False) -> Usage | None:
-    """What a whole response reports."""
-    reader = UsageReader(is_stream=is_stream)
-    reader.add(body)
-    return reader.usage()
-
-
 def _of_whole(body: bytes) -> Usage | None:
     try:
         found = _decoded(body)

@@ -31,6 +31,7 @@ from autoglm.gateway.recovery import (
 )
 from autoglm.gateway.safeguards import RecoveryPolicy
 from autoglm.gateway.sse_transcript import SseTranscript
+from autoglm.gateway.whole_events import is_event_stream
 
 RECOVERED_TRAILER = "autoglm-recovered"
 # How long a broken stream waits for a pod that could take it over.
@@ -207,14 +208,11 @@ def transcript_of(attempt: Attempt, policy: RecoveryPolicy) -> Transcript | None
     if call.wire == "grpc":
         kind = KINDS.get(call.target)
         return GrpcTranscript(kind, policy.max_tokens) if kind else None
-    if not is_replayed(call, attempt.view) or not _is_event_stream(reply):
+    if not is_replayed(call, attempt.view) or reply.status != 200:
+        return None
+    if not is_event_stream(reply.headers):
         return None
     return SseTranscript(policy.max_tokens)
-
-
-def _is_event_stream(reply: Reply) -> bool:
-    kinds = (v for k, v in reply.headers.items() if k.lower() == "content-type")
-    return reply.status == 200 and next(kinds, "").startswith("text/event-stream")
 
 
 async def _check(attempt: Attempt) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from autoglm.gateway.call import Usage
-from autoglm.gateway.rest_usage import WHOLE_BYTES, UsageReader, usage_in
+from autoglm.gateway.rest_usage import WHOLE_BYTES, UsageReader
+
+
+def usage_in(body: bytes, *, is_stream: bool = False) -> Usage | None:
+    reader = UsageReader(is_stream=is_stream)
+    reader.add(body)
+    return reader.usage()
 
 
 def event(name: str = "", **data: Any) -> bytes:

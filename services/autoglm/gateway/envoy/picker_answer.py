@@ -14,8 +14,7 @@ from autoglm.gateway.envoy.ending import grpc_error, usage_told
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.request import seen
 from autoglm.gateway.rest_usage import UsageReader
-
-_SSE = "text/event-stream"
+from autoglm.gateway.whole_events import is_event_stream
 
 
 class Answer:
@@ -41,7 +40,7 @@ class Answer:
         self._status = int(status) if status.isdecimal() else 0
         self._told |= head.values
         self._first_chunk = now
-        if head.values.get("content-type", "").startswith(_SSE):
+        if is_event_stream(head.values):
             self._reader = UsageReader(is_stream=True)
         self.has_begun = True
         self.has_ended = not head.has_body
