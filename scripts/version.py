@@ -26,11 +26,11 @@ _VERSION = r"(?P<version>\d+\.\d+\.\d+)"
 _EXACT = re.compile(r"\d+\.\d+\.\d+")
 _SOURCE = re.compile(rf'(?m)^version = "{_VERSION}"$')
 _ANYWHERE = (
-    # open-autoglm:1.2.3, open-autoglm-inference:1.2.3-cpu
+    # open-autoglm:X.Y.Z, open-autoglm-inference:X.Y.Z-cpu
     re.compile(rf"\bopen-autoglm(?:-inference)?:{_VERSION}"),
     re.compile(rf"\bapp\.kubernetes\.io/version: {_VERSION}"),
     re.compile(rf"\bnewTag: {_VERSION}"),
-    # tag: 1.2.3-cpu, inferenceImage.tag=1.2.3-cpu, "with tag 1.2.3-cpu"
+    # tag: X.Y.Z-cpu, inferenceImage.tag=X.Y.Z-cpu, "with tag X.Y.Z-cpu"
     re.compile(rf"\btag(?::|=| ) ?{_VERSION}-cpu\b"),
 )
 _IN_FILES = {
