@@ -31,6 +31,10 @@ help: ## Print this list
 .PHONY: install
 install: .venv/installed ## Make .venv with everything in it
 
+.PHONY: hooks
+hooks: install ## Run the quick checks before each commit (pre-commit)
+	.venv/bin/pre-commit install
+
 .PHONY: demo
 demo: install ## Serve the tiny model with two pods and a gateway, ask, trace, measure, stop
 	@$(RUN) examples/demo.py
