@@ -1,0 +1,1 @@
+"""Figures of the source tree: size, structure and words. `scripts/figures` prints them."""
