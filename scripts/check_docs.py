@@ -1,4 +1,4 @@
-"""Checks the documents: links lead somewhere, and Python examples import and compile.
+"""Checks the documents: links and their anchors exist, and Python examples import and compile.
 
 Examples that talk to a server are run against a real one by tests/integration/test_docs.py.
 """
@@ -10,11 +10,14 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+_LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+_FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -30,9 +33,23 @@ def documents() -> Iterator[Path]:
 
 
 def dead_links(document: Path) -> Iterator[str]:
-    for target in _LINK.findall(document.read_text()):
-        if not (document.parent / target).exists():
-            yield f"link to {target!r} leads nowhere"
+    for path, anchor in _LINK.findall(document.read_text()):
+        target = document.parent / path if path else document
+        if not target.exists():
+            yield f"link to {path!r} leads nowhere"
+        elif anchor and target.suffix == ".md" and anchor not in anchors(target.read_text()):
+            yield f"link to {path}#{anchor}: {target.name} has no such heading"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading in _HEADING.findall(_FENCE.sub("", text)):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        names.add(f"{slug}-{found[slug]}" if found[slug] else slug)
+        found[slug] += 1
+    return names
 
 
 def bad_examples(document: Path) -> Iterator[str]:
