@@ -36,7 +36,7 @@ hooks: install ## Run the quick checks before each commit (pre-commit)
 	.venv/bin/pre-commit install
 
 .PHONY: demo
-demo: install ## Serve the tiny model with two pods and a gateway, ask, trace, measure, stop
+demo: install ## Serve the tiny model with two pods and a gateway, send requests, trace, measure, stop
 	@$(RUN) examples/demo.py
 
 .PHONY: test
@@ -55,7 +55,7 @@ test-integration: install ## Real processes, real vLLM
 	$(RUN) -m pytest tests/integration
 
 .PHONY: test-conformance
-test-conformance: install clients ## Clients nobody here wrote, stubs in three languages, schemathesis
+test-conformance: install clients ## Third-party clients, stubs in three languages, schemathesis
 	$(RUN) -m pytest tests/conformance
 	$(RUN) -m pytest tests/fuzz -m slow
 
@@ -102,7 +102,7 @@ format: install ## Format and fix what ruff can
 	$(RUN) -m ruff check --fix
 
 .PHONY: tiny-glm
-tiny-glm: install ## Train examples/tiny-glm/model anew
+tiny-glm: install ## Retrain examples/tiny-glm/model
 	$(RUN) examples/tiny-glm/train.py --output examples/tiny-glm/model
 
 .PHONY: bench
