@@ -43,7 +43,7 @@ demo: install ## Serve the tiny model with two pods and a gateway, send requests
 test: install check test-unit test-integration test-conformance test-controlplane test-cluster test-chaos ## Everything CI runs
 
 .PHONY: check
-check: install ## Lint, types, layers, drift of stubs and docs
+check: install ## Lint, types, layers, drift of stubs, docs and versions, the docs site
 	scripts/check
 
 .PHONY: test-unit
@@ -87,6 +87,14 @@ test-controlplane: install ## A real control plane with fake nodes
 test-cluster: install ## Real nodes: kubelet, containerd, images from the Dockerfiles (root on Linux)
 	if [ -n "$$CI" -o "$$(id -u)" = 0 ]; then scripts/kube_tools --node || test -z "$$CI"; fi
 	$(RUN) -m pytest tests/cluster
+
+.PHONY: docs
+docs: install ## Build the documentation site into build/site
+	scripts/docs_site
+
+.PHONY: docs-serve
+docs-serve: install ## Show the documentation site at 127.0.0.1:8000, and follow changes
+	scripts/docs_site --serve
 
 .PHONY: clients
 clients: install ## Generate, compile the example clients (Python, Go, TypeScript)
