@@ -68,7 +68,7 @@ test-chaos: install ## kill -9 and SIGTERM under traffic
 soak: export TEST_SOAK = 1
 soak: install ## The long forms of the rings, by hand: more random examples, chaos five times, a soak
 	$(RUN) -m pytest tests/unit tests/integration tests/fuzz -m hypothesis
-	$(RUN) -m pytest tests/integration/common/test_validation_parity.py
+	$(RUN) -m pytest tests/integration/validation/test_parity.py
 	$(RUN) -m pytest tests/fuzz -m slow
 	$(RUN) -m pytest tests/chaos
 	$(RUN) -m benchmarks soak

@@ -15,11 +15,10 @@ import time
 from typing import Any
 
 import uvloop
+from tests.support.processes import ONE_PROCESS
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
-
-from autoglm.testing.processes import ONE_PROCESS
 
 
 async def one(engine: AsyncLLM, prompt: str, tokens: int, name: str) -> tuple[float, float, int]:

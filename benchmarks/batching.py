@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from autoglm.testing import processes
+from tests.support import processes
+
 from benchmarks import load
 from benchmarks.pod_overhead import MODEL
 from benchmarks.report import Report, median_spread

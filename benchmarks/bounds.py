@@ -25,11 +25,11 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from benchmarks.report import Report, Row
 
 COLUMNS = (

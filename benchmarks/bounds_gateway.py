@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from autoglm.cli import main
-from autoglm.common.admin import LoopLag
+from autoglm.common.http.admin import LoopLag
 
 PERIOD_SECONDS = 0.001
 

@@ -16,17 +16,17 @@ from random import Random
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
-from autoglm.common.validation import Ask, Operation, prefix
-from autoglm.common.validation.ask import Prompt
 from autoglm.gateway.admission.capacity import Capacity
 from autoglm.gateway.admission.lane import Waiter
 from autoglm.gateway.admission.queue import Bounds, Queue
-from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Load, Phase, State
-from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Live, Load, Phase, State
+from autoglm.gateway.endpoints.snapshot import Snapshot, take_snapshot
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing import POLICIES, Router
 from autoglm.gateway.routing.prefix import salt_of
-from autoglm.gateway.snapshot import Snapshot, take_snapshot
+from autoglm.validation import Ask, Operation, prefix_hash
+from autoglm.validation.request_info import Prompt
 from benchmarks.report import Report
 
 SIZES = (8, 64, 512, 2000)
@@ -117,7 +117,7 @@ def fleet(size: int, rng: Random) -> Snapshot:
 def call(number: int, rng: Random) -> Call:
     ids = [*range(500), *(rng.getrandbits(31) for _ in range(_TOKENS - 500))]
     prompts = (Prompt("p", 4 * _TOKENS, _TOKENS),)
-    ask = Ask(Operation.CHAT, "m", prompts=prompts, prefix=prefix.of_token_ids(ids))
+    ask = Ask(Operation.CHAT, "m", prompts=prompts, prefix=prefix_hash.of_token_ids(ids))
     return Call("grpc", "r", "t", b"", "id", 0.0, 600.0, ask)
 
 
@@ -131,8 +131,8 @@ def _hashing(output: Path, rounds: int) -> None:
         report.rows.append(
             {
                 "prompt tokens": tokens,
-                "text": microseconds(lambda _, text=text: prefix.of_text(text), count),  # type: ignore[misc]
-                "ids": microseconds(lambda _, ids=ids: prefix.of_token_ids(ids), count),  # type: ignore[misc]
+                "text": microseconds(lambda _, text=text: prefix_hash.of_text(text), count),  # type: ignore[misc]
+                "ids": microseconds(lambda _, ids=ids: prefix_hash.of_token_ids(ids), count),  # type: ignore[misc]
             }
         )
     report.publish(output)

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autoglm.gateway.endpoints.load_watch import load_interval
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.gateway.watch import load_interval
 from benchmarks.fleet.simulation import REPORT_SECONDS, Gateway, Result, Simulation, fleet
 from benchmarks.fleet.traces import TRACES, Source
 from benchmarks.report import Report, Row

@@ -13,8 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
+from tests.support import processes
+from tests.support.processes import Process
+
 from benchmarks import load
 from benchmarks.report import Report, Row, median_spread
 

@@ -21,15 +21,15 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.gateway.admission import Admission, AdmissionSettings
-from autoglm.gateway.call import Notes
-from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.endpoints.endpoint import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.identity.authenticate import Authenticator, Known
 from autoglm.gateway.identity.keys import ApiKey, ApiKeys, id_of, new_key
 from autoglm.gateway.limits.limiter import RateLimits, reserve, settle, shortage
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
-from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.principal import Principal
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.principal import Principal
+from autoglm.gateway.request.request import Notes
 from autoglm.gateway.routing import Router
 from benchmarks import growth_pods, growth_streams
 from benchmarks.decision import call, cost, microseconds, turn

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
+from tests.support import processes
+from tests.support.processes import Process
+
 from benchmarks.loglog import Curve, Panel
 from benchmarks.ways import Way
 

@@ -16,9 +16,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from tests.support import processes
+from tests.support.processes import Process
+
 from autoglm import v1
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from benchmarks import load, ways
 from benchmarks.loglog import Curve, Panel, Points
 

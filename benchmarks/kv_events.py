@@ -19,11 +19,11 @@ from typing import Any
 
 import grpc
 import psutil
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 from autoglm.v1.worker_pb2_grpc import WorkerStub
 from benchmarks.pod_overhead import MODEL, rotated

@@ -23,10 +23,10 @@ from random import Random
 from typing import Any
 
 import msgspec
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm.gateway.identity.keys import KeyEntry, new_key
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from benchmarks import load
 from benchmarks.report import Report, Row
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autoglm.testing import processes
+from tests.support import processes
+
 from benchmarks import load
 from benchmarks.report import Report, Row, median_spread
 

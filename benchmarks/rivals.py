@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from tests.support.processes import free_ports, serving
 
-from autoglm.testing.processes import free_ports, serving
 from benchmarks.load import ROOT
 
 _ENVIRONMENT = ROOT / ".venv-rivals"

@@ -17,10 +17,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.support import processes
+from tests.support.processes import Process
+
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 from benchmarks import load
 from benchmarks.report import Report

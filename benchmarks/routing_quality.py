@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from autoglm.api.traffic import RoutingPolicy
+from autoglm.api.spec.traffic import RoutingPolicy
 from benchmarks.fleet.oracle import Oracle
 from benchmarks.fleet.pod import Pod
 from benchmarks.fleet.simulation import Gateway, Result, Simulation, fleet

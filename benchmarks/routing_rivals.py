@@ -22,10 +22,10 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
+from tests.support import processes
+from tests.support.processes import Process
 
-from autoglm.api.traffic import RoutingPolicy
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
+from autoglm.api.spec.traffic import RoutingPolicy
 from benchmarks import rivals
 from benchmarks.fleet.traces import TRACES, Session, Source, Tokens
 from benchmarks.load import ROOT

@@ -22,12 +22,12 @@ from typing import Any
 
 import psutil
 from kubernetes.dynamic import DynamicClient
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.processes import free_ports
 
 from autoglm.api.deployment import API_VERSION, KIND
-from autoglm.operator.kinds import RESOURCE
-from autoglm.operator.transport import Client, Request, configure
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.processes import free_ports
+from autoglm.kube.kinds import RESOURCE
+from autoglm.kube.transport import Client, Request, configure
 from benchmarks import load
 
 CRD = load.ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 import aiohttp
 import click
 import grpc
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 from benchmarks import load
 from benchmarks.report import Report

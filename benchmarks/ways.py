@@ -21,13 +21,13 @@ from typing import Any
 import msgspec
 import psutil
 from google.protobuf.message import Message
+from tests.support import processes
+from tests.support.processes import Process, free_ports
 
 from autoglm import v1
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.clusters import NO_BREAKERS
+from autoglm.gateway.envoy.config.clusters import NO_BREAKERS
 from autoglm.gateway.identity.keys import new_key
-from autoglm.testing import processes
-from autoglm.testing.processes import Process, free_ports
 from benchmarks import load, rivals
 
 MOCK = load.ROOT / "build/bin/mockpod"

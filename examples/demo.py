@@ -36,7 +36,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from autoglm.cli.trace import Span, read_spans, show, trace_of
+from autoglm.cli.commands.trace import Span, read_spans, show, trace_of
 from autoglm.client import AsyncClient, Client
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.rpc import new_request_id

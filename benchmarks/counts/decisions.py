@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from autoglm.gateway.admission.capacity import Capacity
 from autoglm.gateway.admission.lane import Waiter
 from autoglm.gateway.admission.queue import Bounds, Queue
-from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.routing import Router
 from benchmarks.counts.requests import Found
 from benchmarks.counts.tracer import Counting

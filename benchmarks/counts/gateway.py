@@ -29,26 +29,26 @@ from autoglm.common import rpc
 from autoglm.common.telemetry import JsonFormatter
 from autoglm.common.usage import USAGE_TRAILER, write_usage
 from autoglm.gateway.admission import Admission
-from autoglm.gateway.endpoints import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
+from autoglm.gateway.edges.rest import RestEdge, RestParts
+from autoglm.gateway.edges.rest_request import Bounds
+from autoglm.gateway.endpoints.endpoint import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
 from autoglm.gateway.envoy.takeover import TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
-from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
-from autoglm.gateway.grpc_relay import GrpcRelay
-from autoglm.gateway.http_relay import HttpRelay
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.rules import IdentitySources
-from autoglm.gateway.layers import local_layers, request_layers, stack
 from autoglm.gateway.limits.limits import Limits
-from autoglm.gateway.memory import Memory
-from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.observation import Observer
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.relay import Defaults, Relay
-from autoglm.gateway.rest_edge import RestEdge, RestParts
-from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.pipeline import local_layers, request_layers, stack
+from autoglm.gateway.proxy.grpc_upstream import GrpcRelay
+from autoglm.gateway.proxy.http_upstream import HttpRelay
+from autoglm.gateway.proxy.proxy import Defaults, Relay
+from autoglm.gateway.request.memory_budget import Memory
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 from benchmarks.counts.wires import GrpcContext, GrpcPods, HttpClient, HttpPods, one

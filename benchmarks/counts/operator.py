@@ -12,16 +12,17 @@ from random import Random
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from tests.support.fake_api_server import FakeApiServer, Faults
+from tests.support.fake_cluster import pod_condition, resource
 
-from autoglm.operator.kinds import POD, RESOURCE, Kind, child_kind
-from autoglm.operator.kube import Kube, Limits
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import POD, RESOURCE, Kind, child_kind
+from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import World
-from autoglm.operator.observed import NO_DATA, Key, Settings
+from autoglm.operator.observed import NO_DATA, Settings
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
-from autoglm.testing.fake_api_server import FakeApiServer, Faults
-from autoglm.testing.fake_cluster import pod_condition, resource
 from benchmarks.counts.requests import Found
 from benchmarks.counts.tracer import Counting
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from autoglm.common.validation.prefix import BLOCK_TOKENS
 from autoglm.gateway.routing.prefix import UNKNOWN_BLOCKS, PrefixIndex
-from autoglm.inference.echo.blocks import BLOCK_SIZE, block_hashes
+from autoglm.simulator.blocks import BLOCK_SIZE, block_hashes
+from autoglm.validation.prefix_hash import BLOCK_TOKENS
 from benchmarks.fleet.pod import Pod
 
 _OF_POD = BLOCK_TOKENS // BLOCK_SIZE

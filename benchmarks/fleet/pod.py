@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from autoglm.common.validation.prefix import Prefix
-from autoglm.gateway.endpoints import Load
+from autoglm.gateway.endpoints.endpoint import Load
 from autoglm.gateway.routing.latency import Sending
-from autoglm.inference.echo.blocks import BLOCK_SIZE, BlockPool, Key, block_hashes
-from autoglm.inference.kv_feed import KvFeed
-from autoglm.inference.kv_ledger import ends
+from autoglm.inference.kv.feed import KvFeed
+from autoglm.inference.kv.ledger import ends
+from autoglm.simulator.blocks import BLOCK_SIZE, BlockPool, Key, block_hashes
+from autoglm.validation.prefix_hash import Prefix
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,18 @@ from random import Random
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
-from autoglm.api.traffic import RoutingPolicy
-from autoglm.common.validation import Ask, Operation
-from autoglm.common.validation.ask import Prompt
-from autoglm.common.validation.prefix import Prefix, of_token_ids
-from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import Endpoint, EndpointView, Live, Phase, State
-from autoglm.gateway.kv_follower import Reader
-from autoglm.gateway.metrics import Metrics
+from autoglm.api.spec.traffic import RoutingPolicy
+from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Live, Phase, State
+from autoglm.gateway.endpoints.kv_event_watch import Reader
+from autoglm.gateway.endpoints.snapshot import take_snapshot
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing import Router
 from autoglm.gateway.routing.prefix import salt_of
-from autoglm.gateway.snapshot import take_snapshot
-from autoglm.inference.worker_servicer import message_of
+from autoglm.inference.servicers.worker import message_of
+from autoglm.validation import Ask, Operation
+from autoglm.validation.prefix_hash import Prefix, of_token_ids
+from autoglm.validation.request_info import Prompt
 from benchmarks.fleet.pod import Job, Pod, Speed
 from benchmarks.fleet.traces import Session, Tokens
 

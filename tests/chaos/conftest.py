@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import processes
 from tests.support.chaos_fidelity import Fidelity
 from tests.support.fidelity import Verdict
+from tests.support.processes import Process
 from tests.support.soak import IS_SOAK, REPETITIONS
-
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
-from autoglm.testing.traffic import Traffic
+from tests.support.traffic import Traffic
 
 FIGURES: list[str] = []
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"

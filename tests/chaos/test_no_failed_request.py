@@ -10,10 +10,10 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
+from tests.support.processes import Process
+from tests.support.traffic import Ask, traffic
 
 from autoglm.client import Client, RetryPolicy
-from autoglm.testing.processes import Process
-from autoglm.testing.traffic import Ask, traffic
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 QUESTION = "Hello!"

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from autoglm.testing import processes
+from tests.support import processes
 
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 

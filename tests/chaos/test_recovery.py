@@ -16,14 +16,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.support import processes
 from tests.support.chaos_fidelity import Fidelity, measure, threshold
 from tests.support.chaos_ways import GRPC_WAYS, GenerateStream, Way, ways
 from tests.support.fidelity import Fork, Said
-
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
-from autoglm.testing.tcp_proxy import TcpProxy
-from autoglm.testing.traffic import Ask, Traffic, traffic
+from tests.support.processes import Process
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.traffic import Ask, Traffic, traffic
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 Address = Callable[[], str]

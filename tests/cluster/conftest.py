@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from autoglm.testing import kube_product
-from autoglm.testing import node as nodes
-from autoglm.testing.kube_images import dockerfile_image, read_image
-from autoglm.testing.kube_product import CPU_IMAGE, IMAGE
-from autoglm.testing.node import Node
-from autoglm.testing.prerequisites import lacking
+from tests.support.kube import node as nodes
+from tests.support.kube import product
+from tests.support.kube.images import dockerfile_image, read_image
+from tests.support.kube.node import Node
+from tests.support.kube.product import CPU_IMAGE, IMAGE
+from tests.support.prerequisites import lacking
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parents[1] / "deploy/images"
@@ -62,11 +61,11 @@ def nodes_with_image(node: Node, archive: Path) -> Node:
 @pytest.fixture(scope="module")
 def cluster(nodes_with_image: Node) -> Iterator[Node]:
     """Open-AutoGLM installed, and this thread on the nodes' network."""
-    with kube_product.installed(nodes_with_image) as node:
+    with product.installed(nodes_with_image) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def address(cluster: Node) -> str:
     """Of the gateway's Service."""
-    return kube_product.gateway_address(cluster)
+    return product.gateway_address(cluster)

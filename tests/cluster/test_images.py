@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
-
-from autoglm.testing.kube_images import Image, dockerfile_image, read_image
-from autoglm.testing.node import Node
+from tests.support.kube.images import Image, dockerfile_image, read_image
+from tests.support.kube.node import Node
 
 GPU_IMAGE = "open-autoglm-inference:0.1.0"
 GPU_DOCKERFILE = Path(__file__).parents[2] / "deploy/images/inference/Dockerfile"

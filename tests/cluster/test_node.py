@@ -9,11 +9,10 @@ from typing import Any
 
 import kubernetes.client
 import pytest
-
-from autoglm.testing.kube_daemon import ClusterFailed
-from autoglm.testing.kube_images import dockerfile_image
-from autoglm.testing.node import Node
-from autoglm.testing.processes import eventually
+from tests.support.kube.daemon import ClusterFailed
+from tests.support.kube.images import dockerfile_image
+from tests.support.kube.node import Node
+from tests.support.processes import eventually
 
 TOY = "autoglm-test/toy:1"
 DOCKERFILE = """\

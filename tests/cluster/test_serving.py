@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.kube import product
+from tests.support.kube.node import Node
+from tests.support.kube.product import SYSTEM, Model
+from tests.support.processes import eventually
+from tests.support.traffic import Ask, traffic
 
 from autoglm.client import Client
-from autoglm.testing import kube_product
-from autoglm.testing.kube_product import SYSTEM, Model
-from autoglm.testing.node import Node
-from autoglm.testing.processes import eventually
-from autoglm.testing.traffic import Ask, traffic
 
 MANIFEST = Path(__file__).parents[2] / "examples/echo.yaml"
 PROMPT = "one two three"
@@ -47,7 +47,7 @@ def asks(address: str) -> list[Ask]:
             assert "".join(c.text for c in chunks)
 
     def rest() -> None:
-        assert "one" in kube_product.chat(address, "echo", PROMPT)
+        assert "one" in product.chat(address, "echo", PROMPT)
 
     return [grpc, stream, rest]
 
@@ -121,7 +121,7 @@ def test_an_upgrade_fails_no_request_and_leaves_nothing_of_the_old(
     cluster.tag_image("docker.io/library/open-autoglm:0.1.0", "docker.io/library/open-autoglm:next")
     with traffic(asks(address)) as result:
         result.wait_served(20)
-        kube_product.upgrade(cluster, "--set", "image.tag=next")
+        product.upgrade(cluster, "--set", "image.tag=next")
         eventually(lambda: images(model) == {"open-autoglm:next"}, 180, "pods of the new version")
         model.wait_ready()
         result.wait_served(20)
@@ -142,7 +142,7 @@ def test_the_other_data_plane_and_back_fails_no_request(
         result.wait_served(20)
         for name in ("envoy", "embedded"):
             flags = ("--set", "image.tag=next", "--set", f"gateway.dataPlane={name}")
-            kube_product.upgrade(cluster, *flags)
+            product.upgrade(cluster, *flags)
             planes.clear()
             result.wait_served(20)
             assert ("envoy" if name == "envoy" else "") in planes

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.kube import product
+from tests.support.kube.node import Node
+from tests.support.kube.product import Model
+from tests.support.processes import eventually
+from tests.support.traffic import Ask, traffic
 
 from autoglm.client import Client
-from autoglm.testing import kube_product
-from autoglm.testing.kube_product import Model
-from autoglm.testing.node import Node
-from autoglm.testing.processes import eventually
-from autoglm.testing.traffic import Ask, traffic
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/kubernetes"
@@ -98,7 +98,7 @@ def asks(address: str) -> list[Ask]:
             assert "".join(chunk.delta.content for chunk in chunks) == ANSWERS[QUESTION]
 
     def rest() -> None:
-        assert kube_product.chat(address, "tiny-glm", QUESTION) == ANSWERS[QUESTION]
+        assert product.chat(address, "tiny-glm", QUESTION) == ANSWERS[QUESTION]
 
     return [grpc, stream, rest]
 
@@ -110,7 +110,7 @@ def test_vllm_answers_over_grpc_and_rest_through_the_gateways_service(
     for ask in asks(address):
         ask()
     for question in list(ANSWERS)[:5]:
-        assert kube_product.chat(address, "tiny-glm", question) == ANSWERS[question]
+        assert product.chat(address, "tiny-glm", question) == ANSWERS[question]
 
 
 def test_the_engines_own_metrics_are_on_the_pod(model: Model, cluster: Node) -> None:
@@ -125,7 +125,7 @@ def test_the_engines_own_metrics_are_on_the_pod(model: Model, cluster: Node) -> 
         return sum(float(value) for page in found for value in page)
 
     before = generated()
-    with Client(f"{kube_product.gateway_address(cluster)}:50051") as client:
+    with Client(f"{product.gateway_address(cluster)}:50051") as client:
         client.chat(QUESTION, model="tiny-glm", temperature=0, timeout=60)
     eventually(lambda: generated() > before, 15, "vLLM counts its tokens")
 

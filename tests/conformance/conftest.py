@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import processes
+from tests.support.processes import Served
 from tests.support.without_compiler import path_without_compiler
-
-from autoglm.testing import processes
-from autoglm.testing.processes import Served
 
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 

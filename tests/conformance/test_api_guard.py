@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from autoglm.testing.prerequisites import go_tool
+from tests.support.prerequisites import go_tool
 
 ROOT = Path(__file__).parents[2]
 GENERATE = "protos/autoglm/v1/generate.proto"

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from autoglm.testing.processes import Served
+from tests.support.processes import Served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]

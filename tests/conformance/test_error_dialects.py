@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.support.prerequisites import built
+from tests.support.rest_stack import rest_stack
 
 from autoglm.common import errors
-from autoglm.gateway.call import Call
-from autoglm.gateway.principal import ANONYMOUS, Principal
-from autoglm.testing.prerequisites import built
-from autoglm.testing.rest_stack import rest_stack
+from autoglm.gateway.request.principal import ANONYMOUS, Principal
+from autoglm.gateway.request.request import Call
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]

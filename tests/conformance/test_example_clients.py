@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from autoglm.testing.prerequisites import built
-from autoglm.testing.processes import Served
+from tests.support.prerequisites import built
+from tests.support.processes import Served
 
 # The first build compiles buf, the Go plugins and gRPC for Go.
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]

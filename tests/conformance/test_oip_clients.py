@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from autoglm.testing.processes import Served
+from tests.support.processes import Served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]

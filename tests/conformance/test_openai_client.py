@@ -9,8 +9,7 @@ import openai
 import pytest
 import yaml
 from openai import OpenAI
-
-from autoglm.testing.processes import Served
+from tests.support.processes import Served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 LESSONS = yaml.safe_load(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.support import processes
+from tests.support.processes import Served
 
 from autoglm.client import Client
-from autoglm.testing import processes
-from autoglm.testing.processes import Served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]

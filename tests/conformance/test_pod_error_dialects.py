@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-from autoglm.testing.processes import Served
+from tests.support.processes import Served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]

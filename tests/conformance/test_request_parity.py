@@ -8,14 +8,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.support import processes
 from tests.support.parity import Outcome, outcomes, problems
 from tests.support.parity_bodies import Body, bodies
 from tests.support.parity_differences import GENERATING, POOLING
 from tests.support.parity_grpc import grpc_outcome, requests
+from tests.support.processes import Served
 
-from autoglm.common.validation.http_apis import inference_post
-from autoglm.testing import processes
-from autoglm.testing.processes import Served
+from autoglm.validation.http_apis import inference_post
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from autoglm.testing.prerequisites import go_tool
-from autoglm.testing.processes import Served
+from tests.support.prerequisites import go_tool
+from tests.support.processes import Served
 
 # The first run builds the Go tools.
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

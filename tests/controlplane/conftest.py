@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from autoglm.testing import kube_programs
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.prerequisites import lacking
-from autoglm.testing.processes import eventually
+from tests.support.kube import programs
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.prerequisites import lacking
+from tests.support.processes import eventually
 
 HERE = Path(__file__).parent
 
@@ -22,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    if reason := kube_programs.lacking():
+    if reason := programs.lacking():
         lacking(reason)
     directory = tmp_path_factory.mktemp("control-plane") / "cluster"
     with ControlPlane(directory, fake_nodes=3) as cluster:

@@ -12,19 +12,19 @@ import pytest
 import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.kube.daemon import ClusterFailed
+from tests.support.processes import eventually
+from tests.support.resources import GOOD
 
 from autoglm.api import InvalidSpec
 from autoglm.api.deployment import API_VERSION, GROUP, KIND, VERSION
 from autoglm.api.labels import PLURAL
-from autoglm.operator.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.observed import Settings
-from autoglm.operator.template import with_template
-from autoglm.operator.validity import valid
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.kube_daemon import ClusterFailed
-from autoglm.testing.processes import eventually
-from autoglm.testing.resources import GOOD
+from autoglm.operator.status.validity import valid
+from autoglm.operator.template.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
+from autoglm.operator.template.template import with_template
 
 Spec = dict[str, Any]
 Rejection = Callable[[Spec], str]

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.support.fake_cluster import NOW
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.resources import GOOD
 
 from autoglm.api import parse
-from autoglm.operator.diff import differs
 from autoglm.operator.observed import Observed, Settings
 from autoglm.operator.plan import plan
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.fake_cluster import NOW
-from autoglm.testing.resources import GOOD
+from autoglm.operator.writes.diff import differs
 
 SETTINGS = Settings("inference:1", "echo:1", allow_host_path=True)
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"

@@ -11,14 +11,14 @@ import pytest
 import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.kube.daemon import ClusterFailed
+from tests.support.processes import eventually
+from tests.support.resources import BAD, GOOD, Case
 
 from autoglm.api import API_VERSION, GROUP, VERSION, parse
 from autoglm.api.labels import PLURAL
 from autoglm.api.rules import at
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.kube_daemon import ClusterFailed
-from autoglm.testing.processes import eventually
-from autoglm.testing.resources import BAD, GOOD, Case
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.kube_programs import program
-from autoglm.testing.processes import eventually
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.kube.programs import program
+from tests.support.processes import eventually
 
 Object = dict[str, Any]
 Helm = Callable[..., str]

@@ -16,20 +16,20 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.fake_cluster import NOW
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.kube.daemon import ClusterFailed
+from tests.support.kube.programs import program
+from tests.support.operating import Cluster, until
+from tests.support.prerequisites import lacking
+from tests.support.resources import GOOD
 
 from autoglm.api import parse
-from autoglm.operator.diff import differs
-from autoglm.operator.kinds import OPTIONAL_CHILDREN, RESOURCE
+from autoglm.kube.kinds import OPTIONAL_CHILDREN, RESOURCE
+from autoglm.kube.transport import MERGE, Client, configure
 from autoglm.operator.observed import Observed, Settings
 from autoglm.operator.plan import plan
-from autoglm.operator.transport import MERGE, Client, configure
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.fake_cluster import NOW
-from autoglm.testing.kube_daemon import ClusterFailed
-from autoglm.testing.kube_programs import program
-from autoglm.testing.operating import Cluster, until
-from autoglm.testing.prerequisites import lacking
-from autoglm.testing.resources import GOOD
+from autoglm.operator.writes.diff import differs
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = ROOT / "build/crds"

@@ -4,10 +4,9 @@ from typing import Any
 
 import kubernetes.client
 import pytest
-
-from autoglm.testing.controlplane import HOLD, ControlPlane
-from autoglm.testing.kube_daemon import ClusterFailed
-from autoglm.testing.processes import eventually
+from tests.support.kube.controlplane import HOLD, ControlPlane
+from tests.support.kube.daemon import ClusterFailed
+from tests.support.processes import eventually
 
 
 def deployment(name: str, replicas: int = 2, **annotations: str) -> dict[str, Any]:

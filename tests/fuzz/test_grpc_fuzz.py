@@ -20,23 +20,23 @@ from tests.support.soak import examples
 from autoglm import v1
 from autoglm.common import rpc
 from autoglm.gateway.admission import Admission, AdmissionSettings
-from autoglm.gateway.call import Call, Reply
-from autoglm.gateway.endpoints import (
+from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
+from autoglm.gateway.endpoints.endpoint import (
     Endpoint,
     EndpointView,
     Learned,
     Load,
     Loaded,
 )
-from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
-from autoglm.gateway.layers import local_layers, request_layers, stack
-from autoglm.gateway.memory import Memory
-from autoglm.gateway.methods import METHODS
-from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.observation import Observer
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.relay import Relay
-from autoglm.gateway.retries import RetryPolicy
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.pipeline import local_layers, request_layers, stack
+from autoglm.gateway.proxy.proxy import Relay
+from autoglm.gateway.proxy.retry_budget import RetryPolicy
+from autoglm.gateway.request.grpc_methods import METHODS
+from autoglm.gateway.request.memory_budget import Memory
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call, Reply
+from autoglm.gateway.request_telemetry import Observer
 
 FUZZ = settings(
     max_examples=examples(300),

@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.rest_stack import RestStack, rest_stack
 from tests.support.soak import examples
 
-from autoglm.common.validation.http_apis import INFERENCE_POSTS, MODEL, Dialect, dialect_of
-from autoglm.testing.rest_stack import RestStack, rest_stack
+from autoglm.validation.http_apis import INFERENCE_POSTS, MODEL, Dialect, dialect_of
 
 CHAT = "/v1/chat/completions"
 HELLO = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}).encode()

@@ -6,9 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support import processes
 from tests.support.soak import examples
-
-from autoglm.testing import processes
 
 ROOT = Path(__file__).parents[2]
 # Looks for so long, then finishes what it has begun.

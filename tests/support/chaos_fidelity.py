@@ -20,9 +20,9 @@ from tests.support.fidelity import (
     is_tie,
     penalty_threshold,
 )
+from tests.support.processes import Process
 
 from autoglm import v1
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 # Batches of these sizes, since rounding depends on what else is in the batch.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoglm.common.validation import Billing
-from autoglm.common.validation.http_apis import (
+from autoglm.validation import Billing
+from autoglm.validation.http_apis import (
     DENIED,
     INFERENCE_GETS,
     INFERENCE_POSTS,

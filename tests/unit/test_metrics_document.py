@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from autoglm.common import admin
-from autoglm.gateway.metrics import Metrics
+from autoglm.common.http import admin
+from autoglm.gateway.request.metrics import Metrics
 from autoglm.inference import metrics as inference
 from autoglm.operator import metrics as operator
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from autoglm.api.engine import Engine
-from autoglm.api.model import Model
-from autoglm.api.operations import Disruption, Network, Observability, Resources, Rollout
-from autoglm.api.scaling import Scaling
 from autoglm.api.schema import Part
-from autoglm.api.traffic import Drain, Routing, Tenancy
+from autoglm.api.spec.engine import Engine
+from autoglm.api.spec.model import Model
+from autoglm.api.spec.operations import Disruption, Network, Observability, Resources, Rollout
+from autoglm.api.spec.scaling import Scaling
+from autoglm.api.spec.traffic import Drain, Routing, Tenancy
 
 GROUP = "autoglm.io"
 VERSION = "v1alpha1"

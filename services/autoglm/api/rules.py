@@ -1,7 +1,7 @@
 """What the parts of a resource must agree on, which no field can check alone.
 
 Rules read the raw document, so that they speak up even where some other field is wrong. The CRD
-says the same in CEL (`cel`); testing/resources.py holds what both must judge alike. Called by
+says the same in CEL (`cel`); tests/support/resources.py holds what both must judge alike. Called by
 `parse` only.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from autoglm.api.engine import Engine
-from autoglm.api.model import Cache
 from autoglm.api.problem import Problem
-from autoglm.api.scaling import Scaling
+from autoglm.api.spec.engine import Engine
+from autoglm.api.spec.model import Cache
+from autoglm.api.spec.scaling import Scaling
 
 Document = Mapping[str, Any]
 # Arguments of vLLM with a field of their own; two places for one setting would contradict.

@@ -1,4 +1,4 @@
-"""The `autoglm` command. Decides exit codes; each command is a file of its own beside this one.
+"""The `autoglm` command. Decides exit codes; each command is a module of its own.
 
 A command's module is imported when it runs, so `autoglm --help` needs only a core install and a
 command that lacks packages says which extra brings them. Called by the console scripts `autoglm`
@@ -32,15 +32,17 @@ class Lazy:
     help: str
     extra: str = ""
     module: str = ""
-    """Where it is; empty: in the module of its own name."""
+    """Where it is; relative to `autoglm.cli`; empty: `commands.` and its own name."""
 
 
 COMMANDS = {
     "chat": Lazy("Talk to a model."),
     "deploy": Lazy("Create or change deployments on Kubernetes.", "cli"),
-    "explain": Lazy("Follow a deployment on Kubernetes from its spec to its URL.", "cli"),
+    "explain": Lazy(
+        "Follow a deployment on Kubernetes from its spec to its URL.", "cli", "status.explain"
+    ),
     "explain-route": Lazy(
-        "Say where a gateway would send a request, and why.", module="explain_route"
+        "Say where a gateway would send a request, and why.", module="commands.explain_route"
     ),
     "gateway": Lazy("Run a gateway.", "gateway"),
     "generate": Lazy("Complete a prompt."),
@@ -49,9 +51,14 @@ COMMANDS = {
     "models": Lazy("List the models that can be asked for."),
     "operator": Lazy("Run the operator on Kubernetes.", "operator"),
     "predict": Lazy("Classify a text over labels."),
-    "precheck": Lazy("Say whether a cluster, or this machine, can run a deployment.", "cli"),
+    "precheck": Lazy(
+        "Say whether a cluster, or this machine, can run a deployment.", "cli", "precheck.command"
+    ),
     "size": Lazy("Say what memory and which GPUs a model needs.", "cli"),
-    "status": Lazy("Show what runs, what is wrong and what to do: a gateway, or a cluster."),
+    "status": Lazy(
+        "Show what runs, what is wrong and what to do: a gateway, or a cluster.",
+        module="status.command",
+    ),
     "trace": Lazy("Show the spans of one request as a tree.", "cli"),
     "up": Lazy("Run manifests as local processes.", "cli"),
     "version": Lazy("Print the version."),
@@ -59,7 +66,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name; imports `autoglm.cli.NAME` and takes its `command`."""
+    """Knows its commands by name; imports `autoglm.cli.commands.NAME` and takes its `command`."""
 
     offered: Mapping[str, Lazy] = MappingProxyType(COMMANDS)
 
@@ -71,7 +78,9 @@ class LazyGroup(click.Group):
         if entry is None:
             return None
         try:
-            module = importlib.import_module(f"autoglm.cli.{entry.module or cmd_name}")
+            module = importlib.import_module(
+                f"autoglm.cli.{entry.module or 'commands.' + cmd_name}"
+            )
         except ModuleNotFoundError as error:
             raise _missing(f"{ctx.command_path} {cmd_name}", entry, error) from error
         command: click.Command = module.command

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from autoglm.api.model_shape import Shape, UnknownModel, counted, shape_of
+from autoglm.api.sizing.shape import Shape, UnknownModel, counted, shape_of
 
 # A header lists tensors; the largest models have some hundred kilobytes of it.
 _MOST_HEADER_BYTES = 100 * 2**20

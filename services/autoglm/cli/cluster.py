@@ -22,7 +22,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from autoglm.api.deployment import GROUP, KIND, VERSION
 from autoglm.api.labels import PLURAL
-from autoglm.common.shallow import decoded
+from autoglm.api.shallow import decoded
 
 FIELD_MANAGER = "autoglm-cli"
 NO_QUERY: Mapping[str, str] = MappingProxyType({})

@@ -23,8 +23,8 @@ from autoglm.api.labels import (
     pods_service,
 )
 from autoglm.cli.cluster import ClusterError
-from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, OPTIONAL_CHILDREN, POD, RESOURCE, Kind
-from autoglm.operator.kinds import WARNING as EVENT
+from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, OPTIONAL_CHILDREN, POD, RESOURCE, Kind
+from autoglm.kube.kinds import WARNING as EVENT
 
 Raw = Mapping[str, Any]
 _PAGE = "500"

@@ -19,10 +19,14 @@ class Plugin(LazyGroup):
     offered = MappingProxyType(
         {
             "status": Lazy(
-                "Show what runs, what is wrong and what to do.", "cli", "kubectl_status"
+                "Show what runs, what is wrong and what to do.", "cli", "status.kubectl"
             ),
-            "explain": Lazy("Follow a deployment from its spec to its URL.", "cli"),
-            "precheck": Lazy("Say whether the cluster can run a deployment.", "cli"),
+            "explain": Lazy(
+                "Follow a deployment from its spec to its URL.", "cli", "status.explain"
+            ),
+            "precheck": Lazy(
+                "Say whether the cluster can run a deployment.", "cli", "precheck.command"
+            ),
         }
     )
 

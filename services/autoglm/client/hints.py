@@ -10,8 +10,8 @@ from autoglm import v1
 from autoglm.common.errors import AutoGLMError
 
 try:
-    from autoglm.common.validation import Ask, of_chat, of_generate
-    from autoglm.common.validation.hint import HINT_METADATA, write_hint
+    from autoglm.validation import Ask, of_chat, of_generate
+    from autoglm.validation.routing_hint import HINT_METADATA, write_hint
 except ModuleNotFoundError:
 
     def hints(request: v1.GenerateRequest | v1.ChatRequest) -> dict[str, bytes]:

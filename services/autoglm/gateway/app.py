@@ -20,31 +20,32 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from autoglm.common import open_files, rpc
+from autoglm.common import rpc
 from autoglm.common.addresses import split_address
-from autoglm.common.admin import AdminServer, LoopLag
-from autoglm.common.garbage import collect
-from autoglm.common.lifecycle import Shutdown
-from autoglm.common.process_memory import limit_bytes, map_large_buffers
+from autoglm.common.http.admin import AdminServer, LoopLag
+from autoglm.common.process import open_files
+from autoglm.common.process.garbage import collect
+from autoglm.common.process.lifecycle import Shutdown
+from autoglm.common.process.memory import limit_bytes, map_large_buffers
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
-from autoglm.common.validation.reading import SWITCH_SECONDS
-from autoglm.gateway import pages
-from autoglm.gateway.core import Core, cancel_all
-from autoglm.gateway.cors import Cors
+from autoglm.gateway.edges import admin_pages
+from autoglm.gateway.edges.cors import Cors
+from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
+from autoglm.gateway.edges.rest import RestEdge, RestParts
+from autoglm.gateway.edges.rest_request import Bounds
+from autoglm.gateway.edges.rest_server import RestServer
+from autoglm.gateway.endpoints.kubernetes_watch import Connect
 from autoglm.gateway.envoy.all_metrics import of_all
-from autoglm.gateway.envoy.names import Sockets
-from autoglm.gateway.envoy.picker_server import LIVENESS, READINESS, PickerServer
+from autoglm.gateway.envoy.config.names import Sockets
+from autoglm.gateway.envoy.endpoint_picker.server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import Plane, plane_of
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
-from autoglm.gateway.grpc_edge import GrpcEdge, GrpcParts
-from autoglm.gateway.kubernetes_watch import Connect
-from autoglm.gateway.methods import INFERENCE, OIP
-from autoglm.gateway.rest_edge import RestEdge, RestParts
-from autoglm.gateway.rest_request import Bounds
-from autoglm.gateway.rest_server import RestServer
+from autoglm.gateway.gateway import Core, cancel_all
+from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.validation.scan.reading import SWITCH_SECONDS
 
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64
@@ -117,7 +118,7 @@ def _check_kubernetes(settings: GatewaySettings) -> None:
     """Raises ValueError where the cluster's API cannot be asked at all."""
     try:
         # The one package that only --kubernetes needs; it takes a second to import.
-        from autoglm.gateway import kubernetes_api
+        from autoglm.gateway.endpoints import kubernetes_api
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--kubernetes needs the package {(error.name or '').partition('.')[0]!r}: "
@@ -303,9 +304,9 @@ class Gateway:
                 self.is_ready,
                 registry=self._registry,
                 pages={
-                    "/admin/endpoints": lambda: pages.endpoints(pool.views, time.monotonic()),
-                    "/admin/resources": lambda: pages.resources(pool.directory),
-                    "/routable": lambda: pages.routable(pool.views),
+                    "/admin/endpoints": lambda: admin_pages.endpoints(pool.views, time.monotonic()),
+                    "/admin/resources": lambda: admin_pages.resources(pool.directory),
+                    "/routable": lambda: admin_pages.routable(pool.views),
                 },
             )
         self.admin_port = self._admin.port

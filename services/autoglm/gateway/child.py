@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from autoglm.gateway.app import run
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.settings import GatewaySettings
 
 

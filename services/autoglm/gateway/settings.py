@@ -8,21 +8,21 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autoglm.api.names import ModelNameRules
-from autoglm.api.traffic import RoutingPolicy
+from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
-from autoglm.common.validation import bounds as content_bounds
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
-from autoglm.gateway.cors import check_origin
-from autoglm.gateway.discovery import parse_target
+from autoglm.gateway.edges.cors import check_origin
+from autoglm.gateway.edges.memory_pressure import process_limit
+from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
-from autoglm.gateway.memory import REQUEST_BYTES, SHARE
-from autoglm.gateway.pacing import Limits
-from autoglm.gateway.prefix_cache import PrefixCache
-from autoglm.gateway.pressure import process_limit
-from autoglm.gateway.retries import RetryPolicy
-from autoglm.gateway.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+from autoglm.gateway.proxy.prefix_cache import PrefixCache
+from autoglm.gateway.proxy.retry_budget import RetryPolicy
+from autoglm.gateway.proxy.timeouts import Limits
+from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
+from autoglm.validation import bounds as content_bounds
 
 
 def _checked_or_empty(address: str) -> str:

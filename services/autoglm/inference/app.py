@@ -18,29 +18,31 @@ from typing import Any, TypeVar
 import grpc
 import uvloop
 
-from autoglm.common import errors, open_files, rpc
-from autoglm.common.admin import AdminServer
-from autoglm.common.garbage import collect
-from autoglm.common.lifecycle import Shutdown
-from autoglm.common.process_memory import map_large_buffers
+from autoglm.common import errors, rpc
+from autoglm.common.http.admin import AdminServer
+from autoglm.common.process import open_files
+from autoglm.common.process.garbage import collect
+from autoglm.common.process.lifecycle import Shutdown
+from autoglm.common.process.memory import map_large_buffers
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
-from autoglm.inference import diagnosis, echo, http_port
-from autoglm.inference.bounded_grpc import BoundedMessages
-from autoglm.inference.bounded_http import BoundedHttp
+from autoglm.inference import diagnosis
 from autoglm.inference.diagnosis import Diagnosis
 from autoglm.inference.engine import Engine
-from autoglm.inference.grpc_observer import GrpcObserver
 from autoglm.inference.health import SERVICES, Health
-from autoglm.inference.http_port import HttpObserver, HttpServer
-from autoglm.inference.inference_servicer import InferenceServicer, Pace
-from autoglm.inference.kv_naming import NamedHttp
-from autoglm.inference.oip_rest import with_oip
-from autoglm.inference.oip_servicer import OipServicer
+from autoglm.inference.http import port
+from autoglm.inference.http.bounded_http import BoundedHttp
+from autoglm.inference.http.port import HttpObserver, HttpServer
+from autoglm.inference.kv.block_naming import NamedHttp
+from autoglm.inference.oip.rest import with_oip
+from autoglm.inference.oip.servicer import OipServicer
 from autoglm.inference.pod import Pod
+from autoglm.inference.servicers.bounded_grpc import BoundedMessages
+from autoglm.inference.servicers.grpc_observer import GrpcObserver
+from autoglm.inference.servicers.inference import InferenceServicer, Pace
+from autoglm.inference.servicers.worker import WorkerServicer
 from autoglm.inference.settings import InferenceSettings
-from autoglm.inference.worker_servicer import WorkerServicer
 from autoglm.v1 import inference_pb2_grpc, open_inference_pb2_grpc, worker_pb2_grpc
 
 _REFLECTED = (
@@ -219,7 +221,7 @@ class PodServer:
             settings.grpc_address,
             lambda address: rpc.bind(grpc_server, address, settings.server_tls),
         )
-        self._http_socket = _taken("http-address", settings.http_address, http_port.bind)
+        self._http_socket = _taken("http-address", settings.http_address, port.bind)
         self.http_port = self.pod.http_port = self._http_socket.getsockname()[1]
         self._admin = _taken(
             "metrics-address",
@@ -266,12 +268,14 @@ class PodServer:
         settings = self._settings
         if problem := diagnosis.model_path_problem(settings):
             raise CannotStart(problem)
+        # Engines are imported by name, so that each needs only its own packages.
         if settings.engine == "echo":
+            simulator = import_module("autoglm.simulator")
             try:
-                return await echo.start(settings.echo_settings())
+                simulated: Engine = await simulator.start(settings.echo_settings())
             except errors.AutoGLMError as error:
                 raise CannotStart(diagnosis.diagnose(str(error), settings)) from error
-        # By name, so that a pod with the echo engine needs nothing of vLLM's.
+            return simulated
         vllm = import_module("autoglm.inference.vllm")
         try:
             engine: Engine = await vllm.start(settings.engine_options())

@@ -1,6 +1,6 @@
 """The engine contract: what a pod asks of the thing that generates tokens.
 
-Two engines implement it, `autoglm.inference.vllm` and `autoglm.inference.echo`. Requests and
+Two engines implement it, `autoglm.inference.vllm` and `autoglm.simulator`. Requests and
 results are the API's own messages, so nothing is translated twice. Engines raise
 `autoglm.common.errors` only. Servicers, the HTTP port, health and draining know nothing else about
 an engine.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from autoglm import v1
-from autoglm.inference.kv_feed import KvFeed
+from autoglm.inference.kv.feed import KvFeed
 
 # ASGI 3 (https://asgi.readthedocs.io): what uvicorn serves on the HTTP port.
 Scope = MutableMapping[str, Any]

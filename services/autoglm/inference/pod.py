@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from autoglm.common import errors
-from autoglm.common.gate import Gate
+from autoglm.common.process.drain_gate import Gate
 from autoglm.inference.engine import Engine
 
 

@@ -8,9 +8,9 @@ from typing import TypeVar, cast
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.common.validation import Ask, validate
-from autoglm.inference import kv_naming
 from autoglm.inference.engine import Call, Engine
+from autoglm.inference.kv import block_naming
+from autoglm.validation import Ask, validate
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def check(engine: Engine, ask: Ask) -> None:
 def begin(engine: Engine, ask: Ask) -> None:
     """The same for a gRPC call whose prompt the engine is to work on."""
     check(engine, ask)
-    kv_naming.name(ask)
+    block_naming.name(ask)
 
 
 def find(engine: Engine, name: str) -> v1.Model | None:

@@ -12,10 +12,9 @@ from pydantic import AfterValidator, AliasChoices, Field
 
 from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
 from autoglm.common.tls import TlsFiles
-from autoglm.common.validation import bounds
-from autoglm.inference.echo.scheduler import Rates
-from autoglm.inference.echo.settings import EchoSettings, parse_fault
+from autoglm.inference.echo_settings import EchoSettings, Rates, parse_fault
 from autoglm.inference.engine import Device, EngineOptions
+from autoglm.validation import bounds
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 

@@ -18,8 +18,8 @@ from typing import Final, Generic, Protocol, TypeVar
 import aiohttp
 import msgspec
 
+from autoglm.api.shallow import decoded, shallow
 from autoglm.common.backoff import Backoff
-from autoglm.common.shallow import decoded, shallow
 from autoglm.kube.errors import Refused, Unreachable
 from autoglm.kube.pacing import Pacing
 

@@ -8,7 +8,7 @@ import asyncio
 
 import aiohttp
 
-from autoglm.gateway.endpoints import Phase
+from autoglm.gateway.endpoints.endpoint import Phase
 
 POLL_SECONDS = 0.2
 _TIMEOUT = aiohttp.ClientTimeout(total=2)

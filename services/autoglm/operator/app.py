@@ -20,25 +20,25 @@ from kubernetes.aio.config import ConfigException
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.api.names import read_rules
-from autoglm.common.admin import AdminServer
-from autoglm.common.lifecycle import Shutdown
+from autoglm.common.http.admin import AdminServer
+from autoglm.common.process.lifecycle import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
+from autoglm.kube.election import Election
+from autoglm.kube.key import Key
+from autoglm.kube.leader import Leader, LeaseName
+from autoglm.kube.transport import Client, Transport, configure
+from autoglm.kube.verbs import Kube, Limits
+from autoglm.kube.write_slots import WriteSlots
 from autoglm.operator.dispatch import Dispatcher
-from autoglm.operator.election import Election
 from autoglm.operator.gateways import Gateways
-from autoglm.operator.installations import Installations
-from autoglm.operator.kube import Kube, Limits
-from autoglm.operator.leader import Leader, LeaseName
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.names import NameIndex, claim_of
 from autoglm.operator.observe import World
-from autoglm.operator.observed import Key
+from autoglm.operator.ownership.installations import Installations
+from autoglm.operator.ownership.model_names import NameIndex, claim_of
 from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.sources import Ears, Scope, Sources
-from autoglm.operator.transport import Client, Transport, configure
-from autoglm.operator.write_slots import WriteSlots
 
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64

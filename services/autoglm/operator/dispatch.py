@@ -7,12 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from autoglm.operator.fence import NotLeading
+from autoglm.kube.fence import NotLeading
+from autoglm.kube.key import Key
+from autoglm.kube.transport import Refused, Unreachable
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observed import Key
 from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import ChildrenRefused, Looked
-from autoglm.operator.transport import Refused, Unreachable
 
 _log = logging.getLogger("autoglm.operator")
 

@@ -16,7 +16,8 @@ import aiohttp
 import msgspec
 
 from autoglm.api.labels import METRICS_PORT
-from autoglm.operator.observed import NO_DATA, Key, NoData, Raw
+from autoglm.kube.key import Key
+from autoglm.operator.observed import NO_DATA, NoData, Raw
 
 Routable = Mapping[Key, frozenset[str]]
 BUSY_SECONDS = 1.0

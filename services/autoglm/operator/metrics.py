@@ -5,18 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from autoglm.kube.verbs import ApiCall
+
 _DURATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-
-@dataclass(slots=True)
-class Call:
-    """How a request to the API server ended."""
-
-    code: str = "200"
 
 
 class Metrics:
@@ -114,10 +108,13 @@ class Metrics:
         )
 
     @contextmanager
-    def api_call(self, verb: str) -> Iterator[Call]:
-        call, began = Call(), time.perf_counter()
+    def api_call(self, verb: str) -> Iterator[ApiCall]:
+        call, began = ApiCall(), time.perf_counter()
         try:
             yield call
         finally:
             self.calls.labels(verb, call.code).inc()
             self.call_duration.labels(verb).observe(time.perf_counter() - began)
+
+    def watch_restarted(self, kind: str, reason: str) -> None:
+        self.watches.labels(kind, reason).inc()

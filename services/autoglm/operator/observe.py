@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
-from autoglm.operator.cache import Cache, Head, own_key
-from autoglm.operator.kinds import (
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import (
     CHILDREN,
     ENDPOINT_SLICE,
     OPTIONAL_CHILDREN,
@@ -21,8 +21,9 @@ from autoglm.operator.kinds import (
     WARNING,
     Kind,
 )
-from autoglm.operator.names import NameIndex
-from autoglm.operator.observed import Conflict, Key, NoData, Observed, Raw, Refusal
+from autoglm.kube.store import Cache, Head, own_key
+from autoglm.operator.observed import Conflict, NoData, Observed, Raw, Refusal
+from autoglm.operator.ownership.model_names import NameIndex
 
 OURS = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
 WARNINGS = (("fieldSelector", "type=Warning"),)

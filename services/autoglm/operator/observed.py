@@ -9,21 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from autoglm.operator.claims import Installation
+from autoglm.kube.key import Key
+from autoglm.operator.ownership.claims import Installation
 
 # An object as the API server sends it. Never changed in place.
 Raw = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
-    """Which resource."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 class NoData:

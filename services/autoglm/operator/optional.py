@@ -16,10 +16,10 @@ from typing import Protocol
 import msgspec
 
 from autoglm.kube.errors import Refused, Unreachable
+from autoglm.kube.kinds import OPTIONAL_CHILDREN, Kind
 from autoglm.kube.reflector import Reflector
-from autoglm.operator.cache import Cache
-from autoglm.operator.kinds import OPTIONAL_CHILDREN, Kind
-from autoglm.operator.kube import Kube
+from autoglm.kube.store import Cache
+from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import World
 

@@ -27,17 +27,17 @@ from autoglm.operator.children import (
 from autoglm.operator.children.metadata import Body, Context
 from autoglm.operator.children.metadata import identity as identity_of
 from autoglm.operator.children.pod import pod_template
-from autoglm.operator.diff import differs, sealed, standing
-from autoglm.operator.last_valid import restored
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Refusal, Settings
-from autoglm.operator.prerequisites import withheld
 from autoglm.operator.revision import revision_of
 from autoglm.operator.rollout import Step, next_step
-from autoglm.operator.sight import Sight
-from autoglm.operator.situation import Situation
-from autoglm.operator.status import events, invalid_status, same_status, status
-from autoglm.operator.template import with_template
-from autoglm.operator.validity import valid
+from autoglm.operator.status.last_valid import restored
+from autoglm.operator.status.sight import Sight
+from autoglm.operator.status.situation import Situation
+from autoglm.operator.status.status import events, invalid_status, same_status, status
+from autoglm.operator.status.validity import valid
+from autoglm.operator.template.template import with_template
+from autoglm.operator.writes.diff import differs, sealed, standing
+from autoglm.operator.writes.prerequisites import withheld
 
 # What nobody tells us of is looked for: gateways' pools soon, anything else in a while.
 _WHILE_ROUTED_SECONDS = 2.0

@@ -19,18 +19,19 @@ from opentelemetry import trace
 
 from autoglm.common.backoff import Backoff
 from autoglm.common.telemetry import tracer
-from autoglm.operator.announcements import Announcements
-from autoglm.operator.apply import Applier
-from autoglm.operator.claims import ClaimedByAnother, Installation, left_alone
-from autoglm.operator.fights import Fights
-from autoglm.operator.installations import Installations
-from autoglm.operator.kinds import RESOURCE
-from autoglm.operator.kube import Kube
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import RESOURCE
+from autoglm.kube.transport import Refused
+from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.names import claim_of
 from autoglm.operator.observe import Attempt, World, observe
-from autoglm.operator.observed import Event, Key, NoData, Observed, Plan, Raw, Settings
-from autoglm.operator.transport import Refused
+from autoglm.operator.observed import Event, NoData, Observed, Plan, Raw, Settings
+from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, left_alone
+from autoglm.operator.ownership.installations import Installations
+from autoglm.operator.ownership.model_names import claim_of
+from autoglm.operator.status.announcements import Announcements
+from autoglm.operator.writes.apply import Applier
+from autoglm.operator.writes.fights import Fights
 
 Planner = Callable[[Observed, Settings, datetime], Plan]
 # After a write comes another look, later each time: a plan that never settles must not spin.

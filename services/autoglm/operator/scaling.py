@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from autoglm.api.scaling import Scaling
+from autoglm.api.spec.scaling import Scaling
 from autoglm.operator.children.autoscaler import SCALED_OBJECT
 from autoglm.operator.observed import Raw
-from autoglm.operator.pods import condition
-from autoglm.operator.situation import Situation
-from autoglm.operator.statement import Statement
+from autoglm.operator.status.pods import condition
+from autoglm.operator.status.situation import Situation
+from autoglm.operator.status.statement import Statement
 
 _KINDS: Final = {"hpa": "HorizontalPodAutoscaler", "keda": SCALED_OBJECT}
 _NO_REQUEST = "missing request for "

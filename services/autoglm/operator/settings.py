@@ -9,9 +9,9 @@ from pydantic import Field
 
 from autoglm.api.names import ModelNameRules
 from autoglm.common.settings import Address, ProcessSettings, StringList
-from autoglm.operator.claims import Installation
-from autoglm.operator.election import Terms
+from autoglm.kube.election import Terms
 from autoglm.operator.observed import Settings
+from autoglm.operator.ownership.claims import Installation
 
 
 class OperatorSettings(ProcessSettings):

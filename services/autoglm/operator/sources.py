@@ -12,15 +12,15 @@ from functools import partial
 from random import Random
 
 from autoglm.api.labels import SERVICE_NAME
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import CHILDREN, WARNING
 from autoglm.kube.reflector import Query, Reflector
-from autoglm.operator.cache import Cache
-from autoglm.operator.kinds import CHILDREN, WARNING
-from autoglm.operator.kube import Kube
+from autoglm.kube.store import Cache
+from autoglm.kube.verbs import Kube
+from autoglm.kube.watch import Selection, watch
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import OURS, WARNINGS, World
-from autoglm.operator.observed import Key
 from autoglm.operator.optional import OptionalKinds
-from autoglm.operator.watch import Selection, watch
 
 Watch = Reflector[bytes]
 

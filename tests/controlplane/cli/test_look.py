@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import HOLD, ControlPlane
+from tests.support.processes import eventually
 
 from autoglm import cli
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import PLURAL
-from autoglm.cli.remedies import BY_EXIT_CODE
+from autoglm.cli.status.remedies import BY_EXIT_CODE
 from autoglm.inference.diagnosis import ExitCode
-from autoglm.testing.controlplane import HOLD, ControlPlane
-from autoglm.testing.processes import eventually
 
 CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
 Autoglm = Callable[..., "Result"]

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from tests.support.fake_kube import Object, agd, endpoint_slice
+from tests.support.kube.controlplane import ControlPlane
 
 from autoglm import v1
 from autoglm.api.deployment import API_VERSION
 from autoglm.api.labels import PLURAL
 from autoglm.common import rpc
-from autoglm.gateway import kubernetes_api
 from autoglm.gateway.app import Gateway
+from autoglm.gateway.endpoints import kubernetes_api
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.fake_kube import Object, agd, endpoint_slice
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.operating import Cluster
 
-from autoglm.operator.kinds import RESOURCE
-from autoglm.operator.transport import Client, configure
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.operating import Cluster
+from autoglm.kube.kinds import RESOURCE
+from autoglm.kube.transport import Client, configure
 
 CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
 

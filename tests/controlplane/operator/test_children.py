@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.operating import Cluster, until
 
-from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, POD, RESOURCE, Kind
-from autoglm.operator.transport import MERGE
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.operating import Cluster, until
+from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, POD, RESOURCE, Kind
+from autoglm.kube.transport import MERGE
 
 DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY = CHILDREN
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")

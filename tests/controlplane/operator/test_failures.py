@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.operating import Cluster, Running, is_work, until
 
-from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.transport import Refused, Request, Unreachable
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.operating import Cluster, Running, is_work, until
+from autoglm.kube.kinds import CHILDREN, RESOURCE
+from autoglm.kube.transport import Refused, Request, Unreachable
 
 DEPLOYMENT, SERVICE = CHILDREN[:2]
 BUDGET = CHILDREN[5]

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.kube.daemon import ClusterFailed
+from tests.support.operating import Cluster, Running, until
 
-from autoglm.operator.kinds import CHILDREN, EVENT, RESOURCE
-from autoglm.operator.transport import Refused
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.kube_daemon import ClusterFailed
-from autoglm.testing.operating import Cluster, Running, until
+from autoglm.kube.kinds import CHILDREN, EVENT, RESOURCE
+from autoglm.kube.transport import Refused
 
 Spec = dict[str, Any]
 DEPLOYMENT = CHILDREN[0]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from autoglm.operator.kinds import EVENT, child_kind
-from autoglm.operator.transport import MERGE
-from autoglm.testing.operating import Cluster, Running, until
+from tests.support.operating import Cluster, Running, until
+
+from autoglm.kube.kinds import EVENT, child_kind
+from autoglm.kube.transport import MERGE
 
 CONFIG, SERVICE = child_kind("v1", "ConfigMap"), child_kind("v1", "Service")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoglm.operator.kinds import CHILDREN, POD
-from autoglm.testing.operating import Cluster, until
+from tests.support.operating import Cluster, until
+
+from autoglm.kube.kinds import CHILDREN, POD
 
 DEPLOYMENT, SERVICE, _, _, _, _, POLICY = CHILDREN
 INVALID = {"template": {"spec": {"hostNetwork": True}}}

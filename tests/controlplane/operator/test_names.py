@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.operating import Cluster, until
 
-from autoglm.operator.kinds import EVENT, RESOURCE
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.operating import Cluster, until
+from autoglm.kube.kinds import EVENT, RESOURCE
 
 RULES = '[{"names": ["gpt-*"], "namespaces": ["platform"]}]'
 

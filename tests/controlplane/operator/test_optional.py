@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import ControlPlane
+from tests.support.operating import Cluster, until
 
-from autoglm.operator.kinds import OPTIONAL_CHILDREN, Kind
-from autoglm.testing.controlplane import ControlPlane
-from autoglm.testing.operating import Cluster, until
+from autoglm.kube.kinds import OPTIONAL_CHILDREN, Kind
 
 OTHER = "v1beta1"
 

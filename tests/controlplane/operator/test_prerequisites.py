@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.operating import Cluster, until
 
-from autoglm.operator.kinds import CHILDREN, POD, Kind
-from autoglm.operator.transport import MERGE
-from autoglm.testing.operating import Cluster, until
+from autoglm.kube.kinds import CHILDREN, POD, Kind
+from autoglm.kube.transport import MERGE
 
 DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, _, _, POLICY = CHILDREN
 QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")

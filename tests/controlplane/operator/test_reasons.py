@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.kube.controlplane import HOLD, ControlPlane
+from tests.support.operating import Cluster, until
 
 from autoglm import operator
 from autoglm.inference.diagnosis import engine_dead
+from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, EVENT, POD, Kind
+from autoglm.kube.transport import MERGE
 from autoglm.operator import gateways
 from autoglm.operator.gateways import Endpoint, Page
-from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, EVENT, POD, Kind
-from autoglm.operator.transport import MERGE
-from autoglm.testing.controlplane import HOLD, ControlPlane
-from autoglm.testing.operating import Cluster, until
 
 CONFIG, HPA, BUDGET = CHILDREN[3:6]
 QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")

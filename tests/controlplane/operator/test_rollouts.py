@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from autoglm.operator.kinds import CHILDREN, POD
-from autoglm.testing.controlplane import HOLD
-from autoglm.testing.operating import Cluster, until
+from tests.support.kube.controlplane import HOLD
+from tests.support.operating import Cluster, until
+
+from autoglm.kube.kinds import CHILDREN, POD
 
 DEPLOYMENT = CHILDREN[0]
 DESIRED = 3

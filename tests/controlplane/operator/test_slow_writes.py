@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from autoglm.operator.transport import Request
-from autoglm.testing.operating import Cluster, until
+from tests.support.operating import Cluster, until
+
+from autoglm.kube.transport import Request
 
 
 def slow(request: Request) -> float:

@@ -11,11 +11,11 @@ import aiohttp
 import grpc
 import pytest
 from google.protobuf.message import Message
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio]

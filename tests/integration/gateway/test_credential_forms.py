@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+from tests.support.rest_stack import fake_server
 
 from autoglm import v1
 from autoglm.common import rpc
@@ -25,7 +26,6 @@ from autoglm.gateway.app import Gateway
 from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.throttle import Throttle
 from autoglm.testing.fake_pod import FakePod
-from autoglm.testing.rest_stack import fake_server
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub

@@ -25,13 +25,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from autoglm import v1
 from autoglm.client import AsyncClient
 from autoglm.common import errors, status
-from autoglm.common.validation.hint import HINT_METADATA
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.identity.keys import new_key
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
+from autoglm.validation.routing_hint import HINT_METADATA
 
 pytestmark = [pytest.mark.plane("embedded", "the picker stands beside it"), pytest.mark.timeout(60)]
 TYPE = "type.googleapis.com/envoy"

@@ -18,16 +18,16 @@ import aiohttp
 import grpc
 import pytest
 import trustme
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.bootstrap import bootstrap
-from autoglm.gateway.envoy.names import PLANE_HEADER, PLANE_WITHOUT, Sockets
+from autoglm.gateway.envoy.config.bootstrap import bootstrap
+from autoglm.gateway.envoy.config.names import PLANE_HEADER, PLANE_WITHOUT, Sockets
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.testing import processes
 from autoglm.testing.fake_pod import FakePod
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = [pytest.mark.plane("envoy", "its own ways"), pytest.mark.timeout(60)]

@@ -14,16 +14,16 @@ from pathlib import Path
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.support import processes
+from tests.support.asks import ask_grpc, ask_rest, kill_and_restart
+from tests.support.processes import Process
+from tests.support.traffic import Ask, traffic
 
 from autoglm import v1
 from autoglm.gateway.envoy import processes as several
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.processes import Processes
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.testing import processes
-from autoglm.testing.asks import ask_grpc, ask_rest, kill_and_restart
-from autoglm.testing.processes import Process
-from autoglm.testing.traffic import Ask, traffic
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = [pytest.mark.plane("envoy", "its own ways"), pytest.mark.timeout(120)]

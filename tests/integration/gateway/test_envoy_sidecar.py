@@ -13,11 +13,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.gateway.envoy import program
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.plane("envoy")]

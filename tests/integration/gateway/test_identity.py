@@ -24,16 +24,16 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+from tests.support import processes
+from tests.support.processes import Process
+from tests.support.rest_stack import rest_stack
 
 from autoglm.client import Client, RetryPolicy
 from autoglm.common import errors, status
-from autoglm.gateway.call import Call
 from autoglm.gateway.identity.keys import KeyEntry, new_key
 from autoglm.gateway.identity.throttle import FAILURES
-from autoglm.gateway.principal import Principal, Role
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
-from autoglm.testing.rest_stack import rest_stack
+from autoglm.gateway.request.principal import Principal, Role
+from autoglm.gateway.request.request import Call
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub
 

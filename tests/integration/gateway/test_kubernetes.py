@@ -14,11 +14,11 @@ import aiohttp
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.support.fake_kube import FakeKube, Object, agd, endpoint_slice
 
 from autoglm import v1
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.testing.fake_kube import FakeKube, Object, agd, endpoint_slice
 from autoglm.testing.fake_pod import FakePod
 
 FREE = "127.0.0.1:0"

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.common import errors, rpc
 from autoglm.common.tls import TlsFiles
-from autoglm.gateway.channels import Channels
-from autoglm.gateway.endpoints import Endpoint
-from autoglm.gateway.kv_follower import KvFollower
-from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.endpoints.channels import Channels
+from autoglm.gateway.endpoints.endpoint import Endpoint
+from autoglm.gateway.endpoints.kv_event_watch import KvFollower
+from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.routing.prefix import PrefixIndex
 from autoglm.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import openai
 import pytest
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm.client import Client, RetryPolicy
 from autoglm.common import errors
 from autoglm.gateway.identity.keys import new_key
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 
 pytestmark = pytest.mark.timeout(120)
 TENANTS = ("counted", "metered", "free", "changed")

@@ -13,17 +13,17 @@ import grpc
 import psutil
 import pytest
 from aiohttp import web
+from tests.support import processes
+from tests.support.processes import Process
+from tests.support.rest_stack import rest_stack
+from tests.support.tcp_proxy import TcpProxy
 
 from autoglm import v1
 from autoglm.client.hints import hints
 from autoglm.common import errors, rpc, status
-from autoglm.gateway.call import Call
-from autoglm.gateway.memory import REQUEST_BYTES, Memory
-from autoglm.gateway.principal import Principal
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
-from autoglm.testing.rest_stack import rest_stack
-from autoglm.testing.tcp_proxy import TcpProxy
+from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
+from autoglm.gateway.request.principal import Principal
+from autoglm.gateway.request.request import Call
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 PATH = "/v1/completions"

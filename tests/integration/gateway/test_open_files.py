@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(120)

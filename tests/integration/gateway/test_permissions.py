@@ -18,23 +18,23 @@ import msgspec
 import pytest
 from aiohttp import web
 from google.protobuf import descriptor_pool, message_factory
+from tests.support.rest_stack import fake_server
 
 from autoglm import v1
 from autoglm.client.hints import hints
 from autoglm.common import rpc
-from autoglm.common.validation import Operation
-from autoglm.common.validation.http_apis import INFERENCE_POSTS, MODEL, HttpApi
 from autoglm.gateway.app import Gateway
-from autoglm.gateway.grpc_pages import OPEN_PAGES, PAGES
+from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES
+from autoglm.gateway.edges.rest_request import canonical
 from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.throttle import FAILURES
-from autoglm.gateway.methods import METHODS
-from autoglm.gateway.principal import Role
-from autoglm.gateway.rest_request import canonical
+from autoglm.gateway.request.grpc_methods import METHODS
+from autoglm.gateway.request.principal import Role
 from autoglm.testing.fake_pod import FakePod
-from autoglm.testing.rest_stack import fake_server
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.inference_pb2_grpc import InferenceStub
+from autoglm.validation import Operation
+from autoglm.validation.http_apis import INFERENCE_POSTS, MODEL, HttpApi
 
 pytestmark = pytest.mark.timeout(120)
 OPEN, SHUT = "open-1", "shut-1"

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-
-from autoglm.testing import processes
-from autoglm.testing.asks import TEXT, ask_grpc, ask_rest, kill_and_restart
-from autoglm.testing.processes import Process
-from autoglm.testing.traffic import Ask, traffic
+from tests.support import processes
+from tests.support.asks import TEXT, ask_grpc, ask_rest, kill_and_restart
+from tests.support.processes import Process
+from tests.support.traffic import Ask, traffic
 
 pytestmark = pytest.mark.timeout(120)
 TRACE = "0af7651916cd43dd8448eb211c80319c"

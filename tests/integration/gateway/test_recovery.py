@@ -14,11 +14,11 @@ from urllib.request import Request, urlopen
 import grpc
 import openai
 import pytest
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import errors, status
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(120)

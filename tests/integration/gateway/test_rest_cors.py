@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.support.rest_stack import RestStack, rest_stack
 
 from autoglm.common.errors import Unauthenticated
-from autoglm.gateway.call import Call
-from autoglm.gateway.principal import Principal
-from autoglm.testing.rest_stack import RestStack, rest_stack
+from autoglm.gateway.request.principal import Principal
+from autoglm.gateway.request.request import Call
 
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.support.rest_stack import RestStack, rest_stack
 
 from autoglm.common.errors import PermissionDenied, RateLimited, Unauthenticated
-from autoglm.gateway.call import Call
-from autoglm.gateway.principal import Principal
-from autoglm.testing.rest_stack import RestStack, rest_stack
+from autoglm.gateway.request.principal import Principal
+from autoglm.gateway.request.request import Call
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

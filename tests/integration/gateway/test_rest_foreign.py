@@ -12,14 +12,14 @@ from random import Random
 
 import pytest
 from aiohttp import web
+from tests.support.rest_stack import fake_server
 
-from autoglm.gateway.discovery import parse_target
-from autoglm.gateway.endpoints import Endpoint, EndpointView
-from autoglm.gateway.foreign import ForeignWatch
-from autoglm.gateway.http_relay import client_session
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.upstream_key import UpstreamKey
-from autoglm.testing.rest_stack import fake_server
+from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView
+from autoglm.gateway.endpoints.openai_watch import ForeignWatch
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.static_discovery import parse_target
+from autoglm.gateway.endpoints.upstream_key import UpstreamKey
+from autoglm.gateway.proxy.http_upstream import client_session
 
 CARDS = {"object": "list", "data": [{"id": "m", "max_model_len": 64}]}
 

@@ -8,10 +8,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.support.rest_stack import RestStack, rest_stack
 from yarl import URL
 
-from autoglm.common.validation.http_apis import DENIED, INFERENCE_POSTS, MODEL, OWN, Body
-from autoglm.testing.rest_stack import RestStack, rest_stack
+from autoglm.validation.http_apis import DENIED, INFERENCE_POSTS, MODEL, OWN, Body
 
 TEXT = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["hi"]}
 BODIES: dict[Body, dict[str, Any]] = {

@@ -7,8 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-
-from autoglm.testing.rest_stack import Answer, RestStack, rest_stack
+from tests.support.rest_stack import Answer, RestStack, rest_stack
 
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

@@ -9,12 +9,12 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp import web
+from tests.support.rest_stack import fake_server
 
 from autoglm.common.rpc import RESPONSE_ID
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.identity.keys import new_key
 from autoglm.testing.fake_pod import FakePod
-from autoglm.testing.rest_stack import fake_server
 
 PATH = "/v1/responses"
 

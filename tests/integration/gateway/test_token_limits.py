@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp import web
+from tests.support.rest_stack import fake_server
 
 from autoglm.gateway.identity.keys import new_key
 from autoglm.testing.fake_pod import FakePod
-from autoglm.testing.rest_stack import fake_server
 
 TEXT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
 SSE = "text/event-stream"

@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import grpc
 import pytest
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common.status import REQUEST_ID
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub

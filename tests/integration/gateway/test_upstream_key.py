@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.support import processes
+from tests.support.rest_stack import fake_server
 
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.testing import processes
-from autoglm.testing.rest_stack import fake_server
 
 pytestmark = pytest.mark.timeout(60)
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from autoglm.common.validation.http_apis import DENIED
 from autoglm.inference.app import PodServer
+from autoglm.validation.http_apis import DENIED
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hello there"}]}
 

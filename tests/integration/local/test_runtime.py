@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from tests.support.processes import is_alive
 
 from autoglm.local.child import Failure, free_addresses
 from autoglm.local.planning import Policy, Process, State, Workload
 from autoglm.local.runtime import Member, Runtime, Timing
-from autoglm.testing.processes import is_alive
 
 FAKE = str(Path(__file__).with_name("fake_process.py"))
 QUICK = Policy(backoff_initial=0.01, backoff_max=0.05)

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
+from tests.support import processes
+from tests.support.processes import Process
 
 MODEL = Path(__file__).parents[3] / "examples/tiny-glm/model"
 

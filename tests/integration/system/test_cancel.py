@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 import pytest
+from tests.support.processes import Process, eventually
 
 from autoglm.client import Client
 from autoglm.common import errors
-from autoglm.testing.processes import Process, eventually
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 # About 2000 tokens: several seconds, much longer than any of these tests looks.

@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.support import processes
+from tests.support.processes import Process, eventually
 
 from autoglm import v1
 from autoglm.common.rpc import DEBUG_HEADER
-from autoglm.testing import processes
-from autoglm.testing.processes import Process, eventually
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(300)

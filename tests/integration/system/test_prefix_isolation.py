@@ -16,12 +16,12 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from tests.support import processes
+from tests.support.processes import Process, eventually
 
 from autoglm import v1
 from autoglm.common import rpc
 from autoglm.gateway.identity.keys import new_key
-from autoglm.testing import processes
-from autoglm.testing.processes import Process, eventually
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(300)

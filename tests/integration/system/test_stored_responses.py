@@ -9,8 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-
-from autoglm.testing import processes
+from tests.support import processes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 MODEL = Path(__file__).parents[3] / "examples/tiny-glm/model"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import trustme
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm.client import Client, TlsFiles
 from autoglm.common import errors
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+from tests.support.processes import Process
 
 from autoglm.client import Client
-from autoglm.testing.processes import Process
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 PARENT_SPAN = "b7ad6b7169203331"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.resources import BAD, CASES, GOOD, Case
 from tests.support.soak import examples
 
 from autoglm.api import InvalidSpec, parse
 from autoglm.api.parse import problem_of
-from autoglm.testing.resources import BAD, CASES, GOOD, Case
 
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)

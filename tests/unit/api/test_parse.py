@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm.api import AutoGLMDeployment, InvalidSpec, parse
-from autoglm.api.operations import Resources
+from autoglm.api.spec.operations import Resources
 from autoglm.common.settings import ServiceSettings
 
 MINIMAL: dict[str, Any] = {

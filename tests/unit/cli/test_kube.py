@@ -8,7 +8,7 @@ import pytest
 
 from autoglm.cli.cluster import NO_QUERY, ClusterError
 from autoglm.cli.kube import look
-from autoglm.cli.status_cluster import watch
+from autoglm.cli.status.cluster import watch
 
 AGD = "/apis/autoglm.io/v1alpha1/namespaces/models/autoglmdeployments"
 PODS = "/api/v1/namespaces/models/pods"

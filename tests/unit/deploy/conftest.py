@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from autoglm.testing.prerequisites import lacking
+from tests.support.prerequisites import lacking
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "deploy/helm/open-autoglm"

@@ -10,8 +10,8 @@ from autoglm.api import labels
 from autoglm.api.names import read_rules
 from autoglm.common.settings import ProcessSettings
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.operator.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
 from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.template.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
 
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]

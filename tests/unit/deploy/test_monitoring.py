@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from autoglm.gateway.metrics import Metrics as GatewayMetrics
+from autoglm.gateway.request.metrics import Metrics as GatewayMetrics
 from autoglm.operator.metrics import Metrics as OperatorMetrics
 
 Object = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from autoglm.operator.kinds import CHILDREN, ENDPOINT_SLICE, EVENT, LEASE, OPTIONAL_CHILDREN, POD
+from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, EVENT, LEASE, OPTIONAL_CHILDREN, POD
 
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]

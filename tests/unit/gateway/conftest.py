@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm import v1
-from autoglm.common.validation import Ask, Operation
-from autoglm.gateway.call import Call
-from autoglm.gateway.discovery import parse_target
-from autoglm.gateway.endpoints import (
+from autoglm.gateway.endpoints.endpoint import (
     Endpoint,
     EndpointView,
     Learned,
@@ -20,6 +17,9 @@ from autoglm.gateway.endpoints import (
     Phase,
     State,
 )
+from autoglm.gateway.endpoints.static_discovery import parse_target
+from autoglm.gateway.request.request import Call
+from autoglm.validation import Ask, Operation
 
 
 class Make:

@@ -15,16 +15,16 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.common.validation import Ask, Operation
 from autoglm.gateway.admission import Admission, AdmissionSettings
-from autoglm.gateway.call import Call, Handler, Notes, Reply
-from autoglm.gateway.endpoints import Learned, Load, Loaded
-from autoglm.gateway.layers import local_layers, request_layers, stack
-from autoglm.gateway.memory import Hold, Memory
-from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.observation import Observer
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.principal import ANONYMOUS, Principal, Role
+from autoglm.gateway.endpoints.endpoint import Learned, Load, Loaded
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.pipeline import local_layers, request_layers, stack
+from autoglm.gateway.request.memory_budget import Hold, Memory
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.principal import ANONYMOUS, Principal, Role
+from autoglm.gateway.request.request import Call, Handler, Notes, Reply
+from autoglm.gateway.request_telemetry import Observer
+from autoglm.validation import Ask, Operation
 
 NAMES = ("glm-4", "glm-5", "hidden")
 ALICE = Principal("acme", "alice", models=("glm-*",))

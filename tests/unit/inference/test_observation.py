@@ -5,7 +5,7 @@ import pytest
 
 from autoglm.common import errors
 from autoglm.common.outcomes import Outcome, outcome_of_status
-from autoglm.inference.http_port import route_of
+from autoglm.inference.http.port import route_of
 from autoglm.inference.observation import Observation, outcome_of
 
 

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from autoglm.common import errors
-from autoglm.inference.echo import EchoSettings, start
 from autoglm.inference.pod import Pod
+from autoglm.simulator import EchoSettings, start
 
 
 async def test_there_is_no_engine_while_it_loads() -> None:

@@ -3,9 +3,9 @@ import math
 import pytest
 
 from autoglm import v1
-from autoglm.inference.echo import EchoSettings, start
 from autoglm.inference.engine import Call
 from autoglm.inference.prediction import predict, ranked, shares, text_of
+from autoglm.simulator import EchoSettings, start
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from autoglm.common.settings import SettingsError
-from autoglm.inference.echo.settings import Fault
+from autoglm.inference.echo_settings import Fault
 from autoglm.inference.settings import InferenceSettings
 
 

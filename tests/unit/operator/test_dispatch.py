@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm.common.backoff import Backoff
+from autoglm.kube.fence import NotLeading
+from autoglm.kube.key import Key
+from autoglm.kube.transport import Refused, Unreachable
 from autoglm.operator.dispatch import Dispatcher
-from autoglm.operator.fence import NotLeading
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observed import Key
 from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import ChildrenRefused, Looked
-from autoglm.operator.transport import Refused, Unreachable
 
 pytestmark = pytest.mark.looptime
 KEYS = [Key("ns", f"r{i}") for i in range(20)]

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from autoglm.kube.key import Key
 from autoglm.operator.gateways import Endpoint, Gateways, Page, admin_urls, differing, merged
-from autoglm.operator.observed import NO_DATA, Key
+from autoglm.operator.observed import NO_DATA
 
 GLM, OTHER = Key("ns", "glm"), Key("ns", "other")
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from autoglm.api.labels import DEPLOYMENT
-from autoglm.operator.cache import Head, Metadata, Regarding
-from autoglm.operator.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Kind
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Kind
+from autoglm.kube.store import Head, Metadata, Regarding
 from autoglm.operator.observe import Attempt, World, observe, warned
-from autoglm.operator.observed import NO_DATA, Conflict, Key, Observed
+from autoglm.operator.observed import NO_DATA, Conflict, Observed
 
 GLM = Key("ns", "glm")
 NOTHING = Attempt()

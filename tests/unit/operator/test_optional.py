@@ -11,15 +11,15 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.support.fake_api_server import FakeApiServer
 
-from autoglm.operator.kinds import OPTIONAL_CHILDREN, Kind
-from autoglm.operator.kube import Kube, Limits
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import OPTIONAL_CHILDREN, Kind
+from autoglm.kube.transport import Refused, Request, Unreachable
+from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import World
-from autoglm.operator.observed import Key
 from autoglm.operator.sources import Ears, Scope, Sources
-from autoglm.operator.transport import Refused, Request, Unreachable
-from autoglm.testing.fake_api_server import FakeApiServer
 
 pytestmark = pytest.mark.looptime
 MONITOR, SCALER = OPTIONAL_CHILDREN

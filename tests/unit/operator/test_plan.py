@@ -11,22 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.fake_cluster import LATER, NOW, FakeCluster, pod_condition, resource
 from tests.support.soak import examples
 
 from autoglm.api import Spec
 from autoglm.api.status import Status
-from autoglm.operator.observed import (
-    Conflict,
-    Event,
-    Key,
-    LostName,
-    Observed,
-    Plan,
-    Refusal,
-    Settings,
-)
+from autoglm.kube.key import Key
+from autoglm.operator.observed import Conflict, Event, LostName, Observed, Plan, Refusal, Settings
 from autoglm.operator.plan import plan
-from autoglm.testing.fake_cluster import LATER, NOW, FakeCluster, pod_condition, resource
 
 SETTINGS = Settings("inference:1", "echo:1", gateway_url="http://gateway:8080")
 

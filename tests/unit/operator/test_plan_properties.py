@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.fake_cluster import NOW, FakeCluster, resource
 from tests.support.soak import examples
 
 from autoglm.operator.observed import Plan, Settings
 from autoglm.operator.plan import plan
-from autoglm.testing.fake_cluster import NOW, FakeCluster, resource
 
 SETTINGS = Settings("inference:1", "echo:1")
 LIMITED = settings(

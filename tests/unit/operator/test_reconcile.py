@@ -12,16 +12,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
+from tests.support.fake_api_server import FakeApiServer, Faults
 
+from autoglm.kube.key import Key
+from autoglm.kube.kinds import CHILDREN, RESOURCE
+from autoglm.kube.transport import Refused, Request
+from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator import reconcile
-from autoglm.operator.kinds import CHILDREN, RESOURCE
-from autoglm.operator.kube import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import World
-from autoglm.operator.observed import NO_DATA, Key, Observed, Plan
+from autoglm.operator.observed import NO_DATA, Observed, Plan
 from autoglm.operator.reconcile import ChildrenRefused, Looked, Reconciler
-from autoglm.operator.transport import Refused, Request
-from autoglm.testing.fake_api_server import FakeApiServer, Faults
 
 pytestmark = pytest.mark.looptime
 KEY = Key("ns", "glm")

@@ -8,7 +8,7 @@ from tests.support.parity_bodies import bodies
 from tests.support.parity_differences import GENERATING, POOLING
 from tests.support.parity_grpc import requests
 
-from autoglm.common.validation.http_apis import INFERENCE_POSTS, inference_post
+from autoglm.validation.http_apis import INFERENCE_POSTS, inference_post
 
 # What neither a generating nor an embedding model serves, or only by an option of vLLM.
 UNSERVED = {

@@ -18,12 +18,12 @@ from typing import Protocol
 from autoglm.common.errors import QueueFull, ShuttingDown
 from autoglm.gateway.admission.lane import Waiter
 from autoglm.gateway.admission.line import Line, LineSettings
-from autoglm.gateway.call import Call, Notes
-from autoglm.gateway.endpoints import EndpointView
-from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.resources import Key
-from autoglm.gateway.snapshot import ModelView
+from autoglm.gateway.endpoints.deployments import Key
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.snapshot import ModelView
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call, Notes
 
 
 class Policy(Protocol):

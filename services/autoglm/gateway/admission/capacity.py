@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from autoglm.gateway.endpoints import EndpointView, Load
+from autoglm.gateway.endpoints.endpoint import EndpointView, Load
 
 # How long the limits stay as they are, so that what follows from them shows.
 LOOK_SECONDS = 0.25

@@ -16,8 +16,8 @@ from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.admission.capacity import Sizing
 from autoglm.gateway.admission.lane import Waiter
 from autoglm.gateway.admission.queue import Bounds, Queue, Verdict
-from autoglm.gateway.endpoints import EndpointView
-from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.request.metrics import Metrics
 
 # How often the pods' limits are looked at under load: often, but never for most of the time.
 _LOOK_SECONDS, _LOOK_SECONDS_PER_ENDPOINT = 0.05, 1e-4

@@ -15,7 +15,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 
 LABEL = "process"
 _ANSWER_SECONDS = 2.0

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 from autoglm.common import status
 from autoglm.common.errors import AutoGLMError
-from autoglm.common.http_errors import to_http
-from autoglm.gateway.call import Call
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
+from autoglm.gateway.envoy.config.names import (
+    DESTINATION_HEADER,
+    DESTINATION_NAMESPACE,
+    PROCESS_KEY,
+)
 from autoglm.gateway.envoy.exchange import Directions
-from autoglm.gateway.envoy.names import DESTINATION_HEADER, DESTINATION_NAMESPACE, PROCESS_KEY
+from autoglm.gateway.request.request import Call
+from autoglm.validation.http_errors import to_http
 
 Phase = Literal[
     "request_headers",

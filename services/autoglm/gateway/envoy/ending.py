@@ -12,8 +12,8 @@ import grpc
 from autoglm.common import errors, status
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.usage import USAGE_TRAILER, read_usage
-from autoglm.gateway.call import Usage, Wire
 from autoglm.gateway.envoy.exchange import End
+from autoglm.gateway.request.request import Usage, Wire
 
 _BY_NUMBER = {str(code.value[0]): code.name for code in grpc.StatusCode}
 _DEADLINES = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.gateway.call import Call, Reply, Usage, Wire
+from autoglm.gateway.request.request import Call, Reply, Usage, Wire
 
 if TYPE_CHECKING:
     from autoglm.gateway.routing import Decision

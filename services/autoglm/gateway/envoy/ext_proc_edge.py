@@ -16,7 +16,7 @@ import grpc
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, Cancelled, DeadlineExceeded, forget_frames
-from autoglm.gateway.call import Call, Handler, Notes
+from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import (
     access_log_pb2,
     access_log_pb2_grpc,
@@ -26,7 +26,7 @@ from autoglm.gateway.envoy import (
 )
 from autoglm.gateway.envoy.ending import ending_of
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
-from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.request.request import Call, Handler, Notes
 
 # Envoy ends a call at its deadline; where its report does not come, the call ends here.
 _REPORT_SECONDS = 10.0

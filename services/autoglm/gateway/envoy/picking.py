@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import grpc
 
-from autoglm.gateway.call import Handler
+from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import access_log_pb2_grpc, ext_proc_pb2_grpc
-from autoglm.gateway.envoy.bootstrap import WINDOW_BYTES
+from autoglm.gateway.envoy.config.bootstrap import WINDOW_BYTES
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
-from autoglm.gateway.envoy.names import Sockets
-from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.request.request import Handler
 
 # What Envoy shows of a body that is too long, and what it puts around it.
 _ROOM_BYTES = 2 * WINDOW_BYTES

@@ -15,16 +15,16 @@ from pathlib import Path
 from prometheus_client import Counter
 
 from autoglm.common.addresses import split_address
-from autoglm.gateway.call import Handler, Wire
+from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.bootstrap import bootstrap
+from autoglm.gateway.envoy.config.bootstrap import bootstrap
+from autoglm.gateway.envoy.config.names import Sockets
+from autoglm.gateway.envoy.config.parts import Json
 from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.names import Sockets
-from autoglm.gateway.envoy.parts import Json
 from autoglm.gateway.envoy.picking import Picking
 from autoglm.gateway.envoy.processes import Processes
 from autoglm.gateway.envoy.sidecar import Sidecar
-from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.settings import GatewaySettings
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.program import LAUNCH
 from autoglm.gateway.settings import GatewaySettings
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm.gateway.envoy.admin import READY, Admin
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 
 _START_SECONDS = 20.0
 _LOOK_SECONDS = 0.02

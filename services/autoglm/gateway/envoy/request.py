@@ -18,20 +18,20 @@ from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
-from autoglm.common.validation import Ask
-from autoglm.common.validation.hint import HINT_METADATA, read_hint
-from autoglm.common.validation.http_apis import inference_post
-from autoglm.common.validation.reading import read_openai
-from autoglm.gateway.call import Call, Wire
-from autoglm.gateway.envoy.exchange import Exchange
-from autoglm.gateway.memory import Hold
-from autoglm.gateway.methods import BY_PATH
-from autoglm.gateway.rest_request import (
+from autoglm.gateway.edges.rest_request import (
     Bounds,
     request_id_of,
     sent_on,
     timeout_of,
 )
+from autoglm.gateway.envoy.exchange import Exchange
+from autoglm.gateway.request.grpc_methods import BY_PATH
+from autoglm.gateway.request.memory_budget import Hold
+from autoglm.gateway.request.request import Call, Wire
+from autoglm.validation import Ask
+from autoglm.validation.http_apis import inference_post
+from autoglm.validation.routing_hint import HINT_METADATA, read_hint
+from autoglm.validation.scan.reading import read_openai
 
 # Gives the body, once.
 Body = Callable[[], Awaitable[bytes]]

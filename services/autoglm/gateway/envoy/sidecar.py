@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoglm.gateway.envoy.admin import READY, Admin
-from autoglm.gateway.envoy.names import Sockets
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.program import EnvoyFailed
 
 # Its image may have to come first.

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from autoglm.common.errors import Cancelled
-from autoglm.gateway.call import Call, Handler, Notes, Reply
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
+from autoglm.gateway.request.request import Call, Handler, Notes, Reply
 
 
 class TakeOver:

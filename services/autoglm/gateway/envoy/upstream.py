@@ -15,14 +15,14 @@ from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
-from autoglm.common.validation.hint import HINT_METADATA
-from autoglm.gateway.call import Call, Reply, RetryElsewhere, Upstream
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.edges.rest_request import TIMEOUT_HEADER
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.endpoints.upstream_key import UpstreamKey
+from autoglm.gateway.envoy.config.names import DESTINATION_HEADER
 from autoglm.gateway.envoy.exchange import Directions, End
-from autoglm.gateway.envoy.names import DESTINATION_HEADER
-from autoglm.gateway.rest_request import TIMEOUT_HEADER
-from autoglm.gateway.sse_transcript import REPLAY
-from autoglm.gateway.upstream_key import UpstreamKey
+from autoglm.gateway.proxy.sse_transcript import REPLAY
+from autoglm.gateway.request.request import Call, Reply, RetryElsewhere, Upstream
+from autoglm.validation.routing_hint import HINT_METADATA
 
 _NO_BYTES: tuple[bytes, ...] = ()
 _LATER_MILLISECONDS = 100

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Literal
 
 from autoglm.common import errors
+from autoglm.common.lru import Recent
 from autoglm.common.rpc import Credentials
 from autoglm.gateway.identity import tokens
 from autoglm.gateway.identity.credential import Credential, credentials_in
@@ -23,8 +24,7 @@ from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
 from autoglm.gateway.identity.keys import PREFIX, ApiKeys
 from autoglm.gateway.identity.rules import TokenRules
 from autoglm.gateway.identity.throttle import Throttle
-from autoglm.gateway.principal import ANONYMOUS, Principal
-from autoglm.gateway.recent import Recent
+from autoglm.gateway.request.principal import ANONYMOUS, Principal
 
 ACCEPTED_LIMIT = 20_000
 REFUSED_LIMIT = 2_000

@@ -16,14 +16,14 @@ from typing import Any
 import aiohttp
 from prometheus_client import Counter
 
-from autoglm.gateway.call import Call
-from autoglm.gateway.files import FollowedFile
+from autoglm.common.watched_file import FollowedFile
 from autoglm.gateway.identity.authenticate import Authenticator, Known, Outcome, Verdict
 from autoglm.gateway.identity.jwks import KeySet, key_set_of_jwks, key_set_of_secret
 from autoglm.gateway.identity.jwks_url import JwksUrl
 from autoglm.gateway.identity.keys import ApiKeys, keys_of
 from autoglm.gateway.identity.rules import IdentitySources, is_url
-from autoglm.gateway.principal import Principal
+from autoglm.gateway.request.principal import Principal
+from autoglm.gateway.request.request import Call
 
 
 class Identity:

@@ -27,7 +27,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from autoglm.gateway.identity.rules import name_of
-from autoglm.gateway.principal import Principal, Role
+from autoglm.gateway.request.principal import Principal, Role
 
 PREFIX = "agk_"
 _ID_BYTES = 8

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
-from autoglm.gateway.buckets import Bucket
-from autoglm.gateway.recent import Recent
+from autoglm.common.lru import Recent
+from autoglm.common.token_bucket import Bucket
 
 FAILURES = 20.0
 FAILURES_PER_SECOND = 0.5

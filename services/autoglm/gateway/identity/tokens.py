@@ -22,7 +22,7 @@ from jwt.exceptions import (
 
 from autoglm.gateway.identity.jwks import KeySet, VerificationKey
 from autoglm.gateway.identity.rules import TokenRules, name_of
-from autoglm.gateway.principal import Principal, Role
+from autoglm.gateway.request.principal import Principal, Role
 
 MAX_BYTES = 16 * 1024
 _CHECKS = {

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoglm.common.errors import RateLimited
-from autoglm.gateway.buckets import Bucket
+from autoglm.common.lru import Recent
+from autoglm.common.token_bucket import Bucket
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
-from autoglm.gateway.recent import Recent
 
 MOST_TENANTS = 20_000
 

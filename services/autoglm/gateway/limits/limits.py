@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, contextmanager
 
 from prometheus_client import Counter
 
-from autoglm.gateway.call import Call, Notes, Reply
-from autoglm.gateway.files import FollowedFile
+from autoglm.common.watched_file import FollowedFile
 from autoglm.gateway.limits import limiter
 from autoglm.gateway.limits.limiter import Account, RateLimits
 from autoglm.gateway.limits.meter import Meter, wanted_tokens
 from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
+from autoglm.gateway.request.request import Call, Notes, Reply
 
 
 class Limits:

@@ -14,11 +14,11 @@ from typing import Any, cast
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.common.validation import Billing
-from autoglm.gateway.call import Call, Notes, Reply, Trailers, Usage
-from autoglm.gateway.methods import BY_PATH
-from autoglm.gateway.rest_usage import UsageReader
-from autoglm.gateway.whole_events import is_event_stream
+from autoglm.gateway.request.grpc_methods import BY_PATH
+from autoglm.gateway.request.openai_usage import UsageReader
+from autoglm.gateway.request.request import Call, Notes, Reply, Trailers, Usage
+from autoglm.gateway.request.whole_events import is_event_stream
+from autoglm.validation import Billing
 
 # No message of a stream with a token in it has fewer.
 _LEAST_BYTES = 10

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 
-from autoglm.api.traffic import RoutingPolicy
-from autoglm.common.validation.prefix import BLOCK_TOKENS, NO_PREFIX, Prefix
-from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import EndpointView, Signal
+from autoglm.api.spec.traffic import RoutingPolicy
+from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing.affinity import name_of
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix import Holders, salt_of
+from autoglm.validation.prefix_hash import BLOCK_TOKENS, NO_PREFIX, Prefix
 
 Candidates = Sequence[EndpointView]
 # For prompts that have never been seen again so far; they may be.

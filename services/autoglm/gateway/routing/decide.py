@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from random import Random
 
-from autoglm.api.traffic import RoutingPolicy
+from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, Unimplemented
-from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.endpoints.snapshot import Snapshot
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing.contracts import (
     Candidates,
     Decision,
@@ -23,7 +24,6 @@ from autoglm.gateway.routing.contracts import (
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.policies import POLICIES
 from autoglm.gateway.routing.sample import MOST, sample
-from autoglm.gateway.snapshot import Snapshot
 
 _RETRY_AFTER = 1.0
 _SHOWN = 3

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing.contracts import Decision
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix import salt_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
 
 # What a request costs before its first token however short it is, in prompt tokens.
 _FIXED_TOKENS = 256

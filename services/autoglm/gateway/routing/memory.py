@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoglm.common.validation.prefix import BLOCK_TOKENS
-from autoglm.gateway.call import Call
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing.latency import Latency
 from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
 from autoglm.gateway.routing.rings import Rings
+from autoglm.validation.prefix_hash import BLOCK_TOKENS
 
 # Models that anything is known of; past it all start anew, which costs one uneven round.
 _MOST_MODELS = 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.routing.contracts import Candidates, Query, Reason
 from autoglm.gateway.routing.scorers import share_in_use
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from autoglm.api.traffic import RoutingPolicy
-from autoglm.gateway.endpoints import EndpointView, Signal
+from autoglm.api.spec.traffic import RoutingPolicy
+from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
 from autoglm.gateway.routing import filters, pickers, scorers
 from autoglm.gateway.routing.contracts import Policy, Query
 from autoglm.gateway.routing.scorers import share_in_use

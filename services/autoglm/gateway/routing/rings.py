@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.routing.affinity import seed_of
 
 

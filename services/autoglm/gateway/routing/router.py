@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from functools import cache
 from random import Random
 
-from autoglm.api.traffic import RoutingPolicy
-from autoglm.gateway.call import Call
-from autoglm.gateway.metrics import Metrics
+from autoglm.api.spec.traffic import RoutingPolicy
+from autoglm.gateway.endpoints.snapshot import Snapshot
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call
 from autoglm.gateway.routing.contracts import Decision
 from autoglm.gateway.routing.decide import pick
 from autoglm.gateway.routing.memory import Memory
-from autoglm.gateway.snapshot import Snapshot
 
 
 class Router:

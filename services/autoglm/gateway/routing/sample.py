@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from autoglm.gateway.endpoints import EndpointView
+from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.routing.contracts import Policy, Query
 from autoglm.gateway.routing.rings import Ring
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoglm.gateway.endpoints import Live
+from autoglm.gateway.endpoints.endpoint import Live
 from autoglm.gateway.routing.affinity import draws
 from autoglm.gateway.routing.contracts import Candidates, Query
 

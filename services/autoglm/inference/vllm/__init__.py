@@ -4,7 +4,7 @@ The only package that imports vLLM and torch, and it does so when `start` is cal
 imported. The pod's app calls `start`, and `root_cause` when that fails.
 """
 
+from autoglm.inference.vllm.failure.postmortem import root_cause
 from autoglm.inference.vllm.launch import start
-from autoglm.inference.vllm.postmortem import root_cause
 
 __all__ = ["root_cause", "start"]

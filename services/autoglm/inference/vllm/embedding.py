@@ -7,7 +7,7 @@ from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
 
 from autoglm import v1
 from autoglm.inference.engine import Call
-from autoglm.inference.vllm import chat_results
+from autoglm.inference.vllm.chat import chat_results
 from autoglm.inference.vllm.runtime import Runtime, http_request
 
 

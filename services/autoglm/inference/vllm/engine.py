@@ -8,20 +8,20 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.inference.engine import AsgiApp, Call, EngineLoad
-from autoglm.inference.kv_feed import KvFeed
-from autoglm.inference.vllm import holding
-from autoglm.inference.vllm.chat import Chat
+from autoglm.inference.kv.feed import KvFeed
+from autoglm.inference.vllm.chat.chat import Chat
 from autoglm.inference.vllm.embedding import Embedding
-from autoglm.inference.vllm.fatal import EngineStopped
-from autoglm.inference.vllm.generation import Generation
-from autoglm.inference.vllm.kv_events import KvEvents
-from autoglm.inference.vllm.labels import Labels
+from autoglm.inference.vllm.failure.fatal import EngineStopped
+from autoglm.inference.vllm.failure.postmortem import EngineLog, sentence
+from autoglm.inference.vllm.kv.events import KvEvents
 from autoglm.inference.vllm.load import SchedulerMeter, read_load
 from autoglm.inference.vllm.models import describe_adapter
-from autoglm.inference.vllm.postmortem import EngineLog, sentence
+from autoglm.inference.vllm.replay.rest_replay import RestReplay
 from autoglm.inference.vllm.request_ids import engine_ids, stream_ids
-from autoglm.inference.vllm.rest_replay import RestReplay
 from autoglm.inference.vllm.runtime import Runtime
+from autoglm.inference.vllm.text import holding
+from autoglm.inference.vllm.text.generation import Generation
+from autoglm.inference.vllm.text.labels import Labels
 from autoglm.inference.vllm.tokenization import Tokenization
 
 _LIVENESS_SECONDS = 0.25

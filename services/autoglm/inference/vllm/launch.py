@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from autoglm.common.errors import ResumeImpossible
 from autoglm.inference.engine import EngineOptions
 from autoglm.inference.vllm.arguments import command_line, given_options
-from autoglm.inference.vllm.engine_patches import announce_name
-from autoglm.inference.vllm.orphan import announce_pod
-from autoglm.inference.vllm.postmortem import EngineLog, attach
+from autoglm.inference.vllm.failure.orphan import announce_pod
+from autoglm.inference.vllm.failure.postmortem import EngineLog, attach
+from autoglm.inference.vllm.replay.engine_patches import announce_name
 
 if TYPE_CHECKING:
     from autoglm.inference.vllm.engine import VllmEngine
-    from autoglm.inference.vllm.kv_events import KvEvents
+    from autoglm.inference.vllm.kv.events import KvEvents
 
 _GIB = 2**30
 # What decides in vLLM whether the model is compiled; a CPU runs it as written unless one is given.
@@ -68,7 +68,7 @@ def _launch(options: EngineOptions, log: EngineLog) -> _Launched:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from autoglm.inference.vllm import media
-    from autoglm.inference.vllm.kv_events import KvEvents
+    from autoglm.inference.vllm.kv.events import KvEvents
     from autoglm.inference.vllm.load import SchedulerMeter
 
     media.install()
@@ -157,10 +157,11 @@ async def _serve(options: EngineOptions, log: EngineLog, launched: _Launched) ->
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from autoglm.inference.vllm import fatal, grammars, response_ids
+    from autoglm.inference.vllm import grammars, response_ids
     from autoglm.inference.vllm.engine import VllmEngine
-    from autoglm.inference.vllm.engine_client import ReplayClient, abilities
+    from autoglm.inference.vllm.failure import fatal
     from autoglm.inference.vllm.models import describe
+    from autoglm.inference.vllm.replay.engine_client import ReplayClient, abilities
     from autoglm.inference.vllm.runtime import Runtime
 
     llm, arguments, kv_events = launched.llm, launched.arguments, launched.kv_events

@@ -10,7 +10,7 @@ from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, Tokeni
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import Call
-from autoglm.inference.vllm.conversation import messages
+from autoglm.inference.vllm.chat.conversation import messages
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.runtime import Runtime, http_request
 

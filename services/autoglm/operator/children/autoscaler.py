@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autoglm.api import API_VERSION, KIND
-from autoglm.api.scaling import Metric, Scaling, ScalingRules
+from autoglm.api.spec.scaling import Metric, Scaling, ScalingRules
 from autoglm.operator.children.metadata import Body, Context, child
 from autoglm.operator.observed import Observed
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from autoglm.api import Problem, Spec
+from autoglm.kube.quantities import amount
 from autoglm.operator.children.metadata import Body
-from autoglm.operator.quantities import amount
 
 GPU = "nvidia.com/gpu"
 

@@ -6,7 +6,7 @@ import pytest
 
 from autoglm import v1
 from autoglm.inference.engine import Call, Engine
-from autoglm.inference.vllm.label_tree import log_sum
+from autoglm.inference.vllm.text.label_tree import log_sum
 
 pytestmark = [
     pytest.mark.vllm,

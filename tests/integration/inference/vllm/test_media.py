@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from tests.support import processes
+from tests.support.processes import Process
 
 from autoglm import v1
-from autoglm.testing import processes
-from autoglm.testing.processes import Process
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 TOKENIZER = Path(__file__).parents[4] / "examples/tiny-glm/model"

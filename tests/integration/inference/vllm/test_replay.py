@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from autoglm import v1
-from autoglm.inference import cache_salt
 from autoglm.inference.engine import Call, Engine
+from autoglm.inference.kv import cache_salt
 
 pytestmark = [
     pytest.mark.vllm,

@@ -13,7 +13,7 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference import vllm
 from autoglm.inference.engine import Call, Engine, EngineOptions
-from autoglm.inference.vllm import engine_patches
+from autoglm.inference.vllm.replay import engine_patches
 
 pytestmark = [
     pytest.mark.vllm,

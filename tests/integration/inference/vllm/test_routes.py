@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from autoglm.common.validation.http_apis import (
+from autoglm.validation.http_apis import (
     DENIED,
     INFERENCE_GETS,
     INFERENCE_POSTS,

@@ -11,10 +11,9 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from tests.support import without_compiler
+from tests.support import processes, without_compiler
 
 from autoglm import v1
-from autoglm.testing import processes
 from autoglm.v1 import inference_pb2_grpc
 
 MODEL = Path(__file__).parents[4] / "examples/tiny-glm/model"

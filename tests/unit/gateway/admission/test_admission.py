@@ -16,12 +16,12 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.admission.admission import queue_of
-from autoglm.gateway.call import Notes, Usage
-from autoglm.gateway.endpoints import Load, Loaded, Lost
-from autoglm.gateway.metrics import Metrics
-from autoglm.gateway.pool import Pool
-from autoglm.gateway.resources import Key, Resource
-from autoglm.gateway.snapshot import ModelView
+from autoglm.gateway.endpoints.deployments import Key, Resource
+from autoglm.gateway.endpoints.endpoint import Load, Loaded, Lost
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.snapshot import ModelView
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Notes, Usage
 
 
 class Stage:

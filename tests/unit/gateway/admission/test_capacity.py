@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm.gateway.admission.capacity import Capacity, Sizing
-from autoglm.gateway.endpoints import EndpointView, Load
+from autoglm.gateway.endpoints.endpoint import EndpointView, Load
 
 SPARE = 4
 

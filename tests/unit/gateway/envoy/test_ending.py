@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from autoglm.common import errors, status
-from autoglm.gateway.call import Usage
 from autoglm.gateway.envoy import access_log_pb2
 from autoglm.gateway.envoy.ending import ending_of
+from autoglm.gateway.request.request import Usage
 
 
 def entry(code: int = 200, flags: str = "", **trailers: str) -> Any:

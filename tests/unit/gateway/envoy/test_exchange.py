@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from autoglm.common.errors import Cancelled, NoReadyEndpoint, StreamBroken
-from autoglm.gateway.call import Notes, Reply
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges
 from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.request.request import Notes, Reply
 
 
 async def chunks(*parts: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:

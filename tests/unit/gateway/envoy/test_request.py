@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, RequestTooLarge
-from autoglm.common.validation import of_generate
-from autoglm.common.validation.hint import HINT_METADATA, write_hint
+from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import ext_proc_pb2, request
 from autoglm.gateway.envoy.exchange import Exchange
-from autoglm.gateway.memory import Memory
-from autoglm.gateway.principal import ANONYMOUS, Principal
-from autoglm.gateway.rest_request import Bounds
+from autoglm.gateway.request.memory_budget import Memory
+from autoglm.gateway.request.principal import ANONYMOUS, Principal
+from autoglm.validation import of_generate
+from autoglm.validation.routing_hint import HINT_METADATA, write_hint
 
 BOUNDS = Bounds(100, 600.0, 3600.0)
 GENERATE = "/autoglm.v1.Inference/Generate"

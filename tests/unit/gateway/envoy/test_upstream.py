@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from autoglm.gateway.call import Call, Reply, RetryElsewhere
-from autoglm.gateway.endpoints import Endpoint, EndpointView
+from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView
+from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
+from autoglm.gateway.request.request import Call, Reply, RetryElsewhere
 from autoglm.gateway.routing.contracts import Decision, Reason, Trail
-from autoglm.gateway.upstream_key import UpstreamKey
 
 HEADERS = {"x-request-id": "r1"}
 

@@ -26,7 +26,7 @@ from autoglm.gateway.identity.credential import credential_of, credentials_in
 from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet, key_set_of_jwks
 from autoglm.gateway.identity.keys import keys_of, new_key
 from autoglm.gateway.identity.throttle import FAILURES
-from autoglm.gateway.principal import ANONYMOUS, Role
+from autoglm.gateway.request.principal import ANONYMOUS, Role
 
 NOW = 1_800_000_000.0
 END = datetime.fromtimestamp(NOW + 100, UTC)

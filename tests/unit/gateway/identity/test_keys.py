@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from autoglm.gateway.identity.keys import keys_of, new_key
-from autoglm.gateway.principal import Principal, Role
+from autoglm.gateway.request.principal import Principal, Role
 
 GOOD = {"id": "3f0c", "sha256": "0" * 64, "tenant": "acme"}
 

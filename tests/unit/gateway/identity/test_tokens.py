@@ -24,7 +24,7 @@ from autoglm.gateway.identity.tokens import (
     UnknownKey,
     principal_of,
 )
-from autoglm.gateway.principal import Principal, Role
+from autoglm.gateway.request.principal import Principal, Role
 
 NOW = 1_800_000_000.0
 RULES = TokenRules("i", ("a",))

@@ -14,14 +14,14 @@ from prometheus_client import CollectorRegistry, Counter
 
 from autoglm import v1
 from autoglm.common import errors, status
-from autoglm.common.http_errors import to_http
-from autoglm.common.validation import Ask, Operation
-from autoglm.common.validation.ask import Billing, Prompt, Sampling
-from autoglm.gateway.call import Call, Notes, Reply
-from autoglm.gateway.layers import limited
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
-from autoglm.gateway.principal import Principal
+from autoglm.gateway.pipeline import limited
+from autoglm.gateway.request.principal import Principal
+from autoglm.gateway.request.request import Call, Notes, Reply
+from autoglm.validation import Ask, Operation
+from autoglm.validation.http_errors import to_http
+from autoglm.validation.request_info import Billing, Prompt, Sampling
 
 STREAM = "/autoglm.v1.Inference/GenerateStream"
 UNARY = "/autoglm.v1.Inference/Generate"

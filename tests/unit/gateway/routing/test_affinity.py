@@ -7,15 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.soak import examples
 
-from autoglm.common.validation import Ask, Operation
-from autoglm.common.validation.prefix import Prefix
-from autoglm.gateway.endpoints import Load
-from autoglm.gateway.principal import Principal
+from autoglm.gateway.endpoints.endpoint import Load
+from autoglm.gateway.endpoints.snapshot import take_snapshot
+from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.affinity import draws, name_of
 from autoglm.gateway.routing.filters import load_bound
 from autoglm.gateway.routing.scorers import share_in_use
-from autoglm.gateway.snapshot import take_snapshot
+from autoglm.validation import Ask, Operation
+from autoglm.validation.prefix_hash import Prefix
 
 IN_MAKE = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60)

@@ -6,16 +6,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoglm.common.errors import NoReadyEndpoint, Unimplemented
-from autoglm.gateway.discovery import parse_target
-from autoglm.gateway.endpoints import (
+from autoglm.gateway.endpoints.endpoint import (
     Endpoint,
     EndpointView,
     Live,
     Phase,
     State,
 )
+from autoglm.gateway.endpoints.snapshot import Snapshot, take_snapshot
+from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.routing import pick
-from autoglm.gateway.snapshot import Snapshot, take_snapshot
 
 
 def chosen(call: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: int = 0) -> str:

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from autoglm.common.validation import Ask, Operation
-from autoglm.common.validation.ask import Prompt
-from autoglm.gateway.resources import Key, Resource, Rules, directory_of
+from autoglm.gateway.endpoints.deployments import Key, Resource, Rules, directory_of
+from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.latency import Latency
-from autoglm.gateway.snapshot import take_snapshot
+from autoglm.validation import Ask, Operation
+from autoglm.validation.request_info import Prompt
 
 
 def ask(tokens: int = 1000, **fields: Any) -> Ask:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from tests.support.soak import examples
 
-from autoglm.common.validation import Ask, Operation
-from autoglm.gateway.endpoints import Load, Phase, Signal
-from autoglm.gateway.metrics import Metrics
+from autoglm.gateway.endpoints.endpoint import Load, Phase, Signal
+from autoglm.gateway.endpoints.snapshot import take_snapshot
+from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.routing import POLICIES, Memory, Reason, Router, pick
-from autoglm.gateway.snapshot import take_snapshot
+from autoglm.validation import Ask, Operation
 
 LOADS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.fixed_dictionaries(

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 from benchmarks.counts.tracer import Counting
 
-from autoglm.common.validation import Ask, Operation
-from autoglm.common.validation.prefix import Prefix
+from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.routing import POLICIES, Decision, Memory, Reason, pick
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.routing.rings import Ring, Rings
 from autoglm.gateway.routing.sample import MOST
-from autoglm.gateway.snapshot import take_snapshot
+from autoglm.validation import Ask, Operation
+from autoglm.validation.prefix_hash import Prefix
 
 
 class Fleet:

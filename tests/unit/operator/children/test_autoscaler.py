@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.fake_cluster import resource
 
 from autoglm.api import parse
 from autoglm.operator.children.autoscaler import SIGNALS, autoscaler, quantity
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.observed import Observed, Settings
-from autoglm.testing.fake_cluster import resource
 
 SETTINGS = Settings("inference:1", "echo:1")
 TARGET = {"apiVersion": "autoglm.io/v1alpha1", "kind": "AutoGLMDeployment", "name": "m"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.fake_cluster import resource
 
 from autoglm.api import parse
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.children.network import is_wanted, network_policy
 from autoglm.operator.observed import Settings
-from autoglm.testing.fake_cluster import resource
 
 SETTINGS = Settings(
     "inference:1", "echo:1", gateway_namespace="gw", monitoring_namespace="prometheus"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from tests.support.fake_cluster import resource
 
 from autoglm.api import parse
 from autoglm.api.engine_flags import engine_flags
@@ -13,7 +14,6 @@ from autoglm.inference.settings import InferenceSettings
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.observed import Settings
-from autoglm.testing.fake_cluster import resource
 
 SETTINGS = Settings("inference:1", "echo:1", tracing_endpoint="http://otel.obs.svc:4317")
 MODEL = {"uri": "org/model"}

@@ -1,0 +1,190 @@
+"""The CustomResourceDefinition, generated from the types. Pure.
+
+Decides how pydantic's JSON schema becomes a structural schema, and which columns `kubectl get`
+shows. Called by scripts/generate_crd and by tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from autoglm.api.crd.cel import CEL_RULES, visible_arguments
+from autoglm.api.deployment import (
+    GROUP,
+    KIND,
+    SHORT_NAME,
+    VERSION,
+    AutoGLMDeployment,
+    Metadata,
+    Spec,
+)
+from autoglm.api.labels import NAME, PLURAL, PRODUCT
+from autoglm.api.schema import Part
+from autoglm.api.status import Status
+
+Schema = dict[str, Any]
+# Words of JSON schema that a structural schema has as well, and Kubernetes' own.
+_KEPT = (
+    *("type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum"),
+    *("minItems", "maxItems", "minProperties", "maxProperties", "required"),
+)
+_ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
+# Header, JSON path, type; the last ones are shown by `kubectl get -o wide` only.
+COLUMNS = (
+    ("Model", ".spec.model.uri", "string", 0),
+    ("Quant", ".spec.model.quantization.method", "string", 0),
+    ("Desired", ".spec.replicas", "integer", 0),
+    ("Ready", ".status.readyReplicas", "integer", 0),
+    ("Phase", ".status.phase", "string", 0),
+    ("Age", ".metadata.creationTimestamp", "date", 0),
+    ("Reason", '.status.conditions[?(@.type=="Ready")].reason', "string", 1),
+    ("URL", ".status.url", "string", 1),
+)
+
+
+def crd() -> dict[str, Any]:
+    """The whole object."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "labels": {NAME: PRODUCT}},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": [SHORT_NAME],
+                "categories": ["autoglm", "ml"],
+            },
+            "scope": "Namespaced",
+            "versions": [_version()],
+        },
+    }
+
+
+def _version() -> dict[str, Any]:
+    return {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {
+            "status": {},
+            "scale": {
+                "specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.selector",
+            },
+        },
+        "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
+        "schema": {"openAPIV3Schema": resource_schema()},
+    }
+
+
+def _column(name: str, path: str, kind: str, priority: int) -> dict[str, Any]:
+    column = {"name": name, "jsonPath": path, "type": kind}
+    return {**column, "priority": priority} if priority else column
+
+
+def resource_schema() -> Schema:
+    """The structural schema of the resource, its rules included."""
+    name = part_schema(Metadata)["properties"]["name"]
+    # Of metadata, the API server lets a CRD restrict the name only.
+    del name["description"]
+    schema: Schema = {
+        "description": " ".join((AutoGLMDeployment.__doc__ or "").split()),
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object", "properties": {"name": name}},
+            "spec": part_schema(Spec),
+            "status": part_schema(Status),
+        },
+    }
+    at(schema, "spec.engine.args")["properties"] = visible_arguments()
+    for rule in CEL_RULES:
+        place = at(schema, rule.path)
+        place.setdefault("x-kubernetes-validations", []).append(rule.written())
+    return schema
+
+
+def at(schema: Schema, path: str) -> Schema:
+    """The schema of a field by its dotted path; `[]` steps into a list's items."""
+    for step in path.split(".") if path else ():
+        name, brackets, _ = step.partition("[]")
+        schema = schema["properties"][name]
+        schema = schema["items"] if brackets else schema
+    return schema
+
+
+def part_schema(part: type[Part]) -> Schema:
+    """The structural schema of one part, without rules."""
+    document = part.model_json_schema(by_alias=True)
+    return _structural(document, document.get("$defs", {}))
+
+
+def _structural(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
+    node = _resolved(node, parts)
+    schema: Schema = {}
+    if "description" in node:
+        schema["description"] = " ".join(node["description"].split())
+    schema |= {word: node[word] for word in _KEPT if word in node}
+    schema |= {word: value for word, value in node.items() if word.startswith("x-kubernetes-")}
+    schema |= dict(_exclusive(node))
+    if "const" in node:
+        schema["enum"] = [node["const"]]
+    if schema.get("x-kubernetes-int-or-string"):
+        schema["anyOf"] = node["anyOf"]
+    elif "items" in node:
+        schema["items"] = _structural(node["items"], parts)
+    elif node.get("type") == "object":
+        schema |= _members(node, parts)
+    elif "type" not in node:
+        schema |= _ANYTHING
+    return schema | _default(node, schema)
+
+
+def _resolved(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The node with what it refers to in its place; absence instead of null."""
+    options = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
+    if len(options) == 1:
+        outer = {word: value for word, value in node.items() if word != "anyOf"}
+        return _resolved({**options[0], **outer}, parts)
+    if "$ref" in node:
+        outer = {word: value for word, value in node.items() if word != "$ref"}
+        return _resolved({**parts[node["$ref"].rpartition("/")[2]], **outer}, parts)
+    return node
+
+
+def _exclusive(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """OpenAPI 3.0 has a flag beside the bound where JSON schema has a bound of its own."""
+    for word, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if word in node:
+            yield bound, node[word]
+            yield word, True
+
+
+def _members(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
+    if "properties" in node:
+        members = {name: _structural(n, parts) for name, n in node["properties"].items()}
+        return {"properties": members}
+    values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+    # Names can't be restricted, and values of any kind can't be described.
+    if not values[0] or values[0] is True:
+        return dict(_ANYTHING)
+    return {"additionalProperties": _structural(values[0], parts)}
+
+
+def _default(node: Mapping[str, Any], schema: Schema) -> Schema:
+    if "properties" in node:
+        # Written out, since rules are tried on a default before its members' defaults fill it in.
+        members = schema["properties"].items()
+        inner = {name: member["default"] for name, member in members if "default" in member}
+        return {"default": inner} if inner and node.get("default") is not None else {}
+    # An empty list or map means the same as none.
+    default = node.get("default")
+    return {} if default in (None, "", [], {}) else {"default": default}

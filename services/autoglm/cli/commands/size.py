@@ -1,0 +1,192 @@
+"""`autoglm size`: the memory that a model needs, and the GPUs that have it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autoglm.api.sizing.memory import GIB, UTILIZATION, Fit, Load, fits, host, need
+from autoglm.api.sizing.shape import BYTES, Shape
+from autoglm.cli.checkpoint import read_shape
+from autoglm.cli.options import examples, output_option
+from autoglm.cli.output import print_json, print_table
+
+_UNITS = {"M": 10**6, "B": 10**9, "T": 10**12, "": 1}
+
+
+def _parameters(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MBT]?)", (text or "").upper())
+    if text is None:
+        return None
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no number of parameters; write it like 9B")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@click.command(
+    epilog=examples(
+        "autoglm size --model ./GLM-4-9B-0414",
+        "autoglm size --model ./config.json --parameters 9.4B --precision int8",
+        "autoglm size --model ./GLM-4-9B-0414 --context 16384 --concurrency 32 --output json",
+    )
+)
+@click.option(
+    "--model",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Directory of a checkpoint, or its config.json.",
+)
+@click.option(
+    "--parameters",
+    callback=_parameters,
+    metavar="COUNT",
+    help="Such as 9B. [default: counted in the weights, or estimated from the configuration]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(sorted(BYTES)),
+    help="Of the weights when served. [default: as they are stored]",
+)
+@click.option(
+    "--kv-precision",
+    type=click.Choice(["bf16", "fp8", "fp16", "fp32"]),
+    help="Of the KV cache. [default: the model's, 16 bit where weights are quantized]",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    help="Tokens of prompt and answer together. [default: the model's longest]",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Requests at the same time, each that long.",
+)
+@output_option
+def command(
+    model: Path,
+    parameters: int | None,
+    precision: str | None,
+    kv_precision: str | None,
+    context: int | None,
+    concurrency: int,
+    output: str,
+) -> int:
+    """Say what memory a model needs and which GPUs have it, before anything is started."""
+    shape = read_shape(model, parameters)
+    load = Load(
+        precision=precision or shape.precision,
+        kv_precision=kv_precision or (shape.precision if BYTES[shape.precision] >= 2 else "bf16"),
+        context=context or shape.context,
+        concurrency=concurrency,
+    )
+    if load.context > shape.context:
+        message = f"the model knows {shape.context} tokens at most; give --context up to that"
+        raise click.UsageError(message)
+    if output == "json":
+        print_json(_document(shape, load))
+    else:
+        _print(shape, load)
+    return 0
+
+
+def _document(shape: Shape, load: Load) -> dict[str, Any]:
+    needed, found = need(shape, load), fits(shape, load)
+    best = _best(found)
+    gpus = best.tensor_parallel or 0 if best else 0
+    return {
+        "parameters": shape.parameters,
+        **asdict(load),
+        "bytes": {**asdict(needed), "total": needed.total},
+        "gpus": [
+            {
+                "name": fit.gpu.name,
+                "tensorParallel": fit.tensor_parallel,
+                "usedBytes": fit.used,
+                "concurrency": fit.concurrency,
+            }
+            for fit in found
+        ],
+        "advice": best and {"gpu": best.gpu.name, **asdict(host(shape, load, gpus))},
+    }
+
+
+def _best(found: list[Fit]) -> Fit | None:
+    """The fewest GPUs, of these the smallest."""
+    good = [fit for fit in found if fit.tensor_parallel is not None]
+    return min(good, key=lambda fit: (fit.tensor_parallel or 0, fit.gpu.gib), default=None)
+
+
+def _print(shape: Shape, load: Load) -> None:
+    needed = need(shape, load)
+    click.echo(
+        f"{_short(shape.parameters)} parameters, {load.concurrency} requests of "
+        f"{load.context} tokens\n"
+    )
+    rows = [
+        (f"weights ({load.precision})", _gib(needed.weights)),
+        (f"KV cache ({load.kv_precision}, {needed.kv_token / 1024:.4g} KiB a token)",
+         _gib(needed.kv_cache)),
+        ("runtime, per GPU", _gib(needed.total - needed.weights - needed.kv_cache)),
+        ("together", _gib(needed.total)),
+    ]  # fmt: skip
+    print_table(["ONE REPLICA", "MEMORY"], rows)
+    click.echo("")
+    found = fits(shape, load)
+    print_table(["GPU", "HOW MANY", "USED OF EACH", "REQUESTS AT MOST"], [_row(f) for f in found])
+    click.echo("")
+    _advise(shape, load, _best(found))
+
+
+def _row(fit: Fit) -> tuple[str, str, str, str]:
+    if fit.tensor_parallel is None:
+        return fit.gpu.name, "-", "too small", "-"
+    share = f"{fit.used / (fit.gpu.gib * GIB):.0%}"
+    return fit.gpu.name, str(fit.tensor_parallel), share, str(fit.concurrency)
+
+
+def _advise(shape: Shape, load: Load, best: Fit | None) -> None:
+    if best is None:
+        click.echo(
+            "No 8 GPUs of one kind have it. Take a lower --precision, --context or --concurrency, "
+            "or spread the model over machines with spec.engine.parallelism.pipeline."
+        )
+        return
+    gpus = best.tensor_parallel or 1
+    pod = host(shape, load, gpus)
+    halved = replace(load, kv_precision="fp8")
+    click.echo(f"For {best.gpu.name} and up, one replica:\n")
+    click.echo(f"  model: {{maxModelLen: {load.context}}}")
+    click.echo(
+        f"  engine: {{maxNumSeqs: {load.concurrency}, gpuMemoryUtilization: {UTILIZATION}, "
+        f"parallelism: {{tensor: {gpus}}}}}"
+    )
+    click.echo(
+        f"  resources: {{requests: {{cpu: {pod.cpu}, memory: {_whole_gib(pod.memory)}}}, "
+        f"limits: {{nvidia.com/gpu: {gpus}}}}}\n"
+    )
+    click.echo(f"Its node needs {_gib(pod.disk)} of disk for the weights.")
+    total = need(shape, load).total
+    click.echo(f"Without a GPU, vLLM for CPUs needs {_gib(total)} of memory, and patience.")
+    if BYTES[load.kv_precision] > 1:
+        saved = need(shape, load).kv_cache - need(shape, halved).kv_cache
+        click.echo(f"quantization.kvCacheDtype: fp8 would save {_gib(saved)} at some quality.")
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 10**7 else f"{count:,}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.4g} GiB" if size >= GIB / 100 else f"{size / 2**20:.3g} MiB"
+
+
+def _whole_gib(size: float) -> str:
+    return f"{-int(-size // GIB)}Gi"

@@ -1,0 +1,146 @@
+"""`autoglm up`: manifests as local processes, through `autoglm.local`."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from autoglm.api import InvalidSpec
+from autoglm.api.engine_flags import flags
+from autoglm.cli.options import examples, load_settings
+from autoglm.common.process import open_files
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.local import Addresses, UpOptions, up
+from autoglm.local.command import gateway_workload, model_workload
+from autoglm.local.manifest import read
+from autoglm.local.planning import Workload
+from autoglm.local.up import EXIT_BAD_MANIFEST
+
+F = TypeVar("F", bound=Callable[..., Any])
+_DEFAULTS = Addresses()
+
+
+def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{kind}-address",
+        default=default,
+        show_default=True,
+        metavar="HOST:PORT",
+        help=f"Where the gateway {text}.",
+    )
+
+
+@click.command(
+    epilog=examples(
+        "autoglm up -f examples/tiny-glm.yaml",
+        "autoglm up -f chat.yaml -f embed.yaml --grpc-address 127.0.0.1:50061",
+        "autoglm up -f chat.yaml --grpc-address 0.0.0.0:50051 --api-keys-file keys.json",
+        "autoglm up -f examples/tiny-glm.yaml --traces otlp:http://localhost:4317",
+        "autoglm up -f examples/tiny-glm.yaml --dry-run",
+    )
+)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Manifest with AutoGLMDeployment documents; may be repeated.",
+)
+@_address("grpc", _DEFAULTS.grpc, "serves gRPC")
+@_address("http", _DEFAULTS.http, "serves REST")
+@_address("metrics", _DEFAULTS.metrics, "answers probes and serves metrics")
+@click.option(
+    "--run-dir",
+    default=Path(".autoglm"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for logs and state; one `autoglm up` at a time uses it.",
+)
+@click.option(
+    "--traces",
+    metavar="SPEC",
+    help="Where spans go: none, console, file:PATH or otlp:URL. [default: as in the manifest]",
+)
+@click.option(
+    "--api-keys-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="JSON file of API keys, as `autoglm keys create` makes them.",
+)
+@click.option(
+    "--allow-anonymous/--no-allow-anonymous",
+    default=None,
+    help="Whether requests without a credential are served. [default: only without a keys file, "
+    "and at addresses of this machine alone]",
+)
+@click.option(
+    "--watch/--no-watch", default=True, show_default=True, help="Apply a manifest when it is saved."
+)
+@click.option("--dry-run", is_flag=True, help="Print the commands instead of running them.")
+def command(
+    files: tuple[Path, ...],
+    run_dir: Path,
+    traces: str | None,
+    api_keys_file: str | None,
+    allow_anonymous: bool | None,
+    watch: bool,
+    dry_run: bool,
+    grpc_address: str,
+    http_address: str,
+    metrics_address: str,
+) -> int:
+    """Run manifests as local processes: pods on free ports, and a gateway in front of them.
+
+    Ctrl-C drains and ends all; a second one does so at once.
+    """
+    gateway = Addresses(grpc_address, http_address, metrics_address)
+    told = _access_flags(gateway, api_keys_file, allow_anonymous)
+    options = UpOptions(
+        run_dir=run_dir, gateway=gateway, traces=traces, gateway_flags=told, watch=watch
+    )
+    if dry_run:
+        return _print_commands(files, options)
+    open_files.raise_limit()
+    return asyncio.run(up(files, options))
+
+
+def _access_flags(
+    gateway: Addresses, api_keys_file: str | None, allow_anonymous: bool | None
+) -> tuple[str, ...]:
+    """Who may ask. Ends the command where the gateway would not start, before anything does."""
+    at = {"grpc_address": gateway.grpc, "http_address": gateway.http}
+    access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
+    load_settings(GatewaySettings, at | access)
+    anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
+    return (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
+
+
+def _print_commands(files: Sequence[Path], options: UpOptions) -> int:
+    try:
+        placed = read(files)
+    except InvalidSpec as error:
+        click.echo(str(error), err=True)
+        return EXIT_BAD_MANIFEST
+    program = ("autoglm",)
+    endpoints = options.run_dir / "endpoints.json"
+    told = options.gateway_told
+    _print_command(gateway_workload(placed, program, options.gateway, endpoints, told))
+    for each in placed:
+        _print_command(model_workload(each, program, options.traces))
+    return 0
+
+
+def _print_command(workload: Workload) -> None:
+    process = workload.process
+    if process.addresses is None:
+        count = f"{workload.replicas} replica{'s' if workload.replicas != 1 else ''}"
+        click.echo(f"# {workload.name}: {count}, each with addresses of its own")
+    flags = process.addresses.flags() if process.addresses else ()
+    variables = [f"{name}={shlex.quote(value)}" for name, value in process.env]
+    click.echo(" ".join([*variables, shlex.join([*process.argv, *flags])]))

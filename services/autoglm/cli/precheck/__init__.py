@@ -1,0 +1,1 @@
+"""`autoglm precheck`."""

@@ -1,0 +1,211 @@
+"""What a cluster lacks to run a deployment. Pure: facts and resources in, checks out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from autoglm.api import AutoGLMDeployment
+from autoglm.api.crd.definition import crd
+from autoglm.api.deployment import VERSION
+from autoglm.api.labels import COMPONENT, GATEWAY, OPERATOR
+from autoglm.cli.kube import Raw, is_ready
+from autoglm.cli.precheck.facts import RIGHTS_TO_DEPLOY, RIGHTS_TO_LOOK, Facts, Unknown
+from autoglm.cli.precheck.gpu import gpus
+from autoglm.cli.precheck.view import Check
+
+OLDEST = (1, 30)
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+_INSTALL = "helm install open-autoglm, or kubectl apply -k deploy/kustomize"
+_RESOURCE_METRICS = {"CPU", "Memory"}
+
+
+def checks(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> tuple[Check, ...]:
+    return (
+        _version(facts),
+        _crd(facts),
+        _part("operator", OPERATOR, facts.operators),
+        _part("gateway", GATEWAY, facts.gateways),
+        _namespace(facts, resources),
+        *_rights(facts),
+        *_manifest(facts, resources),
+        *gpus(facts, resources),
+        *_storage(facts, resources),
+        *_metrics(facts, resources),
+        *_optional(facts, resources),
+    )
+
+
+def _version(facts: Facts) -> Check:
+    match = re.match(r"v(\d+)\.(\d+)", facts.version)
+    found = f"Kubernetes {facts.version}"
+    if match and (int(match[1]), int(match[2])) >= OLDEST:
+        return Check("cluster", "ok", found)
+    return Check("cluster", "fail", found, "use Kubernetes 1.30 or newer")
+
+
+def _crd(facts: Facts) -> Check:
+    name = "CRD"
+    if facts.crd is None or not facts.has_api:
+        found = "AutoGLMDeployment is not known to the cluster"
+        return Check(name, "fail", found, f"install Open-AutoGLM: {_INSTALL}")
+    if isinstance(facts.crd, Unknown):
+        found = f"{VERSION} is served; the CRD itself may not be read"
+        return Check(name, "warn", found, "ask an administrator to run this")
+    live, own = _fields_of(facts.crd), _fields_of(crd())
+    if missing := sorted(own - live):
+        found = f"it is older than this command: {_some(missing)} missing"
+        return Check(name, "fail", found, "kubectl apply --server-side -f deploy/crds")
+    if more := sorted(live - own):
+        found = f"it is newer than this command: {_some(more)} more"
+        return Check(name, "warn", found, "upgrade open-autoglm here")
+    return Check(name, "ok", f"{VERSION}, of this version")
+
+
+def _fields_of(definition: Raw) -> set[str]:
+    versions = definition["spec"]["versions"]
+    served: Raw = next((v for v in versions if v["name"] == VERSION), {})
+    return set(_fields(served.get("schema", {}).get("openAPIV3Schema", {}), ""))
+
+
+def _fields(schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name, inner in (schema.get("properties") or {}).items():
+        yield f"{path}{name}"
+        yield from _fields(inner, f"{path}{name}.")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), Mapping):
+            yield from _fields(schema[key], path)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _part(name: str, component: str, pods: tuple[Raw, ...] | Unknown) -> Check:
+    if isinstance(pods, Unknown):
+        return Check(name, "warn", "its pods may not be seen", "ask an administrator to run this")
+    ready = sum(map(is_ready, pods))
+    if ready:
+        return Check(name, "ok", f"{ready} of {len(pods)} pods ready")
+    command = f"kubectl get pods -A -l {COMPONENT}={component}"
+    found = f"none of {len(pods)} pods is ready" if pods else "not there"
+    return Check(name, "fail", found, f"see why: {command}" if pods else f"install it: {_INSTALL}")
+
+
+def _namespace(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Check:
+    name = f"namespace {facts.namespace_name}"
+    if facts.namespace is None:
+        remedy = f"kubectl create namespace {facts.namespace_name}"
+        return Check(name, "fail", "does not exist", remedy)
+    if isinstance(facts.namespace, Unknown):
+        return Check(name, "warn", "may not be read", "see that it exists")
+    level = (facts.namespace["metadata"].get("labels") or {}).get(_ENFORCE, "")
+    hosted = [r.name for r in resources if r.spec.model.cache.type == "hostPath"]
+    if hosted and level in ("baseline", "restricted"):
+        found = f"Pod Security {level} refuses the hostPath cache of {', '.join(hosted)}"
+        return Check(name, "fail", found, "use a pvc or emptyDir in spec.model.cache")
+    told = f"enforces Pod Security {level}" if level else "enforces no Pod Security level"
+    return Check(name, "ok", f"{told}; replicas are made for restricted")
+
+
+def _rights(facts: Facts) -> Iterator[Check]:
+    where = f"in {facts.namespace_name}"
+    denied = [str(right) for right in RIGHTS_TO_DEPLOY if right in facts.denied]
+    if denied:
+        remedy = "ask an administrator for the right"
+        yield Check("right to deploy", "fail", f"may not {', '.join(denied)} {where}", remedy)
+    else:
+        yield Check("right to deploy", "ok", f"all {where}")
+    if unseen := [str(right) for right in RIGHTS_TO_LOOK if right in facts.denied]:
+        remedy = "ask for it, or `autoglm status` shows less"
+        yield Check("right to look", "warn", f"may not {', '.join(unseen)} {where}", remedy)
+
+
+def _manifest(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    refused = dict(facts.refusals)
+    for resource in resources:
+        name, uri = f"manifest {resource.name}", resource.spec.model.uri or ""
+        if resource.name in refused:
+            yield Check(name, "fail", refused[resource.name], "correct it as the message says")
+        elif uri.startswith(("./", "../")):
+            found = f"spec.model.uri = {uri} is a path of this machine"
+            yield Check(name, "warn", found, "give a hub name, or a path that a volume brings")
+        elif facts.has_api:
+            yield Check(name, "ok", "the API server takes it")
+
+
+def _storage(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    for resource in resources:
+        if claim := resource.spec.model.cache.claim_name:
+            yield _claim(claim, (facts.claims or {}).get(claim), resource)
+    if not resources:
+        yield _storage_class(facts)
+
+
+def _claim(name: str, claim: Raw | Unknown | None, resource: AutoGLMDeployment) -> Check:
+    title = f"volume {name}"
+    if claim is None:
+        return Check(
+            title,
+            "fail",
+            "no such PersistentVolumeClaim",
+            "create it, or change spec.model.cache.claimName",
+        )
+    if isinstance(claim, Unknown):
+        return Check(title, "warn", "may not be read", "see that it exists and is bound")
+    phase, modes = claim.get("status", {}).get("phase", ""), claim["spec"].get("accessModes", [])
+    if phase != "Bound":
+        command = f"kubectl describe pvc {name} -n {resource.metadata.namespace}"
+        return Check(title, "warn", f"is {phase or 'new'}; it may wait for a first pod", command)
+    if resource.desired_replicas > 1 and "ReadWriteMany" not in modes:
+        found = f"{', '.join(modes)}, and {resource.desired_replicas} replicas share it"
+        return Check(title, "warn", found, "use ReadWriteMany, or keep all replicas on one node")
+    return Check(title, "ok", f"bound, {', '.join(modes)}")
+
+
+def _storage_class(facts: Facts) -> Check:
+    if isinstance(facts.storage_classes, Unknown):
+        return Check("storage", "warn", "StorageClasses may not be read", "see that one is default")
+    annotation = "storageclass.kubernetes.io/is-default-class"
+    default = [
+        c["metadata"]["name"]
+        for c in facts.storage_classes
+        if (c["metadata"].get("annotations") or {}).get(annotation) == "true"
+    ]
+    if default:
+        return Check("storage", "ok", f"{default[0]} is the default StorageClass")
+    remedy = "name a class in claims for model caches, or cache in emptyDir"
+    return Check("storage", "warn", "no default StorageClass", remedy)
+
+
+def _metrics(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    """What the HorizontalPodAutoscaler reads."""
+    scaled = [r for r in resources if r.spec.scaling and r.spec.scaling.actuator == "hpa"]
+    wanted = {m.type for r in scaled if r.spec.scaling for m in r.spec.scaling.metrics}
+    remedy = "install metrics-server"
+    if "metrics" in facts.apis:
+        yield Check("metrics", "ok", "CPU and memory can be scaled by")
+    elif wanted & _RESOURCE_METRICS:
+        yield Check("metrics", "fail", "metrics.k8s.io does not answer; scaling needs it", remedy)
+    else:
+        yield Check("metrics", "warn", "no scaling by CPU or memory", remedy)
+    if (signals := sorted(wanted - _RESOURCE_METRICS)) and "custom metrics" not in facts.apis:
+        found = f"custom.metrics.k8s.io does not answer; scaling by {', '.join(signals)} needs it"
+        yield Check("custom metrics", "fail", found, "install prometheus-adapter, or use keda")
+
+
+def _optional(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    if "PodMonitor" in facts.apis:
+        yield Check("PodMonitor", "ok", "Prometheus can find the replicas")
+    else:
+        yield Check("PodMonitor", "ok", "no Prometheus operator; none is made")
+    by_keda = [r.name for r in resources if r.spec.scaling and r.spec.scaling.actuator == "keda"]
+    if "ScaledObject" in facts.apis:
+        yield Check("KEDA", "ok", "installed")
+    elif by_keda:
+        found = f"not installed, and {', '.join(by_keda)} scales by it"
+        yield Check("KEDA", "fail", found, "install KEDA, or set spec.scaling.actuator to hpa")
+    else:
+        yield Check("KEDA", "ok", "not installed, and not needed")

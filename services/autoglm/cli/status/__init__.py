@@ -1,0 +1,1 @@
+"""`autoglm status` and `autoglm explain`."""

@@ -1,0 +1,24 @@
+"""`kubectl autoglm status`: as `autoglm status`, of the cluster in any case."""
+
+from __future__ import annotations
+
+import click
+
+from autoglm.cli.cluster_options import Where, cluster_options, watch_option
+from autoglm.cli.options import document_option, examples
+from autoglm.cli.status.cluster import show
+
+
+@click.command(
+    epilog=examples("kubectl autoglm status -A", "kubectl autoglm status chat -n models --watch")
+)
+@click.argument("name", default="")
+@cluster_options
+@watch_option
+@document_option
+def command(where: Where, name: str, watch: bool, output: str) -> int:
+    """Show what runs, what is wrong and what to do, on one screen.
+
+    Exits 3 when a deployment is not as it should be.
+    """
+    return show(where, name, output, is_watched=watch)

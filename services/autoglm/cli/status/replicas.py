@@ -1,0 +1,147 @@
+"""Pods and warnings of a resource, as facts. Pure; called by `status_view` and `explain_view`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from autoglm.api.labels import DEPLOYMENT, REVISION
+from autoglm.cli.kube import Look, Raw, is_ready
+from autoglm.cli.status.remedies import remedy
+from autoglm.operator.observed import NO_DATA
+from autoglm.operator.status.failures import Failure, failures
+from autoglm.operator.status.pods import containers, present
+
+RECENT_SECONDS = 3600.0
+_MOST_WARNINGS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One pod."""
+
+    name: str
+    state: str
+    """What kubectl calls its status."""
+    is_ready: bool
+    is_routable: bool | None
+    """None where no gateway could be asked."""
+    restarts: int
+    age: float | None
+    """Seconds."""
+    node: str
+    revision: str
+    why: str = ""
+    """What is wrong, in the words of kubelet, scheduler or engine."""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A recent event of type Warning."""
+
+    age: float
+    times: int
+    about: str
+    reason: str
+    message: str
+
+
+def replicas(resource: Raw, look: Look, now: float) -> tuple[Replica, ...]:
+    """Those that are not ready first."""
+    metadata = resource["metadata"]
+    mine = [
+        pod
+        for pod in look.pods
+        if pod["metadata"]["namespace"] == metadata["namespace"]
+        and _labels(pod).get(DEPLOYMENT) == metadata["name"]
+    ]
+    about = [
+        event for event in look.warnings if event["metadata"]["namespace"] == metadata["namespace"]
+    ]
+    # The operator's own judgement, so that both say the same.
+    judged = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
+    found = {failure.pod: failure for failure in failures(judged, about)}
+    made = [_replica(pod, found.get(pod["metadata"]["name"]), look, now) for pod in mine]
+    return tuple(sorted(made, key=lambda replica: (replica.is_ready, replica.name)))
+
+
+def warned(resource: Raw, look: Look, now: float) -> tuple[Warned, ...]:
+    """About the resource and what belongs to it, the latest first."""
+    metadata = resource["metadata"]
+    # Children are called NAME, NAME-pods or NAME-HASH, pods NAME-HASH-...
+    of_it = re.compile(re.escape(metadata["name"]) + r"(-pods|-[0-9a-f]{8}(-.*)?)?")
+    found = [
+        _warned(event, now)
+        for event in look.warnings
+        if event["metadata"]["namespace"] == metadata["namespace"]
+        and of_it.fullmatch(_about(event).get("name", ""))
+    ]
+    recent = [event for event in found if event.age <= RECENT_SECONDS]
+    return tuple(sorted(recent, key=lambda event: event.age)[:_MOST_WARNINGS])
+
+
+def seconds_since(timestamp: str | None, now: float) -> float | None:
+    if not timestamp:
+        return None
+    return max(0.0, now - datetime.fromisoformat(timestamp).timestamp())
+
+
+def _replica(pod: Raw, failure: Failure | None, look: Look, now: float) -> Replica:
+    metadata = pod["metadata"]
+    place = (metadata["namespace"], metadata["name"])
+    return Replica(
+        name=metadata["name"],
+        state=_state(pod),
+        is_ready=is_ready(pod),
+        is_routable=None if look.routable is None else place in look.routable,
+        restarts=sum(status.get("restartCount", 0) for status in containers(pod)),
+        age=seconds_since(metadata.get("creationTimestamp"), now),
+        node=pod["spec"].get("nodeName", ""),
+        revision=_labels(pod).get(REVISION, ""),
+        why=f"{failure.reason}: {failure.message}" if failure else "",
+        remedy=remedy(failure.reason, failure.exit_code) if failure else "",
+    )
+
+
+def _state(pod: Raw) -> str:
+    """As kubectl shows it."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return "Terminating"
+    for status in containers(pod):
+        for state in (status.get("state") or {}).values():
+            if reason := state.get("reason"):
+                return str(reason)
+    status = pod.get("status", {})
+    return str(status.get("reason") or status.get("phase", "Unknown"))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _labels(pod: Raw) -> Mapping[str, str]:
+    return pod["metadata"].get("labels") or {}
+
+
+def _about(event: Raw) -> Mapping[str, str]:
+    """core/v1 and events.k8s.io/v1 have names of their own for it."""
+    return event.get("involvedObject") or event.get("regarding") or {}
+
+
+def _warned(event: Raw, now: float) -> Warned:
+    series = event.get("series") or {}
+    times = (
+        *(series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")),
+        event["metadata"].get("creationTimestamp"),
+    )
+    about = _about(event)
+    return Warned(
+        age=seconds_since(next((time for time in times if time), None), now) or 0.0,
+        times=series.get("count") or event.get("count") or 1,
+        about=f"{about.get('kind', '')}/{about.get('name', '')}",
+        reason=event.get("reason", ""),
+        message=_line(event.get("message") or event.get("note") or ""),
+    )

@@ -1,0 +1,1 @@
+"""The ports of the gateway: gRPC, REST, admin."""

@@ -1,0 +1,73 @@
+"""One gRPC channel for each pod, kept open and shared by its load stream and all its requests.
+
+Channels read certificate files when they are made; `renew` makes new ones and lets the streams on
+the old ones finish. Used by the gRPC relay and the pods' watchers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from autoglm.common import rpc
+from autoglm.common.tls import TlsFiles
+from autoglm.gateway.endpoints.endpoint import Endpoint
+from autoglm.gateway.request.grpc_methods import METHODS
+
+
+class Stubs:
+    """The methods of one pod, taking and giving bytes, by path."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.raw: dict[str, Any] = {
+            method.path: _multicallable(channel, method.path, method.streaming, method.bidi)
+            for method in METHODS
+        }
+
+
+class Channels:
+    """Made on first use. Streams on a replaced channel may go on for `grace` seconds."""
+
+    def __init__(self, tls: TlsFiles | None = None, grace: float = 600.0) -> None:
+        self._tls = tls or TlsFiles()
+        self._grace = grace
+        self._stubs: dict[str, Stubs] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def get(self, endpoint: Endpoint) -> Stubs:
+        stubs = self._stubs.get(endpoint.url)
+        if stubs is None:
+            tls = self._tls if endpoint.tls else None
+            channel = rpc.channel(endpoint.address, tls, secure=endpoint.tls)
+            stubs = self._stubs[endpoint.url] = Stubs(channel)
+        return stubs
+
+    def discard(self, url: str) -> None:
+        """Close an endpoint's channel once its streams have ended."""
+        stubs = self._stubs.pop(url, None)
+        if stubs is not None:
+            task = asyncio.create_task(stubs.channel.close(self._grace))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def renew(self) -> None:
+        """Make all channels anew, from the certificate files as they are now."""
+        for url in list(self._stubs):
+            self.discard(url)
+
+    async def close(self) -> None:
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        channels = [stubs.channel for stubs in self._stubs.values()]
+        self._stubs.clear()
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+
+def _multicallable(channel: grpc.aio.Channel, path: str, streaming: bool, bidi: bool) -> Any:
+    if bidi:
+        return channel.stream_stream(path)
+    return channel.unary_stream(path) if streaming else channel.unary_unary(path)

@@ -1,0 +1,193 @@
+"""Keeps one state for each endpoint and offers them all as a frozen `Snapshot`.
+
+Does no I/O, never waits, reads no clock. Discovery says which endpoints and resources there are,
+watchers and relays feed events; routing, validation and health read snapshots. A change costs what
+it touches, so that thousands of endpoints may come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from random import Random
+
+from autoglm.gateway.endpoints.deployments import Directory
+from autoglm.gateway.endpoints.endpoint import (
+    Endpoint,
+    EndpointView,
+    Event,
+    Live,
+    Loaded,
+    Phase,
+    State,
+    step,
+    view_of,
+)
+from autoglm.gateway.endpoints.snapshot import (
+    ModelView,
+    Serving,
+    Snapshot,
+    is_unreached,
+    model_view,
+    names_of,
+)
+
+# Told of every change of a snapshot: the endpoint before and after, None where it is not there.
+Listener = Callable[[EndpointView | None, EndpointView | None], None]
+
+
+class Pool:
+    """The states of all endpoints, by URL.
+
+    With `awaits_lists` the gateway is ready, and stays so, once resources have been told and every
+    endpoint has been met, even if there are none; otherwise while any endpoint is usable.
+    """
+
+    def __init__(
+        self,
+        rng: Random,
+        on_change: Listener = lambda before, after: None,
+        *,
+        awaits_lists: bool = False,
+    ) -> None:
+        self._rng = rng
+        self._on_change = on_change
+        self._awaits_lists = awaits_lists
+        self._has_lists = self._has_met_all = False
+        self._views: dict[str, EndpointView] = {}
+        self._listed: dict[str, dict[str, Serving]] = {}
+        self._directory = Directory()
+        self._models: dict[str, ModelView] = {}
+        self._stale: set[str] = set()
+        self._probing: set[str] = set()
+        self._unreached: set[str] = set()
+        self._snapshot: Snapshot | None = Snapshot()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = self._take_snapshot()
+        return self._snapshot
+
+    @property
+    def views(self) -> Collection[EndpointView]:
+        """All endpoints; other threads may read them, as they may the directory."""
+        return self._views.values()
+
+    def view(self, url: str) -> EndpointView | None:
+        return self._views.get(url)
+
+    @property
+    def has_met_all(self) -> bool:
+        """Whether it is ready and no endpoint is known by its name only."""
+        return self.is_ready and self._knows_all()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is what the gateway needs to take requests. For other threads as well."""
+        if not self._awaits_lists:
+            return any(view.is_usable for view in self.views)
+        if not self._has_met_all and self._has_lists:
+            self._has_met_all = self._knows_all()
+        return self._has_met_all
+
+    def _knows_all(self) -> bool:
+        return all(view.state.phase is not Phase.CONNECTING for view in self.views)
+
+    @property
+    def directory(self) -> Directory:
+        return self._directory
+
+    def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """From now on there are these; known ones keep their state."""
+        wanted = {endpoint.url: endpoint for endpoint in endpoints}
+        known = {view.endpoint for view in self._views.values()}
+        gone = known - set(wanted.values())
+        self.change_endpoints((e.url for e in gone), set(wanted.values()) - known, now)
+
+    def change_endpoints(self, gone: Iterable[str], come: Iterable[Endpoint], now: float) -> None:
+        """Drop these and take those up. One that comes in another's place starts anew."""
+        gone, come = set(gone), tuple(come)
+        before = self._views
+        # Other threads read `views`: its keys change by replacing the dict.
+        kept = {url: view for url, view in before.items() if url not in gone}
+        started = {e.url: view_of(e, State(since=now), Live()) for e in come}
+        self._views = kept | started
+        for url in gone & before.keys():
+            self._note(url, before[url], None)
+        for url, view in started.items():
+            self._note(url, kept.get(url), view)
+
+    def replace_directory(self, directory: Directory) -> None:
+        """From now on there are these resources."""
+        before, self._directory, self._has_lists = self._directory.owners, directory, True
+        after = directory.owners
+        changed = {n for n in before.keys() | after.keys() if before.get(n) is not after.get(n)}
+        # Names that no resource declares belong to the oldest of those that serve them.
+        self._stale |= changed | (self._listed.keys() - after.keys())
+        self._snapshot = None
+
+    def apply(self, url: str, event: Event, now: float) -> State | None:
+        """The endpoint's state after the event; None when it has been removed."""
+        view = self._views.get(url)
+        if view is None:
+            return None
+        if isinstance(event, Loaded):
+            view.live.take(event.load, view.state.weight(now))
+        state = step(view.state, event, now, self._rng)
+        if state is not view.state:
+            after = view_of(view.endpoint, state, view.live)
+            self._views[url] = after
+            self._note(url, view, after)
+        return state
+
+    @contextmanager
+    def lease(self, view: EndpointView, tokens: int = 0) -> Iterator[None]:
+        """Counts a request of so many prompt tokens on the endpoint for as long as it is open."""
+        view.live.in_flight += 1
+        view.live.tokens += tokens
+        try:
+            yield
+        finally:
+            view.live.in_flight -= 1
+            view.live.tokens -= tokens
+
+    def probed(self) -> set[str]:
+        """Endpoints in probation whose one request is under way."""
+        if not self._probing:
+            return set()
+        return {url for url in self._probing if self._views[url].live.in_flight}
+
+    def _note(self, url: str, before: EndpointView | None, after: EndpointView | None) -> None:
+        for _, name in names_of(before) if before else ():
+            self._stale.add(name)
+            self._listed[name].pop(url, None)
+        for model, name in names_of(after) if after else ():
+            self._stale.add(name)
+            assert after is not None
+            self._listed.setdefault(name, {})[url] = (model, after)
+        if after is not None and after.state.probing:
+            self._probing.add(url)
+        else:
+            self._probing.discard(url)
+        if after is not None and is_unreached(after):
+            self._unreached.add(url)
+        else:
+            self._unreached.discard(url)
+        self._snapshot = None
+        self._on_change(before, after)
+
+    def _take_snapshot(self) -> Snapshot:
+        models = dict(self._models)
+        for name in self._stale:
+            listed = self._listed.get(name, {})
+            found = model_view(name, listed.values(), self._directory)
+            if not listed:
+                self._listed.pop(name, None)
+            if found is None:
+                models.pop(name, None)
+            else:
+                models[name] = found
+        self._models, self._stale = models, set()
+        endpoints = tuple(self._views.values())
+        return Snapshot(endpoints, models, self.is_ready, len(self._unreached))

@@ -1,0 +1,345 @@
+"""Envoy's configuration, as the gateway's settings want it. Pure; `program` hands it to Envoy.
+
+Two listeners, gRPC and HTTP. A request for a pod first goes to the picker (`ext_proc_edge`), which
+names the pod in a header or answers itself; all others, and those that Envoy cannot serve as the
+gateway would, go to the gateway's own servers on Unix sockets. Where the attempt on a pod fails
+before its answer, Envoy's retry goes to the gateway's own servers as well, which pick again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoglm.common import rpc, status
+from autoglm.common.tls import TlsFiles
+from autoglm.gateway.edges import cors
+from autoglm.gateway.edges.rest import GZIP_FROM_BYTES
+from autoglm.gateway.envoy.config.clusters import clusters, ends_cluster
+from autoglm.gateway.envoy.config.local_replies import local_replies
+from autoglm.gateway.envoy.config.names import (
+    DESTINATION_HEADER,
+    DESTINATION_NAMESPACE,
+    PROCESS_KEY,
+    Sockets,
+)
+from autoglm.gateway.envoy.config.overload import overload_manager
+from autoglm.gateway.envoy.config.parts import (
+    EXT_PROC,
+    EXT_PROC_TYPE,
+    TYPE,
+    Json,
+    header,
+    pipe,
+    seconds,
+)
+from autoglm.gateway.envoy.config.routes import routes
+from autoglm.gateway.request.request import Wire
+from autoglm.gateway.settings import GatewaySettings
+
+Where = tuple[str, int]
+_CORS = "envoy.filters.http.cors"
+WINDOW_BYTES = 1024 * 1024
+# Envoy ends a connection on which so many frames wait for the client, with all of its streams. A
+# token is a frame, so its own 10,000 are soon there where one connection has hundreds of streams.
+_MOST_FRAMES = 200_000
+# How much later than it ends a call's end is told.
+_TOLD_SECONDS = 0.01
+# The longest that Envoy lets a picker think; requests may wait for their turn there.
+_MOST_MESSAGE_SECONDS = 3600.0
+
+
+_HAS_NAME: Json = {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}}
+
+
+def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire, Where]) -> Json:
+    """`listen` has the addresses of the settings with names looked up. JSON is YAML to Envoy."""
+    return {
+        "node": {"id": "autoglm-gateway", "cluster": "autoglm"},
+        "admin": {"address": pipe(sockets.admin)},
+        "overload_manager": overload_manager(settings),
+        "static_resources": {
+            "listeners": [
+                _listener("grpc", listen["grpc"], settings),
+                _listener("http", listen["http"], settings),
+            ],
+            "clusters": list(clusters(sockets, settings.processes)),
+        },
+    }
+
+
+def _listener(wire: Wire, where: Where, settings: GatewaySettings) -> Json:
+    host, port = where
+    chain: Json = {
+        "filters": [
+            {
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": _connection_manager(wire, settings),
+            }
+        ]
+    }
+    if settings.server_tls:
+        chain["transport_socket"] = _server_tls(settings.server_tls)
+    return {
+        "name": wire,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "filter_chains": [chain],
+    }
+
+
+def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
+    is_http = wire == "http"
+    manager = f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    return {
+        "@type": manager,
+        "stat_prefix": wire,
+        "codec_type": "HTTP2" if wire == "grpc" else "AUTO",
+        "use_remote_address": True,
+        "generate_request_id": False,
+        "preserve_external_request_id": True,
+        "early_header_mutation_extensions": [_names_of_calls()],
+        "server_header_transformation": "PASS_THROUGH",
+        "stream_idle_timeout": "0s",
+        # A stream of requests may take as long as it likes to be whole.
+        "request_timeout": seconds(settings.default_timeout_seconds if is_http else 0.0),
+        "http2_protocol_options": {
+            "max_concurrent_streams": max(100, settings.max_inflight),
+            "max_outbound_frames": _MOST_FRAMES,
+            # So much more of a body than is allowed may be on its way.
+            "initial_stream_window_size": WINDOW_BYTES,
+        },
+        "access_log": _ends_of_calls(settings.processes),
+        **({"local_reply_config": local_replies()} if is_http else {}),
+        "http_filters": [
+            *(_cors_filters(settings) if is_http else []),
+            *([_gzip()] if is_http else []),
+            {"name": EXT_PROC, "typed_config": _picker(settings)},
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.filters.http.router.v3.Router",
+                    # Timeouts of ours are headers; nobody else's are believed.
+                    "suppress_envoy_headers": True,
+                },
+            },
+        ],
+        "route_config": {
+            "name": wire,
+            "virtual_hosts": [
+                {
+                    "name": wire,
+                    "domains": ["*"],
+                    "routes": routes(wire, settings),
+                    **(_cors_policy(settings) if is_http else {}),
+                }
+            ],
+        },
+    }
+
+
+def _cors_filters(settings: GatewaySettings) -> list[Json]:
+    """Outermost, so that errors have the headers too; Envoy's own filter sets no Vary."""
+    if not settings.allowed_origins:
+        return []
+    filters = f"{TYPE}.extensions.filters.http"
+    vary = {"append": header("vary", cors.VARY, "APPEND_IF_EXISTS_OR_ADD")}
+    return [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": {
+                "@type": f"{filters}.header_mutation.v3.HeaderMutation",
+                "mutations": {"response_mutations": [vary]},
+            },
+        },
+        {"name": _CORS, "typed_config": {"@type": f"{filters}.cors.v3.Cors"}},
+    ]
+
+
+def _cors_policy(settings: GatewaySettings) -> Json:
+    if not settings.allowed_origins:
+        return {}
+    is_any = cors.ANY in settings.allowed_origins
+    listed = [{"exact": origin} for origin in settings.allowed_origins]
+    policy = {
+        "@type": f"{TYPE}.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{"safe_regex": {"regex": ".+"}}] if is_any else listed,
+        "allow_methods": cors.METHODS,
+        "allow_headers": cors.HEADERS,
+        "expose_headers": cors.EXPOSED,
+        "max_age": str(cors.MAX_AGE_SECONDS),
+        "allow_credentials": False,
+    }
+    return {"typed_per_filter_config": {_CORS: policy}}
+
+
+def _gzip() -> Json:
+    """Long answers in one piece, for those who ask."""
+    compressor = f"{TYPE}.extensions.filters.http.compressor.v3.Compressor"
+    return {
+        "name": "envoy.filters.http.compressor",
+        "typed_config": {
+            "@type": compressor,
+            "response_direction_config": {
+                "common_config": {
+                    "min_content_length": GZIP_FROM_BYTES,
+                },
+            },
+            "compressor_library": {
+                "name": "gzip",
+                "typed_config": {"@type": f"{TYPE}.extensions.compression.gzip.compressor.v3.Gzip"},
+            },
+        },
+    }
+
+
+def _picker(settings: GatewaySettings) -> Json:
+    patience = min(settings.max_timeout_seconds, _MOST_MESSAGE_SECONDS)
+    return {
+        "@type": f"{EXT_PROC_TYPE}.ExternalProcessor",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
+        "processing_mode": {
+            "request_header_mode": "SEND",
+            "response_header_mode": "SKIP",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        # It asks for the body where it needs one.
+        "allow_mode_override": True,
+        "message_timeout": seconds(patience),
+        "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
+        "status_on_error": {"code": "ServiceUnavailable"},
+        **(_of_several(settings.processes) if settings.processes > 1 else {}),
+    }
+
+
+def _of_several(processes: int) -> Json:
+    """What is asked of a process that dies is asked of another.
+
+    What no other can answer, since the request's body has been shown, goes on as if nothing had
+    been decided: to the first process's own server, which asks all that the picker asks.
+    """
+    again = {"envoy_grpc": {"cluster_name": "picker"}, "retry_policy": _once_elsewhere(processes)}
+    return {
+        "grpc_service": again,
+        "failure_mode_allow": True,
+        # Where the answer says which process has decided.
+        "metadata_options": {"receiving_namespaces": {"untyped": [DESTINATION_NAMESPACE]}},
+    }
+
+
+def _once_elsewhere(processes: int) -> Json:
+    return {
+        "retry_on": "reset,connect-failure,refused-stream,unavailable,cancelled",
+        "num_retries": 1,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.1s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.retry.host.previous_hosts.v3"
+                    ".PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 2 * processes,
+    }
+
+
+def _names_of_calls() -> Json:
+    """Every request gets a name that nobody can know, and its peer's address, whatever it says.
+
+    And a request id, unless it has one: errors of Envoy's own show it too.
+    """
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.http.early_header_mutation.header_mutation.v3"
+            ".HeaderMutation",
+            "mutations": [
+                {"append": header(rpc.CALL_HEADER, "%UNIQUE_ID%")},
+                {"append": header(status.REQUEST_ID, "%UNIQUE_ID%", "ADD_IF_ABSENT")},
+                {
+                    "append": header(
+                        rpc.PEER_HEADER, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+                    )
+                },
+                {"remove": DESTINATION_HEADER},
+            ],
+        },
+    }
+
+
+def _ends_of_calls(processes: int) -> list[Json]:
+    """One log entry to the picker for each call that it has sent to a pod, as the call ends."""
+    if processes == 1:
+        return [_log_to("picker", _HAS_NAME)]
+    return [_log_to(ends_cluster(number), _of_process(number)) for number in range(processes)]
+
+
+def _of_process(number: int) -> Json:
+    """Calls that the process has sent on.
+
+    And those that ended before Envoy knew who had decided them: then all are told.
+    """
+    broken = [_HAS_NAME, _decided_by("", or_nobody=True), {"response_flag_filter": {}}]
+    return {
+        "or_filter": {"filters": [_decided_by(str(number)), {"and_filter": {"filters": broken}}]}
+    }
+
+
+def _decided_by(process: str, *, or_nobody: bool = False) -> Json:
+    matcher = {
+        "filter": DESTINATION_NAMESPACE,
+        "path": [{"key": PROCESS_KEY}],
+        "value": {"string_match": {"exact": process}},
+    }
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": or_nobody}}
+
+
+def _log_to(cluster: str, which: Json) -> Json:
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "filter": which,
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "calls",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
+                # Soon, since the call's place is free from then on; and many in one message, which
+                # costs Python as much as one alone.
+                "buffer_flush_interval": seconds(_TOLD_SECONDS),
+            },
+            "additional_request_headers_to_log": [rpc.CALL_HEADER],
+            "additional_response_headers_to_log": list(status.TOLD_AT_THE_END),
+            "additional_response_trailers_to_log": list(status.TOLD_AT_THE_END),
+        },
+    }
+
+
+def _server_tls(files: TlsFiles) -> Json:
+    """Certificates come from their files again when those are replaced."""
+    common: Json = {
+        "tls_certificates": [
+            {
+                "certificate_chain": {"filename": files.cert_file},
+                "private_key": {"filename": files.key_file},
+                "watched_directory": {"path": str(Path(files.cert_file).parent)},
+            }
+        ]
+    }
+    if files.ca_file:
+        common["validation_context"] = {
+            "trusted_ca": {
+                "filename": files.ca_file,
+                "watched_directory": {"path": str(Path(files.ca_file).parent)},
+            }
+        }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": bool(files.ca_file),
+            "common_tls_context": common | {"alpn_protocols": ["h2", "http/1.1"]},
+        },
+    }

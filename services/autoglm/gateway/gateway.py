@@ -1,0 +1,307 @@
+"""Everything between the edges and the pods, built once from the settings. Made by `app`.
+
+Wires the parts and keeps them running: pool, discovery, watches, channels, relays, layers. Decides
+nothing itself; each part says what it decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from random import Random
+
+from prometheus_client import CollectorRegistry
+
+from autoglm.api.names import read_rules
+from autoglm.common.tls import TlsFiles, http_client_context
+from autoglm.common.watched_file import FollowedFile
+from autoglm.gateway.admission import Admission
+from autoglm.gateway.endpoints.channels import Channels
+from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Phase
+from autoglm.gateway.endpoints.kubernetes_cluster import Change
+from autoglm.gateway.endpoints.kubernetes_discovery import KubernetesDiscovery
+from autoglm.gateway.endpoints.kubernetes_watch import Connect
+from autoglm.gateway.endpoints.kv_event_watch import KvFollower
+from autoglm.gateway.endpoints.load_watch import PodWatch, Watches, load_interval
+from autoglm.gateway.endpoints.openai_watch import ForeignWatch
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.snapshot import Snapshot
+from autoglm.gateway.endpoints.static_discovery import Discovery, Sources
+from autoglm.gateway.endpoints.upstream_key import UpstreamKey, key_of_file
+from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.envoy.upstream import EnvoyUpstream
+from autoglm.gateway.identity.identity import Identity
+from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
+from autoglm.gateway.proxy.grpc_upstream import GrpcRelay
+from autoglm.gateway.proxy.http_upstream import HttpRelay, client_session
+from autoglm.gateway.proxy.prefix_cache import CacheSalts, read_key
+from autoglm.gateway.proxy.proxy import Defaults, Relay
+from autoglm.gateway.proxy.route_debug import RouteDebug
+from autoglm.gateway.request.memory_budget import Memory
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Handler, Upstream, Wire
+from autoglm.gateway.request.stored_responses import ResponseIds
+from autoglm.gateway.request_telemetry import Observer
+from autoglm.gateway.routing import Router
+from autoglm.gateway.settings import GatewaySettings
+
+_TLS_LOOK_SECONDS = 5.0
+# A process that begins where others serve is not missed for so long.
+_MEET_SECONDS = 10.0
+_log = logging.getLogger("autoglm.gateway")
+
+
+class Core:
+    """`relay` answers requests for pods, `own_relay` those that come to the gateway's own servers,
+    `local` wraps answers of the gateway's own.
+
+    `connect` reaches the Kubernetes API in place of what the settings say.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        registry: CollectorRegistry,
+        connect: Connect | None = None,
+    ) -> None:
+        self.settings = settings
+        self._connect = connect
+        self.registry = registry
+        self.exchanges = Exchanges()
+        self.changed = asyncio.Event()
+        """Set when an endpoint has changed; whoever waits for it clears it."""
+        self.metrics = Metrics(registry)
+        self.pool = Pool(Random(), self._note_change, awaits_lists=settings.kubernetes)
+        self.router = Router(self.metrics, Random(), settings.routing_policy)
+        self._given: frozenset[Endpoint] = frozenset()
+        self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
+        self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
+        deciding = settings.gateway_replicas * settings.processes
+        self._limits = Limits(
+            settings.tenants_file, deciding, self.metrics.rate_limited, self.metrics.unmetered
+        )
+        self.admission = Admission(
+            self.pool, settings.admission, self.metrics, self._limits.policy_of
+        )
+        self.memory = Memory(settings.request_memory_bytes, self.admission.retry_after)
+        self.metrics.follow_memory(self.memory)
+        self._closing = AsyncExitStack()
+        sources = settings.identity
+        self._identity = (
+            Identity(sources, self.metrics.authentications) if sources.is_configured else None
+        )
+        key = read_key(settings.prefix_cache_key_file)
+        self._cache_salts = CacheSalts(key, settings.prefix_cache) if self._identity else None
+        self._response_ids = ResponseIds(key)
+
+    async def start(self) -> None:
+        """Raises OSError where a file cannot be read."""
+        settings, pool, closing = self.settings, self.pool, self._closing
+        # Names the file that is missing, which OpenSSL does not.
+        settings.upstream_tls.fingerprint()
+        self._tls = http_client_context(settings.upstream_tls)
+        closing.push_async_callback(self.channels.close)
+        self._session = await closing.enter_async_context(client_session(self._tls))
+        key = self._follow_upstream_key(closing)
+        foreign = ForeignWatch(pool, self._session, key)
+        self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
+        closing.push_async_callback(self._watches.close)
+        upstreams: dict[Wire, Upstream] = {
+            "grpc": GrpcRelay(self.channels),
+            "http": HttpRelay(self._session, key),
+        }
+        if settings.data_plane == "envoy" or settings.endpoint_picker_address:
+            fallbacks = settings.endpoint_picker_fallbacks
+            upstreams = {
+                wire: EnvoyUpstream(relay, key, fallbacks) for wire, relay in upstreams.items()
+            }
+        self._relay = Relay(
+            pool,
+            upstreams,
+            settings.retry_policy,
+            self.metrics,
+            Random(),
+            router=self.router,
+            defaults=Defaults(
+                settings.limits,
+                settings.recovery_policy,
+                settings.hedge_policy,
+                settings.outlier_policy,
+                self._cache_salts,
+                self._response_ids,
+            ),
+        )
+        told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)
+        if self._identity is not None:
+            await self._identity.start(closing)
+        await self._limits.start(closing)
+        layers = request_layers(
+            pool,
+            self.admission,
+            self._observer,
+            self.memory,
+            self.identify,
+            self._limits,
+            self._response_ids,
+        )
+        self.relay: Handler = stack(layers, told)
+        self.own_relay: Handler = TakeOver(self.exchanges, self.relay)
+        sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
+        discovery = Discovery(
+            sources, self._take_endpoints, on_resources=self.pool.replace_directory
+        )
+        await discovery.start()
+        closing.push_async_callback(
+            cancel_all,
+            asyncio.create_task(discovery.run(), name="discovery"),
+            asyncio.create_task(self._renew_tls(settings.upstream_tls), name="upstream TLS"),
+        )
+        if settings.kubernetes:
+            kubernetes = asyncio.create_task(self._follow_kubernetes(), name="kubernetes")
+            closing.push_async_callback(cancel_all, kubernetes)
+
+    def _follow_upstream_key(self, closing: AsyncExitStack) -> UpstreamKey:
+        """The key as the file has it, from now on. Raises OSError or ValueError."""
+        key = UpstreamKey(self.settings.upstream_api_key)
+        if path := self.settings.upstream_api_key_file:
+            file = FollowedFile(path, key_of_file)
+            key.set(file.value)
+            following = asyncio.create_task(file.follow(key.set), name="upstream key")
+            closing.push_async_callback(cancel_all, following)
+        return key
+
+    def local(self, answer: Handler) -> Handler:
+        return stack(local_layers(self._observer, self.memory, self.identify), answer)
+
+    def open(self, answer: Handler) -> Handler:
+        """An answer that nobody needs a credential for."""
+        return stack(local_layers(self._observer, self.memory), answer)
+
+    @property
+    def identify(self) -> Identify | None:
+        """Who asks; None where nobody has to say."""
+        return self._identity.identify if self._identity else None
+
+    def snapshot(self) -> Snapshot:
+        return self.pool.snapshot
+
+    async def met_all(self) -> None:
+        """Until all endpoints are known, or for a few seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MEET_SECONDS):
+                while not self.pool.has_met_all:
+                    await self.changed.wait()
+                    self.changed.clear()
+
+    async def close(self) -> None:
+        await self._closing.aclose()
+
+    def reconnect(self) -> None:
+        """Connect to all pods anew; what runs on the old connections goes on."""
+        self.channels.renew()
+        self._watches.restart()
+
+    def _pod_watch(self) -> PodWatch:
+        settings, pool = self.settings, self.pool
+
+        def interval() -> float:
+            return load_interval(len(pool.views), settings.load_messages_per_second)
+
+        memory = self.router.memory
+        return PodWatch(
+            pool,
+            self.channels,
+            settings.connect_timeout_seconds,
+            settings.load_timeout_seconds,
+            lambda url, why: self._relay.abandon(url, why),
+            follow_cache=KvFollower(memory.prefixes, self.channels, self.metrics, interval),
+            interval=interval,
+        )
+
+    async def _follow_kubernetes(self) -> None:
+        settings, connect = self.settings, self._connect
+        if connect is None:
+            # Here, since nothing else needs the package.
+            from autoglm.gateway.endpoints import kubernetes_api
+
+            connect = partial(kubernetes_api.connect, settings.kubeconfig)
+        rules = read_rules(settings.model_name_rules)
+        parts = (settings.namespace, connect, self.take_change, Random(), rules)
+        await KubernetesDiscovery(*parts).run()
+
+    def take_change(self, change: Change) -> None:
+        """What is new on Kubernetes."""
+        # Endpoints first: once there is a directory, readiness asks whether all have been met.
+        self._change_endpoints(change.gone, change.come)
+        if change.directory is not None:
+            self.pool.replace_directory(change.directory)
+        self.changed.set()
+
+    def _take_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        """All endpoints of flags, file and names, as they are now."""
+        before, self._given = self._given, frozenset(endpoints)
+        self._change_endpoints(before - self._given, self._given - before)
+
+    def _change_endpoints(self, gone: Iterable[Endpoint], come: Iterable[Endpoint]) -> None:
+        gone = tuple(gone)
+        self.pool.change_endpoints((e.url for e in gone), come, time.monotonic())
+        self._watches.change(gone, come)
+        for endpoint in gone:
+            # What runs on its channel goes on.
+            self.channels.discard(endpoint.url)
+
+    def _note_change(self, before: EndpointView | None, after: EndpointView | None) -> None:
+        self.changed.set()
+        was = before.state.phase if before else None
+        now = after.state.phase if after else None
+        if was is now:
+            return
+        if was is not None:
+            self.metrics.endpoints.labels(was.value).dec()
+        if now is not None:
+            self.metrics.endpoints.labels(now.value).inc()
+        if before is not None and now in (None, Phase.EJECTED):
+            # What comes back at that address comes with an empty cache.
+            self.router.gone(before.url)
+        if now is Phase.EJECTED and was in (Phase.READY, Phase.DRAINING):
+            self.metrics.ejections.inc()
+        _log_change(before, after)
+
+    async def _renew_tls(self, files: TlsFiles) -> None:
+        """Connections made from now on use the certificate files as they are."""
+        seen = files.fingerprint()
+        while files:
+            await asyncio.sleep(_TLS_LOOK_SECONDS)
+            try:
+                now = files.fingerprint()
+                if now == seen:
+                    continue
+                if files.cert_file:
+                    self._tls.load_cert_chain(files.cert_file, files.key_file)
+                if files.ca_file:
+                    self._tls.load_verify_locations(files.ca_file)
+            except OSError as error:
+                _log.warning("upstream certificates stay as they are: %s", error)
+                continue
+            seen = now
+            self.reconnect()
+
+
+async def cancel_all(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _log_change(before: EndpointView | None, after: EndpointView | None) -> None:
+    view = after or before
+    assert view is not None
+    phase = after.state.phase.value if after else "removed"
+    fields = {"endpoint": view.url, "state": phase, "why": after.state.why if after else ""}
+    _log.info("endpoint %s is %s", view.url, phase, extra={"fields": fields})

@@ -1,0 +1,118 @@
+"""Sends gRPC calls to pods and relays the answers as bytes: the gRPC `Upstream`.
+
+Decides what a failed call means: `RetryElsewhere` before the first chunk, `StreamBroken` after it.
+Never parses a message, never picks an endpoint, never retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from autoglm.common import errors, status
+from autoglm.gateway.endpoints.channels import Channels
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.request.grpc_methods import BY_PATH
+from autoglm.gateway.request.request import Call, Reply, RetryElsewhere, Trailers
+
+# Trailers of a pod that are meant for the client.
+TRAILER_PREFIX = "autoglm-"
+
+
+class GrpcRelay:
+    """An `Upstream` over the pods' channels."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    @asynccontextmanager
+    async def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[Reply]:
+        method = BY_PATH[call.target]
+        start = self._channels.get(endpoint.endpoint).raw[call.target]
+        metadata = (*call.headers.items(), *headers.items())
+        payload = _once(call.payload) if method.bidi else call.payload
+        rpc = start(payload, timeout=timeout, metadata=metadata)
+        try:
+            try:
+                chunks = await (_stream(rpc, endpoint) if method.streaming else _single(rpc))
+            except grpc.aio.AioRpcError as error:
+                raise failure(error, endpoint.url) from error
+            yield Reply(chunks, trailers=lambda: _trailers(rpc))
+        finally:
+            rpc.cancel()
+
+
+def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
+    """What a call that failed before its first chunk amounts to."""
+    ours = status.from_grpc(error)
+    if error.code() is grpc.StatusCode.CANCELLED and not _is_explained(error):
+        # Not by us, and not by the pod's words: its server stopped before it took the call up.
+        return RetryElsewhere(errors.NoReadyEndpoint(f"{url} stopped; try again"))
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return ours
+    if isinstance(ours, errors.ShuttingDown):
+        return RetryElsewhere(ours, draining=True)
+    # A refusal in the pod's own words came over a connection that works.
+    gone = isinstance(ours, errors.EngineDead) or not _is_explained(error)
+    unreachable = errors.NoReadyEndpoint(f"{url} did not answer ({ours.message}); try again later")
+    return RetryElsewhere(unreachable, gone=gone)
+
+
+def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:
+    """What an error after the first chunk amounts to."""
+    ours = status.from_grpc(error)
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return ours
+    return errors.StreamBroken(
+        f"{url} went away in the middle of the answer ({ours.message}); "
+        "what has arrived is incomplete, ask again"
+    )
+
+
+def _is_explained(error: grpc.aio.AioRpcError) -> bool:
+    return any(name == status.DETAILS_TRAILER for name, _ in error.trailing_metadata() or ())
+
+
+async def _once(payload: bytes) -> AsyncIterator[bytes]:
+    yield payload
+
+
+async def _single(rpc: Any) -> AsyncIterator[bytes]:
+    return _one(await rpc)
+
+
+async def _one(payload: bytes) -> AsyncIterator[bytes]:
+    yield payload
+
+
+async def _stream(rpc: Any, endpoint: EndpointView) -> AsyncIterator[bytes]:
+    messages = aiter(rpc)
+    try:
+        first = await anext(messages)
+    except StopAsyncIteration:
+        return _none()
+    return _rest(first, messages, endpoint.url)
+
+
+async def _none() -> AsyncIterator[bytes]:
+    return
+    yield
+
+
+async def _rest(first: bytes, messages: AsyncIterator[bytes], url: str) -> AsyncIterator[bytes]:
+    yield first
+    try:
+        async for message in messages:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise broken(error, url) from error
+
+
+async def _trailers(rpc: Any) -> Trailers:
+    trailers = await rpc.trailing_metadata() or ()
+    return tuple((k, v) for k, v in trailers if k.startswith(TRAILER_PREFIX))

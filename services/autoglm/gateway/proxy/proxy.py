@@ -1,0 +1,227 @@
+"""The innermost handler: has a call answered, by another endpoint where the first does not.
+
+Decides when another endpoint is tried before the first chunk: the endpoint was not available or
+took too long, attempts, budget and deadline allow it, as the model's resource has them or else the
+gateway. After the first chunk `streams` has the answer go on elsewhere, or not. What happens on the
+wire is the upstreams' business (`grpc_relay`, `http_relay`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+from tenacity.stop import stop_base
+
+from autoglm.common.errors import AutoGLMError
+from autoglm.gateway.endpoints.deployments import Rules
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+from autoglm.gateway.proxy.attempt import Attempt, Attempts
+from autoglm.gateway.proxy.hedging import Begin, Hedges, race
+from autoglm.gateway.proxy.prefix_cache import CacheSalts
+from autoglm.gateway.proxy.retry_budget import Retries, RetriesByModel, RetryBudget, RetryPolicy
+from autoglm.gateway.proxy.stream import Stream, Terms
+from autoglm.gateway.proxy.timeouts import Limits, bounded, limits_of
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
+from autoglm.gateway.request.stored_responses import ResponseIds
+from autoglm.gateway.routing import Router
+
+_NO_HEDGING = HedgePolicy()
+# The second attempt starts at once; these space out the ones after it.
+_WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The gateway's own, for what a resource leaves open."""
+
+    limits: Limits = Limits()
+    recovery: RecoveryPolicy = RecoveryPolicy()
+    hedging: HedgePolicy = HedgePolicy()
+    outliers: OutlierPolicy = OutlierPolicy()
+    cache_salts: CacheSalts | None = None
+    response_ids: ResponseIds | None = None
+    """None where there are no tenants to keep apart."""
+
+
+class Relay:
+    """A `Handler`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        upstreams: Mapping[Wire, Upstream],
+        policy: RetryPolicy,
+        metrics: Metrics,
+        rng: Random,
+        clock: Callable[[], float] = time.monotonic,
+        router: Router | None = None,
+        defaults: Defaults = Defaults(),
+    ) -> None:
+        self._pool = pool
+        routing = router or Router(metrics, rng)
+        self._attempts = Attempts(
+            pool,
+            upstreams,
+            routing,
+            clock,
+            defaults.outliers,
+            defaults.cache_salts,
+            defaults.response_ids,
+        )
+        self._retries = RetriesByModel(policy, clock())
+        self._metrics = metrics
+        self._clock = clock
+        self._defaults = defaults
+
+    def abandon(self, url: str, why: str) -> None:
+        """An endpoint has fallen silent."""
+        self._attempts.abandon(url, why)
+
+    @asynccontextmanager
+    async def __call__(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        model = self._pool.snapshot.models.get(call.model)
+        rules = model.rules if model else None
+        retries = self._retries.of(call.model, model, self._pool.snapshot.models, self._clock())
+        retries.budget.deposit()
+        if rules is not None:
+            call = bounded(call, rules)
+        terms = Terms(
+            limits_of(call, rules, self._defaults.limits),
+            _recovery(rules, self._defaults.recovery),
+            partial(self.is_over, retries.budget),
+        )
+        hedging = rules.hedging if rules and rules.hedging else self._defaults.hedging
+        attempt = await self._first(call, notes, terms.limits, retries, hedging)
+        stream = Stream(
+            call, notes, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
+        )
+        try:
+            yield stream.reply()
+        except BaseException as error:
+            await stream.close(error)
+            raise
+        await stream.close(None)
+
+    async def _first(
+        self, call: Call, notes: Notes, limits: Limits, retries: Retries, hedging: HedgePolicy
+    ) -> Attempt:
+        """The first endpoint that answers."""
+        tried: set[str] = set()
+        seen = _Failures()
+
+        async def attempt() -> Attempt:
+            return await self._attempts.begin(call, notes, limits, tried)
+
+        async def first_attempt() -> Attempt:
+            is_stream = call.ask is not None and call.ask.streaming
+            if hedging == _NO_HEDGING or not is_stream or call.exchange is not None:
+                return await attempt()
+            return await self._hedged(call, notes, attempt, tried, retries.hedges, hedging)
+
+        def is_worth_it(error: BaseException) -> bool:
+            if not isinstance(error, RetryElsewhere):
+                return False
+            seen.add(error)
+            return not seen.elsewhere_only or self._attempts.has_fresh(call, tried)
+
+        try:
+            try:
+                return await first_attempt()
+            except RetryElsewhere as error:
+                if retries.policy.attempts < 2 or not is_worth_it(error):
+                    raise
+                if self.is_over(retries.budget):
+                    raise
+            # The first attempt is made without these 40 microseconds of machinery.
+            return await AsyncRetrying(
+                retry=retry_if_exception(is_worth_it),
+                stop=stop_after_attempt(retries.policy.attempts - 1)
+                | _OverBudget(self, retries.budget),
+                wait=_WAIT,
+                reraise=True,
+            )(attempt)
+        except RetryElsewhere as error:
+            seen.add(error)
+            raise seen.with_retry_after(error.error) from error
+
+    async def _hedged(
+        self,
+        call: Call,
+        notes: Notes,
+        attempt: Begin,
+        tried: set[str],
+        hedges: Hedges,
+        policy: HedgePolicy,
+    ) -> Attempt:
+        """As one attempt, but a second one is made elsewhere where the first takes long."""
+        hedged = ""
+
+        def may_hedge() -> bool:
+            nonlocal hedged
+            if not self._attempts.has_fresh(call, tried):
+                return False
+            if not hedges.withdraw():
+                self._metrics.hedges.labels("exhausted").inc()
+                return False
+            (hedged,) = tried
+            return True
+
+        delay, begun = hedges.delay(policy), self._clock()
+        found = await (attempt() if delay is None else race(attempt, delay, may_hedge))
+        hedges.note(policy, self._clock() - begun)
+        if hedged:
+            notes.endpoint = found.view.url
+            self._metrics.hedges.labels("lost" if found.view.url == hedged else "won").inc()
+        return found
+
+    def is_over(self, budget: RetryBudget) -> bool:
+        """Asked once before each retry, which it pays for."""
+        allowed = budget.withdraw(self._clock())
+        self._metrics.retries.labels("made" if allowed else "exhausted").inc()
+        return not allowed
+
+
+@dataclass(slots=True)
+class _Failures:
+    """What the failed attempts of one request have in common."""
+
+    elsewhere_only: bool = False
+    retry_after: float | None = None
+    """The soonest time at which one of the endpoints wants another request, in seconds."""
+
+    def add(self, failure: RetryElsewhere) -> None:
+        self.elsewhere_only = self.elsewhere_only or failure.elsewhere_only
+        times = (self.retry_after, failure.error.retry_after)
+        self.retry_after = min((t for t in times if t is not None), default=None)
+
+    def with_retry_after(self, error: AutoGLMError) -> AutoGLMError:
+        if error.retry_after is None:
+            error.retry_after = self.retry_after
+        return error
+
+
+class _OverBudget(stop_base):
+    def __init__(self, relay: Relay, budget: RetryBudget) -> None:
+        self._relay = relay
+        self._budget = budget
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return self._relay.is_over(self._budget)
+
+
+def _recovery(rules: Rules | None, default: RecoveryPolicy) -> RecoveryPolicy:
+    return rules.recovery if rules is not None and rules.recovery is not None else default

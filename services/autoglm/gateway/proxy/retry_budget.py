@@ -1,0 +1,99 @@
+"""How many retries the gateway may add to the load of its pods. Pure; used by the relay.
+
+Each model has a budget of its own, so that one in trouble leaves the others theirs.
+
+A share of the requests seen plus a small steady rate, saved up to a reserve: a pod that dies with
+many requests in flight is covered, a fleet in trouble is not buried under repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from autoglm.gateway.endpoints.deployments import Key, Rules
+from autoglm.gateway.endpoints.snapshot import ModelView
+from autoglm.gateway.proxy.hedging import Hedges
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`attempts` counts the first one; `ratio` is retries per request, `per_second` is on top."""
+
+    attempts: int = 3
+    ratio: float = 0.2
+    per_second: float = 10.0
+    reserve: float = 100.0
+
+
+class RetryBudget:
+    """A token bucket that requests and time fill."""
+
+    def __init__(self, policy: RetryPolicy, now: float) -> None:
+        self._policy = policy
+        self._tokens = policy.reserve
+        self._filled_at = now
+
+    def deposit(self) -> None:
+        """A request has come."""
+        self._tokens = min(self._policy.reserve, self._tokens + self._policy.ratio)
+
+    def withdraw(self, now: float) -> bool:
+        """Whether a retry may be made now; it is paid for if so."""
+        earned = (now - self._filled_at) * self._policy.per_second
+        self._tokens = min(self._policy.reserve, self._tokens + earned)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """What holds for one model."""
+
+    policy: RetryPolicy
+    budget: RetryBudget
+    hedges: Hedges = field(default_factory=Hedges)
+
+
+class RetriesByModel:
+    """`policy` is the gateway's own, for whatever a resource leaves open.
+
+    A resource has one budget for all its names. Names that nobody serves share one.
+    """
+
+    def __init__(self, policy: RetryPolicy, now: float) -> None:
+        self._unknown = Retries(policy, RetryBudget(policy, now))
+        self._own: dict[Key | str, Retries] = {}
+
+    def of(
+        self, name: str, model: ModelView | None, known: Mapping[str, ModelView], now: float
+    ) -> Retries:
+        """`known` are the models there are; what others left behind is forgotten."""
+        if model is None:
+            return self._unknown
+        owner = _owner(name, model)
+        policy = self._policy(model.rules)
+        mine = self._own.get(owner)
+        if mine is None or mine.policy != policy:
+            mine = Retries(policy, RetryBudget(policy, now))
+            owners = {_owner(*item) for item in known.items()}
+            kept = {key: own for key, own in self._own.items() if key in owners}
+            self._own = kept | {owner: mine}
+        return mine
+
+    def _policy(self, rules: Rules | None) -> RetryPolicy:
+        base = self._unknown.policy
+        if rules is None or (rules.attempts is None and rules.budget_ratio is None):
+            return base
+        return replace(
+            base,
+            attempts=base.attempts if rules.attempts is None else rules.attempts,
+            ratio=base.ratio if rules.budget_ratio is None else rules.budget_ratio,
+        )
+
+
+def _owner(name: str, model: ModelView) -> Key | str:
+    return model.resource.key if model.resource else model.model.name or name

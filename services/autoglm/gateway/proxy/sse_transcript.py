@@ -1,0 +1,175 @@
+"""Keeps what an event stream of OpenAI's API has delivered. A `recovery.Transcript`.
+
+Pods that are asked to (`REPLAY`) write the token ids of an event into a comment before it, which
+clients never see. Only whole events are delivered: half of one is held back, so that an event is
+delivered or is not. Pure but for its memory.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from autoglm.common import errors
+from autoglm.gateway.proxy.recovery import COMPACT_BYTES, Ledger, NotResumable
+
+# The header by which a pod is asked for comments.
+REPLAY = "x-autoglm-replay"
+PATHS = ("/v1/chat/completions", "/v1/completions")
+RESUME = "autoglm_resume"
+_COMMENT = b": autoglm-tokens "
+_END = b"\n\n"
+_DATA = b"data: "
+_DONE = b"data: [DONE]"
+_ERROR = b'data: {"error"'
+_FINISHES = b'"finish_reason":"'
+_MAX_EVENT_BYTES = 16 * 1024 * 1024
+# Ends of the pod, not of the request.
+_LOSSES = (errors.EngineDead.reason.lower(), errors.ShuttingDown.reason.lower())
+
+
+class _Tokens(msgspec.Struct):
+    index: int
+    ids: list[int]
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: dict[str, object] | None = None
+    text: str = ""
+    finish_reason: str | None = None
+
+    @property
+    def has_text(self) -> bool:
+        said = (self.delta or {}).items()
+        return bool(self.text) or any(value for name, value in said if name != "role")
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class _Failed(msgspec.Struct):
+    code: str | int | None = None
+    message: str = ""
+
+
+class _Failure(msgspec.Struct):
+    error: _Failed
+
+
+class SseTranscript:
+    def __init__(self, max_tokens: int) -> None:
+        self._ledger = Ledger(max_tokens)
+        self._held = b""
+        self._pending: list[bytes] = []
+        self._raw: list[bytes] = []
+        self._size = 0
+        self._is_done = False
+        self.failure = ""
+
+    @property
+    def size(self) -> int:
+        return self._size + len(self._held) + self._ledger.size
+
+    def give_up(self, why: str) -> None:
+        self._ledger.give_up(why)
+        self._compact()
+
+    def feed(self, chunk: bytes) -> bytes:
+        arrived = self._held + chunk if self._held else chunk
+        end = arrived.rfind(_END)
+        if end < 0:
+            self._held = arrived
+            if len(arrived) > _MAX_EVENT_BYTES:
+                self.failure = f"the pod sent an event of more than {_MAX_EVENT_BYTES} bytes"
+            return b""
+        self._held = arrived[end + len(_END) :]
+        events = [self._take(event) for event in arrived[:end].split(_END)]
+        return b"".join(event + _END for event in events if event)
+
+    def rest(self) -> bytes:
+        return self._held
+
+    def is_complete(self) -> bool:
+        return self._is_done
+
+    def resumption(self, payload: bytes) -> bytes:
+        self._held, self.failure = b"", ""
+        self._pending.clear()
+        self._compact()
+        self._ledger.check()
+        if not self._ledger.said:
+            return payload
+        body = payload.rstrip()
+        if not body.endswith(b"}") or RESUME.encode() in body:
+            raise NotResumable("the request itself goes on with another stream")
+        choices = [
+            {"index": index, "token_ids": list(said.token_ids), "finished": said.finished}
+            for index, said in sorted(self._ledger.said.items())
+        ]
+        resume = msgspec.json.encode({"choices": choices})
+        return body[:-1] + b',"' + RESUME.encode() + b'":' + resume + b"}"
+
+    def _take(self, event: bytes) -> bytes:
+        """The event as the client gets it; empty where nothing is left of it."""
+        while event.startswith(_COMMENT):
+            comment, _, event = event.partition(b"\n")
+            self._pending.append(comment[len(_COMMENT) :])
+        if not event or self.failure:
+            return b""
+        if event.startswith(_ERROR) and self._is_loss(event):
+            return b""
+        self._deliver(event)
+        return event
+
+    def _is_loss(self, event: bytes) -> bool:
+        try:
+            error = msgspec.json.decode(event[len(_DATA) :], type=_Failure).error
+        except msgspec.DecodeError:
+            return False
+        if str(error.code) not in _LOSSES:
+            return False
+        self.failure = error.message or "the pod's engine stopped"
+        return True
+
+    def _deliver(self, event: bytes) -> None:
+        if event == _DONE:
+            self._is_done = True
+            return
+        if not self._pending or _FINISHES in event:
+            self._read(event)
+        self._raw += self._pending
+        self._size += sum(map(len, self._pending))
+        self._pending.clear()
+        if self._size >= COMPACT_BYTES:
+            self._compact()
+
+    def _read(self, event: bytes) -> None:
+        """What an event tells that its comment does not: that an answer has begun, or ended."""
+        if self._ledger.why_not or not event.startswith(_DATA):
+            return
+        try:
+            found = msgspec.json.decode(event[len(_DATA) :], type=_Event)
+        except msgspec.DecodeError:
+            self._ledger.give_up("the pod's events cannot be read")
+            return
+        if not self._pending:
+            self._compact()
+        for choice in found.choices:
+            self._ledger.add(
+                choice.index,
+                [],
+                has_text=choice.has_text and not self._pending,
+                finished=choice.finish_reason is not None,
+            )
+
+    def _compact(self) -> None:
+        raw, self._raw, self._size = self._raw, [], 0
+        if self._ledger.why_not:
+            return
+        try:
+            for data in raw:
+                tokens = msgspec.json.decode(data, type=_Tokens)
+                self._ledger.add(tokens.index, tokens.ids, has_text=False, finished=False)
+        except msgspec.DecodeError:
+            self._ledger.give_up("the pod's tokens cannot be read")

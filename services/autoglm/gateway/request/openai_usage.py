@@ -1,0 +1,208 @@
+"""Reads the usage that a response over HTTP reports, in every dialect that pods serve.
+
+The one reader of it: limits, fair queueing, spans and log lines all use what it finds. Nothing is
+parsed while a stream passes; each chunk is searched for the key of a usage object, and the first
+and the last such object are parsed at the end. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from autoglm.gateway.request.request import Usage
+
+WHOLE_BYTES = 1024 * 1024
+"""Responses in one piece are decoded up to this; of longer ones the usage object is searched."""
+_TAIL_BYTES = 8 * 1024
+_EVENT = b"data: "
+_KEY = b'"usage"'
+_OBJECT = re.compile(rb'"usage"\s*:\s*(?=\{)')
+# A usage object has a dozen short members, with those that are nested.
+_OBJECT_BYTES = 2 * 1024
+# What of a chunk's end may be the beginning of a key with its colon, or of an event's name.
+_OVERLAP_BYTES = 24
+_REASON = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"([a-z_]{1,40})"')
+# The last events of the Responses API.
+_RESPONSE = b"response."
+_ENDS = ("completed", "incomplete", "failed")
+
+
+class _Counts(msgspec.Struct):
+    """In the words of all dialects. Anthropic's input does not contain what a cache has served."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+    @property
+    def input(self) -> int:
+        given = self.prompt_tokens or self.input_tokens or 0
+        cached = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        return max(given + cached, (self.total_tokens or 0) - self.output)
+
+    @property
+    def output(self) -> int:
+        return self.completion_tokens or self.output_tokens or 0
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Incomplete(msgspec.Struct):
+    reason: str | None = None
+
+
+class _Billed(msgspec.Struct):
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+
+
+class _Meta(msgspec.Struct):
+    billed_units: _Billed | None = None
+
+
+class _Counted(msgspec.Struct):
+    usage: _Counts | None = None
+    # Cohere's.
+    meta: _Meta | None = None
+
+
+class _Whole(_Counted):
+    choices: list[_Choice] | None = None
+    stop_reason: str | None = None
+    status: str | None = None
+    incomplete_details: _Incomplete | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        details = self.incomplete_details
+        given: Iterable[str | None] = (
+            *(choice.finish_reason for choice in self.choices or ()),
+            self.stop_reason,
+            details.reason if details is not None and details.reason else self.status,
+        )
+        return tuple(reason for reason in given if reason)
+
+
+class UsageReader:
+    """Of one response, whose chunks are added in order. `events` counts those of a stream."""
+
+    def __init__(self, *, is_stream: bool) -> None:
+        self._is_stream = is_stream
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._overlap = b""
+        self._tail = bytearray()
+        self._first = self._last = b""
+        self._is_open = False
+        self._end = ""
+        self.events = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Constant work for a chunk of a stream, but for the search."""
+        if not self._is_stream and self._size <= WHOLE_BYTES:
+            self._pieces.append(chunk)
+            self._size += len(chunk)
+            if self._size <= WHOLE_BYTES:
+                return
+            chunk, self._pieces = b"".join(self._pieces), []
+        self._search(chunk)
+
+    def usage(self) -> Usage | None:
+        """None where the response reports none."""
+        if self._pieces:
+            return _of_whole(b"".join(self._pieces))
+        found = [counts for text in (self._first, self._last) if (counts := _counts(text))]
+        if not found:
+            return None
+        reasons = _reasons(self._tail, self._end)
+        return Usage(max(c.input for c in found), max(c.output for c in found), reasons)
+
+    def _search(self, chunk: bytes) -> None:
+        self.events += chunk.count(_EVENT)
+        if self._is_open:
+            self._last = (self._last + chunk)[:_OBJECT_BYTES]
+            self._is_open = len(self._last) < _OBJECT_BYTES
+        window = self._overlap + chunk
+        found = self._find(window) if _KEY in window else 0
+        if _RESPONSE in window:
+            self._end = next((e for e in _ENDS if _RESPONSE + e.encode() in window), self._end)
+        self._overlap = window[max(found, len(window) - _OVERLAP_BYTES) :]
+        # Cut seldom, so that a chunk costs no copy of what came before it.
+        self._tail += chunk
+        if len(self._tail) > 2 * _TAIL_BYTES:
+            del self._tail[:-_TAIL_BYTES]
+
+    def _find(self, window: bytes) -> int:
+        """Where the last key ends, so that it is found once; 0 where there is none."""
+        end = 0
+        for match in _OBJECT.finditer(window):
+            if not self._first:
+                self._first = self._last
+            end = match.end()
+            self._last = window[end : end + _OBJECT_BYTES]
+            self._is_open = len(self._last) < _OBJECT_BYTES
+        return end
+
+
+def _of_whole(body: bytes) -> Usage | None:
+    try:
+        found = _decoded(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    counts = found.usage or _billed(found.meta)
+    if counts is None or not (counts.input or counts.output):
+        return None
+    reasons = found.reasons if isinstance(found, _Whole) else ()
+    return Usage(counts.input, counts.output, reasons)
+
+
+def _decoded(body: bytes) -> _Counted:
+    try:
+        return msgspec.json.decode(body, type=_Whole)
+    except msgspec.ValidationError:
+        # What ended it has another form; the counts do not depend on that.
+        return msgspec.json.decode(body, type=_Counted)
+
+
+def _billed(meta: _Meta | None) -> _Counts | None:
+    if meta is None or meta.billed_units is None:
+        return None
+    units = meta.billed_units
+    return _Counts(
+        input_tokens=int(units.input_tokens or 0), output_tokens=int(units.output_tokens or 0)
+    )
+
+
+def _counts(text: bytes) -> _Counts | None:
+    """Of a usage object that `text` begins with; what follows it does not matter."""
+    end = _object_end(text)
+    try:
+        counts = msgspec.json.decode(text[:end], type=_Counts)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return counts if counts.input or counts.output else None
+
+
+def _object_end(text: bytes) -> int:
+    """Behind its closing brace. Its members are numbers and words without braces in them."""
+    depth = 0
+    for match in re.finditer(rb"[{}]", text):
+        depth += 1 if match[0] == b"{" else -1
+        if depth == 0:
+            return match.end()
+    return len(text)
+
+
+def _reasons(tail: bytes | bytearray, end: str) -> tuple[str, ...]:
+    found: list[Any] = [match.decode() for match in _REASON.findall(tail)]
+    return tuple(found) if found or not end else (end,)

@@ -1,0 +1,202 @@
+"""What the gateway's edges, layers and relays hand to each other. No I/O, no gRPC, no HTTP.
+
+An edge decodes just enough of a request to build a frozen `Call`; its payload stays bytes. A
+`Handler` answers a call with a `Reply` for as long as its context is open: slots, leases and spans
+live in those contexts, so that they end with the stream and cost nothing per chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from autoglm.common.errors import AutoGLMError
+from autoglm.gateway.request.memory_budget import Hold, Memory
+from autoglm.gateway.request.principal import ANONYMOUS, Principal
+from autoglm.validation import Ask
+
+if TYPE_CHECKING:
+    from autoglm.common.rpc import Credentials
+    from autoglm.gateway.endpoints.endpoint import EndpointView
+    from autoglm.gateway.envoy.exchange import Exchange
+    from autoglm.gateway.routing import Decision
+
+Wire = Literal["grpc", "http"]
+# Reads a call's body, which counts in the hold; the call as it is then. Raises AutoGLMError.
+Receive = Callable[["Call", Hold], Awaitable["Call"]]
+_UNBOUNDED = Memory(2**63).open("").__enter__()
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request. Times are on the monotonic clock; the deadline is always set.
+
+    Layers make several of each, which a dataclass takes a sixth of a request's instructions for.
+    """
+
+    wire: Wire
+    route: str
+    """A name of few values for spans and metrics: `autoglm.v1.Inference/Chat`, `POST /v1/…`."""
+    target: str
+    """What is asked of the pod: the gRPC method's path, or the HTTP path with its query."""
+    payload: bytes
+    request_id: str
+    started: float
+    deadline: float
+    ask: Ask | None = None
+    """What is asked for; None before the body was read."""
+    receive: Receive | None = None
+    """Reads the body, once it is known who asks; None where that is done."""
+    hold: Hold = _UNBOUNDED
+    """What the request holds of the gateway's memory, until its end."""
+    problem: AutoGLMError | None = None
+    """What the edge found wrong with its head. Raised by a layer, so that it is observed too."""
+    trace_headers: Mapping[str, str] = {}
+    """The caller's traceparent and tracestate."""
+    headers: Mapping[str, str] = {}
+    """Other headers or metadata to pass on to the pod, as the edge chose them."""
+    credentials: Credentials = ()
+    """Every credential that the caller presents, each with its header's name. Secret."""
+    peer: str = ""
+    """The IP address that the request came from; a proxy's where there is one."""
+    principal: Principal = ANONYMOUS
+    """Who asks, once the authenticate layer has verified it."""
+    debug: str = ""
+    """What the client wants to see of the way of its request; empty for nothing."""
+    exchange: Exchange | None = None
+    """How to have the bytes moved, where Envoy does it; its answer cannot be read or changed."""
+    allows: Callable[[str], bool] | None = None
+    """Which addresses, HOST:PORT, the proxy in front goes to; None where it is no matter."""
+    only: str = ""
+    """The URL of the one endpoint that can serve the request; empty where others can as well."""
+    continues: str = ""
+    """The key of the exchange that this request goes on with, where Envoy sent it on to us."""
+
+    @property
+    def model(self) -> str:
+        return self.ask.model if self.ask else ""
+
+    def __repr__(self) -> str:
+        """Without headers and credentials, and without the body."""
+        return f"Call({self.wire} {self.route!r}, {self.request_id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a finished request, as the pod counted them."""
+
+    input_tokens: int
+    output_tokens: int
+    finish_reasons: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+async def no_trailers() -> Trailers:
+    return ()
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is learnt of one call on its way: for its span, its log line and its metrics."""
+
+    span: Span = INVALID_SPAN
+    call: Call | None = None
+    """The request with its body, once that was read."""
+    endpoint: str = ""
+    why: str = ""
+    decision: Decision | None = None
+    """The last one of where to send it."""
+    attempts: int = 0
+    first_chunk: float = 0.0
+    """When the first chunk came from the pod, on the monotonic clock; 0 before that."""
+    queued: float = 0.0
+    """How long the request waited for its turn, in seconds."""
+    usage: Usage | None = None
+    principal: Principal | None = None
+    """Who asks; None where nobody has to say."""
+    is_metered: bool = False
+    """Whether the limit layer reads the response's usage, so that no one else has to."""
+    recoveries: int = 0
+    """How often the stream went on on another endpoint."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer whose first chunk has come. Valid while its handler's context is open.
+
+    `status` and `headers` are HTTP's. `trailers` may be asked for once `chunks` is exhausted.
+    """
+
+    chunks: AsyncIterator[bytes]
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    trailers: Callable[[], Awaitable[Trailers]] = no_trailers
+    first_chunk: float = 0.0
+    """When that came, on the monotonic clock, where it was long before the reply; else 0."""
+    is_anothers: bool = False
+    """Whether a proxy has gone on to another endpoint, since the picked one did not answer."""
+
+
+class Handler(Protocol):
+    """A layer, or all of them. Entering raises an AutoGLMError where there is no answer."""
+
+    def __call__(self, call: Call, notes: Notes, /) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class Upstream(Protocol):
+    """Sends a call to one endpoint: one for each wire. Entered once the first chunk is there.
+
+    Before that it raises RetryElsewhere where another endpoint may do better. Leaving the context
+    cancels what is still running. An error while `chunks` is read is an AutoGLMError
+    (StreamBroken when the endpoint went away).
+    `headers` are those to add to the call's own: request id and trace context.
+    """
+
+    def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class RetryElsewhere(Exception):
+    """An endpoint gave no answer to a call, and nothing has reached the client.
+
+    `error` is what the client gets when no other endpoint answers either; `gone` says that the
+    endpoint refused or lost its connection, `draining` that it takes no new requests,
+    `elsewhere_only` that it took too long or set a Retry-After, so that only another endpoint is
+    worth a try.
+    """
+
+    def __init__(
+        self,
+        error: AutoGLMError,
+        *,
+        gone: bool = False,
+        draining: bool = False,
+        elsewhere_only: bool = False,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.gone = gone
+        self.draining = draining
+        self.elsewhere_only = elsewhere_only
+
+
+class Stalled(Exception):
+    """An endpoint has sent the first chunk of an answer, but no other for too long.
+
+    `error` is what the client gets when no other endpoint can go on.
+    """
+
+    def __init__(self, error: AutoGLMError) -> None:
+        super().__init__(error.message)
+        self.error = error

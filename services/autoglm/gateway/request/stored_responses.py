@@ -1,0 +1,96 @@
+"""Ids of stored responses, which say who may read them and which pod has them. Pure.
+
+The gateway makes the id of every response of the Responses API and the pod uses it, so that any
+gateway with the same key finds the pod again and knows whether the caller's tenant made it. To
+clients an id is opaque: the pod's name in it is keyed, too.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+
+from msgspec.structs import replace as changed
+
+from autoglm.common.errors import ResponseNotFound
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.endpoints.snapshot import Snapshot
+from autoglm.gateway.request.request import Call
+
+_POD, _RANDOM, _TAG = 12, 32, 32
+_FORM = re.compile(f"resp_([0-9a-f]{{{_POD}}})([0-9a-f]{{{_RANDOM}}})([0-9a-f]{{{_TAG}}})")
+_MOST_PODS = 16_384
+
+
+class ResponseIds:
+    """`key` is one that all gateways share; ids of one key mean nothing to another."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hmac.digest(key, b"stored responses", "sha256")
+        self._pod = lru_cache(_MOST_PODS)(lambda url: self._mac("pod", url)[:_POD])
+
+    def new(self, tenant: str, url: str) -> str:
+        """For a response that the pod at the URL is about to make for the tenant."""
+        pod, random = self._pod(url), secrets.token_hex(_RANDOM // 2)
+        return f"resp_{pod}{random}{self._tag(tenant, pod, random)}"
+
+    def find(
+        self, name: str, tenant: str, views: Iterable[EndpointView]
+    ) -> tuple[bool, EndpointView | None]:
+        """Whether the tenant has made the id, and the pod that has it, while there is one."""
+        found = _FORM.fullmatch(name)
+        if found is None:
+            return False, None
+        pod, random, tag = found.groups()
+        if not hmac.compare_digest(tag, self._tag(tenant, pod, random)):
+            return False, None
+        return True, next((view for view in views if self._pod(view.url) == pod), None)
+
+    def _tag(self, tenant: str, pod: str, random: str) -> str:
+        return self._mac("response", pod, random, tenant)[:_TAG]
+
+    def _mac(self, *parts: str) -> str:
+        text = "\0".join(parts).encode("utf-8", "surrogatepass")
+        return hmac.new(self._key, text, "sha256").hexdigest()
+
+
+def follow(call: Call, snapshot: Snapshot, ids: ResponseIds) -> Call:
+    """The call, bound to the pod that has the response which it is about.
+
+    Raises ResponseNotFound: for another tenant's id as for one that never was.
+    """
+    ask = call.ask
+    if ask is None or not ask.stored:
+        return call
+    is_own, view = ids.find(ask.stored, call.principal.tenant, snapshot.endpoints)
+    if not is_own and _is_foreign(call, snapshot):
+        return call
+    model = ask.model or _model(call, view)
+    if not is_own or (view is not None and not model):
+        raise ResponseNotFound(f"response {ask.stored[:100]!r} is not found", field=_field(call))
+    if view is None:
+        raise ResponseNotFound(
+            f"response {ask.stored[:100]!r} is gone: the pod that stored it is not there any more",
+            field=_field(call),
+        )
+    return changed(call, ask=replace(ask, model=model), only=view.url)
+
+
+def _is_foreign(call: Call, snapshot: Snapshot) -> bool:
+    """Whether the model is served by others than pods, whose ids are their own."""
+    model = snapshot.models.get(call.model)
+    return model is not None and any(view.endpoint.kind != "pod" for view in model.http)
+
+
+def _model(call: Call, view: EndpointView | None) -> str:
+    """One of the pod's that the caller may use; a response's own is not known here."""
+    names = (m.name for m in view.state.models) if view is not None else ()
+    return next((name for name in names if call.principal.may_use(name)), "")
+
+
+def _field(call: Call) -> str:
+    return "previous_response_id" if call.model else "response_id"

@@ -1,0 +1,83 @@
+"""Reads the bodies of REST requests within bounds, before the engine's app builds objects of them.
+
+ASGI middleware in front of all others. A body that is over a bound is refused here; any other one
+is passed on as it came, with what is needed to validate and name it in `scope`. Forms and uploads
+pass unread.
+"""
+
+from __future__ import annotations
+
+import io
+
+from autoglm.common import errors, rpc
+from autoglm.inference.engine import AsgiApp, Scope
+from autoglm.inference.http.body import Receive, Send, again
+from autoglm.validation import http_errors
+from autoglm.validation.bounds import Bounds
+from autoglm.validation.scan.reading import abridge
+
+ABRIDGED = "autoglm.abridged"
+BINARY_HEADER = b"inference-header-content-length"
+_FORMS = (b"multipart/", b"application/x-www-form-urlencoded")
+
+
+def abridged(scope: Scope, body: bytes) -> bytes:
+    """What to validate for this body."""
+    found: bytes = scope.get(ABRIDGED, body)
+    return found
+
+
+class BoundedHttp:
+    def __init__(self, app: AsgiApp, bounds: Bounds, max_body_bytes: int) -> None:
+        self._app = app
+        self._bounds = bounds
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        if headers.get(b"content-type", b"").lower().startswith(_FORMS):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body, is_whole = await self._whole(receive)
+            if is_whole:
+                part = _json_part(headers.get(BINARY_HEADER, b""), body)
+                scope = {**scope, ABRIDGED: await abridge(part, self._bounds)}
+        except errors.AutoGLMError as error:
+            await _refuse(scope, send, error)
+            return
+        await self._app(scope, again(body, receive, is_whole=is_whole), send)
+
+    async def _whole(self, receive: Receive) -> tuple[bytes, bool]:
+        """The body, and whether all of it came. Raises RequestTooLarge."""
+        body = io.BytesIO()
+        while True:
+            message = await receive()
+            body.write(message.get("body", b""))
+            if body.tell() > self._max_body_bytes:
+                limit = self._max_body_bytes
+                raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
+            if message["type"] != "http.request":
+                return body.getvalue(), False
+            if not message.get("more_body", False):
+                return body.getvalue(), True
+
+
+def _json_part(length: bytes, body: bytes) -> bytes | memoryview:
+    """Without the tensors behind it; a length that is none is the app's to refuse."""
+    if length.isdigit() and len(length) <= 12 and int(length) < len(body):
+        return memoryview(body)[: int(length)]
+    return body
+
+
+async def _refuse(scope: Scope, send: Send, error: errors.AutoGLMError) -> None:
+    headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
+    request_id = rpc.rpc_from_metadata(scope["path"], headers).request_id
+    refusal = http_errors.to_http(error, request_id, scope["path"])
+    fields = [(k.encode(), v.encode("latin-1")) for k, v in refusal.headers.items()]
+    fields.append((b"content-length", str(len(refusal.body)).encode()))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": fields})
+    await send({"type": "http.response.body", "body": refusal.body})

@@ -1,0 +1,120 @@
+"""Which of the blocks that gateways name are in this pod's KV cache.
+
+The engine says which of its own blocks enter and leave the cache. A request says in which of them
+each block ends that a gateway has named in its prompt. So the pod can tell changes of its cache in
+the gateways' words, whatever they have read: token ids, text or a chat. Pure; bounded by the
+engine's cache and by `most_names`. Fed by the engines, read by `kv_feed`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from autoglm.validation.prefix_hash import BLOCK_BYTES, Prefix
+
+Kind = Literal["stored", "removed", "cleared"]
+Tell = Callable[[Kind, Sequence[int]], None]
+
+
+def next_hash(parent: object, ids: Sequence[int]) -> int:
+    """Our name of an engine's full block after `parent` (0 at the start); equal in all processes
+    where `parent` is a number."""
+    # Hashes of tuples of integers are not randomised, unlike those of strings.
+    return hash((parent, *ids))
+
+
+def ends(
+    prefix: Prefix, salt: int, tokens: int, blocks: Sequence[int], size: int
+) -> list[tuple[int, int]]:
+    """Each name of the prompt with the engine's block that its last token is in.
+
+    `blocks` are the engine's full blocks of `size` tokens of a prompt of `tokens`. Token ids are
+    named by 64, so it is known where those end; text is taken to have as many tokens a byte all
+    over, which is wrong by a block or so. Names that end behind the last full block are left out.
+    """
+    found = []
+    for number, name in enumerate(prefix.blocks, 1):
+        end = -(-number * BLOCK_BYTES * tokens // prefix.size)
+        block = max(0, -(-end // size) - 1)
+        if block >= len(blocks):
+            break
+        found.append((name ^ salt, blocks[block]))
+    return found
+
+
+class KvLedger:
+    """`tell` hears of every change of what is held, in names."""
+
+    def __init__(self, most_names: int, tell: Tell = lambda kind, names: None) -> None:
+        self._most = most_names
+        self._tell = tell
+        self._cached: set[int] = set()
+        self._block_of: OrderedDict[int, int] = OrderedDict()
+        self._names_of: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._block_of)
+
+    def held(self) -> list[int]:
+        """The names of blocks that are cached."""
+        return [name for name, block in self._block_of.items() if block in self._cached]
+
+    def asked(self, named: Sequence[tuple[int, int]]) -> None:
+        """A request has come whose prompt is named so: names, each with the block it ends in."""
+        found = []
+        # The end of a prompt is forgotten before its beginning.
+        for name, block in reversed(named):
+            before = self._block_of.get(name)
+            if before is not None and (before == block or before in self._cached):
+                self._block_of.move_to_end(name)
+                continue
+            if before is not None:
+                self._drop(name)
+            self._block_of[name] = block
+            self._names_of.setdefault(block, []).append(name)
+            if block in self._cached:
+                found.append(name)
+        self._say("stored", found[::-1])
+        self._forget_oldest()
+
+    def stored(self, blocks: Iterable[int]) -> None:
+        """The engine's blocks are cached from now on."""
+        new = [block for block in blocks if block not in self._cached]
+        self._cached.update(new)
+        self._say("stored", self._names(new))
+
+    def removed(self, blocks: Iterable[int]) -> None:
+        """The engine's blocks are cached no more."""
+        gone = [block for block in blocks if block in self._cached]
+        self._cached.difference_update(gone)
+        self._say("removed", self._names(gone))
+
+    def cleared(self) -> None:
+        """Nothing is cached, or nothing is known of it any more."""
+        self._cached.clear()
+        self._tell("cleared", ())
+
+    def _names(self, blocks: Iterable[int]) -> list[int]:
+        return [name for block in blocks for name in self._names_of.get(block, ())]
+
+    def _say(self, kind: Kind, names: Sequence[int]) -> None:
+        if names:
+            self._tell(kind, names)
+
+    def _forget_oldest(self) -> None:
+        gone = []
+        while len(self._block_of) > self._most:
+            name = next(iter(self._block_of))
+            if self._block_of[name] in self._cached:
+                gone.append(name)
+            self._drop(name)
+        self._say("removed", gone)
+
+    def _drop(self, name: int) -> None:
+        block = self._block_of.pop(name)
+        names = self._names_of[block]
+        names.remove(name)
+        if not names:
+            del self._names_of[block]

@@ -1,0 +1,151 @@
+"""Reads a request of the Open Inference Protocol into the engine's own. Pure.
+
+Decides which tensors and parameters there are. The shared validator has judged the values before;
+called by `oip_servicer` and `oip_rest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from autoglm import v1
+from autoglm.common.errors import InvalidRequest
+from autoglm.v1 import open_inference_pb2 as oip
+from autoglm.validation.oip import TEXT_INPUT
+
+TEXT_OUTPUT = "text_output"
+LENGTH_BYTES = 4
+_SCALARS: Mapping[str, type] = {
+    "n": int,
+    "max_tokens": int,
+    "min_tokens": int,
+    "top_k": int,
+    "seed": int,
+    "truncate_prompt_tokens": int,
+    "temperature": float,
+    "top_p": float,
+    "min_p": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "repetition_penalty": float,
+    "ignore_eos": bool,
+    "skip_special_tokens": bool,
+    "spaces_between_special_tokens": bool,
+    "include_stop_str_in_output": bool,
+}
+_SAMPLING = (*_SCALARS, "stop")
+_OWN: Mapping[str, type] = {"chat": bool, "priority": int}
+# What clients send by themselves, and what follows from the method anyway.
+_WITHOUT_EFFECT = frozenset(("binary_data_output", "stream", "triton_enable_empty_final_response"))
+_WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+
+Asked = v1.ChatRequest | v1.GenerateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Infer:
+    """One request, over either wire. `id` is the client's own and comes back with the answer."""
+
+    model: str
+    id: str
+    text: str
+    parameters: Mapping[str, object]
+
+
+def of_grpc(request: oip.ModelInferRequest) -> Infer:
+    check_tensors([t.name for t in request.inputs], [t.name for t in request.outputs])
+    raw = request.raw_input_contents
+    text = raw[0][LENGTH_BYTES:] if raw else request.inputs[0].contents.bytes_contents[0]
+    parameters = {
+        name: getattr(value, kind)
+        for name, value in request.parameters.items()
+        if (kind := value.WhichOneof("parameter_choice"))
+    }
+    return Infer(request.model_name, request.id, text.decode(), parameters)
+
+
+def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """One text comes in, one goes out."""
+    for i, name in enumerate(inputs):
+        if i or name != TEXT_INPUT:
+            field = f"inputs[{i}].name"
+            problem = f"{field} is {name!r:.60}; send one input, {TEXT_INPUT}"
+            raise InvalidRequest(problem, field=field)
+    for i, name in enumerate(outputs):
+        if name != TEXT_OUTPUT:
+            field = f"outputs[{i}].name"
+            problem = f"{field} is {name!r:.60}; the one output is {TEXT_OUTPUT}"
+            raise InvalidRequest(problem, field=field)
+
+
+def engine_request(infer: Infer, model: v1.Model) -> Asked:
+    """One user message of a conversation, or a bare prompt with `chat` false."""
+    effective = {k: v for k, v in infer.parameters.items() if k not in _WITHOUT_EFFECT}
+    own = {k: _converted("parameters.", k, v, _OWN[k]) for k, v in effective.items() if k in _OWN}
+    wanted = {k: v for k, v in effective.items() if k not in _OWN}
+    params = sampling_params(wanted, "parameters.", also=_OWN)
+    priority = own.get("priority") or 0
+    chat = own.get("chat")
+    if "chat" in model.tasks if chat is None else chat:
+        message = v1.ChatMessage(role="user", content=infer.text)
+        asked: Asked = v1.ChatRequest(
+            model=infer.model, messages=(message,), sampling_params=params
+        )
+    else:
+        asked = v1.GenerateRequest(model=infer.model, text=infer.text, sampling_params=params)
+    _set(asked, "parameters.", "priority", priority)
+    return asked
+
+
+def sampling_params(
+    parameters: Mapping[str, object], prefix: str, also: Sequence[str] | Mapping[str, Any] = ()
+) -> v1.SamplingParams:
+    """`also` are names that the caller reads itself: shown to a client who sent none that exist."""
+    params = v1.SamplingParams()
+    for name, given in parameters.items():
+        if name not in _SAMPLING:
+            known = ", ".join(sorted((*_SAMPLING, *also)))
+            field = f"{prefix}{name}"
+            problem = f"{field:.80} is not a parameter; there are: {known}"
+            raise InvalidRequest(problem, field=field)
+        if name == "stop":
+            params.stop.extend(_stops(prefix, given))
+        elif given is not None:
+            _set(params, prefix, name, _converted(prefix, name, given, _SCALARS[name]))
+    if params.n > 1:
+        problem = f"{prefix}n is {params.n}; there is one output, ask once for each answer"
+        raise InvalidRequest(problem, field=f"{prefix}n")
+    return params
+
+
+def _stops(prefix: str, given: object) -> Sequence[str]:
+    stops = [given] if isinstance(given, str) else given or []
+    if isinstance(stops, list) and all(isinstance(s, str) for s in stops):
+        return [s for s in stops if s]
+    raise _wrong(prefix, "stop", given, "a string or a list of strings")
+
+
+def _converted(prefix: str, name: str, given: object, kind: type) -> Any:
+    """Numbers and booleans may be text, as some clients can send nothing else."""
+    if given is None:
+        return None
+    try:
+        return msgspec.convert(given, type=kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _wrong(prefix, name, given, _WORDS[kind]) from error
+
+
+def _set(message: v1.SamplingParams | Asked, prefix: str, name: str, value: Any) -> None:
+    try:
+        setattr(message, name, value)
+    except ValueError as error:
+        raise _wrong(prefix, name, value, "a number that fits") from error
+
+
+def _wrong(prefix: str, name: str, given: object, wanted: str) -> InvalidRequest:
+    field = f"{prefix}{name}"
+    return InvalidRequest(f"{field} is {given!r:.60}; give {wanted}", field=field)

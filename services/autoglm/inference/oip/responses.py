@@ -1,0 +1,92 @@
+"""Asks the engine on behalf of the Open Inference Protocol, and describes its models.
+
+The protocol has no finish reason, so an answer that is not whole becomes an error here. Called by
+`oip_servicer` and `oip_rest`, which have checked the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.inference.engine import Call, Engine
+from autoglm.inference.oip.request import Asked, Infer, engine_request
+from autoglm.inference.requests import check, closing, find
+from autoglm.validation import Ask, Operation
+from autoglm.validation.request_info import Words
+
+SERVER_NAME = "open-autoglm"
+DATATYPE = "BYTES"
+SHAPE = (1,)
+Pace = Callable[[AsyncIterator[Any], Engine, Call], AsyncIterator[Any]]
+"""Gathers chunks while many streams are active."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    text: str
+    is_final: bool
+
+
+def server_version() -> str:
+    return metadata.version(SERVER_NAME)
+
+
+def described(engine: Engine, name: str) -> v1.Model:
+    """Raises ModelNotFound, listing what there is."""
+    check(engine, Ask(Operation.INFER, name, words=Words("", {"model": "name"})))
+    return _model(engine, name)
+
+
+def asked_of(engine: Engine, infer: Infer) -> Asked:
+    return engine_request(infer, _model(engine, infer.model))
+
+
+async def text(engine: Engine, asked: Asked, call: Call) -> str:
+    if isinstance(asked, v1.ChatRequest):
+        choice = (await engine.chat(asked, call)).choices[0]
+        _check_whole(choice.finish_reason)
+        return choice.message.content
+    completion = (await engine.generate(asked, call)).completions[0]
+    _check_whole(completion.finish_reason)
+    return completion.text
+
+
+async def pieces(
+    engine: Engine, asked: Asked, call: Call, pace: Pace | None = None
+) -> AsyncGenerator[Piece, None]:
+    """Text as it appears, the last piece marked. Closing this ends the engine's request."""
+    chunks = _chunks(engine, asked, call)
+    async with closing(pace(chunks, engine, call) if pace else chunks) as source:
+        async for chunk in source:
+            _check_whole(chunk.finish_reason)
+            new = chunk.delta.content if isinstance(chunk, v1.ChatChunk) else chunk.text
+            # Usage marks the last chunk of a stream.
+            is_final = chunk.HasField("usage")
+            if new or is_final:
+                yield Piece(new, is_final)
+
+
+def _chunks(engine: Engine, asked: Asked, call: Call) -> AsyncIterator[Any]:
+    if isinstance(asked, v1.ChatRequest):
+        return engine.chat_stream(asked, call)
+    return engine.generate_stream(asked, call)
+
+
+def _model(engine: Engine, name: str) -> v1.Model:
+    model = find(engine, name)
+    if model is None:
+        # An adapter may be unloaded between the check and here.
+        raise errors.ModelNotFound(f"model {name!r} is not served any more", field="model_name")
+    return model
+
+
+def _check_whole(reason: int) -> None:
+    if reason == v1.FINISH_REASON_ABORT:
+        raise errors.Cancelled("the request was aborted before its answer was whole")
+    if reason == v1.FINISH_REASON_ERROR:
+        raise errors.Internal("the engine failed in the middle of the answer")

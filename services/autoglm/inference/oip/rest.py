@@ -1,0 +1,225 @@
+"""The Open Inference Protocol over REST, in front of the engine's own OpenAI app.
+
+Takes its own paths under /v2 and hands every other request to the app untouched. Never forwards,
+never retries. `app` puts it on the HTTP port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route, Router
+
+from autoglm.common import errors, rpc, status
+from autoglm.inference.engine import AsgiApp, Call, Engine, Message, Scope
+from autoglm.inference.http.bounded_http import abridged
+from autoglm.inference.oip import json_codec, responses
+from autoglm.inference.oip.request import Infer
+from autoglm.inference.oip.responses import Piece
+from autoglm.inference.prediction import predict
+from autoglm.inference.requests import check
+from autoglm.validation import http_errors
+from autoglm.validation.oip import infer_path
+from autoglm.validation.scan.reading import read_abridged
+
+BINARY_HEADER = "inference-header-content-length"
+_MODEL = "/v2/models/{model:path}"
+_CLOSED = 499
+Endpoint = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
+
+
+def with_oip(
+    engine: Engine,
+    app: AsgiApp,
+    ready: Callable[[], bool],
+    max_body_bytes: int = rpc.MAX_MESSAGE_BYTES,
+) -> AsgiApp:
+    router = Router(
+        _routes(_Api(engine, ready, max_body_bytes)), redirect_slashes=False, default=app
+    )
+
+    async def serve(
+        scope: Scope,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        ours = scope["type"] == "http" and scope["path"].startswith("/v2")
+        await (router if ours else app)(scope, receive, send)
+
+    return serve
+
+
+class _Api:
+    def __init__(self, engine: Engine, ready: Callable[[], bool], max_body_bytes: int) -> None:
+        self._engine = engine
+        self._ready = ready
+        self._max_body_bytes = max_body_bytes
+
+    async def server(self, request: Request) -> Response:
+        return _json(request, json_codec.server())
+
+    async def live(self, request: Request) -> Response:
+        return _json(request, {"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        ready = self._ready()
+        return _json(request, {"ready": ready}, 200 if ready else 503)
+
+    async def model(self, request: Request) -> Response:
+        model = responses.described(self._engine, request.path_params["model"])
+        return _json(request, json_codec.metadata(model))
+
+    async def model_ready(self, request: Request) -> Response:
+        model = responses.described(self._engine, request.path_params["model"])
+        ready = self._ready()
+        return _json(request, {"name": model.name, "ready": ready}, 200 if ready else 503)
+
+    async def infer(self, request: Request) -> Response:
+        body, binary = await self._checked_body(request)
+        infer = json_codec.infer_request(_model_of(request), body, binary)
+        return _json(request, json_codec.infer_response(infer, await self._text(request, infer)))
+
+    async def generate(self, request: Request) -> Response:
+        body, _ = await self._checked_body(request)
+        infer = json_codec.generate_request(_model_of(request), body)
+        return _json(request, json_codec.generate_response(infer, await self._text(request, infer)))
+
+    async def generate_stream(self, request: Request) -> Response:
+        """The first piece is waited for, so that a failure before it has a status of its own."""
+        body, _ = await self._checked_body(request)
+        infer = json_codec.generate_request(_model_of(request), body)
+        asked = responses.asked_of(self._engine, infer)
+        call = _call(request)
+        pieces = responses.pieces(self._engine, asked, call)
+        first = await _unless_gone(request, anext(pieces))
+        events = _events(infer, first, pieces, call.request_id, request.scope["path"])
+        headers = {status.REQUEST_ID: call.request_id, "cache-control": "no-cache"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    async def predict(self, request: Request) -> Response:
+        body, _ = await self._checked_body(request)
+        asked = json_codec.predict_request(body)
+        answer = await _unless_gone(request, predict(self._engine, asked, _call(request)))
+        return _json(request, json_codec.predict_response(answer))
+
+    async def _text(self, request: Request, infer: Infer) -> str:
+        asked = responses.asked_of(self._engine, infer)
+        return await _unless_gone(request, responses.text(self._engine, asked, _call(request)))
+
+    async def _checked_body(self, request: Request) -> tuple[bytes, bytes]:
+        """The JSON, judged, and what came behind it."""
+        whole = await _read(request, self._max_body_bytes)
+        body, binary = json_codec.split(whole, request.headers.get(BINARY_HEADER))
+        path = request.scope["path"]
+        check(self._engine, await read_abridged(path, abridged(request.scope, body)))
+        return body, binary
+
+
+def _routes(api: _Api) -> list[Route]:
+    """Before the model's own path come those that it would match as well."""
+    return [
+        Route("/v2", _guarded(api.server)),
+        Route("/v2/health/live", _guarded(api.live)),
+        Route("/v2/health/ready", _guarded(api.ready)),
+        Route("/v2/inference", _guarded(api.predict), methods=["POST"]),
+        Route(f"{_MODEL}/infer", _guarded(api.infer), methods=["POST"]),
+        Route(f"{_MODEL}/generate", _guarded(api.generate), methods=["POST"]),
+        Route(f"{_MODEL}/generate_stream", _guarded(api.generate_stream), methods=["POST"]),
+        Route(f"{_MODEL}/ready", _guarded(api.model_ready)),
+        Route(_MODEL, _guarded(api.model)),
+    ]
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    """Renders our errors in the path's own dialect."""
+
+    async def answer(request: Request) -> Response:
+        # Named once, so that every part of the answer says the same.
+        request.state.call = _new_call(request)
+        try:
+            return await endpoint(request)
+        except errors.AutoGLMError as error:
+            failed = http_errors.to_http(error, _call(request).request_id, request.scope["path"])
+            return Response(failed.body, failed.status, failed.headers)
+        except ClientDisconnect:
+            return Response(status_code=_CLOSED)
+
+    return answer
+
+
+def _new_call(request: Request) -> Call:
+    known = rpc.rpc_from_metadata(request.scope["path"], request.headers.items())
+    return Call(known.request_id, known.trace_headers)
+
+
+def _model_of(request: Request) -> str:
+    """As the validator reads it, which knows versions in paths."""
+    return infer_path(request.scope["path"]) or ""
+
+
+def _call(request: Request) -> Call:
+    call: Call = request.state.call
+    return call
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
+    return bytes(body)
+
+
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result, or ClientDisconnect once nobody waits for it any more."""
+    wanted = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((wanted, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not wanted.done():
+            raise ClientDisconnect
+        return wanted.result()
+    finally:
+        # The engine's request ends before this does.
+        await _cancelled(wanted, gone)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def _events(
+    infer: Infer, first: Piece, rest: AsyncGenerator[Piece, None], request_id: str, path: str
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield _event(json_codec.generate_event(infer, first))
+        try:
+            async for piece in rest:
+                yield _event(json_codec.generate_event(infer, piece))
+        except errors.AutoGLMError as error:
+            yield http_errors.stream_event(error, request_id, path)
+
+
+def _event(payload: object) -> bytes:
+    return b"data: " + msgspec.json.encode(payload) + b"\n\n"
+
+
+def _json(request: Request, payload: object, code: int = 200) -> Response:
+    headers = {status.REQUEST_ID: _call(request).request_id}
+    body = msgspec.json.encode(payload)
+    return Response(body, code, headers, media_type="application/json")

@@ -1,0 +1,137 @@
+"""The Open Inference Protocol v2 over gRPC, with Triton's ModelStreamInfer.
+
+Checks with the shared validator, asks the engine, answers in tensors. Registered by `app`. Both
+`tritonclient` and `kserve` read outputs from `raw_output_contents`, so that is where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from autoglm.common import errors, status
+from autoglm.inference.engine import Engine
+from autoglm.inference.oip import responses
+from autoglm.inference.oip.request import LENGTH_BYTES, TEXT_OUTPUT, Asked, of_grpc
+from autoglm.inference.oip.responses import DATATYPE, SHAPE, Pace, Piece
+from autoglm.inference.requests import begin, current_call, find
+from autoglm.inference.servicers.bounded_grpc import ask_of
+from autoglm.v1 import open_inference_pb2 as oip
+from autoglm.v1 import open_inference_pb2_grpc
+from autoglm.validation import of_oip
+from autoglm.validation.oip import TEXT_INPUT
+
+FINAL = "triton_final_response"
+EXTENSIONS = ("model_stream_infer",)
+
+
+class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """`engine` raises an AutoGLMError while there is none."""
+
+    def __init__(
+        self, engine: Callable[[], Engine], ready: Callable[[], bool], pace: Pace | None = None
+    ) -> None:
+        self._engine = engine
+        self._ready = ready
+        self._pace = pace
+
+    async def ServerLive(
+        self, request: oip.ServerLiveRequest, context: Any
+    ) -> oip.ServerLiveResponse:
+        return oip.ServerLiveResponse(live=True)
+
+    async def ServerReady(
+        self, request: oip.ServerReadyRequest, context: Any
+    ) -> oip.ServerReadyResponse:
+        return oip.ServerReadyResponse(ready=self._ready())
+
+    async def ServerMetadata(
+        self, request: oip.ServerMetadataRequest, context: Any
+    ) -> oip.ServerMetadataResponse:
+        return oip.ServerMetadataResponse(
+            name=responses.SERVER_NAME,
+            version=responses.server_version(),
+            extensions=EXTENSIONS,
+        )
+
+    async def ModelReady(
+        self, request: oip.ModelReadyRequest, context: Any
+    ) -> oip.ModelReadyResponse:
+        """False for a model that is not there, as the gateway says it."""
+        ready = self._ready() and find(self._engine(), request.name) is not None
+        return oip.ModelReadyResponse(ready=ready)
+
+    async def ModelMetadata(
+        self, request: oip.ModelMetadataRequest, context: Any
+    ) -> oip.ModelMetadataResponse:
+        model = responses.described(self._engine(), request.name)
+        tensor = oip.ModelMetadataResponse.TensorMetadata
+        return oip.ModelMetadataResponse(
+            name=model.name,
+            platform=model.engine,
+            inputs=(tensor(name=TEXT_INPUT, datatype=DATATYPE, shape=SHAPE),),
+            outputs=(tensor(name=TEXT_OUTPUT, datatype=DATATYPE, shape=SHAPE),),
+        )
+
+    async def ModelInfer(
+        self, request: oip.ModelInferRequest, context: Any
+    ) -> oip.ModelInferResponse:
+        engine = self._engine()
+        asked = _asked(engine, request, streaming=False)
+        return response(request, await responses.text(engine, asked, current_call()))
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        """In the order of the requests; a refused one leaves the stream open for the next."""
+        async for request in requests:
+            try:
+                async with aclosing(self._pieces(request)) as pieces:
+                    async for piece in pieces:
+                        yield _streamed(request, piece)
+            except errors.AutoGLMError as error:
+                # Only a status lets the caller, such as the gateway, ask another pod.
+                if error.retryable:
+                    raise
+                yield refusal(request, error)
+
+    def _pieces(self, request: oip.ModelInferRequest) -> Any:
+        engine = self._engine()
+        asked = _asked(engine, request, streaming=True)
+        return responses.pieces(engine, asked, current_call(), self._pace)
+
+
+def response(request: oip.ModelInferRequest, text: str) -> oip.ModelInferResponse:
+    value = text.encode()
+    tensor = oip.ModelInferResponse.InferOutputTensor
+    return oip.ModelInferResponse(
+        model_name=request.model_name,
+        id=request.id,
+        outputs=(tensor(name=TEXT_OUTPUT, datatype=DATATYPE, shape=SHAPE),),
+        raw_output_contents=(len(value).to_bytes(LENGTH_BYTES, "little") + value,),
+    )
+
+
+def refusal(
+    request: oip.ModelInferRequest, error: errors.AutoGLMError
+) -> oip.ModelStreamInferResponse:
+    """Names the request in words too, as Triton's client hands on the words alone."""
+    whose = f"request {request.id!r:.80}: " if request.id else ""
+    answer = oip.ModelStreamInferResponse(
+        error_message=f"{whose}{error.reason}: {status.visible_message(error)}",
+        infer_response=oip.ModelInferResponse(model_name=request.model_name, id=request.id),
+    )
+    answer.infer_response.parameters[FINAL].bool_param = True
+    return answer
+
+
+def _streamed(request: oip.ModelInferRequest, piece: Piece) -> oip.ModelStreamInferResponse:
+    answer = oip.ModelStreamInferResponse(infer_response=response(request, piece.text))
+    answer.infer_response.parameters[FINAL].bool_param = piece.is_final
+    return answer
+
+
+def _asked(engine: Engine, request: oip.ModelInferRequest, *, streaming: bool) -> Asked:
+    begin(engine, ask_of(of_oip, request, streaming=streaming))
+    return responses.asked_of(engine, of_grpc(request))

@@ -1,0 +1,111 @@
+"""autoglm.v1.Inference on an engine: check, ask the engine, pace what it streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
+from typing import Any, TypeVar
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.inference.engine import Call, Engine
+from autoglm.inference.gather import Ticks, paced, window
+from autoglm.inference.pod import Pod
+from autoglm.inference.prediction import predict
+from autoglm.inference.requests import begin, check, current_call, find
+from autoglm.inference.servicers.bounded_grpc import ask_of
+from autoglm.v1 import inference_pb2_grpc
+from autoglm.validation import of_chat, of_embed, of_generate, of_predict, of_tokenize
+
+T = TypeVar("T")
+
+
+class Pace:
+    """Paces every stream by how many there are. One for all servicers."""
+
+    def __init__(self, most_milliseconds: float) -> None:
+        self._most_milliseconds = most_milliseconds
+        self._active = 0
+        self._wait = Ticks()
+
+    async def __call__(
+        self, chunks: AsyncIterator[T], engine: Engine, call: Call
+    ) -> AsyncGenerator[T, None]:
+        self._active += 1
+        try:
+            source = _Stream(engine, call.request_id)
+            async for chunk in paced(chunks, self._pause, source, self._wait):
+                yield chunk
+        finally:
+            self._active -= 1
+
+    def _pause(self) -> float:
+        return window(self._active, self._most_milliseconds)
+
+
+class _Stream:
+    """A `gather.Source`: one request's stream in an engine."""
+
+    def __init__(self, engine: Engine, request_id: str) -> None:
+        self.is_running = partial(engine.is_running, request_id)
+        self.hold = partial(engine.hold, request_id)
+        self.release = partial(engine.release, request_id)
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServicer):
+    def __init__(self, pod: Pod, pace: Pace) -> None:
+        self._pod = pod
+        self._pace = pace
+
+    async def Generate(self, request: v1.GenerateRequest, context: Any) -> v1.GenerateResponse:
+        engine = self._pod.engine()
+        begin(engine, ask_of(of_generate, request))
+        return await engine.generate(request, current_call())
+
+    def GenerateStream(
+        self, request: v1.GenerateRequest, context: Any
+    ) -> AsyncIterator[v1.GenerateChunk]:
+        engine = self._pod.engine()
+        begin(engine, ask_of(of_generate, request, streaming=True))
+        call = current_call()
+        return self._pace(engine.generate_stream(request, call), engine, call)
+
+    async def Chat(self, request: v1.ChatRequest, context: Any) -> v1.ChatResponse:
+        engine = self._pod.engine()
+        begin(engine, ask_of(of_chat, request))
+        return await engine.chat(request, current_call())
+
+    def ChatStream(self, request: v1.ChatRequest, context: Any) -> AsyncIterator[v1.ChatChunk]:
+        engine = self._pod.engine()
+        begin(engine, ask_of(of_chat, request, streaming=True))
+        call = current_call()
+        return self._pace(engine.chat_stream(request, call), engine, call)
+
+    async def Embed(self, request: v1.EmbedRequest, context: Any) -> v1.EmbedResponse:
+        engine = self._pod.engine()
+        check(engine, ask_of(of_embed, request))
+        return await engine.embed(request, current_call())
+
+    async def Predict(self, request: v1.PredictRequest, context: Any) -> v1.PredictResponse:
+        engine = self._pod.engine()
+        check(engine, ask_of(of_predict, request))
+        return await predict(engine, request, current_call())
+
+    async def Tokenize(self, request: v1.TokenizeRequest, context: Any) -> v1.TokenizeResponse:
+        engine = self._pod.engine()
+        check(engine, ask_of(of_tokenize, request))
+        return await engine.tokenize(request, current_call())
+
+    async def ListModels(
+        self, request: v1.ListModelsRequest, context: Any
+    ) -> v1.ListModelsResponse:
+        models = sorted(self._pod.engine().models(), key=lambda m: m.name)
+        return v1.ListModelsResponse(models=models)
+
+    async def GetModel(self, request: v1.GetModelRequest, context: Any) -> v1.GetModelResponse:
+        engine = self._pod.engine()
+        model = find(engine, request.name)
+        if model is None:
+            known = ", ".join(sorted(m.name for m in engine.models()))
+            raise errors.ModelNotFound(f"no model {request.name!r}; there is {known}", field="name")
+        return v1.GetModelResponse(model=model)

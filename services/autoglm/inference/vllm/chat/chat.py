@@ -1,0 +1,138 @@
+"""Conversations, through the class that serves vLLM's /v1/chat/completions.
+
+Templates, tools, reasoning and structured output are that class's work, so gRPC and REST answer
+alike. Never touches a token itself. Called by `engine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+from autoglm import v1
+from autoglm.inference.engine import Call
+from autoglm.inference.vllm.chat import chat_results as results
+from autoglm.inference.vllm.chat.conversation import chat_request
+from autoglm.inference.vllm.exceptions import translate_body
+from autoglm.inference.vllm.replay import tape
+from autoglm.inference.vllm.replay.tape import Tape, playing
+from autoglm.inference.vllm.runtime import Runtime, http_request
+
+_PROMPT_FIELD = "messages"
+
+
+class Chat:
+    """`Engine.chat` and `Engine.chat_stream`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        # A copy, because REST shows timing and cached tokens only where its operator asks for them.
+        self._serving: Any = copy.copy(getattr(runtime.app.state, "openai_serving_chat", None))
+        if self._serving is not None:
+            self._serving.enable_per_request_metrics = True
+            self._serving.enable_prompt_tokens_details = True
+
+    async def answer(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
+        with self._runtime.translating(_PROMPT_FIELD):
+            tape.refuse_unary(request)
+            found = await self._submit(request, call, stream=False)
+            return results.response(call.request_id, found)
+
+    async def stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+        with self._runtime.translating(_PROMPT_FIELD):
+            played = tape.of_message(request, is_stepwise=self._is_parsed(request))
+            with playing(played):
+                submitted = await self._submit(request, call, stream=True)
+            async with aclosing(submitted) as events:
+                chunks = self._chunks(events, played, request, call)
+                async for chunk in _gathered(chunks, played):
+                    yield chunk
+
+    async def _chunks(
+        self, events: AsyncIterator[str], played: Tape, request: v1.ChatRequest, call: Call
+    ) -> AsyncIterator[v1.ChatChunk]:
+        unfinished = max(1, request.sampling_params.n)
+        begun = set(played.choices or ())
+        final: v1.ChatChunk | None = None
+        async for event in self._parsed(events, played):
+            for choice in event.choices:
+                unfinished -= choice.finish_reason is not None
+                if played.is_replaying and played.is_named(choice.index):
+                    continue
+                chunk = results.chunk(call.request_id, event.model, choice)
+                # The first one carries the role only, while its tokens are on their way already.
+                if choice.index in begun:
+                    chunk.token_ids.extend(played.take(choice.index))
+                begun.add(choice.index)
+                if unfinished:
+                    yield chunk
+                else:
+                    final = chunk
+            if final and event.usage:
+                yield _completed(final, event)
+
+    def _is_parsed(self, request: v1.ChatRequest) -> bool:
+        """Whether a parser decides what of the tokens is content, reasoning or a call."""
+        choice = request.tool_choice
+        no_tools = choice.WhichOneof("choice") == "mode" and choice.mode == v1.ToolChoice.MODE_NONE
+        return self._runtime.parses_reasoning or bool(request.tools and not no_tools)
+
+    async def _parsed(
+        self, events: AsyncIterator[str], played: Tape
+    ) -> AsyncIterator[results.Event]:
+        async for text in events:
+            event = results.parse(text)
+            if event is None:
+                return
+            if event.error is not None:
+                if played.refusal is not None:
+                    raise played.refusal
+                raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
+            yield event
+
+    async def _submit(self, request: v1.ChatRequest, call: Call, *, stream: bool) -> Any:
+        """vLLM's response object, or its stream of server-sent events."""
+        self._runtime.find(request.model)
+        self._runtime.require("chat")
+        body = chat_request(request, stream=stream)
+        body["priority"] = self._runtime.priority(request.priority)
+        wanted = ChatCompletionRequest.model_validate(body)
+        found = await self._serving.create_chat_completion(wanted, http_request(call))
+        if isinstance(found, ErrorResponse):
+            _reraise_cancellation()
+            raise translate_body(found.error, _PROMPT_FIELD, self._runtime.llm.errored)
+        return found
+
+
+async def _gathered(
+    chunks: AsyncIterator[v1.ChatChunk], played: Tape
+) -> AsyncIterator[v1.ChatChunk]:
+    """One chunk of each answer from all outputs that wait, as the parsers take them one by one."""
+    waiting: dict[int, v1.ChatChunk] = {}
+    async for chunk in chunks:
+        before = waiting.pop(chunk.index, None)
+        waiting[chunk.index] = chunk if before is None else results.joined(before, chunk)
+        if not played.has_backlog or chunk.HasField("usage"):
+            for gathered in waiting.values():
+                yield gathered
+            waiting.clear()
+
+
+def _completed(chunk: v1.ChatChunk, event: results.Event) -> v1.ChatChunk:
+    chunk.usage.CopyFrom(results.usage(event.usage))
+    if timing := results.timing(event.metrics):
+        chunk.timing.CopyFrom(timing)
+    return chunk
+
+
+def _reraise_cancellation() -> None:
+    """vLLM answers a cancelled call with an error of its own and swallows the cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -1,0 +1,1 @@
+"""How a vLLM engine ends, and why."""

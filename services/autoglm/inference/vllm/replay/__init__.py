@@ -1,0 +1,1 @@
+"""Resumes a broken response token by token."""

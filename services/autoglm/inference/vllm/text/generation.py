@@ -1,0 +1,169 @@
+"""Completions of one prompt, straight from AsyncLLM: nothing between its tokens and our chunks.
+
+Decides how long a prompt and its answer may be, as vLLM's /v1/completions does. Called by `engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+from vllm.renderers import TokenizeParams
+from vllm.renderers.inputs.preprocess import parse_model_prompt
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.inference.engine import Call
+from autoglm.inference.vllm import sampling
+from autoglm.inference.vllm.replay import tape
+from autoglm.inference.vllm.runtime import Runtime
+from autoglm.inference.vllm.text import results
+
+_DEFAULT_MAX_TOKENS = 16
+# Those that a model's generation_config may set.
+_MODEL_DEFAULTS = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p")
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    outputs: Any
+    adapter: Any
+    top: int
+    prompt_top: int
+
+
+class Generation:
+    """`Engine.generate` and `Engine.generate_stream`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        defaults = runtime.llm.model_config.get_diff_sampling_param()
+        self._defaults = {k: v for k, v in defaults.items() if k in _MODEL_DEFAULTS}
+        self._stops = list(defaults.get("stop_token_ids") or ())
+
+    async def answer(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
+        with self._runtime.translating(_prompt_field(request)):
+            tape.refuse_unary(request)
+            sent = await self._submit(request, call, RequestOutputKind.FINAL_ONLY)
+            async with aclosing(sent.outputs) as outputs:
+                return self._response(sent, call, [output async for output in outputs][-1])
+
+    async def stream(
+        self, request: v1.GenerateRequest, call: Call
+    ) -> AsyncIterator[v1.GenerateChunk]:
+        with self._runtime.translating(_prompt_field(request)):
+            played = tape.of_message(request)
+            with tape.playing(played):
+                sent = await self._submit(request, call, RequestOutputKind.DELTA)
+            completion_tokens = 0
+            async with aclosing(sent.outputs) as outputs:
+                async for output in outputs:
+                    last = len(output.outputs) - 1 if output.finished else -1
+                    for i, completion in enumerate(output.outputs):
+                        completion_tokens += len(completion.token_ids)
+                        if played.is_replaying:
+                            continue
+                        chunk = results.chunk(call.request_id, completion, sent.top)
+                        if i == last:
+                            chunk.usage.CopyFrom(results.usage(output, completion_tokens))
+                            if timing := results.timing(output.metrics):
+                                chunk.timing.CopyFrom(timing)
+                        yield chunk
+
+    async def _submit(self, request: v1.GenerateRequest, call: Call, kind: Any) -> _Submission:
+        adapter = self._runtime.find(request.model)
+        self._runtime.require("generate")
+        given = sampling.given(request.sampling_params)
+        if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
+            _refuse_prompt_logprobs()
+        tops = given.get("logprobs", 0), given.get("prompt_logprobs", 0)
+        prompt = await self._render(request, given.pop("truncate_prompt_tokens", None), given)
+        params = self._params(request, given, len(prompt["prompt_token_ids"]), kind)
+        outputs = self._runtime.llm.generate(
+            prompt,
+            params,
+            call.request_id,
+            lora_request=adapter,
+            trace_headers=call.trace_headers or None,
+            priority=self._runtime.priority(request.priority),
+            session_id=request.session_id or None,
+        )
+        return _Submission(outputs, adapter, *tops)
+
+    async def _render(
+        self, request: v1.GenerateRequest, keep: int | None, given: dict[str, Any]
+    ) -> Any:
+        llm = self._runtime.llm
+        parsed = parse_model_prompt(llm.model_config, _prompt(request))
+        limits = TokenizeParams(
+            max_total_tokens=llm.model_config.max_model_len,
+            max_output_tokens=given.get("max_tokens", _DEFAULT_MAX_TOKENS),
+            truncate_prompt_tokens=keep,
+            truncation_side="left" if keep is not None else None,
+            max_total_tokens_param="max_model_len",
+            max_output_tokens_param="max_tokens",
+        )
+        (prompt,) = await llm.renderer.render_cmpl_async([parsed], limits)
+        return prompt
+
+    def _params(
+        self, request: v1.GenerateRequest, given: dict[str, Any], prompt_len: int, kind: Any
+    ) -> Any:
+        context = self._runtime.llm.model_config.max_model_len
+        if prompt_len >= context:
+            raise errors.InvalidRequest(
+                f"The prompt has {prompt_len} tokens and leaves no room for an answer: "
+                f"{self._runtime.model.name} takes {context} tokens in all.",
+                field=_prompt_field(request),
+            )
+        asked = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
+        given["stop_token_ids"] = [*given.get("stop_token_ids", ()), *self._stops]
+        wanted = sampling.constraint(request.response_format)
+        return SamplingParams(
+            **self._defaults | given,
+            max_tokens=get_max_tokens(context, asked, prompt_len, {}),
+            structured_outputs=StructuredOutputsParams(**wanted) if wanted else None,
+            output_kind=kind,
+            skip_clone=True,
+        )
+
+    def _response(self, sent: _Submission, call: Call, final: Any) -> v1.GenerateResponse:
+        count = sum(len(c.token_ids) for c in final.outputs)
+        ordered = sorted(final.outputs, key=lambda c: c.index)
+        return v1.GenerateResponse(
+            id=call.request_id,
+            model=self._runtime.served_name(sent.adapter),
+            completions=[results.completion(c, sent.top) for c in ordered],
+            usage=results.usage(final, count),
+            timing=results.timing(final.metrics),
+            prompt_logprobs=results.token_logprobs(
+                final.prompt_token_ids, final.prompt_logprobs, sent.prompt_top
+            ),
+        )
+
+
+def _prompt_field(request: v1.GenerateRequest) -> str:
+    return request.WhichOneof("prompt") or "text"
+
+
+def _prompt(request: v1.GenerateRequest) -> dict[str, Any]:
+    if request.WhichOneof("prompt") == "token_ids":
+        if not request.token_ids.ids:
+            raise errors.InvalidRequest("token_ids must not be empty.", field="token_ids")
+        return {"prompt_token_ids": list(request.token_ids.ids)}
+    if not request.text:
+        raise errors.InvalidRequest(
+            "Set text or token_ids to what is to be completed.", field="text"
+        )
+    return {"prompt": request.text}
+
+
+def _refuse_prompt_logprobs() -> None:
+    raise errors.InvalidRequest(
+        "prompt_logprobs are not available in a stream; call Generate.",
+        field="sampling_params.prompt_logprobs",
+    )

@@ -1,0 +1,160 @@
+"""Holds the Lease, or waits for it. Carries out what the election decides.
+
+Gives the Lease back when it ends cleanly, so that the next operator need not wait it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from autoglm.kube.election import Election, Move, Record
+from autoglm.kube.fence import Fence
+from autoglm.kube.kinds import LEASE
+from autoglm.kube.transport import Refused, Unreachable
+from autoglm.kube.verbs import Kube
+
+_CONFLICT, _NOT_FOUND = 409, 404
+_log = logging.getLogger("autoglm.operator")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseName:
+    namespace: str
+    name: str
+
+
+class Leader:
+    """`changed` is told when this operator may write and when it may not any more."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        lease: LeaseName,
+        election: Election,
+        changed: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fence = Fence()
+        self._kube = kube
+        self._lease = lease
+        self._election = election
+        self._changed = changed
+        self._clock = clock
+        self._was_leading = False
+        self._body: dict[str, Any] = {}
+
+    @property
+    def is_leading(self) -> bool:
+        return self._election.time_left(self._clock()) > 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        terms = self._election.terms
+        while True:
+            try:
+                await self._step()
+            except (Refused, Unreachable) as error:
+                fields = {"lease": self._lease.name, "error": str(error)}
+                _log.warning("the lease cannot be looked at", extra={"fields": fields})
+            self._tell()
+            await asyncio.sleep(terms.period if self.is_leading else terms.look)
+
+    async def release(self) -> None:
+        """Give the Lease back, if it is ours. Nothing may be written after this."""
+        was_leading = self.is_leading
+        self._election.lost()
+        self._tell()
+        if not was_leading:
+            return
+        try:
+            # Read anew: the last renewal may have taken effect without its answer.
+            record = await self._read()
+            if record is not None and record.holder == self._election.identity:
+                kept = {k: v for k, v in self._body["spec"].items() if k != "holderIdentity"}
+                await self._write(kept | {"leaseDurationSeconds": 1, "renewTime": _now()})
+        except (Refused, Unreachable) as error:
+            fields = {"lease": self._lease.name, "error": str(error)}
+            _log.warning("the lease cannot be given back", extra={"fields": fields})
+
+    async def _step(self) -> None:
+        began = self._clock()
+        move = self._election.move(await self._read(), self._clock())
+        if move is Move.WAIT:
+            self._election.lost()
+            return
+        try:
+            await (self._create() if move is Move.CREATE else self._take(move))
+        except Refused as error:
+            if error.status != _CONFLICT:
+                raise
+            # Somebody was faster; the next look shows who.
+            self._election.lost()
+            return
+        self._election.renewed(began)
+
+    def _tell(self) -> None:
+        self.fence.extend(self._election.fence_left(self._clock()))
+        leading = self.is_leading
+        if leading != self._was_leading:
+            self._was_leading = leading
+            _log.info("leading" if leading else "not leading", extra={"fields": {}})
+            self._changed(leading)
+
+    async def _read(self) -> Record | None:
+        try:
+            answer = await self._kube.get(LEASE.path(self._lease.namespace, self._lease.name))
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        self._body = msgspec.json.decode(answer)
+        spec = self._body.get("spec") or {}
+        return Record(
+            holder=spec.get("holderIdentity") or "",
+            duration=float(spec.get("leaseDurationSeconds") or 0),
+            version=self._body["metadata"]["resourceVersion"],
+        )
+
+    async def _create(self) -> None:
+        body = {
+            "apiVersion": LEASE.api_version,
+            "kind": LEASE.kind,
+            "metadata": {"namespace": self._lease.namespace, "name": self._lease.name},
+            "spec": self._spec(0) | {"acquireTime": _now()},
+        }
+        await self._kube.create(LEASE.path(self._lease.namespace), body)
+
+    async def _take(self, move: Move) -> None:
+        spec = self._body.get("spec") or {}
+        transitions = int(spec.get("leaseTransitions") or 0)
+        if move is Move.RENEW:
+            await self._write(spec | self._spec(transitions))
+        else:
+            await self._write(self._spec(transitions + 1) | {"acquireTime": _now()})
+
+    async def _write(self, spec: dict[str, Any]) -> None:
+        """Fails with 409 if somebody has written since we read."""
+        path = LEASE.path(self._lease.namespace, self._lease.name)
+        self._body = msgspec.json.decode(
+            await self._kube.replace(path, self._body | {"spec": spec})
+        )
+
+    def _spec(self, transitions: int) -> dict[str, Any]:
+        return {
+            "holderIdentity": self._election.identity,
+            "leaseDurationSeconds": int(self._election.terms.duration),
+            "leaseTransitions": transitions,
+            "renewTime": _now(),
+        }
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

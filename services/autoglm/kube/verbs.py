@@ -1,0 +1,185 @@
+"""The verbs of the operator towards the API server. Decides what is worth another attempt.
+
+Each has a time limit and a bounded number of attempts; a write begins only while it is allowed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, Protocol
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from autoglm.api.labels import FIELD_MANAGER
+from autoglm.api.shallow import shallow
+from autoglm.common.backoff import Backoff
+from autoglm.kube.fence import NotLeading
+from autoglm.kube.reflector import Query
+from autoglm.kube.transport import (
+    APPLY,
+    MERGE,
+    Refused,
+    Request,
+    TimedOut,
+    Transport,
+    Unreachable,
+)
+from autoglm.kube.write_slots import WriteSlots
+
+_ATTEMPTS = 3
+# Longer waits are left to the queue, so that a worker is not held.
+_LONGEST_WAIT = 2.0
+_CONFLICT = 409
+_BACKOFF = Backoff(first=0.2, most=_LONGEST_WAIT, jitter=0.5)
+# Chance that no decision depends on.
+_rng = Random()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Time limits in seconds. `write` returns how long a write that begins now may take, 0 for not
+    at all."""
+
+    read: float
+    write: Callable[[], float]
+    slots: WriteSlots | None = None
+    """Bounds the writes that are on their way at once."""
+    guard: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Around each write; ends it when another operator may lead."""
+
+
+@dataclass(slots=True)
+class ApiCall:
+    """How a request to the API server ended."""
+
+    code: str = "200"
+
+
+class ApiMetrics(Protocol):
+    """What is measured of requests to the API server."""
+
+    def api_call(self, verb: str) -> AbstractContextManager[ApiCall]:
+        """Measure one request; its caller sets the code."""
+        ...
+
+    def watch_restarted(self, kind: str, reason: str) -> None:
+        """Count one list of a kind that a watch has begun with."""
+        ...
+
+
+class Kube:
+    """The verbs of the operator. Answers to writes are the objects as JSON."""
+
+    def __init__(self, transport: Transport, metrics: ApiMetrics, limits: Limits) -> None:
+        self._transport = transport
+        self._metrics = metrics
+        self._limits = limits
+
+    async def get(self, path: str) -> bytes:
+        return await self._answered(Request("GET", path))
+
+    async def page(self, path: str, query: Query) -> bytes:
+        """Read one page of a list."""
+        return await self._send(Request("GET", path, query))
+
+    def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
+        """Read the lines of a watch, until the server ends it."""
+        return self._transport.stream(Request("GET", path, query))
+
+    async def apply(self, path: str, body: Mapping[str, Any], *, force: bool = False) -> bytes:
+        query = (("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false"))
+        return await self._answered(Request("PATCH", path, query, body, APPLY))
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        query = (("fieldManager", FIELD_MANAGER),)
+        return await self._answered(Request("PATCH", path, query, body, MERGE))
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        query = (("fieldManager", FIELD_MANAGER),)
+        return await self._answered(Request("POST", path, query, body))
+
+    async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
+        query = (("fieldManager", FIELD_MANAGER),)
+        return await self._answered(Request("PUT", path, query, body))
+
+    async def delete(self, path: str, uid: str) -> bytes:
+        """What the object owns is deleted in the background, after it."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        return await self._answered(Request("DELETE", path, (), body))
+
+    async def _answered(self, request: Request) -> bytes:
+        """The object that is the answer."""
+        return shallow(await self._send(request))
+
+    async def _send(self, request: Request) -> bytes:
+        attempts = AsyncRetrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=_wait,
+            retry=retry_if_exception(partial(_is_transient, request)),
+            reraise=True,
+        )
+        answer: bytes = await attempts(self._attempt, request)
+        return answer
+
+    async def _attempt(self, request: Request) -> bytes:
+        if not request.is_write:
+            return await self._exchange(request, self._limits.read)
+        async with self._slot(request):
+            timeout = self._limits.write()
+            if timeout <= 0:
+                raise NotLeading("this operator does not hold the lease")
+            async with self._limits.guard():
+                return await self._exchange(request, timeout)
+
+    def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
+        slots = self._limits.slots
+        return slots.slot(_collection(request.path)) if slots else nullcontext()
+
+    async def _exchange(self, request: Request, timeout: float) -> bytes:
+        with self._metrics.api_call(request.method) as outcome:
+            try:
+                return await self._transport.send(request, timeout)
+            except Refused as error:
+                outcome.code = str(error.status)
+                raise
+            except Unreachable:
+                outcome.code = "none"
+                raise
+
+
+def _is_transient(request: Request, error: BaseException) -> bool:
+    if isinstance(error, Refused):
+        if error.status == _CONFLICT and request.method == "PATCH":
+            # Somebody wrote at the same moment; a conflict over fields has causes, and one over
+            # the version that was asked for stays.
+            return not error.causes and not _names_version(request)
+        return error.is_transient and (error.retry_after or 0) <= _LONGEST_WAIT
+    # A write that timed out may still be carried out: the queue's back-off has longer pauses.
+    is_under_way = request.is_write and isinstance(error, TimedOut)
+    return isinstance(error, Unreachable) and not is_under_way
+
+
+def _collection(path: str) -> str:
+    """The part of a path that says what kind of object is written."""
+    parts = path.split("/")
+    index = parts.index("namespaces") + 2 if "namespaces" in parts else -1
+    return parts[index] + ("/status" if path.endswith("/status") else "")
+
+
+def _names_version(request: Request) -> bool:
+    return "resourceVersion" in ((request.body or {}).get("metadata") or {})
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, Refused) else None
+    return max(asked or 0.0, _BACKOFF.delay(state.attempt_number, _rng))

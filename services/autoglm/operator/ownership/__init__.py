@@ -1,0 +1,1 @@
+"""Which installation reconciles a resource, and which resource has a model name."""

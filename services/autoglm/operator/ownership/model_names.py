@@ -1,0 +1,110 @@
+"""Which of its model names a resource does not get, and who has them. No I/O.
+
+Kept up to date by each change of a resource, so that a verdict costs the names of one resource and
+not of all. The gateway decides by the same functions of `api.names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoglm.api.names import (
+    NO_RULES,
+    NameRules,
+    Seniority,
+    declared_names,
+    owner_of,
+    seniority,
+)
+from autoglm.kube.key import Key
+from autoglm.operator.observed import LostName, Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A resource, as far as names are concerned."""
+
+    key: Key
+    names: tuple[str, ...]
+    created: str = ""
+
+    @property
+    def namespace(self) -> str:
+        return self.key.namespace
+
+    @property
+    def seniority(self) -> Seniority:
+        return seniority(self.created, self.key.namespace, self.key.name)
+
+
+def claim_of(resource: Raw | None) -> Claim | None:
+    """What a resource declares, however wrong the rest of it is. None where there is none."""
+    if resource is None:
+        return None
+    metadata, model = resource["metadata"], _mapping(_mapping(resource.get("spec")).get("model"))
+    adapters = [_mapping(adapter).get("name") for adapter in _list(model.get("adapters"))]
+    served, aliases = model.get("servedName"), _list(model.get("aliases"))
+    names = declared_names(
+        metadata["name"],
+        served if isinstance(served, str) else None,
+        _texts(aliases),
+        _texts(adapters),
+    )
+    key = Key(metadata["namespace"], metadata["name"])
+    return Claim(key, names, str(metadata.get("creationTimestamp") or ""))
+
+
+@dataclass(slots=True)
+class NameIndex:
+    """The claims of all resources, by name."""
+
+    rules: NameRules = NO_RULES
+    _claims: dict[Key, Claim] = field(default_factory=dict)
+    _by_name: dict[str, dict[Key, Claim]] = field(default_factory=dict)
+
+    def put(self, key: Key, claim: Claim | None) -> set[Key]:
+        """Takes what a resource declares now, None where it is gone; the other resources that
+        declare one of its names, where something is new."""
+        before = self._claims.pop(key, None)
+        if claim is not None:
+            self._claims[key] = claim
+        if claim == before:
+            return set()
+        names = {*(before.names if before else ()), *(claim.names if claim else ())}
+        for name in before.names if before else ():
+            claims = self._by_name[name]
+            del claims[key]
+            if not claims:
+                del self._by_name[name]
+        if claim is not None:
+            for name in claim.names:
+                self._by_name.setdefault(name, {})[key] = claim
+        return {other for name in names for other in self._by_name.get(name, ())} - {key}
+
+    def lost(self, key: Key) -> tuple[LostName, ...]:
+        """The names that a resource declares and does not get, in its own order."""
+        claim = self._claims.get(key)
+        return tuple(self._lost(claim)) if claim else ()
+
+    def _lost(self, claim: Claim) -> Iterable[LostName]:
+        for name in claim.names:
+            if not self.rules.may_claim(claim.namespace, name):
+                yield LostName(name)
+                continue
+            owner = owner_of(name, self._by_name[name].values(), self.rules)
+            if owner is not None and owner.key != claim.key:
+                yield LostName(name, owner.key)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    return [value for value in values if isinstance(value, str)]

@@ -1,0 +1,1 @@
+"""The pod template, and which templates are rejected."""

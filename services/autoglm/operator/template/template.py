@@ -1,0 +1,170 @@
+"""spec.template: which overrides of the pod template are taken, and how. Pure.
+
+Whoever may write an AutoGLMDeployment need not be allowed to make pods, so the operator must not
+lend its own rights: only fields known to be harmless are taken, and the result must still meet the
+restricted profile. Everything else is refused as InvalidSpec. Called by `plan`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from autoglm.api import InvalidSpec, Problem
+from autoglm.operator.children.pod import ENGINE, POD_SECURITY, secured
+from autoglm.operator.template.restricted import violations
+from autoglm.operator.writes.merge import merged
+
+ROOT = "spec.template"
+_MOST_BYTES = 64 * 1024
+_DEEPEST = 24
+FIELDS: Final = {
+    ROOT: frozenset({"metadata", "spec"}),
+    f"{ROOT}.metadata": frozenset({"annotations", "labels"}),
+    f"{ROOT}.spec": frozenset(
+        {
+            "affinity",
+            "containers",
+            "dnsConfig",
+            "dnsPolicy",
+            "hostAliases",
+            "imagePullSecrets",
+            "initContainers",
+            "nodeSelector",
+            "preemptionPolicy",
+            "priorityClassName",
+            "resourceClaims",
+            "runtimeClassName",
+            "schedulerName",
+            "schedulingGates",
+            "securityContext",
+            "tolerations",
+            "topologySpreadConstraints",
+            "volumes",
+        }
+    ),
+}
+_LISTS = ("containers", "initContainers", "volumes", "imagePullSecrets", "tolerations")
+# Labels and annotations that services, budgets, policies and the operator itself go by.
+RESERVED = ("app.kubernetes.io/", "autoglm.io/")
+# Annotations by which a pod leaves the restricted profile, in the form before the fields.
+PROFILE = ("container.apparmor.security.beta.kubernetes.io/",)
+# What spec has a field for, and where a second place would contradict it.
+_INSTEAD = {
+    "terminationGracePeriodSeconds": "spec.drain.gracePeriodSeconds decides it",
+    "serviceAccountName": "replicas run as an account of their own without rights",
+    "automountServiceAccountToken": "replicas get no token of the Kubernetes API",
+    "hostNetwork": "replicas share nothing with their node",
+    "hostPID": "replicas share nothing with their node",
+    "hostIPC": "replicas share nothing with their node",
+    "nodeName": "the scheduler chooses; use nodeSelector or affinity",
+}
+
+
+def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
+    """The pod template with the user's overrides. Raises InvalidSpec with every problem."""
+    problems = list(_shape_problems(template))
+    if problems:
+        raise InvalidSpec(problems)
+    result: dict[str, Any] = merged(pod, dict(template))
+    _secure(result["spec"])
+    spec = result["spec"]
+    problems = list(violations(spec, f"{ROOT}.spec", pod["spec"]["volumes"]))
+    problems += _container_problems(spec)
+    if problems:
+        raise InvalidSpec(problems)
+    return result
+
+
+def _secure(spec: dict[str, Any]) -> None:
+    """Puts back what the overrides took away of our own settings, and adds it to new containers."""
+    given = spec.get("securityContext", {})
+    if isinstance(given, dict):
+        spec["securityContext"] = POD_SECURITY | given
+    for field in ("containers", "initContainers"):
+        if field in spec:
+            spec[field] = [secured(container) for container in spec[field]]
+
+
+def _shape_problems(template: Mapping[str, Any]) -> Iterator[Problem]:
+    size = len(json.dumps(template))
+    if size > _MOST_BYTES:
+        message = f"has {size} bytes, over {_MOST_BYTES}; put large content into a ConfigMap"
+        yield Problem(ROOT, message)
+    elif depth(template) > _DEEPEST:
+        yield Problem(ROOT, f"is nested deeper than {_DEEPEST} levels; no pod template is")
+    else:
+        yield from _unknown_fields(template)
+        yield from _reserved_names(template)
+        yield from _mistyped_lists(template)
+
+
+def depth(root: Any) -> int:
+    """How many levels a value has; 1 for a text."""
+    levels, level = 0, [root]
+    while level:
+        levels += 1
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    return levels
+
+
+def _unknown_fields(template: Mapping[str, Any]) -> Iterator[Problem]:
+    parts: dict[str, Any] = {ROOT: template}
+    parts |= {f"{ROOT}.{key}": template.get(key, {}) for key in ("metadata", "spec")}
+    for path, part in parts.items():
+        if not isinstance(part, Mapping):
+            yield Problem(path, "must be a mapping", part)
+            continue
+        for field in sorted(part.keys() - FIELDS[path]):
+            why = _INSTEAD.get(field, "a template may not set it")
+            message = f"{why}; remove it. There is {', '.join(sorted(FIELDS[path]))}"
+            yield Problem(f"{path}.{field}", message, part[field])
+
+
+def _reserved_names(template: Mapping[str, Any]) -> Iterator[Problem]:
+    metadata = template.get("metadata", {})
+    for kind in ("labels", "annotations"):
+        given = metadata.get(kind) if isinstance(metadata, Mapping) else None
+        if given is not None and not isinstance(given, Mapping):
+            yield Problem(f"{ROOT}.metadata.{kind}", "must be a mapping", given)
+            continue
+        for name, value in (given or {}).items():
+            path = f"{ROOT}.metadata.{kind}.{name}"
+            if name.startswith(RESERVED):
+                yield Problem(path, "belongs to the operator; use another name", value)
+            elif name.startswith(PROFILE):
+                yield Problem(path, "remove it; use securityContext.appArmorProfile", value)
+            elif not isinstance(value, str):
+                yield Problem(path, "must be a string; put it in quotes", value)
+
+
+def _mistyped_lists(template: Mapping[str, Any]) -> Iterator[Problem]:
+    spec = template.get("spec")
+    if not isinstance(spec, Mapping):
+        return
+    for field in _LISTS:
+        given = spec.get(field, [])
+        if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+            yield Problem(f"{ROOT}.spec.{field}", "must be a list of mappings", given)
+        elif field != "tolerations":
+            for index, item in enumerate(given):
+                if not isinstance(item.get("name"), str):
+                    path = f"{ROOT}.spec.{field}[{index}].name"
+                    yield Problem(path, f"is required; the engine's container is {ENGINE!r}")
+
+
+def _container_problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    for field in ("containers", "initContainers"):
+        for container in spec.get(field, []):
+            if not container.get("image"):
+                message = (
+                    f"is required for a container of your own; the engine's is called {ENGINE!r}"
+                )
+                path = f"{ROOT}.spec.{field}[name={container['name']}].image"
+                yield Problem(path, message)

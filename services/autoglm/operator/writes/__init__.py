@@ -1,0 +1,1 @@
+"""Writes to the API server: what differs, server-side apply, conflicts, limits."""

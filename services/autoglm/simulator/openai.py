@@ -1,0 +1,201 @@
+"""The echo engine's OpenAI-compatible app, shaped like vLLM's own.
+
+Also stands in for a foreign server in tests of code that speaks to one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from autoglm import v1
+from autoglm.common import errors, rpc, status
+from autoglm.inference.engine import AsgiApp, Call, Engine
+from autoglm.inference.http.bounded_http import abridged
+from autoglm.inference.requests import check, closing
+from autoglm.simulator import openai_json
+from autoglm.simulator.metrics import LoadCollector
+from autoglm.simulator.openai_json import Json
+from autoglm.simulator.prompt_echo import prompt_echo
+from autoglm.validation import http_errors
+from autoglm.validation.scan.reading import read_abridged
+
+# Set by gateways on streams that they can have go on elsewhere.
+REPLAY_HEADER = "x-autoglm-replay"
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def openai_app(engine: Engine, collector: LoadCollector) -> AsgiApp:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    api = _Api(engine)
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def health(request: Request) -> Response:
+        return Response()
+
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/metrics", metrics),
+            Route("/v1/models", _guarded(api.models)),
+            Route("/v1/chat/completions", _guarded(api.chat), methods=["POST"]),
+            Route("/v1/completions", _guarded(api.complete), methods=["POST"]),
+            Route("/v1/embeddings", _guarded(api.embed), methods=["POST"]),
+            Route("/tokenize", _guarded(api.tokenize), methods=["POST"]),
+        ]
+    )
+
+
+class _Api:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def models(self, request: Request) -> Response:
+        cards = [
+            openai_json.model_card(model, name)
+            for model in self._engine.models()
+            for name in (model.name, *model.aliases)
+        ]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def chat(self, request: Request) -> Response:
+        body = await self._checked_body(request)
+        asked, options = openai_json.chat_request(body)
+        asked.model = asked.model or self._default_model
+        call = _call(request)
+        kind = "chat.completion.chunk" if options.stream else "chat.completion"
+        head = _head(f"chatcmpl-{call.request_id}", kind, asked.model)
+        if options.stream:
+            chunks = self._engine.chat_stream(asked, call)
+            make = _told(openai_json.chat_delta, request)
+            return _sse(_events(chunks, head, make, options.stream_options, request.url.path), call)
+        response = await self._engine.chat(asked, call)
+        choices = [openai_json.chat_choice(c) for c in response.choices]
+        return _whole(head, choices, response.usage, call)
+
+    async def complete(self, request: Request) -> Response:
+        body = await self._checked_body(request)
+        asked, options = openai_json.generate_request(body)
+        asked.model = asked.model or self._default_model
+        call = _call(request)
+        echo = prompt_echo(asked, options)
+
+        def choice(part: v1.Completion | v1.GenerateChunk) -> Json:
+            plain = openai_json.completion_choice(part)
+            return echo.before(plain) if echo else plain
+
+        head = _head(f"cmpl-{call.request_id}", "text_completion", asked.model)
+        if options.stream:
+            chunks = self._engine.generate_stream(asked, call)
+            # As of a vLLM pod, which cannot resume a stream with an echoed prompt.
+            make = _told(choice, request, resumable=echo is None)
+            return _sse(_events(chunks, head, make, options.stream_options, request.url.path), call)
+        response = await self._engine.generate(asked, call)
+        choices = [choice(c) for c in response.completions]
+        return _whole(head, choices, response.usage, call)
+
+    async def embed(self, request: Request) -> Response:
+        await self._engine.embed(v1.EmbedRequest(), _call(request))
+        raise AssertionError("the echo engine embeds nothing")
+
+    async def tokenize(self, request: Request) -> Response:
+        asked = openai_json.tokenize_request(await self._checked_body(request))
+        found = await self._engine.tokenize(asked, _call(request))
+        ids = list(found.token_ids)
+        payload = {"tokens": ids, "count": len(ids), "max_model_len": found.max_model_len}
+        return JSONResponse(payload)
+
+    async def _checked_body(self, request: Request) -> bytes:
+        body = await request.body()
+        ask = await read_abridged(request.url.path, abridged(request.scope, body))
+        check(self._engine, replace(ask, model=ask.model or self._default_model))
+        return body
+
+    @property
+    def _default_model(self) -> str:
+        """Of a request that names none, as for vLLM."""
+        return self._engine.models()[0].name
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    """Renders our errors in the path's own dialect."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except errors.AutoGLMError as error:
+            failed = http_errors.to_http(error, _call(request).request_id, request.url.path)
+            return Response(failed.body, failed.status, failed.headers)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    return answer
+
+
+Told = Callable[[Any], tuple[bytes, Json]]
+
+
+def _told(choice: Callable[[Any], Json], request: Request, *, resumable: bool = True) -> Told:
+    """What stands before a chunk's event, and its choice."""
+    replayed = resumable and request.headers.get(REPLAY_HEADER) == "1"
+    return lambda chunk: (openai_json.token_comment(chunk) if replayed else b"", choice(chunk))
+
+
+async def _events(
+    chunks: AsyncIterator[Any],
+    head: Json,
+    tell: Told,
+    options: Json | None,
+    path: str,
+) -> AsyncIterator[bytes]:
+    usage = v1.Usage()
+    try:
+        async with closing(chunks) as source:
+            async for chunk in source:
+                usage = chunk.usage
+                # Nothing new but the usage, where a resumed stream had ended before.
+                if chunk.token_ids or chunk.finish_reason:
+                    comment, choice = tell(chunk)
+                    yield comment + _event(head | {"choices": [choice]})
+    except errors.AutoGLMError as error:
+        yield http_errors.stream_event(error, head["id"], path)
+    else:
+        if (options or {}).get("include_usage"):
+            yield _event(head | {"choices": [], "usage": openai_json.usage(usage)})
+    yield b"data: [DONE]\n\n"
+
+
+def _event(payload: Json) -> bytes:
+    return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _sse(events: AsyncIterator[bytes], call: Call) -> Response:
+    headers = {status.REQUEST_ID: call.request_id, "cache-control": "no-cache"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+def _whole(head: Json, choices: list[Json], usage: v1.Usage, call: Call) -> Response:
+    payload = head | {"choices": choices, "usage": openai_json.usage(usage)}
+    return JSONResponse(payload, headers={status.REQUEST_ID: call.request_id})
+
+
+def _head(name: str, kind: str, model: str) -> Json:
+    return {"id": name, "object": kind, "created": int(time.time()), "model": model}
+
+
+def _call(request: Request) -> Call:
+    headers = [(k, v) for k, v in request.headers.items()]
+    known = rpc.rpc_from_metadata(request.url.path, headers)
+    return Call(known.request_id, known.trace_headers)

@@ -1,0 +1,32 @@
+"""What is wrong with a request, decided in one place for gRPC and REST, gateway and pod.
+
+An extractor (`of_generate`, `of_openai`, …) reads a request into a frozen `Ask`; `validate` judges
+it. Nothing here does I/O. The rule: never refuse what vLLM would serve, except over the bounds
+documented in `rules`.
+"""
+
+from autoglm.validation.grpc_messages import (
+    of_chat,
+    of_embed,
+    of_generate,
+    of_predict,
+    of_tokenize,
+)
+from autoglm.validation.oip import of_oip
+from autoglm.validation.openai import of_openai
+from autoglm.validation.request_info import Ask, Billing, Operation
+from autoglm.validation.rules import validate
+
+__all__ = [
+    "Ask",
+    "Billing",
+    "Operation",
+    "of_chat",
+    "of_embed",
+    "of_generate",
+    "of_oip",
+    "of_openai",
+    "of_predict",
+    "of_tokenize",
+    "validate",
+]

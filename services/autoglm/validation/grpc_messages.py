@@ -1,0 +1,261 @@
+"""Reads messages of `autoglm.v1` into an `Ask`. Called by the gateway's gRPC edge and by pods.
+
+Paths are those of protos/autoglm/v1. `streaming` comes from the method, which alone knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from autoglm import v1
+from autoglm.validation import prefix_hash
+from autoglm.validation.request_info import (
+    Ask,
+    Billing,
+    Format,
+    Media,
+    Operation,
+    Prompt,
+    Sampling,
+    ToolChoice,
+    ToolFacts,
+    Turn,
+    Words,
+    with_cut,
+)
+from autoglm.validation.scan.abridged import NOTHING, Cut
+
+GENERATE_MAX_TOKENS = 16
+TOKEN_BYTES = 4
+TEXT_FIELDS = frozenset(
+    (
+        "text",
+        "texts[]",
+        "input_data",
+        "messages[].content",
+        "messages[].parts[].text",
+        "chat.messages[].content",
+        "chat.messages[].parts[].text",
+    )
+)
+"""Where messages have the text of prompts, as `bounds` names fields."""
+_TOKEN_IDS = "token_ids.ids"
+_OPTIONAL = (
+    "n",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "max_tokens",
+    "min_tokens",
+    "logprobs",
+    "prompt_logprobs",
+    "truncate_prompt_tokens",
+)
+_TOP_LEVEL = {
+    name: name
+    for name in (
+        "model",
+        "messages",
+        "tools",
+        "tool_choice",
+        "tool_choice.function",
+        "labels",
+        "chat_template_kwargs",
+    )
+}
+_WORDS = Words("sampling_params.", _TOP_LEVEL | {"prompt": "text"})
+_PREDICT = Words("sampling_params.", _TOP_LEVEL | {"model": "model_name", "prompt": "input_data"})
+_EMBED = Words("sampling_params.", _TOP_LEVEL | {"prompt": "texts"})
+_MEDIA = ("image_url", "audio_url", "video_url")
+_MODES = {
+    v1.ToolChoice.MODE_NONE: "none",
+    v1.ToolChoice.MODE_AUTO: "auto",
+    v1.ToolChoice.MODE_REQUIRED: "required",
+}
+
+
+def of_generate(request: v1.GenerateRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
+    """`cut` is what the request lacks, here and below."""
+    ask = Ask(
+        operation=Operation.GENERATE,
+        model=request.model,
+        words=_WORDS,
+        streaming=streaming,
+        prompts=_prompts(request, cut),
+        sampling=_sampling(request.sampling_params, GENERATE_MAX_TOKENS),
+        formats=_formats(request.response_format),
+        priority=request.priority,
+        session=request.session_id,
+        prefix=_prompt_prefix(request, cut),
+    )
+    return with_cut(ask, cut, TEXT_FIELDS)
+
+
+def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
+    opens_turn = request.add_generation_prompt or not request.HasField("add_generation_prompt")
+    ask = Ask(
+        operation=Operation.CHAT,
+        model=request.model,
+        words=_WORDS,
+        streaming=streaming,
+        turns=_turns("messages", request.messages),
+        sampling=_sampling(request.sampling_params),
+        formats=_formats(request.response_format),
+        tools=tuple(
+            ToolFacts(f"tools[{i}]", t.name, t.parameters or None)
+            for i, t in enumerate(request.tools)
+        )
+        or None,
+        tool_choice=_tool_choice(request.tool_choice),
+        template_kwargs=request.chat_template_kwargs,
+        add_generation_prompt=opens_turn,
+        continue_final_message=request.continue_final_message,
+        priority=request.priority,
+        session=request.session_id,
+        prefix=_chat_prefix(request),
+        unchecked=_tool_texts(request.tools),
+    )
+    return with_cut(ask, cut, TEXT_FIELDS)
+
+
+def of_embed(request: v1.EmbedRequest, *, cut: Cut = NOTHING) -> Ask:
+    ask = Ask(
+        operation=Operation.EMBED,
+        model=request.model,
+        words=_EMBED,
+        prompts=_texts("texts", request.texts),
+    )
+    return with_cut(ask, cut, TEXT_FIELDS)
+
+
+def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> Ask:
+    ask = Ask(
+        operation=Operation.PREDICT,
+        model=request.model_name,
+        words=_PREDICT,
+        prompts=(Prompt("input_data", len(request.input_data.encode())),),
+        sampling=_sampling(request.sampling_params),
+        labels=request.labels,
+        priority=request.priority,
+        prefix=prefix_hash.of_text(request.input_data),
+    )
+    return with_cut(ask, cut, TEXT_FIELDS)
+
+
+def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> Ask:
+    chat = request.WhichOneof("input") == "chat"
+    text = (Prompt("text", len(request.text.encode())),)
+    ask = Ask(
+        operation=Operation.TOKENIZE,
+        model=request.model,
+        words=Words("", {"messages": "chat.messages", "prompt": "text"}),
+        prompts=None if chat else text,
+        turns=_turns("chat.messages", request.chat.messages) if chat else None,
+        billing=Billing.FREE,
+    )
+    return with_cut(ask, cut, TEXT_FIELDS)
+
+
+def _prompt_prefix(request: v1.GenerateRequest, cut: Cut) -> prefix_hash.Prefix:
+    if request.WhichOneof("prompt") == "token_ids":
+        return prefix_hash.of_token_ids(request.token_ids.ids, _id_count(request, cut))
+    return prefix_hash.of_text(request.text)
+
+
+def _chat_prefix(request: v1.ChatRequest) -> prefix_hash.Prefix:
+    messages = (prefix_hash.Message(m.role, tuple(_parts(m))) for m in request.messages)
+    tools = (f"{t.name}{t.description}{t.parameters}" for t in request.tools)
+    return prefix_hash.of_chat(messages, tools)
+
+
+def _tool_texts(tools: Sequence[v1.Tool]) -> tuple[Prompt, ...]:
+    size = sum(len(t.name) + len(t.description) + len(t.parameters) for t in tools)
+    return (Prompt("tools", size),) if size else ()
+
+
+def _parts(message: v1.ChatMessage) -> Iterator[str]:
+    if message.content:
+        yield message.content
+    for part in message.parts:
+        if kind := part.WhichOneof("part"):
+            yield getattr(part, kind)
+    for call in message.tool_calls:
+        yield f"{call.name}{call.arguments}"
+
+
+def _id_count(request: v1.GenerateRequest, cut: Cut) -> int:
+    rest = cut.numbers.get(_TOKEN_IDS)
+    return len(request.token_ids.ids) + (rest.count if rest else 0)
+
+
+def _prompts(request: v1.GenerateRequest, cut: Cut) -> Sequence[Prompt]:
+    if request.WhichOneof("prompt") == "token_ids":
+        count = _id_count(request, cut)
+        return (Prompt("token_ids.ids", count * TOKEN_BYTES, count),)
+    return (Prompt("text", len(request.text.encode())),)
+
+
+def _texts(path: str, texts: Sequence[str]) -> Sequence[Prompt]:
+    return tuple(Prompt(f"{path}[{i}]", len(t.encode())) for i, t in enumerate(texts))
+
+
+def _sampling(params: v1.SamplingParams, default_max_tokens: int | None = None) -> Sampling:
+    given: dict[str, Any] = {
+        name: getattr(params, name) for name in _OPTIONAL if params.HasField(name)
+    }
+    return Sampling(
+        **given,
+        stop=params.stop,
+        stop_token_ids=params.stop_token_ids,
+        logit_bias=dict(params.logit_bias),
+        default_max_tokens=default_max_tokens,
+    )
+
+
+def _formats(response_format: v1.ResponseFormat) -> Sequence[Format]:
+    kind = response_format.WhichOneof("format")
+    path = f"response_format.{kind}"
+    if kind == "json_object":
+        return (Format(path, kind),) if response_format.json_object else ()
+    if kind == "json_schema":
+        return (Format(f"{path}.schema", kind, text=response_format.json_schema.schema),)
+    if kind == "choice":
+        return (Format(f"{path}.values", kind, values=response_format.choice.values),)
+    if kind:
+        return (Format(path, kind, text=getattr(response_format, kind)),)
+    return ()
+
+
+def _tool_choice(choice: v1.ToolChoice) -> ToolChoice:
+    if choice.WhichOneof("choice") == "function":
+        return ToolChoice("named", choice.function)
+    # A mode of a newer API is passed on by number, so that the rule can name it.
+    return ToolChoice(_MODES.get(choice.mode, str(choice.mode) if choice.mode else ""))
+
+
+def _turns(path: str, messages: Sequence[v1.ChatMessage]) -> Sequence[Turn]:
+    return tuple(_turn(f"{path}[{i}]", m) for i, m in enumerate(messages))
+
+
+def _turn(path: str, message: v1.ChatMessage) -> Turn:
+    kinds = [part.WhichOneof("part") for part in message.parts]
+    texts = [message.content, *(p.text for p in message.parts)]
+    return Turn(
+        path,
+        message.role,
+        size=sum(len(t.encode()) for t in texts),
+        parts=len(kinds),
+        has_text=bool(message.content),
+        media=tuple(
+            Media(f"{path}.parts[{i}].{kind}", getattr(message.parts[i], kind))
+            for i, kind in enumerate(kinds)
+            if kind in _MEDIA
+        ),
+        empty_part=next((f"{path}.parts[{i}]" for i, k in enumerate(kinds) if k is None), ""),
+    )

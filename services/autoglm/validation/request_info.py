@@ -1,0 +1,226 @@
+"""The facts of a request that its validity depends on, without the payload itself.
+
+Extractors make an `Ask`, `rules.validate` judges it, the gateway's layers read model, operation and
+size from it. Names of fields are vLLM's; `Words` turns them into those of the client's own API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from autoglm.validation.prefix_hash import NO_PREFIX, Prefix
+from autoglm.validation.scan.abridged import NOTHING, Cut
+
+# A guess that errs on the side of too many tokens for European languages.
+_BYTES_PER_TOKEN = 4
+NOT_TEXT = frozenset(
+    (
+        *("image_url", "audio_url", "video_url", "input_audio", "file", "file_data", "images"),
+        *("source", "prompt_embeds"),
+    )
+)
+"""Fields of media, whose tokens depend on the model."""
+
+
+class Operation(StrEnum):
+    """What is asked for, under the names of OpenTelemetry's GenAI conventions where it has one."""
+
+    GENERATE = "text_completion"
+    CHAT = "chat"
+    EMBED = "embeddings"
+    PREDICT = "predict"
+    TOKENIZE = "tokenize"
+    INFER = "generate_content"
+    RERANK = "rerank"
+    SCORE = "score"
+    CLASSIFY = "classify"
+    POOL = "pooling"
+    TRANSCRIBE = "transcription"
+
+
+class Billing(StrEnum):
+    """What a request is charged with, beside being one request."""
+
+    TOKENS = "tokens"
+    FREE = "free"
+    BODY = "body"
+    """Of an API that no table knows: a token for every four bytes of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How the client's API calls a field: by `names`, else under `prefix`."""
+
+    prefix: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> str:
+        return self.names.get(name) or self.prefix + name
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, as far as it is known before tokenising. `tokens` is None for text."""
+
+    path: str
+    size: int
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters as given; None where not set."""
+
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    truncate_prompt_tokens: int | None = None
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    logit_bias: Mapping[int, float] | Mapping[str, float] = field(default_factory=dict)
+    # What max_tokens is when not set; None for the rest of the context.
+    default_max_tokens: int | None = None
+    use_beam_search: bool = False
+    echo: bool = False
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.default_max_tokens if self.max_tokens is None else self.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One constraint on the output. `text` is its schema, pattern or grammar; `values` its choices.
+
+    `kind` is text, json_object, json_schema, regex, choice, grammar or structural_tag.
+    """
+
+    path: str
+    kind: str
+    text: str | bytes | None = None
+    values: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFacts:
+    """A function offered to the model. `parameters` is its JSON schema, None where it has none."""
+
+    path: str
+    name: str
+    parameters: str | bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`mode` is empty when not given, `named` when `function` must be called."""
+
+    mode: str = ""
+    function: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A reference to an image, a sound or a video."""
+
+    path: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. `parts` counts content parts; `empty_part` is the path of an empty one."""
+
+    path: str
+    role: str
+    size: int = 0
+    parts: int = 0
+    has_text: bool = False
+    media: Sequence[Media] = ()
+    empty_part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Everything `validate` looks at.
+
+    `prompts` and `turns` are None where the operation has none; an empty sequence is a mistake.
+    `stream_options` says that options for streams were given.
+    """
+
+    operation: Operation
+    model: str
+    words: Words = field(default_factory=Words)
+    streaming: bool = False
+    prompts: Sequence[Prompt] | None = None
+    turns: Sequence[Turn] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    formats: Sequence[Format] = ()
+    tools: Sequence[ToolFacts] | None = None
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    labels: Sequence[str] = ()
+    template_kwargs: str = ""
+    add_generation_prompt: bool = False
+    continue_final_message: bool = False
+    stream_options: bool = False
+    priority: int = 0
+    session: str = ""
+    unread_bytes: int = 0
+    """Text of the prompts that was measured and not read, as the body is large."""
+    has_checked_constraints: bool = False
+    """Whether `formats` and `tools` are known to be valid."""
+    prefix: Prefix = NO_PREFIX
+    """The names of the prompt's blocks, for routing; of the first prompt where there are more."""
+    unchecked: Sequence[Prompt] = ()
+    """Further parts of the prompt, which count but are the pod's to validate: tools, documents."""
+    billing: Billing = Billing.TOKENS
+    stored: str = ""
+    """The id of the stored response that the request is about or continues."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of prompt text; token ids count four each."""
+        prompts = sum(p.size for p in (*(self.prompts or ()), *self.unchecked))
+        return prompts + sum(t.size for t in self.turns or ()) + self.unread_bytes
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Exact for token ids, an estimate for text."""
+        parts = (*(self.prompts or ()), *self.unchecked)
+        known = sum(p.tokens for p in parts if p.tokens is not None)
+        text = sum(p.size for p in parts if p.tokens is None)
+        text += sum(t.size for t in self.turns or ()) + self.unread_bytes
+        return known - (-text // _BYTES_PER_TOKEN)
+
+    @property
+    def estimated_tokens(self) -> int:
+        """Prompt and longest completion together; 0 for requests that use no tokens."""
+        if self.billing is Billing.FREE:
+            return 0
+        return self.prompt_tokens + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)
+
+
+def with_cut(ask: Ask, cut: Cut, fields: frozenset[str]) -> Ask:
+    """Adds the text that the body lacks: `fields` are those of prompts, others are no media."""
+    if cut is NOTHING or not cut.text:
+        return ask
+    unread = sum(size for name, size in cut.text.items() if name in fields)
+    others = sum(
+        size
+        for name, size in cut.text.items()
+        if name not in fields and NOT_TEXT.isdisjoint(name.replace("[]", "").split("."))
+    )
+    named = replace(ask.prefix, size=ask.prefix.size + unread) if ask.prefix.blocks else ask.prefix
+    unchecked = (*ask.unchecked, Prompt("body", others)) if others else ask.unchecked
+    return replace(ask, unread_bytes=unread, unchecked=unchecked, prefix=named)

@@ -1,0 +1,78 @@
+"""What routing needs of a request, in so few bytes that they travel as metadata beside it.
+
+Our clients write it, and a gateway whose data plane holds the body then need not see that. It is a
+claim: who asks is verified without it, the pod validates the request itself, and what is charged is
+what the pod has counted. Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from autoglm.validation.prefix_hash import Prefix
+from autoglm.validation.request_info import Ask, Operation, Prompt, Sampling
+
+HINT_METADATA = "autoglm-ask-bin"
+# So many names of blocks are sent; what is behind them, 16 KiB of text, is not told apart.
+MOST_BLOCKS = 64
+_VERSION = 1
+_OPERATIONS = (Operation.GENERATE, Operation.CHAT)
+# Version, operation, continued, n, priority, bytes, tokens, most tokens, opening, bytes that were
+# named; lengths of model, session and blocks.
+_HEAD = struct.Struct("<BB?BiIiiQIBBB")
+_UNKNOWN = -1
+_MOST_SIZE, _MOST_TOKENS = 2**32 - 1, 2**31 - 1
+
+
+def write_hint(ask: Ask) -> bytes:
+    """Empty where there is nothing to say, or no room to say it."""
+    model, session = ask.model.encode(), ask.session.encode()
+    if ask.operation not in _OPERATIONS or not model or max(len(model), len(session)) > 255:
+        return b""
+    blocks, most = ask.prefix.blocks[:MOST_BLOCKS], ask.sampling.most_tokens
+    known = [p.tokens for p in ask.prompts or () if p.tokens is not None]
+    try:
+        head = _HEAD.pack(
+            _VERSION,
+            _OPERATIONS.index(ask.operation),
+            ask.prefix.is_continued,
+            ask.sampling.n or 1,
+            ask.priority,
+            min(ask.size, _MOST_SIZE),
+            min(sum(known), _MOST_TOKENS) if known else _UNKNOWN,
+            _UNKNOWN if most is None else most,
+            ask.prefix.opening,
+            min(ask.prefix.size, _MOST_SIZE),
+            *(len(model), len(session), len(blocks)),
+        )
+    except struct.error:
+        # Numbers that are out of range; the validator has words for them.
+        return b""
+    return head + model + session + struct.pack(f"<{len(blocks)}Q", *blocks)
+
+
+def read_hint(data: bytes, *, streaming: bool) -> Ask | None:
+    """As much of the request as was said; None for what `write_hint` does not write."""
+    try:
+        version, operation, continued, n, priority, size, tokens, most, opening, named, *lengths = (
+            _HEAD.unpack_from(data)
+        )
+        of_model, of_session, of_blocks = lengths
+        at = _HEAD.size + of_model
+        blocks = struct.unpack(f"<{of_blocks}Q", data[at + of_session :])
+        model, session = data[_HEAD.size : at].decode(), data[at : at + of_session].decode()
+        kind = _OPERATIONS[operation]
+    except (struct.error, UnicodeDecodeError, IndexError):
+        return None
+    if version != _VERSION or not model:
+        return None
+    return Ask(
+        kind,
+        model,
+        streaming=streaming,
+        prompts=(Prompt("prompt", size, None if tokens < 0 else tokens),),
+        sampling=Sampling(n=n, max_tokens=None if most < 0 else most),
+        priority=priority,
+        session=session,
+        prefix=Prefix(blocks, opening, continued, named),
+    )

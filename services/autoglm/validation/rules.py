@@ -1,0 +1,431 @@
+"""The rules that make a request valid. Pure; called by the gateway's validate layer and by pods.
+
+What the engine would serve is let through, except over these bounds of ours: 16384 completions, 64
+stop strings of 4096 characters, 1024 stop token ids, 4096 logit biases within 100 of zero, schemas,
+patterns and grammars of 256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of
+32 bits, no booleans for numbers (but `logprobs` of completions), no output format beside a tool
+call that must be made, and media by http(s) or data URL. Every error names the field in the
+client's words, the value, and the way out. `bounds` has those of large bodies, `grammar_bounds`
+those of what is costly to compile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from autoglm import v1
+from autoglm.common.errors import InvalidRequest, ModelNotFound
+from autoglm.validation.bounds import (
+    MAX_GRAMMAR_BYTES,
+    MAX_LABELS,
+    MAX_LOGIT_BIASES,
+    MAX_STOP_TOKEN_IDS,
+    MAX_STOPS,
+)
+from autoglm.validation.grammar_bounds import (
+    MAX_ENUM_VALUES,
+    grammar_problem,
+    regex_problem,
+    schema_problem,
+)
+from autoglm.validation.request_info import Ask, Format, Operation, Prompt, ToolFacts, Turn
+from autoglm.validation.scan.json_text import depth_within
+
+MAX_STOP_LENGTH = 4096
+MAX_LABEL_LENGTH = 1000
+MAX_SCHEMA_DEPTH = 64
+# vLLM's VLLM_MAX_N_SEQUENCES where it is not set; how many log probabilities and which roles are
+# allowed is the pod's own setting, too, and bounds nothing here.
+MAX_COMPLETIONS = 16384
+_INT64 = 2**63
+_INT32 = 2**31
+_ID_DIGITS = 10
+_GREEDY = 1e-5
+_FORMATS = (
+    "text",
+    "json_object",
+    "json_schema",
+    "regex",
+    "choice",
+    "grammar",
+    "structural_tag",
+)
+_TOOL_MODES = ("", "none", "auto", "required", "named")
+_URL_SCHEMES = ("http://", "https://", "data:")
+_SHOWN = 60
+_MANY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    name: str
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+
+    def allows(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        return math.isfinite(value) and above and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:.20g}" if self.open_low else f"at least {self.low:.20g}"
+        return low if self.high == math.inf else f"{low} and at most {self.high:.20g}"
+
+
+_RANGES = (
+    _Range("n", 1, MAX_COMPLETIONS),
+    _Range("temperature", 0, 2),
+    _Range("top_p", 0, 1, open_low=True),
+    _Range("top_k", -1, _INT32 - 1),
+    _Range("min_p", 0, 1),
+    _Range("presence_penalty", -2, 2),
+    _Range("frequency_penalty", -2, 2),
+    _Range("repetition_penalty", 0, open_low=True),
+    _Range("min_tokens", 0),
+    _Range("logprobs", -1, _INT32 - 1),
+    _Range("prompt_logprobs", -1, _INT32 - 1),
+    _Range("truncate_prompt_tokens", -1, _INT64 - 1),
+)
+
+
+def validate(ask: Ask, model: v1.Model | None, known: Sequence[str]) -> None:
+    """Raise InvalidRequest or ModelNotFound, or let it pass.
+
+    `model` is what `ask.model` names, None when nothing does; `known` are the names there are.
+    """
+    served = _served(ask, model, known)
+    _check_prompts(ask)
+    _check_turns(ask)
+    _check_sampling(ask)
+    if not ask.has_checked_constraints:
+        _check_formats(ask)
+        _check_tools(ask)
+    _check_labels(ask)
+    _check_template(ask)
+    _check_context(ask, served)
+
+
+def with_checked_constraints(ask: Ask) -> Ask:
+    """Does the part of `validate` that takes long where there are many schemas, ahead of it."""
+    _check_formats(ask)
+    _check_tools(ask)
+    return replace(ask, has_checked_constraints=True)
+
+
+def _served(ask: Ask, model: v1.Model | None, known: Sequence[str]) -> v1.Model:
+    if model is not None and ask.model:
+        return model
+    field = ask.words("model")
+    if not ask.model:
+        raise InvalidRequest(f"{field} is empty; set it to {_any_of(known)}", field=field)
+    raise ModelNotFound(
+        f"{field} {_shown(ask.model)} is not served; set it to {_any_of(known)}", field=field
+    )
+
+
+def _any_of(known: Sequence[str]) -> str:
+    if not known:
+        return "a served model (none is served now)"
+    names = [repr(name) for name in sorted(known)]
+    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    one_of = "one of " if len(names) > 1 else ""
+    return one_of + ", ".join(names[:_MANY]) + more
+
+
+def _shown(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _invalid(field: str, problem: str, remedy: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} {problem}; {remedy}", field=field)
+
+
+def _check_prompts(ask: Ask) -> None:
+    if ask.prompts is None:
+        return
+    if not ask.prompts:
+        raise _invalid(ask.words("prompt"), "is missing", "give the text to work on")
+    if ask.operation is Operation.TOKENIZE:
+        return
+    for prompt in ask.prompts:
+        if prompt.size == 0:
+            raise _invalid(prompt.path, "is empty", "give at least one character or token")
+
+
+def _check_turns(ask: Ask) -> None:
+    if ask.turns is None:
+        return
+    if not ask.turns:
+        raise _invalid(ask.words("messages"), "is empty", "give at least one message")
+    for turn in ask.turns:
+        _check_turn(turn)
+
+
+def _check_turn(turn: Turn) -> None:
+    if not turn.role:
+        raise _invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
+    if turn.has_text and turn.parts:
+        raise _invalid(f"{turn.path}.content", "is set beside parts", "put the text in a part")
+    if turn.empty_part:
+        raise _invalid(turn.empty_part, "has no content", "set its text or URL, or leave it out")
+    for media in turn.media:
+        if not media.url.lower().startswith(_URL_SCHEMES):
+            remedy = "give a URL that starts with http://, https:// or data:"
+            raise _invalid(media.path, f"is {_shown(media.url)}", remedy)
+
+
+def _check_sampling(ask: Ask) -> None:
+    for allowed in _RANGES:
+        value = getattr(ask.sampling, allowed.name)
+        if value is not None and not allowed.allows(value):
+            field = ask.words(allowed.name)
+            raise _invalid(field, f"is {_shown(value)}", f"it must be {allowed}")
+    _check_integers(ask)
+    _check_stop(ask)
+    _check_logit_bias(ask)
+    _check_lengths(ask)
+    _check_conflicts(ask)
+
+
+def _check_integers(ask: Ask) -> None:
+    seed, priority = ask.sampling.seed, ask.priority
+    if not -_INT32 <= priority < _INT32:
+        raise _invalid("priority", f"is {_shown(priority)}", "it must fit in 32 signed bits")
+    if seed is not None and not -_INT64 <= seed < _INT64:
+        raise _invalid(ask.words("seed"), f"is {_shown(seed)}", "it must fit in 64 signed bits")
+
+
+def _check_stop(ask: Ask) -> None:
+    field, stops = ask.words("stop"), ask.sampling.stop
+    if len(stops) > MAX_STOPS:
+        raise _invalid(field, f"has {len(stops)} strings", f"send at most {MAX_STOPS}")
+    for stop in stops:
+        if not stop:
+            raise _invalid(field, "has an empty string", "leave it out")
+        if len(stop) > MAX_STOP_LENGTH:
+            remedy = f"each may have at most {MAX_STOP_LENGTH}"
+            raise _invalid(field, f"has a string of {len(stop)} characters", remedy)
+    _check_count(ask.words("stop_token_ids"), len(ask.sampling.stop_token_ids), MAX_STOP_TOKEN_IDS)
+    for token in ask.sampling.stop_token_ids:
+        if not 0 <= token < _INT32:
+            field = ask.words("stop_token_ids")
+            raise _invalid(field, f"has {_shown(token)}", "send ids of the model's tokens")
+
+
+def _check_logit_bias(ask: Ask) -> None:
+    field = ask.words("logit_bias")
+    _check_count(field, len(ask.sampling.logit_bias), MAX_LOGIT_BIASES)
+    for token, bias in ask.sampling.logit_bias.items():
+        text = str(token)
+        if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) < _INT32):
+            raise _invalid(field, f"has the key {_shown(token)}", "keys are token ids")
+        if not -100 <= bias <= 100:
+            remedy = "it must be from -100 to 100"
+            raise _invalid(field, f"of token {_shown(token)} is {_shown(bias)}", remedy)
+
+
+def _check_count(field: str, count: int, bound: int) -> None:
+    if count > bound:
+        raise _invalid(field, f"has {count} entries", f"send at most {bound}")
+
+
+def _check_lengths(ask: Ask) -> None:
+    asked, least, most = (
+        ask.sampling.max_tokens,
+        ask.sampling.min_tokens,
+        ask.sampling.most_tokens,
+    )
+    field = ask.words("max_tokens")
+    if asked is not None and asked < (0 if ask.sampling.echo else 1):
+        raise _invalid(field, f"is {_shown(asked)}", "it must be at least 1")
+    if least is not None and most is not None and least > most:
+        unset = " when not set" if asked is None else ""
+        remedy = f"raise {field}, which is {most}{unset}, or lower it"
+        raise _invalid(ask.words("min_tokens"), f"is {least}", remedy)
+
+
+def _check_conflicts(ask: Ask) -> None:
+    sampling = ask.sampling
+    greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
+    if greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
+        remedy = f"raise {ask.words('temperature')} or ask for 1: greedy answers are all the same"
+        raise _invalid(ask.words("n"), f"is {sampling.n} at temperature 0", remedy)
+    if ask.streaming and sampling.prompt_logprobs:
+        remedy = "ask without streaming, or leave it out"
+        raise _invalid(ask.words("prompt_logprobs"), "is set for a stream", remedy)
+    if ask.stream_options and not ask.streaming:
+        raise _invalid("stream_options", "is set without stream", "set stream to true")
+
+
+def _check_formats(ask: Ask) -> None:
+    kinds = [f for f in ask.formats if f.kind != "text"]
+    if len(kinds) > 1 and len({f.path.partition(".")[0] for f in kinds}) == 1:
+        raise _invalid(kinds[1].path, f"is set beside {kinds[0].path}", "set one of them")
+    for wanted in ask.formats:
+        _check_format(wanted)
+
+
+def _check_format(wanted: Format) -> None:
+    if wanted.kind not in _FORMATS:
+        raise _invalid(
+            wanted.path, f"is {_shown(wanted.kind)}", f"use one of {', '.join(_FORMATS)}"
+        )
+    if wanted.values is not None:
+        if not wanted.values:
+            raise _invalid(wanted.path, "is empty", "give at least one choice")
+        _check_size(wanted.path, sum(len(v) for v in wanted.values))
+        if len(wanted.values) > MAX_ENUM_VALUES:
+            problem = f"has {len(wanted.values)} choices"
+            raise _invalid(wanted.path, problem, f"give at most {MAX_ENUM_VALUES}")
+    if wanted.kind == "json_schema":
+        _check_schema(wanted.path, wanted.text)
+    elif wanted.text is not None and wanted.kind in ("regex", "grammar", "structural_tag"):
+        if not wanted.text:
+            raise _invalid(wanted.path, "is empty", "give its text")
+        _check_size(wanted.path, len(wanted.text))
+        _check_cost(wanted)
+
+
+def _check_cost(wanted: Format) -> None:
+    text = wanted.text.decode() if isinstance(wanted.text, bytes) else wanted.text or ""
+    find = {"regex": regex_problem, "grammar": grammar_problem, "structural_tag": _tag_problem}
+    if problem := find[wanted.kind](text):
+        raise _invalid(wanted.path, problem, "split or simplify it")
+
+
+def _tag_problem(text: str) -> str | None:
+    try:
+        return schema_problem(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError):
+        # The engine reports what is wrong with it.
+        return None
+
+
+def _check_schema(path: str, schema: str | bytes | None) -> None:
+    if not schema or schema == b"null":
+        raise _invalid(path, "is missing", "give a JSON schema")
+    _check_size(path, len(schema))
+    try:
+        within = depth_within(schema, MAX_SCHEMA_DEPTH)
+        decoded = msgspec.json.decode(schema)
+        is_object = isinstance(decoded, dict)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise _invalid(path, f"is not JSON ({error})", "give a JSON schema") from error
+    except RecursionError:
+        within = is_object = False
+        decoded = None
+    if not within:
+        raise _invalid(path, "nests too deeply", f"use at most {MAX_SCHEMA_DEPTH} levels")
+    if not is_object:
+        raise _invalid(path, f"is {_shown(schema)}", "a JSON schema is an object")
+    if problem := schema_problem(decoded):
+        raise _invalid(path, problem, "split or simplify the schema")
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > MAX_GRAMMAR_BYTES:
+        raise _invalid(path, f"has {size} bytes", f"use at most {MAX_GRAMMAR_BYTES}")
+
+
+def _check_tools(ask: Ask) -> None:
+    mode, tools = ask.tool_choice.mode, ask.tools
+    if tools is not None and not tools:
+        raise _invalid("tools", "is empty", "give at least one tool or leave it out")
+    if mode not in _TOOL_MODES:
+        remedy = "use none, auto, required or a function"
+        raise _invalid("tool_choice", f"is {_shown(mode)}", remedy)
+    for tool in tools or ():
+        _check_tool(tool)
+    if mode in ("", "none"):
+        return
+    if tools is None:
+        raise _invalid("tool_choice", f"is {mode!r} without tools", "set tools or leave it out")
+    function = ask.tool_choice.function
+    if mode == "named" and function not in {tool.name for tool in tools}:
+        field = ask.words("tool_choice.function")
+        raise _invalid(field, f"is {_shown(function)}", "name one of the tools")
+    constrained = next((f for f in ask.formats if f.kind != "text"), None)
+    if mode != "auto" and constrained:
+        remedy = "a tool call has its own format: leave one of them out"
+        raise _invalid(constrained.path, f"is set while tool_choice is {mode}", remedy)
+
+
+def _check_tool(tool: ToolFacts) -> None:
+    if not tool.name:
+        raise _invalid(f"{tool.path}.name", "is empty", "give the function a name")
+    if tool.parameters is not None:
+        _check_schema(f"{tool.path}.parameters", tool.parameters)
+
+
+def _check_labels(ask: Ask) -> None:
+    if len(ask.labels) > MAX_LABELS:
+        raise _invalid("labels", f"has {len(ask.labels)} entries", f"send at most {MAX_LABELS}")
+    seen: set[str] = set()
+    for index, label in enumerate(ask.labels):
+        field = f"labels[{index}]"
+        if not label.strip():
+            raise _invalid(field, f"is {_shown(label)}", "give it a name or leave it out")
+        if len(label) > MAX_LABEL_LENGTH:
+            remedy = f"use at most {MAX_LABEL_LENGTH}"
+            raise _invalid(field, f"has {len(label)} characters", remedy)
+        if label in seen:
+            raise _invalid(field, f"is {_shown(label)} again", "give each label once")
+        seen.add(label)
+
+
+def _check_template(ask: Ask) -> None:
+    if ask.continue_final_message and ask.add_generation_prompt:
+        remedy = "set add_generation_prompt to false with it"
+        raise _invalid("continue_final_message", "is set beside add_generation_prompt", remedy)
+    if not ask.template_kwargs:
+        return
+    field = ask.words("chat_template_kwargs")
+    try:
+        is_object = isinstance(msgspec.json.decode(ask.template_kwargs), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise _invalid(field, f"is {_shown(ask.template_kwargs)}", "give a JSON object")
+
+
+def _check_context(ask: Ask, model: v1.Model) -> None:
+    """What cannot fit. The engine itself shortens max_tokens to the room that a prompt leaves."""
+    limit, sampling = model.max_model_len, ask.sampling
+    if not limit or ask.operation is Operation.TOKENIZE:
+        return
+    for name in ("max_tokens", "min_tokens", "truncate_prompt_tokens"):
+        value = getattr(sampling, name)
+        if value is not None and value > limit:
+            remedy = f"the model's context is {limit} tokens: use less"
+            raise _invalid(ask.words(name), f"is {value}", remedy)
+    if sampling.truncate_prompt_tokens is None:
+        prompts = ask.prompts or ()
+        for prompt in prompts:
+            _check_prompt_fits(ask, prompt, model)
+        if all(p.tokens is None for p in prompts) and len(prompts) <= 1:
+            name = prompts[0].path if prompts else ask.words("messages")
+            size = sum(p.size for p in prompts) + sum(t.size for t in ask.turns or ())
+            _check_prompt_fits(ask, Prompt(name, size + ask.unread_bytes), model)
+
+
+def _check_prompt_fits(ask: Ask, prompt: Prompt, model: v1.Model) -> None:
+    limit = model.max_model_len
+    generates = ask.operation is not Operation.EMBED and ask.sampling.max_tokens != 0
+    least = max(ask.sampling.min_tokens or 0, 1) if generates else 0
+    if prompt.tokens is not None and prompt.tokens + least > limit:
+        room = f" and at least {least} must be generated" if generates else ""
+        raise _invalid(
+            prompt.path,
+            f"has {prompt.tokens} tokens{room}",
+            f"the model's context is {limit} tokens: shorten the prompt",
+        )
+    if model.max_token_bytes and prompt.tokens is None:
+        most = limit * model.max_token_bytes
+        if prompt.size > most:
+            remedy = f"the model's context of {limit} tokens holds at most {most}: shorten it"
+            raise _invalid(prompt.path, f"has {prompt.size} bytes", remedy)

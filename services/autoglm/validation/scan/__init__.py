@@ -1,0 +1,1 @@
+"""Reads bodies piece by piece, within bounds, before any object is built."""

@@ -1,0 +1,90 @@
+"""Reads a request's body, of any size, without holding up the event loop.
+
+A large body is first read in steps, one for each turn of the loop, and abridged; what is left is
+decoded here, or, where it has many values, on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from google.protobuf.message import Message
+
+from autoglm.validation.bounds import DEFAULT, Bounds
+from autoglm.validation.http_apis import is_form
+from autoglm.validation.openai import of_openai
+from autoglm.validation.request_info import Ask
+from autoglm.validation.rules import with_checked_constraints
+from autoglm.validation.scan import json_scan, proto_scan
+from autoglm.validation.scan.abridged import Abridged
+from autoglm.validation.scan.form import scan_form
+
+T = TypeVar("T")
+# An abridged body within both is decoded on the loop: that takes less than 5 ms.
+_INLINE_BYTES, _INLINE_ENTRIES = 64 * 1024, 1024
+SWITCH_SECONDS = 0.001
+"""How long a thread may compute while another one waits, for `sys.setswitchinterval`."""
+# One: more would take the loop's time, as they all run Python.
+_thread = ThreadPoolExecutor(1, thread_name_prefix="validation")
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+async def read_openai(
+    path: str, body: bytes | memoryview, bounds: Bounds = DEFAULT, content_type: str = ""
+) -> Ask:
+    """Raises InvalidRequest for a body that cannot be read or is over a bound."""
+    if is_form(path):
+        return await in_steps(scan_form(bytes(body), content_type))
+    return await read_abridged(path, await abridge(body, bounds))
+
+
+async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
+    """The body, abridged where it is large. Raises InvalidRequest where it is over a bound."""
+    if json_scan.is_small(body):
+        return bytes(body)
+    return await in_steps(json_scan.scan(body, bounds))
+
+
+async def read_abridged(path: str, body: bytes) -> Ask:
+    """What a body that is small or abridged asks for."""
+    if isinstance(body, Abridged):
+        return await _off_loop(body, lambda: of_openai(path, body))
+    return of_openai(path, body)
+
+
+async def read_message(
+    kind: type[Message],
+    read: Callable[[bytes], Ask],
+    payload: bytes | memoryview,
+    bounds: Bounds = DEFAULT,
+) -> Ask:
+    """The same for a protobuf message; `read` takes it abridged."""
+    if proto_scan.is_small(payload, kind):
+        return read(bytes(payload))
+    abridged = await in_steps(proto_scan.scan(payload, kind, bounds))
+    return await _off_loop(abridged, lambda: read(abridged))
+
+
+async def in_steps(reading: Generator[int, None, T]) -> T:
+    """Runs it to its end; of all that run, one takes a step in a turn of the loop."""
+    loop = asyncio.get_running_loop()
+    turn = _turns.setdefault(loop, asyncio.Lock())
+    while True:
+        async with turn:
+            try:
+                next(reading)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+            await asyncio.sleep(0)
+
+
+async def _off_loop(abridged: Abridged, read: Callable[[], Ask]) -> Ask:
+    if len(abridged) <= _INLINE_BYTES and abridged.entries <= _INLINE_ENTRIES:
+        return read()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_thread, lambda: with_checked_constraints(read()))

@@ -1,0 +1,90 @@
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MANIFEST = """
+apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMDeployment
+metadata: {name: first}
+spec:
+  replicas: 2
+  model: {uri: ./model, servedName: first}
+  engine: {env: [{name: A_NAME, value: a value}]}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "model.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+def test_dry_run_prints_commands_that_a_shell_can_run(autoglm: Any, manifest: Path) -> None:
+    result = autoglm(
+        *("up", "-f", str(manifest), "--dry-run", "--traces", "console"),
+        *("--grpc-address", "127.0.0.1:5", "--run-dir", str(manifest.parent)),
+    )
+    assert (result.code, result.err) == (0, "")
+    gateway, comment, pod = result.out.splitlines()
+    assert comment == "# first: 2 replicas, each with addresses of its own"
+    assert shlex.split(gateway)[:2] == ["autoglm", "gateway"]
+    assert {"--grpc-address=127.0.0.1:5", "--traces=console"} <= set(shlex.split(gateway))
+    assert shlex.split(pod)[:3] == ["A_NAME=a value", "autoglm", "inference"]
+    assert f"--model-path={manifest.parent / 'model'}" in shlex.split(pod)
+
+
+def test_a_wrong_manifest_exits_65_and_names_the_field(autoglm: Any, manifest: Path) -> None:
+    manifest.write_text(MANIFEST.replace("replicas: 2", "replicas: many"))
+    result = autoglm("up", "-f", str(manifest), "--dry-run")
+    assert result.code == 65
+    assert "spec.replicas" in result.err
+
+
+def test_up_gets_what_the_flags_say(
+    autoglm: Any, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    async def up(files: Any, options: Any) -> int:
+        seen.append((files, options))
+        return 7
+
+    monkeypatch.setattr("autoglm.cli.commands.up.up", up)
+    code = autoglm(
+        *("up", "-f", str(manifest), "-f", str(manifest), "--no-watch", "--run-dir", "run"),
+        *("--http-address", "127.0.0.1:6", "--metrics-address", "127.0.0.1:7"),
+    ).code
+    ((files, options),) = seen
+    assert (code, files) == (7, (manifest, manifest))
+    assert (options.run_dir, options.watch, options.traces) == (Path("run"), False, None)
+    assert options.gateway.flags() == (
+        "--grpc-address=127.0.0.1:50051",
+        "--http-address=127.0.0.1:6",
+        "--metrics-address=127.0.0.1:7",
+    )
+
+
+def test_up_without_a_file_is_wrong_usage(autoglm: Any) -> None:
+    assert autoglm("up").code == 2
+    assert autoglm("up", "-f", "/nowhere.yaml").code == 2
+
+
+OPEN = ("--grpc-address", "0.0.0.0:5", "--dry-run")
+
+
+def test_addresses_that_others_reach_need_a_word_on_who_may_ask(
+    autoglm: Any, manifest: Path
+) -> None:
+    result = autoglm("up", "-f", str(manifest), *OPEN)
+    assert (result.code, result.out) == (64, "")
+    assert "--allow-anonymous" in result.err
+
+
+@pytest.mark.parametrize("word", ["--allow-anonymous", "--api-keys-file"])
+def test_gateway_is_told_who_may_ask(autoglm: Any, manifest: Path, word: str) -> None:
+    flag = word if word == "--allow-anonymous" else f"{word}={manifest}"
+    gateway = autoglm("up", "-f", str(manifest), *OPEN, flag).out.splitlines()[0]
+    assert flag in shlex.split(gateway)

@@ -1,0 +1,97 @@
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm import v1
+from autoglm.common.http.admin import AdminServer
+from autoglm.gateway.edges.admin_pages import endpoints
+from autoglm.gateway.endpoints.endpoint import (
+    Endpoint,
+    EndpointView,
+    Live,
+    Load,
+    Phase,
+    State,
+)
+from autoglm.testing.fake_server import FakeServer
+
+LOAD = Load(running=2, kv_cache_usage=0.25)
+VIEWS = [
+    EndpointView(
+        Endpoint("grpc://127.0.0.1:1", "pod", "127.0.0.1", 1),
+        State(Phase.READY, why="", models=(v1.Model(name="a"), v1.Model(name="b"))),
+        Live(in_flight=3, load=LOAD),
+    ),
+    EndpointView(
+        Endpoint("grpc://127.0.0.1:2", "pod", "127.0.0.1", 2), State(why="refused"), Live()
+    ),
+]
+# What the gateway itself shows, so that the two cannot drift apart.
+ENDPOINTS = endpoints(VIEWS, now=1.0)
+
+
+def admin(ready: bool, pages: Mapping[str, Any]) -> AdminServer:
+    return AdminServer(
+        "127.0.0.1:0",
+        lambda: (ready, {"endpoints": 2}),
+        registry=CollectorRegistry(),
+        pages={path: partial(dict, page) for path, page in pages.items()},
+    )
+
+
+@pytest.fixture
+def ready_admin() -> Iterator[str]:
+    server = admin(True, {"/admin/endpoints": ENDPOINTS})
+    yield f"127.0.0.1:{server.port}"
+    server.close()
+
+
+def test_one_screen_shows_all(autoglm: Any, server: FakeServer, ready_admin: str) -> None:
+    result = autoglm("status", "--metrics-address", ready_admin)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == (
+        "Gateway: ready\n"
+        "\n"
+        "Models:\n"
+        "NAME  ENGINE  CONTEXT  READY\n"
+        "fake  fake    2048     1\n"
+        "\n"
+        "Endpoints:\n"
+        "ENDPOINT            STATE       MODELS  IN FLIGHT  RUNNING  WAITING  KV CACHE  WHY\n"
+        "grpc://127.0.0.1:1  ready       a,b     3          2        0        0.25      -\n"
+        "grpc://127.0.0.1:2  connecting  -       0          0        0        0.00      refused\n"
+    )
+
+
+def test_json_has_the_same_facts(autoglm: Any, server: FakeServer, ready_admin: str) -> None:
+    document = json.loads(
+        autoglm("status", "--output", "json", "--metrics-address", ready_admin).out
+    )
+    assert document["ready"] is True
+    assert document["gateway"] == {"ready": True, "endpoints": 2}
+    assert document["models"][0]["name"] == "fake"
+    assert document["endpoints"] == json.loads(json.dumps(ENDPOINTS["endpoints"]))
+
+
+def test_an_admin_page_out_of_reach_is_no_failure(autoglm: Any, server: FakeServer) -> None:
+    result = autoglm("status", "--metrics-address", "127.0.0.1:1")
+    assert result.code == 0
+    assert "no answer from the admin page at 127.0.0.1:1" in result.out
+
+
+def test_a_gateway_that_is_not_ready_exits_1(autoglm: Any, server: FakeServer) -> None:
+    unready = admin(False, {})
+    result = autoglm("status", "--metrics-address", f"127.0.0.1:{unready.port}")
+    unready.close()
+    assert result.code == 1
+    assert result.out.startswith("Gateway: not ready\n")
+
+
+def test_no_gateway_exits_1_and_says_why(autoglm: Any) -> None:
+    result = autoglm("status", "--address", "127.0.0.1:1", "--metrics-address", "127.0.0.1:1")
+    assert result.code == 1
+    assert "NO_READY_ENDPOINT" in result.err

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from autoglm.common import errors
+from autoglm.gateway.edges.model_stream_infer import answer_stream
+from autoglm.gateway.request.request import Call, Notes, Reply
+
+pytestmark = pytest.mark.looptime
+CHUNKS = 100
+
+
+def call() -> Call:
+    return Call("grpc", "ModelStreamInfer", "", b"", "id", 0.0, 1000.0)
+
+
+@asynccontextmanager
+async def handler(_: Call, __: Notes) -> AsyncIterator[Reply]:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(CHUNKS):
+            yield b"chunk"
+
+    yield Reply(chunks())
+
+
+async def call_of(_: bytes) -> Call:
+    return call()
+
+
+async def one(problem: Exception | None = None) -> AsyncIterator[bytes]:
+    yield b""
+    if problem is not None:
+        raise problem
+
+
+async def test_client_that_leaves_with_chunks_waiting_ends_the_stream() -> None:
+    stream: Any = answer_stream(one(), call_of, handler)
+    assert await anext(stream) == b"chunk"
+    # As many wait as may.
+    await asyncio.sleep(1)
+    async with asyncio.timeout(5):
+        await stream.aclose()
+
+
+async def test_what_is_wrong_with_a_stream_is_told_after_answers_that_have_begun() -> None:
+    got = 0
+    with pytest.raises(errors.QueueFull):
+        async for _ in answer_stream(one(errors.QueueFull("full")), call_of, handler):
+            got += 1
+    assert got == CHUNKS

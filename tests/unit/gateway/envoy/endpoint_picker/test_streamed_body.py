@@ -1,0 +1,72 @@
+"""A body that passes through the endpoint picker: whole when wanted, counted, and given back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from autoglm.common.errors import QueueFull, RequestTooLarge
+from autoglm.gateway.envoy.endpoint_picker.streamed_body import BEGINNING_BYTES, StreamedBody
+from autoglm.gateway.request.memory_budget import Memory
+
+LIMIT = 2**20
+
+
+async def test_the_whole_is_there_once_its_last_piece_is() -> None:
+    body, memory = StreamedBody(LIMIT, is_there=True), Memory(2**22)
+    body.add(b"one ", is_last=False)
+    with memory.open("") as hold:
+        waiting = asyncio.create_task(body.whole(hold))
+        await body.wanted
+        assert memory.held == 4
+        body.add(b"two", is_last=True)
+        assert await waiting == b"one two"
+        assert (memory.held, body.is_whole) == (7, True)
+
+
+async def test_what_was_sent_back_is_not_held_any_more() -> None:
+    body, memory = StreamedBody(LIMIT, is_there=True), Memory(2**22)
+    body.add(b"one", is_last=True)
+    with memory.open("") as hold:
+        await body.whole(hold)
+        assert body.take() == b"one"
+        assert (memory.held, body.take()) == (0, b"")
+
+
+async def test_no_body_is_whole_at_once() -> None:
+    body = StreamedBody(LIMIT, is_there=False)
+    with Memory(2**22).open("") as hold:
+        assert await body.whole(hold) == b""
+
+
+async def test_no_more_than_the_beginning_is_read_of_a_body_that_nobody_wants() -> None:
+    body = StreamedBody(LIMIT, is_there=True)
+    body.add(b"x" * (BEGINNING_BYTES - 1), is_last=False)
+    seen = [body.is_long]
+    body.add(b"x", is_last=False)
+    seen.append(body.is_long)
+    with Memory(2**22).open("") as hold:
+        waiting = asyncio.create_task(body.whole(hold))
+        await body.wanted
+        seen.append(body.is_long)
+        waiting.cancel()
+    assert seen == [False, True, False]
+
+
+async def test_a_body_over_the_limit_fails_whoever_waits() -> None:
+    body, memory = StreamedBody(100, is_there=True), Memory(2**22)
+    with memory.open("") as hold:
+        waiting = asyncio.create_task(body.whole(hold))
+        await body.wanted
+        body.add(b"x" * 200, is_last=False)
+        with pytest.raises(RequestTooLarge):
+            await waiting
+
+
+async def test_a_body_without_room_fails_whoever_waits() -> None:
+    body, memory = StreamedBody(LIMIT, is_there=True), Memory(1000)
+    body.add(b"x" * 600, is_last=True)
+    with memory.open("") as hold, pytest.raises(QueueFull):
+        await body.whole(hold)
+    assert memory.held == 0

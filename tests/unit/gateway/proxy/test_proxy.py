@@ -1,0 +1,166 @@
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from random import Random, seed
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm.common import errors
+from autoglm.gateway.endpoints.endpoint import EndpointView, Phase
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.proxy.proxy import Relay
+from autoglm.gateway.proxy.retry_budget import RetryPolicy
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call, Notes, Reply, RetryElsewhere
+
+NOT_NOW = errors.NoReadyEndpoint("not now")
+
+
+class Script:
+    """An upstream that answers each attempt as told: an error to raise, or chunks to send."""
+
+    def __init__(self, *answers: BaseException | list[Any]) -> None:
+        self.answers = list(answers)
+        self.attempts: list[tuple[str, float]] = []
+        self.open = 0
+
+    @asynccontextmanager
+    async def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[Reply]:
+        self.attempts.append((endpoint.url, round(timeout, 3)))
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        self.open += 1
+        try:
+            yield Reply(_chunks(answer))
+        finally:
+            self.open -= 1
+
+
+async def _chunks(answer: list[Any]) -> AsyncIterator[bytes]:
+    for chunk in answer:
+        if isinstance(chunk, BaseException):
+            raise chunk
+        yield chunk
+
+
+class Stage:
+    """A pool of pods that are ready, and a relay to them."""
+
+    def __init__(self, make: Any, pods: int, script: Script, **policy: Any) -> None:
+        clock = asyncio.get_running_loop().time
+        self.make, self.script, self.now = make, script, clock()
+        self.pool = Pool(Random(0))
+        self.pool.replace_endpoints([make.endpoint(n) for n in range(pods)], self.now)
+        for view in self.pool.views:
+            for event in make.up():
+                self.pool.apply(view.url, event, self.now)
+        metrics, policy_ = Metrics(CollectorRegistry()), RetryPolicy(**policy)
+        self.relay = Relay(self.pool, {"grpc": script}, policy_, metrics, Random(0), clock)
+        self.notes = Notes()
+
+    async def ask(self) -> bytes:
+        call = self.make.call(deadline=self.now + 10)
+        async with self.relay(call, self.notes) as reply:
+            assert sum(view.live.in_flight for view in self.pool.views) == 1
+            return b"".join([chunk async for chunk in reply.chunks])
+
+    def phases(self) -> list[Phase]:
+        return sorted(view.state.phase for view in self.pool.views)
+
+    def is_idle(self) -> bool:
+        return self.script.open == 0 and not any(v.live.in_flight for v in self.pool.views)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("refusal", "phase"),
+    [
+        (RetryElsewhere(NOT_NOW, gone=True), Phase.EJECTED),
+        (RetryElsewhere(NOT_NOW, draining=True), Phase.DRAINING),
+        (RetryElsewhere(NOT_NOW), Phase.READY),
+    ],
+)
+async def test_refused_call_is_answered_elsewhere_and_the_pool_hears_of_it(
+    make: Any, refusal: RetryElsewhere, phase: Phase
+) -> None:
+    stage = Stage(make, 2, Script(refusal, [b"a", b"b"]))
+    assert await stage.ask() == b"ab"
+    (first, _), (second, _) = stage.script.attempts
+    assert first != second and stage.notes.attempts == 2
+    assert stage.phases() == sorted([phase, Phase.READY]) and stage.is_idle()
+
+
+@pytest.mark.looptime
+async def test_client_gets_the_last_error_when_all_attempts_fail(make: Any) -> None:
+    refusals = [RetryElsewhere(errors.NoReadyEndpoint(str(n)), gone=True) for n in range(9)]
+    stage = Stage(make, 5, Script(*refusals), attempts=3)
+    with pytest.raises(errors.NoReadyEndpoint, match="^2$"):
+        await stage.ask()
+    assert len({url for url, _ in stage.script.attempts}) == 3 and stage.is_idle()
+
+
+@pytest.mark.looptime
+async def test_nothing_is_tried_again_over_budget(make: Any) -> None:
+    refusals = [RetryElsewhere(NOT_NOW) for _ in range(9)]
+    stage = Stage(make, 3, Script(*refusals), reserve=1.0, ratio=0.0, per_second=0.0)
+    for attempts in (2, 1, 1):
+        stage.script.attempts.clear()
+        with pytest.raises(errors.NoReadyEndpoint):
+            await stage.ask()
+        assert len(stage.script.attempts) == attempts
+
+
+@pytest.mark.looptime
+async def test_other_errors_are_the_answer(make: Any) -> None:
+    stage = Stage(make, 2, Script(errors.QueueFull("full")))
+    with pytest.raises(errors.QueueFull):
+        await stage.ask()
+    assert len(stage.script.attempts) == 1 and stage.is_idle()
+
+
+@pytest.mark.looptime
+async def test_nothing_is_tried_again_after_the_first_chunk(make: Any) -> None:
+    stage = Stage(make, 2, Script([b"a", errors.StreamBroken("gone")]))
+    with pytest.raises(errors.StreamBroken):
+        await stage.ask()
+    assert len(stage.script.attempts) == 1 and stage.is_idle()
+    assert stage.phases() == [Phase.EJECTED, Phase.READY]
+
+
+@pytest.mark.looptime
+async def test_deadline_is_what_is_left_of_it(make: Any) -> None:
+    seed(1)  # The pause between attempts is drawn at random; one near 0 moves no clock.
+    stage = Stage(make, 3, Script(RetryElsewhere(NOT_NOW), RetryElsewhere(NOT_NOW), [b"a"]))
+    await stage.ask()
+    first, *_, last = (timeout for _, timeout in stage.script.attempts)
+    assert first == 10 and 9 < last < 10
+
+
+@pytest.mark.looptime
+async def test_no_attempt_is_made_past_the_deadline(make: Any) -> None:
+    stage = Stage(make, 1, Script())
+    await asyncio.sleep(11)
+    with pytest.raises(errors.DeadlineExceeded):
+        await stage.ask()
+
+
+@pytest.mark.looptime
+async def test_cancelled_call_leaves_nothing_behind(make: Any) -> None:
+    stage = Stage(make, 1, Script([b"a"]))
+    call = make.call(deadline=stage.now + 10)
+
+    async def hold() -> None:
+        async with stage.relay(call, Notes()):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hold())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stage.is_idle()

@@ -1,0 +1,99 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from autoglm.gateway.proxy.stall_timer import Leash
+
+pytestmark = pytest.mark.looptime
+
+
+class Enough(Exception):
+    pass
+
+
+class Cut(Exception):
+    pass
+
+
+async def after(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "there"
+
+
+async def test_a_wait_within_the_limit_gives_what_came() -> None:
+    leash = Leash()
+    leash.limit(2, Enough)
+    assert [await leash.wait(lambda: after(1.5)) for _ in range(9)] == ["there"] * 9
+
+
+async def test_a_wait_over_the_limit_ends() -> None:
+    leash, loop = Leash(), asyncio.get_running_loop()
+    leash.limit(2, Enough)
+    begun = loop.time()
+    with pytest.raises(Enough):
+        await leash.wait(lambda: after(9))
+    assert loop.time() - begun == pytest.approx(2, abs=0.01)
+
+
+async def test_only_waits_count() -> None:
+    leash = Leash()
+    leash.limit(2, Enough)
+    await leash.wait(lambda: after(0))
+    await asyncio.sleep(100)
+    assert await leash.wait(lambda: after(1.9)) == "there"
+
+
+async def test_nothing_is_raised_without_a_wait_and_the_task_is_not_harmed() -> None:
+    leash = Leash()
+    leash.cut(Cut())
+    await asyncio.sleep(1)
+    with pytest.raises(Cut):
+        await leash.wait(lambda: after(0))
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+
+
+async def test_a_cut_ends_the_wait_at_once() -> None:
+    leash, loop = Leash(), asyncio.get_running_loop()
+    loop.call_later(1, leash.cut, Cut())
+    with pytest.raises(Cut):
+        await leash.wait(lambda: after(9))
+    assert loop.time() == pytest.approx(1, abs=0.01)
+    await asyncio.sleep(1)
+
+
+async def test_a_callers_cancellation_goes_before_a_cut() -> None:
+    leash = Leash()
+    task = asyncio.create_task(leash.wait(lambda: after(9)))
+    await asyncio.sleep(1)
+    leash.cut(Cut())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_comes_at_the_moment_of_the_cut_is_not_lost() -> None:
+    leash = Leash()
+
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError:
+            return "there"
+        return "late"
+
+    asyncio.get_running_loop().call_later(1, leash.cut, Cut())
+    assert await leash.wait(stubborn) == "there"
+    with pytest.raises(Cut):
+        await leash.wait(lambda: after(0))
+
+
+async def test_the_end_of_a_stream_passes() -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        return
+        yield
+
+    chunks = nothing()
+    with pytest.raises(StopAsyncIteration):
+        await Leash().wait(chunks.__anext__)

@@ -1,0 +1,357 @@
+"""Streams that lose their pod: what goes on, what ends, and what the client is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoglm import v1
+from autoglm.common import errors
+from autoglm.gateway.endpoints.endpoint import EndpointView, Learned, Phase, State
+from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+from autoglm.gateway.proxy.proxy import Defaults, Relay
+from autoglm.gateway.proxy.retry_budget import RetryPolicy
+from autoglm.gateway.proxy.timeouts import Limits
+from autoglm.gateway.request.metrics import Metrics
+from autoglm.gateway.request.request import Call, Notes, Reply, RetryElsewhere
+from autoglm.validation import Ask, Operation
+
+pytestmark = pytest.mark.looptime
+WORDS = ["one", "two", "three", "four", "five"]
+GONE = errors.StreamBroken("the pod went away")
+
+
+def chunk(place: int) -> bytes:
+    reason = v1.FINISH_REASON_STOP if place + 1 == len(WORDS) else v1.FINISH_REASON_UNSPECIFIED
+    made = v1.GenerateChunk(text=WORDS[place], token_ids=[place + 7], finish_reason=reason)
+    if reason:
+        made.usage.completion_tokens = len(WORDS)
+    return made.SerializeToString()
+
+
+class Pods:
+    """Each attempt says the words behind what is resumed, then does as its script says.
+
+    A script is how many words come and what comes then: an error, seconds of silence, or None.
+    An error alone comes before the first word.
+    """
+
+    def __init__(self, *scripts: Any) -> None:
+        self.scripts = list(scripts)
+        self.urls: list[str] = []
+        self.open = 0
+        self.by_url: dict[str, Any] | None = None
+
+    @asynccontextmanager
+    async def __call__(
+        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[Reply]:
+        self.urls.append(endpoint.url)
+        if self.by_url is not None:
+            self.scripts = [self.by_url.get(endpoint.url, (9, None))]
+        script = self.scripts.pop(0)
+        self.open += 1
+        try:
+            if isinstance(script, Exception):
+                raise script
+            if isinstance(script, float):
+                await asyncio.sleep(script)
+                script = (9, None)
+            resume = v1.GenerateRequest.FromString(call.payload).resume
+            said = len(resume.choices[0].token_ids) if resume.choices else 0
+            yield Reply(self._words(said, *script))
+        finally:
+            self.open -= 1
+
+    async def _words(self, said: int, count: int, then: Any) -> AsyncIterator[bytes]:
+        for place in range(said, min(said + count, len(WORDS))):
+            yield chunk(place)
+        if isinstance(then, float):
+            await asyncio.sleep(then)
+        elif then is not None:
+            raise then
+
+
+class Stage:
+    def __init__(self, make: Any, pods: Pods, fleet: int = 2, **defaults: Any) -> None:
+        clock = asyncio.get_running_loop().time
+        self.make, self.pods, self.now = make, pods, clock()
+        self.pool = Pool(Random(0))
+        self.pool.replace_endpoints([make.endpoint(n) for n in range(fleet)], self.now)
+        _, loaded = make.up()
+        for view in self.pool.views:
+            self.pool.apply(view.url, Learned((make.model(resumable=True),)), self.now)
+            self.pool.apply(view.url, loaded, self.now)
+        self.metrics = Metrics(CollectorRegistry())
+        policy = defaults.pop("policy", RetryPolicy())
+        self.relay = Relay(
+            self.pool,
+            {"grpc": pods},
+            policy,
+            self.metrics,
+            Random(0),
+            clock,
+            defaults=Defaults(**defaults),
+        )
+        self.notes = Notes()
+        self.got: list[str] = []
+        self.trailers: dict[str, Any] = {}
+
+    async def ask(self, **changes: Any) -> list[str]:
+        call = self.make.call(
+            target="/autoglm.v1.Inference/GenerateStream",
+            ask=Ask(Operation.GENERATE, "glm", streaming=True),
+            deadline=self.now + 600,
+            **changes,
+        )
+        try:
+            async with self.relay(call, self.notes) as reply:
+                async for data in reply.chunks:
+                    self.got.append(v1.GenerateChunk.FromString(data).text)
+                self.trailers = dict(await reply.trailers())
+        finally:
+            assert self.pods.open == 0
+            assert not any(view.live.in_flight for view in self.pool.views)
+        return self.got
+
+    def recoveries(self) -> dict[str, float]:
+        samples = next(iter(self.metrics.recoveries.collect())).samples
+        return {s.labels["outcome"]: s.value for s in samples if s.name.endswith("_total")}
+
+
+@pytest.mark.parametrize("cut", range(1, len(WORDS)))
+async def test_a_broken_stream_goes_on_elsewhere(make: Any, cut: int) -> None:
+    stage = Stage(make, Pods((cut, GONE), (9, None)))
+    assert await stage.ask() == WORDS
+    assert len(set(stage.pods.urls)) == 2 and stage.notes.recoveries == 1
+    assert stage.trailers == {"autoglm-recovered": "1"}
+    assert stage.recoveries() == {"recovered": 1}
+    assert sorted(v.state.phase for v in stage.pool.views) == [Phase.EJECTED, Phase.READY]
+
+
+async def test_a_stream_may_lose_several_pods(make: Any) -> None:
+    stage = Stage(make, Pods((1, GONE), (2, GONE), (1, GONE), (9, None)), fleet=4)
+    assert await stage.ask() == WORDS
+    assert len(set(stage.pods.urls)) == 4 and stage.notes.recoveries == 3
+
+
+async def test_attempts_are_bounded(make: Any) -> None:
+    pods = Pods((1, GONE), RetryElsewhere(errors.NoReadyEndpoint("busy")), (1, GONE), (1, GONE))
+    stage = Stage(make, pods, fleet=5, recovery=RecoveryPolicy(attempts=2))
+    with pytest.raises(errors.StreamBroken, match="no attempts are left"):
+        await stage.ask()
+    assert stage.got == WORDS[:2] and len(stage.pods.urls) == 3
+
+
+async def test_a_stream_that_has_said_all_needs_no_other_pod(make: Any) -> None:
+    stage = Stage(make, Pods((9, GONE)))
+    assert await stage.ask() == WORDS and len(stage.pods.urls) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "defaults", "outcome", "why"),
+    [
+        (errors.ResumeImpossible("beam search"), {}, "impossible", "beam search"),
+        (errors.Unimplemented("no resume here"), {}, "impossible", "no resume here"),
+        (errors.Internal("oh"), {}, "unavailable", "oh"),
+        ((9, None), {"policy": RetryPolicy(reserve=0.0, per_second=0.0)}, "exhausted", "budget"),
+        ((9, None), {"recovery": RecoveryPolicy(max_tokens=1)}, "impossible", "more than 1 tokens"),
+    ],
+)
+async def test_what_cannot_be_exact_is_not_done_and_the_error_says_why(
+    make: Any, refusal: Any, defaults: dict[str, Any], outcome: str, why: str
+) -> None:
+    stage = Stage(make, Pods((2, GONE), refusal), **defaults)
+    with pytest.raises(errors.StreamBroken, match=f"the pod went away.*{why}"):
+        await stage.ask()
+    assert stage.got == WORDS[:2] and stage.recoveries() == {outcome: 1}
+
+
+async def test_recovery_can_be_turned_off(make: Any) -> None:
+    stage = Stage(make, Pods((2, GONE), (9, None)), recovery=RecoveryPolicy(attempts=0))
+    with pytest.raises(errors.StreamBroken, match="^the pod went away$"):
+        await stage.ask()
+
+
+async def test_a_stream_waits_for_a_pod_that_comes_back(make: Any) -> None:
+    stage = Stage(make, Pods((2, GONE), (9, None)), fleet=1)
+    url = next(iter(stage.pool.views)).url
+    _, loaded = make.up()
+    loop = asyncio.get_running_loop()
+    loop.call_later(5, lambda: stage.pool.apply(url, loaded, loop.time()))
+    assert await stage.ask() == WORDS
+
+
+async def test_a_stream_goes_on_only_where_the_same_model_runs(make: Any) -> None:
+    stage = Stage(make, Pods((2, GONE), (9, None)))
+    other = make.model(resumable=True, quantization="fp8")
+    for view in list(stage.pool.views):
+        stage.pool.apply(view.url, Learned((other,)), stage.now)
+        break
+    with pytest.raises(errors.StreamBroken, match="no endpoint of 'glm' is ready"):
+        await stage.ask()
+    assert len(stage.pods.urls) == 1 and stage.notes.recoveries == 0
+
+
+async def test_a_stalled_stream_goes_on_elsewhere(make: Any) -> None:
+    stage = Stage(make, Pods((2, 100.0), (9, None)), limits=Limits(chunk_seconds=5))
+    assert await stage.ask() == WORDS
+    assert [v.state.phase for v in stage.pool.views] == [Phase.READY] * 2
+    assert asyncio.get_running_loop().time() - stage.now == pytest.approx(5, abs=0.1)
+
+
+async def test_a_stalled_stream_that_cannot_go_on_says_so(make: Any) -> None:
+    stage = Stage(
+        make,
+        Pods((2, 100.0)),
+        limits=Limits(chunk_seconds=5),
+        recovery=RecoveryPolicy(attempts=0),
+    )
+    with pytest.raises(errors.DeadlineExceeded, match="no chunk for 5 s"):
+        await stage.ask()
+
+
+async def test_a_late_first_token_is_had_elsewhere(make: Any) -> None:
+    stage = Stage(make, Pods(100.0, (9, None)), limits=Limits(first_token_seconds=5))
+    assert await stage.ask() == WORDS
+    assert len(set(stage.pods.urls)) == 2
+
+
+async def test_a_late_first_token_is_an_error_where_nobody_else_is(make: Any) -> None:
+    stage = Stage(make, Pods(100.0), fleet=1, limits=Limits(first_token_seconds=5))
+    with pytest.raises(errors.DeadlineExceeded, match="no first token of 'glm' within 5 s"):
+        await stage.ask()
+
+
+@pytest.mark.parametrize("script", [100.0, (2, 100.0)])
+async def test_what_waits_for_a_silent_pod_goes_elsewhere_at_once(make: Any, script: Any) -> None:
+    stage = Stage(make, Pods(script, (9, None)))
+    loop = asyncio.get_running_loop()
+    loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
+    assert await stage.ask() == WORDS
+    assert loop.time() - stage.now == pytest.approx(3, abs=0.1)
+
+
+async def test_what_waits_for_a_silent_pod_stays_where_nobody_else_is(make: Any) -> None:
+    stage = Stage(make, Pods(100.0), fleet=1)
+    loop = asyncio.get_running_loop()
+    loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
+    assert await stage.ask() == WORDS
+    assert loop.time() - stage.now == pytest.approx(100, abs=0.1)
+
+
+async def test_a_client_that_leaves_ends_the_attempt(make: Any) -> None:
+    stage = Stage(make, Pods((2, 100.0)))
+    task = asyncio.create_task(stage.ask())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stage.pods.open == 0
+
+
+def state_of(stage: Stage, url: str) -> State:
+    view = stage.pool.view(url)
+    assert view is not None
+    return view.state
+
+
+def counted(stage: Stage) -> dict[str, float]:
+    samples = next(iter(stage.metrics.hedges.collect())).samples
+    return {s.labels["result"]: s.value for s in samples if s.name.endswith("_total")}
+
+
+HEDGED = HedgePolicy(delay_seconds=2.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "urls", "result"),
+    [
+        (100.0, (9, None), 2, {"won": 1}),
+        (3.0, 100.0, 2, {"lost": 1}),
+        (1.0, None, 1, {}),
+        (RetryElsewhere(errors.NoReadyEndpoint("no")), (9, None), 2, {}),
+    ],
+)
+async def test_a_late_first_chunk_is_asked_for_twice_and_one_answer_arrives(
+    make: Any, first: Any, second: Any, urls: int, result: dict[str, float]
+) -> None:
+    stage = Stage(make, Pods(first, second), hedging=HEDGED)
+    assert await stage.ask() == WORDS
+    assert len(set(stage.pods.urls)) == urls and counted(stage) == result
+
+
+async def test_hedging_stays_within_its_extra_load(make: Any) -> None:
+    policy = HedgePolicy(delay_seconds=2.0, max_extra_ratio=0.25)
+    stage = Stage(make, Pods(*[3.0] * 60), hedging=policy)
+    for _ in range(20):
+        stage.got.clear()
+        assert await stage.ask() == WORDS
+    assert len(stage.pods.urls) <= 20 + 1 + 20 * 0.25
+
+
+async def test_nobody_is_asked_twice_where_nobody_else_is(make: Any) -> None:
+    stage = Stage(make, Pods(3.0), fleet=1, hedging=HEDGED)
+    assert await stage.ask() == WORDS and counted(stage) == {}
+
+
+async def test_both_attempts_failing_is_one_error(make: Any) -> None:
+    late = [RetryElsewhere(errors.NoReadyEndpoint(str(n))) for n in range(9)]
+    stage = Stage(make, Pods(100.0, *late), hedging=HEDGED, limits=Limits(first_token_seconds=5))
+    with pytest.raises(errors.AutoGLMError):
+        await stage.ask()
+
+
+async def test_a_client_that_leaves_ends_both_attempts(make: Any) -> None:
+    stage = Stage(make, Pods(100.0, 100.0), hedging=HEDGED)
+    task = asyncio.create_task(stage.ask())
+    await asyncio.sleep(5)
+    assert stage.pods.open == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_pod_that_fails_again_and_again_is_left_alone_then_tried_and_used_again(
+    make: Any,
+) -> None:
+    stage = Stage(
+        make, Pods(), outliers=OutlierPolicy(consecutive_failures=3, ejection_seconds=5.0)
+    )
+    bad = next(iter(stage.pool.views)).url
+    _, loaded = make.up()
+    loop = asyncio.get_running_loop()
+
+    async def ask_often(count: int, *, heals: bool) -> list[str]:
+        """Which pods were asked; the bad one fails as long as it does not heal."""
+        stage.pods.urls.clear()
+        for _ in range(count):
+            stage.got.clear()
+            stage.pods.by_url = {} if heals else {bad: errors.Internal("a bug")}
+            with suppress(errors.Internal):
+                assert await stage.ask() == WORDS
+        return stage.pods.urls
+
+    assert (await ask_often(40, heals=False)).count(bad) == 3
+    assert state_of(stage, bad).why == "3 requests in a row failed"
+    await asyncio.sleep(5)
+    stage.pool.apply(bad, loaded, loop.time())
+    # One request tries it, fails, and it is left alone for longer.
+    assert (await ask_often(40, heals=False)).count(bad) == 1
+    await asyncio.sleep(6)
+    stage.pool.apply(bad, loaded, loop.time())
+    assert state_of(stage, bad).phase is Phase.EJECTED
+    await asyncio.sleep(5)
+    stage.pool.apply(bad, loaded, loop.time())
+    assert (await ask_often(40, heals=True)).count(bad) > 1
+    state = state_of(stage, bad)
+    assert not state.probing and state.weight(loop.time()) == pytest.approx(0.1)
+    assert state.weight(loop.time() + 5) == pytest.approx(0.5)
+    assert state.weight(loop.time() + 10) == 1.0

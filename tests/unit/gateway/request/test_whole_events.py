@@ -1,0 +1,54 @@
+"""Only whole events of an event stream are passed on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm.gateway.request.whole_events import MAX_HELD_BYTES, WholeEvents, is_event_stream
+
+STREAM = b'event: a\ndata: {"x": 1}\n\n: comment\n\ndata: 2\n\ndata: [DONE]\n\n'
+_END = {"\n": b"\n\n", "\r\n": b"\r\n\r\n", "\r": b"\r\r"}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@given(cuts=st.sets(st.integers(0, 80)))
+def test_however_a_stream_is_cut_only_whole_events_pass_and_all_of_it(
+    newline: str, cuts: set[int]
+) -> None:
+    stream, events, passed = STREAM.replace(b"\n", newline.encode()), WholeEvents(), b""
+    edges = [0, *sorted(cuts), len(stream)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        chunk = events.feed(stream[start:end])
+        assert not chunk or chunk.endswith(_END[newline])
+        passed += chunk
+    assert passed + events.rest() == stream
+
+
+def test_what_follows_the_last_event_is_passed_at_the_end_only() -> None:
+    events = WholeEvents()
+    assert events.feed(b"data: 1\n\ndata: 2") == b"data: 1\n\n"
+    assert events.last == b"data: 1\n\n"
+    assert events.rest() == b"data: 2"
+    assert events.rest() == b""
+
+
+def test_an_event_without_end_is_not_held_for_ever() -> None:
+    events, passed = WholeEvents(), b""
+    for _ in range(MAX_HELD_BYTES // 1000 + 2):
+        passed += events.feed(b"x" * 1000)
+    assert len(passed) > MAX_HELD_BYTES
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_stream"),
+    [
+        ("text/event-stream; charset=utf-8", True),
+        ("TEXT/Event-Stream", True),
+        ("text/plain", False),
+    ],
+)
+def test_an_event_stream_is_known_by_its_type(kind: str, is_stream: bool) -> None:
+    assert is_event_stream({"Content-Type": kind}) is is_stream
+    assert not is_event_stream({})

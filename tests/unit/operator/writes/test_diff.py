@@ -1,0 +1,105 @@
+"""A child is applied when something that we want is not there, and only then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from autoglm.operator.observed import Conflict
+from autoglm.operator.writes.diff import differs, sealed, standing
+
+
+def deployment(container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    containers = [{"name": "engine", "image": "a"} | (container or {})]
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": "d", "labels": {"a": "b"}},
+        "spec": {"replicas": 1, "template": {"spec": {"containers": containers}}} | spec,
+    }
+
+
+def test_a_missing_child_is_applied() -> None:
+    assert differs(deployment(), None)
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        deployment(),
+        deployment(paused=False),
+        deployment({"terminationMessagePath": "/x", "env": [{"name": "FOREIGN"}]}),
+    ],
+    ids=["same", "defaulted", "foreign"],
+)
+def test_what_others_add_is_no_difference(live: dict[str, Any]) -> None:
+    assert not differs(deployment(), live)
+
+
+@pytest.mark.parametrize("live", [deployment(replicas=2), deployment({"image": "b"}), {"kind": 1}])
+def test_what_somebody_changed_is_applied_again(live: dict[str, Any]) -> None:
+    assert differs(deployment(), live)
+
+
+def test_named_lists_are_compared_by_name() -> None:
+    one, two = {"name": "A", "value": "1"}, {"name": "B", "value": "2"}
+
+    assert not differs(deployment({"env": [one, two]}), deployment({"env": [two, one]}))
+    assert differs(deployment({"env": [one, two]}), deployment({"env": [one]}))
+
+
+def test_other_lists_are_one_value() -> None:
+    assert differs(deployment({"args": ["a"]}), deployment({"args": ["a", "b"]}))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_same"),
+    [("1000m", "1", True), ("0.5", "500m", True), ("1024Mi", "1Gi", True), ("1", "2", False)],
+)
+def test_quantities_are_compared_by_value(ours: str, theirs: str, is_same: bool) -> None:
+    def asking(memory: str) -> dict[str, Any]:
+        return deployment({"resources": {"limits": {"memory": memory}}})
+
+    assert differs(asking(ours), asking(theirs)) is not is_same
+
+
+def test_text_is_never_taken_for_a_quantity() -> None:
+    def with_value(value: str) -> dict[str, Any]:
+        return deployment({"env": [{"name": "A", "value": value}]})
+
+    assert differs(with_value("1000m"), with_value("1"))
+
+
+def test_empty_values_may_be_left_out() -> None:
+    assert not differs(deployment(emptyDir={}, items=[]), deployment())
+
+
+def test_a_field_that_we_no_longer_want_is_noticed() -> None:
+    before, after = deployment({"args": ["a"]}), deployment()
+
+    assert not differs(sealed(before), sealed(before))
+    assert differs(sealed(after), sealed(before))
+
+
+def test_the_seal_does_not_depend_on_the_order_of_keys() -> None:
+    body = deployment()
+    reordered = dict(reversed(body.items()))
+
+    assert sealed(body) == sealed(reordered)
+
+
+def test_a_field_that_another_applier_holds_is_not_asked_for_again() -> None:
+    conflict = Conflict("Deployment", "d", "argo", ".spec.replicas")
+    live = deployment(replicas=5)
+
+    assert differs(deployment(), live)
+    assert not differs(deployment(), live, [conflict])
+
+
+def test_a_conflict_stands_while_the_values_differ() -> None:
+    conflict = Conflict("Deployment", "d", "argo", ".spec.replicas")
+    key = ("Deployment", "d")
+
+    assert standing([conflict], [deployment()], {key: deployment(replicas=5)}) == [conflict]
+    assert standing([conflict], [deployment()], {key: deployment()}) == []
+    assert standing([conflict], [], {}) == []
