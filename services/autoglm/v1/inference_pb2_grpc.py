@@ -114,7 +114,7 @@ class InferenceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Generate completes a prompt and answers once, when all of it is there.
+        """Generate completes a prompt in one response, when all of it is there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,15 +129,15 @@ class InferenceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Chat(self, request, context):
-        """Chat answers a conversation once, with tools, structured output and reasoning handled by the
-        same code that serves /v1/chat/completions.
+        """Chat continues a conversation in one response, with tools, structured output and reasoning
+        handled by the same code that serves /v1/chat/completions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChatStream(self, request, context):
-        """ChatStream answers a conversation as a stream of deltas.
+        """ChatStream continues a conversation as a stream of deltas.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +165,7 @@ class InferenceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """ListModels names the models that can be asked for now.
+        """ListModels names the models that are served now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,17 +44,17 @@ class InferenceStub:
     @typing.overload
     def __new__(cls, channel: grpc.aio.Channel) -> InferenceAsyncStub: ...
     Generate: grpc.UnaryUnaryMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateResponse]
-    """Generate completes a prompt and answers once, when all of it is there."""
+    """Generate completes a prompt in one response, when all of it is there."""
     GenerateStream: grpc.UnaryStreamMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateChunk]
     """GenerateStream completes a prompt and sends text as it appears. The first token is sent at
     once; later tokens may share a chunk when many streams are active.
     """
     Chat: grpc.UnaryUnaryMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatResponse]
-    """Chat answers a conversation once, with tools, structured output and reasoning handled by the
-    same code that serves /v1/chat/completions.
+    """Chat continues a conversation in one response, with tools, structured output and reasoning
+    handled by the same code that serves /v1/chat/completions.
     """
     ChatStream: grpc.UnaryStreamMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatChunk]
-    """ChatStream answers a conversation as a stream of deltas."""
+    """ChatStream continues a conversation as a stream of deltas."""
     Embed: grpc.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.EmbedRequest, autoglm.v1.tasks_pb2.EmbedResponse]
     """Embed turns texts into vectors. UNIMPLEMENTED for models that only generate."""
     Predict: grpc.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.PredictRequest, autoglm.v1.tasks_pb2.PredictResponse]
@@ -62,7 +62,7 @@ class InferenceStub:
     Tokenize: grpc.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.TokenizeRequest, autoglm.v1.tasks_pb2.TokenizeResponse]
     """Tokenize turns text or a conversation into the model's token ids."""
     ListModels: grpc.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.ListModelsRequest, autoglm.v1.models_pb2.ListModelsResponse]
-    """ListModels names the models that can be asked for now."""
+    """ListModels names the models that are served now."""
     GetModel: grpc.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.GetModelRequest, autoglm.v1.models_pb2.GetModelResponse]
     """GetModel describes one model. NOT_FOUND lists the models there are."""
 
@@ -85,17 +85,17 @@ class InferenceAsyncStub(InferenceStub):
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     Generate: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generate completes a prompt and answers once, when all of it is there."""
+    """Generate completes a prompt in one response, when all of it is there."""
     GenerateStream: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.generate_pb2.GenerateRequest, autoglm.v1.generate_pb2.GenerateChunk]  # type: ignore[assignment]
     """GenerateStream completes a prompt and sends text as it appears. The first token is sent at
     once; later tokens may share a chunk when many streams are active.
     """
     Chat: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatResponse]  # type: ignore[assignment]
-    """Chat answers a conversation once, with tools, structured output and reasoning handled by the
-    same code that serves /v1/chat/completions.
+    """Chat continues a conversation in one response, with tools, structured output and reasoning
+    handled by the same code that serves /v1/chat/completions.
     """
     ChatStream: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.chat_pb2.ChatRequest, autoglm.v1.chat_pb2.ChatChunk]  # type: ignore[assignment]
-    """ChatStream answers a conversation as a stream of deltas."""
+    """ChatStream continues a conversation as a stream of deltas."""
     Embed: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.EmbedRequest, autoglm.v1.tasks_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed turns texts into vectors. UNIMPLEMENTED for models that only generate."""
     Predict: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.PredictRequest, autoglm.v1.tasks_pb2.PredictResponse]  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class InferenceAsyncStub(InferenceStub):
     Tokenize: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.tasks_pb2.TokenizeRequest, autoglm.v1.tasks_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Tokenize turns text or a conversation into the model's token ids."""
     ListModels: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.ListModelsRequest, autoglm.v1.models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels names the models that can be asked for now."""
+    """ListModels names the models that are served now."""
     GetModel: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.models_pb2.GetModelRequest, autoglm.v1.models_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel describes one model. NOT_FOUND lists the models there are."""
 
@@ -128,7 +128,7 @@ class InferenceServicer:
         request: autoglm.v1.generate_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> typing.Union[autoglm.v1.generate_pb2.GenerateResponse, collections.abc.Awaitable[autoglm.v1.generate_pb2.GenerateResponse]]:
-        """Generate completes a prompt and answers once, when all of it is there."""
+        """Generate completes a prompt in one response, when all of it is there."""
 
     def GenerateStream(
         self,
@@ -144,8 +144,8 @@ class InferenceServicer:
         request: autoglm.v1.chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> typing.Union[autoglm.v1.chat_pb2.ChatResponse, collections.abc.Awaitable[autoglm.v1.chat_pb2.ChatResponse]]:
-        """Chat answers a conversation once, with tools, structured output and reasoning handled by the
-        same code that serves /v1/chat/completions.
+        """Chat continues a conversation in one response, with tools, structured output and reasoning
+        handled by the same code that serves /v1/chat/completions.
         """
 
     def ChatStream(
@@ -153,7 +153,7 @@ class InferenceServicer:
         request: autoglm.v1.chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.chat_pb2.ChatChunk], collections.abc.AsyncIterator[autoglm.v1.chat_pb2.ChatChunk]]:
-        """ChatStream answers a conversation as a stream of deltas."""
+        """ChatStream continues a conversation as a stream of deltas."""
 
     def Embed(
         self,
@@ -181,7 +181,7 @@ class InferenceServicer:
         request: autoglm.v1.models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[autoglm.v1.models_pb2.ListModelsResponse, collections.abc.Awaitable[autoglm.v1.models_pb2.ListModelsResponse]]:
-        """ListModels names the models that can be asked for now."""
+        """ListModels names the models that are served now."""
 
     def GetModel(
         self,

@@ -86,14 +86,14 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """ServerReady says whether requests can be answered.
+        """ServerReady says whether requests can be served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelReady(self, request, context):
-        """ModelReady says whether one model can be asked.
+        """ModelReady says whether one model serves requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,8 +121,8 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ModelStreamInfer(self, request_iterator, context):
-        """ModelStreamInfer runs a model and streams its output. Each request on the stream is answered
-        by responses with its id; the last one carries the parameter `triton_final_response`.
+        """ModelStreamInfer runs a model and streams its output. Each request on the stream gets
+        responses with its id; the last one carries the parameter `triton_final_response`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

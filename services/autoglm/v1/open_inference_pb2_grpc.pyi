@@ -34,9 +34,9 @@ class GRPCInferenceServiceStub:
     ServerLive: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerLiveRequest, autoglm.v1.open_inference_pb2.ServerLiveResponse]
     """ServerLive says whether the process works."""
     ServerReady: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerReadyRequest, autoglm.v1.open_inference_pb2.ServerReadyResponse]
-    """ServerReady says whether requests can be answered."""
+    """ServerReady says whether requests can be served."""
     ModelReady: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelReadyRequest, autoglm.v1.open_inference_pb2.ModelReadyResponse]
-    """ModelReady says whether one model can be asked."""
+    """ModelReady says whether one model serves requests."""
     ServerMetadata: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerMetadataRequest, autoglm.v1.open_inference_pb2.ServerMetadataResponse]
     """ServerMetadata names the server and its extensions."""
     ModelMetadata: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelMetadataRequest, autoglm.v1.open_inference_pb2.ModelMetadataResponse]
@@ -44,8 +44,8 @@ class GRPCInferenceServiceStub:
     ModelInfer: grpc.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelInferResponse]
     """ModelInfer runs a model once."""
     ModelStreamInfer: grpc.StreamStreamMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelStreamInferResponse]
-    """ModelStreamInfer runs a model and streams its output. Each request on the stream is answered
-    by responses with its id; the last one carries the parameter `triton_final_response`.
+    """ModelStreamInfer runs a model and streams its output. Each request on the stream gets
+    responses with its id; the last one carries the parameter `triton_final_response`.
     """
 
 @typing.type_check_only
@@ -58,9 +58,9 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     ServerLive: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerLiveRequest, autoglm.v1.open_inference_pb2.ServerLiveResponse]  # type: ignore[assignment]
     """ServerLive says whether the process works."""
     ServerReady: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerReadyRequest, autoglm.v1.open_inference_pb2.ServerReadyResponse]  # type: ignore[assignment]
-    """ServerReady says whether requests can be answered."""
+    """ServerReady says whether requests can be served."""
     ModelReady: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelReadyRequest, autoglm.v1.open_inference_pb2.ModelReadyResponse]  # type: ignore[assignment]
-    """ModelReady says whether one model can be asked."""
+    """ModelReady says whether one model serves requests."""
     ServerMetadata: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ServerMetadataRequest, autoglm.v1.open_inference_pb2.ServerMetadataResponse]  # type: ignore[assignment]
     """ServerMetadata names the server and its extensions."""
     ModelMetadata: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelMetadataRequest, autoglm.v1.open_inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
@@ -68,8 +68,8 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     ModelInfer: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
     """ModelInfer runs a model once."""
     ModelStreamInfer: grpc.aio.StreamStreamMultiCallable[autoglm.v1.open_inference_pb2.ModelInferRequest, autoglm.v1.open_inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
-    """ModelStreamInfer runs a model and streams its output. Each request on the stream is answered
-    by responses with its id; the last one carries the parameter `triton_final_response`.
+    """ModelStreamInfer runs a model and streams its output. Each request on the stream gets
+    responses with its id; the last one carries the parameter `triton_final_response`.
     """
 
 class GRPCInferenceServiceServicer:
@@ -89,14 +89,14 @@ class GRPCInferenceServiceServicer:
         request: autoglm.v1.open_inference_pb2.ServerReadyRequest,
         context: _ServicerContext,
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ServerReadyResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ServerReadyResponse]]:
-        """ServerReady says whether requests can be answered."""
+        """ServerReady says whether requests can be served."""
 
     def ModelReady(
         self,
         request: autoglm.v1.open_inference_pb2.ModelReadyRequest,
         context: _ServicerContext,
     ) -> typing.Union[autoglm.v1.open_inference_pb2.ModelReadyResponse, collections.abc.Awaitable[autoglm.v1.open_inference_pb2.ModelReadyResponse]]:
-        """ModelReady says whether one model can be asked."""
+        """ModelReady says whether one model serves requests."""
 
     def ServerMetadata(
         self,
@@ -124,8 +124,8 @@ class GRPCInferenceServiceServicer:
         request_iterator: _MaybeAsyncIterator[autoglm.v1.open_inference_pb2.ModelInferRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.open_inference_pb2.ModelStreamInferResponse], collections.abc.AsyncIterator[autoglm.v1.open_inference_pb2.ModelStreamInferResponse]]:
-        """ModelStreamInfer runs a model and streams its output. Each request on the stream is answered
-        by responses with its id; the last one carries the parameter `triton_final_response`.
+        """ModelStreamInfer runs a model and streams its output. Each request on the stream gets
+        responses with its id; the last one carries the parameter `triton_final_response`.
         """
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

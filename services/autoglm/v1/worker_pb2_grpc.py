@@ -78,7 +78,7 @@ class WorkerServicer(object):
 
     def WatchLoad(self, request, context):
         """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-        matters, and at least once a second, give or take the least interval asked for. The end of the
+        matters, and at least once a second, give or take the requested least interval. The end of the
         stream means that the pod is going away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -108,7 +108,7 @@ class WorkerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LoadAdapter(self, request, context):
-        """LoadAdapter loads a LoRA adapter, which is then asked for by its name.
+        """LoadAdapter loads a LoRA adapter, which is then requested by its name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ class WorkerServicer(object):
 
     def SubscribeKvEvents(self, request, context):
         """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
-        where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+        where the engine sends none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
         begins with all that is cached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

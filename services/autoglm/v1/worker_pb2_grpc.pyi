@@ -29,7 +29,7 @@ class WorkerStub:
     def __new__(cls, channel: grpc.aio.Channel) -> WorkerAsyncStub: ...
     WatchLoad: grpc.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.WatchLoadRequest, autoglm.v1.worker_pb2.WatchLoadResponse]
     """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-    matters, and at least once a second, give or take the least interval asked for. The end of the
+    matters, and at least once a second, give or take the requested least interval. The end of the
     stream means that the pod is going away.
     """
     Abort: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.AbortRequest, autoglm.v1.worker_pb2.AbortResponse]
@@ -41,12 +41,12 @@ class WorkerStub:
     UnloadModel: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadModelRequest, autoglm.v1.worker_pb2.UnloadModelResponse]
     """UnloadModel drops a model once its requests have ended. UNIMPLEMENTED as above."""
     LoadAdapter: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.LoadAdapterRequest, autoglm.v1.worker_pb2.LoadAdapterResponse]
-    """LoadAdapter loads a LoRA adapter, which is then asked for by its name."""
+    """LoadAdapter loads a LoRA adapter, which is then requested by its name."""
     UnloadAdapter: grpc.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadAdapterRequest, autoglm.v1.worker_pb2.UnloadAdapterResponse]
     """UnloadAdapter drops a LoRA adapter."""
     SubscribeKvEvents: grpc.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.SubscribeKvEventsRequest, autoglm.v1.worker_pb2.SubscribeKvEventsResponse]
     """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
-    where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+    where the engine sends none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
     begins with all that is cached.
     """
 
@@ -57,7 +57,7 @@ class WorkerAsyncStub(WorkerStub):
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     WatchLoad: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.WatchLoadRequest, autoglm.v1.worker_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-    matters, and at least once a second, give or take the least interval asked for. The end of the
+    matters, and at least once a second, give or take the requested least interval. The end of the
     stream means that the pod is going away.
     """
     Abort: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.AbortRequest, autoglm.v1.worker_pb2.AbortResponse]  # type: ignore[assignment]
@@ -69,12 +69,12 @@ class WorkerAsyncStub(WorkerStub):
     UnloadModel: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadModelRequest, autoglm.v1.worker_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """UnloadModel drops a model once its requests have ended. UNIMPLEMENTED as above."""
     LoadAdapter: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.LoadAdapterRequest, autoglm.v1.worker_pb2.LoadAdapterResponse]  # type: ignore[assignment]
-    """LoadAdapter loads a LoRA adapter, which is then asked for by its name."""
+    """LoadAdapter loads a LoRA adapter, which is then requested by its name."""
     UnloadAdapter: grpc.aio.UnaryUnaryMultiCallable[autoglm.v1.worker_pb2.UnloadAdapterRequest, autoglm.v1.worker_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
     """UnloadAdapter drops a LoRA adapter."""
     SubscribeKvEvents: grpc.aio.UnaryStreamMultiCallable[autoglm.v1.worker_pb2.SubscribeKvEventsRequest, autoglm.v1.worker_pb2.SubscribeKvEventsResponse]  # type: ignore[assignment]
     """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
-    where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+    where the engine sends none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
     begins with all that is cached.
     """
 
@@ -87,7 +87,7 @@ class WorkerServicer:
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.worker_pb2.WatchLoadResponse], collections.abc.AsyncIterator[autoglm.v1.worker_pb2.WatchLoadResponse]]:
         """WatchLoad streams the pod's load: at once when the stream opens and on every change that
-        matters, and at least once a second, give or take the least interval asked for. The end of the
+        matters, and at least once a second, give or take the requested least interval. The end of the
         stream means that the pod is going away.
         """
 
@@ -119,7 +119,7 @@ class WorkerServicer:
         request: autoglm.v1.worker_pb2.LoadAdapterRequest,
         context: _ServicerContext,
     ) -> typing.Union[autoglm.v1.worker_pb2.LoadAdapterResponse, collections.abc.Awaitable[autoglm.v1.worker_pb2.LoadAdapterResponse]]:
-        """LoadAdapter loads a LoRA adapter, which is then asked for by its name."""
+        """LoadAdapter loads a LoRA adapter, which is then requested by its name."""
 
     def UnloadAdapter(
         self,
@@ -134,7 +134,7 @@ class WorkerServicer:
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[autoglm.v1.worker_pb2.SubscribeKvEventsResponse], collections.abc.AsyncIterator[autoglm.v1.worker_pb2.SubscribeKvEventsResponse]]:
         """SubscribeKvEvents streams which prefix blocks enter and leave the pod's cache. UNIMPLEMENTED
-        where the engine tells none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
+        where the engine sends none, UNAVAILABLE for a subscriber that reads too slowly: a new stream
         begins with all that is cached.
         """
 
