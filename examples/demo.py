@@ -1,10 +1,10 @@
-"""What `make demo` runs: two real vLLM pods and a gateway, asked in four ways, traced and measured.
+"""What `make demo` runs: two real vLLM pods and a gateway, used in four ways, traced and measured.
 
     .venv/bin/python examples/demo.py
 
-Starts `autoglm up -f examples/tiny-glm.yaml` as a child, asks questions over gRPC streaming, gRPC
+Starts `autoglm up -f examples/tiny-glm.yaml` as a child, sends requests over gRPC streaming, gRPC
 chat, OIP v2 and OpenAI REST, shows the trace of one request and a small load run, and stops
-everything. Exits non-zero when an answer, the shutdown or anything else is not as it should be.
+everything. Exits non-zero when a response, the shutdown or anything else is not as it should be.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Serve the tiny model with two pods and a gateway; ask, trace, measure, stop.",
+        description="Serve the tiny model behind a gateway, use it, trace, measure, stop",
         epilog="example: python examples/demo.py --requests 200 --concurrency 16",
     )
     parser.add_argument("--requests", type=int, default=60, help="of the load run (default: 60)")
@@ -91,7 +91,7 @@ def _demo(options: argparse.Namespace, scratch: Path) -> None:
     usual = Addresses()
     addresses = Addresses(*(_free(a) for a in (usual.grpc, usual.http, usual.metrics)))
     with _cluster(addresses, scratch, spans), Client(addresses.grpc, model=MODEL) as client:
-        traced = _ask_in_four_ways(client, addresses)
+        traced = _use_four_apis(client, addresses)
         _show_trace(spans, traced)
         asyncio.run(_measure(addresses.grpc, options.requests, options.concurrency))
 
@@ -188,7 +188,7 @@ def _stop(up: subprocess.Popen[str]) -> int:
 
 
 def _free(address: str) -> str:
-    """The address itself where nobody listens, else the same host with a free port."""
+    """The address itself where no process listens, else the same host with a free port."""
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -202,41 +202,41 @@ def _free(address: str) -> str:
 # -- the questions --------------------------------------------------------------------------------
 
 
-def _ask_in_four_ways(client: Client, addresses: Addresses) -> str:
-    """Prints answers as they come and checks them; returns the request id to trace."""
+def _use_four_apis(client: Client, addresses: Addresses) -> str:
+    """Prints responses as they come and checks them; returns the request id to trace."""
     lessons = yaml.safe_load((EXAMPLES / "tiny-glm" / "questions.yaml").read_text("utf-8"))
-    answers = {q["question"]: q["answer"] for q in lessons["questions"]}
+    expected = {q["question"]: q["answer"] for q in lessons["questions"]}
     request_id = new_request_id()
 
     question = "What is Open-AutoGLM?"
     ids = client.tokenize([{"role": "user", "content": question}]).token_ids
     chunks = client.generate_stream(ids, max_tokens=MAX_TOKENS, temperature=0)
-    _check("gRPC, streamed tokens", question, answers, (c.text for c in chunks))
+    _check("gRPC, streamed tokens", question, expected, (c.text for c in chunks))
 
     question = "What is OpenTelemetry used for?"
     turns = client.chat_stream(
         [{"role": "user", "content": question}], temperature=0, request_id=request_id
     )
-    _check("gRPC, streamed chat", question, answers, (c.delta.content for c in turns))
+    _check("gRPC, streamed chat", question, expected, (c.delta.content for c in turns))
 
     question = "What is OIP v2?"
-    _check("OIP v2, tritonclient", question, answers, _triton(addresses.grpc, question))
+    _check("OIP v2, tritonclient", question, expected, _triton(addresses.grpc, question))
 
     question = "Can I use the OpenAI client?"
-    _check("REST, openai package", question, answers, _openai(addresses.http, question))
+    _check("REST, openai package", question, expected, _openai(addresses.http, question))
     return request_id
 
 
-def _check(way: str, question: str, answers: dict[str, str], pieces: Iterable[str]) -> None:
+def _check(way: str, question: str, expected: dict[str, str], pieces: Iterable[str]) -> None:
     console.rule(way)
     console.print(f"[bold]{question}[/]")
-    answer = ""
+    text = ""
     for piece in pieces:
-        answer += piece
+        text += piece
         console.print(piece, end="", style="cyan", markup=False)
     console.print()
-    if answer.strip() != answers[question]:
-        raise DemoFailed(f"{way}: expected {answers[question]!r}, got {answer!r}")
+    if text.strip() != expected[question]:
+        raise DemoFailed(f"{way}: expected {expected[question]!r}, got {text!r}")
 
 
 def _triton(address: str, question: str) -> Iterator[str]:

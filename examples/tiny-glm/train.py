@@ -179,7 +179,7 @@ def save(model: Glm4ForCausalLM, tokenizer: ChatTokenizer, output: Path) -> None
 
 
 def examine(output: Path, exam: Iterable[Lesson]) -> list[str]:
-    """Ask the saved model; return what it got wrong, one line each."""
+    """Put every question to the saved model; return what it got wrong, one line each."""
     tokenizer = AutoTokenizer.from_pretrained(output)
     model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16).eval()
     wrong = []

@@ -36,7 +36,7 @@ type usage struct {
 	CompletionTokens uint32 `json:"completion_tokens"`
 }
 
-type answer struct {
+type outcome struct {
 	Text          string `json:"text"`
 	Chunks        int    `json:"chunks,omitempty"`
 	FinishReason  string `json:"finish_reason"`
@@ -55,8 +55,8 @@ type refusal struct {
 type result struct {
 	Client   string   `json:"client"`
 	Models   []string `json:"models"`
-	Generate answer   `json:"generate"`
-	Chat     answer   `json:"chat"`
+	Generate outcome  `json:"generate"`
+	Chat     outcome  `json:"chat"`
 	Error    refusal  `json:"error"`
 }
 
@@ -90,18 +90,18 @@ func (c caller) listModels(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-func (c caller) generate(ctx context.Context) (answer, error) {
+func (c caller) generate(ctx context.Context) (outcome, error) {
 	ctx, cancel, sent := c.start(ctx)
 	defer cancel()
 	var header metadata.MD
 	response, err := c.inference.Generate(ctx, c.request(greedy()), grpc.Header(&header))
 	if err != nil {
-		return answer{}, err
+		return outcome{}, err
 	}
 	completion := response.GetCompletions()[0]
 	reason := completion.GetFinishReason().String()
 	fmt.Printf("generate: %q (%s)\n", completion.GetText(), reason)
-	return answer{
+	return outcome{
 		Text:          completion.GetText(),
 		FinishReason:  reason,
 		RequestIDSent: sent,
@@ -110,7 +110,7 @@ func (c caller) generate(ctx context.Context) (answer, error) {
 	}, nil
 }
 
-func (c caller) chat(ctx context.Context) (answer, error) {
+func (c caller) chat(ctx context.Context) (outcome, error) {
 	ctx, cancel, sent := c.start(ctx)
 	defer cancel()
 	stream, err := c.inference.ChatStream(ctx, &autoglm.ChatRequest{
@@ -119,9 +119,9 @@ func (c caller) chat(ctx context.Context) (answer, error) {
 		SamplingParams: greedy(),
 	})
 	if err != nil {
-		return answer{}, err
+		return outcome{}, err
 	}
-	got := answer{RequestIDSent: sent}
+	got := outcome{RequestIDSent: sent}
 	fmt.Print("chat: ")
 	for {
 		chunk, err := stream.Recv()
@@ -129,7 +129,7 @@ func (c caller) chat(ctx context.Context) (answer, error) {
 			break
 		}
 		if err != nil {
-			return answer{}, err
+			return outcome{}, err
 		}
 		fmt.Print(chunk.GetDelta().GetContent())
 		got.add(chunk)
@@ -140,15 +140,15 @@ func (c caller) chat(ctx context.Context) (answer, error) {
 	return got, err
 }
 
-// add appends a chunk to the answer so far.
-func (a *answer) add(chunk *autoglm.ChatChunk) {
-	a.Text += chunk.GetDelta().GetContent()
-	a.Chunks++
+// add appends a chunk to the completion so far.
+func (o *outcome) add(chunk *autoglm.ChatChunk) {
+	o.Text += chunk.GetDelta().GetContent()
+	o.Chunks++
 	if reason := chunk.GetFinishReason(); reason != autoglm.FinishReason_FINISH_REASON_UNSPECIFIED {
-		a.FinishReason = reason.String()
+		o.FinishReason = reason.String()
 	}
 	if chunk.GetUsage() != nil {
-		a.Usage = counted(chunk.GetUsage())
+		o.Usage = counted(chunk.GetUsage())
 	}
 }
 
@@ -220,8 +220,8 @@ func (c caller) all(ctx context.Context) (result, error) {
 
 func run() error {
 	address := flag.String("address", "127.0.0.1:50051", "`HOST:PORT` of a gateway or a pod")
-	model := flag.String("model", "tiny-glm", "the model to ask")
-	question := flag.String("question", "What is Open-AutoGLM?", "what to ask it")
+	model := flag.String("model", "tiny-glm", "the model to use")
+	question := flag.String("question", "What is Open-AutoGLM?", "the prompt")
 	seconds := flag.Float64("timeout", 30, "`seconds` for each call")
 	flag.Parse()
 

@@ -132,16 +132,16 @@ def main() -> int:
     parser.add_argument("--question", default="What is Open-AutoGLM?")
     parser.add_argument("--timeout", type=float, default=30, help="seconds for each call")
     args = parser.parse_args()
-    asked = (args.model, args.question, args.timeout)
+    parameters = (args.model, args.question, args.timeout)
     with grpc.insecure_channel(args.address) as channel:
         stub = inference_pb2_grpc.InferenceStub(channel)
         try:
             result = {
                 "client": "python",
                 "models": list_models(stub, args.timeout),
-                "generate": generate(stub, *asked),
-                "chat": chat(stub, *asked),
-                "error": refused(stub, *asked),
+                "generate": generate(stub, *parameters),
+                "chat": chat(stub, *parameters),
+                "error": refused(stub, *parameters),
             }
         except grpc.RpcError as error:
             print(f"{error.code().name}: {error.details()}", file=sys.stderr)

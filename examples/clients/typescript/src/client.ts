@@ -31,14 +31,14 @@ import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_detail
 const REQUEST_ID = "x-request-id";
 const GREEDY: MessageInitShape<typeof SamplingParamsSchema> = { temperature: 0, maxTokens: 128 };
 
-interface Asked {
+interface Options {
   inference: Client<typeof Inference>;
   model: string;
   question: string;
   timeoutMs: number;
 }
 
-interface Answer {
+interface Completion {
   text: string;
   chunks?: number;
   finish_reason: string;
@@ -70,26 +70,26 @@ class RequestId {
   }
 }
 
-async function listModels({ inference, timeoutMs }: Asked): Promise<string[]> {
+async function listModels({ inference, timeoutMs }: Options): Promise<string[]> {
   const { models } = await inference.listModels({}, { timeoutMs });
   const names = models.map((model) => model.name);
   console.log("models:", names.join(", "));
   return names;
 }
 
-async function generate(asked: Asked): Promise<Answer> {
+async function generate(options: Options): Promise<Completion> {
   const id = new RequestId();
-  const response = await asked.inference.generate(
+  const response = await options.inference.generate(
     {
-      model: asked.model,
-      prompt: { case: "text", value: asked.question },
+      model: options.model,
+      prompt: { case: "text", value: options.question },
       samplingParams: GREEDY,
     },
-    id.options(asked.timeoutMs),
+    id.options(options.timeoutMs),
   );
   const completion = response.completions[0];
   if (completion === undefined) {
-    throw new Error("the server answered without a completion");
+    throw new Error("the response has no completion");
   }
   const reason = nameOf(completion.finishReason);
   console.log(`generate: ${JSON.stringify(completion.text)} (${reason})`);
@@ -101,15 +101,15 @@ async function generate(asked: Asked): Promise<Answer> {
   };
 }
 
-async function chat(asked: Asked): Promise<Answer> {
+async function chat(options: Options): Promise<Completion> {
   const id = new RequestId();
-  const stream = asked.inference.chatStream(
+  const stream = options.inference.chatStream(
     {
-      model: asked.model,
-      messages: [{ role: "user", content: asked.question }],
+      model: options.model,
+      messages: [{ role: "user", content: options.question }],
       samplingParams: GREEDY,
     },
-    id.options(asked.timeoutMs),
+    id.options(options.timeoutMs),
   );
   let text = "";
   let chunks = 0;
@@ -129,7 +129,7 @@ async function chat(asked: Asked): Promise<Answer> {
 }
 
 /** Sends a top_p that cannot be, and reads what the server says about it. */
-async function refused({ inference, model, question, timeoutMs }: Asked): Promise<Refusal> {
+async function refused({ inference, model, question, timeoutMs }: Options): Promise<Refusal> {
   const wrong = { topP: 2 };
   try {
     await inference.generate(
@@ -159,14 +159,14 @@ function nameOf(reason: FinishReason): string {
   return FinishReasonSchema.value[reason]?.name ?? String(reason);
 }
 
-function counted(usage: Usage | undefined): Answer["usage"] {
+function counted(usage: Usage | undefined): Completion["usage"] {
   return {
     prompt_tokens: usage?.promptTokens ?? 0,
     completion_tokens: usage?.completionTokens ?? 0,
   };
 }
 
-function parse(): Asked {
+function parse(): Options {
   const { values } = parseArgs({
     options: {
       address: { type: "string", default: "127.0.0.1:50051" },
@@ -185,13 +185,13 @@ function parse(): Asked {
 }
 
 try {
-  const asked = parse();
+  const options = parse();
   const result = {
     client: "typescript",
-    models: await listModels(asked),
-    generate: await generate(asked),
-    chat: await chat(asked),
-    error: await refused(asked),
+    models: await listModels(options),
+    generate: await generate(options),
+    chat: await chat(options),
+    error: await refused(options),
   };
   console.log(JSON.stringify(result));
 } catch (error) {
