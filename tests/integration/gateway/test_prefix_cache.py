@@ -1,14 +1,14 @@
 """The salt that a gateway gives pods: one for each tenant, and never the client's."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from tests.support.tenants import api_keys
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.gateway.identity.keys import new_key
 from autoglm.testing.fake_pod import FakePod
 
 pytestmark = pytest.mark.timeout(60)
@@ -18,10 +18,8 @@ REQUEST = v1.GenerateRequest(model="fake", text="x")
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, str]:
     """Of two tenants, by their names; and the path of their file."""
-    made = {tenant: new_key(tenant) for tenant in ("acme", "evil")}
     path = tmp_path / "keys.json"
-    path.write_bytes(msgspec.json.encode({"keys": [entry for _, entry in made.values()]}))
-    return {tenant: key for tenant, (key, _) in made.items()} | {"file": str(path)}
+    return api_keys(path, ("acme", "evil")) | {"file": str(path)}
 
 
 async def salt(stub: Any, pod: FakePod, key: str = "", sent: str = "") -> str | None:
@@ -70,3 +68,39 @@ async def test_shared_caches_and_open_gateways_have_none(fleet: Any, keys: dict[
 
     stub = await fleet.stub(await fleet.gateway(pod))
     assert await salt(stub, pod, sent="0" * 32) is None
+
+
+class SlowPod(FakePod):
+    """Holds a stream before its first chunk while the gate is closed."""
+
+    async def pieces(self, context: Any) -> AsyncIterator[str]:
+        await self.open_gate.wait()
+        async for piece in super().pieces(context):
+            yield piece
+
+
+@pytest.mark.plane("embedded", "Envoy sends each request once")
+async def test_both_attempts_of_a_hedged_request_have_the_tenants_salt(
+    fleet: Any, keys: dict[str, str]
+) -> None:
+    slow, quick = await fleet.pods(SlowPod(), FakePod())
+    settings = {"hedging_percentile": 50, "hedging_max_extra_ratio": 1}
+    gateway = await fleet.gateway(slow, quick, api_keys_file=keys["file"], **settings)
+    stub = await fleet.stub(gateway)
+
+    async def stream(tenant: str) -> str:
+        chunks = stub.GenerateStream(REQUEST, metadata=((rpc.API_KEY, keys[tenant]),))
+        return "".join([chunk.text async for chunk in chunks])
+
+    for _ in range(30):
+        await stream("evil")
+    others = slow.received[0].metadata[rpc.CACHE_SALT]
+    for pod in (slow, quick):
+        pod.received.clear()
+    slow.open_gate.clear()
+    while not slow.received:
+        assert await stream("acme") == quick.text
+
+    salts = {r.metadata[rpc.CACHE_SALT] for pod in (slow, quick) for r in pod.received}
+    assert len(salts) == 1
+    assert others not in salts

@@ -1,4 +1,4 @@
-"""What one tenant's prompts have left in the KV cache tells others nothing: vLLM and echo.
+"""What one tenant's prompts have left in the KV cache tells others nothing: vLLM, echo, Envoy.
 
 Sizes are in blocks of the engine, as `cached_tokens` is; tokens of a prompt are not asserted.
 """
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import msgspec
 import pytest
 from tests.support import processes
 from tests.support.processes import Process, eventually
+from tests.support.tenants import api_keys
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.gateway.identity.keys import new_key
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(300)
@@ -61,24 +60,25 @@ class Stage:
         return "echo" if "echo" in self.pod.name else "tiny-glm"
 
 
-@pytest.fixture(scope="module", params=["vllm", "echo"])
+@pytest.fixture(scope="module", params=["vllm", "echo", "envoy"])
 def stage(request: pytest.FixtureRequest, directory: Path) -> Iterator[Stage]:
-    if request.param == "echo":
-        pod = processes.echo_pod(directory, "isolated-echo")
+    """An engine behind the embedded data plane, and echo behind Envoy."""
+    if request.param != "vllm":
+        pod = processes.echo_pod(directory, f"isolated-{request.param}-echo")
     else:
         details = ("--engine-arg", "enable_prompt_tokens_details=true")
         pod = processes.vllm_pod(directory, MODEL, "isolated-vllm", *details)
-    made = {tenant: new_key(tenant) for tenant in ("acme", "evil")}
     keys_file = directory / f"keys-{request.param}.json"
-    keys_file.write_bytes(msgspec.json.encode({"keys": [entry for _, entry in made.values()]}))
-    flags = ("--api-keys-file", str(keys_file), "--route-debug")
+    keys = api_keys(keys_file, ("acme", "evil"))
+    plane = "envoy" if request.param == "envoy" else "embedded"
+    flags = ("--api-keys-file", str(keys_file), "--route-debug", "--data-plane", plane)
     own = processes.gateway(directory, [pod], *flags)
     shared = processes.gateway(directory, [pod], *flags, "--prefix-cache", "Shared")
     shared.name, shared.log = "shared-gateway", directory / "shared-gateway.log"
     with processes.running(pod, own, shared):
         for gateway in (own, shared):
             eventually(lambda g=gateway: g.ready_endpoints() > 0, what="the pod is known")  # type: ignore[misc]  # of this round
-        yield Stage(pod, own, shared, {tenant: key for tenant, (key, _) in made.items()})
+        yield Stage(pod, own, shared, keys)
 
 
 def test_a_right_guess_at_anothers_prompt_is_like_a_wrong_one(stage: Stage) -> None:
