@@ -1,7 +1,8 @@
 """What the vendors' own SDKs make of our errors: the right class, message and request id.
 
 A gateway in this process, on both data planes, in front of a stand-in for the models' server. The
-key that a client sends is the code that it is rejected with.
+key that a client sends is the code that it is rejected with, and its prompt, the same text, names
+how the server fails.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ ANTHROPIC = OPENAI | {
 }
 ANTHROPIC_NODE = ANTHROPIC | {"501": "NotImplementedError"}
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
+APIS = (*PATHS, "messagesHelper")
+FAILED = "the model's server has failed"
+OF_SERVER = ("500", "500-before", "500-inside")
+"""Failures of the server with a 500: of a response, before a stream, and as an event inside one."""
+OF_VLLM = {"error": {"message": FAILED, "type": "InternalServerError", "param": None, "code": 500}}
+ERROR: dict[str, dict[str, Any]] = {
+    PATHS["chat"]: OF_VLLM,
+    PATHS["responses"]: OF_VLLM,
+    PATHS["messages"]: {"type": "error", "error": {"type": "api_error", "message": FAILED}},
+}
 FIRST_EVENT: dict[str, dict[str, Any]] = {
     PATHS["chat"]: {"id": "x", "object": "chat.completion.chunk", "choices": []},
     PATHS["responses"]: {
@@ -87,17 +98,27 @@ FIRST_EVENT: dict[str, dict[str, Any]] = {
 }
 
 
-async def half_a_stream(request: web.Request) -> web.StreamResponse:
-    """A model's server that is killed."""
+async def failing(request: web.Request) -> web.StreamResponse:
+    """A model's server that fails as the prompt says, or is killed within a stream."""
+    body, error = await request.json(), ERROR[request.path]
+    how = body.get("input") or body["messages"][0]["content"]
+    if how in ("500", "500-before"):
+        return web.json_response(error, status=500)
     response = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await response.prepare(request)
-    event = FIRST_EVENT[request.path]
-    name = f"event: {event['type']}\n" if "type" in event else ""
-    await response.write(f"{name}data: {json.dumps(event)}\n\n".encode())
+    await response.write(event(FIRST_EVENT[request.path]))
     await asyncio.sleep(0.1)
+    if how == "500-inside":
+        await response.write(event(error))
+        return response
     assert request.transport
     request.transport.abort()
     return response
+
+
+def event(data: dict[str, Any]) -> bytes:
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {json.dumps(data)}\n\n".encode()
 
 
 class Gateway:
@@ -150,9 +171,10 @@ def run(request: pytest.FixtureRequest, client: tuple[str, ...]) -> Run:
 
 async def _run(client: tuple[str, ...], plane: str) -> Run:
     gateway = Gateway()
-    async with rest_stack(half_a_stream, plane=plane, identify=gateway.identify) as stack:
+    cases = (*ERRORS, *OF_SERVER, "stream")
+    async with rest_stack(failing, plane=plane, identify=gateway.identify) as stack:
         process = await asyncio.create_subprocess_exec(
-            *client, stack.url, *ERRORS, "stream", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            *client, stack.url, *cases, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
@@ -174,8 +196,24 @@ def test_what_a_model_cannot_do_is_requested_once(run: Run) -> None:
         assert run.requests[f"501 {path}"] == 1
 
 
+@pytest.mark.parametrize("case", ["500", "500-before"])
+def test_a_500_of_the_server_is_the_sdks_class_for_it(run: Run, case: str) -> None:
+    for api in PATHS if case == "500" else APIS:
+        outcome = run.seen[api][case]
+        assert outcome["class"] == "InternalServerError", (api, outcome)
+        assert outcome["status"] == 500
+        assert FAILED in outcome["text"] and outcome["requestId"], (api, outcome)
+
+
+def test_a_500_inside_a_stream_is_an_error_of_the_sdk(run: Run) -> None:
+    for api in APIS:
+        outcome = run.seen[api]["500-inside"]
+        assert outcome["class"] in ("APIError", "APIStatusError"), (api, outcome)
+        assert FAILED in outcome["text"], (api, outcome)
+
+
 def test_half_a_stream_is_an_error_of_the_sdk(run: Run) -> None:
-    for api in (*PATHS, "messagesHelper"):
+    for api in APIS:
         outcome = run.seen[api]["stream"]
         assert outcome["class"], f"{api} takes half a stream as a whole one: {outcome}"
         if run.plane == "embedded":

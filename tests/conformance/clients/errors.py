@@ -1,6 +1,6 @@
 """What OpenAI's, Anthropic's, Triton's and KServe's clients make of errors, as JSON by API.
 
-errors.py URL CODE...: the key CODE has the gateway reject; `stream` has streams break.
+errors.py URL CASE...: the case is key and prompt; one that is no number is requested as a stream.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import anthropic
 import openai
 import tritonclient.http as triton
 from kserve import InferenceRESTClient, RESTConfig
-
-MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 
 
 def outcome(work: Callable[[], object]) -> dict[str, Any]:
@@ -34,7 +32,8 @@ def outcome(work: Callable[[], object]) -> dict[str, Any]:
 
 
 def works(url: str, key: str) -> Iterable[tuple[str, Callable[[], object]]]:
-    stream = key == "stream"
+    stream = not key.isdecimal()
+    said: Any = [{"role": "user", "content": key}]
     retries = 2 if key == "501" else 0
     of_openai = openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=retries)
     of_anthropic = anthropic.Anthropic(api_key=key, base_url=url, max_retries=retries)
@@ -43,21 +42,21 @@ def works(url: str, key: str) -> Iterable[tuple[str, Callable[[], object]]]:
         return [event.type for event in answer] if stream else answer.id
 
     def chat() -> object:
-        answer: Any = of_openai.chat.completions.create(model="m", messages=MESSAGES, stream=stream)
+        answer: Any = of_openai.chat.completions.create(model="m", messages=said, stream=stream)
         return list(answer) if stream else answer.id
 
     def responses() -> object:
-        answer: Any = of_openai.responses.create(model="m", input="x", stream=stream)
+        answer: Any = of_openai.responses.create(model="m", input=key, stream=stream)
         return all_of(answer)
 
     def messages() -> object:
         answer: Any = of_anthropic.messages.create(
-            model="m", max_tokens=9, messages=MESSAGES, stream=stream
+            model="m", max_tokens=9, messages=said, stream=stream
         )
         return all_of(answer)
 
     def messages_helper() -> object:
-        with of_anthropic.messages.stream(model="m", max_tokens=9, messages=MESSAGES) as answer:
+        with of_anthropic.messages.stream(model="m", max_tokens=9, messages=said) as answer:
             return answer.get_final_message().stop_reason
 
     yield "chat", chat

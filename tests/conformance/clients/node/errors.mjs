@@ -1,11 +1,11 @@
 // What the SDKs of OpenAI and Anthropic make of errors. Prints JSON by SDK and case.
 //
-//   node errors.mjs URL CODE...    the key `CODE` has the gateway reject; `stream` has streams break
+//   node errors.mjs URL CASE...    the case is key and prompt; one that is no number is requested
+//                                  as a stream
 import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";
 
 const [url, ...cases] = process.argv.slice(2);
-const messages = [{ role: "user", content: "Hello" }];
 
 async function outcome(work) {
   try {
@@ -28,17 +28,17 @@ async function drained(stream) {
 
 const seen = {};
 for (const key of cases) {
-  const broken = key === "stream";
+  const stream = Number.isNaN(Number(key));
+  const messages = [{ role: "user", content: key }];
   const openai = new OpenAI({ apiKey: key, baseURL: `${url}/v1`, maxRetries: key === "501" ? 2 : 0 });
   const anthropic = new Anthropic({ apiKey: key, baseURL: url, maxRetries: key === "501" ? 2 : 0 });
-  const stream = broken;
   const works = {
     chat: async () => drainedIf(stream, openai.chat.completions.create({ model: "m", messages, stream })),
-    responses: async () => drainedIf(stream, openai.responses.create({ model: "m", input: "x", stream })),
+    responses: async () => drainedIf(stream, openai.responses.create({ model: "m", input: key, stream })),
     messages: async () =>
       drainedIf(stream, anthropic.messages.create({ model: "m", max_tokens: 9, messages, stream })),
   };
-  if (broken) {
+  if (stream) {
     works.messagesHelper = async () =>
       (await anthropic.messages.stream({ model: "m", max_tokens: 9, messages }).finalMessage()).id;
   }
