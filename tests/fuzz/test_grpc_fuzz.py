@@ -32,6 +32,7 @@ from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.pipeline import local_layers, request_layers, stack
 from autoglm.gateway.proxy.proxy import Relay
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
+from autoglm.gateway.proxy.upstream import Fallbacks, no_fallbacks
 from autoglm.gateway.request.grpc_methods import METHODS
 from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
@@ -50,7 +51,11 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @asynccontextmanager
 async def upstream(
-    call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+    call: Call,
+    endpoint: EndpointView,
+    headers: Mapping[str, str],
+    timeout: float,
+    fallbacks: Fallbacks = no_fallbacks,
 ) -> AsyncIterator[Reply]:
     """A pod that answers everything with the same bytes."""
 

@@ -31,6 +31,7 @@ from autoglm.gateway.endpoints.openai_watch import ForeignWatch
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.static_discovery import Discovery, Sources
+from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey, key_of_file
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.takeover import TakeOver
@@ -40,13 +41,13 @@ from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
 from autoglm.gateway.proxy.grpc_upstream import GrpcRelay
 from autoglm.gateway.proxy.http_upstream import HttpRelay, client_session
-from autoglm.gateway.proxy.prefix_cache import CacheSalts, read_key
 from autoglm.gateway.proxy.proxy import Defaults, Relay
 from autoglm.gateway.proxy.route_debug import RouteDebug
+from autoglm.gateway.proxy.upstream import Upstream
 from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Handler, Upstream, Wire
-from autoglm.gateway.request.stored_responses import ResponseIds
+from autoglm.gateway.request.prefix_cache import CacheSalts, read_key
+from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings

@@ -26,12 +26,12 @@ from autoglm.common.rpc import API_KEY, AUTHORIZATION
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import check_reached, visible
+from autoglm.gateway.endpoints.stored_responses import ResponseIds, follow
 from autoglm.gateway.limits.limiter import Account
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
 from autoglm.gateway.request.principal import Principal, Role
 from autoglm.gateway.request.request import Call, Handler, Notes, Reply
-from autoglm.gateway.request.stored_responses import ResponseIds, follow
 from autoglm.gateway.request_telemetry import Observer, child_span, note_wait
 from autoglm.validation import validate
 

@@ -18,10 +18,10 @@ from autoglm.gateway.edges.memory_pressure import process_limit
 from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
-from autoglm.gateway.proxy.prefix_cache import PrefixCache
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import Limits
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
+from autoglm.gateway.request.prefix_cache import PrefixCache
 from autoglm.validation import bounds as content_bounds
 
 

@@ -33,18 +33,6 @@ EXPOSED = ", ".join(
 )
 MAX_AGE_SECONDS = 600
 VARY = "Origin"
-# What servers behind the gateway say of origins does not hold for it.
-OTHERS_HEADERS = tuple(
-    f"access-control-{name}"
-    for name in (
-        "allow-credentials",
-        "allow-headers",
-        "allow-methods",
-        "allow-origin",
-        "expose-headers",
-        "max-age",
-    )
-)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from autoglm.api.names import NO_RULES, NameRules, Seniority, owners_of, seniority
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
-from autoglm.gateway.proxy.prefix_cache import PrefixCache
+from autoglm.gateway.request.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True, slots=True, order=True)

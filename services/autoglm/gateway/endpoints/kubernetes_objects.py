@@ -17,7 +17,7 @@ from autoglm.api.names import declared_names
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
 from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
-from autoglm.gateway.proxy.prefix_cache import PrefixCache
+from autoglm.gateway.request.prefix_cache import PrefixCache
 
 GRPC_PORT_NAME = "grpc"
 _FAMILIES = ("IPv4", "IPv6")

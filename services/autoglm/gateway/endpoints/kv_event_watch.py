@@ -9,8 +9,9 @@ index and decides nothing about routing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+from typing import Protocol
 
 import grpc
 
@@ -19,10 +20,19 @@ from autoglm.common.backoff import Backoff
 from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.routing.prefix import PrefixIndex
 from autoglm.v1.worker_pb2_grpc import WorkerStub
 
 BACKOFF = Backoff(first=0.1, most=10.0, jitter=0.5)
+
+
+class CachedBlocks(Protocol):
+    """Which blocks each endpoint has in its KV cache."""
+
+    def follow(self, url: str) -> None: ...
+    def unfollow(self, url: str) -> None: ...
+    def is_exact(self, url: str) -> bool: ...
+    def told(self, url: str, blocks: Sequence[int]) -> None: ...
+    def remove(self, url: str, blocks: Sequence[int]) -> None: ...
 
 
 class Lost(Exception):
@@ -36,7 +46,7 @@ class Lost(Exception):
 class Reader:
     """Reads one stream into the index."""
 
-    def __init__(self, prefixes: PrefixIndex, url: str) -> None:
+    def __init__(self, prefixes: CachedBlocks, url: str) -> None:
         self._prefixes = prefixes
         self._url = url
         self.sequence = 0
@@ -64,7 +74,7 @@ class KvFollower:
 
     def __init__(
         self,
-        prefixes: PrefixIndex,
+        prefixes: CachedBlocks,
         channels: Channels,
         metrics: Metrics,
         interval: Callable[[], float] = lambda: 0.0,

@@ -17,7 +17,7 @@ from autoglm.common.errors import AutoGLMError, Cancelled
 from autoglm.gateway.request.request import Call, Reply, Usage, Wire
 
 if TYPE_CHECKING:
-    from autoglm.gateway.routing import Decision
+    pass
 
 T = TypeVar("T")
 
@@ -70,8 +70,6 @@ class Exchange:
         """Called when the client of a call that was taken over leaves before its answer."""
         self.is_read = False
         """Whether somebody has to read the answer, so that it must not go past us."""
-        self.decision: Decision | None = None
-        """The last one of where to send it."""
         self.directions: asyncio.Future[Directions | AutoGLMError] = loop.create_future()
         self._outcome: asyncio.Future[End | Call] = loop.create_future()
         self._reply: asyncio.Future[Reply | AutoGLMError] = loop.create_future()

@@ -19,9 +19,10 @@ from autoglm.gateway.edges.rest_request import TIMEOUT_HEADER
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.config.names import DESTINATION_HEADER
-from autoglm.gateway.envoy.exchange import Directions, End
+from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.proxy.sse_transcript import REPLAY
-from autoglm.gateway.request.request import Call, Reply, RetryElsewhere, Upstream
+from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, Upstream, no_fallbacks
+from autoglm.gateway.request.request import Call, Reply
 from autoglm.validation.routing_hint import HINT_METADATA
 
 _NO_BYTES: tuple[bytes, ...] = ()
@@ -58,13 +59,18 @@ class EnvoyUpstream:
 
     @asynccontextmanager
     async def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Reply]:
         exchange = call.exchange
-        if exchange is not None:
+        if isinstance(exchange, Exchange):
             outcome: End | Call | None = exchange.taken
             if outcome is None:
-                directions = self._directions(call, endpoint, headers, timeout)
+                directions = self._directions(call, exchange, endpoint, headers, timeout, fallbacks)
                 outcome = await exchange.send(directions)
                 if isinstance(outcome, Call) and directions.address:
                     raise _did_not_answer(endpoint)
@@ -77,10 +83,14 @@ class EnvoyUpstream:
             yield reply
 
     def _directions(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        exchange: Exchange,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks,
     ) -> Directions:
-        exchange = call.exchange
-        assert exchange is not None
         address = endpoint.plain_address(call.wire)
         if not exchange.is_others and (exchange.is_read or not address):
             return Directions(removed_headers=(DESTINATION_HEADER,))
@@ -93,19 +103,19 @@ class EnvoyUpstream:
         elif endpoint.endpoint.kind == "openai":
             told |= self._for_openai(call, endpoint)
         if exchange.is_others:
-            told[DESTINATION_HEADER] = ",".join((address, *self._others(call, endpoint)))
+            told[DESTINATION_HEADER] = ",".join((address, *self._others(call, endpoint, fallbacks)))
         else:
             told[_TIMEOUT] = str(left)
-        return Directions(address, told, self._kept_back(call, told), timeout)
+        return Directions(address, told, _kept_back(call, exchange, told), timeout)
 
-    def _others(self, call: Call, endpoint: EndpointView) -> Iterable[str]:
+    def _others(self, call: Call, endpoint: EndpointView, fallbacks: Fallbacks) -> Iterable[str]:
         """Addresses that would take the very same request."""
-        if not self._fallbacks or call.exchange is None or call.exchange.decision is None:
+        if not self._fallbacks:
             return ()
         kind = (endpoint.endpoint.kind, endpoint.endpoint.base)
         found = (
             view.plain_address(call.wire)
-            for view in call.exchange.decision.runners_up()
+            for view in fallbacks()
             if (view.endpoint.kind, view.endpoint.base) == kind
         )
         return islice(found, self._fallbacks)
@@ -114,10 +124,10 @@ class EnvoyUpstream:
         base = endpoint.endpoint.base
         return dict(self._key.headers) | ({":path": base + call.target} if base else {})
 
-    def _kept_back(self, call: Call, told: Mapping[str, str]) -> tuple[str, ...]:
-        assert call.exchange is not None
-        sent = _KEPT_BACK & call.exchange.request_headers
-        return tuple(name for name in sent if name not in call.headers and name not in told)
+
+def _kept_back(call: Call, exchange: Exchange, told: Mapping[str, str]) -> tuple[str, ...]:
+    sent = _KEPT_BACK & exchange.request_headers
+    return tuple(name for name in sent if name not in call.headers and name not in told)
 
 
 def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:

@@ -20,22 +20,15 @@ from autoglm.gateway.endpoints.endpoint import Draining, EndpointView, Lost, Pro
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.endpoints.snapshot import Snapshot
+from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
-from autoglm.gateway.proxy.prefix_cache import CacheSalts
 from autoglm.gateway.proxy.recovery import is_resumable, successors
 from autoglm.gateway.proxy.sse_transcript import PATHS, REPLAY
 from autoglm.gateway.proxy.stall_timer import Leash
 from autoglm.gateway.proxy.timeouts import Limits, no_chunk, no_first_token
-from autoglm.gateway.request.request import (
-    Call,
-    Notes,
-    Reply,
-    RetryElsewhere,
-    Stalled,
-    Upstream,
-    Wire,
-)
-from autoglm.gateway.request.stored_responses import ResponseIds
+from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled, Upstream
+from autoglm.gateway.request.prefix_cache import CacheSalts
+from autoglm.gateway.request.request import Call, Notes, Reply, Wire
 from autoglm.gateway.request_telemetry import child_span, client_span, note_decision, trace_headers
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.prefix import salt_of
@@ -186,8 +179,6 @@ class Attempts:
     @asynccontextmanager
     async def _exchange(self, call: Call, notes: Notes, decision: Decision) -> AsyncIterator[Reply]:
         view, timeout = decision.endpoint, call.deadline - self._clock()
-        if call.exchange is not None:
-            call.exchange.decision = decision
         tokens = call.ask.prompt_tokens if call.ask else 0
         with (
             self._pool.lease(view, tokens),
@@ -203,7 +194,7 @@ class Attempts:
                 headers[RESPONSE_ID] = self._response_ids.new(call.principal.tenant, view.url)
             try:
                 upstream = self._upstreams[call.wire]
-                async with upstream(call, view, headers, timeout) as reply:
+                async with upstream(call, view, headers, timeout, decision.runners_up) as reply:
                     first = reply.first_chunk or self._clock()
                     notes.first_chunk = notes.first_chunk or first
                     answered(first)

@@ -15,8 +15,9 @@ import grpc
 from autoglm.common import errors, status
 from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.request import Call, Reply, RetryElsewhere, Trailers
+from autoglm.gateway.request.request import Call, Reply, Trailers
 
 # Trailers of a pod that are meant for the client.
 TRAILER_PREFIX = "autoglm-"
@@ -30,7 +31,12 @@ class GrpcRelay:
 
     @asynccontextmanager
     async def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Reply]:
         method = BY_PATH[call.target]
         start = self._channels.get(endpoint.endpoint).raw[call.target]

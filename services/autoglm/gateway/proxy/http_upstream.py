@@ -21,12 +21,25 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from autoglm.common import errors
 from autoglm.common.process import open_files
-from autoglm.gateway.edges.cors import OTHERS_HEADERS
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
+from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.last_event import LastEvent
-from autoglm.gateway.request.request import Call, Reply, RetryElsewhere
+from autoglm.gateway.request.request import Call, Reply
 from autoglm.validation.http_errors import EVENT_STREAM
+
+# CORS headers of upstream servers, which do not hold for the gateway's origin.
+UPSTREAM_CORS_HEADERS = tuple(
+    f"access-control-{name}"
+    for name in (
+        "allow-credentials",
+        "allow-headers",
+        "allow-methods",
+        "allow-origin",
+        "expose-headers",
+        "max-age",
+    )
+)
 
 # Below the 5 s after which uvicorn closes idle connections, so that none is used as it closes.
 KEEPALIVE_SECONDS = 4.0
@@ -53,7 +66,7 @@ _NOT_RELAYED = frozenset(
         "upgrade",
         "date",
         "server",
-        *OTHERS_HEADERS,
+        *UPSTREAM_CORS_HEADERS,
         "x-request-id",
     )
 )
@@ -103,7 +116,12 @@ class HttpRelay:
 
     @asynccontextmanager
     async def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Reply]:
         context = SimpleNamespace(reused=False)
         response, first = await self._begin(call, endpoint, headers, timeout, context)

@@ -14,7 +14,8 @@ from statistics import fmean, median
 
 from autoglm.common import errors
 from autoglm.gateway.endpoints.safeguards import OutlierPolicy
-from autoglm.gateway.request.request import Reply, RetryElsewhere, Stalled
+from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
+from autoglm.gateway.request.request import Reply
 
 # Fewer requests in an interval say nothing.
 _MIN_REQUESTS = 10

@@ -28,15 +28,16 @@ from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.endpoints.deployments import Rules
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
+from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.attempt import Attempt, Attempts
 from autoglm.gateway.proxy.hedging import Begin, Hedges, race
-from autoglm.gateway.proxy.prefix_cache import CacheSalts
 from autoglm.gateway.proxy.retry_budget import Retries, RetriesByModel, RetryBudget, RetryPolicy
 from autoglm.gateway.proxy.stream import Stream, Terms
 from autoglm.gateway.proxy.timeouts import Limits, bounded, limits_of
+from autoglm.gateway.proxy.upstream import RetryElsewhere, Upstream
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes, Reply, RetryElsewhere, Upstream, Wire
-from autoglm.gateway.request.stored_responses import ResponseIds
+from autoglm.gateway.request.prefix_cache import CacheSalts
+from autoglm.gateway.request.request import Call, Notes, Reply, Wire
 from autoglm.gateway.routing import Router
 
 _NO_HEDGING = HedgePolicy()

@@ -19,7 +19,7 @@ from autoglm.common.rpc import DEBUG_HEADER
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.principal import Role
 from autoglm.gateway.request.request import Call, Handler, Notes, Reply, Trailers
-from autoglm.gateway.routing import Router
+from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.explain import explain
 
 ROUTE_HEADER = "x-autoglm-route"
@@ -78,10 +78,11 @@ class RouteDebug:
     @asynccontextmanager
     async def _told(self, inner: Handler, call: Call, notes: Notes) -> AsyncIterator[Reply]:
         async with inner(call, notes) as reply:
-            if notes.decision is None:
+            decision = notes.decision
+            if not isinstance(decision, Decision):
                 yield reply
                 return
-            shown = explain(call, notes.decision, self._router.memory, _MOST_IN_HEADER)
+            shown = explain(call, decision, self._router.memory, _MOST_IN_HEADER)
             text = json.dumps(shown | {"attempts": notes.attempts}, separators=(",", ":"))
 
             async def trailers() -> Trailers:

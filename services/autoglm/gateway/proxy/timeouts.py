@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from autoglm.common.errors import DeadlineExceeded
 from autoglm.gateway.endpoints.deployments import Rules
-from autoglm.gateway.request.request import Call, RetryElsewhere, Stalled
+from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
+from autoglm.gateway.request.request import Call
 
 
 @dataclass(frozen=True, slots=True)

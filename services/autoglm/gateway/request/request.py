@@ -22,14 +22,23 @@ from autoglm.validation import Ask
 
 if TYPE_CHECKING:
     from autoglm.common.rpc import Credentials
-    from autoglm.gateway.endpoints.endpoint import EndpointView
-    from autoglm.gateway.envoy.exchange import Exchange
-    from autoglm.gateway.routing import Decision
 
 Wire = Literal["grpc", "http"]
 # Reads a call's body, which counts in the hold; the call as it is then. Raises AutoGLMError.
 Receive = Callable[["Call", Hold], Awaitable["Call"]]
 _UNBOUNDED = Memory(2**63).open("").__enter__()
+
+
+class Exchange(Protocol):
+    """Moves the bytes of a request outside this process: its response cannot be changed here."""
+
+    is_read: bool
+    """Whether the response must pass this process, which reads its usage."""
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of the response's body, once it has ended."""
+        ...
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -114,8 +123,8 @@ class Notes:
     """The request with its body, once that was read."""
     endpoint: str = ""
     why: str = ""
-    decision: Decision | None = None
-    """The last one of where to send it."""
+    decision: object = None
+    """The last `routing.Decision`; None before the first."""
     attempts: int = 0
     first_chunk: float = 0.0
     """When the first chunk came from the pod, on the monotonic clock; 0 before that."""
@@ -151,52 +160,3 @@ class Handler(Protocol):
     """A layer, or all of them. Entering raises an AutoGLMError where there is no answer."""
 
     def __call__(self, call: Call, notes: Notes, /) -> AbstractAsyncContextManager[Reply]: ...
-
-
-class Upstream(Protocol):
-    """Sends a call to one endpoint: one for each wire. Entered once the first chunk is there.
-
-    Before that it raises RetryElsewhere where another endpoint may do better. Leaving the context
-    cancels what is still running. An error while `chunks` is read is an AutoGLMError
-    (StreamBroken when the endpoint went away).
-    `headers` are those to add to the call's own: request id and trace context.
-    """
-
-    def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
-    ) -> AbstractAsyncContextManager[Reply]: ...
-
-
-class RetryElsewhere(Exception):
-    """An endpoint gave no answer to a call, and nothing has reached the client.
-
-    `error` is what the client gets when no other endpoint answers either; `gone` says that the
-    endpoint refused or lost its connection, `draining` that it takes no new requests,
-    `elsewhere_only` that it took too long or set a Retry-After, so that only another endpoint is
-    worth a try.
-    """
-
-    def __init__(
-        self,
-        error: AutoGLMError,
-        *,
-        gone: bool = False,
-        draining: bool = False,
-        elsewhere_only: bool = False,
-    ) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.gone = gone
-        self.draining = draining
-        self.elsewhere_only = elsewhere_only
-
-
-class Stalled(Exception):
-    """An endpoint has sent the first chunk of an answer, but no other for too long.
-
-    `error` is what the client gets when no other endpoint can go on.
-    """
-
-    def __init__(self, error: AutoGLMError) -> None:
-        super().__init__(error.message)
-        self.error = error

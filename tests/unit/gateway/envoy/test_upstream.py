@@ -13,7 +13,8 @@ from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
-from autoglm.gateway.request.request import Call, Reply, RetryElsewhere
+from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
+from autoglm.gateway.request.request import Call, Reply
 from autoglm.gateway.routing.contracts import Decision, Reason, Trail
 
 HEADERS = {"x-request-id": "r1"}
@@ -27,7 +28,12 @@ class Inner:
 
     @asynccontextmanager
     async def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Reply]:
         self.calls.append(call)
         yield Reply(_none())
@@ -50,8 +56,8 @@ def openai(make: Any, base: str = "") -> EndpointView:
 
 
 async def directed(call: Call, view: EndpointView, key: str = "") -> Directions:
-    """What Envoy is told; the call ends well."""
-    assert call.exchange is not None
+    """The directions that Envoy gets; the request ends well."""
+    assert isinstance(call.exchange, Exchange)
     call.exchange.end(End(200))
     async with EnvoyUpstream(Inner(), UpstreamKey(key))(call, view, HEADERS, 1.5) as reply:
         assert [chunk async for chunk in reply.chunks] == []
@@ -144,10 +150,12 @@ async def test_another_gateways_envoy_is_told_who_comes_next_where_it_wants_that
     views = [make.view(n) for n in (1, 2, 3)]
     one = Exchange("k", "grpc", is_others=True)
     trail = Trail(views, (3.0, 1.0, 2.0))
-    one.decision = Decision(views[0], "", "LeastLoaded", Reason.CRITERION, trail)
+    decision = Decision(views[0], "", "LeastLoaded", Reason.CRITERION, trail)
     one.end(End(200, served="10.0.0.3:50051"))
     upstream = EnvoyUpstream(Inner(), fallbacks=1)
-    async with upstream(make.call(exchange=one), views[0], HEADERS, 1.5) as reply:
+    async with upstream(
+        make.call(exchange=one), views[0], HEADERS, 1.5, decision.runners_up
+    ) as reply:
         assert reply.is_anothers
     told = await one.directions
     assert isinstance(told, Directions)

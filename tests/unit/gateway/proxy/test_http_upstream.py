@@ -12,7 +12,7 @@ import pytest
 from autoglm.common import errors
 from autoglm.gateway.proxy import http_upstream
 from autoglm.gateway.proxy.http_upstream import retry_after_seconds
-from autoglm.gateway.request.request import RetryElsewhere
+from autoglm.gateway.proxy.upstream import RetryElsewhere
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from autoglm.common import errors
 from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
-from autoglm.gateway.request.request import Reply, RetryElsewhere, Stalled
+from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
+from autoglm.gateway.request.request import Reply
 
 POLICY = OutlierPolicy(consecutive_failures=3, interval_seconds=10.0)
 FLEET = ["a", "b", "c"]

@@ -12,8 +12,9 @@ from autoglm.gateway.endpoints.endpoint import EndpointView, Phase
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.proxy.proxy import Relay
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
+from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes, Reply, RetryElsewhere
+from autoglm.gateway.request.request import Call, Notes, Reply
 
 NOT_NOW = errors.NoReadyEndpoint("not now")
 
@@ -28,7 +29,12 @@ class Script:
 
     @asynccontextmanager
     async def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Reply]:
         self.attempts.append((endpoint.url, round(timeout, 3)))
         answer = self.answers.pop(0)

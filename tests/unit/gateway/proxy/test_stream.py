@@ -19,8 +19,9 @@ from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, Rec
 from autoglm.gateway.proxy.proxy import Defaults, Relay
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import Limits
+from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes, Reply, RetryElsewhere
+from autoglm.gateway.request.request import Call, Notes, Reply
 from autoglm.validation import Ask, Operation
 
 pytestmark = pytest.mark.looptime
@@ -51,7 +52,12 @@ class Pods:
 
     @asynccontextmanager
     async def __call__(
-        self, call: Call, endpoint: EndpointView, headers: Mapping[str, str], timeout: float
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Reply]:
         self.urls.append(endpoint.url)
         if self.by_url is not None:

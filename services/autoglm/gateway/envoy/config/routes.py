@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from autoglm.common import rpc, status
-from autoglm.gateway.edges.cors import OTHERS_HEADERS
 from autoglm.gateway.edges.rest_request import BINARY_HEADER
 from autoglm.gateway.envoy.config.names import PLANE_HEADER, PLANE_WITHOUT
 from autoglm.gateway.envoy.config.parts import (
@@ -19,6 +18,7 @@ from autoglm.gateway.envoy.config.parts import (
     header,
     seconds,
 )
+from autoglm.gateway.proxy.http_upstream import UPSTREAM_CORS_HEADERS
 from autoglm.gateway.request.grpc_methods import METHODS
 from autoglm.gateway.request.request import Wire
 from autoglm.gateway.settings import GatewaySettings
@@ -84,7 +84,7 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
         },
         # Kept for the retry, and for the picker where it wants to see it.
         "request_body_buffer_limit": settings.max_body_bytes + _ROOM_BYTES,
-        "response_headers_to_remove": list(OTHERS_HEADERS),
+        "response_headers_to_remove": list(UPSTREAM_CORS_HEADERS),
         "response_headers_to_add": [
             *_response_headers(wire, match.get("path", "")),
             header(PLANE_HEADER, PLANE_WITHOUT),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoglm.gateway.endpoints.kubernetes_objects import resource_of
-from autoglm.gateway.proxy.prefix_cache import CacheSalts, read_key
+from autoglm.gateway.request.prefix_cache import CacheSalts, read_key
 
 KEY = b"0123456789abcdef"
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace as changed
 
 from autoglm.common.errors import NoReadyEndpoint, ResponseNotFound
 from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.endpoints.stored_responses import ResponseIds, follow
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.stored_responses import ResponseIds, follow
 from autoglm.gateway.routing.decide import pick
 
 IDS = ResponseIds(b"k" * 32)

@@ -1,0 +1,73 @@
+"""How a request reaches one endpoint: the `Upstream` of each wire, and what it raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from autoglm.common.errors import AutoGLMError
+from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.gateway.request.request import Call, Reply
+
+# The endpoints that a proxy may turn to by itself, the best first.
+Fallbacks = Callable[[], Sequence[EndpointView]]
+
+
+def no_fallbacks() -> Sequence[EndpointView]:
+    return ()
+
+
+class Upstream(Protocol):
+    """Sends a call to one endpoint: one for each wire. Entered once the first chunk is there.
+
+    Before that it raises RetryElsewhere where another endpoint may do better. Leaving the context
+    cancels what is still running. An error while `chunks` is read is an AutoGLMError
+    (StreamBroken when the endpoint went away).
+    `headers` are those to add to the call's own: request id and trace context. `fallbacks` are
+    for an upstream that passes the request to a proxy with retries of its own.
+    """
+
+    def __call__(
+        self,
+        call: Call,
+        endpoint: EndpointView,
+        headers: Mapping[str, str],
+        timeout: float,
+        fallbacks: Fallbacks = no_fallbacks,
+    ) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class RetryElsewhere(Exception):
+    """An endpoint gave no answer to a call, and nothing has reached the client.
+
+    `error` is what the client gets when no other endpoint answers either; `gone` says that the
+    endpoint refused or lost its connection, `draining` that it takes no new requests,
+    `elsewhere_only` that it took too long or set a Retry-After, so that only another endpoint is
+    worth a try.
+    """
+
+    def __init__(
+        self,
+        error: AutoGLMError,
+        *,
+        gone: bool = False,
+        draining: bool = False,
+        elsewhere_only: bool = False,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.gone = gone
+        self.draining = draining
+        self.elsewhere_only = elsewhere_only
+
+
+class Stalled(Exception):
+    """An endpoint has sent the first chunk of an answer, but no other for too long.
+
+    `error` is what the client gets when no other endpoint can go on.
+    """
+
+    def __init__(self, error: AutoGLMError) -> None:
+        super().__init__(error.message)
+        self.error = error
