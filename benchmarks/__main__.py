@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,11 +27,15 @@ from benchmarks import (
     routing_rivals,
     soak,
 )
+from benchmarks.report import Report
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[..., Report]] = {
     "pod": pod_overhead.run,
     "batching": batching.run,
     "bounds": bounds.run,
+    "bounds-envoy": partial(bounds.run, target="envoy"),
+    "bounds-pod": partial(bounds.run, target="pod"),
+    "bounds-vllm": partial(bounds.run, target="vllm"),
     "fleet-scale": fleet_scale.run,
     "gateway": gateway_overhead.run,
     "operator": operator_scale.run,
@@ -45,7 +51,8 @@ BENCHMARKS = {
     "soak": soak.run,
 }
 # They need no load generator, which needs go.
-_ALONE = {"bounds", "counts", "decision", "fleet-scale", "kv-events", "routing"}
+_BOUNDS = {"bounds", "bounds-envoy", "bounds-pod", "bounds-vllm"}
+_ALONE = {*_BOUNDS, "counts", "decision", "fleet-scale", "kv-events", "routing"}
 _EPILOG = """\b
 Examples:
   python -m benchmarks                   all of them but the soak, about 50 minutes
