@@ -19,7 +19,6 @@ from autoglm.inference.requests import begin, current_call, find
 from autoglm.inference.servicers.bounded_grpc import ask_of
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc
-from autoglm.validation import of_oip
 from autoglm.validation.oip import TEXT_INPUT
 
 FINAL = "triton_final_response"
@@ -133,5 +132,5 @@ def _streamed(request: oip.ModelInferRequest, piece: Piece) -> oip.ModelStreamIn
 
 
 def _asked(engine: Engine, request: oip.ModelInferRequest, *, streaming: bool) -> Asked:
-    begin(engine, ask_of(of_oip, request, streaming=streaming))
+    begin(engine, ask_of(request, streaming=streaming))
     return responses.asked_of(engine, of_grpc(request))

@@ -1,7 +1,7 @@
 """Reads the requests of gRPC calls within bounds, before protobuf builds objects of them.
 
-A server interceptor. A message that is over a bound is refused here; a large one is parsed and kept
-abridged as well, so that validating and naming it costs little.
+A server interceptor. A message that is over a bound is refused here; what a large one asks for is
+read from an abridged copy, off the event loop where that takes long. `ask_of` has it for servicers.
 """
 
 from __future__ import annotations
@@ -9,30 +9,54 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from autoglm.common.errors import InvalidRequest
+from autoglm import v1
+from autoglm.common.errors import AutoGLMError, InvalidRequest
 from autoglm.inference.servicers.grpc_observer import OBSERVED
+from autoglm.v1 import open_inference_pb2 as oip
+from autoglm.validation import (
+    Ask,
+    of_chat,
+    of_embed,
+    of_generate,
+    of_oip,
+    of_predict,
+    of_tokenize,
+)
 from autoglm.validation.bounds import Bounds
-from autoglm.validation.request_info import Ask
 from autoglm.validation.scan import proto_scan
-from autoglm.validation.scan.abridged import cut_of
-from autoglm.validation.scan.reading import in_steps
+from autoglm.validation.scan.abridged import Abridged
+from autoglm.validation.scan.reading import in_steps, off_loop
 
 M = TypeVar("M", bound=Message)
 Behaviour = Callable[[Any, Any], Any]
-_abridged: ContextVar[bytes | None] = ContextVar("abridged_request", default=None)
+_EXTRACTORS: dict[type[Message], Callable[..., Ask]] = {
+    v1.GenerateRequest: of_generate,
+    v1.ChatRequest: of_chat,
+    v1.EmbedRequest: of_embed,
+    v1.PredictRequest: of_predict,
+    v1.TokenizeRequest: of_tokenize,
+    oip.ModelInferRequest: of_oip,
+}
+# What the large request of the call being served asks for, or why it is none.
+_read: ContextVar[Ask | AutoGLMError | None] = ContextVar("read_request", default=None)
 
 
-def ask_of(extract: Callable[..., Ask], request: Message, **options: bool) -> Ask:
-    """What the request of the call being served asks for."""
-    abridged = _abridged.get()
-    if abridged is None:
-        return extract(request, **options)
-    return extract(type(request).FromString(abridged), cut=cut_of(abridged), **options)
+def ask_of(request: Message, *, streaming: bool = False) -> Ask:
+    """What the request of the call being served asks for. Raises InvalidRequest."""
+    match _read.get():
+        case None:
+            options = {"streaming": True} if streaming else {}
+            return _EXTRACTORS[type(request)](request, **options)
+        case Ask() as ask:
+            return replace(ask, streaming=True) if streaming else ask
+        case error:
+            raise error
 
 
 class BoundedMessages(grpc.aio.ServerInterceptor):
@@ -84,15 +108,28 @@ class BoundedMessages(grpc.aio.ServerInterceptor):
         return call
 
     async def _read(self, kind: type[M], payload: bytes) -> M:
-        _abridged.set(None)
+        _read.set(None)
         if not proto_scan.is_small(payload, kind):
             abridged = await in_steps(proto_scan.scan(payload, kind, self._bounds))
-            if len(abridged) < len(payload):
-                _abridged.set(abridged)
-        try:
-            return kind.FromString(payload)
-        except DecodeError as error:
-            name = kind.DESCRIPTOR.full_name
-            raise InvalidRequest(
-                f"the request is not a valid {name}; check its encoding"
-            ) from error
+            _read.set(await _ask(kind, abridged))
+        return _parsed(kind, payload)
+
+
+async def _ask(kind: type[Message], abridged: Abridged) -> Ask | AutoGLMError | None:
+    """None for a request that has no bounds of its own."""
+    extract = _EXTRACTORS.get(kind)
+    if extract is None:
+        return None
+    try:
+        return await off_loop(abridged, lambda: extract(_parsed(kind, abridged), cut=abridged.cut))
+    except AutoGLMError as error:
+        # The servicer raises it, where the request is counted.
+        return error
+
+
+def _parsed(kind: type[M], payload: bytes) -> M:
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.full_name
+        raise InvalidRequest(f"the request is not a valid {name}; check its encoding") from error

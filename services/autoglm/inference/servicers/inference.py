@@ -15,7 +15,6 @@ from autoglm.inference.prediction import predict
 from autoglm.inference.requests import begin, check, current_call, find
 from autoglm.inference.servicers.bounded_grpc import ask_of
 from autoglm.v1 import inference_pb2_grpc
-from autoglm.validation import of_chat, of_embed, of_generate, of_predict, of_tokenize
 
 T = TypeVar("T")
 
@@ -59,41 +58,41 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
 
     async def Generate(self, request: v1.GenerateRequest, context: Any) -> v1.GenerateResponse:
         engine = self._pod.engine()
-        begin(engine, ask_of(of_generate, request))
+        begin(engine, ask_of(request))
         return await engine.generate(request, current_call())
 
     def GenerateStream(
         self, request: v1.GenerateRequest, context: Any
     ) -> AsyncIterator[v1.GenerateChunk]:
         engine = self._pod.engine()
-        begin(engine, ask_of(of_generate, request, streaming=True))
+        begin(engine, ask_of(request, streaming=True))
         call = current_call()
         return self._pace(engine.generate_stream(request, call), engine, call)
 
     async def Chat(self, request: v1.ChatRequest, context: Any) -> v1.ChatResponse:
         engine = self._pod.engine()
-        begin(engine, ask_of(of_chat, request))
+        begin(engine, ask_of(request))
         return await engine.chat(request, current_call())
 
     def ChatStream(self, request: v1.ChatRequest, context: Any) -> AsyncIterator[v1.ChatChunk]:
         engine = self._pod.engine()
-        begin(engine, ask_of(of_chat, request, streaming=True))
+        begin(engine, ask_of(request, streaming=True))
         call = current_call()
         return self._pace(engine.chat_stream(request, call), engine, call)
 
     async def Embed(self, request: v1.EmbedRequest, context: Any) -> v1.EmbedResponse:
         engine = self._pod.engine()
-        check(engine, ask_of(of_embed, request))
+        check(engine, ask_of(request))
         return await engine.embed(request, current_call())
 
     async def Predict(self, request: v1.PredictRequest, context: Any) -> v1.PredictResponse:
         engine = self._pod.engine()
-        check(engine, ask_of(of_predict, request))
+        check(engine, ask_of(request))
         return await predict(engine, request, current_call())
 
     async def Tokenize(self, request: v1.TokenizeRequest, context: Any) -> v1.TokenizeResponse:
         engine = self._pod.engine()
-        check(engine, ask_of(of_tokenize, request))
+        check(engine, ask_of(request))
         return await engine.tokenize(request, current_call())
 
     async def ListModels(

@@ -52,7 +52,7 @@ async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
 async def read_abridged(path: str, body: bytes) -> Ask:
     """What a body that is small or abridged asks for."""
     if isinstance(body, Abridged):
-        return await _off_loop(body, lambda: of_openai(path, body))
+        return await off_loop(body, lambda: of_openai(path, body))
     return of_openai(path, body)
 
 
@@ -66,7 +66,7 @@ async def read_message(
     if proto_scan.is_small(payload, kind):
         return read(bytes(payload))
     abridged = await in_steps(proto_scan.scan(payload, kind, bounds))
-    return await _off_loop(abridged, lambda: read(abridged))
+    return await off_loop(abridged, lambda: read(abridged))
 
 
 async def in_steps(reading: Generator[int, None, T]) -> T:
@@ -83,7 +83,8 @@ async def in_steps(reading: Generator[int, None, T]) -> T:
             await asyncio.sleep(0)
 
 
-async def _off_loop(abridged: Abridged, read: Callable[[], Ask]) -> Ask:
+async def off_loop(abridged: Abridged, read: Callable[[], Ask]) -> Ask:
+    """Reads here what takes little time, and the rest on the thread."""
     if len(abridged) <= _INLINE_BYTES and abridged.entries <= _INLINE_ENTRIES:
         return read()
     loop = asyncio.get_running_loop()

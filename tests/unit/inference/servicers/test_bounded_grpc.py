@@ -1,0 +1,88 @@
+"""Large messages are read in steps, and what they ask for off the event loop."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+
+from autoglm import v1
+from autoglm.common.errors import InvalidRequest
+from autoglm.inference.servicers import bounded_grpc
+from autoglm.inference.servicers.bounded_grpc import BoundedMessages, ask_of
+from autoglm.validation import Ask, bounds, of_chat
+
+SCHEMA = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(500)}}
+
+
+class Details(NamedTuple):
+    method: str = "/autoglm.v1.Inference/Chat"
+
+
+async def served(request: v1.ChatRequest, behaviour: Callable[[Any, Any], Any]) -> Any:
+    """What a servicer's method makes of the request behind the interceptor."""
+    handler: Any = grpc.unary_unary_rpc_method_handler(behaviour, v1.ChatRequest.FromString)
+
+    async def continuation(_: object) -> Any:
+        return handler
+
+    bounded = await BoundedMessages(bounds.DEFAULT).intercept_service(continuation, Details())
+    return await bounded.unary_unary(request.SerializeToString(), None)
+
+
+async def asked(request: v1.ChatRequest, _: object) -> Ask:
+    return ask_of(request, streaming=True)
+
+
+def chat(schemas: int, schema: str = json.dumps(SCHEMA)) -> v1.ChatRequest:
+    tools = [v1.Tool(name=f"f{i}", parameters=schema) for i in range(schemas)]
+    return v1.ChatRequest(
+        model="m", messages=[v1.ChatMessage(role="user", content="x")], tools=tools
+    )
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Those that read chats."""
+    found: list[threading.Thread] = []
+
+    def noted(request: v1.ChatRequest, **options: Any) -> Ask:
+        found.append(threading.current_thread())
+        return of_chat(request, **options)
+
+    monkeypatch.setitem(bounded_grpc._EXTRACTORS, v1.ChatRequest, noted)
+    return found
+
+
+async def test_many_schemas_are_read_and_checked_on_another_thread(
+    threads: list[threading.Thread],
+) -> None:
+    ask = await served(chat(schemas=100), asked)
+    assert threads and threading.main_thread() not in threads
+    assert ask.has_checked_constraints
+    assert ask.streaming
+
+
+async def test_a_small_request_is_read_where_it_is_served(threads: list[threading.Thread]) -> None:
+    ask = await served(chat(schemas=0), asked)
+    assert threads == [threading.main_thread()]
+    assert ask == of_chat(chat(schemas=0), streaming=True)
+
+
+async def test_a_large_request_asks_for_the_same_as_a_small_one() -> None:
+    request = chat(schemas=100)
+    ask = await served(request, asked)
+    assert ask.tools == of_chat(request).tools
+
+
+async def test_an_error_of_a_large_request_is_raised_by_the_servicer() -> None:
+    async def counted(request: v1.ChatRequest, _: object) -> str:
+        with pytest.raises(InvalidRequest, match="tools"):
+            ask_of(request)
+        return "counted"
+
+    assert await served(chat(schemas=100, schema="{" + " " * 1000), counted) == "counted"
