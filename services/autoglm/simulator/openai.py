@@ -20,6 +20,7 @@ from starlette.routing import Route
 from autoglm import v1
 from autoglm.common import errors, rpc, status
 from autoglm.inference.engine import AsgiApp, Call, Engine
+from autoglm.inference.http.body import Body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.requests import check, closing
 from autoglm.simulator import openai_json
@@ -118,7 +119,10 @@ class _Api:
         return JSONResponse(payload)
 
     async def _checked_body(self, request: Request) -> bytes:
-        body = await request.body()
+        received = Body()
+        async for chunk in request.stream():
+            received.add(chunk)
+        body = received.value()
         ask = await read_abridged(request.url.path, abridged(request.scope, body))
         check(self._engine, replace(ask, model=ask.model or self._default_model))
         return body

@@ -11,16 +11,35 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+class Body:
+    """A body as it arrives. Never copied as a whole, which would stop the event loop."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._first = b""
+        # Grows in place, and gives its bytes without a copy.
+        self._joined = io.BytesIO()
+
+    def add(self, chunk: bytes) -> None:
+        if not self.size:
+            self._first = chunk
+        elif chunk:
+            if not self._joined.tell():
+                self._joined.write(self._first)
+            self._joined.write(chunk)
+        self.size += len(chunk)
+
+    def value(self) -> bytes:
+        return self._joined.getvalue() if self._joined.tell() else self._first
+
+
 async def whole(receive: Receive) -> bytes:
-    # Grows in place, and gives its bytes without a copy: joining a list would stop the loop.
-    body, first = io.BytesIO(), b""
+    body = Body()
     while True:
         message = await receive()
-        chunk = message.get("body", b"")
-        first = b"" if body.tell() else chunk
-        body.write(chunk)
+        body.add(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body", False):
-            return first or body.getvalue()
+            return body.value()
 
 
 def again(body: bytes, receive: Receive, *, is_whole: bool = True) -> Receive:

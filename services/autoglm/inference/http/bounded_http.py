@@ -1,19 +1,18 @@
 """Reads the bodies of REST requests within bounds, before the engine's app builds objects of them.
 
 ASGI middleware in front of all others. A body that is over a bound is refused here; any other one
-is passed on as it came, with what is needed to validate and name it in `scope`. Forms and uploads
-pass unread.
+is passed on as it came, with what is needed to validate and name it in `scope`; white space that
+makes up much of a body is left out. Forms and uploads pass unread.
 """
 
 from __future__ import annotations
 
-import io
-
 from autoglm.common import errors, rpc
 from autoglm.inference.engine import AsgiApp, Scope
-from autoglm.inference.http.body import Receive, Send, again
+from autoglm.inference.http.body import Body, Receive, Send, again
 from autoglm.validation import http_errors
 from autoglm.validation.bounds import Bounds
+from autoglm.validation.scan.abridged import NOTHING, cut_of
 from autoglm.validation.scan.reading import abridge
 
 ABRIDGED = "autoglm.abridged"
@@ -45,7 +44,10 @@ class BoundedHttp:
             body, is_whole = await self._whole(receive)
             if is_whole:
                 part = _json_part(headers.get(BINARY_HEADER, b""), body)
-                scope = {**scope, ABRIDGED: await abridge(part, self._bounds)}
+                short = await abridge(part, self._bounds)
+                scope = {**scope, ABRIDGED: short}
+                if part is body and cut_of(short) == NOTHING:
+                    body = short
         except errors.AutoGLMError as error:
             await _refuse(scope, send, error)
             return
@@ -53,17 +55,17 @@ class BoundedHttp:
 
     async def _whole(self, receive: Receive) -> tuple[bytes, bool]:
         """The body, and whether all of it came. Raises RequestTooLarge."""
-        body = io.BytesIO()
+        body = Body()
         while True:
             message = await receive()
-            body.write(message.get("body", b""))
-            if body.tell() > self._max_body_bytes:
+            body.add(message.get("body", b""))
+            if body.size > self._max_body_bytes:
                 limit = self._max_body_bytes
                 raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
             if message["type"] != "http.request":
-                return body.getvalue(), False
+                return body.value(), False
             if not message.get("more_body", False):
-                return body.getvalue(), True
+                return body.value(), True
 
 
 def _json_part(length: bytes, body: bytes) -> bytes | memoryview:

@@ -18,6 +18,7 @@ from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
 from autoglm.inference.engine import AsgiApp, Call, Engine, Message, Scope
+from autoglm.inference.http.body import Body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.oip import json_codec, responses
 from autoglm.inference.oip.request import Infer
@@ -170,12 +171,12 @@ def _call(request: Request) -> Call:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    body = bytearray()
+    body = Body()
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
+        body.add(chunk)
+        if body.size > limit:
             raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
-    return bytes(body)
+    return body.value()
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

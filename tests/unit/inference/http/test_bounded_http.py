@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -75,3 +76,32 @@ async def test_tensors_behind_the_json_are_not_read_as_json() -> None:
     body = b'{"inputs":[]}' + b"[,{" * 50_000
     got, short = await responses_to(body, inference_header_content_length="13")
     assert (got, short) == (body, b'{"inputs":[]}')
+
+
+async def test_white_space_of_a_large_body_does_not_reach_the_app() -> None:
+    got, short = await responses_to(b'{"prompt":' + b" " * 300_000 + b'"x y"}')
+    assert json.loads(got) == json.loads(short) == {"prompt": "x y"}
+    assert len(got) < 1000
+
+
+async def test_a_body_of_which_a_value_was_cut_keeps_its_white_space() -> None:
+    body = LARGE[:-1] + b" " * 300_000 + b"}"
+    got, _ = await responses_to(body)
+    assert got == body
+
+
+async def test_a_large_body_reaches_the_app_without_a_copy() -> None:
+    messages = [{"type": "http.request", "body": LARGE}]
+    seen: list[bytes] = []
+
+    async def receive() -> Any:
+        return messages.pop()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(await whole(receive))
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+    await BoundedHttp(app, Bounds(), 2**23)(scope, receive, send)
+    assert seen[0] is LARGE
