@@ -26,7 +26,7 @@ from autoglm.common.http.admin import AdminServer, LoopLag
 from autoglm.common.process import open_files
 from autoglm.common.process.garbage import collect
 from autoglm.common.process.lifecycle import Shutdown
-from autoglm.common.process.memory import limit_bytes, map_large_buffers
+from autoglm.common.process.memory import limit_bytes, tune_allocator
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -78,7 +78,7 @@ def run(
     for flag in exposed:
         _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
     files = open_files.raise_limit()
-    map_large_buffers()
+    tune_allocator()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         if settings.kubernetes:

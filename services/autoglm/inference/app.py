@@ -23,7 +23,7 @@ from autoglm.common.http.admin import AdminServer
 from autoglm.common.process import open_files
 from autoglm.common.process.garbage import collect
 from autoglm.common.process.lifecycle import Shutdown
-from autoglm.common.process.memory import map_large_buffers
+from autoglm.common.process.memory import tune_allocator
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -68,7 +68,7 @@ class CannotStart(Exception):
 def run(settings: InferenceSettings) -> int:
     """Serves until a signal; the exit code of the process."""
     open_files.raise_limit()
-    map_large_buffers()
+    tune_allocator()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 

@@ -12,19 +12,27 @@ from functools import cache
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MIB = 1024 * 1024
 _STATM = "/proc/self/statm"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def map_large_buffers() -> None:
-    """Gives each buffer of a MiB or more a mapping of its own, with glibc (mallopt(3)).
+def tune_allocator() -> None:
+    """Keeps the event loop from waiting for memory, with glibc (mallopt(3)).
 
-    Left to itself its threshold rises to 32 MiB with the first large body that is freed. From then
-    on a body that grows as it arrives is copied, which stops the event loop for 17 ms.
+    A buffer of a MiB or more gets a mapping of its own. Left to itself the threshold rises to
+    32 MiB with the first large body that is freed; from then on a body that grows as it arrives is
+    copied, which stops the event loop for 17 ms.
+
+    Up to 16 MiB that are freed stay with the process, so that the pieces of the next large gRPC
+    message need no new pages, which take longer than copying it. With more a body would grow
+    there too, and be copied when it needs a mapping. `malloc_trim` gives them back.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MIB)
+        libc.mallopt(_M_TRIM_THRESHOLD, 16 * _MIB)
 
 
 def resident_bytes() -> int | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from autoglm.common.process import memory
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 MB = 1024 * 1024
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def limit(root: Path, own: str, files: dict[str, str]) -> int:
@@ -53,3 +56,47 @@ def test_what_a_process_takes_is_seen() -> None:
     after = memory.resident_bytes()
     assert before is not None and after is not None
     assert len(filled) * 0.9 < after - before < 2 * len(filled)
+
+
+_PAGES = """
+import io, resource
+from autoglm.common.process.memory import tune_allocator
+tune_allocator()
+def taken(work):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def message(megabytes):
+    pieces = [b"x" * 16_000 for _ in range(megabytes * 1_000_000 // 16_000)]
+    return [*pieces, b"".join(pieces)]
+"""
+_SECOND_MESSAGE = """
+taken(lambda: message(8))
+print(taken(lambda: message(8)))
+"""
+_BODY = """
+taken(lambda: message(60))
+body, chunk, others = io.BytesIO(), b"x" * 65_536, []
+writes = []
+for _ in range(900):
+    writes.append(taken(lambda: body.write(chunk)))
+    others.append(b"x" * 5000)
+print(max(writes))
+"""
+_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tunes glibc's allocator")
+
+
+@_glibc
+def test_the_pieces_of_a_second_message_take_no_new_pages() -> None:
+    joined = 8_000_000 / _PAGE
+    assert _pages(_SECOND_MESSAGE) < 1.2 * joined
+
+
+@_glibc
+def test_no_step_of_a_growing_body_takes_many_pages_after_a_large_message() -> None:
+    assert _pages(_BODY) * _PAGE < 8 * MB
+
+
+def _pages(work: str) -> int:
+    command = [sys.executable, "-c", _PAGES + work]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
