@@ -326,7 +326,7 @@ class Gateway:
             settings.content_bounds,
         )
         server = rpc.server(
-            max_message_bytes=settings.max_body_bytes,
+            max_message_bytes=settings.message_bytes,
             max_connections=settings.max_connections,
             max_calls=_CALLS * settings.max_inflight,
         )

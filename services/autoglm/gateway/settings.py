@@ -86,6 +86,10 @@ class GatewaySettings(ServiceSettings):
     """How often names of dns+grpc endpoints are looked up, in seconds."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Longest request body or message that is accepted, in bytes."""
+    max_message_bytes: int = Field(default=0, ge=0)
+    """Longest gRPC message that the embedded data plane accepts, in bytes; 0 is --max-body-bytes.
+    gRPC copies a message as a whole on the event loop, where all other requests wait for it: 4 MiB
+    keep that under 10 ms. Longer requests can then come by REST, or with --data-plane envoy."""
     max_messages: int = Field(default=content_bounds.DEFAULT_MAX_MESSAGES, gt=0)
     """Most messages of one chat request; pods have the same setting."""
     request_memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
@@ -322,6 +326,11 @@ class GatewaySettings(ServiceSettings):
         has_envoy = self.data_plane == "envoy" and not self.envoy_directory
         envoy = self.envoy_memory_bytes if has_envoy else 0
         return process_limit(self.memory_bytes, envoy, self.processes)
+
+    @property
+    def message_bytes(self) -> int:
+        """The longest message that gRPC is to accept."""
+        return min(self.max_message_bytes or self.max_body_bytes, self.max_body_bytes)
 
     @property
     def content_bounds(self) -> content_bounds.Bounds:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import aiohttp
 import grpc
@@ -149,3 +150,19 @@ async def test_messages_up_to_their_bound_are_served(gateway: Process) -> None:
     )
     async with rpc.channel(gateway.grpc_address) as channel:
         assert (await InferenceStub(channel).Chat(request)).usage.completion_tokens == 1
+
+
+async def test_a_message_bound_of_its_own_leaves_rest_as_it_is(
+    tmp_path: Path, pods: list[Process]
+) -> None:
+    gateway = processes.gateway(tmp_path, pods, "--max-message-bytes", "65536")
+    text = "word " * 20_000
+    with processes.running(gateway):
+        processes.eventually(lambda: gateway.ready_endpoints() == 2)
+        request = v1.TokenizeRequest(model="echo", text=text)
+        async with rpc.channel(gateway.grpc_address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await InferenceStub(channel).Tokenize(request)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        code, found = await refused(gateway.http_address, "/tokenize", f'"prompt":"{text}"')
+        assert code == 200, found[:300]

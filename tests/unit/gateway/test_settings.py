@@ -126,3 +126,16 @@ def test_every_setting_that_holds_a_secret_is_kept_from_reprs() -> None:
     }
     shown = {name for name, field in named.items() if field.repr}
     assert all(name.endswith(("_file", "_claim")) for name in shown), shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "longest"),
+    [
+        ({}, 64 * 2**20),
+        ({"max_body_bytes": 1000}, 1000),
+        ({"max_body_bytes": 1000, "max_message_bytes": 500}, 500),
+        ({"max_body_bytes": 1000, "max_message_bytes": 2000}, 1000),
+    ],
+)
+def test_a_message_is_no_longer_than_a_body_may_be(flags: dict[str, int], longest: int) -> None:
+    assert GatewaySettings.load(LOCAL | flags).message_bytes == longest
