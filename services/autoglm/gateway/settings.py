@@ -89,7 +89,7 @@ class GatewaySettings(ServiceSettings):
     max_message_bytes: int = Field(default=0, ge=0)
     """Longest gRPC message that the embedded data plane accepts, in bytes; 0 is --max-body-bytes.
     gRPC copies a message as a whole on the event loop, where all other requests wait for it: 4 MiB
-    keep that under 10 ms. Longer requests can then come by REST, or with --data-plane envoy."""
+    keep that under 10 ms. Longer requests can then come by REST, whose bodies are not copied."""
     max_messages: int = Field(default=content_bounds.DEFAULT_MAX_MESSAGES, gt=0)
     """Most messages of one chat request; pods have the same setting."""
     request_memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
