@@ -17,7 +17,7 @@ MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     logs = tmp_path_factory.mktemp("served")
-    pod = processes.vllm_pod(logs, MODEL)
+    pod = processes.vllm_pod(logs, MODEL, "vllm-0", "--engine-arg", "enable_scale_out=true")
     path = path_without_compiler(tmp_path_factory.mktemp("bin"))
     pod.environment = {**pod.environment, "PATH": str(path)}
     front = processes.gateway(logs, [pod])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from tests.support.parity_bodies import Body
+from tests.support.parity_body import Body
 
 CONCURRENCY = 8
 SECONDS = 120

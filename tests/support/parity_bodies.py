@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-JSON = "application/json"
+from tests.support import parity_engine
+from tests.support.parity_body import ABSENT, JSON, Body, Values
+from tests.support.parity_forms import form_bodies
+
 LONG = 10**6
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 UNICODE = "Ünïcödé \U0001f600 \u202e \x00 \ufeff"
-Values = Mapping[str, Sequence[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """One POST; its `name` is unique and says what is special in it."""
-
-    name: str
-    path: str
-    content: bytes
-    content_type: str = JSON
-
-
 LONG_STOP = "a" * 5000
-ABSENT = object()
-"""A value that removes the field."""
 
 SAMPLED: Values = {
     "model": [ABSENT, None, "", "no-such-model", 5],
@@ -223,20 +210,6 @@ DETOKENIZE: Values = {
     "model": [ABSENT, "no-such-model"],
     "tokens": [ABSENT, [], [-1], [10**9], ["x"], "x", [1.5], None],
 }
-EMBEDDINGS: Values = {
-    "model": [ABSENT, "no-such-model"],
-    "input": [ABSENT, "", [], ["a", "b"], [1, 2], [[1], [2]], 5, None],
-    "encoding_format": ["float", "base64", "x"],
-    "dimensions": [8, 0, -1, "x"],
-    "truncate_prompt_tokens": [1, -2],
-}
-SCORE: Values = {"model": [ABSENT, "no-such-model"], "text_1": [ABSENT, ["a"], 5]}
-RERANK: Values = {
-    "model": [ABSENT, "no-such-model"],
-    "documents": [ABSENT, [], "x"],
-    "top_n": [1, -1],
-}
-POOLED: Values = {"model": [ABSENT, "no-such-model"], "input": [ABSENT, [], 5]}
 BATCH: Values = {
     "model": [ABSENT, None, "no-such-model"],
     "messages": [
@@ -251,12 +224,6 @@ BATCH: Values = {
     "temperature": [0, 9],
     "stream": [True],
     "n": [2],
-}
-EMBED: Values = {
-    "model": [ABSENT, "no-such-model"],
-    "texts": [ABSENT, [], "x", ["a", "b"]],
-    "input_type": ["query", 5],
-    "embedding_types": [["float"], ["other"]],
 }
 PREDICT: Values = {
     "model_name": [ABSENT, "no-such-model", 5],
@@ -292,6 +259,7 @@ GENERATE: Values = {
     "text_input": [ABSENT, "", UNICODE, 5],
     "parameters": [{"max_tokens": 2}, {"top_p": 2}, {"unknown": 1}, "x"],
 }
+RENDERED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _USER = [{"role": "user", "content": "hi"}]
 _TINY = {"model": "tiny-glm"}
 _SHORT = {**_TINY, "max_tokens": 3}
@@ -304,16 +272,16 @@ APIS: Mapping[str, tuple[Mapping[str, Any], Values]] = {
     "/v1/messages/count_tokens": ({**_TINY, "messages": _USER}, COUNTED),
     "/tokenize": ({**_TINY, "prompt": "hi"}, TOKENIZE),
     "/detokenize": ({**_TINY, "tokens": [5]}, DETOKENIZE),
-    "/v1/embeddings": ({**_TINY, "input": "hi"}, EMBEDDINGS),
-    "/v1/score": ({**_TINY, "text_1": "a", "text_2": "b"}, SCORE),
-    "/v1/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, RERANK),
+    "/v1/embeddings": ({**_TINY, "input": "hi"}, parity_engine.EMBEDDINGS),
+    "/v1/score": ({**_TINY, "text_1": "a", "text_2": "b"}, parity_engine.SCORE),
+    "/v1/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, parity_engine.RERANK),
     "/v1/chat/completions/batch": ({**_SHORT, "messages": [_USER]}, BATCH),
-    "/score": ({**_TINY, "text_1": "a", "text_2": "b"}, SCORE),
-    "/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, RERANK),
-    "/v2/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, RERANK),
-    "/v2/embed": ({**_TINY, "texts": ["hi"], "input_type": "query"}, EMBED),
-    "/classify": ({**_TINY, "input": "a"}, POOLED),
-    "/pooling": ({**_TINY, "input": "a"}, POOLED),
+    "/score": ({**_TINY, "text_1": "a", "text_2": "b"}, parity_engine.SCORE),
+    "/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, parity_engine.RERANK),
+    "/v2/rerank": ({**_TINY, "query": "a", "documents": ["b"]}, parity_engine.RERANK),
+    "/v2/embed": ({**_TINY, "texts": ["hi"], "input_type": "query"}, parity_engine.EMBED),
+    "/classify": ({**_TINY, "input": "a"}, parity_engine.POOLED),
+    "/pooling": ({**_TINY, "input": "a"}, parity_engine.POOLED),
     "/v2/inference": ({"model_name": "tiny-glm", "input_data": "a", "labels": ["b", "c"]}, PREDICT),
     "/v2/models/tiny-glm/infer": ({"inputs": [_TENSOR], "parameters": {"max_tokens": 2}}, INFER),
     "/v2/models/tiny-glm/generate": (
@@ -323,6 +291,20 @@ APIS: Mapping[str, tuple[Mapping[str, Any], Values]] = {
     "/v2/models/tiny-glm/generate_stream": (
         {"text_input": "hi", "parameters": {"max_tokens": 2}},
         GENERATE,
+    ),
+    "/generative_scoring": ({**_TINY, **parity_engine.GOOD_SCORING}, parity_engine.SCORING),
+    "/v1/systemone": ({**_TINY, **parity_engine.GOOD_LABELS}, parity_engine.LABELS),
+}
+# How prompts and tokens are rendered, by a pod with `--enable-scale-out`.
+SCALE_OUT: Mapping[str, tuple[Mapping[str, Any], Values]] = {
+    **{f"{path}/render": parity_engine.rendered(*APIS[path]) for path in RENDERED},
+    "/v1/chat/completions/derender": (
+        {**_TINY, **parity_engine.GOOD_DERENDER_CHAT},
+        parity_engine.DERENDER_CHAT,
+    ),
+    "/v1/completions/derender": (
+        {**_TINY, **parity_engine.GOOD_DERENDER_COMPLETION},
+        parity_engine.DERENDER_COMPLETION,
     ),
 }
 # Fields that are wrong, or right, only together.
@@ -360,6 +342,8 @@ COMBINED: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ),
     "/v1/responses": ({"stream": True, "background": True}, {"background": True, "store": False}),
     "/v1/messages": ({"stream": True, "system": "x"}, {"stream": True, "max_tokens": 0}),
+    "/v1/chat/completions/derender": parity_engine.STREAMED_DERENDER,
+    "/v1/completions/derender": parity_engine.STREAMED_DERENDER,
 }
 # Not an API body at all.
 RAW: Mapping[str, tuple[bytes, str]] = {
@@ -377,7 +361,9 @@ CONTENT_TYPES = ("", "text/plain", "application/x-www-form-urlencoded", "applica
 
 
 def bodies() -> list[Body]:
-    return [body for path, (good, values) in APIS.items() for body in _of_api(path, good, values)]
+    rows = {**APIS, **SCALE_OUT}.items()
+    of_json = [body for path, (good, values) in rows for body in _of_api(path, good, values)]
+    return of_json + form_bodies()
 
 
 def _of_api(path: str, good: Mapping[str, Any], values: Values) -> Iterable[Body]:
