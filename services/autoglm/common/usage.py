@@ -1,6 +1,7 @@
-"""What a pod has counted of a call, as one short trailer, so that nobody needs to read the answer.
+"""The usage of a request as one short field: a trailer over gRPC, a header over HTTP.
 
-Written by pods, read by gateways whose data plane does not see the answer's messages. Pure.
+Written by pods. Gateways read it where their data plane does not see the response's messages, and
+where the API has no place for usage (the Open Inference Protocol). Pure.
 """
 
 from __future__ import annotations
@@ -21,10 +22,24 @@ class Counted:
     completion_tokens: int
     finish_reasons: tuple[str, ...] = ()
 
+    def after(self, before: Counted | None) -> Counted:
+        """The tokens of both; why the last one ended."""
+        if before is None:
+            return self
+        prompt = before.prompt_tokens + self.prompt_tokens
+        completion = before.completion_tokens + self.completion_tokens
+        return Counted(prompt, completion, self.finish_reasons)
+
 
 def write_usage(prompt: int, completion: int, finish_reasons: Sequence[str] = ()) -> str:
     finish = f" finish={','.join(finish_reasons)}" if finish_reasons else ""
     return f"prompt={prompt} completion={completion}{finish}"
+
+
+def usage_field(counted: Counted) -> tuple[str, str]:
+    """Name and value of the header or trailer."""
+    reasons = counted.finish_reasons
+    return USAGE_TRAILER, write_usage(counted.prompt_tokens, counted.completion_tokens, reasons)
 
 
 def read_usage(text: str) -> Counted | None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import msgspec
 import openai
 import pytest
@@ -15,16 +17,20 @@ from tests.support.processes import Process
 
 from autoglm.client import Client, RetryPolicy
 from autoglm.common import errors
+from autoglm.common.usage import read_usage
 from autoglm.gateway.identity.keys import new_key
+from autoglm.v1 import open_inference_pb2 as oip
+from autoglm.v1 import open_inference_pb2_grpc
 
 pytestmark = pytest.mark.timeout(120)
-TENANTS = ("counted", "metered", "free", "changed")
+TENANTS = ("counted", "metered", "open", "free", "changed")
 KEYS = {tenant: new_key(tenant) for tenant in TENANTS}
 # Slow enough that nothing comes back while the tests run.
 RULES: dict[str, Any] = {
     "tenants": {
         "counted": {"requestsPerMinute": 0.2, "burstSeconds": 900},
         "metered": {"tokensPerMinute": 1, "burstSeconds": 6000},
+        "open": {"tokensPerMinute": 1, "burstSeconds": 60000},
         "changed": {"requestsPerMinute": 0.001},
     }
 }
@@ -105,6 +111,75 @@ def test_tokens_are_settled_to_the_pods_own_count(gateway: Process) -> None:
         )
     )
     assert left() == first - 4 * used.total_tokens
+
+
+OPEN: dict[str, dict[str, Any]] = {
+    "infer": {
+        "inputs": [
+            {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["one two three"]}
+        ],
+        "parameters": {"max_tokens": 8},
+    },
+    "generate": {"text_input": "one two three", "parameters": {"max_tokens": 8}},
+    "generate_stream": {"text_input": "one two three", "parameters": {"max_tokens": 8}},
+}
+
+
+def infer(gateway: Process, method: str) -> None:
+    request = oip.ModelInferRequest(model_name="echo")
+    tensor = request.inputs.add(name="text_input", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(b"one two three")
+    request.parameters["max_tokens"].int64_param = 8
+    metadata = (("authorization", f"Bearer {KEYS['open'][0]}"),)
+    with grpc.insecure_channel(gateway.grpc_address) as channel:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        if method == "ModelInfer":
+            stub.ModelInfer(request, metadata=metadata)
+        else:
+            list(stub.ModelStreamInfer(iter([request]), metadata=metadata))
+
+
+def test_requests_of_the_open_inference_protocol_are_charged_for_their_tokens(
+    gateway: Process,
+) -> None:
+    api = openai_of(gateway, "open").chat.completions.with_raw_response
+
+    def left() -> int:
+        return int(api.create(**HELLO).headers["x-ratelimit-remaining-tokens"])
+
+    used = openai_of(gateway, "free").chat.completions.create(**HELLO).usage
+    assert used is not None
+    each, last = used.total_tokens, left()
+    headers = {"authorization": f"Bearer {KEYS['open'][0]}"}
+    for name, body in OPEN.items():
+        url = f"http://{gateway.http_address}/v2/models/echo/{name}"
+        httpx.post(url, json=body, headers=headers).raise_for_status()
+        last, before = left(), last
+        assert before - last == 2 * each, name
+    for method in ("ModelInfer", "ModelStreamInfer"):
+        infer(gateway, method)
+        last, before = left(), last
+        assert before - last == 2 * each, method
+    assert gateway.metric("autoglm_gateway_unmetered_requests_total") == 0
+
+
+@pytest.mark.parametrize("api", ["infer", "generate"])
+def test_usage_of_the_open_inference_protocol_is_logged_and_in_a_header(
+    gateway: Process, api: str
+) -> None:
+    headers = {"authorization": f"Bearer {KEYS['free'][0]}", "x-request-id": f"usage-{api}"}
+    url = f"http://{gateway.http_address}/v2/models/echo/{api}"
+    response = httpx.post(url, json=OPEN[api], headers=headers)
+    found = read_usage(response.headers["autoglm-usage"])
+    assert found is not None
+
+    def line() -> str:
+        return next((x for x in gateway.log_tail().splitlines() if f"usage-{api}" in x), "")
+
+    processes.eventually(lambda: bool(line()), what="the line of the request")
+    fields = json.loads(line())
+    assert fields["input_tokens"] == found.prompt_tokens
+    assert fields["output_tokens"] == found.completion_tokens
 
 
 def test_changed_rules_hold_without_a_restart(gateway: Process, rules: Path) -> None:

@@ -17,6 +17,12 @@ def test_what_is_written_is_read(prompt: int, completion: int, reasons: list[str
     )
 
 
+def test_the_usage_of_several_requests_adds_up() -> None:
+    first, last = Counted(1, 2, ("stop",)), Counted(30, 40, ("length",))
+    assert first.after(None) == first
+    assert last.after(first) == Counted(31, 42, ("length",))
+
+
 @pytest.mark.parametrize(
     "text", ["", "prompt=1", "prompt=-1 completion=2", "prompt=1 completion=2 x"]
 )

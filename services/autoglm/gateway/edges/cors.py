@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoglm.common.status import REQUEST_ID
+from autoglm.common.usage import USAGE_TRAILER
 from autoglm.validation.http_errors import ANTHROPIC_REQUEST_ID, SHOULD_RETRY
 
 ANY = "*"
@@ -24,6 +25,7 @@ EXPOSED = ", ".join(
         ANTHROPIC_REQUEST_ID,
         "retry-after",
         SHOULD_RETRY,
+        USAGE_TRAILER,
         *(
             f"x-ratelimit-{part}-{what}"
             for what in ("requests", "tokens")

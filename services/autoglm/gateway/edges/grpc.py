@@ -29,6 +29,7 @@ from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.pipeline import Identify
 from autoglm.gateway.request.grpc_methods import INFERENCE, METHODS, OIP, Method
 from autoglm.gateway.request.memory_budget import Hold
+from autoglm.gateway.request.openai_usage import reported_usage
 from autoglm.gateway.request.request import Call, Handler, Notes, Receive, Reply
 from autoglm.validation import bounds
 
@@ -228,9 +229,10 @@ async def _count(call: Call, hold: Hold) -> Call:
 
 async def _finish(method: Method, notes: Notes, reply: Reply, last: bytes, context: Any) -> None:
     """Pass on the pod's trailers, and read the usage where the limit layer does not."""
+    trailers = await reply.trailers()
     if not notes.is_metered:
-        notes.usage = method.usage(last)
-    if trailers := await reply.trailers():
+        notes.usage = method.usage(last) or reported_usage(trailers)
+    if trailers:
         context.set_trailing_metadata(
             ((status.REQUEST_ID, current_rpc.get().request_id), *trailers)
         )

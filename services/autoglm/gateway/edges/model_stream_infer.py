@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from google.protobuf.message import DecodeError
 
 from autoglm.common import errors, status
+from autoglm.gateway.request.openai_usage import reported_usage
 from autoglm.gateway.request.request import Call, Handler, Notes
 from autoglm.v1 import open_inference_pb2 as oip
 
@@ -36,6 +37,8 @@ async def answer_stream(
             async with handler(call, notes) as reply:
                 async for chunk in reply.chunks:
                     await queue.put(chunk)
+                if not notes.is_metered:
+                    notes.usage = reported_usage(await reply.trailers())
         except errors.AutoGLMError as error:
             await queue.put(error_message(notes.call or call, error))
         finally:

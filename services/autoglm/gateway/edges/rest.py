@@ -283,7 +283,7 @@ def _reader(call: Call, notes: Notes, reply: Reply) -> UsageReader | None:
     ask = notes.call.ask if notes.call is not None else None
     if ask is None or ask.billing is Billing.FREE or reply.status >= 400:
         return None
-    return UsageReader(is_stream=is_event_stream(reply.headers))
+    return UsageReader(is_stream=is_event_stream(reply.headers), headers=reply.headers)
 
 
 def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

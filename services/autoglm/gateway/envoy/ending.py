@@ -11,9 +11,9 @@ import grpc
 
 from autoglm.common import errors, status
 from autoglm.common.errors import AutoGLMError
-from autoglm.common.usage import USAGE_TRAILER, read_usage
 from autoglm.gateway.envoy.exchange import End
-from autoglm.gateway.request.request import Usage, Wire
+from autoglm.gateway.request.openai_usage import reported_usage
+from autoglm.gateway.request.request import Wire
 
 _BY_NUMBER = {str(code.value[0]): code.name for code in grpc.StatusCode}
 _DEADLINES = (
@@ -43,7 +43,7 @@ def ending_of(entry: Any, wire: Wire, now: float) -> End:
     if error is None and wire == "grpc":
         error = grpc_error(told)
     first = _first_chunk(entry.common_properties, now)
-    return End(code, error, usage_told(told), first, response.response_body_bytes)
+    return End(code, error, reported_usage(told.items()), first, response.response_body_bytes)
 
 
 def _failure(common: Any) -> AutoGLMError | None:
@@ -88,13 +88,6 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         return b""
-
-
-def usage_told(told: dict[str, str]) -> Usage | None:
-    counted = read_usage(told.get(USAGE_TRAILER, ""))
-    if counted is None:
-        return None
-    return Usage(counted.prompt_tokens, counted.completion_tokens, counted.finish_reasons)
 
 
 def _first_chunk(common: Any, now: float) -> float:

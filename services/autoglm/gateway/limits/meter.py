@@ -1,7 +1,7 @@
 """What a request has really taken, learnt from its answer on the way. Pure but for the iterating.
 
 Only requests of tenants with a limit are metered: a gRPC chunk is parsed for its token ids and the
-last one for the pod's usage; responses over HTTP are `rest_usage`'s to read.
+last one for the pod's usage; responses over HTTP are `openai_usage`'s to read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, cast
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.openai_usage import UsageReader
+from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Call, Notes, Reply, Trailers, Usage
 from autoglm.gateway.request.whole_events import is_event_stream
 from autoglm.validation import Billing
@@ -59,7 +59,8 @@ class Meter:
         self._status = reply.status
         self._notes.is_metered = True
         if self._call.wire == "http":
-            self._reader = UsageReader(is_stream=is_event_stream(reply.headers))
+            is_stream = is_event_stream(reply.headers)
+            self._reader = UsageReader(is_stream=is_stream, headers=reply.headers)
             chunks = self._chunks(reply, self._reader.add)
             return replace(reply, chunks=chunks, headers={**reply.headers, **headers})
 
@@ -99,8 +100,12 @@ class Meter:
             async for chunk in chunks:
                 note(chunk)
                 yield chunk
+        usage = self._usage()
+        if usage is None and self._call.wire == "grpc":
+            # Messages of the Open Inference Protocol have no place for it.
+            usage = reported_usage(await reply.trailers())
         # Before the relay's context ends, whose span wants it.
-        self._notes.usage = self._usage() or self._notes.usage
+        self._notes.usage = usage or self._notes.usage
 
     def _note_message(self, chunk: bytes) -> None:
         self._last = chunk

@@ -1,6 +1,7 @@
 """Reads the usage that a response over HTTP reports, in every dialect that pods serve.
 
-The one reader of it: limits, fair queueing, spans and log lines all use what it finds. Nothing is
+A pod's `autoglm-usage` comes first: the Open Inference Protocol has no other place for it. The one
+reader of it: limits, fair queueing, spans and log lines all use what it finds. Nothing is
 parsed while a stream passes; each chunk is searched for the key of a usage object, and the first
 and the last such object are parsed at the end. Pure.
 """
@@ -8,11 +9,13 @@ and the last such object are parsed at the end. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from autoglm.common.usage import USAGE_TRAILER, read_usage
 from autoglm.gateway.request.request import Usage
 
 WHOLE_BYTES = 1024 * 1024
@@ -26,6 +29,7 @@ _OBJECT_BYTES = 2 * 1024
 # What of a chunk's end may be the beginning of a key with its colon, or of an event's name.
 _OVERLAP_BYTES = 24
 _REASON = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"([a-z_]{1,40})"')
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # The last events of the Responses API.
 _RESPONSE = b"response."
 _ENDS = ("completed", "incomplete", "failed")
@@ -93,10 +97,20 @@ class _Whole(_Counted):
         return tuple(reason for reason in given if reason)
 
 
+def reported_usage(fields: Iterable[tuple[str, str | bytes]]) -> Usage | None:
+    """What a pod writes into its headers, or its trailers over gRPC; None where it does not."""
+    text = next((v for k, v in fields if k.lower() == USAGE_TRAILER and isinstance(v, str)), "")
+    counted = read_usage(text)
+    if counted is None:
+        return None
+    return Usage(counted.prompt_tokens, counted.completion_tokens, counted.finish_reasons)
+
+
 class UsageReader:
     """Of one response, whose chunks are added in order. `events` counts those of a stream."""
 
-    def __init__(self, *, is_stream: bool) -> None:
+    def __init__(self, *, is_stream: bool, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+        self._reported = reported_usage(headers.items())
         self._is_stream = is_stream
         self._pieces: list[bytes] = []
         self._size = 0
@@ -119,6 +133,8 @@ class UsageReader:
 
     def usage(self) -> Usage | None:
         """None where the response reports none."""
+        if self._reported is not None:
+            return self._reported
         if self._pieces:
             return _of_whole(b"".join(self._pieces))
         found = [counts for text in (self._first, self._last) if (counts := _counts(text))]

@@ -110,7 +110,13 @@ def generate_response(infer: Infer, text: str) -> Json:
 
 
 def generate_event(infer: Infer, piece: Piece) -> Json:
-    return generate_response(infer, piece.text) | {"triton_final_response": piece.is_final}
+    """The last one has the usage, in OpenAI's words: its headers were sent before it was known."""
+    event = generate_response(infer, piece.text) | {"triton_final_response": piece.is_final}
+    if piece.usage is None:
+        return event
+    prompt, completion = piece.usage.prompt_tokens, piece.usage.completion_tokens
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    return event | {"usage": counts | {"total_tokens": prompt + completion}}
 
 
 def predict_response(response: v1.PredictResponse) -> Json:

@@ -13,6 +13,8 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.common.usage import Counted
+from autoglm.inference.counted import counted_of
 from autoglm.inference.engine import Call, Engine
 from autoglm.inference.oip.request import Asked, Infer, engine_request
 from autoglm.inference.requests import check, closing, find
@@ -30,6 +32,8 @@ Pace = Callable[[AsyncIterator[Any], Engine, Call], AsyncIterator[Any]]
 class Piece:
     text: str
     is_final: bool
+    usage: Counted | None = None
+    """Of the whole response; with its last piece only."""
 
 
 def server_version() -> str:
@@ -46,14 +50,17 @@ def asked_of(engine: Engine, infer: Infer) -> Asked:
     return engine_request(infer, _model(engine, infer.model))
 
 
-async def text(engine: Engine, asked: Asked, call: Call) -> str:
+async def whole(engine: Engine, asked: Asked, call: Call) -> Piece:
+    """The response as its one piece."""
     if isinstance(asked, v1.ChatRequest):
-        choice = (await engine.chat(asked, call)).choices[0]
+        chat = await engine.chat(asked, call)
+        choice = chat.choices[0]
         _check_whole(choice.finish_reason)
-        return choice.message.content
-    completion = (await engine.generate(asked, call)).completions[0]
+        return Piece(choice.message.content, True, counted_of(chat))
+    generated = await engine.generate(asked, call)
+    completion = generated.completions[0]
     _check_whole(completion.finish_reason)
-    return completion.text
+    return Piece(completion.text, True, counted_of(generated))
 
 
 async def pieces(
@@ -68,7 +75,7 @@ async def pieces(
             # Usage marks the last chunk of a stream.
             is_final = chunk.HasField("usage")
             if new or is_final:
-                yield Piece(new, is_final)
+                yield Piece(new, is_final, counted_of(chunk) if is_final else None)
 
 
 def _chunks(engine: Engine, asked: Asked, call: Call) -> AsyncIterator[Any]:

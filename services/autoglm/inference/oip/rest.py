@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
+from autoglm.common.usage import usage_field
 from autoglm.inference.engine import AsgiApp, Call, Engine, Message, Scope
 from autoglm.inference.http.body import Body
 from autoglm.inference.http.bounded_http import abridged
@@ -85,12 +86,14 @@ class _Api:
     async def infer(self, request: Request) -> Response:
         body, binary = await self._checked_body(request)
         infer = json_codec.infer_request(_model_of(request), body, binary)
-        return _json(request, json_codec.infer_response(infer, await self._text(request, infer)))
+        piece = await self._whole(request, infer)
+        return _counted(request, json_codec.infer_response(infer, piece.text), piece)
 
     async def generate(self, request: Request) -> Response:
         body, _ = await self._checked_body(request)
         infer = json_codec.generate_request(_model_of(request), body)
-        return _json(request, json_codec.generate_response(infer, await self._text(request, infer)))
+        piece = await self._whole(request, infer)
+        return _counted(request, json_codec.generate_response(infer, piece.text), piece)
 
     async def generate_stream(self, request: Request) -> Response:
         """The first piece is waited for, so that a failure before it has a status of its own."""
@@ -110,9 +113,9 @@ class _Api:
         answer = await _unless_gone(request, predict(self._engine, asked, _call(request)))
         return _json(request, json_codec.predict_response(answer))
 
-    async def _text(self, request: Request, infer: Infer) -> str:
+    async def _whole(self, request: Request, infer: Infer) -> Piece:
         asked = responses.asked_of(self._engine, infer)
-        return await _unless_gone(request, responses.text(self._engine, asked, _call(request)))
+        return await _unless_gone(request, responses.whole(self._engine, asked, _call(request)))
 
     async def _checked_body(self, request: Request) -> tuple[bytes, bytes]:
         """The JSON, judged, and what came behind it."""
@@ -218,6 +221,15 @@ async def _events(
 
 def _event(payload: object) -> bytes:
     return b"data: " + msgspec.json.encode(payload) + b"\n\n"
+
+
+def _counted(request: Request, payload: object, piece: Piece) -> Response:
+    """With the usage as a header, since the protocol has no place for it."""
+    response = _json(request, payload)
+    if piece.usage is not None:
+        name, value = usage_field(piece.usage)
+        response.headers[name] = value
+    return response
 
 
 def _json(request: Request, payload: object, code: int = 200) -> Response:

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from autoglm.common import errors, status
+from autoglm.common.usage import Counted, usage_field
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip import responses
 from autoglm.inference.oip.request import LENGTH_BYTES, TEXT_OUTPUT, Asked, of_grpc
@@ -78,16 +79,22 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> oip.ModelInferResponse:
         engine = self._engine()
         asked = _asked(engine, request, streaming=False)
-        return response(request, await responses.text(engine, asked, current_call()))
+        piece = await responses.whole(engine, asked, current_call())
+        _note_usage(context, piece.usage)
+        return response(request, piece.text)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """In the order of the requests; a refused one leaves the stream open for the next."""
+        counted: Counted | None = None
         async for request in requests:
             try:
                 async with aclosing(self._pieces(request)) as pieces:
                     async for piece in pieces:
+                        if piece.usage is not None:
+                            counted = piece.usage.after(counted)
+                            _note_usage(context, counted)
                         yield _streamed(request, piece)
             except errors.AutoGLMError as error:
                 # Only a status lets the caller, such as the gateway, ask another pod.
@@ -99,6 +106,12 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         engine = self._engine()
         asked = _asked(engine, request, streaming=True)
         return responses.pieces(engine, asked, current_call(), self._pace)
+
+
+def _note_usage(context: Any, counted: Counted | None) -> None:
+    """As a trailer, since the protocol's messages have no place for it."""
+    if counted is not None:
+        context.set_trailing_metadata((usage_field(counted),))
 
 
 def response(request: oip.ModelInferRequest, text: str) -> oip.ModelInferResponse:

@@ -13,10 +13,10 @@ from typing import Any
 
 import grpc
 
-from autoglm import v1
 from autoglm.common import errors, rpc, semconv
 from autoglm.common.telemetry import MODEL_CHARACTERS
-from autoglm.common.usage import USAGE_TRAILER, write_usage
+from autoglm.common.usage import usage_field
+from autoglm.inference.counted import counted_of
 from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod
 
@@ -109,20 +109,11 @@ def _begin(request: Any) -> Observation:
 
 def _note_usage(seen: Observation, message: Any, context: Any) -> None:
     """For the span, and as a trailer for whoever does not read the messages."""
-    usage = getattr(message, "usage", None)
-    if usage is not None:
-        seen.attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = usage.prompt_tokens
-        seen.attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = usage.completion_tokens
-        written = write_usage(usage.prompt_tokens, usage.completion_tokens, _reasons(message))
-        context.set_trailing_metadata(((USAGE_TRAILER, written),))
-
-
-def _reasons(message: Any) -> list[str]:
-    """Why each answer in it ended, in lower case, as far as it says."""
-    parts = getattr(message, "completions", None) or getattr(message, "choices", None) or (message,)
-    given = (getattr(part, "finish_reason", 0) for part in parts)
-    names = (v1.FinishReason.Name(reason) for reason in given if reason)
-    return [name.removeprefix("FINISH_REASON_").lower() for name in names]
+    counted = counted_of(message)
+    if counted is not None:
+        seen.attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = counted.prompt_tokens
+        seen.attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = counted.completion_tokens
+        context.set_trailing_metadata((usage_field(counted),))
 
 
 def _end(seen: Observation, failure: BaseException | None) -> None:

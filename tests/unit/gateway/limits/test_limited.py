@@ -18,7 +18,7 @@ from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 from autoglm.gateway.pipeline import limited
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call, Notes, Reply
+from autoglm.gateway.request.request import Call, Notes, Reply, Trailers
 from autoglm.validation import Ask, Operation
 from autoglm.validation.http_errors import to_http
 from autoglm.validation.request_info import Billing, Prompt, Sampling
@@ -54,6 +54,7 @@ class Stage:
     asked: bool = True
     tokens: float | None = 6000
     requests: float | None = 60
+    trailers: Trailers = ()
 
     def __post_init__(self) -> None:
         self.now = 0.0
@@ -70,7 +71,11 @@ class Stage:
         if self.failure is not None and not self.chunks:
             raise self.failure
         notes.first_chunk = 1.0
-        yield Reply(self._stream(), status=self.code, headers=self.headers)
+        headers, trailers = self.headers, self._trailers
+        yield Reply(self._stream(), status=self.code, headers=headers, trailers=trailers)
+
+    async def _trailers(self) -> Trailers:
+        return self.trailers
 
     async def _stream(self) -> AsyncIterator[bytes]:
         try:
@@ -131,6 +136,7 @@ def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) ->
         ("http", "/", (b"data: {}\n\n", b"data: {}\n\ndata: [DONE]\n\n"), SSE, PROMPT + MOST),
         ("http", "/", (b'{"usage": {"prompt_tokens"', b': 5, "completion_tokens": 6}}'), JSON, 11),
         ("http", "/", (b"{}",), JSON, PROMPT + MOST),
+        ("http", "/", (b"{}",), JSON | {"autoglm-usage": "prompt=90 completion=7"}, 97),
         ("http", "/", (b'{"usage": {"input_tokens": 7, "output_tokens": 2}}',), JSON, 9),
         (
             "http",
@@ -157,6 +163,16 @@ async def test_finished_request_is_charged_for_its_usage_or_else_as_estimated(
     await stage.ask(call(make, target, wire))
     assert stage.charged == charged
     assert stage.left[0] == 59
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+async def test_open_inference_over_grpc_is_charged_by_the_pods_trailer(
+    make: Any, method: str
+) -> None:
+    stage = Stage((b"",), trailers=(("autoglm-usage", "prompt=90 completion=7"),))
+    await stage.ask(call(make, f"/inference.GRPCInferenceService/{method}"))
+    assert stage.charged == 97
+    assert not [s for m in stage.unmetered.collect() for s in m.samples if s.value]
 
 
 @pytest.mark.parametrize(

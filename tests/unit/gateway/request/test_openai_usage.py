@@ -11,6 +11,19 @@ from autoglm.gateway.request.openai_usage import WHOLE_BYTES, UsageReader
 from autoglm.gateway.request.request import Usage
 
 
+def test_what_a_pod_writes_into_its_headers_comes_first() -> None:
+    headers = {"Autoglm-Usage": "prompt=7 completion=2 finish=stop"}
+    reader = UsageReader(is_stream=False, headers=headers)
+    reader.add(WHOLE)
+    assert reader.usage() == Usage(7, 2, ("stop",))
+
+
+def test_a_header_that_no_pod_writes_is_ignored() -> None:
+    reader = UsageReader(is_stream=False, headers={"autoglm-usage": "prompt=-7"})
+    reader.add(WHOLE)
+    assert reader.usage() == Usage(3, 5, ("stop",))
+
+
 def usage_in(body: bytes, *, is_stream: bool = False) -> Usage | None:
     reader = UsageReader(is_stream=is_stream)
     reader.add(body)

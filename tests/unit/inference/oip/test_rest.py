@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from autoglm.common.usage import read_usage
 from autoglm.inference.echo_settings import Rates
 from autoglm.inference.oip.rest import with_oip
 from autoglm.simulator import EchoEngine, EchoSettings, start
@@ -111,6 +113,26 @@ async def test_generate_stream_sends_events(http: httpx.AsyncClient) -> None:
     assert "".join(e["text_output"] for e in events) == "a b c"
     ends = [e["triton_final_response"] for e in events]
     assert ends == [False] * (len(events) - 1) + [True]
+    assert ["usage" in e for e in events] == ends
+    usage = events[-1]["usage"]
+    assert usage["completion_tokens"] > 0
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+async def test_usage_is_a_header_and_the_same_as_in_the_last_event(
+    http: httpx.AsyncClient,
+) -> None:
+    body = {"text_input": "one two three", "parameters": {"temperature": 0}}
+    stream = await http.post("/v2/models/echo/generate_stream", json=body)
+    (text,) = re.findall(r'"usage":(\{[^}]*\})', stream.text)
+    usage = json.loads(text)
+    for path, asked in (("infer", infer()), ("generate", body)):
+        answer = await http.post(f"/v2/models/echo/{path}", json=asked)
+        found = read_usage(answer.headers["autoglm-usage"])
+        assert found is not None
+        assert found.prompt_tokens == usage["prompt_tokens"]
+        assert found.completion_tokens == usage["completion_tokens"]
+        assert found.finish_reasons == ("stop",)
 
 
 async def test_a_stream_that_cannot_begin_is_a_plain_error(http: httpx.AsyncClient) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from autoglm import v1
 from autoglm.common import rpc
+from autoglm.common.usage import read_usage
 from autoglm.inference.echo_settings import Rates
 from autoglm.inference.engine import Call
 from autoglm.inference.oip.servicer import OipServicer
@@ -104,6 +105,19 @@ async def test_the_answer_is_a_raw_tensor_with_the_requests_id(serve: Any) -> No
     assert response == oip.ModelInferResponse(
         model_name="echo", id="mine", outputs=[tensor], raw_output_contents=[value]
     )
+
+
+async def test_usage_is_a_trailer_and_adds_up_over_a_stream(serve: Any) -> None:
+    stub = (await serve()).stub
+    one = stub.ModelInfer(ask("a b c"))
+    await one
+    single = read_usage(dict(await one.trailing_metadata())["autoglm-usage"])
+    assert single is not None and single.completion_tokens > 0
+    assert single.finish_reasons == ("stop",)
+    stream = stub.ModelStreamInfer(iter((ask("a b c"), ask(top_p=2.0), ask("a b c"))))
+    assert [m async for m in stream]
+    both = read_usage(dict(await stream.trailing_metadata())["autoglm-usage"])
+    assert both == single.after(single)
 
 
 async def test_raw_input_is_read(serve: Any) -> None:

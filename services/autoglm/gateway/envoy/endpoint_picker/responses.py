@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.gateway.envoy.ending import grpc_error, usage_told
+from autoglm.gateway.envoy.ending import grpc_error
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.request import seen
-from autoglm.gateway.request.openai_usage import UsageReader
+from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Usage, Wire
 from autoglm.gateway.request.whole_events import is_event_stream
 
@@ -80,4 +80,4 @@ class Answer:
         return End(status, error, self._usage(), first, size, self.served)
 
     def _usage(self) -> Usage | None:
-        return usage_told(self._told) or self._reader.usage()
+        return reported_usage(self._told.items()) or self._reader.usage()
