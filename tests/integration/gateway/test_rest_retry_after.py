@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -16,10 +17,10 @@ HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 class Server:
     """Responds the same way every time, and counts."""
 
-    def __init__(self, status: int, retry_after: str = "") -> None:
+    def __init__(self, status: int, retry_after: str = "", headers: Mapping[str, str] = {}) -> None:
         self.posts = 0
         self._status = status
-        self._headers = {"retry-after": retry_after} if retry_after else {}
+        self._headers = {**headers, **({"retry-after": retry_after} if retry_after else {})}
 
     async def respond(self, _: web.Request) -> web.Response:
         self.posts += 1
@@ -67,12 +68,37 @@ async def test_the_retry_after_of_a_rate_limit_is_passed_on_and_nothing_is_retri
     assert server.posts == 1
 
 
-@pytest.mark.plane("embedded", "what Envoy retries is a setting of its own")
-async def test_a_refusal_without_a_time_is_retried_as_before(plane: str) -> None:
+async def test_a_refusal_without_a_time_is_passed_on_after_one_retry(plane: str) -> None:
     server = Server(503)
     async with rest_stack(server.respond, plane=plane) as gateway:
         assert await post(gateway) == (503, None)
-    assert server.posts == 3
+    assert server.posts == 2
+
+
+async def test_every_server_is_tried_before_a_refusal_is_passed_on(plane: str) -> None:
+    servers = [Server(503), Server(503)]
+    async with rest_stack(*(server.respond for server in servers), plane=plane) as gateway:
+        assert await post(gateway) == (503, None)
+    assert [server.posts for server in servers] == [1, 1]
+
+
+@pytest.mark.parametrize("retry_after", ["", "40"])
+async def test_a_refusal_keeps_the_servers_headers_but_those_of_its_body(
+    plane: str, retry_after: str
+) -> None:
+    theirs = {"X-Should-Retry": "true", "X-Theirs": "1", "Content-Language": "en"}
+    server = Server(503, retry_after, theirs)
+    async with (
+        rest_stack(server.respond, plane=plane) as gateway,
+        gateway.client.post(CHAT, json=HELLO) as response,
+    ):
+        body = await response.json()
+        headers = response.headers
+    assert (response.status, body["error"]["message"]) == (503, "later")
+    assert headers.get("retry-after", "") == retry_after
+    assert (headers["x-should-retry"], headers["x-theirs"]) == ("true", "1")
+    assert headers.getall("content-type") == ["application/json"]
+    assert "content-language" not in headers
 
 
 async def test_one_broken_connection_does_not_take_the_last_server_out(plane: str) -> None:

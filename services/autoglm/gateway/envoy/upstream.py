@@ -133,7 +133,8 @@ def _kept_back(call: Call, exchange: Exchange, told: Mapping[str, str]) -> tuple
 def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:
     error = NoReadyEndpoint(f"{endpoint.url} did not answer; try again later")
     # A pod's load stream says at once when it has gone; others are asked every few seconds only.
-    return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai")
+    # Envoy does not say whether it was refused or lost its connection.
+    return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai", refused=True)
 
 
 def _reply(end: End, address: str) -> Reply:

@@ -66,7 +66,7 @@ def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
     # A refusal in the pod's own words came over a connection that works.
     gone = isinstance(ours, errors.EngineDead) or not _is_explained(error)
     unreachable = errors.NoReadyEndpoint(f"{url} did not answer ({ours.message}); try again later")
-    return RetryElsewhere(unreachable, gone=gone)
+    return RetryElsewhere(unreachable, gone=gone, refused=not gone)
 
 
 def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:

@@ -72,6 +72,10 @@ _NOT_RELAYED = frozenset(
 )
 
 
+# `retry-after` is written anew, as the soonest of all servers.
+_OF_BODY = ("etag", "last-modified", "retry-after", "vary")
+
+
 def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
     """A session without limits of its own (admission bounds), without cookies and redirects."""
     connector = aiohttp.TCPConnector(
@@ -263,7 +267,15 @@ async def _refused(response: aiohttp.ClientResponse) -> RetryElsewhere:
     draining = code == errors.ShuttingDown.reason.lower()
     wait = retry_after_seconds(response.headers.get("retry-after", ""), time.time())
     error = errors.NoReadyEndpoint(message, retry_after=wait)
-    return RetryElsewhere(error, draining=draining, elsewhere_only=wait is not None)
+    error.headers = _without_body(relayed_headers(response.headers))
+    elsewhere_only = wait is not None
+    return RetryElsewhere(error, draining=draining, elsewhere_only=elsewhere_only, refused=True)
+
+
+def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that hold for the error that the gateway writes in its own words."""
+    named = {name.lower(): value for name, value in headers.items()}
+    return {k: v for k, v in named.items() if not k.startswith("content-") and k not in _OF_BODY}
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:

@@ -137,7 +137,7 @@ class Relay:
             if not isinstance(error, RetryElsewhere):
                 return False
             seen.add(error)
-            return not seen.elsewhere_only or self._attempts.has_fresh(call, tried)
+            return not seen.needs_another or self._attempts.has_fresh(call, tried)
 
         try:
             try:
@@ -201,11 +201,18 @@ class _Failures:
     """What the failed attempts of one request have in common."""
 
     elsewhere_only: bool = False
+    refusals: int = 0
     retry_after: float | None = None
     """The soonest time at which one of the endpoints wants another request, in seconds."""
 
+    @property
+    def needs_another(self) -> bool:
+        """Whether only an endpoint that has not been tried is worth an attempt."""
+        return self.elsewhere_only or self.refusals > 1
+
     def add(self, failure: RetryElsewhere) -> None:
         self.elsewhere_only = self.elsewhere_only or failure.elsewhere_only
+        self.refusals += failure.refused
         times = (self.retry_after, failure.error.retry_after)
         self.retry_after = min((t for t in times if t is not None), default=None)
 

@@ -44,7 +44,8 @@ class RetryElsewhere(Exception):
     `error` is what the client gets when no other endpoint answers either; `gone` says that the
     endpoint refused or lost its connection, `draining` that it takes no new requests,
     `elsewhere_only` that it took too long or set a Retry-After, so that only another endpoint is
-    worth a try.
+    worth a try; `refused` that it has responded so, so that it is worth one more try itself where
+    there is no other.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class RetryElsewhere(Exception):
         gone: bool = False,
         draining: bool = False,
         elsewhere_only: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.gone = gone
         self.draining = draining
         self.elsewhere_only = elsewhere_only
+        self.refused = refused
 
 
 class Stalled(Exception):

@@ -111,6 +111,31 @@ async def test_client_gets_the_last_error_when_all_attempts_fail(make: Any) -> N
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(("pods", "attempts"), [(1, 2), (2, 2), (3, 3), (5, 3)])
+async def test_a_refusal_is_repeated_at_the_same_pod_once_at_most(
+    make: Any, pods: int, attempts: int
+) -> None:
+    refusals = [RetryElsewhere(NOT_NOW, refused=True) for _ in range(9)]
+    stage = Stage(make, pods, Script(*refusals), attempts=3)
+    with pytest.raises(errors.NoReadyEndpoint):
+        await stage.ask()
+    assert len(stage.script.attempts) == attempts and stage.is_idle()
+
+
+@pytest.mark.looptime
+async def test_a_pod_that_refuses_one_request_still_gets_it_again(make: Any) -> None:
+    stage = Stage(make, 1, Script(RetryElsewhere(NOT_NOW, refused=True), [b"a"]))
+    assert await stage.ask() == b"a"
+
+
+@pytest.mark.looptime
+async def test_lost_connections_are_retried_after_a_refusal(make: Any) -> None:
+    lost = RetryElsewhere(NOT_NOW)
+    stage = Stage(make, 1, Script(RetryElsewhere(NOT_NOW, refused=True), lost, [b"a"]))
+    assert await stage.ask() == b"a"
+
+
+@pytest.mark.looptime
 async def test_nothing_is_tried_again_over_budget(make: Any) -> None:
     refusals = [RetryElsewhere(NOT_NOW) for _ in range(9)]
     stage = Stage(make, 3, Script(*refusals), reserve=1.0, ratio=0.0, per_second=0.0)
