@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 from aiohttp import web
 from tests.support.rest_stack import RestStack, rest_stack
@@ -233,6 +235,53 @@ async def test_half_a_stream_of_a_server_without_framing_is_broken(path: str, pl
     check_broken(path, text, "stream_broken", "api_error")
 
 
+@asynccontextmanager
+async def http10_server() -> AsyncIterator[str]:
+    """Lists a model, and breaks every stream; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        kind, body = "application/json", b'{"data": [{"id": "m"}]}'
+        if head.startswith(b"POST"):
+            kind, body = "text/event-stream", BEGUN
+        writer.write(f"HTTP/1.0 200 OK\r\ncontent-type: {kind}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+async def test_half_a_stream_of_an_http_1_0_server_is_broken(
+    path: str, plane: str, fleet: Any
+) -> None:
+    async with http10_server() as url, aiohttp.ClientSession() as session:
+        gateway = await fleet.gateway(ready=1, endpoint=(url,))
+        async with session.post(
+            f"http://127.0.0.1:{gateway.http_port}{path}", json=ASKED[path]
+        ) as response:
+            text = await response.text()
+    check_broken(path, text, "stream_broken", "api_error")
+
+
+@pytest.mark.parametrize("given", [{}, {"x-should-retry": "false"}])
+async def test_a_servers_own_501_is_not_retried_by_sdks(given: dict[str, str], plane: str) -> None:
+    async def respond(request: web.Request) -> web.Response:
+        error = {"error": {"message": "no", "code": "x"}}
+        return web.json_response(error, status=int(request.query["status"]), headers=given)
+
+    async with rest_stack(respond, plane=plane) as gateway:
+        found = {}
+        for status in (200, 400, 501):
+            url = f"{CHAT}?status={status}"
+            async with gateway.client.post(url, json=ASKED[CHAT]) as response:
+                assert response.status == status
+                found[status] = response.headers.getall("x-should-retry", [])
+    assert found[501] == ["false"]
+    assert found[200] == found[400] == list(given.values())
+
+
 @pytest.mark.plane("embedded", "Envoy's connection ends with the stream")
 async def test_the_connection_serves_on_after_an_error_event(plane: str) -> None:
     async with rest_stack(streaming(BEGUN, die=True), plane=plane) as gateway:
@@ -256,6 +305,21 @@ async def test_a_stream_that_breaks_behind_envoy_never_looks_whole(
             assert response.status == 200
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.read()
+
+
+async def test_openais_client_raises_for_a_stream_that_breaks(plane: str) -> None:
+    """The cut connection behind Envoy, and the error event of the embedded plane."""
+    async with (
+        rest_stack(streaming(BEGUN, die=True), plane=plane) as gateway,
+        openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        stream = await client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+        with pytest.raises(openai.APIError) as caught:
+            async for _ in stream:
+                pass
+    assert isinstance(caught.value, openai.APIConnectionError) is (plane == "envoy")
 
 
 @pytest.mark.plane("embedded", "Envoy passes a server's answers on as they are")

@@ -105,6 +105,8 @@ class State:
     retry_at: float = 0.0
     models: tuple[v1.Model, ...] = ()
     http_port: int = 0
+    is_http10: bool = False
+    """It speaks HTTP/1.0, where a response ends with its connection, whole or not."""
     strikes: int = 0
     """Times in a row that it was left alone because it answered badly."""
     may_answer: bool = False
@@ -133,6 +135,7 @@ class Learned:
     """The endpoint answered with the models it serves."""
 
     models: tuple[v1.Model, ...]
+    is_http10: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,8 @@ Event = Learned | Loaded | Lost | Draining | Struck | Proved
 def step(state: State, event: Event, now: float, rng: Random) -> State:
     """The state after an event."""
     match event:
-        case Learned(models):
-            return replace(state, models=models)
+        case Learned(models, is_http10):
+            return replace(state, models=models, is_http10=is_http10)
         case Loaded(load):
             return _loaded(state, load, now)
         case Lost():

@@ -190,34 +190,35 @@ class ForeignWatch:
 
     async def _poll(self, endpoint: Endpoint) -> None:
         await self._check_health(endpoint)
-        models, load = await self._models(endpoint), await self._load(endpoint)
+        learned, load = await self._models(endpoint), await self._load(endpoint)
         now = self.clock()
         state = self.pool.apply(endpoint.url, Loaded(load), now)
-        if state is not None and state.models != models:
-            self.pool.apply(endpoint.url, Learned(models), now)
+        if state is not None and Learned(state.models, state.is_http10) != learned:
+            self.pool.apply(endpoint.url, learned, now)
             self.pool.apply(endpoint.url, Loaded(load), now)
 
-    async def _models(self, endpoint: Endpoint) -> tuple[v1.Model, ...]:
-        status, page = await self._get(endpoint, "/v1/models")
+    async def _models(self, endpoint: Endpoint) -> Learned:
+        status, page, is_http10 = await self._get(endpoint, "/v1/models")
         if status in (401, 403):
             raise NotServing(
                 f"it answers {status}; put a key that it takes in --upstream-api-key-file"
             )
         if status != 200:
             raise NotServing(f"/v1/models answers {status}; it must be an OpenAI server's URL")
-        return models_of(page)
+        return Learned(models_of(page), is_http10)
 
     async def _check_health(self, endpoint: Endpoint) -> None:
         """Some servers list their models with a dead engine; those say so here."""
-        status, _ = await self._get(endpoint, "/health")
+        status, *_ = await self._get(endpoint, "/health")
         if status >= 500:
             raise NotServing(f"/health answers {status}")
 
     async def _load(self, endpoint: Endpoint) -> Load:
-        status, page = await self._get(endpoint, "/metrics")
+        status, page, _ = await self._get(endpoint, "/metrics")
         return (reported_by(page.decode(errors="replace")) if status == 200 else Reported()).load()
 
-    async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, bytes]:
+    async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, bytes, bool]:
+        """Status, body, and whether it came over HTTP/1.0."""
         scheme = "https" if endpoint.tls else "http"
         async with self.session.get(
             f"{scheme}://{endpoint.address}{endpoint.base}{path}",
@@ -225,7 +226,8 @@ class ForeignWatch:
             timeout=aiohttp.ClientTimeout(self.timeout),
             allow_redirects=False,
         ) as response:
-            return response.status, await _bounded(response.content)
+            is_http10 = response.version is not None and response.version < aiohttp.HttpVersion11
+            return response.status, await _bounded(response.content), is_http10
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes:

@@ -92,7 +92,9 @@ class EnvoyUpstream:
         fallbacks: Fallbacks,
     ) -> Directions:
         address = endpoint.plain_address(call.wire)
-        if not exchange.is_others and (exchange.is_read or not address):
+        # Envoy takes the end of a connection for the end of an HTTP/1.0 response.
+        is_ours = exchange.is_read or not address or endpoint.state.is_http10
+        if not exchange.is_others and is_ours:
             return Directions(removed_headers=(DESTINATION_HEADER,))
         left = max(1, math.ceil(timeout * 1000))
         told = {DESTINATION_HEADER: address, **headers}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from autoglm.common import rpc, status
+from autoglm.common import errors, rpc, status
 from autoglm.gateway.edges.rest_request import BINARY_HEADER
 from autoglm.gateway.envoy.config.names import PLANE_HEADER, PLANE_WITHOUT
 from autoglm.gateway.envoy.config.parts import (
@@ -31,6 +31,7 @@ _ONLY_OURS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HEAD
 _GRPC_STREAMS = frozenset(method.path for method in METHODS if method.streaming)
 # For the frame around a message, so that the longest one is seen whole.
 _ROOM_BYTES = 1024
+_NO_RETRY = f"%CEL(response.code == {errors.Unimplemented.http_status} ? 'false' : '')%"
 # "cancelled" is how a server answers that stops before it has taken a call up.
 _RETRY_ON = "reset,connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
@@ -100,6 +101,8 @@ def _response_headers(wire: Wire, path: str) -> Iterator[Json]:
         # are not cached in any case.
         for name, value in http_errors.STREAM_HEADERS.items():
             yield header(name, value, "ADD_IF_ABSENT")
+        # Servers that are not our pods do not say it. Envoy sends no header that is empty.
+        yield header(http_errors.SHOULD_RETRY, _NO_RETRY, "ADD_IF_ABSENT")
 
 
 def _deadline(settings: GatewaySettings) -> Json:
