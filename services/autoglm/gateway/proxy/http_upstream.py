@@ -72,7 +72,7 @@ _NOT_RELAYED = frozenset(
 )
 
 
-# `retry-after` is written anew, as the soonest of all servers.
+# `retry-after` is set separately: the soonest of all servers.
 _OF_BODY = ("etag", "last-modified", "retry-after", "vary")
 
 

@@ -110,7 +110,7 @@ async def test_what_envoy_cannot_reach_goes_through_the_gateway(
     await check_goes_through(make, exchange(), view)
 
 
-async def test_a_server_of_http_1_0_is_asked_by_the_gateway(make: Any) -> None:
+async def test_a_server_of_http_1_0_is_proxied_by_the_gateway(make: Any) -> None:
     view = openai(make)
     view = replace(view, state=replace(view.state, is_http10=True))
     await check_goes_through(make, exchange(wire="http"), view)
