@@ -19,12 +19,12 @@ def no_fallbacks() -> Sequence[EndpointView]:
 
 
 class Upstream(Protocol):
-    """Sends a call to one endpoint: one for each wire. Entered once the first chunk is there.
+    """Sends a request to one endpoint: one for each wire. Entered once the first chunk is there.
 
-    Before that it raises RetryElsewhere where another endpoint may do better. Leaving the context
+    Before that it raises RetryElsewhere where another endpoint may succeed. Leaving the context
     cancels what is still running. An error while `chunks` is read is an AutoGLMError
-    (StreamBroken when the endpoint went away).
-    `headers` are those to add to the call's own: request id and trace context. `fallbacks` are
+    (StreamBroken when the endpoint disconnects).
+    `headers` are those to add to the request's own: request id and trace context. `fallbacks` are
     for an upstream that passes the request to a proxy with retries of its own.
     """
 
@@ -39,13 +39,13 @@ class Upstream(Protocol):
 
 
 class RetryElsewhere(Exception):
-    """An endpoint gave no answer to a call, and nothing has reached the client.
+    """An endpoint has not responded to a request, and nothing has reached the client.
 
-    `error` is what the client gets when no other endpoint answers either; `gone` says that the
-    endpoint refused or lost its connection, `draining` that it takes no new requests,
+    `error` is what the client gets when no other endpoint responds either; `gone` means that the
+    endpoint rejects or loses connections, `draining` that it takes no new requests,
     `elsewhere_only` that it took too long or set a Retry-After, so that only another endpoint is
-    worth a try; `refused` that it has responded so, so that it is worth one more try itself where
-    there is no other.
+    worth an attempt; `refused` that it has rejected the request, so that it is worth one more
+    attempt itself where there is no other.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class RetryElsewhere(Exception):
 
 
 class Stalled(Exception):
-    """An endpoint has sent the first chunk of an answer, but no other for too long.
+    """An endpoint has sent the first chunk of a response, but no other for too long.
 
-    `error` is what the client gets when no other endpoint can go on.
+    `error` is what the client gets when no other endpoint can resume the response.
     """
 
     def __init__(self, error: AutoGLMError) -> None:

@@ -158,7 +158,7 @@ class PrefixIndex:
         """It tells no more. What is known stays, and ages as that of others does."""
         self._promised.pop(url, None)
 
-    def told(self, url: str, names: Sequence[int]) -> None:
+    def add_reported(self, url: str, names: Sequence[int]) -> None:
         """A followed endpoint says that it holds these."""
         promised = self._promised[url]
         for name in names:
