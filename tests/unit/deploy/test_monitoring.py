@@ -17,6 +17,7 @@ Render = Callable[..., list[Object]]
 ROOT = Path(__file__).parents[3]
 DASHBOARDS = sorted((ROOT / "deploy/dashboards").glob("*.json"))
 _METRIC = re.compile(r"\bautoglm_[a-z_]+")
+_SELECTOR = re.compile(r"\bautoglm_[a-z_]+(\{[^}]*\})?")
 _LABEL_VALUES = re.compile(r"label_values\((\S+), (\w+)\)")
 
 
@@ -61,6 +62,26 @@ def test_alerts_ask_for_metrics_that_exist(render: Render, known: set[str]) -> N
     assert len(alerts) == 9
     for alert in alerts:
         assert not unknown_in(alert["expr"], known)
+
+
+def test_alerts_of_one_installation_ignore_metrics_of_another(render: Render) -> None:
+    selected = [
+        selector
+        for alert in alerts_of(render("monitoring.rules.enabled=true"))
+        for selector in _SELECTOR.findall(alert["expr"])
+    ]
+    assert selected
+    assert all('namespace="autoglm-system"' in labels for labels in selected), selected
+
+
+def test_no_leader_is_noticed_where_no_operator_is_scraped(render: Render) -> None:
+    (expr,) = (
+        alert["expr"]
+        for alert in alerts_of(render("monitoring.rules.enabled=true"))
+        if alert["alert"] == "AutoGLMNoLeader"
+    )
+    assert "sum by (job)" in expr
+    assert "or 0 * absent(" in expr
 
 
 def test_every_alert_says_what_and_what_to_do(render: Render) -> None:
