@@ -121,6 +121,11 @@ bench: install ## Benchmarks; tables on the screen, JSON in build/benchmarks
 counts: install ## Record what chunks, requests, reconciles cost; a test compares with it
 	$(RUN) -m benchmarks counts --record
 
+.PHONY: release
+release: install ## Check and build a release into dist/; publishes nothing (DRY_RUN=1: only checks)
+	scripts/go_tools helm
+	$(RUN) -m scripts.release $(if $(DRY_RUN),--dry-run)
+
 .PHONY: clean
 clean: ## Remove what the targets made
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -38,7 +38,7 @@ _IN_FILES = {
     "Dockerfile": re.compile(rf"(?m)^ARG VERSION={_VERSION}$"),
     "pyproject.toml": _SOURCE,
 }
-_TEST = "tests/unit/scripts/test_version.py"
+_TESTS = "tests/unit/scripts/"
 # Versions of others, and history.
 _FOREIGN = re.compile(r"(^|/)(go\.(mod|sum|work\.sum)|package(-lock)?\.json|CHANGELOG\.md)$|\.txt$")
 
@@ -95,7 +95,12 @@ def _files() -> Iterator[tuple[str, str]]:
     )
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
-        if _FOREIGN.search(name) or name == _TEST or path.is_symlink() or not path.is_file():
+        if (
+            _FOREIGN.search(name)
+            or name.startswith(_TESTS)
+            or path.is_symlink()
+            or not path.is_file()
+        ):
             continue
         try:
             yield name, path.read_text()
@@ -111,9 +116,14 @@ def write(version: str) -> None:
             print(f"wrote {name}")
 
 
+def problems_of_tree(version: str) -> list[str]:
+    """What is wrong in the files of the repository."""
+    return [problem for name, text in _files() for problem in problems(name, text, version)]
+
+
 def check() -> int:
     version = current()
-    found = [problem for name, text in _files() for problem in problems(name, text, version)]
+    found = problems_of_tree(version)
     print("\n".join(found) or f"version: {version} everywhere")
     return 1 if found else 0
 
