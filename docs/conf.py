@@ -36,6 +36,7 @@ _PAGES = {
     "first-steps": "README.md",
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
+    "security-policy": "SECURITY.md",
 }
 """Pages here that have the text of a file of the root."""
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
