@@ -22,10 +22,10 @@ from autoglm.gateway.admission.queue import Bounds, Queue
 from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Live, Load, Phase, State
 from autoglm.gateway.endpoints.snapshot import Snapshot, take_snapshot
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing import POLICIES, Router
 from autoglm.gateway.routing.prefix import salt_of
-from autoglm.validation import Ask, Operation, prefix_hash
+from autoglm.validation import Operation, RequestInfo, prefix_hash
 from autoglm.validation.request_info import Prompt
 from benchmarks.report import Report
 
@@ -96,10 +96,10 @@ def cost(policy: str, size: int, rounds: int, *, shared: bool = False) -> float:
     return microseconds(lambda n: router.route(calls[n % 200], snapshot, 0.0), rounds)
 
 
-def share(router: Router, snapshot: Snapshot, calls: Sequence[Call]) -> None:
+def share(router: Router, snapshot: Snapshot, calls: Sequence[GatewayRequest]) -> None:
     """Every endpoint holds the beginning of all prompts."""
     first = calls[0]
-    beginning = first.ask.prefix.blocks[:_SHARED] if first.ask else ()
+    beginning = first.info.prefix.blocks[:_SHARED] if first.info else ()
     for view in snapshot.endpoints:
         router.memory.prefixes.add(view.url, beginning, salt_of(first.principal.tenant, "m"))
 
@@ -114,11 +114,11 @@ def fleet(size: int, rng: Random) -> Snapshot:
     return take_snapshot(views)
 
 
-def call(number: int, rng: Random) -> Call:
+def call(number: int, rng: Random) -> GatewayRequest:
     ids = [*range(500), *(rng.getrandbits(31) for _ in range(_TOKENS - 500))]
     prompts = (Prompt("p", 4 * _TOKENS, _TOKENS),)
-    ask = Ask(Operation.CHAT, "m", prompts=prompts, prefix=prefix_hash.of_token_ids(ids))
-    return Call("grpc", "r", "t", b"", "id", 0.0, 600.0, ask)
+    ask = RequestInfo(Operation.CHAT, "m", prompts=prompts, prefix=prefix_hash.of_token_ids(ids))
+    return GatewayRequest("grpc", "r", "t", b"", "id", 0.0, 600.0, ask)
 
 
 def _hashing(output: Path, rounds: int) -> None:

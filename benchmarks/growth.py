@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.gateway.admission import Admission, AdmissionSettings
-from autoglm.gateway.endpoints.endpoint import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.identity.authenticate import Authenticator, Known
 from autoglm.gateway.identity.keys import ApiKey, ApiKeys, id_of, new_key
@@ -29,7 +29,7 @@ from autoglm.gateway.limits.limiter import RateLimits, reserve, settle, shortage
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Notes
+from autoglm.gateway.request.request import RequestRecord
 from autoglm.gateway.routing import Router
 from benchmarks import growth_pods, growth_streams
 from benchmarks.decision import call, cost, microseconds, turn
@@ -121,7 +121,7 @@ def _pool(names: int, each: int) -> tuple[Pool, list[str]]:
         host = f"10.{number // 62500}.{number // 250 % 250}.{number % 250}"
         urls.append(f"grpc://{host}:50051")
         pool.change_endpoints((), [Endpoint(urls[-1], "pod", host, 50051)], 0.0)
-        pool.apply(urls[-1], Learned((v1.Model(name=f"m{number // each}"),)), 0.0)
+        pool.apply(urls[-1], ModelsDiscovered((v1.Model(name=f"m{number // each}"),)), 0.0)
         pool.apply(urls[-1], Loaded(Load(max_num_seqs=64, kv_tokens=400_000)), 0.0)
     assert len(pool.snapshot.models) == names
     return pool, urls
@@ -153,7 +153,7 @@ def _changed(pool: Pool, urls: list[str], rounds: int) -> float:
 def _calls(names: int) -> list[object]:
     rng = Random(1)
     return [
-        structs.replace(made, ask=replace(made.ask, model=f"m{rng.randrange(names)}"))
+        structs.replace(made, info=replace(made.ask, model=f"m{rng.randrange(names)}"))
         for number in range(200)
         if (made := call(number, rng)).ask is not None
     ]
@@ -175,7 +175,7 @@ async def _admitted(names: int, rounds: int) -> float:
 
     async def places() -> None:
         for number in range(rounds):
-            async with admission.place(calls[number % 200], Notes()):  # type: ignore[arg-type]
+            async with admission.place(calls[number % 200], RequestRecord()):  # type: ignore[arg-type]
                 pass
 
     loop, best = asyncio.get_running_loop(), math.inf

@@ -32,10 +32,10 @@ from autoglm.gateway.admission import Admission
 from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
 from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
-from autoglm.gateway.endpoints.endpoint import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
+from autoglm.gateway.envoy.ext_proc_edge import AccessLogService, Picker
 from autoglm.gateway.envoy.takeover import TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
@@ -136,7 +136,7 @@ class Rig:
         await self._start_rest(closing, pool, own)
         self.picker = Picker(self.relay, self.exchanges, self.bounds)
         closing.push_async_callback(self.picker.close)
-        self.ends = Ends(self.exchanges)
+        self.ends = AccessLogService(self.exchanges)
 
     async def _start_rest(self, closing: AsyncExitStack, pool: Pool, own: Any) -> None:
         parts = RestParts(
@@ -239,7 +239,7 @@ def _pool() -> Pool:
     endpoints = [Endpoint(f"grpc://{host}:50051", "pod", host, 50051) for host in hosts]
     pool.replace_endpoints(endpoints, now)
     for endpoint in endpoints:
-        pool.apply(endpoint.url, Learned((MODEL,)), now)
+        pool.apply(endpoint.url, ModelsDiscovered((MODEL,)), now)
         load = Load(max_num_seqs=64, http_port=8000, kv_tokens=400_000)
         pool.apply(endpoint.url, Loaded(load), now)
     return pool

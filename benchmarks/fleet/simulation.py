@@ -17,11 +17,11 @@ from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Live, Pha
 from autoglm.gateway.endpoints.kv_event_watch import Reader
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing import Router
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.inference.servicers.worker import message_of
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix, of_token_ids
 from autoglm.validation.request_info import Prompt
 from benchmarks.fleet.pod import Job, Pod, Speed
@@ -126,7 +126,7 @@ class Simulation:
         numbers = range(len(pods))
         self._together = [[number] for number in numbers] if one_by_one else [numbers]
         self.result = Result()
-        self.asked: Callable[[Gateway, Call, Job], None] = lambda gateway, call, job: None
+        self.asked: Callable[[Gateway, GatewayRequest, Job], None] = lambda gateway, call, job: None
         self._rng = Random(seed)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
@@ -173,9 +173,9 @@ class Simulation:
         view.live.tokens += len(prompt)
         number = gateway.number[view.url]
         self._going[job] = (gateway, view, chat, number)
-        assert call.ask is not None
+        assert call.info is not None
         salt = salt_of(call.principal.tenant, call.model)
-        self.pods[number].take(job, call.ask.prefix, salt)
+        self.pods[number].take(job, call.info.prefix, salt)
         self._step(number, now)
 
     def _step(self, number: int, now: float) -> None:
@@ -209,15 +209,15 @@ class Simulation:
             self._at(now + chat.session.turns[chat.turn].pause, lambda then: self._ask(chat, then))
 
 
-def _call(prompt: Tokens, prefix: Prefix, now: float) -> Call:
-    ask = Ask(
+def _call(prompt: Tokens, prefix: Prefix, now: float) -> GatewayRequest:
+    ask = RequestInfo(
         Operation.CHAT,
         _MODEL,
         streaming=True,
         prompts=(Prompt("prompt", 4 * len(prompt), len(prompt)),),
         prefix=prefix,
     )
-    return Call("grpc", "r", "t", b"", "id", now, now + 600, ask)
+    return GatewayRequest("grpc", "r", "t", b"", "id", now, now + 600, ask)
 
 
 def fleet(

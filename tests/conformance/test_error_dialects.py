@@ -22,7 +22,7 @@ from tests.support.rest_stack import rest_stack
 
 from autoglm.common import errors
 from autoglm.gateway.request.principal import ANONYMOUS, Principal
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ class Gateway:
     def __init__(self) -> None:
         self.requests: dict[str, int] = {}
 
-    async def identify(self, call: Call) -> Principal:
+    async def identify(self, call: GatewayRequest) -> Principal:
         key = call.credentials[0][1].removeprefix("Bearer ") if call.credentials else ""
         name = f"{key} {call.target}"
         self.requests[name] = self.requests.get(name, 0) + 1

@@ -24,9 +24,9 @@ from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
 from autoglm.gateway.endpoints.endpoint import (
     Endpoint,
     EndpointView,
-    Learned,
     Load,
     Loaded,
+    ModelsDiscovered,
 )
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.pipeline import local_layers, request_layers, stack
@@ -36,7 +36,7 @@ from autoglm.gateway.proxy.upstream import Fallbacks, no_fallbacks
 from autoglm.gateway.request.grpc_methods import METHODS
 from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Reply
+from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.gateway.request_telemetry import Observer
 
 FUZZ = settings(
@@ -51,12 +51,12 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @asynccontextmanager
 async def upstream(
-    call: Call,
+    call: GatewayRequest,
     endpoint: EndpointView,
     headers: Mapping[str, str],
     timeout: float,
     fallbacks: Fallbacks = no_fallbacks,
-) -> AsyncIterator[Reply]:
+) -> AsyncIterator[Response]:
     """A pod that answers everything with the same bytes."""
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -64,13 +64,15 @@ async def upstream(
             await asyncio.sleep(0)
             yield piece
 
-    yield Reply(chunks())
+    yield Response(chunks())
 
 
 async def _open() -> AsyncIterator[grpc.aio.Channel]:
     pool, metrics = Pool(Random(1)), Metrics(CollectorRegistry())
     pool.replace_endpoints([Endpoint("grpc://pod:1", "pod", "pod", 1)], time.monotonic())
-    pool.apply("grpc://pod:1", Learned((v1.Model(name="m", max_model_len=64),)), time.monotonic())
+    pool.apply(
+        "grpc://pod:1", ModelsDiscovered((v1.Model(name="m", max_model_len=64),)), time.monotonic()
+    )
     pool.apply("grpc://pod:1", Loaded(Load()), time.monotonic())
     observer = Observer(metrics, lambda _: True)
     admission = Admission(pool, AdmissionSettings(100), metrics)

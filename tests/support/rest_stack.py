@@ -22,7 +22,7 @@ from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.edges.rest_server import RestServer
-from autoglm.gateway.endpoints.endpoint import Endpoint, Learned, Load, Loaded
+from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.plane import EnvoyPlane
@@ -139,6 +139,6 @@ def _pool(urls: list[str], model: v1.Model) -> Pool:
     endpoints = [Endpoint(url, "openai", "127.0.0.1", int(url.rpartition(":")[2])) for url in urls]
     pool.replace_endpoints(endpoints, now)
     for url in urls:
-        pool.apply(url, Learned((model,)), now)
+        pool.apply(url, ModelsDiscovered((model,)), now)
         pool.apply(url, Loaded(Load()), now)
     return pool

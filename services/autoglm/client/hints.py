@@ -10,7 +10,7 @@ from autoglm import v1
 from autoglm.common.errors import AutoGLMError
 
 try:
-    from autoglm.validation import Ask, of_chat, of_generate
+    from autoglm.validation import RequestInfo, of_chat, of_generate
     from autoglm.validation.routing_hint import HINT_METADATA, write_hint
 except ModuleNotFoundError:
 
@@ -19,7 +19,7 @@ except ModuleNotFoundError:
 
 else:
 
-    def _ask(request: v1.GenerateRequest | v1.ChatRequest) -> Ask:
+    def _ask(request: v1.GenerateRequest | v1.ChatRequest) -> RequestInfo:
         if isinstance(request, v1.ChatRequest):
             return of_chat(request)
         return of_generate(request)

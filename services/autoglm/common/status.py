@@ -21,7 +21,7 @@ DOMAIN = "autoglm.io"
 REQUEST_ID = "x-request-id"
 DETAILS_TRAILER = "grpc-status-details-bin"
 # What of an answer's headers and trailers says how its call ended.
-TOLD_AT_THE_END = ("grpc-status", "grpc-message", DETAILS_TRAILER, USAGE_TRAILER)
+RESULT_HEADERS = ("grpc-status", "grpc-message", DETAILS_TRAILER, USAGE_TRAILER)
 _HIDDEN = "internal error; the server's log has the details under this request id"
 _BY_REASON = {cls.reason: cls for cls in errors.ERRORS}
 # What a status means when a server that is not ours sent it without details.

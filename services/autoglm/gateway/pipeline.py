@@ -1,8 +1,8 @@
 """The way of a request through the gateway, as one list. Called by the edges, which know the wire.
 
 A layer wraps a handler. What a layer holds (a span, a slot) it holds in its context, which stays
-open exactly as long as the answer's stream; per chunk no layer does anything.
-An edge whose client has gone raises `Cancelled` inside the context, or is cancelled itself.
+open exactly as long as the answer's stream; per chunk no layer does anything. An edge whose client
+has gone raises `Cancelled` inside the context, or is cancelled itself.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from autoglm.gateway.limits.limiter import Account
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
 from autoglm.gateway.request.principal import Principal, Role
-from autoglm.gateway.request.request import Call, Handler, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 from autoglm.gateway.request_telemetry import Observer, child_span, note_wait
 from autoglm.validation import validate
 
 Layer = Callable[[Handler], Handler]
 # Who asks. Raises Unauthenticated and the like.
-Identify = Callable[[Call], Awaitable[Principal]]
-INFERS = frozenset((Role.USER, Role.ADMIN))
-LOOKS = frozenset(Role)
+Identify = Callable[[GatewayRequest], Awaitable[Principal]]
+INFERENCE_ROLES = frozenset((Role.USER, Role.ADMIN))
+READ_ROLES = frozenset(Role)
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -59,7 +59,7 @@ def request_layers(
         # Outside of every decision, so that refusals have a span, an outcome and a line as well.
         observed(observer),
         # Before anything is judged or told: a stranger learns nothing but that they are one.
-        *([authenticated(identify, INFERS)] if identify else ()),
+        *([authenticated(identify, INFERENCE_ROLES)] if identify else ()),
         # The body is read from here on, and counts until the stream has ended: strangers' never.
         received(memory),
         # Before validation, which wants the model: a stored response is its pod's.
@@ -80,7 +80,7 @@ def local_layers(
     return (
         map_errors,
         observed(observer),
-        *([authenticated(identify, LOOKS)] if identify else ()),
+        *([authenticated(identify, READ_ROLES)] if identify else ()),
         received(memory),
     )
 
@@ -94,7 +94,7 @@ def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
 
 def map_errors(inner: Handler) -> Handler:
     @asynccontextmanager
-    async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+    async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
         try:
             async with inner(call, notes) as reply:
                 yield reply
@@ -113,7 +113,7 @@ def map_errors(inner: Handler) -> Handler:
 def observed(observer: Observer) -> Layer:
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
             observer.begin(call, notes)
             status = 0
             try:
@@ -135,7 +135,7 @@ def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
             principal = notes.principal = await identify(call)
             if not roles & principal.roles:
                 needed = " or ".join(sorted(roles))
@@ -156,7 +156,7 @@ def received(memory: Memory) -> Layer:
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
             if call.problem is not None:
                 raise call.problem
             with memory.open(call.principal.tenant) as hold:
@@ -176,7 +176,9 @@ def followed(pool: Pool, ids: ResponseIds) -> Layer:
     """Binds requests about a stored response to the pod that has it."""
 
     def layer(inner: Handler) -> Handler:
-        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+        def handle(
+            call: GatewayRequest, notes: RequestRecord
+        ) -> AbstractAsyncContextManager[Response]:
             notes.call = call = follow(call, pool.snapshot, ids)
             return inner(call, notes)
 
@@ -187,7 +189,9 @@ def followed(pool: Pool, ids: ResponseIds) -> Layer:
 
 def validated(pool: Pool) -> Layer:
     def layer(inner: Handler) -> Handler:
-        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+        def handle(
+            call: GatewayRequest, notes: RequestRecord
+        ) -> AbstractAsyncContextManager[Response]:
             notes.call = call = with_model(call, pool)
             check(call, pool)
             return inner(call, notes)
@@ -197,42 +201,45 @@ def validated(pool: Pool) -> Layer:
     return layer
 
 
-def with_model(call: Call, pool: Pool) -> Call:
+def with_model(call: GatewayRequest, pool: Pool) -> GatewayRequest:
     """The call for the one model that there is, where a request over HTTP names none.
 
     As pods of vLLM have it: adapters do not count. With several the request is invalid.
     """
-    if call.wire != "http" or call.ask is None or call.model:
+    if call.wire != "http" or call.info is None or call.model:
         return call
     models = visible(pool.snapshot, call.principal).models.values()
     bases = {view.model.name for view in models if not view.model.parent}
     if len(bases) != 1 or not call.principal.may_use(name := bases.pop()):
         return call
-    return replace(call, ask=dataclasses.replace(call.ask, model=name))
+    return replace(call, info=dataclasses.replace(call.info, model=name))
 
 
-def check(call: Call, pool: Pool) -> None:
+def check(call: GatewayRequest, pool: Pool) -> None:
     """Raises what is wrong with the call."""
-    assert call.ask is not None, "an edge decodes a request or says what is wrong with it"
+    assert call.info is not None, "an edge decodes a request or says what is wrong with it"
     if call.model and not call.principal.may_use(call.model):
         # The same whether it is served or not, so that nobody learns by asking.
+        field = call.info.field_name("model")
         raise errors.PermissionDenied(
-            f"{call.ask.words('model')} {call.model[:60]!r} is not one of those that you may use; "
+            f"{field} {call.model[:60]!r} is not one of those that you may use; "
             "list them, or ask for a credential that allows it",
-            field=call.ask.words("model"),
+            field=field,
         )
     models = pool.snapshot.models
     found = models.get(call.model)
     if call.model and found is None:
-        field = call.ask.words("model")
+        field = call.info.field_name("model")
         check_reached(pool.snapshot, f"{field} {call.model[:60]!r}", field)
     known = () if found else tuple(visible(pool.snapshot, call.principal).models)
-    validate(call.ask, found.model if found else None, known)
+    validate(call.info, found.model if found else None, known)
 
 
 def limited(limits: Limits) -> Layer:
     def layer(inner: Handler) -> Handler:
-        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+        def handle(
+            call: GatewayRequest, notes: RequestRecord
+        ) -> AbstractAsyncContextManager[Response]:
             account = limits.account_of(call)
             if account is not None and call.exchange is not None and call.wire == "http":
                 # Of an answer over HTTP nobody but its reader knows what it took.
@@ -240,7 +247,9 @@ def limited(limits: Limits) -> Layer:
             return inner(call, notes) if account is None else held(account, call, notes)
 
         @asynccontextmanager
-        async def held(account: Account, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def held(
+            account: Account, call: GatewayRequest, notes: RequestRecord
+        ) -> AsyncIterator[Response]:
             with limits.reserved(account, call, notes) as metered:
                 async with inner(call, notes) as reply:
                     reply = metered(reply)
@@ -256,7 +265,7 @@ def limited(limits: Limits) -> Layer:
 def admitted(admission: Admission) -> Layer:
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
             async with AsyncExitStack() as held:
                 with child_span(notes, "admission") as span:
                     await held.enter_async_context(admission.place(call, notes))

@@ -22,7 +22,7 @@ from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.common.telemetry import MODEL_CHARACTERS, PROPAGATOR, tracer
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.request.metrics import OTHER, Metrics
-from autoglm.gateway.request.request import Call, Notes
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord
 
 # A caller's deadline reaches us with rounding on the way.
 _DEADLINE_SLACK = 0.01
@@ -42,7 +42,7 @@ def error_of(failure: BaseException | None, overdue: bool) -> errors.AutoGLMErro
     return errors.Internal(str(failure))
 
 
-def code_of(call: Call, status: int, error: errors.AutoGLMError | None) -> str:
+def code_of(call: GatewayRequest, status: int, error: errors.AutoGLMError | None) -> str:
     """The code as the call's wire has it."""
     if call.wire == "grpc":
         return error.grpc_status if error else "OK"
@@ -68,14 +68,16 @@ class Observer:
         self._is_known = is_known
         self._clock = clock
 
-    def begin(self, call: Call, notes: Notes) -> None:
+    def begin(self, call: GatewayRequest, notes: RequestRecord) -> None:
         self._metrics.in_flight.inc()
         parent = PROPAGATOR.extract(call.trace_headers) if call.trace_headers else None
         notes.span = tracer.start_span(call.route, context=parent, kind=SpanKind.SERVER)
         if notes.span.is_recording():
             notes.span.set_attributes(_server_attributes(call))
 
-    def end(self, call: Call, notes: Notes, status: int, failure: BaseException | None) -> None:
+    def end(
+        self, call: GatewayRequest, notes: RequestRecord, status: int, failure: BaseException | None
+    ) -> None:
         call, now = notes.call or call, self._clock()
         error = error_of(failure, now >= call.deadline - _DEADLINE_SLACK)
         outcome = outcome_of_status(error.http_status if error else status)
@@ -89,24 +91,28 @@ class Observer:
             fields = _fields(call, notes, now, outcome, code)
             _log.info(error.message if error else "done", extra={"fields": fields})
 
-    def _measure(self, call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -> None:
+    def _measure(
+        self, call: GatewayRequest, notes: RequestRecord, now: float, outcome: Outcome, code: str
+    ) -> None:
         seconds = now - call.started
         model = call.model if self._is_known(call.model) else OTHER
         self._metrics.in_flight.dec()
         self._requests(call.route, model, outcome, code).inc()
         self._duration(call.route, model, outcome).observe(seconds)
-        if call.ask is None:
+        if call.info is None:
             return
         error_type = "" if outcome is Outcome.SERVED else code
-        self._gen_ai_duration(call.ask.operation, model, error_type).observe(seconds)
+        self._gen_ai_duration(call.info.operation, model, error_type).observe(seconds)
         if notes.first_chunk:
             first = notes.first_chunk - call.started
             self._first_chunk(call.route, model).observe(first)
-            self._gen_ai_first_token(call.ask.operation, model).observe(first)
+            self._gen_ai_first_token(call.info.operation, model).observe(first)
 
 
 @contextmanager
-def child_span(notes: Notes, name: str, kind: SpanKind = SpanKind.INTERNAL) -> Iterator[Span]:
+def child_span(
+    notes: RequestRecord, name: str, kind: SpanKind = SpanKind.INTERNAL
+) -> Iterator[Span]:
     """A span under the request's; the request's own where nothing is recorded."""
     if not notes.span.is_recording():
         yield notes.span
@@ -123,9 +129,9 @@ def child_span(notes: Notes, name: str, kind: SpanKind = SpanKind.INTERNAL) -> I
 
 
 @contextmanager
-def client_span(call: Call, notes: Notes, endpoint: Endpoint) -> Iterator[Span]:
+def client_span(call: GatewayRequest, notes: RequestRecord, endpoint: Endpoint) -> Iterator[Span]:
     """The GenAI span around one attempt on a pod, from sending the request to the stream's end."""
-    name = f"{call.ask.operation} {call.model}" if call.ask else call.route
+    name = f"{call.info.operation} {call.model}" if call.info else call.route
     started = time.monotonic()
     with child_span(notes, name, SpanKind.CLIENT) as span:
         if span is not notes.span:
@@ -150,7 +156,7 @@ def trace_headers(span: Span) -> dict[str, str]:
     return carrier
 
 
-def _server_attributes(call: Call) -> Mapping[str, str]:
+def _server_attributes(call: GatewayRequest) -> Mapping[str, str]:
     if call.wire == "grpc":
         names = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: call.route}
     else:
@@ -159,7 +165,7 @@ def _server_attributes(call: Call) -> Mapping[str, str]:
     return names | {semconv.REQUEST_ID: call.request_id}
 
 
-def _principal_attributes(notes: Notes) -> Mapping[str, str]:
+def _principal_attributes(notes: RequestRecord) -> Mapping[str, str]:
     if notes.principal is None:
         return {}
     return {
@@ -168,7 +174,9 @@ def _principal_attributes(notes: Notes) -> Mapping[str, str]:
     }
 
 
-def _client_attributes(call: Call, notes: Notes, endpoint: Endpoint) -> dict[str, AttributeValue]:
+def _client_attributes(
+    call: GatewayRequest, notes: RequestRecord, endpoint: Endpoint
+) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
         semconv.SERVER_ADDRESS: endpoint.host,
@@ -176,11 +184,11 @@ def _client_attributes(call: Call, notes: Notes, endpoint: Endpoint) -> dict[str
         semconv.ATTEMPT: notes.attempts,
         semconv.ENDPOINT: endpoint.url,
     }
-    if call.ask is not None:
-        attributes[semconv.GEN_AI_OPERATION_NAME] = call.ask.operation.value
+    if call.info is not None:
+        attributes[semconv.GEN_AI_OPERATION_NAME] = call.info.operation.value
         attributes[semconv.GEN_AI_REQUEST_MODEL] = call.model
-        attributes[semconv.GEN_AI_REQUEST_STREAM] = call.ask.streaming
-        sampling = call.ask.sampling
+        attributes[semconv.GEN_AI_REQUEST_STREAM] = call.info.streaming
+        sampling = call.info.sampling
         if sampling.max_tokens is not None:
             attributes[semconv.GEN_AI_REQUEST_MAX_TOKENS] = sampling.max_tokens
         if sampling.temperature is not None:
@@ -188,7 +196,7 @@ def _client_attributes(call: Call, notes: Notes, endpoint: Endpoint) -> dict[str
     return attributes
 
 
-def _response_attributes(notes: Notes, started: float) -> dict[str, AttributeValue]:
+def _response_attributes(notes: RequestRecord, started: float) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {}
     if notes.first_chunk:
         first = notes.first_chunk - started
@@ -200,7 +208,7 @@ def _response_attributes(notes: Notes, started: float) -> dict[str, AttributeVal
     return attributes
 
 
-def _finish(span: Span, call: Call, code: str, error: errors.AutoGLMError | None) -> None:
+def _finish(span: Span, call: GatewayRequest, code: str, error: errors.AutoGLMError | None) -> None:
     if call.wire == "grpc":
         span.set_attribute(semconv.RPC_STATUS_CODE, code)
     else:
@@ -209,7 +217,9 @@ def _finish(span: Span, call: Call, code: str, error: errors.AutoGLMError | None
         fail(span, error.reason)
 
 
-def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -> dict[str, object]:
+def _fields(
+    call: GatewayRequest, notes: RequestRecord, now: float, outcome: Outcome, code: str
+) -> dict[str, object]:
     context = notes.span.get_span_context()
     fields: dict[str, object] = {
         "request_id": call.request_id,
@@ -239,19 +249,19 @@ def _fields(call: Call, notes: Notes, now: float, outcome: Outcome, code: str) -
     return fields
 
 
-def note_decision(span: Span, notes: Notes) -> None:
+def note_decision(span: Span, notes: RequestRecord) -> None:
     if span is not notes.span:
         span.set_attribute(semconv.ENDPOINT, notes.endpoint)
         span.set_attribute(semconv.DECISION, notes.why)
         span.set_attribute(semconv.ATTEMPT, notes.attempts)
 
 
-def note_wait(span: Span, notes: Notes) -> None:
+def note_wait(span: Span, notes: RequestRecord) -> None:
     if span is not notes.span:
         span.set_attribute(semconv.QUEUE_SECONDS, notes.queued)
 
 
-def note_recovery(notes: Notes, broken: str) -> None:
+def note_recovery(notes: RequestRecord, broken: str) -> None:
     """The stream that `broken` began goes on on the endpoint that the notes name."""
     notes.span.add_event("autoglm.stream.recovered", {semconv.ENDPOINT: notes.endpoint})
     _log.info(

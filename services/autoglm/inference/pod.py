@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from autoglm.common import errors
-from autoglm.common.process.drain_gate import Gate
+from autoglm.common.process.drain_gate import DrainGate
 from autoglm.inference.engine import Engine
 
 
@@ -38,7 +38,7 @@ class Pod:
         self._cause_of_death = ""
         self._idle = asyncio.Event()
         self._idle.set()
-        self.gate = Gate()
+        self.gate = DrainGate()
 
     @property
     def is_ready(self) -> bool:

@@ -10,22 +10,22 @@ from autoglm import v1
 from autoglm.common import rpc
 from autoglm.inference.engine import Call, Engine
 from autoglm.inference.kv import block_naming
-from autoglm.validation import Ask, validate
+from autoglm.validation import RequestInfo, validate
 
 T = TypeVar("T")
 
 
-def check(engine: Engine, ask: Ask) -> None:
+def check(engine: Engine, info: RequestInfo) -> None:
     """Raises InvalidRequest or ModelNotFound."""
     models = engine.models()
     known = [name for model in models for name in (model.name, *model.aliases)]
-    validate(ask, find(engine, ask.model), known)
+    validate(info, find(engine, info.model), known)
 
 
-def begin(engine: Engine, ask: Ask) -> None:
+def begin(engine: Engine, info: RequestInfo) -> None:
     """The same for a gRPC call whose prompt the engine is to work on."""
-    check(engine, ask)
-    block_naming.name(ask)
+    check(engine, info)
+    block_naming.name(info)
 
 
 def find(engine: Engine, name: str) -> v1.Model | None:

@@ -123,8 +123,8 @@ class _Api:
         async for chunk in request.stream():
             received.add(chunk)
         body = received.value()
-        ask = await read_abridged(request.url.path, abridged(request.scope, body))
-        check(self._engine, replace(ask, model=ask.model or self._default_model))
+        info = await read_abridged(request.url.path, abridged(request.scope, body))
+        check(self._engine, replace(info, model=info.model or self._default_model))
         return body
 
     @property

@@ -1,8 +1,8 @@
 """What is wrong with a request, decided in one place for gRPC and REST, gateway and pod.
 
-An extractor (`of_generate`, `of_openai`, …) reads a request into a frozen `Ask`; `validate` judges
-it. Nothing here does I/O. The rule: never refuse what vLLM would serve, except over the bounds
-documented in `rules`.
+An extractor (`of_generate`, `of_openai`, …) reads a request into a frozen `RequestInfo`; `validate`
+judges it. Nothing here does I/O. The rule: never refuse what vLLM would serve, except over the
+bounds documented in `rules`.
 """
 
 from autoglm.validation.grpc_messages import (
@@ -14,11 +14,11 @@ from autoglm.validation.grpc_messages import (
 )
 from autoglm.validation.oip import of_oip
 from autoglm.validation.openai import of_openai
-from autoglm.validation.request_info import Ask, Billing, Operation
+from autoglm.validation.request_info import Billing, Operation, RequestInfo
 from autoglm.validation.rules import validate
 
 __all__ = [
-    "Ask",
+    "RequestInfo",
     "Billing",
     "Operation",
     "of_chat",

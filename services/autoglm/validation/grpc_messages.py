@@ -1,4 +1,4 @@
-"""Reads messages of `autoglm.v1` into an `Ask`. Called by the gateway's gRPC edge and by pods.
+"""Reads messages of `autoglm.v1` into a `RequestInfo`.
 
 Paths are those of protos/autoglm/v1. `streaming` comes from the method, which alone knows it.
 """
@@ -11,17 +11,17 @@ from typing import Any
 from autoglm import v1
 from autoglm.validation import prefix_hash
 from autoglm.validation.request_info import (
-    Ask,
     Billing,
+    FieldNames,
     Format,
     Media,
     Operation,
     Prompt,
+    RequestInfo,
     Sampling,
     ToolChoice,
     ToolFacts,
     Turn,
-    Words,
     with_cut,
 )
 from autoglm.validation.scan.abridged import NOTHING, Cut
@@ -69,9 +69,11 @@ _TOP_LEVEL = {
         "chat_template_kwargs",
     )
 }
-_WORDS = Words("sampling_params.", _TOP_LEVEL | {"prompt": "text"})
-_PREDICT = Words("sampling_params.", _TOP_LEVEL | {"model": "model_name", "prompt": "input_data"})
-_EMBED = Words("sampling_params.", _TOP_LEVEL | {"prompt": "texts"})
+_WORDS = FieldNames("sampling_params.", _TOP_LEVEL | {"prompt": "text"})
+_PREDICT = FieldNames(
+    "sampling_params.", _TOP_LEVEL | {"model": "model_name", "prompt": "input_data"}
+)
+_EMBED = FieldNames("sampling_params.", _TOP_LEVEL | {"prompt": "texts"})
 _MEDIA = ("image_url", "audio_url", "video_url")
 _MODES = {
     v1.ToolChoice.MODE_NONE: "none",
@@ -80,12 +82,14 @@ _MODES = {
 }
 
 
-def of_generate(request: v1.GenerateRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
+def of_generate(
+    request: v1.GenerateRequest, *, streaming: bool = False, cut: Cut = NOTHING
+) -> RequestInfo:
     """`cut` is what the request lacks, here and below."""
-    ask = Ask(
+    info = RequestInfo(
         operation=Operation.GENERATE,
         model=request.model,
-        words=_WORDS,
+        field_name=_WORDS,
         streaming=streaming,
         prompts=_prompts(request, cut),
         sampling=_sampling(request.sampling_params, GENERATE_MAX_TOKENS),
@@ -94,15 +98,15 @@ def of_generate(request: v1.GenerateRequest, *, streaming: bool = False, cut: Cu
         session=request.session_id,
         prefix=_prompt_prefix(request, cut),
     )
-    return with_cut(ask, cut, TEXT_FIELDS)
+    return with_cut(info, cut, TEXT_FIELDS)
 
 
-def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
+def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> RequestInfo:
     opens_turn = request.add_generation_prompt or not request.HasField("add_generation_prompt")
-    ask = Ask(
+    info = RequestInfo(
         operation=Operation.CHAT,
         model=request.model,
-        words=_WORDS,
+        field_name=_WORDS,
         streaming=streaming,
         turns=_turns("messages", request.messages),
         sampling=_sampling(request.sampling_params),
@@ -121,45 +125,45 @@ def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTH
         prefix=_chat_prefix(request),
         unchecked=_tool_texts(request.tools),
     )
-    return with_cut(ask, cut, TEXT_FIELDS)
+    return with_cut(info, cut, TEXT_FIELDS)
 
 
-def of_embed(request: v1.EmbedRequest, *, cut: Cut = NOTHING) -> Ask:
-    ask = Ask(
+def of_embed(request: v1.EmbedRequest, *, cut: Cut = NOTHING) -> RequestInfo:
+    info = RequestInfo(
         operation=Operation.EMBED,
         model=request.model,
-        words=_EMBED,
+        field_name=_EMBED,
         prompts=_texts("texts", request.texts),
     )
-    return with_cut(ask, cut, TEXT_FIELDS)
+    return with_cut(info, cut, TEXT_FIELDS)
 
 
-def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> Ask:
-    ask = Ask(
+def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> RequestInfo:
+    info = RequestInfo(
         operation=Operation.PREDICT,
         model=request.model_name,
-        words=_PREDICT,
+        field_name=_PREDICT,
         prompts=(Prompt("input_data", len(request.input_data.encode())),),
         sampling=_sampling(request.sampling_params),
         labels=request.labels,
         priority=request.priority,
         prefix=prefix_hash.of_text(request.input_data),
     )
-    return with_cut(ask, cut, TEXT_FIELDS)
+    return with_cut(info, cut, TEXT_FIELDS)
 
 
-def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> Ask:
+def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> RequestInfo:
     chat = request.WhichOneof("input") == "chat"
     text = (Prompt("text", len(request.text.encode())),)
-    ask = Ask(
+    info = RequestInfo(
         operation=Operation.TOKENIZE,
         model=request.model,
-        words=Words("", {"messages": "chat.messages", "prompt": "text"}),
+        field_name=FieldNames("", {"messages": "chat.messages", "prompt": "text"}),
         prompts=None if chat else text,
         turns=_turns("chat.messages", request.chat.messages) if chat else None,
         billing=Billing.FREE,
     )
-    return with_cut(ask, cut, TEXT_FIELDS)
+    return with_cut(info, cut, TEXT_FIELDS)
 
 
 def _prompt_prefix(request: v1.GenerateRequest, cut: Cut) -> prefix_hash.Prefix:

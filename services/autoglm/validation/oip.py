@@ -1,4 +1,4 @@
-"""Reads Open Inference Protocol requests, gRPC and REST, into an `Ask`.
+"""Reads Open Inference Protocol requests, gRPC and REST, into a `RequestInfo`.
 
 A text model has one input, `text_input` of type BYTES with one element; sampling parameters travel
 as request parameters under vLLM's names. Other inputs are the pod's to judge.
@@ -14,7 +14,14 @@ import msgspec
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.validation.prefix_hash import of_text
-from autoglm.validation.request_info import Ask, Operation, Prompt, Sampling, Words, with_cut
+from autoglm.validation.request_info import (
+    FieldNames,
+    Operation,
+    Prompt,
+    RequestInfo,
+    Sampling,
+    with_cut,
+)
 from autoglm.validation.scan.abridged import NOTHING, Cut
 from autoglm.validation.scan.json_text import decode
 
@@ -66,15 +73,17 @@ def infer_path(path: str) -> str | None:
     return match[1] if match else None
 
 
-def of_oip(request: oip.ModelInferRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> Ask:
+def of_oip(
+    request: oip.ModelInferRequest, *, streaming: bool = False, cut: Cut = NOTHING
+) -> RequestInfo:
     parameters = {
         name: getattr(value, kind)
         for name, value in request.parameters.items()
         if (kind := value.WhichOneof("parameter_choice"))
     }
     prompts = _grpc_prompts(request, is_cut=bool(cut.text))
-    ask = _ask(request.model_name, parameters, prompts, streaming, _grpc_text(request))
-    return with_cut(ask, cut, TEXT_FIELDS)
+    info = _ask(request.model_name, parameters, prompts, streaming, _grpc_text(request))
+    return with_cut(info, cut, TEXT_FIELDS)
 
 
 def _grpc_text(request: oip.ModelInferRequest) -> bytes:
@@ -86,7 +95,7 @@ def _grpc_text(request: oip.ModelInferRequest) -> bytes:
     return b""
 
 
-def of_oip_json(model: str, body: bytes) -> Ask:
+def of_oip_json(model: str, body: bytes) -> RequestInfo:
     asked = decode(body, _Infer)
     streaming = bool(asked.parameters.get("stream"))
     if asked.text_input is not None:
@@ -111,11 +120,13 @@ def _ask(
     prompts: Sequence[Prompt],
     streaming: bool,
     text: str | bytes,
-) -> Ask:
-    return Ask(
+) -> RequestInfo:
+    return RequestInfo(
         operation=Operation.INFER,
         model=model,
-        words=Words("parameters.", {"model": "model_name", "prompt": f"inputs.{TEXT_INPUT}"}),
+        field_name=FieldNames(
+            "parameters.", {"model": "model_name", "prompt": f"inputs.{TEXT_INPUT}"}
+        ),
         streaming=streaming,
         prompts=prompts,
         sampling=_sampling(parameters),

@@ -1,4 +1,4 @@
-"""Reads JSON bodies of the REST API into an `Ask`. Called by the gateway's REST edge and by pods.
+"""Reads JSON bodies of the REST API into a `RequestInfo`.
 
 Bodies must be strict JSON in UTF-8: no NaN, nothing behind the end, no lone surrogates.
 `openai_bodies` says which fields are read.
@@ -20,17 +20,17 @@ from autoglm.validation.grpc_messages import GENERATE_MAX_TOKENS, TOKEN_BYTES
 from autoglm.validation.http_apis import Body, inference_post
 from autoglm.validation.oip import infer_path, of_oip_json
 from autoglm.validation.request_info import (
-    Ask,
     Billing,
+    FieldNames,
     Format,
     Media,
     Operation,
     Prompt,
+    RequestInfo,
     Sampling,
     ToolChoice,
     ToolFacts,
     Turn,
-    Words,
     with_cut,
 )
 from autoglm.validation.scan.abridged import NOTHING, Cut, cut_of, whole_size
@@ -74,7 +74,7 @@ TEXT_FIELDS = frozenset(
 """Where bodies have the text of prompts, as `bounds` names fields."""
 
 
-def of_openai(path: str, body: bytes, content_type: str = "") -> Ask:
+def of_openai(path: str, body: bytes, content_type: str = "") -> RequestInfo:
     """The facts of a POST. Raises InvalidRequest for a body that cannot be read.
 
     An API that the table does not know is charged by its body, and so is a request of a known one
@@ -84,38 +84,38 @@ def of_openai(path: str, body: bytes, content_type: str = "") -> Ask:
     if api is None:
         return replace(prompt_weight.of_any(body), billing=Billing.BODY, unchecked=_whole(body))
     if api.body is Body.OIP:
-        ask = of_oip_json(infer_path(path) or "", body)
+        info = of_oip_json(infer_path(path) or "", body)
     elif api.body is Body.FORM:
-        ask = of_form(body, content_type)
+        info = of_form(body, content_type)
     else:
-        ask = _READERS[api.body](body)
+        info = _READERS[api.body](body)
     if cut is not NOTHING:
-        ask = with_cut(_with_ids(ask, cut, api.body), cut, TEXT_FIELDS)
-    if api.billing is Billing.TOKENS and not ask.prompt_tokens:
-        ask = replace(ask, unchecked=prompt_weight.of_media(body) or _whole(body))
-    if (ask.operation, ask.billing) != (api.operation, api.billing):
-        ask = replace(ask, operation=api.operation, billing=api.billing)
-    return ask
+        info = with_cut(_with_ids(info, cut, api.body), cut, TEXT_FIELDS)
+    if api.billing is Billing.TOKENS and not info.prompt_tokens:
+        info = replace(info, unchecked=prompt_weight.of_media(body) or _whole(body))
+    if (info.operation, info.billing) != (api.operation, api.billing):
+        info = replace(info, operation=api.operation, billing=api.billing)
+    return info
 
 
-def _with_ids(ask: Ask, cut: Cut, kind: Body) -> Ask:
+def _with_ids(info: RequestInfo, cut: Cut, kind: Body) -> RequestInfo:
     """Adds token ids that the body lacks, where its reader does not."""
     more = sum(n.count - n.stand_ins for n in cut.numbers.values())
     if not more or kind not in (Body.PAIRS, Body.INPUTS):
-        return ask
-    return replace(ask, unchecked=(*ask.unchecked, Prompt("body", more * TOKEN_BYTES, more)))
+        return info
+    return replace(info, unchecked=(*info.unchecked, Prompt("body", more * TOKEN_BYTES, more)))
 
 
 def _whole(body: bytes) -> tuple[Prompt, ...]:
     return (Prompt("body", whole_size(body)),)
 
 
-def _of_chat(body: bytes) -> Ask:
+def _of_chat(body: bytes) -> RequestInfo:
     chat = decode(body, bodies.Chat)
     max_name = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
-    return Ask(
+    return RequestInfo(
         operation=Operation.CHAT,
-        words=Words("", _CHAT_WORDS | {"max_tokens": max_name}),
+        field_name=FieldNames("", _CHAT_WORDS | {"max_tokens": max_name}),
         turns=_turns(chat.messages),
         sampling=_sampling(chat, getattr(chat, max_name), chat.top_logprobs),
         tools=None if chat.tools is None else tuple(_tools(chat.tools)),
@@ -128,11 +128,11 @@ def _of_chat(body: bytes) -> Ask:
     )
 
 
-def _of_completion(body: bytes) -> Ask:
+def _of_completion(body: bytes) -> RequestInfo:
     completion = decode(body, bodies.Completion)
     logprobs = None if completion.logprobs is None else int(completion.logprobs)
     embedded = completion.prompt_embeds is not None and completion.prompt is None
-    return Ask(
+    return RequestInfo(
         operation=Operation.GENERATE,
         prompts=None if embedded else _prompt_list("prompt", completion.prompt, cut_of(body)),
         sampling=_sampling(completion, completion.max_tokens, logprobs, GENERATE_MAX_TOKENS),
@@ -145,14 +145,14 @@ def _of_completion(body: bytes) -> Ask:
     )
 
 
-def _of_responses(body: bytes) -> Ask:
+def _of_responses(body: bytes) -> RequestInfo:
     asked = decode(body, bodies.Responses)
     text = prompt_weight.weigh("input", asked.input)
     # Media have no text and are not empty; an empty text is put into the chat template.
     size = max(sum(p.size for p in text), 0 if asked.input in (None, []) else 1)
-    return Ask(
+    return RequestInfo(
         operation=Operation.CHAT,
-        words=Words("", _CHAT_WORDS | {"max_tokens": "max_output_tokens"}),
+        field_name=FieldNames("", _CHAT_WORDS | {"max_tokens": "max_output_tokens"}),
         prompts=(Prompt("input", size),),
         sampling=_sampling(asked, asked.max_output_tokens, asked.top_logprobs),
         unchecked=(
@@ -174,23 +174,23 @@ def _responses_prefix(asked: bodies.Responses) -> prefix_hash.Prefix:
     return prompt_weight.messages_prefix(asked.instructions, turns, asked.tools)
 
 
-def _of_embeddings(body: bytes) -> Ask:
+def _of_embeddings(body: bytes) -> RequestInfo:
     asked = decode(body, bodies.Embeddings)
     chat = asked.messages is not None or _is_chat(asked.input)
-    return Ask(
+    return RequestInfo(
         operation=Operation.EMBED,
         model=asked.model or "",
-        words=Words("", {"prompt": "input"}),
+        field_name=FieldNames("", {"prompt": "input"}),
         prompts=None if chat else _prompt_list("input", asked.input, cut_of(body)),
         sampling=Sampling(truncate_prompt_tokens=asked.truncate_prompt_tokens),
         unchecked=prompt_weight.weigh("messages", asked.messages or asked.input) if chat else (),
     )
 
 
-def _of_tokenize(body: bytes) -> Ask:
+def _of_tokenize(body: bytes) -> RequestInfo:
     asked = decode(body, bodies.Tokenize)
     text = _prompt_list("prompt", asked.prompt, cut_of(body))
-    return Ask(
+    return RequestInfo(
         operation=Operation.TOKENIZE,
         model=asked.model or "",
         prompts=text if asked.messages is None else None,
@@ -198,16 +198,16 @@ def _of_tokenize(body: bytes) -> Ask:
     )
 
 
-def _of_detokenize(body: bytes) -> Ask:
+def _of_detokenize(body: bytes) -> RequestInfo:
     asked = decode(body, bodies.Detokenize)
-    return Ask(operation=Operation.TOKENIZE, model=asked.model or "")
+    return RequestInfo(operation=Operation.TOKENIZE, model=asked.model or "")
 
 
-def _of_predict(body: bytes) -> Ask:
+def _of_predict(body: bytes) -> RequestInfo:
     asked = decode(body, bodies.Predict)
-    return Ask(
+    return RequestInfo(
         operation=Operation.PREDICT,
-        words=Words("", {"model": "model_name", "prompt": "input_data"}),
+        field_name=FieldNames("", {"model": "model_name", "prompt": "input_data"}),
         prompts=(Prompt("input_data", len(asked.input_data.encode())),),
         sampling=_sampling(asked, asked.max_tokens, None),
         labels=asked.labels,
@@ -216,7 +216,7 @@ def _of_predict(body: bytes) -> Ask:
     )
 
 
-_READERS: Mapping[Body, Callable[[bytes], Ask]] = {
+_READERS: Mapping[Body, Callable[[bytes], RequestInfo]] = {
     Body.CHAT: _of_chat,
     Body.COMPLETION: _of_completion,
     Body.RESPONSES: _of_responses,

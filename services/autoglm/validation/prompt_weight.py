@@ -14,7 +14,7 @@ import msgspec
 
 from autoglm.validation import prefix_hash
 from autoglm.validation.grpc_messages import TOKEN_BYTES
-from autoglm.validation.request_info import Ask, Operation, Prompt, Sampling
+from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Sampling
 from autoglm.validation.scan.json_text import decode
 
 _MEDIA = frozenset(
@@ -109,11 +109,11 @@ def _texts(part: Mapping[str, Any]) -> Sequence[Any]:
     ]
 
 
-def of_messages(body: bytes) -> Ask:
+def of_messages(body: bytes) -> RequestInfo:
     """Anthropic's Messages API."""
     asked = decode(body, _Messages)
     text = sum(p.size for p in (*weigh("", asked.system), *weigh("", asked.messages)))
-    return Ask(
+    return RequestInfo(
         Operation.CHAT,
         asked.model or "",
         streaming=bool(asked.stream),
@@ -124,36 +124,36 @@ def of_messages(body: bytes) -> Ask:
     )
 
 
-def of_pairs(body: bytes) -> Ask:
+def of_pairs(body: bytes) -> RequestInfo:
     """Scores and rankings: the first text goes with each of the second, or one with one."""
     asked = decode(body, _Pairs)
     first = _given(asked.query, asked.queries, asked.text_1, asked.data_1)
     second = _given(asked.documents, asked.items, asked.text_2, asked.data_2)
     times = _count(second) if _count(first) == 1 else 1
-    return Ask(
+    return RequestInfo(
         Operation.SCORE,
         asked.model or "",
         unchecked=(*weigh("query", first, times), *weigh("documents", second)),
     )
 
 
-def of_inputs(body: bytes) -> Ask:
+def of_inputs(body: bytes) -> RequestInfo:
     """Classification, pooling, and embeddings as Cohere has them."""
     asked = decode(body, _Inputs)
     parts = (asked.input, asked.messages, asked.texts, asked.inputs)
-    return Ask(
+    return RequestInfo(
         Operation.POOL,
         asked.model or "",
         unchecked=tuple(prompt for part in parts for prompt in weigh("input", part)),
     )
 
 
-def of_batch(body: bytes) -> Ask:
+def of_batch(body: bytes) -> RequestInfo:
     """Several conversations in one request; each may have its longest output."""
     asked = decode(body, _Batch)
     conversations = asked.messages if isinstance(asked.messages, list) else []
     most = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
-    return Ask(
+    return RequestInfo(
         Operation.CHAT,
         asked.model or "",
         # Not `max_tokens`: as a default it counts and is the pod's to validate.
@@ -162,10 +162,10 @@ def of_batch(body: bytes) -> Ask:
     )
 
 
-def of_any(body: bytes) -> Ask:
+def of_any(body: bytes) -> RequestInfo:
     """An API of which only the model's name is read."""
     asked = decode(body, _Any)
-    return Ask(Operation.INFER, asked.model or "", streaming=bool(asked.stream))
+    return RequestInfo(Operation.INFER, asked.model or "", streaming=bool(asked.stream))
 
 
 def messages_prefix(system: Any, messages: Any, tools: Any) -> prefix_hash.Prefix:

@@ -1,7 +1,8 @@
 """The facts of a request that its validity depends on, without the payload itself.
 
-Extractors make an `Ask`, `rules.validate` judges it, the gateway's layers read model, operation and
-size from it. Names of fields are vLLM's; `Words` turns them into those of the client's own API.
+Extractors make a `RequestInfo`, `rules.validate` judges it, the gateway's layers read model,
+operation and size from it. Names of fields are vLLM's; `FieldNames` turns them into those of the
+client's own API.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Billing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class FieldNames:
     """How the client's API calls a field: by `names`, else under `prefix`."""
 
     prefix: str = ""
@@ -152,7 +153,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RequestInfo:
     """Everything `validate` looks at.
 
     `prompts` and `turns` are None where the operation has none; an empty sequence is a mistake.
@@ -161,7 +162,7 @@ class Ask:
 
     operation: Operation
     model: str
-    words: Words = field(default_factory=Words)
+    field_name: FieldNames = field(default_factory=FieldNames)
     streaming: bool = False
     prompts: Sequence[Prompt] | None = None
     turns: Sequence[Turn] | None = None
@@ -211,16 +212,18 @@ class Ask:
         return self.prompt_tokens + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)
 
 
-def with_cut(ask: Ask, cut: Cut, fields: frozenset[str]) -> Ask:
+def with_cut(info: RequestInfo, cut: Cut, fields: frozenset[str]) -> RequestInfo:
     """Adds the text that the body lacks: `fields` are those of prompts, others are no media."""
     if cut is NOTHING or not cut.text:
-        return ask
+        return info
     unread = sum(size for name, size in cut.text.items() if name in fields)
     others = sum(
         size
         for name, size in cut.text.items()
         if name not in fields and NOT_TEXT.isdisjoint(name.replace("[]", "").split("."))
     )
-    named = replace(ask.prefix, size=ask.prefix.size + unread) if ask.prefix.blocks else ask.prefix
-    unchecked = (*ask.unchecked, Prompt("body", others)) if others else ask.unchecked
-    return replace(ask, unread_bytes=unread, unchecked=unchecked, prefix=named)
+    named = (
+        replace(info.prefix, size=info.prefix.size + unread) if info.prefix.blocks else info.prefix
+    )
+    unchecked = (*info.unchecked, Prompt("body", others)) if others else info.unchecked
+    return replace(info, unread_bytes=unread, unchecked=unchecked, prefix=named)

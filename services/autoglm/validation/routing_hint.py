@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 from autoglm.validation.prefix_hash import Prefix
-from autoglm.validation.request_info import Ask, Operation, Prompt, Sampling
+from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Sampling
 
 HINT_METADATA = "autoglm-ask-bin"
 # So many names of blocks are sent; what is behind them, 16 KiB of text, is not told apart.
@@ -24,25 +24,25 @@ _UNKNOWN = -1
 _MOST_SIZE, _MOST_TOKENS = 2**32 - 1, 2**31 - 1
 
 
-def write_hint(ask: Ask) -> bytes:
+def write_hint(info: RequestInfo) -> bytes:
     """Empty where there is nothing to say, or no room to say it."""
-    model, session = ask.model.encode(), ask.session.encode()
-    if ask.operation not in _OPERATIONS or not model or max(len(model), len(session)) > 255:
+    model, session = info.model.encode(), info.session.encode()
+    if info.operation not in _OPERATIONS or not model or max(len(model), len(session)) > 255:
         return b""
-    blocks, most = ask.prefix.blocks[:MOST_BLOCKS], ask.sampling.most_tokens
-    known = [p.tokens for p in ask.prompts or () if p.tokens is not None]
+    blocks, most = info.prefix.blocks[:MOST_BLOCKS], info.sampling.most_tokens
+    known = [p.tokens for p in info.prompts or () if p.tokens is not None]
     try:
         head = _HEAD.pack(
             _VERSION,
-            _OPERATIONS.index(ask.operation),
-            ask.prefix.is_continued,
-            ask.sampling.n or 1,
-            ask.priority,
-            min(ask.size, _MOST_SIZE),
+            _OPERATIONS.index(info.operation),
+            info.prefix.is_continued,
+            info.sampling.n or 1,
+            info.priority,
+            min(info.size, _MOST_SIZE),
             min(sum(known), _MOST_TOKENS) if known else _UNKNOWN,
             _UNKNOWN if most is None else most,
-            ask.prefix.opening,
-            min(ask.prefix.size, _MOST_SIZE),
+            info.prefix.opening,
+            min(info.prefix.size, _MOST_SIZE),
             *(len(model), len(session), len(blocks)),
         )
     except struct.error:
@@ -51,7 +51,7 @@ def write_hint(ask: Ask) -> bytes:
     return head + model + session + struct.pack(f"<{len(blocks)}Q", *blocks)
 
 
-def read_hint(data: bytes, *, streaming: bool) -> Ask | None:
+def read_hint(data: bytes, *, streaming: bool) -> RequestInfo | None:
     """As much of the request as was said; None for what `write_hint` does not write."""
     try:
         version, operation, continued, n, priority, size, tokens, most, opening, named, *lengths = (
@@ -66,7 +66,7 @@ def read_hint(data: bytes, *, streaming: bool) -> Ask | None:
         return None
     if version != _VERSION or not model:
         return None
-    return Ask(
+    return RequestInfo(
         kind,
         model,
         streaming=streaming,

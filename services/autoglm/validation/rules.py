@@ -32,7 +32,7 @@ from autoglm.validation.grammar_bounds import (
     regex_problem,
     schema_problem,
 )
-from autoglm.validation.request_info import Ask, Format, Operation, Prompt, ToolFacts, Turn
+from autoglm.validation.request_info import Format, Operation, Prompt, RequestInfo, ToolFacts, Turn
 from autoglm.validation.scan.json_text import depth_within
 
 MAX_STOP_LENGTH = 4096
@@ -92,38 +92,38 @@ _RANGES = (
 )
 
 
-def validate(ask: Ask, model: v1.Model | None, known: Sequence[str]) -> None:
+def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) -> None:
     """Raise InvalidRequest or ModelNotFound, or let it pass.
 
-    `model` is what `ask.model` names, None when nothing does; `known` are the names there are.
+    `model` is what `info.model` names, None when nothing does; `known` are the names there are.
     """
-    served = _served(ask, model, known)
-    _check_prompts(ask)
-    _check_turns(ask)
-    _check_sampling(ask)
-    if not ask.has_checked_constraints:
-        _check_formats(ask)
-        _check_tools(ask)
-    _check_labels(ask)
-    _check_template(ask)
-    _check_context(ask, served)
+    served = _served(info, model, known)
+    _check_prompts(info)
+    _check_turns(info)
+    _check_sampling(info)
+    if not info.has_checked_constraints:
+        _check_formats(info)
+        _check_tools(info)
+    _check_labels(info)
+    _check_template(info)
+    _check_context(info, served)
 
 
-def with_checked_constraints(ask: Ask) -> Ask:
+def with_checked_constraints(info: RequestInfo) -> RequestInfo:
     """Does the part of `validate` that takes long where there are many schemas, ahead of it."""
-    _check_formats(ask)
-    _check_tools(ask)
-    return replace(ask, has_checked_constraints=True)
+    _check_formats(info)
+    _check_tools(info)
+    return replace(info, has_checked_constraints=True)
 
 
-def _served(ask: Ask, model: v1.Model | None, known: Sequence[str]) -> v1.Model:
-    if model is not None and ask.model:
+def _served(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) -> v1.Model:
+    if model is not None and info.model:
         return model
-    field = ask.words("model")
-    if not ask.model:
+    field = info.field_name("model")
+    if not info.model:
         raise InvalidRequest(f"{field} is empty; set it to {_any_of(known)}", field=field)
     raise ModelNotFound(
-        f"{field} {_shown(ask.model)} is not served; set it to {_any_of(known)}", field=field
+        f"{field} {_shown(info.model)} is not served; set it to {_any_of(known)}", field=field
     )
 
 
@@ -145,24 +145,24 @@ def _invalid(field: str, problem: str, remedy: str) -> InvalidRequest:
     return InvalidRequest(f"{field} {problem}; {remedy}", field=field)
 
 
-def _check_prompts(ask: Ask) -> None:
-    if ask.prompts is None:
+def _check_prompts(info: RequestInfo) -> None:
+    if info.prompts is None:
         return
-    if not ask.prompts:
-        raise _invalid(ask.words("prompt"), "is missing", "give the text to work on")
-    if ask.operation is Operation.TOKENIZE:
+    if not info.prompts:
+        raise _invalid(info.field_name("prompt"), "is missing", "give the text to work on")
+    if info.operation is Operation.TOKENIZE:
         return
-    for prompt in ask.prompts:
+    for prompt in info.prompts:
         if prompt.size == 0:
             raise _invalid(prompt.path, "is empty", "give at least one character or token")
 
 
-def _check_turns(ask: Ask) -> None:
-    if ask.turns is None:
+def _check_turns(info: RequestInfo) -> None:
+    if info.turns is None:
         return
-    if not ask.turns:
-        raise _invalid(ask.words("messages"), "is empty", "give at least one message")
-    for turn in ask.turns:
+    if not info.turns:
+        raise _invalid(info.field_name("messages"), "is empty", "give at least one message")
+    for turn in info.turns:
         _check_turn(turn)
 
 
@@ -179,29 +179,31 @@ def _check_turn(turn: Turn) -> None:
             raise _invalid(media.path, f"is {_shown(media.url)}", remedy)
 
 
-def _check_sampling(ask: Ask) -> None:
+def _check_sampling(info: RequestInfo) -> None:
     for allowed in _RANGES:
-        value = getattr(ask.sampling, allowed.name)
+        value = getattr(info.sampling, allowed.name)
         if value is not None and not allowed.allows(value):
-            field = ask.words(allowed.name)
+            field = info.field_name(allowed.name)
             raise _invalid(field, f"is {_shown(value)}", f"it must be {allowed}")
-    _check_integers(ask)
-    _check_stop(ask)
-    _check_logit_bias(ask)
-    _check_lengths(ask)
-    _check_conflicts(ask)
+    _check_integers(info)
+    _check_stop(info)
+    _check_logit_bias(info)
+    _check_lengths(info)
+    _check_conflicts(info)
 
 
-def _check_integers(ask: Ask) -> None:
-    seed, priority = ask.sampling.seed, ask.priority
+def _check_integers(info: RequestInfo) -> None:
+    seed, priority = info.sampling.seed, info.priority
     if not -_INT32 <= priority < _INT32:
         raise _invalid("priority", f"is {_shown(priority)}", "it must fit in 32 signed bits")
     if seed is not None and not -_INT64 <= seed < _INT64:
-        raise _invalid(ask.words("seed"), f"is {_shown(seed)}", "it must fit in 64 signed bits")
+        raise _invalid(
+            info.field_name("seed"), f"is {_shown(seed)}", "it must fit in 64 signed bits"
+        )
 
 
-def _check_stop(ask: Ask) -> None:
-    field, stops = ask.words("stop"), ask.sampling.stop
+def _check_stop(info: RequestInfo) -> None:
+    field, stops = info.field_name("stop"), info.sampling.stop
     if len(stops) > MAX_STOPS:
         raise _invalid(field, f"has {len(stops)} strings", f"send at most {MAX_STOPS}")
     for stop in stops:
@@ -210,17 +212,19 @@ def _check_stop(ask: Ask) -> None:
         if len(stop) > MAX_STOP_LENGTH:
             remedy = f"each may have at most {MAX_STOP_LENGTH}"
             raise _invalid(field, f"has a string of {len(stop)} characters", remedy)
-    _check_count(ask.words("stop_token_ids"), len(ask.sampling.stop_token_ids), MAX_STOP_TOKEN_IDS)
-    for token in ask.sampling.stop_token_ids:
+    _check_count(
+        info.field_name("stop_token_ids"), len(info.sampling.stop_token_ids), MAX_STOP_TOKEN_IDS
+    )
+    for token in info.sampling.stop_token_ids:
         if not 0 <= token < _INT32:
-            field = ask.words("stop_token_ids")
+            field = info.field_name("stop_token_ids")
             raise _invalid(field, f"has {_shown(token)}", "send ids of the model's tokens")
 
 
-def _check_logit_bias(ask: Ask) -> None:
-    field = ask.words("logit_bias")
-    _check_count(field, len(ask.sampling.logit_bias), MAX_LOGIT_BIASES)
-    for token, bias in ask.sampling.logit_bias.items():
+def _check_logit_bias(info: RequestInfo) -> None:
+    field = info.field_name("logit_bias")
+    _check_count(field, len(info.sampling.logit_bias), MAX_LOGIT_BIASES)
+    for token, bias in info.sampling.logit_bias.items():
         text = str(token)
         if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) < _INT32):
             raise _invalid(field, f"has the key {_shown(token)}", "keys are token ids")
@@ -234,39 +238,41 @@ def _check_count(field: str, count: int, bound: int) -> None:
         raise _invalid(field, f"has {count} entries", f"send at most {bound}")
 
 
-def _check_lengths(ask: Ask) -> None:
+def _check_lengths(info: RequestInfo) -> None:
     asked, least, most = (
-        ask.sampling.max_tokens,
-        ask.sampling.min_tokens,
-        ask.sampling.most_tokens,
+        info.sampling.max_tokens,
+        info.sampling.min_tokens,
+        info.sampling.most_tokens,
     )
-    field = ask.words("max_tokens")
-    if asked is not None and asked < (0 if ask.sampling.echo else 1):
+    field = info.field_name("max_tokens")
+    if asked is not None and asked < (0 if info.sampling.echo else 1):
         raise _invalid(field, f"is {_shown(asked)}", "it must be at least 1")
     if least is not None and most is not None and least > most:
         unset = " when not set" if asked is None else ""
         remedy = f"raise {field}, which is {most}{unset}, or lower it"
-        raise _invalid(ask.words("min_tokens"), f"is {least}", remedy)
+        raise _invalid(info.field_name("min_tokens"), f"is {least}", remedy)
 
 
-def _check_conflicts(ask: Ask) -> None:
-    sampling = ask.sampling
+def _check_conflicts(info: RequestInfo) -> None:
+    sampling = info.sampling
     greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
     if greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
-        remedy = f"raise {ask.words('temperature')} or ask for 1: greedy answers are all the same"
-        raise _invalid(ask.words("n"), f"is {sampling.n} at temperature 0", remedy)
-    if ask.streaming and sampling.prompt_logprobs:
+        remedy = (
+            f"raise {info.field_name('temperature')} or ask for 1: greedy answers are all the same"
+        )
+        raise _invalid(info.field_name("n"), f"is {sampling.n} at temperature 0", remedy)
+    if info.streaming and sampling.prompt_logprobs:
         remedy = "ask without streaming, or leave it out"
-        raise _invalid(ask.words("prompt_logprobs"), "is set for a stream", remedy)
-    if ask.stream_options and not ask.streaming:
+        raise _invalid(info.field_name("prompt_logprobs"), "is set for a stream", remedy)
+    if info.stream_options and not info.streaming:
         raise _invalid("stream_options", "is set without stream", "set stream to true")
 
 
-def _check_formats(ask: Ask) -> None:
-    kinds = [f for f in ask.formats if f.kind != "text"]
+def _check_formats(info: RequestInfo) -> None:
+    kinds = [f for f in info.formats if f.kind != "text"]
     if len(kinds) > 1 and len({f.path.partition(".")[0] for f in kinds}) == 1:
         raise _invalid(kinds[1].path, f"is set beside {kinds[0].path}", "set one of them")
-    for wanted in ask.formats:
+    for wanted in info.formats:
         _check_format(wanted)
 
 
@@ -332,8 +338,8 @@ def _check_size(path: str, size: int) -> None:
         raise _invalid(path, f"has {size} bytes", f"use at most {MAX_GRAMMAR_BYTES}")
 
 
-def _check_tools(ask: Ask) -> None:
-    mode, tools = ask.tool_choice.mode, ask.tools
+def _check_tools(info: RequestInfo) -> None:
+    mode, tools = info.tool_choice.mode, info.tools
     if tools is not None and not tools:
         raise _invalid("tools", "is empty", "give at least one tool or leave it out")
     if mode not in _TOOL_MODES:
@@ -345,11 +351,11 @@ def _check_tools(ask: Ask) -> None:
         return
     if tools is None:
         raise _invalid("tool_choice", f"is {mode!r} without tools", "set tools or leave it out")
-    function = ask.tool_choice.function
+    function = info.tool_choice.function
     if mode == "named" and function not in {tool.name for tool in tools}:
-        field = ask.words("tool_choice.function")
+        field = info.field_name("tool_choice.function")
         raise _invalid(field, f"is {_shown(function)}", "name one of the tools")
-    constrained = next((f for f in ask.formats if f.kind != "text"), None)
+    constrained = next((f for f in info.formats if f.kind != "text"), None)
     if mode != "auto" and constrained:
         remedy = "a tool call has its own format: leave one of them out"
         raise _invalid(constrained.path, f"is set while tool_choice is {mode}", remedy)
@@ -362,11 +368,11 @@ def _check_tool(tool: ToolFacts) -> None:
         _check_schema(f"{tool.path}.parameters", tool.parameters)
 
 
-def _check_labels(ask: Ask) -> None:
-    if len(ask.labels) > MAX_LABELS:
-        raise _invalid("labels", f"has {len(ask.labels)} entries", f"send at most {MAX_LABELS}")
+def _check_labels(info: RequestInfo) -> None:
+    if len(info.labels) > MAX_LABELS:
+        raise _invalid("labels", f"has {len(info.labels)} entries", f"send at most {MAX_LABELS}")
     seen: set[str] = set()
-    for index, label in enumerate(ask.labels):
+    for index, label in enumerate(info.labels):
         field = f"labels[{index}]"
         if not label.strip():
             raise _invalid(field, f"is {_shown(label)}", "give it a name or leave it out")
@@ -378,45 +384,45 @@ def _check_labels(ask: Ask) -> None:
         seen.add(label)
 
 
-def _check_template(ask: Ask) -> None:
-    if ask.continue_final_message and ask.add_generation_prompt:
+def _check_template(info: RequestInfo) -> None:
+    if info.continue_final_message and info.add_generation_prompt:
         remedy = "set add_generation_prompt to false with it"
         raise _invalid("continue_final_message", "is set beside add_generation_prompt", remedy)
-    if not ask.template_kwargs:
+    if not info.template_kwargs:
         return
-    field = ask.words("chat_template_kwargs")
+    field = info.field_name("chat_template_kwargs")
     try:
-        is_object = isinstance(msgspec.json.decode(ask.template_kwargs), dict)
+        is_object = isinstance(msgspec.json.decode(info.template_kwargs), dict)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         is_object = False
     if not is_object:
-        raise _invalid(field, f"is {_shown(ask.template_kwargs)}", "give a JSON object")
+        raise _invalid(field, f"is {_shown(info.template_kwargs)}", "give a JSON object")
 
 
-def _check_context(ask: Ask, model: v1.Model) -> None:
+def _check_context(info: RequestInfo, model: v1.Model) -> None:
     """What cannot fit. The engine itself shortens max_tokens to the room that a prompt leaves."""
-    limit, sampling = model.max_model_len, ask.sampling
-    if not limit or ask.operation is Operation.TOKENIZE:
+    limit, sampling = model.max_model_len, info.sampling
+    if not limit or info.operation is Operation.TOKENIZE:
         return
     for name in ("max_tokens", "min_tokens", "truncate_prompt_tokens"):
         value = getattr(sampling, name)
         if value is not None and value > limit:
             remedy = f"the model's context is {limit} tokens: use less"
-            raise _invalid(ask.words(name), f"is {value}", remedy)
+            raise _invalid(info.field_name(name), f"is {value}", remedy)
     if sampling.truncate_prompt_tokens is None:
-        prompts = ask.prompts or ()
+        prompts = info.prompts or ()
         for prompt in prompts:
-            _check_prompt_fits(ask, prompt, model)
+            _check_prompt_fits(info, prompt, model)
         if all(p.tokens is None for p in prompts) and len(prompts) <= 1:
-            name = prompts[0].path if prompts else ask.words("messages")
-            size = sum(p.size for p in prompts) + sum(t.size for t in ask.turns or ())
-            _check_prompt_fits(ask, Prompt(name, size + ask.unread_bytes), model)
+            name = prompts[0].path if prompts else info.field_name("messages")
+            size = sum(p.size for p in prompts) + sum(t.size for t in info.turns or ())
+            _check_prompt_fits(info, Prompt(name, size + info.unread_bytes), model)
 
 
-def _check_prompt_fits(ask: Ask, prompt: Prompt, model: v1.Model) -> None:
+def _check_prompt_fits(info: RequestInfo, prompt: Prompt, model: v1.Model) -> None:
     limit = model.max_model_len
-    generates = ask.operation is not Operation.EMBED and ask.sampling.max_tokens != 0
-    least = max(ask.sampling.min_tokens or 0, 1) if generates else 0
+    generates = info.operation is not Operation.EMBED and info.sampling.max_tokens != 0
+    least = max(info.sampling.min_tokens or 0, 1) if generates else 0
     if prompt.tokens is not None and prompt.tokens + least > limit:
         room = f" and at least {least} must be generated" if generates else ""
         raise _invalid(

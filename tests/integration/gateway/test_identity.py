@@ -33,7 +33,7 @@ from autoglm.common import errors, status
 from autoglm.gateway.identity.keys import KeyEntry, new_key
 from autoglm.gateway.identity.throttle import FAILURES
 from autoglm.gateway.request.principal import Principal, Role
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
@@ -219,7 +219,7 @@ async def test_server_behind_never_sees_a_credential() -> None:
         seen.append({k.lower(): v for k, v in request.headers.items()})
         return web.json_response({})
 
-    async def identify(_: Call) -> Principal:
+    async def identify(_: GatewayRequest) -> Principal:
         return Principal("acme", "alice")
 
     credentials = {"authorization": "Bearer hush", "x-api-key": "hush", "x-other": "1"}

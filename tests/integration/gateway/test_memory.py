@@ -23,7 +23,7 @@ from autoglm.client.hints import hints
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 PATH = "/v1/completions"
@@ -107,7 +107,7 @@ async def test_client_that_waits_for_our_word_gets_it_when_we_read() -> None:
 
 
 async def test_stranger_is_refused_by_the_head_alone() -> None:
-    async def identify(_: Call) -> Principal:
+    async def identify(_: GatewayRequest) -> Principal:
         raise errors.Unauthenticated("who?")
 
     async with rest_stack(echo, identify=identify) as stack:

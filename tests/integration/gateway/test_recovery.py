@@ -24,7 +24,7 @@ from autoglm.v1.inference_pb2_grpc import InferenceStub
 pytestmark = pytest.mark.timeout(120)
 TEXT = " ".join(f"wörd{number}" for number in range(40))
 PARAMS: dict[str, Any] = {"n": 2, "temperature": 0.8, "seed": 11, "stop": ["wörd99"], "logprobs": 1}
-Said = dict[int, str]
+DeliveredTokens = dict[int, str]
 T = TypeVar("T")
 
 
@@ -56,8 +56,8 @@ def both(gateway: Process, pods: list[Process]) -> None:
     processes.eventually(lambda: gateway.ready_endpoints() == 2)
 
 
-def joined(pieces: Sequence[tuple[int, str]]) -> Said:
-    said: Said = {}
+def joined(pieces: Sequence[tuple[int, str]]) -> DeliveredTokens:
+    said: DeliveredTokens = {}
     for index, text in pieces:
         said[index] = said.get(index, "") + text
     return said
@@ -69,7 +69,7 @@ def told(stream: Iterable[T], on_piece: Callable[[], None]) -> Iterator[T]:
         yield piece
 
 
-def generate_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[Said, int]:
+def generate_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[DeliveredTokens, int]:
     with grpc.insecure_channel(gateway.grpc_address) as channel:
         params = v1.SamplingParams(max_tokens=400, **PARAMS)
         request = v1.GenerateRequest(model="echo", text=TEXT, sampling_params=params)
@@ -82,7 +82,7 @@ def generate_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[Sai
         return joined([(c.index, c.text) for c in chunks]), tokens
 
 
-def chat_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[Said, int]:
+def chat_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[DeliveredTokens, int]:
     with grpc.insecure_channel(gateway.grpc_address) as channel:
         params = v1.SamplingParams(max_tokens=400, **PARAMS)
         messages = [v1.ChatMessage(role="user", content=TEXT)]
@@ -101,7 +101,7 @@ def client_of(gateway: Process) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def rest_chat(gateway: Process, on_piece: Callable[[], None]) -> tuple[Said, int]:
+def rest_chat(gateway: Process, on_piece: Callable[[], None]) -> tuple[DeliveredTokens, int]:
     with client_of(gateway) as client:
         stream = client.chat.completions.create(
             model="echo",
@@ -121,7 +121,7 @@ def rest_chat(gateway: Process, on_piece: Callable[[], None]) -> tuple[Said, int
     return joined(pieces), chunks[-1].usage.completion_tokens
 
 
-def rest_completion(gateway: Process, on_piece: Callable[[], None]) -> tuple[Said, int]:
+def rest_completion(gateway: Process, on_piece: Callable[[], None]) -> tuple[DeliveredTokens, int]:
     with client_of(gateway) as client:
         stream = client.completions.create(
             model="echo",

@@ -11,7 +11,7 @@ from tests.support.rest_stack import RestStack, rest_stack
 
 from autoglm.common.errors import Unauthenticated
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -33,7 +33,7 @@ async def permissive(_: web.Request) -> web.Response:
     return web.json_response({"id": "x"}, headers=headers)
 
 
-async def nobody(_: Call) -> Principal:
+async def nobody(_: GatewayRequest) -> Principal:
     raise Unauthenticated("no key")
 
 

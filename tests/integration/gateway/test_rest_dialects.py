@@ -16,7 +16,7 @@ from tests.support.rest_stack import RestStack, rest_stack
 
 from autoglm.common.errors import PermissionDenied, RateLimited, Unauthenticated
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -34,7 +34,7 @@ ASKED: dict[str, dict[str, Any]] = {
     RESPONSES: {"model": "m", "input": "x", "stream": True},
     STREAM: {"text_input": "x"},
 }
-Identify = Callable[[Call], Awaitable[Principal]]
+Identify = Callable[[GatewayRequest], Awaitable[Principal]]
 
 
 def is_openai(answer: Any) -> bool:
@@ -89,7 +89,7 @@ async def test_a_wrong_request_is_an_error_of_the_paths_dialect(path: str, plane
 async def test_a_rejected_caller_reads_an_error_of_the_paths_dialect(
     path: str, error: Any, code: int, kind: str, plane: str
 ) -> None:
-    async def identify(_: Call) -> Principal:
+    async def identify(_: GatewayRequest) -> Principal:
         raise type(error)(error.message, retry_after=error.retry_after)
 
     async with rest_stack(never, plane=plane, identify=identify) as gateway:

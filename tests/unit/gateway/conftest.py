@@ -10,23 +10,23 @@ from autoglm import v1
 from autoglm.gateway.endpoints.endpoint import (
     Endpoint,
     EndpointView,
-    Learned,
     Live,
     Load,
     Loaded,
+    ModelsDiscovered,
     Phase,
     State,
 )
 from autoglm.gateway.endpoints.static_discovery import parse_target
-from autoglm.gateway.request.request import Call
-from autoglm.validation import Ask, Operation
+from autoglm.gateway.request.request import GatewayRequest
+from autoglm.validation import Operation, RequestInfo
 
 
 class Make:
     """Frozen data with everything that a test does not mention."""
 
     @staticmethod
-    def call(model: str = "glm", **changes: Any) -> Call:
+    def call(model: str = "glm", **changes: Any) -> GatewayRequest:
         values: dict[str, Any] = {
             "wire": "grpc",
             "route": "autoglm.v1.Inference/Generate",
@@ -35,9 +35,9 @@ class Make:
             "request_id": "r1",
             "started": 0.0,
             "deadline": 60.0,
-            "ask": Ask(Operation.GENERATE, model),
+            "ask": RequestInfo(Operation.GENERATE, model),
         }
-        return Call(**(values | changes))
+        return GatewayRequest(**(values | changes))
 
     @staticmethod
     def endpoint(number: int = 1) -> Endpoint:
@@ -56,9 +56,9 @@ class Make:
         return EndpointView(cls.endpoint(number), State(phase=phase, models=(cls.model(),)), live)
 
     @classmethod
-    def up(cls, **load: Any) -> tuple[Learned, Loaded]:
+    def up(cls, **load: Any) -> tuple[ModelsDiscovered, Loaded]:
         """The events by which an endpoint becomes routable."""
-        return Learned((cls.model(),)), Loaded(Load(**({"max_num_seqs": 8} | load)))
+        return ModelsDiscovered((cls.model(),)), Loaded(Load(**({"max_num_seqs": 8} | load)))
 
 
 @pytest.fixture

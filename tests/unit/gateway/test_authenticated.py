@@ -16,15 +16,15 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.admission import Admission, AdmissionSettings
-from autoglm.gateway.endpoints.endpoint import Learned, Load, Loaded
+from autoglm.gateway.endpoints.endpoint import Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.pipeline import local_layers, request_layers, stack
-from autoglm.gateway.request.memory_budget import Hold, Memory
+from autoglm.gateway.request.memory_budget import Memory, MemoryReservation
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import ANONYMOUS, Principal, Role
-from autoglm.gateway.request.request import Call, Handler, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 from autoglm.gateway.request_telemetry import Observer
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 
 NAMES = ("glm-4", "glm-5", "hidden")
 ALICE = Principal("acme", "alice", models=("glm-*",))
@@ -41,20 +41,20 @@ class Stage:
         pool = Pool(Random(0))
         pool.replace_endpoints([make.endpoint()], 0)
         models = tuple(v1.Model(name=name, max_model_len=2048) for name in NAMES)
-        for event in (Learned(models), Loaded(Load(max_num_seqs=8))):
+        for event in (ModelsDiscovered(models), Loaded(Load(max_num_seqs=8))):
             pool.apply(make.endpoint().url, event, 0)
-        self.passed: list[Call] = []
+        self.passed: list[GatewayRequest] = []
 
-        async def identify(_: Call) -> Principal:
+        async def identify(_: GatewayRequest) -> Principal:
             assert principal is not None
             if isinstance(principal, errors.AutoGLMError):
                 raise principal
             return principal
 
         @asynccontextmanager
-        async def innermost(call: Call, _: Notes) -> AsyncIterator[Reply]:
+        async def innermost(call: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
             self.passed.append(call)
-            yield Reply(_one(b"x"))
+            yield Response(_one(b"x"))
 
         metrics = Metrics(CollectorRegistry())
         observer = Observer(metrics, NAMES.__contains__, lambda: 1.0)
@@ -66,8 +66,8 @@ class Stage:
         )
         self.local: Handler = stack(local_layers(observer, memory, who), innermost)
 
-    async def ask(self, call: Call, local: bool = False) -> Call:
-        async with (self.local if local else self.relay)(call, Notes()):
+    async def ask(self, call: GatewayRequest, local: bool = False) -> GatewayRequest:
+        async with (self.local if local else self.relay)(call, RequestRecord()):
             return self.passed[-1]
 
 
@@ -94,7 +94,7 @@ async def test_roles_say_who_may_infer_and_any_role_may_look(
 async def test_stranger_learns_nothing_but_that_they_are_one(make: Any) -> None:
     stage = Stage(make, errors.Unauthenticated("who?"))
     problem = errors.InvalidRequest("bad bytes")
-    for call in (make.call("glm-4"), make.call("none"), make.call(ask=None, problem=problem)):
+    for call in (make.call("glm-4"), make.call("none"), make.call(info=None, problem=problem)):
         with pytest.raises(errors.Unauthenticated):
             await stage.ask(call)
     assert stage.passed == []
@@ -158,8 +158,8 @@ async def test_log_line_has_tenant_and_subject_and_no_credential(
 async def test_nothing_of_a_request_but_its_credential_says_whose_it_is(
     make: Any, headers: dict[str, str], session: str
 ) -> None:
-    ask = Ask(Operation.GENERATE, "glm-4", session=session)
-    call = make.call(ask=ask, headers=headers, trace_headers=headers)
+    ask = RequestInfo(Operation.GENERATE, "glm-4", session=session)
+    call = make.call(info=ask, headers=headers, trace_headers=headers)
     assert (await Stage(make, ALICE).ask(call)).principal is ALICE
     assert (await Stage(make, None).ask(call)).principal is ANONYMOUS
 
@@ -168,12 +168,12 @@ async def test_nothing_of_a_request_but_its_credential_says_whose_it_is(
 async def test_body_of_a_stranger_is_never_read(make: Any, local: bool) -> None:
     read = 0
 
-    async def receive(call: Call, hold: Hold) -> Call:
+    async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
         nonlocal read
         read += 1
         return call
 
     stage = Stage(make, errors.Unauthenticated("who?"))
     with pytest.raises(errors.Unauthenticated):
-        await stage.ask(make.call(ask=None, receive=receive), local)
+        await stage.ask(make.call(info=None, receive=receive), local)
     assert read == 0

@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 from autoglm.common import errors
 from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.gateway.admission import Admission, AdmissionSettings
-from autoglm.gateway.endpoints.endpoint import Learned
+from autoglm.gateway.endpoints.endpoint import ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.pipeline import check, request_layers, stack, with_model
-from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Hold, Memory
+from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory, MemoryReservation
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call, Handler, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 from autoglm.gateway.request_telemetry import Observer
 
 
@@ -46,19 +46,19 @@ class Stage:
         self.reached = 0
 
         @asynccontextmanager
-        async def innermost(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def innermost(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
             self.reached += 1
             if failure is not None:
                 raise failure
             notes.first_chunk = 0.5
-            yield Reply(_chunks(2), status=status)
+            yield Response(_chunks(2), status=status)
 
         self.handler: Handler = stack(
             request_layers(self.pool, self.admission, observer, self.memory), innermost
         )
 
-    async def ask(self, call: Call) -> None:
-        async with self.handler(call, Notes()) as reply:
+    async def ask(self, call: GatewayRequest) -> None:
+        async with self.handler(call, RequestRecord()) as reply:
             assert self.admission.in_flight == 1
             async for _ in reply.chunks:
                 pass
@@ -127,13 +127,13 @@ async def test_wrong_request_takes_no_place_and_its_model_is_no_label(make: Any)
 async def test_request_that_could_not_be_read_is_observed_too(make: Any) -> None:
     stage = Stage(make)
     with pytest.raises(errors.InvalidRequest):
-        await stage.ask(make.call(ask=None, problem=errors.InvalidRequest("bad bytes")))
+        await stage.ask(make.call(info=None, problem=errors.InvalidRequest("bad bytes")))
     assert stage.outcome() == ("other", "rejected_invalid", "INVALID_ARGUMENT")
 
 
 async def test_place_is_held_until_the_stream_ends(make: Any) -> None:
     stage = Stage(make)
-    async with stage.handler(make.call(), Notes()):
+    async with stage.handler(make.call(), RequestRecord()):
         with pytest.raises(errors.QueueFull):
             await stage.ask(make.call())
     await stage.ask(make.call())
@@ -156,17 +156,17 @@ def test_every_error_has_an_outcome_that_is_not_served(cls: type[errors.AutoGLME
     assert outcome_of_status(cls.http_status) is not Outcome.SERVED
 
 
-def received(make: Any, size: int, failure: BaseException | None = None) -> Call:
+def received(make: Any, size: int, failure: BaseException | None = None) -> GatewayRequest:
     """A call whose body of so many bytes is still to be read."""
 
-    async def receive(call: Call, hold: Hold) -> Call:
+    async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
         hold.take(size)
         await asyncio.sleep(0)
         if failure is not None:
             raise failure
-        return replace(call, payload=bytes(size), ask=make.call().ask)
+        return replace(call, payload=bytes(size), info=make.call().ask)
 
-    return cast(Call, make.call(ask=None, receive=receive))
+    return cast(GatewayRequest, make.call(info=None, receive=receive))
 
 
 _ENDS = st.sampled_from(
@@ -197,7 +197,7 @@ def test_memory_is_given_back_whatever_ends_the_request(
 
 async def test_body_counts_until_the_stream_has_ended(make: Any) -> None:
     stage = Stage(make)
-    async with stage.handler(received(make, 1000), Notes()) as reply:
+    async with stage.handler(received(make, 1000), RequestRecord()) as reply:
         assert stage.memory.held == REQUEST_BYTES + 1000
         async for _ in reply.chunks:
             assert stage.memory.held == REQUEST_BYTES + 1000
@@ -207,7 +207,7 @@ async def test_body_counts_until_the_stream_has_ended(make: Any) -> None:
 async def test_request_without_room_is_refused_before_its_body_is_read(make: Any) -> None:
     stage, read = Stage(make), 0
 
-    async def receive(call: Call, hold: Hold) -> Call:
+    async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
         nonlocal read
         read += 1
         return call
@@ -216,7 +216,7 @@ async def test_request_without_room_is_refused_before_its_body_is_read(make: Any
         hold.take(5 * REQUEST_BYTES)
         another.take(5 * REQUEST_BYTES)
         with pytest.raises(errors.QueueFull) as refused:
-            await stage.ask(make.call(ask=None, receive=receive))
+            await stage.ask(make.call(info=None, receive=receive))
     assert (read, stage.reached) == (0, 0)
     assert refused.value.retry_after == 1.0
     assert stage.outcome() == ("other", "rejected_full", "RESOURCE_EXHAUSTED")
@@ -227,7 +227,7 @@ def pool_of(make: Any, *names: str, parent: str = "") -> Pool:
     pool = Pool(Random(0))
     pool.replace_endpoints([make.endpoint()], 0)
     models = (make.model(names[0]), *(make.model(name, parent=parent) for name in names[1:]))
-    for event in (Learned(models), make.up()[1]):
+    for event in (ModelsDiscovered(models), make.up()[1]):
         pool.apply(make.endpoint().url, event, 0)
     return pool
 

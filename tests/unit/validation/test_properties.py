@@ -14,7 +14,7 @@ from tests.support.soak import examples
 from autoglm import v1, validation
 from autoglm.common.errors import InvalidRequest, ModelNotFound, RequestTooLarge
 from autoglm.v1 import open_inference_pb2 as oip
-from autoglm.validation import Ask, openai_types
+from autoglm.validation import RequestInfo, openai_types
 
 MODEL = v1.Model(name="m", max_model_len=64, max_token_bytes=8)
 EXPECTED = (InvalidRequest, ModelNotFound, RequestTooLarge)
@@ -54,7 +54,7 @@ BODIES = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).map(
 )
 
 
-def judged(ask: Ask) -> None:
+def judged(ask: RequestInfo) -> None:
     validation.validate(ask, MODEL, ["m"])
     assert ask.estimated_tokens >= 0
 
@@ -69,7 +69,7 @@ def test_json_bodies_raise_nothing_else(path: str, body: bytes) -> None:
 @settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=80), st.booleans())
 def test_protobuf_messages_raise_nothing_else(body: bytes, streaming: bool) -> None:
-    readers: tuple[Callable[[bytes], Ask], ...] = (
+    readers: tuple[Callable[[bytes], RequestInfo], ...] = (
         lambda b: validation.of_generate(v1.GenerateRequest.FromString(b), streaming=streaming),
         lambda b: validation.of_chat(v1.ChatRequest.FromString(b), streaming=streaming),
         lambda b: validation.of_embed(v1.EmbedRequest.FromString(b)),

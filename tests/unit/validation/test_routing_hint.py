@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm import v1
-from autoglm.validation import Ask, Operation, of_chat, of_generate, validate
+from autoglm.validation import Operation, RequestInfo, of_chat, of_generate, validate
 from autoglm.validation.routing_hint import MOST_BLOCKS, read_hint, write_hint
 
 MODEL = v1.Model(name="glm", max_model_len=10**6)
 
 
-def chat(text: str, **more: Any) -> Ask:
+def chat(text: str, **more: Any) -> RequestInfo:
     messages = [v1.ChatMessage(role="user", content=text)]
     return of_chat(v1.ChatRequest(model="glm", messages=messages, **more), streaming=True)
 
@@ -54,9 +54,9 @@ def test_what_is_valid_stays_so() -> None:
 
 def test_requests_that_cannot_be_told_in_short_say_nothing() -> None:
     assert write_hint(chat("x", priority=2**31 - 1)) != b""
-    assert write_hint(Ask(Operation.EMBED, "glm")) == b""
-    assert write_hint(Ask(Operation.CHAT, "")) == b""
-    assert write_hint(Ask(Operation.CHAT, "m" * 256)) == b""
+    assert write_hint(RequestInfo(Operation.EMBED, "glm")) == b""
+    assert write_hint(RequestInfo(Operation.CHAT, "")) == b""
+    assert write_hint(RequestInfo(Operation.CHAT, "m" * 256)) == b""
 
 
 @given(st.binary(max_size=200))

@@ -10,7 +10,7 @@ import pytest
 
 from autoglm import v1, validation
 from autoglm.common.errors import InvalidRequest, ModelNotFound
-from autoglm.validation import Ask, of_chat, of_embed, of_generate, of_oip, of_openai
+from autoglm.validation import RequestInfo, of_chat, of_embed, of_generate, of_oip, of_openai
 
 MODEL = v1.Model(name="m", max_model_len=100, max_token_bytes=8)
 KNOWN = ["m", "n"]
@@ -18,28 +18,28 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-def judge(ask: Ask) -> None:
+def judge(ask: RequestInfo) -> None:
     validation.validate(ask, MODEL, KNOWN)
 
 
-def chat(**fields: Any) -> Ask:
+def chat(**fields: Any) -> RequestInfo:
     return of_openai(CHAT, json.dumps({"model": "m", "messages": HELLO} | fields).encode())
 
 
-def completion(**fields: Any) -> Ask:
+def completion(**fields: Any) -> RequestInfo:
     return of_openai(COMPLETIONS, json.dumps({"model": "m", "prompt": "Hello"} | fields).encode())
 
 
-def generate(**sampling: Any) -> Ask:
+def generate(**sampling: Any) -> RequestInfo:
     return of_generate(v1.GenerateRequest(model="m", text="Hi", sampling_params=sampling or None))
 
 
-def chat_grpc(*messages: v1.ChatMessage, **fields: Any) -> Ask:
+def chat_grpc(*messages: v1.ChatMessage, **fields: Any) -> RequestInfo:
     turns = messages or (v1.ChatMessage(role="user", content="Hello"),)
     return of_chat(v1.ChatRequest(model="m", messages=turns, **fields))
 
 
-def refused(ask: Ask) -> InvalidRequest:
+def refused(ask: RequestInfo) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         judge(ask)
     return caught.value
@@ -336,7 +336,7 @@ GRPC_CHAT_ERRORS = [
 
 
 @pytest.mark.parametrize(("ask", "field"), GRPC_CHAT_ERRORS)
-def test_grpc_names_the_proto_path(ask: Ask, field: str) -> None:
+def test_grpc_names_the_proto_path(ask: RequestInfo, field: str) -> None:
     assert refused(ask).field == field
 
 

@@ -9,7 +9,7 @@ import grpc
 _HOLD_SECONDS = 0.05
 
 
-class Gate:
+class DrainGate:
     """What calls pass before they count; held, they wait in front of it."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord
 
 
 class Policy(Protocol):
@@ -83,7 +83,7 @@ class Admission:
         return sum(line.queue.waiting for line in self._lines.values())
 
     @asynccontextmanager
-    async def place(self, call: Call, notes: Notes) -> AsyncIterator[None]:
+    async def place(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[None]:
         """Held as long as the context is open, which is until the stream has ended.
 
         Raises QueueFull, DeadlineExceeded, NoReadyEndpoint or ShuttingDown instead.
@@ -150,17 +150,17 @@ class Admission:
             return ()
         return tuple({view.url: view for view in (*found.grpc, *found.http)}.values())
 
-    def _waiter(self, call: Call) -> Waiter:
-        assert call.ask is not None, "the validate layer lets nothing pass that could not be read"
+    def _waiter(self, call: GatewayRequest) -> Waiter:
+        assert call.info is not None, "the validate layer lets nothing pass that could not be read"
         policy = self._policy_of(call.principal.tenant)
         return Waiter(
             call.principal.tenant,
-            tokens=max(1, call.ask.estimated_tokens),
+            tokens=max(1, call.info.estimated_tokens),
             # Of a body that Envoy keeps the prompt is known.
-            size=len(call.payload) or call.ask.size,
+            size=len(call.payload) or call.info.size,
             deadline=call.deadline,
             # A request may ask to go later than its tenant's others, not earlier.
-            priority=max(policy.priority, call.ask.priority),
+            priority=max(policy.priority, call.info.priority),
             weight=policy.weight,
         )
 

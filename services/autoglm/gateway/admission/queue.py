@@ -188,7 +188,7 @@ class Queue:
 
     def _is_light(self, waiter: Waiter, now: float) -> bool:
         size = self.capacity.reserved
-        return not self._waits(waiter.tenant) and self._reserve.ask(waiter.tenant, size, now)
+        return not self._waits(waiter.tenant) and self._reserve.info(waiter.tenant, size, now)
 
     def _goes_at_once(self, waiter: Waiter, is_light: bool, now: float) -> bool:
         """There is room and nobody before it, or room that others leave to tenants like its own."""

@@ -29,7 +29,7 @@ class Reserve:
         else:
             del self._held[tenant]
 
-    def ask(self, tenant: str, size: int, now: float) -> bool:
+    def info(self, tenant: str, size: int, now: float) -> bool:
         """Whether a tenant that has nothing waiting may take one of `size` places kept free."""
         if self._held.get(tenant, 0) >= size:
             return False

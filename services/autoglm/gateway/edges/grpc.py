@@ -19,18 +19,24 @@ import grpc
 from msgspec.structs import replace
 
 from autoglm.common import errors, status
-from autoglm.common.process.drain_gate import Gate
+from autoglm.common.process.drain_gate import DrainGate
 from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES, Page
-from autoglm.gateway.edges.inbound_memory import Arrivals
+from autoglm.gateway.edges.inbound_memory import InboundMessages
 from autoglm.gateway.edges.model_stream_infer import answer_stream
 from autoglm.gateway.edges.slow_client import SlowReader
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.pipeline import Identify
 from autoglm.gateway.request.grpc_methods import INFERENCE, METHODS, OIP, Method
-from autoglm.gateway.request.memory_budget import Hold
+from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.openai_usage import reported_usage
-from autoglm.gateway.request.request import Call, Handler, Notes, Receive, Reply
+from autoglm.gateway.request.request import (
+    GatewayRequest,
+    Handler,
+    Receive,
+    RequestRecord,
+    Response,
+)
 from autoglm.validation import bounds
 
 
@@ -56,8 +62,8 @@ class GrpcEdge:
     def __init__(self, parts: GrpcParts, clock: Callable[[], float] = time.monotonic) -> None:
         self._parts = parts
         self._clock = clock
-        self.gate = Gate()
-        self.arrivals = Arrivals(clock)
+        self.gate = DrainGate()
+        self.arrivals = InboundMessages(clock)
         self._telling: set[asyncio.Task[None]] = set()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
@@ -83,7 +89,10 @@ class GrpcEdge:
 
     def _unary(self, method: Method) -> Any:
         async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
-            call, notes = await self._call(method, context, self._receiver(requests)), Notes()
+            call, notes = (
+                await self._call(method, context, self._receiver(requests)),
+                RequestRecord(),
+            )
             async with self._parts.relay(call, notes) as reply:
                 body = await _only(reply)
                 await _finish(method, notes, reply, body, context)
@@ -94,7 +103,7 @@ class GrpcEdge:
     def _stream(self, method: Method) -> Any:
         async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             call = await self._call(method, context, self._receiver(requests))
-            notes, chunk = Notes(), b""
+            notes, chunk = RequestRecord(), b""
             async with self._parts.relay(call, notes) as reply:
                 with self._slow_reader(context) as reader:
                     async for chunk in reply.chunks:
@@ -109,7 +118,7 @@ class GrpcEdge:
         async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             number = 0
 
-            async def call_of(payload: bytes) -> Call:
+            async def call_of(payload: bytes) -> GatewayRequest:
                 nonlocal number
                 number += 1
                 call = await self._call(method, context, _count)
@@ -129,7 +138,9 @@ class GrpcEdge:
 
         return answer
 
-    async def _messages(self, stream: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _messages(
+        self, stream: GatewayRequest, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
         """Of a stream of requests. A stranger's are not even read."""
         identify = self._parts.identify
         tenant = (await identify(stream) if identify else stream.principal).tenant
@@ -140,7 +151,7 @@ class GrpcEdge:
     def _receiver(self, requests: AsyncIterator[bytes]) -> Receive:
         """Of the one request of a call, which gRPC gives us when it is whole."""
 
-        async def receive(call: Call, hold: Hold) -> Call:
+        async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
             payload = await self.arrivals.next(aiter(requests), hold.tenant)
             if payload is None:
                 raise errors.InvalidRequest("the call has no request message; send one")
@@ -161,34 +172,34 @@ class GrpcEdge:
 
     def _local(self, route: str, page: Page, wrap: Callable[[Handler], Handler]) -> Any:
         @asynccontextmanager
-        async def reply(call: Call, notes: Notes) -> AsyncIterator[Reply]:
+        async def reply(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
             seen = visible(self._parts.snapshot(), call.principal)
-            yield Reply(_one(page(seen, call.payload)))
+            yield Response(_one(page(seen, call.payload)))
 
         handler = wrap(reply)
 
         async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
             await self.gate.passed()
             call = self._bare_call(route, context, self._receiver(requests))
-            async with handler(call, Notes()) as reply:
+            async with handler(call, RequestRecord()) as reply:
                 return await _only(reply)
 
         return answer
 
-    async def _call(self, method: Method, context: Any, receive: Receive) -> Call:
+    async def _call(self, method: Method, context: Any, receive: Receive) -> GatewayRequest:
         await self.gate.passed()
 
-        async def read(call: Call, hold: Hold) -> Call:
+        async def read(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
             call = await receive(call, hold)
-            return replace(call, ask=await method.ask(call.payload, self._parts.content))
+            return replace(call, info=await method.info(call.payload, self._parts.content))
 
         return replace(self._bare_call(method.route, context, read), target=method.path)
 
-    def _bare_call(self, route: str, context: Any, receive: Receive) -> Call:
+    def _bare_call(self, route: str, context: Any, receive: Receive) -> GatewayRequest:
         rpc: Rpc = current_rpc.get()
         asked: float | None = context.time_remaining()
         timeout = self._parts.default_timeout_seconds if asked is None else asked
-        return Call(
+        return GatewayRequest(
             wire="grpc",
             route=route,
             target="",
@@ -221,13 +232,15 @@ def host_of_peer(peer: str) -> str:
     return unquote(rest).rpartition(":")[0].strip("[]")
 
 
-async def _count(call: Call, hold: Hold) -> Call:
+async def _count(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
     """The request was read from its stream already."""
     hold.take(len(call.payload))
     return call
 
 
-async def _finish(method: Method, notes: Notes, reply: Reply, last: bytes, context: Any) -> None:
+async def _finish(
+    method: Method, notes: RequestRecord, reply: Response, last: bytes, context: Any
+) -> None:
     """Pass on the pod's trailers, and read the usage where the limit layer does not."""
     trailers = await reply.trailers()
     if not notes.is_metered:
@@ -238,7 +251,7 @@ async def _finish(method: Method, notes: Notes, reply: Reply, last: bytes, conte
         )
 
 
-async def _only(reply: Reply) -> bytes:
+async def _only(reply: Response) -> bytes:
     return b"".join([chunk async for chunk in reply.chunks])
 
 

@@ -12,8 +12,8 @@ from autoglm.common.errors import InvalidRequest
 from autoglm.gateway.endpoints.snapshot import ModelView, Snapshot, check_reached
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.v1 import open_inference_pb2 as oip
-from autoglm.validation import Ask, Operation, validate
-from autoglm.validation.request_info import Words
+from autoglm.validation import Operation, RequestInfo, validate
+from autoglm.validation.request_info import FieldNames
 
 SERVER_NAME = "open-autoglm"
 EXTENSIONS = ("model_stream_infer",)
@@ -35,8 +35,8 @@ def get_model(snapshot: Snapshot, payload: bytes) -> bytes:
     found = snapshot.models.get(name)
     if name and found is None:
         check_reached(snapshot, f"name {name[:60]!r}", "name")
-    ask = Ask(Operation.INFER, name, words=Words("", {"model": "name"}))
-    validate(ask, found.model if found else None, tuple(snapshot.models))
+    info = RequestInfo(Operation.INFER, name, field_name=FieldNames("", {"model": "name"}))
+    validate(info, found.model if found else None, tuple(snapshot.models))
     assert found is not None
     return v1.GetModelResponse(model=_with_count(found)).SerializeToString()
 

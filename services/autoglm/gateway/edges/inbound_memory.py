@@ -1,6 +1,7 @@
 """Messages that gRPC is receiving, and their end where the process has no memory for the rest.
 
-The edge receives through `Arrivals`; `watch` looks at the memory and does what `pressure` decides.
+The edge receives through `InboundMessages`; `watch` looks at the memory and does what `pressure`
+decides.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import suppress
 
 from autoglm.common.errors import QueueFull
 from autoglm.common.process.memory import resident_bytes
-from autoglm.gateway.edges.memory_pressure import Arrival, Pressure
+from autoglm.gateway.edges.memory_pressure import Arrival, MemoryPressure
 
 # Between two looks, and where less than half of the limit is used.
 LOOK_SECONDS, CALM_SECONDS = 0.02, 0.1
@@ -23,7 +24,7 @@ _TELL_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
-class Arrivals:
+class InboundMessages:
     """Used by the tasks of calls, each of which receives one message at a time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,7 +58,7 @@ class Arrivals:
 
     async def watch(self, limit: int, used: Callable[[], int | None] = resident_bytes) -> None:
         """Until it is cancelled, or nobody tells what is used. Both are in bytes."""
-        pressure = Pressure(limit)
+        pressure = MemoryPressure(limit)
         while (bytes_used := used()) is not None:
             relief = pressure.look(bytes_used, [*self._tasks], self._clock())
             self._set_room(not relief.is_short, bytes_used, limit)

@@ -11,13 +11,13 @@ import zlib
 from collections.abc import Iterator
 
 from autoglm.common.errors import InvalidRequest, RequestTooLarge
-from autoglm.gateway.request.memory_budget import Hold
+from autoglm.gateway.request.memory_budget import MemoryReservation
 
 PIECE_BYTES = 64 * 1024
 _RAW = -zlib.MAX_WBITS
 
 
-async def inflated(body: bytes, limit: int, hold: Hold) -> bytes:
+async def inflated(body: bytes, limit: int, hold: MemoryReservation) -> bytes:
     """The content, which counts in the hold.
 
     Raises InvalidRequest where the body is not one whole stream, RequestTooLarge over the limit,

@@ -48,7 +48,7 @@ class Relief:
     """Whether freed memory is to be given back to the system, before it is looked at again."""
 
 
-class Pressure:
+class MemoryPressure:
     """Decides at each look. `limit` is in bytes, as `used` is."""
 
     def __init__(self, limit: int) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from autoglm.common import errors, status
 from autoglm.gateway.request.openai_usage import reported_usage
-from autoglm.gateway.request.request import Call, Handler, Notes
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 from autoglm.v1 import open_inference_pb2 as oip
 
 # Requests of one stream that are worked on at once; the next one is not read before.
@@ -24,15 +24,15 @@ _QUEUED = 16
 
 async def answer_stream(
     requests: AsyncIterator[bytes],
-    call_of: Callable[[bytes], Awaitable[Call]],
+    call_of: Callable[[bytes], Awaitable[GatewayRequest]],
     handler: Handler,
 ) -> AsyncIterator[bytes]:
     """Chunks of all answers, until the requests have ended and all are answered."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUED)
     gate = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def answer(call: Call) -> None:
-        notes = Notes()
+    async def answer(call: GatewayRequest) -> None:
+        notes = RequestRecord()
         try:
             async with handler(call, notes) as reply:
                 async for chunk in reply.chunks:
@@ -77,7 +77,7 @@ async def answer_stream(
         await asyncio.wait([work])
 
 
-def error_message(call: Call, error: errors.AutoGLMError) -> bytes:
+def error_message(call: GatewayRequest, error: errors.AutoGLMError) -> bytes:
     """What the protocol says instead of an answer."""
     try:
         name = oip.ModelInferRequest.FromString(call.payload).id

@@ -26,12 +26,12 @@ from autoglm.gateway.edges import rest_local
 from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest_request import Bounds, call_of, canonical, expect, request_id_of
 from autoglm.gateway.edges.slow_client import SlowReader
-from autoglm.gateway.edges.start_throttle import Doorstep
+from autoglm.gateway.edges.start_throttle import StartThrottle
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.request.openai_usage import UsageReader
-from autoglm.gateway.request.request import Call, Handler, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 from autoglm.gateway.request.whole_events import WholeEvents, is_event_stream
-from autoglm.validation import Ask, Billing, Operation, http_errors
+from autoglm.validation import Billing, Operation, RequestInfo, http_errors
 from autoglm.validation.http_apis import (
     DENIED,
     INFERENCE_GETS,
@@ -90,7 +90,7 @@ class RestEdge:
 
     def __init__(self, parts: RestParts) -> None:
         self._parts = parts
-        self._doorstep = Doorstep(_BEGIN_AT_ONCE)
+        self._doorstep = StartThrottle(_BEGIN_AT_ONCE)
         self.draining = False
 
     def app(self) -> web.Application:
@@ -132,14 +132,14 @@ class RestEdge:
 
     async def _relayed_get(self, request: web.Request) -> web.StreamResponse:
         """Of a model that the query names, or of the one that there is."""
-        ask = Ask(Operation.TOKENIZE, request.query.get("model", ""), billing=Billing.FREE)
-        return await self._forwarded(request, ask, canonical(str(request.rel_url)))
+        info = RequestInfo(Operation.TOKENIZE, request.query.get("model", ""), billing=Billing.FREE)
+        return await self._forwarded(request, info, canonical(str(request.rel_url)))
 
     async def _stored(self, request: web.Request) -> web.StreamResponse:
         """About a response that a pod has stored; which one, its id tells the layers."""
         name = request.match_info["response_id"]
-        ask = Ask(Operation.CHAT, "", billing=Billing.FREE, stored=name)
-        return await self._forwarded(request, ask, canonical(str(request.rel_url)))
+        info = RequestInfo(Operation.CHAT, "", billing=Billing.FREE, stored=name)
+        return await self._forwarded(request, info, canonical(str(request.rel_url)))
 
     async def _oip_model(self, request: web.Request) -> web.StreamResponse:
         rest = request.path.removeprefix("/v2/models/").rstrip("/")
@@ -149,15 +149,17 @@ class RestEdge:
             target = canonical(str(request.rel_url))
             target = target if rest == name else f"/v2/models/{quote(name)}"
             return await self._forwarded(
-                request, Ask(Operation.INFER, name, billing=Billing.FREE), target
+                request, RequestInfo(Operation.INFER, name, billing=Billing.FREE), target
             )
         page = partial(rest_local.oip_unimplemented, what=what)
         return await self._local(rest_local.oip_model_ready if what == "ready" else page, name)(
             request
         )
 
-    async def _forwarded(self, request: web.Request, ask: Ask, target: str) -> web.StreamResponse:
-        call = replace(call_of(request, _route(request), self._parts.bounds, ask), target=target)
+    async def _forwarded(
+        self, request: web.Request, info: RequestInfo, target: str
+    ) -> web.StreamResponse:
+        call = replace(call_of(request, _route(request), self._parts.bounds, info), target=target)
         return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
 
     def _local(self, page: Page, model: str = "") -> Get:
@@ -165,12 +167,12 @@ class RestEdge:
             name = model or request.match_info.get("model", "").rstrip("/")
 
             @asynccontextmanager
-            async def reply(call: Call, _: Notes) -> AsyncIterator[Reply]:
+            async def reply(call: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
                 seen = visible(self._parts.snapshot(), call.principal)
                 yield _json_reply(page(seen, name))
 
-            ask = Ask(Operation.INFER, name)
-            call = call_of(request, _route(request), self._parts.bounds, ask)
+            info = RequestInfo(Operation.INFER, name)
+            call = call_of(request, _route(request), self._parts.bounds, info)
             handler = self._parts.local(cast(Handler, reply))
             return await _answer(request, call, handler, self._parts.slow_reader_seconds)
 
@@ -230,10 +232,10 @@ def _route(request: web.Request) -> str:
 
 
 async def _answer(
-    request: web.Request, call: Call, handler: Handler, slow_reader_seconds: float
+    request: web.Request, call: GatewayRequest, handler: Handler, slow_reader_seconds: float
 ) -> web.StreamResponse:
     response: web.StreamResponse | None = None
-    notes, events = Notes(), WholeEvents()
+    notes, events = RequestRecord(), WholeEvents()
     try:
         async with handler(call, notes) as reply, _closing(reply.chunks) as chunks:
             reader = _reader(call, notes, reply)
@@ -276,12 +278,12 @@ async def _whole_events(chunks: AsyncIterator[bytes], events: WholeEvents) -> As
         yield rest
 
 
-def _reader(call: Call, notes: Notes, reply: Reply) -> UsageReader | None:
+def _reader(call: GatewayRequest, notes: RequestRecord, reply: Response) -> UsageReader | None:
     """For the usage of a pod's response, where no layer reads it."""
-    if notes.is_metered or call.continues or call.ask is not None:
+    if notes.is_metered or call.continues or call.info is not None:
         return None
-    ask = notes.call.ask if notes.call is not None else None
-    if ask is None or ask.billing is Billing.FREE or reply.status >= 400:
+    info = notes.call.info if notes.call is not None else None
+    if info is None or info.billing is Billing.FREE or reply.status >= 400:
         return None
     return UsageReader(is_stream=is_event_stream(reply.headers), headers=reply.headers)
 
@@ -297,12 +299,12 @@ async def _send(writing: Awaitable[object]) -> None:
         raise errors.Cancelled("the caller went away") from error
 
 
-def _known_length(reply: Reply) -> int | None:
+def _known_length(reply: Response) -> int | None:
     length = next((v for k, v in reply.headers.items() if k.lower() == "content-length"), "")
     return int(length) if length.isdecimal() else None
 
 
-def _headers(call: Call, reply: Reply) -> dict[str, str]:
+def _headers(call: GatewayRequest, reply: Response) -> dict[str, str]:
     own = http_errors.request_id_headers(call.request_id, call.target)
     if reply.status == errors.Unimplemented.http_status:
         own[http_errors.SHOULD_RETRY] = "false"
@@ -317,14 +319,16 @@ def _headers(call: Call, reply: Reply) -> dict[str, str]:
     return kept | own
 
 
-def _whole(request: web.Request, call: Call, reply: Reply, body: bytes) -> web.Response:
+def _whole(
+    request: web.Request, call: GatewayRequest, reply: Response, body: bytes
+) -> web.Response:
     response = web.Response(body=body, status=reply.status, headers=_headers(call, reply))
     if len(body) >= GZIP_FROM_BYTES and _may_compress(request, reply):
         response.enable_compression(web.ContentCoding.gzip)
     return response
 
 
-def _head(request: web.Request, call: Call, reply: Reply) -> web.StreamResponse:
+def _head(request: web.Request, call: GatewayRequest, reply: Response) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=_headers(call, reply))
     if response.content_type != http_errors.EVENT_STREAM and _may_compress(request, reply):
         response.enable_compression(web.ContentCoding.gzip)
@@ -333,7 +337,7 @@ def _head(request: web.Request, call: Call, reply: Reply) -> web.StreamResponse:
     return response
 
 
-def _may_compress(request: web.Request, reply: Reply) -> bool:
+def _may_compress(request: web.Request, reply: Response) -> bool:
     encoded = any(name.lower() == "content-encoding" for name in reply.headers)
     wanted = request.headers.get("accept-encoding", "").lower().split(",")
     return not encoded and any(
@@ -345,7 +349,7 @@ async def _end_broken(
     request: web.Request,
     response: web.StreamResponse,
     error: errors.AutoGLMError,
-    call: Call,
+    call: GatewayRequest,
     before: bytes,
 ) -> web.StreamResponse:
     """An answer that has begun cannot become an error; it must not look whole either."""
@@ -400,13 +404,13 @@ def _not_allowed(request: web.Request, refused: web.HTTPMethodNotAllowed) -> web
     return response
 
 
-def _json_reply(page: Mapping[str, object]) -> Reply:
+def _json_reply(page: Mapping[str, object]) -> Response:
     body = msgspec.json.encode(page)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield body
 
-    return Reply(chunks(), headers={"content-type": _JSON, "content-length": str(len(body))})
+    return Response(chunks(), headers={"content-type": _JSON, "content-length": str(len(body))})
 
 
 def _json_response(code: int, page: Mapping[str, object]) -> web.Response:

@@ -1,4 +1,4 @@
-"""Reads an HTTP request into a `Call`. Called by the REST edge.
+"""Reads an HTTP request into a `GatewayRequest`. Called by the REST edge.
 
 Bounds everything it reads: the body on the wire, the body after decompression, the time for both,
 and the memory for them. The body is read when the layers ask for it, once it is known who sends it.
@@ -24,9 +24,9 @@ from autoglm.common import rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.inflate import inflated
 from autoglm.gateway.proxy.sse_transcript import REPLAY
-from autoglm.gateway.request.memory_budget import Hold
-from autoglm.gateway.request.request import Call
-from autoglm.validation import Ask
+from autoglm.gateway.request.memory_budget import MemoryReservation
+from autoglm.gateway.request.request import GatewayRequest
+from autoglm.validation import RequestInfo
 from autoglm.validation import bounds as content_bounds
 from autoglm.validation.scan.reading import read_openai
 
@@ -97,10 +97,10 @@ def call_of(
     request: web.Request,
     route: str,
     bounds: Bounds,
-    ask: Ask | None = None,
+    info: RequestInfo | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Call:
-    """A call without its body, from the head alone. With an `ask` the body is never read.
+) -> GatewayRequest:
+    """A call without its body, from the head alone. With an `info` the body is never read.
 
     Never raises an AutoGLMError: the call carries it.
     """
@@ -110,7 +110,7 @@ def call_of(
         timeout = timeout_of(request.headers, bounds)
     except AutoGLMError as error:
         problem = error
-    return Call(
+    return GatewayRequest(
         wire="http",
         route=route,
         target=canonical(str(request.rel_url)),
@@ -118,11 +118,11 @@ def call_of(
         request_id=request_id_of(request.headers),
         started=started,
         deadline=started + timeout,
-        ask=ask,
-        receive=None if ask else partial(_receive, request, bounds, timeout),
+        info=info,
+        receive=None if info else partial(_receive, request, bounds, timeout),
         problem=problem,
         trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
-        headers=sent_on(request.headers),
+        headers=forwarded_headers(request.headers),
         debug=request.headers.get(rpc.DEBUG_HEADER, ""),
         credentials=_credentials(request.headers),
         peer=_peer(request),
@@ -131,13 +131,17 @@ def call_of(
 
 
 async def _receive(
-    request: web.Request, bounds: Bounds, timeout: float, call: Call, hold: Hold
-) -> Call:
+    request: web.Request,
+    bounds: Bounds,
+    timeout: float,
+    call: GatewayRequest,
+    hold: MemoryReservation,
+) -> GatewayRequest:
     payload = await _payload(request, bounds.max_body_bytes, timeout, hold)
     json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
     kind = request.headers.get("content-type", "")
-    ask = await read_openai(canonical(request.path), json_part, bounds.content, kind)
-    return replace(call, payload=payload, ask=ask)
+    info = await read_openai(canonical(request.path), json_part, bounds.content, kind)
+    return replace(call, payload=payload, info=info)
 
 
 def _peer(request: web.Request) -> str:
@@ -173,7 +177,7 @@ def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:
     return min(seconds, bounds.max_timeout_seconds)
 
 
-def sent_on(headers: Mapping[str, str]) -> dict[str, str]:
+def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of a request that the pod gets to see."""
     named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     dropped = _NOT_SENT_ON | named
@@ -188,7 +192,9 @@ def _waits(request: web.Request) -> bool:
     return request.headers.get("expect", "").lower() == "100-continue"
 
 
-async def _payload(request: web.Request, limit: int, timeout: float, hold: Hold) -> bytes:
+async def _payload(
+    request: web.Request, limit: int, timeout: float, hold: MemoryReservation
+) -> bytes:
     announced = request.content_length or 0
     if announced > limit:
         raise _too_large(limit)
@@ -211,7 +217,7 @@ async def _payload(request: web.Request, limit: int, timeout: float, hold: Hold)
     return await _decompressed(body, request.headers.get("content-encoding", ""), limit, hold)
 
 
-async def _read(request: web.Request, limit: int, hold: Hold) -> bytes:
+async def _read(request: web.Request, limit: int, hold: MemoryReservation) -> bytes:
     """What is announced may never come, so what arrives is what counts."""
     # Grows in place, and gives its bytes without a copy: joining a list would stop the loop.
     body, first = io.BytesIO(), b""
@@ -224,7 +230,7 @@ async def _read(request: web.Request, limit: int, hold: Hold) -> bytes:
     return first or body.getvalue()
 
 
-async def _decompressed(body: bytes, encoding: str, limit: int, hold: Hold) -> bytes:
+async def _decompressed(body: bytes, encoding: str, limit: int, hold: MemoryReservation) -> bytes:
     if encoding.lower() in ("", "identity"):
         return body
     if encoding.lower() == "deflate":

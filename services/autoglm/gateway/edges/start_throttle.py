@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 
 
-class Doorstep:
+class StartThrottle:
     """First come, first served. To be used on one event loop."""
 
     def __init__(self, most: int) -> None:

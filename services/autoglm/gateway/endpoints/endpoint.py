@@ -131,7 +131,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class ModelsDiscovered:
     """The endpoint answered with the models it serves."""
 
     models: tuple[v1.Model, ...]
@@ -146,7 +146,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Disconnected:
     """Connection refused or reset, load stream ended or silent, bad health."""
 
     why: str
@@ -160,7 +160,7 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
+class Ejected:
     """The endpoint answers badly and is left alone for `seconds`, longer each time in a row."""
 
     why: str
@@ -169,25 +169,25 @@ class Struck:
 
 
 @dataclass(frozen=True, slots=True)
-class Proved:
+class ProbeSucceeded:
     """A request that was let try an endpoint in probation has gone well."""
 
 
-Event = Learned | Loaded | Lost | Draining | Struck | Proved
+Event = ModelsDiscovered | Loaded | Disconnected | Draining | Ejected | ProbeSucceeded
 
 
 def step(state: State, event: Event, now: float, rng: Random) -> State:
     """The state after an event."""
     match event:
-        case Learned(models, is_http10):
+        case ModelsDiscovered(models, is_http10):
             return replace(state, models=models, is_http10=is_http10)
         case Loaded(load):
             return _loaded(state, load, now)
-        case Lost():
+        case Disconnected():
             return _lost(state, event, now, rng)
-        case Struck():
+        case Ejected():
             return _struck(state, event, now)
-        case Proved():
+        case ProbeSucceeded():
             return replace(state, probing=False, ramp_since=now) if state.probing else state
         case Draining():
             return _enter(state, Phase.DRAINING, "the pod is going away", now)
@@ -205,7 +205,7 @@ def _loaded(state: State, load: Load, now: float) -> State:
     return _enter(state, Phase.READY, "", now)
 
 
-def _lost(state: State, lost: Lost, now: float, rng: Random) -> State:
+def _lost(state: State, lost: Disconnected, now: float, rng: Random) -> State:
     if state.phase is Phase.EJECTED and now < state.retry_at:
         # Many requests notice the same death; it counts once.
         is_news = state.may_answer and not lost.silent
@@ -225,7 +225,7 @@ def _is_heard_of(state: State, now: float) -> bool:
     return state.phase is Phase.READY
 
 
-def _struck(state: State, event: Struck, now: float) -> State:
+def _struck(state: State, event: Ejected, now: float) -> State:
     if state.phase is not Phase.READY:
         return state
     was_fine = not state.probing and now - state.since >= _STRIKE_FORGIVEN_AFTER

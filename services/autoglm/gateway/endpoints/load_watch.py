@@ -22,12 +22,12 @@ import grpc
 from autoglm import v1
 from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import (
+    Disconnected,
     Endpoint,
     Kind,
-    Learned,
     Load,
     Loaded,
-    Lost,
+    ModelsDiscovered,
 )
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.v1.inference_pb2_grpc import InferenceStub
@@ -92,7 +92,7 @@ class PodWatch:
                 return
             await asyncio.sleep(state.retry_at - now)
 
-    async def _follow(self, endpoint: Endpoint) -> Lost:
+    async def _follow(self, endpoint: Endpoint) -> Disconnected:
         """Follows the pod while it can be followed; why it cannot any more."""
         channel = self.channels.get(endpoint).channel
         loads = _Loads(channel, self.interval)
@@ -110,20 +110,20 @@ class PodWatch:
                 if load.kv_events and self.follow_cache and beside is None:
                     beside = asyncio.ensure_future(self.follow_cache(endpoint))
         except StopAsyncIteration:
-            return Lost("the pod ended its load stream")
+            return Disconnected("the pod ended its load stream")
         except TimeoutError:
             return self._tell_silence(endpoint, f"no load message for {self.silence:g} s")
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return self._tell_silence(endpoint, f"no answer for {self.connect_timeout:g} s")
-            return Lost(error.details() or error.code().name)
+            return Disconnected(error.details() or error.code().name)
         finally:
             loads.cancel()
             if beside is not None:
                 beside.cancel()
 
-    def _tell_silence(self, endpoint: Endpoint, why: str) -> Lost:
-        lost = Lost(why, silent=True)
+    def _tell_silence(self, endpoint: Endpoint, why: str) -> Disconnected:
+        lost = Disconnected(why, silent=True)
         self.pool.apply(endpoint.url, lost, self.clock())
         self.on_silence(endpoint.url, why)
         return lost
@@ -132,7 +132,7 @@ class PodWatch:
         answer = await InferenceStub(channel).ListModels(
             v1.ListModelsRequest(), timeout=self.connect_timeout
         )
-        self.pool.apply(endpoint.url, Learned(tuple(answer.models)), self.clock())
+        self.pool.apply(endpoint.url, ModelsDiscovered(tuple(answer.models)), self.clock())
 
 
 class _Loads:

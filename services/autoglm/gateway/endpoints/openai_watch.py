@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from autoglm import v1
 from autoglm.gateway.endpoints.endpoint import (
+    Disconnected,
     Endpoint,
-    Learned,
     Load,
     Loaded,
-    Lost,
+    ModelsDiscovered,
     Signal,
 )
 from autoglm.gateway.endpoints.pool import Pool
@@ -168,7 +168,7 @@ class ForeignWatch:
         while True:
             why = await self._follow(endpoint)
             now = self.clock()
-            state = self.pool.apply(endpoint.url, Lost(why), now)
+            state = self.pool.apply(endpoint.url, Disconnected(why), now)
             if state is None:
                 return
             await asyncio.sleep(max(0.0, state.retry_at - now))
@@ -193,11 +193,11 @@ class ForeignWatch:
         learned, load = await self._models(endpoint), await self._load(endpoint)
         now = self.clock()
         state = self.pool.apply(endpoint.url, Loaded(load), now)
-        if state is not None and Learned(state.models, state.is_http10) != learned:
+        if state is not None and ModelsDiscovered(state.models, state.is_http10) != learned:
             self.pool.apply(endpoint.url, learned, now)
             self.pool.apply(endpoint.url, Loaded(load), now)
 
-    async def _models(self, endpoint: Endpoint) -> Learned:
+    async def _models(self, endpoint: Endpoint) -> ModelsDiscovered:
         status, page, is_http10 = await self._get(endpoint, "/v1/models")
         if status in (401, 403):
             raise NotServing(
@@ -205,7 +205,7 @@ class ForeignWatch:
             )
         if status != 200:
             raise NotServing(f"/v1/models answers {status}; it must be an OpenAI server's URL")
-        return Learned(models_of(page), is_http10)
+        return ModelsDiscovered(models_of(page), is_http10)
 
     async def _check_health(self, endpoint: Endpoint) -> None:
         """Some servers list their models with a dead engine; those say so here."""

@@ -19,7 +19,7 @@ from msgspec.structs import replace as changed
 from autoglm.common.errors import ResponseNotFound
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.snapshot import Snapshot
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 _POD, _RANDOM, _TAG = 12, 32, 32
 _FORM = re.compile(f"resp_([0-9a-f]{{{_POD}}})([0-9a-f]{{{_RANDOM}}})([0-9a-f]{{{_TAG}}})")
@@ -58,39 +58,39 @@ class ResponseIds:
         return hmac.new(self._key, text, "sha256").hexdigest()
 
 
-def follow(call: Call, snapshot: Snapshot, ids: ResponseIds) -> Call:
+def follow(call: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> GatewayRequest:
     """The call, bound to the pod that has the response which it is about.
 
     Raises ResponseNotFound: for another tenant's id as for one that never was.
     """
-    ask = call.ask
-    if ask is None or not ask.stored:
+    info = call.info
+    if info is None or not info.stored:
         return call
-    is_own, view = ids.find(ask.stored, call.principal.tenant, snapshot.endpoints)
+    is_own, view = ids.find(info.stored, call.principal.tenant, snapshot.endpoints)
     if not is_own and _is_foreign(call, snapshot):
         return call
-    model = ask.model or _model(call, view)
+    model = info.model or _model(call, view)
     if not is_own or (view is not None and not model):
-        raise ResponseNotFound(f"response {ask.stored[:100]!r} is not found", field=_field(call))
+        raise ResponseNotFound(f"response {info.stored[:100]!r} is not found", field=_field(call))
     if view is None:
         raise ResponseNotFound(
-            f"response {ask.stored[:100]!r} is gone: the pod that stored it is not there any more",
+            f"response {info.stored[:100]!r} is gone: the pod that stored it is not there any more",
             field=_field(call),
         )
-    return changed(call, ask=replace(ask, model=model), only=view.url)
+    return changed(call, info=replace(info, model=model), only=view.url)
 
 
-def _is_foreign(call: Call, snapshot: Snapshot) -> bool:
+def _is_foreign(call: GatewayRequest, snapshot: Snapshot) -> bool:
     """Whether the model is served by others than pods, whose ids are their own."""
     model = snapshot.models.get(call.model)
     return model is not None and any(view.endpoint.kind != "pod" for view in model.http)
 
 
-def _model(call: Call, view: EndpointView | None) -> str:
+def _model(call: GatewayRequest, view: EndpointView | None) -> str:
     """One of the pod's that the caller may use; a response's own is not known here."""
     names = (m.name for m in view.state.models) if view is not None else ()
     return next((name for name in names if call.principal.may_use(name)), "")
 
 
-def _field(call: Call) -> str:
+def _field(call: GatewayRequest) -> str:
     return "previous_response_id" if call.model else "response_id"

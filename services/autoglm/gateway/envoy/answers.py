@@ -15,7 +15,7 @@ from autoglm.gateway.envoy.config.names import (
     PROCESS_KEY,
 )
 from autoglm.gateway.envoy.exchange import Directions
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.validation.http_errors import to_http
 
 Phase = Literal[
@@ -32,7 +32,7 @@ _OVERWRITE = ext_proc.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _MODE = ext_proc.ProcessingMode
 
 
-def body_please() -> Any:
+def request_body() -> Any:
     """The headers say too little."""
     return ext_proc.ProcessingResponse(
         request_headers=ext_proc.HeadersResponse(),
@@ -97,13 +97,13 @@ def _about(phase: Phase, answer: Any) -> Any:
     return ext_proc.ProcessingResponse(**fields)
 
 
-def refused(call: Call, error: AutoGLMError) -> Any:
+def refused(call: GatewayRequest, error: AutoGLMError) -> Any:
     """The client gets the error, as the gateway's own servers would send it."""
     make = _grpc_error if call.wire == "grpc" else _http_error
     return ext_proc.ProcessingResponse(immediate_response=make(call, error))
 
 
-def _grpc_error(call: Call, error: AutoGLMError) -> Any:
+def _grpc_error(call: GatewayRequest, error: AutoGLMError) -> Any:
     answer = status.to_grpc(error, call.request_id)
     trailers = ((k, v if isinstance(v, str) else _binary(v)) for k, v in answer.trailers)
     return ext_proc.ImmediateResponse(
@@ -115,7 +115,7 @@ def _grpc_error(call: Call, error: AutoGLMError) -> Any:
     )
 
 
-def _http_error(call: Call, error: AutoGLMError) -> Any:
+def _http_error(call: GatewayRequest, error: AutoGLMError) -> Any:
     answer = to_http(error, call.request_id, call.target)
     return ext_proc.ImmediateResponse(
         status=ext_proc.HttpStatus(code=answer.status),

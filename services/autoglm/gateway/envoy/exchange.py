@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.gateway.request.request import Call, Reply, Usage, Wire
+from autoglm.gateway.request.request import GatewayRequest, Response, Usage, Wire
 
 if TYPE_CHECKING:
     pass
@@ -49,7 +49,7 @@ class End:
 class Exchange:
     """`key` is Envoy's name for it. Used by one task, but for `end` and `take_over`.
 
-    `is_others`: the Envoy is another gateway's, which cannot send the call on to us.
+    `is_external_proxy`: the Envoy is another gateway's, which cannot send the call on to us.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Exchange:
         wire: Wire,
         request_headers: frozenset[str] = frozenset(),
         *,
-        is_others: bool = False,
+        is_external_proxy: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.key = key
         self.wire = wire
-        self.is_others = is_others
+        self.is_external_proxy = is_external_proxy
         self.request_headers = request_headers
         """The names of what the client sent, in lower case."""
         self.on_left: Callable[[], object] = lambda: None
@@ -71,15 +71,15 @@ class Exchange:
         self.is_read = False
         """Whether somebody has to read the answer, so that it must not go past us."""
         self.directions: asyncio.Future[Directions | AutoGLMError] = loop.create_future()
-        self._outcome: asyncio.Future[End | Call] = loop.create_future()
-        self._reply: asyncio.Future[Reply | AutoGLMError] = loop.create_future()
+        self._outcome: asyncio.Future[End | GatewayRequest] = loop.create_future()
+        self._reply: asyncio.Future[Response | AutoGLMError] = loop.create_future()
         self._delivered: asyncio.Future[BaseException | None] = loop.create_future()
 
     @property
-    def taken(self) -> Call | None:
+    def taken(self) -> GatewayRequest | None:
         """The request as one of our own servers has it; None while it is Envoy's."""
         outcome = _result(self._outcome)
-        return outcome if isinstance(outcome, Call) else None
+        return outcome if isinstance(outcome, GatewayRequest) else None
 
     @property
     def usage(self) -> Usage | None:
@@ -103,7 +103,7 @@ class Exchange:
 
     # For the upstream.
 
-    async def send(self, directions: Directions) -> End | Call:
+    async def send(self, directions: Directions) -> End | GatewayRequest:
         """Directs Envoy. What became of it; to be asked once."""
         if not self.directions.done():
             self.directions.set_result(directions)
@@ -111,7 +111,7 @@ class Exchange:
 
     # For the edge's task.
 
-    async def deliver(self, reply: Reply) -> None:
+    async def deliver(self, reply: Response) -> None:
         """Until the client has all of the reply. Raises what went wrong with that."""
         if self.taken is None:
             async for _ in reply.chunks:
@@ -137,14 +137,14 @@ class Exchange:
 
     # For our own servers.
 
-    def take_over(self, call: Call) -> bool:
+    def take_over(self, call: GatewayRequest) -> bool:
         """Whether the call goes on with this request; it does once."""
         if self._outcome.done():
             return False
         self._outcome.set_result(call)
         return True
 
-    async def reply(self) -> Reply:
+    async def reply(self) -> Response:
         found = await self._reply
         if isinstance(found, AutoGLMError):
             raise found

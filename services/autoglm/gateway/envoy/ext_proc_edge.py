@@ -1,8 +1,8 @@
 """The picker: answers Envoy's questions about requests (ext_proc), and reads how their calls end.
 
-Turns a request's headers, and its body where it must, into the same `Call` as the other edges make,
-has it pass the same layers, and tells Envoy the pod or the error. The call holds its place until
-Envoy's access log says that its stream has ended. Decides nothing about models or pods.
+Turns a request's headers, and its body where it must, into the same `GatewayRequest` as the other
+edges make, has it pass the same layers, and tells Envoy the pod or the error. The call holds its
+place until Envoy's access log says that its stream has ended. Decides nothing about models or pods.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from autoglm.gateway.envoy import (
 )
 from autoglm.gateway.envoy.ending import ending_of
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
-from autoglm.gateway.request.request import Call, Handler, Notes
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 
 # Envoy ends a call at its deadline; where its report does not come, the call ends here.
 _REPORT_SECONDS = 10.0
@@ -70,7 +70,7 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
             told = answers.sent(answer, after_body=body.is_asked, process=self._process)
             await context.write(told)
 
-    async def _directions(self, call: Call, exchange: Exchange) -> Any:
+    async def _directions(self, call: GatewayRequest, exchange: Exchange) -> Any:
         """What is decided."""
         task = self._start(call, exchange)
         try:
@@ -80,7 +80,7 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
             task.cancel()
             raise
 
-    def _start(self, call: Call, exchange: Exchange) -> asyncio.Task[None]:
+    def _start(self, call: GatewayRequest, exchange: Exchange) -> asyncio.Task[None]:
         """The call goes on in a task of its own until it has ended."""
         task = asyncio.create_task(self._run(call, exchange))
         exchange.on_left = task.cancel
@@ -88,8 +88,8 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         task.add_done_callback(self._calls.discard)
         return task
 
-    async def _run(self, call: Call, exchange: Exchange) -> None:
-        notes = Notes()
+    async def _run(self, call: GatewayRequest, exchange: Exchange) -> None:
+        notes = RequestRecord()
         try:
             async with asyncio.timeout(call.deadline - self._clock() + _REPORT_SECONDS):
                 async with self._relay(call, notes) as reply:
@@ -126,14 +126,14 @@ class _Body:
         if not self._is_there:
             return b""
         self.is_asked = True
-        await self._context.write(answers.body_please())
+        await self._context.write(answers.request_body())
         message = await self._context.read()
         if message is grpc.aio.EOF:
             raise Cancelled("the caller went away")
         return bytes(message.request_body.body)
 
 
-class Ends(access_log_pb2_grpc.AccessLogServiceServicer):
+class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):
     """Envoy's access log, of the calls that it carries."""
 
     def __init__(self, exchanges: Exchanges, clock: Callable[[], float] = time.monotonic) -> None:

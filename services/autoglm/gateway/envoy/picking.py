@@ -13,7 +13,7 @@ from autoglm.gateway.envoy import access_log_pb2_grpc, ext_proc_pb2_grpc
 from autoglm.gateway.envoy.config.bootstrap import WINDOW_BYTES
 from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.ext_proc_edge import Ends, Picker
+from autoglm.gateway.envoy.ext_proc_edge import AccessLogService, Picker
 from autoglm.gateway.request.request import Handler
 
 # What Envoy shows of a body that is too long, and what it puts around it.
@@ -32,7 +32,9 @@ class Picking:
         self._questions = grpc.aio.server(options=options)
         self._log = self._questions if is_alone else grpc.aio.server()
         ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, self._questions)
-        access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(Ends(exchanges), self._log)
+        access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(
+            AccessLogService(exchanges), self._log
+        )
         self._questions.add_insecure_port(f"unix:{sockets.picker}")
         if not is_alone:
             self._log.add_insecure_port(f"unix:{sockets.ends}")

@@ -1,4 +1,4 @@
-"""Reads what Envoy shows of a request into a `Call`. Called by the picker's edge.
+"""Reads what Envoy shows of a request into a `GatewayRequest`. Called by the picker's edge.
 
 What is wrong with a request becomes the call's `problem`, so that the layers see it too.
 """
@@ -20,15 +20,15 @@ from autoglm.common import rpc
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.rest_request import (
     Bounds,
+    forwarded_headers,
     request_id_of,
-    sent_on,
     timeout_of,
 )
 from autoglm.gateway.envoy.exchange import Exchange
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.memory_budget import Hold
-from autoglm.gateway.request.request import Call, Wire
-from autoglm.validation import Ask
+from autoglm.gateway.request.memory_budget import MemoryReservation
+from autoglm.gateway.request.request import GatewayRequest, Wire
+from autoglm.validation import RequestInfo
 from autoglm.validation.http_apis import inference_post
 from autoglm.validation.routing_hint import HINT_METADATA, read_hint
 from autoglm.validation.scan.reading import read_openai
@@ -72,7 +72,7 @@ def wire_of(seen: Seen) -> Wire:
     return "grpc" if seen.path in BY_PATH else "http"
 
 
-def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float) -> Call:
+def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float) -> GatewayRequest:
     """The call as far as the headers say it; `body` is asked for when a layer wants it."""
     call = (
         _grpc_call(seen, bounds, now) if exchange.wire == "grpc" else _http_call(seen, bounds, now)
@@ -86,11 +86,11 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
     )
 
 
-def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> Call:
+def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
     method, told = BY_PATH[seen.path], rpc.rpc_from_metadata(seen.path, seen.pairs)
     asked = _grpc_timeout(seen.values.get("grpc-timeout", ""))
     timeout = bounds.default_timeout_seconds if asked is None else asked
-    return Call(
+    return GatewayRequest(
         wire="grpc",
         route=method.route,
         target=method.path,
@@ -108,7 +108,7 @@ def _grpc_timeout(text: str) -> float | None:
     return int(found[1]) * _UNITS[found[2]] if found else None
 
 
-def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
+def _http_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
     headers = {k: v for k, v in seen.pairs if not k.startswith(":")}
     timeout, problem = bounds.default_timeout_seconds, None
     try:
@@ -119,7 +119,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
         problem = error
     path = seen.path.partition("?")[0]
     api = inference_post(path)
-    return Call(
+    return GatewayRequest(
         wire="http",
         route=f"{seen.values.get(':method', '')} {api.route if api else path}",
         target=seen.path,
@@ -129,7 +129,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> Call:
         deadline=now + timeout,
         problem=problem,
         trace_headers={k: headers[k] for k in rpc.TRACE_HEADERS if k in headers},
-        headers=sent_on(headers),
+        headers=forwarded_headers(headers),
         credentials=rpc.credentials_of(seen.pairs),
     )
 
@@ -140,33 +140,37 @@ def check_length(length: int, limit: int) -> None:
 
 
 async def receive(
-    read: Callable[[Hold], Awaitable[bytes]], bounds: Bounds, hint: str, call: Call, hold: Hold
-) -> Call:
+    read: Callable[[MemoryReservation], Awaitable[bytes]],
+    bounds: Bounds,
+    hint: str,
+    call: GatewayRequest,
+    hold: MemoryReservation,
+) -> GatewayRequest:
     """The call with what it asks for. `read` is for the body, which then counts in the hold."""
-    if hint and (ask := _hinted(call, hint)):
-        hold.take(ask.size)
-        return replace(call, ask=ask)
-    return replace(call, ask=await _ask_of(call, await read(hold), bounds))
+    if hint and (info := _hinted(call, hint)):
+        hold.take(info.size)
+        return replace(call, info=info)
+    return replace(call, info=await _ask_of(call, await read(hold), bounds))
 
 
-async def _read(body: Body, hold: Hold) -> bytes:
+async def _read(body: Body, hold: MemoryReservation) -> bytes:
     """It counts, but it is Envoy that keeps it."""
     received = await body()
     hold.take(len(received))
     return received
 
 
-async def _ask_of(call: Call, received: bytes, bounds: Bounds) -> Ask:
+async def _ask_of(call: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
     """What the whole body asks for. Raises what is wrong with it."""
     if call.wire == "grpc":
         check_length(len(received) - _FRAME_BYTES, bounds.max_body_bytes)
-        return await BY_PATH[call.target].ask(message_of(received), bounds.content)
+        return await BY_PATH[call.target].info(message_of(received), bounds.content)
     check_length(len(received), bounds.max_body_bytes)
     path, kind = call.target.partition("?")[0], call.headers.get("content-type", "")
     return await read_openai(path, received, bounds.content, kind)
 
 
-def _hinted(call: Call, hint: str) -> Ask | None:
+def _hinted(call: GatewayRequest, hint: str) -> RequestInfo | None:
     """What the client claims to ask for, where that is enough; then its body need not be seen."""
     method = BY_PATH.get(call.target)
     if method is None or method.name not in _HINTED or call.principal.models is not None:

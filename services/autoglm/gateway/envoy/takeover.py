@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from autoglm.common.errors import Cancelled
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
-from autoglm.gateway.request.request import Call, Handler, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 
 
 class TakeOver:
@@ -21,7 +21,9 @@ class TakeOver:
         self._exchanges = exchanges
         self._layers = layers
 
-    def __call__(self, call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+    def __call__(
+        self, call: GatewayRequest, notes: RequestRecord
+    ) -> AbstractAsyncContextManager[Response]:
         exchange = self._exchanges.get(call.continues) if call.continues else None
         if exchange is None:
             return self._layers(call, notes)
@@ -29,7 +31,7 @@ class TakeOver:
 
 
 @asynccontextmanager
-async def _continued(exchange: Exchange, call: Call) -> AsyncIterator[Reply]:
+async def _continued(exchange: Exchange, call: GatewayRequest) -> AsyncIterator[Response]:
     if call.receive is not None:
         # What it takes of the memory is counted already.
         call = await call.receive(call, call.hold)

@@ -22,7 +22,7 @@ from autoglm.gateway.envoy.config.names import DESTINATION_HEADER
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.proxy.sse_transcript import REPLAY
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, Upstream, no_fallbacks
-from autoglm.gateway.request.request import Call, Reply
+from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.validation.routing_hint import HINT_METADATA
 
 _NO_BYTES: tuple[bytes, ...] = ()
@@ -60,19 +60,19 @@ class EnvoyUpstream:
     @asynccontextmanager
     async def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         exchange = call.exchange
         if isinstance(exchange, Exchange):
-            outcome: End | Call | None = exchange.taken
+            outcome: End | GatewayRequest | None = exchange.taken
             if outcome is None:
                 directions = self._directions(call, exchange, endpoint, headers, timeout, fallbacks)
                 outcome = await exchange.send(directions)
-                if isinstance(outcome, Call) and directions.address:
+                if isinstance(outcome, GatewayRequest) and directions.address:
                     raise _did_not_answer(endpoint)
             if isinstance(outcome, End):
                 yield _reply(outcome, endpoint.plain_address(call.wire))
@@ -84,7 +84,7 @@ class EnvoyUpstream:
 
     def _directions(
         self,
-        call: Call,
+        call: GatewayRequest,
         exchange: Exchange,
         endpoint: EndpointView,
         headers: Mapping[str, str],
@@ -94,7 +94,7 @@ class EnvoyUpstream:
         address = endpoint.plain_address(call.wire)
         # Envoy takes the end of a connection for the end of an HTTP/1.0 response.
         is_ours = exchange.is_read or not address or endpoint.state.is_http10
-        if not exchange.is_others and is_ours:
+        if not exchange.is_external_proxy and is_ours:
             return Directions(removed_headers=(DESTINATION_HEADER,))
         left = max(1, math.ceil(timeout * 1000))
         told = {DESTINATION_HEADER: address, **headers}
@@ -104,13 +104,15 @@ class EnvoyUpstream:
             left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
             told |= self._for_openai(call, endpoint)
-        if exchange.is_others:
+        if exchange.is_external_proxy:
             told[DESTINATION_HEADER] = ",".join((address, *self._others(call, endpoint, fallbacks)))
         else:
             told[_TIMEOUT] = str(left)
         return Directions(address, told, _kept_back(call, exchange, told), timeout)
 
-    def _others(self, call: Call, endpoint: EndpointView, fallbacks: Fallbacks) -> Iterable[str]:
+    def _others(
+        self, call: GatewayRequest, endpoint: EndpointView, fallbacks: Fallbacks
+    ) -> Iterable[str]:
         """Addresses that would take the very same request."""
         if not self._fallbacks:
             return ()
@@ -122,12 +124,14 @@ class EnvoyUpstream:
         )
         return islice(found, self._fallbacks)
 
-    def _for_openai(self, call: Call, endpoint: EndpointView) -> Mapping[str, str]:
+    def _for_openai(self, call: GatewayRequest, endpoint: EndpointView) -> Mapping[str, str]:
         base = endpoint.endpoint.base
         return dict(self._key.headers) | ({":path": base + call.target} if base else {})
 
 
-def _kept_back(call: Call, exchange: Exchange, told: Mapping[str, str]) -> tuple[str, ...]:
+def _kept_back(
+    call: GatewayRequest, exchange: Exchange, told: Mapping[str, str]
+) -> tuple[str, ...]:
     sent = _KEPT_BACK & exchange.request_headers
     return tuple(name for name in sent if name not in call.headers and name not in told)
 
@@ -139,12 +143,12 @@ def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:
     return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai", refused=True)
 
 
-def _reply(end: End, address: str) -> Reply:
-    return Reply(
+def _reply(end: End, address: str) -> Response:
+    return Response(
         _nothing(end.error),
         status=end.status,
         first_chunk=end.first_chunk,
-        is_anothers=end.served not in ("", address),
+        served_by_fallback=end.served not in ("", address),
     )
 
 

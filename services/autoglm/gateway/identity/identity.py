@@ -23,7 +23,7 @@ from autoglm.gateway.identity.jwks_url import JwksUrl
 from autoglm.gateway.identity.keys import ApiKeys, keys_of
 from autoglm.gateway.identity.rules import IdentitySources, is_url
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 
 class Identity:
@@ -63,7 +63,7 @@ class Identity:
         tasks = [asyncio.create_task(each, name="identity") for each in work]
         closing.push_async_callback(_end, tasks)
 
-    async def identify(self, call: Call) -> Principal:
+    async def identify(self, call: GatewayRequest) -> Principal:
         """Raises Unauthenticated, PermissionDenied, RateLimited or KeysUnavailable."""
         verdict = self._judge(call)
         if verdict.outcome is Outcome.UNKNOWN_KEY:
@@ -73,7 +73,7 @@ class Identity:
             raise verdict.error()
         return verdict.principal
 
-    async def _with_fresh_keys(self, call: Call, verdict: Verdict) -> Verdict:
+    async def _with_fresh_keys(self, call: GatewayRequest, verdict: Verdict) -> Verdict:
         if self._url is not None:
             await self._url.refresh()
             verdict = self._judge(call)
@@ -81,7 +81,7 @@ class Identity:
             return verdict
         return self._authenticator.give_up(call.peer, self._clock(), verdict)
 
-    def _judge(self, call: Call) -> Verdict:
+    def _judge(self, call: GatewayRequest) -> Verdict:
         return self._authenticator.judge(call.credentials, call.peer, self._clock(), self._wall())
 
     def _take_keys(self, keys: ApiKeys) -> None:

@@ -17,7 +17,7 @@ from autoglm.gateway.limits import limiter
 from autoglm.gateway.limits.limiter import Account, RateLimits
 from autoglm.gateway.limits.meter import Meter, wanted_tokens
 from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
-from autoglm.gateway.request.request import Call, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
 
 
 class Limits:
@@ -50,13 +50,13 @@ class Limits:
     def policy_of(self, tenant: str) -> TenantPolicy:
         return self.rates.policy_of(tenant)
 
-    def account_of(self, call: Call) -> Account | None:
+    def account_of(self, call: GatewayRequest) -> Account | None:
         return self.rates.account_of(call.principal.tenant, self._clock())
 
     @contextmanager
     def reserved(
-        self, account: Account, call: Call, notes: Notes
-    ) -> Iterator[Callable[[Reply], Reply]]:
+        self, account: Account, call: GatewayRequest, notes: RequestRecord
+    ) -> Iterator[Callable[[Response], Response]]:
         """Holds what the request may take, and settles to what it has taken. What it gives has to
         be put around the reply. Raises RateLimited."""
         now, tokens = self._clock(), wanted_tokens(call)

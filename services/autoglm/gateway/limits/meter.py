@@ -16,7 +16,7 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
-from autoglm.gateway.request.request import Call, Notes, Reply, Trailers, Usage
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers, Usage
 from autoglm.gateway.request.whole_events import is_event_stream
 from autoglm.validation import Billing
 
@@ -36,16 +36,18 @@ _GENERATED: Mapping[str, Callable[[bytes], int]] = {
 }
 
 
-def wanted_tokens(call: Call) -> int:
+def wanted_tokens(call: GatewayRequest) -> int:
     """What is to be reserved: prompt and the most of a completion, as far as it is said."""
-    return 0 if call.ask is None else call.ask.estimated_tokens
+    return 0 if call.info is None else call.info.estimated_tokens
 
 
 class Meter:
     """Of one call. `unmetered` is called with why a served request is charged by its estimate
     alone; streams count their events, and are none of those."""
 
-    def __init__(self, call: Call, notes: Notes, unmetered: Callable[[str], object]) -> None:
+    def __init__(
+        self, call: GatewayRequest, notes: RequestRecord, unmetered: Callable[[str], object]
+    ) -> None:
         self._call = call
         self._notes = notes
         self._unmetered = unmetered
@@ -54,7 +56,7 @@ class Meter:
         self._tokens = 0
         self._status = 0
 
-    def read(self, reply: Reply, headers: Mapping[str, str]) -> Reply:
+    def read(self, reply: Response, headers: Mapping[str, str]) -> Response:
         """The reply, counted on its way; with `headers`, which gRPC has as trailers."""
         self._status = reply.status
         self._notes.is_metered = True
@@ -71,15 +73,15 @@ class Meter:
 
     def used(self, reserved: float, failure: BaseException | None) -> float:
         """Tokens to be charged for."""
-        ask, notes = self._call.ask, self._notes
-        if ask is None or ask.billing is Billing.FREE or self._status >= 400:
+        info, notes = self._call.info, self._notes
+        if info is None or info.billing is Billing.FREE or self._status >= 400:
             return 0.0
         notes.usage = notes.usage or self._usage()
         if notes.usage is not None and notes.usage.total:
             return float(notes.usage.total)
-        so_far = float(ask.prompt_tokens + self._generated(reserved))
+        so_far = float(info.prompt_tokens + self._generated(reserved))
         if failure is None:
-            self._count_unmetered(ask.billing)
+            self._count_unmetered(info.billing)
             return max(reserved, so_far)
         return so_far if notes.first_chunk or isinstance(failure, _LEFT) else 0.0
 
@@ -95,7 +97,7 @@ class Meter:
             return self._reader.events if self._reader else self._tokens
         return min(int(reserved), self._call.exchange.body_bytes // _LEAST_BYTES)
 
-    async def _chunks(self, reply: Reply, note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
+    async def _chunks(self, reply: Response, note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
         async with aclosing(cast(Any, reply.chunks)) as chunks:
             async for chunk in chunks:
                 note(chunk)

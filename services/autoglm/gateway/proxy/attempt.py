@@ -16,7 +16,13 @@ from functools import partial
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
 from autoglm.common.rpc import CACHE_SALT, PREFIX_SALT, RESPONSE_ID
 from autoglm.common.status import REQUEST_ID
-from autoglm.gateway.endpoints.endpoint import Draining, EndpointView, Lost, Proved, Struck
+from autoglm.gateway.endpoints.endpoint import (
+    Disconnected,
+    Draining,
+    Ejected,
+    EndpointView,
+    ProbeSucceeded,
+)
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.endpoints.snapshot import Snapshot
@@ -24,11 +30,11 @@ from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
 from autoglm.gateway.proxy.recovery import is_resumable, successors
 from autoglm.gateway.proxy.sse_transcript import PATHS, REPLAY
-from autoglm.gateway.proxy.stall_timer import Leash
+from autoglm.gateway.proxy.stall_timer import StallTimer
 from autoglm.gateway.proxy.timeouts import Limits, no_chunk, no_first_token
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled, Upstream
 from autoglm.gateway.request.prefix_cache import CacheSalts
-from autoglm.gateway.request.request import Call, Notes, Reply, Wire
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
 from autoglm.gateway.request_telemetry import child_span, client_span, note_decision, trace_headers
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.prefix import salt_of
@@ -41,12 +47,12 @@ _OUTLIERS = OutlierPolicy()
 class Attempt:
     """An endpoint at work on a call. Its reply is there once it has begun."""
 
-    call: Call
+    call: GatewayRequest
     view: EndpointView
-    leash: Leash
-    context: AbstractAsyncContextManager[Reply]
+    leash: StallTimer
+    context: AbstractAsyncContextManager[Response]
     forget: Callable[[Attempt, BaseException | None], None]
-    reply: Reply | None = None
+    reply: Response | None = None
     is_recoverable: bool = False
     """Whether another endpoint may go on with what has begun."""
     begun: float = 0.0
@@ -87,8 +93,8 @@ class Attempts:
 
     async def begin(
         self,
-        call: Call,
-        notes: Notes,
+        call: GatewayRequest,
+        notes: RequestRecord,
         limits: Limits,
         tried: set[str],
         snapshot: Snapshot | None = None,
@@ -101,7 +107,9 @@ class Attempts:
         view = decision.endpoint
         if call.deadline <= self._clock():
             raise DeadlineExceeded("the deadline passed before a pod answered")
-        attempt = Attempt(call, view, Leash(), self._exchange(call, notes, decision), self._forget)
+        attempt = Attempt(
+            call, view, StallTimer(), self._exchange(call, notes, decision), self._forget
+        )
         attempt.begun = self._clock()
         self._open.setdefault(view.url, set()).add(attempt)
         if (first := limits.first_token_seconds) is not None:
@@ -123,7 +131,7 @@ class Attempts:
             if self._has_other(attempt):
                 attempt.leash.cut(_silent(attempt, why))
 
-    def has_fresh(self, call: Call, tried: set[str]) -> bool:
+    def has_fresh(self, call: GatewayRequest, tried: set[str]) -> bool:
         """Whether there is an endpoint that has not been tried."""
         return _others(self._pool.snapshot, call, tried)
 
@@ -152,12 +160,12 @@ class Attempts:
         if failed is None:
             return
         call, url, now = attempt.call, attempt.view.url, self._clock()
-        is_stream = call.ask is not None and call.ask.streaming and attempt.reply is not None
+        is_stream = call.info is not None and call.info.streaming and attempt.reply is not None
         self._health.note(url, now, failed=failed, waited=attempt.waited if is_stream else None)
         view = self._pool.view(url)
         if view is not None and view.state.probing:
             if not failed:
-                self._pool.apply(url, Proved(), now)
+                self._pool.apply(url, ProbeSucceeded(), now)
             else:
                 self._strike(url, "the request that tried it failed", self._policy(call), now)
             return
@@ -169,17 +177,19 @@ class Attempts:
                 self._strike(url, why, policy, now)
 
     def _strike(self, url: str, why: str, policy: OutlierPolicy, now: float) -> None:
-        self._pool.apply(url, Struck(why, policy.ejection_seconds, policy.ramp_seconds), now)
+        self._pool.apply(url, Ejected(why, policy.ejection_seconds, policy.ramp_seconds), now)
 
-    def _policy(self, call: Call) -> OutlierPolicy:
+    def _policy(self, call: GatewayRequest) -> OutlierPolicy:
         model = self._pool.snapshot.models.get(call.model)
         rules = model.rules if model else None
         return rules.outliers if rules is not None and rules.outliers else self._outliers
 
     @asynccontextmanager
-    async def _exchange(self, call: Call, notes: Notes, decision: Decision) -> AsyncIterator[Reply]:
+    async def _exchange(
+        self, call: GatewayRequest, notes: RequestRecord, decision: Decision
+    ) -> AsyncIterator[Response]:
         view, timeout = decision.endpoint, call.deadline - self._clock()
-        tokens = call.ask.prompt_tokens if call.ask else 0
+        tokens = call.info.prompt_tokens if call.info else 0
         with (
             self._pool.lease(view, tokens),
             self._router.sending(call, decision, self._clock) as answered,
@@ -206,7 +216,7 @@ class Attempts:
                 self._lost(view, error.message)
                 raise
 
-    def _cache_salt(self, call: Call, view: EndpointView) -> str:
+    def _cache_salt(self, call: GatewayRequest, view: EndpointView) -> str:
         """For our own pods only: other servers take the body as the client wrote it."""
         if self._cache_salts is None or view.endpoint.kind != "pod":
             return ""
@@ -214,7 +224,9 @@ class Attempts:
         mode = model.rules.prefix_cache if model and model.rules else None
         return self._cache_salts.of(call.principal.tenant, mode)
 
-    def _route(self, call: Call, notes: Notes, tried: set[str], snapshot: Snapshot) -> Decision:
+    def _route(
+        self, call: GatewayRequest, notes: RequestRecord, tried: set[str], snapshot: Snapshot
+    ) -> Decision:
         with child_span(notes, "route") as span:
             decision = self._router.route(
                 call, snapshot, self._clock(), tried | self._pool.probed()
@@ -231,7 +243,7 @@ class Attempts:
         # A pod's load stream shows at once whether it is gone. Of other servers one broken
         # connection is all that is known until the next poll: such a one is a last resort.
         is_unsure = view.endpoint.kind == "openai"
-        self._pool.apply(view.url, Lost(why, silent=is_unsure), self._clock())
+        self._pool.apply(view.url, Disconnected(why, silent=is_unsure), self._clock())
 
     def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
         """Tell the pool what a failed request has shown, before the load stream does."""
@@ -241,7 +253,7 @@ class Attempts:
             self._lost(view, error.error.message)
 
 
-def _others(snapshot: Snapshot, call: Call, but: set[str]) -> bool:
+def _others(snapshot: Snapshot, call: GatewayRequest, but: set[str]) -> bool:
     """Whether there is one to leave another for; a last resort is none."""
     model = snapshot.models.get(call.model)
     return model is not None and any(
@@ -258,28 +270,28 @@ def _silent(attempt: Attempt, why: str) -> Exception:
     )
 
 
-def is_replayed(call: Call, view: EndpointView) -> bool:
+def is_replayed(call: GatewayRequest, view: EndpointView) -> bool:
     """Whether the pod writes token ids into the call's event stream."""
     return (
         call.wire == "http"
         and call.exchange is None
-        and call.ask is not None
-        and call.ask.streaming
+        and call.info is not None
+        and call.info.streaming
         and call.target.partition("?")[0] in PATHS
         and is_resumable(view, call.model)
     )
 
 
-def _makes_response(call: Call, view: EndpointView) -> bool:
+def _makes_response(call: GatewayRequest, view: EndpointView) -> bool:
     """For our own pods only; other servers have ids of their own."""
     path = call.target.partition("?")[0]
     return view.endpoint.kind == "pod" and call.wire == "http" and path == RESPONSES
 
 
-def _salt(call: Call) -> str:
+def _salt(call: GatewayRequest) -> str:
     """What the pod mixes with the names of the prompt, to tell of them as we know them."""
     return f"{salt_of(call.principal.tenant, call.model):016x}"
 
 
-def _replay(call: Call, view: EndpointView) -> Mapping[str, str]:
+def _replay(call: GatewayRequest, view: EndpointView) -> Mapping[str, str]:
     return {REPLAY: "1"} if is_replayed(call, view) else {}

@@ -17,7 +17,7 @@ from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.request import Call, Reply, Trailers
+from autoglm.gateway.request.request import GatewayRequest, Response, Trailers
 
 # Trailers of a pod that are meant for the client.
 TRAILER_PREFIX = "autoglm-"
@@ -32,12 +32,12 @@ class GrpcRelay:
     @asynccontextmanager
     async def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         method = BY_PATH[call.target]
         start = self._channels.get(endpoint.endpoint).raw[call.target]
         metadata = (*call.headers.items(), *headers.items())
@@ -48,7 +48,7 @@ class GrpcRelay:
                 chunks = await (_stream(rpc, endpoint) if method.streaming else _single(rpc))
             except grpc.aio.AioRpcError as error:
                 raise failure(error, endpoint.url) from error
-            yield Reply(chunks, trailers=lambda: _trailers(rpc))
+            yield Response(chunks, trailers=lambda: _trailers(rpc))
         finally:
             rpc.cancel()
 

@@ -25,7 +25,7 @@ from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.last_event import LastEvent
-from autoglm.gateway.request.request import Call, Reply
+from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.validation.http_errors import EVENT_STREAM
 
 # CORS headers of upstream servers, which do not hold for the gateway's origin.
@@ -121,16 +121,16 @@ class HttpRelay:
     @asynccontextmanager
     async def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         context = SimpleNamespace(reused=False)
         response, first = await self._begin(call, endpoint, headers, timeout, context)
         try:
-            yield Reply(
+            yield Response(
                 _chunks(response, first, endpoint, call.target),
                 status=response.status,
                 headers=relayed_headers(response.headers),
@@ -147,7 +147,7 @@ class HttpRelay:
 
     async def _begin(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
@@ -178,10 +178,10 @@ class HttpRelay:
             raise
 
 
-async def _first_bytes(response: aiohttp.ClientResponse, call: Call) -> bytes:
+async def _first_bytes(response: aiohttp.ClientResponse, call: GatewayRequest) -> bytes:
     """The beginning of a stream. All of another answer, unless it is long: it can be had anew."""
     first = await response.content.readany()
-    is_stream = response.content_type in _STREAMS or (call.ask is not None and call.ask.streaming)
+    is_stream = response.content_type in _STREAMS or (call.info is not None and call.info.streaming)
     if is_stream or not first:
         return first
     parts, size = [first], len(first)
@@ -245,7 +245,7 @@ def _before_first_byte(
     return RetryElsewhere(unreachable, gone=gone)
 
 
-async def _own_error(response: aiohttp.ClientResponse, call: Call) -> bytes:
+async def _own_error(response: aiohttp.ClientResponse, call: GatewayRequest) -> bytes:
     """The body of an error of the API. Raises Unimplemented for one of the server's framework."""
     body = await response.content.read(_MAX_ERROR_BYTES)
     try:

@@ -15,7 +15,7 @@ from statistics import fmean, median
 from autoglm.common import errors
 from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
-from autoglm.gateway.request.request import Reply
+from autoglm.gateway.request.request import Response
 
 # Fewer requests in an interval say nothing.
 _MIN_REQUESTS = 10
@@ -125,7 +125,7 @@ def _may_go(url: str, policy: OutlierPolicy, ready: Collection[str], total: int)
     return 100 * (total - len(ready) + 1) <= policy.max_ejection_percent * total
 
 
-def is_failure(error: BaseException | None, reply: Reply | None) -> bool | None:
+def is_failure(error: BaseException | None, reply: Response | None) -> bool | None:
     """Whether a request's end speaks against its endpoint; None where it says nothing."""
     if isinstance(error, Stalled):
         return True
@@ -135,7 +135,7 @@ def is_failure(error: BaseException | None, reply: Reply | None) -> bool | None:
         return True if isinstance(error, errors.Internal | errors.EngineDead) else None
     if error is not None or reply is None:
         return None
-    if reply.is_anothers:
+    if reply.served_by_fallback:
         return True
     if reply.status < 400:
         return False

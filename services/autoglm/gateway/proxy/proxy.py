@@ -37,7 +37,7 @@ from autoglm.gateway.proxy.timeouts import Limits, bounded, limits_of
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Upstream
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.prefix_cache import CacheSalts
-from autoglm.gateway.request.request import Call, Notes, Reply, Wire
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
 from autoglm.gateway.routing import Router
 
 _NO_HEDGING = HedgePolicy()
@@ -93,7 +93,7 @@ class Relay:
         self._attempts.abandon(url, why)
 
     @asynccontextmanager
-    async def __call__(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+    async def __call__(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
         model = self._pool.snapshot.models.get(call.model)
         rules = model.rules if model else None
         retries = self._retries.of(call.model, model, self._pool.snapshot.models, self._clock())
@@ -118,7 +118,12 @@ class Relay:
         await stream.close(None)
 
     async def _first(
-        self, call: Call, notes: Notes, limits: Limits, retries: Retries, hedging: HedgePolicy
+        self,
+        call: GatewayRequest,
+        notes: RequestRecord,
+        limits: Limits,
+        retries: Retries,
+        hedging: HedgePolicy,
     ) -> Attempt:
         """The first endpoint that answers."""
         tried: set[str] = set()
@@ -128,7 +133,7 @@ class Relay:
             return await self._attempts.begin(call, notes, limits, tried)
 
         async def first_attempt() -> Attempt:
-            is_stream = call.ask is not None and call.ask.streaming
+            is_stream = call.info is not None and call.info.streaming
             if hedging == _NO_HEDGING or not is_stream or call.exchange is not None:
                 return await attempt()
             return await self._hedged(call, notes, attempt, tried, retries.hedges, hedging)
@@ -161,8 +166,8 @@ class Relay:
 
     async def _hedged(
         self,
-        call: Call,
-        notes: Notes,
+        call: GatewayRequest,
+        notes: RequestRecord,
         attempt: Begin,
         tried: set[str],
         hedges: Hedges,

@@ -26,7 +26,7 @@ class NotResumable(Exception):
 
 
 @dataclass(slots=True)
-class Said:
+class DeliveredTokens:
     """What has been delivered of one answer of a stream."""
 
     token_ids: array[int] = field(default_factory=lambda: array("I"))
@@ -73,7 +73,7 @@ class Ledger:
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._count = 0
-        self.said: dict[int, Said] = {}
+        self.said: dict[int, DeliveredTokens] = {}
         self.why_not = ""
 
     @property
@@ -84,7 +84,7 @@ class Ledger:
     def add(self, index: int, token_ids: list[int], *, has_text: bool, finished: bool) -> None:
         if self.why_not:
             return
-        said = self.said.setdefault(index, Said())
+        said = self.said.setdefault(index, DeliveredTokens())
         said.token_ids.extend(token_ids)
         said.finished = said.finished or finished
         self._count += len(token_ids)

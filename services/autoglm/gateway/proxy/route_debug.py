@@ -18,7 +18,13 @@ from autoglm.common.errors import InvalidRequest, PermissionDenied
 from autoglm.common.rpc import DEBUG_HEADER
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.principal import Role
-from autoglm.gateway.request.request import Call, Handler, Notes, Reply, Trailers
+from autoglm.gateway.request.request import (
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+    Trailers,
+)
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.explain import explain
 
@@ -45,7 +51,9 @@ class RouteDebug:
         self._clock = clock
 
     def __call__(self, inner: Handler) -> Handler:
-        def handle(call: Call, notes: Notes) -> AbstractAsyncContextManager[Reply]:
+        def handle(
+            call: GatewayRequest, notes: RequestRecord
+        ) -> AbstractAsyncContextManager[Response]:
             if not call.debug:
                 return inner(call, notes)
             self._check(call)
@@ -55,7 +63,7 @@ class RouteDebug:
 
         return handle
 
-    def _check(self, call: Call) -> None:
+    def _check(self, call: GatewayRequest) -> None:
         if not self._is_open and Role.ADMIN not in call.principal.roles:
             raise PermissionDenied(
                 f"{DEBUG_HEADER} is for role Admin; start the gateway with --route-debug to let "
@@ -68,15 +76,17 @@ class RouteDebug:
             )
 
     @asynccontextmanager
-    async def _explained(self, call: Call) -> AsyncIterator[Reply]:
+    async def _explained(self, call: GatewayRequest) -> AsyncIterator[Response]:
         decision = self._router.preview(call, self._snapshot(), self._clock())
         shown = explain(call, decision, self._router.memory, _MOST_IN_BODY)
         body = json.dumps(shown, indent=2).encode() + b"\n"
         headers = {"content-type": "application/json", "content-length": str(len(body))}
-        yield Reply(_one(body), headers=headers)
+        yield Response(_one(body), headers=headers)
 
     @asynccontextmanager
-    async def _told(self, inner: Handler, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+    async def _told(
+        self, inner: Handler, call: GatewayRequest, notes: RequestRecord
+    ) -> AsyncIterator[Response]:
         async with inner(call, notes) as reply:
             decision = notes.decision
             if not isinstance(decision, Decision):

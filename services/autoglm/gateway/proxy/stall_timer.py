@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Leash:
+class StallTimer:
     """Of one attempt. After a cut every wait raises what it was cut with."""
 
     __slots__ = ("_cut", "_loop", "_made", "_seconds", "_sent", "_since", "_task", "_timer")

@@ -30,7 +30,7 @@ from autoglm.gateway.proxy.sse_transcript import SseTranscript
 from autoglm.gateway.proxy.timeouts import Limits
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes, Reply, Trailers
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
 from autoglm.gateway.request.whole_events import is_event_stream
 from autoglm.gateway.request_telemetry import note_recovery
 
@@ -58,8 +58,8 @@ class Stream:
 
     def __init__(
         self,
-        call: Call,
-        notes: Notes,
+        call: GatewayRequest,
+        notes: RequestRecord,
         attempt: Attempt,
         terms: Terms,
         attempts: Attempts,
@@ -77,7 +77,7 @@ class Stream:
         self._transcript = transcript_of(attempt, terms.recovery)
         attempt.is_recoverable = self._transcript is not None
 
-    def reply(self) -> Reply:
+    def reply(self) -> Response:
         # Not kept: each would hold the other, and both all of the call, until garbage is collected.
         assert self._attempt is not None and self._attempt.reply is not None
         reply = self._attempt.reply
@@ -163,7 +163,7 @@ class Stream:
             raise NotResumable("the gateway has no memory left for another request of its size")
         return payload
 
-    async def _successor(self, call: Call, broken: Attempt) -> Attempt:
+    async def _successor(self, call: GatewayRequest, broken: Attempt) -> Attempt:
         tried, end = {broken.view.url}, self._clock() + _PATIENCE_SECONDS
         why = ""
         while self._left > 0:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from autoglm.common.errors import DeadlineExceeded
 from autoglm.gateway.endpoints.deployments import Rules
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Limits:
     chunk_seconds: float | None = None
 
 
-def bounded(call: Call, rules: Rules) -> Call:
+def bounded(call: GatewayRequest, rules: Rules) -> GatewayRequest:
     """The call with the earlier of its own deadline and the resource's."""
     total = rules.total_seconds
     if total is None or call.deadline <= call.started + total:
@@ -34,8 +34,8 @@ def bounded(call: Call, rules: Rules) -> Call:
     return replace(call, deadline=call.started + total)
 
 
-def limits_of(call: Call, rules: Rules | None, default: Limits) -> Limits:
-    if call.ask is None or not call.ask.streaming or call.exchange is not None:
+def limits_of(call: GatewayRequest, rules: Rules | None, default: Limits) -> Limits:
+    if call.info is None or not call.info.streaming or call.exchange is not None:
         return Limits()
     if rules is None:
         return default
@@ -46,12 +46,12 @@ def limits_of(call: Call, rules: Rules | None, default: Limits) -> Limits:
     )
 
 
-def no_first_token(call: Call, seconds: float) -> RetryElsewhere:
+def no_first_token(call: GatewayRequest, seconds: float) -> RetryElsewhere:
     why = f"no first token of {call.model!r} within {seconds:g} s"
     late = DeadlineExceeded(f"{why}; ask again, or raise the limit")
     return RetryElsewhere(late, elsewhere_only=True)
 
 
-def no_chunk(call: Call, seconds: float) -> Stalled:
+def no_chunk(call: GatewayRequest, seconds: float) -> Stalled:
     why = f"{call.model!r} sent no chunk for {seconds:g} s, so the answer is incomplete"
     return Stalled(DeadlineExceeded(f"{why}; ask again, or raise the limit"))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.endpoints.endpoint import EndpointView
-from autoglm.gateway.request.request import Call, Reply
+from autoglm.gateway.request.request import GatewayRequest, Response
 
 # The endpoints that a proxy may turn to by itself, the best first.
 Fallbacks = Callable[[], Sequence[EndpointView]]
@@ -30,12 +30,12 @@ class Upstream(Protocol):
 
     def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AbstractAsyncContextManager[Reply]: ...
+    ) -> AbstractAsyncContextManager[Response]: ...
 
 
 class RetryElsewhere(Exception):

@@ -17,9 +17,9 @@ from autoglm.common.errors import InvalidRequest
 from autoglm.gateway.request.request import Usage
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
-    Ask,
     Billing,
     Operation,
+    RequestInfo,
     of_chat,
     of_embed,
     of_generate,
@@ -43,12 +43,12 @@ class Method:
     service: str
     name: str
     request: type[Message]
-    read: Callable[[bytes], Ask]
+    read: Callable[[bytes], RequestInfo]
     read_usage: Callable[[bytes], Usage | None]
     streaming: bool = False
     bidi: bool = False
 
-    async def ask(self, payload: bytes | memoryview, bounds: Bounds) -> Ask:
+    async def info(self, payload: bytes | memoryview, bounds: Bounds) -> RequestInfo:
         """Of a message of any size. Raises InvalidRequest for one that is over a bound."""
         return await read_message(self.request, self.read, payload, bounds)
 
@@ -79,46 +79,46 @@ def _parse(kind: type[M], payload: bytes) -> M:
         raise InvalidRequest(f"the request is not a valid {name}; check its encoding") from error
 
 
-def _generate(payload: bytes) -> Ask:
+def _generate(payload: bytes) -> RequestInfo:
     return of_generate(_parse(v1.GenerateRequest, payload), cut=cut_of(payload))
 
 
-def _generate_stream(payload: bytes) -> Ask:
+def _generate_stream(payload: bytes) -> RequestInfo:
     request = _parse(v1.GenerateRequest, payload)
     return of_generate(request, streaming=True, cut=cut_of(payload))
 
 
-def _chat(payload: bytes) -> Ask:
+def _chat(payload: bytes) -> RequestInfo:
     return of_chat(_parse(v1.ChatRequest, payload), cut=cut_of(payload))
 
 
-def _chat_stream(payload: bytes) -> Ask:
+def _chat_stream(payload: bytes) -> RequestInfo:
     return of_chat(_parse(v1.ChatRequest, payload), streaming=True, cut=cut_of(payload))
 
 
-def _embed(payload: bytes) -> Ask:
+def _embed(payload: bytes) -> RequestInfo:
     return of_embed(_parse(v1.EmbedRequest, payload), cut=cut_of(payload))
 
 
-def _predict(payload: bytes) -> Ask:
+def _predict(payload: bytes) -> RequestInfo:
     return of_predict(_parse(v1.PredictRequest, payload), cut=cut_of(payload))
 
 
-def _tokenize(payload: bytes) -> Ask:
+def _tokenize(payload: bytes) -> RequestInfo:
     return of_tokenize(_parse(v1.TokenizeRequest, payload), cut=cut_of(payload))
 
 
-def _infer(payload: bytes) -> Ask:
+def _infer(payload: bytes) -> RequestInfo:
     return of_oip(_parse(oip.ModelInferRequest, payload), cut=cut_of(payload))
 
 
-def _infer_stream(payload: bytes) -> Ask:
+def _infer_stream(payload: bytes) -> RequestInfo:
     return of_oip(_parse(oip.ModelInferRequest, payload), streaming=True, cut=cut_of(payload))
 
 
-def _model_metadata(payload: bytes) -> Ask:
+def _model_metadata(payload: bytes) -> RequestInfo:
     name = _parse(oip.ModelMetadataRequest, payload).name
-    return Ask(Operation.INFER, name, billing=Billing.FREE)
+    return RequestInfo(Operation.INFER, name, billing=Billing.FREE)
 
 
 def _reasons(values: Iterable[int]) -> tuple[str, ...]:

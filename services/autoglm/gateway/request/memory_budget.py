@@ -37,8 +37,8 @@ class Memory:
         own = self._of_tenants.get(tenant, 0)
         return min(self.limit - self.held, self.limit // SHARE - own)
 
-    def open(self, tenant: str) -> Hold:
-        return Hold(self, tenant)
+    def open(self, tenant: str) -> MemoryReservation:
+        return MemoryReservation(self, tenant)
 
     def add(self, tenant: str, size: int) -> None:
         """Of a hold's size; negative gives back."""
@@ -59,7 +59,7 @@ class Memory:
         )
 
 
-class Hold:
+class MemoryReservation:
     """What one request holds: a context, whose end gives all of it back."""
 
     __slots__ = ("_memory", "is_open", "size", "tenant")

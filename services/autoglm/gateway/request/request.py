@@ -1,8 +1,9 @@
 """What the gateway's edges, layers and relays hand to each other. No I/O, no gRPC, no HTTP.
 
-An edge decodes just enough of a request to build a frozen `Call`; its payload stays bytes. A
-`Handler` answers a call with a `Reply` for as long as its context is open: slots, leases and spans
-live in those contexts, so that they end with the stream and cost nothing per chunk.
+An edge decodes just enough of a request to build a frozen `GatewayRequest`; its payload stays
+bytes. A `Handler` answers a call with a `Response` for as long as its context is open: slots,
+leases and spans live in those contexts, so that they end with the stream and cost nothing per
+chunk.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from autoglm.common.errors import AutoGLMError
-from autoglm.gateway.request.memory_budget import Hold, Memory
+from autoglm.gateway.request.memory_budget import Memory, MemoryReservation
 from autoglm.gateway.request.principal import ANONYMOUS, Principal
-from autoglm.validation import Ask
+from autoglm.validation import RequestInfo
 
 if TYPE_CHECKING:
     from autoglm.common.rpc import Credentials
 
 Wire = Literal["grpc", "http"]
 # Reads a call's body, which counts in the hold; the call as it is then. Raises AutoGLMError.
-Receive = Callable[["Call", Hold], Awaitable["Call"]]
+Receive = Callable[["GatewayRequest", MemoryReservation], Awaitable["GatewayRequest"]]
 _UNBOUNDED = Memory(2**63).open("").__enter__()
 
 
@@ -41,7 +42,7 @@ class Exchange(Protocol):
         ...
 
 
-class Call(msgspec.Struct, frozen=True):
+class GatewayRequest(msgspec.Struct, frozen=True):
     """One request. Times are on the monotonic clock; the deadline is always set.
 
     Layers make several of each, which a dataclass takes a sixth of a request's instructions for.
@@ -56,11 +57,11 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str
     started: float
     deadline: float
-    ask: Ask | None = None
+    info: RequestInfo | None = None
     """What is asked for; None before the body was read."""
     receive: Receive | None = None
     """Reads the body, once it is known who asks; None where that is done."""
-    hold: Hold = _UNBOUNDED
+    hold: MemoryReservation = _UNBOUNDED
     """What the request holds of the gateway's memory, until its end."""
     problem: AutoGLMError | None = None
     """What the edge found wrong with its head. Raised by a layer, so that it is observed too."""
@@ -87,7 +88,7 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def model(self) -> str:
-        return self.ask.model if self.ask else ""
+        return self.info.model if self.info else ""
 
     def __repr__(self) -> str:
         """Without headers and credentials, and without the body."""
@@ -115,11 +116,11 @@ async def no_trailers() -> Trailers:
 
 
 @dataclass(slots=True)
-class Notes:
+class RequestRecord:
     """What is learnt of one call on its way: for its span, its log line and its metrics."""
 
     span: Span = INVALID_SPAN
-    call: Call | None = None
+    call: GatewayRequest | None = None
     """The request with its body, once that was read."""
     endpoint: str = ""
     why: str = ""
@@ -140,7 +141,7 @@ class Notes:
 
 
 @dataclass(slots=True)
-class Reply:
+class Response:
     """An answer whose first chunk has come. Valid while its handler's context is open.
 
     `status` and `headers` are HTTP's. `trailers` may be asked for once `chunks` is exhausted.
@@ -152,11 +153,13 @@ class Reply:
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
     first_chunk: float = 0.0
     """When that came, on the monotonic clock, where it was long before the reply; else 0."""
-    is_anothers: bool = False
+    served_by_fallback: bool = False
     """Whether a proxy has gone on to another endpoint, since the picked one did not answer."""
 
 
 class Handler(Protocol):
     """A layer, or all of them. Entering raises an AutoGLMError where there is no answer."""
 
-    def __call__(self, call: Call, notes: Notes, /) -> AbstractAsyncContextManager[Reply]: ...
+    def __call__(
+        self, call: GatewayRequest, notes: RequestRecord, /
+    ) -> AbstractAsyncContextManager[Response]: ...

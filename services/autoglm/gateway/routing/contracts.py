@@ -13,7 +13,7 @@ from random import Random
 
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing.affinity import name_of
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix import Holders, salt_of
@@ -52,7 +52,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class DecisionTrace:
     """How a decision came about, for those who ask: who was left, and with which scores."""
 
     candidates: Sequence[EndpointView]
@@ -67,7 +67,7 @@ class Decision:
     why: str
     policy: RoutingPolicy
     reason: Reason
-    trail: Trail
+    trail: DecisionTrace
     known: int | None = None
     """Blocks of the prompt that somebody was known to hold; None where nobody asked."""
     uncached_tokens: int | None = None
@@ -89,7 +89,7 @@ class Decision:
 class Query:
     """One request on its way through a policy. `notes` are what filters found worth telling."""
 
-    call: Call
+    call: GatewayRequest
     now: float
     rng: Random
     memory: Memory
@@ -105,11 +105,11 @@ class Query:
 
     @property
     def prefix(self) -> Prefix:
-        return self.call.ask.prefix if self.call.ask else NO_PREFIX
+        return self.call.info.prefix if self.call.info else NO_PREFIX
 
     @property
     def session(self) -> str:
-        return self.call.ask.session if self.call.ask else ""
+        return self.call.info.session if self.call.info else ""
 
     @property
     def salt(self) -> int:
@@ -129,7 +129,7 @@ class Query:
             self._matches = self.memory.prefixes.match(self.prefix.blocks, self.salt)
         return self._matches
 
-    def look_at(self, sampled: Candidates) -> None:
+    def restrict_to(self, sampled: Candidates) -> None:
         """From now on these are all that count, so that what others hold is never listed."""
         self._matches = self.holders.of(view.url for view in sampled)
 
@@ -142,14 +142,14 @@ class Query:
 
     def uncached_tokens(self, url: str) -> int:
         """An estimate of what the endpoint would have to compute of the prompt."""
-        tokens = self.call.ask.prompt_tokens if self.call.ask else 0
+        tokens = self.call.info.prompt_tokens if self.call.info else 0
         return max(0, tokens - BLOCK_TOKENS * self.matches.get(url, 0))
 
     def first_token_seconds(self, candidates: Candidates) -> list[float]:
         """As predicted for each candidate; by work alone where no pace is known."""
         latency, now, matches = self.memory.latency, self.now, self.matches
         fastest = latency.fastest(now) or 1.0
-        tokens = self.call.ask.prompt_tokens if self.call.ask else 0
+        tokens = self.call.info.prompt_tokens if self.call.info else 0
         return [
             latency.predict(view, tokens - BLOCK_TOKENS * matches.get(view.url, 0), now, fastest)
             for view in candidates

@@ -12,14 +12,14 @@ from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, Unimplemented
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.snapshot import Snapshot
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing.contracts import (
     Candidates,
     Decision,
+    DecisionTrace,
     Policy,
     Query,
     Reason,
-    Trail,
 )
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.policies import POLICIES
@@ -30,7 +30,7 @@ _SHOWN = 3
 
 
 def pick(
-    call: Call,
+    call: GatewayRequest,
     snapshot: Snapshot,
     now: float,
     rng: Random,
@@ -67,7 +67,9 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     policy = POLICIES[name]
     if len(candidates) == 1:
         view = candidates[0]
-        return _decision(name, query, view, "the only one ready", Reason.ONLY, Trail(candidates))
+        return _decision(
+            name, query, view, "the only one ready", Reason.ONLY, DecisionTrace(candidates)
+        )
     for narrow in policy.filters:
         candidates = narrow(query, candidates)
     scores = _scores(policy, query, candidates)
@@ -78,10 +80,12 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     if query.notes:
         reason = query.notes[0][0]
         why = "; ".join((why, *(text for _, text in query.notes)))
-    return _decision(name, query, view, why, reason, Trail(candidates, scores))
+    return _decision(name, query, view, why, reason, DecisionTrace(candidates, scores))
 
 
-def _allowed(call: Call, allows: Callable[[str], bool], candidates: Candidates) -> Candidates:
+def _allowed(
+    call: GatewayRequest, allows: Callable[[str], bool], candidates: Candidates
+) -> Candidates:
     """Those that the proxy in front can go to. Raises NoReadyEndpoint where it can to none."""
     kept = [v for v in candidates if (address := v.plain_address(call.wire)) and allows(address)]
     if not kept:
@@ -94,7 +98,7 @@ def _allowed(call: Call, allows: Callable[[str], bool], candidates: Candidates) 
     return kept
 
 
-def _one(call: Call, candidates: Candidates) -> Candidates:
+def _one(call: GatewayRequest, candidates: Candidates) -> Candidates:
     kept = [view for view in candidates if view.url == call.only]
     if not kept:
         raise NoReadyEndpoint(
@@ -105,7 +109,12 @@ def _one(call: Call, candidates: Candidates) -> Candidates:
 
 
 def _decision(
-    name: RoutingPolicy, query: Query, view: EndpointView, why: str, reason: Reason, trail: Trail
+    name: RoutingPolicy,
+    query: Query,
+    view: EndpointView,
+    why: str,
+    reason: Reason,
+    trail: DecisionTrace,
 ) -> Decision:
     policy = POLICIES[name]
     known = query.longest if policy.remembers_prompts else None
@@ -137,7 +146,7 @@ def _tell_missing(policy: Policy, query: Query, view: EndpointView) -> None:
         )
 
 
-def _none_ready(call: Call, snapshot: Snapshot, now: float) -> AutoGLMError:
+def _none_ready(call: GatewayRequest, snapshot: Snapshot, now: float) -> AutoGLMError:
     model = snapshot.models.get(call.model)
     resource = model.resource if model else None
     allowed = (None, resource.key if resource else None)

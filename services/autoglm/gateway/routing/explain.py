@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing.contracts import Decision
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.routing.scorers import share_in_use, tokens_in_use
 
 
-def explain(call: Call, decision: Decision, memory: Memory, most: int) -> dict[str, object]:
+def explain(
+    call: GatewayRequest, decision: Decision, memory: Memory, most: int
+) -> dict[str, object]:
     """At most so many candidates, the best first; `candidates_left` counts them all."""
-    blocks = call.ask.prefix.blocks if call.ask else ()
+    blocks = call.info.prefix.blocks if call.info else ()
     held = memory.prefixes.match(blocks, salt_of(call.principal.tenant, call.model))
     return {
         "model": call.model,
@@ -25,7 +27,7 @@ def explain(call: Call, decision: Decision, memory: Memory, most: int) -> dict[s
         "endpoint": decision.endpoint.url,
         "reason": decision.reason.value,
         "why": decision.why,
-        "prompt_tokens": call.ask.prompt_tokens if call.ask else 0,
+        "prompt_tokens": call.info.prompt_tokens if call.info else 0,
         "prompt_blocks": len(blocks),
         "candidates_left": len(decision.trail.candidates),
         "candidates": [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing.latency import Latency
 from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
 from autoglm.gateway.routing.rings import Rings
@@ -44,7 +44,7 @@ class Memory:
         return self._of(model).reuse
 
     def picked(
-        self, call: Call, view: EndpointView, known: int | None = None, now: float = 0.0
+        self, call: GatewayRequest, view: EndpointView, known: int | None = None, now: float = 0.0
     ) -> None:
         """A request is on its way.
 
@@ -53,8 +53,8 @@ class Memory:
         """
         past = self._past.setdefault(call.model, _Past())
         past.requests += 1
-        if known is not None and call.ask and call.ask.prefix.blocks:
-            blocks, salt = call.ask.prefix.blocks, salt_of(call.principal.tenant, call.model)
+        if known is not None and call.info and call.info.prefix.blocks:
+            blocks, salt = call.info.prefix.blocks, salt_of(call.principal.tenant, call.model)
             past.reuse += _NEWEST * (known / len(blocks) - past.reuse)
             capacity = view.live.load.kv_tokens // BLOCK_TOKENS or UNKNOWN_BLOCKS
             self.prefixes.add(view.url, blocks, salt, capacity, now)

@@ -13,7 +13,7 @@ from random import Random
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing.contracts import Decision
 from autoglm.gateway.routing.decide import pick
 from autoglm.gateway.routing.memory import Memory
@@ -32,7 +32,7 @@ class Router:
         self._default = default
 
     def route(
-        self, call: Call, snapshot: Snapshot, now: float, exclude: Set[str] = frozenset()
+        self, call: GatewayRequest, snapshot: Snapshot, now: float, exclude: Set[str] = frozenset()
     ) -> Decision:
         """As `pick`; the request is taken to be sent where it says."""
         decision = pick(call, snapshot, now, self._rng, exclude, self.memory, self._default)
@@ -42,13 +42,13 @@ class Router:
             self._knowledge("exact" if decision.is_exact else "approximate").inc()
         return decision
 
-    def preview(self, call: Call, snapshot: Snapshot, now: float) -> Decision:
+    def preview(self, call: GatewayRequest, snapshot: Snapshot, now: float) -> Decision:
         """Where the call would go; nothing is sent, counted or remembered."""
         return pick(call, snapshot, now, self._rng, frozenset(), self.memory, self._default)
 
     @contextmanager
     def sending(
-        self, call: Call, decision: Decision, clock: Callable[[], float]
+        self, call: GatewayRequest, decision: Decision, clock: Callable[[], float]
     ) -> Iterator[Callable[[float], None]]:
         """Open while the request is on the endpoint; what it gives takes the first chunk's time."""
         if decision.uncached_tokens is None:
@@ -56,7 +56,7 @@ class Router:
             return
         latency, url = self.memory.latency, decision.endpoint.url
         sending = latency.sent(url, decision.uncached_tokens, clock())
-        is_stream = call.ask is not None and call.ask.streaming
+        is_stream = call.info is not None and call.info.streaming
         try:
             yield lambda at: latency.answered(sending, at, is_first_token=is_stream)
         finally:

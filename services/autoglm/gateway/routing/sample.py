@@ -28,5 +28,5 @@ def sample(query: Query, policy: Policy, ring: Ring) -> list[EndpointView]:
         found[view.url] = view
     sampled = list(islice(found.values(), MOST))
     if policy.remembers_prompts:
-        query.look_at(sampled)
+        query.restrict_to(sampled)
     return sampled

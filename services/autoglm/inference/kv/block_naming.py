@@ -18,7 +18,7 @@ from autoglm.common.rpc import PREFIX_SALT, Rpc, current_rpc
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http.body import again, whole
 from autoglm.inference.http.bounded_http import abridged
-from autoglm.validation import Ask
+from autoglm.validation import RequestInfo
 from autoglm.validation.prefix_hash import NO_PREFIX, Prefix
 from autoglm.validation.scan.reading import read_abridged
 
@@ -46,10 +46,10 @@ def take() -> Naming | None:
     return naming
 
 
-def name(ask: Ask) -> None:
+def name(info: RequestInfo) -> None:
     """From now on this gRPC call's prompt has the names that the gateway gave it."""
     salt = _salt(current_rpc.get(Rpc()).prefix_salt)
-    _current.set(None if salt is None else Naming(ask.prefix, salt))
+    _current.set(None if salt is None else Naming(info.prefix, salt))
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from autoglm.inference.counted import counted_of
 from autoglm.inference.engine import Call, Engine
 from autoglm.inference.oip.request import Asked, Infer, engine_request
 from autoglm.inference.requests import check, closing, find
-from autoglm.validation import Ask, Operation
-from autoglm.validation.request_info import Words
+from autoglm.validation import Operation, RequestInfo
+from autoglm.validation.request_info import FieldNames
 
 SERVER_NAME = "open-autoglm"
 DATATYPE = "BYTES"
@@ -42,7 +42,7 @@ def server_version() -> str:
 
 def described(engine: Engine, name: str) -> v1.Model:
     """Raises ModelNotFound, listing what there is."""
-    check(engine, Ask(Operation.INFER, name, words=Words("", {"model": "name"})))
+    check(engine, RequestInfo(Operation.INFER, name, field_name=FieldNames("", {"model": "name"})))
     return _model(engine, name)
 
 

@@ -20,7 +20,7 @@ from autoglm.common.errors import AutoGLMError, InvalidRequest
 from autoglm.inference.servicers.grpc_observer import OBSERVED
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
-    Ask,
+    RequestInfo,
     of_chat,
     of_embed,
     of_generate,
@@ -35,7 +35,7 @@ from autoglm.validation.scan.reading import in_steps, off_loop
 
 M = TypeVar("M", bound=Message)
 Behaviour = Callable[[Any, Any], Any]
-_EXTRACTORS: dict[type[Message], Callable[..., Ask]] = {
+_EXTRACTORS: dict[type[Message], Callable[..., RequestInfo]] = {
     v1.GenerateRequest: of_generate,
     v1.ChatRequest: of_chat,
     v1.EmbedRequest: of_embed,
@@ -44,17 +44,17 @@ _EXTRACTORS: dict[type[Message], Callable[..., Ask]] = {
     oip.ModelInferRequest: of_oip,
 }
 # What the large request of the call being served asks for, or why it is none.
-_read: ContextVar[Ask | AutoGLMError | None] = ContextVar("read_request", default=None)
+_read: ContextVar[RequestInfo | AutoGLMError | None] = ContextVar("read_request", default=None)
 
 
-def ask_of(request: Message, *, streaming: bool = False) -> Ask:
+def ask_of(request: Message, *, streaming: bool = False) -> RequestInfo:
     """What the request of the call being served asks for. Raises InvalidRequest."""
     match _read.get():
         case None:
             options = {"streaming": True} if streaming else {}
             return _EXTRACTORS[type(request)](request, **options)
-        case Ask() as ask:
-            return replace(ask, streaming=True) if streaming else ask
+        case RequestInfo() as info:
+            return replace(info, streaming=True) if streaming else info
         case error:
             raise error
 
@@ -115,7 +115,7 @@ class BoundedMessages(grpc.aio.ServerInterceptor):
         return _parsed(kind, payload)
 
 
-async def _ask(kind: type[Message], abridged: Abridged) -> Ask | AutoGLMError | None:
+async def _ask(kind: type[Message], abridged: Abridged) -> RequestInfo | AutoGLMError | None:
     """None for a request that has no bounds of its own."""
     extract = _EXTRACTORS.get(kind)
     if extract is None:

@@ -1,7 +1,7 @@
 """autoglm.v1.Worker on an engine: tells gateways load and cached prompt blocks, ends requests.
 
-`is_news` decides when a load is worth a message; the stream looks twenty times a second, or more
-seldom for a gateway that asks for that, since it has many pods.
+`should_report` decides when a load is worth a message; the stream looks twenty times a second, or
+more seldom for a gateway that asks for that, since it has many pods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KV_STEP = 0.05
 _GATHER_SECONDS = 0.01
 
 
-def is_news(
+def should_report(
     load: v1.WatchLoadResponse,
     last: v1.WatchLoadResponse | None,
     silent_seconds: float,
@@ -54,7 +54,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         while self._pod.phase not in (Phase.CLOSING, Phase.DEAD):
             changed = self._pod.changed
             load = self._load()
-            if is_news(load, last, now() - sent, look):
+            if should_report(load, last, now() - sent, look):
                 yield load
                 last, sent = load, now()
             with suppress(TimeoutError):

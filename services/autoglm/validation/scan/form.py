@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 from autoglm.common.errors import InvalidRequest
-from autoglm.validation.request_info import Ask, Operation, Prompt
+from autoglm.validation.request_info import Operation, Prompt, RequestInfo
 
 MAX_PARTS = 64
 MAX_HEAD_BYTES = 1024
@@ -37,7 +37,7 @@ class _Part:
     end: int
 
 
-def scan_form(body: bytes, content_type: str) -> Generator[int, None, Ask]:
+def scan_form(body: bytes, content_type: str) -> Generator[int, None, RequestInfo]:
     """A request for a transcription, in steps of a few milliseconds.
 
     Raises InvalidRequest for a form that cannot be read. A file costs its length; without one the
@@ -55,7 +55,7 @@ def scan_form(body: bytes, content_type: str) -> Generator[int, None, Ask]:
         fields[part.name] = part
         audio += part.end - part.start if part.is_file else 0
     tokens = -(-audio // _BYTES_PER_TOKEN)
-    return Ask(
+    return RequestInfo(
         Operation.TRANSCRIBE,
         _text(body, fields, "model"),
         streaming=_text(body, fields, "stream").lower() in ("true", "1", "on", "yes", "t", "y"),
@@ -63,15 +63,15 @@ def scan_form(body: bytes, content_type: str) -> Generator[int, None, Ask]:
     )
 
 
-def of_form(body: bytes, content_type: str) -> Ask:
+def of_form(body: bytes, content_type: str) -> RequestInfo:
     """The same at once."""
     steps = scan_form(body, content_type)
     while True:
         try:
             next(steps)
         except StopIteration as done:
-            ask: Ask = done.value
-            return ask
+            info: RequestInfo = done.value
+            return info
 
 
 def _boundary(content_type: str) -> str:

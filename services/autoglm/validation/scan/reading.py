@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from autoglm.validation.bounds import DEFAULT, Bounds
 from autoglm.validation.http_apis import is_form
 from autoglm.validation.openai import of_openai
-from autoglm.validation.request_info import Ask
+from autoglm.validation.request_info import RequestInfo
 from autoglm.validation.rules import with_checked_constraints
 from autoglm.validation.scan import json_scan, proto_scan
 from autoglm.validation.scan.abridged import Abridged
@@ -35,7 +35,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 
 async def read_openai(
     path: str, body: bytes | memoryview, bounds: Bounds = DEFAULT, content_type: str = ""
-) -> Ask:
+) -> RequestInfo:
     """Raises InvalidRequest for a body that cannot be read or is over a bound."""
     if is_form(path):
         return await in_steps(scan_form(bytes(body), content_type))
@@ -49,7 +49,7 @@ async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
     return await in_steps(json_scan.scan(body, bounds))
 
 
-async def read_abridged(path: str, body: bytes) -> Ask:
+async def read_abridged(path: str, body: bytes) -> RequestInfo:
     """What a body that is small or abridged asks for."""
     if isinstance(body, Abridged):
         return await off_loop(body, lambda: of_openai(path, body))
@@ -58,10 +58,10 @@ async def read_abridged(path: str, body: bytes) -> Ask:
 
 async def read_message(
     kind: type[Message],
-    read: Callable[[bytes], Ask],
+    read: Callable[[bytes], RequestInfo],
     payload: bytes | memoryview,
     bounds: Bounds = DEFAULT,
-) -> Ask:
+) -> RequestInfo:
     """The same for a protobuf message; `read` takes it abridged."""
     if proto_scan.is_small(payload, kind):
         return read(bytes(payload))
@@ -83,7 +83,7 @@ async def in_steps(reading: Generator[int, None, T]) -> T:
             await asyncio.sleep(0)
 
 
-async def off_loop(abridged: Abridged, read: Callable[[], Ask]) -> Ask:
+async def off_loop(abridged: Abridged, read: Callable[[], RequestInfo]) -> RequestInfo:
     """Reads here what takes little time, and the rest on the thread."""
     if len(abridged) <= _INLINE_BYTES and abridged.entries <= _INLINE_ENTRIES:
         return read()

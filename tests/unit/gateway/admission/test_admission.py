@@ -17,11 +17,11 @@ from autoglm.common import errors
 from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.admission.admission import queue_of
 from autoglm.gateway.endpoints.deployments import Key, Resource
-from autoglm.gateway.endpoints.endpoint import Load, Loaded, Lost
+from autoglm.gateway.endpoints.endpoint import Disconnected, Load, Loaded
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Notes, Usage
+from autoglm.gateway.request.request import RequestRecord, Usage
 
 
 class Stage:
@@ -43,7 +43,7 @@ class Stage:
     async def hold(self, name: str, seconds: float = 1.0, **call: Any) -> float:
         """How long it waited."""
         values = {"deadline": self.loop.time() + 500, "request_id": name} | call
-        notes = Notes()
+        notes = RequestRecord()
         async with self.admission.place(self.make.call(**values), notes):
             self.order.append(name)
             await asyncio.sleep(seconds)
@@ -114,7 +114,7 @@ async def test_who_waits_when_the_last_pod_dies_gets_the_next_or_503(
     stage = Stage(make, wait_seconds=20.0)
     tasks = [stage.start(name, seconds=3) for name in "ab"]
     await asyncio.sleep(1)
-    stage.pool.apply(stage.url, Lost("killed"), stage.loop.time())
+    stage.pool.apply(stage.url, Disconnected("killed"), stage.loop.time())
     if back_after is not None:
         await asyncio.sleep(back_after)
         stage.pool.apply(stage.url, Loaded(Load(max_num_seqs=1)), stage.loop.time())
@@ -125,7 +125,7 @@ async def test_who_waits_when_the_last_pod_dies_gets_the_next_or_503(
 @pytest.mark.looptime
 async def test_call_for_a_model_without_a_pod_is_left_to_routing(make: Any) -> None:
     stage = Stage(make)
-    stage.pool.apply(stage.url, Lost("killed"), stage.loop.time())
+    stage.pool.apply(stage.url, Disconnected("killed"), stage.loop.time())
     assert await stage.hold("a") == 0
 
 
@@ -220,7 +220,7 @@ async def test_no_place_is_lost_whoever_comes_goes_and_dies(make: Any, events: l
         elif what == "cancel" and tasks:
             tasks[number % len(tasks)].cancel()
         elif what == "lose":
-            stage.pool.apply(stage.url, Lost("killed"), stage.loop.time())
+            stage.pool.apply(stage.url, Disconnected("killed"), stage.loop.time())
         elif what == "return":
             stage.pool.apply(stage.url, Loaded(Load(max_num_seqs=2)), stage.loop.time())
         assert stage.admission.waiting <= 5

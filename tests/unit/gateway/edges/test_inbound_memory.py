@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from autoglm.common import errors
-from autoglm.gateway.edges.inbound_memory import CALM_SECONDS, LOOK_SECONDS, Arrivals
+from autoglm.gateway.edges.inbound_memory import CALM_SECONDS, LOOK_SECONDS, InboundMessages
 
 pytestmark = pytest.mark.looptime
 LIMIT = 800
@@ -32,15 +32,17 @@ class Memory:
 
 
 @asynccontextmanager
-async def watched(memory: Memory) -> AsyncIterator[Arrivals]:
-    arrivals = Arrivals(asyncio.get_running_loop().time)
+async def watched(memory: Memory) -> AsyncIterator[InboundMessages]:
+    arrivals = InboundMessages(asyncio.get_running_loop().time)
     watch = asyncio.create_task(arrivals.watch(LIMIT, memory.used))
     yield arrivals
     watch.cancel()
     await asyncio.wait([watch])
 
 
-async def arrive(arrivals: Arrivals, memory: Memory, size: int, *seconds: float) -> bytes | None:
+async def arrive(
+    arrivals: InboundMessages, memory: Memory, size: int, *seconds: float
+) -> bytes | None:
     memory.arriving += size
     try:
         return await arrivals.next(messages(*seconds), "tenant")
@@ -97,4 +99,4 @@ async def test_cancel_by_the_client_stays_one() -> None:
 
 
 async def test_nothing_is_watched_where_the_system_does_not_tell() -> None:
-    await Arrivals().watch(LIMIT, lambda: None)
+    await InboundMessages().watch(LIMIT, lambda: None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autoglm.gateway.edges.memory_pressure import (
     PATIENCE_SECONDS,
     Arrival,
-    Pressure,
+    MemoryPressure,
     Relief,
     process_limit,
 )
@@ -27,9 +27,9 @@ _ARRIVALS = st.lists(
 )
 
 
-def short(used: int = LIMIT + 1) -> Pressure:
+def short(used: int = LIMIT + 1) -> MemoryPressure:
     """Memory has been given back already, and is short all the same."""
-    pressure = Pressure(LIMIT)
+    pressure = MemoryPressure(LIMIT)
     assert pressure.look(used, (), NOW) == Relief(is_short=True, trim=True)
     return pressure
 
@@ -40,12 +40,12 @@ def slow(count: int, tenant: str = "a", seconds: float = 5.0) -> list[Arrival]:
 
 @given(_ARRIVALS, st.integers(0, LIMIT))
 def test_nothing_is_given_up_below_the_limit(arriving: list[Arrival], used: int) -> None:
-    assert Pressure(LIMIT).look(used, arriving, NOW) == Relief()
+    assert MemoryPressure(LIMIT).look(used, arriving, NOW) == Relief()
 
 
 @given(_ARRIVALS)
 def test_what_is_freed_goes_back_before_anything_is_given_up(arriving: list[Arrival]) -> None:
-    assert Pressure(LIMIT).look(LIMIT + 1, arriving, NOW) == Relief(is_short=True, trim=True)
+    assert MemoryPressure(LIMIT).look(LIMIT + 1, arriving, NOW) == Relief(is_short=True, trim=True)
 
 
 @given(_ARRIVALS)

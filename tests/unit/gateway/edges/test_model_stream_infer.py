@@ -9,26 +9,26 @@ import pytest
 
 from autoglm.common import errors
 from autoglm.gateway.edges.model_stream_infer import answer_stream
-from autoglm.gateway.request.request import Call, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
 
 pytestmark = pytest.mark.looptime
 CHUNKS = 100
 
 
-def call() -> Call:
-    return Call("grpc", "ModelStreamInfer", "", b"", "id", 0.0, 1000.0)
+def call() -> GatewayRequest:
+    return GatewayRequest("grpc", "ModelStreamInfer", "", b"", "id", 0.0, 1000.0)
 
 
 @asynccontextmanager
-async def handler(_: Call, __: Notes) -> AsyncIterator[Reply]:
+async def handler(_: GatewayRequest, __: RequestRecord) -> AsyncIterator[Response]:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(CHUNKS):
             yield b"chunk"
 
-    yield Reply(chunks())
+    yield Response(chunks())
 
 
-async def call_of(_: bytes) -> Call:
+async def call_of(_: bytes) -> GatewayRequest:
     return call()
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from autoglm.gateway.edges.start_throttle import Doorstep
+from autoglm.gateway.edges.start_throttle import StartThrottle
 
 
-async def _rounds(doorstep: Doorstep, callers: int) -> list[int]:
+async def _rounds(doorstep: StartThrottle, callers: int) -> list[int]:
     """In which round of the loop each of the callers, who come at once, has crossed."""
     current = 0
     crossed: list[tuple[int, int]] = []
@@ -25,21 +25,21 @@ async def _rounds(doorstep: Doorstep, callers: int) -> list[int]:
 
 
 async def test_of_many_that_come_at_once_only_a_few_begin_in_one_round() -> None:
-    rounds = await _rounds(Doorstep(8), 1000)
+    rounds = await _rounds(StartThrottle(8), 1000)
     assert max(rounds.count(round) for round in set(rounds)) == 8
 
 
 async def test_few_do_not_wait() -> None:
-    assert set(await _rounds(Doorstep(8), 8)) == {1}
+    assert set(await _rounds(StartThrottle(8), 8)) == {1}
 
 
 async def test_all_that_wait_cross_within_as_many_rounds_as_there_are_groups() -> None:
-    rounds = await _rounds(Doorstep(8), 1000)
+    rounds = await _rounds(StartThrottle(8), 1000)
     assert rounds[-1] - rounds[0] <= 1000 / 8 + 1
 
 
 async def test_who_comes_later_does_not_overtake_who_waits() -> None:
-    doorstep, order = Doorstep(1), list[int]()
+    doorstep, order = StartThrottle(1), list[int]()
 
     async def caller(number: int) -> None:
         await doorstep.cross()
@@ -54,7 +54,7 @@ async def test_who_comes_later_does_not_overtake_who_waits() -> None:
 
 
 async def test_who_leaves_while_waiting_takes_nobodys_turn() -> None:
-    doorstep = Doorstep(1)
+    doorstep = StartThrottle(1)
     await doorstep.cross()
     leaving = [asyncio.create_task(doorstep.cross()) for _ in range(5)]
     staying = asyncio.create_task(doorstep.cross())

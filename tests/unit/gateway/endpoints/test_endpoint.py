@@ -8,27 +8,27 @@ from hypothesis import strategies as st
 from autoglm import v1
 from autoglm.gateway.endpoints.endpoint import (
     BACKOFF,
+    Disconnected,
     Draining,
+    Ejected,
     Event,
-    Learned,
     Load,
     Loaded,
-    Lost,
+    ModelsDiscovered,
     Phase,
     State,
-    Struck,
     step,
 )
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 
 MODEL = v1.Model(name="glm")
-LEARNED = Learned((MODEL,))
+LEARNED = ModelsDiscovered((MODEL,))
 LOADED = Loaded(Load())
 GOING = Loaded(Load(draining=True))
-LOST = Lost("connection refused")
-SILENT = Lost("no load message for 3 s", silent=True)
-STRUCK = Struck("its first chunks are late", 5.0, 10.0)
+LOST = Disconnected("connection refused")
+SILENT = Disconnected("no load message for 3 s", silent=True)
+STRUCK = Ejected("its first chunks are late", 5.0, 10.0)
 UP: tuple[tuple[float, Event], ...] = ((0, LEARNED), (0, LOADED))
 
 

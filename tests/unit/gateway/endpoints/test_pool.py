@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from autoglm import v1
 from autoglm.gateway.endpoints.deployments import Directory, Key, Resource, directory_of
-from autoglm.gateway.endpoints.endpoint import Endpoint, Learned, Load, Loaded, Lost
+from autoglm.gateway.endpoints.endpoint import (
+    Disconnected,
+    Endpoint,
+    Load,
+    Loaded,
+    ModelsDiscovered,
+)
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView, Snapshot, take_snapshot
 
@@ -47,10 +53,12 @@ def carry_out(pool: Pool, step: tuple[str, Any, Any], now: float) -> None:
             new = [endpoint(n) for n in come - gone if endpoint(n) not in known]
             pool.change_endpoints([endpoint(n).url for n in gone], new, now)
         case ("learn", number, name):
-            pool.apply(endpoint(number).url, Learned((v1.Model(name=name, aliases=["w"]),)), now)
+            pool.apply(
+                endpoint(number).url, ModelsDiscovered((v1.Model(name=name, aliases=["w"]),)), now
+            )
             pool.apply(endpoint(number).url, Loaded(Load()), now)
         case ("lose", number, _):
-            pool.apply(endpoint(number).url, Lost("gone"), now)
+            pool.apply(endpoint(number).url, Disconnected("gone"), now)
         case ("directory", names, _):
             pool.replace_directory(resources(names))
         case _:
@@ -86,9 +94,9 @@ def test_a_pool_that_awaits_lists_is_ready_once_every_endpoint_was_met() -> None
     seen = [pool.is_ready]
     pool.replace_directory(Directory())
     seen.append(pool.is_ready)
-    pool.apply(endpoint(0).url, Lost("refused"), 0)
+    pool.apply(endpoint(0).url, Disconnected("refused"), 0)
     seen.append(pool.is_ready)
-    pool.apply(endpoint(1).url, Lost("refused"), 0)
+    pool.apply(endpoint(1).url, Disconnected("refused"), 0)
     seen.append(pool.is_ready)
     pool.change_endpoints([], [endpoint(2)], 0)
     assert [*seen, pool.is_ready] == [False, False, False, True, True]
@@ -97,7 +105,7 @@ def test_a_pool_that_awaits_lists_is_ready_once_every_endpoint_was_met() -> None
 def test_an_endpoint_of_another_pod_at_the_same_url_starts_anew() -> None:
     pool = Pool(Random(0))
     pool.change_endpoints([], [endpoint(1)], 0)
-    pool.apply(endpoint(1).url, Learned((v1.Model(name="x"),)), 0)
+    pool.apply(endpoint(1).url, ModelsDiscovered((v1.Model(name="x"),)), 0)
     assert "x" in pool.snapshot.models
     pool.change_endpoints([endpoint(1).url], [endpoint(1)], 1)
     assert "x" not in pool.snapshot.models

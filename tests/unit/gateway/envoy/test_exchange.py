@@ -11,7 +11,7 @@ import pytest
 from autoglm.common.errors import Cancelled, NoReadyEndpoint, StreamBroken
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges
 from autoglm.gateway.envoy.takeover import TakeOver
-from autoglm.gateway.request.request import Notes, Reply
+from autoglm.gateway.request.request import RequestRecord, Response
 
 
 async def chunks(*parts: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -50,7 +50,7 @@ async def test_a_call_is_taken_over_once(make: Any) -> None:
 
 async def test_delivery_of_an_answer_by_envoy_raises_what_ended_it() -> None:
     with pytest.raises(StreamBroken):
-        await exchange().deliver(Reply(chunks(error=StreamBroken("gone"))))
+        await exchange().deliver(Response(chunks(error=StreamBroken("gone"))))
 
 
 async def test_an_answer_through_the_gateway_is_delivered_where_the_request_came_again(
@@ -63,7 +63,7 @@ async def test_an_answer_through_the_gateway_is_delivered_where_the_request_came
         async with asyncio.TaskGroup() as group:
             answer = group.create_task(_read(take_over(exchanges), again))
             assert await one.send(Directions()) is again
-            await one.deliver(Reply(chunks(b"a", b"b")))
+            await one.deliver(Response(chunks(b"a", b"b")))
     assert answer.result() == b"ab"
 
 
@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_ends_the_call_where_it_is_held(make: Any) ->
         await asyncio.gather(answer, return_exceptions=True)
         assert left.is_set()
         with pytest.raises(Cancelled):
-            await one.deliver(Reply(chunks(b"a")))
+            await one.deliver(Response(chunks(b"a")))
 
 
 async def test_an_error_reaches_whoever_waits_for_the_answer(make: Any) -> None:
@@ -101,10 +101,10 @@ async def test_a_request_that_names_no_call_under_way_passes_the_layers(make: An
         seen.append(call)
 
     for key in ("", "made-up"):
-        TakeOver(Exchanges(), layers)(make.call(continues=key), Notes())
+        TakeOver(Exchanges(), layers)(make.call(continues=key), RequestRecord())
     assert len(seen) == 2
 
 
 async def _read(handler: TakeOver, call: Any) -> bytes:
-    async with handler(call, Notes()) as reply:
+    async with handler(call, RequestRecord()) as reply:
         return b"".join([chunk async for chunk in reply.chunks])

@@ -14,8 +14,8 @@ from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
-from autoglm.gateway.request.request import Call, Reply
-from autoglm.gateway.routing.contracts import Decision, Reason, Trail
+from autoglm.gateway.request.request import GatewayRequest, Response
+from autoglm.gateway.routing.contracts import Decision, DecisionTrace, Reason
 
 HEADERS = {"x-request-id": "r1"}
 
@@ -24,19 +24,19 @@ class Inner:
     """The gateway's own relay."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[GatewayRequest] = []
 
     @asynccontextmanager
     async def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         self.calls.append(call)
-        yield Reply(_none())
+        yield Response(_none())
 
 
 async def _none() -> AsyncIterator[bytes]:
@@ -55,7 +55,7 @@ def openai(make: Any, base: str = "") -> EndpointView:
     )
 
 
-async def directed(call: Call, view: EndpointView, key: str = "") -> Directions:
+async def directed(call: GatewayRequest, view: EndpointView, key: str = "") -> Directions:
     """The directions that Envoy gets; the request ends well."""
     assert isinstance(call.exchange, Exchange)
     call.exchange.end(End(200))
@@ -145,7 +145,7 @@ async def test_a_request_that_comes_back_from_a_pod_is_tried_elsewhere_by_the_ga
 
 
 async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(make: Any) -> None:
-    one = Exchange("k", "http", is_others=True)
+    one = Exchange("k", "http", is_external_proxy=True)
     one.is_read = True
     told = await directed(make.call(wire="http", exchange=one), openai(make))
     assert told.set_headers == {"x-gateway-destination-endpoint": "10.0.0.9:8000", **HEADERS}
@@ -154,15 +154,15 @@ async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(mak
 
 async def test_another_gateways_envoy_is_told_who_comes_next_where_it_wants_that(make: Any) -> None:
     views = [make.view(n) for n in (1, 2, 3)]
-    one = Exchange("k", "grpc", is_others=True)
-    trail = Trail(views, (3.0, 1.0, 2.0))
+    one = Exchange("k", "grpc", is_external_proxy=True)
+    trail = DecisionTrace(views, (3.0, 1.0, 2.0))
     decision = Decision(views[0], "", "LeastLoaded", Reason.CRITERION, trail)
     one.end(End(200, served="10.0.0.3:50051"))
     upstream = EnvoyUpstream(Inner(), fallbacks=1)
     async with upstream(
         make.call(exchange=one), views[0], HEADERS, 1.5, decision.runners_up
     ) as reply:
-        assert reply.is_anothers
+        assert reply.served_by_fallback
     told = await one.directions
     assert isinstance(told, Directions)
     assert told.set_headers["x-gateway-destination-endpoint"] == "10.0.0.1:50051,10.0.0.3:50051"

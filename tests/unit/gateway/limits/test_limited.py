@@ -18,8 +18,8 @@ from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 from autoglm.gateway.pipeline import limited
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import Call, Notes, Reply, Trailers
-from autoglm.validation import Ask, Operation
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
+from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.http_errors import to_http
 from autoglm.validation.request_info import Billing, Prompt, Sampling
 
@@ -66,13 +66,13 @@ class Stage:
         self.handler = limited(self.limits)(self._pod)
 
     @asynccontextmanager
-    async def _pod(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+    async def _pod(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
         notes.attempts = int(self.asked)
         if self.failure is not None and not self.chunks:
             raise self.failure
         notes.first_chunk = 1.0
         headers, trailers = self.headers, self._trailers
-        yield Reply(self._stream(), status=self.code, headers=headers, trailers=trailers)
+        yield Response(self._stream(), status=self.code, headers=headers, trailers=trailers)
 
     async def _trailers(self) -> Trailers:
         return self.trailers
@@ -86,8 +86,8 @@ class Stage:
         finally:
             self.closed = True
 
-    async def ask(self, call: Call, leave_after: int | None = None) -> Reply:
-        async with self.handler(call, Notes()) as reply:
+    async def ask(self, call: GatewayRequest, leave_after: int | None = None) -> Response:
+        async with self.handler(call, RequestRecord()) as reply:
             came = 0
             async for _ in reply.chunks:
                 came += 1
@@ -107,7 +107,7 @@ class Stage:
 
 
 def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) -> Any:
-    ask = Ask(
+    ask = RequestInfo(
         changes.pop("operation", Operation.GENERATE),
         "glm",
         prompts=[Prompt("text", 4 * PROMPT)],
@@ -115,7 +115,7 @@ def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) ->
         billing=changes.pop("billing", Billing.TOKENS),
     )
     return make.call(
-        ask=ask, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
+        info=ask, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
     )
 
 
@@ -280,7 +280,7 @@ async def test_others_are_not_held_up_by_a_tenant_over_its_rate(make: Any) -> No
     await stage.ask(call(make))
     with pytest.raises(errors.RateLimited):
         await stage.ask(call(make))
-    other = make.call(ask=call(make).ask, target=STREAM, principal=Principal("other", "bob"))
+    other = make.call(info=call(make).ask, target=STREAM, principal=Principal("other", "bob"))
     await stage.ask(other)
 
 

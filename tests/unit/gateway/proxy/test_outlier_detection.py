@@ -8,7 +8,7 @@ from autoglm.common import errors
 from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
-from autoglm.gateway.request.request import Reply
+from autoglm.gateway.request.request import Response
 
 POLICY = OutlierPolicy(consecutive_failures=3, interval_seconds=10.0)
 FLEET = ["a", "b", "c"]
@@ -126,7 +126,7 @@ def test_only_what_the_endpoint_did_counts(error: Any, status: int | None, faile
     async def none() -> Any:
         yield b""
 
-    reply = Reply(none(), status=status) if status else None
+    reply = Response(none(), status=status) if status else None
     assert is_failure(error, reply) is failed
 
 
@@ -134,4 +134,4 @@ def test_another_endpoints_answer_counts_against_the_one_that_gave_none() -> Non
     async def none() -> Any:
         yield b""
 
-    assert is_failure(None, Reply(none(), is_anothers=True)) is True
+    assert is_failure(None, Response(none(), served_by_fallback=True)) is True

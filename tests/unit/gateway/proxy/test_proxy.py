@@ -14,7 +14,7 @@ from autoglm.gateway.proxy.proxy import Relay
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
 
 NOT_NOW = errors.NoReadyEndpoint("not now")
 
@@ -30,19 +30,19 @@ class Script:
     @asynccontextmanager
     async def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         self.attempts.append((endpoint.url, round(timeout, 3)))
         answer = self.answers.pop(0)
         if isinstance(answer, BaseException):
             raise answer
         self.open += 1
         try:
-            yield Reply(_chunks(answer))
+            yield Response(_chunks(answer))
         finally:
             self.open -= 1
 
@@ -67,7 +67,7 @@ class Stage:
                 self.pool.apply(view.url, event, self.now)
         metrics, policy_ = Metrics(CollectorRegistry()), RetryPolicy(**policy)
         self.relay = Relay(self.pool, {"grpc": script}, policy_, metrics, Random(0), clock)
-        self.notes = Notes()
+        self.notes = RequestRecord()
 
     async def ask(self) -> bytes:
         call = self.make.call(deadline=self.now + 10)
@@ -186,7 +186,7 @@ async def test_cancelled_call_leaves_nothing_behind(make: Any) -> None:
     call = make.call(deadline=stage.now + 10)
 
     async def hold() -> None:
-        async with stage.relay(call, Notes()):
+        async with stage.relay(call, RequestRecord()):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(hold())

@@ -13,13 +13,13 @@ from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.proxy.route_debug import ROUTE_HEADER, RouteDebug
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal, Role
-from autoglm.gateway.request.request import Call, Notes, Reply
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
 from autoglm.gateway.routing import Router
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
 
 ADMIN = Principal("t", "k", frozenset((Role.ADMIN,)))
-ASK = Ask(Operation.CHAT, "glm", prefix=Prefix((1, 2, 3), 9))
+ASK = RequestInfo(Operation.CHAT, "glm", prefix=Prefix((1, 2, 3), 9))
 
 
 class Stage:
@@ -31,23 +31,23 @@ class Stage:
         self.handler = debug(self.relay)
 
     @asynccontextmanager
-    async def relay(self, call: Call, notes: Notes) -> AsyncIterator[Reply]:
+    async def relay(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
         notes.decision = self.router.route(call, self.snapshot, 0.0)
         self.sent.append(notes.decision.endpoint.url)
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"answer"
 
-        yield Reply(chunks(), headers={"a": "b"})
+        yield Response(chunks(), headers={"a": "b"})
 
-    async def ask(self, call: Call) -> tuple[bytes, Reply]:
-        async with self.handler(call, Notes()) as reply:
+    async def ask(self, call: GatewayRequest) -> tuple[bytes, Response]:
+        async with self.handler(call, RequestRecord()) as reply:
             return b"".join([chunk async for chunk in reply.chunks]), reply
 
 
 async def test_answer_says_how_it_was_routed_on_both_wires(make: Any) -> None:
     stage = Stage(make)
-    body, reply = await stage.ask(make.call(ask=ASK, debug="route", principal=ADMIN))
+    body, reply = await stage.ask(make.call(info=ASK, debug="route", principal=ADMIN))
     told = json.loads(reply.headers[ROUTE_HEADER])
     assert body == b"answer" and reply.headers["a"] == "b"
     assert told["endpoint"] == stage.sent[0] and told["policy"] == "PrefixAffinity"
@@ -58,7 +58,7 @@ async def test_answer_says_how_it_was_routed_on_both_wires(make: Any) -> None:
 
 async def test_explaining_sends_and_remembers_nothing(make: Any) -> None:
     stage = Stage(make)
-    call = make.call(ask=ASK, debug="explain", principal=ADMIN, wire="http")
+    call = make.call(info=ASK, debug="explain", principal=ADMIN, wire="http")
     stage.snapshot = take_snapshot([http_view(make, n) for n in range(3)])
     told = [json.loads((await stage.ask(call))[0]) for _ in range(2)]
     assert told[0] == told[1] and not stage.sent
@@ -68,8 +68,8 @@ async def test_explaining_sends_and_remembers_nothing(make: Any) -> None:
 
 async def test_explanation_shows_what_is_held(make: Any) -> None:
     stage = Stage(make)
-    await stage.ask(make.call(ask=ASK, principal=ADMIN))
-    _, reply = await stage.ask(make.call(ask=ASK, debug="route", principal=ADMIN))
+    await stage.ask(make.call(info=ASK, principal=ADMIN))
+    _, reply = await stage.ask(make.call(info=ASK, debug="route", principal=ADMIN))
     told = json.loads(reply.headers[ROUTE_HEADER])
     best = told["candidates"][0]
     assert told["reason"] == "prefix" and best["blocks_held"] == 3
@@ -77,7 +77,7 @@ async def test_explanation_shows_what_is_held(make: Any) -> None:
 
 
 async def test_only_admins_may_ask_unless_it_is_open(make: Any) -> None:
-    call = make.call(ask=ASK, debug="route")
+    call = make.call(info=ASK, debug="route")
     with pytest.raises(PermissionDenied, match="--route-debug"):
         await Stage(make).ask(call)
     assert (await Stage(make, is_open=True).ask(call))[0] == b"answer"
@@ -86,11 +86,11 @@ async def test_only_admins_may_ask_unless_it_is_open(make: Any) -> None:
 @pytest.mark.parametrize(("wire", "debug"), [("grpc", "explain"), ("http", "everything")])
 async def test_what_cannot_be_shown_is_refused(make: Any, wire: str, debug: str) -> None:
     with pytest.raises(InvalidRequest, match="x-autoglm-debug"):
-        await Stage(make, is_open=True).ask(make.call(ask=ASK, debug=debug, wire=wire))
+        await Stage(make, is_open=True).ask(make.call(info=ASK, debug=debug, wire=wire))
 
 
 async def test_requests_that_ask_for_nothing_pass(make: Any) -> None:
-    _, reply = await Stage(make).ask(make.call(ask=ASK))
+    _, reply = await Stage(make).ask(make.call(info=ASK))
     assert ROUTE_HEADER not in reply.headers
 
 

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from autoglm.gateway.proxy.stall_timer import Leash
+from autoglm.gateway.proxy.stall_timer import StallTimer
 
 pytestmark = pytest.mark.looptime
 
@@ -22,13 +22,13 @@ async def after(seconds: float) -> str:
 
 
 async def test_a_wait_within_the_limit_gives_what_came() -> None:
-    leash = Leash()
+    leash = StallTimer()
     leash.limit(2, Enough)
     assert [await leash.wait(lambda: after(1.5)) for _ in range(9)] == ["there"] * 9
 
 
 async def test_a_wait_over_the_limit_ends() -> None:
-    leash, loop = Leash(), asyncio.get_running_loop()
+    leash, loop = StallTimer(), asyncio.get_running_loop()
     leash.limit(2, Enough)
     begun = loop.time()
     with pytest.raises(Enough):
@@ -37,7 +37,7 @@ async def test_a_wait_over_the_limit_ends() -> None:
 
 
 async def test_only_waits_count() -> None:
-    leash = Leash()
+    leash = StallTimer()
     leash.limit(2, Enough)
     await leash.wait(lambda: after(0))
     await asyncio.sleep(100)
@@ -45,7 +45,7 @@ async def test_only_waits_count() -> None:
 
 
 async def test_nothing_is_raised_without_a_wait_and_the_task_is_not_harmed() -> None:
-    leash = Leash()
+    leash = StallTimer()
     leash.cut(Cut())
     await asyncio.sleep(1)
     with pytest.raises(Cut):
@@ -55,7 +55,7 @@ async def test_nothing_is_raised_without_a_wait_and_the_task_is_not_harmed() -> 
 
 
 async def test_a_cut_ends_the_wait_at_once() -> None:
-    leash, loop = Leash(), asyncio.get_running_loop()
+    leash, loop = StallTimer(), asyncio.get_running_loop()
     loop.call_later(1, leash.cut, Cut())
     with pytest.raises(Cut):
         await leash.wait(lambda: after(9))
@@ -64,7 +64,7 @@ async def test_a_cut_ends_the_wait_at_once() -> None:
 
 
 async def test_a_callers_cancellation_goes_before_a_cut() -> None:
-    leash = Leash()
+    leash = StallTimer()
     task = asyncio.create_task(leash.wait(lambda: after(9)))
     await asyncio.sleep(1)
     leash.cut(Cut())
@@ -74,7 +74,7 @@ async def test_a_callers_cancellation_goes_before_a_cut() -> None:
 
 
 async def test_what_comes_at_the_moment_of_the_cut_is_not_lost() -> None:
-    leash = Leash()
+    leash = StallTimer()
 
     async def stubborn() -> str:
         try:
@@ -96,4 +96,4 @@ async def test_the_end_of_a_stream_passes() -> None:
 
     chunks = nothing()
     with pytest.raises(StopAsyncIteration):
-        await Leash().wait(chunks.__anext__)
+        await StallTimer().wait(chunks.__anext__)

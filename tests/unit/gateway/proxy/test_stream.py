@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.gateway.endpoints.endpoint import EndpointView, Learned, Phase, State
+from autoglm.gateway.endpoints.endpoint import EndpointView, ModelsDiscovered, Phase, State
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.proxy.proxy import Defaults, Relay
@@ -21,8 +21,8 @@ from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import Limits
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import Call, Notes, Reply
-from autoglm.validation import Ask, Operation
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
+from autoglm.validation import Operation, RequestInfo
 
 pytestmark = pytest.mark.looptime
 WORDS = ["one", "two", "three", "four", "five"]
@@ -53,12 +53,12 @@ class Pods:
     @asynccontextmanager
     async def __call__(
         self,
-        call: Call,
+        call: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         self.urls.append(endpoint.url)
         if self.by_url is not None:
             self.scripts = [self.by_url.get(endpoint.url, (9, None))]
@@ -72,7 +72,7 @@ class Pods:
                 script = (9, None)
             resume = v1.GenerateRequest.FromString(call.payload).resume
             said = len(resume.choices[0].token_ids) if resume.choices else 0
-            yield Reply(self._words(said, *script))
+            yield Response(self._words(said, *script))
         finally:
             self.open -= 1
 
@@ -93,7 +93,7 @@ class Stage:
         self.pool.replace_endpoints([make.endpoint(n) for n in range(fleet)], self.now)
         _, loaded = make.up()
         for view in self.pool.views:
-            self.pool.apply(view.url, Learned((make.model(resumable=True),)), self.now)
+            self.pool.apply(view.url, ModelsDiscovered((make.model(resumable=True),)), self.now)
             self.pool.apply(view.url, loaded, self.now)
         self.metrics = Metrics(CollectorRegistry())
         policy = defaults.pop("policy", RetryPolicy())
@@ -106,14 +106,14 @@ class Stage:
             clock,
             defaults=Defaults(**defaults),
         )
-        self.notes = Notes()
+        self.notes = RequestRecord()
         self.got: list[str] = []
         self.trailers: dict[str, Any] = {}
 
     async def ask(self, **changes: Any) -> list[str]:
         call = self.make.call(
             target="/autoglm.v1.Inference/GenerateStream",
-            ask=Ask(Operation.GENERATE, "glm", streaming=True),
+            info=RequestInfo(Operation.GENERATE, "glm", streaming=True),
             deadline=self.now + 600,
             **changes,
         )
@@ -199,7 +199,7 @@ async def test_a_stream_goes_on_only_where_the_same_model_runs(make: Any) -> Non
     stage = Stage(make, Pods((2, GONE), (9, None)))
     other = make.model(resumable=True, quantization="fp8")
     for view in list(stage.pool.views):
-        stage.pool.apply(view.url, Learned((other,)), stage.now)
+        stage.pool.apply(view.url, ModelsDiscovered((other,)), stage.now)
         break
     with pytest.raises(errors.StreamBroken, match="no endpoint of 'glm' is ready"):
         await stage.ask()

@@ -4,10 +4,10 @@ import pytest
 
 from autoglm.gateway.endpoints.deployments import Rules
 from autoglm.gateway.proxy.timeouts import Limits, bounded, limits_of
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 
-STREAM = Ask(Operation.GENERATE, "glm", streaming=True)
-UNARY = Ask(Operation.GENERATE, "glm")
+STREAM = RequestInfo(Operation.GENERATE, "glm", streaming=True)
+UNARY = RequestInfo(Operation.GENERATE, "glm")
 DEFAULT = Limits(300.0, 60.0)
 
 
@@ -28,6 +28,6 @@ def test_the_shorter_deadline_wins(make: Any, total: float | None, deadline: flo
     ],
 )
 def test_a_resources_limits_come_before_the_gateways(
-    make: Any, ask: Ask, rules: Rules | None, limits: Limits
+    make: Any, ask: RequestInfo, rules: Rules | None, limits: Limits
 ) -> None:
-    assert limits_of(make.call(ask=ask), rules, DEFAULT) == limits
+    assert limits_of(make.call(info=ask), rules, DEFAULT) == limits

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.common.errors import QueueFull
-from autoglm.gateway.request.memory_budget import Hold, Memory
+from autoglm.gateway.request.memory_budget import Memory, MemoryReservation
 
 LIMIT = 100
 _STEPS = st.lists(
@@ -18,7 +18,7 @@ _STEPS = st.lists(
 )
 
 
-def owned(holds: list[tuple[str, Hold]], tenant: str) -> int:
+def owned(holds: list[tuple[str, MemoryReservation]], tenant: str) -> int:
     return sum(hold.size for whose, hold in holds if whose == tenant)
 
 
@@ -26,7 +26,7 @@ def owned(holds: list[tuple[str, Hold]], tenant: str) -> int:
 def test_bounds_hold_in_any_order_and_all_is_given_back(
     steps: list[tuple[str, int, int]],
 ) -> None:
-    memory, holds = Memory(LIMIT), list[tuple[str, Hold]]()
+    memory, holds = Memory(LIMIT), list[tuple[str, MemoryReservation]]()
     for what, number, size in steps:
         if what == "open":
             tenant = f"tenant-{number % 3}"

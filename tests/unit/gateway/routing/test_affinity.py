@@ -14,7 +14,7 @@ from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.affinity import draws, name_of
 from autoglm.gateway.routing.filters import load_bound
 from autoglm.gateway.routing.scorers import share_in_use
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
 
 IN_MAKE = settings(
@@ -29,8 +29,8 @@ class Fleet:
         self.views = [make.view(n, running=load) for n, load in enumerate(loads)]
 
     def ask(self, prefix: Prefix = LONG, session: str = "", **call: Any) -> Decision:
-        ask = Ask(Operation.CHAT, "glm", prefix=prefix, session=session)
-        call_ = self.make.call(ask=ask, **call)
+        ask = RequestInfo(Operation.CHAT, "glm", prefix=prefix, session=session)
+        call_ = self.make.call(info=ask, **call)
         snapshot = take_snapshot(self.views)
         decision = pick(call_, snapshot, 0, Random(0), memory=self.memory, default="PrefixAffinity")
         self.memory.picked(call_, decision.endpoint, decision.known)
@@ -109,7 +109,7 @@ def test_a_session_of_another_tenant_is_another(make: Any) -> None:
 
 def test_short_prompts_are_spread(make: Any) -> None:
     views = [make.view(n) for n in range(4)]
-    call = make.call(ask=Ask(Operation.CHAT, "glm", prefix=Prefix((), 99)))
+    call = make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix((), 99)))
     seen = {
         pick(call, take_snapshot(views), 0, Random(n), default="PrefixAffinity").endpoint.url
         for n in range(50)

@@ -7,13 +7,13 @@ from autoglm.gateway.endpoints.deployments import Key, Resource, Rules, director
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.latency import Latency
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.request_info import Prompt
 
 
-def ask(tokens: int = 1000, **fields: Any) -> Ask:
+def ask(tokens: int = 1000, **fields: Any) -> RequestInfo:
     prompt = Prompt("text", 4 * tokens, tokens)
-    return Ask(Operation.GENERATE, "glm", prompts=(prompt,), streaming=True, **fields)
+    return RequestInfo(Operation.GENERATE, "glm", prompts=(prompt,), streaming=True, **fields)
 
 
 class Fleet:
@@ -31,7 +31,7 @@ class Fleet:
                 self.memory.latency.answered(sending, time, is_first_token=True)
 
     def pick(self, now: float = 2.0) -> Decision:
-        call = self.make.call(ask=ask())
+        call = self.make.call(info=ask())
         return pick(call, self.snapshot, now, Random(0), memory=self.memory)
 
     def chosen(self, now: float = 2.0) -> int:

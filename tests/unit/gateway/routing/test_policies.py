@@ -12,7 +12,7 @@ from autoglm.gateway.endpoints.endpoint import Load, Phase, Signal
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.routing import POLICIES, Memory, Reason, Router, pick
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 
 LOADS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.fixed_dictionaries(
@@ -134,7 +134,7 @@ def test_router_counts_decisions_and_remembers_turns(make: Any) -> None:
 def test_router_measures_the_first_chunk_where_the_policy_wants_it(make: Any) -> None:
     router = Router(Metrics(CollectorRegistry()), Random(0), "LatencyAware")
     snapshot = take_snapshot([make.view(n) for n in range(2)])
-    call = make.call(ask=Ask(Operation.GENERATE, "glm", streaming=True))
+    call = make.call(info=RequestInfo(Operation.GENERATE, "glm", streaming=True))
     decision, times = router.route(call, snapshot, 0), iter((0.0, 2.0))
     with router.sending(call, decision, lambda: next(times)) as answered:
         answered(0.5)

@@ -9,7 +9,7 @@ from autoglm.gateway.routing import POLICIES, Decision, Memory, Reason, pick
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.routing.rings import Ring, Rings
 from autoglm.gateway.routing.sample import MOST
-from autoglm.validation import Ask, Operation
+from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
 
 
@@ -20,7 +20,7 @@ class Fleet:
         self.snapshot = take_snapshot(self.views)
 
     def ask(self, policy: Any, prefix: Prefix, seed: int = 0, **rest: Any) -> Decision:
-        call = self.make.call(ask=Ask(Operation.CHAT, "glm", prefix=prefix))
+        call = self.make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=prefix))
         return pick(
             call, self.snapshot, 0, Random(seed), memory=self.memory, default=policy, **rest
         )
@@ -28,7 +28,7 @@ class Fleet:
 
 def test_whoever_holds_the_prompt_is_among_those_looked_at(make: Any) -> None:
     fleet, names = Fleet(make), (1, 2, 3)
-    call = make.call(ask=Ask(Operation.CHAT, "glm", prefix=Prefix(names, 9)))
+    call = make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix(names, 9)))
     for seed in range(20):
         holder = Random(seed).choice(fleet.views[::5])
         fleet.memory = Memory()

@@ -14,7 +14,7 @@ from autoglm import v1
 from autoglm.common.errors import InvalidRequest
 from autoglm.inference.servicers import bounded_grpc
 from autoglm.inference.servicers.bounded_grpc import BoundedMessages, ask_of
-from autoglm.validation import Ask, bounds, of_chat
+from autoglm.validation import RequestInfo, bounds, of_chat
 
 SCHEMA = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(500)}}
 
@@ -34,7 +34,7 @@ async def served(request: v1.ChatRequest, behaviour: Callable[[Any, Any], Any]) 
     return await bounded.unary_unary(request.SerializeToString(), None)
 
 
-async def asked(request: v1.ChatRequest, _: object) -> Ask:
+async def asked(request: v1.ChatRequest, _: object) -> RequestInfo:
     return ask_of(request, streaming=True)
 
 
@@ -50,7 +50,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     """Those that read chats."""
     found: list[threading.Thread] = []
 
-    def noted(request: v1.ChatRequest, **options: Any) -> Ask:
+    def noted(request: v1.ChatRequest, **options: Any) -> RequestInfo:
         found.append(threading.current_thread())
         return of_chat(request, **options)
 

@@ -9,7 +9,7 @@ from autoglm import simulator, v1
 from autoglm.common import errors
 from autoglm.inference.echo_settings import EchoSettings
 from autoglm.inference.pod import Pod
-from autoglm.inference.servicers.worker import WorkerServicer, is_news
+from autoglm.inference.servicers.worker import WorkerServicer, should_report
 
 LAST = v1.WatchLoadResponse(running=3, waiting=1, kv_cache_usage=0.5, adapters=["a"])
 
@@ -32,17 +32,17 @@ def changed(**fields: object) -> v1.WatchLoadResponse:
     ],
 )
 def test_changes_that_matter_are_news(fields: dict[str, object]) -> None:
-    assert is_news(changed(**fields), LAST, 0)
+    assert should_report(changed(**fields), LAST, 0)
 
 
 @pytest.mark.parametrize("fields", [{}, {"kv_cache_usage": 0.52}, {"tokens_in_flight": 9}])
 def test_small_changes_wait_for_the_second(fields: dict[str, object]) -> None:
-    assert not is_news(changed(**fields), LAST, 0.9)
-    assert is_news(changed(**fields), LAST, 1.0)
+    assert not should_report(changed(**fields), LAST, 0.9)
+    assert should_report(changed(**fields), LAST, 1.0)
 
 
 def test_the_first_load_is_news() -> None:
-    assert is_news(LAST, None, 0)
+    assert should_report(LAST, None, 0)
 
 
 @asynccontextmanager

@@ -311,8 +311,8 @@ def _log_to(cluster: str, which: Json) -> Json:
                 "buffer_flush_interval": seconds(_TOLD_SECONDS),
             },
             "additional_request_headers_to_log": [rpc.CALL_HEADER],
-            "additional_response_headers_to_log": list(status.TOLD_AT_THE_END),
-            "additional_response_trailers_to_log": list(status.TOLD_AT_THE_END),
+            "additional_response_headers_to_log": list(status.RESULT_HEADERS),
+            "additional_response_trailers_to_log": list(status.RESULT_HEADERS),
         },
     }
 

@@ -1,4 +1,4 @@
-"""Reads what another gateway's Envoy says of a request into a `Call`. Pure but for the body.
+"""Reads what another gateway's Envoy says of a request into a `GatewayRequest`.
 
 Called by the endpoint picker's edge. What is wrong becomes the call's `problem`, so that it is seen
 by the layers, and refused only after it is known who asks.
@@ -27,7 +27,7 @@ from autoglm.gateway.envoy.endpoint_picker.streamed_body import StreamedBody
 from autoglm.gateway.envoy.exchange import Exchange
 from autoglm.gateway.envoy.request import Seen
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.request import Call, Wire
+from autoglm.gateway.request.request import GatewayRequest, Wire
 from autoglm.validation.http_apis import inference_post
 from autoglm.validation.routing_hint import HINT_METADATA
 
@@ -65,7 +65,7 @@ def _mode(first: Any, name: str) -> int:
 
 def call_of(
     first: Any, seen: Seen, exchange: Exchange, bounds: Bounds, body: StreamedBody, now: float
-) -> Call:
+) -> GatewayRequest:
     """Of the first message of a stream; `body` is waited for when a layer wants it."""
     listed = subset(first)
     problem = _problem(first, seen, exchange.wire)
@@ -142,10 +142,10 @@ def _is_for_pods(seen: Seen, wire: Wire) -> bool:
     return seen.path in BY_PATH and not BY_PATH[seen.path].bidi
 
 
-def _stray(seen: Seen, exchange: Exchange, bounds: Bounds, now: float) -> Call:
+def _stray(seen: Seen, exchange: Exchange, bounds: Bounds, now: float) -> GatewayRequest:
     """A request that is refused; its route has one name, whatever it asks for."""
     told = rpc.rpc_from_metadata(seen.path, seen.pairs)
-    return Call(
+    return GatewayRequest(
         wire=exchange.wire,
         route="unknown",
         target=seen.path,

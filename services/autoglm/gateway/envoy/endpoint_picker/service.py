@@ -30,7 +30,7 @@ from autoglm.gateway.envoy.endpoint_picker.responses import Answer
 from autoglm.gateway.envoy.endpoint_picker.streamed_body import StreamedBody
 from autoglm.gateway.envoy.exchange import Directions, Exchange
 from autoglm.gateway.envoy.ext_proc_edge import Picker
-from autoglm.gateway.request.request import Call
+from autoglm.gateway.request.request import GatewayRequest
 
 # After the pod's own end of the same deadline, which has the better words.
 _LATER_SECONDS = 0.2
@@ -46,7 +46,7 @@ class EndpointPicker(Picker):
             return
         seen = request.seen(first.request_headers)
         names = frozenset(seen.values)
-        exchange = Exchange(new_request_id(), wire_of(seen), names, is_others=True)
+        exchange = Exchange(new_request_id(), wire_of(seen), names, is_external_proxy=True)
         body = StreamedBody(self._bounds.max_body_bytes, is_there=seen.has_body)
         call = call_of(first, seen, exchange, self._bounds, body, self._clock())
         task = self._start(call, exchange)
@@ -65,7 +65,7 @@ class EndpointPicker(Picker):
             else:
                 task.cancel()
 
-    async def _go(self, stream: _Stream, call: Call) -> None:
+    async def _go(self, stream: _Stream, call: GatewayRequest) -> None:
         directions = stream.exchange.directions.result()
         if isinstance(directions, AutoGLMError):
             await stream.write(answers.refused(call, directions))

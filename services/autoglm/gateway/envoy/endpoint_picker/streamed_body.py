@@ -11,7 +11,7 @@ import io
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.envoy.request import check_length
-from autoglm.gateway.request.memory_budget import Hold
+from autoglm.gateway.request.memory_budget import MemoryReservation
 
 # What comes along with the headers costs nothing to wait for.
 BEGINNING_BYTES = 64 * 1024
@@ -28,7 +28,7 @@ class StreamedBody:
         # Grows in place, and gives its bytes without a copy.
         self._pieces = io.BytesIO()
         self._size = self._held = 0
-        self._hold: Hold | None = None
+        self._hold: MemoryReservation | None = None
         self.is_whole = not is_there
         self.wanted: asyncio.Future[None] = loop.create_future()
         """Done once somebody waits for the whole."""
@@ -49,7 +49,7 @@ class StreamedBody:
         self.is_whole = True
         self._tell()
 
-    async def whole(self, hold: Hold) -> bytes:
+    async def whole(self, hold: MemoryReservation) -> bytes:
         """All of it, once. Raises RequestTooLarge, or QueueFull where it finds no room."""
         self._hold = hold
         self.wanted.set_result(None)

@@ -21,7 +21,7 @@ from autoglm.inference.vllm.chat import chat_results as results
 from autoglm.inference.vllm.chat.conversation import chat_request
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.replay import tape
-from autoglm.inference.vllm.replay.tape import Tape, playing
+from autoglm.inference.vllm.replay.tape import ReplayState, replaying
 from autoglm.inference.vllm.runtime import Runtime, http_request
 
 _PROMPT_FIELD = "messages"
@@ -47,7 +47,7 @@ class Chat:
     async def stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
         with self._runtime.translating(_PROMPT_FIELD):
             played = tape.of_message(request, is_stepwise=self._is_parsed(request))
-            with playing(played):
+            with replaying(played):
                 submitted = await self._submit(request, call, stream=True)
             async with aclosing(submitted) as events:
                 chunks = self._chunks(events, played, request, call)
@@ -55,7 +55,7 @@ class Chat:
                     yield chunk
 
     async def _chunks(
-        self, events: AsyncIterator[str], played: Tape, request: v1.ChatRequest, call: Call
+        self, events: AsyncIterator[str], played: ReplayState, request: v1.ChatRequest, call: Call
     ) -> AsyncIterator[v1.ChatChunk]:
         unfinished = max(1, request.sampling_params.n)
         begun = set(played.choices or ())
@@ -84,7 +84,7 @@ class Chat:
         return self._runtime.parses_reasoning or bool(request.tools and not no_tools)
 
     async def _parsed(
-        self, events: AsyncIterator[str], played: Tape
+        self, events: AsyncIterator[str], played: ReplayState
     ) -> AsyncIterator[results.Event]:
         async for text in events:
             event = results.parse(text)
@@ -111,7 +111,7 @@ class Chat:
 
 
 async def _gathered(
-    chunks: AsyncIterator[v1.ChatChunk], played: Tape
+    chunks: AsyncIterator[v1.ChatChunk], played: ReplayState
 ) -> AsyncIterator[v1.ChatChunk]:
     """One chunk of each answer from all outputs that wait, as the parsers take them one by one."""
     waiting: dict[int, v1.ChatChunk] = {}

@@ -1,7 +1,7 @@
 """vLLM's engine client with a tape: records the tokens of a stream, or takes up a broken one.
 
 Everything that generates text in this pod asks `ReplayClient` instead of AsyncLLM; so this is where
-the names of a prompt's blocks meet its tokens (`kv_events`). Without a tape (`tape.playing`) it
+the names of a prompt's blocks meet its tokens (`kv_events`). Without a tape (`tape.replaying`) it
 changes nothing. With one that names a broken stream, `generate` first gives the
 outputs which that stream has had already, so that vLLM's serving classes reach the state that they
 had on the other pod, and then what the engine generates from there. Built by `launch`.
@@ -26,8 +26,8 @@ from autoglm.inference.vllm.grammars import Grammars
 from autoglm.inference.vllm.kv.events import KvEvents
 from autoglm.inference.vllm.replay import engine_patches, exactness
 from autoglm.inference.vllm.replay.exactness import Abilities
-from autoglm.inference.vllm.replay.primed import Primed, prime
-from autoglm.inference.vllm.replay.tape import Choice, Tape, current_tape
+from autoglm.inference.vllm.replay.restored import Primed, prime
+from autoglm.inference.vllm.replay.tape import Choice, ReplayState, current_tape
 
 # In extra_args, for `_add_started` to find what belongs to a request.
 _START = "autoglm_start"
@@ -67,7 +67,7 @@ class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM i
 class _Request:
     """What `generate` was called with."""
 
-    tape: Tape
+    tape: ReplayState
     prompt: Any
     params: Any
     request_id: str
@@ -90,8 +90,8 @@ class _Request:
 class _Start:
     """What the front end's state of a request that is about to be added begins with."""
 
-    tape: Tape
-    primed: Primed | None = None
+    tape: ReplayState
+    restored: Primed | None = None
 
 
 def salted(prompt: Any) -> Any:
@@ -170,32 +170,32 @@ class ReplayClient:
         tape, params = request.tape, request.params
         if reason := exactness.objection(self._abilities, params, is_stepwise=tape.is_stepwise):
             raise tape.refuse(reason)
-        primed = {i: await self._primed(request, c) for i, c in request.choices.items()}
+        restored = {i: await self._primed(request, c) for i, c in request.choices.items()}
         # Makes the serving classes send the roles of answers that have not begun.
         yield request.output([])
-        for answer in primed.values():
+        for answer in restored.values():
             for step in answer.steps if tape.is_stepwise else answer.whole():
                 yield request.output([step])
         tape.is_replaying = False
-        async with aclosing(self._going_on(request, primed)) as outputs:
+        async with aclosing(self._going_on(request, restored)) as outputs:
             async for output in outputs:
                 yield output
 
     async def _primed(self, request: _Request, choice: Choice) -> Primed:
         params, prompt_ids = request.params, request.prompt["prompt_token_ids"]
         tokenizer = self._llm.renderer.tokenizer
-        primed = await prime(tokenizer, params, prompt_ids, choice.index, choice.token_ids)
+        restored = await prime(tokenizer, params, prompt_ids, choice.index, choice.token_ids)
         if choice.finished:
-            primed.finish(choice.index)
-            return primed
+            restored.finish(choice.index)
+            return restored
         reason = exactness.objection_to_tokens(
             self._abilities, params, len(prompt_ids), choice, self._stops(params)
         )
-        if primed.stop_string is not None and not reason:
+        if restored.stop_string is not None and not reason:
             reason = "its text holds a stop string, yet its end was not delivered"
         if reason:
             raise request.tape.refuse(reason)
-        return primed
+        return restored
 
     def _stops(self, params: Any) -> set[int]:
         """The tokens that end an answer, which vLLM adds to the parameters later."""
@@ -209,11 +209,11 @@ class ReplayClient:
         return {*asked.stop_token_ids, asked.eos_token_id} - {None}
 
     async def _going_on(
-        self, request: _Request, primed: dict[int, Primed]
+        self, request: _Request, restored: dict[int, Primed]
     ) -> AsyncGenerator[Any, None]:
         """One request to the engine for each answer that is not finished, as vLLM splits them."""
         indices = [i for i, c in request.choices.items() if not c.finished]
-        sources = [self._start(request, i, primed[i]) for i in indices]
+        sources = [self._start(request, i, restored[i]) for i in indices]
         unfinished = len(sources)
         if not sources:
             return
@@ -226,22 +226,22 @@ class ReplayClient:
                 yield output
 
     async def _start(
-        self, request: _Request, index: int = 0, primed: Primed | None = None
+        self, request: _Request, index: int = 0, restored: Primed | None = None
     ) -> AsyncGenerator[Any, None]:
         params = copy(request.params)
         key = f"{request.request_id} {next(self._numbers)}"
         params.extra_args = {**(params.extra_args or {}), _START: key}
-        if primed is not None:
+        if restored is not None:
             params.n = 1
             params.seed = None if params.seed is None else params.seed + index
-            ids = [i for step in primed.steps for i in step.token_ids]
+            ids = [i for step in restored.steps for i in step.token_ids]
             params.extra_args |= engine_patches.extra_args(ids)
-        self._starts[key] = _Start(request.tape, primed)
+        self._starts[key] = _Start(request.tape, restored)
         outputs = self._llm.generate(request.prompt, params, request.request_id, **request.options)
         try:
             async with aclosing(outputs):
                 async for output in outputs:
-                    if primed is not None and primed.steps:
+                    if restored is not None and restored.steps:
                         _check_taken_up(request.tape, output)
                     yield output
         finally:
@@ -257,15 +257,15 @@ class ReplayClient:
             return
         if start.tape.is_stepwise and not isinstance(state.queue, StepwiseCollector):
             start.tape.backlogs.append(StepwiseCollector.become(state.queue))
-        if start.primed is not None:
-            state.detokenizer = start.primed.detokenizer
-            state.logprobs_processor = start.primed.logprobs
-            state.sent_tokens_offset = len(start.primed.steps)
-            if start.primed.steps:
+        if start.restored is not None:
+            state.detokenizer = start.restored.detokenizer
+            state.logprobs_processor = start.restored.logprobs
+            state.sent_tokens_offset = len(start.restored.steps)
+            if start.restored.steps:
                 state.num_cached_tokens = _UNKNOWN
 
 
-def _check_taken_up(tape: Tape, output: Any) -> None:
+def _check_taken_up(tape: ReplayState, output: Any) -> None:
     """An engine that begins anew says how much of the prompt was cached; one that goes on does not.
 
     The patches leave no doubt, but a wrong answer would be worse than none.

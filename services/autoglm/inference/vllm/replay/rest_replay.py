@@ -23,7 +23,7 @@ from autoglm.common import errors
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http.body import Receive, again, whole
 from autoglm.inference.vllm.replay import tape
-from autoglm.inference.vllm.replay.tape import Resume, Tape, playing
+from autoglm.inference.vllm.replay.tape import ReplayState, Resume, replaying
 from autoglm.validation.http_errors import to_http
 
 Send = Callable[[Message], Awaitable[None]]
@@ -80,10 +80,10 @@ class RestReplay:
             scope = _resized(scope, len(body))
         chat = scope["path"] == _PATHS[0]
         answer = _Answer(send, played, request_id.decode("latin-1"), has_roles=chat)
-        with playing(played):
+        with replaying(played):
             await self._app(scope, again(body, receive), answer)
 
-    def _tape(self, scope: Scope, body: bytes) -> Tape | None:
+    def _tape(self, scope: Scope, body: bytes) -> ReplayState | None:
         """None for a request that is none of ours. Raises what refuses to resume."""
         asks = any(k == HEADER and v == b"1" for k, v in scope["headers"])
         if not asks and f'"{FIELD}"'.encode() not in body:
@@ -96,9 +96,9 @@ class RestReplay:
             return None
         reason = _objection(wanted)
         if wanted.autoglm_resume is None:
-            return None if reason else Tape(is_stepwise=self._is_parsed(wanted))
+            return None if reason else ReplayState(is_stepwise=self._is_parsed(wanted))
         if reason:
-            raise Tape().refuse(reason)
+            raise ReplayState().refuse(reason)
         n = wanted.n if isinstance(wanted.n, int) else 1
         return tape.resumed(_state(wanted), n, is_stepwise=self._is_parsed(wanted))
 
@@ -135,7 +135,9 @@ def _without_state(body: bytes) -> bytes:
 class _Answer:
     """Sends an answer on, with the tokens of its events, and without those that came before."""
 
-    def __init__(self, send: Send, played: Tape, request_id: str, *, has_roles: bool) -> None:
+    def __init__(
+        self, send: Send, played: ReplayState, request_id: str, *, has_roles: bool
+    ) -> None:
         self._send = send
         self._played = played
         self._request_id = request_id

@@ -34,7 +34,7 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Tape:
+class ReplayState:
     choices: Mapping[int, Choice] | None = None
     """By index, where a broken stream goes on; an answer that is not named has not begun."""
     is_stepwise: bool = False
@@ -65,11 +65,11 @@ class Tape:
         return any(self.backlogs)
 
 
-_current: ContextVar[Tape | None] = ContextVar("tape", default=None)
+_current: ContextVar[ReplayState | None] = ContextVar("tape", default=None)
 
 
 @contextmanager
-def playing(tape: Tape) -> Iterator[None]:
+def replaying(tape: ReplayState) -> Iterator[None]:
     """Requests to the engine that are made inside belong to the stream of this tape."""
     token = _current.set(tape)
     try:
@@ -78,28 +78,30 @@ def playing(tape: Tape) -> Iterator[None]:
         _current.reset(token)
 
 
-def current_tape() -> Tape | None:
+def current_tape() -> ReplayState | None:
     return _current.get()
 
 
 def refuse_unary(request: v1.GenerateRequest | v1.ChatRequest) -> None:
     """Raises ResumeImpossible where an answer in one piece is to be carried on."""
     if request.HasField("resume"):
-        raise Tape().refuse("it is no stream")
+        raise ReplayState().refuse("it is no stream")
 
 
-def of_message(request: v1.GenerateRequest | v1.ChatRequest, *, is_stepwise: bool = False) -> Tape:
+def of_message(
+    request: v1.GenerateRequest | v1.ChatRequest, *, is_stepwise: bool = False
+) -> ReplayState:
     """Raises ResumeImpossible for a state that contradicts the request."""
     if not request.HasField("resume"):
-        return Tape(is_stepwise=is_stepwise)
+        return ReplayState(is_stepwise=is_stepwise)
     given = [Choice(c.index, list(c.token_ids), c.finished) for c in request.resume.choices]
     return resumed(given, max(1, request.sampling_params.n), is_stepwise=is_stepwise)
 
 
-def resumed(given: Sequence[Choice], n: int, *, is_stepwise: bool) -> Tape:
+def resumed(given: Sequence[Choice], n: int, *, is_stepwise: bool) -> ReplayState:
     """Raises ResumeImpossible for a state that contradicts the request for `n` answers."""
     by_index = {c.index: c for c in given}
-    tape = Tape(choices=by_index, is_stepwise=is_stepwise, is_replaying=True)
+    tape = ReplayState(choices=by_index, is_stepwise=is_stepwise, is_replaying=True)
     if len(by_index) < len(given):
         raise tape.refuse("its state names an answer twice")
     if any(not 0 <= index < n for index in by_index):

@@ -57,7 +57,7 @@ class Generation:
     ) -> AsyncIterator[v1.GenerateChunk]:
         with self._runtime.translating(_prompt_field(request)):
             played = tape.of_message(request)
-            with tape.playing(played):
+            with tape.replaying(played):
                 sent = await self._submit(request, call, RequestOutputKind.DELTA)
             completion_tokens = 0
             async with aclosing(sent.outputs) as outputs:

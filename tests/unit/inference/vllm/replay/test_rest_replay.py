@@ -10,10 +10,10 @@ import pytest
 from autoglm.common import errors
 from autoglm.inference.vllm.replay import tape
 from autoglm.inference.vllm.replay.rest_replay import RestReplay
-from autoglm.inference.vllm.replay.tape import Tape
+from autoglm.inference.vllm.replay.tape import ReplayState
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-Script = Callable[[Tape | None, Callable[[str], Awaitable[None]]], Awaitable[None]]
+Script = Callable[[ReplayState | None, Callable[[str], Awaitable[None]]], Awaitable[None]]
 
 
 def event(index: int, text: str) -> str:
@@ -47,7 +47,7 @@ async def post(app: App, path: str, body: dict[str, Any], *, asks: bool = True) 
         return await http.post(path, json=body, headers=headers)
 
 
-async def two_tokens(played: Tape | None, say: Callable[[str], Awaitable[None]]) -> None:
+async def two_tokens(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
     if played is not None:
         played.is_replaying = False
         played.record(0, [5])
@@ -115,7 +115,7 @@ async def test_the_state_never_reaches_vllm() -> None:
 
 
 async def test_what_was_delivered_is_not_sent_again() -> None:
-    async def script(played: Tape | None, say: Callable[[str], Awaitable[None]]) -> None:
+    async def script(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
         assert played is not None
         await say(event(0, "old"))
         await say(event(1, "role"))
@@ -133,7 +133,7 @@ async def test_what_was_delivered_is_not_sent_again() -> None:
 
 
 async def test_a_refusal_in_the_stream_becomes_a_status() -> None:
-    async def script(played: Tape | None, say: Callable[[str], Awaitable[None]]) -> None:
+    async def script(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
         assert played is not None
         played.refuse("it is a test")
         await say('data: {"error": {}}\n\n')

@@ -5,7 +5,7 @@ import pytest
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.vllm.replay import tape
-from autoglm.inference.vllm.replay.tape import Choice, Tape
+from autoglm.inference.vllm.replay.tape import Choice, ReplayState
 
 
 def broken(*choices: v1.ResumedChoice, n: int = 1) -> v1.ChatRequest:
@@ -14,7 +14,7 @@ def broken(*choices: v1.ResumedChoice, n: int = 1) -> v1.ChatRequest:
 
 
 def test_each_token_is_taken_once() -> None:
-    played = Tape()
+    played = ReplayState()
     played.record(0, [1, 2])
     played.record(1, [9])
     played.record(0, [3])
@@ -61,7 +61,7 @@ def test_only_streams_are_carried_on() -> None:
 
 
 def test_a_tape_is_current_inside_only() -> None:
-    played = Tape()
-    with tape.playing(played):
+    played = ReplayState()
+    with tape.replaying(played):
         assert tape.current_tape() is played
     assert tape.current_tape() is None

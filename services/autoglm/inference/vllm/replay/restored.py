@@ -60,7 +60,7 @@ async def prime(
         request_id="", prompt_token_ids=prompt_ids, prompt_embeds=None, sampling_params=params
     )
     tokenizer = tokenizer if params.detokenize else None
-    primed = Primed(
+    restored = Primed(
         IncrementalDetokenizer.from_new_request(tokenizer, request),
         LogprobsProcessor.from_new_request(tokenizer, request),
         [],
@@ -68,21 +68,23 @@ async def prime(
     for position, token_id in enumerate(token_ids):
         if position % _TURN == _TURN - 1:
             await asyncio.sleep(0)
-        primed.stop_string = primed.detokenizer.update([token_id], False) or primed.stop_string
-        primed.steps.append(_step(primed, index, token_id))
-    return primed
+        restored.stop_string = (
+            restored.detokenizer.update([token_id], False) or restored.stop_string
+        )
+        restored.steps.append(_step(restored, index, token_id))
+    return restored
 
 
-def _step(primed: Primed, index: int, token_id: int) -> Any:
-    scored = primed.logprobs.logprobs is not None
+def _step(restored: Primed, index: int, token_id: int) -> Any:
+    scored = restored.logprobs.logprobs is not None
     if scored:
         # Their values have been delivered; what follows depends on the tokens alone.
         one = (np.array([[token_id]]), np.zeros((1, 1)), np.ones(1, dtype=int), None)
-        primed.logprobs._update_sample_logprobs(LogprobsLists(*one))
+        restored.logprobs._update_sample_logprobs(LogprobsLists(*one))
     return CompletionOutput(
         index=index,
-        text=primed.detokenizer.get_next_output_text(False, True),
+        text=restored.detokenizer.get_next_output_text(False, True),
         token_ids=[token_id],
         cumulative_logprob=None,
-        logprobs=primed.logprobs.logprobs[-1:] if scored else None,
+        logprobs=restored.logprobs.logprobs[-1:] if scored else None,
     )
