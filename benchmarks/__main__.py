@@ -58,7 +58,7 @@ Examples:
   python -m benchmarks                   all of them but the soak, about 50 minutes
   python -m benchmarks soak              20 minutes of mixed traffic through a gateway
   python -m benchmarks gateway --quick   one, with fewer cases and no repeats
-  python -m benchmarks counts --record   write the counts that a test compares with anew
+  python -m benchmarks counts --record   rewrite the counts that a test compares with
 """
 
 

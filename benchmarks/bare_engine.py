@@ -1,7 +1,7 @@
 """vLLM's AsyncLLM with nothing around it, measured from inside its own process.
 
 Run as `python -m benchmarks.bare_engine MODEL`; reads lines of JSON ({"clients", "requests",
-"tokens", "prompt"}) and answers each with a line of JSON in the load generator's form.
+"tokens", "prompt"}) and responds to each with a line of JSON in the load generator's form.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ async def one(engine: AsyncLLM, prompt: str, tokens: int, name: str) -> tuple[fl
     return first, time.perf_counter() - begin, count
 
 
-async def measure(engine: AsyncLLM, ask: dict[str, Any], series: int) -> dict[str, Any]:
-    names = iter(range(ask["requests"]))
+async def measure(engine: AsyncLLM, load: dict[str, Any], series: int) -> dict[str, Any]:
+    names = iter(range(load["requests"]))
     results: list[tuple[float, float, int]] = []
 
     async def client() -> None:
         for number in names:
             name = f"{series}-{number}"
-            results.append(await one(engine, ask["prompt"], ask["tokens"], name))
+            results.append(await one(engine, load["prompt"], load["tokens"], name))
 
     begin = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(ask["clients"])))
+    await asyncio.gather(*(client() for _ in range(load["clients"])))
     return {
         "seconds": time.perf_counter() - begin,
         "tokens": sum(r[2] for r in results),
@@ -68,13 +68,13 @@ async def main() -> None:
         distributed_executor_backend=ONE_PROCESS,
     )
     # Our lines go to the real standard output; vLLM's own logging must not mix with them.
-    answers = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     engine = AsyncLLM.from_engine_args(settings)
-    print(json.dumps({"ready": True}), file=answers, flush=True)
+    print(json.dumps({"ready": True}), file=output, flush=True)
     series = 0
     while line := await asyncio.to_thread(sys.stdin.readline):
-        print(json.dumps(await measure(engine, json.loads(line), series)), file=answers, flush=True)
+        print(json.dumps(await measure(engine, json.loads(line), series)), file=output, flush=True)
         series += 1
     engine.shutdown()
 

@@ -1,8 +1,8 @@
 """Whether a thousand pods are routed as well as sixty-four: simulated fleets, equal load a pod.
 
 Conversations and shared prompts of `routing`, through one gateway and through as many as such a
-fleet has, with the pods' KV-cache events and without, and with pods that tell as seldom as gateways
-of so many ask them to. Decisions are timed as well.
+fleet has, with the pods' KV events and without, and with pods that report as seldom as gateways
+of so many request. Decisions are timed as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUICK = (64, 250)
 _BASE = 64
 GATEWAYS = (1, 8)
 _COLUMNS = (
-    *("trace", "pods", "gateways", "events", "told every s", "prefix hit rate"),
+    *("trace", "pods", "gateways", "events", "report interval s", "prefix hit rate"),
     *("first token p50 ms", "p99 ms", "output tokens/s a pod", "busiest pod"),
     "microseconds a decision",
 )
@@ -35,20 +35,20 @@ def run(output: Path, *, quick: bool) -> Report:
     for pods in QUICK if quick else PODS:
         one, several = GATEWAYS
         seldom = load_interval(pods, GatewaySettings().load_messages_per_second)
-        for gateways, telling, interval in (
+        for gateways, with_events, interval in (
             (one, False, REPORT_SECONDS),
             (several, False, REPORT_SECONDS),
             (several, True, REPORT_SECONDS),
             (several, True, seldom),
         ):
             print(f"{pods} pods, {gateways} gateways ...", file=sys.stderr, flush=True)
-            report.rows.append(_row("chat", pods, gateways, telling, interval))
+            report.rows.append(_row("chat", pods, gateways, with_events, interval))
     report.publish(output)
     return report
 
 
-def _row(trace: str, size: int, gateways: int, telling: bool, interval: float) -> Row:
-    pods = fleet(size, telling=telling)
+def _row(trace: str, size: int, gateways: int, with_events: bool, interval: float) -> Row:
+    pods = fleet(size, with_events=with_events)
     made = [Gateway("PrefixAffinity", pods, seed) for seed in range(gateways)]
     timed = [_Timed(gateway.router) for gateway in made]
     for gateway, watch in zip(made, timed, strict=True):
@@ -59,8 +59,8 @@ def _row(trace: str, size: int, gateways: int, telling: bool, interval: float) -
         "trace": trace,
         "pods": size,
         "gateways": gateways,
-        "events": "yes" if telling else "no",
-        "told every s": interval,
+        "events": "yes" if with_events else "no",
+        "report interval s": interval,
         "prefix hit rate": round(found.hit_rate, 3),
         "first token p50 ms": found.first_token(0.5) * 1e3,
         "p99 ms": found.first_token(0.99) * 1e3,

@@ -92,7 +92,7 @@ def endpoints() -> dict[str, Measure]:
     return {
         **{f"pick, {policy}": pick(policy) for policy in POLICIES},
         "pick, PrefixAffinity, all hold a beginning": pick("PrefixAffinity", shared=True),
-        "a pod's load message": lambda size, rounds: _told(*_pool(1, size), rounds),
+        "a pod's load message": lambda size, rounds: _reported(*_pool(1, size), rounds),
         "a pod comes or goes": lambda size, rounds: _changed(*_pool(1, size), rounds),
     }
 
@@ -127,14 +127,14 @@ def _pool(names: int, each: int) -> tuple[Pool, list[str]]:
     return pool, urls
 
 
-def _told(pool: Pool, urls: list[str], rounds: int) -> float:
+def _reported(pool: Pool, urls: list[str], rounds: int) -> float:
     message = Loaded(Load(running=3, max_num_seqs=64, kv_tokens=400_000))
 
-    def told(number: int) -> None:
+    def reported(number: int) -> None:
         pool.apply(urls[number % len(urls)], message, 1.0)
         assert pool.snapshot
 
-    return microseconds(told, rounds)
+    return microseconds(reported, rounds)
 
 
 def _changed(pool: Pool, urls: list[str], rounds: int) -> float:

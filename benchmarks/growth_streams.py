@@ -29,7 +29,7 @@ REQUESTS = 300
 _OPEN, _SHORT = (512, 20_000, 1), (64, 0, 1)
 _IDLE_SECONDS = 4.0
 _SETTLE_SECONDS = 60.0
-# gRPC refuses what comes at once beyond 3,000 calls that nobody has taken up.
+# gRPC rejects what comes at once beyond 3,000 calls that are not accepted yet.
 _WAVE = 1000
 _ROOM = (
     *("--max-inflight", "20000", "--request-memory-bytes", str(2**31)),
@@ -48,8 +48,8 @@ def panel(scratch: Path, quick: bool) -> Panel:
 
 
 def _of(plane: str, place: Path, stack: ExitStack, sizes: tuple[int, ...]) -> list[Curve]:
-    told = {"load": v1.WatchLoadResponse(max_num_seqs=20_000).SerializeToString()}
-    mock = stack.enter_context(ways.mock(place, told))
+    messages = {"load": v1.WatchLoadResponse(max_num_seqs=20_000).SerializeToString()}
+    mock = stack.enter_context(ways.mock(place, messages))
     arguments = ("gateway", "--data-plane", plane, "--envoy-concurrency", "1", *_ROOM)
     gateway = Process(
         plane, (*arguments, "--endpoint", f"grpc://{mock.grpc}"), place / "gateway.log"

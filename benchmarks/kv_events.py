@@ -1,8 +1,8 @@
-"""What KV-cache events cost a pod: the same load on a vLLM pod that tells and on one that does not.
+"""What KV-cache events cost a pod: the same load on a vLLM pod with events and one without.
 
-Both stand ready and are measured in turn, round after round. The telling one has a subscriber, and
-its requests come with a gateway's salt, so that every prompt is named. `unique prompts` fill the
-cache with new blocks and drive old ones out; `long answers` is decoding behind a short prompt.
+Both are ready and are measured in turn, round after round. The one with events has a subscriber,
+and its requests come with a gateway's salt, so that every prompt is named. `unique prompts` fill
+the cache with new blocks and evict old ones; `long responses` is decoding behind a short prompt.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Load:
     requests: int
 
 
-_LOADS = {"unique prompts": _Load(300, 8, 64), "long answers": _Load(8, 200, 24)}
+_LOADS = {"unique prompts": _Load(300, 8, 64), "long responses": _Load(8, 200, 24)}
 
 
 def run(output: Path, *, quick: bool) -> None:
@@ -49,7 +49,7 @@ def run(output: Path, *, quick: bool) -> None:
         directory = Path(name)
         pods = {
             "quiet": processes.vllm_pod(directory, MODEL, "quiet", "--no-kv-events", compiled=True),
-            "telling": processes.vllm_pod(directory, MODEL, "telling", compiled=True),
+            "with_events": processes.vllm_pod(directory, MODEL, "with_events", compiled=True),
         }
         with processes.running(*pods.values()):
             for load, work in _LOADS.items():
@@ -82,7 +82,7 @@ async def _rounds(
 ) -> dict[str, list[tuple[float, float]]]:
     """For each pod and round, output tokens a second and milliseconds of CPU a request."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in pods}
-    async with rpc.channel(pods["telling"].grpc_address) as channel:
+    async with rpc.channel(pods["with_events"].grpc_address) as channel:
         following = asyncio.create_task(_follow(channel))
         # The first round warms up.
         for number in range(count + 1):
@@ -109,7 +109,7 @@ async def _measure(pod: Process, work: _Load, seed: int) -> tuple[float, float]:
 
         async def client() -> None:
             while left:
-                await _ask(stub, texts[left.pop()], work.tokens)
+                await _request(stub, texts[left.pop()], work.tokens)
 
         before, begun = _cpu_seconds(pod), time.perf_counter()
         await asyncio.gather(*(client() for _ in range(_CLIENTS)))
@@ -118,7 +118,7 @@ async def _measure(pod: Process, work: _Load, seed: int) -> tuple[float, float]:
     return work.requests * work.tokens / seconds, 1e3 * cpu / work.requests
 
 
-async def _ask(stub: Any, text: str, tokens: int) -> None:
+async def _request(stub: Any, text: str, tokens: int) -> None:
     params = v1.SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     request = v1.GenerateRequest(model="tiny-glm", text=text, sampling_params=params)
     chunks = stub.GenerateStream(

@@ -22,7 +22,7 @@ Kind = Literal["grpc-stream", "grpc-unary", "rest-stream", "rest-unary"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What each request asks for. Greedy, and always `tokens` long."""
+    """The parameters of each request. Greedy, and always `tokens` long."""
 
     model: str = "tiny-glm"
     prompt: str = "What is the gateway?"

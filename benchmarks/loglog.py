@@ -40,7 +40,7 @@ class Panel:
     unit: str
     curves: tuple[Curve, ...]
     exponents: bool = True
-    """Told beside the curves' names."""
+    """Shown beside the curves' names."""
 
 
 def exponent(points: Points) -> float:

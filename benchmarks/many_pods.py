@@ -2,7 +2,7 @@
 
     python -m benchmarks.many_pods COUNT FILE
 
-Serves one fake pod on so many ports, each telling its load once a second as pods do, and writes
+Serves one fake pod on so many ports, each reporting its load once a second as pods do, and writes
 their URLs as an endpoints file of the gateway.
 """
 

@@ -51,7 +51,7 @@ def run(directory: Path, *, quick: bool) -> Report:
 
 
 def begun(bench: Bench, report: Report) -> None:
-    """From nothing until all is ready and nobody writes."""
+    """From nothing until all is ready and writes have ended."""
     say("creating resources ...")
     used, begin = bench.processor_seconds(), time.monotonic()
     asyncio.run(scale_rig.create(bench))
@@ -109,7 +109,7 @@ def uid(kind: Any, number: int) -> str:
 
 
 def reacted(bench: Bench, number: int) -> float:
-    """Seconds from asking for two replicas until the Deployment has them in its spec."""
+    """Seconds from requesting two replicas until the Deployment has them in its spec."""
     deployments = bench.kind("apps/v1", "Deployment")
     selector = f"{DEPLOYMENT}={name(number)}"
     begin = time.monotonic()

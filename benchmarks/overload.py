@@ -1,4 +1,4 @@
-"""What is left of the service when too much is asked for: goodput, latency, fairness, memory, and
+"""What is left of the service under overload: goodput, latency, fairness, memory, and
 how long the event loop stalls with a thousand streams open.
 
 Echo pods with vLLM's arithmetic of blocks, a token rate and a prefill rate, behind one gateway;
@@ -42,8 +42,8 @@ COLUMNS = (
     *("in time", "429", "503", "504", "other", "gateway MB", "worst stall ms"),
 )
 FAIR_COLUMNS = (
-    *("light tenant", "asked", "answered", "TTFT p50 ms", "TTFT p99 ms", "TTFT p99 / quiet"),
-    *("answer p50 ms", "answer p99 ms", "answer p99 / quiet"),
+    *("light tenant", "sent", "served", "TTFT p50 ms", "TTFT p99 ms", "TTFT p99 / quiet"),
+    *("response p50 ms", "response p99 ms", "response p99 / quiet"),
 )
 # Streams open at once, tokens a second of each, and whether they all begin in the same moment.
 STREAMS = ((1000, 2, False), (1000, 2, True), (1000, 5, False))
@@ -152,7 +152,7 @@ class Stage:
         }
 
     def _light(self, flood: float, seconds: float) -> dict[str, Any]:
-        """The report of two requests a second beside so many of somebody else's."""
+        """The report of two requests a second beside so many of another tenant's."""
         with self._gateway(*self._identity()) as gateway, ThreadPoolExecutor() as both:
             if flood:
                 how = paced(flood, seconds + 10, self._header("heavy"))
@@ -234,10 +234,10 @@ def paced(rate: float, seconds: float, header: str = "") -> load.Load:
 def fair_row(label: str, light: dict[str, Any], quiet: dict[str, Any]) -> Row:
     row: dict[str, str | float | int] = {
         "light tenant": label,
-        "asked": light["requests"],
-        "answered": light["requests"] - light["errors"],
+        "sent": light["requests"],
+        "served": light["requests"] - light["errors"],
     }
-    for name, key in (("TTFT", "time_to_first_message"), ("answer", "latency")):
+    for name, key in (("TTFT", "time_to_first_message"), ("response", "latency")):
         row |= {f"{name} {q} ms": light[key][q] * 1000 for q in ("p50", "p99")}
         row[f"{name} p99 / quiet"] = light[key]["p99"] / quiet[key]["p99"]
     return row
@@ -247,14 +247,14 @@ def peak_megabytes(process: Process) -> float:
     """The most memory that the process has had, of which all is its own."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    assert found is not None, "Linux tells every process's peak"
+    assert found is not None, "Linux reports every process's peak"
     return int(found[1]) / 1024
 
 
 @contextmanager
 def stalls_under(gateway: Process, at_least: int) -> Iterator[list[float]]:
     """Worst stalls so far, as long as so many requests are open: full collections of garbage wait
-    for fewer, and stall nobody."""
+    for fewer, and stall no client."""
     found: list[float] = []
     over = threading.Event()
 

@@ -127,9 +127,9 @@ def bare_engine(logs: Path) -> Iterator[Measure]:
 
         def measure(count: int) -> dict[str, Any]:
             assert child.stdin is not None and child.stdout is not None
-            ask: dict[str, Any] = {"clients": count, "requests": requests_for(count)}
-            ask |= {"tokens": work.tokens, "prompt": work.prompt}
-            child.stdin.write(json.dumps(ask) + "\n")
+            load: dict[str, Any] = {"clients": count, "requests": requests_for(count)}
+            load |= {"tokens": work.tokens, "prompt": work.prompt}
+            child.stdin.write(json.dumps(load) + "\n")
             child.stdin.flush()
             result: dict[str, Any] = json.loads(child.stdout.readline())
             return result

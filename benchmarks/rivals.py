@@ -28,7 +28,7 @@ class Rival:
     """By its command line, with a port for its metrics."""
     environment: Mapping[str, str] = field(default_factory=dict)
     most_tokens: float = math.inf
-    """It would take minutes for more, of all answers at once."""
+    """It would take minutes for more, of all responses at once."""
 
 
 CACHE_AWARE = (
@@ -65,7 +65,7 @@ def _litellm(backend: str, models: Sequence[str], scratch: Path) -> Rival:
     file.write_text(yaml.safe_dump({"model_list": served}))
     arguments = ("--config", str(file), "--num_workers", "1", "--telemetry", "False")
     environment = {
-        # Without asking the network for prices.
+        # Without requesting prices over the network.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_LOG": "ERROR",
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",

@@ -1,7 +1,7 @@
 """What each router costs in front of the same mock pod: requests, tokens, latency, CPU, memory.
 
 Each round goes through all ways (`ways`), so that a drifting machine hits all alike; figures are
-medians over the rounds. The mock answers at once, or with 20 ms before each token. Nothing is
+medians over the rounds. The mock responds at once, or with 20 ms before each token. Nothing is
 pinned: client, router and mock share the machine, for all alike.
 """
 
@@ -46,7 +46,7 @@ class Case:
     together: int = 1
 
     @property
-    def answer(self) -> str:
+    def response(self) -> str:
         pace = f", {self.pace} ms apart" if self.pace else ""
         return f"{self.tokens}{pace}" + (f", by {self.together}" if self.together > 1 else "")
 
@@ -66,9 +66,9 @@ class Case:
         names = (f"x-api-key:{key}",)
         if not way.is_our_client:
             return names
-        asked = v1.GenerateRequest.FromString(self.work().message())
-        told = hints(asked).items()
-        return names + tuple(f"{n}:{base64.b64encode(v).decode()}" for n, v in told)
+        request = v1.GenerateRequest.FromString(self.work().message())
+        metadata = hints(request).items()
+        return names + tuple(f"{n}:{base64.b64encode(v).decode()}" for n, v in metadata)
 
 
 def cases() -> list[Case]:
@@ -147,7 +147,7 @@ def row(case: Case, way: str, results: Sequence[dict[str, Any]]) -> dict[str, An
     return {
         "kind": case.kind,
         "prompt": case.prompt,
-        "tokens": case.answer,
+        "tokens": case.response,
         "clients": case.clients,
         "way": way,
         "requests/s": median_spread(rates)[0],

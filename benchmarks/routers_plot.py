@@ -17,11 +17,11 @@ from benchmarks.report import Row
 
 # Of prompts as short as most rows have, tokens as fast as they go.
 _SHORT = 200
-_ANSWERS = {"4": "4 tokens in one", "64": "64 tokens streamed", "512": "512 tokens streamed"}
+_RESPONSES = {"4": "4 tokens in one", "64": "64 tokens streamed", "512": "512 tokens streamed"}
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """One for each kind and length of answer that has a curve: two numbers of clients at least."""
+    """One for each kind and length of response with a curve: two numbers of clients at least."""
     return list(_panels(rows))
 
 
@@ -33,13 +33,13 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 
 
 def _panels(rows: Sequence[Row]) -> Iterator[Panel]:
-    plain = [row for row in rows if row["prompt"] == _SHORT and row["tokens"] in _ANSWERS]
+    plain = [row for row in rows if row["prompt"] == _SHORT and row["tokens"] in _RESPONSES]
     ways = dict(zip(dict.fromkeys(str(row["way"]) for row in plain), cycle(COLOURS), strict=False))
-    for kind, answer in dict.fromkeys((str(row["kind"]), str(row["tokens"])) for row in plain):
-        same = [row for row in plain if (row["kind"], row["tokens"]) == (kind, answer)]
+    for kind, response in dict.fromkeys((str(row["kind"]), str(row["tokens"])) for row in plain):
+        same = [row for row in plain if (row["kind"], row["tokens"]) == (kind, response)]
         every = tuple(_curve(way, colour, same) for way, colour in ways.items())
         if curves := tuple(curve for curve in every if len(curve.points) > 1):
-            what = f"tokens/s: {kind}, {_ANSWERS[answer]}"
+            what = f"tokens/s: {kind}, {_RESPONSES[response]}"
             yield Panel("clients", what, curves, exponents=False)
 
 
@@ -52,7 +52,7 @@ def _curve(way: str, colour: str, rows: Sequence[Row]) -> Curve:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(file: Path) -> None:
-    """Draw FILE, the JSON of a run of `routers`, anew beside it."""
+    """Redraw FILE, the JSON of a run of `routers`, beside it."""
     draw(json.loads(file.read_text())["rows"], file.with_suffix(".svg"))
 
 

@@ -1,7 +1,7 @@
 """Prefix hits on real pods: conversations through real gateways onto two vLLM pods, by policy.
 
 The tiny GLM-4 with vLLM's prefix caching. Hits are what vLLM counts: cached prompt tokens of each
-answer's usage. Every policy gets texts of its own, so that none finds another's in the caches.
+response's usage. Every policy gets texts of its own, so that none finds another's in the caches.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RUNS = {
     "PrefixAffinity": ("PrefixAffinity", 1),
     "PrefixAffinity, two gateways": ("PrefixAffinity", 2),
 }
-# On pods that tell what is in their KV cache; those above are on pods that do not.
+# On pods with KV events; those above are on pods without.
 _TELLING_RUNS = {
     "LatencyAware, events": ("LatencyAware", 1),
     "PrefixAffinity, events": ("PrefixAffinity", 1),
@@ -109,10 +109,10 @@ class _Talk:
         async with self._slots:
             for _ in range(_TURNS):
                 messages.append(v1.ChatMessage(role="user", content=self._words(15)))
-                answer = await self._ask(self._rng.choice(stubs), messages)
-                messages.append(v1.ChatMessage(role="assistant", content=answer))
+                text = await self._request(self._rng.choice(stubs), messages)
+                messages.append(v1.ChatMessage(role="assistant", content=text))
 
-    async def _ask(self, stub: Any, messages: Sequence[v1.ChatMessage]) -> str:
+    async def _request(self, stub: Any, messages: Sequence[v1.ChatMessage]) -> str:
         params = v1.SamplingParams(max_tokens=_ANSWER_TOKENS, temperature=0)
         request = v1.ChatRequest(model="tiny-glm", messages=messages, sampling_params=params)
         begun, said, first = time.perf_counter(), "", 0.0

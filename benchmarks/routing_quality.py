@@ -2,7 +2,7 @@
 
 The gateway's own code decides, pods are simulated (see `fleet.pod`). `oracle` is PrefixAffinity
 with an index that knows every pod's cache; `two gateways` are two that share nothing; with `events`
-the pods tell what they have cached, every 50 ms as they tell their load.
+the pods send KV events, every 50 ms as they report their load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _POLICIES: tuple[RoutingPolicy, ...] = (
     "PrefixAffinity",
 )
 _QUICK: tuple[RoutingPolicy, ...] = ("RoundRobin", "LeastRequests", "PrefixAffinity")
-# Names, policies, how many gateways, and whether pods tell what they have cached.
+# Names, policies, how many gateways, and whether pods send KV events.
 _MORE: tuple[tuple[str, RoutingPolicy, int, bool], ...] = (
     ("LeastRequests, two gateways", "LeastRequests", 2, False),
     ("PrefixAffinity, two gateways", "PrefixAffinity", 2, False),
@@ -64,16 +64,18 @@ def run(output: Path, *, quick: bool) -> None:
     for trace, make in TRACES.items():
         seeds = range(1, 2 if quick else 1 + _SEEDS.get(trace, 1))
         runs = [make(Source(seed), 1.0) for seed in seeds]
-        for name, policy, gateways, telling in (*plain, *_MORE):
-            results = [_run(policy, run, trace, gateways, telling=telling) for run in runs]
+        for name, policy, gateways, with_events in (*plain, *_MORE):
+            results = [_run(policy, run, trace, gateways, with_events=with_events) for run in runs]
             report.rows.append(_row(trace, name, results))
         report.rows.append(_row(trace, "oracle", [_oracle(run, trace) for run in runs]))
     report.publish(output)
 
 
-def _pods(trace: str, *, telling: bool = False) -> list[Pod]:
+def _pods(trace: str, *, with_events: bool = False) -> list[Pod]:
     return fleet(
-        mixed=trace.startswith("mixed fleet"), small=trace == "small caches", telling=telling
+        mixed=trace.startswith("mixed fleet"),
+        small=trace == "small caches",
+        with_events=with_events,
     )
 
 
@@ -83,9 +85,9 @@ def _run(
     trace: str,
     gateways: int = 1,
     *,
-    telling: bool = False,
+    with_events: bool = False,
 ) -> Result:
-    pods = _pods(trace, telling=telling)
+    pods = _pods(trace, with_events=with_events)
     return Simulation([Gateway(policy, pods, seed) for seed in range(gateways)], pods).run(sessions)
 
 
@@ -95,7 +97,7 @@ def _oracle(sessions: list[Session], trace: str) -> Result:
     index = Oracle(pods, [view.url for view in gateway.views])
     gateway.router.memory.prefixes = index
     simulation = Simulation([gateway], pods)
-    simulation.asked = lambda gateway, call, job: index.tell(job.prompt)
+    simulation.requested = lambda gateway, call, job: index.expect(job.prompt)
     return simulation.run(sessions)
 
 

@@ -1,8 +1,8 @@
 """Our routing beside other routers', in real time: the traces of `routing`, sent to echo pods.
 
-Eight echo pods count blocks as vLLM does and take as long for a token as they are told. Routers
+Eight echo pods count blocks as vLLM does and take as long for a token as is configured. Routers
 get the same conversations over REST, in words of their own, so that none finds another's in the
-caches. Hits are what the pods count: cached prompt tokens of each answer's usage. Last comes a
+caches. Hits are what the pods count: cached prompt tokens of each response's usage. Last comes a
 trace on two real vLLM pods with the tiny GLM-4.
 """
 
@@ -167,12 +167,12 @@ class _Clients:
             await asyncio.sleep(turn.pause * _SLOWER)
             history += self._text(turn.said)
             try:
-                history += await self._ask(history, len(turn.output))
+                history += await self._request(history, len(turn.output))
             except (aiohttp.ClientError, TimeoutError):
                 self._result.failed += 1
                 return
 
-    async def _ask(self, prompt: str, tokens: int) -> str:
+    async def _request(self, prompt: str, tokens: int) -> str:
         body = {
             "model": self._model,
             "prompt": prompt,
@@ -183,8 +183,8 @@ class _Clients:
             "stream_options": {"include_usage": True},
         }
         begun, first, said = time.perf_counter(), 0.0, ""
-        async with self._http.post(self._url, json=body, raise_for_status=True) as answer:
-            async for line in answer.content:
+        async with self._http.post(self._url, json=body, raise_for_status=True) as response:
+            async for line in response.content:
                 if not line.startswith(b"data: {"):
                     continue
                 event = json.loads(line[6:])

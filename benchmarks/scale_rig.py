@@ -1,7 +1,7 @@
 """Many AutoGLMDeployments on a real API server, for `operator_scale`: starts, creates, counts.
 
-Nothing here measures for long what it looks at: objects are counted by the API server, and the
-operator's own metrics tell the rest.
+Nothing here measures for long what it observes: objects are counted by the API server, and the
+operator's own metrics have the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from autoglm.kube.transport import Client, Request, configure
 from benchmarks import load
 
 CRD = load.ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
-# Teams share a cluster, not a namespace; Kubernetes' own controllers look at all of a namespace's
+# Teams share a cluster, not a namespace; Kubernetes' own controllers check all of a namespace's
 # budgets and Services for each pod.
 PER_NAMESPACE = 50
 HOME = "autoglm-system"
@@ -190,15 +190,15 @@ def counted(bench: Bench) -> None:
 
 
 def items(bench: Bench, path: str, **query: str) -> list[Any]:
-    answer = bench.api.request("get", path, query_params=list(query.items()), serialize=False)
-    found: list[Any] = json.loads(answer.data)["items"]
+    response = bench.api.request("get", path, query_params=list(query.items()), serialize=False)
+    found: list[Any] = json.loads(response.data)["items"]
     return found
 
 
 def count(bench: Bench, path: str) -> int:
     """The API server counts what it leaves out of a list."""
-    answer = bench.api.request("get", path, limit=1, serialize=False)
-    body = json.loads(answer.data)
+    response = bench.api.request("get", path, limit=1, serialize=False)
+    body = json.loads(response.data)
     return len(body["items"]) + int(body["metadata"].get("remainingItemCount", 0))
 
 

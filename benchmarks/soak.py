@@ -174,9 +174,9 @@ def request(client: Client, model: str = "echo", tokens: int = 0) -> v1.Generate
 
 
 def body(client: Client, model: str = "echo", tokens: int = 0) -> dict[str, object]:
-    asked = request(client, model, tokens)
-    count = asked.sampling_params.max_tokens
-    return {"model": model, "prompt": asked.text, "max_tokens": count, "ignore_eos": True}
+    made = request(client, model, tokens)
+    count = made.sampling_params.max_tokens
+    return {"model": model, "prompt": made.text, "max_tokens": count, "ignore_eos": True}
 
 
 async def grpc_unary(client: Client) -> None:
@@ -211,22 +211,22 @@ async def grpc_slow_reader(client: Client) -> None:
 
 
 async def rest_unary(client: Client) -> None:
-    async with client.session.post(PATH, json=body(client)) as answer:
-        answer.raise_for_status()
-        await answer.read()
+    async with client.session.post(PATH, json=body(client)) as response:
+        response.raise_for_status()
+        await response.read()
 
 
 async def rest_stream(client: Client) -> None:
-    async with client.session.post(PATH, json=body(client) | {"stream": True}) as answer:
-        answer.raise_for_status()
-        async for _ in answer.content.iter_any():
+    async with client.session.post(PATH, json=body(client) | {"stream": True}) as response:
+        response.raise_for_status()
+        async for _ in response.content.iter_any():
             pass
 
 
 async def rest_cancel(client: Client) -> None:
-    asked = body(client, tokens=500) | {"stream": True}
-    async with client.session.post(PATH, json=asked) as answer:
-        await answer.content.readany()
+    slow = body(client, tokens=500) | {"stream": True}
+    async with client.session.post(PATH, json=slow) as response:
+        await response.content.readany()
 
 
 async def rest_wrong(client: Client) -> None:
@@ -237,16 +237,16 @@ async def rest_wrong(client: Client) -> None:
         (json.dumps(body(client, "nobody")).encode(), {}),
     )
     data, headers = client.rng.choice(wrong)
-    async with client.session.post(PATH, data=data, headers=headers) as answer:
-        answer.raise_for_status()
-        await answer.read()
+    async with client.session.post(PATH, data=data, headers=headers) as response:
+        response.raise_for_status()
+        await response.read()
 
 
 async def rest_large(client: Client) -> None:
     large = body(client) | {"user": "x" * client.rng.randint(0, 2_000_000)}
-    async with client.session.post(PATH, json=large) as answer:
-        answer.raise_for_status()
-        await answer.read()
+    async with client.session.post(PATH, json=large) as response:
+        response.raise_for_status()
+        await response.read()
 
 
 async def rest_half_a_body(client: Client) -> None:
@@ -258,9 +258,9 @@ async def rest_half_a_body(client: Client) -> None:
 
 
 async def rest_slow_reader(client: Client) -> None:
-    asked = body(client, "flood", 50_000) | {"stream": True}
-    async with client.session.post(PATH, json=asked) as answer:
-        await answer.content.readany()
+    slow = body(client, "flood", 50_000) | {"stream": True}
+    async with client.session.post(PATH, json=slow) as response:
+        await response.content.readany()
         await asyncio.sleep(3)
 
 

@@ -31,30 +31,30 @@ from autoglm.gateway.identity.keys import new_key
 from benchmarks import load, rivals
 
 MOCK = load.ROOT / "build/bin/mockpod"
-# Tokens of an answer, milliseconds before each message, and tokens in each.
+# Tokens of a response, milliseconds before each message, and tokens in each.
 ANSWERS = ((4, 0, 1), (64, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
 MODEL = "instant"
 _TYPE = "type.googleapis.com/envoy"
 
 
 def wish(tokens: int, pace: int, together: int) -> str:
-    """What a prompt begins with that the mock is to answer so.
+    """The prefix of prompts with this response of the mock.
 
-    The model has one name for all answers, since smg knows of the first one only.
+    The model has one name for all responses, since smg knows of the first one only.
     """
     return f"mock-{tokens}p{pace}g{together}"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where load is sent, and whose CPU time and memory it takes. Empty: it is not asked so."""
+    """Where load is sent, and whose CPU time and memory it takes. Empty: it is not used so."""
 
     name: str
     http: str
     grpc: str = ""
     pid: int | None = None
     most_tokens: float = math.inf
-    """Of all answers at once; it would take minutes for more."""
+    """Of all responses at once; it would take minutes for more."""
     is_our_client: bool = False
     """Its requests carry what routing needs in metadata, as our clients' do."""
 
@@ -122,38 +122,38 @@ def _sees_a_pod(gateway: Process) -> bool:
     return gateway.ready_endpoints() > 0
 
 
-def answers(http_port: int) -> Mapping[str, bytes]:
+def responses(http_port: int) -> Mapping[str, bytes]:
     """What the mock is given to say."""
-    told: dict[str, Message] = {
+    made: dict[str, Message] = {
         "models": v1.ListModelsResponse(
             models=[v1.Model(name=MODEL, max_model_len=100_000, engine="mock")]
         ),
         "load": v1.WatchLoadResponse(max_num_seqs=1024, http_port=http_port),
     }
-    for together in {answer[2] for answer in ANSWERS}:
+    for together in {response[2] for response in ANSWERS}:
         chunk = v1.GenerateChunk(text=" token" * together, token_ids=[1234] * together)
-        told[f"chunk-{together}"] = chunk
-    for count in {answer[0] for answer in ANSWERS}:
+        made[f"chunk-{together}"] = chunk
+    for count in {response[0] for response in ANSWERS}:
         usage = v1.Usage(prompt_tokens=4, completion_tokens=count)
         done = v1.Completion(text=" token" * count, finish_reason=v1.FINISH_REASON_LENGTH)
         ended = v1.GenerateChunk(finish_reason=v1.FINISH_REASON_LENGTH, usage=usage)
-        told[f"end-{count}"] = ended
-        told[f"unary-{count}"] = v1.GenerateResponse(completions=[done], usage=usage)
+        made[f"end-{count}"] = ended
+        made[f"unary-{count}"] = v1.GenerateResponse(completions=[done], usage=usage)
     listed = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
-    messages = {name: message.SerializeToString() for name, message in told.items()}
+    messages = {name: message.SerializeToString() for name, message in made.items()}
     return messages | {"models.json": json.dumps(listed).encode()}
 
 
 @contextlib.contextmanager
 def mock(scratch: Path, instead: Mapping[str, bytes] = {}) -> Iterator[Way]:
-    """`instead` are messages in place of those of `answers`."""
+    """`instead` are messages in place of those of `responses`."""
     grpc_port, http_port = free_ports(2)
-    directory = scratch / "answers"
+    directory = scratch / "responses"
     directory.mkdir()
-    for name, message in (*answers(http_port).items(), *instead.items()):
+    for name, message in (*responses(http_port).items(), *instead.items()):
         (directory / name).write_bytes(message)
     way = Way("direct", f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}")
-    command = [str(MOCK), "-grpc", way.grpc, "-http", way.http, "-answers", str(directory)]
+    command = [str(MOCK), "-grpc", way.grpc, "-http", way.http, "-responses", str(directory)]
     with _child(command, scratch / "mock.log"):
         yield way
 

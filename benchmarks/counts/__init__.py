@@ -18,7 +18,7 @@ from benchmarks.report import Report
 
 
 def counted() -> Baseline:
-    """Everything, counted anew; seconds."""
+    """Counts everything; takes seconds."""
     found = asyncio.run(requests.embedded())
     found |= asyncio.run(requests.envoy())
     found |= decisions()

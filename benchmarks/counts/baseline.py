@@ -33,8 +33,8 @@ class Baseline:
 
 
 def recorded() -> Baseline:
-    told: dict[str, Any] = json.loads(FILE.read_text())
-    return Baseline(told["made_with"], told["counts"])
+    content: dict[str, Any] = json.loads(FILE.read_text())
+    return Baseline(content["made_with"], content["counts"])
 
 
 def versions() -> dict[str, str]:

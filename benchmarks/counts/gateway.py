@@ -167,7 +167,7 @@ class Rig:
     # What clients send.
 
     async def grpc(self, method: str) -> AsyncIterator[bytes]:
-        """The answers of one call, as the interceptor and the edge give them to gRPC."""
+        """The responses of one call, as the interceptor and the edge give them to gRPC."""
         path = f"/{_SERVICE}/{method}"
         metadata = (("x-api-key", self.key), ("user-agent", "grpc"))
         details = SimpleNamespace(method=path, invocation_metadata=metadata)
@@ -189,13 +189,13 @@ class Rig:
         return v1.GenerateRequest(model="m", text=PROMPT, sampling_params=sampling)
 
     def body(self, *, stream: bool) -> bytes:
-        asked = {
+        body = {
             "model": "m",
             "prompt": PROMPT,
             "max_tokens": max(1, self.chunks),
             "stream": stream,
         }
-        return json.dumps(asked).encode()
+        return json.dumps(body).encode()
 
     def request(self, *, stream: bool) -> bytes:
         body = self.body(stream=stream)
@@ -205,7 +205,7 @@ class Rig:
         )
         return head.encode() + body
 
-    # What pods answer.
+    # Responses of pods.
 
     def _messages(self) -> Sequence[bytes]:
         chunk = v1.GenerateChunk(text=" token", token_ids=[1234]).SerializeToString()

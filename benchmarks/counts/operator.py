@@ -1,4 +1,4 @@
-"""What the operator asks of the API server for one resource, and what a look at it costs.
+"""What the operator requests of the API server for one resource, and what a reconcile of it costs.
 
 The planner, the reconciler and its caches are the operator's own; the API server is in memory. Pods
 and their readiness are played, as no controllers run.
@@ -52,11 +52,11 @@ class Rig:
         )
 
     def put(self, body: dict[str, Any]) -> None:
-        """Somebody writes the resource; the operator's watch tells of it."""
+        """A user writes the resource; the operator's watch delivers it."""
         self.server.put(PATH, body)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self.world.resources.put(json.dumps(self.server.objects[PATH]).encode())
         self.look.saw(KEY)
 
@@ -66,11 +66,11 @@ class Rig:
         for _ in range(_LOOKS):
             await self.look(KEY)
             self._play_controllers()
-            self._tell()
+            self._notify()
         return Counter(request.method for request in self.faults.seen)
 
     def _play_controllers(self) -> None:
-        """Each Deployment has the pods it asks for, and they are ready."""
+        """Each Deployment has its desired pods, and they are ready."""
         for body in list(self.server.objects.values()):
             if body.get("kind") == "Deployment":
                 for number in range(body["spec"]["replicas"]):
@@ -91,7 +91,7 @@ class Rig:
             self.world.pods.put(json.dumps(self.server.put(path, pod)).encode())
 
     def delete(self, kind: Kind, name: str) -> None:
-        """Somebody deletes a child."""
+        """A user deletes a child."""
         path = kind.path("ns", name)
         uid = self.server.objects[path]["metadata"]["uid"]
         self.server.remove(path)

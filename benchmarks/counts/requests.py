@@ -34,11 +34,11 @@ async def embedded() -> Found:
     async with rig() as made:
         found |= _named("grpc unary, instructions of a request", await _counted(_grpc(made, UNARY)))
         found |= _named("rest unary, instructions of a request", await _counted(_rest(made)))
-    for wire, ask in (("grpc", lambda made: _grpc(made, STREAM)), ("rest", _rest)):
+    for wire, send in (("grpc", lambda made: _grpc(made, STREAM)), ("rest", _rest)):
         costs = []
         for chunks in (SHORT, LONG):
             async with rig(chunks) as made:
-                costs.append(await _counted(ask(made)))
+                costs.append(await _counted(send(made)))
         found |= _per_chunk(f"{wire} stream", *costs)
     async with rig(SHORT) as made:
         found["grpc stream, bytes held while it is open"] = await _held(made, _open_grpc)
@@ -76,27 +76,27 @@ def _per_chunk(name: str, short: Instructions, long: Instructions) -> Found:
     }
 
 
-async def _counted(ask: Callable[[], Awaitable[object]]) -> Instructions:
+async def _counted(send: Callable[[], Awaitable[object]]) -> Instructions:
     """Of one request, once connections, metrics' children and caches are made."""
     for _ in range(_WARM):
-        await ask()
+        await send()
     with Counting() as counting:
-        await ask()
+        await send()
     return counting.found
 
 
 def _grpc(made: Rig, method: str) -> Callable[[], Awaitable[object]]:
-    async def ask() -> None:
+    async def send() -> None:
         async for _ in made.grpc(method):
             pass
 
-    return ask
+    return send
 
 
 def _rest(made: Rig) -> Callable[[], Awaitable[object]]:
     client, request = made.client(), made.request(stream=bool(made.chunks))
     end = _END if made.chunks else b"}]}"
-    return lambda: client.ask(request, end)
+    return lambda: client.request(request, end)
 
 
 # Open streams.
@@ -139,7 +139,7 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 
 async def _open_rest(made: Rig) -> Callable[[], Awaitable[None]]:
     client = made.client()
-    task = asyncio.create_task(client.ask(made.request(stream=True), _END))
+    task = asyncio.create_task(client.request(made.request(stream=True), _END))
     while b"token" not in client.received:
         await Turns(1)
 

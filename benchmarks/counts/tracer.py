@@ -51,7 +51,7 @@ class Counting:
         self._kinds: dict[CodeType, str] = {}
 
     def __enter__(self) -> Self:
-        # A collection in the middle would run finalizers that are nobody's.
+        # A collection in the middle would run finalizers of other code.
         gc.collect()
         gc.disable()
         self._begin()

@@ -69,13 +69,13 @@ class Wire(asyncio.Transport):
 
 
 class HttpPods(aiohttp.BaseConnector):
-    """Connections to pods that answer every request with these parts, head first."""
+    """Connections to pods whose response to every request is these parts, head first."""
 
     def __init__(self, parts: Callable[[], Sequence[bytes]]) -> None:
         super().__init__(keepalive_timeout=3600)
         self._parts = parts
         self.hold = asyncio.Event()
-        """Set while pods may go on behind their first chunk."""
+        """Set while pods may continue behind their first chunk."""
         self.hold.set()
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -85,14 +85,14 @@ class HttpPods(aiohttp.BaseConnector):
         def take(data: bytes) -> None:
             # The gateway writes a request's head and its body, in one piece or in two.
             if data.endswith(b"}"):
-                task = asyncio.create_task(self._answer(protocol))
+                task = asyncio.create_task(self._respond(protocol))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
 
         protocol.connection_made(Wire(protocol, take))
         return protocol
 
-    async def _answer(self, protocol: ResponseHandler) -> None:
+    async def _respond(self, protocol: ResponseHandler) -> None:
         head, first, *rest = self._parts()
         await Turns()
         protocol.data_received(head + first)
@@ -116,8 +116,8 @@ class HttpClient:
         self.received += data
         self.writes += 1
 
-    async def ask(self, request: bytes, end: bytes) -> bytes:
-        """The answer, which ends so."""
+    async def request(self, request: bytes, end: bytes) -> bytes:
+        """The response, which ends so."""
         self.received = b""
         self._server.data_received(request)
         await self.until(end)
@@ -150,7 +150,7 @@ class GrpcContext:
         return self.metadata
 
     async def send_initial_metadata(self, _: Any) -> None:
-        """It is not looked at."""
+        """It is not read."""
 
     def set_trailing_metadata(self, trailers: Any) -> None:
         self.trailers = trailers
@@ -164,7 +164,7 @@ class GrpcContext:
 
 @dataclass
 class GrpcPods:
-    """In place of `Channels`: every method of every pod answers with these messages."""
+    """In place of `Channels`: every method of every pod responds with these messages."""
 
     messages: Callable[[], Sequence[bytes]]
     trailers: tuple[tuple[str, str], ...] = ()

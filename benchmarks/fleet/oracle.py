@@ -14,14 +14,14 @@ _OF_POD = BLOCK_TOKENS // BLOCK_SIZE
 
 
 class Oracle(PrefixIndex):
-    """Must be told each prompt before it is asked for it."""
+    """Must be given each prompt by `expect` before it is queried for it."""
 
     def __init__(self, pods: Sequence[Pod], urls: Sequence[str]) -> None:
         super().__init__()
         self._pods = dict(zip(urls, pods, strict=True))
         self._names: list[int] = []
 
-    def tell(self, prompt: list[int]) -> None:
+    def expect(self, prompt: list[int]) -> None:
         self._names = block_hashes(prompt)
 
     def match(self, blocks: Sequence[int], salt: int) -> dict[str, int]:

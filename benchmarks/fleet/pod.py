@@ -50,12 +50,12 @@ class Job:
 class Pod:
     """`step` is called again after as many seconds as it returns; 0 says that nothing runs.
 
-    One that is `telling` has a feed of its KV-cache events.
+    One that is `with_events` has a feed of its KV events.
     """
 
-    def __init__(self, speed: Speed, *, telling: bool = False) -> None:
+    def __init__(self, speed: Speed, *, with_events: bool = False) -> None:
         self.speed = speed
-        self.feed = KvFeed(speed.kv_blocks) if telling else None
+        self.feed = KvFeed(speed.kv_blocks) if with_events else None
         self.blocks = BlockPool(speed.kv_blocks, self.feed.ledger if self.feed else None)
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
@@ -136,7 +136,7 @@ class Pod:
     def _end(self, job: Job) -> None:
         self.running.remove(job)
         self.blocks.release(job.keys)
-        # What was said is cached as well, under the names that the next turn will ask for.
+        # Generated tokens are cached as well, under the names that the next turn will have.
         taken = self.blocks.take(job.prompt + job.output)
         if taken:
             self.blocks.release(taken[0])

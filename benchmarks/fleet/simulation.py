@@ -109,7 +109,7 @@ class Result:
 
 
 class Simulation:
-    """Pods tell their load and their caches every `interval` seconds: all in the same moment, or
+    """Pods report their load and their caches every `interval` seconds: all in the same moment, or
     one after the other.
     """
 
@@ -126,7 +126,9 @@ class Simulation:
         numbers = range(len(pods))
         self._together = [[number] for number in numbers] if one_by_one else [numbers]
         self.result = Result()
-        self.asked: Callable[[Gateway, GatewayRequest, Job], None] = lambda gateway, call, job: None
+        self.requested: Callable[[Gateway, GatewayRequest, Job], None] = (
+            lambda gateway, call, job: None
+        )
         self._rng = Random(seed)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
@@ -157,7 +159,7 @@ class Simulation:
                 gateway.hear(number, self.pods[number])
         self._at(now + self._interval, partial(self._report, numbers))
 
-    def _ask(self, chat: Chat, now: float) -> None:
+    def _request(self, chat: Chat, now: float) -> None:
         turn = chat.session.turns[chat.turn]
         prompt = chat.history + turn.said
         named = of_token_ids(prompt)
@@ -165,7 +167,7 @@ class Simulation:
         call = _call(prompt, Prefix(named.blocks, chat.opening, chat.turn > 0, named.size), now)
         gateway = self._rng.choice(self.gateways)
         job = Job(prompt, turn.output, now)
-        self.asked(gateway, call, job)
+        self.requested(gateway, call, job)
         decision = gateway.router.route(call, gateway.snapshot, now)
         view, latency = decision.endpoint, gateway.router.memory.latency
         job.sending = latency.sent(view.url, decision.uncached_tokens or 0, now)
@@ -206,7 +208,9 @@ class Simulation:
         if chat.turn == len(chat.session.turns):
             self._left -= 1
         else:
-            self._at(now + chat.session.turns[chat.turn].pause, lambda then: self._ask(chat, then))
+            self._at(
+                now + chat.session.turns[chat.turn].pause, lambda then: self._request(chat, then)
+            )
 
 
 def _call(prompt: Tokens, prefix: Prefix, now: float) -> GatewayRequest:
@@ -221,11 +225,11 @@ def _call(prompt: Tokens, prefix: Prefix, now: float) -> GatewayRequest:
 
 
 def fleet(
-    size: int = 64, *, mixed: bool = False, small: bool = False, telling: bool = False
+    size: int = 64, *, mixed: bool = False, small: bool = False, with_events: bool = False
 ) -> list[Pod]:
     """Equal pods; or, mixed, half of them with half the speed.
 
-    `small` pods have a quarter of the cache, `telling` ones tell of it by events.
+    `small` pods have a quarter of the cache, `with_events` ones send KV events.
     """
     whole = Speed()
     fast = replace(whole, kv_blocks=whole.kv_blocks // 4) if small else whole
@@ -236,4 +240,4 @@ def fleet(
         prompt_token=2 * fast.prompt_token,
     )
     speeds = [slow if mixed and number % 2 else fast for number in range(size)]
-    return [Pod(speed, telling=telling) for speed in speeds]
+    return [Pod(speed, with_events=with_events) for speed in speeds]

@@ -1,4 +1,4 @@
-"""The traces: what clients ask of a fleet, the same for every policy. Seeded, so repeatable."""
+"""The traces: what clients request of a fleet, the same for every policy. Seeded, so repeatable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tokens = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """`said` is new in the prompt; `pause` is how long after the last answer it comes, seconds."""
+    """`said` is new in the prompt; `pause` is seconds since the last response."""
 
     said: Tokens
     output: Tokens

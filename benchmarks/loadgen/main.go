@@ -1,4 +1,4 @@
-// Loadgen sends the same request again and again and measures the answers. It is compiled, and it
+// Loadgen sends the same request again and again and measures the responses. It is compiled, and it
 // does not decode what it receives, so that it is never the bottleneck of a benchmark.
 //
 //	loadgen -kind grpc-stream -address 127.0.0.1:50051 -path /autoglm.v1.Inference/GenerateStream \
@@ -81,7 +81,7 @@ func (o *outcome) came(now time.Duration, size int) {
 	o.bytes += size
 }
 
-// sender sends one request and reads its answer to the end. Called from many goroutines.
+// sender sends one request and reads its response to the end. Called from many goroutines.
 type sender interface {
 	send(client int, body []byte, started time.Time) outcome
 	close()
@@ -161,7 +161,7 @@ func run(o options) error {
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
-// work is what is asked: one of the bodies for each request.
+// work is what is sent: one of the bodies for each request.
 type work [][]byte
 
 func readWork(files string) (work, error) {

@@ -1,11 +1,11 @@
-// Mockpod answers as a pod does, at once, with messages that it is given: what is measured in front
+// Mockpod responds as a pod does, at once, with messages that it is given: what is measured in front
 // of it is never itself. It decodes nothing; a request says how many tokens it wants by a word in its
 // prompt: mock-N at once, mock-NpM with M milliseconds before each, mock-NgK with K in each message.
 //
-//	mockpod -grpc 127.0.0.1:50061 -http 127.0.0.1:8061 -answers DIRECTORY
+//	mockpod -grpc 127.0.0.1:50061 -http 127.0.0.1:8061 -responses DIRECTORY
 //
 // The directory holds messages of autoglm.v1: `models`, `load`, `chunk-K`, and for each N that is
-// asked for `end-N`, the last chunk, and `unary-N`. `models.json` is what REST lists.
+// last comes `end-N`, the last chunk, and `unary-N`. `models.json` is what REST lists.
 package main
 
 import (
@@ -53,14 +53,14 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-type answers map[string][]byte
+type responses map[string][]byte
 
-func read(directory string) (answers, error) {
+func read(directory string) (responses, error) {
 	entries, err := os.ReadDir(directory)
 	if err != nil {
 		return nil, err
 	}
-	found := answers{}
+	found := responses{}
 	for _, entry := range entries {
 		data, err := os.ReadFile(filepath.Join(directory, entry.Name()))
 		if err != nil {
@@ -95,7 +95,7 @@ func leading(text []byte) (int, []byte) {
 	return number, text[length:]
 }
 
-// each calls send for each message of an answer, in its time.
+// each calls send for each message of a response, in its time.
 func (o order) each(send func() error) error {
 	next := time.Now()
 	for range o.tokens / o.together {
@@ -110,7 +110,7 @@ func (o order) each(send func() error) error {
 	return nil
 }
 
-func (a answers) serve(_ any, stream grpc.ServerStream) error {
+func (r responses) serve(_ any, stream grpc.ServerStream) error {
 	var request []byte
 	if err := stream.RecvMsg(&request); err != nil {
 		return err
@@ -119,31 +119,31 @@ func (a answers) serve(_ any, stream grpc.ServerStream) error {
 	method := path[strings.LastIndex(path, "/")+1:]
 	switch method {
 	case "ListModels":
-		return a.send(stream, "models")
+		return r.send(stream, "models")
 	case "WatchLoad":
 		// Who is silent for longer leaves the pool.
 		for range time.Tick(time.Second / 2) {
-			if err := a.send(stream, "load"); err != nil {
+			if err := r.send(stream, "load"); err != nil {
 				return err
 			}
 		}
 	case "Generate":
-		return a.send(stream, fmt.Sprintf("unary-%d", ordered(request).tokens))
+		return r.send(stream, fmt.Sprintf("unary-%d", ordered(request).tokens))
 	case "GenerateStream":
 		wanted := ordered(request)
 		chunk := fmt.Sprintf("chunk-%d", wanted.together)
-		if err := wanted.each(func() error { return a.send(stream, chunk) }); err != nil {
+		if err := wanted.each(func() error { return r.send(stream, chunk) }); err != nil {
 			return err
 		}
-		return a.send(stream, fmt.Sprintf("end-%d", wanted.tokens))
+		return r.send(stream, fmt.Sprintf("end-%d", wanted.tokens))
 	}
 	return status.Error(codes.Unimplemented, method)
 }
 
-func (a answers) send(stream grpc.ServerStream, name string) error {
-	message, found := a[name]
+func (r responses) send(stream grpc.ServerStream, name string) error {
+	message, found := r[name]
 	if !found {
-		return status.Errorf(codes.NotFound, "no answer %q", name)
+		return status.Errorf(codes.NotFound, "no response %q", name)
 	}
 	return stream.SendMsg(&message)
 }
@@ -176,7 +176,7 @@ func complete(w http.ResponseWriter, r *http.Request) {
 func main() {
 	grpcAddress := flag.String("grpc", "127.0.0.1:50061", "where gRPC is served")
 	httpAddress := flag.String("http", "127.0.0.1:8061", "where REST is served")
-	directory := flag.String("answers", "", "directory of messages")
+	directory := flag.String("responses", "", "directory of messages")
 	flag.Parse()
 	if err := serve(*grpcAddress, *httpAddress, *directory); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -200,7 +200,7 @@ func serve(grpcAddress, httpAddress, directory string) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{PermitWithoutStream: true}),
 	)
 	http.HandleFunc("/v1/completions", complete)
-	// Other routers ask for these before they send anything.
+	// Other routers request these before they send anything.
 	http.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
 	http.HandleFunc("/v1/models", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("content-type", "application/json")
