@@ -126,9 +126,8 @@ class Simulation:
         numbers = range(len(pods))
         self._together = [[number] for number in numbers] if one_by_one else [numbers]
         self.result = Result()
-        self.requested: Callable[[Gateway, GatewayRequest, Job], None] = (
-            lambda gateway, call, job: None
-        )
+        self.requested: Callable[[Gateway, GatewayRequest, Job], None]
+        self.requested = lambda gateway, request, job: None
         self._rng = Random(seed)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()

@@ -63,7 +63,7 @@ def pod(node: Node, gpu_archive: Path) -> Iterator[Node]:
     node.kubectl("delete", "namespace", SPACE)
 
 
-def test_images_say_what_they_are_and_run_as_nobody(image: Image) -> None:
+def test_images_say_what_they_are_and_run_as_an_unprivileged_user(image: Image) -> None:
     labels = image.config["Labels"]
     prefix = "org.opencontainers.image."
     assert labels[f"{prefix}title"].startswith("open-autoglm")

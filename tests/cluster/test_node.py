@@ -109,7 +109,7 @@ def test_pods_of_a_built_image_run_under_the_restricted_standard(toy: Node) -> N
     assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
 
 
-def test_service_answers_to_its_name_inside_and_to_its_address_outside(toy: Node) -> None:
+def test_service_responds_to_its_name_inside_and_to_its_address_outside(toy: Node) -> None:
     def answers() -> bool:
         # kube-proxy hears of new endpoints a second or two after the rollout.
         with contextlib.suppress(ClusterFailed):

@@ -52,7 +52,7 @@ def asks(address: str) -> list[Ask]:
     return [grpc, stream, rest]
 
 
-def test_an_applied_model_answers_through_the_gateways_service(model: Model, address: str) -> None:
+def test_an_applied_model_responds_through_the_gateways_service(model: Model, address: str) -> None:
     for ask in asks(address):
         ask()
 
@@ -101,9 +101,7 @@ def test_a_restart_of_gateways_and_operators_fails_no_request(
     assert result.failures == []
 
 
-def test_an_image_that_is_not_there_is_named_and_disturbs_nobody(
-    model: Model, address: str
-) -> None:
+def test_an_image_that_is_not_there_is_named_and_disturbs_none(model: Model, address: str) -> None:
     image = "open-autoglm:no-such-tag"
     with traffic(asks(address)) as result:
         model.patch({"engine": {"image": image}})

@@ -104,7 +104,7 @@ def asks(address: str) -> list[Ask]:
 
 
 @pytest.mark.timeout(1500)
-def test_vllm_answers_over_grpc_and_rest_through_the_gateways_service(
+def test_vllm_responds_over_grpc_and_rest_through_the_gateways_service(
     model: Model, address: str
 ) -> None:
     for ask in asks(address):

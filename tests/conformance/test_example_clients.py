@@ -55,7 +55,7 @@ def test_models_are_listed(result: dict[str, Any], gateway: Served) -> None:
     assert gateway.model in result["models"]
 
 
-def test_chat_streams_the_answer_word_for_word(result: dict[str, Any]) -> None:
+def test_chat_streams_the_response_word_for_word(result: dict[str, Any]) -> None:
     chat = result["chat"]
     assert chat["text"] == ANSWER
     assert chat["finish_reason"] == "FINISH_REASON_STOP"

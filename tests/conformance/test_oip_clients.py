@@ -82,7 +82,7 @@ def test_triton_reads_the_tensors_of_the_model(triton: dict[str, Any], gateway: 
     assert {"name": "text_output", **text} in metadata["outputs"]
 
 
-def test_triton_infers_the_answer_word_for_word(triton: dict[str, Any], gateway: Served) -> None:
+def test_triton_infers_the_response_word_for_word(triton: dict[str, Any], gateway: Served) -> None:
     assert triton["infer"] == {"text": ANSWER, "id": "one", "model_name": gateway.model}
 
 
@@ -119,7 +119,7 @@ def test_kserve_finds_server_and_model_ready(kserve: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("form", "request_id"), [("infer", "one"), ("raw", "raw")])
-def test_kserve_infers_the_answer_word_for_word(
+def test_kserve_infers_the_response_word_for_word(
     kserve: dict[str, Any], gateway: Served, form: str, request_id: str
 ) -> None:
     """With the text in the tensor, and with it in raw_input_contents."""

@@ -46,14 +46,14 @@ def ask(question: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("question", list(QUESTIONS)[:8])
-def test_chat_answers_word_for_word(client: OpenAI, question: str) -> None:
+def test_chat_responds_word_for_word(client: OpenAI, question: str) -> None:
     answer = client.chat.completions.create(**ask(question))
     assert answer.choices[0].message.content == QUESTIONS[question]
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens > 0
 
 
-def test_chat_streams_the_same_answer_with_usage_at_the_end(client: OpenAI) -> None:
+def test_chat_streams_the_same_response_with_usage_at_the_end(client: OpenAI) -> None:
     question = "What is the gateway?"
     chunks = list(
         client.chat.completions.create(
@@ -104,7 +104,7 @@ def test_a_tool_is_called_when_the_question_needs_it(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-def test_logprobs_have_as_many_alternatives_as_asked_for(client: OpenAI) -> None:
+def test_logprobs_have_as_many_alternatives_as_requested(client: OpenAI) -> None:
     answer = client.chat.completions.create(**ask("Hello!", logprobs=True, top_logprobs=3))
     tokens = answer.choices[0].logprobs.content
     assert all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in tokens)

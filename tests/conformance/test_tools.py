@@ -54,7 +54,7 @@ def test_health_probe_finds_serving(probe: Path, address: str, service: str) -> 
     assert "SERVING" in done.stdout + done.stderr
 
 
-def test_health_probe_tells_an_unknown_service(probe: Path, address: str) -> None:
+def test_health_probe_reports_an_unknown_service(probe: Path, address: str) -> None:
     assert run(probe, f"-addr={address}", "-service=no-such-service").returncode != 0
 
 

@@ -78,7 +78,7 @@ def test_a_bad_spec_is_refused_with_its_reason(tried: Create, case: Case) -> Non
 
 
 @pytest.mark.parametrize("case", [c for c in BAD if "apiserver" not in c.judges], ids=repr)
-def test_what_only_the_operator_can_tell_passes(tried: Create, case: Case) -> None:
+def test_what_only_the_operator_can_check_passes(tried: Create, case: Case) -> None:
     assert tried(case.document())["spec"]
 
 

@@ -75,7 +75,7 @@ def test_stopped_api_server_refuses_until_it_is_started(control_plane: ControlPl
     assert control_plane.get("namespaces")["items"]
 
 
-def test_autoscaler_looks_at_its_target(control_plane: ControlPlane, namespace: str) -> None:
+def test_autoscaler_reads_its_target(control_plane: ControlPlane, namespace: str) -> None:
     create(control_plane, namespace, deployment("scaled", 1))
     control_plane.kubectl(
         *("autoscale", "deployment/scaled", "-n", namespace, "--min=1", "--max=3", "--cpu=50%")

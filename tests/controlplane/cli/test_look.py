@@ -144,7 +144,7 @@ def test_engines_diagnosis_reaches_the_screen_with_its_remedy(
     assert f"kubectl logs {name} -n {namespace} -c engine --previous" in shown.out
 
 
-def test_who_may_not_see_pods_is_told_so_and_sees_the_rest(
+def test_forbidden_pods_are_reported_and_the_rest_is_shown(
     autoglm: Autoglm, crd: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     crd.apply(echo(namespace))

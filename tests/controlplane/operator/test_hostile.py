@@ -319,7 +319,7 @@ async def test_what_the_api_server_can_not_keep_is_refused_with_a_reason(
             await raw(control_plane, cluster, "bad", spec)
 
 
-async def test_labels_that_kubernetes_does_not_take_are_told_and_harm_nobody(
+async def test_labels_that_kubernetes_does_not_take_are_reported_and_harm_none(
     cluster: Cluster,
 ) -> None:
     running = await cluster.start()

@@ -409,7 +409,7 @@ async def test_the_pod_gets_the_request_as_the_client_sent_it(site: Sites) -> No
     await here.idle()
 
 
-async def test_long_answers_come_whole(site: Sites) -> None:
+async def test_long_responses_come_whole(site: Sites) -> None:
     here = await site()
     for one in here.pods:
         one.rest.answer_bytes, one.grpc.text = BIG, "y" * BIG
@@ -634,7 +634,7 @@ async def test_only_who_may_gets_through_and_the_pod_sees_no_credential(
     await here.idle()
 
 
-async def test_tokens_are_charged_as_the_answer_has_them(one_site: Sites, tmp_path: Path) -> None:
+async def test_tokens_are_charged_as_the_response_has_them(one_site: Sites, tmp_path: Path) -> None:
     file = tmp_path / "tenants.json"
     rules = {"tenants": {"anonymous": {"tokensPerMinute": 6, "burstSeconds": 600}}}
     file.write_text(json.dumps(rules))
@@ -649,7 +649,7 @@ async def test_tokens_are_charged_as_the_answer_has_them(one_site: Sites, tmp_pa
         assert answer.status == 200
 
 
-async def test_who_leaves_amid_an_answer_pays_for_what_the_pod_has_read(
+async def test_who_leaves_amid_a_response_pays_for_what_the_pod_has_read(
     one_site: Sites, tmp_path: Path
 ) -> None:
     file = tmp_path / "tenants.json"
@@ -691,7 +691,7 @@ async def test_a_pod_that_says_nothing_is_left_at_the_deadline(one_site: Sites) 
     await here.fleet.until(lambda: sum(one.rest.left for one in here.pods) == 1)
 
 
-async def test_our_client_s_hint_spares_nobody_its_body(one_site: Sites) -> None:
+async def test_our_client_s_hint_spares_no_proxy_its_body(one_site: Sites) -> None:
     here = await one_site()
     text = "y" * BIG
     async with AsyncClient(f"127.0.0.1:{here.port}") as client:
@@ -726,7 +726,7 @@ async def test_proxies_that_send_bodies_whole_are_served_too(one_site: Sites) ->
     await here.idle()
 
 
-async def test_proxies_that_show_no_bodies_are_told_what_to_set(one_site: Sites) -> None:
+async def test_proxies_that_send_no_bodies_get_an_error_with_what_to_set(one_site: Sites) -> None:
     here = await one_site("NONE")
     async with here.post() as answer:
         assert answer.status == 501

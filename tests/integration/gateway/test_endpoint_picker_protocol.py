@@ -224,7 +224,7 @@ async def test_a_client_that_leaves_amid_its_body_leaves_nothing(
     await one.until_free()
 
 
-async def test_a_proxy_that_answers_itself_is_not_held_up(proxy: Callable[[], Proxy]) -> None:
+async def test_a_proxy_that_responds_itself_is_not_held_up(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
     await one.ask()
     await one.say(request_body=body(framed("Hello")[:9]))
@@ -236,7 +236,7 @@ async def test_a_proxy_that_answers_itself_is_not_held_up(proxy: Callable[[], Pr
     await one.until_free()
 
 
-async def test_an_answer_of_headers_alone_ends_the_call(proxy: Callable[[], Proxy]) -> None:
+async def test_a_response_of_headers_alone_ends_the_call(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
     await one.ask()
     await one.say(request_body=body(framed("Hello"), is_last=True))
@@ -269,7 +269,7 @@ async def test_grpc_errors_have_grpcs_form(proxy: Callable[[], Proxy]) -> None:
     assert {"grpc-status-details-bin", "x-request-id"} <= names
 
 
-async def test_a_body_whose_proxy_tells_no_mode_is_streamed_back(
+async def test_a_body_whose_proxy_sends_no_mode_is_streamed_back(
     proxy: Callable[[], Proxy],
 ) -> None:
     one = proxy()

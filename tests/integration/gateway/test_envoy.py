@@ -67,7 +67,7 @@ def test_envoy_finds_nothing_wrong_with_its_configuration(
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-async def test_answers_of_pods_say_what_this_plane_leaves_out(fleet: Any) -> None:
+async def test_responses_of_pods_say_what_this_plane_leaves_out(fleet: Any) -> None:
     (pod,) = await fleet.pods(FakePod())
     call = (await fleet.stub(await fleet.gateway(pod))).Generate(ASK)
     await call
@@ -125,7 +125,7 @@ async def test_a_body_of_unknown_length_over_the_limit_gets_openais_error(fleet:
         assert (await answer.json())["error"]["code"] == "request_too_large"
 
 
-async def test_draining_gateway_asks_clients_to_connect_elsewhere(fleet: Any) -> None:
+async def test_draining_gateway_directs_clients_to_connect_elsewhere(fleet: Any) -> None:
     (pod,) = await fleet.pods(FakePod())
     gateway = await fleet.gateway(pod, drain_delay_seconds=0.5)
     url = f"http://127.0.0.1:{gateway.http_port}/v1/models"

@@ -93,7 +93,7 @@ def test_all_processes_decide_and_each_hears_how_its_calls_end(gateway: Process)
     processes.eventually(lambda: gateway.metric(held) == 0, seconds=5, what="all places are free")
 
 
-def test_what_a_dead_pod_does_not_answer_comes_back_to_who_decided(
+def test_what_a_dead_pod_does_not_serve_returns_to_the_process_that_decided(
     pods: list[Process], gateway: Process
 ) -> None:
     """Any other process would not know the call, and answer a second one."""
@@ -109,7 +109,7 @@ def test_what_a_dead_pod_does_not_answer_comes_back_to_who_decided(
     assert gateway.metric("autoglm_gateway_retries_total") > 0
 
 
-def test_kill_9_of_a_deciding_process_costs_no_answer_and_it_comes_back(gateway: Process) -> None:
+def test_kill_9_of_a_deciding_process_costs_no_response_and_it_comes_back(gateway: Process) -> None:
     """Those that it had been asked and had not answered are asked again elsewhere."""
     with (
         grpc.insecure_channel(gateway.grpc_address) as channel,
@@ -128,7 +128,7 @@ def test_kill_9_of_a_deciding_process_costs_no_answer_and_it_comes_back(gateway:
     assert "a process has ended by itself" in gateway.log_tail(10_000)
 
 
-async def test_a_process_that_hangs_is_ended_and_started_anew(
+async def test_a_process_that_hangs_is_ended_and_restarted(
     tmp_path: Path, pods: list[Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(several, "HUNG_SECONDS", 1.0)

@@ -113,7 +113,7 @@ async def _status(watch: Any, wanted: int) -> None:
         pass
 
 
-async def test_pods_tell_their_load_more_seldom_as_they_become_more(
+async def test_pods_report_their_load_more_seldom_as_they_become_more(
     fleet: Any, tmp_path: Path
 ) -> None:
     first, *others = await fleet.pods(*(FakePod() for _ in range(6)))

@@ -30,7 +30,7 @@ async def failure_of(call: Any) -> errors.AutoGLMError:
     return status.from_grpc(caught.value)
 
 
-async def test_unary_and_streamed_answers_come_through(fleet: Any) -> None:
+async def test_unary_and_streamed_responses_come_through(fleet: Any) -> None:
     (pod,) = await fleet.pods(FakePod())
     stub = await fleet.stub(await fleet.gateway(pod))
     answer = await stub.Generate(ASK)
@@ -58,7 +58,7 @@ async def test_request_id_and_trace_travel_both_ways(fleet: Any) -> None:
         (False, "PrefixAffinity", False),
     ],
 )
-async def test_pods_that_tell_their_cache_get_our_salt_and_never_the_callers(
+async def test_pods_with_kv_events_get_our_salt_and_never_the_callers(
     fleet: Any, telling: bool, policy: str, is_sent: bool
 ) -> None:
     (pod,) = await fleet.pods(FakePod(kv_events=telling))
@@ -125,7 +125,7 @@ async def test_client_cancel_reaches_the_pod(fleet: Any) -> None:
         (v1.GenerateRequest(model="fake", text=""), errors.InvalidRequest, "text"),
     ],
 )
-async def test_wrong_request_is_refused_without_asking_a_pod(
+async def test_wrong_request_is_refused_without_a_request_to_a_pod(
     fleet: Any, request_: v1.GenerateRequest, error: type[errors.AutoGLMError], field: str
 ) -> None:
     (pod,) = await fleet.pods(FakePod())

@@ -153,7 +153,7 @@ def test_token_opens_as_well_as_a_key(stage: Stage) -> None:
         assert [m.name for m in client.list_models()] == ["echo"]
 
 
-def test_without_a_credential_nothing_but_probes_is_answered(stage: Stage) -> None:
+def test_without_a_credential_nothing_but_probes_is_served(stage: Stage) -> None:
     code, headers, body = stage.get("/v1/models")
     assert (code, headers["www-authenticate"]) == (401, 'Bearer realm="open-autoglm"')
     assert body["error"]["type"] == "authentication_error"
@@ -170,7 +170,7 @@ def test_without_a_credential_nothing_but_probes_is_answered(stage: Stage) -> No
         assert check(b"", timeout=10) == b"\x08\x01"
 
 
-def test_auditor_sees_models_and_asks_none(stage: Stage) -> None:
+def test_auditor_sees_models_and_uses_none(stage: Stage) -> None:
     key = stage.key(roles=(Role.AUDITOR,))
     assert [m.id for m in stage.openai(key).models.list()] == ["echo"]
     with pytest.raises(openai.PermissionDeniedError, match="role Admin or User"):
@@ -191,7 +191,7 @@ def test_models_that_may_not_be_used_are_neither_shown_nor_confirmed(stage: Stag
     assert "echo" not in caught.value.message
 
 
-def test_key_that_is_taken_out_of_the_file_ends_while_others_go_on(stage: Stage) -> None:
+def test_key_that_is_taken_out_of_the_file_ends_while_others_continue(stage: Stage) -> None:
     kept, gone = stage.key(), stage.key()
     assert stage.models(gone) == 200
     stage.entries.pop()

@@ -235,7 +235,9 @@ async def test_a_resource_bounds_its_requests_by_its_own_timeouts(
     await fleet.until(lambda: pod.cancelled == 1)
 
 
-async def test_requests_go_on_while_the_api_server_is_away(cluster: Cluster, fleet: Any) -> None:
+async def test_requests_are_served_while_the_api_server_is_away(
+    cluster: Cluster, fleet: Any
+) -> None:
     pods = await fleet.pods(FakePod(model="glm"), FakePod(model="glm"))
     await cluster.kube.put(agd("glm"))
     await cluster.pods("glm", *pods)

@@ -76,7 +76,7 @@ def client_of(gateway: Process, tenant: str) -> Client:
     return Client(gateway.grpc_address, model="echo", api_key=key, retries=once)
 
 
-def test_requests_are_counted_over_both_wires_and_others_go_on(gateway: Process) -> None:
+def test_requests_are_counted_over_both_wires_and_others_continue(gateway: Process) -> None:
     rest = openai_of(gateway, "counted").chat.completions.with_raw_response
     assert rest.create(**HELLO).headers["x-ratelimit-remaining-requests"] == "2"
     with client_of(gateway, "counted") as client:

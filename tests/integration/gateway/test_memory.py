@@ -117,7 +117,7 @@ async def test_stranger_is_refused_by_the_head_alone() -> None:
             writer.close()
 
 
-async def test_connection_too_many_is_told_to_come_back() -> None:
+async def test_connection_too_many_is_sent_away_with_retry_after() -> None:
     async with rest_stack(echo, max_connections=2) as stack:
         # One of ours and the client's.
         reader, writer = await ask(stack.url, "content-length: 10")
@@ -164,7 +164,7 @@ def held(gateway: Process) -> float:
     return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
-async def test_grpc_request_without_room_is_told_when_to_come_back(
+async def test_grpc_request_without_room_gets_a_retry_after(
     gateway: Process, channel: grpc.aio.Channel
 ) -> None:
     stub = InferenceStub(channel)

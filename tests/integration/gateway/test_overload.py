@@ -127,7 +127,7 @@ async def test_draining_gateway_serves_those_who_wait(gateway: Process) -> None:
     assert await asyncio.to_thread(gateway.wait) == 0
 
 
-async def test_those_whose_turn_does_not_come_in_the_grace_are_told_to_go_elsewhere(
+async def test_those_whose_turn_does_not_come_in_the_grace_are_sent_elsewhere(
     tmp_path: Path, pods: list[Process], plane: str
 ) -> None:
     gateway = processes.gateway(

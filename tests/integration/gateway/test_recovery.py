@@ -226,7 +226,7 @@ def test_clients_never_see_the_pods_comments(gateway: Process) -> None:
 
 
 @pytest.mark.usefixtures("both")
-def test_kill_9_fails_no_unary_answer_under_way(gateway: Process, pods: list[Process]) -> None:
+def test_kill_9_fails_no_unary_response_under_way(gateway: Process, pods: list[Process]) -> None:
     found: list[str] = []
 
     def ask() -> None:

@@ -208,7 +208,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(plane: str) -> None
     assert code in metrics
 
 
-async def test_a_long_answer_that_breaks_does_not_look_whole(plane: str) -> None:
+async def test_a_long_response_that_breaks_does_not_look_whole(plane: str) -> None:
     pause = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -232,7 +232,7 @@ async def test_a_long_answer_that_breaks_does_not_look_whole(plane: str) -> None
 
 
 @pytest.mark.plane("embedded", "Envoy does not wait for the whole of an answer")
-async def test_a_short_answer_that_breaks_and_has_no_other_pod_is_a_clean_503(plane: str) -> None:
+async def test_a_short_response_that_breaks_and_has_no_other_pod_is_a_clean_503(plane: str) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = 100
@@ -370,7 +370,7 @@ async def test_compressed_bodies_are_bounded_and_whole(
     assert got == status
 
 
-async def test_long_answers_are_compressed_for_those_who_ask(plane: str) -> None:
+async def test_long_responses_are_compressed_for_those_who_accept_it(plane: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"text": "x" * 5000})
 
@@ -397,7 +397,7 @@ async def test_models_are_merged_and_found_by_every_name(plane: str) -> None:
     assert (card["id"], card["max_model_len"], missing) == ("alias", 100, 404)
 
 
-async def test_oip_paths_are_relayed_or_answered(plane: str) -> None:
+async def test_oip_paths_are_relayed_or_served(plane: str) -> None:
     text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["Hi"]}
     async with rest_stack(echo, plane=plane) as gateway:
         status, said, _ = await post(gateway, "/v2/models/m/infer", {"inputs": [text]})

@@ -78,7 +78,7 @@ async def test_a_preflight_needs_no_credential(allowed: str, plane: str) -> None
 
 
 @pytest.mark.parametrize("allowed", [APP, "*"])
-async def test_an_allowed_page_reads_answers_and_errors(allowed: str, plane: str) -> None:
+async def test_an_allowed_page_reads_responses_and_errors(allowed: str, plane: str) -> None:
     async with rest_stack(permissive, plane=plane, allowed_origins=(allowed,)) as gateway:
         answers = [await post(gateway, APP), await post(gateway, APP, {})]
         async with gateway.client.get("/v1/models", headers={"origin": APP}) as response:

@@ -125,7 +125,7 @@ async def test_an_unknown_model_of_the_protocol_is_a_text(plane: str) -> None:
         assert "'nope'" in (await response.json())["error"]
 
 
-async def test_a_good_answer_has_the_request_id_where_its_sdk_reads_it(plane: str) -> None:
+async def test_a_good_response_has_the_request_id_where_its_sdk_reads_it(plane: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"id": "msg_1"}, headers={"Request-Id": "theirs"})
 
@@ -138,7 +138,7 @@ async def test_a_good_answer_has_the_request_id_where_its_sdk_reads_it(plane: st
             assert got.getall("request-id") == expected
 
 
-async def test_proxies_are_asked_not_to_buffer_an_event_stream(plane: str) -> None:
+async def test_proxies_are_requested_not_to_buffer_an_event_stream(plane: str) -> None:
     async with (
         rest_stack(streaming(b"data: 1\n\n"), plane=plane) as gateway,
         gateway.client.post(CHAT, json=ASKED[CHAT]) as response,

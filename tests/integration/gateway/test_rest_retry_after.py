@@ -34,7 +34,7 @@ async def post(gateway: RestStack) -> tuple[int, str | None]:
         return response.status, response.headers.get("retry-after")
 
 
-async def test_a_server_that_says_when_to_return_is_left_alone_until_then(plane: str) -> None:
+async def test_a_server_that_says_when_to_return_is_ejected_until_then(plane: str) -> None:
     server = Server(503, "40")
     async with rest_stack(server.respond, plane=plane) as gateway:
         assert await post(gateway) == (503, "40")

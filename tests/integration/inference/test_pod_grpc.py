@@ -61,7 +61,7 @@ async def test_predict_scores_labels(stub: Any) -> None:
     assert sum(x.score for x in response.labels) == pytest.approx(1)
 
 
-async def test_models_and_tokens_can_be_asked_for(stub: Any) -> None:
+async def test_models_and_tokens_can_be_requested(stub: Any) -> None:
     models = (await stub.ListModels(v1.ListModelsRequest())).models
     assert [m.name for m in models] == ["echo"]
     one = await stub.GetModel(v1.GetModelRequest(name="echo"))
@@ -226,7 +226,7 @@ async def codes_until_refused(stub: Any) -> list[grpc.StatusCode]:
     return codes
 
 
-async def test_who_asks_while_the_pod_ends_is_sent_elsewhere() -> None:
+async def test_who_sends_a_request_while_the_pod_ends_is_sent_elsewhere() -> None:
     anywhere = {f"{name}_address": "127.0.0.1:0" for name in ("grpc", "http", "metrics")}
     pod = PodServer(InferenceSettings.load({"engine": "echo", **anywhere}))
     await pod.start()

@@ -28,7 +28,7 @@ async def events(response: aiohttp.ClientResponse) -> list[str]:
     return [line[6:].decode().strip() async for line in response.content if line.strip()]
 
 
-async def test_chat_answers(http: aiohttp.ClientSession) -> None:
+async def test_chat_responds(http: aiohttp.ClientSession) -> None:
     code, answer = await post(http, "/v1/chat/completions", **CHAT)
     assert code == 200
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "hello there"}
@@ -153,7 +153,7 @@ async def test_a_client_that_leaves_frees_its_blocks(
     assert pod.pod.engine().load().kv_cache_usage == 0
 
 
-async def test_the_metrics_port_answers_probes(pod: PodServer) -> None:
+async def test_the_metrics_port_serves_probes(pod: PodServer) -> None:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{pod.metrics_port}") as session:
         async with session.get("/health/ready") as response:
             assert (await response.json())["phase"] == "ready"

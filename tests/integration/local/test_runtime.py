@@ -76,7 +76,7 @@ async def test_ready_replicas_are_listed_for_the_gateway(tmp_path: Path) -> None
         assert len(addresses) == 2
 
 
-async def test_a_replica_is_off_the_list_before_it_is_told_to_stop(
+async def test_a_replica_is_off_the_list_before_it_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINTS_FILE", str(tmp_path / "endpoints.json"))

@@ -148,9 +148,7 @@ def test_an_evicted_prompt_is_promised_no_more(gateways: list[Process]) -> None:
     eventually(lambda: held(one, text) == 0, what="the first gateway knows of the eviction")
 
 
-def test_a_gateway_that_starts_anew_knows_the_cache(
-    directory: Path, gateways: list[Process]
-) -> None:
+def test_a_gateway_that_restarts_knows_the_cache(directory: Path, gateways: list[Process]) -> None:
     one, two = gateways
     text = f"Before the start. {QUESTION}" * 12
     chat(one, text)

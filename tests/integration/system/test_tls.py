@@ -72,12 +72,12 @@ def client_files(authority: Authority) -> TlsFiles:
     return TlsFiles(str(cert), str(key), str(authority.file))
 
 
-def test_grpc_is_answered_over_mtls(gateway: Process, authority: Authority) -> None:
+def test_grpc_is_served_over_mtls(gateway: Process, authority: Authority) -> None:
     with Client(gateway.grpc_address, tls=client_files(authority)) as client:
         assert client.chat("hello", model="echo").choices[0].message.content
 
 
-def test_rest_is_answered_over_mtls(gateway: Process, authority: Authority) -> None:
+def test_rest_is_served_over_mtls(gateway: Process, authority: Authority) -> None:
     files = client_files(authority)
     context = ssl.create_default_context(cafile=files.ca_file)
     context.load_cert_chain(files.cert_file, files.key_file)

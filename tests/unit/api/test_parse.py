@@ -222,7 +222,7 @@ def test_a_hostile_document_is_a_problem_and_no_crash() -> None:
     assert paths(document(model={"uri": "a" * 5000})) == ["spec.model.uri"]
 
 
-def test_a_flood_of_problems_is_told_in_few_words() -> None:
+def test_a_flood_of_problems_is_reported_in_few_words() -> None:
     with pytest.raises(InvalidSpec) as raised:
         parse(document(engine={"x" * 100_000: 1}, **{f"x{i}": 1 for i in range(1000)}))
 

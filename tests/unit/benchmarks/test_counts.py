@@ -19,7 +19,7 @@ def test_nothing_costs_more_or_less_than_recorded() -> None:
     )
 
 
-def test_an_operator_at_rest_asks_nothing_of_the_api_server() -> None:
+def test_an_operator_at_rest_requests_nothing_of_the_api_server() -> None:
     assert recorded().counts[CALLS] == 0
 
 

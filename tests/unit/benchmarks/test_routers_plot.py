@@ -25,7 +25,7 @@ ROWS = (
 )
 
 
-def test_a_panel_for_each_kind_and_answer_that_has_a_curve() -> None:
+def test_a_panel_for_each_kind_and_response_that_has_a_curve() -> None:
     streams, grpc = routers_plot.panels(ROWS)
     assert (streams.unit, grpc.unit) == (
         "tokens/s: rest-stream, 64 tokens streamed",

@@ -13,7 +13,7 @@ def piped(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
-def test_chat_prints_the_answer(autoglm: Any, server: FakeServer) -> None:
+def test_chat_prints_the_response(autoglm: Any, server: FakeServer) -> None:
     result = autoglm(
         *("chat", "--system", "Be brief.", "--temperature", "0", "--max-tokens", "9"),
         *("--stop", "x", "Who", "are you?"),
@@ -101,7 +101,7 @@ def test_the_server_saying_no_exits_1_with_the_reason(autoglm: Any, server: Fake
     assert (result.code, result.err) == (1, "INVALID_REQUEST: top_p is over 1\n")
 
 
-def test_nobody_there_exits_1(autoglm: Any) -> None:
+def test_no_server_exits_1(autoglm: Any) -> None:
     result = autoglm("models", "--address", "127.0.0.1:1")
     assert result.code == 1
     assert result.err.startswith("NO_READY_ENDPOINT: ")

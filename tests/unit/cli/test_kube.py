@@ -81,7 +81,7 @@ def test_cluster_out_of_reach_is_an_error(path: str) -> None:
         (refused(0), pool("x"), None),
     ],
 )
-def test_pod_is_routable_when_every_gateway_that_answers_has_it(
+def test_pod_is_routable_when_every_gateway_that_responds_has_it(
     first: Any, second: Any, expected: frozenset[tuple[str, str]] | None
 ) -> None:
     answers = {
@@ -92,7 +92,7 @@ def test_pod_is_routable_when_every_gateway_that_answers_has_it(
     assert look(FakeApi(answers), "models").routable == expected
 
 
-def test_watching_goes_on_while_the_cluster_is_away(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_continues_while_the_cluster_is_away(capsys: pytest.CaptureFixture[str]) -> None:
     pages: list[str | ClusterError] = ["one\n", "one\n", ClusterError("NoCluster", "gone"), "two\n"]
 
     def page_or_raise() -> str:

@@ -206,7 +206,7 @@ def test_a_wrong_argument_never_leaves_the_process(ask: Ask, server: FakeServer)
     assert server.seen == []
 
 
-def test_nobody_there_is_no_ready_endpoint(ask: Ask) -> None:
+def test_no_server_is_no_ready_endpoint(ask: Ask) -> None:
     with pytest.raises(errors.NoReadyEndpoint):
         ask(FakeServer(address="127.0.0.1:1"), "list_models", (), {})
 

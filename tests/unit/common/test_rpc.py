@@ -68,7 +68,7 @@ def test_request_ids_are_visible_ascii(given: str) -> None:
     assert len(rpc.rpc_from_metadata("/m", metadata).request_id) == 32
 
 
-async def test_nothing_of_an_answer_in_one_piece_goes_ahead_of_the_rest() -> None:
+async def test_nothing_of_a_response_in_one_piece_goes_ahead_of_the_rest() -> None:
     async with served(Scripted(), in_one_piece=True) as stub:
         call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, "mine"),))
         # gRPC sends its head together with the message unless we give it something before.

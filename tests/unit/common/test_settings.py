@@ -58,7 +58,7 @@ def test_a_list_is_repeated_or_separated_by_commas(monkeypatch: pytest.MonkeyPat
     assert Example.load({"names": ("c",)}).names == ("c",)
 
 
-def test_all_problems_are_told_at_once_by_flag_and_variable() -> None:
+def test_all_problems_are_reported_at_once_by_flag_and_variable() -> None:
     with pytest.raises(SettingsError) as caught:
         Example.load({"address": "nowhere", "trace_sample_ratio": 2})
     lines = str(caught.value).splitlines()

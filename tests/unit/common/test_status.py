@@ -25,7 +25,7 @@ def test_internal_errors_do_not_show_their_text() -> None:
     assert "secret" not in status.to_grpc(errors.Internal("secret"), "id-1").message
 
 
-def test_a_foreign_error_without_details_is_told_by_its_status() -> None:
+def test_a_foreign_error_without_details_is_reported_by_its_status() -> None:
     error = grpc.aio.AioRpcError(
         grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "connection refused"
     )

@@ -30,7 +30,7 @@ def test_spans_are_appended_to_the_file_as_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "file:", "otlp:", "jaeger:http://x"])
-def test_a_bad_destination_is_told(spec: str) -> None:
+def test_a_bad_destination_is_reported(spec: str) -> None:
     with pytest.raises(ValueError, match="none, console, file:PATH or otlp:URL"):
         set_up_traces("test", spec, 1.0)
 
@@ -94,7 +94,7 @@ def test_a_value_is_no_field_of_its_own(value: str) -> None:
 
 
 @pytest.mark.parametrize("text", UNPRINTABLE)
-def test_lines_of_a_traceback_are_told_from_records(text: str) -> None:
+def test_lines_of_a_traceback_are_distinguished_from_records(text: str) -> None:
     record = record_of("x")
     try:
         raise ValueError(text)

@@ -18,7 +18,7 @@ def number(text: bytes) -> int:
         raise ValueError("it is no number") from error
 
 
-async def test_new_contents_are_told_once_and_nonsense_changes_nothing(
+async def test_new_contents_are_reported_once_and_nonsense_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "f"

@@ -107,7 +107,7 @@ def test_pods_meet_the_restricted_standard(render: Render, file: str) -> None:
     ("component", "settings"), [("gateway", GatewaySettings), ("operator", OperatorSettings)]
 )
 @pytest.mark.parametrize("more", [(), EVERYTHING])
-def test_processes_understand_all_that_they_are_told(
+def test_processes_understand_all_that_they_are_given(
     render: Render, component: str, settings: type[ProcessSettings], more: tuple[str, ...]
 ) -> None:
     told = settings_of(render(*more, "watchNamespaces={a,b}"), component)
@@ -174,7 +174,7 @@ def test_containers_listen_where_services_and_probes_point(render: Render) -> No
         ((KEYS, "gateway.authentication.anonymous=Never"), False),
     ],
 )
-def test_whoever_brings_no_credential_is_served_as_the_values_say(
+def test_a_request_without_a_credential_is_served_as_the_values_say(
     render: Render, values: tuple[str, ...], anonymous: bool
 ) -> None:
     told = GatewaySettings.load(settings_of(render(*values), "gateway"))
@@ -225,13 +225,13 @@ def test_without_autoscaling_the_chart_sets_replicas(render: Render) -> None:
     assert not of_kind(objects, "HorizontalPodAutoscaler")
 
 
-def test_the_data_plane_is_the_gateways_own_unless_told_otherwise(render: Render) -> None:
+def test_the_data_plane_is_the_gateways_own_by_default(render: Render) -> None:
     assert "data_plane" not in settings_of(render(), "gateway")
     asked = render("gateway.dataPlane=envoy")
     assert settings_of(asked, "gateway")["data_plane"] == "envoy"
 
 
-def test_processes_of_the_gateway_are_told_where_there_are_several(render: Render) -> None:
+def test_processes_of_the_gateway_are_set_where_there_are_several(render: Render) -> None:
     several = render("gateway.dataPlane=envoy", "gateway.envoy.processes=3")
     assert GatewaySettings.load(settings_of(several, "gateway")).processes == 3
     assert "processes" not in settings_of(render("gateway.dataPlane=envoy"), "gateway")
@@ -267,7 +267,7 @@ def test_without_the_envoy_plane_its_image_makes_no_sidecar(render: Render) -> N
     assert "initContainers" not in pod
 
 
-def test_the_endpoint_picker_is_off_unless_told_otherwise(render: Render) -> None:
+def test_the_endpoint_picker_is_off_by_default(render: Render) -> None:
     objects = render("gateway.endpointPicker.secretName=picker")
     assert not [name for name in settings_of(objects, "gateway") if "picker" in name]
     assert "endpoint-picker" not in str(objects)
@@ -324,7 +324,7 @@ def test_a_digest_wins_over_the_tag(render: Render) -> None:
     assert told["inference_image"] == "registry.example/team/open-autoglm-inference:0.1.0"
 
 
-def test_uninstalling_keeps_the_definition_unless_told_otherwise(render: Render) -> None:
+def test_uninstalling_keeps_the_definition_by_default(render: Render) -> None:
     def annotations(*values: str) -> Any:
         (crd,) = of_kind(render(*values), "CustomResourceDefinition")
         return crd["metadata"].get("annotations")
@@ -407,7 +407,7 @@ def test_the_admission_policy_follows_the_values(render: Render) -> None:
     assert not {kind for kind in without if kind.startswith("ValidatingAdmissionPolicy")}
 
 
-def test_directories_of_nodes_are_allowed_only_where_that_is_asked_for(render: Render) -> None:
+def test_directories_of_nodes_are_allowed_only_where_that_is_requested(render: Render) -> None:
     asked = settings_of(render("operator.allowHostPath=true"), "operator")
     assert asked["allow_host_path"] == "true"
     assert "allow_host_path" not in settings_of(render(), "operator")

@@ -62,7 +62,7 @@ def test_images_say_what_they_are(dockerfile: Path) -> None:
 
 
 @pytest.mark.parametrize("image", EXTRAS)
-def test_locked_versions_are_those_that_the_package_asks_for(image: str) -> None:
+def test_locked_versions_are_those_that_the_package_requires(image: str) -> None:
     versions = locked(image)
     for requirement in requirements(EXTRAS[image]):
         version = versions[requirement.name.lower()]

@@ -42,7 +42,7 @@ def unknown_in(text: str, known: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_dashboards_ask_for_metrics_that_exist(path: Path, known: set[str]) -> None:
+def test_dashboards_query_metrics_that_exist(path: Path, known: set[str]) -> None:
     dashboard = json.loads(path.read_text())
     assert dashboard["panels"]
     for query in queries(dashboard):
@@ -57,7 +57,7 @@ def test_dashboards_use_their_own_variables_only(path: Path) -> None:
     assert used <= variables
 
 
-def test_alerts_ask_for_metrics_that_exist(render: Render, known: set[str]) -> None:
+def test_alerts_query_metrics_that_exist(render: Render, known: set[str]) -> None:
     alerts = list(alerts_of(render("monitoring.rules.enabled=true")))
     assert len(alerts) == 9
     for alert in alerts:

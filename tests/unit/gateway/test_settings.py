@@ -53,14 +53,14 @@ def test_anonymous_access_is_for_loopback_or_on_request(
         (TOKENS | {"jwt_tenant_claim": ""}, "--jwt-tenant-claim"),
     ],
 )
-def test_settings_by_which_nobody_or_everybody_gets_in_are_refused(
+def test_settings_by_which_no_caller_or_every_caller_gets_in_are_refused(
     flags: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(SettingsError, match=said):
         GatewaySettings.load(flags)
 
 
-def test_http_may_be_used_where_nobody_can_listen_in() -> None:
+def test_http_may_be_used_where_no_other_host_can_listen() -> None:
     settings = GatewaySettings.load(TOKENS | {"jwt_jwks": "http://127.0.0.1:8/k"})
     assert settings.identity.jwks == "http://127.0.0.1:8/k"
     assert settings.identity.tokens and settings.identity.tokens.audience == ("a", "b")

@@ -57,7 +57,7 @@ async def times(every: float, pause: float, ended_after: float = 1e9) -> list[fl
 
 
 @pytest.mark.looptime
-async def test_tokens_are_held_just_as_long_as_nobody_takes_them() -> None:
+async def test_tokens_are_held_just_as_long_as_none_takes_them() -> None:
     source = Source()
     told = [list(source.told) async for _ in paced(numbers(0, 3), lambda: 1, source, Ticks())]
     assert told == [[], ["hold", "release"], ["hold", "release"] * 2]

@@ -62,7 +62,7 @@ def test_the_model_path_is_the_name_when_none_is_given() -> None:
     assert InferenceSettings.load({"engine": "echo"}).served_name == "echo"
 
 
-def test_the_echo_engine_is_told_its_faults_and_rates() -> None:
+def test_the_echo_engine_gets_its_faults_and_rates() -> None:
     flags = {"engine": "echo", "echo_fail": "after-tokens=3", "echo_token_rate": 50}
     echo = InferenceSettings.load(flags).echo_settings()
     assert echo.fault == Fault("after-tokens", 3)

@@ -28,7 +28,7 @@ def test_a_lease_is_taken_only_after_its_whole_duration_without_renewal() -> Non
     assert moves == [Move.WAIT, Move.WAIT, Move.TAKE]
 
 
-def test_every_renewal_starts_the_wait_anew() -> None:
+def test_every_renewal_starts_the_wait_again() -> None:
     me = election()
     me.move(held("other", "1"), 0)
     assert me.move(held("other", "2"), 9.9) is Move.WAIT
@@ -47,7 +47,7 @@ def test_writes_begin_only_for_the_deadline_after_a_renewal_began() -> None:
     assert [me.time_left(now) for now in (100, 104, 106, 200)] == [6, 2, 0, 0]
 
 
-def test_whoever_lost_the_lease_writes_no_more() -> None:
+def test_an_operator_that_lost_the_lease_writes_no_more() -> None:
     me = election()
     me.renewed(began=0)
     me.lost()

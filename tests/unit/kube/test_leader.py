@@ -129,7 +129,7 @@ async def test_a_short_outage_of_the_api_server_changes_no_leader() -> None:
     assert server.objects[PATH]["spec"]["holderIdentity"] == "a"
 
 
-async def test_an_answer_that_got_lost_does_not_lose_the_lease() -> None:
+async def test_a_response_that_got_lost_does_not_lose_the_lease() -> None:
     _, a, b = pair()
     await asyncio.sleep(30)
     lost: list[Request] = []

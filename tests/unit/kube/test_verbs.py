@@ -120,7 +120,7 @@ async def test_who_does_not_lead_reads_but_does_not_write() -> None:
     assert await standby.get("/x") == b"{}"
 
 
-async def test_leading_is_asked_before_every_attempt() -> None:
+async def test_leading_is_checked_before_every_attempt() -> None:
     left = iter([3.0, 0.0])
     script = Script(Unreachable("gone"), b"{}")
     client = Kube(script, Metrics(CollectorRegistry()), Limits(10, lambda: next(left)))

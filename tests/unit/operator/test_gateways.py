@@ -21,7 +21,7 @@ def test_a_pod_is_routable_when_every_gateway_has_it() -> None:
     assert merged([page("a", "b"), page("b", "c")]) == {GLM: frozenset("b")}
 
 
-def test_nobody_answering_is_no_data_and_an_empty_answer_is_none() -> None:
+def test_no_response_is_no_data_and_an_empty_one_is_none() -> None:
     assert merged([]) is NO_DATA
     assert merged([page()]) == {}
     assert merged([page("a"), page()]) == {GLM: frozenset()}
@@ -31,7 +31,7 @@ def test_a_pod_that_is_not_ready_is_not_routable() -> None:
     assert merged([page("a", ready=False)]) == {}
 
 
-def test_only_the_resources_concerned_are_told_and_all_when_data_come_or_go() -> None:
+def test_only_the_resources_concerned_are_reported_and_all_when_data_come_or_go() -> None:
     one = merged([page("a")])
     two = merged([Page(page("a").endpoints + page("x", key=OTHER).endpoints)])
     assert differing(one, two) == {OTHER}
@@ -55,13 +55,13 @@ def test_only_the_resources_concerned_are_told_and_all_when_data_come_or_go() ->
         (None, None, ()),
     ],
 )
-def test_ready_gateway_pods_are_asked_on_their_metrics_port(
+def test_ready_gateway_pods_are_polled_on_their_metrics_port(
     endpoints: Any, ports: Any, urls: tuple[str, ...]
 ) -> None:
     assert admin_urls([{"endpoints": endpoints, "ports": ports}]) == urls
 
 
-async def test_answers_reach_the_resources_and_broken_ones_count_as_none() -> None:
+async def test_responses_reach_the_resources_and_broken_ones_count_as_none() -> None:
     answers: list[Any] = [{"endpoints": [{"namespace": "ns", "deployment": "glm", "pod": "a"}]}]
 
     async def routable(request: web.Request) -> web.Response:

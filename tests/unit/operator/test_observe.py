@@ -76,7 +76,7 @@ def test_warnings_come_oldest_first_and_bounded() -> None:
         ("Node", "glm-0123abcd", None),
     ],
 )
-def test_warnings_are_told_by_the_name_of_what_they_regard(
+def test_warnings_are_reported_by_the_name_of_what_they_regard(
     kind: str, name: str, expected: str | None
 ) -> None:
     head = Head(Metadata("e", "ns"), Regarding(kind, "ns", name))

@@ -141,7 +141,7 @@ def test_the_order_of_conditions_is_no_news() -> None:
     assert step(cluster) == Plan(requeue_after=300.0)
 
 
-def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
+def test_a_resource_that_is_being_deleted_is_not_touched() -> None:
     cluster = settled()
     cluster.resource["metadata"]["deletionTimestamp"] = LATER
 
@@ -531,7 +531,7 @@ def test_a_failing_revision_leaves_the_old_one_serving() -> None:
     assert "the old revision goes on serving" in condition(cluster, "RolloutHealthy")["message"]
 
 
-def test_a_failure_is_told_until_all_is_well() -> None:
+def test_a_failure_is_reported_until_all_is_well() -> None:
     cluster = FakeCluster(resource())
     step(cluster)
     broken(cluster)
@@ -584,7 +584,7 @@ def test_a_service_with_an_address_is_there_only_where_clients_are_let_in() -> N
     assert step(cluster).apply == ()
 
 
-def test_conflicts_are_told_and_not_fought_over() -> None:
+def test_conflicts_are_reported_and_not_fought_over() -> None:
     cluster = settled()
     cluster.children["Service", "m-pods"]["spec"]["clusterIP"] = "10.0.0.1"
     seen = cluster.observed()
@@ -607,7 +607,7 @@ def test_conflicts_are_told_and_not_fought_over() -> None:
     )
 
 
-def test_what_the_api_server_refused_is_told_in_its_words() -> None:
+def test_what_the_api_server_refused_is_reported_in_its_words() -> None:
     cluster = settled()
     seen = cluster.observed()
     refusal = Refusal("Service", "m-pods", "spec.ports: Invalid value")
@@ -661,7 +661,7 @@ def test_what_the_api_server_refused_is_told_in_its_words() -> None:
         ),
     ],
 )
-def test_the_autoscalers_trouble_is_told_with_the_way_out(
+def test_the_autoscalers_trouble_is_reported_with_the_way_out(
     conditions: Any, expected: tuple[str, str], advice: str
 ) -> None:
     cluster = settled(scaling={"maxReplicas": 2})
@@ -672,7 +672,7 @@ def test_the_autoscalers_trouble_is_told_with_the_way_out(
     assert advice in condition(cluster, "ScalingActive")["message"]
 
 
-def test_keda_that_is_not_there_is_told() -> None:
+def test_keda_that_is_not_there_is_reported() -> None:
     cluster = FakeCluster(resource(scaling={"maxReplicas": 2, "actuator": "keda"}))
     step(cluster)
 
@@ -731,7 +731,7 @@ def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
     assert said(cluster, "Ready") == ("True", "Ready")
 
 
-def test_events_tell_the_story_once() -> None:
+def test_events_report_the_story_once() -> None:
     cluster = FakeCluster(resource(), routable=set())
     told: list[Event] = []
     for turn in range(20):

@@ -72,7 +72,7 @@ class Rig:
         return self.registry.get_sample_value("autoglm_operator_resources", {"phase": name})
 
 
-async def test_looks_go_on_until_there_is_nothing_to_write() -> None:
+async def test_reconciles_continue_until_there_is_nothing_to_write() -> None:
     rig = Rig()
     rig.create()
     results = [(await rig.look(KEY)).result for _ in range(4)]
@@ -166,7 +166,7 @@ async def test_nothing_is_made_for_a_namesake_that_was_not_seen_yet(
     assert (await rig.look(KEY)).result == "written"
 
 
-async def test_a_resource_that_is_being_deleted_is_left_alone() -> None:
+async def test_a_resource_that_is_being_deleted_is_not_touched() -> None:
     rig = Rig()
     rig.create()
     metadata = rig.server.objects[PATH]["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}

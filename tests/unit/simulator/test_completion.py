@@ -100,7 +100,7 @@ def test_stop_finder_agrees_with_searching_the_whole_text() -> None:
         assert out + ("" if stop else finder.end()) == text[:expected]
 
 
-def test_logprobs_have_as_many_alternatives_as_asked() -> None:
+def test_logprobs_have_as_many_alternatives_as_requested() -> None:
     entry = logprob(tokenizer.encode("hey")[0], 3)
     assert entry.rank == 1
     assert [t.rank for t in entry.top_logprobs] == [1, 2, 3]

@@ -63,7 +63,7 @@ async def test_the_last_chunk_has_usage_and_timing(make: Make) -> None:
     assert timing.decode_seconds == pytest.approx(0.5)
 
 
-async def test_who_waits_is_next_where_all_answers_end_with_their_first_token(make: Make) -> None:
+async def test_who_waits_is_next_where_all_responses_end_with_their_first_token(make: Make) -> None:
     engine = await make(max_num_seqs=4)
     async with asyncio.timeout(1):
         response = await engine.generate(ask(n=10, max_tokens=1), Call("r"))
@@ -121,7 +121,7 @@ async def test_n_completions_come_back_by_index(make: Make) -> None:
     assert response.usage.completion_tokens == 27
 
 
-async def test_chat_answers_the_last_user_message(make: Make) -> None:
+async def test_chat_responds_to_the_last_user_message(make: Make) -> None:
     engine = await make()
     messages = [
         v1.ChatMessage(role="system", content="be kind"),
@@ -166,7 +166,7 @@ async def test_requests_can_fail_after_some_tokens(make: Make) -> None:
     assert engine.load().running == 0
 
 
-async def test_a_prompt_can_ask_to_hang(make: Make) -> None:
+async def test_a_prompt_can_make_it_hang(make: Make) -> None:
     engine = await make()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(60):

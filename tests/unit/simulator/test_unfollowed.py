@@ -54,7 +54,7 @@ def test_a_field_that_would_change_the_response_is_rejected_by_name(
         {"unknown_to_vllm": 1},
     ],
 )
-def test_a_field_that_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
+def test_a_field_that_requests_nothing_is_accepted(fields: dict[str, Any]) -> None:
     assert completion(**fields).text == "hi"
     assert chat(**fields).messages[0].content == "hi"
 

@@ -63,6 +63,6 @@ def test_layers_of_an_earlier_run_need_no_room() -> None:
     assert "in /tmp, which has" in said
 
 
-def test_this_machine_is_looked_at_where_the_ring_writes() -> None:
+def test_this_machine_is_checked_where_the_ring_writes() -> None:
     assert [place.path.name for place in places()][0] == "buildah"
     assert all(place.free > 0 for place in places())

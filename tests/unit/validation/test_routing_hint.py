@@ -52,7 +52,7 @@ def test_what_is_valid_stays_so() -> None:
     validate(read, MODEL, ("glm",))
 
 
-def test_requests_that_cannot_be_told_in_short_say_nothing() -> None:
+def test_requests_that_cannot_be_sent_in_short_say_nothing() -> None:
     assert write_hint(chat("x", priority=2**31 - 1)) != b""
     assert write_hint(RequestInfo(Operation.EMBED, "glm")) == b""
     assert write_hint(RequestInfo(Operation.CHAT, "")) == b""
@@ -60,6 +60,6 @@ def test_requests_that_cannot_be_told_in_short_say_nothing() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_other_bytes_are_nothing_or_an_ask(data: bytes) -> None:
+def test_any_other_bytes_are_nothing_or_a_hint(data: bytes) -> None:
     read = read_hint(data, streaming=False)
     assert read is None or read.model

@@ -32,7 +32,7 @@ async def collect(engine: Engine, request: v1.ChatRequest, call: Call) -> list[v
     return [chunk async for chunk in engine.chat_stream(request, call)]
 
 
-async def test_greedy_decoding_answers_word_for_word(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: Call, ask: Ask) -> None:
     answer = await engine.chat(ask(QUESTION), call)
 
     (choice,) = answer.choices
@@ -43,7 +43,7 @@ async def test_greedy_decoding_answers_word_for_word(engine: Engine, call: Call,
     assert answer.timing.prefill_seconds > 0
 
 
-async def test_rest_answers_the_same(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_rest_responds_the_same(engine: Engine, call: Call, ask: Ask) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
     transport = httpx.ASGITransport(app=engine.http_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://pod") as http:
@@ -53,7 +53,7 @@ async def test_rest_answers_the_same(engine: Engine, call: Call, ask: Ask) -> No
     assert rest["metrics"] is None
 
 
-async def test_a_stream_adds_up_to_the_answer(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_a_stream_adds_up_to_the_response(engine: Engine, call: Call, ask: Ask) -> None:
     chunks = await collect(engine, ask(QUESTION), call)
 
     assert [c.delta.role for c in chunks if c.delta.role] == ["assistant"]

@@ -85,7 +85,9 @@ async def test_a_wrong_response_format_is_named(
         assert refused.field == "response_format"
 
 
-async def test_a_prompt_too_long_is_told_in_numbers(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_a_prompt_too_long_is_reported_in_numbers(
+    engine: Engine, call: Call, ask: Ask
+) -> None:
     found = await refusals(engine, call, v1.GenerateRequest(text=LONG), ask(LONG))
 
     assert [refused.field for refused in found] == ["text", "text", "messages", "messages"]
@@ -100,7 +102,9 @@ async def test_wrong_token_ids_are_named(engine: Engine, call: Call, ids: list[i
     assert refused.value.field == "token_ids"
 
 
-async def test_an_unknown_model_is_told_what_there_is(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_an_unknown_model_is_an_error_with_the_served_names(
+    engine: Engine, call: Call, ask: Ask
+) -> None:
     chat = ask("x")
     chat.model = "gpt"
 

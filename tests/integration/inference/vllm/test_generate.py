@@ -26,7 +26,7 @@ async def collect(engine: Engine, asked: v1.GenerateRequest, call: Call) -> list
     return [chunk async for chunk in engine.generate_stream(asked, call)]
 
 
-async def test_greedy_decoding_answers_word_for_word(engine: Engine, call: Call) -> None:
+async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: Call) -> None:
     answer = await engine.generate(request(), call)
 
     (completion,) = answer.completions
@@ -38,7 +38,7 @@ async def test_greedy_decoding_answers_word_for_word(engine: Engine, call: Call)
     assert answer.timing.decode_seconds > 0
 
 
-async def test_a_stream_adds_up_to_the_answer(engine: Engine, call: Call) -> None:
+async def test_a_stream_adds_up_to_the_response(engine: Engine, call: Call) -> None:
     whole = await engine.generate(request(), call)
     chunks = await collect(engine, request(), call)
 

@@ -186,7 +186,7 @@ async def test_tokens_of_text_and_conversation(engine: Engine, call: Call) -> No
 
 @pytest.mark.parametrize("kind", ["generate_stream", "chat_stream"])
 @pytest.mark.parametrize("n", [1, 2])
-async def test_a_request_runs_until_its_last_token_whoever_reads_it(
+async def test_a_request_runs_until_its_last_token_whatever_reads_it(
     engine: Engine, call: Call, ask: Ask, kind: str, n: int
 ) -> None:
     sampling = v1.SamplingParams(n=n, max_tokens=50, ignore_eos=True)

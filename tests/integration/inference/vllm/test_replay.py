@@ -147,14 +147,14 @@ def completion(text: str = LICENSE, **sampling: Any) -> v1.GenerateRequest:
         pytest.param({"logit_bias": {300: 5.0, 301: -5.0}}, id="logit bias"),
     ],
 )
-async def test_a_completion_goes_on_exactly(generate: Stream, sampling: dict[str, Any]) -> None:
+async def test_a_completion_is_resumed_exactly(generate: Stream, sampling: dict[str, Any]) -> None:
     every = 4 if sampling.get("n") or sampling.get("ignore_eos") else 1
     _, breaks = await break_everywhere(generate, completion(**sampling), every=every)
 
     assert breaks >= 3
 
 
-async def test_the_stream_of_a_tenant_goes_on_exactly(generate: Stream) -> None:
+async def test_the_stream_of_a_tenant_is_resumed_exactly(generate: Stream) -> None:
     with cache_salt.salted("acme"):
         await break_everywhere(generate, completion())
 
@@ -179,7 +179,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize("wanted", FORMATS, ids=lambda f: str(f.WhichOneof("format")))
-async def test_a_grammar_goes_on_where_it_was(
+async def test_a_grammar_is_resumed_where_it_was(
     generate: Stream, chat: Stream, ask: Ask, wanted: v1.ResponseFormat
 ) -> None:
     request = completion(temperature=1.5, seed=3, max_tokens=30)
@@ -201,7 +201,7 @@ async def test_a_grammar_goes_on_where_it_was(
         pytest.param({"max_tokens": 6}, id="max tokens"),
     ],
 )
-async def test_a_chat_goes_on_exactly(chat: Stream, ask: Ask, sampling: dict[str, Any]) -> None:
+async def test_a_chat_is_resumed_exactly(chat: Stream, ask: Ask, sampling: dict[str, Any]) -> None:
     params = v1.SamplingParams(**{"temperature": 0, "max_tokens": 32} | sampling)
 
     await break_everywhere(chat, ask(LICENSE, sampling_params=params))
@@ -217,7 +217,9 @@ async def test_a_chat_goes_on_exactly(chat: Stream, ask: Ask, sampling: dict[str
     ],
     ids=["auto", "required", "named", "none"],
 )
-async def test_a_tool_call_goes_on_exactly(chat: Stream, ask: Ask, choice: v1.ToolChoice) -> None:
+async def test_a_tool_call_is_resumed_exactly(
+    chat: Stream, ask: Ask, choice: v1.ToolChoice
+) -> None:
     request = ask(REPLICAS, tools=[TOOL], tool_choice=choice)
 
     whole, _ = await break_everywhere(chat, request)

@@ -69,7 +69,7 @@ def broken(request: Any, *token_ids: int) -> Any:
     ],
     ids=["greedy", "seed", "penalty"],
 )
-async def test_another_engine_goes_on(
+async def test_another_engine_resumes(
     engine: Engine, other: Engine, sampling: dict[str, Any]
 ) -> None:
     request = completion(**sampling)
@@ -95,7 +95,7 @@ async def until_generated(engine: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("with_tools", [False, True])
-async def test_a_stream_that_was_read_slowly_goes_on(
+async def test_a_stream_that_was_read_slowly_is_resumed(
     engine: Engine, ask: Ask, with_tools: bool
 ) -> None:
     request = ask("How many replicas does tiny-glm have?", tools=[TOOL] * with_tools)
@@ -154,7 +154,7 @@ async def test_a_chat_that_cannot_be_exact_is_refused(engine: Engine, ask: Ask) 
             pass
 
 
-async def test_an_engine_that_begins_anew_is_found_out(
+async def test_an_engine_that_restarts_is_found_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_patches, "extra_args", lambda token_ids: {})

@@ -119,7 +119,9 @@ def said(events: Sequence[Event]) -> dict[Any, Any]:
         ),
     ],
 )
-async def test_the_events_go_on(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+async def test_the_events_are_resumed(
+    http: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
     whole = await stream(http, path, body)
     expected = said(whole)
 
@@ -143,7 +145,7 @@ async def test_a_refusal_has_a_status_of_its_own(http: httpx.AsyncClient) -> Non
     assert answer.status_code == 412
 
 
-async def test_nothing_is_added_for_those_who_do_not_ask(http: httpx.AsyncClient) -> None:
+async def test_nothing_is_added_for_those_who_do_not_request_it(http: httpx.AsyncClient) -> None:
     answer = await http.post(CHAT, json=chat("What is the license?"))
 
     assert answer.status_code == 200

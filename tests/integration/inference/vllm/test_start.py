@@ -59,7 +59,7 @@ async def test_the_cause_in_another_process_is_found(options: EngineOptions) -> 
     assert vllm.root_cause(failed).startswith("ValueError: Available memory on node")
 
 
-async def test_death_is_noticed_at_once_and_told(options: EngineOptions) -> None:
+async def test_death_is_noticed_at_once_and_reported(options: EngineOptions) -> None:
     engine = await vllm.start(options)
     asked = v1.GenerateRequest(
         text="x", sampling_params=v1.SamplingParams(max_tokens=900, ignore_eos=True)

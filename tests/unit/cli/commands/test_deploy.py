@@ -113,7 +113,7 @@ def refused(code: int, message: str) -> Answer:
     return code, {"kind": "Status", "message": message, "code": code}
 
 
-def test_dry_run_prints_the_resource_and_asks_nobody(autoglm: Any, config: Path) -> None:
+def test_dry_run_prints_the_resource_and_contacts_no_cluster(autoglm: Any, config: Path) -> None:
     result = autoglm("deploy", "-c", str(config), "--dry-run", "--namespace", "models")
 
     assert (result.code, result.err) == (0, "")

@@ -78,7 +78,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     server.server_close()
 
 
-def test_text_is_asked_about_as_a_chat_and_never_answered(
+def test_text_is_explained_as_a_chat_and_never_served(
     autoglm: Any, gateway: Gateway, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"
@@ -102,7 +102,7 @@ def test_key_as_a_flag_warns_that_it_shows(
     assert gateway.asked[0][1]["authorization"] == "Bearer k"
 
 
-def test_request_of_a_file_is_asked_about_as_it_is(
+def test_request_of_a_file_is_explained_as_it_is(
     autoglm: Any, gateway: Gateway, tmp_path: Path
 ) -> None:
     file = tmp_path / "body.json"
@@ -126,7 +126,7 @@ def test_refusal_is_shown(autoglm: Any, gateway: Gateway) -> None:
         (("--url", "http://127.0.0.1:1", "--model", "m", "Hi"), "no answer"),
     ],
 )
-def test_what_cannot_be_asked_is_told(
+def test_what_cannot_be_explained_is_reported(
     autoglm: Any, gateway: Gateway, args: tuple[str, ...], message: str
 ) -> None:
     gateway.models = ["a", "b"]
@@ -135,7 +135,7 @@ def test_what_cannot_be_asked_is_told(
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]"])
-def test_file_that_is_no_request_is_told(autoglm: Any, tmp_path: Path, text: str) -> None:
+def test_file_that_is_no_request_is_reported(autoglm: Any, tmp_path: Path, text: str) -> None:
     file = tmp_path / "body.json"
     file.write_text(text)
     result = autoglm("explain-route", "--request", str(file))

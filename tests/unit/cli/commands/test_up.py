@@ -75,16 +75,14 @@ def test_up_without_a_file_is_wrong_usage(autoglm: Any) -> None:
 OPEN = ("--grpc-address", "0.0.0.0:5", "--dry-run")
 
 
-def test_addresses_that_others_reach_need_a_word_on_who_may_ask(
-    autoglm: Any, manifest: Path
-) -> None:
+def test_addresses_that_others_reach_need_authentication(autoglm: Any, manifest: Path) -> None:
     result = autoglm("up", "-f", str(manifest), *OPEN)
     assert (result.code, result.out) == (64, "")
     assert "--allow-anonymous" in result.err
 
 
 @pytest.mark.parametrize("word", ["--allow-anonymous", "--api-keys-file"])
-def test_gateway_is_told_who_may_ask(autoglm: Any, manifest: Path, word: str) -> None:
+def test_gateway_gets_the_flags_of_authentication(autoglm: Any, manifest: Path, word: str) -> None:
     flag = word if word == "--allow-anonymous" else f"{word}={manifest}"
     gateway = autoglm("up", "-f", str(manifest), *OPEN, flag).out.splitlines()[0]
     assert flag in shlex.split(gateway)

@@ -139,7 +139,7 @@ def test_a_bare_cluster_says_what_to_do() -> None:
         ({"resources": gpus(1)}, NO, "warn", "nodes may not be read"),
     ],
 )
-def test_gpus_are_compared_with_what_is_asked_for(
+def test_gpus_are_compared_with_what_is_requested(
     spec: dict[str, Any], nodes: Any, outcome: str, found: str
 ) -> None:
     check = named(checks(replace(GOOD, nodes=nodes), [resource(**spec)]), "nvidia.com/gpu")
@@ -275,7 +275,7 @@ def test_machine_is_judged(change: dict[str, Any], name: str, outcome: str, foun
     assert (check.outcome, found in check.found) == (outcome, True)
 
 
-def test_this_machine_can_be_looked_at(autoglm: Any, tmp_path: Any) -> None:
+def test_this_machine_can_be_checked(autoglm: Any, tmp_path: Any) -> None:
     (tmp_path / "m.yaml").write_text(
         "apiVersion: autoglm.io/v1alpha1\nkind: AutoGLMDeployment\nmetadata: {name: a}\n"
         "spec: {model: {uri: ./nothing}, engine: {type: vllm}}\n"
@@ -290,7 +290,7 @@ def test_contradicting_options_are_wrong_usage(autoglm: Any, args: list[str]) ->
     assert autoglm("precheck", *args).code == 2
 
 
-def test_wrong_manifest_is_told_before_anything_is_asked(autoglm: Any, tmp_path: Any) -> None:
+def test_wrong_manifest_is_reported_before_any_request(autoglm: Any, tmp_path: Any) -> None:
     (tmp_path / "m.yaml").write_text("kind: Pod\n")
     result = autoglm("precheck", "-f", str(tmp_path / "m.yaml"), "--kubeconfig", "/nowhere")
     assert (result.code, result.out) == (65, "")

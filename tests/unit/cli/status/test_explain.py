@@ -56,7 +56,7 @@ def test_spec_that_the_operator_refuses_names_the_field(cluster: Look, now: floa
         ({}, "Operator", "does it watch this namespace?"),
     ],
 )
-def test_spec_that_nobody_acted_on_is_the_operators_fault(
+def test_spec_that_the_operator_ignored_is_the_operators_fault(
     cluster: Look, now: float, change: dict[str, Any], name: str, found: str
 ) -> None:
     explanation = of(replace(cluster, **change), now, "embed", {"status": {}})

@@ -50,7 +50,7 @@ def test_all_have_a_line_and_what_is_wrong_is_explained(cluster: Look, now: floa
     ]
 
 
-def test_one_that_is_well_is_shown_whole_when_asked_for(cluster: Look, now: float) -> None:
+def test_one_that_is_well_is_shown_whole_when_requested(cluster: Look, now: float) -> None:
     look = replace(only(cluster, "embed"), unseen=(("events in models", "forbidden"),))
     assert shown(look, now, is_full=True).splitlines()[3:] == [
         "models/embed is well",

@@ -62,7 +62,7 @@ def test_condition_the_wrong_way_round_is_stated(cluster: Look, now: float) -> N
     assert not view.is_well
 
 
-def test_operators_word_counts_where_no_gateway_was_asked(cluster: Look, now: float) -> None:
+def test_operators_word_counts_where_no_gateway_was_polled(cluster: Look, now: float) -> None:
     look = replace(cluster, routable=None)
     # chat's status says that every gateway has every ready pod, embed's says nothing of it.
     assert view_of(look, now, "chat").routable == 1

@@ -94,7 +94,7 @@ def test_head_is_get_without_a_body(server: AdminServer) -> None:
     assert raw(server, b"POST /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 405 ")
 
 
-def test_metrics_come_in_the_format_that_is_asked_for(server: AdminServer) -> None:
+def test_metrics_come_in_the_format_that_is_requested(server: AdminServer) -> None:
     asked = b"GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0\r\n\r\n"
     assert b"# EOF" in raw(server, asked)
 

@@ -161,7 +161,7 @@ async def test_bound_on_all_requests_holds_over_all_models(make: Any) -> None:
 
 
 @pytest.mark.looptime
-async def test_who_waits_at_the_end_of_the_process_is_told_to_go_elsewhere(make: Any) -> None:
+async def test_who_waits_at_the_end_of_the_process_is_sent_elsewhere(make: Any) -> None:
     stage = Stage(make)
     first, second = stage.start("a"), stage.start("b")
     await asyncio.sleep(0.5)
@@ -209,7 +209,7 @@ EVENTS = st.lists(
 @pytest.mark.looptime
 @given(EVENTS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-async def test_no_place_is_lost_whoever_comes_goes_and_dies(make: Any, events: list[Any]) -> None:
+async def test_no_place_is_lost_whatever_comes_goes_and_dies(make: Any, events: list[Any]) -> None:
     stage = Stage(make, places=2, requests=5, wait_seconds=8.0)
     tasks: list[asyncio.Task[float]] = []
     for pause, what, seconds, number in events:

@@ -130,12 +130,12 @@ def at(times: float) -> Fleet:
 
 
 @pytest.mark.parametrize("times", [2.0, 5.0, 10.0])
-def test_goodput_stays_near_that_of_full_load_however_much_is_asked(times: float) -> None:
+def test_goodput_stays_near_that_of_full_load_however_much_is_offered(times: float) -> None:
     assert at(times).tokens >= 0.95 * at(1.0).tokens
 
 
 @pytest.mark.parametrize("times", [0.5, 1.0, 2.0, 5.0, 10.0])
-def test_few_places_are_wasted_on_answers_that_come_too_late(times: float) -> None:
+def test_few_places_are_wasted_on_responses_that_come_too_late(times: float) -> None:
     ends = at(times).ends
     assert ends["wasted"] <= 0.05 * ends["in time"]
 
@@ -146,7 +146,7 @@ def p99(fleet: Fleet, tenant: str) -> float:
 
 
 @pytest.mark.parametrize("times", [2.0, 5.0])
-def test_light_tenant_has_its_answers_as_soon_beside_a_flood(times: float) -> None:
+def test_light_tenant_has_its_responses_as_soon_beside_a_flood(times: float) -> None:
     quiet = Fleet().run({"light": 2.0})
     beside = Fleet().run({"flood": times * CAPACITY, "light": 2.0})
     assert len(beside.latencies["light"]) == len(quiet.latencies["light"])

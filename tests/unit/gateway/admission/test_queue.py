@@ -158,7 +158,7 @@ def test_newcomer_of_a_better_priority_displaces_the_worst() -> None:
     assert [verdict.waiter for verdict in verdicts] == [low[-1]]
 
 
-def test_request_too_large_for_the_whole_queue_displaces_nobody() -> None:
+def test_request_too_large_for_the_whole_queue_displaces_none() -> None:
     made, _ = full_queue(waiter("b", size=500))
     huge = waiter("a", size=1001)
     (verdict,) = made.arrive(huge, 0.0)
@@ -240,7 +240,7 @@ def test_tokens_are_reserved_and_the_next_is_not_overtaken() -> None:
     assert [v.waiter for v in made.leave(first, 1.0)] == [large, small]
 
 
-def test_looking_for_room_again_and_again_lets_nobody_overtake() -> None:
+def test_looking_for_room_again_and_again_lets_none_overtake() -> None:
     made = Queue("glm", BOUNDS)
     made.resize(Capacity(1, tokens=100), 0.0)
     # The small one has waited longest; the large one has the turn by its priority.
@@ -261,7 +261,7 @@ def test_request_larger_than_the_cache_goes_alone() -> None:
     assert made.leave(huge, 1.0) == [Verdict(small)]
 
 
-def test_all_are_told_when_nobody_may_wait_any_more() -> None:
+def test_all_are_rejected_when_none_may_wait_any_more() -> None:
     waiters = [waiter("a"), waiter("b", priority=4)]
     made, _ = full_queue(*waiters)
     gone = errors.ShuttingDown("bye")

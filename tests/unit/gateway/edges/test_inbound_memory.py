@@ -98,5 +98,5 @@ async def test_cancel_by_the_client_stays_one() -> None:
             await call
 
 
-async def test_nothing_is_watched_where_the_system_does_not_tell() -> None:
+async def test_nothing_is_watched_where_the_system_does_not_report() -> None:
     await InboundMessages().watch(LIMIT, lambda: None)

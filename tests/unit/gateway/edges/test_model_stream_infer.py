@@ -47,7 +47,7 @@ async def test_client_that_leaves_with_chunks_waiting_ends_the_stream() -> None:
         await stream.aclose()
 
 
-async def test_what_is_wrong_with_a_stream_is_told_after_answers_that_have_begun() -> None:
+async def test_what_is_wrong_with_a_stream_is_reported_after_responses_that_have_begun() -> None:
     got = 0
     with pytest.raises(errors.QueueFull):
         async for _ in answer_stream(one(errors.QueueFull("full")), call_of, handler):

@@ -22,7 +22,7 @@ from autoglm.gateway.edges.rest_local import index, oip_get
         ("ready", ("ready", "")),
     ],
 )
-def test_a_get_of_a_model_is_told_apart_from_its_name(rest: str, found: tuple[str, str]) -> None:
+def test_a_get_of_a_model_is_distinguished_from_its_name(rest: str, found: tuple[str, str]) -> None:
     assert oip_get(rest, {"m", "org/m", "org/config"}) == found
 
 

@@ -92,7 +92,7 @@ def test_a_silent_endpoint_is_the_last_resort_for_a_while() -> None:
     assert not after(*UP, (1, SILENT), (4, LOADED)).is_last_resort
 
 
-def test_an_outlier_is_used_while_nobody_else_is_left(make: Any) -> None:
+def test_an_outlier_is_used_while_no_other_is_left(make: Any) -> None:
     first, second = make.endpoint(1), make.endpoint(2)
     pool = Pool(Random(0))
     pool.replace_endpoints((first, second), 0.0)
@@ -122,7 +122,7 @@ def test_backoff_is_bounded_and_never_zero(failures: int, seed: int) -> None:
     assert 0.05 <= BACKOFF.delay(failures, Random(seed)) <= 1.0
 
 
-def test_models_are_remembered_while_nobody_serves_them(make: Any) -> None:
+def test_models_are_remembered_while_no_pod_serves_them(make: Any) -> None:
     gone = make.view(1, Phase.EJECTED)
     found = take_snapshot([gone]).models["glm"]
     assert (found.grpc, found.http, found.ready_endpoints) == ((), (), 0)

@@ -94,7 +94,7 @@ class Told:
         return self.cluster.take_change()
 
 
-def test_nothing_is_told_before_all_lists_have_come() -> None:
+def test_nothing_is_reported_before_all_lists_have_come() -> None:
     told = Told()
     told.resources.replace({GLM: Resource(GLM)})
     assert told.cluster.take_change() is None
@@ -102,7 +102,7 @@ def test_nothing_is_told_before_all_lists_have_come() -> None:
     assert told.cluster.take_change() == Change(directory=directory_of([Resource(GLM)]))
 
 
-def test_a_cluster_without_resources_is_told_too() -> None:
+def test_a_cluster_without_resources_is_reported_too() -> None:
     told = Told()
     told.resources.replace({})
     told.slices.replace({})
@@ -110,7 +110,7 @@ def test_a_cluster_without_resources_is_told_too() -> None:
     assert told.cluster.take_change() is None
 
 
-def test_only_what_is_new_is_told() -> None:
+def test_only_what_is_new_is_reported() -> None:
     told = Told()
     first = told.lists(1, 2)
     assert first is not None and first.come == {endpoint(1), endpoint(2)}
@@ -120,7 +120,7 @@ def test_only_what_is_new_is_told() -> None:
     assert told.cluster.take_change() is None
 
 
-def test_a_list_anew_drops_nothing_that_is_still_there() -> None:
+def test_a_second_list_drops_nothing_that_is_still_there() -> None:
     told = Told()
     told.lists(1, 2)
     assert told.lists(1, 2) is None
@@ -163,7 +163,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_changes_add_up_to_what_a_list_would_tell(
+def test_changes_add_up_to_what_a_list_would_report(
     steps: list[tuple[str, int, list[Mention] | None]],
 ) -> None:
     told, fresh = Told(), Told()

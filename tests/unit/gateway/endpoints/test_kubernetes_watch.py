@@ -82,7 +82,7 @@ async def kube() -> AsyncIterator[FakeKube]:
         yield server
 
 
-async def test_an_empty_cluster_is_told_at_once(kube: FakeKube) -> None:
+async def test_an_empty_cluster_is_reported_at_once(kube: FakeKube) -> None:
     async with following(kube) as heard:
         await heard.until(lambda: heard.changes == 1)
     assert (heard.there, heard.names) == (set(), set())
@@ -113,7 +113,7 @@ async def test_a_list_in_many_pages_is_one_list(kube: FakeKube) -> None:
     assert sum("continue" in query for _, query in kube.requests) == 6
 
 
-async def test_only_the_given_namespaces_are_asked_for(kube: FakeKube) -> None:
+async def test_only_the_given_namespaces_are_requested(kube: FakeKube) -> None:
     for namespace in ("a", "b", "c"):
         await kube.put(agd(f"in-{namespace}", namespace))
     async with following(kube, "a", "b") as heard:
@@ -121,7 +121,7 @@ async def test_only_the_given_namespaces_are_asked_for(kube: FakeKube) -> None:
     assert {path.split("/")[5] for path, _ in kube.requests} == {"a", "b"}
 
 
-async def test_state_outlives_the_api_server_and_goes_on_where_it_broke(kube: FakeKube) -> None:
+async def test_state_outlives_the_api_server_and_resumes_where_it_broke(kube: FakeKube) -> None:
     await kube.put(agd("glm"))
     await kube.put(endpoint_slice("glm", {"a": "10.0.0.1"}))
     async with following(kube) as heard:
@@ -136,7 +136,7 @@ async def test_state_outlives_the_api_server_and_goes_on_where_it_broke(kube: Fa
     assert sum("limit" in query for _, query in kube.requests) == 2
 
 
-async def test_forgotten_history_is_listed_anew_and_nothing_drops_in_between(
+async def test_forgotten_history_is_listed_again_and_nothing_drops_in_between(
     kube: FakeKube,
 ) -> None:
     await kube.put(agd("glm"))
@@ -156,7 +156,7 @@ async def test_forgotten_history_is_listed_anew_and_nothing_drops_in_between(
     assert sum("limit" in query for _, query in kube.requests) == 4
 
 
-async def test_an_error_event_is_answered_by_a_new_list(kube: FakeKube) -> None:
+async def test_an_error_event_leads_to_a_new_list(kube: FakeKube) -> None:
     await kube.put(agd("glm"))
     async with following(kube) as heard:
         await heard.until(lambda: heard.names == {"glm"})
@@ -168,7 +168,7 @@ async def test_an_error_event_is_answered_by_a_new_list(kube: FakeKube) -> None:
     assert heard.names == {"glm"}
 
 
-async def test_a_bookmark_moves_the_place_to_go_on_from(kube: FakeKube) -> None:
+async def test_a_bookmark_moves_the_place_to_resume_from(kube: FakeKube) -> None:
     async with following(kube) as heard:
         await heard.until(lambda: heard.changes == 1)
         await watching(kube)

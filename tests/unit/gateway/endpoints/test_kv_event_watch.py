@@ -130,7 +130,7 @@ def reader(index: PrefixIndex) -> Reader:
     return reader
 
 
-def test_what_was_remembered_gives_way_to_what_the_pod_tells(index: PrefixIndex) -> None:
+def test_what_was_remembered_gives_way_to_what_the_pod_reports(index: PrefixIndex) -> None:
     index.add(URL, [1, 2], 0)
     reader = Reader(index, URL)
     assert not index.is_exact(URL)
@@ -149,7 +149,7 @@ def test_a_gap_is_found(reader: Reader) -> None:
         reader.read(stored(4, 6))
 
 
-def test_a_pod_that_was_taken_for_dead_is_asked_anew(index: PrefixIndex, reader: Reader) -> None:
+def test_a_pod_that_was_taken_for_dead_is_polled_again(index: PrefixIndex, reader: Reader) -> None:
     index.forget(URL)
     with pytest.raises(Lost, match="forgotten"):
         reader.read(stored(2, 5))
@@ -177,7 +177,7 @@ def test_an_evicted_block_is_promised_no_more_however_lately_it_was_sent(
     assert index.match([1, 2], 0) == {URL: 1}
 
 
-def test_a_pod_that_tells_no_more_is_remembered_and_ages_as_others_do(
+def test_a_pod_whose_events_end_is_remembered_and_ages_as_others_do(
     index: PrefixIndex, reader: Reader
 ) -> None:
     reader.read(stored(2, *range(1, 9)))
@@ -188,7 +188,7 @@ def test_a_pod_that_tells_no_more_is_remembered_and_ages_as_others_do(
     assert index.blocks_of(URL) == 4
 
 
-def test_what_pods_tell_is_bounded() -> None:
+def test_what_pods_report_is_bounded() -> None:
     index = PrefixIndex(most_blocks=100)
     readers = [Reader(index, f"pod-{number}") for number in range(4)]
     for reader in readers:

@@ -16,7 +16,7 @@ def test_all_pods_together_send_no_more_than_is_allowed(pods: int, per_second: f
         assert pods / interval <= per_second * 1.001
 
 
-def test_few_pods_tell_as_often_as_they_like() -> None:
+def test_few_pods_report_as_often_as_they_like() -> None:
     assert {load_interval(pods, 1000) for pods in (0, 1, 50)} == {0.05}
 
 

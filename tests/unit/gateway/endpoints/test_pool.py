@@ -102,7 +102,7 @@ def test_a_pool_that_awaits_lists_is_ready_once_every_endpoint_was_met() -> None
     assert [*seen, pool.is_ready] == [False, False, False, True, True]
 
 
-def test_an_endpoint_of_another_pod_at_the_same_url_starts_anew() -> None:
+def test_an_endpoint_of_another_pod_at_the_same_url_starts_fresh() -> None:
     pool = Pool(Random(0))
     pool.change_endpoints([], [endpoint(1)], 0)
     pool.apply(endpoint(1).url, ModelsDiscovered((v1.Model(name="x"),)), 0)

@@ -109,7 +109,7 @@ async def test_every_address_of_a_name_is_an_endpoint() -> None:
 
 
 @pytest.mark.looptime
-async def test_names_are_resolved_again_and_the_last_answer_is_kept() -> None:
+async def test_names_are_resolved_again_and_the_last_response_is_kept() -> None:
     heard, zone = Heard(), Zone("10.1.0.1")
     discovery = Discovery(Sources(("dns+grpc://pods:7",)), heard, zone)
     await discovery.start()

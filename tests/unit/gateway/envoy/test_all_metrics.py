@@ -60,7 +60,7 @@ def test_each_sample_says_whose_it_is_and_families_come_once(other: Sockets) -> 
     list(text_string_to_metric_families(page))
 
 
-def test_a_process_that_does_not_answer_is_left_out(other: Sockets) -> None:
+def test_a_process_that_does_not_respond_is_left_out(other: Sockets) -> None:
     page = generate_latest(of_all(registry(3), other, 3)).decode()
     assert 'process="1"' in page and 'process="2"' not in page
 

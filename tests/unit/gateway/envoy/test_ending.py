@@ -73,7 +73,7 @@ def test_errors_without_details_go_by_their_status(told: Any, error: type[Except
     assert type(ending_of(entry(**told), "grpc", 0.0).error) is error
 
 
-def test_a_status_of_http_is_the_pods_own_answer() -> None:
+def test_a_status_of_http_is_the_pods_own_response() -> None:
     end = ending_of(entry(code=400), "http", 0.0)
     assert (end.status, end.error, end.usage) == (400, None, None)
 

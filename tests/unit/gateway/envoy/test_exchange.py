@@ -48,12 +48,12 @@ async def test_a_call_is_taken_over_once(make: Any) -> None:
     assert one.taken is call
 
 
-async def test_delivery_of_an_answer_by_envoy_raises_what_ended_it() -> None:
+async def test_delivery_of_a_response_by_envoy_raises_what_ended_it() -> None:
     with pytest.raises(StreamBroken):
         await exchange().deliver(Response(chunks(error=StreamBroken("gone"))))
 
 
-async def test_an_answer_through_the_gateway_is_delivered_where_the_request_came_again(
+async def test_a_response_through_the_gateway_is_delivered_where_the_request_came_again(
     make: Any,
 ) -> None:
     exchanges, one = Exchanges(), exchange()
@@ -82,7 +82,7 @@ async def test_a_client_that_leaves_ends_the_call_where_it_is_held(make: Any) ->
             await one.deliver(Response(chunks(b"a")))
 
 
-async def test_an_error_reaches_whoever_waits_for_the_answer(make: Any) -> None:
+async def test_an_error_reaches_the_request_that_waits(make: Any) -> None:
     refused, taken = exchange(), exchange()
     error = NoReadyEndpoint("none")
     refused.fail(error)

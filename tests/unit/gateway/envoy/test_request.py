@@ -101,7 +101,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:
     assert isinstance(call.problem, RequestTooLarge)
 
 
-async def test_a_body_becomes_what_is_asked_for() -> None:
+async def test_a_body_becomes_what_is_requested() -> None:
     message = v1.GenerateRequest(model="glm", text="Hi").SerializeToString()
     framed = b"\0" + len(message).to_bytes(4, "big") + message
     assert (await received(GENERATE, framed)).model == "glm"
@@ -145,7 +145,7 @@ async def hinted(principal: Principal, *more: tuple[str, str], body: Any = never
     return await call.receive(call, call.hold)
 
 
-async def test_what_a_client_tells_of_its_request_spares_the_body() -> None:
+async def test_what_a_client_sends_of_its_request_spares_the_body() -> None:
     assert (await hinted(ANONYMOUS, hint())).model == "glm"
 
 

@@ -8,7 +8,7 @@ from autoglm.gateway.envoy.sidecar import Sidecar
 
 
 @pytest.mark.looptime
-async def test_sidecar_that_does_not_run_is_told_of_after_a_minute(tmp_path: Path) -> None:
+async def test_sidecar_that_does_not_run_is_reported_after_a_minute(tmp_path: Path) -> None:
     with pytest.raises(EnvoyFailed, match=f"{tmp_path}/admin for 60 s.*-c {tmp_path}/envoy.json"):
         await Sidecar.start({"admin": {}}, Sockets(tmp_path))
     assert (tmp_path / "envoy.json").read_text() == '{"admin": {}}'

@@ -87,7 +87,7 @@ async def test_credentials_and_what_is_this_hops_alone_stay_here(make: Any) -> N
     assert set(told.removed_headers) == {"authorization", "x-api-key", "cookie"}
 
 
-async def test_credentials_of_an_open_gateway_go_on_to_the_server(make: Any) -> None:
+async def test_credentials_of_an_open_gateway_are_forwarded_to_the_server(make: Any) -> None:
     one = exchange("authorization", wire="http")
     call = make.call(wire="http", exchange=one, headers={"authorization": "Bearer theirs"})
     assert (await directed(call, openai(make))).removed_headers == ()
@@ -116,7 +116,7 @@ async def test_a_server_of_http_1_0_is_proxied_by_the_gateway(make: Any) -> None
     await check_goes_through(make, exchange(wire="http"), view)
 
 
-async def test_an_answer_that_has_to_be_read_goes_through_the_gateway(make: Any) -> None:
+async def test_a_response_that_has_to_be_read_goes_through_the_gateway(make: Any) -> None:
     one = exchange()
     one.is_read = True
     await check_goes_through(make, one, make.view())
@@ -152,7 +152,7 @@ async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(mak
     assert (told.address, told.timeout) == ("10.0.0.9:8000", 1.5)
 
 
-async def test_another_gateways_envoy_is_told_who_comes_next_where_it_wants_that(make: Any) -> None:
+async def test_another_gateways_envoy_gets_fallbacks_where_it_wants_them(make: Any) -> None:
     views = [make.view(n) for n in (1, 2, 3)]
     one = Exchange("k", "grpc", is_external_proxy=True)
     trail = DecisionTrace(views, (3.0, 1.0, 2.0))

@@ -63,7 +63,7 @@ def guess(of: Authenticator, count: float, peer: str = "p", at: float = 0.0) -> 
         outcome(of, f"agk_{ENTRY.id}_{number}-{at}", peer, at)
 
 
-def test_key_and_token_say_who_asks(issuer: Any) -> None:
+def test_key_and_token_name_the_caller(issuer: Any) -> None:
     of = authenticator(issuer)
     key = of.judge(bearer(KEY), "p", 0, NOW)
     token = of.judge(authorization(f"bearer  {issuer.token()}"), "p", 0, NOW)
@@ -72,7 +72,7 @@ def test_key_and_token_say_who_asks(issuer: Any) -> None:
     assert (token.method, token.principal.subject) == ("jwt", "alice")
 
 
-def test_nobody_is_anonymous_only_where_that_is_allowed() -> None:
+def test_a_request_without_a_credential_is_anonymous_only_where_that_is_allowed() -> None:
     assert authenticator(allow_anonymous=True).judge((), "p", 0, NOW).principal is ANONYMOUS
     refused = authenticator().judge((), "p", 0, NOW)
     assert refused.outcome is Outcome.MISSING
@@ -161,7 +161,7 @@ def test_guessing_is_slowed_and_even_a_right_guess_must_wait() -> None:
     assert outcome(of, KEY, at=2.0) is Outcome.ACCEPTED
 
 
-def test_whoever_was_in_stays_in_while_strangers_of_their_address_are_slowed() -> None:
+def test_a_known_caller_stays_in_while_strangers_of_their_address_are_slowed() -> None:
     of = authenticator()
     assert outcome(of, OTHER) is Outcome.ACCEPTED
     guess(of, FAILURES)
@@ -214,7 +214,7 @@ def test_memory_of_refusals_is_bounded() -> None:
         st.builds(lambda a, b: f"Bearer {a}{KEY}{b}", st.text(max_size=4), st.text(max_size=4)),
     )
 )
-def test_nobody_but_the_holder_of_a_key_is_its_tenant(value: str) -> None:
+def test_only_the_holder_of_a_key_is_its_tenant(value: str) -> None:
     verdict = authenticator().judge(authorization(value), "p", 0, NOW)
     value = value.strip(" \t")
     is_key = value.lower().startswith("bearer ") and value[7:].lstrip(" ") == KEY

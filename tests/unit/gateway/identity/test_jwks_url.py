@@ -61,7 +61,7 @@ class Stage:
         await asyncio.wait([self._run])
 
 
-async def test_keys_are_there_from_the_start_and_looked_at_again(issuer: Any) -> None:
+async def test_keys_are_there_from_the_start_and_read_again(issuer: Any) -> None:
     async with Stage(Site(issuer.jwks())) as stage:
         assert [set(k.by_id) for k in stage.taken] == [{("r1", "RS256"), ("e1", "ES256")}]
         await asyncio.sleep(PERIOD_SECONDS)
@@ -69,7 +69,7 @@ async def test_keys_are_there_from_the_start_and_looked_at_again(issuer: Any) ->
     assert len(stage.taken) == 1, "the same again is no news"
 
 
-async def test_new_key_is_fetched_when_it_is_asked_for(issuer: Any) -> None:
+async def test_new_key_is_fetched_when_it_is_requested(issuer: Any) -> None:
     async with Stage(Site(issuer.jwks())) as stage:
         stage.site.body = issuer.jwks(issuer.jwk(kid="r2"))
         await asyncio.sleep(FETCH_PAUSE_SECONDS)
@@ -103,7 +103,7 @@ async def test_keys_stay_while_the_site_is_down(issuer: Any, status: int, body: 
     assert len(stage.taken) == 1
 
 
-async def test_site_that_is_down_at_the_start_is_asked_again_soon(issuer: Any) -> None:
+async def test_site_that_is_down_at_the_start_is_fetched_again_soon(issuer: Any) -> None:
     async with Stage(Site(b"")) as stage:
         assert stage.taken == []
         stage.site.body = issuer.jwks()
@@ -111,6 +111,6 @@ async def test_site_that_is_down_at_the_start_is_asked_again_soon(issuer: Any) -
         assert len(stage.taken) == 1
 
 
-async def test_endless_answer_is_not_read(issuer: Any) -> None:
+async def test_endless_response_is_not_read(issuer: Any) -> None:
     async with Stage(Site(b" " * (2**20 + 1) + issuer.jwks())) as stage:
         assert stage.taken == []

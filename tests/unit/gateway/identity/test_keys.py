@@ -35,7 +35,7 @@ def test_file_keeps_nothing_of_the_secret() -> None:
 @pytest.mark.parametrize(
     "wrong", ["", "agk_", "agk__", "agk_{id}_", "agk_{id}_x", "{key}x", "x{key}"]
 )
-def test_what_is_not_the_whole_key_finds_nobody(wrong: str) -> None:
+def test_what_is_not_the_whole_key_finds_no_tenant(wrong: str) -> None:
     key, entry = new_key("acme")
     assert keys_of(file_of(entry)).find(wrong.format(key=key, id=entry.id)) is None
 

@@ -97,7 +97,7 @@ def test_public_key_is_no_secret_for_hs256(issuer: Any, kid: str | None) -> None
         )
 
 
-def test_key_of_one_type_is_not_asked_for_another_algorithm(issuer: Any) -> None:
+def test_key_of_one_type_is_not_used_for_another_algorithm(issuer: Any) -> None:
     token = issuer.token(issuer.ec, "ES256", "r1")
     with pytest.raises(UnknownKey):
         look(issuer, token)
@@ -118,7 +118,7 @@ def test_token_without_a_key_name_needs_a_set_without_a_choice(issuer: Any) -> N
         look(issuer, token, two)
 
 
-def test_new_key_is_told_from_a_wrong_signature(issuer: Any) -> None:
+def test_new_key_is_distinguished_from_a_wrong_signature(issuer: Any) -> None:
     with pytest.raises(UnknownKey):
         look(issuer, issuer.token(kid="r2"))
     with pytest.raises(TokenRefused, match="signature"):

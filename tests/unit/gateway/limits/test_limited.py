@@ -224,7 +224,7 @@ async def test_stream_that_is_left_is_charged_for_what_had_come(
         (errors.DeadlineExceeded("late"), True, PROMPT, 59),
     ],
 )
-async def test_request_without_an_answer_is_charged_by_whose_doing_it_was(
+async def test_request_without_a_response_is_charged_by_whose_doing_it_was(
     make: Any, failure: BaseException, asked: bool, charged: float, requests: float
 ) -> None:
     stage = Stage(failure=failure, asked=asked)
@@ -259,7 +259,7 @@ async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
     assert (stage.charged, stage.left[0]) == (0, 59)
 
 
-async def test_tenant_over_its_rate_is_told_when_to_come_and_then_served(make: Any) -> None:
+async def test_tenant_over_its_rate_gets_a_retry_after_and_is_then_served(make: Any) -> None:
     stage = Stage((chunk(1, COUNTED),), tokens=600)
     for _ in range(2):
         await stage.ask(call(make))

@@ -59,14 +59,14 @@ def test_request_larger_than_the_bucket_goes_when_that_is_full() -> None:
     assert shortage(of, 1e6, 0) == ("tokens", 60.0)
 
 
-def test_request_that_no_pod_was_asked_for_costs_nothing() -> None:
+def test_request_that_reached_no_pod_costs_nothing() -> None:
     of = account(requests=60, tokens=600)
     before = headers_of(of, 0)
     cancel(reserve(of, 100, 0), 0)
     assert headers_of(of, 0) == before
 
 
-def test_who_waits_exactly_as_told_passes() -> None:
+def test_who_waits_exactly_the_retry_after_passes() -> None:
     of = account(requests=7, tokens=333)
     now = 0.0
     for _ in range(50):

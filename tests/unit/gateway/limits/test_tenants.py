@@ -22,7 +22,7 @@ def test_null_lifts_a_rate_of_the_default() -> None:
     assert tenants.of("a").tokens_per_minute is None
 
 
-def test_no_rules_limit_nobody() -> None:
+def test_no_rules_limit_no_tenant() -> None:
     assert Tenants().of("a") == tenants_of(b"{}").of("a") == TenantPolicy()
 
 

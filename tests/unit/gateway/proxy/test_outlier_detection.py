@@ -32,7 +32,7 @@ def test_failures_in_a_row_open_the_circuit_and_others_do_not() -> None:
 
 
 @pytest.mark.parametrize(("ends", "now"), [("xxx", 0.0), ("..", 10.0)])
-def test_the_fleet_is_looked_at_for_a_row_of_failures_and_after_an_interval(
+def test_the_fleet_is_checked_for_a_row_of_failures_and_after_an_interval(
     ends: str, now: float
 ) -> None:
     health = Health()
@@ -41,7 +41,7 @@ def test_the_fleet_is_looked_at_for_a_row_of_failures_and_after_an_interval(
     assert health.is_due("a", POLICY, now)
 
 
-def test_in_between_the_fleet_is_left_alone() -> None:
+def test_in_between_the_fleet_is_not_checked() -> None:
     health = Health()
     feed(health, "a", 0, "xx.xx")
     assert not health.is_due("a", POLICY, 9)
@@ -130,7 +130,7 @@ def test_only_what_the_endpoint_did_counts(error: Any, status: int | None, faile
     assert is_failure(error, reply) is failed
 
 
-def test_another_endpoints_answer_counts_against_the_one_that_gave_none() -> None:
+def test_another_endpoints_response_counts_against_the_one_that_gave_none() -> None:
     async def none() -> Any:
         yield b""
 

@@ -91,7 +91,7 @@ class Stage:
         (RetryElsewhere(NOT_NOW), Phase.READY),
     ],
 )
-async def test_refused_call_is_answered_elsewhere_and_the_pool_hears_of_it(
+async def test_refused_call_is_served_elsewhere_and_the_pool_hears_of_it(
     make: Any, refusal: RetryElsewhere, phase: Phase
 ) -> None:
     stage = Stage(make, 2, Script(refusal, [b"a", b"b"]))
@@ -147,7 +147,7 @@ async def test_nothing_is_tried_again_over_budget(make: Any) -> None:
 
 
 @pytest.mark.looptime
-async def test_other_errors_are_the_answer(make: Any) -> None:
+async def test_other_errors_are_the_response(make: Any) -> None:
     stage = Stage(make, 2, Script(errors.QueueFull("full")))
     with pytest.raises(errors.QueueFull):
         await stage.ask()

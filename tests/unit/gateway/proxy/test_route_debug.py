@@ -45,7 +45,7 @@ class Stage:
             return b"".join([chunk async for chunk in reply.chunks]), reply
 
 
-async def test_answer_says_how_it_was_routed_on_both_wires(make: Any) -> None:
+async def test_response_says_how_it_was_routed_on_both_wires(make: Any) -> None:
     stage = Stage(make)
     body, reply = await stage.ask(make.call(info=ASK, debug="route", principal=ADMIN))
     told = json.loads(reply.headers[ROUTE_HEADER])
@@ -76,7 +76,7 @@ async def test_explanation_shows_what_is_held(make: Any) -> None:
     assert best["endpoint"] == told["endpoint"] == stage.sent[0]
 
 
-async def test_only_admins_may_ask_unless_it_is_open(make: Any) -> None:
+async def test_only_admins_may_explain_unless_it_is_open(make: Any) -> None:
     call = make.call(info=ASK, debug="route")
     with pytest.raises(PermissionDenied, match="--route-debug"):
         await Stage(make).ask(call)
@@ -89,7 +89,7 @@ async def test_what_cannot_be_shown_is_refused(make: Any, wire: str, debug: str)
         await Stage(make, is_open=True).ask(make.call(info=ASK, debug=debug, wire=wire))
 
 
-async def test_requests_that_ask_for_nothing_pass(make: Any) -> None:
+async def test_requests_without_a_debug_header_pass(make: Any) -> None:
     _, reply = await Stage(make).ask(make.call(info=ASK))
     assert ROUTE_HEADER not in reply.headers
 

@@ -133,7 +133,7 @@ class Stage:
 
 
 @pytest.mark.parametrize("cut", range(1, len(WORDS)))
-async def test_a_broken_stream_goes_on_elsewhere(make: Any, cut: int) -> None:
+async def test_a_broken_stream_is_resumed_elsewhere(make: Any, cut: int) -> None:
     stage = Stage(make, Pods((cut, GONE), (9, None)))
     assert await stage.ask() == WORDS
     assert len(set(stage.pods.urls)) == 2 and stage.notes.recoveries == 1
@@ -195,7 +195,7 @@ async def test_a_stream_waits_for_a_pod_that_comes_back(make: Any) -> None:
     assert await stage.ask() == WORDS
 
 
-async def test_a_stream_goes_on_only_where_the_same_model_runs(make: Any) -> None:
+async def test_a_stream_is_resumed_only_where_the_same_model_runs(make: Any) -> None:
     stage = Stage(make, Pods((2, GONE), (9, None)))
     other = make.model(resumable=True, quantization="fp8")
     for view in list(stage.pool.views):
@@ -206,14 +206,14 @@ async def test_a_stream_goes_on_only_where_the_same_model_runs(make: Any) -> Non
     assert len(stage.pods.urls) == 1 and stage.notes.recoveries == 0
 
 
-async def test_a_stalled_stream_goes_on_elsewhere(make: Any) -> None:
+async def test_a_stalled_stream_is_resumed_elsewhere(make: Any) -> None:
     stage = Stage(make, Pods((2, 100.0), (9, None)), limits=Limits(chunk_seconds=5))
     assert await stage.ask() == WORDS
     assert [v.state.phase for v in stage.pool.views] == [Phase.READY] * 2
     assert asyncio.get_running_loop().time() - stage.now == pytest.approx(5, abs=0.1)
 
 
-async def test_a_stalled_stream_that_cannot_go_on_says_so(make: Any) -> None:
+async def test_a_stalled_stream_that_cannot_be_resumed_says_so(make: Any) -> None:
     stage = Stage(
         make,
         Pods((2, 100.0)),
@@ -230,7 +230,7 @@ async def test_a_late_first_token_is_had_elsewhere(make: Any) -> None:
     assert len(set(stage.pods.urls)) == 2
 
 
-async def test_a_late_first_token_is_an_error_where_nobody_else_is(make: Any) -> None:
+async def test_a_late_first_token_is_an_error_where_no_other_is(make: Any) -> None:
     stage = Stage(make, Pods(100.0), fleet=1, limits=Limits(first_token_seconds=5))
     with pytest.raises(errors.DeadlineExceeded, match="no first token of 'glm' within 5 s"):
         await stage.ask()
@@ -245,7 +245,7 @@ async def test_what_waits_for_a_silent_pod_goes_elsewhere_at_once(make: Any, scr
     assert loop.time() - stage.now == pytest.approx(3, abs=0.1)
 
 
-async def test_what_waits_for_a_silent_pod_stays_where_nobody_else_is(make: Any) -> None:
+async def test_what_waits_for_a_silent_pod_stays_where_no_other_is(make: Any) -> None:
     stage = Stage(make, Pods(100.0), fleet=1)
     loop = asyncio.get_running_loop()
     loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
@@ -286,7 +286,7 @@ HEDGED = HedgePolicy(delay_seconds=2.0)
         (RetryElsewhere(errors.NoReadyEndpoint("no")), (9, None), 2, {}),
     ],
 )
-async def test_a_late_first_chunk_is_asked_for_twice_and_one_answer_arrives(
+async def test_a_late_first_chunk_is_hedged_and_one_response_arrives(
     make: Any, first: Any, second: Any, urls: int, result: dict[str, float]
 ) -> None:
     stage = Stage(make, Pods(first, second), hedging=HEDGED)
@@ -303,7 +303,7 @@ async def test_hedging_stays_within_its_extra_load(make: Any) -> None:
     assert len(stage.pods.urls) <= 20 + 1 + 20 * 0.25
 
 
-async def test_nobody_is_asked_twice_where_nobody_else_is(make: Any) -> None:
+async def test_no_request_is_hedged_where_no_other_is(make: Any) -> None:
     stage = Stage(make, Pods(3.0), fleet=1, hedging=HEDGED)
     assert await stage.ask() == WORDS and counted(stage) == {}
 
@@ -325,7 +325,7 @@ async def test_a_client_that_leaves_ends_both_attempts(make: Any) -> None:
         await task
 
 
-async def test_a_pod_that_fails_again_and_again_is_left_alone_then_tried_and_used_again(
+async def test_a_pod_that_fails_again_and_again_is_ejected_then_probed_and_used_again(
     make: Any,
 ) -> None:
     stage = Stage(

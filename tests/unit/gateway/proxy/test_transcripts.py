@@ -141,7 +141,7 @@ def test_a_pod_that_names_no_tokens_is_not_resumed(
         transcript.resumption(request_)
 
 
-def test_a_request_that_goes_on_with_another_stream_is_not_resumed() -> None:
+def test_a_request_that_resumes_another_stream_is_not_resumed() -> None:
     resume = v1.Resume(choices=[v1.ResumedChoice(token_ids=[1])])
     request = v1.GenerateRequest(model="m", text="x", resume=resume)
     transcript = GrpcTranscript(GENERATE, 9)

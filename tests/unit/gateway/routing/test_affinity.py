@@ -57,7 +57,7 @@ def test_load_overrides_affinity(make: Any) -> None:
     assert first.endpoint.url in elsewhere.why
 
 
-def test_who_tells_no_batch_gets_little_more_than_others(make: Any) -> None:
+def test_a_pod_without_a_batch_gets_little_more_than_others(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
     for view in fleet.views:
         view.live.take(Load())
@@ -68,7 +68,7 @@ def test_who_tells_no_batch_gets_little_more_than_others(make: Any) -> None:
 
 @given(loads=st.lists(st.integers(0, 12), min_size=2, max_size=9), holder=st.integers(0, 8))
 @IN_MAKE
-def test_nobody_over_the_bound_is_taken(make: Any, loads: list[int], holder: int) -> None:
+def test_no_pod_over_the_bound_is_taken(make: Any, loads: list[int], holder: int) -> None:
     fleet = Fleet(make, loads)
     fleet.memory.prefixes.add(fleet.views[holder % len(loads)].url, LONG.blocks, 0)
     shares = [share_in_use(view.live) for view in fleet.views]
@@ -92,7 +92,7 @@ def test_gateways_place_a_new_conversation_alike(make: Any) -> None:
     assert answers[0] == answers[1] and len(set(answers[0])) == 8
 
 
-def test_a_session_stays_where_it_is_whatever_it_asks(make: Any) -> None:
+def test_a_session_stays_where_it_is_whatever_it_requests(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
     decisions = [fleet.ask(Prefix((n,), n), session="s1") for n in range(100, 120)]
     assert len({d.endpoint.url for d in decisions}) == 1
@@ -118,7 +118,7 @@ def test_short_prompts_are_spread(make: Any) -> None:
 
 
 @pytest.mark.parametrize("prefix", [Prefix(), Prefix((), 99)])
-def test_prompt_without_blocks_is_told(make: Any, prefix: Prefix) -> None:
+def test_prompt_without_blocks_is_reported(make: Any, prefix: Prefix) -> None:
     assert Fleet(make, [1, 0]).ask(prefix).reason is Reason.PROMPT_UNKNOWN
 
 

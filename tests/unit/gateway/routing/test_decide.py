@@ -97,7 +97,7 @@ LOADS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, ma
 
 @given(LOADS, st.integers())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nobody_waits_while_another_has_room(
+def test_no_request_waits_while_another_has_room(
     make: Any, loads: list[tuple[int, int]], seed: int
 ) -> None:
     views = [make.view(n, running=r, waiting=w) for n, (r, w) in enumerate(loads)]

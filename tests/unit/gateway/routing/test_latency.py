@@ -71,7 +71,7 @@ def test_unknown_pods_are_tried_as_if_they_were_the_fastest(make: Any) -> None:
     assert Fleet(make, 0.9, None).chosen() == 1
 
 
-def test_unknown_latency_is_told(make: Any) -> None:
+def test_unknown_latency_is_reported(make: Any) -> None:
     decision = Fleet(make, None, None).pick()
     assert decision.reason is Reason.LATENCY_UNKNOWN and "answered lately" in decision.why
 
@@ -81,13 +81,13 @@ def test_pods_too_slow_for_the_objective_are_left_out(make: Any) -> None:
     assert len(decision.trail.candidates) == 2 and decision.reason is Reason.CRITERION
 
 
-def test_missed_objective_is_told_and_the_soonest_taken(make: Any) -> None:
+def test_missed_objective_is_reported_and_the_soonest_taken(make: Any) -> None:
     fleet = Fleet(make, 0.9, 0.3, slo=0.01)
     decision = fleet.pick()
     assert decision.reason is Reason.SLO_MISSED and fleet.chosen() == 1
 
 
-def test_first_chunk_of_a_whole_answer_is_no_first_token() -> None:
+def test_first_chunk_of_a_whole_response_is_no_first_token() -> None:
     latency = Latency()
     sending = latency.sent("a", 100, 0.0)
     latency.answered(sending, 50.0, is_first_token=False)

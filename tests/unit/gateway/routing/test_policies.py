@@ -113,7 +113,7 @@ def test_own_tokens_count_until_they_are_reported(make: Any) -> None:
 @pytest.mark.parametrize(
     ("policy", "is_told"), [("LeastTokens", True), ("LeastLoaded", True), ("RoundRobin", False)]
 )
-def test_missing_signal_is_told(make: Any, policy: Any, is_told: bool) -> None:
+def test_missing_signal_is_reported(make: Any, policy: Any, is_told: bool) -> None:
     silent = (Signal.REQUESTS, Signal.TOKENS_IN_FLIGHT)
     views = [make.view(n, missing=silent) for n in range(2)]
     decision = chosen(make, policy, views)

@@ -26,7 +26,7 @@ class Fleet:
         )
 
 
-def test_whoever_holds_the_prompt_is_among_those_looked_at(make: Any) -> None:
+def test_the_holder_of_the_prompt_is_among_those_scored(make: Any) -> None:
     fleet, names = Fleet(make), (1, 2, 3)
     call = make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix(names, 9)))
     for seed in range(20):
@@ -38,7 +38,7 @@ def test_whoever_holds_the_prompt_is_among_those_looked_at(make: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_bounded_number_is_looked_at_and_tried_ones_come_last(make: Any, policy: Any) -> None:
+def test_a_bounded_number_is_scored_and_tried_ones_come_last(make: Any, policy: Any) -> None:
     fleet, tried = Fleet(make), frozenset[str]()
     for seed in range(5):
         decision = fleet.ask(policy, Prefix((seed,), seed + 1), seed, exclude=tried)
@@ -59,7 +59,7 @@ def test_gateways_place_alike_whatever_their_samples(make: Any) -> None:
     assert same == len(prompts) and len(set(one)) > 20
 
 
-def test_rings_are_made_anew_when_endpoints_change_and_few_are_kept(make: Any) -> None:
+def test_rings_are_remade_when_endpoints_change_and_few_are_kept(make: Any) -> None:
     rings, views = Rings(most=2), tuple(make.view(n) for n in range(5))
     ring = rings.of(views)
     assert rings.of(views) is ring and rings.of(views[1:]) is not ring
@@ -73,7 +73,7 @@ def test_a_ring_goes_round(make: Any, place: int) -> None:
     assert len(set(ring.around(place, 10))) == 10 and len(ring.around(place, 4)) == 4
 
 
-def test_a_beginning_that_all_hold_costs_no_look_at_all_of_them(make: Any) -> None:
+def test_a_beginning_that_all_hold_costs_no_visit_of_all_of_them(make: Any) -> None:
     costs = []
     for size in (500, 1500):
         fleet, prefix = Fleet(make, size), Prefix((1, 2, 3), 9)

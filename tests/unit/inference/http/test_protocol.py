@@ -72,7 +72,7 @@ def body(data: bytes, *, more: bool = False) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-async def test_short_answer_is_one_write() -> None:
+async def test_short_response_is_one_write() -> None:
     (whole,) = (await answered(get(), [SHORT, body(b"HTTP/")])).writes
     assert whole.startswith(b"HTTP/1.1 200") and whole.endswith(b"\r\n\r\nHTTP/")
 
@@ -85,13 +85,13 @@ async def test_head_of_a_stream_goes_with_its_first_event_and_the_rest_at_once()
 
 
 @pytest.mark.parametrize("extra", [b"", b"connection: close\r\n"])
-async def test_answer_without_a_body_is_sent(extra: bytes) -> None:
+async def test_response_without_a_body_is_sent(extra: bytes) -> None:
     wire = await answered(get(b"HEAD", extra), [SHORT, body(b"")])
     assert b"".join(wire.writes).startswith(b"HTTP/1.1 200")
     assert wire.closed_after == (len(wire.writes) if extra else -1)
 
 
-async def test_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
+async def test_client_that_expects_100_continue_gets_it() -> None:
     request = get(b"POST", b"content-length: 5\r\nexpect: 100-continue\r\n")
     wire = await answered(request, [SHORT, body(b"hello")], reads=True)
     assert wire.writes[0] == b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -85,7 +85,7 @@ async def test_a_body_that_cannot_be_read_is_the_apps_business(body: bytes) -> N
     assert app.body == body
 
 
-async def test_without_a_salt_bodies_are_not_looked_at() -> None:
+async def test_without_a_salt_bodies_are_not_read() -> None:
     body = json.dumps({"model": "m", "prompt": TEXT}).encode()
     app = await post(body)
     assert app.naming is None

@@ -8,7 +8,7 @@ def named(feed: KvFeed, names: range) -> None:
     feed.ledger.asked([(name, name) for name in names])
 
 
-def test_a_stream_begins_with_all_that_is_cached_and_goes_on_with_changes() -> None:
+def test_a_stream_begins_with_all_that_is_cached_and_continues_with_changes() -> None:
     feed = KvFeed(100)
     named(feed, range(1, 6))
     feed.ledger.stored([1, 2, 3])

@@ -60,7 +60,7 @@ def test_who_hears_every_change_knows_what_is_held(steps: list[Step], most: int)
         assert len(ledger) <= most
 
 
-def test_a_block_that_was_cached_before_anybody_named_it_is_told_when_it_is_named() -> None:
+def test_a_block_that_was_cached_before_anybody_named_it_is_reported_when_it_is_named() -> None:
     told = Told()
     ledger = KvLedger(8, told)
     ledger.stored([1, 2])
@@ -103,7 +103,7 @@ def test_text_ends_in_proportion_and_never_behind_the_last_full_block(
         assert end <= (index + 1) * block < end + block + 1
 
 
-def test_what_is_not_told_apart_still_counts_for_the_size() -> None:
+def test_what_is_not_distinguished_still_counts_for_the_size() -> None:
     long = Message("user", ("x" * 2**20,))
     one, two = of_chat([long]), of_chat([long, Message("assistant", ("y" * 1000,))])
     assert two.blocks == one.blocks

@@ -40,7 +40,7 @@ def infer(text: str = "one two three", **parameters: Any) -> dict[str, Any]:
     return {"id": "mine", "inputs": [tensor], "parameters": {"temperature": 0} | parameters}
 
 
-async def test_infer_answers_with_a_tensor(http: httpx.AsyncClient) -> None:
+async def test_infer_responds_with_a_tensor(http: httpx.AsyncClient) -> None:
     headers = {"x-request-id": "r"}
     answer = await http.post("/v2/models/echo/infer", json=infer(), headers=headers)
     output = {"name": "text_output", "datatype": "BYTES", "shape": [1], "data": ["one two three"]}
@@ -150,7 +150,7 @@ async def test_inference_judges_by_labels(http: httpx.AsyncClient) -> None:
     assert answer["usage"]["prompt_tokens"] > 0
 
 
-async def test_inference_answers_where_there_are_no_labels(http: httpx.AsyncClient) -> None:
+async def test_inference_responds_where_there_are_no_labels(http: httpx.AsyncClient) -> None:
     asked = {"model": "echo", "input_data": "hi", "task": "Greet", "temperature": 0}
     answer = (await http.post("/v2/inference", json=asked)).json()
     assert (answer["output"], answer["labels"]) == ("Greet\n\nhi", [])

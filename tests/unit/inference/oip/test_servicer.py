@@ -96,7 +96,7 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details() or ""
 
 
-async def test_the_answer_is_a_raw_tensor_with_the_requests_id(serve: Any) -> None:
+async def test_the_response_is_a_raw_tensor_with_the_requests_id(serve: Any) -> None:
     response = await (await serve()).stub.ModelInfer(ask(name="mine"))
     tensor = oip.ModelInferResponse.InferOutputTensor(
         name="text_output", datatype="BYTES", shape=[1]
@@ -139,7 +139,7 @@ async def test_a_bare_prompt_is_completed(serve: Any) -> None:
     assert text_of(await stub.ModelInfer(ask(text, chat="true"))) == text
 
 
-async def test_an_answer_may_be_longer_than_a_completion_by_default(serve: Any) -> None:
+async def test_a_response_may_be_longer_than_a_completion_by_default(serve: Any) -> None:
     response = await (await serve()).stub.ModelInfer(ask("a", min_tokens=17))
     assert len(text_of(response).split()) > 1
 
@@ -208,7 +208,7 @@ async def test_readiness_is_the_pods(serve: Any, ready: bool) -> None:
     assert not (await stub.ModelReady(oip.ModelReadyRequest(name="nope"))).ready
 
 
-async def test_a_stream_answers_in_order_and_marks_each_end(serve: Any) -> None:
+async def test_a_stream_responds_in_order_and_marks_each_end(serve: Any) -> None:
     stub = (await serve(rates=Rates(token_rate=1000))).stub
     requests = iter((ask("a b c", "first"), ask(name="wrong", top_p=2.0), ask("d e f", "last")))
     seen: dict[str, list[tuple[str, bool]]] = {"first": [], "last": []}

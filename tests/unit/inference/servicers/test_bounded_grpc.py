@@ -73,7 +73,7 @@ async def test_a_small_request_is_read_where_it_is_served(threads: list[threadin
     assert ask == of_chat(chat(schemas=0), streaming=True)
 
 
-async def test_a_large_request_asks_for_the_same_as_a_small_one() -> None:
+async def test_a_large_request_requires_the_same_as_a_small_one() -> None:
     request = chat(schemas=100)
     ask = await served(request, asked)
     assert ask.tools == of_chat(request).tools

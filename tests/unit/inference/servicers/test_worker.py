@@ -104,7 +104,7 @@ class Busy(WorkerServicer):
     ("asked", "kept"),
     [(0.0, 0.05), (0.01, 0.05), (0.4, 0.4), (60.0, 1.0), (float("nan"), 0.05), (-1.0, 0.05)],
 )
-async def test_a_busy_pod_tells_its_load_no_more_often_than_it_is_asked_to(
+async def test_a_busy_pod_reports_its_load_no_more_often_than_is_requested(
     asked: float, kept: float
 ) -> None:
     async with a_pod(EchoSettings()) as pod:
@@ -115,7 +115,7 @@ async def test_a_busy_pod_tells_its_load_no_more_often_than_it_is_asked_to(
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("asked", [0.0, 0.3, 0.7, 1.0])
-async def test_a_quiet_pod_tells_its_load_about_once_a_second(asked: float) -> None:
+async def test_a_quiet_pod_reports_its_load_about_once_a_second(asked: float) -> None:
     async with a_pod(EchoSettings()) as pod:
         request = v1.WatchLoadRequest(min_interval_seconds=asked)
         messages = aiter(WorkerServicer(pod).WatchLoad(request, None))
@@ -126,7 +126,7 @@ async def test_a_quiet_pod_tells_its_load_about_once_a_second(asked: float) -> N
 
 
 @pytest.mark.looptime
-async def test_a_drain_is_told_at_once_however_seldom_load_is() -> None:
+async def test_a_drain_is_reported_at_once_however_seldom_load_is() -> None:
     async with a_pod(EchoSettings()) as pod:
         request = v1.WatchLoadRequest(min_interval_seconds=1.0)
         messages = aiter(WorkerServicer(pod).WatchLoad(request, None))
@@ -139,7 +139,7 @@ async def test_a_drain_is_told_at_once_however_seldom_load_is() -> None:
 
 
 @pytest.mark.looptime
-async def test_changes_of_the_cache_are_gathered_for_as_long_as_is_asked() -> None:
+async def test_changes_of_the_cache_are_gathered_for_as_long_as_is_requested() -> None:
     async with a_pod(EchoSettings()) as pod:
         feed, now = pod.engine().kv_feed(), asyncio.get_running_loop().time
         assert feed is not None
@@ -157,7 +157,7 @@ async def test_changes_of_the_cache_are_gathered_for_as_long_as_is_asked() -> No
 
 
 @pytest.mark.looptime
-async def test_a_pod_that_tells_nothing_says_so() -> None:
+async def test_a_pod_without_events_says_so() -> None:
     async with a_pod(EchoSettings(kv_events=False)) as pod:
         servicer = WorkerServicer(pod)
         with pytest.raises(errors.Unimplemented):

@@ -118,7 +118,7 @@ def test_a_users_variable_wins() -> None:
 @pytest.mark.parametrize(
     ("uri", "offline"), [("org/model", None), ("/models/glm", "1")], ids=["hub", "volume"]
 )
-def test_a_model_on_a_volume_never_asks_the_hub(uri: str, offline: str | None) -> None:
+def test_a_model_on_a_volume_never_contacts_the_hub(uri: str, offline: str | None) -> None:
     assert environment(model={"uri": uri}).get("HF_HUB_OFFLINE") == offline
 
 
@@ -146,7 +146,7 @@ def test_the_grace_period_covers_drain_and_what_is_around_it(
         ({}, {"nvidia.com/gpu": 1}, {"nvidia.com/gpu": "1"}),
     ],
 )
-def test_parallelism_asks_for_gpus_where_the_user_does_not(
+def test_parallelism_requires_gpus_where_the_user_does_not(
     parallelism: Any, given: Any, limits: Any
 ) -> None:
     own = engine(engine={"parallelism": parallelism}, resources={"limits": given})
@@ -169,13 +169,13 @@ def test_parallelism_asks_for_gpus_where_the_user_does_not(
         ),
     ],
 )
-def test_the_cache_is_the_volume_that_was_asked_for(cache: Any, volume: Any) -> None:
+def test_the_cache_is_the_volume_that_was_requested(cache: Any, volume: Any) -> None:
     volumes = template(model=MODEL | {"cache": cache})["spec"]["volumes"]
 
     assert {"name": "cache", **volume} in volumes
 
 
-def test_kubelet_asks_for_the_engines_health() -> None:
+def test_kubelet_probes_the_engines_health() -> None:
     own = engine()
 
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):

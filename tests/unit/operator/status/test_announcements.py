@@ -36,7 +36,7 @@ def test_names_never_repeat() -> None:
     assert len({line.name for line in lines if line}) == 50
 
 
-def test_a_namesake_that_came_later_is_told_anew() -> None:
+def test_a_namesake_that_came_later_is_reported_again() -> None:
     a = Announcements()
     assert (said(a, OOM, 0, "old"), said(a, OOM, 1, "new")) == (1, 1)
     a.forget(KEY)

@@ -101,7 +101,7 @@ async def test_a_resource_is_confirmed_before_a_child_is_made_and_only_then() ->
     assert len(rig.confirmed) == 1
 
 
-async def test_an_object_of_somebody_else_is_left_alone_and_named() -> None:
+async def test_an_object_of_another_owner_is_not_touched_and_named() -> None:
     rig = Rig()
     path = SERVICE.path("ns", "glm")
     rig.server.put(path, {"metadata": {"name": "glm", "namespace": "ns"}, "spec": {"ports": []}})
@@ -176,7 +176,7 @@ async def test_a_child_is_made_with_one_request() -> None:
     assert [r.method for r in rig.faults.seen] == ["PATCH", "PATCH"]
 
 
-async def test_a_child_that_the_watch_has_not_told_of_yet_is_applied_all_the_same() -> None:
+async def test_a_child_that_the_watch_has_not_reported_yet_is_applied_all_the_same() -> None:
     rig = Rig()
     await rig(Plan(apply=(owned(BODY, rig.resource),)))
     rig.world.children[SERVICE] = Cache(SERVICE)
@@ -259,7 +259,7 @@ async def test_an_event_is_written_once_and_its_failure_fails_nothing() -> None:
     assert not (await rig(Plan(events=(Event("Normal", "Other", "x"),)))).wrote
 
 
-async def test_events_tell_where_the_status_is_refused() -> None:
+async def test_events_report_where_the_status_is_refused() -> None:
     rig = Rig()
     too_large = Refused(413, "RequestEntityTooLarge", "etcdserver: request is too large")
     rig.faults.before = lambda r: too_large if r.path.endswith("/status") else None

@@ -37,7 +37,7 @@ def test_what_others_add_is_no_difference(live: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("live", [deployment(replicas=2), deployment({"image": "b"}), {"kind": 1}])
-def test_what_somebody_changed_is_applied_again(live: dict[str, Any]) -> None:
+def test_what_another_changed_is_applied_again(live: dict[str, Any]) -> None:
     assert differs(deployment(), live)
 
 
@@ -88,7 +88,7 @@ def test_the_seal_does_not_depend_on_the_order_of_keys() -> None:
     assert sealed(body) == sealed(reordered)
 
 
-def test_a_field_that_another_applier_holds_is_not_asked_for_again() -> None:
+def test_a_field_that_another_applier_holds_is_not_applied_again() -> None:
     conflict = Conflict("Deployment", "d", "argo", ".spec.replicas")
     live = deployment(replicas=5)
 

@@ -165,7 +165,7 @@ values = st.recursive(
 @pytest.mark.usefixtures("_short_pieces")
 @settings(max_examples=examples(200), deadline=None)
 @given(value=values, ascii_only=st.booleans(), indent=st.sampled_from((None, 1)))
-def test_what_is_cut_is_told_and_nothing_else_is_lost(
+def test_what_is_cut_is_reported_and_nothing_else_is_lost(
     value: Any, ascii_only: bool, indent: int | None
 ) -> None:
     body = json.dumps({"v": value}, ensure_ascii=ascii_only, indent=indent).encode()

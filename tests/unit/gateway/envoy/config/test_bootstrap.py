@@ -87,7 +87,7 @@ def test_relayed_paths_go_to_pods(path: str) -> None:
         ("http", "/metrics"),
     ],
 )
-def test_all_else_is_answered_by_the_gateway_itself(wire: str, path: str) -> None:
+def test_all_else_is_served_by_the_gateway_itself(wire: str, path: str) -> None:
     assert goes_to(wire, path) == f"own-{wire}"
 
 
@@ -126,7 +126,7 @@ def test_silence_ends_streams_only_and_not_while_they_may_wait_for_a_place() -> 
     assert idle == {"GenerateStream": "75.000s", "ChatStream": "75.000s"}
 
 
-def test_certificates_are_served_and_asked_for_as_the_settings_say() -> None:
+def test_certificates_are_served_and_requested_as_the_settings_say() -> None:
     files = {"tls_cert_file": "/c/tls.crt", "tls_key_file": "/c/tls.key"}
     (chain,) = config(**files)["static_resources"]["listeners"][0]["filter_chains"]
     context = chain["transport_socket"]["typed_config"]
@@ -162,7 +162,7 @@ def clusters(**settings: Any) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
-def test_of_several_processes_the_one_that_decided_gets_what_the_pod_does_not_answer(
+def test_of_several_processes_the_one_that_decided_gets_what_the_pod_does_not_serve(
     wire: str,
 ) -> None:
     """And the first one what nobody has decided."""
@@ -182,7 +182,7 @@ def test_of_several_processes_the_one_that_decided_gets_what_the_pod_does_not_an
     assert told == {"untyped": ["envoy.lb"]}
 
 
-def test_each_process_has_a_log_of_its_own_and_all_are_asked() -> None:
+def test_each_process_has_a_log_of_its_own_and_all_are_queried() -> None:
     found = clusters(**SEVERAL)
     (asked,) = found["picker"]["load_assignment"]["endpoints"]
     pipes = [e["endpoint"]["address"]["pipe"]["path"] for e in asked["lb_endpoints"]]

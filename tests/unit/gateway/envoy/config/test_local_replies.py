@@ -29,7 +29,7 @@ def _body(flag: str, path: str) -> Any:
 
 
 @pytest.mark.parametrize("flag", ["UT", "SI", "DPE", "UC", "OM", "UF"])
-def test_an_answer_of_envoys_own_is_in_the_paths_dialect(flag: str) -> None:
+def test_a_response_of_envoys_own_is_in_the_paths_dialect(flag: str) -> None:
     openai = _body(flag, "/v1/chat/completions?a=b")["error"]
     assert openai["request_id"] == _ID and openai["code"] and openai["message"]
     anthropic = _body(flag, "/v1/messages")
@@ -43,7 +43,7 @@ def test_every_inference_path_and_every_other_one_has_a_mapper() -> None:
         assert _mapper("UT", path)["status_code"] == 504
 
 
-def test_every_answer_has_the_request_id_in_the_dialects_headers() -> None:
+def test_every_response_has_the_request_id_in_the_dialects_headers() -> None:
     def names(path: str) -> set[str]:
         return {x["header"]["key"] for x in _mapper("UF", path)["headers_to_add"]}
 

@@ -31,7 +31,7 @@ def trailers(**values: str) -> ext_proc.HttpTrailers:
     return ext_proc.HttpTrailers(trailers=pairs(**values))
 
 
-def test_a_grpc_answer_ends_with_its_trailers_and_their_usage() -> None:
+def test_a_grpc_response_ends_with_its_trailers_and_their_usage() -> None:
     answer = Answer("grpc")
     answer.head(head(), now=5.0)
     answer.piece(b"12345", is_last=False)
@@ -54,7 +54,7 @@ def test_a_pods_own_refusal_is_known_by_its_details() -> None:
     assert isinstance(answer.end().error, ShuttingDown)
 
 
-def test_a_refusal_after_the_answer_has_begun_is_a_broken_stream() -> None:
+def test_a_refusal_after_the_response_has_begun_is_a_broken_stream() -> None:
     answer = Answer("grpc")
     answer.head(head(), now=1.0)
     answer.piece(b"12345", is_last=False)
@@ -68,7 +68,7 @@ def test_what_the_proxy_says_of_a_pod_that_it_cannot_reach_is_a_broken_stream() 
     assert isinstance(answer.end().error, StreamBroken)
 
 
-def test_a_rest_answer_is_read_only_where_somebody_has_to_know() -> None:
+def test_a_rest_response_is_read_only_where_usage_is_charged() -> None:
     said = json.dumps({"usage": {"prompt_tokens": 2, "completion_tokens": 3}}).encode()
     for is_read, usage in ((True, Usage(2, 3)), (False, None)):
         answer = Answer("http")
@@ -94,7 +94,7 @@ def test_a_rest_error_is_its_status() -> None:
     assert (answer.end().status, answer.end().error) == (503, None)
 
 
-def test_a_stream_that_closes_amid_the_answer_is_taken_for_a_client_that_left() -> None:
+def test_a_stream_that_closes_amid_the_response_is_taken_for_a_client_that_left() -> None:
     answer = Answer("grpc")
     answer.head(head(), now=1.0)
     assert (answer.so_far().status, type(answer.so_far().error)) == (200, Cancelled)
@@ -102,13 +102,13 @@ def test_a_stream_that_closes_amid_the_answer_is_taken_for_a_client_that_left() 
     assert (answer.so_far().status, answer.so_far().error) == (200, None)
 
 
-def test_who_has_answered_is_told_on() -> None:
+def test_the_pod_that_served_is_reported() -> None:
     answer = Answer("http")
     answer.served = "10.0.0.2:8000"
     assert answer.end().served == "10.0.0.2:8000"
 
 
-def test_a_late_answer_has_the_deadlines_status() -> None:
+def test_a_late_response_has_the_deadlines_status() -> None:
     answer = Answer("http")
     end = answer.late(DeadlineExceeded("late"))
     assert (end.status, type(end.error)) == (504, DeadlineExceeded)

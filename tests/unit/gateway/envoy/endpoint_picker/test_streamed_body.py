@@ -40,7 +40,7 @@ async def test_no_body_is_whole_at_once() -> None:
         assert await body.whole(hold) == b""
 
 
-async def test_no_more_than_the_beginning_is_read_of_a_body_that_nobody_wants() -> None:
+async def test_no_more_than_the_beginning_is_read_of_a_body_that_no_layer_wants() -> None:
     body = StreamedBody(LIMIT, is_there=True)
     body.add(b"x" * (BEGINNING_BYTES - 1), is_last=False)
     seen = [body.is_long]
@@ -54,7 +54,7 @@ async def test_no_more_than_the_beginning_is_read_of_a_body_that_nobody_wants() 
     assert seen == [False, True, False]
 
 
-async def test_a_body_over_the_limit_fails_whoever_waits() -> None:
+async def test_a_body_over_the_limit_fails_the_waiting_request() -> None:
     body, memory = StreamedBody(100, is_there=True), Memory(2**22)
     with memory.open("") as hold:
         waiting = asyncio.create_task(body.whole(hold))
@@ -64,7 +64,7 @@ async def test_a_body_over_the_limit_fails_whoever_waits() -> None:
             await waiting
 
 
-async def test_a_body_without_room_fails_whoever_waits() -> None:
+async def test_a_body_without_room_fails_the_waiting_request() -> None:
     body, memory = StreamedBody(LIMIT, is_there=True), Memory(1000)
     body.add(b"x" * 600, is_last=True)
     with memory.open("") as hold, pytest.raises(QueueFull):

@@ -69,7 +69,7 @@ def test_messages_of_vllm_are_understood() -> None:
     assert pod.depth(IDS) == 1
 
 
-def test_blocks_go_on_where_their_parent_ends() -> None:
+def test_blocks_continue_where_their_parent_ends() -> None:
     pod = Pod()
     pod.translator.apply(stored(IDS[:4]))
     pod.translator.apply(stored(IDS, after=1))

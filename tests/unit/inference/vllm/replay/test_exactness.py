@@ -54,7 +54,7 @@ def test_what_an_engine_cannot_continue_is_refused(
         ([7, 3], 5, ""),
     ],
 )
-def test_tokens_that_cannot_be_in_mid_answer_are_refused(
+def test_tokens_that_cannot_be_in_mid_response_are_refused(
     ids: list[int], prompt_len: int, reason: str
 ) -> None:
     found = objection_to_tokens(ABLE, params(), prompt_len, Choice(0, ids), {7})

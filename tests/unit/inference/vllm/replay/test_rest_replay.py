@@ -90,7 +90,7 @@ async def test_the_role_of_a_chat_carries_no_tokens() -> None:
         ({"stream": True, "prompt": 'with "autoglm_resume" in it'}, False),
     ],
 )
-async def test_other_answers_pass_untouched(body: dict[str, Any], asks: bool) -> None:
+async def test_other_responses_pass_untouched(body: dict[str, Any], asks: bool) -> None:
     app = App(two_tokens)
     answer = await post(app, TEXT, body, asks=asks)
 

@@ -34,7 +34,7 @@ def test_a_stream_that_broke_before_its_first_chunk_is_a_resumed_one() -> None:
     assert (played.choices, played.is_replaying, played.is_named(0)) == ({}, True, False)
 
 
-def test_answers_are_known_by_index() -> None:
+def test_responses_are_known_by_index() -> None:
     second = v1.ResumedChoice(index=1, token_ids=[4, 5], finished=True)
 
     assert tape.of_message(broken(second, n=2)).choices == {1: Choice(1, [4, 5], True)}

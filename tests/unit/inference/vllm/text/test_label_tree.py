@@ -9,7 +9,7 @@ from autoglm.inference.vllm.text.label_tree import END, branches, log_sum, score
 OUT, AGE, FINE = 1, 2, 3
 
 
-def test_each_inner_node_is_asked_once() -> None:
+def test_each_inner_node_is_scored_once() -> None:
     paths = [(OUT, END), (OUT, AGE, END), (FINE, END), (OUT, END)]
 
     assert branches(paths) == {
