@@ -122,7 +122,12 @@ def test_kill_9_in_mid_stream(
 ) -> None:
     gateway, pod = gateways[0], pods[0]
     with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
-        strike_in_mid_stream(gateway, pod, pod.kill, lambda: revive(pod), result)
+
+        def start_again() -> None:
+            with result.slowed():
+                revive(pod)
+
+        strike_in_mid_stream(gateway, pod, pod.kill, start_again, result)
 
 
 def test_a_pod_that_hangs(
@@ -235,10 +240,11 @@ def test_all_pods_gone_and_back(
         for pod in pods:
             pod.kill()
         processes.eventually(lambda: not gateways[0].is_ready())
-        for pod in pods:
-            pod.start()
-        for pod in pods:
-            pod.wait_ready()
+        with result.slowed():
+            for pod in pods:
+                pod.start()
+            for pod in pods:
+                pod.wait_ready()
         result.wait_served(12, 240)
     processes.eventually(lambda: all(map(knows_both, gateways)), 60)
 
@@ -279,7 +285,8 @@ def test_rolling_restart_of_everything(
         for process in (*pods, *gateways):
             process.signal(signal.SIGTERM)
             assert process.wait() == 0
-            revive(process)
+            with result.slowed():
+                revive(process)
             result.wait_served(6, 120)
     figures(result, sum(map(recovered, gateways)))
     assert result.failures == []

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from tests.support.kube import product
 from tests.support.kube.node import Node
-from tests.support.kube.product import Model
+from tests.support.kube.product import Model, is_ready
 from tests.support.processes import eventually
-from tests.support.traffic import Ask, traffic
+from tests.support.traffic import Ask, Traffic, traffic
 
 from autoglm.client import Client
 
@@ -146,9 +146,29 @@ def test_a_pod_that_is_deleted_fails_no_request(model: Model, cluster: Node, add
         result.wait_served(20)
         cluster.kubectl("delete", "pod", "-n", SPACE, gone, "--timeout=120s")
         result.wait_served(20)
-        eventually(lambda: model.ready() == [True, True], READY_SECONDS, "its successor is ready")
+        with result.slowed():
+            eventually(lambda: model.ready() == [True] * 2, READY_SECONDS, "its successor is ready")
         result.wait_served(20)
     assert result.failures == []
+
+
+def ready_beside(model: Model, before: set[str]) -> int:
+    """How many pods are ready that are not those of before."""
+    new = [pod for pod in model.pods() if pod["metadata"]["name"] not in before]
+    return sum(is_ready(pod) for pod in new)
+
+
+def listed(model: Model) -> set[str]:
+    """The names of all pods, those that are ending too."""
+    chosen = ("-n", model.namespace, "-l", f"autoglm.io/deployment={model.name}")
+    return {pod["metadata"]["name"] for pod in model.node.get("pods", *chosen)["items"]}
+
+
+def wait_replaced(model: Model, before: set[str], number: int, result: Traffic) -> None:
+    """While an engine starts nothing else happens; the old pod ends under full traffic."""
+    with result.slowed():
+        eventually(lambda: ready_beside(model, before) >= number, READY_SECONDS, "a new pod")
+    eventually(lambda: len(before - listed(model)) >= number, 120, "an old pod is gone")
 
 
 @pytest.mark.timeout(1500)
@@ -157,6 +177,8 @@ def test_a_rolling_update_of_vllm_fails_no_request(model: Model, address: str) -
     with traffic(asks(address)[:2]) as result:
         result.wait_served(20)
         model.patch({"engine": {"maxNumSeqs": 32}})
+        for number in (1, 2):
+            wait_replaced(model, before, number, result)
         model.wait_ready(2 * READY_SECONDS)
         result.wait_served(20)
     assert result.failures == []

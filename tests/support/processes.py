@@ -26,6 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 READY_SECONDS = 300.0
 STOP_SECONDS = 45.0
 _POLL_SECONDS = 0.1
+_POLL_SHARE = 3
+"""Of the time that a poll takes, the time until the next one."""
 # Proven on small CPU machines; a GPU machine overrides nothing of this.
 VLLM_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -52,11 +54,18 @@ def free_ports(count: int) -> list[int]:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 15.0, what: str = "") -> None:
-    """Polls until the condition holds. Raises AssertionError when it never does."""
-    end = time.monotonic() + seconds
+    """Polls until the condition holds. Raises AssertionError when it never does.
+
+    One that takes long is polled less often: what is waited for needs the CPU, and kubectl takes
+    a tenth of a second of it.
+    """
+    begun = time.monotonic()
+    end = begun + seconds
     while not condition():
-        assert time.monotonic() < end, f"not true after {seconds} s: {what or condition}"
-        time.sleep(0.05)
+        now = time.monotonic()
+        assert now < end, f"not true after {seconds} s: {what or condition}"
+        time.sleep(min(max(_POLL_SHARE * (now - begun), 0.05), 1.0))
+        begun = time.monotonic()
 
 
 def is_alive(pid: int) -> bool:

@@ -23,6 +23,7 @@ class Traffic:
     _stop: threading.Event = field(default_factory=threading.Event)
     _turnstile: threading.Lock = field(default_factory=threading.Lock)
     _busy: int = 0
+    _pause: float = 0.0
 
     def wait_served(self, more: int, seconds: float = 60.0) -> None:
         """Until `more` requests have been served from now on. Raises TimeoutError."""
@@ -39,6 +40,18 @@ class Traffic:
                 self._changed.wait_for(lambda: self._busy == 0)
             yield
 
+    @contextmanager
+    def slowed(self, seconds: float = 1.0) -> Iterator[None]:
+        """Each client pauses between its requests, while something starts and nothing else happens.
+
+        An engine that starts on a small machine takes three times as long beside full traffic.
+        """
+        self._set_pause(seconds)
+        try:
+            yield
+        finally:
+            self._set_pause(0.0)
+
     def run(self, ask: Ask) -> None:
         while not self._stop.is_set():
             with self._turnstile:
@@ -52,9 +65,21 @@ class Traffic:
             else:
                 self.seconds.append(time.monotonic() - begun)
                 self._count(busy=-1, served=1)
+            with self._changed:
+                self._changed.wait_for(self._may_send, self._pause)
 
     def stop(self) -> None:
-        self._stop.set()
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+
+    def _may_send(self) -> bool:
+        return self._stop.is_set() or not self._pause
+
+    def _set_pause(self, seconds: float) -> None:
+        with self._changed:
+            self._pause = seconds
+            self._changed.notify_all()
 
     def _count(self, busy: int, served: int = 0) -> None:
         with self._changed:

@@ -63,7 +63,7 @@ class Model:
 
     def ready(self) -> list[bool]:
         """Of every pod that is not ending."""
-        return [_is_ready(pod) for pod in self.pods()]
+        return [is_ready(pod) for pod in self.pods()]
 
     def last_failure(self) -> str:
         return json.dumps(self.get().get("status", {}).get("model", {}).get("lastFailure", {}))
@@ -75,7 +75,7 @@ class Model:
         return bool(newest and status.get("phase") == "Ready")
 
 
-def _is_ready(pod: dict[str, Any]) -> bool:
+def is_ready(pod: dict[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", ())
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
