@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.support.kube import node as nodes
 from tests.support.kube import product
-from tests.support.kube.images import dockerfile_image, read_image
+from tests.support.kube.images import ARCHIVES, dockerfile_image, read_image
 from tests.support.kube.node import Node
 from tests.support.kube.product import CPU_IMAGE, IMAGE
 from tests.support.prerequisites import lacking
@@ -35,20 +35,20 @@ def node(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(prerequisites: None) -> Path:
     """Of gateway, operator and echo engine."""
-    path = tmp_path_factory.mktemp("images") / "open-autoglm.tar"
-    return dockerfile_image(IMAGE, IMAGES / "open-autoglm/Dockerfile", path)
+    return dockerfile_image(
+        IMAGE, IMAGES / "open-autoglm/Dockerfile", ARCHIVES / "open-autoglm.tar"
+    )
 
 
 @pytest.fixture(scope="session")
-def cpu_archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cpu_archive(prerequisites: None) -> Iterator[Path]:
     """Of vLLM on CPUs. It has gigabytes, so whoever imports it removes it."""
-    path = tmp_path_factory.mktemp("images") / "inference-cpu.tar"
+    path = ARCHIVES / "inference-cpu.tar"
     dockerfile_image(CPU_IMAGE, IMAGES / "inference-cpu/Dockerfile", path)
     read_image(path)
     yield path
-    # pytest keeps directories of three runs.
     path.unlink(missing_ok=True)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
-from tests.support.kube.images import Image, dockerfile_image, read_image
+from tests.support.kube.images import ARCHIVES, Image, dockerfile_image, read_image
 from tests.support.kube.node import Node
 
 GPU_IMAGE = "open-autoglm-inference:0.1.0"
@@ -45,9 +45,8 @@ POD = {
 
 
 @pytest.fixture(scope="session")
-def gpu_archive(prerequisites: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("images") / "inference.tar"
-    return dockerfile_image(GPU_IMAGE, GPU_DOCKERFILE, path)
+def gpu_archive(prerequisites: None) -> Path:
+    return dockerfile_image(GPU_IMAGE, GPU_DOCKERFILE, ARCHIVES / "inference.tar")
 
 
 @pytest.fixture(params=BUILT)

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GB = 1000**3
-_STORAGE = Path(__file__).parents[3] / "build/buildah"
+_BUILD = Path(__file__).parents[3] / "build"
+_STORAGE = _BUILD / "buildah"
+_ARCHIVE = _BUILD / "images/inference-cpu.tar"
 # What each place takes while images are built, and while nodes run with them. A layer is there
 # three times while it is made, and the largest has 5 GB. Layers are kept for the next run, which
-# CI has not; nodes unpack each image, and tests keep archives.
-_LAYERS = (25 * _GB, 11 * _GB)
-_LAYERS_IN_CI = (25 * _GB, 1 * _GB)
-_NODES = (1 * _GB, 19 * _GB)
+# CI has not; archives stay until they are imported, and nodes unpack each image.
+_LAYERS = (25 * _GB, 17 * _GB)
+_LAYERS_IN_CI = (25 * _GB, 7 * _GB)
+_NODES = (1 * _GB, 13 * _GB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,11 @@ class Place:
 
 
 def places() -> list[Place]:
-    """Where the ring writes. Layers of an earlier run are there already, where they are kept."""
-    if os.environ.get("CI"):
+    """Where the ring writes. Layers of an earlier run are there already, where they are kept, and
+    archives that were built ahead."""
+    if _ARCHIVE.exists():
+        layers = (0, 0)
+    elif os.environ.get("CI"):
         layers = _LAYERS_IN_CI
     else:
         layers = (0, 0) if (_STORAGE / "storage").exists() else _LAYERS

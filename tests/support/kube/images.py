@@ -18,7 +18,10 @@ from typing import IO, Any
 
 from tests.support.kube.daemon import output
 
-_NODE_IMAGE = Path(__file__).parents[3] / "scripts/node_image"
+_ROOT = Path(__file__).parents[3]
+_NODE_IMAGE = _ROOT / "scripts/node_image"
+ARCHIVES = _ROOT / "build/images"
+"""Where `scripts/build_ahead` puts the images of deploy/images."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # A file of this name in a layer removes the one named after it.
 _WHITEOUT = ".wh."
@@ -54,7 +57,7 @@ def program_image(name: str, executable: Path, archive: Path) -> Path:
 def dockerfile_image(
     name: str, dockerfile: Path, archive: Path, context: Path | None = None
 ) -> Path:
-    """Builds it; `context` is the checkout when none is given."""
+    """Builds it unless it is there; `context` is the checkout when none is given."""
     arguments = [name, str(dockerfile), str(archive), *([str(context)] if context else [])]
     output([str(_NODE_IMAGE), *arguments])
     return archive
