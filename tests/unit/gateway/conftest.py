@@ -35,7 +35,7 @@ class Make:
             "request_id": "r1",
             "started": 0.0,
             "deadline": 60.0,
-            "ask": RequestInfo(Operation.GENERATE, model),
+            "info": RequestInfo(Operation.GENERATE, model),
         }
         return GatewayRequest(**(values | changes))
 

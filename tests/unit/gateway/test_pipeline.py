@@ -164,7 +164,7 @@ def received(make: Any, size: int, failure: BaseException | None = None) -> Gate
         await asyncio.sleep(0)
         if failure is not None:
             raise failure
-        return replace(call, payload=bytes(size), info=make.call().ask)
+        return replace(call, payload=bytes(size), info=make.call().info)
 
     return cast(GatewayRequest, make.call(info=None, receive=receive))
 
