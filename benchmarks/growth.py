@@ -155,7 +155,7 @@ def _calls(names: int) -> list[object]:
     return [
         structs.replace(made, info=replace(made.ask, model=f"m{rng.randrange(names)}"))
         for number in range(200)
-        if (made := call(number, rng)).ask is not None
+        if (made := call(number, rng)).info is not None
     ]
 
 

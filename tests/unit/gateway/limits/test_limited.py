@@ -280,7 +280,7 @@ async def test_others_are_not_held_up_by_a_tenant_over_its_rate(make: Any) -> No
     await stage.ask(call(make))
     with pytest.raises(errors.RateLimited):
         await stage.ask(call(make))
-    other = make.call(info=call(make).ask, target=STREAM, principal=Principal("other", "bob"))
+    other = make.call(info=call(make).info, target=STREAM, principal=Principal("other", "bob"))
     await stage.ask(other)
 
 
