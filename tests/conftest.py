@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def main_thread_loop() -> Iterator[None]:
-    """Python 3.11 makes an event loop for whoever asks; pytest-asyncio asks and never closes it."""
+    """Python 3.11 makes an event loop on request; pytest-asyncio gets one and never closes it."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield

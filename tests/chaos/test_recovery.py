@@ -213,7 +213,7 @@ def test_a_slow_pod(
 
 
 def patient(ask: Ask, seconds: float = 240.0) -> Ask:
-    """Asks again until it is answered, as clients do that retry."""
+    """Repeats the request until it succeeds, as clients do that retry."""
 
     def asks() -> None:
         end = time.monotonic() + seconds

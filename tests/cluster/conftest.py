@@ -44,7 +44,7 @@ def archive(prerequisites: None) -> Path:
 
 @pytest.fixture(scope="session")
 def cpu_archive(prerequisites: None) -> Iterator[Path]:
-    """Of vLLM on CPUs. It has gigabytes, so whoever imports it removes it."""
+    """Of vLLM on CPUs. It has gigabytes, so the test that imports it removes it."""
     path = ARCHIVES / "inference-cpu.tar"
     dockerfile_image(CPU_IMAGE, IMAGES / "inference-cpu/Dockerfile", path)
     read_image(path)

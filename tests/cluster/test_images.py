@@ -74,7 +74,7 @@ def test_images_say_what_they_are_and_run_as_an_unprivileged_user(image: Image) 
 
 @pytest.mark.parametrize("name", ["archive", "cpu_archive"])
 def test_images_hold_nothing_that_builds(name: str, request: pytest.FixtureRequest) -> None:
-    """The base of the third is somebody else's."""
+    """The base of the third is a third party's."""
     files = map(PurePosixPath, read_image(request.getfixturevalue(name)).files)
     places = {"bin", "sbin", "site-packages", "dist-packages"}
     assert {f.name for f in files if f.parent.name in places} & BUILD_TOOLS == set()

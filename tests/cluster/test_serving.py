@@ -1,6 +1,6 @@
-"""The whole product on real nodes: chart, operator, gateway, and pods that answer under change.
+"""The whole product on real nodes: chart, operator, gateway, and pods that serve under change.
 
-The echo engine answers here, since it starts in a second; test_vllm.py has vLLM.
+The echo engine serves here, since it starts in a second; test_vllm.py has vLLM.
 """
 
 import json
@@ -148,7 +148,7 @@ def test_the_other_data_plane_and_back_fails_no_request(
 
 
 def plane(address: str) -> str:
-    """What moved the bytes of an answer; empty for the gateway itself."""
+    """What moved the bytes of a response; empty for the gateway itself."""
     body = json.dumps({"model": "echo", "prompt": PROMPT}).encode()
     url = f"http://{address}:8000/v1/completions"
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
@@ -169,7 +169,7 @@ def test_load_scales_up_by_the_real_autoscaler_and_back(model: Model, address: s
         "metrics": [{"type": "CPU", "target": 50}],
         "behavior": {"scaleUp": fast, "scaleDown": fast},
     }
-    # An idle pod answers probes and load streams with a tenth of it.
+    # An idle pod serves probes and load streams with a tenth of it.
     requests = {"requests": {"cpu": "200m"}}
     model.patch({"scaling": scaling, "resources": requests})
     eventually(lambda: len(model.pods()) == 1, 180, "one replica is enough without load")

@@ -85,7 +85,7 @@ def model(weights: Node, cpu_archive: Path) -> Iterator[Model]:
 
 
 def asks(address: str) -> list[Ask]:
-    """Clients that try once and know the answer: what is lost, doubled or failed is seen."""
+    """Clients that try once and know the response: what is lost, doubled or failed is seen."""
 
     def grpc() -> None:
         with Client(f"{address}:50051") as client:

@@ -1,4 +1,4 @@
-"""One real vLLM pod on the tiny GLM-4 and a gateway, for clients that nobody here wrote.
+"""One real vLLM pod on the tiny GLM-4 and a gateway, for third-party clients.
 
 The pod has no compiler on its PATH, as in the images: no client's request may need one.
 """

@@ -1,4 +1,4 @@
-"""Greedy text is the same whichever way it is asked for, and the same as plain vLLM's."""
+"""Greedy text is the same over every API, and the same as plain vLLM's."""
 
 import json
 import urllib.request

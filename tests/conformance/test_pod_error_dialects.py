@@ -1,4 +1,4 @@
-"""A vLLM pod's own errors, asked directly and through the gateway, in the dialect of the path."""
+"""A vLLM pod's own errors, directly and through the gateway, in the dialect of the path."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_rights_in_a_named_namespace_are_what_is_needed(
     name, _, subresource = resource.partition("/")
     account = f"--as=system:serviceaccount:{granted}:rights-{component}"
     more = [f"--subresource={subresource}"] if subresource else []
-    # Ends with 1 where the answer is no.
+    # Ends with 1 for no.
     says = ("auth", "can-i", verb, name, *more, "-n", granted, account)
     command = [program("kubectl"), f"--kubeconfig={control_plane.kubeconfig}", *says]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,5 +1,5 @@
 """Other projects' own definitions take what operator and chart write for them, and what our
-documents tell to write: KEDA, the Prometheus operator, Gateway API and its Inference Extension.
+documents require: KEDA, the Prometheus operator, Gateway API and its Inference Extension.
 
 The definitions are in place during these tests only, since an operator uses them where they are.
 """

@@ -57,7 +57,7 @@ async def upstream(
     timeout: float,
     fallbacks: Fallbacks = no_fallbacks,
 ) -> AsyncIterator[Response]:
-    """A pod that answers everything with the same bytes."""
+    """A pod that responds to everything with the same bytes."""
 
     async def chunks() -> AsyncIterator[bytes]:
         for piece in PIECES:

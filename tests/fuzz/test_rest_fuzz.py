@@ -129,7 +129,7 @@ def test_arbitrary_headers_are_served_or_a_client_error(
 ) -> None:
     run, gateway, _ = parts
     status = run(beside_a_stream(gateway, CHAT, HELLO, **{name: value}))
-    # Who asks for a moment may get a deadline error.
+    # A request with a short timeout may get a deadline error.
     assert status == 200 or 400 <= status < 500 or (status == 504 and name.endswith("seconds"))
 
 

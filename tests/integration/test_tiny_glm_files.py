@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny GLM-4: it can spell everything, and knows where answers end."""
+"""The tokenizer of the tiny GLM-4: it can spell everything, and knows where outputs end."""
 
 import string
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What clients of a model that echoes ask again and again, for `traffic`."""
+"""What clients of a model that echoes request again and again, for `traffic`."""
 
 from __future__ import annotations
 

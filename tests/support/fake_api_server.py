@@ -62,7 +62,7 @@ class FakeApiServer:
     # What a test does to the cluster.
 
     def put(self, path: str, body: Object) -> Object:
-        """Creates or replaces an object, as somebody else would."""
+        """Creates or replaces an object, as another client would."""
         known = self.objects.get(path)
         metadata = {"uid": f"uid-{self.version + 1}"} | body.get("metadata", {})
         if known is not None:
@@ -76,7 +76,7 @@ class FakeApiServer:
         self._tell("DELETED", path, body)
 
     def compact(self) -> None:
-        """Watches from before now must list anew."""
+        """Watches from before now must list again."""
         self._oldest = self.version
         self._log.clear()
         self._news.set()
@@ -187,7 +187,7 @@ def _is_below(path: str, prefix: str) -> bool:
 
 
 def _is_name(request: Request) -> bool:
-    """A GET without a query asks for one object; lists always have a limit."""
+    """A GET without a query reads one object; lists always have a limit."""
     return not request.query
 
 

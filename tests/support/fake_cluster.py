@@ -44,7 +44,7 @@ class FakeCluster:
     children: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     routable: set[str] | None = None
-    """None where no gateway can be asked."""
+    """None where no gateway can be polled."""
     optional_kinds: frozenset[str] = frozenset()
     warnings: tuple[dict[str, Any], ...] = ()
     broken_flag: str = ""
@@ -133,7 +133,7 @@ class FakeCluster:
         self.children[key] = stored
 
     def _follow(self) -> None:
-        """What the controller manager does: pods as Deployments ask for them."""
+        """What the controller manager does: pods as Deployments require them."""
         wanted = self.deployments()
         for name, pod in self.pods.items():
             if pod["owner"] not in wanted:

@@ -74,7 +74,7 @@ class FakeKube:
     page_objects: int = 500
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     refuse: int = 0
-    """Answer everything with this status; 0 answers as one should."""
+    """The status of every response; 0 is the proper one."""
     port: int = 0
 
     def __post_init__(self) -> None:

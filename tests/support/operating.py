@@ -44,7 +44,7 @@ def is_work(request: Request) -> bool:
 
 @dataclass
 class Running:
-    """An operator, and what it asks of the API server."""
+    """An operator, and its requests to the API server."""
 
     operator: Operator
     faults: Faults

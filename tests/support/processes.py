@@ -137,7 +137,7 @@ class Process:
         return self.get("/health/ready")[0] == 200
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a page on the admin port; status 0 when nobody answers."""
+        """Status and body of a page on the admin port; status 0 without a response."""
         try:
             with urllib.request.urlopen(f"http://{self.metrics_address}{path}", timeout=5) as page:
                 return page.status, page.read().decode()
@@ -148,7 +148,7 @@ class Process:
             return 0, ""
 
     def metric(self, name: str) -> float:
-        """Its value on /metrics, of all labels together; not a number when nobody answers."""
+        """Its value on /metrics, of all labels together; not a number without a response."""
         status, page = self.get("/metrics")
         if status != 200:
             return math.nan
@@ -156,7 +156,7 @@ class Process:
         return float(sum(s.value for family in families for s in family.samples if s.name == name))
 
     def ready_endpoints(self) -> int:
-        """How many endpoints a gateway has ready; 0 when nobody answers."""
+        """How many endpoints a gateway has ready; 0 without a response."""
         return self.get("/admin/endpoints")[1].count('"ready"')
 
     def signal(self, number: signal.Signals) -> None:
@@ -257,7 +257,7 @@ def serving(
     log: Path,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[int]:
-    """Somebody else's server as a child, from when it answers at `url`; its pid.
+    """A third-party server as a child, from when it responds at `url`; its pid.
 
     Raises ChildFailed.
     """

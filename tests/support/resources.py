@@ -22,9 +22,9 @@ class Case:
     name: str
     spec: Mapping[str, Any]
     problem: str | None = None
-    """Words that each judge's answer holds; None where the spec is good."""
+    """Words that each judge's message holds; None where the spec is good."""
     judges: tuple[str, ...] = BOTH
-    """Who can tell. The others let it pass."""
+    """Judges that can detect it. The others let it pass."""
 
     def document(self, name: str = "case") -> dict[str, Any]:
         """The whole resource."""

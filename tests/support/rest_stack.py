@@ -57,7 +57,7 @@ class RestStack:
 
 @asynccontextmanager
 async def fake_server(answer: Answer) -> AsyncIterator[str]:
-    """An HTTP server that answers every request so; its URL."""
+    """An HTTP server with this response to every request; its URL."""
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -81,7 +81,7 @@ async def rest_stack(
     plane: str = "embedded",
     allowed_origins: tuple[str, ...] = (),
 ) -> AsyncIterator[RestStack]:
-    """A gateway over one fake server for each answer, with one of the data planes in front."""
+    """A gateway over one fake server for each response, with one of the data planes in front."""
     async with AsyncExitStack() as open_parts:
         enter = open_parts.enter_async_context
         urls = [await enter(fake_server(answer)) for answer in answers]

@@ -24,7 +24,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 @dataclass
 class TcpProxy:
-    """Passes bytes to `target` (HOST:PORT) and back, as long as it is told nothing else."""
+    """Passes bytes to `target` (HOST:PORT) and back, until another behaviour is set."""
 
     target: str
     delay_seconds: float = 0.0

@@ -85,7 +85,7 @@ class AsyncClient:
     async def chat(
         self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> v1.ChatResponse:
-        """Answer a conversation, or a text as the user's only message."""
+        """Continue a conversation, or respond to a text as the user's only message."""
         request = requests.chat_request(messages, options, self._target.model)
         call = Call("Chat", request.model, self._target, options, hints(request))
         return await self._unary(self._stub.Chat, request, call)
@@ -121,7 +121,7 @@ class AsyncClient:
         return await self._unary(self._stub.Tokenize, request, call)
 
     async def list_models(self, **options: Unpack[CallOptions]) -> list[v1.Model]:
-        """The models that can be asked for now, by name."""
+        """The models that are served now, by name."""
         call = Call("ListModels", "", self._target, options)
         response = await self._unary(self._stub.ListModels, v1.ListModelsRequest(), call)
         return list(response.models)

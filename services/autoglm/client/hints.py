@@ -1,7 +1,7 @@
-"""What a call tells of its request in metadata, so that gateways need not see its body.
+"""Metadata that describes a call's request, so that gateways need not see its body.
 
 Needs the packages that name prompts' blocks, which a core install lacks; without them nothing is
-told, and gateways read the body.
+sent, and gateways read the body.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ else:
         return of_generate(request)
 
     def hints(request: v1.GenerateRequest | v1.ChatRequest) -> dict[str, bytes]:
-        """Metadata of the call; none where the request cannot be told in short."""
+        """Metadata of the call; none where the request has no short form."""
         try:
             told = write_hint(_ask(request))
         except AutoGLMError:

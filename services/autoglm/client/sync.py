@@ -86,7 +86,7 @@ class Client:
         return self._stream(self._stub.GenerateStream, request, call)
 
     def chat(self, messages: str | ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
-        """Answer a conversation, or a text as the user's only message."""
+        """Continue a conversation, or respond to a text as the user's only message."""
         request = requests.chat_request(messages, options, self._target.model)
         call = Call("Chat", request.model, self._target, options, hints(request))
         return self._unary(self._stub.Chat, request, call)
@@ -122,7 +122,7 @@ class Client:
         return self._unary(self._stub.Tokenize, request, call)
 
     def list_models(self, **options: Unpack[CallOptions]) -> list[v1.Model]:
-        """The models that can be asked for now, by name."""
+        """The models that are served now, by name."""
         call = Call("ListModels", "", self._target, options)
         return list(self._unary(self._stub.ListModels, v1.ListModelsRequest(), call).models)
 

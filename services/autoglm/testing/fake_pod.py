@@ -3,7 +3,7 @@
     async with FakePod(model="glm") as pod:
         gateway = ... endpoint=(pod.url,)
 
-It answers with `text` word by word, says the load it is told to, and can refuse, break off, hold
+It responds with `text` word by word, reports the configured load, and can refuse, break off, hold
 back or fall silent. It generates nothing. For tests of gateways.
 """
 
@@ -59,18 +59,18 @@ class FakePod:
     waiting: int = 0
     draining: bool = False
     kv_events: bool = False
-    """Says that it tells what is in its KV cache, and tells nothing."""
+    """Announces KV events, and sends none."""
     stopping: int = 0
-    """So many streams are answered as by a server that stops: CANCELLED, without a word."""
+    """So many streams end as on a server that stops: CANCELLED, without a message."""
     silent: bool = False
     """Sends no more load messages, but keeps everything else up."""
     open_gate: asyncio.Event = field(default_factory=asyncio.Event)
-    """Clear it to hold streams after their first chunk and unary answers before theirs."""
+    """Clear it to hold streams after their first chunk and unary responses before theirs."""
     received: list[Received] = field(default_factory=list)
     cancelled: int = 0
     """Requests whose caller went away."""
     asked_to_tell: list[float] = field(default_factory=list)
-    """The least interval that each stream of its load asked for, in seconds."""
+    """The least interval that each stream of its load requested, in seconds."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class FakePod:
         )
 
     async def wait_changed(self) -> None:
-        """Until `tell`, or for as long as a pod may be quiet."""
+        """Until the load changes, or for as long as a pod may be quiet."""
         try:
             async with asyncio.timeout(LOAD_SECONDS):
                 await self._changed.wait()

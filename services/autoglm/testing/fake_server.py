@@ -3,7 +3,7 @@
     with FakeServer(text="Hello there.") as server, Client(server.address) as client:
         assert client.chat("...").choices[0].message.content == "Hello there."
 
-It answers every request with `text`, word by word in streams, after raising `failures` one call
+It responds to every request with `text`, word by word in streams, after raising `failures` one call
 each. It generates nothing and checks nothing. Needs a core install only.
 """
 
@@ -46,7 +46,7 @@ class FakeServer:
     break_with: errors.AutoGLMError | None = None
     """Ends every stream after its first chunk."""
     endless: bool = False
-    """Streams go on after the text until the client cancels."""
+    """Streams continue after the text until the client cancels."""
     credentials: grpc.ServerCredentials | None = None
     seen: list[Seen] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)

@@ -41,7 +41,7 @@ CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 
 
 class OnLoopback:
-    """Reads the real API; its answers name loopback in place of `NOWHERE`."""
+    """Reads the real API; its responses name loopback in place of `NOWHERE`."""
 
     def __init__(self, api: kubernetes_api.Api) -> None:
         self._api = api
@@ -141,7 +141,7 @@ def routable(gateway: Gateway) -> set[str]:
 
 
 async def put(cluster: ControlPlane, *documents: Object) -> float:
-    """When the API server had taken it, as far as kubectl can tell."""
+    """When the API server had taken it, as far as kubectl shows."""
     await asyncio.to_thread(cluster.apply, *documents)
     return time.monotonic()
 

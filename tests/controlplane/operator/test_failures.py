@@ -22,7 +22,7 @@ def shape(children: dict[str, Any], name: str) -> set[str]:
 
 
 class Crash:
-    """Ends an operator at its nth write: before it is sent, or before its answer arrives."""
+    """Ends an operator at its nth write: before it is sent, or before its response arrives."""
 
     def __init__(self, running: Running, nth: int, *, sent: bool) -> None:
         self._running = running
@@ -238,7 +238,7 @@ async def test_what_the_server_refuses_is_said_and_the_rest_is_done(cluster: Clu
 async def test_nothing_is_made_for_a_resource_whose_end_was_missed(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an outage: the deletion was not told, the children's end is."""
+    """As after an outage: the deletion was not reported, the children's end is."""
     running = await cluster.start()
     await cluster.create("glm")
     await cluster.settled("glm")

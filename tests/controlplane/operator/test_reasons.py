@@ -39,13 +39,13 @@ ALONE = {
 
 
 def failing(reason: str) -> dict[str, str]:
-    """Nothing answers, and it is the revision's own fault."""
+    """No replica serves, and it is the revision's own fault."""
     false = ("Ready", "Available", "Progressing", "ModelLoaded", "RolloutHealthy")
     return ALONE | {"Degraded": f"True {reason}"} | dict.fromkeys(false, f"False {reason}")
 
 
 def wanting(reason: str, state: str) -> dict[str, str]:
-    """Nothing answers, for want of room in the cluster."""
+    """No replica serves, for want of room in the cluster."""
     whole = failing(reason)
     return whole | {"Progressing": f"True {state}", "RolloutHealthy": "True Updating"}
 

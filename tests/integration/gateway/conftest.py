@@ -20,7 +20,7 @@ FREE = "127.0.0.1:0"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What asks for `plane` runs over both data planes, unless it is about one of them."""
+    """A test with `plane` runs over both data planes, unless it is about one of them."""
     if "plane" in metafunc.fixturenames:
         one = metafunc.definition.get_closest_marker("plane")
         planes = (one.args[0],) if one else ("embedded", "envoy")

@@ -49,7 +49,7 @@ RETRIES = {
 
 @dataclass
 class RestPod:
-    """The REST port of a pod: says which one it is, or streams, or answers at length."""
+    """The REST port of a pod: says which one it is, or streams, or sends a long response."""
 
     name: str
     seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Pod:
 
 @dataclass
 class Site:
-    """Two pods, a gateway with its picker, and somebody else's Envoy in front."""
+    """Two pods, a gateway with its picker, and a third-party Envoy in front."""
 
     gateway: Gateway
     pods: tuple[Pod, Pod]
@@ -167,7 +167,7 @@ def _override_host(metadata: Any, pods: tuple[Pod, Pod], wire: str) -> dict[str,
         "@type": f"{TYPE}.extensions.load_balancing_policies.override_host.v3.OverrideHost",
         "override_host_sources": [{"metadata": metadata}],
         "fallback_policy": {"policies": [round_robin]},
-        # Tells who has answered in the end.
+        # Reports which pod has served in the end.
         "selected_host_key": {"key": "envoy.lb", "path": [{"key": f"{DESTINATION}-served"}]},
     }
     ports = (pod.grpc.port if wire == "grpc" else pod.grpc.http_port for pod in pods)

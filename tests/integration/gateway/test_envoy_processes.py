@@ -96,7 +96,7 @@ def test_all_processes_decide_and_each_hears_how_its_calls_end(gateway: Process)
 def test_what_a_dead_pod_does_not_serve_returns_to_the_process_that_decided(
     pods: list[Process], gateway: Process
 ) -> None:
-    """Any other process would not know the call, and answer a second one."""
+    """Any other process would not know the call, and serve a second one."""
     with (
         grpc.insecure_channel(gateway.grpc_address) as channel,
         traffic(asks(gateway, channel)) as result,
@@ -110,7 +110,7 @@ def test_what_a_dead_pod_does_not_serve_returns_to_the_process_that_decided(
 
 
 def test_kill_9_of_a_deciding_process_costs_no_response_and_it_comes_back(gateway: Process) -> None:
-    """Those that it had been asked and had not answered are asked again elsewhere."""
+    """Its pending decisions are repeated by another process."""
     with (
         grpc.insecure_channel(gateway.grpc_address) as channel,
         traffic(asks(gateway, channel)) as result,
@@ -189,7 +189,7 @@ def test_all_processes_end_when_the_first_is_killed(gateway: Process) -> None:
 
 
 def test_streams_on_pods_outlive_the_process_that_sent_them_there(tmp_path: Path) -> None:
-    """Bytes are Envoy's: what has begun ends, whoever decided it."""
+    """Bytes are Envoy's: what has begun ends, whichever process decided it."""
     pod = processes.echo_pod(tmp_path, "slow", "--echo-token-rate", "100")
     ask = v1.GenerateRequest(
         model="echo", text="word " * 200, sampling_params=v1.SamplingParams(max_tokens=200)
@@ -201,7 +201,7 @@ def test_streams_on_pods_outlive_the_process_that_sent_them_there(tmp_path: Path
         grpc.insecure_channel(gateway.grpc_address) as channel,
     ):
         all_decide(gateway)
-        # So many that hardly ever a process is asked for none of them.
+        # So many that hardly ever a process decides none of them.
         streams = [InferenceStub(channel).GenerateStream(ask, timeout=60) for _ in range(40)]
         firsts = [next(stream) for stream in streams]
         held = by_process(gateway, "autoglm_gateway_requests_in_flight")

@@ -1,4 +1,4 @@
-"""A gateway whose Envoy somebody else runs, as kubelet runs a sidecar: anew when it ends."""
+"""A gateway whose Envoy another supervisor runs, as kubelet restarts a sidecar."""
 
 from __future__ import annotations
 

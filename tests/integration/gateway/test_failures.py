@@ -20,7 +20,7 @@ ASK = v1.GenerateRequest(model="fake", text="Hello")
 
 
 async def ask_until(stub: Any, ended: asyncio.Event) -> int:
-    """Asks without a pause; how many answers came. Any failure is the test's."""
+    """Sends requests without a pause; how many responses came. Any failure is the test's."""
     answered = 0
     while not ended.is_set():
         assert (await stub.Generate(ASK)).completions[0].text == "Hello there."
@@ -125,7 +125,7 @@ async def test_pods_report_their_load_more_seldom_as_they_become_more(
     await fleet.until(lambda: fleet.routable(gateway) == 6 and len(first.asked_to_tell) == 2)
     asked = [first.asked_to_tell[-1], *(pod.asked_to_tell[-1] for pod in others)]
     assert asked == pytest.approx([0.6] * 6)
-    # The stream that was opened anew is no failure of the pod's.
+    # The stream that was reopened is no failure of the pod's.
     (view,) = (v for v in gateway.core.pool.views if v.url == first.url)
     assert view.state.failures == 0 and len(first.asked_to_tell) == 2
 
@@ -169,8 +169,8 @@ async def test_two_gateways_drain_one_after_the_other_without_a_failure(fleet: A
     gateways = [await fleet.gateway(pod, drain_delay_seconds=0.2) for _ in range(2)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{gateway.grpc_port}" for gateway in gateways)
     ended = asyncio.Event()
-    # As strangers have it. A request that gRPC has not sent yet when its connection is told to go
-    # is sent on another one, unless retries are off as they are in our own channels.
+    # As third-party clients have it. A request that gRPC has not sent yet when its connection gets
+    # a GOAWAY is sent on another one, unless retries are off as they are in our own channels.
     async with grpc.aio.insecure_channel(target) as channel:
         clients = [asyncio.create_task(ask_until(InferenceStub(channel), ended)) for _ in range(4)]
         await fleet.until(lambda: len(pod.received) > 20)

@@ -1,6 +1,6 @@
 """Requests that have ended are gone: nothing of them waits for a collection of garbage.
 
-What waits for one is memory under load, and later a stall as long as all of it takes to look at.
+What waits for one is memory under load, and later a stall as long as it takes to visit all of it.
 """
 
 from __future__ import annotations

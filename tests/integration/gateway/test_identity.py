@@ -1,4 +1,4 @@
-"""A gateway that asks who asks, as a process with a real echo pod, at the most talkative log level.
+"""A gateway with authentication, as a process with a real echo pod, at log level debug.
 
 With OpenAI's client, ours, and bare gRPC, REST and Open Inference Protocol.
 """
@@ -164,7 +164,7 @@ def test_without_a_credential_nothing_but_probes_is_served(stage: Stage) -> None
     assert status.from_grpc(caught.value).grpc_status == "UNAUTHENTICATED"
     assert stage.get("/health/ready")[0] == stage.get("/v2/health/live")[0] == 200
     assert stage.oip("ServerReady", oip.ServerReadyRequest()).ready
-    # The health service itself, as kubelet and load balancers ask it.
+    # The health service itself, as kubelet and load balancers call it.
     with grpc.insecure_channel(stage.gateway.grpc_address) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert check(b"", timeout=10) == b"\x08\x01"
@@ -277,5 +277,5 @@ def test_guessing_is_slowed_and_no_secret_was_written_anywhere(
     assert '"tenant": "acme"' in written and '"subject": "worker"' in written
     assert "autoglm.tenant" in written
     for secret in (*stage.secrets, *guesses):
-        # The part of it that nobody could guess.
+        # The part of it that cannot be guessed.
         assert secret[-20:] not in written

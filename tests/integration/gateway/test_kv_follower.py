@@ -67,7 +67,7 @@ class Rig:
         try:
             async with asyncio.timeout(10):
                 await self.worker.heard.wait()
-                # What has been sent is read by another task, which tells nobody.
+                # What has been sent is read by another task, which reports nothing.
                 while not self._follows(endpoint.url):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             return self.prefixes.match([1, 2, 3, 4], 0)[endpoint.url]

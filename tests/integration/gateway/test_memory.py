@@ -255,7 +255,7 @@ async def half_sent(
 
 
 async def serve_until_most_end(gateway: Process, calls: set[asyncio.Task[bytes]]) -> list[Any]:
-    """Errors of those; whoever sends whole messages is answered all the time."""
+    """Errors of those; clients with whole messages are served all the time."""
     async with rpc.channel(gateway.grpc_address) as channel:
         stub = InferenceStub(channel)
         while sum(call.done() for call in calls) < 36:
@@ -266,7 +266,7 @@ async def serve_until_most_end(gateway: Process, calls: set[asyncio.Task[bytes]]
 
 @asynccontextmanager
 async def watched(pid: int) -> AsyncIterator[list[int]]:
-    """What the process takes, looked at again and again."""
+    """What the process takes, polled."""
     seen: list[int] = []
     process = psutil.Process(pid)
 
@@ -298,7 +298,7 @@ async def test_half_sent_messages_take_no_more_memory_than_there_is(
 async def test_half_sent_messages_take_no_more_memory_than_envoy_has(
     narrow: Process, is_hinted: bool
 ) -> None:
-    """Hinted ones go on to the pod as they come."""
+    """Hinted ones are forwarded to the pod as they come."""
     metadata = tuple(hints(request()).items()) if is_hinted else ()
     (envoy,) = psutil.Process(narrow.pid).children()
     async with watched(envoy.pid) as seen, half_sent(narrow, GENERATE, metadata) as calls:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(120)
 PLACES = 2
 TOKENS_PER_SECOND = 40
 SLOW_READER_SECONDS = 1.0
-# One HTTP client, that leaves the answer unread until its standard input ends.
+# One HTTP client, that leaves the response unread until its standard input ends.
 CLIENT = """
 import socket, sys
 host, port, body = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()

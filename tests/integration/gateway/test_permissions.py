@@ -334,7 +334,7 @@ async def test_lists_show_what_the_caller_may_use(fleet: Any, tmp_path: Path) ->
                     f"/v2/models/{SHUT}",
                 ):
                     code, text = await here.request("GET", path, caller)
-                    # Else as of a model that nobody serves.
+                    # Else as of a model that is not served.
                     assert (code == 200) <= caller.may_use(SHUT), (path, caller)
 
 
@@ -392,7 +392,7 @@ async def test_claimed_address_is_no_way_around_the_throttle(fleet: Any, tmp_pat
 
 
 async def test_claim_about_the_request_does_not_stand_for_it(fleet: Any, tmp_path: Path) -> None:
-    """`autoglm-ask-bin` says ahead what a request asks for: not to whom its model matters."""
+    """`autoglm-ask-bin` names the model ahead: not enough where models are restricted."""
     async with AsyncExitStack() as stack:
         here = await site(fleet, stack, tmp_path)
         limited = Caller("User of ('open-*',)", (Role.USER,), ("open-*",))

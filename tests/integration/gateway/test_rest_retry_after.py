@@ -55,7 +55,7 @@ async def test_the_soonest_time_is_passed_on(plane: str) -> None:
     async with rest_stack(*(server.respond for server in servers), plane=plane) as gateway:
         status, retry_after = await post(gateway)
     assert status == 503
-    # Behind Envoy the first one's answer stays with Envoy.
+    # Behind Envoy the first one's response stays with Envoy.
     assert retry_after == "7" or (plane == "envoy" and retry_after == "40")
 
 

@@ -1,4 +1,4 @@
-"""A pod as a process: signals, exit codes, and what it says when it cannot go on."""
+"""A pod as a process: signals, exit codes, and its message when it cannot continue."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Whoever goes away takes the work along: vLLM's own metrics show it."""
+"""A client that leaves takes its work along: vLLM's own metrics show it."""
 
 import contextlib
 import http.client

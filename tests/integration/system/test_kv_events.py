@@ -1,4 +1,4 @@
-"""Two gateways and a pod that tells what is in its KV cache: vLLM with a small one, and echo."""
+"""Two gateways and a pod with KV events: vLLM with a small one, and echo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one tenant's prompts have left in the KV cache tells others nothing: vLLM, echo, Envoy.
+"""What one tenant's prompts have left in the KV cache shows others nothing: vLLM, echo, Envoy.
 
 Sizes are in blocks of the engine, as `cached_tokens` is; tokens of a prompt are not asserted.
 """

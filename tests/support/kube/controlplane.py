@@ -60,7 +60,7 @@ class ControlPlane:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- what a test asks for --
+    # -- what a test uses --
 
     @property
     def kubeconfig(self) -> Path:
@@ -115,7 +115,7 @@ class ControlPlane:
 
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        """A program of it stands still, so that what it would do next can be looked at before."""
+        """A program of it stands still, so that the state before its next action is seen."""
         pid = self._daemons[name].pid
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -162,7 +162,7 @@ class ControlPlane:
         return ("127.0.0.1",)
 
     def data(self) -> Sequence[Path]:
-        """What nobody wants to look at when a test has failed."""
+        """Directories that are not kept when a test has failed."""
         return (self.directory / "etcd",)
 
     def add_fake_nodes(self, names: Sequence[str]) -> None:

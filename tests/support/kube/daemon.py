@@ -22,7 +22,7 @@ class ClusterFailed(RuntimeError):
 
 
 def leashed(command: Sequence[str]) -> list[str]:
-    """The command, killed by the kernel when whoever starts it dies (Linux only)."""
+    """The command, killed by the kernel when its parent dies (Linux only)."""
     setpriv = shutil.which("setpriv")
     return [*((setpriv, "--pdeathsig", "KILL") if setpriv else ()), *command]
 

@@ -1,4 +1,4 @@
-"""Whether images and nodes fit on the disk, asked before the first is built.
+"""Whether images and nodes fit on the disk, checked before the first is built.
 
 `missing` decides, `places` looks; the ring `cluster` fails or skips with what comes of it.
 """

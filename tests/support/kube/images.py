@@ -1,7 +1,7 @@
-"""Images for the node, as archives that containerd imports. No registry is asked.
+"""Images for the node, as archives that containerd imports. No registry is contacted.
 
 `program_image` wraps one static program, as the cluster's own add-ons are; `dockerfile_image`
-builds a Dockerfile by `scripts/node_image`; `read_image` tells what an archive holds.
+builds a Dockerfile by `scripts/node_image`; `read_image` lists what an archive holds.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Node(ControlPlane):
         return ("127.0.0.1", *(f"172.30.0.{index + 1}" for index in range(self.nodes)))
 
     def data(self) -> Sequence[Path]:
-        """What nobody wants to look at when a test has failed."""
+        """Directories that are not kept when a test has failed."""
         kept = [node.state / "containerd" for node in self._nodes]
         return (*super().data(), *kept, self.directory / "images", self.directory / "kubelets")
 

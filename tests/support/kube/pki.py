@@ -39,7 +39,7 @@ class Pki:
 
 
 def write_pki(directory: Path, server_addresses: Iterable[str]) -> Pki:
-    """The API server answers to `server_addresses`; the token is the administrator's."""
+    """The API server has the names `server_addresses`; the token is the administrator's."""
     directory.mkdir(parents=True)
     pki = Pki(directory, secrets.token_hex(16))
     ca, front = trustme.CA(), trustme.CA()

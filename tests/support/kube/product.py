@@ -112,7 +112,7 @@ def gateway_address(node: Node) -> str:
 
 
 def chat(address: str, model: str, question: str) -> str:
-    """What the gateway at this address answers over REST, greedily."""
+    """The response of the gateway at this address over REST, greedily."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": question}],

@@ -1,6 +1,6 @@
 """Where the programs of a Kubernetes are, and what to say when they are not there.
 
-They are built by `scripts/kube_tools`. A test ring asks `lacking` before it starts anything: in CI
+They are built by `scripts/kube_tools`. A test ring calls `lacking` before it starts anything: in CI
 a missing prerequisite fails, elsewhere the ring is skipped with the sentence returned here.
 """
 

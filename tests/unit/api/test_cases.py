@@ -1,4 +1,4 @@
-"""What every judge must judge alike; the control-plane ring asks a real API server the same."""
+"""What every judge must judge alike; the control-plane ring sends the same to a real API server."""
 
 from __future__ import annotations
 

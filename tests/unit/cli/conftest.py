@@ -47,7 +47,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 
 @pytest.fixture
 def now() -> float:
-    """The time at which `cluster` was looked at."""
+    """The time at which `cluster` was read."""
     return NOW
 
 

@@ -41,7 +41,7 @@ def pool(*pods: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class FakeApi:
-    """Answers by path; what it does not know is an empty list."""
+    """Responds by path; what it does not know is an empty list."""
 
     answers: dict[str, dict[str, Any] | ClusterError] = field(default_factory=dict)
 

@@ -24,7 +24,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def server(authority: trustme.CA, tmp_path: Path) -> Iterator[FakeServer]:
-    """Asks every client for a certificate."""
+    """Requires a certificate of every client."""
     certificate = authority.issue_cert("localhost")
     files = TlsFiles(
         write(certificate.cert_chain_pems[0], tmp_path / "server.pem"),

@@ -255,7 +255,7 @@ def test_an_image_of_envoy_makes_a_sidecar_that_shares_a_directory_with_the_gate
     tls = {"name": "tls", "mountPath": "/etc/autoglm/tls", "readOnly": True}
     assert tls in envoy["volumeMounts"] and tls in gateway["volumeMounts"]
     assert envoy["securityContext"] == gateway["securityContext"]
-    # It is told of the memory that its own container has.
+    # It gets the memory limit of its own container.
     (memory,) = (e for e in gateway["env"] if e["name"] == "AUTOGLM_ENVOY_MEMORY_BYTES")
     limit = {"containerName": envoy["name"], "resource": "limits.memory"}
     assert memory["valueFrom"] == {"resourceFieldRef": limit}

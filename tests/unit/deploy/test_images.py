@@ -27,7 +27,7 @@ def locked(image: str) -> dict[str, Version]:
 
 
 def requirements(extras: tuple[str, ...]) -> Iterator[Requirement]:
-    """What pyproject.toml asks for, extras within extras included."""
+    """What pyproject.toml requires, extras within extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = list(project["dependencies"])
     for extra in extras:

@@ -1,4 +1,4 @@
-"""Dashboards and alerts ask for metrics that exist."""
+"""Dashboards and alerts query metrics that exist."""
 
 import json
 import re

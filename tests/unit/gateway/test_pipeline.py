@@ -30,7 +30,7 @@ async def _chunks(count: int) -> AsyncIterator[bytes]:
 
 
 class Stage:
-    """All layers around an innermost handler that answers or fails."""
+    """All layers around an innermost handler that responds or fails."""
 
     def __init__(self, make: Any, failure: BaseException | None = None, status: int = 200) -> None:
         self.registry = CollectorRegistry()

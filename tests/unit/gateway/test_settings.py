@@ -1,4 +1,4 @@
-"""Settings of identity: who may ask where nothing was said, and what does not go together."""
+"""Settings of identity: the default of authentication, and conflicting options."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ async def numbers(every: float, count: int) -> AsyncIterator[int]:
 
 
 class Source:
-    """Runs for so many seconds, and notes what it is told."""
+    """Runs for so many seconds, and records its inputs."""
 
     def __init__(self, seconds: float = 1e9) -> None:
         self._end = asyncio.get_running_loop().time() + seconds

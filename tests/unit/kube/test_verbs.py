@@ -16,7 +16,7 @@ SERVICES = CHILDREN[1]
 
 
 class Script:
-    """A transport that answers as written down."""
+    """A transport with scripted responses."""
 
     def __init__(self, *answers: Exception | bytes) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""What a child leaves behind tells why it ended."""
+"""What a child leaves behind shows why it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several gateways together say of a pod, and whom they are asked through."""
+"""What several gateways together say of a pod, and through which addresses they are polled."""
 
 import asyncio
 from typing import Any

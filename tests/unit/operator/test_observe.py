@@ -1,4 +1,4 @@
-"""What a look at a resource sees: what it owns, what is said about it, and nothing else."""
+"""The observed state of a resource: its children, its events, and nothing else."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What one look at a resource leads to."""
+"""What one reconcile of a resource leads to."""
 
 from __future__ import annotations
 

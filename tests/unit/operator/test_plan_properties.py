@@ -112,7 +112,7 @@ def test_a_second_run_writes_nothing(spec: dict[str, Any], kinds: frozenset[str]
     cluster = FakeCluster(resource(**spec), optional_kinds=kinds)
     first = step(cluster)
     assert first.apply or "InvalidSpec" in str(first.status)
-    # Pods come by the first run's writes, and the status tells of them.
+    # Pods come by the first run's writes, and the status reports them.
     step(cluster)
 
     third = step(cluster)

@@ -1,4 +1,4 @@
-"""One look at a resource: settling, remembering refusals, and never making children for a ghost."""
+"""One reconcile: settling, remembering rejections, never making children for a deleted resource."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ class Rig:
         )
 
     def tell(self) -> None:
-        """The watch tells of the resource as it is."""
+        """The watch reports the resource as it is."""
         self.world.resources.put(json.dumps(self.server.objects[PATH]).encode())
         self.look.saw(KEY)
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the validator answers with its own errors only."""
+"""Whatever a client sends, the validator responds with its own errors only."""
 
 from __future__ import annotations
 

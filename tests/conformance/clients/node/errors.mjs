@@ -48,8 +48,8 @@ for (const key of cases) {
 }
 
 async function drainedIf(stream, request) {
-  const answer = await request;
-  return stream ? drained(answer) : answer.id;
+  const response = await request;
+  return stream ? drained(response) : response.id;
 }
 
 console.log(JSON.stringify(seen));

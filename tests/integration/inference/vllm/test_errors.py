@@ -48,7 +48,7 @@ FORMATS = [
 async def refusals(
     engine: Engine, call: Call, generate: v1.GenerateRequest, chat: v1.ChatRequest
 ) -> list[errors.AutoGLMError]:
-    """What all four ways of asking the same end with."""
+    """The error of the same request over all four methods."""
     found = []
     for ask in (
         lambda: engine.generate(generate, call),

@@ -1,4 +1,4 @@
-"""Tokens that nobody takes stay in vLLM's front end, and none is lost, doubled or late."""
+"""Tokens that are not taken stay in vLLM's front end, and none is lost, doubled or late."""
 
 import asyncio
 from collections.abc import Callable

@@ -30,7 +30,7 @@ async def test_scores_are_log_probabilities(engine: Engine, call: Call) -> None:
 
 
 async def test_a_label_has_no_share_in_its_extension(engine: Engine, call: Call) -> None:
-    """What the model would say, cut short, is not an answer."""
+    """What the model would say, cut short, is not a label."""
     answer = "Open-AutoGLM is published under the Apache License 2.0."
 
     whole, cut = await engine.label_logprobs(predict(answer, answer[:22]), call)

@@ -52,7 +52,7 @@ async def test_a_cpu_is_no_gpu(options: EngineOptions) -> None:
 
 
 async def test_the_cause_in_another_process_is_found(options: EngineOptions) -> None:
-    """Only the worker process looks at the memory that is free."""
+    """Only the worker process reads the free memory."""
     failed = await failure(dataclasses.replace(options, gpu_memory_utilization=1.0))
 
     assert "root cause above" in str(failed)

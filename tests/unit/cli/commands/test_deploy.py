@@ -27,7 +27,7 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class FakeApi(ThreadingHTTPServer):
-    """Answers with what is in the list, in order; the last one again and again."""
+    """Responds with what is in the list, in order; the last one again and again."""
 
     daemon_threads = True
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The test looks at `seen`."""
+        """The test reads `seen`."""
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ DECISION = {
 
 
 class Gateway(ThreadingHTTPServer):
-    """Answers as told, and keeps what it was asked."""
+    """Responds as configured, and keeps the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -16,7 +16,7 @@ from autoglm.common.http.page_server import Page, PageRequest, PageServer
 
 
 class Probe:
-    """What the admin server is told, changed by a test."""
+    """The admin server's inputs, changed by a test."""
 
     ready = True
 

@@ -53,7 +53,7 @@ async def test_no_full_collection_comes_by_itself_once_it_runs() -> None:
 
 @pytest.mark.usefixtures("thresholds")
 async def test_a_middle_collection_has_little_to_visit() -> None:
-    """What many open streams have allocated since the last one is looked at in one go."""
+    """What many open streams have allocated since the last one is visited in one go."""
     running = asyncio.create_task(collect(lambda: 1000))
     await asyncio.sleep(0)
     looked_at = 0

@@ -49,7 +49,7 @@ class Fleet:
         self.jobs: dict[Waiter, Job] = {}
         self.ends: Counter[str] = Counter()
         self.tokens = 0
-        """Of answers in time."""
+        """Of responses in time."""
         self.latencies: dict[str, list[float]] = {}
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()

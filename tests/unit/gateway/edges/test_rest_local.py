@@ -1,4 +1,4 @@
-"""What follows /v2/models/ is a model, a version of it, and what is asked of it."""
+"""What follows /v2/models/ is a model, a version of it, and an operation."""
 
 from __future__ import annotations
 

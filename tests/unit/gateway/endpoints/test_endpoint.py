@@ -79,7 +79,7 @@ def test_an_outlier_is_the_last_resort_until_it_is_lost_or_back() -> None:
 def test_a_silent_endpoint_is_the_last_resort_for_a_while() -> None:
     silent = after(*UP, (1, SILENT))
     assert silent.phase is Phase.EJECTED and silent.is_last_resort
-    # Told twice of one silence, and silent still when asked again.
+    # Reported twice for one silence, and silent still when checked again.
     assert after(*UP, (1, SILENT), (1, SILENT)).is_last_resort
     assert after(*UP, (1, SILENT), (4, SILENT), (12, SILENT)).is_last_resort
     assert not after(*UP, (1, SILENT), (4, SILENT), (16, SILENT)).is_last_resort

@@ -1,4 +1,4 @@
-"""What follows from a cluster's objects does not depend on the way they were told."""
+"""What follows from a cluster's objects does not depend on the order of their events."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 10.0
 
 
 class Heard:
-    """A listener that adds up what it is told."""
+    """A listener that adds up the changes."""
 
     def __init__(self) -> None:
         self.changes = 0
@@ -201,7 +201,7 @@ def test_an_object_that_is_too_deep_harms_no_other() -> None:
     page = f'{{"metadata":{{"resourceVersion":"1"}},"items":[{items}]}}'
     collection = Collection("AutoGLMDeployment", "/", resource_of)
     store: Store[Resource] = Store(lambda *_: None)
-    # Nothing is asked for: the page is here.
+    # Nothing is requested: the page is here.
     reflector = follow(collection, store, FakeKube().connect, print, Random(1))
 
     _, objects = reflector.read_page(page.encode())

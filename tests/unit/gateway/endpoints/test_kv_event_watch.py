@@ -82,7 +82,7 @@ class Following(RuleBasedStateMachine):
             self.subscribe()
             self.read()
         if self.sequence != self.reader.sequence or not self.index.is_exact(URL):
-            return  # Something was lost, and nothing has come since to tell.
+            return  # Something was lost, and no later event has shown it.
         for path in self.asked:
             wanted = 0
             for name in block_hashes(prompt(path)):

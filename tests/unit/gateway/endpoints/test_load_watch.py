@@ -1,4 +1,4 @@
-"""How often pods are asked to tell their load."""
+"""How often pods report their load."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_ipv6_addresses_are_dialled_in_brackets() -> None:
 
 
 class Heard:
-    """A listener that keeps what it was told, as URLs."""
+    """A listener that keeps the changes, as URLs."""
 
     def __init__(self) -> None:
         self.sets: list[list[str]] = []

@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Sockets]:
-    """Process 1 shows its page at its socket; process 2 does not answer."""
+    """Process 1 shows its page at its socket; process 2 does not respond."""
     sockets = Sockets(tmp_path)
     with _Server(sockets.of(1).http, _Handler) as server:
         server.shown = registry(5)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""An exchange: one outcome, whoever is first, and nobody left waiting."""
+"""An exchange: one outcome, of the first event, and no waiter left behind."""
 
 from __future__ import annotations
 

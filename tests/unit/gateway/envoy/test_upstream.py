@@ -1,4 +1,4 @@
-"""What Envoy is told of a call, and what becomes of calls that it cannot serve."""
+"""What Envoy gets of a call, and what becomes of calls that it cannot serve."""
 
 from __future__ import annotations
 

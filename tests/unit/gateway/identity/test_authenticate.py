@@ -1,4 +1,4 @@
-"""The decision who asks, over both kinds of credentials."""
+"""Authentication of the caller, over both kinds of credentials."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ FORGED: dict[str, Forge] = {
     "an encrypted token": lambda i: ".".join([part({"alg": "dir", "enc": "A256GCM"}), *"abcd"]),
     "only dots": lambda i: "..",
     "a nested token": lambda i: i.signed(i.token().encode(), cty="JWT"),
-    # Signed by the issuer, but for another place, another time or nobody.
+    # Signed by the issuer, but for another place, another time or no audience.
     "another audience": lambda i: i.token(aud="elsewhere"),
     "a longer audience": lambda i: i.token(aud="autoglm.evil"),
     "a list of other audiences": lambda i: i.token(aud=["a", "b"]),

@@ -45,7 +45,7 @@ def counters() -> tuple[Counter, Counter]:
 
 @dataclass
 class Stage:
-    """The layer around a pod that answers `chunks`, then fails if it is told to."""
+    """The layer around a pod that responds with `chunks`, then fails if configured."""
 
     chunks: tuple[bytes, ...] = ()
     failure: BaseException | None = None

@@ -20,7 +20,7 @@ NOT_NOW = errors.NoReadyEndpoint("not now")
 
 
 class Script:
-    """An upstream that answers each attempt as told: an error to raise, or chunks to send."""
+    """An upstream with a script for each attempt: an error to raise, or chunks to send."""
 
     def __init__(self, *answers: BaseException | list[Any]) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""Streams that lose their pod: what goes on, what ends, and what the client is told."""
+"""Streams that lose their pod: what is resumed, what ends, and the client's errors."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ async def test_a_pod_that_fails_again_and_again_is_ejected_then_probed_and_used_
     loop = asyncio.get_running_loop()
 
     async def ask_often(count: int, *, heals: bool) -> list[str]:
-        """Which pods were asked; the bad one fails as long as it does not heal."""
+        """Which pods got a request; the bad one fails as long as it does not heal."""
         stage.pods.urls.clear()
         for _ in range(count):
             stage.got.clear()
@@ -349,7 +349,7 @@ async def test_a_pod_that_fails_again_and_again_is_ejected_then_probed_and_used_
     assert state_of(stage, bad).why == "3 requests in a row failed"
     await asyncio.sleep(5)
     stage.pool.apply(bad, loaded, loop.time())
-    # One request tries it, fails, and it is left alone for longer.
+    # One request probes it, fails, and it is ejected for longer.
     assert (await ask_often(40, heals=False)).count(bad) == 1
     await asyncio.sleep(6)
     stage.pool.apply(bad, loaded, loop.time())

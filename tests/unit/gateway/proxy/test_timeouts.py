@@ -23,7 +23,7 @@ def test_the_shorter_deadline_wins(make: Any, total: float | None, deadline: flo
         (STREAM, Rules(), DEFAULT),
         (STREAM, Rules(first_token_seconds=2), Limits(2, 60.0)),
         (STREAM, Rules(first_token_seconds=2, chunk_seconds=1), Limits(2, 1)),
-        # Of an answer in one piece neither can be seen.
+        # Of a unary response neither can be seen.
         (UNARY, Rules(first_token_seconds=2, chunk_seconds=1), Limits()),
     ],
 )

@@ -1,4 +1,4 @@
-"""A stream that breaks anywhere and goes on elsewhere: nothing is lost, doubled or restarted."""
+"""A stream that breaks anywhere and is resumed elsewhere: nothing is lost, doubled or restarted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHAT = KINDS["/autoglm.v1.Inference/ChatStream"]
 BODY = b'{"model":"m","prompt":"x","stream":true}  '
 REQUEST = v1.GenerateRequest(model="m", text="x").SerializeToString()
 
-# Answers as (token, text); a token may have no text, as half a character has none.
+# Outputs as (token, text); a token may have no text, as half a character has none.
 answers = st.lists(
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.sampled_from(["", "a", " b", "\n\n", "ü"]))),
     min_size=1,

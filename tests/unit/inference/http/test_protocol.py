@@ -1,4 +1,4 @@
-"""What a pod's HTTP/1.1 answers are on the wire, write by write."""
+"""What a pod's HTTP/1.1 responses are on the wire, write by write."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wire(asyncio.Transport):
 
 
 async def answered(request: bytes, messages: Sequence[Message], reads: bool = False) -> Wire:
-    """What an app's messages are on the wire; it looks at every pause between them."""
+    """What an app's messages are on the wire; it observes every pause between them."""
     wire, ended = Wire(), asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

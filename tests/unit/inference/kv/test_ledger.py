@@ -16,7 +16,7 @@ STEPS = st.lists(
 
 
 class Told:
-    """What somebody knows who hears every change."""
+    """The state of a subscriber that receives every change."""
 
     def __init__(self) -> None:
         self.names: set[int] = set()

@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_takes_its_request_along(path: str) -> None:
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
-        """Nobody is there to read it."""
+        """There is no reader."""
 
     scope = {
         "type": "http",

@@ -23,7 +23,7 @@ Stub = Any
 
 
 class Engine(EchoEngine):
-    """Tells when a stream of its own has ended."""
+    """Reports when a stream of its own has ended."""
 
     def __init__(self, settings: EchoSettings) -> None:
         super().__init__(settings)
@@ -131,7 +131,7 @@ async def test_numbers_may_be_text(serve: Any, value: object) -> None:
 
 
 async def test_a_bare_prompt_is_completed(serve: Any) -> None:
-    """Completions end after 16 tokens where a conversation's answer does not."""
+    """Completions end after 16 tokens where a chat's response does not."""
     stub = (await serve()).stub
     text = " ".join("abcdefghijklmnopqrst")
     bare = text_of(await stub.ModelInfer(ask(text, chat=False)))
@@ -231,7 +231,7 @@ async def test_a_stream_responds_in_order_and_marks_each_end(serve: Any) -> None
 
 
 async def test_a_dead_engine_ends_the_stream_with_a_status(serve: Any) -> None:
-    """A message on the stream would keep the gateway from asking another pod."""
+    """A message on the stream would keep the gateway from retrying on another pod."""
     pod = await serve(fault=parse_fault("die-after-requests=0"))
     code, _ = await refused(anext(aiter(pod.stub.ModelStreamInfer(iter((ask(),))))))
     assert code is grpc.StatusCode.UNAVAILABLE

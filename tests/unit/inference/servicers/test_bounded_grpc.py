@@ -1,4 +1,4 @@
-"""Large messages are read in steps, and what they ask for off the event loop."""
+"""Large messages are read in steps, and decoded off the event loop."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def test_a_stream_of_events_begins_with_the_cache_and_ends_with_the_pod() 
 
 
 async def told(pod: Pod, seconds: float, interval: float) -> list[float]:
-    """When a pod whose load changes all the time tells it, in seconds."""
+    """When a pod whose load changes all the time reports it, in seconds."""
     now, times = asyncio.get_running_loop().time, []
     request = v1.WatchLoadRequest(min_interval_seconds=interval)
     begun, messages = now(), aiter(Busy(pod).WatchLoad(request, None))

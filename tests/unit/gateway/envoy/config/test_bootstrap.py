@@ -165,7 +165,7 @@ def clusters(**settings: Any) -> dict[str, dict[str, Any]]:
 def test_of_several_processes_the_one_that_decided_gets_what_the_pod_does_not_serve(
     wire: str,
 ) -> None:
-    """And the first one what nobody has decided."""
+    """And the first one what no process has decided."""
     own = clusters(**SEVERAL)[f"own-{wire}"]
     (several,) = own["load_assignment"]["endpoints"]
     whose = {

@@ -1,4 +1,4 @@
-"""Envoy's own answers over REST."""
+"""Envoy's own responses over REST."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a call has ended, from what another gateway's Envoy shows of its answer."""
+"""How a call has ended, from what another gateway's Envoy shows of its response."""
 
 from __future__ import annotations
 

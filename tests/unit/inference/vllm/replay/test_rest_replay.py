@@ -21,7 +21,7 @@ def event(index: int, text: str) -> str:
 
 
 class App:
-    """Answers with what a script sends, and keeps what it was asked."""
+    """Responds with what a script sends, and keeps the requests."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
