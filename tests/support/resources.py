@@ -110,7 +110,7 @@ GOOD: tuple[Case, ...] = (
 BAD: tuple[Case, ...] = (
     Case("vllm without weights", {"model": {}}, "is required; give a hub name"),
     *(
-        Case(f"echo with {field}", _echo(model={field: value}), "means nothing to the echo engine")
+        Case(f"echo with {field}", _echo(model={field: value}), "is not used by the echo engine")
         for field, value in {
             "uri": "a/b",
             "revision": "main",
@@ -124,7 +124,7 @@ BAD: tuple[Case, ...] = (
          judges=("parse",)),
     Case("the least over the most", _scaling(minReplicas=4), "lower it or raise the other"),
     Case("zero with an HPA", _scaling(minReplicas=0, metrics=[_QUEUE]), "actuator: keda"),
-    Case("zero that nothing wakes", _scaling(**_KEDA), "needs a metric that can wake it up"),
+    Case("zero by CPU", _scaling(**_KEDA), "needs a metric that works without pods"),
     Case("part of a percent", _metric("CPU", 80.5), "whole percent"),
     Case("part of a percent of memory", _metric("Memory", 80.5), "whole percent"),
     Case("over a full cache", _metric("KVCacheUsage", 101), "percent of the KV cache"),

@@ -1,7 +1,7 @@
-"""AutoGLMDeployment v1alpha1: the resource as a whole.
+"""AutoGLMDeployment v1alpha1: the custom resource.
 
-Holds types and defaults only; what parts must agree on is in `rules`, reading a document in
-`parse`. Used by every service, and the source of the CRD.
+Types and defaults only; `rules` has the rules between fields, `parse` parses documents. Used by
+every service; the CRD is generated from it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ SHORT_NAME = "agd"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 
-# Children append a revision hash, and a label value holds 63 characters.
+# Names of children append a revision hash, and a label value has at most 63 characters.
 ResourceName = Annotated[str, Field(max_length=52, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
 
 
 class Metadata(Part):
-    """Kubernetes' own metadata; the fields that Open-AutoGLM reads."""
+    """Standard object metadata; the fields that Open-AutoGLM reads."""
 
     model_config = ConfigDict(extra="ignore")
 
     name: ResourceName
-    """Name of the resource: lower-case letters, digits and dashes, a letter first, at most 52."""
+    """Name of the resource: lower-case letters, digits and dashes, starting with a letter, at most
+    52 characters."""
     namespace: str = "default"
     """Namespace of the resource."""
     labels: dict[str, str] = {}
@@ -48,58 +49,58 @@ class Metadata(Part):
 
 
 class Spec(Part):
-    """What should run."""
+    """Desired state of the deployment."""
 
     model: Model
-    """What is served."""
+    """The model to serve."""
     engine: Engine = Engine()
-    """What runs the model."""
+    """The engine that runs the model."""
     resources: Resources = Resources()
     """Resources of one replica."""
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
-    """How many replicas run. A manifest with scaling leaves it out: the autoscaler writes it then,
-    through the scale subresource, and it counts within minReplicas and maxReplicas."""
+    """Number of replicas. Omit it in a manifest with scaling: the autoscaler sets it through the
+    scale subresource, within minReplicas and maxReplicas."""
     scaling: Scaling | None = None
-    """Lets the number of replicas follow the load. Absent: the number is fixed."""
+    """Autoscaling of the number of replicas. Absent: the number is fixed."""
     routing: Routing = Routing()
-    """How the gateway chooses a replica and how long it waits for it."""
+    """How the gateway chooses a replica, and its timeouts, retries and recovery."""
     tenancy: Tenancy = Tenancy()
-    """What tenants share."""
+    """Isolation of tenants from each other."""
     rollout: Rollout = Rollout()
     """How a new revision replaces the old one."""
     drain: Drain = Drain()
-    """How a replica ends."""
+    """How a replica shuts down."""
     disruption: Disruption = Disruption()
-    """What planned evictions must leave standing."""
+    """Limits on voluntary disruptions, such as node drains."""
     network: Network = Network()
-    """Who may talk to the replicas."""
+    """Network access to and from the replicas."""
     observability: Observability = Observability()
-    """What can be seen of the replicas."""
+    """Traces and metrics of the replicas."""
     template: dict[str, Any] = {}
-    """Overrides of the pod template, merged strategically; the engine's container is called
-    `engine`. For tolerations, node selectors, volumes and the like."""
+    """Overrides of the pod template, applied as a strategic merge patch; the engine's container is
+    named `engine`. For tolerations, node selectors, volumes and similar fields."""
     suspend: bool = False
-    """True ends all replicas and keeps everything else, so that going on is one change."""
+    """True removes all replicas and keeps all other objects; false starts replicas again."""
     operator_class: Annotated[
         str, Field(max_length=63, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")
     ] = ""
-    """Class of the operator that runs the resource, as its --operator-class; operators of other
-    classes do nothing with it. Empty: the default class."""
+    """Class of the operator that reconciles the resource (its --operator-class); operators of other
+    classes ignore it. Empty: the default class."""
 
 
 class AutoGLMDeployment(Part):
-    """A model, served."""
+    """AutoGLMDeployment serves a model."""
 
     api_version: Literal["autoglm.io/v1alpha1"] = "autoglm.io/v1alpha1"
     """Version of this schema."""
     kind: Literal["AutoGLMDeployment"] = "AutoGLMDeployment"
     """Kind of the resource."""
     metadata: Metadata
-    """Kubernetes' own metadata."""
+    """Standard object metadata."""
     spec: Spec
-    """What should run."""
+    """Desired state of the deployment."""
     status: dict[str, Any] = {}
-    """What does run. Written by the operator; ignored in a manifest."""
+    """Observed state, written by the operator; ignored in a manifest."""
 
     @property
     def name(self) -> str:
@@ -107,18 +108,18 @@ class AutoGLMDeployment(Part):
 
     @property
     def served_name(self) -> str:
-        """The model name in requests."""
+        """Return the model name in requests."""
         return self.spec.model.served_name or self.metadata.name
 
     @property
     def served_names(self) -> tuple[str, ...]:
-        """Every name that requests may use: the model's, its aliases, its adapters'."""
+        """Return all names for requests: of the model, its aliases and its adapters."""
         adapters = (adapter.name for adapter in self.spec.model.adapters)
         return (self.served_name, *self.spec.model.aliases, *adapters)
 
     @property
     def desired_replicas(self) -> int:
-        """How many replicas should run now."""
+        """Return the number of replicas that should run now."""
         if self.spec.suspend:
             return 0
         scaling, replicas = self.spec.scaling, self.spec.replicas

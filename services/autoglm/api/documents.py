@@ -1,7 +1,7 @@
-"""Manifests: YAML text with one or more AutoGLMDeployments.
+"""Parsing of manifests: YAML text with one or more AutoGLMDeployments.
 
-Decides what a manifest may hold beyond what a live resource may, and that no two resources fight
-over a name. Reads no files; the local runtime and the CLI hand in the text.
+Applies the rules that hold for manifests but not for live resources, and rejects names that several
+resources claim. Reads no files; the local runtime and the CLI pass the text.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from autoglm.api.parse import parse
 from autoglm.api.problem import InvalidSpec, Problem
 from autoglm.api.rules import at
 
-# Far more than any manifest has, and little enough to work on. YAML's aliases can blow a few lines
-# up beyond any memory.
+# Far more than any manifest has. YAML aliases can expand a few lines beyond any memory.
 _MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, refusing a key written twice instead of keeping the last."""
+    """The safe loader, which rejects a duplicate key instead of keeping the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = {key for key in keys if keys.count(key) > 1 and key != "<<"}
         if twice:
             raise yaml.constructor.ConstructorError(
-                None, None, f"written twice: {', '.join(sorted(twice))}", node.start_mark
+                None, None, f"duplicate key: {', '.join(sorted(twice))}", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
 
 def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
-    """The resources in a manifest. `source` names it in messages.
+    """Return the resources of a manifest; `source` is its name in messages.
 
-    Raises InvalidSpec with every problem of every document.
+    Raises InvalidSpec with all problems of all documents.
     """
     documents = read_yaml(text, source)
     resources: list[AutoGLMDeployment] = []
@@ -53,7 +52,7 @@ def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
             problems += [replace(problem, source=place) for problem in error.problems]
     problems += [replace(problem, source=source) for problem in problems_between(resources)]
     if not resources and not problems:
-        message = "holds no AutoGLMDeployment; see examples/ for one to start from"
+        message = "contains no AutoGLMDeployment; examples/ has some to start from"
         problems = [Problem("", message, source=source)]
     if problems:
         raise InvalidSpec(problems)
@@ -61,16 +60,16 @@ def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
 
 
 def read_yaml(text: str, source: str) -> list[Any]:
-    """The documents in a text, safely. Raises InvalidSpec."""
+    """Return the documents of a YAML text, parsed safely. Raises InvalidSpec."""
     try:
         documents = list(yaml.load_all(text, _Loader))
         if _values(documents, {}) > _MOST_VALUES:
-            message = f"holds over {_MOST_VALUES} values with its aliases written out; split it"
+            message = f"has over {_MOST_VALUES} values with aliases expanded; split it"
             raise InvalidSpec([Problem("", message, source=source)])
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, InvalidSpec):
             raise
-        message = f"is no valid YAML: {' '.join(str(error).split())}"
+        message = f"is not valid YAML: {' '.join(str(error).split())}"
         raise InvalidSpec([Problem("", message, source=source)]) from error
     except RecursionError as error:
         raise InvalidSpec([Problem("", "is nested too deeply", source=source)]) from error
@@ -78,11 +77,11 @@ def read_yaml(text: str, source: str) -> list[Any]:
 
 
 def _values(node: Any, counted: dict[int, int]) -> int:
-    """How many values a node holds, each alias counted as what it stands for."""
+    """Return the number of values in a node with its aliases expanded."""
     if not isinstance(node, dict | list):
         return 1
     if id(node) not in counted:
-        # A node inside itself has no end.
+        # A node that contains itself never ends.
         counted[id(node)] = _MOST_VALUES
         items = node.values() if isinstance(node, dict) else node
         counted[id(node)] = 1 + sum(_values(item, counted) for item in items)
@@ -90,16 +89,16 @@ def _values(node: Any, counted: dict[int, int]) -> int:
 
 
 def parse_manifest(document: Any) -> AutoGLMDeployment:
-    """The resource that one document of a manifest asks for. Raises InvalidSpec."""
+    """Return the resource that a document of a manifest describes. Raises InvalidSpec."""
     problems: list[Problem] = []
     try:
         resource = parse(document)
     except InvalidSpec as error:
         problems += error.problems
     replicas = at(document, "spec.replicas")
-    # On a live resource both are there, since autoscalers write spec.replicas.
+    # A live resource has both, since autoscalers write spec.replicas.
     if replicas is not None and at(document, "spec.scaling") is not None:
-        message = "spec.scaling decides the number of replicas; remove one of the two"
+        message = "spec.scaling sets the number of replicas; remove one of the two"
         problems.append(Problem("spec.replicas", message, replicas))
     if problems:
         raise InvalidSpec(problems)
@@ -107,7 +106,7 @@ def parse_manifest(document: Any) -> AutoGLMDeployment:
 
 
 def problems_between(resources: Iterable[AutoGLMDeployment]) -> list[Problem]:
-    """Names claimed by more than one resource: their own, and those that clients use."""
+    """Return a problem for each resource name and served name that several resources claim."""
     problems = []
     names: set[str] = set()
     owners: dict[str, str] = {}

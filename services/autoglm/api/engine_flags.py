@@ -1,7 +1,7 @@
-"""From a resource to the flags of `autoglm inference`. Pure.
+"""Translates a resource into flags of `autoglm inference`. Pure.
 
-One translation for processes (`autoglm up`) and for pods (the operator). Where paths point to and
-where spans go differ between the two, so callers say the first and add the second.
+Shared by processes (`autoglm up`) and pods (the operator). The two differ in paths, which callers
+resolve, and in the target of spans, whose flags callers add.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Locate = Callable[[str | None], str | None]
 
 
 def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]:
-    """Everything but addresses and telemetry. `locate` turns a uri into what the engine opens."""
+    """Return all flags except addresses and telemetry. `locate` resolves a uri for the engine."""
     spec, model, engine = resource.spec, resource.spec.model, resource.spec.engine
     return flags(
         ("engine", engine.type),
@@ -40,12 +40,13 @@ def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]
 
 
 def flags(*named: tuple[str, object]) -> tuple[str, ...]:
-    """`--name=value` for each that has a value; one word, so that no value is read as a flag."""
+    """Return `--name=value` for each value that is not None; one word, so that no value is parsed
+    as a flag."""
     return tuple(f"--{name}={value}" for name, value in named if value is not None)
 
 
 def _engine_args(spec: Spec) -> list[tuple[str, object]]:
-    """The engine's own arguments, and the fields that have no flag of the pod's."""
+    """Return the engine's own arguments, and the fields without a flag of `autoglm inference`."""
     engine = spec.engine
     args = {name.replace("-", "_"): _text(value) for name, value in engine.args.items()}
     if engine.type == "echo":

@@ -1,7 +1,6 @@
-"""Names on Kubernetes objects that more than one service must agree on. Constants only.
+"""Labels, annotations and ports of Kubernetes objects that several services share. Constants only.
 
-The operator writes them, the gateway and the CLI select by them, the chart repeats them (a test
-compares).
+The operator sets them, gateway and CLI select by them, the chart repeats them (a test compares).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ DEPLOYMENT = "autoglm.io/deployment"
 REVISION = "autoglm.io/revision"
 
 OPERATOR_LEASE = "autoglm.io/operator"
-"""Annotation: the Lease of the installation that runs the resource, as NAMESPACE/NAME."""
+"""Annotation: the Lease of the installation that reconciles the resource, as NAMESPACE/NAME."""
 OPERATOR_CLASS = "autoglm.io/operator-class"
 """Annotation: the class of that installation."""
 
@@ -33,5 +32,5 @@ SERVICE_NAME = "kubernetes.io/service-name"
 
 
 def pods_service(deployment: str) -> str:
-    """The headless Service whose EndpointSlices name a resource's pods."""
+    """Return the name of the headless Service whose EndpointSlices list a resource's pods."""
     return f"{deployment}-pods"

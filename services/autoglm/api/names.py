@@ -1,9 +1,8 @@
-"""Which resource a model name belongs to. Pure; operator and gateway decide by the same functions.
+"""Decides which resource owns a model name. Pure; operator and gateway call the same functions.
 
-Of the resources that declare a name and may claim it, the oldest has it; of two of the same age,
-the first by namespace and name. Who may claim which names is a setting of operator and gateway,
-never of a namespace: a rule reserves the names that match its patterns for the namespaces that
-match its others.
+Of the resources that declare a name and may claim it, the oldest owns it; of two of the same age,
+the first by namespace and name. Which namespaces may claim a name is a setting of operator and
+gateway: a rule reserves the names that match its patterns for the namespaces that match its others.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ _FORM: Final = '[{"names": ["gpt-*"], "namespaces": ["platform"]}]'
 
 
 class NameRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Patterns with `*`, `?` and `[abc]`, which match case and also `/`."""
+    """Patterns with `*`, `?` and `[abc]`; they are case-sensitive, and `*` matches `/` as well."""
 
     names: tuple[str, ...]
     """Model names, aliases and adapters that the rule reserves."""
     namespaces: tuple[str, ...]
-    """Namespaces whose resources may claim them; none: no resource may."""
+    """Namespaces whose resources may claim them; empty: no resource may."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameRules:
-    """Names that no rule reserves are free to every namespace."""
+    """All rules; any namespace may claim a name that no rule reserves."""
 
     rules: tuple[NameRule, ...] = ()
 
     def may_claim(self, namespace: str, name: str) -> bool:
-        """Whether no rule reserves the name, or one of those that do has the namespace."""
+        """Return whether no rule reserves the name, or a rule reserves it for the namespace."""
         reserving = [rule for rule in self.rules if _matches(name, rule.names)]
         return not reserving or any(_matches(namespace, rule.namespaces) for rule in reserving)
 
@@ -45,7 +44,7 @@ NO_RULES: Final = NameRules()
 
 
 def read_rules(text: str) -> NameRules:
-    """Rules from JSON; an empty text has none. Raises ValueError."""
+    """Parse rules from JSON; an empty text has none. Raises ValueError."""
     if not text.strip():
         return NO_RULES
     try:
@@ -55,17 +54,17 @@ def read_rules(text: str) -> NameRules:
 
 
 def checked_rules(text: str) -> str:
-    """For a setting: the text as it is. Raises ValueError."""
+    """Return the text if it contains valid rules. Raises ValueError."""
     read_rules(text)
     return text
 
 
-# A setting, checked where settings are read.
+# The type of a setting, validated when settings are loaded.
 ModelNameRules = Annotated[str, AfterValidator(checked_rules)]
 
 
 class Claimant(Protocol):
-    """A resource, as far as names are concerned."""
+    """A resource with the names that it declares."""
 
     @property
     def namespace(self) -> str: ...
@@ -81,13 +80,13 @@ C = TypeVar("C", bound=Claimant)
 
 
 def owner_of(name: str, claimants: Iterable[C], rules: NameRules) -> C | None:
-    """The claimant that has the name, of those that declare it."""
+    """Return the owner of a name among the claimants that declare it."""
     allowed = (c for c in claimants if rules.may_claim(c.namespace, name))
     return min(allowed, key=lambda claimant: claimant.seniority, default=None)
 
 
 def owners_of(claimants: Iterable[C], rules: NameRules) -> dict[str, C]:
-    """The owner of each name that is declared by a resource that may claim it."""
+    """Return the owner of each declared name that a claimant may claim."""
     owners: dict[str, C] = {}
     for claimant in sorted(claimants, key=lambda claimant: claimant.seniority):
         for name in claimant.names:
@@ -97,14 +96,14 @@ def owners_of(claimants: Iterable[C], rules: NameRules) -> dict[str, C]:
 
 
 def seniority(created: str, namespace: str, name: str) -> Seniority:
-    """The smallest is the oldest. `created` is as the API server writes it, which sorts as text."""
+    """Return a sort key, smallest for the oldest. `created` is the API server's timestamp."""
     return (created, namespace, name)
 
 
 def declared_names(
     resource: str, served: str | None, aliases: Iterable[str], adapters: Iterable[str]
 ) -> tuple[str, ...]:
-    """Every name that a resource declares, once: its own, then aliases, then adapters."""
+    """Return the distinct names that a resource declares: its own, then aliases and adapters."""
     names = (served or resource, *aliases, *adapters)
     return tuple(dict.fromkeys(name for name in names if name))
 

@@ -1,6 +1,7 @@
-"""From a document to a frozen resource, or to a list of everything that is wrong with it.
+"""Parses a document into a frozen resource, or into a list of all its problems.
 
-`parse` is the one way in: the operator calls it on what it watches, the local runtime on manifests.
+`parse` is the entry point: the operator calls it for watched objects, the local runtime for
+manifests.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from autoglm.api.schema import Part
 
 Location = Sequence[int | str]
 P = TypeVar("P", bound=Part)
-# By pydantic's type of error, where its own sentence speaks of Python.
+# By pydantic's type of error, where pydantic's own message is in terms of Python.
 _SENTENCES = {
     "value_error": "{error}",
     "string_type": "must be a string; put it in quotes",
@@ -39,7 +40,7 @@ _SENTENCES = {
 
 
 def parse(document: Mapping[str, Any]) -> AutoGLMDeployment:
-    """The resource a document describes. Raises InvalidSpec with every problem."""
+    """Return the resource that a document describes. Raises InvalidSpec with all problems."""
     if not isinstance(document, Mapping) or (document.get("kind"), document.get("apiVersion")) != (
         KIND,
         API_VERSION,
@@ -59,9 +60,9 @@ def parse(document: Mapping[str, Any]) -> AutoGLMDeployment:
 
 
 def parse_json(part: type[P], document: Any) -> P:
-    """A part from a document. Raises pydantic's ValidationError, and InvalidSpec for no JSON."""
+    """Parse a document into a part. Raises ValidationError, and InvalidSpec if it is not JSON."""
     try:
-        # By way of JSON, as it reaches an API server: tuples are lists and dates are strings.
+        # Through JSON, as an API server receives it: tuples are lists and dates are strings.
         text = json.dumps(document, default=_plain)
     except (RecursionError, TypeError, ValueError) as error:
         raise InvalidSpec([Problem("", f"can't be written as JSON: {error}")]) from error
@@ -70,10 +71,10 @@ def parse_json(part: type[P], document: Any) -> P:
 
 def _other_kind(document: Any) -> Problem:
     if not isinstance(document, Mapping):
-        return Problem("", f"is no mapping; it must be an {KIND} of {API_VERSION}", document)
+        return Problem("", f"is not a mapping; it must be an {KIND} of {API_VERSION}", document)
     kind, version = document.get("kind"), document.get("apiVersion")
     if kind != KIND:
-        message = f"only {KIND} ({API_VERSION}) is understood; remove other documents"
+        message = f"only {KIND} ({API_VERSION}) is supported; remove other documents"
         return Problem("kind", message, kind)
     return Problem("apiVersion", f"must be {API_VERSION}", version)
 
@@ -83,13 +84,13 @@ def _plain(value: Any) -> Any:
 
 
 def _follows(detail: ErrorDetails) -> bool:
-    """A list that is short only because its items are wrong; those have lines of their own."""
+    """Return whether a list is too short only because its items are invalid, as reported."""
     least = detail.get("ctx", {}).get("min_length", 0)
     return detail["type"] == "too_short" and len(detail["input"]) >= least
 
 
 def problem_of(detail: ErrorDetails, root: type[Part] = AutoGLMDeployment) -> Problem:
-    """pydantic's error about a document of a type, in the document's own words."""
+    """Turn an error of pydantic into a problem with the document's field names."""
     location, kind = detail["loc"], detail["type"]
     path = written(location)
     if kind == "missing":
@@ -120,11 +121,11 @@ def _unknown(location: Location, root: type[Part]) -> str:
     names = sorted(f.alias or n for n, f in parent.model_fields.items()) if parent else []
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"is no known field; {hint}There is {', '.join(names)}"
+    return f"unknown field; {hint}Valid fields: {', '.join(names)}"
 
 
 def written(location: Location) -> str:
-    """A location in the document's own words: `spec.model.aliases[0]`."""
+    """Return a location as a path of the document: `spec.model.aliases[0]`."""
     text = ""
     for step in location:
         if isinstance(step, int):
@@ -135,7 +136,7 @@ def written(location: Location) -> str:
 
 
 def _part(location: Location, root: type[Part]) -> type[Part] | None:
-    """The class that describes the mapping at a location."""
+    """Return the class of the mapping at a location, None if the types have no such location."""
     part: type[Part] | None = root
     for step in location:
         if isinstance(step, int) or part is None:
@@ -146,7 +147,7 @@ def _part(location: Location, root: type[Part]) -> type[Part] | None:
 
 
 def _field(location: Location, root: type[Part]) -> FieldInfo | None:
-    """What describes the value at a location; the list's field for an item of a list."""
+    """Return the field of the value at a location; of the list, for an item of a list."""
     names = [step for step in location if isinstance(step, str) and step != "[key]"]
     parent = _part(names[:-1], root) if names else None
     return _fields(parent).get(names[-1]) if parent else None

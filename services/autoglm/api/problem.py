@@ -1,4 +1,4 @@
-"""What is wrong with a resource, as data and as an exception."""
+"""Validation problems of a resource: Problem, and the exception InvalidSpec."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _SHOWN_CHARACTERS = 80
-# What a person reads at once; a condition's message has to hold it as well.
+# Bounded for readers, and for the message of a condition.
 _SHOWN_PROBLEMS = 50
 _SHOWN_PATH = 200
 
 
 class _Absent:
-    """Marks that there is no value to show; None is a value that a document may hold."""
+    """Marks a problem without a value; None is a value that a document may have."""
 
 
 ABSENT: Final = _Absent()
@@ -22,7 +22,7 @@ ABSENT: Final = _Absent()
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One wrong field. `path` is in the document's own words; `message` ends with the way out."""
+    """An invalid field: its path in the document, its value, and a message with the remedy."""
 
     path: str
     message: str
@@ -37,7 +37,7 @@ class Problem:
 
 
 class InvalidSpec(ValueError):
-    """A resource that can't be used; the text has one line for each problem, up to a number."""
+    """Raised for an invalid resource; the text has one line a problem, at most 50."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         lines = [str(problem) for problem in problems[:_SHOWN_PROBLEMS]]

@@ -1,8 +1,8 @@
-"""What the parts of a resource must agree on, which no field can check alone.
+"""Rules between the fields of a resource, which no field can check alone.
 
-Rules read the raw document, so that they speak up even where some other field is wrong. The CRD
-says the same in CEL (`cel`); tests/support/resources.py holds what both must judge alike. Called by
-`parse` only.
+Rules read the raw document, so that they apply even where another field is invalid. The CRD has the
+same rules in CEL (`cel`); tests/support/resources.py holds documents for which both must give the
+same result. Called by `parse` only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autoglm.api.spec.model import Cache
 from autoglm.api.spec.scaling import Scaling
 
 Document = Mapping[str, Any]
-# Arguments of vLLM with a field of their own; two places for one setting would contradict.
+# Arguments of vLLM that are fields of the resource; setting both would be ambiguous.
 FIELD_OF_ARG = {
     "model": "spec.model.uri",
     "revision": "spec.model.revision",
@@ -36,19 +36,19 @@ FIELD_OF_ARG = {
 }
 # The field of spec.model.cache that belongs to one type only.
 CACHE_FIELDS = {"emptyDir": "sizeLimit", "pvc": "claimName", "hostPath": "path"}
-# Fields of spec.model that mean nothing to an engine without weights.
+# Fields of spec.model that an engine without weights does not use.
 WEIGHTS_FIELDS = ("uri", "revision", "tokenizer", "quantization", "adapters", "cache")
 # Arguments of the echo engine.
 ECHO_ARGS = frozenset({"token_rate", "prefill_rate", "kv_blocks", "fail"})
 
 
 def problems_within(document: Document) -> list[Problem]:
-    """Every broken rule of one document."""
+    """Return a problem for each rule that a document violates."""
     return [problem for rule in _RULES for problem in rule(document)]
 
 
 def at(document: Any, path: str) -> Any:
-    """The value at a dotted path; None where the document ends before it."""
+    """Return the value at a dotted path, None if a key is missing."""
     for key in path.split("."):
         document = document.get(key) if isinstance(document, Mapping) else None
     return document
@@ -66,7 +66,7 @@ def _min_at_most_max(document: Document) -> Iterator[Problem]:
         yield Problem("spec.scaling.minReplicas", message, low)
 
 
-def _zero_needs_a_waker(document: Document) -> Iterator[Problem]:
+def _zero_needs_keda(document: Document) -> Iterator[Problem]:
     path = "spec.scaling.minReplicas"
     if _min_replicas(document) != 0:
         return
@@ -74,8 +74,8 @@ def _zero_needs_a_waker(document: Document) -> Iterator[Problem]:
         yield Problem(path, "needs spec.scaling.actuator: keda; set that, or at least 1", 0)
     metrics = _list(document, "spec.scaling.metrics")
     if all(at(metric, "type") in ("CPU", "Memory") for metric in metrics):
-        message = "needs a metric that can wake it up, such as QueueDepth; CPU and Memory are of no"
-        yield Problem(path, f"{message} use where nothing runs", 0)
+        message = "needs a metric that works without pods, such as QueueDepth; CPU and Memory are"
+        yield Problem(path, f"{message} measured in pods", 0)
 
 
 def _targets_can_be_held(document: Document) -> Iterator[Problem]:
@@ -115,9 +115,9 @@ def _echo_has_no_weights(document: Document) -> Iterator[Problem]:
         return
     for field in WEIGHTS_FIELDS:
         value = at(document, f"spec.model.{field}")
-        # An API server writes defaults down, so they say nothing.
+        # The API server fills in defaults, so a default was not necessarily given.
         if value and value != {"type": Cache.model_fields["type"].default}:
-            message = "means nothing to the echo engine; remove it, or set spec.engine.type: vllm"
+            message = "is not used by the echo engine; remove it, or set spec.engine.type: vllm"
             yield Problem(f"spec.model.{field}", message, value)
 
 
@@ -187,7 +187,7 @@ def _twice(names: list[tuple[str, Any]]) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Document], Iterator[Problem]], ...] = (
     _min_at_most_max,
-    _zero_needs_a_waker,
+    _zero_needs_keda,
     _targets_can_be_held,
     _cache_fits_its_type,
     _vllm_needs_weights,

@@ -1,8 +1,8 @@
-"""What every part of the resource is made of: the frozen model and the shared value types.
+"""The base class of all parts of the resource, and shared value types.
 
-Decides how a document's words map to Python's (camelCase to snake_case), that unknown words and
-silently converted values are refused, and how Kubernetes' own value types are written. The JSON
-schema given here is what the CRD is generated from.
+Maps field names (camelCase in documents, snake_case in Python), rejects unknown fields and values
+that would need a conversion, and defines Kubernetes' value types. The CRD is generated from the
+JSON schema of these types.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHARE = r"^([0-9]|[1-9][0-9]|100)%$"
 
 
 class Part(BaseModel):
-    """A part of the resource: frozen, in camelCase outside, with no room for typing errors."""
+    """A part of the resource: frozen, with camelCase field names, without unknown fields."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -29,7 +29,7 @@ class Part(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         use_attribute_docstrings=True,
-        # `model_` is an ordinary word here.
+        # `model_` is a prefix of fields here.
         protected_namespaces=(),
     )
 
@@ -38,7 +38,7 @@ def _quantity(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     is_short = isinstance(text, str) and len(text) <= _QUANTITY_CHARACTERS
     if not is_short or not re.fullmatch(_QUANTITY, text):
-        raise ValueError('is no Kubernetes quantity; write it like "500m", 2 or "16Gi"')
+        raise ValueError('is not a Kubernetes quantity such as "500m", 2 or "16Gi"')
     return text
 
 
@@ -47,7 +47,7 @@ def _count_or_share(value: Any) -> int | str:
         return value
     if isinstance(value, str) and re.fullmatch(_SHARE, value):
         return value
-    raise ValueError('is neither a number of pods nor a share of them; write it like 1 or "50%"')
+    raise ValueError('is neither a number of pods nor a percentage, such as 1 or "50%"')
 
 
 def _int_or_string(pattern: str) -> WithJsonSchema:
@@ -63,12 +63,12 @@ def _int_or_string(pattern: str) -> WithJsonSchema:
 
 
 def keyed_by(field: str) -> dict[str, Any]:
-    """JSON schema of a list whose items are told apart by a field, also by server-side apply."""
+    """Return the JSON schema of a list whose items a field identifies (server-side apply)."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [field]}
 
 
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
-"""JSON schema of a list that holds no value twice."""
+"""JSON schema of a list of distinct values."""
 Quantity = Annotated[str, BeforeValidator(_quantity), _int_or_string(_QUANTITY)]
 CountOrShare = Annotated[Any, BeforeValidator(_count_or_share), _int_or_string(_SHARE)]
 # A model name as clients write it: hub names (`org/name`) are allowed.

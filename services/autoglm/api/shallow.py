@@ -1,8 +1,8 @@
-"""JSON that somebody else wrote, without what is nested too deeply to be read. Pure.
+"""Cuts JSON from other writers where it is nested too deeply to be parsed. Pure.
 
-Free-form fields of a resource may be thousands of levels deep: the API server takes them, and every
-parser that recurses fails on them, also on the list that they are a part of. Used where objects of
-Kubernetes come in, by operator and gateway; whoever reads a resource refuses what is that deep.
+Free-form fields of a resource may be thousands of levels deep: the API server accepts them, and
+every recursive parser fails on them, also on the list that contains them. Applied by operator,
+gateway and CLI to objects of Kubernetes; validation then rejects a resource that deep.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import msgspec
 
 T = TypeVar("T")
 DEEPEST: Final = 100
-"""Levels of an object that are kept; Kubernetes' own objects have about twenty."""
-# A list holds its objects two levels down.
+"""Most levels of an object that are kept; Kubernetes' own objects have about twenty."""
+# The objects of a list are two levels down.
 _DEEPEST_OF_LIST = DEEPEST + 2
 _TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 def shallow(json: bytes) -> bytes:
-    """One object, with null for whatever is nested deeper than DEEPEST."""
-    # Nothing can be deeper than there are brackets; ordinary objects end here.
+    """Return the JSON of one object with null in place of values deeper than DEEPEST."""
+    # The depth is at most the number of brackets, which is small for ordinary objects.
     if json.count(b"{") + json.count(b"[") <= DEEPEST:
         return json
     return _cut(json, DEEPEST)
 
 
 def decoded(decoder: msgspec.json.Decoder[T], json: bytes) -> T:
-    """A list, or a watch's event; its objects may be a little deeper than `shallow` leaves them."""
+    """Decode a list or an event of a watch; its objects may be slightly deeper than DEEPEST."""
     try:
         return decoder.decode(json)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""The short form of a deployment, and the resource that it stands for. Pure.
+"""Expands the short form of a deployment into a manifest. Pure.
 
     model: zai-org/GLM-4-9B-0414
     quantization: int8
@@ -6,8 +6,8 @@
     autoscale: {cpu_threshold: 70%, min: 2, max: 10}
     pipeline: [{task: text-classification, labels: [good, bad]}]
 
-Decides the names and defaults that it leaves out. `autoglm deploy` calls it; everything else knows
-resources only.
+Chooses the names and defaults that the short form omits. Only `autoglm deploy` and `autoglm
+precheck` accept it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from autoglm.api.problem import InvalidSpec, Problem
 from autoglm.api.schema import Part
 
 PIPELINE = "autoglm.io/pipeline"
-"""Annotation with the tasks and labels that clients are to send with Predict, as JSON. A pod takes
-labels from each request, so they are no part of what runs."""
-# What people call a precision, and what vLLM does to get it while loading any checkpoint.
+"""Annotation with the tasks and labels that clients send with Predict, as JSON. Each request brings
+its labels, so they do not affect the pods."""
+# vLLM's methods that quantize any checkpoint while it is loaded, by precision.
 _ONLINE = {"fp8": "fp8", "int8": "int8_per_channel_weight_only"}
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _PREQUANTIZED = {"int4", "fp4"}
@@ -39,7 +39,7 @@ def _percent(value: Any) -> Any:
 
 
 class Autoscale(Part):
-    """Between which numbers, and by what."""
+    """Bounds and signal of autoscaling."""
 
     model_config = ConfigDict(alias_generator=None)
 
@@ -52,18 +52,18 @@ class Autoscale(Part):
 
 
 class Task(Part):
-    """What the model is asked to do."""
+    """A task of the model and its labels."""
 
     model_config = ConfigDict(alias_generator=None)
 
     task: Annotated[str, Field(min_length=1, max_length=256)]
     """The task, such as text-classification."""
     labels: Annotated[tuple[str, ...], Field(max_length=256)] = ()
-    """What a text may be."""
+    """Labels that a text may get."""
 
 
 class ShortForm(Part):
-    """The whole document."""
+    """The document."""
 
     model_config = ConfigDict(alias_generator=None)
 
@@ -72,20 +72,20 @@ class ShortForm(Part):
     quantization: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "none"
     """int8, fp8, fp16, bf16, fp32, none, or any method of vLLM's own."""
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
-    """How many replicas run; with autoscale the fewest, where min is absent."""
+    """Number of replicas; with autoscale and without min, the fewest."""
     autoscale: Autoscale | None = None
-    """Lets the number of replicas follow the load."""
+    """Scales the number of replicas with the load."""
     pipeline: Annotated[tuple[Task, ...], Field(max_length=64)] = ()
-    """What clients ask of it."""
+    """Tasks that clients send."""
 
 
 def is_short_form(document: Any) -> bool:
-    """Whether a document is meant as the short form, right or wrong."""
+    """Return whether a document is in the short form, valid or not."""
     return isinstance(document, Mapping) and not ({"apiVersion", "kind", "spec"} & set(document))
 
 
 def to_manifest(document: Any, name: str = "") -> dict[str, Any]:
-    """The manifest that a short form stands for. Raises InvalidSpec with every problem."""
+    """Return the manifest that a short form expands to. Raises InvalidSpec with all problems."""
     try:
         short = parse_json(ShortForm, document)
     except ValidationError as error:
@@ -102,7 +102,7 @@ def to_manifest(document: Any, name: str = "") -> dict[str, Any]:
 
 
 def name_of(model: str) -> str:
-    """The name of a resource for a model: zai-org/GLM-4-9B-0414 is glm-4-9b-0414."""
+    """Return a resource name for a model: glm-4-9b-0414 for zai-org/GLM-4-9B-0414."""
     last = model.rstrip("/").rpartition("/")[2].lower()
     name = re.sub(r"[^a-z0-9]+", "-", last).lstrip("-0123456789")[:52].strip("-")
     try:
@@ -114,8 +114,8 @@ def name_of(model: str) -> str:
 def _problems(short: ShortForm) -> Iterator[Problem]:
     if short.quantization in _PREQUANTIZED:
         message = (
-            "can't be made while loading; give a checkpoint that is quantized already (awq, gptq) "
-            "and remove it, or take int8 or fp8"
+            "is not available while loading; use a quantized checkpoint (awq, gptq) and remove it, "
+            "or set int8 or fp8"
         )
         yield Problem("quantization", message, short.quantization)
     if short.autoscale is None:
@@ -145,6 +145,6 @@ def _spec(short: ShortForm) -> dict[str, Any]:
         return {**spec, "replicas": short.replicas}
     low, high = _bounds(short.autoscale, short)
     metric = {"type": "CPU", "target": short.autoscale.cpu_threshold}
-    # Kubernetes computes CPU use as a share of the request, so there must be one.
+    # Kubernetes computes CPU use as a share of the request.
     spec["resources"] = {"requests": {"cpu": "1"}}
     return {**spec, "scaling": {"minReplicas": low, "maxReplicas": high, "metrics": [metric]}}

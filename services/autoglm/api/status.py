@@ -1,8 +1,8 @@
-"""`status`: what runs, as the operator reports it.
+"""`status`: the observed state of a resource, as the operator reports it.
 
 Types only. The operator writes them, the CRD's schema is generated from them, the CLI reads them.
-Words that later versions may add to (phases, reasons) are text and not enumerations, so that an
-older CRD refuses no newer operator.
+Values that later versions may extend (phases, reasons) are strings and not enumerations, so that an
+older CRD accepts the status of a newer operator.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Phase(StrEnum):
-    """One word for the whole resource; the conditions say more."""
+    """Summary of a resource in one word; the conditions have the details."""
 
     PENDING = "Pending"
-    """Nothing runs yet."""
+    """No replica runs yet."""
     LOADING = "Loading"
     """Replicas start and none is ready."""
     READY = "Ready"
-    """Every wanted replica takes requests."""
+    """All desired replicas serve requests."""
     UPDATING = "Updating"
-    """Requests are answered while replicas are added, removed or replaced."""
+    """Requests are served while replicas are added, removed or replaced."""
     DEGRADED = "Degraded"
-    """Requests are answered, but something is wrong."""
+    """Requests are served, but a condition reports a problem."""
     FAILED = "Failed"
-    """Nothing answers, and it will not get better by itself."""
+    """No replica serves requests, and a change is needed to recover."""
     SUSPENDED = "Suspended"
     """spec.suspend is true."""
     IDLE = "Idle"
@@ -43,7 +43,7 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What is said of a resource, each True, False or Unknown."""
+    """Types of the conditions of a resource."""
 
     READY = "Ready"
     AVAILABLE = "Available"
@@ -57,131 +57,131 @@ class ConditionType(StrEnum):
 
 
 class Condition(Part):
-    """One statement about the resource, as in all of Kubernetes."""
+    """A condition, as on other Kubernetes resources."""
 
     type: Annotated[str, Field(max_length=316)]
-    """What the statement is about: Ready, Available, Progressing, Degraded, ModelLoaded, Routable,
+    """Type of the condition: Ready, Available, Progressing, Degraded, ModelLoaded, Routable,
     ScalingActive, RolloutHealthy or MonitoringActive."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Status of the condition."""
     reason: Annotated[str, Field(max_length=1024)]
-    """Why, in one word for programs."""
+    """Machine-readable reason for the status."""
     message: Annotated[str, Field(max_length=32768)] = ""
-    """Why, in a sentence with the way out."""
+    """Human-readable explanation with the remedy."""
     last_transition_time: Timestamp
-    """When status changed last."""
+    """Time at which status changed last."""
     observed_generation: Count | None = None
-    """The generation of the resource that the statement is about."""
+    """Generation of the resource that the condition describes."""
 
 
 class LastFailure(Part):
-    """What was wrong with a pod the last time something was."""
+    """The last failure of a pod."""
 
     reason: Word
-    """One word, such as ImagePullBackOff, OOMKilled or the engine's own ModelNotFound."""
+    """Reason, such as ImagePullBackOff, OOMKilled or the engine's ModelNotFound."""
     message: Sentence = ""
-    """What happened and what to do."""
+    """Cause and remedy."""
     exit_code: int | None = None
-    """Exit code of the engine, where it ended; docs/exit-codes.md explains them."""
+    """Exit code of the engine, if it exited; docs/exit-codes.md explains them."""
     pod: Name = ""
-    """The pod it happened to."""
+    """Name of the pod that failed."""
 
 
 class ModelStatus(Part):
-    """The model itself."""
+    """State of the model."""
 
     state: Word = ""
     """Pending, Loading, Loaded or Failed."""
     last_failure: LastFailure | None = None
-    """What went wrong last. Absent: nothing, or it has been overcome."""
+    """The last failure of a pod. Absent: none, or it is resolved."""
 
 
 class RevisionStatus(Part):
-    """One version of the pods."""
+    """A revision of the pods."""
 
     hash: Word
-    """Identifies the version; the Deployment is called NAME-HASH."""
+    """Hash of the revision; its Deployment is named NAME-HASH."""
     replicas: Count = 0
-    """Pods there are."""
+    """Number of pods."""
     ready_replicas: Count = 0
-    """Pods that are ready."""
+    """Number of ready pods."""
 
 
 class MetricStatus(Part):
-    """One signal, as it was read last."""
+    """Last reading of a signal."""
 
     type: Word
-    """The type of the metric in spec.scaling.metrics."""
+    """Type of the metric in spec.scaling.metrics."""
     current: Annotated[str, Field(max_length=64)] = ""
-    """Its value. Absent: it could not be read."""
+    """Current value. Absent: it is not available."""
     target: Annotated[str, Field(max_length=64)] = ""
-    """The value to hold."""
+    """Target value."""
 
 
 class ScalingStatus(Part):
-    """What the autoscaler does."""
+    """State of the autoscaler."""
 
     actuator: Word = ""
     """hpa or keda."""
     desired_replicas: Count | None = None
-    """Replicas that it asks for."""
+    """Number of replicas that the autoscaler requests."""
     last_scale_time: Timestamp | None = None
-    """When it changed their number last."""
+    """Time of the last change of the number of replicas."""
     metrics: Annotated[
         tuple[MetricStatus, ...], Field(max_length=16, json_schema_extra=keyed_by("type"))
     ] = ()
-    """Signals, as they were read last."""
+    """Last readings of the signals."""
 
 
 class ManagedResource(Part):
-    """An object that belongs to the resource."""
+    """An object that the operator manages for the resource."""
 
     kind: Word
-    """Its kind."""
+    """Kind of the object."""
     name: Name
-    """Its name."""
+    """Name of the object."""
 
 
 class LastValid(Part):
-    """The newest spec that met every rule; it stays in effect while the current one does not."""
+    """The newest valid spec; it stays in effect while the current spec is invalid."""
 
     generation: Count = 0
-    """The generation of the resource that had it."""
+    """Generation of the resource with that spec."""
     revision: Word = ""
-    """The revision of the pods that it makes."""
+    """Revision of its pods."""
     spec: Annotated[str, Field(max_length=1_048_576)] = ""
-    """The spec as JSON text, without spec.replicas, which is read from the current one."""
+    """The spec as JSON, without spec.replicas, which is always read from the current spec."""
 
 
 class Status(Part):
-    """What does run. Written by the operator."""
+    """Observed state, written by the operator."""
 
     observed_generation: Count | None = None
-    """The generation of the spec that the rest of the status is about."""
+    """Generation of the spec that the status describes."""
     phase: Word = ""
-    """One word for the whole: Pending, Loading, Ready, Updating, Degraded, Failed, Suspended or
-    Idle (scaled to zero)."""
+    """Summary: Pending, Loading, Ready, Updating, Degraded, Failed, Suspended or Idle (scaled to
+    zero)."""
     url: Annotated[str, Field(max_length=2048)] = ""
-    """Where clients reach the model."""
+    """URL of the model for clients."""
     replicas: Count | None = None
-    """Pods there are."""
+    """Number of pods."""
     ready_replicas: Count | None = None
-    """Pods that are ready."""
+    """Number of ready pods."""
     selector: Annotated[str, Field(max_length=1024)] = ""
     """Label selector of the pods, for autoscalers."""
     conditions: Annotated[
         tuple[Condition, ...], Field(max_length=32, json_schema_extra=keyed_by("type"))
     ] = ()
-    """Statements about the resource."""
+    """Conditions of the resource."""
     model: ModelStatus | None = None
-    """The model itself."""
+    """State of the model."""
     revisions: Annotated[
         tuple[RevisionStatus, ...], Field(max_length=32, json_schema_extra=keyed_by("hash"))
     ] = ()
-    """Versions of the pods that exist, the wanted one first."""
+    """Revisions with pods, the desired one first."""
     scaling: ScalingStatus | None = None
-    """What the autoscaler does. Absent: the number of replicas is fixed."""
+    """State of the autoscaler. Absent: the number of replicas is fixed."""
     last_valid: LastValid | None = None
-    """What is in effect while the spec is invalid. Absent: the spec never was valid."""
+    """The spec in effect while the current one is invalid. Absent: no spec has been valid yet."""
     managed_resources: Annotated[tuple[ManagedResource, ...], Field(max_length=256)] = ()
-    """Objects that belong to the resource and end with it."""
+    """Objects that the operator manages; they are deleted with the resource."""

@@ -1,4 +1,4 @@
-"""What every judge must judge alike; the control-plane ring sends the same to a real API server."""
+"""Cases that schema, rules and CEL judge alike; the control-plane tests send them to a server."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ def test_methods_of_vllm_are_passed_on(method: str) -> None:
     [
         ({}, "model: is required"),
         ([1], "the document: must be a mapping"),
-        ({"model": "a", "quant": "int8"}, 'quant = "int8": is no known field'),
+        ({"model": "a", "quant": "int8"}, 'quant = "int8": unknown field'),
         ({"model": "a", "replica": 1}, "did you mean replicas?"),
-        ({"model": "a", "quantization": "int4"}, "can't be made while loading"),
+        ({"model": "a", "quantization": "int4"}, "is not available while loading"),
         ({"model": "a", "autoscale": {}}, "autoscale.max: is required"),
         ({"model": "a", "autoscale": {"max": 1, "min": 2}}, "is under the fewest replicas (2)"),
         (

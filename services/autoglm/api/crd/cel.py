@@ -1,8 +1,8 @@
-"""What the parts of a resource must agree on, in the words of the API server: CEL.
+"""Rules between the fields of a resource as CEL, which the API server evaluates.
 
-The same rules as in `rules`, as far as CEL can see: it can't look into free-form values, so the
-names of the echo engine's arguments are checked by the operator only. Called by `crd`. The costs of
-rules are bounded because every list, map and text of the schema is.
+They are the rules of `rules` as far as CEL can express them: CEL does not see free-form values, so
+only the operator checks the names of the echo engine's arguments. Called by `definition`. The cost
+of each rule is bounded, because the length of every list, map and string of the schema is.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class CelRule:
     """One entry of x-kubernetes-validations."""
 
     path: str
-    """Where in the resource `self` is; empty for the resource, [] for each item of a list."""
+    """Path of the field that `self` refers to; empty for the resource, [] for items of a list."""
     rule: str
     message: str
-    """Names the field and the way out."""
+    """The message of the API server: the field and how to correct it."""
     field: str = ""
-    """The field below `path` that is to blame."""
+    """The invalid field below `path`."""
 
     def written(self) -> dict[str, str]:
         entry = {"rule": self.rule, "message": self.message}
@@ -75,7 +75,7 @@ def _weights() -> tuple[CelRule, ...]:
         "model.uri is required; give a hub name such as zai-org/GLM-4-9B-0414, or a path",
         "model",
     )
-    # What has a default is there even when nobody gave it.
+    # A field with a default is present even when the manifest omits it.
     says_nothing = {
         "quantization": "!has(self.model.quantization.method) && "
         "!has(self.model.quantization.kvCacheDtype)",
@@ -89,8 +89,7 @@ def _weights() -> tuple[CelRule, ...]:
                 "spec",
                 f"self.engine.type != 'echo' || !has(self.model.{name})"
                 + (f" || {says_nothing[name]}" if name in says_nothing else ""),
-                f"model.{name} means nothing to the echo engine; remove it, or set engine.type: "
-                "vllm",
+                f"model.{name} is not used by the echo engine; remove it, or set engine.type: vllm",
                 "model",
             )
             for name in WEIGHTS_FIELDS
@@ -152,8 +151,8 @@ _SCALING = (
     CelRule(
         "spec.scaling",
         "self.minReplicas > 0 || self.metrics.exists(m, m.type != 'CPU' && m.type != 'Memory')",
-        "minReplicas 0 needs a metric that can wake it up, such as QueueDepth; CPU and Memory "
-        "are of no use where nothing runs",
+        "minReplicas 0 needs a metric that works without pods, such as QueueDepth; CPU and Memory "
+        "are measured in pods",
         "minReplicas",
     ),
     CelRule(
@@ -187,7 +186,7 @@ CEL_RULES: tuple[CelRule, ...] = (
 
 
 def visible_arguments() -> dict[str, dict[str, Any]]:
-    """Schemas of the engine arguments that rules speak of. CEL sees only what a schema names."""
+    """Return schemas of the engine arguments in rules; CEL sees only fields of the schema."""
     by_type = {
         "enable_lora": {"type": "boolean"},
         "enable_prefix_caching": {"type": "boolean"},
@@ -199,7 +198,7 @@ def visible_arguments() -> dict[str, dict[str, Any]]:
     }
     arguments = {}
     for name, field in FIELD_OF_ARG.items():
-        described = {"description": f"Refused for vLLM; set {field} instead."}
+        described = {"description": f"Rejected for vLLM; set {field} instead."}
         for spelling in {name, name.replace("_", "-")}:
             arguments[spelling] = by_type.get(name, text) | described
     return dict(sorted(arguments.items()))

@@ -1,7 +1,7 @@
-"""The CustomResourceDefinition, generated from the types. Pure.
+"""Generates the CustomResourceDefinition from the types. Pure.
 
-Decides how pydantic's JSON schema becomes a structural schema, and which columns `kubectl get`
-shows. Called by scripts/generate_crd and by tests.
+Turns pydantic's JSON schema into a structural schema, and defines the columns of `kubectl get`.
+Called by scripts/generate_crd and by `autoglm precheck`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from autoglm.api.schema import Part
 from autoglm.api.status import Status
 
 Schema = dict[str, Any]
-# Words of JSON schema that a structural schema has as well, and Kubernetes' own.
+# Keywords of JSON schema that a structural schema has as well.
 _KEPT = (
     *("type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum"),
     *("minItems", "maxItems", "minProperties", "maxProperties", "required"),
 )
 _ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
-# Header, JSON path, type; the last ones are shown by `kubectl get -o wide` only.
+# Header, JSON path, type, priority; `kubectl get` shows priority 1 with `-o wide` only.
 COLUMNS = (
     ("Model", ".spec.model.uri", "string", 0),
     ("Quant", ".spec.model.quantization.method", "string", 0),
@@ -44,7 +44,7 @@ COLUMNS = (
 
 
 def crd() -> dict[str, Any]:
-    """The whole object."""
+    """Return the CustomResourceDefinition."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -89,9 +89,9 @@ def _column(name: str, path: str, kind: str, priority: int) -> dict[str, Any]:
 
 
 def resource_schema() -> Schema:
-    """The structural schema of the resource, its rules included."""
+    """Return the structural schema of the resource with its CEL rules."""
     name = part_schema(Metadata)["properties"]["name"]
-    # Of metadata, the API server lets a CRD restrict the name only.
+    # A CRD may restrict only the name and generateName of metadata.
     del name["description"]
     schema: Schema = {
         "description": " ".join((AutoGLMDeployment.__doc__ or "").split()),
@@ -113,7 +113,7 @@ def resource_schema() -> Schema:
 
 
 def at(schema: Schema, path: str) -> Schema:
-    """The schema of a field by its dotted path; `[]` steps into a list's items."""
+    """Return the schema of a field by its dotted path; `[]` selects the items of a list."""
     for step in path.split(".") if path else ():
         name, brackets, _ = step.partition("[]")
         schema = schema["properties"][name]
@@ -122,7 +122,7 @@ def at(schema: Schema, path: str) -> Schema:
 
 
 def part_schema(part: type[Part]) -> Schema:
-    """The structural schema of one part, without rules."""
+    """Return the structural schema of a part, without CEL rules."""
     document = part.model_json_schema(by_alias=True)
     return _structural(document, document.get("$defs", {}))
 
@@ -149,7 +149,7 @@ def _structural(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
 
 
 def _resolved(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The node with what it refers to in its place; absence instead of null."""
+    """Return a node with its reference resolved, and optional instead of nullable."""
     options = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
     if len(options) == 1:
         outer = {word: value for word, value in node.items() if word != "anyOf"}
@@ -161,7 +161,7 @@ def _resolved(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Mapping[str,
 
 
 def _exclusive(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """OpenAPI 3.0 has a flag beside the bound where JSON schema has a bound of its own."""
+    """Yield exclusive bounds as OpenAPI 3.0 has them: a bound and a flag."""
     for word, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if word in node:
             yield bound, node[word]
@@ -173,7 +173,7 @@ def _members(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
         members = {name: _structural(n, parts) for name, n in node["properties"].items()}
         return {"properties": members}
     values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
-    # Names can't be restricted, and values of any kind can't be described.
+    # A structural schema can neither restrict keys nor describe values of any type.
     if not values[0] or values[0] is True:
         return dict(_ANYTHING)
     return {"additionalProperties": _structural(values[0], parts)}
@@ -181,7 +181,7 @@ def _members(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
 
 def _default(node: Mapping[str, Any], schema: Schema) -> Schema:
     if "properties" in node:
-        # Written out, since rules are tried on a default before its members' defaults fill it in.
+        # With its fields' defaults, since CEL rules run on a default before those are filled in.
         members = schema["properties"].items()
         inner = {name: member["default"] for name, member in members if "default" in member}
         return {"default": inner} if inner and node.get("default") is not None else {}

@@ -1,7 +1,6 @@
-"""docs/reference/autoglmdeployment.md, generated from the CRD's schema. Pure.
+"""Generates docs/reference/autoglmdeployment.md from the CRD's schema. Pure.
 
-Decides how a schema reads as a document. Says nothing that the schema does not. Called by
-scripts/generate_crd.
+Called by scripts/generate_crd.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ _HEAD = f"""# {KIND}
 
 <!-- Generated from services/autoglm/api by scripts/generate_crd; do not edit. -->
 
-`{API_VERSION}`, kind `{KIND}`, short name `{SHORT_NAME}`: a model, served. The same file runs with
-`autoglm up -f` on one machine and with `kubectl apply -f` or `autoglm deploy -c` on a cluster.
-[examples/](../../examples) has some to start from. `kubectl explain {SHORT_NAME}.spec` says the
-same as this page.
+`{API_VERSION}`, kind `{KIND}`, short name `{SHORT_NAME}`. A manifest runs on one machine with
+`autoglm up -f`, and on a cluster with `kubectl apply -f` or `autoglm deploy -c`.
+[examples/](../../examples) has manifests to start from. `kubectl explain {SHORT_NAME}.spec` shows
+the same descriptions as this page.
 """
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the page as Markdown."""
     schema = resource_schema()
     parts = [_HEAD, _names(schema), *_tables("spec", at(schema, "spec"))]
     parts += [_rules(), *_tables("status", at(schema, "status")), _columns()]
@@ -37,13 +36,14 @@ def reference() -> str:
 def _names(schema: Schema) -> str:
     name = at(dict(schema), "metadata.name")
     return (
-        "## metadata\n\nKubernetes' own. A name is lower-case letters, digits and dashes, a letter "
-        f"first, and at most {name['maxLength']} characters, since children append to it.\n"
+        "## metadata\n\nStandard object metadata. The name has lower-case letters, digits and "
+        f"dashes, starts with a letter, and has at most {name['maxLength']} characters, since "
+        "names of children append to it.\n"
     )
 
 
 def _tables(path: str, schema: Schema) -> Iterator[str]:
-    """One table for the fields of an object, then those of the objects in it."""
+    """Yield a table of the fields of an object, then the tables of its nested objects."""
     depth = "##" if "." not in path else "###"
     text = schema.get("description", "")
     rows = [_row(name, field, schema) for name, field in schema["properties"].items()]
@@ -51,7 +51,7 @@ def _tables(path: str, schema: Schema) -> Iterator[str]:
     yield "\n".join([f"{depth} {path}", "", text, "", header, *rows, ""])
     for name, field in schema["properties"].items():
         inner = field.get("items", field)
-        # The arguments named in the schema are there to be refused; the rules list them.
+        # The schema names only arguments that are rejected; the rules list them.
         if "properties" in inner and not inner.get("x-kubernetes-preserve-unknown-fields"):
             yield from _tables(f"{path}.{name}{'[]' if 'items' in field else ''}", inner)
 
@@ -90,11 +90,10 @@ def _bounds(field: Schema) -> str:
 
 
 def _rules() -> str:
-    """What the API server checks beyond the fields, in the words of its refusals."""
+    """Return the CEL rules by their messages."""
     lines = [f"- `{rule.path or 'the resource'}`: {rule.message}." for rule in CEL_RULES]
-    return "\n".join(
-        ["## Rules", "", "What `kubectl apply` refuses, and what it says:", "", *lines, ""]
-    )
+    intro = "The API server rejects a resource that violates one of these rules, with this message:"
+    return "\n".join(["## Rules", "", intro, "", *lines, ""])
 
 
 def _columns() -> str:
@@ -104,7 +103,7 @@ def _columns() -> str:
         [
             "## Columns of kubectl get",
             "",
-            f"`kubectl get {SHORT_NAME}`; it belongs to the categories {categories}.",
+            f"Shown by `kubectl get {SHORT_NAME}`; the categories are {categories}.",
             "",
             "| column | from | only with `-o wide` |",
             "|---|---|---|",

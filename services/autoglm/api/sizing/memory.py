@@ -1,7 +1,7 @@
-"""How much memory a model needs, and which GPUs have it. Pure arithmetic over a model's shape.
+"""Estimates the memory that a model needs, and the GPUs that have enough. Pure arithmetic.
 
-An estimate before anything runs: vLLM measures by itself when it starts, and takes what is left for
-the KV cache. Called by `autoglm size`.
+vLLM measures the memory when it starts, and uses the rest for the KV cache. Called by `autoglm
+size`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GIB = 2**30
 UTILIZATION = 0.9
 """Share of a GPU's memory that the engine takes."""
 RUNTIME_BYTES = 2 * GIB
-"""What each GPU needs besides: context, compiled graphs, activations of one batch."""
+"""Further memory on each GPU: context, compiled graphs, activations of one batch."""
 _HOST_BYTES = 8 * GIB
 _SPLITS = (1, 2, 4, 8)
 
@@ -24,7 +24,7 @@ _SPLITS = (1, 2, 4, 8)
 class Gpu:
     name: str
     gib: float
-    """As the driver reports it, which is less than what is on the box."""
+    """Memory as the driver reports it, less than the nominal size."""
 
 
 GPUS = (
@@ -42,24 +42,24 @@ GPUS = (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of one replica."""
+    """Requirements on one replica."""
 
     precision: str
     kv_precision: str
     context: int
-    """Tokens of prompt and answer together, of each request."""
+    """Tokens of prompt and completion together of each request."""
     concurrency: int
-    """Requests at the same time."""
+    """Concurrent requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Memory of one replica, in bytes, on however many devices."""
+    """Memory of one replica, in bytes, in total over its devices."""
 
     weights: float
     kv_cache: float
     kv_token: float
-    """KV cache of one more token."""
+    """KV cache of one token."""
 
     @property
     def total(self) -> float:
@@ -68,20 +68,20 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A kind of GPU, and how many of them one replica needs."""
+    """A GPU model, and how many of them one replica needs."""
 
     gpu: Gpu
     tensor_parallel: int | None
-    """None where even the largest split is too little."""
+    """None if the model does not fit even with the largest split."""
     used: float = 0.0
     """Bytes on each GPU."""
     concurrency: int = 0
-    """Requests of full length that fit at the same time."""
+    """Concurrent requests of full length that fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a replica's pod should ask for beside the GPUs."""
+    """Resources that a replica's pod should request besides the GPUs."""
 
     cpu: int
     memory: float
@@ -89,6 +89,7 @@ class Host:
 
 
 def need(shape: Shape, load: Load) -> Need:
+    """Return the memory of one replica."""
     one = shape.kv_bytes(load.context, load.kv_precision)
     return Need(
         weights=shape.parameters * BYTES[load.precision],
@@ -98,12 +99,12 @@ def need(shape: Shape, load: Load) -> Need:
 
 
 def fits(shape: Shape, load: Load) -> list[Fit]:
-    """Every known GPU with the fewest of it that do."""
+    """Return, for each known GPU, the smallest number that fits."""
     return [_fit(gpu, shape, load) for gpu in GPUS]
 
 
 def host(shape: Shape, load: Load, gpus: int) -> Host:
-    """Weights pass through the host's memory once; each GPU wants a core that feeds it."""
+    """Return the host's resources; weights pass through its memory, and each GPU needs cores."""
     weights = shape.parameters * BYTES[load.precision]
     return Host(cpu=2 + 2 * gpus, memory=weights + _HOST_BYTES, disk=1.1 * weights)
 

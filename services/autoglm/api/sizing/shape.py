@@ -1,6 +1,6 @@
-"""What of a checkpoint's config.json decides its memory. Pure.
+"""Reads the dimensions that determine a model's memory from its config.json. Pure.
 
-Decides nothing about machines; `sizing` does. Called by `autoglm size`.
+`memory` computes with them. Called by `autoglm size`.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ _MOST_LAYERS = 10_000
 
 
 class UnknownModel(ValueError):
-    """A config.json that lacks what the arithmetic needs."""
+    """Raised for a config.json without the fields that the estimate needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """How much of a layer's KV cache there is for each token."""
+    """KV cache of a layer for each token."""
 
     numbers: int
-    """Keys and values of one token."""
+    """Numbers in the keys and values of one token."""
     window: int | None = None
     """Most tokens that are kept; None keeps all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a model's configuration decides its memory."""
+    """Dimensions of a model that determine its memory."""
 
     parameters: int
     layers: tuple[Layer, ...]
     heads: int
     kv_heads: int
-    """1 where all GPUs keep the whole cache (latent attention)."""
+    """1 if each GPU keeps the whole cache (latent attention)."""
     precision: str
-    """Of the weights as they are stored."""
+    """Precision of the stored weights."""
     context: int
 
     def kv_bytes(self, tokens: int, precision: str) -> float:
-        """KV cache of one request with so many tokens."""
+        """Return the KV cache of a request of `tokens` tokens, in bytes."""
         numbers = sum(layer.numbers * min(tokens, layer.window or tokens) for layer in self.layers)
         return numbers * BYTES[precision]
 
 
 def shape_of(config: Mapping[str, Any], parameters: int | None = None) -> Shape:
-    """From a checkpoint's config.json. `parameters` where they have been counted.
+    """Return the shape of a model by its config.json; `parameters` overrides their estimate.
 
-    Raises UnknownModel, naming what is missing.
+    Raises UnknownModel with the missing field.
     """
-    # Models that see or hear keep the language model's part apart.
+    # Multimodal models have the language model's configuration in a field of its own.
     nested = config.get("text_config") or config.get("llm_config")
     text = {**config, **nested} if isinstance(nested, Mapping) else config
     count = _number(text, "num_hidden_layers", "num_layers", "n_layer")
     if count > _MOST_LAYERS:
-        raise UnknownModel(f"config.json: {count} layers is more than any model has")
+        raise UnknownModel(f"config.json: {count} layers, at most {_MOST_LAYERS} are supported")
     heads = _number(text, "num_attention_heads", "n_head")
     kv_heads = _kv_heads(text, heads)
     layers = tuple(_layer(text, index, heads, kv_heads) for index in range(count))
@@ -75,7 +75,7 @@ def shape_of(config: Mapping[str, Any], parameters: int | None = None) -> Shape:
 
 
 def counted(headers: Mapping[str, Any]) -> int:
-    """Parameters by the tensors' shapes, as in the header of a safetensors file."""
+    """Return the number of parameters in a header of a safetensors file, by tensor shapes."""
     tensors = (entry for name, entry in headers.items() if name != "__metadata__")
     return sum(prod(entry["shape"]) for entry in tensors)
 
@@ -108,7 +108,7 @@ def _head_dim(text: Mapping[str, Any], heads: int) -> int:
 
 
 def _parameters(text: Mapping[str, Any], layers: int, heads: int, kv_heads: int) -> int:
-    """By the sizes of the usual matrices; within a few percent for decoder-only models."""
+    """Estimate the parameters by matrix sizes; within a few percent for decoder-only models."""
     hidden = _number(text, "hidden_size", "n_embd")
     vocabulary = _number(text, "vocab_size", "padded_vocab_size")
     tables = 1 if text.get("tie_word_embeddings") else 2
@@ -139,10 +139,10 @@ def _number(text: Mapping[str, Any], *names: str) -> int:
     for name in names:
         if text.get(name) is not None:
             return _whole(name, text[name])
-    raise UnknownModel(f"config.json has no {names[0]}; is it a language model's?")
+    raise UnknownModel(f"config.json has no {names[0]}; only language models are supported")
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**9:
-        raise UnknownModel(f"config.json: {name} = {value!r} is no number that a model can have")
+        raise UnknownModel(f"config.json: {name} = {value!r} is out of range")
     return value

@@ -1,4 +1,4 @@
-"""`spec.model`: which weights, under which names, with which limits."""
+"""`spec.model`: weights, served names and limits."""
 
 from __future__ import annotations
 
@@ -14,66 +14,67 @@ Method = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Quantization(Part):
-    """How numbers are stored. The engine checks the method against its version and hardware."""
+    """Number formats of weights and KV cache. The engine checks that its version and the hardware
+    support them."""
 
     method: Method | None = None
-    """Quantization of the weights in the engine's own words, such as fp8, awq or gptq. Absent: what
-    the checkpoint's own configuration says."""
+    """Quantization of the weights by the engine's name, such as fp8, awq or gptq. Absent: as in the
+    checkpoint's configuration."""
     kv_cache_dtype: Method | None = None
-    """Number format of the KV cache, such as fp8. Absent: the model's own, which is exact; fp8
+    """Number format of the KV cache, such as fp8. Absent: the model's format, which is exact; fp8
     halves the memory of long contexts at some loss of quality."""
 
 
 class Adapter(Part):
-    """A LoRA adapter, served beside the model under a name of its own."""
+    """A LoRA adapter, served with the model under a name of its own."""
 
     name: ModelName
-    """The model name by which clients ask for the adapter."""
+    """The model name of the adapter in requests."""
     uri: Text
-    """Where its weights are: a hub name, or a path as in spec.model.uri."""
+    """Location of its weights: a hub name, or a path as in spec.model.uri."""
 
 
 class Cache(Part):
-    """Where a pod keeps downloaded weights. `autoglm up` uses this machine's own cache."""
+    """Volume for downloaded weights. `autoglm up` uses the local hub cache."""
 
     type: Literal["emptyDir", "pvc", "hostPath"] = "emptyDir"
-    """emptyDir lives as long as the pod, so each replica downloads for itself. pvc is a
+    """emptyDir lives as long as the pod, so each replica downloads the weights. pvc is a
     PersistentVolumeClaim that replicas share. hostPath is a directory of the node, which outlives
-    pods; the baseline and restricted Pod Security Standards refuse it."""
+    pods; the baseline and restricted Pod Security Standards reject it."""
     claim_name: Annotated[str, Field(max_length=253, pattern=_DNS_NAME)] | None = None
-    """Name of the PersistentVolumeClaim, in the resource's namespace; ReadWriteMany where replicas
-    run on several nodes. For pvc only, and required there."""
+    """Name of the PersistentVolumeClaim in the resource's namespace; ReadWriteMany if replicas run
+    on several nodes. Required for pvc, invalid for other types."""
     path: Annotated[str, Field(max_length=1024, pattern=r"^/[^\s:]*$")] | None = None
-    """Directory of the node; made when missing. For hostPath only, and required there."""
+    """Directory of the node; created if missing. Required for hostPath, invalid for other types."""
     size_limit: Quantity | None = None
-    """Most that may be kept; a pod that goes over it is evicted. For emptyDir only. Absent: as much
-    as the node's disk holds."""
+    """Size limit of the volume; a pod that exceeds it is evicted. For emptyDir only. Absent: the
+    size of the node's disk."""
 
 
 class Model(Part):
-    """What is served."""
+    """The model to serve."""
 
     uri: Text | None = None
-    """Where the weights are: a hub name (zai-org/GLM-4-9B-0414), an absolute path, or a path
-    starting with ./ or ../ relative to the manifest file (`autoglm up` only). Required, except by
+    """Location of the weights: a hub name (zai-org/GLM-4-9B-0414), an absolute path, or a path
+    starting with ./ or ../ relative to the manifest file (`autoglm up` only). Required, except for
     the echo engine, which has no weights."""
     revision: Text | None = None
     """Branch, tag or commit on the hub. Absent: the default branch, which may change between two
     starts; set a commit to serve the same weights everywhere."""
     served_name: ModelName | None = None
-    """The model name in requests. Absent: metadata.name. It can't change later, since clients
-    depend on it; add an alias instead."""
+    """The model name in requests. Absent: metadata.name. Immutable, since clients depend on it; add
+    an alias instead."""
     aliases: Annotated[tuple[ModelName, ...], Field(max_length=32, json_schema_extra=SET)] = ()
-    """Further names that mean the same model."""
+    """Other names of the same model in requests."""
     tokenizer: Text | None = None
-    """Where the tokenizer is, when not beside the weights: a hub name or a path as in uri."""
+    """Location of the tokenizer, if it is not with the weights: a hub name or a path as in uri."""
     max_model_len: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Most tokens of prompt and answer together. Absent: the checkpoint's own context length; set
-    a smaller one to need less KV cache a request."""
+    """Most tokens of prompt and completion together. Absent: the checkpoint's context length; a
+    smaller value needs less KV cache per request."""
     quantization: Quantization = Quantization()
-    """How weights and KV cache are stored."""
+    """Number formats of weights and KV cache."""
     cache: Cache = Cache()
-    """Where a pod keeps downloaded weights."""
+    """Volume for downloaded weights."""
     adapters: Annotated[
         tuple[Adapter, ...], Field(max_length=64, json_schema_extra=keyed_by("name"))
     ] = ()

@@ -1,4 +1,4 @@
-"""Parts of the spec for a cluster: resources, rollout, evictions, network, telemetry."""
+"""Parts of the spec for a cluster: resources, rollout, disruption, network, observability."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ ResourceList = Annotated[dict[str, Quantity], Field(max_length=32)]
 
 
 class Resources(Part):
-    """Resources of one replica in Kubernetes' own words. `autoglm up` sets no limits."""
+    """Resources of one replica, as in a Kubernetes container. `autoglm up` sets no limits."""
 
     requests: ResourceList = {}
-    """What the scheduler reserves, such as cpu, memory and nvidia.com/gpu."""
+    """Resources that the scheduler reserves, such as cpu, memory and nvidia.com/gpu."""
     limits: ResourceList = {}
-    """What a replica may not exceed. GPUs are given here."""
+    """Resources that a replica may not exceed. GPUs are set here."""
 
 
 class Rollout(Part):
     """How a new revision replaces the old one."""
 
     strategy: Literal["RollingUpdate"] = "RollingUpdate"
-    """RollingUpdate starts replicas of the new revision one at a time and ends an old one for each
-    that takes requests."""
+    """RollingUpdate starts replicas of the new revision one at a time, and removes an old one for
+    each new one that is ready."""
 
 
 class Disruption(Part):
-    """What node drains and other planned evictions must leave standing."""
+    """Limits on voluntary disruptions, such as node drains."""
 
     min_available: CountOrShare | None = None
-    """Replicas (1) or share of them ("50%") that must stay up. Absent: one replica at a time may
-    be evicted."""
+    """Number (1) or percentage ("50%") of replicas that must stay available. Absent: one replica at
+    a time may be evicted."""
 
 
 class Network(Part):
-    """Who may talk to the replicas."""
+    """Network access to and from the replicas."""
 
     policy: Literal["Strict", "None"] = "Strict"
-    """Strict lets in gateways and the monitoring, and lets out name resolution, telemetry and the
-    model's source. None creates no NetworkPolicy, and a Service with an address of its own for
-    clients that use no gateway."""
+    """Strict allows ingress from gateways and monitoring, and egress to DNS, telemetry and the
+    model's source. None creates no NetworkPolicy, and a Service with a cluster IP for clients that
+    bypass the gateway."""
 
 
 class Tracing(Part):
-    """Where spans go."""
+    """Export of spans."""
 
     endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://\S+$")] | None = None
-    """OTLP endpoint over gRPC, such as http://collector:4317. Absent: replicas send no spans."""
+    """OTLP endpoint over gRPC, such as http://collector:4317. Absent: replicas export no spans."""
     sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    """Share of new traces to record; a caller's own decision is always followed."""
+    """Share of new traces to record; the sampling decision of a caller takes precedence."""
 
 
 class Observability(Part):
-    """What can be seen of the replicas."""
+    """Traces and metrics of the replicas."""
 
     tracing: Tracing = Tracing()
-    """Where spans go."""
+    """Export of spans."""
     pod_monitor: bool = True
-    """Whether to create a PodMonitor where the Prometheus operator is installed."""
+    """Whether to create a PodMonitor if the Prometheus operator is installed."""

@@ -1,4 +1,4 @@
-"""`spec.scaling`: how many replicas there are when their number follows the load."""
+"""`spec.scaling`: autoscaling of the number of replicas."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MetricType = Literal[
 
 
 class Metric(Part):
-    """One signal to scale by. The signal that asks for most replicas wins."""
+    """A signal to scale by. The signal that requires the most replicas wins."""
 
     type: MetricType
-    """What is measured, as the mean over replicas: CPU and Memory use, requests waiting
-    (QueueDepth) or running (RunningRequests), KV cache in use (KVCacheUsage), and the time to the
-    first token at the 95th percentile (TimeToFirstToken)."""
+    """Signal, as the mean over replicas: CPU and Memory use, waiting requests (QueueDepth), running
+    requests (RunningRequests), KV cache in use (KVCacheUsage), or the 95th percentile of the time
+    to the first token (TimeToFirstToken)."""
     target: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-    """The value to hold: whole percent of the request for CPU and Memory, percent for KVCacheUsage,
-    requests for QueueDepth and RunningRequests, seconds for TimeToFirstToken."""
+    """Target value: percent of the resource request as a whole number for CPU and Memory, percent
+    for KVCacheUsage, requests for QueueDepth and RunningRequests, seconds for TimeToFirstToken."""
 
 
 class ScalingPolicy(Part):
@@ -40,10 +40,10 @@ class ScalingRules(Part):
     """How fast to scale in one direction, as in Kubernetes' HPA."""
 
     stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
-    """How far back to look for the safest recommendation, in seconds; longer means steadier.
+    """Seconds for which past recommendations are considered; a longer window scales less often.
     Absent: Kubernetes' default (0 up, 300 down)."""
     select_policy: Literal["Max", "Min", "Disabled"] | None = None
-    """Which policy wins: the largest change, the smallest, or no change at all in this direction.
+    """Policy that applies: the largest change, the smallest, or no change in this direction.
     Absent: Max."""
     policies: Annotated[tuple[ScalingPolicy, ...], Field(max_length=16)] = ()
     """Limits on the change. Absent: Kubernetes' default."""
@@ -53,19 +53,19 @@ class Behavior(Part):
     """How fast to scale."""
 
     scale_up: ScalingRules = ScalingRules()
-    """Adding replicas. A model takes a while to load, so start early and wait before more."""
+    """Rules for adding replicas."""
     scale_down: ScalingRules = ScalingRules()
-    """Removing replicas. Loaded models are dear to get back, so remove slowly."""
+    """Rules for removing replicas. Loading a model takes minutes, so remove replicas slowly."""
 
 
 class Scaling(Part):
-    """Lets the number of replicas follow the load."""
+    """Autoscaling of the number of replicas."""
 
     min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
-    """Fewest replicas, however quiet it is. 0 needs actuator keda and a metric other than CPU and
-    Memory, which nobody uses while nothing runs. `autoglm up` runs this many, and at least 1."""
+    """Fewest replicas. 0 needs actuator keda and a metric other than CPU and Memory, which are
+    measured in pods. `autoglm up` runs this many replicas, and at least 1."""
     max_replicas: Annotated[int, Field(ge=1, le=10_000)]
-    """Most replicas, however busy it is; bounds the cost."""
+    """Most replicas; bounds the cost."""
     metrics: Annotated[
         tuple[Metric, ...],
         Field(min_length=1, max_length=16, json_schema_extra=keyed_by("type")),
@@ -74,5 +74,5 @@ class Scaling(Part):
     behavior: Behavior = Behavior()
     """How fast to scale."""
     actuator: Literal["hpa", "keda"] = "hpa"
-    """What scales: Kubernetes' HorizontalPodAutoscaler, or a KEDA ScaledObject where KEDA is
-    installed."""
+    """The autoscaler: hpa creates a HorizontalPodAutoscaler; keda creates a ScaledObject, which
+    needs KEDA in the cluster."""

@@ -1,4 +1,4 @@
-"""`spec.routing`, `spec.tenancy`, `spec.drain`: requests on their way and at a replica's end."""
+"""`spec.routing`, `spec.tenancy`, `spec.drain`: routing, recovery and draining of requests."""
 
 from __future__ import annotations
 
@@ -22,112 +22,113 @@ RoutingPolicy = Literal[
 
 
 class Timeouts(Part):
-    """How long a request may take. The caller's own deadline holds as well; the shorter wins."""
+    """Timeouts of a request. The client's deadline applies as well; the shorter one wins."""
 
     first_token_seconds: PositiveSeconds | None = None
-    """Longest wait for the first token, in seconds. Absent: no limit of its own."""
+    """Longest wait for the first token, in seconds. Absent: no limit."""
     chunk_seconds: PositiveSeconds | None = None
-    """Longest silence between two chunks of a stream, in seconds. Absent: no limit of its own."""
+    """Longest pause between two chunks of a stream, in seconds. Absent: no limit."""
     total_seconds: PositiveSeconds | None = None
-    """Longest time for a whole request, in seconds. Absent: the gateway's own limit."""
+    """Longest duration of a request, in seconds. Absent: the gateway's setting."""
 
 
 class ServiceLevel(Part):
-    """What the policy LatencyAware aims at."""
+    """Target of the policy LatencyAware."""
 
     first_token_seconds: PositiveSeconds | None = None
-    """How soon the first token should come, in seconds: replicas likely to take longer are chosen
-    only where none is faster. Absent: as soon as can be."""
+    """Target time to the first token, in seconds: replicas that are predicted to exceed it are
+    chosen only if no other meets it. Absent: the fastest replica is chosen."""
 
 
 class Retries(Part):
-    """When a request is tried on another replica. Only before its first chunk has been sent."""
+    """Retries of a request on other replicas, before its first chunk has been delivered."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] | None = None
-    """Most tries of one request, the first included; 1 turns retries off. Absent: the gateway's
-    own limit."""
+    """Most attempts of one request, including the first; 1 disables retries. Absent: the gateway's
+    setting."""
     budget_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    """Most retries as a share of all requests, so that retries can't double an overload. Absent:
-    the gateway's own share."""
+    """Most retries as a share of all requests, so that retries do not amplify an overload. Absent:
+    the gateway's setting."""
 
 
 class Hedging(Part):
-    """A stream's request is sent to a second replica when its first token is late. The one that
-    answers first is kept, the other one cancelled."""
+    """A streamed request is sent to a second replica when its first token is late. The first
+    response is delivered, the other attempt is cancelled."""
 
     percentile: Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)] | None = None
-    """How late: later than this percentile of the first tokens before, such as 95."""
+    """Hedge after this percentile of earlier times to the first token, such as 95."""
     delay_seconds: PositiveSeconds | None = None
-    """How late: so many seconds. Comes before `percentile`."""
+    """Hedge after this many seconds. Takes precedence over percentile."""
     max_extra_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
-    """Most second requests as a share of all requests."""
+    """Most hedges as a share of all requests."""
 
 
 class OutlierDetection(Part):
-    """When a replica that answers, but badly, is left alone for a while. Then one request tries it,
-    and its share grows back slowly. 0 turns a sign off."""
+    """When a replica that fails or is slow is ejected: the gateway sends it no requests for some
+    time. A probe request then readmits it, and its share of requests grows back. 0 disables a
+    criterion."""
 
     consecutive_failures: Annotated[int, Field(ge=0)] = 5
-    """Failures in a row. Errors of clients never count."""
+    """Eject after this many consecutive failures. Client errors do not count."""
     failure_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 50.0
-    """Failed requests of one interval, in percent."""
+    """Eject at this percentage of failed requests in one interval."""
     latency_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
-    """Mean time to the first token, as a multiple of the median of the other replicas."""
+    """Eject when the mean time to the first token is this multiple of the other replicas' median.
+    """
     interval_seconds: PositiveSeconds = 10.0
-    """How long requests are counted before they are judged, in seconds."""
+    """Length of an interval over which requests are counted, in seconds."""
     ejection_seconds: PositiveSeconds = 5.0
-    """How long a replica is left alone the first time, in seconds; up to eight times as long where
-    it goes on."""
+    """Duration of the first ejection, in seconds; repeated ejections last up to eight times as
+    long."""
     max_ejection_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 50.0
-    """Most replicas that may be left alone at once, in percent; never the last one."""
+    """Most replicas that are ejected at the same time, in percent; the last one never is."""
     ramp_seconds: Seconds = 10.0
-    """How long a replica takes to get its full share again, in seconds."""
+    """Time until a readmitted replica gets its full share of requests, in seconds."""
 
 
 class StreamRecovery(Part):
-    """What becomes of a stream whose replica is lost after the first token."""
+    """Recovery of streams whose replica is lost after the first token."""
 
     mode: Literal["Replay", "Off"] = "Replay"
-    """Replay: another replica goes on behind the tokens that were sent, exactly or not at all.
-    Off: the stream ends with an error."""
+    """Replay: another replica resumes the stream exactly after the delivered tokens; if that is not
+    possible, the stream ends with an error. Off: the stream ends with an error."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Most attempts on other replicas for one stream."""
     max_replay_tokens: Annotated[int, Field(ge=1)] = 32768
-    """Longest stream that is recovered, in tokens of all its answers."""
+    """Longest stream that is recovered, in delivered tokens of all its choices."""
 
 
 class Routing(Part):
-    """How the gateway chooses a replica and how long it waits for it."""
+    """How the gateway chooses a replica, and its timeouts, retries and recovery."""
 
     policy: RoutingPolicy | None = None
-    """How a replica is chosen; docs/routing.md says what each policy does. Absent: the gateway's
-    own policy."""
+    """Routing policy; docs/routing.md describes each. Absent: the gateway's setting."""
     slo: ServiceLevel = ServiceLevel()
-    """What the policy LatencyAware aims at."""
+    """Target of the policy LatencyAware."""
     timeouts: Timeouts = Timeouts()
-    """How long a request may take."""
+    """Timeouts of a request."""
     retries: Retries = Retries()
-    """When a request is tried elsewhere."""
+    """Retries of a request on other replicas."""
     hedging: Hedging | None = None
-    """When a request is sent to a second replica as well. Absent: the gateway's own setting."""
+    """Hedging of slow streamed requests. Absent: the gateway's setting."""
     outlier_detection: OutlierDetection | None = None
-    """When a replica is left alone for a while. Absent: the gateway's own setting."""
+    """Ejection of replicas that fail or are slow. Absent: the gateway's setting."""
     stream_recovery: StreamRecovery | None = None
-    """What becomes of broken streams. Absent: the gateway's own setting."""
+    """Recovery of broken streams. Absent: the gateway's setting."""
 
 
 class Tenancy(Part):
-    """What tenants share. There are tenants where the gateway wants credentials."""
+    """Isolation of tenants from each other. It applies if the gateway requires credentials."""
 
     prefix_cache: Literal["Isolated", "Shared"] | None = None
-    """Isolated: no tenant reuses, or can find out, what another one's prompts have left in the KV
-    cache. Shared: all do, which saves the computation of prefixes that tenants have in common.
-    Absent: the gateway's own setting, which is Isolated by default."""
+    """Isolated: a tenant neither reuses nor can detect KV blocks that other tenants' prompts have
+    cached. Shared: all tenants reuse cached blocks, which saves computing common prefixes. Absent:
+    the gateway's setting, by default Isolated."""
 
 
 class Drain(Part):
-    """How a replica ends."""
+    """How a replica shuts down."""
 
     grace_period_seconds: Seconds = 30.0
-    """How long running requests may go on once a replica is told to stop, in seconds. Set it to
-    your longest answer; the pod's termination grace period is derived from it."""
+    """Time for running requests to complete once a replica is terminated, in seconds. Set it to
+    the duration of your longest response; the pod's termination grace period is derived from it."""

@@ -126,9 +126,9 @@ def test_the_host_takes_the_weights_in() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "has no num_hidden_layers; is it a language model's?"),
+        ({}, "has no num_hidden_layers; only language models"),
         ({**QWEN, "num_hidden_layers": "many"}, "num_hidden_layers = 'many'"),
-        ({**QWEN, "num_hidden_layers": 10**8}, "more than any model has"),
+        ({**QWEN, "num_hidden_layers": 10**8}, "at most 10000 are supported"),
         ({**QWEN, "num_attention_heads": 0}, "num_attention_heads = 0"),
         ({**QWEN, "vocab_size": None}, "has no vocab_size"),
     ],
