@@ -1,12 +1,11 @@
-"""The `autoglm` command. Decides exit codes; each command is a module of its own.
+"""The `autoglm` command: its commands, loaded lazily, and its exit codes.
 
-A command's module is imported when it runs, so `autoglm --help` needs only a core install and a
-command that lacks packages says which extra brings them. Called by the console scripts `autoglm`
-and `openautoglm`; `kubectl-autoglm` is in `kubectl`.
+A command's module is imported when the command runs, so `autoglm --help` needs only a core install,
+and a command with missing packages names the extra to install. Entry point of the console scripts
+`autoglm` and `openautoglm`; `kubectl-autoglm` is in `kubectl`.
 
-Exit codes: 0 done, 1 the server said no (`REASON: message` on stderr), 2 wrong usage, 3 what
-was looked at is not as it should be, 64 wrong
-settings, 130 interrupted; the services have their own besides.
+Exit codes: 0 success, 1 error of the server (`REASON: message` on stderr), 2 usage error, 3 a
+deployment is not healthy, 64 invalid settings, 130 interrupted; services have further ones.
 """
 
 from __future__ import annotations
@@ -27,36 +26,36 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """A command's one-line help, and the extra of the distribution that it needs."""
+    """A command's one-line help, the extra that it needs, and its module."""
 
     help: str
     extra: str = ""
     module: str = ""
-    """Where it is; relative to `autoglm.cli`; empty: `commands.` and its own name."""
+    """Module below `autoglm.cli`; empty: `commands.NAME`."""
 
 
 COMMANDS = {
-    "chat": Lazy("Talk to a model."),
-    "deploy": Lazy("Create or change deployments on Kubernetes.", "cli"),
+    "chat": Lazy("Chat with a model."),
+    "deploy": Lazy("Create or update deployments on Kubernetes.", "cli"),
     "explain": Lazy(
-        "Follow a deployment on Kubernetes from its spec to its URL.", "cli", "status.explain"
+        "Check each step of a deployment, from its spec to its URL.", "cli", "status.explain"
     ),
     "explain-route": Lazy(
-        "Say where a gateway would send a request, and why.", module="commands.explain_route"
+        "Show where a gateway would route a request, and why.", module="commands.explain_route"
     ),
     "gateway": Lazy("Run a gateway.", "gateway"),
     "generate": Lazy("Complete a prompt."),
     "inference": Lazy("Run an inference pod.", "vllm"),
-    "keys": Lazy("Make API keys.", "gateway"),
-    "models": Lazy("List the models that can be asked for."),
+    "keys": Lazy("Create API keys.", "gateway"),
+    "models": Lazy("List the available models."),
     "operator": Lazy("Run the operator on Kubernetes.", "operator"),
     "predict": Lazy("Classify a text over labels."),
     "precheck": Lazy(
-        "Say whether a cluster, or this machine, can run a deployment.", "cli", "precheck.command"
+        "Check whether a cluster or this machine can run a deployment.", "cli", "precheck.command"
     ),
-    "size": Lazy("Say what memory and which GPUs a model needs.", "cli"),
+    "size": Lazy("Estimate the memory and GPUs that a model needs.", "cli"),
     "status": Lazy(
-        "Show what runs, what is wrong and what to do: a gateway, or a cluster.",
+        "Show the status of a gateway or of deployments, with problems and remedies.",
         module="status.command",
     ),
     "trace": Lazy("Show the spans of one request as a tree.", "cli"),
@@ -66,7 +65,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name; imports `autoglm.cli.commands.NAME` and takes its `command`."""
+    """A group that imports the module of a command when it is used, and takes its `command`."""
 
     offered: Mapping[str, Lazy] = MappingProxyType(COMMANDS)
 
@@ -112,11 +111,11 @@ Examples:
 )
 @click.version_option(package_name="open-autoglm", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Serve language models over gRPC and REST: run services, and talk to them."""
+    """Serve language models over gRPC and REST."""
 
 
 def run(args: Sequence[str], group: click.Group = cli, name: str = "autoglm") -> int:
-    """The exit code of `autoglm ARGS`; everything a user should read has been written."""
+    """Run `autoglm ARGS`, print its errors, and return its exit code."""
     try:
         code = group.main(args=list(args), prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -131,6 +130,6 @@ def run(args: Sequence[str], group: click.Group = cli, name: str = "autoglm") ->
 
 
 def main() -> None:
-    # Before gRPC is imported: its C core reports connections that servers close on standard error.
+    # Before gRPC is imported: its C core logs connections that servers close to standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     sys.exit(run(sys.argv[1:]))

@@ -1,7 +1,6 @@
-"""Kubernetes, as far as `autoglm deploy` needs it: apply a resource, read it again.
+"""The Kubernetes API for the commands: apply, read, and plain requests.
 
-Decides in which words a failure reaches the user: every one names what to do. Never retries what
-the API server refused.
+Maps errors to ClusterError, whose messages contain the remedy. Never retries a request.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ from autoglm.api.shallow import decoded
 FIELD_MANAGER = "autoglm-cli"
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
 _TIMEOUT_SECONDS = 30.0
-_answers = msgspec.json.Decoder()
+_decoder = msgspec.json.Decoder()
 
 
 class ClusterError(click.ClickException):
-    """What Kubernetes said no to; exits 1 like every refusal of a server."""
+    """A failed request to the API server; the command exits with 1."""
 
-    def __init__(self, reason: str, message: str, *, passes: bool = False) -> None:
+    def __init__(self, reason: str, message: str, *, is_temporary: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
-        self.passes = passes
-        """Whether the same request may do later."""
+        self.is_temporary = is_temporary
+        """Whether the same request may succeed later."""
         self.status = 0
-        """The API server's HTTP code; 0 when none came."""
+        """HTTP status of the response; 0 without a response."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"{self.reason}: {self.message}", file=file, err=True)
 
 
 class Cluster:
-    """The API server that a kubeconfig names; inside a pod, the pod's own."""
+    """The API server of a kubeconfig; inside a pod, the pod's own."""
 
     def __init__(self, kubeconfig: str | None, context: str | None) -> None:
         try:
@@ -57,7 +56,7 @@ class Cluster:
                 config.load_kube_config(kubeconfig, context)  # type: ignore[no-untyped-call]
             self.namespace = _namespace(kubeconfig, context)
         except (ConfigException, OSError) as error:
-            message = f"no cluster is configured: {error}; give --kubeconfig, or set KUBECONFIG"
+            message = f"no cluster is configured: {error}; set --kubeconfig or KUBECONFIG"
             raise ClusterError("NoCluster", message) from error
         retries = client.Configuration.get_default_copy()
         retries.retries = urllib3.Retry(total=0)
@@ -65,10 +64,10 @@ class Cluster:
         self._objects = client.CustomObjectsApi(self._api)
 
     def apply(self, manifest: Mapping[str, Any], *, dry_run: bool, force: bool) -> dict[str, Any]:
-        """Server-side apply. The resource as it is now."""
-        with _explained(_subject(manifest)):
+        """Apply a manifest server-side and return the resource."""
+        with _mapped_errors(_subject(manifest)):
             applied = self._objects.patch_namespaced_custom_object(
-                *_place(manifest),
+                *_path(manifest),
                 body=dict(manifest),
                 field_manager=FIELD_MANAGER,
                 field_validation="Strict",
@@ -80,9 +79,10 @@ class Cluster:
         return cast(dict[str, Any], applied)
 
     def read(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        with _explained(_subject(manifest)):
+        """Return the resource of a manifest as it is on the cluster."""
+        with _mapped_errors(_subject(manifest)):
             found = self._objects.get_namespaced_custom_object(
-                *_place(manifest), _request_timeout=_TIMEOUT_SECONDS
+                *_path(manifest), _request_timeout=_TIMEOUT_SECONDS
             )
         return cast(dict[str, Any], found)
 
@@ -94,8 +94,8 @@ class Cluster:
         body: object = None,
         timeout: float = _TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
-        """The JSON that a path of the API answers with."""
-        with _explained(path):
+        """Send a request and return the JSON of the response."""
+        with _mapped_errors(path):
             request = self._api.param_serialize(
                 method,
                 path,
@@ -104,12 +104,14 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = self._api.call_api(*request[:4], _request_timeout=timeout)
-            # The client's own answer has no types.
-            text: bytes = answer.read()  # type: ignore[no-untyped-call]
-            if not 200 <= answer.status < 300:
-                raise ApiException(status=answer.status, reason=answer.reason, body=text.decode())
-        return cast(dict[str, Any], decoded(_answers, text))
+            response = self._api.call_api(*request[:4], _request_timeout=timeout)
+            # The client's response has no types.
+            text: bytes = response.read()  # type: ignore[no-untyped-call]
+            if not 200 <= response.status < 300:
+                raise ApiException(
+                    status=response.status, reason=response.reason, body=text.decode()
+                )
+        return cast(dict[str, Any], decoded(_decoder, text))
 
 
 def _namespace(kubeconfig: str | None, context: str | None) -> str:
@@ -127,23 +129,23 @@ def _subject(manifest: Mapping[str, Any]) -> str:
     return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
 
 
-def _place(manifest: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+def _path(manifest: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     metadata = manifest["metadata"]
     return GROUP, VERSION, metadata["namespace"], PLURAL, metadata["name"]
 
 
 @contextmanager
-def _explained(subject: str) -> Iterator[None]:
+def _mapped_errors(subject: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        refusal = _refusal(error, subject)
+        refusal = _cluster_error(error, subject)
         refusal.status = error.status or 0
         raise refusal from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        # The innermost cause is the one that says something.
-        message = f"the API server can't be reached: {_cause(error)}; check the kubeconfig's server"
-        raise ClusterError("NoCluster", message, passes=True) from error
+        # Only the innermost cause is specific.
+        message = f"the API server is unreachable: {_cause(error)}; check the kubeconfig's server"
+        raise ClusterError("NoCluster", message, is_temporary=True) from error
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -151,24 +153,26 @@ def _cause(error: BaseException) -> BaseException:
     return _cause(reason) if isinstance(reason, BaseException) else error
 
 
-def _refusal(error: ApiException, subject: str) -> ClusterError:
-    said = _message(error)
+def _cluster_error(error: ApiException, subject: str) -> ClusterError:
+    text = _message(error)
     if error.status == 401:
-        return ClusterError("Unauthenticated", "the API server does not know you; log in again")
+        message = "the API server rejected the credentials; log in again"
+        return ClusterError("Unauthenticated", message)
     if error.status == 403:
-        return ClusterError("PermissionDenied", f"{said}; ask for that right, or use --namespace")
-    if error.status == 404 and "page not found" in said:
-        message = f"the cluster has no {KIND}; install Open-AutoGLM there first, with its CRD"
+        message = f"{text}; request the permission, or use --namespace"
+        return ClusterError("PermissionDenied", message)
+    if error.status == 404 and "page not found" in text:
+        message = f"the cluster has no {KIND}; install Open-AutoGLM with its CRD first"
         return ClusterError("CrdMissing", message)
     if error.status == 404:
-        return ClusterError("NotFound", f"{said}; create it, or choose another --namespace")
+        return ClusterError("NotFound", f"{text}; create it, or choose another --namespace")
     if error.status == 409:
-        message = f"{subject}: {said}; leave those fields out, or take them with --force-conflicts"
+        message = f"{subject}: {text}; omit these fields, or take them over with --force-conflicts"
         return ClusterError("Conflict", message)
     if error.status in (400, 422):
-        return ClusterError("Refused", said)
-    message = f"{subject}: {error.status} {said}; try again"
-    return ClusterError("ClusterFailed", message, passes=True)
+        return ClusterError("Rejected", text)
+    message = f"{subject}: {error.status} {text}; retry"
+    return ClusterError("ClusterFailed", message, is_temporary=True)
 
 
 def _message(error: ApiException) -> str:

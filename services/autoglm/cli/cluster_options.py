@@ -1,4 +1,4 @@
-"""Options of the commands that look at a Kubernetes cluster, named as kubectl names them."""
+"""Options of the commands that inspect a Kubernetes cluster, with kubectl's names."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import click
 if TYPE_CHECKING:
     from autoglm.cli.cluster import Cluster
 
-NOT_WELL = 3
-"""Exit code: everything could be asked, and something is not as it should be."""
+NOT_HEALTHY = 3
+"""Exit code if a deployment is not healthy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which cluster, and which part of it."""
+    """Cluster and namespaces that a command inspects."""
 
     namespace: str = ""
-    """Empty: the context's own."""
+    """Empty: the namespace of the context."""
     is_everywhere: bool = False
     context: str = ""
     kubeconfig: str = ""
@@ -31,13 +31,13 @@ class Where:
         return self != Where()
 
     def open(self) -> Cluster:
-        # `status` is for core installs as well, which have no Kubernetes client.
+        # `status` also works in core installs, which have no Kubernetes client.
         from autoglm.cli.cluster import Cluster
 
         return Cluster(self.kubeconfig or None, self.context or None)
 
     def namespace_in(self, cluster: Cluster) -> str:
-        """Empty means all."""
+        """Return the namespace to inspect, empty for all."""
         return "" if self.is_everywhere else self.namespace or cluster.namespace
 
 
@@ -50,7 +50,7 @@ _OPTIONS = (
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options; the command gets a Where as `where` instead."""
+    """Add the options; the command gets a Where as `where` instead of them."""
 
     @functools.wraps(command)
     def placed(
@@ -67,6 +67,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def watch_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    text = "Go on showing it as it changes, until Ctrl-C."
+    """Add `--watch`."""
+    text = "After listing, watch for changes until Ctrl-C."
     option = click.option("-w", "--watch", is_flag=True, help=text)
     return option(command)

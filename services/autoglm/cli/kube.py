@@ -1,7 +1,7 @@
-"""One look at a cluster, for the commands that only read. Decides nothing about what it means.
+"""Reads the state of a cluster, for `status`, `explain` and `precheck`. Interprets nothing.
 
-What may not be read is said in `unseen` and leaves a gap; what there is no way around (no cluster,
-no CRD, no such resource) is a ClusterError. Called by `status`, `explain` and `precheck`.
+Lists that the user is forbidden to read are empty and named in `not_accessible`. Without a cluster,
+the CRD or the resource, ClusterError is raised.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from autoglm.kube.kinds import WARNING as EVENT
 Raw = Mapping[str, Any]
 _PAGE = "500"
 _PROXY_SECONDS = 3.0
-# Each is asked by itself; more would only say the same.
+# Gateways are polled one by one; all of them should have the same pool.
 _MOST_GATEWAYS = 8
 AUTOSCALER = next(kind for kind in CHILDREN if kind.kind == "HorizontalPodAutoscaler")
 _NO_SUCH_OBJECT = frozenset({403, 404})
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What the API server and the gateways said, as it came."""
+class ClusterState:
+    """Objects of the API server and pools of the gateways, as read."""
 
     resources: tuple[Raw, ...]
     children: tuple[Raw, ...] = ()
@@ -48,10 +48,9 @@ class Look:
     gateways: tuple[Raw, ...] = ()
     operators: tuple[Raw, ...] = ()
     routable: frozenset[tuple[str, str]] | None = None
-    """Namespace and name of the pods that every gateway has; None where no gateway could be
-    asked."""
-    unseen: tuple[tuple[str, str], ...] = ()
-    """What could not be read, and why."""
+    """Namespace and name of the pods in the pools of all gateways; None if no gateway responded."""
+    not_accessible: tuple[tuple[str, str], ...] = ()
+    """Lists that the user is forbidden to read, with the API server's message."""
 
 
 class Api(Protocol):
@@ -64,10 +63,10 @@ class Api(Protocol):
 
 @dataclass(slots=True)
 class Reader:
-    """Reads lists, and remembers what it was not allowed to."""
+    """Reads lists, and records those that the user is forbidden to read."""
 
     cluster: Api
-    unseen: dict[str, str] = field(default_factory=dict)
+    not_accessible: dict[str, str] = field(default_factory=dict)
 
     def list(self, kind: Kind, namespace: str, **query: str) -> tuple[Raw, ...]:
         try:
@@ -77,12 +76,12 @@ class Reader:
                 raise
             if error.status == 403:
                 where = f"in {namespace}" if namespace else "in all namespaces"
-                self.unseen[f"{kind.plural} {where}"] = error.message
+                self.not_accessible[f"{kind.plural} {where}"] = error.message
             return ()
 
 
 def listed(cluster: Api, kind: Kind, namespace: str, **query: str) -> tuple[Raw, ...]:
-    """All objects of a kind, whole: in a list they come without their kind."""
+    """Return all objects of a kind, with the kind and version that items of a list lack."""
     items: list[Raw] = []
     more: dict[str, str] = {}
     while True:
@@ -93,10 +92,10 @@ def listed(cluster: Api, kind: Kind, namespace: str, **query: str) -> tuple[Raw,
         more = {"continue": token}
 
 
-def look(cluster: Api, namespace: str, name: str = "", *, deep: bool = False) -> Look:
-    """Everything about the resources of a namespace (empty: of all), or about one of them.
+def read_state(cluster: Api, namespace: str, name: str = "", *, deep: bool = False) -> ClusterState:
+    """Read the resources of a namespace (empty: of all), or one of them, and related objects.
 
-    `deep` reads every kind of child and the operator as well.
+    `deep` reads all kinds of children and the operator as well.
     """
     resources: tuple[Raw, ...]
     if name:
@@ -109,7 +108,7 @@ def look(cluster: Api, namespace: str, name: str = "", *, deep: bool = False) ->
     children = [reader.list(kind, namespace, labelSelector=selector) for kind in kinds]
     sliced = f"{SERVICE_NAME}={pods_service(name)}"
     gateways = reader.list(POD, "", labelSelector=labelled(GATEWAY))
-    return Look(
+    return ClusterState(
         resources=resources,
         children=tuple(child for some in children for child in some),
         pods=reader.list(POD, namespace, labelSelector=selector),
@@ -118,30 +117,34 @@ def look(cluster: Api, namespace: str, name: str = "", *, deep: bool = False) ->
         gateways=gateways,
         operators=reader.list(POD, "", labelSelector=labelled(OPERATOR)) if deep else (),
         routable=_routable(cluster, gateways),
-        unseen=tuple(reader.unseen.items()),
+        not_accessible=tuple(reader.not_accessible.items()),
     )
 
 
 def labelled(component: str) -> str:
-    """The label selector of a part of the product."""
+    """Return the label selector of a component."""
     return f"{NAME}={PRODUCT},{COMPONENT}={component}"
 
 
 def is_ready(pod: Raw) -> bool:
+    """Return whether a pod is ready and not being deleted."""
     conditions = pod.get("status", {}).get("conditions") or ()
-    is_told = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return is_told and "deletionTimestamp" not in pod["metadata"]
+    has_condition = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return has_condition and "deletionTimestamp" not in pod["metadata"]
 
 
 def _routable(cluster: Api, gateways: Iterable[Raw]) -> frozenset[tuple[str, str]] | None:
-    """Asked through the API server, since gateways' admin port is closed to everyone else."""
-    asked = [gateway for gateway in gateways if is_ready(gateway)][:_MOST_GATEWAYS]
+    """Return the pods in all gateways' pools, read through the API server's proxy; None without.
+
+    NetworkPolicies close the gateways' admin port to other clients.
+    """
+    ready = [gateway for gateway in gateways if is_ready(gateway)][:_MOST_GATEWAYS]
     try:
-        answered = [pool for gateway in asked if (pool := _pool(cluster, gateway)) is not None]
+        pools = [pool for gateway in ready if (pool := _pool(cluster, gateway)) is not None]
     except ClusterError:
-        # A NetworkPolicy that drops silently does so for all; one wait is enough.
+        # A NetworkPolicy that drops packets does so for all gateways: one timeout is enough.
         return None
-    return frozenset.intersection(*answered) if answered else None
+    return frozenset.intersection(*pools) if pools else None
 
 
 def _pool(cluster: Api, gateway: Raw) -> frozenset[tuple[str, str]] | None:
@@ -157,5 +160,5 @@ def _pool(cluster: Api, gateway: Raw) -> frozenset[tuple[str, str]] | None:
             raise
         return None
     except (ValueError, KeyError, TypeError):
-        # Something else listens there: as good as nobody.
+        # Another server listens there.
         return None

@@ -1,7 +1,7 @@
-"""`kubectl autoglm`: the commands that look at a cluster, as a kubectl plugin.
+"""`kubectl autoglm`: the commands that inspect a cluster, as a kubectl plugin.
 
-Called by the console script `kubectl-autoglm`, which kubectl finds on PATH. Here everything is
-about a cluster, so that none of a gateway's options is offered.
+Entry point of the console script `kubectl-autoglm`, which kubectl finds on PATH. Its commands have
+no options for a gateway.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ class Plugin(LazyGroup):
     offered = MappingProxyType(
         {
             "status": Lazy(
-                "Show what runs, what is wrong and what to do.", "cli", "status.kubectl"
+                "Show the status of deployments, with problems and remedies.",
+                "cli",
+                "status.kubectl",
             ),
             "explain": Lazy(
-                "Follow a deployment from its spec to its URL.", "cli", "status.explain"
+                "Check each step of a deployment, from its spec to its URL.",
+                "cli",
+                "status.explain",
             ),
             "precheck": Lazy(
-                "Say whether the cluster can run a deployment.", "cli", "precheck.command"
+                "Check whether the cluster can run a deployment.", "cli", "precheck.command"
             ),
         }
     )
@@ -38,7 +42,7 @@ class Plugin(LazyGroup):
 )
 @click.version_option(package_name="open-autoglm", message="%(prog)s %(version)s")
 def plugin() -> None:
-    """Look at AutoGLMDeployments: what runs, what is wrong and what to do."""
+    """Inspect AutoGLMDeployments."""
 
 
 def main() -> None:

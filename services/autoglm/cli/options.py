@@ -23,12 +23,12 @@ S = TypeVar("S", bound="ProcessSettings")
 
 
 def examples(*lines: str) -> str:
-    """An epilog that click leaves as it is."""
+    """Return an epilog with examples, which click does not wrap."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def settings_options(cls: type[ProcessSettings]) -> Callable[[Function], Function]:
-    """A flag for each field of a settings class; values stay text, for `load_settings` to check."""
+    """Add a flag for each field of a settings class; `load_settings` validates the values."""
 
     def decorate(command: Function) -> Function:
         for name, field in reversed(cls.model_fields.items()):
@@ -39,7 +39,7 @@ def settings_options(cls: type[ProcessSettings]) -> Callable[[Function], Functio
 
 
 def load_settings(cls: type[S], flags: Mapping[str, Any]) -> S:
-    """Settings from flags and environment; ends the process with every problem on stderr."""
+    """Load settings from flags and environment; exit with 64 and all problems on stderr."""
     from autoglm.common.settings import SettingsError
 
     try:
@@ -69,7 +69,7 @@ def _setting(name: str, field: FieldInfo, prefix: str) -> Callable[[Function], F
 
 
 def _inner(annotation: Any) -> Any:
-    """The type that counts in `X | None`."""
+    """Return X for `X | None`."""
     if get_origin(annotation) in (Union, UnionType):
         return next(a for a in get_args(annotation) if a is not type(None))
     return annotation
@@ -102,7 +102,7 @@ api_key_file_option = click.option(
     envvar="AUTOGLM_API_KEY_FILE",
     show_envvar=True,
     metavar="FILE",
-    help="File with an API key or a token; without it the one in $AUTOGLM_API_KEY.",
+    help="File with an API key or a token. [default: $AUTOGLM_API_KEY]",
 )
 
 _CONNECTION = (
@@ -134,32 +134,30 @@ _CONNECTION = (
             help=text,
         )
         for flag, text in {
-            "tls-ca-file": "PEM authorities to check the server with; turns TLS on.",
-            "tls-cert-file": "PEM certificate to present (mTLS).",
-            "tls-key-file": "PEM private key of the certificate.",
+            "tls-ca-file": "CA certificates (PEM) to verify the server with; enables TLS.",
+            "tls-cert-file": "Client certificate (PEM), for mTLS.",
+            "tls-key-file": "Private key (PEM) of the client certificate.",
         }.items()
     ),
     api_key_file_option,
 )
 
 _SAMPLING = (
-    click.option("--max-tokens", type=int, help="The most tokens to generate."),
-    click.option("--temperature", type=float, help="0 always takes the likeliest token."),
-    click.option("--top-p", type=float, help="Share of probability mass to sample from."),
-    click.option("--top-k", type=int, help="How many of the likeliest tokens to sample from."),
-    click.option("--seed", type=int, help="Makes sampling repeatable."),
-    click.option("--stop", multiple=True, help="Text that ends the answer; may be repeated."),
+    click.option("--max-tokens", type=int, help="Maximum number of tokens to generate."),
+    click.option("--temperature", type=float, help="Sampling temperature; 0 is greedy."),
+    click.option("--top-p", type=float, help="Probability mass to sample from."),
+    click.option("--top-k", type=int, help="Number of most likely tokens to sample from."),
+    click.option("--seed", type=int, help="Seed for reproducible sampling."),
+    click.option("--stop", multiple=True, help="Text that ends the response; may be repeated."),
 )
 
-model_option = click.option(
-    "--model", default="", help="Served name. May be left out where there is one model only."
-)
+model_option = click.option("--model", default="", help="Served name. [default: the only model]")
 output_option = click.option(
     "--output",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Text to read, or one JSON document for scripts.",
+    help="Output format.",
 )
 
 document_option = click.option(
@@ -168,7 +166,7 @@ document_option = click.option(
     type=click.Choice(["text", "json", "yaml"]),
     default="text",
     show_default=True,
-    help="Text to read, or one document for scripts.",
+    help="Output format.",
 )
 
 
@@ -181,7 +179,7 @@ def connection_options(command: Function) -> Function:
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the connection's options; the command gets a Client as its first argument instead."""
+    """Add connection options; the command gets a Client as its first argument instead of them."""
 
     @functools.wraps(command)
     def connected(
@@ -213,22 +211,22 @@ def _all(options: tuple[Callable[[Any], Any], ...], command: Function) -> Functi
 
 
 def chosen_model(client: Client, name: str) -> str:
-    """The given name, or that of the only model there is."""
+    """Return the given name, or the name of the only model. Raises ClickException."""
     if name:
         return name
     names = [m.name for m in client.list_models() if not m.parent]
     if len(names) == 1:
         return names[0]
     if not names:
-        raise click.ClickException("no model is being served; `autoglm status` says more")
-    raise click.UsageError(f"say which model with --model; there are {', '.join(names)}")
+        raise click.ClickException("no model is available; `autoglm status` shows the cause")
+    raise click.UsageError(f"several models are available; set --model to {', '.join(names)}")
 
 
 def given_text(words: tuple[str, ...]) -> str:
-    """The arguments as one text, or standard input where there are none."""
+    """Return the arguments as one text, or standard input without arguments."""
     if words:
         return " ".join(words)
     text = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     if not text:
-        raise click.UsageError("give a text as an argument or on standard input")
+        raise click.UsageError("missing text; pass it as an argument or on standard input")
     return text

@@ -1,4 +1,4 @@
-"""How commands print: protobuf messages as JSON, rows as aligned columns."""
+"""Output formats of the commands: JSON, YAML, and tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """The message under the API's own field names."""
+    """Return a message as a dictionary with the API's field names."""
     fields: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
     return fields
 
@@ -22,18 +22,18 @@ def print_json(value: object) -> None:
 
 
 def document(value: object, output: str) -> str:
-    """As `json` or as `yaml`."""
+    """Return a value as `json` or `yaml`."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if output == "json":
         return f"{text}\n"
     import yaml
 
-    # By way of JSON, so that only plain values are left.
+    # Through JSON, so that only plain values remain.
     return yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell, two spaces between them."""
+    """Print rows with aligned columns, two spaces apart."""
     cells = [list(header), *([str(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:

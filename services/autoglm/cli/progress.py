@@ -1,6 +1,6 @@
-"""How far a resource is by its own status, for `autoglm deploy --wait`. Decides when waiting ends.
+"""Follows a resource's status for `autoglm deploy --wait`, and decides when to stop.
 
-Time comes in as functions; nothing here talks to a cluster.
+The clock and the reading of the resource are parameters; there is no I/O here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a resource is, in a line."""
+    """Progress of a resource, in one line."""
 
     line: str
     is_ready: bool = False
@@ -22,15 +22,15 @@ class Progress:
 
 
 def follow(
-    look: Callable[[], Progress],
+    poll: Callable[[], Progress],
     until: float,
     now: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Iterator[Progress]:
-    """Each change of the progress, until there is nothing to wait for or no time."""
+    """Yield each change of the progress, until the resource is ready, hopeless or out of time."""
     last = None
     while True:
-        progress = look()
+        progress = poll()
         if progress != last:
             yield progress
         last = progress
@@ -40,11 +40,11 @@ def follow(
 
 
 def progress_of(resource: Mapping[str, Any]) -> Progress:
-    """What a resource's status says of its own spec."""
+    """Return the progress that a resource's status reports for its current spec."""
     status, generation = resource.get("status") or {}, resource["metadata"].get("generation", 0)
     if status.get("observedGeneration", 0) < generation:
         return Progress(
-            "waits for the operator; is one installed and does it watch this namespace?"
+            "waiting for the operator; check that it is installed and watches this namespace"
         )
     conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
     ready = conditions.get("Ready", {})

@@ -1,7 +1,7 @@
-"""Text for a terminal: tables, headings, indented sentences, in colour where there is one. Pure.
+"""Renders tables, headings and indented sentences for a terminal, with colour if supported. Pure.
 
-A narrow terminal wraps; what goes to a file or a pipe is as wide as it needs to be, so that one
-fact is one line. Called by the commands that show a cluster.
+Text is wrapped on a terminal; in a file or a pipe each fact is one line. Called by the commands
+that inspect a cluster.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 _UNLIMITED = 4096
-# Columns that go on in the next line where a terminal is too narrow.
+# Columns that wrap on a narrow terminal.
 _FOLDING = ("NAME", "OBJECT", "MODEL", "URL", "MESSAGE", "FOUND", "WHAT TO DO")
-STYLES = {"ok": "green", "warn": "yellow", "unknown": "yellow", "wrong": "red", "fail": "red"}
+STYLES = {"ok": "green", "warn": "yellow", "unknown": "yellow", "failed": "red", "fail": "red"}
 Cell = str | Text
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What there is to write on."""
+    """Width and colour of the output."""
 
     width: int = _UNLIMITED
     has_color: bool = False
@@ -39,7 +39,7 @@ def canvas_of_terminal() -> Canvas:
 
 
 def drawn(parts: Iterable[RenderableType], canvas: Canvas) -> str:
-    """As text without spaces at the ends of lines."""
+    """Render the parts as text without trailing spaces."""
     page = io.StringIO()
     color = "standard" if canvas.has_color else None
     console = Console(
@@ -60,7 +60,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 0
     for name in header:
         made.add_column(name, overflow="fold", no_wrap=name not in _FOLDING)
     for row in rows:
-        # Text, since rich reads [words in brackets] of a str as its own.
+        # As Text, since rich interprets [words in brackets] of a str as markup.
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return Padding(made, (0, 0, 0, indent), expand=False)
 
@@ -74,7 +74,7 @@ def sentence(text: str, indent: int = 2, style: str = "") -> RenderableType:
 
 
 def age(seconds: float | None) -> str:
-    """A duration in its two largest units: 42s, 7m10s, 3h05m, 12d4h."""
+    """Return a duration in its two largest units: 42s, 7m10s, 3h05m, 12d4h."""
     if seconds is None:
         return "-"
     whole = int(seconds)

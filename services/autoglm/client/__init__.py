@@ -4,8 +4,8 @@
         for chunk in client.chat_stream([{"role": "user", "content": "Hello!"}], model="tiny-glm"):
             print(chunk.delta.content, end="")
 
-The only public API of a core install: it needs gRPC, protobuf, tenacity and the OpenTelemetry API,
-and nothing of the services. Errors are those of `autoglm.common.errors`; no gRPC error leaks.
+The only public API of a core install: it needs gRPC, protobuf, tenacity and the OpenTelemetry API.
+Errors are those of `autoglm.common.errors`; gRPC errors are mapped to them.
 """
 
 from autoglm.client.aio import AsyncClient

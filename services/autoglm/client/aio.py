@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying
 
 from autoglm import v1
 from autoglm.client import requests
-from autoglm.client.call import Call, RetryPolicy, Target, key_or_default
+from autoglm.client.call import ClientCall, RetryPolicy, Target, key_or_default
 from autoglm.client.hints import hints
 from autoglm.client.requests import (
     CallOptions,
@@ -63,7 +63,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection and every call on it."""
+        """Close the connection and cancel its calls."""
         await self._channel.close()
 
     async def generate(
@@ -71,64 +71,64 @@ class AsyncClient:
     ) -> v1.GenerateResponse:
         """Complete text or token ids; no chat template is applied."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = Call("Generate", request.model, self._target, options, hints(request))
+        call = ClientCall("Generate", request.model, self._target, options, hints(request))
         return await self._unary(self._stub.Generate, request, call)
 
     def generate_stream(
         self, prompt: Prompt, **options: Unpack[GenerateOptions]
     ) -> AsyncGenerator[v1.GenerateChunk, None]:
-        """The same, as it appears. Closing the generator cancels the call."""
+        """Stream the response. Closing the generator cancels the call."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = Call("GenerateStream", request.model, self._target, options, hints(request))
+        call = ClientCall("GenerateStream", request.model, self._target, options, hints(request))
         return self._stream(self._stub.GenerateStream, request, call)
 
     async def chat(
         self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> v1.ChatResponse:
-        """Continue a conversation, or respond to a text as the user's only message."""
+        """Respond to a conversation, or to a text as its only user message."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = Call("Chat", request.model, self._target, options, hints(request))
+        call = ClientCall("Chat", request.model, self._target, options, hints(request))
         return await self._unary(self._stub.Chat, request, call)
 
     def chat_stream(
         self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> AsyncGenerator[v1.ChatChunk, None]:
-        """The same, as it appears. Closing the generator cancels the call."""
+        """Stream the response. Closing the generator cancels the call."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = Call("ChatStream", request.model, self._target, options, hints(request))
+        call = ClientCall("ChatStream", request.model, self._target, options, hints(request))
         return self._stream(self._stub.ChatStream, request, call)
 
     async def embed(
         self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]
     ) -> v1.EmbedResponse:
-        """One vector for each text."""
+        """Return one vector for each text."""
         request = requests.embed_request(texts, options, self._target.model)
-        call = Call("Embed", request.model, self._target, options)
+        call = ClientCall("Embed", request.model, self._target, options)
         return await self._unary(self._stub.Embed, request, call)
 
     async def predict(self, text: str, **options: Unpack[PredictOptions]) -> v1.PredictResponse:
         """Classify a text over `labels`, or generate where none are given."""
         request = requests.predict_request(text, options, self._target.model)
-        call = Call("Predict", request.model_name, self._target, options)
+        call = ClientCall("Predict", request.model_name, self._target, options)
         return await self._unary(self._stub.Predict, request, call)
 
     async def tokenize(
         self, text: str | ChatMessages, **options: Unpack[TokenizeOptions]
     ) -> v1.TokenizeResponse:
-        """Token ids of a text, or of a conversation put through the chat template."""
+        """Return the token ids of a text, or of a conversation in the chat template."""
         request = requests.tokenize_request(text, options, self._target.model)
-        call = Call("Tokenize", request.model, self._target, options)
+        call = ClientCall("Tokenize", request.model, self._target, options)
         return await self._unary(self._stub.Tokenize, request, call)
 
     async def list_models(self, **options: Unpack[CallOptions]) -> list[v1.Model]:
-        """The models that are served now, by name."""
-        call = Call("ListModels", "", self._target, options)
+        """Return the available models, sorted by name."""
+        call = ClientCall("ListModels", "", self._target, options)
         response = await self._unary(self._stub.ListModels, v1.ListModelsRequest(), call)
         return list(response.models)
 
     async def get_model(self, name: str, **options: Unpack[CallOptions]) -> v1.Model:
-        """One model. ModelNotFound lists those there are."""
-        call = Call("GetModel", name, self._target, options)
+        """Return a model. Raises ModelNotFound with the available models."""
+        call = ClientCall("GetModel", name, self._target, options)
         request = v1.GetModelRequest(name=name)
         return (await self._unary(self._stub.GetModel, request, call)).model
 
@@ -136,7 +136,7 @@ class AsyncClient:
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
-        call: Call,
+        call: ClientCall,
     ) -> Response:
         async def attempt() -> Response:
             with call.mapped_errors():
@@ -150,7 +150,7 @@ class AsyncClient:
         self,
         method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
         request: Request,
-        call: Call,
+        call: ClientCall,
     ) -> AsyncGenerator[Response, None]:
         async def open_stream() -> tuple[Any, Response | None]:
             with call.mapped_errors():

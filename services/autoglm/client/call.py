@@ -1,8 +1,7 @@
-"""One call of the API on the client's side: its id, deadline, span, and whether to try again.
+"""A call of the client: its request id, deadline, span and retries. Used by both clients.
 
-Decides; both clients do. A call is tried again only while it has produced nothing, only for errors
-of a server that said "not now" (UNAVAILABLE, or RESOURCE_EXHAUSTED with RetryInfo), and never past
-its deadline.
+A call is retried only before its first message, only after UNAVAILABLE or after RESOURCE_EXHAUSTED
+with RetryInfo, and never past its deadline.
 """
 
 from __future__ import annotations
@@ -32,9 +31,10 @@ _propagator = TraceContextTextMapPropagator()
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Waits double from `first_wait` to `longest_wait` seconds, each one jittered from 0.
+    """Exponential back-off from `first_wait` to `longest_wait` seconds with full jitter.
 
-    A server's own RetryInfo is the least to wait. `attempts` counts the first one; 1 is no retry.
+    The RetryInfo of the server is added to the wait. `attempts` includes the first one; 1 disables
+    retries.
     """
 
     attempts: int = 4
@@ -43,6 +43,7 @@ class RetryPolicy:
 
 
 def should_retry(error: BaseException) -> bool:
+    """Return whether a call may be retried after the error."""
     if not isinstance(error, errors.AutoGLMError) or not error.retryable:
         return False
     return error.grpc_status == "UNAVAILABLE" or error.retry_after is not None
@@ -51,20 +52,20 @@ def should_retry(error: BaseException) -> bool:
 def wait_seconds(
     error: BaseException | None, attempt: int, policy: RetryPolicy, rng: random.Random
 ) -> float:
-    """How long to wait after failed attempt number `attempt`, counted from 1."""
+    """Return the seconds to wait after failed attempt number `attempt`, counted from 1."""
     ceiling = min(policy.longest_wait, policy.first_wait * 2 ** (attempt - 1))
-    asked = error.retry_after if isinstance(error, errors.AutoGLMError) else None
-    return (asked or 0.0) + rng.uniform(0, ceiling)
+    retry_after = error.retry_after if isinstance(error, errors.AutoGLMError) else None
+    return (retry_after or 0.0) + rng.uniform(0, ceiling)
 
 
 def key_or_default(api_key: str | None) -> str:
-    """The key as given, else that of $AUTOGLM_API_KEY."""
+    """Return the given key, or else $AUTOGLM_API_KEY."""
     return os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who is called, and what holds for every call unless the call says otherwise."""
+    """The server, and the defaults of its calls."""
 
     address: str
     model: str
@@ -74,8 +75,8 @@ class Target:
     api_key: str = field(default="", repr=False)
 
 
-class Call:
-    """Enter it around the whole call, streams included: it owns the span and maps errors."""
+class ClientCall:
+    """A call as a context manager, streams included: owns the span, and maps errors."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class Call:
             raise mapped from error
 
     def arguments(self) -> dict[str, Any]:
-        """What an attempt made now passes to the stub besides the request."""
+        """Return the metadata and timeout of an attempt that starts now, for the stub."""
         carrier: dict[str, str] = {}
         _propagator.inject(carrier, trace.set_span_in_context(self._span))
         if self._target.api_key:
@@ -148,7 +149,7 @@ class Call:
         return {"metadata": metadata, "timeout": max(0.0, self._deadline - time.monotonic())}
 
     def retrying(self) -> dict[str, Any]:
-        """Arguments of tenacity's Retrying and AsyncRetrying."""
+        """Return the arguments of tenacity's Retrying and AsyncRetrying."""
         policy = self._target.retries
         stop: Any = stop_after_attempt(policy.attempts)
         if self._timeout is not None:

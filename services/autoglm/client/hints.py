@@ -1,7 +1,7 @@
-"""Metadata that describes a call's request, so that gateways need not see its body.
+"""Routing hints of a request in call metadata, so that gateways need not parse its body.
 
-Needs the packages that name prompts' blocks, which a core install lacks; without them nothing is
-sent, and gateways read the body.
+Hashing prompts needs packages that a core install lacks; without them no hint is sent, and gateways
+parse the body.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from autoglm import v1
 from autoglm.common.errors import AutoGLMError
 
 try:
-    from autoglm.validation import RequestInfo, of_chat, of_generate
+    from autoglm.validation import of_chat, of_generate
     from autoglm.validation.routing_hint import HINT_METADATA, write_hint
 except ModuleNotFoundError:
 
@@ -19,16 +19,14 @@ except ModuleNotFoundError:
 
 else:
 
-    def _ask(request: v1.GenerateRequest | v1.ChatRequest) -> RequestInfo:
-        if isinstance(request, v1.ChatRequest):
-            return of_chat(request)
-        return of_generate(request)
-
     def hints(request: v1.GenerateRequest | v1.ChatRequest) -> dict[str, bytes]:
-        """Metadata of the call; none where the request has no short form."""
+        """Return the hint as metadata of the call, empty if the request has none."""
         try:
-            told = write_hint(_ask(request))
+            if isinstance(request, v1.ChatRequest):
+                hint = write_hint(of_chat(request))
+            else:
+                hint = write_hint(of_generate(request))
         except AutoGLMError:
-            # The server will say it, with its request id.
-            told = b""
-        return {HINT_METADATA: told} if told else {}
+            # The server reports the error, with its request id.
+            hint = b""
+        return {HINT_METADATA: hint} if hint else {}

@@ -1,7 +1,7 @@
-"""Messages, tools and formats written as OpenAI's dictionaries, turned into API messages.
+"""Converts messages, tools and formats from OpenAI's dictionaries to API messages.
 
-Called by `requests`. API messages pass through unchanged. Every wrong or unknown key is
-InvalidRequest, so that a misspelt key is never silently ignored.
+API messages pass through unchanged. Invalid and unknown keys raise InvalidRequest. Called by
+`requests`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _part(value: v1.ContentPart | Mapping[str, Any], where: str) -> v1.ContentPa
         url = value[kind]
         return v1.ContentPart(**{kind: url["url"] if isinstance(url, Mapping) else url})
     raise InvalidRequest(
-        f"{where}: a part is text, {', '.join(_URL_PARTS)}, with a key of that name", field=where
+        f"{where}: a part has the type text, {', '.join(_URL_PARTS)}, and a key of that name",
+        field=where,
     )
 
 
@@ -59,7 +60,7 @@ def _call(value: v1.ToolCall | Mapping[str, Any], where: str, index: int) -> v1.
         return value
     function = value.get("function", value)
     if not isinstance(function, Mapping) or "name" not in function:
-        raise InvalidRequest(f"{where}: a tool call has a name", field=where)
+        raise InvalidRequest(f"{where}: a tool call needs a name", field=where)
     return v1.ToolCall(
         id=value.get("id", ""),
         name=function["name"],
@@ -88,14 +89,14 @@ def tool_choice(value: v1.ToolChoice | Mapping[str, Any] | str | None) -> v1.Too
     if isinstance(value, Mapping) and "name" in (function := value.get("function", {})):
         return v1.ToolChoice(function=function["name"])
     raise InvalidRequest(
-        f"tool_choice is {', '.join(_MODES)} or a function, not {value!r}", field="tool_choice"
+        f"tool_choice must be {', '.join(_MODES)} or a function, not {value!r}", field="tool_choice"
     )
 
 
 def response_format(
     value: v1.ResponseFormat | Mapping[str, Any] | None,
 ) -> v1.ResponseFormat | None:
-    """OpenAI's `{"type": "json_schema", ...}`, or one of vLLM's `regex`, `choice`, `grammar`."""
+    """Convert OpenAI's `{"type": "json_schema", ...}`, or vLLM's `regex`, `choice`, `grammar`."""
     if value is None or isinstance(value, v1.ResponseFormat):
         return value
     kind = value.get("type") or next(iter(value), "")
@@ -116,14 +117,14 @@ def response_format(
     if kind == "grammar" and isinstance(content, str):
         return v1.ResponseFormat(grammar=content)
     raise InvalidRequest(
-        "response_format is text, json_object, json_schema, regex, choice or grammar,"
+        "response_format must be text, json_object, json_schema, regex, choice or grammar,"
         f" not {dict(value)!r}",
         field="response_format",
     )
 
 
 def json_text(value: Mapping[str, Any] | str) -> str:
-    """JSON as the API carries it: text. Text stays as it is."""
+    """Return a mapping as JSON text; text stays unchanged."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -132,7 +133,7 @@ def _fields(value: Mapping[str, Any], where: str, names: tuple[str, ...]) -> dic
     unknown = sorted(fields.keys() - set(names))
     if unknown:
         raise InvalidRequest(
-            f"{where} has no field {unknown[0]!r}; there are {', '.join(names)}",
+            f"{where} has no field {unknown[0]!r}; valid fields: {', '.join(names)}",
             field=f"{where}.{unknown[0]}",
         )
     return fields

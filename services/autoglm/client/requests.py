@@ -1,8 +1,8 @@
-"""Requests from plain Python arguments. Pure; knows no channel and no clock.
+"""Builds requests from Python arguments. Pure.
 
-Both clients call the `*_request` functions. Keyword arguments are declared once, as the TypedDicts
-here; names and meanings are those of the API (protos/autoglm/v1). A wrong value is InvalidRequest,
-naming the field; a keyword that does not exist is a TypeError, as for any Python function.
+Both clients call the `*_request` functions. The TypedDicts declare the keyword arguments; names and
+meanings are those of the API (protos/autoglm/v1). An invalid value raises InvalidRequest with the
+field; an unknown keyword raises TypeError.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ M = TypeVar("M", bound=Message)
 
 
 class CallOptions(TypedDict, total=False):
-    """What every method takes: `timeout` in seconds (None: no limit) and the id for logs."""
+    """Options of every method: `timeout` in seconds (None: no limit) and the request id."""
 
     timeout: float | None
     request_id: str
 
 
 class Sampling(TypedDict, total=False):
-    """vLLM's sampling parameters; None leaves one to the server."""
+    """vLLM's sampling parameters; None: the server's default."""
 
     n: int | None
     presence_penalty: float | None
@@ -55,13 +55,13 @@ class Sampling(TypedDict, total=False):
 
 
 class ModelOptions(CallOptions, total=False):
-    """`model` may be left out where the client was made with one."""
+    """`model` overrides the client's model."""
 
     model: str
 
 
 class SamplingOptions(ModelOptions, Sampling, total=False):
-    """Keywords win over the fields of `sampling_params`."""
+    """Keywords take precedence over the fields of `sampling_params`."""
 
     sampling_params: v1.SamplingParams | None
     priority: int
@@ -75,7 +75,7 @@ class GenerateOptions(SamplingOptions, total=False):
 
 
 class ChatOptions(GenerateOptions, total=False):
-    """Keywords of `chat` and `chat_stream`. Tools may have the shape of OpenAI's."""
+    """Keywords of `chat` and `chat_stream`. Tools may be OpenAI's dictionaries."""
 
     tools: Sequence[v1.Tool | Mapping[str, Any]]
     tool_choice: v1.ToolChoice | Mapping[str, Any] | str | None
@@ -202,7 +202,7 @@ def _sampling(options: Mapping[str, Any]) -> v1.SamplingParams | None:
     merged = v1.SamplingParams()
     merged.CopyFrom(base)
     for name in given:
-        # Merging appends to lists and maps; a keyword replaces.
+        # Merging would append to lists and maps; a keyword replaces them.
         merged.ClearField(name)
     merged.MergeFrom(built)
     return merged

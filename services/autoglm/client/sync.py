@@ -12,7 +12,7 @@ from tenacity import Retrying
 
 from autoglm import v1
 from autoglm.client import requests
-from autoglm.client.call import Call, RetryPolicy, Target, key_or_default
+from autoglm.client.call import ClientCall, RetryPolicy, Target, key_or_default
 from autoglm.client.hints import hints
 from autoglm.client.requests import (
     CallOptions,
@@ -68,74 +68,74 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection and every call on it."""
+        """Close the connection and cancel its calls."""
         self._channel.close()
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> v1.GenerateResponse:
         """Complete text or token ids; no chat template is applied."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = Call("Generate", request.model, self._target, options, hints(request))
+        call = ClientCall("Generate", request.model, self._target, options, hints(request))
         return self._unary(self._stub.Generate, request, call)
 
     def generate_stream(
         self, prompt: Prompt, **options: Unpack[GenerateOptions]
     ) -> Generator[v1.GenerateChunk, None, None]:
-        """The same, as it appears. Closing the generator cancels the call."""
+        """Stream the response. Closing the generator cancels the call."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = Call("GenerateStream", request.model, self._target, options, hints(request))
+        call = ClientCall("GenerateStream", request.model, self._target, options, hints(request))
         return self._stream(self._stub.GenerateStream, request, call)
 
     def chat(self, messages: str | ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
-        """Continue a conversation, or respond to a text as the user's only message."""
+        """Respond to a conversation, or to a text as its only user message."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = Call("Chat", request.model, self._target, options, hints(request))
+        call = ClientCall("Chat", request.model, self._target, options, hints(request))
         return self._unary(self._stub.Chat, request, call)
 
     def chat_stream(
         self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> Generator[v1.ChatChunk, None, None]:
-        """The same, as it appears. Closing the generator cancels the call."""
+        """Stream the response. Closing the generator cancels the call."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = Call("ChatStream", request.model, self._target, options, hints(request))
+        call = ClientCall("ChatStream", request.model, self._target, options, hints(request))
         return self._stream(self._stub.ChatStream, request, call)
 
     def embed(
         self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]
     ) -> v1.EmbedResponse:
-        """One vector for each text."""
+        """Return one vector for each text."""
         request = requests.embed_request(texts, options, self._target.model)
-        call = Call("Embed", request.model, self._target, options)
+        call = ClientCall("Embed", request.model, self._target, options)
         return self._unary(self._stub.Embed, request, call)
 
     def predict(self, text: str, **options: Unpack[PredictOptions]) -> v1.PredictResponse:
         """Classify a text over `labels`, or generate where none are given."""
         request = requests.predict_request(text, options, self._target.model)
-        call = Call("Predict", request.model_name, self._target, options)
+        call = ClientCall("Predict", request.model_name, self._target, options)
         return self._unary(self._stub.Predict, request, call)
 
     def tokenize(
         self, text: str | ChatMessages, **options: Unpack[TokenizeOptions]
     ) -> v1.TokenizeResponse:
-        """Token ids of a text, or of a conversation put through the chat template."""
+        """Return the token ids of a text, or of a conversation in the chat template."""
         request = requests.tokenize_request(text, options, self._target.model)
-        call = Call("Tokenize", request.model, self._target, options)
+        call = ClientCall("Tokenize", request.model, self._target, options)
         return self._unary(self._stub.Tokenize, request, call)
 
     def list_models(self, **options: Unpack[CallOptions]) -> list[v1.Model]:
-        """The models that are served now, by name."""
-        call = Call("ListModels", "", self._target, options)
+        """Return the available models, sorted by name."""
+        call = ClientCall("ListModels", "", self._target, options)
         return list(self._unary(self._stub.ListModels, v1.ListModelsRequest(), call).models)
 
     def get_model(self, name: str, **options: Unpack[CallOptions]) -> v1.Model:
-        """One model. ModelNotFound lists those there are."""
-        call = Call("GetModel", name, self._target, options)
+        """Return a model. Raises ModelNotFound with the available models."""
+        call = ClientCall("GetModel", name, self._target, options)
         return self._unary(self._stub.GetModel, v1.GetModelRequest(name=name), call).model
 
     def _unary(
         self,
         method: grpc.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
-        call: Call,
+        call: ClientCall,
     ) -> Response:
         def attempt() -> Response:
             with call.mapped_errors():
@@ -148,7 +148,7 @@ class Client:
         self,
         method: grpc.UnaryStreamMultiCallable[Request, Response],
         request: Request,
-        call: Call,
+        call: ClientCall,
     ) -> Generator[Response, None, None]:
         def open_stream() -> tuple[Any, Response | None]:
             with call.mapped_errors():

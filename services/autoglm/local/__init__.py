@@ -1,4 +1,4 @@
-"""Runs AutoGLMDeployments as local processes: the runtime behind `autoglm up`."""
+"""Runs AutoGLMDeployments as local processes, for `autoglm up`."""
 
 from autoglm.local.planning import Addresses, Policy
 from autoglm.local.up import UpOptions, up

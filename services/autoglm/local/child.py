@@ -1,6 +1,6 @@
-"""One child process: start it in a group of its own, say why it ended, leave nothing of it behind.
+"""Starts a child process in its own process group, ends it, and reports why it ended.
 
-Decides nothing; `runtime` says when.
+`runtime` decides when.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from autoglm.local.planning import LOOPBACK, Addresses, Process
 
 TERMINATION_VARIABLE = "AUTOGLM_TERMINATION_MESSAGE_FILE"
-# Exit codes of the pods' start-up diagnosis: a further try can't go better.
+# Exit codes of the pods' start-up diagnosis, after which a restart fails again.
 PERMANENT_EXIT_CODES = range(64, 80)
 _TAIL_BYTES = 4096
 _SHOWN_CHARACTERS = 200
@@ -26,7 +26,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where a replica writes."""
+    """Files that a replica writes."""
 
     log: Path
     termination: Path
@@ -34,7 +34,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a replica ended that should not have."""
+    """Reason of an unexpected exit."""
 
     message: str
     exit_code: int | None = None
@@ -56,34 +56,34 @@ class Child:
         return await self._process.wait()
 
     def terminate(self) -> None:
-        """Asks the leader to drain; the rest of the group is the leader's to end."""
+        """Send SIGTERM to the leader, which drains and ends the rest of its group."""
         with suppress(ProcessLookupError):
             self._process.terminate()
 
     def kill_group(self) -> None:
-        """Ends the leader and everything it started, now."""
+        """Send SIGKILL to the leader and all processes that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def failure(self) -> Failure:
-        """Why it ended: its own words, or how it went and what it logged last."""
+        """Return the child's termination message, or else its exit status and last log line."""
         code = self._process.returncode
         message = _read_tail(self._files.termination).strip()
         if message:
             return Failure(message, code)
         last = last_line(self._files.log)
-        said = f"; last line: {last}" if last else ""
-        return Failure(f"{_how_it_ended(code)}{said}; log: {self._files.log}", code)
+        shown = f"; last line: {last}" if last else ""
+        return Failure(f"{_exit_status(code)}{shown}; log: {self._files.log}", code)
 
 
 async def start(process: Process, addresses: Addresses, files: Files) -> Child:
-    """Starts a child. Raises OSError when the program can't be run."""
+    """Start a child. Raises OSError if the program can't be run."""
     command = [*process.argv, *addresses.flags()]
     env = _environment(process, files)
     with ExitStack() as stack:
         log = stack.enter_context(files.log.open("ab"))
         files.termination.unlink(missing_ok=True)
-        # A group of its own keeps the terminal's Ctrl-C away: draining is ours to order.
+        # Its own group, since Ctrl-C on the terminal must not reach it: `runtime` drains it.
         running = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -96,20 +96,20 @@ async def start(process: Process, addresses: Addresses, files: Files) -> Child:
 
 
 def free_addresses(taken: Collection[Addresses] = ()) -> Addresses:
-    """Three loopback addresses that are free now and not promised to anyone else."""
-    promised = {text for a in taken for text in (a.grpc, a.http, a.metrics)}
+    """Return three free loopback addresses that are not in `taken`."""
+    reserved = {text for a in taken for text in (a.grpc, a.http, a.metrics)}
     found: list[str] = []
     with ExitStack() as stack:
         while len(found) < 3:
             listener = stack.enter_context(socket.socket())
             listener.bind((LOOPBACK, 0))
             address = f"{LOOPBACK}:{listener.getsockname()[1]}"
-            found += [address] if address not in promised else []
+            found += [address] if address not in reserved else []
     return Addresses(*found)
 
 
 def with_free_ports(addresses: Addresses) -> Addresses:
-    """The same addresses with a free port wherever the port is 0."""
+    """Replace each port 0 by a free port."""
     free = free_addresses()
     return Addresses(
         _with_port(addresses.grpc, free.grpc),
@@ -124,14 +124,14 @@ def _with_port(address: str, free: str) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something, shortened."""
+    """Return the last non-empty line of a log, shortened."""
     lines = [line.strip() for line in _read_tail(log).splitlines()]
     last = next((line for line in reversed(lines) if line), "")
     return _message(last)[:_SHOWN_CHARACTERS]
 
 
 def _message(line: str) -> str:
-    """What a JSON log line says; any other line as it is."""
+    """Return the message of a JSON log line, and any other line unchanged."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -152,9 +152,9 @@ def _read_tail(path: Path) -> str:
         return ""
 
 
-def _how_it_ended(code: int | None) -> str:
+def _exit_status(code: int | None) -> str:
     if code is None or code >= 0:
         return f"exited with code {code}"
     name = signal.Signals(-code).name
-    hint = " (by hand, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
+    hint = " (by a user, or by the kernel when out of memory)" if name == "SIGKILL" else ""
     return f"killed by {name}{hint}"

@@ -1,7 +1,7 @@
-"""From a resource to the processes that run it: flags, environment, and what can't be had here.
+"""Translates a resource into processes with flags and environment. Pure.
 
-Pure. `up` calls it on every resource of a manifest; the flags that the operator's
-pods get as well come from `api.engine_flags`.
+`up` calls it for each resource of a manifest. `api.engine_flags` has the flags that processes share
+with the operator's pods.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GATEWAY = "_gateway"
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A resource and the directory of its manifest, to which its paths are relative."""
+    """A resource and the directory of its manifest, which its paths are relative to."""
 
     resource: AutoGLMDeployment
     directory: Path
 
 
 def model_workload(placed: Placed, program: Sequence[str], traces: str | None) -> Workload:
-    """The inference processes of a resource. `traces` overrides the resource's own setting."""
+    """Return the inference processes of a resource. `traces` overrides the resource's setting."""
     spec = placed.resource.spec
     process = Process(
         argv=(*program, "inference", *inference_flags(placed, traces)),
@@ -42,14 +42,13 @@ def gateway_workload(
     program: Sequence[str],
     addresses: Addresses,
     endpoints_file: Path,
-    told: Sequence[str] = (),
+    user_flags: Sequence[str] = (),
 ) -> Workload:
-    """The one gateway in front of all resources; it drains as long as the slowest of them. `told`
-    are flags of the user's."""
+    """Return the gateway for all resources, with the longest of their grace periods."""
     grace = max(p.resource.spec.drain.grace_period_seconds for p in placed)
     options = flags(("endpoints-file", endpoints_file), ("shutdown-grace-seconds", grace))
     process = Process(
-        (*program, "gateway", *options, *told),
+        (*program, "gateway", *options, *user_flags),
         addresses=addresses,
         grace_seconds=grace,
         is_routed=False,
@@ -58,23 +57,23 @@ def gateway_workload(
 
 
 def inference_flags(placed: Placed, traces: str | None) -> tuple[str, ...]:
-    """Everything a pod is told, except for its addresses."""
+    """Return all flags of an inference process except its addresses."""
     own = engine_flags(placed.resource, lambda uri: located(uri, placed.directory))
     return (*own, *flags(*_tracing(placed.resource.spec, traces)))
 
 
 def located(uri: str | None, directory: Path) -> str | None:
-    """A path relative to the manifest as an absolute one; anything else as it is."""
+    """Make a path that is relative to the manifest absolute; return other uris unchanged."""
     if uri is None or not uri.startswith(("./", "../")):
         return uri
     return str((directory / uri).resolve())
 
 
 def notices(resource: AutoGLMDeployment) -> list[str]:
-    """What the resource asks for that only a cluster can do, one sentence each."""
+    """Return a sentence for each field of the resource that takes effect only on a cluster."""
     spec = resource.spec
     facts = {
-        "spec.scaling": (spec.scaling, f"runs minReplicas ({resource.desired_replicas}) replicas"),
+        "spec.scaling": (spec.scaling, f"runs {resource.desired_replicas} replicas (minReplicas)"),
         "spec.engine.image": (spec.engine.image, "runs the installed package"),
         "spec.resources": (spec.resources.requests or spec.resources.limits, "sets no limits"),
         "spec.template": (spec.template, "has no pod template"),
@@ -87,7 +86,7 @@ def notices(resource: AutoGLMDeployment) -> list[str]:
     inherited = [variable.name for variable in spec.engine.env if variable.value_from is not None]
     if inherited:
         names = ", ".join(inherited)
-        sentences.append(f"{resource.name}: {names} must come from this shell's environment")
+        sentences.append(f"{resource.name}: {names} must be set in this shell's environment")
     return sentences
 
 

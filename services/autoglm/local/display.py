@@ -1,4 +1,4 @@
-"""Shows what `autoglm up` does: a live table in a terminal, plain lines anywhere else.
+"""Shows the state of `autoglm up`: a live table on a terminal, plain lines elsewhere.
 
 Reads the runtime's members and never changes them.
 """
@@ -42,7 +42,7 @@ class Row:
 
 
 def rows(members: Sequence[Member], now: float) -> list[Row]:
-    """The table's rows, the gateway first."""
+    """Return the rows of the table, the gateway first."""
     return [
         Row(
             (
@@ -62,7 +62,7 @@ def rows(members: Sequence[Member], now: float) -> list[Row]:
 
 
 def age(seconds: float) -> str:
-    """A duration as people write it: 42s, 7m10s, 3h05m."""
+    """Return a duration in its two largest units: 42s, 7m10s, 3h05m."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -72,18 +72,18 @@ def age(seconds: float) -> str:
 
 
 class Display:
-    """Progress lines, and below them the table where there is a terminal."""
+    """Prints progress lines, and below them the table on a terminal."""
 
     def __init__(self, console: Console, *, is_live: bool) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The terminal is given back in any case."""
+        """Show the table; restore the terminal at the end in any case."""
         if self._live is None:
             yield
             return
@@ -91,24 +91,24 @@ class Display:
             yield
 
     async def follow(self, runtime: Runtime) -> None:
-        """Shows the runtime until cancelled."""
+        """Show the runtime until cancelled."""
         show = self._report_slow_starts if self._live is None else self.refresh
         while True:
             await asyncio.sleep(_SLOW_SECONDS if self._live is None else _REFRESH_SECONDS)
             show(runtime)
 
     def refresh(self, runtime: Runtime) -> None:
-        """Draws the table as things are now."""
+        """Update the table."""
         if self._live is not None:
             self._live.update(_table(rows(runtime.members, runtime.now())), refresh=True)
 
     def _report_slow_starts(self, runtime: Runtime) -> None:
-        # The gateway waits for its first replica, which is all there would be to say.
+        # Not of the gateway, which only waits for its first replica.
         for member in (m for m in runtime.members if m.workload.process.is_routed):
             seconds = runtime.now() - member.replica.since
             if member.replica.state is State.STARTING and seconds >= _SLOW_SECONDS / 2:
                 line = last_line(member.files.log)
-                self.say(f"{name_of(member)}: starting for {age(seconds)}; {line}")
+                self.report(f"{name_of(member)}: starting for {age(seconds)}; {line}")
 
 
 def _table(shown: Sequence[Row]) -> Table:

@@ -1,7 +1,6 @@
-"""The file by which the gateway learns where replicas are, and which rules hold for which names.
+"""Writes the file with endpoints and resources that the gateway reads (`--endpoints-file`).
 
-Rewritten whole and renamed into place, so that a reader sees the old list or the new one. Written
-by `runtime`, read by the gateway (`--endpoints-file`).
+The file is replaced atomically. Called by `runtime`.
 """
 
 from __future__ import annotations
@@ -22,13 +21,16 @@ def url_of(addresses: Addresses) -> str:
 def write(
     path: Path, addresses: Iterable[Addresses], resources: Iterable[AutoGLMDeployment]
 ) -> None:
-    """Replaces the lists. Of resources, what the manifest says: defaults are the gateway's."""
-    listing = {"endpoints": sorted(map(url_of, addresses)), "resources": [*map(_said, resources)]}
+    """Replace the file. Resources are written without defaults, which are the gateway's."""
+    listing = {
+        "endpoints": sorted(map(url_of, addresses)),
+        "resources": [*map(_set_fields, resources)],
+    }
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(json.dumps(listing) + "\n")
     draft.replace(path)
 
 
-def _said(resource: AutoGLMDeployment) -> dict[str, Any]:
+def _set_fields(resource: AutoGLMDeployment) -> dict[str, Any]:
     parts = {"metadata": {"name", "namespace"}, "spec": {"model", "routing", "tenancy"}}
     return resource.model_dump(mode="json", by_alias=True, exclude_unset=True, include=parts)

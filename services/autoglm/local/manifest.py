@@ -1,8 +1,4 @@
-"""Reads manifests and notices when they are saved again.
-
-Raises InvalidSpec with every problem of every file; decides nothing about what to run. Called by
-`up`.
-"""
+"""Reads manifests and watches their files for changes. Called by `up`."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from autoglm.local.command import Placed
 
 
 def read(files: Sequence[Path]) -> list[Placed]:
-    """The resources of all files. Raises InvalidSpec."""
+    """Return the resources of all files. Raises InvalidSpec with all problems of all files."""
     placed: list[Placed] = []
     problems: list[Problem] = []
     for file in files:
@@ -37,8 +33,8 @@ def read(files: Sequence[Path]) -> list[Placed]:
 
 
 async def saves(files: Sequence[Path]) -> AsyncIterator[None]:
-    """Yields whenever one of the files has been written."""
-    # Editors replace a file, which a watch on the file itself would not survive.
+    """Yield whenever one of the files has been written."""
+    # Of directories, since editors replace files, which ends a watch on the file itself.
     paths = {str(file.resolve()) for file in files}
     directories = {file.resolve().parent for file in files}
 

@@ -1,8 +1,8 @@
-"""What to do next with the processes of an `autoglm up`: start, restart, stop, or wait.
+"""Plans the processes of an `autoglm up`: which to start, restart or stop, or how long to wait.
 
-A pure function over what is wanted and what is there. Rules: a new revision's replicas come one at
-a time and take requests before as many old ones go; a replica that ends is started again after a
-backoff; one that isn't ready in time counts as ended. Never touches a process; `runtime` does.
+A pure function of desired and observed state. Replicas of a new revision start one at a time, and
+each replaces an old one once it receives requests; a replica that exits restarts after a back-off;
+one that is not ready in time is ended. `runtime` applies the plan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a process listens; HOST:PORT each."""
+    """Addresses at which a process listens, as HOST:PORT."""
 
     grpc: str = f"{LOOPBACK}:50051"
     http: str = f"{LOOPBACK}:8080"
@@ -33,24 +33,24 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """How to run one replica."""
+    """Command, environment and grace period of a replica."""
 
     argv: tuple[str, ...]
     """Program and flags, without addresses."""
     env: tuple[tuple[str, str], ...] = ()
     """Variables on top of the parent's environment."""
     addresses: Addresses | None = None
-    """Fixed addresses; None takes free ports at each start."""
+    """Fixed addresses; None: free ports at each start."""
     grace_seconds: float = 30.0
-    """How long running requests may go on once the process is told to stop."""
+    """Time for running requests to complete once the process is terminated, in seconds."""
     is_routed: bool = True
     """Whether the gateway sends requests to it. False for the gateway itself, which is ready only
-    once a replica is, and may wait for that without limit."""
+    once a replica is, and may start without a time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A number of equal processes that should run."""
+    """A number of equal processes to run."""
 
     name: str
     replicas: int
@@ -58,35 +58,35 @@ class Workload:
 
     @property
     def revision(self) -> str:
-        """The same for equal processes, and for no others."""
+        """Return a hash of the process."""
         return hashlib.sha256(repr(self.process).encode()).hexdigest()[:10]
 
 
 class State(StrEnum):
     STARTING = "starting"
     JOINING = "joining"
-    """Ready itself and on the gateway's list, but the gateway has not met it yet."""
+    """Ready and published to the gateway, but not in its pool yet."""
     READY = "ready"
-    """Takes requests."""
+    """Receives requests."""
     STOPPING = "stopping"
     FAILING = "failing"
-    """Being ended because it did not become ready."""
+    """Being killed because it did not become ready."""
     EXITED = "exited"
-    """Waits for its next start."""
+    """Waits for its restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One process, as it is."""
+    """Observed state of one process."""
 
     workload: str
     index: int
     revision: str
     state: State
     since: float
-    """When the state began."""
+    """Time at which the state began."""
     failures: int = 0
-    """Ends in a row without a good while in between."""
+    """Consecutive failures."""
 
     @property
     def id(self) -> str:
@@ -95,21 +95,21 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to try again and when to give up; all in seconds."""
+    """Back-off and timeout of starts, in seconds."""
 
     backoff_initial: float = 1.0
     backoff_max: float = 30.0
     backoff_reset: float = 60.0
-    """Time of being ready after which earlier failures are forgotten."""
+    """Time in the ready state that resets the count of failures."""
     ready_timeout: float = 300.0
-    """Longest wait for a replica to be ready; a big model takes minutes to load."""
+    """Longest wait for a replica to be ready; large models take minutes to load."""
 
     def backoff(self, failures: int) -> float:
-        # The exponent is bounded, since a float overflows long before a patient user gives up.
+        # The exponent is bounded, since a float would overflow after many failures.
         return float(min(self.backoff_max, self.backoff_initial * 2 ** min(failures - 1, 30)))
 
     def failures_after(self, replica: Replica, now: float) -> int:
-        """How often in a row the replica has failed, when it ends now."""
+        """Return the consecutive failures if the replica exits now."""
         was_good = replica.state is State.READY and now - replica.since >= self.backoff_reset
         return 1 if was_good else replica.failures + 1
 
@@ -127,7 +127,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Drain and end a replica that is no longer wanted."""
+    """Drain and end a replica that is no longer desired."""
 
     id: str
 
@@ -141,7 +141,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Drop an exited replica that is no longer wanted."""
+    """Drop an exited replica that is no longer desired."""
 
     id: str
 
@@ -153,13 +153,13 @@ Action = Start | Restart | Stop | GiveUp | Forget
 class Plan:
     actions: tuple[Action, ...] = ()
     wake_at: float | None = None
-    """When to plan again even if nothing changes."""
+    """Time of the next plan if nothing changes."""
 
 
 def plan(
     desired: Sequence[Workload], observed: Sequence[Replica], now: float, policy: Policy
 ) -> Plan:
-    """The next step from what is observed to what is desired."""
+    """Return the next actions from the observed to the desired state."""
     actions: list[Action] = []
     wakes: list[float] = []
     for workload in desired:
@@ -178,14 +178,14 @@ def plan(
 
 
 def _divide(workload: Workload, replicas: Iterable[Replica]) -> tuple[list[Replica], list[Replica]]:
-    """Replicas of the wanted revision to keep up, and replicas to end."""
+    """Return the replicas of the desired revision to keep, and the replicas to end."""
     alive = [replica for replica in replicas if replica.state is not State.STOPPING]
     alive.sort(key=lambda replica: (replica.state is not State.READY, replica.index))
     current = [replica for replica in alive if replica.revision == workload.revision]
     old = [replica for replica in alive if replica.revision != workload.revision]
     kept, surplus = current[: workload.replicas], current[workload.replicas :]
     ready = sum(replica.state is State.READY for replica in kept)
-    # Old replicas stand in for new ones that aren't ready; an old one that isn't either is no help.
+    # Ready old replicas stand in for new ones that are not ready yet.
     standing_in = max(0, workload.replicas - ready)
     leaving = [r for i, r in enumerate(old) if r.state is not State.READY or i >= standing_in]
     return kept, surplus + leaving
@@ -198,7 +198,7 @@ def _new_indices(
     current = [replica for replica in staying if replica.revision == workload.revision]
     missing = workload.replicas - len(current)
     if len(current) < len(staying):
-        # Beside old replicas only one more than wanted, since each holds a model in memory.
+        # While old replicas exist, at most one more than desired, since each has a model in memory.
         gone = {replica.id for replica in ended if replica.state is State.EXITED}
         present = sum(replica.id not in gone for replica in replicas)
         missing = min(missing, workload.replicas + 1 - present)

@@ -1,6 +1,4 @@
-"""Waits until a process says over HTTP that it is ready, and until the gateway says that it sends
-requests there. Called by `runtime` for each start.
-"""
+"""Polls until a process is ready, and until the gateway has it in its pool. Called by `runtime`."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
 async def wait_ready(session: aiohttp.ClientSession, address: str) -> None:
-    """Returns once `/health/ready` answers 200; until then it may refuse or answer otherwise."""
+    """Poll `/health/ready` until the status is 200; errors until then are expected."""
     url = f"http://{address}/health/ready"
     while True:
         if await _is_ready(session, url):
@@ -32,7 +30,7 @@ async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 async def wait_routable(session: aiohttp.ClientSession, gateway: str, url: str) -> None:
-    """Returns once the gateway whose metrics address is given has the endpoint in its pool."""
+    """Poll the admin port of a gateway until the endpoint is ready in its pool."""
     while True:
         if await _is_routable(session, f"http://{gateway}/admin/endpoints", url):
             return

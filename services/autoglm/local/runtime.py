@@ -1,7 +1,7 @@
-"""Carries out plans: keeps the processes of an `autoglm up` as they should be.
+"""Applies plans to the processes of an `autoglm up`.
 
-State changes are synchronous; every start of a replica has one task, which lives as long as its
-process. Decides nothing that `planning` could. Driven by `up`.
+State changes are synchronous; each start of a replica has one task, which lives as long as its
+process. `planning` decides; `up` drives.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Timing:
     """Pauses of the runtime, in seconds."""
 
     settle: float = 0.5
-    """Between taking a replica off the gateway's list and telling it to stop."""
+    """Between removing a replica from the gateway's endpoints and SIGTERM."""
     kill_margin: float = 5.0
-    """Between the end of the grace period, at which a process ends by itself, and SIGKILL."""
+    """Between the end of the grace period, at which a process exits by itself, and SIGKILL."""
 
 
 @dataclass(eq=False)
 class Member:
-    """A replica with what the runtime needs to run it."""
+    """A replica with its process."""
 
     replica: Replica
     workload: Workload
@@ -58,9 +58,9 @@ class Member:
     starts: int = 1
     last_failure: Failure | None = None
     verdict: Failure | None = None
-    """Why we end it, when we do for its own fault."""
+    """Failure for which the runtime ends it."""
     was_listed: bool = False
-    """Whether the gateway has been told of it since its start."""
+    """Whether it was published to the gateway since its start."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     child: Child | None = None
 
@@ -73,25 +73,25 @@ class Member:
 
     @property
     def is_listed(self) -> bool:
-        """Whether the gateway is to know of it."""
+        """Return whether it is published to the gateway."""
         is_up = self.replica.state in (State.JOINING, State.READY)
         return is_up and self.workload.process.is_routed
 
 
 class Runtime:
-    """Processes as `desired` says, until `stop`. `say` takes progress lines."""
+    """Keeps the desired processes running until `stop`; passes progress lines to `report`."""
 
     def __init__(
         self,
         run_dir: Path,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         policy: Policy | None = None,
         timing: Timing | None = None,
     ) -> None:
         self.endpoints_file = run_dir / "endpoints.json"
         self.policy = policy or Policy()
         self._run_dir = run_dir
-        self._say = say
+        self._report = report
         self._timing = timing or Timing()
         self._desired: tuple[Workload, ...] = ()
         self._resources: tuple[AutoGLMDeployment, ...] = ()
@@ -105,7 +105,7 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything desired is there and ready, and nothing else."""
+        """Return whether exactly the desired processes exist and are ready."""
         wanted = {w.name: (w.replicas, w.revision) for w in self._desired}
         found = dict.fromkeys(wanted, 0)
         for member in self._members.values():
@@ -119,17 +119,17 @@ class Runtime:
         return self._clock()
 
     def want(self, desired: Sequence[Workload]) -> None:
-        """From now on, these are to run."""
+        """Set the desired workloads."""
         self._desired = tuple(desired)
         self._changed()
 
-    def tell(self, resources: Iterable[AutoGLMDeployment]) -> None:
-        """From now on the gateway is to know these resources' rules."""
+    def set_resources(self, resources: Iterable[AutoGLMDeployment]) -> None:
+        """Set the resources that are published to the gateway."""
         self._resources = tuple(resources)
         self._publish()
 
     async def run(self) -> None:
-        """Keeps things as desired, until cancelled; then every process group is ended at once."""
+        """Keep the desired processes running until cancelled, then kill all process groups."""
         self._publish()
         watchdog = Watchdog()
         try:
@@ -141,29 +141,28 @@ class Runtime:
                         life = self._carry_out(action, session, watchdog)
                         if life is not None:
                             tasks.create_task(life)
-                    if (
-                        not todo.actions
-                    ):  # else what was done may have a time of its own to wait for
+                    # After actions, the next plan may have an earlier wake-up.
+                    if not todo.actions:
                         await self._next_change(todo.wake_at)
         finally:
             self.kill()
             watchdog.close()
 
     async def stop(self) -> None:
-        """Drains the gateway, then the replicas behind it; returns when nothing is left."""
+        """Drain the gateway, then the replicas; return when all processes have ended."""
         self.want([workload for workload in self._desired if workload.process.is_routed])
         await self.until(lambda: all(m.workload.process.is_routed for m in self.members))
         self.want(())
         await self.until(lambda: not self._members)
 
     def kill(self) -> None:
-        """Ends every process group now."""
+        """Kill all process groups."""
         for member in self._members.values():
             if member.child is not None:
                 member.child.kill_group()
 
     async def until(self, fact: Callable[[], bool]) -> None:
-        """Returns when the fact holds; it is looked at after every change."""
+        """Wait until the predicate holds; it is evaluated after each change."""
         while not fact():
             await self._next_change(None)
 
@@ -191,7 +190,7 @@ class Runtime:
     def _carry_out(
         self, action: Action, session: aiohttp.ClientSession, watchdog: Watchdog
     ) -> Coroutine[Any, Any, None] | None:
-        """Does what is immediate; returns the life of a process if one is to start."""
+        """Apply an action; return the coroutine of a process that is to start."""
         match action:
             case Start(workload, index):
                 member = self._new(workload, index)
@@ -201,7 +200,7 @@ class Runtime:
                 self._reset(member)
                 return self._live(member, session, watchdog)
             case Stop(id):
-                self._order_stop(self._members[id])
+                self._stop(self._members[id])
             case GiveUp(id):
                 self._give_up(self._members[id])
             case Forget(id):
@@ -226,10 +225,10 @@ class Runtime:
         member.stop = asyncio.Event()
         self._enter(member, State.STARTING)
 
-    def _order_stop(self, member: Member) -> None:
+    def _stop(self, member: Member) -> None:
         self._enter(member, State.STOPPING)
         member.stop.set()
-        self._say(f"{name_of(member)}: stopping")
+        self._report(f"{name_of(member)}: stopping")
 
     def _give_up(self, member: Member) -> None:
         seconds = self.policy.ready_timeout
@@ -238,7 +237,7 @@ class Runtime:
         member.stop.set()
 
     def _addresses(self, workload: Workload) -> Addresses:
-        # A process takes its ports late in its start; until then they look free to others.
+        # A process binds its ports late in its start; until then they are free for others.
         taken = {member.addresses for member in self._members.values()}
         return workload.process.addresses or free_addresses(taken)
 
@@ -257,7 +256,7 @@ class Runtime:
     async def _live(
         self, member: Member, session: aiohttp.ClientSession, watchdog: Watchdog
     ) -> None:
-        """From start to end of one process."""
+        """Run one process from start to end."""
         try:
             child = await start(member.workload.process, member.addresses, member.files)
         except OSError as error:
@@ -266,11 +265,11 @@ class Runtime:
         grace = member.workload.process.grace_seconds + self._timing.kill_margin
         watchdog.add(child.pid, grace)
         member.child, member.pid = child, child.pid
-        self._say(f"{name_of(member)}: starting, pid {child.pid}, log {member.files.log}")
+        self._report(f"{name_of(member)}: starting, pid {child.pid}, log {member.files.log}")
         try:
             await self._supervise(member, child, session)
         finally:
-            # Also after a clean exit: the leader may have left processes of its own behind.
+            # Also after a clean exit, since the leader may have left processes behind.
             child.kill_group()
             await child.wait()
             watchdog.remove(child.pid)
@@ -302,12 +301,12 @@ class Runtime:
             grace = member.workload.process.grace_seconds + self._timing.kill_margin
             await asyncio.wait([exited], timeout=grace)
             if not exited.done():
-                self._say(f"{name_of(member)}: did not end within {grace:g} s, killed")
+                self._report(f"{name_of(member)}: did not end within {grace:g} s, killed")
         child.kill_group()
         await exited
 
     async def _become_ready(self, member: Member, session: aiohttp.ClientSession) -> None:
-        """From start to taking requests; an order to stop on the way wins."""
+        """Wait until the process receives requests, unless it is stopped before."""
         started, addresses = self.now(), member.addresses
         await wait_ready(session, addresses.metrics)
         if not member.is_in(State.STARTING):
@@ -320,16 +319,16 @@ class Runtime:
                 return
         self._enter(member, State.READY)
         seconds = self.now() - started
-        self._say(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {addresses.grpc}")
+        self._report(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {addresses.grpc}")
 
     def _gateways(self) -> list[str]:
-        """Metrics addresses of the gateways that are to send requests."""
+        """Return the metrics addresses of the gateways."""
         processes = [w.process for w in self._desired if not w.process.is_routed]
         return [process.addresses.metrics for process in processes if process.addresses]
 
     def _ended(self, member: Member, failure: Failure) -> None:
         if member.replica.state is State.STOPPING:
-            self._say(f"{name_of(member)}: stopped")
+            self._report(f"{name_of(member)}: stopped")
             self._drop(member)
             return
         failures = self.policy.failures_after(member.replica, self.now())
@@ -337,9 +336,9 @@ class Runtime:
         member.replica = replace(member.replica, failures=failures)
         self._enter(member, State.EXITED)
         delay = self.policy.backoff(failures)
-        self._say(f"{name_of(member)}: {failure.message} (next try in {delay:g} s)")
+        self._report(f"{name_of(member)}: {failure.message} (restart in {delay:g} s)")
 
 
 def name_of(member: Member) -> str:
-    """The replica's name for people."""
+    """Return the name of a replica in progress lines and the table."""
     return "gateway" if not member.workload.process.is_routed else member.replica.id

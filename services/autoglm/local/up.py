@@ -1,6 +1,6 @@
-"""`autoglm up`: from manifests to running processes, until a signal or a hopeless failure.
+"""Runs manifests as processes until a signal or a permanent failure.
 
-Wires manifest, runtime and display together. The CLI calls `up` and gives it its options.
+Composes manifest, runtime and display. Called by the command `autoglm up`.
 """
 
 from __future__ import annotations
@@ -27,54 +27,54 @@ from autoglm.local.runtime import Runtime, Timing
 
 EXIT_BAD_MANIFEST = 65
 EXIT_BUSY = 75
-# Twice, so that a port taken in the moment before it was used is no verdict.
-_HOPELESS_FAILURES = 2
+# Two, since a port may be taken by another process just before it is bound.
+_PERMANENT_FAILURES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `autoglm up` can be told."""
+    """Options of `autoglm up`."""
 
     run_dir: Path
     """Directory for logs, termination messages and the endpoints file; one `up` at a time."""
     gateway: Addresses = field(default_factory=Addresses)
-    """Where the gateway listens; port 0 takes a free one."""
+    """Addresses of the gateway; port 0 selects a free one."""
     traces: str | None = None
-    """Where spans of gateway and pods go: none, console, otlp:URL or file:PATH. None leaves it to
-    each resource."""
+    """Exporter of spans of gateway and pods: none, console, otlp:URL or file:PATH. None: as in each
+    resource."""
     gateway_flags: tuple[str, ...] = ()
     """Further flags of `autoglm gateway`."""
     watch: bool = True
-    """Whether to apply manifests when they are saved again. Without it nobody can mend what is
-    wrong, so a failure that no retry can heal ends the run with the process's exit code."""
+    """Whether to apply manifests when their files change. Without it, a failure that a restart
+    cannot resolve ends the run with the exit code of the process."""
     table: bool | None = None
     """Whether to show a live table. None: if standard output is a terminal."""
     policy: Policy = field(default_factory=Policy)
-    """When to restart and when to give up waiting."""
+    """Back-off and timeout of starts."""
     timing: Timing = field(default_factory=Timing)
     """Pauses when replicas end."""
     program: tuple[str, ...] = (sys.executable, "-m", "autoglm.cli")
-    """The command whose `inference` and `gateway` are run."""
+    """The program of the commands `inference` and `gateway`."""
     on_ready: Callable[[Addresses], None] | None = None
-    """Called once with the gateway's addresses, when everything is ready for the first time."""
+    """Called once with the gateway's addresses, when all processes are ready for the first time."""
     stop: asyncio.Event | None = None
     """Set it to stop as Ctrl-C does; for callers that run `up` as a task."""
 
     @property
-    def gateway_told(self) -> tuple[str, ...]:
-        """What the gateway is told besides its addresses and endpoints."""
+    def all_gateway_flags(self) -> tuple[str, ...]:
+        """Return the gateway's flags besides its addresses and endpoints."""
         return (*flags(("traces", self.traces)), *self.gateway_flags)
 
 
 async def up(files: Sequence[Path], options: UpOptions) -> int:
-    """Runs until stopped and drained. Returns the exit code."""
+    """Run until stopped and drained; return the exit code."""
     console, errors = Console(), Display(Console(stderr=True), is_live=False)
     is_live = console.is_terminal if options.table is None else options.table
     display = Display(console, is_live=is_live)
     try:
         placed = manifest.read(files)
     except InvalidSpec as error:
-        errors.say(str(error))
+        errors.report(str(error))
         return EXIT_BAD_MANIFEST
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -82,7 +82,7 @@ async def up(files: Sequence[Path], options: UpOptions) -> int:
             options = replace(options, gateway=with_free_ports(options.gateway))
             return await _Session(files, options, display).run(placed)
     except BlockingIOError:
-        errors.say(f"another `autoglm up` uses {options.run_dir}; choose another run directory")
+        errors.report(f"another `autoglm up` uses {options.run_dir}; choose another run directory")
         return EXIT_BUSY
 
 
@@ -93,7 +93,7 @@ class _Session:
         self._files = files
         self._options = options
         self._display = display
-        self._runtime = Runtime(options.run_dir, display.say, options.policy, options.timing)
+        self._runtime = Runtime(options.run_dir, display.report, options.policy, options.timing)
         self._stop = options.stop or asyncio.Event()
         self._is_ending = False
         self._is_forced = False
@@ -104,7 +104,7 @@ class _Session:
             self._options.program,
             self._options.gateway,
             self._runtime.endpoints_file,
-            self._options.gateway_told,
+            self._options.all_gateway_flags,
         )
         self._apply(gateway, placed)
         with self._signals():
@@ -118,7 +118,7 @@ class _Session:
         return 128 + signal.SIGINT if self._is_forced else code
 
     async def _until_the_end(self) -> int:
-        """Waits for an order or a hopeless failure, then drains."""
+        """Wait for a signal or a permanent failure, then drain; return the exit code."""
         stop = asyncio.create_task(self._stop.wait())
         hopeless = asyncio.create_task(self._runtime.until(lambda: self._verdict() is not None))
         try:
@@ -132,20 +132,20 @@ class _Session:
         return code
 
     def _verdict(self) -> int | None:
-        """The exit code of a process that no retry can help and nobody will mend."""
+        """Return the exit code of a process that failed permanently; None when watching."""
         if self._options.watch:
             return None
         for member in self._runtime.members:
             failure = member.last_failure
-            if failure and failure.is_permanent and member.replica.failures >= _HOPELESS_FAILURES:
+            if failure and failure.is_permanent and member.replica.failures >= _PERMANENT_FAILURES:
                 return failure.exit_code
         return None
 
     def _apply(self, gateway: Workload, placed: Sequence[Placed]) -> None:
         for sentence in (s for p in placed for s in notices(p.resource)):
-            self._display.say(sentence)
+            self._display.report(sentence)
         program, traces = self._options.program, self._options.traces
-        self._runtime.tell(p.resource for p in placed)
+        self._runtime.set_resources(p.resource for p in placed)
         self._runtime.want([gateway, *(model_workload(p, program, traces) for p in placed)])
 
     async def _apply_saves(self, gateway: Workload) -> None:
@@ -153,9 +153,11 @@ class _Session:
             try:
                 placed = manifest.read(self._files)
             except InvalidSpec as error:
-                self._display.say(f"manifest not applied, all stays as it was:\n{error}")
+                self._display.report(
+                    f"manifest not applied, keeping the previous version:\n{error}"
+                )
             else:
-                self._display.say("manifest applied")
+                self._display.report("manifest applied")
                 self._apply(gateway, placed)
 
     async def _announce(self) -> None:
@@ -163,7 +165,7 @@ class _Session:
         if self._is_ending:
             return
         addresses = self._options.gateway
-        self._display.say(f"ready: gRPC {addresses.grpc}, REST http://{addresses.http}/v1")
+        self._display.report(f"ready: gRPC {addresses.grpc}, REST http://{addresses.http}/v1")
         if self._options.on_ready is not None:
             self._options.on_ready(addresses)
 
@@ -171,7 +173,7 @@ class _Session:
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what nohup asks for
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
             numbers.append(signal.SIGHUP)
         for number in numbers:
             loop.add_signal_handler(number, self._on_signal)
@@ -186,13 +188,13 @@ class _Session:
             self._is_forced = True
             self._runtime.kill()
             return
-        self._display.say("stopping: requests may finish; a second signal ends them at once")
+        self._display.report("stopping: waiting for running requests; a second signal ends them")
         self._stop.set()
 
 
 @contextmanager
 def _sole_user(run_dir: Path) -> Iterator[None]:
-    """Holds the run directory. Raises BlockingIOError when another `up` does."""
+    """Lock the run directory. Raises BlockingIOError if another `up` has it."""
     with (run_dir / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

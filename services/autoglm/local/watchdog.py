@@ -1,9 +1,8 @@
-"""Ends the processes of an `autoglm up` that was killed and can't do so itself.
+"""Ends the processes of an `autoglm up` that was killed.
 
-A process of its own, which runs this file with nothing but the standard library. It reads which
-processes live from a pipe (`+PID GRACE`, `-PID`); the pipe closes when the parent is gone, however
-it went. Then each remaining process gets SIGTERM, and its whole group SIGKILL after the grace
-period. `Watchdog` is the parent's end.
+Runs as a separate process with the standard library only. It reads the running processes from a
+pipe (`+PID GRACE`, `-PID`), which closes when the parent exits for any reason. Then each remaining
+process gets SIGTERM, and its group SIGKILL after the grace period. `Watchdog` is the parent's side.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _POLL_SECONDS = 0.1
 
 
 class Watchdog:
-    """Tells the watchdog process what to end if this process dies. One line is one write."""
+    """Starts the watchdog process and reports the processes to end. One line is one write."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -34,19 +33,19 @@ class Watchdog:
         return self._process.pid
 
     def add(self, pid: int, grace_seconds: float) -> None:
-        self._tell(f"+{pid} {grace_seconds}\n")
+        self._write(f"+{pid} {grace_seconds}\n")
 
     def remove(self, pid: int) -> None:
-        self._tell(f"-{pid}\n")
+        self._write(f"-{pid}\n")
 
     def close(self) -> None:
-        """Ends the watchdog process, and with it whatever has not been removed."""
+        """End the watchdog process, and with it all processes that were not removed."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None
         # Without its watchdog the parent still ends its processes, unless it is killed.
         with suppress(BrokenPipeError):
@@ -55,7 +54,7 @@ class Watchdog:
 
 
 def follow(lines: Iterable[str]) -> dict[int, float]:
-    """The processes that live when the lines end, with their grace periods."""
+    """Return the processes that run when the lines end, with their grace periods in seconds."""
     alive: dict[int, float] = {}
     for line in lines:
         pid, _, grace = line[1:].partition(" ")
@@ -67,7 +66,7 @@ def follow(lines: Iterable[str]) -> dict[int, float]:
 
 
 def end(alive: dict[int, float]) -> None:
-    """Drain all, then kill what is left of each group when its time is over."""
+    """Send SIGTERM to all, then SIGKILL to each group that is left after its grace period."""
     for pid in alive:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

@@ -3,8 +3,8 @@
     async with FakePod(model="glm") as pod:
         gateway = ... endpoint=(pod.url,)
 
-It responds with `text` word by word, reports the configured load, and can refuse, break off, hold
-back or fall silent. It generates nothing. For tests of gateways.
+It responds with `text` word by word, reports the configured load, and can reject requests, break,
+stall or stop reporting. It generates nothing. For tests of gateways.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOAD_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it arrived. `seconds_left` is None where it came without a deadline."""
+    """A received request. `seconds_left` is None without a deadline."""
 
     method: str
     request: Message
@@ -43,7 +43,7 @@ class Received:
 
 @dataclass
 class FakePod:
-    """What it says, and what it has received."""
+    """The script of the pod, and the requests that it has received."""
 
     model: str = "fake"
     aliases: tuple[str, ...] = ()
@@ -52,25 +52,25 @@ class FakePod:
     max_model_len: int = 2048
     max_num_seqs: int = 8
     failures: list[errors.AutoGLMError] = field(default_factory=list)
-    """Raised before the first chunk, one a request, in this order."""
+    """Errors raised before the first chunk, one a request, in this order."""
     break_with: errors.AutoGLMError | None = None
-    """Ends every stream after its first chunk."""
+    """Error that ends every stream after its first chunk."""
     running: int = 0
     waiting: int = 0
     draining: bool = False
     kv_events: bool = False
-    """Announces KV events, and sends none."""
+    """Whether its load reports announce KV events; it sends none."""
     stopping: int = 0
-    """So many streams end as on a server that stops: CANCELLED, without a message."""
+    """Number of streams that end with CANCELLED without a chunk, as by a server that stops."""
     silent: bool = False
-    """Sends no more load messages, but keeps everything else up."""
+    """Whether it stops sending load reports, while everything else works."""
     open_gate: asyncio.Event = field(default_factory=asyncio.Event)
-    """Clear it to hold streams after their first chunk and unary responses before theirs."""
+    """Clear it to stall streams after their first chunk, and unary responses."""
     received: list[Received] = field(default_factory=list)
     cancelled: int = 0
-    """Requests whose caller went away."""
-    asked_to_tell: list[float] = field(default_factory=list)
-    """The least interval that each stream of its load requested, in seconds."""
+    """Requests that clients cancelled."""
+    load_intervals: list[float] = field(default_factory=list)
+    """The minimum interval of each stream of load reports, in seconds."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class FakePod:
         return f"grpc://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """On the same port again after a `stop`."""
+        """Start on a free port, after a `stop` on the same port."""
         server = rpc.server(in_one_piece=True)
         self.serve_on(server)
         self.port = rpc.bind(server, f"127.0.0.1:{self.port}")
@@ -103,13 +103,13 @@ class FakePod:
         add_WorkerServicer_to_server(_Worker(self), server)
 
     async def stop(self, grace: float = 0) -> None:
-        """With a grace of 0 connections are cut, as when a process is killed."""
+        """Stop; with a grace of 0 seconds connections break, as when a process is killed."""
         if self._server is not None:
             server, self._server = self._server, None
             await server.stop(grace)
 
-    def tell(self, **changes: Any) -> None:
-        """Change attributes and send a load message at once."""
+    def update(self, **changes: Any) -> None:
+        """Change attributes and send a load report at once."""
         for name, value in changes.items():
             setattr(self, name, value)
         self._changed.set()
@@ -125,7 +125,7 @@ class FakePod:
         )
 
     async def wait_changed(self) -> None:
-        """Until the load changes, or for as long as a pod may be quiet."""
+        """Wait until `update`, or until the next load report is due."""
         try:
             async with asyncio.timeout(LOAD_SECONDS):
                 await self._changed.wait()
@@ -134,13 +134,13 @@ class FakePod:
         self._changed.clear()
 
     def receive(self, request: Message, context: Any) -> None:
-        """Note the request, and fail it if the script says so."""
+        """Record the request. Raises the scripted error."""
         current = rpc.current_rpc.get()
         metadata = {k: v for k, v in context.invocation_metadata() if isinstance(v, str)}
         left = context.time_remaining()
         self.received.append(Received(current.method, request, metadata, left))
         if self.draining:
-            raise errors.ShuttingDown("the pod is going away")
+            raise errors.ShuttingDown("the pod is shutting down")
         if self.failures:
             raise self.failures.pop(0)
 
@@ -255,7 +255,7 @@ class _Worker(WorkerServicer):
     async def WatchLoad(
         self, request: v1.WatchLoadRequest, context: Any
     ) -> AsyncIterator[v1.WatchLoadResponse]:
-        self._pod.asked_to_tell.append(request.min_interval_seconds)
+        self._pod.load_intervals.append(request.min_interval_seconds)
         while True:
             if not self._pod.silent:
                 yield self._pod.load()

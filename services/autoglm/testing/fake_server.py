@@ -3,8 +3,8 @@
     with FakeServer(text="Hello there.") as server, Client(server.address) as client:
         assert client.chat("...").choices[0].message.content == "Hello there."
 
-It responds to every request with `text`, word by word in streams, after raising `failures` one call
-each. It generates nothing and checks nothing. Needs a core install only.
+It responds to every request with `text`, word by word in streams, after failing one call with each
+of `failures`. It generates nothing and validates nothing. Needs a core install only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoglm.v1.inference_pb2_grpc import InferenceServicer, add_InferenceServic
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as it arrived; `seconds_left` to its deadline, infinite without one."""
+    """A received request; `seconds_left` until its deadline, infinite without one."""
 
     method: str
     request: Message
@@ -37,16 +37,16 @@ class Seen:
 
 @dataclass
 class FakeServer:
-    """What it says, and what it has seen."""
+    """The script of the server, and the requests that it has received."""
 
     text: str = "Hello there."
     model: str = "fake"
     failures: list[errors.AutoGLMError] = field(default_factory=list)
-    """Raised before anything is sent, one a call, in this order."""
+    """Errors raised before anything is sent, one a call, in this order."""
     break_with: errors.AutoGLMError | None = None
-    """Ends every stream after its first chunk."""
+    """Error that ends every stream after its first chunk."""
     endless: bool = False
-    """Streams continue after the text until the client cancels."""
+    """Whether streams stay open after the text until the client cancels."""
     credentials: grpc.ServerCredentials | None = None
     seen: list[Seen] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -72,9 +72,9 @@ class FakeServer:
         self._server.stop(None).wait()
 
     def begin(self, method: str, request: Message, context: Any) -> str:
-        """Note the request and fail it if the script says so; returns the request id."""
+        """Record the request and return its id, or abort the call with the scripted error."""
         metadata = {k: v for k, v in context.invocation_metadata() if isinstance(v, str)}
-        # gRPC says "no deadline" with a time beyond any calendar.
+        # gRPC represents no deadline as a time in the very distant future.
         left = context.time_remaining()
         self.seen.append(Seen(method, request, metadata, left if left < 1e9 else math.inf))
         request_id = metadata.get(status.REQUEST_ID, "")
@@ -97,9 +97,9 @@ class FakeServer:
 
 
 def _abort(context: Any, error: errors.AutoGLMError, request_id: str) -> None:
-    answer = status.to_grpc(error, request_id)
-    context.set_trailing_metadata(answer.trailers)
-    context.abort(answer.code, answer.message)
+    response = status.to_grpc(error, request_id)
+    context.set_trailing_metadata(response.trailers)
+    context.abort(response.code, response.message)
 
 
 class _Servicer(InferenceServicer):

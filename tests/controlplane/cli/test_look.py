@@ -85,10 +85,10 @@ def test_resource_without_operator_is_not_well_and_says_why(
     crd.apply(echo(namespace))
     shown = autoglm("status")
     assert shown.code == 3
-    assert "the operator has not acted on the present spec" in shown.out
+    assert "the operator has not reconciled the current spec" in shown.out
     explained = autoglm("explain", "echo")
     assert explained.code == 3
-    assert "The way breaks off at Operator" in explained.out
+    assert "First failed step: Operator" in explained.out
 
 
 @pytest.mark.usefixtures("operator")
@@ -104,7 +104,7 @@ def test_way_is_whole_up_to_the_gateway_that_is_not_there(
         "Children": "ok",
         "Pods": "ok",
         "Endpoints": "ok",
-        "Gateways": "wrong",
+        "Gateways": "failed",
         "URL": "unknown",
     }
     shown = autoglm("status", "echo")
@@ -144,7 +144,7 @@ def test_engines_diagnosis_reaches_the_screen_with_its_remedy(
     assert f"kubectl logs {name} -n {namespace} -c engine --previous" in shown.out
 
 
-def test_forbidden_pods_are_reported_and_the_rest_is_shown(
+def test_forbidden_lists_are_named_and_the_rest_is_shown(
     autoglm: Autoglm, crd: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     crd.apply(echo(namespace))
@@ -158,9 +158,9 @@ def test_forbidden_pods_are_reported_and_the_rest_is_shown(
     kubeconfig.write_text(json.dumps(document))
     shown = autoglm("status", kubeconfig=kubeconfig)
     assert "echo" in shown.out
-    assert f"pods in {namespace}: " in shown.out.partition("Not to be seen")[2]
+    assert f"pods in {namespace}: " in shown.out.partition("Not accessible")[2]
     checked = autoglm("precheck", kubeconfig=kubeconfig)
-    assert "may not create autoglmdeployments, patch autoglmdeployments" in checked.out
+    assert "cannot create autoglmdeployments, patch autoglmdeployments" in checked.out
 
 
 def test_a_bottomless_resource_hides_no_other(
@@ -198,7 +198,7 @@ def test_precheck_of_a_cluster_without_the_product(
         "operator": "fail",
         "gateway": "fail",
         f"namespace {namespace}": "ok",
-        "right to deploy": "ok",
+        "deploy permission": "ok",
         "manifest echo": "ok",
         "metrics": "warn",
         "PodMonitor": "ok",
@@ -215,4 +215,4 @@ def test_cluster_out_of_reach_is_no_traceback(
     finally:
         control_plane.start_api_server()
     assert (shown.code, shown.err.startswith("NoCluster: ")) == (1, True)
-    assert (checked.code, "can't be reached" in checked.out) == (1, True)
+    assert (checked.code, "is unreachable" in checked.out) == (1, True)

@@ -472,7 +472,7 @@ async def test_a_client_that_leaves_frees_its_place(one_site: Sites) -> None:
 async def test_a_client_that_leaves_before_its_turn_frees_its_place(one_site: Sites) -> None:
     here = await one_site(pod_waiting_requests=0)
     for one in here.pods:
-        one.grpc.tell(max_num_seqs=1)
+        one.grpc.update(max_num_seqs=1)
         one.grpc.open_gate.clear()
     core = here.gateway.core
     await here.fleet.until(
@@ -493,7 +493,7 @@ async def test_a_client_that_leaves_before_its_turn_frees_its_place(one_site: Si
 async def test_a_request_may_wait_for_its_turn_longer_than_a_message(one_site: Sites) -> None:
     here = await one_site(pod_waiting_requests=0)
     for one in here.pods:
-        one.grpc.tell(max_num_seqs=1)
+        one.grpc.update(max_num_seqs=1)
         one.grpc.open_gate.clear()
     core = here.gateway.core
     await here.fleet.until(

@@ -59,7 +59,7 @@ async def test_draining_pod_fails_no_request(fleet: Any) -> None:
     clients = await traffic(fleet, gateway, ended)
     await fleet.until(lambda: len(first.received) > 20)
     # It refuses at once, before the load message says so.
-    first.tell(draining=True)
+    first.update(draining=True)
     await first.stop(grace=2)
     alone = len(second.received)
     await fleet.until(lambda: len(second.received) > alone + 20)
@@ -74,7 +74,7 @@ async def test_silent_pod_leaves_the_pool_and_returns(fleet: Any) -> None:
     await fleet.until(lambda: fleet.routable(gateway) == 1)
     (view,) = [v for v in gateway.core.pool.views if not v.is_routable]
     assert (view.url, view.state.why) == (pods[0].url, "no load message for 0.5 s")
-    pods[0].tell(silent=False)
+    pods[0].update(silent=False)
     await fleet.until(lambda: fleet.routable(gateway) == 2)
 
 
@@ -120,14 +120,14 @@ async def test_pods_report_their_load_more_seldom_as_they_become_more(
     file = tmp_path / "endpoints.json"
     file.write_text(json.dumps({"endpoints": [first.url]}))
     gateway = await fleet.gateway(ready=1, endpoints_file=str(file), load_messages_per_second=10)
-    assert first.asked_to_tell == [0.1]
+    assert first.load_intervals == [0.1]
     file.write_text(json.dumps({"endpoints": [first.url, *(pod.url for pod in others)]}))
-    await fleet.until(lambda: fleet.routable(gateway) == 6 and len(first.asked_to_tell) == 2)
-    asked = [first.asked_to_tell[-1], *(pod.asked_to_tell[-1] for pod in others)]
+    await fleet.until(lambda: fleet.routable(gateway) == 6 and len(first.load_intervals) == 2)
+    asked = [first.load_intervals[-1], *(pod.load_intervals[-1] for pod in others)]
     assert asked == pytest.approx([0.6] * 6)
     # The stream that was reopened is no failure of the pod's.
     (view,) = (v for v in gateway.core.pool.views if v.url == first.url)
-    assert view.state.failures == 0 and len(first.asked_to_tell) == 2
+    assert view.state.failures == 0 and len(first.load_intervals) == 2
 
 
 async def test_endpoints_file_is_followed_and_a_bad_one_changes_nothing(

@@ -1,7 +1,7 @@
 """Stands in for a pod or a gateway: takes its address flags and does as the mode says.
 
 Stands in for a gateway as well: `/admin/endpoints` says that all listed endpoints are ready.
-The mode is the first argument that names one: ready (serves `/health/ready`), never (runs, but
+The mode is the first argument that names one: ready (responds to `/health/ready`), never (runs, but
 never ready), broken (a diagnosis and exit code 66), stubborn (ready, ignores SIGTERM), family
 (ready, leaves a child behind, whose pid it logs). On SIGTERM it logs the endpoints file.
 """

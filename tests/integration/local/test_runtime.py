@@ -76,7 +76,7 @@ async def test_ready_replicas_are_listed_for_the_gateway(tmp_path: Path) -> None
         assert len(addresses) == 2
 
 
-async def test_a_replica_is_off_the_list_before_it_is_stopped(
+async def test_a_replica_is_unpublished_before_it_is_terminated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDPOINTS_FILE", str(tmp_path / "endpoints.json"))
@@ -111,7 +111,7 @@ async def test_the_process_itself_says_why_it_failed(tmp_path: Path) -> None:
 
         assert run.only.last_failure == Failure("no such model: x", 66)
         assert run.only.last_failure.is_permanent
-        assert run.lines.count("m-0: no such model: x (next try in 0.01 s)") == 1
+        assert run.lines.count("m-0: no such model: x (restart in 0.01 s)") == 1
 
 
 async def test_a_program_that_is_not_there_is_a_failure(tmp_path: Path) -> None:

@@ -133,14 +133,14 @@ async def test_a_run_directory_has_one_user(tmp_path: Path) -> None:
         assert await up([file], options(tmp_path / "run")) == EXIT_BUSY
 
 
-async def test_a_hopeless_failure_ends_a_run_that_no_user_watches(tmp_path: Path) -> None:
+async def test_a_permanent_failure_ends_a_run_without_watch(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(manifest("broken"))
 
     assert await up([file], replace(options(tmp_path / "run"), watch=False)) == 66
 
 
-async def test_a_watched_run_continues_for_the_user_to_mend_it(
+async def test_a_watched_run_continues_until_the_manifest_is_corrected(
     tmp_path: Path, screen: Screen
 ) -> None:
     file = tmp_path / "m.yaml"

@@ -42,7 +42,7 @@ def test_a_child_does_not_outlive_a_killed_parent(child: str) -> None:
         assert pipe.read() == b""  # ends when the last holder of the pipe does
 
 
-def test_what_has_been_removed_is_not_touched() -> None:
+def test_a_removed_process_is_not_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         watchdog = Watchdog()
         watchdog.add(child.pid, 0.0)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from autoglm import cli
-from autoglm.cli.kube import Look
+from autoglm.cli.kube import ClusterState
 from autoglm.testing.fake_server import FakeServer
 
 
@@ -52,8 +52,8 @@ def now() -> float:
 
 
 @pytest.fixture
-def cluster() -> Look:
+def cluster() -> ClusterState:
     """A cluster with a resource that fails, one that is well, and one that is suspended."""
     text = Path(__file__).with_name("data").joinpath("cluster.yaml").read_text()
     parts: dict[str, Any] = {name: tuple(items) for name, items in yaml.safe_load(text).items()}
-    return Look(**parts | {"routable": frozenset(map(tuple, parts["routable"]))})
+    return ClusterState(**parts | {"routable": frozenset(map(tuple, parts["routable"]))})

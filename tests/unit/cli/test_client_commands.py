@@ -50,13 +50,13 @@ def test_a_terminal_gets_a_conversation(
     monkeypatch.setattr(sys, "stdin", typed)
     lines = iter(typed.getvalue().splitlines())
 
-    def answer(prompt: str) -> str:
+    def next_line(prompt: str) -> str:
         line = next(lines)
         if line == "fails":
             server.failures.append(errors.InvalidRequest("bad"))
         return line
 
-    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("builtins.input", next_line)
     result = autoglm("chat", "--model", "fake")
     assert result.code == 0
     assert result.out.count("Hello there.\n") == 3
@@ -101,7 +101,7 @@ def test_the_server_saying_no_exits_1_with_the_reason(autoglm: Any, server: Fake
     assert (result.code, result.err) == (1, "INVALID_REQUEST: top_p is over 1\n")
 
 
-def test_no_server_exits_1(autoglm: Any) -> None:
+def test_missing_server_exits_1(autoglm: Any) -> None:
     result = autoglm("models", "--address", "127.0.0.1:1")
     assert result.code == 1
     assert result.err.startswith("NO_READY_ENDPOINT: ")
@@ -120,7 +120,7 @@ def test_no_model_being_served_exits_1(autoglm: Any, server: FakeServer) -> None
     server.model = ""
     result = autoglm("chat", "Hi")
     assert (result.code, result.out) == (1, "")
-    assert "no model is being served" in result.err
+    assert "no model is available" in result.err
 
 
 def test_an_interrupt_is_quiet(

@@ -1,4 +1,4 @@
-"""Reading through an API that refuses, pages and passes on."""
+"""Reading through an API that refuses, pages and is_temporary on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm.cli.cluster import NO_QUERY, ClusterError
-from autoglm.cli.kube import look
+from autoglm.cli.kube import read_state
 from autoglm.cli.status.cluster import watch
 
 AGD = "/apis/autoglm.io/v1alpha1/namespaces/models/autoglmdeployments"
@@ -41,14 +41,14 @@ def pool(*pods: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class FakeApi:
-    """Responds by path; what it does not know is an empty list."""
+    """Responds by path; with an empty list to unknown ones."""
 
-    answers: dict[str, dict[str, Any] | ClusterError] = field(default_factory=dict)
+    responses: dict[str, dict[str, Any] | ClusterError] = field(default_factory=dict)
 
     def send(
         self, method: str, path: str, query: Mapping[str, str] = NO_QUERY, *, timeout: float = 0
     ) -> dict[str, Any]:
-        answer = self.answers.get(path + query.get("continue", ""), page())
+        answer = self.responses.get(path + query.get("continue", ""), page())
         if isinstance(answer, ClusterError):
             raise answer
         return answer
@@ -56,20 +56,20 @@ class FakeApi:
 
 def test_long_lists_come_whole() -> None:
     api = FakeApi({AGD: page("a", more="#2"), f"{AGD}#2": page("b")})
-    seen = look(api, "models")
+    seen = read_state(api, "models")
     assert [r["metadata"]["name"] for r in seen.resources] == ["a", "b"]
     assert seen.resources[0]["kind"] == "AutoGLMDeployment"
 
 
 def test_what_may_not_be_read_is_remembered_and_the_rest_read() -> None:
-    seen = look(FakeApi({AGD: page("a"), PODS: refused(403)}), "models")
-    assert (len(seen.resources), seen.unseen) == (1, (("pods in models", "no"),))
+    seen = read_state(FakeApi({AGD: page("a"), PODS: refused(403)}), "models")
+    assert (len(seen.resources), seen.not_accessible) == (1, (("pods in models", "no"),))
 
 
 @pytest.mark.parametrize("path", [AGD, PODS])
 def test_cluster_out_of_reach_is_an_error(path: str) -> None:
     with pytest.raises(ClusterError):
-        look(FakeApi({path: refused(0)}), "models")
+        read_state(FakeApi({path: refused(0)}), "models")
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,20 @@ def test_cluster_out_of_reach_is_an_error(path: str) -> None:
         (refused(0), pool("x"), None),
     ],
 )
-def test_pod_is_routable_when_every_gateway_that_responds_has_it(
+def test_pod_is_routable_if_all_responding_gateways_have_it(
     first: Any, second: Any, expected: frozenset[tuple[str, str]] | None
 ) -> None:
-    answers = {
+    responses = {
         "/api/v1/pods": {"metadata": {}, "items": [gateway("g1"), gateway("g2")]},
         ROUTABLE.format("g1"): first,
         ROUTABLE.format("g2"): second,
     }
-    assert look(FakeApi(answers), "models").routable == expected
+    assert read_state(FakeApi(responses), "models").routable == expected
 
 
-def test_watching_continues_while_the_cluster_is_away(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_continues_after_errors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     pages: list[str | ClusterError] = ["one\n", "one\n", ClusterError("NoCluster", "gone"), "two\n"]
 
     def page_or_raise() -> str:

@@ -70,7 +70,7 @@ def test_the_environment_counts_and_flags_win_over_it() -> None:
     assert won == ExampleSettings(device="auto", max_num_seqs=3, endpoint=("c",))
 
 
-def test_all_problems_are_reported_and_the_exit_code_is_64() -> None:
+def test_all_problems_are_printed_and_the_exit_code_is_64() -> None:
     result = invoke("--grpc-address", "nowhere", "--max-num-seqs", "none")
     assert result.exit_code == 64
     assert "--grpc-address / AUTOGLM_GRPC_ADDRESS: 'nowhere' is not HOST:PORT" in result.stderr

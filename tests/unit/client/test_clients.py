@@ -20,30 +20,30 @@ from autoglm.testing.fake_server import FakeServer
 
 USER = [{"role": "user", "content": "Hi"}]
 AT_ONCE = RetryPolicy(first_wait=0)
-Ask = Callable[[FakeServer, str, tuple[Any, ...], dict[str, Any]], Any]
+Send = Callable[[FakeServer, str, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def ask_sync(server: FakeServer, method: str, args: Any, options: Any) -> Any:
+def send_sync(server: FakeServer, method: str, args: Any, options: Any) -> Any:
     with Client(server.address, model="fake", retries=AT_ONCE) as client:
         answer = getattr(client, method)(*args, **options)
         return list(answer) if isinstance(answer, Iterator) else answer
 
 
-def ask_async(server: FakeServer, method: str, args: Any, options: Any) -> Any:
-    async def ask() -> Any:
+def send_async(server: FakeServer, method: str, args: Any, options: Any) -> Any:
+    async def send() -> Any:
         async with AsyncClient(server.address, model="fake", retries=AT_ONCE) as client:
             answer = getattr(client, method)(*args, **options)
             if isinstance(answer, AsyncIterator):
                 return [chunk async for chunk in answer]
             return await answer
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
-@pytest.fixture(params=[ask_sync, ask_async], ids=["sync", "async"])
-def ask(request: pytest.FixtureRequest) -> Ask:
-    asker: Ask = request.param
-    return asker
+@pytest.fixture(params=[send_sync, send_async], ids=["sync", "async"])
+def send(request: pytest.FixtureRequest) -> Send:
+    sender: Send = request.param
+    return sender
 
 
 @pytest.fixture
@@ -60,35 +60,35 @@ def test_key_is_the_given_one_or_the_environments(
     with Client(server.address, api_key=given) as client:
         client.list_models()
 
-    async def ask() -> None:
+    async def send() -> None:
         async with AsyncClient(server.address, api_key=given) as client:
             await client.list_models()
         assert "k1" not in repr(client._target)
 
-    asyncio.run(ask())
+    asyncio.run(send())
     assert [s.metadata.get("authorization") for s in server.seen] == [sent, sent]
 
 
-def test_every_method_reaches_its_rpc(ask: Ask, server: FakeServer) -> None:
-    text = "".join(c.text for c in ask(server, "generate_stream", ("Hi",), {}))
-    said = "".join(c.delta.content for c in ask(server, "chat_stream", (USER,), {}))
+def test_every_method_reaches_its_rpc(send: Send, server: FakeServer) -> None:
+    text = "".join(c.text for c in send(server, "generate_stream", ("Hi",), {}))
+    said = "".join(c.delta.content for c in send(server, "chat_stream", (USER,), {}))
     assert text == said == server.text
-    assert ask(server, "generate", ("Hi",), {}).completions[0].text == server.text
-    assert ask(server, "chat", (USER,), {}).choices[0].message.content == server.text
-    assert len(ask(server, "embed", (["a", "b"],), {}).embeddings) == 2
-    assert ask(server, "predict", ("x",), {"labels": ["a", "b"]}).output == "a"
-    assert list(ask(server, "tokenize", ("A",), {}).token_ids) == [65]
-    assert [m.name for m in ask(server, "list_models", (), {})] == ["fake"]
-    assert ask(server, "get_model", ("fake",), {}).max_model_len == 2048
+    assert send(server, "generate", ("Hi",), {}).completions[0].text == server.text
+    assert send(server, "chat", (USER,), {}).choices[0].message.content == server.text
+    assert len(send(server, "embed", (["a", "b"],), {}).embeddings) == 2
+    assert send(server, "predict", ("x",), {"labels": ["a", "b"]}).output == "a"
+    assert list(send(server, "tokenize", ("A",), {}).token_ids) == [65]
+    assert [m.name for m in send(server, "list_models", (), {})] == ["fake"]
+    assert send(server, "get_model", ("fake",), {}).max_model_len == 2048
     assert {s.method for s in server.seen} == {
         *("GenerateStream", "ChatStream", "Generate", "Chat", "Embed"),
         *("Predict", "Tokenize", "ListModels", "GetModel"),
     }
 
 
-def test_errors_are_ours_with_reason_and_request_id(ask: Ask, server: FakeServer) -> None:
+def test_errors_are_ours_with_reason_and_request_id(send: Send, server: FakeServer) -> None:
     with pytest.raises(errors.ModelNotFound, match="there is 'fake'") as caught:
-        ask(server, "get_model", ("other",), {"request_id": "r-1"})
+        send(server, "get_model", ("other",), {"request_id": "r-1"})
     assert caught.value.request_id == "r-1"
 
 
@@ -96,61 +96,61 @@ def test_errors_are_ours_with_reason_and_request_id(ask: Ask, server: FakeServer
     ("method", "args"), [("chat", (USER,)), ("chat_stream", (USER,)), ("generate_stream", ("Hi",))]
 )
 def test_not_now_is_tried_again_under_one_request_id(
-    ask: Ask, server: FakeServer, method: str, args: Any
+    send: Send, server: FakeServer, method: str, args: Any
 ) -> None:
     server.failures = [errors.NoReadyEndpoint("none"), errors.QueueFull("full", retry_after=0)]
-    assert ask(server, method, args, {})
+    assert send(server, method, args, {})
     assert len(server.seen) == 3
     assert len({s.metadata["x-request-id"] for s in server.seen}) == 1
 
 
-def test_retries_end_after_the_attempts_allowed(ask: Ask, server: FakeServer) -> None:
+def test_retries_end_after_the_attempts_allowed(send: Send, server: FakeServer) -> None:
     server.failures = [errors.NoReadyEndpoint("none") for _ in range(9)]
     with pytest.raises(errors.NoReadyEndpoint):
-        ask(server, "chat", (USER,), {})
+        send(server, "chat", (USER,), {})
     assert len(server.seen) == AT_ONCE.attempts
 
 
-def test_no_retry_would_end_after_the_deadline(ask: Ask, server: FakeServer) -> None:
+def test_no_retry_would_end_after_the_deadline(send: Send, server: FakeServer) -> None:
     server.failures = [errors.QueueFull("full", retry_after=30)]
     with pytest.raises(errors.QueueFull):
-        ask(server, "chat", (USER,), {"timeout": 5})
+        send(server, "chat", (USER,), {"timeout": 5})
     assert len(server.seen) == 1
 
 
-def test_a_wrong_request_is_not_tried_again(ask: Ask, server: FakeServer) -> None:
+def test_a_wrong_request_is_not_tried_again(send: Send, server: FakeServer) -> None:
     server.failures = [errors.InvalidRequest("bad", field="messages")]
     with pytest.raises(errors.InvalidRequest) as caught:
-        ask(server, "chat", (USER,), {})
+        send(server, "chat", (USER,), {})
     assert (caught.value.field, len(server.seen)) == ("messages", 1)
 
 
-def test_nothing_is_tried_again_after_the_first_chunk(ask: Ask, server: FakeServer) -> None:
+def test_nothing_is_tried_again_after_the_first_chunk(send: Send, server: FakeServer) -> None:
     server.break_with = errors.NoReadyEndpoint("gone")
     with pytest.raises(errors.NoReadyEndpoint):
-        ask(server, "generate_stream", ("Hi",), {})
+        send(server, "generate_stream", ("Hi",), {})
     assert len(server.seen) == 1
 
 
-def test_the_timeout_is_the_deadline(ask: Ask, server: FakeServer) -> None:
-    ask(server, "chat", (USER,), {"timeout": 7})
-    ask(server, "chat", (USER,), {"timeout": None})
+def test_the_timeout_is_the_deadline(send: Send, server: FakeServer) -> None:
+    send(server, "chat", (USER,), {"timeout": 7})
+    send(server, "chat", (USER,), {"timeout": None})
     limited, free = (s.seconds_left for s in server.seen)
     assert limited == pytest.approx(7, abs=3)
     assert free == math.inf
 
 
-def test_a_deadline_ends_a_stream(ask: Ask, server: FakeServer) -> None:
+def test_a_deadline_ends_a_stream(send: Send, server: FakeServer) -> None:
     server.endless = True
     with pytest.raises(errors.DeadlineExceeded):
-        ask(server, "generate_stream", ("Hi",), {"timeout": 0.2})
+        send(server, "generate_stream", ("Hi",), {"timeout": 0.2})
 
 
-def test_the_current_trace_is_passed_on(ask: Ask, server: FakeServer) -> None:
+def test_the_current_trace_is_passed_on(send: Send, server: FakeServer) -> None:
     parent = trace.SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=trace.TraceFlags(1))
     with trace.use_span(trace.NonRecordingSpan(parent)):
-        ask(server, "chat", (USER,), {})
-    ask(server, "chat", (USER,), {})
+        send(server, "chat", (USER,), {})
+    send(server, "chat", (USER,), {})
     inside, outside = (s.metadata.get("traceparent") for s in server.seen)
     assert inside == f"00-{0xABC:032x}-{0xDEF:016x}-01"
     assert outside is None
@@ -167,10 +167,10 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 
 def test_a_call_is_one_client_span_that_servers_join(
-    ask: Ask, server: FakeServer, spans: InMemorySpanExporter
+    send: Send, server: FakeServer, spans: InMemorySpanExporter
 ) -> None:
     server.failures = [errors.NoReadyEndpoint("none")]
-    ask(server, "chat_stream", (USER,), {"request_id": "r-1"})
+    send(server, "chat_stream", (USER,), {"request_id": "r-1"})
     (span,) = spans.get_finished_spans()
     assert (span.name, span.kind) == ("autoglm.v1.Inference/ChatStream", trace.SpanKind.CLIENT)
     assert span.attributes is not None and span.context is not None
@@ -189,26 +189,26 @@ def test_a_call_is_one_client_span_that_servers_join(
 
 
 def test_a_failed_call_marks_its_span(
-    ask: Ask, server: FakeServer, spans: InMemorySpanExporter
+    send: Send, server: FakeServer, spans: InMemorySpanExporter
 ) -> None:
     server.failures = [errors.InvalidRequest("bad")]
     with pytest.raises(errors.InvalidRequest):
-        ask(server, "chat", (USER,), {})
+        send(server, "chat", (USER,), {})
     (span,) = spans.get_finished_spans()
     assert span.attributes is not None
     assert span.attributes["error.type"] == "INVALID_REQUEST"
     assert span.status.status_code is trace.StatusCode.ERROR
 
 
-def test_a_wrong_argument_never_leaves_the_process(ask: Ask, server: FakeServer) -> None:
+def test_a_wrong_argument_never_leaves_the_process(send: Send, server: FakeServer) -> None:
     with pytest.raises(errors.InvalidRequest):
-        ask(server, "generate", ("Hi",), {"max_tokens": -1})
+        send(server, "generate", ("Hi",), {"max_tokens": -1})
     assert server.seen == []
 
 
-def test_no_server_is_no_ready_endpoint(ask: Ask) -> None:
+def test_missing_server_is_no_ready_endpoint(send: Send) -> None:
     with pytest.raises(errors.NoReadyEndpoint):
-        ask(FakeServer(address="127.0.0.1:1"), "list_models", (), {})
+        send(FakeServer(address="127.0.0.1:1"), "list_models", (), {})
 
 
 def test_closing_a_stream_cancels_the_call(server: FakeServer) -> None:

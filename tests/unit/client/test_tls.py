@@ -24,7 +24,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def server(authority: trustme.CA, tmp_path: Path) -> Iterator[FakeServer]:
-    """Requires a certificate of every client."""
+    """A server that requires client certificates."""
     certificate = authority.issue_cert("localhost")
     files = TlsFiles(
         write(certificate.cert_chain_pems[0], tmp_path / "server.pem"),

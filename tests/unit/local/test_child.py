@@ -1,4 +1,4 @@
-"""What a child leaves behind shows why it ended."""
+"""A child reports why it ended."""
 
 from __future__ import annotations
 

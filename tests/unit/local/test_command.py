@@ -176,13 +176,13 @@ def test_the_gateway_drains_as_long_as_the_slowest_model() -> None:
     )
 
 
-def test_what_only_a_cluster_can_do_is_said() -> None:
+def test_fields_for_clusters_only_are_reported() -> None:
     assert notices(resource(replicas=2)) == []
     scaled = resource(
         scaling={"minReplicas": 2, "maxReplicas": 4},
         engine={"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {}}}]},
     )
     assert notices(scaled) == [
-        "m: spec.scaling takes effect on Kubernetes; `autoglm up` runs minReplicas (2) replicas",
-        "m: HF_TOKEN must come from this shell's environment",
+        "m: spec.scaling takes effect on Kubernetes; `autoglm up` runs 2 replicas (minReplicas)",
+        "m: HF_TOKEN must be set in this shell's environment",
     ]

@@ -43,11 +43,11 @@ def test_rows_show_the_gateway_first_and_the_last_failure() -> None:
 async def test_a_terminal_gets_a_table_and_lines_above_it(tmp_path: Path) -> None:
     output = io.StringIO()
     display = Display(Console(file=output, force_terminal=True, width=120), is_live=True)
-    runtime = Runtime(tmp_path, display.say)
+    runtime = Runtime(tmp_path, display.report)
 
     with display.shown():
         display.refresh(runtime)
-        display.say("hello [bold]")
+        display.report("hello [bold]")
 
     assert "LAST FAILURE" in output.getvalue()
     assert "hello [bold]" in output.getvalue()

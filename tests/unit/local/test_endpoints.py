@@ -16,7 +16,7 @@ spec:
 """
 
 
-def test_the_gateway_gets_what_the_manifest_says_and_no_defaults(tmp_path: Path) -> None:
+def test_resources_are_published_without_defaults(tmp_path: Path) -> None:
     file = tmp_path / "endpoints.json"
 
     addresses = Addresses("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")

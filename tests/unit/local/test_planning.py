@@ -125,7 +125,7 @@ def test_one_replica_at_a_time_is_replaced() -> None:
     assert actions([wanted], old[0], replica(2)) == [Start(wanted, 1)]
 
 
-def test_an_old_replica_that_serves_no_request_makes_room_at_once() -> None:
+def test_an_old_replica_that_is_not_ready_ends_at_once() -> None:
     wanted = workload(1)
 
     assert actions([wanted], replica(0, State.EXITED, OLD)) == [Forget("m-0"), Start(wanted, 1)]

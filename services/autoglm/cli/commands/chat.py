@@ -1,4 +1,4 @@
-"""`autoglm chat`: one message, or a conversation on a terminal."""
+"""`autoglm chat`: sends one message, or runs a conversation on a terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from autoglm.cli.output import as_dict, print_json
 from autoglm.client import Client
 from autoglm.common.errors import AutoGLMError
 
-_HELP = "/reset starts anew, /exit or Ctrl-D ends, Ctrl-C stops an answer."
+_HELP = "/reset clears the conversation, /exit or Ctrl-D ends it, Ctrl-C stops a response."
 
 
 @click.command(
@@ -35,7 +35,7 @@ _HELP = "/reset starts anew, /exit or Ctrl-D ends, Ctrl-C stops an answer."
     )
 )
 @click.argument("message", nargs=-1)
-@click.option("--system", default="", help="System message put in front of the conversation.")
+@click.option("--system", default="", help="System message of the conversation.")
 @model_option
 @sampling_options
 @output_option
@@ -48,11 +48,11 @@ def command(
     output: str,
     **sampling: Any,
 ) -> None:
-    """Say MESSAGE (or standard input) to a model and print its answer as it appears.
+    """Send MESSAGE (or standard input) to a model and stream its response.
 
-    On a terminal and without MESSAGE, goes on as a conversation.
+    On a terminal and without MESSAGE, start a conversation.
     """
-    talk = _Talk(client, chosen_model(client, model), system, sampling)
+    talk = _Conversation(client, chosen_model(client, model), system, sampling)
     if not message and output == "text" and sys.stdin.isatty():
         _converse(talk)
         return
@@ -60,12 +60,12 @@ def command(
     if output == "json":
         print_json(as_dict(client.chat(talk.messages, model=talk.model, **sampling)))
     else:
-        talk.answer()
+        talk.stream_response()
 
 
 @dataclass
-class _Talk:
-    """A conversation so far, and how to ask for its next message."""
+class _Conversation:
+    """The messages of a conversation, and the request for the next one."""
 
     client: Client
     model: str
@@ -80,21 +80,21 @@ class _Talk:
         system = v1.ChatMessage(role="system", content=self.system)
         self.messages = [system] if self.system else []
 
-    def answer(self) -> None:
-        """Print the next message as it appears and add it to the conversation."""
-        said = ""
+    def stream_response(self) -> None:
+        """Print the next message as it is generated and add it to the conversation."""
+        content = ""
         for chunk in self.client.chat_stream(self.messages, model=self.model, **self.sampling):
-            said += chunk.delta.content
+            content += chunk.delta.content
             _print_delta(chunk.delta)
         click.echo()
-        self.messages.append(v1.ChatMessage(role="assistant", content=said))
+        self.messages.append(v1.ChatMessage(role="assistant", content=content))
 
-    def ask(self, text: str) -> None:
-        """A turn of the conversation; one that fails leaves it as it was."""
+    def send(self, text: str) -> None:
+        """Send a message; on failure the conversation stays unchanged."""
         turns = len(self.messages)
         self.messages.append(v1.ChatMessage(role="user", content=text))
         try:
-            self.answer()
+            self.stream_response()
         except AutoGLMError as error:
             click.echo(f"{error.reason}: {error.message}", err=True)
             del self.messages[turns:]
@@ -112,9 +112,9 @@ def _print_delta(delta: v1.ChatMessage) -> None:
         click.echo(call.arguments, nl=False)
 
 
-def _converse(talk: _Talk) -> None:
+def _converse(talk: _Conversation) -> None:
     if importlib.util.find_spec("readline"):
-        # Importing it gives input() line editing and history.
+        # Enables line editing and history in input().
         importlib.import_module("readline")
     click.secho(f"{talk.model}. {_HELP}", dim=True)
     while True:
@@ -128,4 +128,4 @@ def _converse(talk: _Talk) -> None:
         if text == "/reset":
             talk.reset()
         elif text:
-            talk.ask(text)
+            talk.send(text)

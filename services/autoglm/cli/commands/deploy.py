@@ -1,4 +1,4 @@
-"""`autoglm deploy`: a manifest, or its short form, onto a cluster."""
+"""`autoglm deploy`: applies a manifest, or its short form, to a cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from autoglm.api import InvalidSpec, Problem
 from autoglm.api.documents import parse_manifest, problems_between, read_yaml
 from autoglm.api.short_form import is_short_form, to_manifest
-from autoglm.cli.cluster_options import NOT_WELL
+from autoglm.cli.cluster_options import NOT_HEALTHY
 from autoglm.cli.options import examples
 from autoglm.cli.progress import Progress, follow, progress_of
 
@@ -41,23 +41,23 @@ Manifest = dict[str, Any]
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Manifest with AutoGLMDeployments, or one short form.",
 )
-@click.option("--name", default="", help="Name of the resource. [default: as the model's]")
+@click.option("--name", default="", help="Name of the resource. [default: from the model's name]")
 @click.option("-n", "--namespace", default="", help="Namespace. [default: the kubeconfig's]")
 @click.option("--dry-run", is_flag=True, help="Print the resource instead of applying it.")
-@click.option("--wait", is_flag=True, help="Follow the resource until it is ready.")
+@click.option("--wait", is_flag=True, help="Wait until the resource is ready.")
 @click.option(
     "--timeout",
     default=600.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Longest wait.",
+    help="Time limit of --wait.",
 )
-@click.option("--force-conflicts", is_flag=True, help="Take fields that others have applied.")
 @click.option(
-    "--kubeconfig", envvar="KUBECONFIG", show_envvar=True, help="Which clusters there are."
+    "--force-conflicts", is_flag=True, help="Take over fields that other managers applied."
 )
-@click.option("--context", help="Context of the kubeconfig. [default: the current one]")
+@click.option("--kubeconfig", envvar="KUBECONFIG", show_envvar=True, help="Kubeconfig file.")
+@click.option("--context", help="Context of the kubeconfig. [default: current]")
 def command(
     file: Path,
     name: str,
@@ -69,7 +69,7 @@ def command(
     kubeconfig: str | None,
     context: str | None,
 ) -> int:
-    """Create or change deployments on Kubernetes, from a manifest or its short form."""
+    """Create or update deployments on Kubernetes, from a manifest or its short form."""
     try:
         manifests = manifests_in(file.read_text(encoding="utf-8"), str(file), name, namespace)
     except (InvalidSpec, UnicodeDecodeError) as error:
@@ -87,12 +87,13 @@ def command(
 
 
 def manifests_in(text: str, source: str, name: str, namespace: str) -> list[Manifest]:
-    """What is to be applied. Raises InvalidSpec with every problem."""
+    """Return the manifests to apply. Raises InvalidSpec with all problems."""
     documents = [document for document in read_yaml(text, source) if document is not None]
     if not documents:
-        raise InvalidSpec([Problem("", "is empty; give a manifest or a short form", source=source)])
+        message = "is empty; it must have a manifest or a short form"
+        raise InvalidSpec([Problem("", message, source=source)])
     if name and len(documents) > 1:
-        message = f"has {len(documents)} documents, and --name is for one; leave it out"
+        message = f"has {len(documents)} documents; omit --name, which is for one"
         raise InvalidSpec([Problem("", message, source=source)])
     problems: list[Problem] = []
     manifests: list[Manifest] = []
@@ -115,13 +116,13 @@ def _manifest(document: Any, name: str, namespace: str) -> Manifest:
     if isinstance(metadata, Mapping):
         given = metadata.get("namespace")
         if namespace and given not in (None, namespace):
-            message = f"is not --namespace {namespace}; leave one of the two out"
+            message = f"differs from --namespace {namespace}; omit one of the two"
             raise InvalidSpec([Problem("metadata.namespace", message, given)])
         named = {"name": name} if name else {}
         placed = {"namespace": namespace} if namespace else {}
         document = {**document, "metadata": {**metadata, **named, **placed}}
     parse_manifest(document)
-    # What runs is not what should run; an apply of it is refused.
+    # The status is not applied; the API server rejects it.
     return {key: value for key, value in document.items() if key != "status"}
 
 
@@ -139,23 +140,23 @@ def _deploy(cluster: Cluster, manifests: list[Manifest], force: bool, timeout: f
 
 
 def _follow(cluster: Cluster, manifest: Manifest, until: float) -> int:
-    progress = Progress("not looked at yet")
-    for progress in follow(lambda: _look(cluster, manifest), until, time.monotonic, time.sleep):
+    progress = Progress("not read yet")
+    for progress in follow(lambda: _poll(cluster, manifest), until, time.monotonic, time.sleep):
         click.echo(f"{_subject(manifest)}: {progress.line}")
     if progress.is_ready:
         return 0
-    advice = "" if progress.is_hopeless else "; it goes on, `kubectl describe agd` says more"
+    advice = "" if progress.is_hopeless else "; still in progress, see `kubectl describe agd`"
     click.echo(f"NotReady: {_subject(manifest)}: {progress.line}{advice}", err=True)
-    return NOT_WELL
+    return NOT_HEALTHY
 
 
-def _look(cluster: Cluster, manifest: Manifest) -> Progress:
+def _poll(cluster: Cluster, manifest: Manifest) -> Progress:
     from autoglm.cli.cluster import ClusterError
 
     try:
         return progress_of(cluster.read(manifest))
     except ClusterError as error:
-        if not error.passes:
+        if not error.is_temporary:
             raise
         return Progress(f"{error.reason}: {error.message}")
 
@@ -165,7 +166,7 @@ def _notices(manifest: Manifest) -> Iterator[str]:
     if uri.startswith(("./", "../")):
         yield (
             f"{manifest['metadata']['name']}: spec.model.uri = {uri} is a path on this machine, "
-            "which pods don't have; give a hub name, or a path that a volume brings"
+            "which pods don't have; set a hub name, or a path on a volume of the pods"
         )
 
 

@@ -1,7 +1,7 @@
-"""`autoglm explain-route`: asks a gateway where it would send a request, and why.
+"""`autoglm explain-route`: shows where a gateway would route a request, and why.
 
-The request is an OpenAI body or a text, sent with `x-autoglm-debug: explain`, so that no pod is
-asked. Prints what the gateway says and decides nothing.
+Sends an OpenAI body or a text with `x-autoglm-debug: explain`, so that no pod gets the request, and
+prints the gateway's decision trace.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _COLUMNS = {
     )
 )
 @click.argument("text", nargs=-1)
-@click.option("--model", default="", help="Served name; in place of the request's own.")
+@click.option("--model", default="", help="Served name; overrides the request's.")
 @click.option(
     "--request",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON file with a body of /v1/chat/completions (`messages`) or /v1/completions.",
+    help="JSON file with a body for /v1/chat/completions (`messages`) or /v1/completions.",
 )
 @click.option(
     "--url",
@@ -59,7 +59,7 @@ _COLUMNS = {
     default="",
     envvar="AUTOGLM_API_KEY",
     show_envvar=True,
-    help="Of role Admin. The flag shows in the process list: give --api-key-file.",
+    help="API key of role Admin. Visible in the process list; prefer --api-key-file.",
 )
 @click.pass_context
 @document_option
@@ -73,12 +73,12 @@ def command(
     api_key: str,
     output: str,
 ) -> int:
-    """Say where a gateway would send a request, and why. No pod is asked.
+    """Show where a gateway would route a request, and why. No pod gets the request.
 
-    The gateway must run with --route-debug, or the key be of role Admin.
+    The gateway must run with --route-debug, or the key must have the role Admin.
     """
     if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
-        warning = "--api-key shows in the process list; give --api-key-file or $AUTOGLM_API_KEY"
+        warning = "--api-key is visible in the process list; use --api-key-file or $AUTOGLM_API_KEY"
         click.echo(warning, err=True)
     if api_key_file is not None:
         api_key = api_key_file.read().strip()
@@ -87,7 +87,7 @@ def command(
     body["model"] = model or body.get("model") or _only_model(url, headers)
     path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     headers |= {"content-type": "application/json", "x-autoglm-debug": "explain"}
-    found = _ask(urllib.request.Request(url + path, json.dumps(body).encode(), headers))
+    found = _send(urllib.request.Request(url + path, json.dumps(body).encode(), headers))
     if output != "text":
         click.echo(document(found, output), nl=False)
     else:
@@ -103,37 +103,37 @@ def _body(text: tuple[str, ...], file: Path | None) -> dict[str, Any]:
     except ValueError as error:
         raise click.ClickException(f"{file} is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise click.ClickException(f"{file} is not a request: give a JSON object")
+        raise click.ClickException(f"{file} is not a JSON object")
     return body
 
 
 def _only_model(url: str, headers: dict[str, str]) -> str:
-    listed = _ask(urllib.request.Request(f"{url}/v1/models", headers=headers))
+    listed = _send(urllib.request.Request(f"{url}/v1/models", headers=headers))
     names = [str(card["id"]) for card in listed["data"]]
     if len(names) != 1:
-        raise click.UsageError(f"say which model with --model; there are {', '.join(names)}")
+        raise click.UsageError(f"several models are available; set --model to {', '.join(names)}")
     return names[0]
 
 
-def _ask(request: urllib.request.Request) -> dict[str, Any]:
+def _send(request: urllib.request.Request) -> dict[str, Any]:
     if not request.full_url.startswith(("http://", "https://")):
-        raise click.UsageError(f"--url is {request.full_url!r:.60}; give http(s)://HOST:PORT")
+        raise click.UsageError(f"--url is {request.full_url!r:.60}, not http(s)://HOST:PORT")
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-            found: dict[str, Any] = json.load(answer)
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:
+            found: dict[str, Any] = json.load(response)
             return found
     except urllib.error.HTTPError as error:
         with error:
             raise click.ClickException(_message(error.read(), error.code)) from error
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"no answer from {request.full_url}: {error}") from error
+        raise click.ClickException(f"no response from {request.full_url}: {error}") from error
 
 
 def _message(body: bytes, code: int) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, LookupError, TypeError):
-        return f"the gateway answers {code}"
+        return f"the gateway responded with status {code}"
 
 
 def _print(found: dict[str, Any]) -> None:

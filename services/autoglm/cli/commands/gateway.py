@@ -23,7 +23,7 @@ from autoglm.gateway.settings import GatewaySettings
 )
 @settings_options(GatewaySettings)
 def command(**flags: Any) -> int:
-    """Run a gateway: one address in front of many pods, for gRPC and REST."""
+    """Run a gateway, which routes gRPC and REST requests to pods."""
     settings = load_settings(GatewaySettings, flags)
     from autoglm.gateway.app import run
 

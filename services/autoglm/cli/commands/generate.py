@@ -34,7 +34,7 @@ from autoglm.client import Client
 def command(
     client: Client, prompt: tuple[str, ...], model: str, output: str, **sampling: Any
 ) -> None:
-    """Complete PROMPT, or standard input; text is printed as it appears."""
+    """Complete PROMPT (or standard input) and stream the text."""
     text = given_text(prompt)
     model = chosen_model(client, model)
     if output == "json":

@@ -1,4 +1,4 @@
-"""`autoglm keys`: makes API keys. Asks nobody and keeps nothing; the gateway reads the file."""
+"""`autoglm keys`: creates API keys. Needs no server and stores nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autoglm.gateway.request.principal import Role
     )
 )
 def command() -> None:
-    """Make API keys for a gateway with --api-keys-file."""
+    """Manage API keys for a gateway with --api-keys-file."""
 
 
 @command.command(
@@ -31,8 +31,8 @@ def command() -> None:
         "autoglm keys create --tenant acme --output json | jq '{keys: [.entry]}' > keys.json",
     )
 )
-@click.option("--tenant", required=True, help="Whose requests it is for.")
-@click.option("--name", default="", help="What logs call it. [default: its id]")
+@click.option("--tenant", required=True, help="Tenant of the key.")
+@click.option("--name", default="", help="Name of the key in logs. [default: its id]")
 @click.option(
     "--role",
     "roles",
@@ -40,17 +40,17 @@ def command() -> None:
     type=click.Choice([role.value for role in Role]),
     default=[Role.USER.value],
     show_default=True,
-    help="What it may do; may be repeated.",
+    help="Role of the key; may be repeated.",
 )
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="PATTERN",
-    help="A model it may use, with * and ?; may be repeated. [default: all]",
+    help="Model that the key may use, with * and ?; may be repeated. [default: all]",
 )
 @click.option(
-    "--expires-in-days", type=click.IntRange(min=1, max=36500), help="[default: it does not]"
+    "--expires-in-days", type=click.IntRange(min=1, max=36500), help="[default: no expiry]"
 )
 @output_option
 def create(
@@ -61,7 +61,7 @@ def create(
     expires_in_days: int | None,
     output: str,
 ) -> None:
-    """Print a new key, once, and what the keys file is to keep of it."""
+    """Create a key; print it once, with its entry for the keys file."""
     days = timedelta(days=expires_in_days or 0)
     expires = (datetime.now(UTC) + days).replace(microsecond=0) if expires_in_days else None
     try:
@@ -71,6 +71,6 @@ def create(
     if output == "json":
         print_json({"key": key, "entry": msgspec.to_builtins(entry)})
         return
-    click.echo(f"Key, shown this once: {key}")
-    click.echo('For "keys" of the keys file:')
+    click.echo(f"Key (shown only once): {key}")
+    click.echo('Entry for "keys" in the keys file:')
     click.echo(msgspec.json.encode(entry).decode())

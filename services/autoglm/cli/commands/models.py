@@ -19,7 +19,7 @@ from autoglm.client import Client
 @output_option
 @connects
 def command(client: Client, output: str) -> None:
-    """List the models that can be asked for."""
+    """List the available models."""
     models = client.list_models()
     if output == "json":
         print_json([as_dict(m) for m in models])

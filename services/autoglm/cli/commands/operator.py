@@ -19,7 +19,7 @@ from autoglm.operator.settings import OperatorSettings
 )
 @settings_options(OperatorSettings)
 def command(**flags: Any) -> int:
-    """Run the operator: what AutoGLMDeployments ask for, on Kubernetes."""
+    """Run the operator, which reconciles AutoGLMDeployments on Kubernetes."""
     settings = load_settings(OperatorSettings, flags)
     from autoglm.operator.app import run
 

@@ -24,8 +24,8 @@ from autoglm.client import Client
     )
 )
 @click.argument("text", nargs=-1)
-@click.option("--label", "labels", multiple=True, help="What it may be; may be repeated.")
-@click.option("--task", default="", help="What to do with the text, in words.")
+@click.option("--label", "labels", multiple=True, help="A possible label; may be repeated.")
+@click.option("--task", default="", help="Instruction for the model.")
 @model_option
 @output_option
 @connects
@@ -37,13 +37,13 @@ def command(
     model: str,
     output: str,
 ) -> None:
-    """Classify TEXT, or standard input, over labels; without labels, let the model answer."""
-    asked = given_text(text)
+    """Classify TEXT (or standard input) over labels; without labels, generate a response."""
+    prompt = given_text(text)
     model = chosen_model(client, model)
-    answer = client.predict(asked, model=model, labels=labels, task=task)
+    response = client.predict(prompt, model=model, labels=labels, task=task)
     if output == "json":
-        print_json(as_dict(answer))
-    elif answer.labels:
-        print_table(["LABEL", "SCORE"], [(s.label, f"{s.score:.4f}") for s in answer.labels])
+        print_json(as_dict(response))
+    elif response.labels:
+        print_table(["LABEL", "SCORE"], [(s.label, f"{s.score:.4f}") for s in response.labels])
     else:
-        click.echo(answer.output)
+        click.echo(response.output)

@@ -1,4 +1,4 @@
-"""`autoglm size`: the memory that a model needs, and the GPUs that have it."""
+"""`autoglm size`: estimates the memory that a model needs, and the GPUs that have enough."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _parameters(context: click.Context, option: click.Parameter, text: str | Non
     if text is None:
         return None
     if match is None:
-        raise click.BadParameter(f"{text!r} is no number of parameters; write it like 9B")
+        raise click.BadParameter(f"{text!r} is not a number of parameters such as 9B")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -45,29 +45,29 @@ def _parameters(context: click.Context, option: click.Parameter, text: str | Non
     "--parameters",
     callback=_parameters,
     metavar="COUNT",
-    help="Such as 9B. [default: counted in the weights, or estimated from the configuration]",
+    help="Number of parameters, such as 9B. [default: from the weights or the configuration]",
 )
 @click.option(
     "--precision",
     type=click.Choice(sorted(BYTES)),
-    help="Of the weights when served. [default: as they are stored]",
+    help="Precision of the served weights. [default: as stored]",
 )
 @click.option(
     "--kv-precision",
     type=click.Choice(["bf16", "fp8", "fp16", "fp32"]),
-    help="Of the KV cache. [default: the model's, 16 bit where weights are quantized]",
+    help="Precision of the KV cache. [default: the model's, bf16 if weights are quantized]",
 )
 @click.option(
     "--context",
     type=click.IntRange(min=1),
-    help="Tokens of prompt and answer together. [default: the model's longest]",
+    help="Tokens of prompt and completion together. [default: the model's maximum]",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Requests at the same time, each that long.",
+    help="Concurrent requests of that length.",
 )
 @output_option
 def command(
@@ -79,7 +79,7 @@ def command(
     concurrency: int,
     output: str,
 ) -> int:
-    """Say what memory a model needs and which GPUs have it, before anything is started."""
+    """Estimate the memory that a model needs, and the GPUs that have enough."""
     shape = read_shape(model, parameters)
     load = Load(
         precision=precision or shape.precision,
@@ -88,7 +88,7 @@ def command(
         concurrency=concurrency,
     )
     if load.context > shape.context:
-        message = f"the model knows {shape.context} tokens at most; give --context up to that"
+        message = f"--context {load.context} exceeds the model's maximum of {shape.context} tokens"
         raise click.UsageError(message)
     if output == "json":
         print_json(_document(shape, load))
@@ -119,7 +119,7 @@ def _document(shape: Shape, load: Load) -> dict[str, Any]:
 
 
 def _best(found: list[Fit]) -> Fit | None:
-    """The fewest GPUs, of these the smallest."""
+    """Return the fit with the fewest GPUs, among these the smallest GPU."""
     good = [fit for fit in found if fit.tensor_parallel is not None]
     return min(good, key=lambda fit: (fit.tensor_parallel or 0, fit.gpu.gib), default=None)
 
@@ -135,12 +135,12 @@ def _print(shape: Shape, load: Load) -> None:
         (f"KV cache ({load.kv_precision}, {needed.kv_token / 1024:.4g} KiB a token)",
          _gib(needed.kv_cache)),
         ("runtime, per GPU", _gib(needed.total - needed.weights - needed.kv_cache)),
-        ("together", _gib(needed.total)),
+        ("total", _gib(needed.total)),
     ]  # fmt: skip
     print_table(["ONE REPLICA", "MEMORY"], rows)
     click.echo("")
     found = fits(shape, load)
-    print_table(["GPU", "HOW MANY", "USED OF EACH", "REQUESTS AT MOST"], [_row(f) for f in found])
+    print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], [_row(f) for f in found])
     click.echo("")
     _advise(shape, load, _best(found))
 
@@ -155,14 +155,14 @@ def _row(fit: Fit) -> tuple[str, str, str, str]:
 def _advise(shape: Shape, load: Load, best: Fit | None) -> None:
     if best is None:
         click.echo(
-            "No 8 GPUs of one kind have it. Take a lower --precision, --context or --concurrency, "
-            "or spread the model over machines with spec.engine.parallelism.pipeline."
+            "Not enough memory on 8 GPUs of any type. Lower --precision, --context or "
+            "--concurrency, or distribute the model with spec.engine.parallelism.pipeline."
         )
         return
     gpus = best.tensor_parallel or 1
     pod = host(shape, load, gpus)
     halved = replace(load, kv_precision="fp8")
-    click.echo(f"For {best.gpu.name} and up, one replica:\n")
+    click.echo(f"One replica on {best.gpu.name} or larger:\n")
     click.echo(f"  model: {{maxModelLen: {load.context}}}")
     click.echo(
         f"  engine: {{maxNumSeqs: {load.concurrency}, gpuMemoryUtilization: {UTILIZATION}, "
@@ -172,12 +172,12 @@ def _advise(shape: Shape, load: Load, best: Fit | None) -> None:
         f"  resources: {{requests: {{cpu: {pod.cpu}, memory: {_whole_gib(pod.memory)}}}, "
         f"limits: {{nvidia.com/gpu: {gpus}}}}}\n"
     )
-    click.echo(f"Its node needs {_gib(pod.disk)} of disk for the weights.")
+    click.echo(f"The node needs {_gib(pod.disk)} of disk for the weights.")
     total = need(shape, load).total
-    click.echo(f"Without a GPU, vLLM for CPUs needs {_gib(total)} of memory, and patience.")
+    click.echo(f"Without a GPU, vLLM for CPUs needs {_gib(total)} of memory, and is much slower.")
     if BYTES[load.kv_precision] > 1:
         saved = need(shape, load).kv_cache - need(shape, halved).kv_cache
-        click.echo(f"quantization.kvCacheDtype: fp8 would save {_gib(saved)} at some quality.")
+        click.echo(f"quantization.kvCacheDtype: fp8 saves {_gib(saved)} at some loss of quality.")
 
 
 def _short(count: int) -> str:

@@ -1,7 +1,6 @@
-"""`autoglm trace`: one request's spans as a tree, from a file that `--traces file:PATH` wrote.
+"""`autoglm trace`: shows the spans of one request as a tree, from a file of `--traces file:PATH`.
 
-Reads what is there and changes nothing. Spans whose parent is not in the file stand at the top.
-Called by the demo as well.
+Spans whose parent is not in the file are at the top level. Also called by the demo.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Span:
 
 
 def read_spans(path: Path) -> list[Span]:
-    """All spans of the file. A last line that is still being written is left out."""
+    """Return all spans of the file, without an incomplete last line."""
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     return [_span(json.loads(line)) for line in whole.splitlines() if line]
 
@@ -70,7 +69,7 @@ def _span(entry: Mapping[str, Any]) -> Span:
 
 
 def trace_of(spans: Sequence[Span], request_id: str = "", trace_id: str = "") -> list[Span]:
-    """The spans of one trace: of a request, by id, or the one that began last."""
+    """Return the spans of one trace: by request id, by trace id, or of the latest trace."""
     if request_id:
         found = [s for s in spans if s.attributes.get(semconv.REQUEST_ID) == request_id]
     elif trace_id:
@@ -81,7 +80,7 @@ def trace_of(spans: Sequence[Span], request_id: str = "", trace_id: str = "") ->
 
 
 def tree(trace: Sequence[Span]) -> Tree:
-    """Each span under its parent, in order of time, with its duration and when it began."""
+    """Return a tree of the spans in order of their start, with duration and start."""
     known = {s.span_id for s in trace}
     children: dict[str, list[Span]] = defaultdict(list)
     for span in sorted(trace, key=lambda s: s.start):
@@ -93,7 +92,7 @@ def tree(trace: Sequence[Span]) -> Tree:
 
 
 def show(trace: Sequence[Span]) -> None:
-    """Print the tree; a narrow terminal wraps lines and loses nothing."""
+    """Print the tree without truncating lines."""
     Console(width=_WIDTH, highlight=False).print(tree(trace))
 
 
@@ -124,12 +123,12 @@ def _shown(span: Span) -> list[str]:
     )
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--request-id", default="", help="The trace of this request.")
-@click.option("--trace-id", default="", help="This trace.")
+@click.option("--request-id", default="", help="Show the trace of this request.")
+@click.option("--trace-id", default="", help="Show this trace.")
 def command(file: Path, request_id: str, trace_id: str) -> int:
-    """Show the spans of one request in FILE as a tree, with the time spent in each.
+    """Show the spans of one request in FILE as a tree, with their durations.
 
-    FILE is what `--traces file:PATH` wrote. Without an id, the last trace.
+    FILE is written by `--traces file:PATH`. Without an id, show the latest trace.
     """
     trace = trace_of(read_spans(file), request_id, trace_id)
     if not trace:

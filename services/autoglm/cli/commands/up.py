@@ -1,4 +1,4 @@
-"""`autoglm up`: manifests as local processes, through `autoglm.local`."""
+"""`autoglm up`: runs manifests as local processes, through `autoglm.local`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="HOST:PORT",
-        help=f"Where the gateway {text}.",
+        help=f"Address at which the gateway {text}.",
     )
 
 
@@ -55,32 +55,35 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
 )
 @_address("grpc", _DEFAULTS.grpc, "serves gRPC")
 @_address("http", _DEFAULTS.http, "serves REST")
-@_address("metrics", _DEFAULTS.metrics, "answers probes and serves metrics")
+@_address("metrics", _DEFAULTS.metrics, "serves probes and metrics")
 @click.option(
     "--run-dir",
     default=Path(".autoglm"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for logs and state; one `autoglm up` at a time uses it.",
+    help="Directory for logs and state, for one `autoglm up` at a time.",
 )
 @click.option(
     "--traces",
     metavar="SPEC",
-    help="Where spans go: none, console, file:PATH or otlp:URL. [default: as in the manifest]",
+    help="Exporter of spans: none, console, file:PATH or otlp:URL. [default: as in the manifest]",
 )
 @click.option(
     "--api-keys-file",
     type=click.Path(exists=True, dir_okay=False),
-    help="JSON file of API keys, as `autoglm keys create` makes them.",
+    help="JSON file with API keys of `autoglm keys create`.",
 )
 @click.option(
     "--allow-anonymous/--no-allow-anonymous",
     default=None,
-    help="Whether requests without a credential are served. [default: only without a keys file, "
-    "and at addresses of this machine alone]",
+    help="Serve requests without a credential. [default: only without a keys file, on loopback "
+    "addresses]",
 )
 @click.option(
-    "--watch/--no-watch", default=True, show_default=True, help="Apply a manifest when it is saved."
+    "--watch/--no-watch",
+    default=True,
+    show_default=True,
+    help="Apply a manifest when its file changes.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the commands instead of running them.")
 def command(
@@ -95,15 +98,13 @@ def command(
     http_address: str,
     metrics_address: str,
 ) -> int:
-    """Run manifests as local processes: pods on free ports, and a gateway in front of them.
+    """Run manifests as local processes: pods on free ports, and a gateway.
 
-    Ctrl-C drains and ends all; a second one does so at once.
+    Ctrl-C drains and stops all processes; a second one kills them.
     """
     gateway = Addresses(grpc_address, http_address, metrics_address)
-    told = _access_flags(gateway, api_keys_file, allow_anonymous)
-    options = UpOptions(
-        run_dir=run_dir, gateway=gateway, traces=traces, gateway_flags=told, watch=watch
-    )
+    gateway_flags = _access_flags(gateway, api_keys_file, allow_anonymous)
+    options = UpOptions(run_dir, gateway, traces, gateway_flags, watch)
     if dry_run:
         return _print_commands(files, options)
     open_files.raise_limit()
@@ -113,7 +114,7 @@ def command(
 def _access_flags(
     gateway: Addresses, api_keys_file: str | None, allow_anonymous: bool | None
 ) -> tuple[str, ...]:
-    """Who may ask. Ends the command where the gateway would not start, before anything does."""
+    """Return the gateway's flags for authentication; exit if they are invalid, before any start."""
     at = {"grpc_address": gateway.grpc, "http_address": gateway.http}
     access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
     load_settings(GatewaySettings, at | access)
@@ -129,8 +130,8 @@ def _print_commands(files: Sequence[Path], options: UpOptions) -> int:
         return EXIT_BAD_MANIFEST
     program = ("autoglm",)
     endpoints = options.run_dir / "endpoints.json"
-    told = options.gateway_told
-    _print_command(gateway_workload(placed, program, options.gateway, endpoints, told))
+    gateway_flags = options.all_gateway_flags
+    _print_command(gateway_workload(placed, program, options.gateway, endpoints, gateway_flags))
     for each in placed:
         _print_command(model_workload(each, program, options.traces))
     return 0
@@ -140,7 +141,7 @@ def _print_command(workload: Workload) -> None:
     process = workload.process
     if process.addresses is None:
         count = f"{workload.replicas} replica{'s' if workload.replicas != 1 else ''}"
-        click.echo(f"# {workload.name}: {count}, each with addresses of its own")
+        click.echo(f"# {workload.name}: {count}, each with its own addresses")
     flags = process.addresses.flags() if process.addresses else ()
     variables = [f"{name}={shlex.quote(value)}" for name, value in process.env]
     click.echo(" ".join([*variables, shlex.join([*process.argv, *flags])]))

@@ -1,1 +1,1 @@
-"""`autoglm precheck`."""
+"""`autoglm precheck`: checks of a cluster or this machine."""

@@ -1,4 +1,4 @@
-"""What a cluster lacks to run a deployment. Pure: facts and resources in, checks out."""
+"""Checks whether a cluster can run a deployment. Pure: from facts and resources to checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoglm.api.crd.definition import crd
 from autoglm.api.deployment import VERSION
 from autoglm.api.labels import COMPONENT, GATEWAY, OPERATOR
 from autoglm.cli.kube import Raw, is_ready
-from autoglm.cli.precheck.facts import RIGHTS_TO_DEPLOY, RIGHTS_TO_LOOK, Facts, Unknown
+from autoglm.cli.precheck.facts import DEPLOY_PERMISSIONS, INSPECT_PERMISSIONS, Facts, NotAccessible
 from autoglm.cli.precheck.gpu import gpus
 from autoglm.cli.precheck.view import Check
 
@@ -22,6 +22,7 @@ _RESOURCE_METRICS = {"CPU", "Memory"}
 
 
 def checks(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> tuple[Check, ...]:
+    """Return all checks of a cluster for the resources of a manifest."""
     return (
         _version(facts),
         _crd(facts),
@@ -48,19 +49,19 @@ def _version(facts: Facts) -> Check:
 def _crd(facts: Facts) -> Check:
     name = "CRD"
     if facts.crd is None or not facts.has_api:
-        found = "AutoGLMDeployment is not known to the cluster"
+        found = "AutoGLMDeployment is not installed"
         return Check(name, "fail", found, f"install Open-AutoGLM: {_INSTALL}")
-    if isinstance(facts.crd, Unknown):
-        found = f"{VERSION} is served; the CRD itself may not be read"
-        return Check(name, "warn", found, "ask an administrator to run this")
+    if isinstance(facts.crd, NotAccessible):
+        found = f"{VERSION} is served; forbidden to read the CRD"
+        return Check(name, "warn", found, "have an administrator run this")
     live, own = _fields_of(facts.crd), _fields_of(crd())
     if missing := sorted(own - live):
-        found = f"it is older than this command: {_some(missing)} missing"
+        found = f"older than this command: {_some(missing)} missing"
         return Check(name, "fail", found, "kubectl apply --server-side -f deploy/crds")
     if more := sorted(live - own):
-        found = f"it is newer than this command: {_some(more)} more"
-        return Check(name, "warn", found, "upgrade open-autoglm here")
-    return Check(name, "ok", f"{VERSION}, of this version")
+        found = f"newer than this command: {_some(more)} unknown"
+        return Check(name, "warn", found, "upgrade open-autoglm on this machine")
+    return Check(name, "ok", f"{VERSION}, up to date")
 
 
 def _fields_of(definition: Raw) -> set[str]:
@@ -83,15 +84,17 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-def _part(name: str, component: str, pods: tuple[Raw, ...] | Unknown) -> Check:
-    if isinstance(pods, Unknown):
-        return Check(name, "warn", "its pods may not be seen", "ask an administrator to run this")
+def _part(name: str, component: str, pods: tuple[Raw, ...] | NotAccessible) -> Check:
+    if isinstance(pods, NotAccessible):
+        found = "forbidden to list its pods"
+        return Check(name, "warn", found, "have an administrator run this")
     ready = sum(map(is_ready, pods))
     if ready:
         return Check(name, "ok", f"{ready} of {len(pods)} pods ready")
     command = f"kubectl get pods -A -l {COMPONENT}={component}"
-    found = f"none of {len(pods)} pods is ready" if pods else "not there"
-    return Check(name, "fail", found, f"see why: {command}" if pods else f"install it: {_INSTALL}")
+    found = f"none of {len(pods)} pods is ready" if pods else "not installed"
+    remedy = f"check its pods: {command}" if pods else f"install it: {_INSTALL}"
+    return Check(name, "fail", found, remedy)
 
 
 def _namespace(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Check:
@@ -99,41 +102,41 @@ def _namespace(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Check:
     if facts.namespace is None:
         remedy = f"kubectl create namespace {facts.namespace_name}"
         return Check(name, "fail", "does not exist", remedy)
-    if isinstance(facts.namespace, Unknown):
-        return Check(name, "warn", "may not be read", "see that it exists")
+    if isinstance(facts.namespace, NotAccessible):
+        return Check(name, "warn", "forbidden to read it", "check that it exists")
     level = (facts.namespace["metadata"].get("labels") or {}).get(_ENFORCE, "")
     hosted = [r.name for r in resources if r.spec.model.cache.type == "hostPath"]
     if hosted and level in ("baseline", "restricted"):
-        found = f"Pod Security {level} refuses the hostPath cache of {', '.join(hosted)}"
+        found = f"Pod Security {level} rejects the hostPath cache of {', '.join(hosted)}"
         return Check(name, "fail", found, "use a pvc or emptyDir in spec.model.cache")
-    told = f"enforces Pod Security {level}" if level else "enforces no Pod Security level"
-    return Check(name, "ok", f"{told}; replicas are made for restricted")
+    found = f"enforces Pod Security {level}" if level else "enforces no Pod Security level"
+    return Check(name, "ok", f"{found}; replicas comply with restricted")
 
 
 def _rights(facts: Facts) -> Iterator[Check]:
     where = f"in {facts.namespace_name}"
-    denied = [str(right) for right in RIGHTS_TO_DEPLOY if right in facts.denied]
+    denied = [str(right) for right in DEPLOY_PERMISSIONS if right in facts.denied]
     if denied:
-        remedy = "ask an administrator for the right"
-        yield Check("right to deploy", "fail", f"may not {', '.join(denied)} {where}", remedy)
+        remedy = "have an administrator grant the permission"
+        yield Check("deploy permission", "fail", f"cannot {', '.join(denied)} {where}", remedy)
     else:
-        yield Check("right to deploy", "ok", f"all {where}")
-    if unseen := [str(right) for right in RIGHTS_TO_LOOK if right in facts.denied]:
-        remedy = "ask for it, or `autoglm status` shows less"
-        yield Check("right to look", "warn", f"may not {', '.join(unseen)} {where}", remedy)
+        yield Check("deploy permission", "ok", f"granted {where}")
+    if denied := [str(right) for right in INSPECT_PERMISSIONS if right in facts.denied]:
+        remedy = "without the permission `autoglm status` shows less"
+        yield Check("read permission", "warn", f"cannot {', '.join(denied)} {where}", remedy)
 
 
 def _manifest(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
-    refused = dict(facts.refusals)
+    rejected = dict(facts.rejections)
     for resource in resources:
         name, uri = f"manifest {resource.name}", resource.spec.model.uri or ""
-        if resource.name in refused:
-            yield Check(name, "fail", refused[resource.name], "correct it as the message says")
+        if resource.name in rejected:
+            yield Check(name, "fail", rejected[resource.name], "correct it as the message says")
         elif uri.startswith(("./", "../")):
-            found = f"spec.model.uri = {uri} is a path of this machine"
-            yield Check(name, "warn", found, "give a hub name, or a path that a volume brings")
+            found = f"spec.model.uri = {uri} is a path on this machine"
+            yield Check(name, "warn", found, "set a hub name, or a path on a volume of the pods")
         elif facts.has_api:
-            yield Check(name, "ok", "the API server takes it")
+            yield Check(name, "ok", "accepted by the API server")
 
 
 def _storage(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
@@ -144,17 +147,17 @@ def _storage(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[C
         yield _storage_class(facts)
 
 
-def _claim(name: str, claim: Raw | Unknown | None, resource: AutoGLMDeployment) -> Check:
+def _claim(name: str, claim: Raw | NotAccessible | None, resource: AutoGLMDeployment) -> Check:
     title = f"volume {name}"
     if claim is None:
         return Check(
             title,
             "fail",
-            "no such PersistentVolumeClaim",
+            "PersistentVolumeClaim not found",
             "create it, or change spec.model.cache.claimName",
         )
-    if isinstance(claim, Unknown):
-        return Check(title, "warn", "may not be read", "see that it exists and is bound")
+    if isinstance(claim, NotAccessible):
+        return Check(title, "warn", "forbidden to read it", "check that it exists and is bound")
     phase, modes = claim.get("status", {}).get("phase", ""), claim["spec"].get("accessModes", [])
     if phase != "Bound":
         command = f"kubectl describe pvc {name} -n {resource.metadata.namespace}"
@@ -166,8 +169,9 @@ def _claim(name: str, claim: Raw | Unknown | None, resource: AutoGLMDeployment) 
 
 
 def _storage_class(facts: Facts) -> Check:
-    if isinstance(facts.storage_classes, Unknown):
-        return Check("storage", "warn", "StorageClasses may not be read", "see that one is default")
+    if isinstance(facts.storage_classes, NotAccessible):
+        found = "forbidden to list StorageClasses"
+        return Check("storage", "warn", found, "check that one is the default")
     annotation = "storageclass.kubernetes.io/is-default-class"
     default = [
         c["metadata"]["name"]
@@ -176,31 +180,31 @@ def _storage_class(facts: Facts) -> Check:
     ]
     if default:
         return Check("storage", "ok", f"{default[0]} is the default StorageClass")
-    remedy = "name a class in claims for model caches, or cache in emptyDir"
+    remedy = "set a class in claims for model caches, or cache in emptyDir"
     return Check("storage", "warn", "no default StorageClass", remedy)
 
 
 def _metrics(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
-    """What the HorizontalPodAutoscaler reads."""
+    """Check the APIs that the HorizontalPodAutoscaler reads."""
     scaled = [r for r in resources if r.spec.scaling and r.spec.scaling.actuator == "hpa"]
     wanted = {m.type for r in scaled if r.spec.scaling for m in r.spec.scaling.metrics}
     remedy = "install metrics-server"
     if "metrics" in facts.apis:
-        yield Check("metrics", "ok", "CPU and memory can be scaled by")
+        yield Check("metrics", "ok", "scaling by CPU and memory is available")
     elif wanted & _RESOURCE_METRICS:
-        yield Check("metrics", "fail", "metrics.k8s.io does not answer; scaling needs it", remedy)
+        yield Check("metrics", "fail", "metrics.k8s.io is not available; scaling needs it", remedy)
     else:
         yield Check("metrics", "warn", "no scaling by CPU or memory", remedy)
     if (signals := sorted(wanted - _RESOURCE_METRICS)) and "custom metrics" not in facts.apis:
-        found = f"custom.metrics.k8s.io does not answer; scaling by {', '.join(signals)} needs it"
+        found = f"custom.metrics.k8s.io is not available; {', '.join(signals)} need it"
         yield Check("custom metrics", "fail", found, "install prometheus-adapter, or use keda")
 
 
 def _optional(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
     if "PodMonitor" in facts.apis:
-        yield Check("PodMonitor", "ok", "Prometheus can find the replicas")
+        yield Check("PodMonitor", "ok", "available; Prometheus discovers the replicas")
     else:
-        yield Check("PodMonitor", "ok", "no Prometheus operator; none is made")
+        yield Check("PodMonitor", "ok", "no Prometheus operator; none is created")
     by_keda = [r.name for r in resources if r.spec.scaling and r.spec.scaling.actuator == "keda"]
     if "ScaledObject" in facts.apis:
         yield Check("KEDA", "ok", "installed")
@@ -208,4 +212,4 @@ def _optional(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[
         found = f"not installed, and {', '.join(by_keda)} scales by it"
         yield Check("KEDA", "fail", found, "install KEDA, or set spec.scaling.actuator to hpa")
     else:
-        yield Check("KEDA", "ok", "not installed, and not needed")
+        yield Check("KEDA", "ok", "not installed, not needed")

@@ -1,6 +1,6 @@
-"""`autoglm precheck`: whether a cluster, or this machine, can run a deployment.
+"""`autoglm precheck`: checks whether a cluster or this machine can run a deployment.
 
-Exits 1 when a check fails, so that a script stops before it deploys.
+Exits with 1 if a check fails, so that a script stops before it deploys.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ FAILED = 1
     "-f",
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Manifest whose needs are compared with what there is; its short form for a cluster.",
+    help="Manifest to check, for a cluster also in its short form.",
 )
-@click.option("--local", is_flag=True, help="This machine, for `autoglm up`, and no cluster.")
+@click.option("--local", is_flag=True, help="Check this machine, for `autoglm up`.")
 @cluster_options
 @document_option
 def command(where: Where, file: Path | None, local: bool, output: str) -> int:
-    """Check what a deployment depends on, and say what to do about what is missing.
+    """Check the prerequisites of a deployment and show remedies.
 
-    Exits 1 when a check fails; warnings are no failure.
+    Exits with 1 if a check fails; warnings are not failures.
     """
     if where.is_everywhere:
-        raise click.UsageError("-A: a deployment goes into one namespace; give -n NAMESPACE")
+        raise click.UsageError("-A: a deployment has one namespace; use -n NAMESPACE")
     if local and where.is_named:
-        raise click.UsageError("--local looks at no cluster; leave -n, --context and --kubeconfig")
+        raise click.UsageError("--local excludes -n, --context and --kubeconfig")
     try:
         found = _local(file) if local else _cluster(where, file)
     except (InvalidSpec, UnicodeDecodeError) as error:
@@ -91,11 +91,11 @@ def _namespace(where: Where, manifests: Sequence[dict[str, Any]]) -> str:
     given = {manifest["metadata"].get("namespace", "") for manifest in manifests} - {""}
     if len(given) > 1:
         names = ", ".join(sorted(given))
-        raise click.UsageError(f"the manifest is for several namespaces ({names}); split it")
+        raise click.UsageError(f"the manifest has several namespaces ({names}); split it")
     return where.namespace or next(iter(given), "")
 
 
 def _split(error: ClusterError) -> tuple[str, str]:
-    """Messages end with the way out."""
+    """Split a message into the problem and the remedy at its end."""
     found, _, remedy = error.message.rpartition("; ")
     return (found, remedy) if found else (remedy, "")

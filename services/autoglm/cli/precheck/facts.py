@@ -1,6 +1,6 @@
-"""What a cluster says of itself, for `autoglm precheck`. Reads; decides nothing.
+"""Reads the facts about a cluster that `autoglm precheck` checks.
 
-A fact that may not be read is Unknown with the API server's words; one that is not there is None.
+A fact that is forbidden to read is NotAccessible with the API server's message; a missing one None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _CRD = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL}.{GROUP}"
 _NODE = Kind("v1", "Node", "nodes")
 _STORAGE_CLASS = Kind("storage.k8s.io/v1", "StorageClass", "storageclasses")
-# APIs that not every cluster has, each by a path that answers only where it works.
+# Optional APIs of a cluster, each by a path that is served only if the API is available.
 OPTIONAL_APIS: Mapping[str, str] = {
     "metrics": "/apis/metrics.k8s.io/v1beta1",
     "custom metrics": "/apis/custom.metrics.k8s.io",
@@ -29,8 +29,8 @@ OPTIONAL_APIS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """Something that the user may or may not do."""
+class Permission:
+    """A permission of the user, as RBAC has it."""
 
     verb: str
     resource: str
@@ -40,51 +40,53 @@ class Right:
         return f"{self.verb} {self.resource}"
 
 
-RIGHTS_TO_DEPLOY = tuple(
-    Right(verb, PLURAL, GROUP) for verb in ("get", "list", "create", "patch", "delete")
+DEPLOY_PERMISSIONS = tuple(
+    Permission(verb, PLURAL, GROUP) for verb in ("get", "list", "create", "patch", "delete")
 )
-RIGHTS_TO_LOOK = (
-    Right("list", "pods"),
-    Right("list", "events"),
-    Right("get", "pods/log"),
-    Right("list", "deployments", "apps"),
-    Right("list", "services"),
+INSPECT_PERMISSIONS = (
+    Permission("list", "pods"),
+    Permission("list", "events"),
+    Permission("get", "pods/log"),
+    Permission("list", "deployments", "apps"),
+    Permission("list", "services"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
-    """What may not be read."""
+class NotAccessible:
+    """An object or list that is not readable, with the API server's message."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
+    """Facts about a cluster."""
+
     version: str
-    """As `v1.36.3`."""
+    """Version of Kubernetes, such as v1.36.3."""
     namespace_name: str
-    namespace: Raw | Unknown | None = None
-    crd: Raw | Unknown | None = None
+    namespace: Raw | NotAccessible | None = None
+    crd: Raw | NotAccessible | None = None
     has_api: bool = False
-    """Whether our API is served, which everybody may ask."""
-    operators: tuple[Raw, ...] | Unknown = ()
-    gateways: tuple[Raw, ...] | Unknown = ()
-    denied: frozenset[Right] = frozenset()
-    nodes: tuple[Raw, ...] | Unknown = ()
-    pods: tuple[Raw, ...] | Unknown = ()
-    """Of all namespaces, those that hold resources."""
-    storage_classes: tuple[Raw, ...] | Unknown = ()
-    claims: Mapping[str, Raw | Unknown | None] | None = None
-    """PersistentVolumeClaims that the manifest names."""
+    """Whether the API of AutoGLMDeployment is served; reading that needs no permission."""
+    operators: tuple[Raw, ...] | NotAccessible = ()
+    gateways: tuple[Raw, ...] | NotAccessible = ()
+    denied: frozenset[Permission] = frozenset()
+    nodes: tuple[Raw, ...] | NotAccessible = ()
+    pods: tuple[Raw, ...] | NotAccessible = ()
+    """Pods of all namespaces that have resources allocated."""
+    storage_classes: tuple[Raw, ...] | NotAccessible = ()
+    claims: Mapping[str, Raw | NotAccessible | None] | None = None
+    """PersistentVolumeClaims of the manifest."""
     apis: frozenset[str] = frozenset()
-    """Of OPTIONAL_APIS, those that answer."""
-    refusals: tuple[tuple[str, str], ...] = ()
-    """Resources of the manifest that the API server would refuse, and why."""
+    """Available ones of OPTIONAL_APIS."""
+    rejections: tuple[tuple[str, str], ...] = ()
+    """Resources of the manifest that the API server would reject, and its messages."""
 
 
 def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, Any]]) -> Facts:
-    """Raises ClusterError where nobody answers at all."""
+    """Read all facts. Raises ClusterError if the API server is unreachable."""
     version = cluster.send("GET", "/version")["gitVersion"]
     has_api = _read(cluster, f"/apis/{API_VERSION}") is not None
     claims = {name: None for name in map(_claim, manifests) if name}
@@ -98,7 +100,7 @@ def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, An
         gateways=_list(cluster, POD, labelSelector=labelled(GATEWAY)),
         denied=frozenset(
             right
-            for right in (*RIGHTS_TO_DEPLOY, *RIGHTS_TO_LOOK)
+            for right in (*DEPLOY_PERMISSIONS, *INSPECT_PERMISSIONS)
             if not _may(cluster, namespace, right)
         ),
         nodes=_list(cluster, _NODE),
@@ -110,31 +112,31 @@ def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, An
             for name, path in OPTIONAL_APIS.items()
             if isinstance(_read(cluster, path), Mapping)
         ),
-        refusals=tuple(_refusals(cluster, manifests)) if has_api else (),
+        rejections=tuple(_rejections(cluster, manifests)) if has_api else (),
     )
 
 
-def _read(cluster: Cluster, path: str) -> Raw | Unknown | None:
+def _read(cluster: Cluster, path: str) -> Raw | NotAccessible | None:
     try:
         return cluster.send("GET", path)
     except ClusterError as error:
         if not error.status:
             raise
-        return None if error.status == 404 else Unknown(error.message)
+        return None if error.status == 404 else NotAccessible(error.message)
 
 
-def _list(cluster: Cluster, kind: Kind, **query: str) -> tuple[Raw, ...] | Unknown:
+def _list(cluster: Cluster, kind: Kind, **query: str) -> tuple[Raw, ...] | NotAccessible:
     try:
         return listed(cluster, kind, "", **query)
     except ClusterError as error:
         if not error.status:
             raise
-        return Unknown(error.message)
+        return NotAccessible(error.message)
 
 
-def _may(cluster: Cluster, namespace: str, right: Right) -> bool:
+def _may(cluster: Cluster, namespace: str, right: Permission) -> bool:
     resource, _, subresource = right.resource.partition("/")
-    asked = {
+    attributes = {
         "namespace": namespace,
         "verb": right.verb,
         "group": right.group,
@@ -144,7 +146,7 @@ def _may(cluster: Cluster, namespace: str, right: Right) -> bool:
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": asked},
+        "spec": {"resourceAttributes": attributes},
     }
     return bool(cluster.send("POST", _REVIEWS, body=body)["status"]["allowed"])
 
@@ -158,10 +160,10 @@ def _claim_path(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
 
 
-def _refusals(
+def _rejections(
     cluster: Cluster, manifests: Sequence[Mapping[str, Any]]
 ) -> Sequence[tuple[str, str]]:
-    """By asking: the API server checks everything and writes nothing."""
+    """Return the resources that a dry run of the API server rejects, with its messages."""
     found = []
     for manifest in manifests:
         try:

@@ -1,4 +1,4 @@
-"""Whether a cluster has the GPUs that a manifest asks for. Pure."""
+"""Checks whether a cluster has the GPUs that a manifest requests. Pure."""
 
 from __future__ import annotations
 
@@ -7,75 +7,77 @@ from dataclasses import dataclass
 
 from autoglm.api import AutoGLMDeployment
 from autoglm.cli.kube import Raw
-from autoglm.cli.precheck.facts import Facts, Unknown
+from autoglm.cli.precheck.facts import Facts, NotAccessible
 from autoglm.cli.precheck.view import Check
 from autoglm.kube.quantities import amount
 from autoglm.operator.children.resources import GPU, resources
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """What the resources of a manifest ask for, of one device."""
+class _Demand:
+    """Devices of one type that the resources of a manifest request."""
 
     largest: int
-    """For one replica, so on one node."""
+    """Devices of one replica, which must be on one node."""
     now: int
     most: int
-    """With every autoscaler at its limit."""
+    """Devices with all autoscalers at maxReplicas."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Stock:
+class _Supply:
+    """Devices of one type on the ready nodes of a cluster."""
+
     total: int
     largest: int
-    """On one node."""
+    """Most devices on one node."""
     used: int | None
-    """None where pods may not be seen."""
+    """None if the user is forbidden to list pods."""
 
 
 def gpus(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
-    """One check for each device that is asked for; without a manifest, for NVIDIA's."""
+    """Yield a check for each requested device; without a manifest, for NVIDIA GPUs."""
     devices = {device for each in wanted for device in _devices(each)}
     for device in sorted(devices) or ([] if wanted else [GPU]):
-        if isinstance(facts.nodes, Unknown):
-            remedy = f"see that nodes have {device}"
-            yield Check(device, "warn", "nodes may not be read", remedy)
+        if isinstance(facts.nodes, NotAccessible):
+            remedy = f"check that nodes have {device}"
+            yield Check(device, "warn", "forbidden to list nodes", remedy)
         else:
-            yield _check(device, _stock(device, facts.nodes, facts.pods), _wish(device, wanted))
+            yield _check(device, _supply(device, facts.nodes, facts.pods), _demand(device, wanted))
 
 
-def _check(device: str, stock: _Stock, wish: _Wish) -> Check:
-    used = "" if stock.used is None else f", {stock.used} in use"
-    has = f"{stock.total} on ready nodes{used}"
-    if not stock.total:
+def _check(device: str, supply: _Supply, demand: _Demand) -> Check:
+    used = "" if supply.used is None else f", {supply.used} in use"
+    has = f"{supply.total} on ready nodes{used}"
+    if not supply.total:
         remedy = "add GPU nodes with the vendor's device plugin"
-        if wish.now or wish.most:
-            return Check(device, "fail", f"none, and {wish.now} asked for", remedy)
-        return Check(device, "warn", "none: only models for CPUs run", remedy)
-    if wish.largest > stock.largest:
-        found = f"a replica needs {wish.largest}, and no node has more than {stock.largest}"
+        if demand.now or demand.most:
+            return Check(device, "fail", f"none, {demand.now} requested", remedy)
+        return Check(device, "warn", "none; models run on CPUs only", remedy)
+    if demand.largest > supply.largest:
+        found = f"a replica needs {demand.largest}, and no node has more than {supply.largest}"
         return Check(device, "fail", found, "lower spec.engine.parallelism, or add larger nodes")
-    if wish.now > stock.total:
-        found = f"{wish.now} asked for; {has}"
+    if demand.now > supply.total:
+        found = f"{demand.now} requested; {has}"
         return Check(device, "fail", found, "lower the replicas, or add nodes")
-    if stock.used is not None and wish.now > stock.total - stock.used:
-        found = f"{wish.now} asked for; {has}"
-        return Check(device, "warn", found, "if it is not running already, free some or add nodes")
-    if wish.most > stock.total:
-        found = f"{wish.most} at maxReplicas; {has}"
-        return Check(device, "warn", found, "lower maxReplicas, or let nodes be added")
-    return Check(device, "ok", f"{wish.now} asked for; {has}" if wish.now else has)
+    if supply.used is not None and demand.now > supply.total - supply.used:
+        found = f"{demand.now} requested; {has}"
+        return Check(device, "warn", found, "unless it runs already, free some or add nodes")
+    if demand.most > supply.total:
+        found = f"{demand.most} at maxReplicas; {has}"
+        return Check(device, "warn", found, "lower maxReplicas, or enable a cluster autoscaler")
+    return Check(device, "ok", f"{demand.now} requested; {has}" if demand.now else has)
 
 
 def _devices(resource: AutoGLMDeployment) -> dict[str, int]:
-    """Of one replica, as the operator would ask for them."""
+    """Return the devices of one replica, as the operator would request them."""
     limits = resources(resource.spec).get("limits", {})
     return {name: int(amount(q) or 0) for name, q in limits.items() if name.endswith("/gpu")}
 
 
-def _wish(device: str, wanted: Iterable[AutoGLMDeployment]) -> _Wish:
+def _demand(device: str, wanted: Iterable[AutoGLMDeployment]) -> _Demand:
     each = [(r, _devices(r).get(device, 0)) for r in wanted]
-    return _Wish(
+    return _Demand(
         largest=max((count for _, count in each), default=0),
         now=sum(count * resource.desired_replicas for resource, count in each),
         most=sum(count * _most(resource) for resource, count in each),
@@ -87,13 +89,13 @@ def _most(resource: AutoGLMDeployment) -> int:
     return scaling.max_replicas if scaling else resource.desired_replicas
 
 
-def _stock(device: str, nodes: Iterable[Raw], pods: tuple[Raw, ...] | Unknown) -> _Stock:
+def _supply(device: str, nodes: Iterable[Raw], pods: tuple[Raw, ...] | NotAccessible) -> _Supply:
     counts = [_count(node["status"].get("allocatable"), device) for node in nodes if _takes(node)]
     used = None
-    if not isinstance(pods, Unknown):
+    if not isinstance(pods, NotAccessible):
         containers = [c for pod in pods for c in pod["spec"].get("containers", ())]
         used = sum(_count(c.get("resources", {}).get("limits"), device) for c in containers)
-    return _Stock(sum(counts), max(counts, default=0), used)
+    return _Supply(sum(counts), max(counts, default=0), used)
 
 
 def _takes(node: Raw) -> bool:

@@ -1,4 +1,4 @@
-"""What this machine lacks to run a manifest with `autoglm up`."""
+"""Checks whether this machine can run a manifest with `autoglm up`."""
 
 from __future__ import annotations
 
@@ -29,32 +29,35 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model of the manifest."""
+    """Weights of a model in the manifest."""
 
     name: str
     engine: str
     path: str
     replicas: int
     problem: str = ""
-    """Why it cannot be loaded, as far as can be seen without loading."""
+    """Reason why they cannot be loaded, as far as it is known without loading."""
     size: int | None = None
-    """Bytes; None where they are not on this machine."""
+    """Bytes; None if they are not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
+    """Facts about this machine."""
+
     python: tuple[int, int]
     engine: str
-    """Package and version of vLLM; empty where it is missing."""
+    """Package and version of vLLM; empty if it is not installed."""
     busy: tuple[str, ...]
-    """Addresses that something listens on."""
+    """Addresses in use."""
     memory: int | None
-    """Bytes available; None where the system does not say."""
+    """Available bytes; None if unknown."""
     gpus: tuple[str, ...]
     models: tuple[Weights, ...] = ()
 
 
 def observe(placed: Sequence[Placed]) -> Machine:
+    """Read the facts about this machine and the weights of the resources."""
     addresses = Addresses()
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor),
@@ -67,7 +70,7 @@ def observe(placed: Sequence[Placed]) -> Machine:
 
 
 def checks(machine: Machine) -> tuple[Check, ...]:
-    """Pure."""
+    """Return all checks of a machine. Pure."""
     return (
         _python(machine),
         _package(machine),
@@ -94,7 +97,7 @@ def _package(machine: Machine) -> Check:
     if needs_vllm:
         return Check("engine", "fail", "vLLM is not installed", remedy)
     if machine.models:
-        return Check("engine", "ok", "vLLM is not installed, and the echo engine needs nothing")
+        return Check("engine", "ok", "vLLM is not installed; the echo engine does not need it")
     return Check("engine", "warn", "vLLM is not installed; only the echo engine runs", remedy)
 
 
@@ -105,29 +108,27 @@ def _model(model: Weights) -> Check:
     if model.engine == "echo":
         return Check(title, "ok", "echo, which has no weights")
     if model.size is None:
-        found = f"{model.path} comes from the hub"
-        return Check(
-            title, "warn", found, "see that the hub can be reached, and HF_TOKEN if needed"
-        )
+        found = f"{model.path} is downloaded from the hub"
+        return Check(title, "warn", found, "check access to the hub; some models need HF_TOKEN")
     return Check(title, "ok", f"{model.path}, {_gib(model.size)} of weights")
 
 
 def _ports(machine: Machine) -> Check:
     if not machine.busy:
-        return Check("ports", "ok", "those of the gateway are free")
-    remedy = "end what listens there, or move the gateway by --grpc-address and the like"
+        return Check("ports", "ok", "the gateway's ports are free")
+    remedy = "stop what listens there, or set --grpc-address, --http-address, --metrics-address"
     return Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
 
 
 def _memory(machine: Machine) -> Check:
     if machine.memory is None:
-        return Check("memory", "warn", "this system does not say", "see that the weights fit")
+        return Check("memory", "warn", "unknown on this system", "check that the weights fit")
     has = f"{_gib(machine.memory)} available"
     needed = sum((model.size or 0) * model.replicas for model in machine.models)
-    # On a GPU the weights pass through and do not stay.
+    # With a GPU the weights do not stay in the host's memory.
     if needed > machine.memory and not machine.gpus:
-        remedy = "fewer replicas, a smaller or quantized model; `autoglm size` computes more"
-        return Check("memory", "fail", f"{has}, and the weights alone take {_gib(needed)}", remedy)
+        remedy = "use fewer replicas, or a smaller or quantized model; see `autoglm size`"
+        return Check("memory", "fail", f"{has}, the weights alone need {_gib(needed)}", remedy)
     return Check("memory", "ok", has)
 
 
@@ -155,7 +156,7 @@ def _engine() -> str:
 def _is_busy(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
-        # As servers do, so that connections of a server that has just ended don't count.
+        # As servers do, so that lingering connections of a stopped server don't count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
@@ -183,7 +184,7 @@ def _gpus() -> tuple[str, ...]:
             _SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True
         )
     except (subprocess.SubprocessError, OSError):
-        # A driver that does not work is as good as none.
+        # A driver that fails has no usable GPU.
         return ()
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 

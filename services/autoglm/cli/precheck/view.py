@@ -1,4 +1,4 @@
-"""The table of `autoglm precheck`. Pure."""
+"""Renders the table of `autoglm precheck`. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Outcome = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that a deployment depends on."""
+    """The outcome of a check, what was found, and the remedy."""
 
     name: str
     outcome: Outcome
@@ -24,6 +24,7 @@ class Check:
 
 
 def precheck_text(checks: Sequence[Check], canvas: Canvas) -> str:
+    """Render a table of checks and a summary."""
     rows = [(Text(c.outcome, STYLES[c.outcome]), c.name, c.found, c.remedy) for c in checks]
     return drawn([table(("", "CHECK", "FOUND", "WHAT TO DO"), rows), "", _verdict(checks)], canvas)
 
@@ -31,7 +32,7 @@ def precheck_text(checks: Sequence[Check], canvas: Canvas) -> str:
 def _verdict(checks: Sequence[Check]) -> Text:
     failed = sum(check.outcome == "fail" for check in checks)
     warned = sum(check.outcome == "warn" for check in checks)
-    said = [f"{failed} failed"] if failed else []
-    said += [f"{warned} to look at"] if warned else []
+    counts = [f"{failed} failed"] if failed else []
+    counts += [f"{warned} warnings" if warned > 1 else "1 warning"] if warned else []
     style = STYLES["fail" if failed else "warn" if warned else "ok"]
-    return heading(", ".join(said) if said else "All is well.", style)
+    return heading(", ".join(counts) if counts else "All checks passed.", style)

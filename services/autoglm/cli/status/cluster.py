@@ -1,4 +1,4 @@
-"""`autoglm status` of a cluster: look, derive, show; once, or again and again."""
+"""`autoglm status` of a cluster: reads, derives and shows its state, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NoReturn
 import click
 
 from autoglm.cli.cluster import ClusterError
-from autoglm.cli.cluster_options import NOT_WELL, Where
-from autoglm.cli.kube import Look, look
+from autoglm.cli.cluster_options import NOT_HEALTHY, Where
+from autoglm.cli.kube import ClusterState, read_state
 from autoglm.cli.output import document
 from autoglm.cli.screen import canvas_of_terminal
 from autoglm.cli.status.text import status_text
@@ -21,14 +21,14 @@ _EVERY_SECONDS = 2.0
 
 
 def show(where: Where, name: str, output: str, *, is_watched: bool) -> int:
-    """Prints it. NOT_WELL when something is not as it should be."""
+    """Print the status; return NOT_HEALTHY if a deployment is not healthy."""
     if name and where.is_everywhere:
-        raise click.UsageError(f"-A and the name {name} exclude each other; give -n NAMESPACE")
+        raise click.UsageError(f"-A and the name {name} exclude each other; use -n NAMESPACE")
     cluster = where.open()
     namespace = where.namespace_in(cluster)
 
     def once() -> tuple[str, int]:
-        return screen(look(cluster, namespace, name), name, output, time.time())
+        return screen(read_state(cluster, namespace, name), name, output, time.time())
 
     if is_watched:
         watch(lambda: once()[0], time.sleep)
@@ -37,20 +37,22 @@ def show(where: Where, name: str, output: str, *, is_watched: bool) -> int:
     return code
 
 
-def screen(seen: Look, name: str, output: str, now: float) -> tuple[str, int]:
-    """What is printed, and the exit code."""
+def screen(seen: ClusterState, name: str, output: str, now: float) -> tuple[str, int]:
+    """Return the text to print and the exit code."""
     found = views(seen, now)
-    code = 0 if all(view.is_well for view in found) else NOT_WELL
+    code = 0 if all(view.is_healthy for view in found) else NOT_HEALTHY
     if output != "text":
         items = [asdict(view) for view in found]
-        return document({"ready": code == 0, "items": items, "unseen": seen.unseen}, output), code
+        return document(
+            {"ready": code == 0, "items": items, "not_accessible": seen.not_accessible}, output
+        ), code
     if not found:
-        return "No AutoGLMDeployment here; `autoglm deploy -f MANIFEST` makes one.\n", code
-    return status_text(found, seen.unseen, canvas_of_terminal(), is_full=bool(name)), code
+        return "No AutoGLMDeployment found; create one with `autoglm deploy -c FILE`.\n", code
+    return status_text(found, seen.not_accessible, canvas_of_terminal(), is_full=bool(name)), code
 
 
 def watch(page: Callable[[], str], sleep: Callable[[float], None]) -> NoReturn:
-    """Shows it anew while it changes. A cluster that is away for a while does not end it."""
+    """Print the page on each change. Errors of the cluster are shown, and polling continues."""
     shown = ""
     while True:
         try:
@@ -58,8 +60,7 @@ def watch(page: Callable[[], str], sleep: Callable[[float], None]) -> NoReturn:
         except ClusterError as error:
             now = f"{error.reason}: {error.message}\n"
         if now != shown:
-            # On a terminal only.
-            click.clear()
+            click.clear()  # only on a terminal
             click.echo(now, nl=False)
         shown = now
         sleep(_EVERY_SECONDS)

@@ -1,7 +1,6 @@
-"""`autoglm status`: of a gateway, or of the deployments on a Kubernetes cluster.
+"""`autoglm status`: the status of a gateway, or of the deployments on a Kubernetes cluster.
 
-Decides which of the two is meant: the cluster as soon as anything of one is named, a gateway
-otherwise.
+Any option that selects a cluster shows the cluster; otherwise the gateway is shown.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ _show_gateway = connects(gateway.show)
     "-k",
     "--kubernetes",
     is_flag=True,
-    help="Of a cluster. Implied by NAME, -n, -A, --context and --kubeconfig.",
+    help="Show a cluster. Implied by NAME, -n, -A, --context and --kubeconfig.",
 )
 @cluster_options
 @watch_option
 @document_option
-@click.option("--gateway", default="", metavar="HOST:PORT", help="The same as --address.")
+@click.option("--gateway", default="", metavar="HOST:PORT", help="Same as --address.")
 @click.option(
     "--metrics-address",
     default="127.0.0.1:9090",
@@ -58,10 +57,10 @@ def command(
     metrics_address: str,
     **connection: Any,
 ) -> int:
-    """Show what runs, what is wrong and what to do, on one screen.
+    """Show the status of a gateway or of deployments, with problems and remedies.
 
-    Of a gateway, unless a cluster is named by NAME, -k, -n, -A, --context or --kubeconfig. Exits 1
-    when the gateway is not ready, 3 when a deployment of the cluster is not.
+    Shows a gateway, unless NAME, -k, -n, -A, --context or --kubeconfig selects a cluster. Exits
+    with 1 if the gateway is not ready, with 3 if a deployment is not healthy.
     """
     if kubernetes or name or where.is_named:
         if gateway:
@@ -76,7 +75,7 @@ def command(
 
 
 def _of_cluster() -> Callable[..., int]:
-    """Imported when it is needed: a gateway's status works in a core install."""
+    """Import the cluster's status lazily, since a gateway's status works in a core install."""
     try:
         from autoglm.cli.status.cluster import show
     except ModuleNotFoundError as error:

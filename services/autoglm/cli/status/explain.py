@@ -1,4 +1,4 @@
-"""`autoglm explain NAME`: the way of a resource in words, and where it breaks off."""
+"""`autoglm explain NAME`: the steps of a deployment from spec to URL, and the first failed one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from autoglm.cli.cluster_options import NOT_WELL, Where, cluster_options
-from autoglm.cli.kube import look
+from autoglm.cli.cluster_options import NOT_HEALTHY, Where, cluster_options
+from autoglm.cli.kube import read_state
 from autoglm.cli.options import document_option, examples
 from autoglm.cli.output import document
 from autoglm.cli.screen import STYLES, Canvas, canvas_of_terminal, drawn, heading, sentence
@@ -25,29 +25,33 @@ from autoglm.cli.status.explain_view import Explanation, Piece, Step, explain
 @cluster_options
 @document_option
 def command(where: Where, name: str, output: str) -> int:
-    """Follow an AutoGLMDeployment from its spec to its URL, and say where the way breaks off.
+    """Check each step of an AutoGLMDeployment, from its spec to its URL.
 
-    Exits 3 when it does.
+    Exits with 3 if a step failed.
     """
     if where.is_everywhere:
-        raise click.UsageError(f"-A and the name {name} exclude each other; give -n NAMESPACE")
+        raise click.UsageError(f"-A and the name {name} exclude each other; use -n NAMESPACE")
     cluster = where.open()
-    explanation = explain(look(cluster, where.namespace_in(cluster), name, deep=True), time.time())
+    explanation = explain(
+        read_state(cluster, where.namespace_in(cluster), name, deep=True), time.time()
+    )
     if output == "text":
         page = explain_text(explanation, canvas_of_terminal())
     else:
-        page = document({"ready": explanation.is_well, **asdict(explanation)}, output)
+        page = document({"ready": explanation.is_healthy, **asdict(explanation)}, output)
     click.echo(page, nl=False)
-    return 0 if explanation.is_well else NOT_WELL
+    return 0 if explanation.is_healthy else NOT_HEALTHY
 
 
 def explain_text(explanation: Explanation, canvas: Canvas) -> str:
-    view, broken = explanation.view, explanation.broken
+    """Render the steps, the first failed one, and remedies."""
+    view, failed_step = explanation.view, explanation.failed_step
     parts: list[RenderableType] = [heading(f"{view.namespace}/{view.name}: {view.phase}"), ""]
     for number, step in enumerate(explanation.steps, 1):
         parts += _step(number, step)
-    if broken:
-        parts += ["", heading(f"The way breaks off at {broken.name}: {broken.found}", "red")]
+    if failed_step:
+        text = f"First failed step: {failed_step.name}: {failed_step.found}"
+        parts += ["", heading(text, "red")]
     if view.advice:
         parts += ["", heading("What to do")]
         parts += [sentence(line) for line in view.advice if "explain" not in line]
@@ -60,11 +64,11 @@ def _step(number: int, step: Step) -> Iterator[RenderableType]:
     for piece in step.pieces:
         yield from _piece(piece)
     if step.command:
-        yield sentence(f"look further: {step.command}", 6, "dim")
+        yield sentence(f"details: {step.command}", 6, "dim")
 
 
 def _piece(piece: Piece) -> Iterator[RenderableType]:
     style = "" if piece.state == "ok" else STYLES[piece.state]
     yield sentence(f"{piece.state:7}  {piece.what}: {piece.found}", 4, style)
     if piece.command:
-        yield sentence(f"look further: {piece.command}", 13, "dim")
+        yield sentence(f"details: {piece.command}", 13, "dim")

@@ -1,6 +1,6 @@
-"""The way of a resource from its spec to a client's URL, step by step. Pure: no I/O, no layout.
+"""Evaluates the steps of a resource from its spec to the URL for clients. Pure: no I/O, no layout.
 
-Decides which steps are done, which are broken, and where to look further. `explain` shows it.
+Decides which steps succeeded, which failed, and which commands show details. `explain` renders it.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from typing import Any, Literal
 
 from autoglm.api import InvalidSpec, parse
 from autoglm.api.labels import COMPONENT, DEPLOYMENT, GATEWAY, OPERATOR, pods_service
-from autoglm.cli.kube import Look, Raw, is_ready
+from autoglm.cli.kube import ClusterState, Raw, is_ready
 from autoglm.cli.status.replicas import Replica
-from autoglm.cli.status.view import View, is_observed, scaler, views
+from autoglm.cli.status.view import View, autoscaler, is_observed, views
 
-State = Literal["ok", "wrong", "unknown"]
+State = Literal["ok", "failed", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing that a step is about."""
+    """An object that a step checks."""
 
     what: str
     state: State
     found: str
     command: str = ""
-    """How to look further."""
+    """A command that shows details."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """A step with its state and the objects that it checks."""
+
     name: str
     state: State
     found: str
@@ -40,29 +42,31 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
+    """The status of a resource and its steps in order."""
+
     view: View
     steps: tuple[Step, ...]
 
     @property
-    def broken(self) -> Step | None:
-        """The first that is broken; what comes after it may only follow from that."""
-        return next((step for step in self.steps if step.state == "wrong"), None)
+    def failed_step(self) -> Step | None:
+        """Return the first failed step; later failures may be its consequences."""
+        return next((step for step in self.steps if step.state == "failed"), None)
 
     @property
-    def is_well(self) -> bool:
-        return self.view.is_well and self.broken is None
+    def is_healthy(self) -> bool:
+        return self.view.is_healthy and self.failed_step is None
 
 
-def explain(look: Look, now: float) -> Explanation:
-    """Of the one resource that was looked at."""
-    (view,), (resource,) = views(look, now), look.resources
+def explain(observed: ClusterState, now: float) -> Explanation:
+    """Evaluate the steps of the only resource in the observed state."""
+    (view,), (resource,) = views(observed, now), observed.resources
     steps = (
         _spec(resource, view),
-        _operator(resource, look, view),
-        _children(resource, look, view),
+        _operator(resource, observed, view),
+        _children(resource, observed, view),
         _pods(view),
-        _endpoints(look, view),
-        _gateways(look, view),
+        _endpoints(observed, view),
+        _gateways(observed, view),
         _url(view),
     )
     return Explanation(view, steps)
@@ -74,67 +78,66 @@ def _spec(resource: Raw, view: View) -> Step:
     try:
         engine = parse(resource).spec.engine.type
     except InvalidSpec as error:
-        pieces = tuple(Piece(p.path or "document", "wrong", str(p)) for p in error.problems)
-        return Step("Spec", "wrong", f"generation {generation} is invalid", pieces, edit)
-    # The operator knows rules beyond the schema, such as what a pod template may hold.
-    if said := next((s for s in view.statements if s.reason == "InvalidSpec"), None):
-        pieces = (Piece("operator", "wrong", said.message),)
-        return Step("Spec", "wrong", f"generation {generation} is invalid", pieces, edit)
+        pieces = tuple(Piece(p.path or "document", "failed", str(p)) for p in error.problems)
+        return Step("Spec", "failed", f"generation {generation} is invalid", pieces, edit)
+    # The operator checks more than the schema, such as the pod template.
+    if invalid := next((s for s in view.conditions if s.reason == "InvalidSpec"), None):
+        pieces = (Piece("operator", "failed", invalid.message),)
+        return Step("Spec", "failed", f"generation {generation} is invalid", pieces, edit)
     count = "1 replica" if view.desired == 1 else f"{view.desired} replicas"
     model = "" if view.model == engine else f"{view.model} on "
-    return Step("Spec", "ok", f"generation {generation}: {model}{engine}, {count} wanted")
+    return Step("Spec", "ok", f"generation {generation}: {model}{engine}, {count} desired")
 
 
-def _operator(resource: Raw, look: Look, view: View) -> Step:
+def _operator(resource: Raw, observed: ClusterState, view: View) -> Step:
     generation = resource["metadata"].get("generation", 0)
     if is_observed(resource):
-        return Step("Operator", "ok", f"has acted on generation {generation}")
+        return Step("Operator", "ok", f"reconciled generation {generation}")
     seen = (resource.get("status") or {}).get("observedGeneration")
-    told = f"has acted on generation {seen} only" if seen else "has never acted on it"
+    reconciled = f"reconciled generation {seen} only" if seen else "has not reconciled it"
     selector = f"{COMPONENT}={OPERATOR}"
-    if any(map(is_ready, look.operators)):
-        metadata = next(pod for pod in look.operators if is_ready(pod))["metadata"]
+    if any(map(is_ready, observed.operators)):
+        metadata = next(pod for pod in observed.operators if is_ready(pod))["metadata"]
         command = f"kubectl logs -n {metadata['namespace']} -l {selector}"
-        return Step(
-            "Operator", "wrong", f"runs, and {told}; does it watch this namespace?", (), command
-        )
-    found = f"{told}, and none is ready among the pods that may be seen"
-    return Step("Operator", "wrong", found, (), f"kubectl get pods -A -l {selector}")
+        found = f"ready, but {reconciled}; check that it watches this namespace"
+        return Step("Operator", "failed", found, (), command)
+    found = f"{reconciled}; no accessible pod of it is ready"
+    return Step("Operator", "failed", found, (), f"kubectl get pods -A -l {selector}")
 
 
-def _children(resource: Raw, look: Look, view: View) -> Step:
+def _children(resource: Raw, observed: ClusterState, view: View) -> Step:
     mine = {
         (child["kind"], child["metadata"]["name"]): child
-        for child in look.children
+        for child in observed.children
         if child["metadata"]["labels"].get(DEPLOYMENT) == view.name
     }
-    unseen = {what.partition(" ")[0] for what, _ in look.unseen}
+    not_accessible = {what.partition(" ")[0] for what, _ in observed.not_accessible}
     expected = dict.fromkeys([*_expected(resource), *mine])
-    pieces = tuple(_child(view, key, mine.get(key), unseen) for key in expected)
+    pieces = tuple(_child(view, key, mine.get(key), not_accessible) for key in expected)
     good = sum(piece.state == "ok" for piece in pieces)
-    state: State = "wrong" if any(piece.state == "wrong" for piece in pieces) else "ok"
-    return Step("Children", state, f"{good} of {len(pieces)} are there and healthy", pieces)
+    state: State = "failed" if any(piece.state == "failed" for piece in pieces) else "ok"
+    return Step("Children", state, f"{good} of {len(pieces)} are healthy", pieces)
 
 
 def _expected(resource: Raw) -> Iterator[tuple[str, str]]:
-    """What the operator says there is; before it has said anything, the least there will be."""
+    """Yield the children in the status, and the Service that each resource has."""
     name, status = resource["metadata"]["name"], resource.get("status") or {}
     for managed in status.get("managedResources") or ():
         yield managed["kind"], managed["name"]
     yield "Service", pods_service(name)
 
 
-def _child(view: View, key: tuple[str, str], child: Raw | None, unseen: set[str]) -> Piece:
+def _child(view: View, key: tuple[str, str], child: Raw | None, not_accessible: set[str]) -> Piece:
     kind, name = key
     what, command = f"{kind}/{name}", f"kubectl describe {kind.lower()} {name} -n {view.namespace}"
     if child is None:
-        # Plurals of the kinds concerned end in s or ies.
-        if {f"{kind.lower()}s", f"{kind.lower()[:-1]}ies"} & unseen:
-            return Piece(what, "unknown", "may not be read", "")
+        # Plurals of these kinds end in s or ies.
+        if {f"{kind.lower()}s", f"{kind.lower()[:-1]}ies"} & not_accessible:
+            return Piece(what, "unknown", "forbidden to read it", "")
         events = f"kubectl describe agd {view.name} -n {view.namespace}"
-        return Piece(what, "wrong", "is missing; the operator makes it anew", events)
+        return Piece(what, "failed", "missing; the operator creates it again", events)
     state, found = _health(child)
-    return Piece(what, state, found, command if state == "wrong" else "")
+    return Piece(what, state, found, command if state == "failed" else "")
 
 
 def _health(child: Raw) -> tuple[State, str]:
@@ -143,26 +146,26 @@ def _health(child: Raw) -> tuple[State, str]:
         case "Deployment":
             return _deployment_health(child["spec"], status)
         case "HorizontalPodAutoscaler":
-            seen = scaler(child)
+            seen = autoscaler(child)
             if seen.problem:
-                return "wrong", seen.problem
-            return "ok", f"{seen.desired} wanted, {seen.current} there"
+                return "failed", seen.problem
+            return "ok", f"{seen.desired} desired, {seen.current} present"
         case "PodDisruptionBudget":
             return "ok", f"{status.get('disruptionsAllowed', 0)} may be evicted now"
     for condition in status.get("conditions") or ():
         if condition["type"] == "Ready" and condition["status"] == "False":
-            return "wrong", f"{condition.get('reason', '')}: {condition.get('message', '')}"
-    return "ok", "is there"
+            return "failed", f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    return "ok", "present"
 
 
 def _deployment_health(spec: Raw, status: Mapping[str, Any]) -> tuple[State, str]:
     wanted, ready = spec.get("replicas", 1), status.get("readyReplicas") or 0
-    told = f"{ready} of {wanted} replicas ready"
+    found = f"{ready} of {wanted} replicas ready"
     for condition in status.get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return "wrong", f"{told}; {condition.get('message', '')}"
-    # Replicas that start or fail are what the next step is about.
-    return ("ok" if ready >= wanted else "unknown"), told
+            return "failed", f"{found}; {condition.get('message', '')}"
+    # The next step checks replicas that start or fail.
+    return ("ok" if ready >= wanted else "unknown"), found
 
 
 def _pods(view: View) -> Step:
@@ -172,7 +175,7 @@ def _pods(view: View) -> Step:
     if ready >= view.desired:
         return Step("Pods", "ok", found, pieces)
     command = "" if pieces else f"kubectl get events -n {view.namespace}"
-    return Step("Pods", "wrong", found if pieces else f"{found}: there is none", pieces, command)
+    return Step("Pods", "failed", found if pieces else f"{found}, none exists", pieces, command)
 
 
 def _pod(view: View, replica: Replica) -> Piece:
@@ -187,14 +190,14 @@ def _pod(view: View, replica: Replica) -> Piece:
     )
     why = f": {replica.why}" if replica.why else ""
     command = f"kubectl {verb} -n {view.namespace}"
-    # One that starts has nothing wrong with it.
-    state: State = "wrong" if replica.why or replica.restarts or replica.remedy else "unknown"
+    # A pod that is starting has not failed.
+    state: State = "failed" if replica.why or replica.restarts or replica.remedy else "unknown"
     return Piece(what, state, f"{replica.state}{where}{why}", command)
 
 
-def _endpoints(look: Look, view: View) -> Step:
-    endpoints = [e for piece in look.slices for e in piece.get("endpoints") or ()]
-    # Absent means ready.
+def _endpoints(observed: ClusterState, view: View) -> Step:
+    endpoints = [e for piece in observed.slices for e in piece.get("endpoints") or ()]
+    # An absent condition means ready.
     good = [e for e in endpoints if (e.get("conditions") or {}).get("ready") is not False]
     service = pods_service(view.name)
     found = f"{len(good)} of {len(endpoints)} addresses of Service/{service} are ready"
@@ -203,43 +206,47 @@ def _endpoints(look: Look, view: View) -> Step:
     command = (
         f"kubectl get endpointslices -n {view.namespace} -l kubernetes.io/service-name={service}"
     )
-    if any(what.startswith("endpointslices") for what, _ in look.unseen):
-        return Step("Endpoints", "unknown", "EndpointSlices may not be read")
-    return Step("Endpoints", "wrong", found, (), command)
+    if any(what.startswith("endpointslices") for what, _ in observed.not_accessible):
+        return Step("Endpoints", "unknown", "forbidden to list EndpointSlices")
+    return Step("Endpoints", "failed", found, (), command)
 
 
-def _gateways(look: Look, view: View) -> Step:
-    ready = sum(map(is_ready, look.gateways))
+def _gateways(observed: ClusterState, view: View) -> Step:
+    ready = sum(map(is_ready, observed.gateways))
     command = f"kubectl get pods -A -l {COMPONENT}={GATEWAY}"
-    if look.routable is None:
-        return _gateways_by_condition(look, view, ready, command)
+    if observed.routable is None:
+        return _gateways_by_condition(observed, view, ready, command)
     pods = [replica for replica in view.replicas if replica.is_ready]
     pieces = tuple(
-        Piece(f"Pod/{pod.name}", "ok" if pod.is_routable else "wrong", _routed(pod)) for pod in pods
+        Piece(f"Pod/{pod.name}", "ok" if pod.is_routable else "failed", _routed(pod))
+        for pod in pods
     )
     routable = sum(bool(pod.is_routable) for pod in pods)
-    found = f"{ready} ready, and {routable} of {len(pods)} ready pods in the pools of all"
+    found = f"{ready} ready, and {routable} of {len(pods)} ready pods in the pools of all gateways"
     is_good = routable == len(pods) and (routable or not view.desired)
-    return Step("Gateways", "ok" if is_good else "wrong", found, pieces, "" if is_good else command)
+    return Step(
+        "Gateways", "ok" if is_good else "failed", found, pieces, "" if is_good else command
+    )
 
 
 def _routed(pod: Replica) -> str:
-    return "takes requests" if pod.is_routable else "is ready, but not in the pool of every gateway"
+    return "receives requests" if pod.is_routable else "ready, but not in the pools of all gateways"
 
 
-def _gateways_by_condition(look: Look, view: View, ready: int, command: str) -> Step:
-    """Nobody could be asked: then what the operator has heard."""
-    is_unseen = any(what.startswith("pods in all") for what, _ in look.unseen)
+def _gateways_by_condition(observed: ClusterState, view: View, ready: int, command: str) -> Step:
+    """Use the operator's condition if no gateway responded."""
+    is_unseen = any(what.startswith("pods in all") for what, _ in observed.not_accessible)
     if not ready and not is_unseen:
-        return Step("Gateways", "wrong", "none is ready; nobody reaches the model", (), command)
-    said = next((s for s in view.statements if s.type == "Routable"), None)
-    if said:
-        return Step("Gateways", "wrong", f"{said.reason}: {said.message}", (), command)
-    return Step("Gateways", "unknown", "may not be asked; the operator says nothing bad of them")
+        found = "none is ready; the model is not available to clients"
+        return Step("Gateways", "failed", found, (), command)
+    routable = next((s for s in view.conditions if s.type == "Routable"), None)
+    if routable:
+        return Step("Gateways", "failed", f"{routable.reason}: {routable.message}", (), command)
+    return Step("Gateways", "unknown", "not accessible; the operator reports no problem with them")
 
 
 def _url(view: View) -> Step:
     if view.url:
         return Step("URL", "ok", view.url)
-    found = "not known: the operator was installed without --gateway-url"
+    found = "unknown; the operator runs without --gateway-url"
     return Step("URL", "unknown", found, (), f"kubectl get services -A -l {COMPONENT}={GATEWAY}")

@@ -1,7 +1,7 @@
-"""`autoglm status` of a gateway: what it says of itself, its models and its endpoints.
+"""`autoglm status` of a gateway: its readiness, models and endpoints.
 
-The models come by gRPC, which anyone may ask; readiness and endpoints from the admin port, which
-may be out of reach: that is shown, and is no failure.
+The models are read over gRPC; readiness and endpoints from the admin port, which may be
+unreachable: that is shown and is not a failure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autoglm.client import Client
 from autoglm.common.errors import AutoGLMError
 
 _PAGE_SECONDS = 3.0
-# Headings of the endpoints' table, and where the gateway's page has them (its `load` flattened).
+# Columns of the endpoint table and their keys on the gateway's page, with `load` flattened.
 _COLUMNS = {
     "ENDPOINT": "url",
     "STATE": "state",
@@ -36,7 +36,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class _Status:
-    """None where nobody answered."""
+    """What was read from a gateway; None for a port that did not respond."""
 
     models: list[v1.Model] | None
     error: str
@@ -49,7 +49,7 @@ class _Status:
 
 
 def show(client: Client, metrics_address: str, output: str) -> int:
-    """Prints all of it. 1 when the gateway is not ready."""
+    """Print the status; return 1 if the gateway is not ready."""
     status = _observe(client, metrics_address)
     if output == "text":
         _print(status, metrics_address)
@@ -75,7 +75,7 @@ def _observe(client: Client, metrics_address: str) -> _Status:
 
 
 def _page(address: str, path: str) -> tuple[bool, dict[str, Any] | None]:
-    """Whether the page said yes, and its JSON; None when nobody answered or it is not JSON."""
+    """Return whether the status is 200, and the JSON of a page; None without a response or JSON."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=_PAGE_SECONDS) as page:
             return True, json.load(page)
@@ -116,7 +116,7 @@ def _print(status: _Status, metrics_address: str) -> None:
         rows = [(m.name, m.engine, m.max_model_len, m.ready_endpoints) for m in status.models]
         print_table(["NAME", "ENGINE", "CONTEXT", "READY"], rows)
     if status.endpoints is None:
-        click.echo(f"\nEndpoints: no answer from the admin page at {metrics_address}")
+        click.echo(f"\nEndpoints: no response from the admin port at {metrics_address}")
     elif status.endpoints:
         click.echo("\nEndpoints:")
         print_table(list(_COLUMNS), [_row(e) for e in status.endpoints])

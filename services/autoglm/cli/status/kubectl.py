@@ -1,4 +1,4 @@
-"""`kubectl autoglm status`: as `autoglm status`, of the cluster in any case."""
+"""`kubectl autoglm status`: `autoglm status` of a cluster only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from autoglm.cli.status.cluster import show
 @watch_option
 @document_option
 def command(where: Where, name: str, watch: bool, output: str) -> int:
-    """Show what runs, what is wrong and what to do, on one screen.
+    """Show the status of deployments, with problems and remedies.
 
-    Exits 3 when a deployment is not as it should be.
+    Exits with 3 if a deployment is not healthy.
     """
     return show(where, name, output, is_watched=watch)

@@ -1,4 +1,4 @@
-"""Pods and warnings of a resource, as facts. Pure; called by `status_view` and `explain_view`."""
+"""Pods and warning events of a resource. Pure; called by `view` and `explain_view`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from autoglm.api.labels import DEPLOYMENT, REVISION
-from autoglm.cli.kube import Look, Raw, is_ready
+from autoglm.cli.kube import ClusterState, Raw, is_ready
 from autoglm.cli.status.remedies import remedy
 from autoglm.operator.observed import NO_DATA
 from autoglm.operator.status.failures import Failure, failures
@@ -24,58 +24,60 @@ class Replica:
 
     name: str
     state: str
-    """What kubectl calls its status."""
+    """State as `kubectl get pods` shows it."""
     is_ready: bool
     is_routable: bool | None
-    """None where no gateway could be asked."""
+    """Whether all gateways have it in their pools; None if no gateway responded."""
     restarts: int
     age: float | None
     """Seconds."""
     node: str
     revision: str
     why: str = ""
-    """What is wrong, in the words of kubelet, scheduler or engine."""
+    """Reason and message of kubelet, scheduler or engine."""
     remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
+class WarningEvent:
     """A recent event of type Warning."""
 
     age: float
-    times: int
-    about: str
+    count: int
+    object: str
     reason: str
     message: str
 
 
-def replicas(resource: Raw, look: Look, now: float) -> tuple[Replica, ...]:
-    """Those that are not ready first."""
+def replicas(resource: Raw, observed: ClusterState, now: float) -> tuple[Replica, ...]:
+    """Return the replicas of a resource, those that are not ready first."""
     metadata = resource["metadata"]
     mine = [
         pod
-        for pod in look.pods
+        for pod in observed.pods
         if pod["metadata"]["namespace"] == metadata["namespace"]
         and _labels(pod).get(DEPLOYMENT) == metadata["name"]
     ]
     about = [
-        event for event in look.warnings if event["metadata"]["namespace"] == metadata["namespace"]
+        event
+        for event in observed.warnings
+        if event["metadata"]["namespace"] == metadata["namespace"]
     ]
-    # The operator's own judgement, so that both say the same.
+    # The operator's own functions, so that both report the same failures.
     judged = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
     found = {failure.pod: failure for failure in failures(judged, about)}
-    made = [_replica(pod, found.get(pod["metadata"]["name"]), look, now) for pod in mine]
+    made = [_replica(pod, found.get(pod["metadata"]["name"]), observed, now) for pod in mine]
     return tuple(sorted(made, key=lambda replica: (replica.is_ready, replica.name)))
 
 
-def warned(resource: Raw, look: Look, now: float) -> tuple[Warned, ...]:
-    """About the resource and what belongs to it, the latest first."""
+def warned(resource: Raw, observed: ClusterState, now: float) -> tuple[WarningEvent, ...]:
+    """Return recent warning events of a resource and its children, the latest first."""
     metadata = resource["metadata"]
-    # Children are called NAME, NAME-pods or NAME-HASH, pods NAME-HASH-...
+    # Children are named NAME, NAME-pods or NAME-HASH, pods NAME-HASH-...
     of_it = re.compile(re.escape(metadata["name"]) + r"(-pods|-[0-9a-f]{8}(-.*)?)?")
     found = [
         _warned(event, now)
-        for event in look.warnings
+        for event in observed.warnings
         if event["metadata"]["namespace"] == metadata["namespace"]
         and of_it.fullmatch(_about(event).get("name", ""))
     ]
@@ -89,14 +91,14 @@ def seconds_since(timestamp: str | None, now: float) -> float | None:
     return max(0.0, now - datetime.fromisoformat(timestamp).timestamp())
 
 
-def _replica(pod: Raw, failure: Failure | None, look: Look, now: float) -> Replica:
+def _replica(pod: Raw, failure: Failure | None, observed: ClusterState, now: float) -> Replica:
     metadata = pod["metadata"]
     place = (metadata["namespace"], metadata["name"])
     return Replica(
         name=metadata["name"],
         state=_state(pod),
         is_ready=is_ready(pod),
-        is_routable=None if look.routable is None else place in look.routable,
+        is_routable=None if observed.routable is None else place in observed.routable,
         restarts=sum(status.get("restartCount", 0) for status in containers(pod)),
         age=seconds_since(metadata.get("creationTimestamp"), now),
         node=pod["spec"].get("nodeName", ""),
@@ -107,7 +109,7 @@ def _replica(pod: Raw, failure: Failure | None, look: Look, now: float) -> Repli
 
 
 def _state(pod: Raw) -> str:
-    """As kubectl shows it."""
+    """Return the state of a pod as `kubectl get pods` shows it."""
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
     for status in containers(pod):
@@ -127,21 +129,21 @@ def _labels(pod: Raw) -> Mapping[str, str]:
 
 
 def _about(event: Raw) -> Mapping[str, str]:
-    """core/v1 and events.k8s.io/v1 have names of their own for it."""
+    """Return the object of an event, whose field differs in core/v1 and events.k8s.io/v1."""
     return event.get("involvedObject") or event.get("regarding") or {}
 
 
-def _warned(event: Raw, now: float) -> Warned:
+def _warned(event: Raw, now: float) -> WarningEvent:
     series = event.get("series") or {}
     times = (
         *(series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")),
         event["metadata"].get("creationTimestamp"),
     )
     about = _about(event)
-    return Warned(
+    return WarningEvent(
         age=seconds_since(next((time for time in times if time), None), now) or 0.0,
-        times=series.get("count") or event.get("count") or 1,
-        about=f"{about.get('kind', '')}/{about.get('name', '')}",
+        count=series.get("count") or event.get("count") or 1,
+        object=f"{about.get('kind', '')}/{about.get('name', '')}",
         reason=event.get("reason", ""),
         message=_line(event.get("message") or event.get("note") or ""),
     )

@@ -1,4 +1,4 @@
-"""The screen of `autoglm status`: a table of all, then what is wrong and what to do. Pure."""
+"""Renders `autoglm status`: a table of all resources, then problems and remedies. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.text import Text
 
 from autoglm.api.status import ConditionType, Phase
 from autoglm.cli.screen import Canvas, age, drawn, heading, sentence, table
-from autoglm.cli.status.replicas import Replica, Warned
-from autoglm.cli.status.view import Failure, Scaler, Statement, View
+from autoglm.cli.status.replicas import Replica, WarningEvent
+from autoglm.cli.status.view import Autoscaler, FailedCondition, Failure, View
 
 _COLUMNS = (
     *("NAMESPACE", "NAME", "PHASE", "READY", "ROUTABLE", "REVISION", "MODEL", "AGE", "URL"),
@@ -25,16 +25,20 @@ _STYLES = {
 
 
 def status_text(
-    views: Sequence[View], unseen: Sequence[tuple[str, str]], canvas: Canvas, *, is_full: bool
+    views: Sequence[View],
+    not_accessible: Sequence[tuple[str, str]],
+    canvas: Canvas,
+    *,
+    is_full: bool,
 ) -> str:
-    """`is_full` shows everything about every resource, and not of those only that are not well."""
+    """Render the status; `is_full` shows the details of healthy resources as well."""
     parts: list[RenderableType] = [table(_COLUMNS, map(_row, views))]
     for view in views:
-        if is_full or not view.is_well:
+        if is_full or not view.is_healthy:
             parts += ["", *_details(view)]
-    if unseen:
-        parts += ["", heading("Not to be seen")]
-        parts += [sentence(f"{what}: {why}") for what, why in unseen]
+    if not_accessible:
+        parts += ["", heading("Not accessible")]
+        parts += [sentence(f"{what}: {why}") for what, why in not_accessible]
     return drawn(parts, canvas)
 
 
@@ -58,11 +62,11 @@ def _is_phase(view: View) -> bool:
 
 def _details(view: View) -> Iterator[RenderableType]:
     subject = f"{view.namespace}/{view.name}"
-    if view.is_well:
-        yield heading(f"{subject} is well", "green")
+    if view.is_healthy:
+        yield heading(f"{subject} is healthy", "green")
     else:
-        yield heading(f"{subject} is not as it should be", "red")
-    yield from map(sentence, _stated(view.statements))
+        yield heading(f"{subject} is not healthy", "red")
+    yield from map(sentence, _stated(view.conditions))
     if view.failure:
         yield from _failure(view.failure)
     if view.advice:
@@ -71,25 +75,25 @@ def _details(view: View) -> Iterator[RenderableType]:
     if view.replicas:
         yield heading("Pods")
         yield _pods(view.replicas)
-        told = view.failure.pod if view.failure else ""
-        others = (r for r in view.replicas if r.why and r.name != told)
+        shown = view.failure.pod if view.failure else ""
+        others = (r for r in view.replicas if r.why and r.name != shown)
         yield from (sentence(f"{r.name}: {r.why}", 4) for r in others)
-    if view.scaler:
+    if view.autoscaler:
         yield heading("Autoscaler")
-        yield from _scaler(view.scaler, is_told=_is_told(view.statements))
+        yield from _autoscaler(view.autoscaler, has_condition=_has_scaling(view.conditions))
     if view.warnings:
         yield heading("Warnings of the last hour")
         yield _warnings(view.warnings)
 
 
-def _stated(statements: Sequence[Statement]) -> Iterator[str]:
-    """What several conditions say in the same words is said once."""
-    held: dict[tuple[str, str], list[str]] = {}
-    for each in statements:
-        held.setdefault((each.reason, each.message), []).append(f"{each.type} is {each.status}")
-    for (reason, message), conditions in held.items():
+def _stated(conditions: Sequence[FailedCondition]) -> Iterator[str]:
+    """Yield a line for each reason and message, with all conditions that have them."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for each in conditions:
+        grouped.setdefault((each.reason, each.message), []).append(f"{each.type} is {each.status}")
+    for (reason, message), group in grouped.items():
         why = f": {message}" if message else ""
-        yield f"{', '.join(conditions)} ({reason}){why}"
+        yield f"{', '.join(group)} ({reason}){why}"
 
 
 def _failure(failure: Failure) -> Iterator[RenderableType]:
@@ -122,19 +126,19 @@ def _yes(fact: bool | None) -> str:
     return "?" if fact is None else "yes" if fact else "no"
 
 
-def _is_told(statements: Sequence[Statement]) -> bool:
-    return any(each.type == ConditionType.SCALING_ACTIVE for each in statements)
+def _has_scaling(conditions: Sequence[FailedCondition]) -> bool:
+    return any(each.type == ConditionType.SCALING_ACTIVE for each in conditions)
 
 
-def _scaler(scaler: Scaler, *, is_told: bool) -> Iterator[RenderableType]:
-    bounds = f"{scaler.least} to {scaler.most} replicas"
-    metrics = f"; {', '.join(scaler.metrics)}" if scaler.metrics else ""
-    yield sentence(f"{bounds}, {scaler.current} now, {scaler.desired} wanted{metrics}")
-    if scaler.problem and not is_told:
-        yield sentence(scaler.problem, style="red")
+def _autoscaler(autoscaler: Autoscaler, *, has_condition: bool) -> Iterator[RenderableType]:
+    bounds = f"{autoscaler.min_replicas} to {autoscaler.max_replicas} replicas"
+    metrics = f"; {', '.join(autoscaler.metrics)}" if autoscaler.metrics else ""
+    yield sentence(f"{bounds}, {autoscaler.current} current, {autoscaler.desired} desired{metrics}")
+    if autoscaler.problem and not has_condition:
+        yield sentence(autoscaler.problem, style="red")
 
 
-def _warnings(warnings: Sequence[Warned]) -> RenderableType:
-    header = ("AGE", "TIMES", "OBJECT", "REASON", "MESSAGE")
-    rows = ((age(w.age), str(w.times), w.about, w.reason, w.message) for w in warnings)
+def _warnings(warnings: Sequence[WarningEvent]) -> RenderableType:
+    header = ("AGE", "COUNT", "OBJECT", "REASON", "MESSAGE")
+    rows = ((age(w.age), str(w.count), w.object, w.reason, w.message) for w in warnings)
     return table(header, rows, indent=2)

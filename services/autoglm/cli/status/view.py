@@ -1,6 +1,6 @@
-"""What `autoglm status` says of resources on a cluster, as facts. Pure: no I/O, no layout.
+"""Derives the health, problems and remedies of resources for `autoglm status`. Pure.
 
-Decides what counts as wrong and what is to be done. `status_text` shows it.
+`text` renders them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Final
 from autoglm.api import KIND
 from autoglm.api.labels import COMPONENT, OPERATOR
 from autoglm.api.status import ConditionType, Phase
-from autoglm.cli.kube import Look, Raw
+from autoglm.cli.kube import ClusterState, Raw
 from autoglm.cli.status.remedies import remedy
-from autoglm.cli.status.replicas import Replica, Warned, replicas, seconds_since, warned
+from autoglm.cli.status.replicas import Replica, WarningEvent, replicas, seconds_since, warned
 
-# How each condition should be. Progressing may be either way.
+# Expected status of each condition. Progressing may have any.
 _WANTED: Final = {
     ConditionType.READY: "True",
     ConditionType.AVAILABLE: "True",
@@ -26,13 +26,13 @@ _WANTED: Final = {
     ConditionType.SCALING_ACTIVE: "True",
     ConditionType.ROLLOUT_HEALTHY: "True",
 }
-# Nothing runs, as it should be.
+# Phases of healthy resources without replicas.
 _AT_REST = (Phase.SUSPENDED, Phase.IDLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
-    """A condition that is not as it should be."""
+class FailedCondition:
+    """A condition without its expected status."""
 
     type: str
     status: str
@@ -42,7 +42,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What status.model.lastFailure says."""
+    """status.model.lastFailure with its remedy."""
 
     reason: str
     message: str
@@ -52,11 +52,11 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaler:
-    """A HorizontalPodAutoscaler, as it sees things."""
+class Autoscaler:
+    """State of a HorizontalPodAutoscaler."""
 
-    least: int
-    most: int
+    min_replicas: int
+    max_replicas: int
     current: int
     desired: int
     metrics: tuple[str, ...]
@@ -65,12 +65,12 @@ class Scaler:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One resource."""
+    """A resource with its problems and remedies."""
 
     namespace: str
     name: str
     phase: str
-    is_well: bool
+    is_healthy: bool
     desired: int
     ready: int
     routable: int | None
@@ -78,59 +78,56 @@ class View:
     model: str
     url: str
     age: float | None
-    statements: tuple[Statement, ...] = ()
+    conditions: tuple[FailedCondition, ...] = ()
     failure: Failure | None = None
     replicas: tuple[Replica, ...] = ()
-    scaler: Scaler | None = None
-    warnings: tuple[Warned, ...] = ()
+    autoscaler: Autoscaler | None = None
+    warnings: tuple[WarningEvent, ...] = ()
     advice: tuple[str, ...] = ()
 
 
-def views(look: Look, now: float) -> tuple[View, ...]:
-    """Of all resources, by namespace and name."""
-    found = [_view(resource, look, now) for resource in look.resources]
+def views(observed: ClusterState, now: float) -> tuple[View, ...]:
+    """Return a view of each resource, sorted by namespace and name."""
+    found = [_view(resource, observed, now) for resource in observed.resources]
     return tuple(sorted(found, key=lambda view: (view.namespace, view.name)))
 
 
 def is_observed(resource: Raw) -> bool:
-    """Whether the status is about the spec as it is now."""
+    """Return whether the status describes the current spec."""
     seen = (resource.get("status") or {}).get("observedGeneration", 0)
     return bool(seen >= resource["metadata"].get("generation", 0))
 
 
-def wrong(resource: Raw) -> Iterator[Statement]:
-    """Conditions that are not as they should be."""
+def failed_conditions(resource: Raw) -> Iterator[FailedCondition]:
+    """Yield the conditions without their expected status."""
     status = resource.get("status") or {}
-    # At rest, only what is said to be wrong counts.
+    # Without replicas, only Degraded counts.
     expected = {ConditionType.DEGRADED: "False"} if status.get("phase") in _AT_REST else _WANTED
     last = (status.get("model") or {}).get("lastFailure") or {}
     for condition in status.get("conditions") or ():
-        kind, held = condition["type"], condition["status"]
+        kind, actual = condition["type"], condition["status"]
         if kind == ConditionType.SCALING_ACTIVE and not resource["spec"].get("scaling"):
             continue
-        if held != expected.get(kind, held):
-            message = _without(condition.get("message", ""), last.get("message", ""))
-            yield Statement(kind, held, condition.get("reason", ""), message)
+        if actual != expected.get(kind, actual):
+            message, failure = condition.get("message", ""), last.get("message", "")
+            if failure:  # which is shown once, with the last failure
+                message = message.removesuffix(failure).rstrip(": ")
+            yield FailedCondition(kind, actual, condition.get("reason", ""), message)
 
 
-def _without(message: str, said: str) -> str:
-    """What is said of the failure anyway need not be said of every condition."""
-    return message.removesuffix(said).rstrip(": ") if said else message
-
-
-def _view(resource: Raw, look: Look, now: float) -> View:
+def _view(resource: Raw, observed: ClusterState, now: float) -> View:
     metadata, spec = resource["metadata"], resource["spec"]
     status: Mapping[str, Any] = resource.get("status") or {}
-    statements, failure = tuple(wrong(resource)), _failure(status)
-    pods = replicas(resource, look, now)
+    conditions, failure = tuple(failed_conditions(resource)), _failure(status)
+    pods = replicas(resource, observed, now)
     is_seen = is_observed(resource)
     revisions = status.get("revisions") or ()
-    has_said_ready = any(c["type"] == "Ready" for c in status.get("conditions") or ())
+    has_ready_condition = any(c["type"] == "Ready" for c in status.get("conditions") or ())
     view = View(
         namespace=metadata["namespace"],
         name=metadata["name"],
         phase=status.get("phase") or "Unknown",
-        is_well=is_seen and has_said_ready and not statements,
+        is_healthy=is_seen and has_ready_condition and not conditions,
         desired=desired(spec),
         ready=status.get("readyReplicas") or 0,
         routable=_routable(pods, status),
@@ -138,17 +135,17 @@ def _view(resource: Raw, look: Look, now: float) -> View:
         model=spec["model"].get("uri") or spec.get("engine", {}).get("type", "vllm"),
         url=status.get("url") or "",
         age=seconds_since(metadata.get("creationTimestamp"), now),
-        statements=statements,
+        conditions=conditions,
         failure=failure,
         replicas=pods,
-        scaler=_scaler(resource, look),
-        warnings=_unsaid(warned(resource, look, now), statements),
+        autoscaler=_autoscaler(resource, observed),
+        warnings=_unsaid(warned(resource, observed, now), conditions),
     )
     return _advised(view, is_seen)
 
 
 def desired(spec: Raw) -> int:
-    """As the operator reads it; the spec itself may be invalid."""
+    """Return the desired replicas as the operator computes them; the spec may be invalid."""
     if spec.get("suspend"):
         return 0
     count, scaling = int(spec.get("replicas", 1)), spec.get("scaling")
@@ -157,20 +154,22 @@ def desired(spec: Raw) -> int:
     return int(max(scaling.get("minReplicas", 1), min(count, scaling.get("maxReplicas", count))))
 
 
-def _unsaid(warnings: Sequence[Warned], statements: Sequence[Statement]) -> tuple[Warned, ...]:
-    """Without the operator's own, where a condition says the same."""
-    said = {statement.reason for statement in statements}
-    return tuple(w for w in warnings if not (w.about.startswith(KIND) and w.reason in said))
+def _unsaid(
+    warnings: Sequence[WarningEvent], conditions: Sequence[FailedCondition]
+) -> tuple[WarningEvent, ...]:
+    """Drop the operator's events that repeat a condition."""
+    shown = {condition.reason for condition in conditions}
+    return tuple(w for w in warnings if not (w.object.startswith(KIND) and w.reason in shown))
 
 
 def _routable(pods: Sequence[Replica], status: Mapping[str, Any]) -> int | None:
     known = [pod.is_routable for pod in pods if pod.is_routable is not None]
     if pods and len(known) == len(pods):
         return sum(known)
-    # What the operator has heard: that every gateway has every ready pod.
-    held = {c["type"]: c["status"] for c in status.get("conditions") or ()}
-    is_told = held.get(ConditionType.ROUTABLE) == "True"
-    return status.get("readyReplicas") if is_told else None
+    # By the operator's condition all gateways have all ready pods.
+    actual = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    is_routable = actual.get(ConditionType.ROUTABLE) == "True"
+    return status.get("readyReplicas") if is_routable else None
 
 
 def _failure(status: Mapping[str, Any]) -> Failure | None:
@@ -187,28 +186,28 @@ def _failure(status: Mapping[str, Any]) -> Failure | None:
     )
 
 
-def _scaler(resource: Raw, look: Look) -> Scaler | None:
+def _autoscaler(resource: Raw, observed: ClusterState) -> Autoscaler | None:
     metadata = resource["metadata"]
-    # KEDA makes one of its own for a ScaledObject.
+    # KEDA creates one for a ScaledObject.
     names = (metadata["name"], f"keda-hpa-{metadata['name']}")
-    for child in look.children:
+    for child in observed.children:
         found = child["metadata"]
         is_mine = found["namespace"] == metadata["namespace"] and found["name"] in names
         if child["kind"] == "HorizontalPodAutoscaler" and is_mine:
-            return scaler(child)
+            return autoscaler(child)
     return None
 
 
-def scaler(child: Raw) -> Scaler:
+def autoscaler(child: Raw) -> Autoscaler:
     spec, status = child["spec"], child.get("status") or {}
     problems = [
         f"{condition.get('reason', condition['type'])}: {condition.get('message', '')}"
         for condition in status.get("conditions") or ()
         if condition["type"] in ("AbleToScale", "ScalingActive") and condition["status"] == "False"
     ]
-    return Scaler(
-        least=spec.get("minReplicas", 1),
-        most=spec["maxReplicas"],
+    return Autoscaler(
+        min_replicas=spec.get("minReplicas", 1),
+        max_replicas=spec["maxReplicas"],
         current=status.get("currentReplicas") or 0,
         desired=status.get("desiredReplicas") or 0,
         metrics=tuple(_metrics(spec.get("metrics") or (), status.get("currentMetrics") or ())),
@@ -235,31 +234,31 @@ def _value(metric: Raw, which: str) -> str:
 
 
 def _source(metric: Raw) -> Mapping[str, Any]:
-    """`resource`, `pods` and the like hold what a metric of that type says."""
+    """Return the source of a metric, whose key is its type: `resource`, `pods`, `external` ..."""
     kind = str(metric.get("type", ""))
     return metric.get(kind[:1].lower() + kind[1:]) or {}
 
 
 def _advised(view: View, is_seen: bool) -> View:
-    if view.is_well:
+    if view.is_healthy:
         return view
     unique = dict.fromkeys(line for line in _advice(view, is_seen) if line)
     return replace(view, advice=tuple(unique))
 
 
 def _advice(view: View, is_seen: bool) -> Iterator[str]:
-    """What to do, the cause before the symptoms."""
+    """Yield remedies, those for causes before those for symptoms."""
     here = f"-n {view.namespace}"
     if not is_seen:
         yield (
-            "the operator has not acted on the present spec; see whether it runs: "
+            "the operator has not reconciled the current spec; check that it runs: "
             f"kubectl get pods -A -l {COMPONENT}={OPERATOR}"
         )
     if view.failure:
         yield view.failure.remedy
-    yield from (remedy(statement.reason) for statement in view.statements)
+    yield from (remedy(condition.reason) for condition in view.conditions)
     yield from (pod.remedy for pod in view.replicas)
-    # One that never ran has no log.
+    # A container that never ran has no log.
     failure = view.failure
     ended = failure.pod if failure and failure.exit_code is not None else ""
     for pod in view.replicas:

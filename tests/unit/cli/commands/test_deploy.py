@@ -23,17 +23,17 @@ kind: AutoGLMDeployment
 metadata: {name: chat, namespace: models}
 spec: {model: {uri: org/chat}}
 """
-Answer = tuple[int, dict[str, Any]]
+Response = tuple[int, dict[str, Any]]
 
 
 class FakeApi(ThreadingHTTPServer):
-    """Responds with what is in the list, in order; the last one again and again."""
+    """Sends the responses of the list in order; the last one repeatedly."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[Answer] = [(200, {"metadata": {"generation": 1}})]
+        self.responses: list[Response] = [(200, {"metadata": {"generation": 1}})]
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
 
 
@@ -43,15 +43,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         assert self.headers["Content-Type"] == "application/apply-patch+yaml"
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(body)
+        self._respond(body)
 
     def do_GET(self) -> None:
-        self._answer({})
+        self._respond({})
 
-    def _answer(self, body: dict[str, Any]) -> None:
+    def _respond(self, body: dict[str, Any]) -> None:
         self.server.seen.append((self.command, self.path, body))
-        answers = self.server.answers
-        code, document = answers.pop(0) if len(answers) > 1 else answers[0]
+        responses = self.server.responses
+        code, document = responses.pop(0) if len(responses) > 1 else responses[0]
         text = json.dumps(document).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -109,11 +109,11 @@ def live(ready: str = "True", observed: int = 1, reason: str = "AllReady") -> di
     return {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": status}
 
 
-def refused(code: int, message: str) -> Answer:
+def refused(code: int, message: str) -> Response:
     return code, {"kind": "Status", "message": message, "code": code}
 
 
-def test_dry_run_prints_the_resource_and_contacts_no_cluster(autoglm: Any, config: Path) -> None:
+def test_dry_run_prints_the_resource_without_a_request(autoglm: Any, config: Path) -> None:
     result = autoglm("deploy", "-c", str(config), "--dry-run", "--namespace", "models")
 
     assert (result.code, result.err) == (0, "")
@@ -166,17 +166,17 @@ def test_waiting_ends_when_the_resource_is_ready(
 ) -> None:
     monkeypatch.setattr("autoglm.cli.progress._POLL_SECONDS", 0.001)
     waiting = (200, live("False", reason="PodsStarting"))
-    api.answers = [(200, {}), (200, live(observed=0)), (503, {}), waiting, (200, live())]
+    api.responses = [(200, {}), (200, live(observed=0)), (503, {}), waiting, (200, live())]
 
     result = autoglm("deploy", "-c", str(config), "--wait")
 
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines() == [
         "autoglmdeployment team/chat-9b applied",
-        "autoglmdeployment team/chat-9b: waits for the operator; is one installed and does it "
-        "watch this namespace?",
+        "autoglmdeployment team/chat-9b: waiting for the operator; check that it is "
+        "installed and watches this namespace",
         "autoglmdeployment team/chat-9b: ClusterFailed: team/chat-9b: 503 Service Unavailable; "
-        "try again",
+        "retry",
         "autoglmdeployment team/chat-9b: Loading, 2 of 2 ready: PodsStarting: a sentence",
         "autoglmdeployment team/chat-9b: Ready, 2 of 2 ready at http://gateway:8080",
     ]
@@ -186,7 +186,7 @@ def test_waiting_ends_when_the_resource_is_ready(
 def test_waiting_for_what_is_hopeless_ends_at_once(
     autoglm: Any, config: Path, api: FakeApi
 ) -> None:
-    api.answers = [(200, live("False", reason="InvalidSpec"))]
+    api.responses = [(200, live("False", reason="InvalidSpec"))]
 
     result = autoglm("deploy", "-c", str(config), "--wait")
 
@@ -201,20 +201,24 @@ def test_waiting_for_what_is_hopeless_ends_at_once(
         (
             refused(403, "jo cannot patch"),
             "PermissionDenied",
-            "jo cannot patch; ask for that right",
+            "jo cannot patch; request the permission",
         ),
         ((404, {}), "NotFound", "--namespace"),
-        (refused(404, "404 page not found"), "CrdMissing", "install Open-AutoGLM there first"),
+        (
+            refused(404, "404 page not found"),
+            "CrdMissing",
+            "install Open-AutoGLM with its CRD first",
+        ),
         (refused(409, 'conflict with "kubectl"'), "Conflict", "--force-conflicts"),
-        (refused(422, "spec.model.uri is required"), "Refused", "spec.model.uri is required"),
-        (refused(503, "starting"), "ClusterFailed", "503 starting; try again"),
+        (refused(422, "spec.model.uri is required"), "Rejected", "spec.model.uri is required"),
+        (refused(503, "starting"), "ClusterFailed", "503 starting; retry"),
     ],
 )
 @pytest.mark.usefixtures("kubeconfig")
-def test_a_refusal_says_what_to_do(
-    autoglm: Any, config: Path, api: FakeApi, answer: Answer, reason: str, advice: str
+def test_a_rejection_says_what_to_do(
+    autoglm: Any, config: Path, api: FakeApi, answer: Response, reason: str, advice: str
 ) -> None:
-    api.answers = [answer]
+    api.responses = [answer]
 
     result = autoglm("deploy", "-c", str(config))
 
@@ -230,7 +234,7 @@ def test_a_server_that_is_away_is_named(autoglm: Any, config: Path, tmp_path: Pa
     result = autoglm("deploy", "-c", str(config), "--kubeconfig", str(path))
 
     assert result.code == 1
-    assert result.err.startswith("NoCluster: the API server can't be reached")
+    assert result.err.startswith("NoCluster: the API server is unreachable")
     assert "refused" in result.err
 
 
@@ -247,8 +251,12 @@ def test_no_configuration_is_explained(autoglm: Any, config: Path, tmp_path: Pat
         ("", (), "is empty"),
         ("model: 1\n", (), "model = 1: must be a string"),
         (FULL.replace("uri: org/chat", "url: x"), (), "spec.model.url"),
-        (FULL, ("--namespace", "other"), 'metadata.namespace = "models": is not --namespace other'),
-        (FULL + "---" + FULL, ("--name", "x"), "has 2 documents, and --name is for one"),
+        (
+            FULL,
+            ("--namespace", "other"),
+            'metadata.namespace = "models": differs from --namespace other',
+        ),
+        (FULL + "---" + FULL, ("--name", "x"), "has 2 documents; omit --name"),
         (FULL + "---" + FULL, (), "is the name of two documents"),
         (FULL, ("--name", "Upper"), "metadata.name"),
         ("kind: Service\n", (), "only AutoGLMDeployment"),

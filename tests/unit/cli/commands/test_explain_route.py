@@ -31,31 +31,29 @@ DECISION = {
 
 
 class Gateway(ThreadingHTTPServer):
-    """Responds as configured, and keeps the requests."""
+    """Sends scripted responses and records requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.models = ["glm"]
-        self.refusal = ""
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.error = ""
+        self.received: list[tuple[str, dict[str, str], Any]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Gateway
 
     def do_GET(self) -> None:
-        self._answer(200, {"data": [{"id": name} for name in self.server.models]})
+        self._respond(200, {"data": [{"id": name} for name in self.server.models]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         headers = {k.lower(): v for k, v in self.headers.items()}
-        self.server.asked.append((self.path, headers, body))
-        refusal = self.server.refusal
-        self._answer(
-            403 if refusal else 200, {"error": {"message": refusal}} if refusal else DECISION
-        )
+        self.server.received.append((self.path, headers, body))
+        error = self.server.error
+        self._respond(403 if error else 200, {"error": {"message": error}} if error else DECISION)
 
-    def _answer(self, code: int, value: object) -> None:
+    def _respond(self, code: int, value: object) -> None:
         body = json.dumps(value).encode()
         self.send_response(code)
         self.send_header("content-length", str(len(body)))
@@ -78,7 +76,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     server.server_close()
 
 
-def test_text_is_explained_as_a_chat_and_never_served(
+def test_text_is_sent_as_a_chat_that_is_only_explained(
     autoglm: Any, gateway: Gateway, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"
@@ -86,7 +84,7 @@ def test_text_is_explained_as_a_chat_and_never_served(
     result = autoglm("explain-route", "--api-key-file", str(key), "Hello", "there")
     assert (result.code, result.err) == (0, "")
     assert "glm -> grpc://10.0.0.1:50051" in result.out and "BLOCKS HELD" in result.out
-    ((path, headers, body),) = gateway.asked
+    ((path, headers, body),) = gateway.received
     assert path == "/v1/chat/completions" and headers["x-autoglm-debug"] == "explain"
     assert headers["authorization"] == "Bearer k"
     assert body == {"messages": [{"role": "user", "content": "Hello there"}], "model": "glm"}
@@ -99,21 +97,21 @@ def test_key_as_a_flag_warns_that_it_shows(
     monkeypatch.setenv("AUTOGLM_API_KEY", "k")
     result = autoglm("explain-route", *(("--api-key", "k") if is_flag else ()), "Hello")
     assert ("--api-key-file" in result.err) is is_flag
-    assert gateway.asked[0][1]["authorization"] == "Bearer k"
+    assert gateway.received[0][1]["authorization"] == "Bearer k"
 
 
-def test_request_of_a_file_is_explained_as_it_is(
+def test_request_of_a_file_is_sent_unchanged(
     autoglm: Any, gateway: Gateway, tmp_path: Path
 ) -> None:
     file = tmp_path / "body.json"
     file.write_text('{"model": "m", "prompt": "Hi"}')
     result = autoglm("explain-route", "--request", str(file), "--output", "json")
     assert json.loads(result.out) == DECISION
-    assert gateway.asked[0][0] == "/v1/completions" and gateway.asked[0][2]["model"] == "m"
+    assert gateway.received[0][0] == "/v1/completions" and gateway.received[0][2]["model"] == "m"
 
 
-def test_refusal_is_shown(autoglm: Any, gateway: Gateway) -> None:
-    gateway.refusal = "for role Admin"
+def test_error_is_shown(autoglm: Any, gateway: Gateway) -> None:
+    gateway.error = "for role Admin"
     result = autoglm("explain-route", "Hi")
     assert result.code == 1 and "for role Admin" in result.err
 
@@ -121,12 +119,12 @@ def test_refusal_is_shown(autoglm: Any, gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("Hi",), "say which model"),
-        (("--url", "ftp://x", "--model", "m", "Hi"), "give http"),
-        (("--url", "http://127.0.0.1:1", "--model", "m", "Hi"), "no answer"),
+        (("Hi",), "several models are available"),
+        (("--url", "ftp://x", "--model", "m", "Hi"), "not http(s):"),
+        (("--url", "http://127.0.0.1:1", "--model", "m", "Hi"), "no response"),
     ],
 )
-def test_what_cannot_be_explained_is_reported(
+def test_failed_requests_are_reported(
     autoglm: Any, gateway: Gateway, args: tuple[str, ...], message: str
 ) -> None:
     gateway.models = ["a", "b"]
@@ -135,7 +133,7 @@ def test_what_cannot_be_explained_is_reported(
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]"])
-def test_file_that_is_no_request_is_reported(autoglm: Any, tmp_path: Path, text: str) -> None:
+def test_invalid_request_file_is_reported(autoglm: Any, tmp_path: Path, text: str) -> None:
     file = tmp_path / "body.json"
     file.write_text(text)
     result = autoglm("explain-route", "--request", str(file))

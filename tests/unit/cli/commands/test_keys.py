@@ -29,7 +29,7 @@ def test_entry_in_a_file_is_the_printed_keys(autoglm: Any) -> None:
 def test_text_has_key_and_entry_on_lines_of_their_own(autoglm: Any) -> None:
     first, _, entry = autoglm("keys", "create", "--tenant", "acme").out.splitlines()
     keys = keys_of(f'{{"keys": [{entry}]}}'.encode())
-    found = keys.find(first.removeprefix("Key, shown this once: "))
+    found = keys.find(first.removeprefix("Key (shown only once): "))
     assert found is not None and found.principal.models is None
 
 

@@ -55,22 +55,26 @@ def test_the_text_says_memory_gpus_and_a_spec(autoglm: Any) -> None:
 
     assert "30.00 billion parameters, 8 requests of 4096 tokens" in result.out
     assert "weights (bf16)" in result.out and "55.88 GiB" in result.out
-    assert "For A100, H100 80 GB and up, one replica:" in result.out
+    assert "One replica on A100, H100 80 GB or larger:" in result.out
     assert "limits: {nvidia.com/gpu: 1}" in result.out
 
 
 def test_what_fits_nowhere_gets_advice(autoglm: Any) -> None:
     result = autoglm("size", "--model", str(TINY), "--parameters", "9T")
 
-    assert "No 8 GPUs of one kind have it." in result.out
+    assert "Not enough memory on 8 GPUs of any type." in result.out
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
         (("--model", "org/none"), 1, "`hf download org/none config.json --local-dir DIR`"),
-        (("--model", str(TINY), "--parameters", "many"), 2, "write it like 9B"),
-        (("--model", str(TINY), "--context", "9999"), 2, "the model knows 4096 tokens at most"),
+        (
+            ("--model", str(TINY), "--parameters", "many"),
+            2,
+            "not a number of parameters such as 9B",
+        ),
+        (("--model", str(TINY), "--context", "9999"), 2, "maximum of 4096 tokens"),
     ],
 )
 def test_wrong_usage_names_the_way_out(

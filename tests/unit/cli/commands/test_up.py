@@ -29,7 +29,7 @@ def test_dry_run_prints_commands_that_a_shell_can_run(autoglm: Any, manifest: Pa
     )
     assert (result.code, result.err) == (0, "")
     gateway, comment, pod = result.out.splitlines()
-    assert comment == "# first: 2 replicas, each with addresses of its own"
+    assert comment == "# first: 2 replicas, each with its own addresses"
     assert shlex.split(gateway)[:2] == ["autoglm", "gateway"]
     assert {"--grpc-address=127.0.0.1:5", "--traces=console"} <= set(shlex.split(gateway))
     assert shlex.split(pod)[:3] == ["A_NAME=a value", "autoglm", "inference"]
@@ -75,14 +75,14 @@ def test_up_without_a_file_is_wrong_usage(autoglm: Any) -> None:
 OPEN = ("--grpc-address", "0.0.0.0:5", "--dry-run")
 
 
-def test_addresses_that_others_reach_need_authentication(autoglm: Any, manifest: Path) -> None:
+def test_reachable_addresses_need_an_authentication_setting(autoglm: Any, manifest: Path) -> None:
     result = autoglm("up", "-f", str(manifest), *OPEN)
     assert (result.code, result.out) == (64, "")
     assert "--allow-anonymous" in result.err
 
 
 @pytest.mark.parametrize("word", ["--allow-anonymous", "--api-keys-file"])
-def test_gateway_gets_the_flags_of_authentication(autoglm: Any, manifest: Path, word: str) -> None:
+def test_authentication_flags_reach_the_gateway(autoglm: Any, manifest: Path, word: str) -> None:
     flag = word if word == "--allow-anonymous" else f"{word}={manifest}"
     gateway = autoglm("up", "-f", str(manifest), *OPEN, flag).out.splitlines()[0]
     assert flag in shlex.split(gateway)

@@ -8,11 +8,11 @@ from autoglm.api import AutoGLMDeployment, parse
 from autoglm.api.crd.definition import crd
 from autoglm.cli.precheck.cluster import checks
 from autoglm.cli.precheck.facts import (
+    DEPLOY_PERMISSIONS,
+    INSPECT_PERMISSIONS,
     OPTIONAL_APIS,
-    RIGHTS_TO_DEPLOY,
-    RIGHTS_TO_LOOK,
     Facts,
-    Unknown,
+    NotAccessible,
 )
 from autoglm.cli.precheck.machine import Machine, Weights
 from autoglm.cli.precheck.machine import checks as local_checks
@@ -20,7 +20,7 @@ from autoglm.cli.precheck.view import Check, precheck_text
 from autoglm.cli.screen import Canvas
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
-NO = Unknown("forbidden")
+NO = NotAccessible("forbidden")
 
 
 def pod(name: str, gpus: int = 0) -> dict[str, Any]:
@@ -82,49 +82,50 @@ def named(found: Sequence[Check], name: str) -> Check:
 def test_a_good_cluster_as_users_see_it() -> None:
     found = checks(GOOD, [resource(resources=gpus(2), replicas=2)])
     assert precheck_text(found, Canvas()).splitlines()[1:] == [
-        "ok  cluster           Kubernetes v1.36.3",
-        "ok  CRD               v1alpha1, of this version",
-        "ok  operator          1 of 1 pods ready",
-        "ok  gateway           2 of 2 pods ready",
-        "ok  namespace models  enforces Pod Security restricted; replicas are made for restricted",
-        "ok  right to deploy   all in models",
-        "ok  manifest chat     the API server takes it",
-        "ok  nvidia.com/gpu    4 asked for; 10 on ready nodes, 3 in use",
-        "ok  metrics           CPU and memory can be scaled by",
-        "ok  PodMonitor        Prometheus can find the replicas",
-        "ok  KEDA              installed",
+        "ok  cluster            Kubernetes v1.36.3",
+        "ok  CRD                v1alpha1, up to date",
+        "ok  operator           1 of 1 pods ready",
+        "ok  gateway            2 of 2 pods ready",
+        "ok  namespace models   enforces Pod Security restricted; replicas comply with restricted",
+        "ok  deploy permission  granted in models",
+        "ok  manifest chat      accepted by the API server",
+        "ok  nvidia.com/gpu     4 requested; 10 on ready nodes, 3 in use",
+        "ok  metrics            scaling by CPU and memory is available",
+        "ok  PodMonitor         available; Prometheus discovers the replicas",
+        "ok  KEDA               installed",
         "",
-        "All is well.",
+        "All checks passed.",
     ]
 
 
 def test_a_bare_cluster_says_what_to_do() -> None:
-    bare = Facts(version="v1.29.1", namespace_name="models", denied=frozenset(RIGHTS_TO_LOOK[:1]))
+    bare = Facts(
+        version="v1.29.1", namespace_name="models", denied=frozenset(INSPECT_PERMISSIONS[:1])
+    )
     assert precheck_text(checks(bare, []), Canvas()).splitlines() == [
-        "      CHECK             FOUND                                          WHAT TO DO",
-        "fail  cluster           Kubernetes v1.29.1                             use Kubernetes "
+        "      CHECK              FOUND                                    WHAT TO DO",
+        "fail  cluster            Kubernetes v1.29.1                       use Kubernetes "
         "1.30 or newer",
-        "fail  CRD               AutoGLMDeployment is not known to the cluster  install "
+        "fail  CRD                AutoGLMDeployment is not installed       install "
         "Open-AutoGLM: helm install open-autoglm, or kubectl apply -k deploy/kustomize",
-        "fail  operator          not there                                      install it: helm "
+        "fail  operator           not installed                            install it: helm "
         "install open-autoglm, or kubectl apply -k deploy/kustomize",
-        "fail  gateway           not there                                      install it: helm "
+        "fail  gateway            not installed                            install it: helm "
         "install open-autoglm, or kubectl apply -k deploy/kustomize",
-        "fail  namespace models  does not exist                                 kubectl create "
+        "fail  namespace models   does not exist                           kubectl create "
         "namespace models",
-        "ok    right to deploy   all in models",
-        "warn  right to look     may not list pods in models                    ask for it, or "
-        "`autoglm status` shows less",
-        "warn  nvidia.com/gpu    none: only models for CPUs run                 add GPU nodes with "
-        "the vendor's device plugin",
-        "warn  storage           no default StorageClass                        name a class in "
+        "ok    deploy permission  granted in models",
+        "warn  read permission    cannot list pods in models               without the "
+        "permission `autoglm status` shows less",
+        "warn  nvidia.com/gpu     none; models run on CPUs only            add GPU nodes "
+        "with the vendor's device plugin",
+        "warn  storage            no default StorageClass                  set a class in "
         "claims for model caches, or cache in emptyDir",
-        "warn  metrics           no scaling by CPU or memory                    install "
-        "metrics-server",
-        "ok    PodMonitor        no Prometheus operator; none is made",
-        "ok    KEDA              not installed, and not needed",
+        "warn  metrics            no scaling by CPU or memory              install metrics-server",
+        "ok    PodMonitor         no Prometheus operator; none is created",
+        "ok    KEDA               not installed, not needed",
         "",
-        "5 failed, 4 to look at",
+        "5 failed, 4 warnings",
     ]
 
 
@@ -132,14 +133,14 @@ def test_a_bare_cluster_says_what_to_do() -> None:
     ("spec", "nodes", "outcome", "found"),
     [
         ({"resources": gpus(4)}, (node(2), node(2)), "fail", "no node has more than 2"),
-        ({"resources": gpus(2), "replicas": 6}, GOOD.nodes, "fail", "12 asked for; 10"),
-        ({"resources": gpus(2), "replicas": 4}, GOOD.nodes, "warn", "8 asked for; 10"),
-        ({"resources": gpus(1)}, (node(8, unschedulable=True),), "fail", "none, and 1"),
+        ({"resources": gpus(2), "replicas": 6}, GOOD.nodes, "fail", "12 requested; 10"),
+        ({"resources": gpus(2), "replicas": 4}, GOOD.nodes, "warn", "8 requested; 10"),
+        ({"resources": gpus(1)}, (node(8, unschedulable=True),), "fail", "none, 1 requested"),
         ({"engine": {"parallelism": {"tensor": 8}}}, (node(4),), "fail", "a replica needs 8"),
-        ({"resources": gpus(1)}, NO, "warn", "nodes may not be read"),
+        ({"resources": gpus(1)}, NO, "warn", "forbidden to list nodes"),
     ],
 )
-def test_gpus_are_compared_with_what_is_requested(
+def test_gpus_are_compared_with_requests(
     spec: dict[str, Any], nodes: Any, outcome: str, found: str
 ) -> None:
     check = named(checks(replace(GOOD, nodes=nodes), [resource(**spec)]), "nvidia.com/gpu")
@@ -155,18 +156,18 @@ def test_gpus_at_the_autoscalers_limit_are_only_a_warning() -> None:
 @pytest.mark.parametrize(
     ("facts", "name", "outcome", "found"),
     [
-        ({"crd": NO}, "CRD", "warn", "may not be read"),
-        ({"operators": NO}, "operator", "warn", "may not be seen"),
+        ({"crd": NO}, "CRD", "warn", "forbidden to read"),
+        ({"operators": NO}, "operator", "warn", "forbidden to list its pods"),
         ({"operators": ({"metadata": {}},)}, "operator", "fail", "none of 1 pods"),
-        ({"namespace": NO}, "namespace models", "warn", "may not be read"),
+        ({"namespace": NO}, "namespace models", "warn", "forbidden to read"),
         ({"namespace": {"metadata": {}}}, "namespace models", "ok", "enforces no"),
         (
-            {"denied": frozenset(RIGHTS_TO_DEPLOY[2:4])},
-            "right to deploy",
+            {"denied": frozenset(DEPLOY_PERMISSIONS[2:4])},
+            "deploy permission",
             "fail",
-            "may not create autoglmdeployments, patch autoglmdeployments in models",
+            "cannot create autoglmdeployments, patch autoglmdeployments in models",
         ),
-        ({"refusals": (("chat", "spec.x: no"),)}, "manifest chat", "fail", "spec.x: no"),
+        ({"rejections": (("chat", "spec.x: no"),)}, "manifest chat", "fail", "spec.x: no"),
         ({"version": "v2.0.0"}, "cluster", "ok", "v2.0.0"),
     ],
 )
@@ -177,7 +178,7 @@ def test_facts_are_judged(facts: dict[str, Any], name: str, outcome: str, found:
 
 @pytest.mark.parametrize(
     ("live", "outcome", "found"),
-    [(None, "warn", "more"), ("suspend", "fail", "spec.suspend missing")],
+    [(None, "warn", "unknown"), ("suspend", "fail", "spec.suspend missing")],
 )
 def test_crd_of_another_version_names_the_difference(
     live: str | None, outcome: str, found: str
@@ -195,8 +196,8 @@ def test_crd_of_another_version_names_the_difference(
 @pytest.mark.parametrize(
     ("claims", "outcome", "found"),
     [
-        ({}, "fail", "no such"),
-        ({"weights": NO}, "warn", "may not be read"),
+        ({}, "fail", "not found"),
+        ({"weights": NO}, "warn", "forbidden to read"),
         ({"weights": claim("Pending")}, "warn", "is Pending"),
         ({"weights": claim(mode="ReadWriteOnce")}, "warn", "2 replicas share it"),
         ({"weights": claim()}, "ok", "bound"),
@@ -251,12 +252,12 @@ MACHINE = Machine((3, 11), "vllm 0.32.0", (), 8 * 2**30, ())
             "not installed",
         ),
         ({"busy": ("127.0.0.1:8080",)}, "ports", "fail", "127.0.0.1:8080"),
-        ({"memory": None}, "memory", "warn", "does not say"),
+        ({"memory": None}, "memory", "warn", "unknown"),
         (
             {"models": (Weights("a", "vllm", "x", 3, size=3 * 2**30),)},
             "memory",
             "fail",
-            "take 9.0 GiB",
+            "need 9.0 GiB",
         ),
         (
             {"models": (Weights("a", "vllm", "x", 3, size=3 * 2**30),), "gpus": ("H200",)},
@@ -290,7 +291,7 @@ def test_contradicting_options_are_wrong_usage(autoglm: Any, args: list[str]) ->
     assert autoglm("precheck", *args).code == 2
 
 
-def test_wrong_manifest_is_reported_before_any_request(autoglm: Any, tmp_path: Any) -> None:
+def test_invalid_manifest_is_reported_before_any_request(autoglm: Any, tmp_path: Any) -> None:
     (tmp_path / "m.yaml").write_text("kind: Pod\n")
     result = autoglm("precheck", "-f", str(tmp_path / "m.yaml"), "--kubeconfig", "/nowhere")
     assert (result.code, result.out) == (65, "")

@@ -80,7 +80,7 @@ def test_json_has_the_same_facts(autoglm: Any, server: FakeServer, ready_admin: 
 def test_an_admin_page_out_of_reach_is_no_failure(autoglm: Any, server: FakeServer) -> None:
     result = autoglm("status", "--metrics-address", "127.0.0.1:1")
     assert result.code == 0
-    assert "no answer from the admin page at 127.0.0.1:1" in result.out
+    assert "no response from the admin port at 127.0.0.1:1" in result.out
 
 
 def test_a_gateway_that_is_not_ready_exits_1(autoglm: Any, server: FakeServer) -> None:

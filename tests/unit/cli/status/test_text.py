@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
-from autoglm.cli.kube import Look
+from autoglm.cli.kube import ClusterState
 from autoglm.cli.screen import Canvas, age
 from autoglm.cli.status.text import status_text
 from autoglm.cli.status.view import views
 
 
-def shown(look: Look, now: float, *, is_full: bool = False, width: int = 4096) -> str:
-    return status_text(views(look, now), look.unseen, Canvas(width), is_full=is_full)
+def shown(observed: ClusterState, now: float, *, is_full: bool = False, width: int = 4096) -> str:
+    return status_text(
+        views(observed, now), observed.not_accessible, Canvas(width), is_full=is_full
+    )
 
 
-def only(look: Look, name: str) -> Look:
-    chosen = [r for r in look.resources if r["metadata"]["name"] == name]
-    return replace(look, resources=tuple(chosen))
+def only(observed: ClusterState, name: str) -> ClusterState:
+    chosen = [r for r in observed.resources if r["metadata"]["name"] == name]
+    return replace(observed, resources=tuple(chosen))
 
 
-def test_all_have_a_line_and_what_is_wrong_is_explained(cluster: Look, now: float) -> None:
+def test_all_have_a_line_and_what_is_wrong_is_explained(cluster: ClusterState, now: float) -> None:
     assert shown(cluster, now).splitlines() == [
         "NAMESPACE  NAME   PHASE      READY  ROUTABLE  REVISION  MODEL          AGE    URL",
         "models     chat   Degraded   1/2    1/2       5f2c9a1b  Qwen/Qwen3-8B  3h05m  "
@@ -26,14 +28,14 @@ def test_all_have_a_line_and_what_is_wrong_is_explained(cluster: Look, now: floa
         "http://llm.example.com",
         "models     night  Suspended  0/0    ?         -         echo           42s    -",
         "",
-        "models/chat is not as it should be",
+        "models/chat is not healthy",
         "  Ready is False, Degraded is True (OutOfMemory)",
         "  Last failure: OutOfMemory, exit code 69, pod chat-5f2c9a1b-6d9f7-x7k2p",
         "    there is not enough memory (KV cache [8 GiB]): lower --max-model-len",
         "What to do",
         "  lower spec.engine.gpuMemoryUtilization or spec.model.maxModelLen, quantize, raise "
-        "spec.engine.parallelism.tensor, or give more in spec.resources; `autoglm size` computes "
-        "what the model needs",
+        "spec.engine.parallelism.tensor, or raise spec.resources; `autoglm size` computes what "
+        "the model needs",
         "  kubectl logs chat-5f2c9a1b-6d9f7-x7k2p -n models -c engine --previous",
         "  kubectl autoglm explain chat -n models",
         "Pods",
@@ -44,28 +46,28 @@ def test_all_have_a_line_and_what_is_wrong_is_explained(cluster: Look, now: floa
         "  chat-5f2c9a1b-6d9f7-aaaaa  Running           yes    yes       0         3h04m   gpu-1  "
         "5f2c9a1b",
         "Warnings of the last hour",
-        "  AGE    TIMES  OBJECT                         REASON   MESSAGE",
+        "  AGE    COUNT  OBJECT                         REASON   MESSAGE",
         "  1m30s  12     Pod/chat-5f2c9a1b-6d9f7-x7k2p  BackOff  Back-off restarting failed "
         "container engine",
     ]
 
 
-def test_one_that_is_well_is_shown_whole_when_requested(cluster: Look, now: float) -> None:
-    look = replace(only(cluster, "embed"), unseen=(("events in models", "forbidden"),))
-    assert shown(look, now, is_full=True).splitlines()[3:] == [
-        "models/embed is well",
+def test_a_healthy_resource_has_details_when_it_is_named(cluster: ClusterState, now: float) -> None:
+    observed = replace(only(cluster, "embed"), not_accessible=(("events in models", "forbidden"),))
+    assert shown(observed, now, is_full=True).splitlines()[3:] == [
+        "models/embed is healthy",
         "Pods",
         "  NAME                        STATE    READY  ROUTABLE  RESTARTS  AGE    NODE   REVISION",
         "  embed-0a1b2c3d-84c5b-bbbbb  Running  yes    yes       0         1d23h  gpu-1  0a1b2c3d",
         "Autoscaler",
-        "  1 to 4 replicas, 1 now, 1 wanted; cpu 35% of 80%, vllm_num_requests_waiting ? of 4",
+        "  1 to 4 replicas, 1 current, 1 desired; cpu 35% of 80%, vllm_num_requests_waiting ? of 4",
         "",
-        "Not to be seen",
+        "Not accessible",
         "  events in models: forbidden",
     ]
 
 
-def test_a_narrow_terminal_wraps_and_loses_nothing(cluster: Look, now: float) -> None:
+def test_a_narrow_terminal_wraps_and_loses_nothing(cluster: ClusterState, now: float) -> None:
     wide = shown(only(cluster, "chat"), now)
     narrow = shown(only(cluster, "chat"), now, width=80)
     assert max(map(len, narrow.splitlines())) <= 80

@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 import yaml
 
-from autoglm.cli.kube import Look
+from autoglm.cli.kube import ClusterState
 from autoglm.cli.status.cluster import screen
 from autoglm.cli.status.remedies import BY_EXIT_CODE, BY_REASON, remedy
-from autoglm.cli.status.view import Statement, View, views
+from autoglm.cli.status.view import FailedCondition, View, views
 from autoglm.inference.diagnosis import ExitCode
 
 
-def view_of(look: Look, now: float, name: str) -> View:
-    return next(view for view in views(look, now) if view.name == name)
+def view_of(observed: ClusterState, now: float, name: str) -> View:
+    return next(view for view in views(observed, now) if view.name == name)
 
 
-def with_status(look: Look, name: str, status: Mapping[str, Any]) -> Look:
+def with_status(observed: ClusterState, name: str, status: Mapping[str, Any]) -> ClusterState:
     changed = [
-        {**r, "status": status} if r["metadata"]["name"] == name else r for r in look.resources
+        {**r, "status": status} if r["metadata"]["name"] == name else r for r in observed.resources
     ]
-    return replace(look, resources=tuple(changed))
+    return replace(observed, resources=tuple(changed))
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -31,25 +31,27 @@ def pod(**status: Any) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {}, "status": {"phase": "Pending", **status}}
 
 
-def test_ready_and_suspended_are_well_and_a_failing_one_is_not(cluster: Look, now: float) -> None:
-    found = {view.name: view.is_well for view in views(cluster, now)}
+def test_ready_and_suspended_are_well_and_a_failing_one_is_not(
+    cluster: ClusterState, now: float
+) -> None:
+    found = {view.name: view.is_healthy for view in views(cluster, now)}
     assert found == {"chat": False, "embed": True, "night": True}
 
 
-def test_status_of_an_older_spec_counts_for_nothing(cluster: Look, now: float) -> None:
+def test_status_of_an_older_spec_counts_for_nothing(cluster: ClusterState, now: float) -> None:
     embed = next(r for r in cluster.resources if r["metadata"]["name"] == "embed")
     stale = with_status(cluster, "embed", {**embed["status"], "observedGeneration": 0})
     view = view_of(stale, now, "embed")
-    assert not view.is_well
+    assert not view.is_healthy
     assert "component=operator" in view.advice[0]
 
 
-def test_resource_that_no_operator_has_seen_is_not_well(cluster: Look, now: float) -> None:
+def test_resource_that_no_operator_has_seen_is_not_well(cluster: ClusterState, now: float) -> None:
     view = view_of(with_status(cluster, "embed", {}), now, "embed")
-    assert (view.phase, view.is_well) == ("Unknown", False)
+    assert (view.phase, view.is_healthy) == ("Unknown", False)
 
 
-def test_condition_the_wrong_way_round_is_stated(cluster: Look, now: float) -> None:
+def test_condition_the_wrong_way_round_is_stated(cluster: ClusterState, now: float) -> None:
     conditions = [
         {"type": "Ready", "status": "True", "reason": "Ok"},
         {"type": "Progressing", "status": "False", "reason": "Done"},
@@ -58,15 +60,17 @@ def test_condition_the_wrong_way_round_is_stated(cluster: Look, now: float) -> N
     ]
     status = {"observedGeneration": 1, "conditions": conditions}
     view = view_of(with_status(cluster, "embed", status), now, "embed")
-    assert view.statements == (Statement("Routable", "Unknown", "NoGateway", "none answers"),)
-    assert not view.is_well
+    assert view.conditions == (FailedCondition("Routable", "Unknown", "NoGateway", "none answers"),)
+    assert not view.is_healthy
 
 
-def test_operators_word_counts_where_no_gateway_was_polled(cluster: Look, now: float) -> None:
-    look = replace(cluster, routable=None)
+def test_operators_condition_counts_without_a_response_of_a_gateway(
+    cluster: ClusterState, now: float
+) -> None:
+    observed = replace(cluster, routable=None)
     # chat's status says that every gateway has every ready pod, embed's says nothing of it.
-    assert view_of(look, now, "chat").routable == 1
-    assert view_of(look, now, "embed").routable is None
+    assert view_of(observed, now, "chat").routable == 1
+    assert view_of(observed, now, "embed").routable is None
 
 
 @pytest.mark.parametrize(
@@ -112,23 +116,25 @@ def test_operators_word_counts_where_no_gateway_was_polled(cluster: Look, now: f
     ],
 )
 def test_pod_says_why_it_does_not_serve(
-    cluster: Look, now: float, status: dict[str, Any], state: str, advice: str
+    cluster: ClusterState, now: float, status: dict[str, Any], state: str, advice: str
 ) -> None:
     (replica,) = view_of(replace(cluster, pods=(pod(**status),)), now, "embed").replicas
     assert replica.state == state
     assert advice in replica.remedy
 
 
-def test_only_a_replica_that_has_run_has_a_log_to_read(cluster: Look, now: float) -> None:
+def test_only_a_replica_that_has_run_has_a_log_to_read(cluster: ClusterState, now: float) -> None:
     embed = next(r for r in cluster.resources if r["metadata"]["name"] == "embed")
     last = {"reason": "Unschedulable", "message": "no GPU", "pod": pod()["metadata"]["name"]}
     ready = {"type": "Ready", "status": "False", "reason": "Unschedulable", "message": "no GPU"}
     status = {**embed["status"], "conditions": [ready], "model": {"lastFailure": last}}
-    look = replace(with_status(cluster, "embed", status), pods=(pod(),))
-    assert not any("kubectl logs" in line for line in view_of(look, now, "embed").advice)
+    observed = replace(with_status(cluster, "embed", status), pods=(pod(),))
+    assert not any("kubectl logs" in line for line in view_of(observed, now, "embed").advice)
 
 
-def test_operators_own_event_is_not_shown_beside_its_condition(cluster: Look, now: float) -> None:
+def test_operators_own_event_is_not_shown_beside_its_condition(
+    cluster: ClusterState, now: float
+) -> None:
     event = {
         "metadata": {"name": "e", "namespace": "models"},
         "involvedObject": {"kind": "AutoGLMDeployment", "name": "chat"},
@@ -154,19 +160,19 @@ def test_exit_code_says_more_than_the_reason() -> None:
     assert remedy("Whatever", 1) == ""
 
 
-def test_autoscaler_that_keda_made_is_shown(cluster: Look, now: float) -> None:
+def test_autoscaler_that_keda_made_is_shown(cluster: ClusterState, now: float) -> None:
     children = [
         {**c, "metadata": {**c["metadata"], "name": "keda-hpa-embed"}}
         for c in cluster.children
         if c["kind"] == "HorizontalPodAutoscaler"
     ]
-    found = view_of(replace(cluster, children=tuple(children)), now, "embed").scaler
-    assert found and (found.least, found.most) == (1, 4)
+    found = view_of(replace(cluster, children=tuple(children)), now, "embed").autoscaler
+    assert found and (found.min_replicas, found.max_replicas) == (1, 4)
 
 
 @pytest.mark.parametrize(("output", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
 def test_documents_have_the_same_facts(
-    cluster: Look, now: float, output: str, load: Callable[[str], Any]
+    cluster: ClusterState, now: float, output: str, load: Callable[[str], Any]
 ) -> None:
     page, code = screen(cluster, "", output, now)
     document = load(page)
@@ -176,5 +182,5 @@ def test_documents_have_the_same_facts(
 
 
 def test_nothing_there_is_no_failure(now: float) -> None:
-    page, code = screen(Look(resources=()), "", "text", now)
+    page, code = screen(ClusterState(resources=()), "", "text", now)
     assert (code, "autoglm deploy" in page) == (0, True)
