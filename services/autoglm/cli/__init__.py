@@ -31,11 +31,11 @@ class Lazy:
     help: str
     extra: str = ""
     module: str = ""
-    """Module below `autoglm.cli`; empty: `commands.NAME`."""
+    """Module below `autoglm.cli`, as MODULE or MODULE:OBJECT; empty: `commands.NAME`."""
 
 
 COMMANDS = {
-    "chat": Lazy("Chat with a model."),
+    "chat": Lazy("Chat with a model.", module="commands.requests:chat"),
     "deploy": Lazy("Create or update deployments on Kubernetes.", "cli"),
     "explain": Lazy(
         "Check each step of a deployment, from its spec to its URL.", "cli", "status.explain"
@@ -44,12 +44,12 @@ COMMANDS = {
         "Show where a gateway would route a request, and why.", module="commands.explain_route"
     ),
     "gateway": Lazy("Run a gateway.", "gateway"),
-    "generate": Lazy("Complete a prompt."),
+    "generate": Lazy("Complete a prompt.", module="commands.requests:generate"),
     "inference": Lazy("Run an inference pod.", "vllm"),
     "keys": Lazy("Create API keys.", "gateway"),
-    "models": Lazy("List the available models."),
+    "models": Lazy("List the available models.", module="commands.requests:models"),
     "operator": Lazy("Run the operator on Kubernetes.", "operator"),
-    "predict": Lazy("Classify a text over labels."),
+    "predict": Lazy("Classify a text over labels.", module="commands.requests:predict"),
     "precheck": Lazy(
         "Check whether a cluster or this machine can run a deployment.", "cli", "precheck.command"
     ),
@@ -65,7 +65,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports the module of a command when it is used, and takes its `command`."""
+    """A group that imports the module of a command when it is used, and takes the command."""
 
     offered: Mapping[str, Lazy] = MappingProxyType(COMMANDS)
 
@@ -76,13 +76,12 @@ class LazyGroup(click.Group):
         entry = self.offered.get(cmd_name)
         if entry is None:
             return None
+        name, _, attribute = (entry.module or f"commands.{cmd_name}").partition(":")
         try:
-            module = importlib.import_module(
-                f"autoglm.cli.{entry.module or 'commands.' + cmd_name}"
-            )
+            module = importlib.import_module(f"autoglm.cli.{name}")
         except ModuleNotFoundError as error:
             raise _missing(f"{ctx.command_path} {cmd_name}", entry, error) from error
-        command: click.Command = module.command
+        command: click.Command = getattr(module, attribute or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

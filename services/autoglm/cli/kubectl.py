@@ -21,7 +21,7 @@ class Plugin(LazyGroup):
             "status": Lazy(
                 "Show the status of deployments, with problems and remedies.",
                 "cli",
-                "status.kubectl",
+                "status.cluster",
             ),
             "explain": Lazy(
                 "Check each step of a deployment, from its spec to its URL.",

@@ -129,6 +129,6 @@ def test_an_interrupt_is_quiet(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("autoglm.cli.commands.models.print_table", interrupt)
+    monkeypatch.setattr("autoglm.cli.commands.requests.print_table", interrupt)
     result = autoglm("models")
     assert (result.code, result.out, result.err.strip()) == (130, "", "")

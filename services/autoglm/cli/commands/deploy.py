@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ from autoglm.api.documents import parse_manifest, problems_between, read_yaml
 from autoglm.api.short_form import is_short_form, to_manifest
 from autoglm.cli.cluster_options import NOT_HEALTHY
 from autoglm.cli.options import examples
-from autoglm.cli.progress import Progress, follow, progress_of
 
 if TYPE_CHECKING:
     from autoglm.cli.cluster import Cluster
 
 BAD_MANIFEST = 65
+_POLL_SECONDS = 1.0
 Manifest = dict[str, Any]
 
 
@@ -148,6 +148,54 @@ def _follow(cluster: Cluster, manifest: Manifest, until: float) -> int:
     advice = "" if progress.is_hopeless else "; still in progress, see `kubectl describe agd`"
     click.echo(f"NotReady: {_subject(manifest)}: {progress.line}{advice}", err=True)
     return NOT_HEALTHY
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of a resource, in one line."""
+
+    line: str
+    is_ready: bool = False
+    is_hopeless: bool = False
+
+
+def follow(
+    poll: Callable[[], Progress],
+    until: float,
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Iterator[Progress]:
+    """Yield each change of the progress, until the resource is ready, hopeless or out of time."""
+    last = None
+    while True:
+        progress = poll()
+        if progress != last:
+            yield progress
+        last = progress
+        if progress.is_ready or progress.is_hopeless or now() >= until:
+            return
+        sleep(min(_POLL_SECONDS, max(0.0, until - now())))
+
+
+def progress_of(resource: Mapping[str, Any]) -> Progress:
+    """Return the progress that a resource's status reports for its current spec."""
+    status, generation = resource.get("status") or {}, resource["metadata"].get("generation", 0)
+    if status.get("observedGeneration", 0) < generation:
+        return Progress(
+            "waiting for the operator; check that it is installed and watches this namespace"
+        )
+    conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    counts = f"{status.get('readyReplicas', 0)} of {resource['spec'].get('replicas', 1)} ready"
+    line = f"{status.get('phase') or 'Pending'}, {counts}"
+    if ready.get("status") == "True":
+        return Progress(f"{line}{_at(status)}", is_ready=True)
+    why = f": {ready['reason']}: {ready.get('message', '')}" if ready.get("reason") else ""
+    return Progress(line + why.rstrip(": "), is_hopeless=ready.get("reason") == "InvalidSpec")
+
+
+def _at(status: Mapping[str, Any]) -> str:
+    return f" at {status['url']}" if status.get("url") else ""
 
 
 def _poll(cluster: Cluster, manifest: Manifest) -> Progress:

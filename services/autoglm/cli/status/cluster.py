@@ -1,4 +1,4 @@
-"""`autoglm status` of a cluster: reads, derives and shows its state, once or repeatedly."""
+"""Status of the deployments on a cluster, for `autoglm status` and `kubectl autoglm status`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,30 @@ from typing import NoReturn
 import click
 
 from autoglm.cli.cluster import ClusterError
-from autoglm.cli.cluster_options import NOT_HEALTHY, Where
+from autoglm.cli.cluster_options import NOT_HEALTHY, Where, cluster_options, watch_option
 from autoglm.cli.kube import ClusterState, read_state
+from autoglm.cli.options import document_option, examples
 from autoglm.cli.output import document
 from autoglm.cli.screen import canvas_of_terminal
 from autoglm.cli.status.text import status_text
 from autoglm.cli.status.view import views
 
 _EVERY_SECONDS = 2.0
+
+
+@click.command(
+    epilog=examples("kubectl autoglm status -A", "kubectl autoglm status chat -n models --watch")
+)
+@click.argument("name", default="")
+@cluster_options
+@watch_option
+@document_option
+def command(where: Where, name: str, watch: bool, output: str) -> int:
+    """Show the status of deployments, with problems and remedies.
+
+    Exits with 3 if a deployment is not healthy.
+    """
+    return show(where, name, output, is_watched=watch)
 
 
 def show(where: Where, name: str, output: str, *, is_watched: bool) -> int:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tests.support.processes import free_ports
 
-from autoglm.cli.progress import Progress, follow, progress_of
+from autoglm.cli.commands.deploy import Progress, follow, progress_of
 
 SHORT = "model: org/Chat-9B\nreplicas: 2\n"
 FULL = """
@@ -164,7 +164,7 @@ def test_a_manifest_is_applied_as_it_is_written(autoglm: Any, config: Path, api:
 def test_waiting_ends_when_the_resource_is_ready(
     autoglm: Any, config: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autoglm.cli.progress._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("autoglm.cli.commands.deploy._POLL_SECONDS", 0.001)
     waiting = (200, live("False", reason="PodsStarting"))
     api.responses = [(200, {}), (200, live(observed=0)), (503, {}), waiting, (200, live())]
 

@@ -1,4 +1,4 @@
-"""`autoglm chat`: sends one message, or runs a conversation on a terminal."""
+"""`autoglm chat`, `generate`, `predict` and `models`: requests to a gateway or a pod."""
 
 from __future__ import annotations
 
@@ -19,11 +19,94 @@ from autoglm.cli.options import (
     output_option,
     sampling_options,
 )
-from autoglm.cli.output import as_dict, print_json
+from autoglm.cli.output import as_dict, print_json, print_table
 from autoglm.client import Client
 from autoglm.common.errors import AutoGLMError
 
 _HELP = "/reset clears the conversation, /exit or Ctrl-D ends it, Ctrl-C stops a response."
+
+
+@click.command(
+    epilog=examples(
+        'autoglm generate "What is the gateway?"',
+        'autoglm generate --max-tokens 64 --temperature 0 "Once upon a time"',
+        "cat prompt.txt | autoglm generate --model tiny-glm --output json",
+    )
+)
+@click.argument("prompt", nargs=-1)
+@model_option
+@sampling_options
+@output_option
+@connects
+def generate(
+    client: Client, prompt: tuple[str, ...], model: str, output: str, **sampling: Any
+) -> None:
+    """Complete PROMPT (or standard input) and stream the text."""
+    text = given_text(prompt)
+    model = chosen_model(client, model)
+    if output == "json":
+        print_json(as_dict(client.generate(text, model=model, **sampling)))
+        return
+    for chunk in client.generate_stream(text, model=model, **sampling):
+        click.echo(chunk.text, nl=False)
+    click.echo()
+
+
+@click.command(
+    epilog=examples(
+        'autoglm predict --label good --label bad "I like it."',
+        'autoglm predict --task "Which part is this about?" --label gateway --label operator TEXT',
+        "autoglm predict --label spam --label ham --output json < mail.txt",
+    )
+)
+@click.argument("text", nargs=-1)
+@click.option("--label", "labels", multiple=True, help="A possible label; may be repeated.")
+@click.option("--task", default="", help="Instruction for the model.")
+@model_option
+@output_option
+@connects
+def predict(
+    client: Client,
+    text: tuple[str, ...],
+    labels: tuple[str, ...],
+    task: str,
+    model: str,
+    output: str,
+) -> None:
+    """Classify TEXT (or standard input) over labels; without labels, generate a response."""
+    prompt = given_text(text)
+    model = chosen_model(client, model)
+    response = client.predict(prompt, model=model, labels=labels, task=task)
+    if output == "json":
+        print_json(as_dict(response))
+    elif response.labels:
+        print_table(["LABEL", "SCORE"], [(s.label, f"{s.score:.4f}") for s in response.labels])
+    else:
+        click.echo(response.output)
+
+
+@click.command(
+    epilog=examples(
+        "autoglm models",
+        "autoglm models --address gateway.example:50051 --tls-ca-file ca.pem",
+        "autoglm models --output json",
+    )
+)
+@output_option
+@connects
+def models(client: Client, output: str) -> None:
+    """List the available models."""
+    found = client.list_models()
+    if output == "json":
+        print_json([as_dict(m) for m in found])
+        return
+    print_table(
+        ["NAME", "TASKS", "CONTEXT", "ENGINE", "READY"],
+        [
+            (m.name, ",".join(m.tasks), m.max_model_len or "-", m.engine, m.ready_endpoints or "-")
+            for m in found
+        ],
+    )
 
 
 @click.command(
@@ -40,7 +123,7 @@ _HELP = "/reset clears the conversation, /exit or Ctrl-D ends it, Ctrl-C stops a
 @sampling_options
 @output_option
 @connects
-def command(
+def chat(
     client: Client,
     message: tuple[str, ...],
     system: str,
