@@ -19,7 +19,7 @@ from autoglm.kube.key import Key
 from autoglm.kube.kinds import POD, RESOURCE, Kind, child_kind
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import World
+from autoglm.operator.observe import Caches
 from autoglm.operator.observed import NO_DATA, Settings
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
@@ -38,11 +38,11 @@ class Rig:
     def __init__(self) -> None:
         self.server = FakeApiServer()
         self.faults = Faults(self.server)
-        self.world, metrics = World(), Metrics(CollectorRegistry())
+        self.caches, metrics = Caches(), Metrics(CollectorRegistry())
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
         settings = Settings("inference:1", "echo:1")
         self.look = Reconciler(
-            self.world,
+            self.caches,
             kube,
             metrics,
             lambda _: NO_DATA,
@@ -57,8 +57,8 @@ class Rig:
         self._notify()
 
     def _notify(self) -> None:
-        self.world.resources.put(json.dumps(self.server.objects[PATH]).encode())
-        self.look.saw(KEY)
+        self.caches.resources.put(json.dumps(self.server.objects[PATH]).encode())
+        self.look.mark_seen(KEY)
 
     async def settle(self) -> Counter[str]:
         """Looks until there is nothing to write and all pods are ready; the calls, by verb."""
@@ -88,14 +88,14 @@ class Rig:
         }
         path = POD.path("ns", name)
         if path not in self.server.objects:
-            self.world.pods.put(json.dumps(self.server.put(path, pod)).encode())
+            self.caches.pods.put(json.dumps(self.server.put(path, pod)).encode())
 
     def delete(self, kind: Kind, name: str) -> None:
         """A user deletes a child."""
         path = kind.path("ns", name)
         uid = self.server.objects[path]["metadata"]["uid"]
         self.server.remove(path)
-        self.world.children[kind].forget(Key("ns", name), uid)
+        self.caches.children[kind].forget(Key("ns", name), uid)
 
 
 async def operator() -> Found:

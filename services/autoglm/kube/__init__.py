@@ -1,1 +1,1 @@
-"""Reads collections of the Kubernetes API for every service that follows them."""
+"""A Kubernetes client: transport, verbs, reflectors, caches and leader election."""

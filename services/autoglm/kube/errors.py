@@ -1,4 +1,4 @@
-"""How a request to the Kubernetes API fails. Types only.
+"""Errors of requests to the Kubernetes API. Types only.
 
 Transports translate the exceptions of their libraries into these.
 """
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Unreachable(Exception):
-    """No response came: a refused or broken connection, or the time limit."""
+    """No response: the connection was refused or broken, or the timeout has passed."""
 
 
 class TimedOut(Unreachable):
-    """No response came in time; the API server may still be at work on the request."""
+    """No response within the timeout; the API server may still carry out the request."""
 
 
 class Refused(Exception):

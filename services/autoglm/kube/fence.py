@@ -1,7 +1,7 @@
-"""Ends writes in progress before another operator may lead; `election` has the time.
+"""Cancels writes in progress before another operator may lead; `election` has the durations.
 
-A write may take as long as the API server needs while the Lease is renewed: given up earlier, it
-would only be sent again while the first one is still carried out.
+A write may take as long as the API server needs while the Lease is renewed: cancelled earlier, it
+would be retried while the API server still carries out the first one.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from contextlib import asynccontextmanager
 
 
 class NotLeading(Exception):
-    """Another operator may be writing."""
+    """This operator may not write, because another one may hold the Lease."""
 
 
 class Fence:
-    """Times are those of the event loop."""
+    """Cancels guarded writes at a time that can be extended. Uses the event loop's clock."""
 
     def __init__(self) -> None:
         self._until: float | None = None
         self._open: set[asyncio.Timeout] = set()
 
     def extend(self, seconds: float) -> None:
-        """Let writes go on for so many seconds from now; 0 ends them now."""
+        """Allow writes for `seconds` from now; 0 cancels them now."""
         self._until = asyncio.get_running_loop().time() + seconds
         for timeout in self._open:
             if not timeout.expired():
@@ -31,7 +31,7 @@ class Fence:
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
-        """Run a write inside. Raises NotLeading when its time is over."""
+        """Guard the write inside. Raises NotLeading when the time has passed."""
         timeout = asyncio.timeout_at(self._until)
         try:
             async with timeout:

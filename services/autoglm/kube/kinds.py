@@ -1,4 +1,4 @@
-"""The kinds that the operator reads and writes, and their paths in the API. Constants only."""
+"""Keys of objects, and the kinds with their paths in the API. Constants only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Kind:
         return self.api_version.rpartition("/")[0]
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Without a namespace: the objects of all namespaces."""
+        """Return the path of an object or a collection; no namespace stands for all namespaces."""
         root = "/apis" if self.group else "/api"
         parts = [root, self.api_version, *(("namespaces", namespace) if namespace else ())]
         return "/".join((*parts, self.plural, *(p for p in (name, subresource) if p)))
@@ -31,9 +31,9 @@ class Kind:
 RESOURCE: Final = Kind(API_VERSION, KIND, PLURAL)
 POD: Final = Kind("v1", "Pod", "pods")
 WARNING: Final = Kind("v1", "Event", "events")
-"""Events to read: kubelet and scheduler write them, and core/v1 shows those of either API."""
+"""Events to read: core/v1 returns those of both APIs, such as kubelet's and the scheduler's."""
 EVENT: Final = Kind("events.k8s.io/v1", "Event", "events")
-"""Events to write."""
+"""Events to write, in the newer API."""
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
@@ -54,5 +54,5 @@ _BY_NAME: Final = {(k.api_version, k.kind): k for k in (*CHILDREN, *OPTIONAL_CHI
 
 
 def child_kind(api_version: str, kind: str) -> Kind:
-    """Raises KeyError where the operator has no business with the kind."""
+    """Return the kind of a child. Raises KeyError for a kind that the operator does not manage."""
     return _BY_NAME[api_version, kind]

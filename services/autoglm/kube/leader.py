@@ -1,6 +1,6 @@
-"""Holds the Lease, or waits for it. Carries out what the election decides.
+"""Acquires, renews and releases the Lease as the election decides.
 
-Gives the Lease back when it ends cleanly, so that the next operator need not wait it out.
+Releases it on a clean shutdown, so that the next operator need not wait for it to expire.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LeaseName:
 
 
 class Leader:
-    """`changed` is told when this operator may write and when it may not any more."""
+    """Takes part in the election; calls `changed` when leadership is gained or lost."""
 
     def __init__(
         self,
@@ -56,33 +56,33 @@ class Leader:
         return self._election.time_left(self._clock()) > 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         terms = self._election.terms
         while True:
             try:
                 await self._step()
             except (Refused, Unreachable) as error:
                 fields = {"lease": self._lease.name, "error": str(error)}
-                _log.warning("the lease cannot be looked at", extra={"fields": fields})
-            self._tell()
-            await asyncio.sleep(terms.period if self.is_leading else terms.look)
+                _log.warning("cannot read or renew the lease", extra={"fields": fields})
+            self._notify()
+            await asyncio.sleep(terms.period if self.is_leading else terms.poll_period)
 
     async def release(self) -> None:
-        """Give the Lease back, if it is ours. Nothing may be written after this."""
+        """Release the Lease if this operator holds it. No write may begin after this."""
         was_leading = self.is_leading
         self._election.lost()
-        self._tell()
+        self._notify()
         if not was_leading:
             return
         try:
-            # Read anew: the last renewal may have taken effect without its answer.
+            # Re-read: the last renewal may have taken effect although its response was lost.
             record = await self._read()
             if record is not None and record.holder == self._election.identity:
                 kept = {k: v for k, v in self._body["spec"].items() if k != "holderIdentity"}
                 await self._write(kept | {"leaseDurationSeconds": 1, "renewTime": _now()})
         except (Refused, Unreachable) as error:
             fields = {"lease": self._lease.name, "error": str(error)}
-            _log.warning("the lease cannot be given back", extra={"fields": fields})
+            _log.warning("cannot release the lease", extra={"fields": fields})
 
     async def _step(self) -> None:
         began = self._clock()
@@ -91,16 +91,16 @@ class Leader:
             self._election.lost()
             return
         try:
-            await (self._create() if move is Move.CREATE else self._take(move))
+            await (self._create() if move is Move.CREATE else self._acquire(move))
         except Refused as error:
             if error.status != _CONFLICT:
                 raise
-            # Somebody was faster; the next look shows who.
+            # Another candidate was faster; the next read shows which.
             self._election.lost()
             return
         self._election.renewed(began)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self.fence.extend(self._election.fence_left(self._clock()))
         leading = self.is_leading
         if leading != self._was_leading:
@@ -110,12 +110,12 @@ class Leader:
 
     async def _read(self) -> Record | None:
         try:
-            answer = await self._kube.get(LEASE.path(self._lease.namespace, self._lease.name))
+            body = await self._kube.get(LEASE.path(self._lease.namespace, self._lease.name))
         except Refused as error:
             if error.status == _NOT_FOUND:
                 return None
             raise
-        self._body = msgspec.json.decode(answer)
+        self._body = msgspec.json.decode(body)
         spec = self._body.get("spec") or {}
         return Record(
             holder=spec.get("holderIdentity") or "",
@@ -132,7 +132,7 @@ class Leader:
         }
         await self._kube.create(LEASE.path(self._lease.namespace), body)
 
-    async def _take(self, move: Move) -> None:
+    async def _acquire(self, move: Move) -> None:
         spec = self._body.get("spec") or {}
         transitions = int(spec.get("leaseTransitions") or 0)
         if move is Move.RENEW:
@@ -141,7 +141,7 @@ class Leader:
             await self._write(self._spec(transitions + 1) | {"acquireTime": _now()})
 
     async def _write(self, spec: dict[str, Any]) -> None:
-        """Fails with 409 if somebody has written since we read."""
+        """Replace the Lease. Raises Refused with 409 if it was written since it was read."""
         path = LEASE.path(self._lease.namespace, self._lease.name)
         self._body = msgspec.json.decode(
             await self._kube.replace(path, self._body | {"spec": spec})

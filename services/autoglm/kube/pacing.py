@@ -1,8 +1,8 @@
-"""When to read a collection again after its watch has ended or failed. Pure: chance is passed in.
+"""Delays before a collection is watched again. Pure: randomness is passed in.
 
-An API server (or a proxy before it) that ends every watch at once must not be asked in a tight
-loop, whether or not it delivers an event each time; one that ends a watch after its minutes is
-asked again at once.
+An API server (or a proxy before it) that ends every watch at once must not be polled in a tight
+loop, whether or not it delivers an event each time; a watch that ends after its minutes restarts
+at once.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final
 from autoglm.common.backoff import Backoff
 
 SHORT_SECONDS: Final = 1.0
-"""A watch that ends sooner ended early."""
+"""A watch that lasts less ended early."""
 
 
 @dataclass(slots=True)
 class Pacing:
-    """Delays for one collection, by what happened to it in a row."""
+    """Computes the delays of one collection from its consecutive failures."""
 
     rng: Random
     backoff: Backoff
     failures: int = 0
-    """Attempts in a row that brought nothing."""
+    """Consecutive attempts without a list or an event."""
 
     def progressed(self) -> None:
-        """A list or an event was received."""
+        """Record that a list or an event was received."""
         self.failures = 0
 
     def ended(self, lasted: float, events: int) -> float:
@@ -41,10 +41,10 @@ class Pacing:
         if not events:
             self.failures += 1
             return self.backoff.delay(self.failures, self.rng)
-        # It makes progress, so events must not become late; one request a second is no load.
+        # Events arrive, so they must not be delayed; one request a second is no load.
         return (SHORT_SECONDS - lasted) * (1 - self.backoff.jitter * self.rng.random())
 
     def failed(self, retry_after: float | None = None) -> float:
-        """Return the seconds to wait after an error, no less than the server's Retry-After."""
+        """Return the seconds to wait after an error, at least the server's Retry-After."""
         self.failures += 1
         return max(retry_after or 0.0, self.backoff.delay(self.failures, self.rng))

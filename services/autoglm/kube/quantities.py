@@ -1,4 +1,4 @@
-"""Kubernetes' quantities as exact numbers, so that `1000m` and `1` are the same. Pure."""
+"""Parses Kubernetes quantities to exact numbers, so that `1000m` equals `1`. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _POWERS = {prefix: power for power, prefix in enumerate("KMGTPE", 1)}
 
 
 def amount(quantity: Any) -> Decimal | None:
-    """None for what is no quantity."""
+    """Return the number that a quantity stands for; None for anything else."""
     match = _FORM.fullmatch(str(quantity))
     if not match:
         return None

@@ -1,8 +1,9 @@
-"""Keeps a store like one collection of the Kubernetes API: list in pages, then watch.
+"""Keeps a store in sync with one collection of the Kubernetes API: list in pages, then watch.
 
-A broken connection resumes at the last resourceVersion; history that the server no longer has
-(410) is listed again; both wait by `pacing`. Meanwhile the store keeps what it has: nothing is
-dropped because the API server is away. Used by gateway and operator; never writes to the cluster.
+After a broken connection the watch resumes at the last resourceVersion; after history that the
+server no longer has (410) the collection is listed again; both wait by `pacing`. Meanwhile the
+store keeps its objects: none is dropped because the API server is unreachable. Never writes to the
+cluster.
 """
 
 from __future__ import annotations
@@ -30,35 +31,35 @@ BACKOFF: Final = Backoff(first=0.2, most=10.0, jitter=0.5)
 _PAGE_OBJECTS = 500
 # The server ends a watch after some minutes; different ones, so that not all return at once.
 _WATCH_SECONDS = (240.0, 480.0)
-# From here on parsing would hold up requests; it moves to a thread.
+# Parsing larger pages would block the event loop; it moves to a thread.
 _OFF_LOOP_BYTES = 256 * 1024
-# The resourceVersion is of no use: malformed, of a kind that was removed meanwhile, or too old.
+# The resourceVersion is invalid: malformed, of a kind that was removed meanwhile, or too old.
 _GONE = 410
 _VERSION_LOST: Final = frozenset({400, 404, _GONE})
-# A watch that was open so long did work, whatever ended it.
+# A watch that was open so long counts as progress, whatever ended it.
 _LONG_SECONDS = 30.0
-# Of an API server restored from a backup, which is behind what we have seen.
+# Of an API server restored from a backup, whose versions are behind the known one.
 _TOO_LARGE = "Too large resource version"
 _log = logging.getLogger("autoglm.kube")
 
 
 class Reader(Protocol):
-    """Reads paths of the API server. Raises Refused and what its connections raise."""
+    """Reads paths of the API server. Raises Refused and Unreachable."""
 
     async def page(self, path: str, query: Query, /) -> bytes:
-        """Read one page of a list, within a time limit."""
+        """Read one page of a list, within a timeout."""
         ...
 
     def lines(self, path: str, query: Query, /) -> AsyncIterator[bytes]:
-        """Read the lines of a watch, as they come."""
+        """Yield the lines of a watch as they arrive."""
         ...
 
 
 class Store(Protocol[Taken]):
-    """What a reflector fills; the order of calls is the API server's."""
+    """Receives objects from a reflector, in the order of the API server."""
 
     def replace(self, objects: Sequence[Taken], version: str, /) -> None:
-        """Take these objects for all there are, as of the list's resourceVersion."""
+        """Replace the contents by these objects, as of the list's resourceVersion."""
         ...
 
     def put(self, thing: Taken, /) -> None: ...
@@ -68,7 +69,7 @@ class Store(Protocol[Taken]):
 
 @dataclass(frozen=True, slots=True)
 class Collection(Generic[T]):
-    """What to read, and the codec of its objects; large pages are decoded in a thread."""
+    """A collection to read, and the codec of its objects; large pages are decoded in a thread."""
 
     name: str
     path: str
@@ -80,7 +81,7 @@ Connect = Callable[[], AbstractAsyncContextManager[Reader]]
 
 
 class Expired(Exception):
-    """The watch ended with an error; what happened since is known by a new list only."""
+    """The watch ended with an error; later changes are known by a new list only."""
 
 
 class _ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "token": "continue"}):
@@ -113,10 +114,10 @@ _events = msgspec.json.Decoder(_Event)
 
 
 class Reflector(Generic[T]):
-    """Fills one store.
+    """Lists and watches one collection into a store.
 
-    `listing` is called before each list, with why: start, expired or refused. `reported` is called
-    when `problem` has changed.
+    Calls `listing` before each list with its cause (start, expired or refused), and
+    `problem_changed` when `problem` has changed.
     """
 
     def __init__(
@@ -127,21 +128,21 @@ class Reflector(Generic[T]):
         rng: Random,
         *,
         listing: Callable[[str], None] = lambda _: None,
-        reported: Callable[[], None] = lambda: None,
+        problem_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._collection = collection
         self._store = store
         self._connect = connect
         self._rng = rng
         self._listing = listing
-        self._reported = reported
+        self._problem_changed = problem_changed
         self._pacing = Pacing(rng, BACKOFF)
         self._version = ""
         self._why = "start"
         self.synced = asyncio.Event()
-        """Set once the store has been filled."""
+        """Set once the collection has been listed."""
         self.problem = ""
-        """Why the collection cannot be read now; empty while it can."""
+        """Why the collection cannot be read now; empty while it can be read."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -151,16 +152,16 @@ class Reflector(Generic[T]):
                     while True:
                         await self._follow(reader)
             except Exception as error:
-                # Whatever it is, a collection that nothing follows would never change again.
+                # Any error is retried: a reflector that ended would leave its store stale for ever.
                 if why := _why_to_list(error):
                     self._version, self._why = "", why
-                asked = error.retry_after if isinstance(error, Refused) else None
-                delay = self._pacing.failed(asked)
+                retry_after = error.retry_after if isinstance(error, Refused) else None
+                delay = self._pacing.failed(retry_after)
                 self._report(error)
                 await asyncio.sleep(delay)
 
     async def _follow(self, reader: Reader) -> None:
-        """List if need be, then watch, then wait until another watch may begin."""
+        """List if necessary, watch until the server ends it, then wait before the next watch."""
         if not self._version:
             self._listing(self._why)
             self._version = await self._list(reader)
@@ -178,7 +179,7 @@ class Reflector(Generic[T]):
         await asyncio.sleep(delay)
 
     async def _list(self, reader: Reader) -> str:
-        """Fill the store; return the list's version, at which the watch begins."""
+        """Fill the store; return the list's resourceVersion, at which the watch begins."""
         collection, token, found = self._collection, "", list[T]()
         while True:
             more = (("continue", token),) if token else ()
@@ -205,7 +206,7 @@ class Reflector(Generic[T]):
         return page, [self._collection.decode(item) for item in items]
 
     async def _watch(self, reader: Reader) -> int:
-        """Take events until the server ends the watch; return how many came."""
+        """Process events until the server ends the watch; return their number."""
         query = (
             *self._collection.query,
             ("watch", "1"),
@@ -217,13 +218,13 @@ class Reflector(Generic[T]):
         lines = reader.lines(self._collection.path, query)
         async with aclosing(lines):  # type: ignore[type-var]  # a generator in fact
             async for line in lines:
-                self._take(decoded(_events, line))
+                self._process(decoded(_events, line))
                 self._pacing.progressed()
                 self._recovered()
                 events += 1
         return events
 
-    def _take(self, event: _Event) -> None:
+    def _process(self, event: _Event) -> None:
         if event.type == "ERROR":
             status = msgspec.json.decode(event.object, type=_Status)
             raise Expired(f"the watch ended with {status.code}: {status.message}")
@@ -232,20 +233,20 @@ class Reflector(Generic[T]):
             self._store.remove(self._collection.decode(thing))
         elif event.type in ("ADDED", "MODIFIED"):
             self._store.put(self._collection.decode(thing))
-        # Also of a bookmark, which has nothing else.
+        # A bookmark has nothing else.
         self._version = _heads.decode(thing).metadata.version
 
     def _recovered(self) -> None:
         if self.problem:
             _log.info("watching %s again", self._collection.name)
             self.problem = ""
-            self._reported()
+            self._problem_changed()
 
     def _report(self, error: Exception) -> None:
-        """Log a problem once, and again when it has become another one."""
+        """Log a problem once, and again when it changes."""
         known = (Expired, Refused, Unreachable, OSError, aiohttp.ClientError, ValueError)
         text = str(error) or type(error).__name__
-        # History that expired once is the API server's every-day work.
+        # History that expired once is normal.
         if text == self.problem or (isinstance(error, Expired) and self._pacing.failures == 1):
             return
         _log.warning(
@@ -255,11 +256,11 @@ class Reflector(Generic[T]):
             exc_info=None if isinstance(error, known) else error,
         )
         self.problem = text
-        self._reported()
+        self._problem_changed()
 
 
 def _why_to_list(error: Exception) -> str:
-    """Return why the watch cannot resume at the last version; empty where it can."""
+    """Return why the watch cannot resume at the last version; empty if it can."""
     if isinstance(error, Refused) and error.status != _GONE:
         is_lost = error.status in _VERSION_LOST or _TOO_LARGE in error.message
         return "refused" if is_lost else ""

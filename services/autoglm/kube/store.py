@@ -1,8 +1,8 @@
-"""What the API server last said about the objects of one kind. No I/O.
+"""Caches the objects of one kind, as last received from the API server.
 
-Fed by a watch and by the answers to our own writes, whichever is newer, so that a reconcile right
-after a write sees what it wrote. Objects are kept as the JSON they came in: a tenth of the memory
-of dicts, and every reader gets a copy of its own.
+Filled by a reflector and by the responses to this process's own writes, whichever is newer: a
+reconcile right after a write reads what it wrote. Objects are kept as the JSON they arrived in: a
+tenth of the memory of dicts, and every reader gets a copy of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autoglm.kube.kinds import Kind
 
 
 class Regarding(msgspec.Struct):
-    """What a core/v1 Event is about."""
+    """The object that a core/v1 Event regards."""
 
     kind: str = ""
     namespace: str = ""
@@ -36,7 +36,7 @@ class Metadata(msgspec.Struct, rename="camel"):
 
 
 class Head(msgspec.Struct, rename="camel"):
-    """The few fields that the cache itself looks at."""
+    """The few fields that the cache itself reads."""
 
     metadata: Metadata
     involved_object: Regarding = msgspec.field(default_factory=Regarding)
@@ -55,20 +55,21 @@ _heads = msgspec.json.Decoder(Head)
 
 
 def labelled_owner(head: Head) -> Key | None:
-    """The resource that an object's label names."""
+    """Return the resource that an object's label names; None without the label."""
     name = (head.metadata.labels or {}).get(DEPLOYMENT)
     return Key(head.metadata.namespace, name) if name else None
 
 
 def own_key(head: Head) -> Key | None:
+    """Return the key of the object itself."""
     return Key(head.metadata.namespace, head.metadata.name)
 
 
 class Cache:
-    """Objects of one kind, by their own names and by the resource they belong to.
+    """Objects of one kind, by key and by the resource that owns them.
 
-    Changing methods return the resource that should hear of it, or None where nothing is new.
-    Objects without an owner are not kept.
+    Methods that change it return the owner to reconcile, or None where nothing changed. Objects
+    without an owner are not kept.
     """
 
     def __init__(self, kind: Kind, owner: Owner = labelled_owner) -> None:
@@ -81,14 +82,14 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def took(self, answer: bytes, before: int) -> bool:
-        """Takes the answer to a write; whether the object is newer than version `before`. (The
-        watch may have told of it already.)"""
-        self.put(answer)
-        return int(_heads.decode(answer).metadata.resource_version) > before
+    def put_response(self, body: bytes, before: int) -> bool:
+        """Store the response to a write; return whether the object is newer than version `before`.
+        (The watch may have delivered it already.)"""
+        self.put(body)
+        return int(_heads.decode(body).metadata.resource_version) > before
 
     def put(self, json: bytes) -> Key | None:
-        """Takes an object unless a newer one is known, or it was deleted by us."""
+        """Store an object, unless a newer version is stored or `forget` has dropped it."""
         head = _heads.decode(json)
         key, version = self._key(head), int(head.metadata.resource_version)
         known = self._entries.get(key)
@@ -103,7 +104,7 @@ class Cache:
         return owner
 
     def remove(self, json: bytes) -> Key | None:
-        """The watch says that this object is gone."""
+        """Drop an object that the watch reports as deleted."""
         head = _heads.decode(json)
         self._deleted.discard(head.metadata.uid)
         key, known = self._key(head), self._entries.get(self._key(head))
@@ -112,47 +113,49 @@ class Cache:
         return self._drop(key)
 
     def forget(self, key: Key, uid: str) -> None:
-        """We have deleted this object; what the watch still tells of it is old."""
+        """Drop an object that this process deleted; later watch events of it are stale."""
         known = self._entries.get(key)
         if known is not None and known.uid == uid:
             self._deleted.add(uid)
             self._drop(key)
 
     def replace(self, objects: Iterable[bytes], version: int, namespace: str = "") -> set[Key]:
-        """A list of all objects (of a namespace), as of `version`; the resources for which
-        something is new."""
-        news, listed, uids = set(), set(), set()
+        """Replace all objects (of a namespace) by a list, as of `version`; return the owners for
+        which something changed."""
+        changed, listed, uids = set(), set(), set()
         for json in objects:
             head = _heads.decode(json)
             listed.add(self._key(head))
             uids.add(head.metadata.uid)
-            news.add(self.put(json))
+            changed.add(self.put(json))
         if not namespace:
             self._deleted &= uids
         for key in self._entries.keys() - listed:
             if namespace in ("", key.namespace) and self._entries[key].version <= version:
-                news.add(self._drop(key))
-        return {owner for owner in news if owner is not None}
+                changed.add(self._drop(key))
+        return {owner for owner in changed if owner is not None}
 
     def get(self, key: Key) -> dict[str, Any] | None:
+        """Return a copy of an object; None where it is not cached."""
         entry = self._entries.get(key)
         return self._decoded(entry) if entry else None
 
     def version(self, key: Key) -> int:
-        """0 for an object that is not known."""
+        """Return the resourceVersion of an object; 0 where it is not cached."""
         entry = self._entries.get(key)
         return entry.version if entry else 0
 
     def of(self, owner: Key) -> list[dict[str, Any]]:
-        """The objects of a resource, by name."""
+        """Return the objects that a resource owns, sorted by name."""
         keys = sorted(self._owned.get(owner, ()))
         return [self._decoded(self._entries[key]) for key in keys]
 
     def owners(self) -> set[Key]:
+        """Return all owners of cached objects."""
         return set(self._owned)
 
     def _decoded(self, entry: _Entry) -> dict[str, Any]:
-        # Objects of a list come without the two.
+        # Items of a list lack both fields.
         body: dict[str, Any] = msgspec.json.decode(entry.json)
         return body | {"apiVersion": self.kind.api_version, "kind": self.kind.kind}
 

@@ -1,7 +1,7 @@
-"""One request to the API server, over the official client's connections, and what comes of it.
+"""Sends requests to the API server over the connections of the official client.
 
-The exceptions of the libraries become `Refused` and `Unreachable` here and nowhere else. The client
-has no types, hence the ignored calls.
+Translates the exceptions of the libraries to `Refused` and `Unreachable`. The client is untyped,
+hence the ignored calls.
 """
 
 from __future__ import annotations
@@ -52,26 +52,28 @@ class Request:
 
 
 class Transport(Protocol):
-    """Raises Refused and Unreachable."""
+    """Sends requests. Raises Refused and Unreachable."""
 
     async def send(self, request: Request, timeout: float) -> bytes: ...
 
     def stream(self, request: Request) -> AsyncIterator[bytes]:
-        """The lines of the answer, as they come."""
+        """Yield the lines of the response as they arrive."""
         ...
 
     async def close(self) -> None: ...
 
 
 async def configure(kubeconfig: str, context: str) -> Configuration:
-    """How to reach the API server: by a file, or as a pod does. Raises ConfigException."""
+    """Return the client's configuration, from a kubeconfig file or the pod's service account.
+
+    Raises ConfigException."""
     configuration = Configuration()
     if kubeconfig:
         await _read(kubeconfig, context, configuration)
     else:
         kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     configuration.connection_pool_maxsize = 100
-    # Else proxies and ~/.netrc are looked up for every request: half of its time.
+    # Otherwise aiohttp reads proxy settings and ~/.netrc for every request: half of its time.
     configuration.client_session_kwargs = {"trust_env": _is_behind_proxy(configuration.host)}
     return configuration
 
@@ -86,15 +88,15 @@ async def _read(kubeconfig: str, context: str, configuration: Configuration) -> 
     try:
         await load(kubeconfig, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (TypeError, AttributeError, KeyError, YAMLError) as error:
-        # The client does not look at what it reads.
+        # The client does not validate the file.
         raise ConfigException(f"{kubeconfig!r} is not a kubeconfig: {error}") from error
 
 
 class Client:
-    """The transport that the operator runs with.
+    """A transport over the official client.
 
-    The client's own way of a request costs more time than the request (it walks through every
-    body), so its connections are used directly: TLS, proxies and credentials stay the client's.
+    Its request method costs more time than the request (it traverses every body), so its
+    connections are used directly: TLS, proxies and credentials stay the client's.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -105,8 +107,8 @@ class Client:
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT)
         with _translated():
             response = await self._open(request, limit)
-            answer: bytes = await response.read()
-            return answer
+            body: bytes = await response.read()
+            return body
 
     async def stream(self, request: Request) -> AsyncIterator[bytes]:
         limit = aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=_SILENCE)
@@ -125,21 +127,21 @@ class Client:
 
     async def _open(self, request: Request, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         query = f"?{urlencode(request.query)}" if request.query else ""
-        answer = await self._connections.request(  # type: ignore[no-untyped-call]
+        opened = await self._connections.request(  # type: ignore[no-untyped-call]
             request.method,
             f"{self._configuration.host}{request.path}{query}",
             headers=await self._headers(request),
             body=request.body,
             _request_timeout=limit,
         )
-        response: aiohttp.ClientResponse = answer.response
+        response: aiohttp.ClientResponse = opened.response
         if response.status >= 300:
             raise _refused(response, await response.read())
         return response
 
     async def _headers(self, request: Request) -> dict[str, str]:
         headers = {"Accept": JSON, "Content-Type": request.content_type, "User-Agent": _USER_AGENT}
-        # Asked each time: a pod's token changes.
+        # Read for each request: a pod's token is rotated.
         credentials = await self._configuration.get_api_key_with_prefix(
             "BearerToken", "authorization"
         )
@@ -148,7 +150,7 @@ class Client:
 
 @contextlib.contextmanager
 def _translated() -> Any:
-    """The client's exceptions become ours."""
+    """Translate exceptions of the client."""
     try:
         yield
     except aiohttp.ConnectionTimeoutError as error:
@@ -163,7 +165,7 @@ def _refused(response: aiohttp.ClientResponse, body: bytes) -> Refused:
     try:
         status = msgspec.json.decode(body, type=_Status)
     except msgspec.DecodeError:
-        # A proxy's page, not the API server's answer.
+        # A proxy's page, not a Status of the API server.
         status = _Status(message=body[:200].decode(errors="replace"))
     return Refused(
         response.status,

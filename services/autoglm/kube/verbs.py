@@ -1,6 +1,7 @@
-"""The verbs of the operator towards the API server. Decides what is worth another attempt.
+"""The verbs of the Kubernetes API, with timeouts, metrics and retries.
 
-Each has a time limit and a bounded number of attempts; a write begins only while it is allowed to.
+Each request has a timeout and a bounded number of attempts; a write begins only while this operator
+leads.
 """
 
 from __future__ import annotations
@@ -31,48 +32,48 @@ from autoglm.kube.transport import (
 from autoglm.kube.write_slots import WriteSlots
 
 _ATTEMPTS = 3
-# Longer waits are left to the queue, so that a worker is not held.
+# Longer delays are left to the queue, so that no worker is blocked.
 _LONGEST_WAIT = 2.0
 _CONFLICT = 409
 _BACKOFF = Backoff(first=0.2, most=_LONGEST_WAIT, jitter=0.5)
-# Chance that no decision depends on.
+# Randomness that no decision depends on.
 _rng = Random()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time limits in seconds. `write` returns how long a write that begins now may take, 0 for not
-    at all."""
+    """Timeouts in seconds. `write` returns the timeout of a write that begins now, 0 where none
+    may begin."""
 
     read: float
     write: Callable[[], float]
     slots: WriteSlots | None = None
-    """Bounds the writes that are on their way at once."""
+    """Bounds the concurrent writes."""
     guard: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-    """Around each write; ends it when another operator may lead."""
+    """Wraps each write; cancels it when another operator may lead."""
 
 
 @dataclass(slots=True)
 class ApiCall:
-    """How a request to the API server ended."""
+    """The status code with which a request ended."""
 
     code: str = "200"
 
 
 class ApiMetrics(Protocol):
-    """What is measured of requests to the API server."""
+    """Measures requests to the API server."""
 
     def api_call(self, verb: str) -> AbstractContextManager[ApiCall]:
-        """Measure one request; its caller sets the code."""
+        """Measure one request; the code inside sets the status code."""
         ...
 
     def watch_restarted(self, kind: str, reason: str) -> None:
-        """Count one list of a kind that a watch has begun with."""
+        """Count a list of a kind that precedes a watch, by its cause."""
         ...
 
 
 class Kube:
-    """The verbs of the operator. Answers to writes are the objects as JSON."""
+    """Sends requests by verb. Returns objects as JSON. Raises Refused, Unreachable, NotLeading."""
 
     def __init__(self, transport: Transport, metrics: ApiMetrics, limits: Limits) -> None:
         self._transport = transport
@@ -80,44 +81,44 @@ class Kube:
         self._limits = limits
 
     async def get(self, path: str) -> bytes:
-        return await self._answered(Request("GET", path))
+        return await self._send_object(Request("GET", path))
 
     async def page(self, path: str, query: Query) -> bytes:
         """Read one page of a list."""
         return await self._send(Request("GET", path, query))
 
     def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
-        """Read the lines of a watch, until the server ends it."""
+        """Yield the lines of a watch, until the server ends it."""
         return self._transport.stream(Request("GET", path, query))
 
     async def apply(self, path: str, body: Mapping[str, Any], *, force: bool = False) -> bytes:
         query = (("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false"))
-        return await self._answered(Request("PATCH", path, query, body, APPLY))
+        return await self._send_object(Request("PATCH", path, query, body, APPLY))
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         query = (("fieldManager", FIELD_MANAGER),)
-        return await self._answered(Request("PATCH", path, query, body, MERGE))
+        return await self._send_object(Request("PATCH", path, query, body, MERGE))
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         query = (("fieldManager", FIELD_MANAGER),)
-        return await self._answered(Request("POST", path, query, body))
+        return await self._send_object(Request("POST", path, query, body))
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
         query = (("fieldManager", FIELD_MANAGER),)
-        return await self._answered(Request("PUT", path, query, body))
+        return await self._send_object(Request("PUT", path, query, body))
 
     async def delete(self, path: str, uid: str) -> bytes:
-        """What the object owns is deleted in the background, after it."""
+        """Delete an object with this uid; its dependents are deleted in the background."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": uid},
             "propagationPolicy": "Background",
         }
-        return await self._answered(Request("DELETE", path, (), body))
+        return await self._send_object(Request("DELETE", path, (), body))
 
-    async def _answered(self, request: Request) -> bytes:
-        """The object that is the answer."""
+    async def _send_object(self, request: Request) -> bytes:
+        """Send a request, and return the object with which the API server responds."""
         return shallow(await self._send(request))
 
     async def _send(self, request: Request) -> bytes:
@@ -127,8 +128,8 @@ class Kube:
             retry=retry_if_exception(partial(_is_transient, request)),
             reraise=True,
         )
-        answer: bytes = await attempts(self._attempt, request)
-        return answer
+        body: bytes = await attempts(self._attempt, request)
+        return body
 
     async def _attempt(self, request: Request) -> bytes:
         if not request.is_write:
@@ -159,17 +160,17 @@ class Kube:
 def _is_transient(request: Request, error: BaseException) -> bool:
     if isinstance(error, Refused):
         if error.status == _CONFLICT and request.method == "PATCH":
-            # Somebody wrote at the same moment; a conflict over fields has causes, and one over
-            # the version that was asked for stays.
+            # A concurrent write; conflicts over fields have causes, and one over a version that the
+            # request names stays.
             return not error.causes and not _names_version(request)
         return error.is_transient and (error.retry_after or 0) <= _LONGEST_WAIT
-    # A write that timed out may still be carried out: the queue's back-off has longer pauses.
+    # A write that timed out may still be carried out: the queue's back-off has longer delays.
     is_under_way = request.is_write and isinstance(error, TimedOut)
     return isinstance(error, Unreachable) and not is_under_way
 
 
 def _collection(path: str) -> str:
-    """The part of a path that says what kind of object is written."""
+    """Return the part of a path that names the kind that is written."""
     parts = path.split("/")
     index = parts.index("namespaces") + 2 if "namespaces" in parts else -1
     return parts[index] + ("/status" if path.endswith("/status") else "")
@@ -181,5 +182,5 @@ def _names_version(request: Request) -> bool:
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, Refused) else None
-    return max(asked or 0.0, _BACKOFF.delay(state.attempt_number, _rng))
+    retry_after = error.retry_after if isinstance(error, Refused) else None
+    return max(retry_after or 0.0, _BACKOFF.delay(state.attempt_number, _rng))

@@ -1,4 +1,4 @@
-"""Keeps a cache as the API server is, by a reflector. Reports by key what has changed."""
+"""Fills a cache by a reflector, and reports changed owners by key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoglm.kube.verbs import ApiMetrics, Kube
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to watch: a namespace (empty: all) and the query's selectors."""
+    """A namespace to watch (empty: all) and the selectors of the query."""
 
     namespace: str = ""
     query: tuple[tuple[str, str], ...] = ()
@@ -23,7 +23,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    """A reflector's store: objects stay the JSON they came in."""
+    """Adapts a cache to a reflector: objects stay JSON."""
 
     cache: Cache
     namespace: str
@@ -51,12 +51,12 @@ def watch(
     changed: Callable[[Key], None],
     metrics: ApiMetrics,
     rng: Random,
-    reported: Callable[[], None] = lambda: None,
+    problem_changed: Callable[[], None] = lambda: None,
 ) -> Reflector[bytes]:
-    """Return what fills `cache` while it runs.
+    """Return a reflector that fills `cache` while it runs.
 
-    `changed` is called with the resource that an object belongs to, `reported` when the watch has
-    another problem than before, or none any more.
+    It calls `changed` with the owner of each changed object, and `problem_changed` when its
+    `problem` has changed.
     """
 
     @contextlib.asynccontextmanager
@@ -71,5 +71,5 @@ def watch(
         connect,
         rng,
         listing=lambda why: metrics.watch_restarted(kind.kind, why),
-        reported=reported,
+        problem_changed=problem_changed,
     )

@@ -1,9 +1,9 @@
-"""How many writes may be on their way to the API server at once: as many as it carries. Pure.
+"""Limits concurrent writes to the API server to what it can carry. Pure.
 
-Additive increase, multiplicative decrease. Some writes become slow because many of them contend
-(Services whose addresses are allocated, admission webhooks, a small etcd); more at once then only
-makes each of them slower. The measure is the shortest duration of the same kind of write lately, so
-that a server that is far away, or slow by itself, is not taken for a congested one.
+Additive increase, multiplicative decrease. Some writes become slow because they contend with each
+other (allocation of Service addresses, admission webhooks, a small etcd); more concurrency only
+makes each of them slower. A write is compared with the shortest recent duration of the same kind,
+so that a distant or slow server is not mistaken for a congested one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 FIRST: Final = 4
-"""Writes at once in the beginning, of which the usual duration is learned."""
+"""Concurrent writes at the start, which measure the usual duration."""
 _SLOW_SECONDS = 1.0
 _SLOW_FACTOR = 3.0
 _AFTER_SLOW = 0.7
@@ -22,14 +22,14 @@ _WINDOW_SECONDS = 300.0
 
 @dataclass(slots=True)
 class Shortest:
-    """The shortest of the durations in the last one or two windows."""
+    """The shortest duration in the last one or two windows."""
 
     since: float
     now: float = float("inf")
     before: float = float("inf")
 
     def add(self, seconds: float, at: float) -> float:
-        """Take a duration; return the shortest one."""
+        """Add a duration in seconds; return the shortest one."""
         if at - self.since >= _WINDOW_SECONDS:
             self.before, self.now, self.since = self.now, float("inf"), at
         self.now = min(self.now, seconds)
@@ -38,7 +38,7 @@ class Shortest:
 
 @dataclass(slots=True)
 class WriteLimit:
-    """`most` bounds it from above; one write may always be on its way."""
+    """The current limit, between 1 and `most`, and the writes in flight."""
 
     most: int
     limit: float = FIRST
@@ -57,12 +57,12 @@ class WriteLimit:
         self.in_flight += 1
 
     def abandoned(self) -> None:
-        """A write ended by our own doing, which says nothing of the server."""
+        """Record a write that this process cancelled; it is no measure of the server."""
         self.in_flight -= 1
 
     def succeeded(self, kind: str, began: float, now: float) -> None:
-        """A write of this kind was carried out. Times are in seconds."""
-        # A limit that is not used has not been tried.
+        """Record a successful write of this kind. Times are in seconds."""
+        # A limit that is not used has not been tested.
         was_used = 2 * self.in_flight >= int(self.limit)
         self.in_flight -= 1
         seconds = now - began
@@ -73,12 +73,12 @@ class WriteLimit:
             self.limit = min(float(self.most), self.limit + 1 / self.limit)
 
     def overloaded(self, began: float, now: float) -> None:
-        """The server said that it has too much to do, or did not respond in time."""
+        """Record a write that the server rejected as overloaded, or that timed out."""
         self.in_flight -= 1
         self._cut(_AFTER_OVERLOAD, began, now)
 
     def _cut(self, factor: float, began: float, now: float) -> None:
-        # What began before the last cut says nothing of the limit since.
+        # A write that began before the last cut is no measure of the limit since.
         if began >= self._cut_at:
             self.limit = max(1.0, self.limit * factor)
             self._cut_at = now

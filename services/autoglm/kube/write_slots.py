@@ -1,4 +1,4 @@
-"""Lets as many writes go at once as `write_limit` allows. Decides only whose turn it is."""
+"""Runs as many concurrent writes as `write_limit` allows, first come first served."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OVERLOADED = frozenset({429, 503, 504})
 
 
 class WriteSlots:
-    """Slots for writes, first come first served. `report` is called with each new limit."""
+    """Slots for writes, first come first served. Calls `report` with each new limit."""
 
     def __init__(self, most: int, report: Callable[[float], None]) -> None:
         self._limit = WriteLimit(most)
@@ -24,7 +24,7 @@ class WriteSlots:
 
     @asynccontextmanager
     async def slot(self, kind: str) -> AsyncIterator[None]:
-        """Wait for a slot, and learn from how the write inside ends."""
+        """Acquire a slot for `kind`, and adapt the limit to the outcome of the write inside."""
         await self._acquire()
         loop, limit = asyncio.get_running_loop(), self._limit
         began = loop.time()
@@ -58,7 +58,7 @@ class WriteSlots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                # The slot was given just as the wait was cancelled.
+                # The slot was acquired just as the wait was cancelled.
                 self._limit.abandoned()
                 self._wake()
             raise

@@ -1,1 +1,1 @@
-"""The operator: turns AutoGLMDeployments into what runs them on Kubernetes."""
+"""The operator: reconciles AutoGLMDeployments with the Kubernetes objects that serve them."""

@@ -1,7 +1,7 @@
-"""The operator process: connects, watches, leads or stands by, ends cleanly. Called by the CLI.
+"""The operator process: wires watches, leader election and reconciles. Called by the CLI.
 
-Every operator watches; only the one that holds the Lease writes. Nothing has to be finished when it
-ends: the next operator looks at everything anew.
+Every operator watches; only the one that holds the Lease writes. Nothing has to be finished at
+shutdown: the next leader reconciles every resource.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from autoglm.kube.write_slots import WriteSlots
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.gateways import Gateways
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import World
+from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import NameIndex, claim_of
 from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
-from autoglm.operator.sources import Ears, Scope, Sources
+from autoglm.operator.watches import ChangeHandlers, Scope, Watches
 
 # Of docs/exit-codes.md.
 BAD_SETTINGS = 64
@@ -47,7 +47,7 @@ _log = logging.getLogger("autoglm.operator")
 
 
 def run(settings: OperatorSettings) -> int:
-    """Runs until a signal; the exit code of the process."""
+    """Run until a signal; return the exit code of the process."""
     from autoglm.operator.plan import plan
 
     set_up_logs(settings.log_level, settings.log_format)
@@ -56,8 +56,8 @@ def run(settings: OperatorSettings) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, plan))
     except ConfigException as error:
-        why = f"no way to the API server ({error})"
-        return _cannot_start(f"{why}; give --kubeconfig, or run it as a pod", BAD_SETTINGS)
+        why = f"no access to the API server ({error})"
+        return _cannot_start(f"{why}; set --kubeconfig, or run it as a pod", BAD_SETTINGS)
     except ValueError as error:
         return _cannot_start(str(error), BAD_SETTINGS)
     except OSError as error:
@@ -85,18 +85,18 @@ async def _serve(settings: OperatorSettings, planner: Planner) -> None:
     stopping.cancel()
     if running.done():
         return running.result()
-    _log.info("ending")
+    _log.info("shutting down")
     running.cancel()
     await asyncio.wait((running,))
 
 
-def unique(name: str) -> str:
-    """Return an identity that no other operator has, also where two are given the same name."""
+def unique_identity(name: str) -> str:
+    """Return an identity that no other operator has, even if two have the same name."""
     return f"{name}_{uuid4()}"
 
 
 class Operator:
-    """An operator in this process. `wrap` puts something around the way to the API server."""
+    """An operator in this process. `wrap` decorates the transport to the API server."""
 
     def __init__(
         self,
@@ -112,16 +112,16 @@ class Operator:
         self._transport = wrap(Client(configuration))
         self._synced = False
         names = NameIndex(read_rules(settings.model_name_rules))
-        rng, world, metrics = Random(), World(names=names), Metrics(registry)
-        self._rng, self.world, self._metrics = rng, world, metrics
-        identity = unique(settings.who)
+        rng, caches, metrics = Random(), Caches(names=names), Metrics(registry)
+        self._rng, self.caches, self._metrics = rng, caches, metrics
+        identity = unique_identity(settings.identity_or_hostname)
         terms, read = settings.terms, settings.request_timeout_seconds
-        at_once = Limits(terms.request_timeout, lambda: terms.request_timeout)
+        lease_limits = Limits(terms.request_timeout, lambda: terms.request_timeout)
         self._leader = Leader(
-            Kube(self._transport, metrics, at_once),
+            Kube(self._transport, metrics, lease_limits),
             LeaseName(settings.lease_namespace, settings.lease_name),
             Election(identity, terms),
-            self._lead,
+            self._leadership_changed,
         )
         slots = WriteSlots(settings.workers, metrics.write_limit.set)
         kube = Kube(
@@ -129,26 +129,26 @@ class Operator:
             metrics,
             Limits(read, self._write_seconds, slots, self._leader.fence.guard),
         )
-        self._gateways = Gateways(world.slices, lambda: self._reconciler.is_busy, self._heard)
-        self._others = Installations(
+        self._gateways = Gateways(caches.slices, lambda: self._reconciler.is_busy, self._enqueue)
+        self._installations = Installations(
             kube, settings.installation, settings.claim_timeout_seconds, self._changed
         )
         self._reconciler = Reconciler(
-            world,
+            caches,
             kube,
             metrics,
             self._gateways.routable,
             lambda observed, now: planner(observed, settings.children, now),
             identity,
             rng,
-            self._others,
+            self._installations,
         )
         self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)
-        self._sources = Sources(
+        self._watches = Watches(
             kube,
-            world,
+            caches,
             Scope(settings.namespace, settings.gateway_namespace, settings.gateway_service),
-            Ears(self._changed, self._resource_changed),
+            ChangeHandlers(self._changed, self._resource_changed),
             metrics,
             rng,
         )
@@ -159,76 +159,76 @@ class Operator:
         return self._synced and (not self._settings.leader_election or self._leader.is_leading)
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Also asked from the admin port's threads. A standby is ready to take over."""
+        """Return readiness and its details; a standby is ready. Called from other threads too."""
         details: dict[str, Any] = {"synced": self._synced, "leading": self.is_leading}
         if not self._synced:
-            details["waiting"] = self._sources.waiting_for()
+            details["waiting"] = self._watches.unsynced()
         return self._synced, details
 
     async def run(self) -> None:
-        """Until cancelled. Raises OSError when the admin address is taken."""
+        """Run until cancelled. Raises OSError when the admin address is in use."""
         admin = AdminServer(self._settings.metrics_address, self.is_ready, registry=self._registry)
         self.admin_port = admin.port
         _log.info("listening", extra={"fields": {"admin": admin.port}})
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(admin.lag.beat())
-                await self._sources.fill(tasks)
+                await self._watches.start(tasks)
                 self._synced = True
-                _log.info("synced", extra={"fields": {"resources": len(self.world.resources)}})
+                _log.info("synced", extra={"fields": {"resources": len(self.caches.resources)}})
                 tasks.create_task(self._gateways.run())
                 tasks.create_task(self._resync())
-                tasks.create_task(self._others.run())
+                tasks.create_task(self._installations.run())
                 tasks.create_task(self._work())
         finally:
             await self._transport.close()
             await asyncio.to_thread(admin.close)
 
     async def _work(self) -> None:
-        """Ends what it is at before it gives the Lease back."""
+        """Run election and reconciles; on cancellation end reconciles, then release the Lease."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._settings.leader_election:
                     tasks.create_task(self._leader.run())
                 else:
-                    self._lead(True)
+                    self._leadership_changed(True)
                 tasks.create_task(self._dispatcher.run())
         finally:
             await self._leader.release()
 
     async def _resync(self) -> None:
-        """Everything is looked at anew, spread over a while."""
+        """Enqueue every resource at each resync, spread over a tenth of the period."""
         seconds = self._settings.resync_seconds
         while True:
             await asyncio.sleep(seconds * self._rng.uniform(0.9, 1.0))
-            for key in self.world.resources.owners():
+            for key in self.caches.resources.owners():
                 self._add(key, 0.1 * seconds * self._rng.random())
 
     def _write_seconds(self) -> float:
         is_writer = self._leader.is_leading or not self._settings.leader_election
         return self._settings.write_timeout_seconds if is_writer else 0.0
 
-    def _lead(self, leading: bool) -> None:
+    def _leadership_changed(self, leading: bool) -> None:
         self._metrics.leader.set(int(leading))
         if leading:
-            self._heard(None)
+            self._enqueue(None)
 
-    def _heard(self, keys: set[Key] | None) -> None:
-        """Look at these, or at all."""
-        for key in self.world.resources.owners() if keys is None else keys:
+    def _enqueue(self, keys: set[Key] | None) -> None:
+        """Enqueue these resources, or all for None."""
+        for key in self.caches.resources.owners() if keys is None else keys:
             self._add(key)
 
     def _changed(self, key: Key) -> None:
         self._add(key)
 
     def _resource_changed(self, key: Key) -> None:
-        self._reconciler.saw(key)
+        self._reconciler.mark_seen(key)
         self._add(key, urgent=True)
-        # A name may have become free, or have an older claimant now.
-        self._heard(self.world.names.put(key, claim_of(self.world.resources.get(key))))
+        # A model name may be free now, or claimed by an older resource.
+        self._enqueue(self.caches.names.put(key, claim_of(self.caches.resources.get(key))))
 
     def _add(self, key: Key, after: float = 0.0, *, urgent: bool = False) -> None:
-        # A standby looks at everything when it takes over.
+        # A standby reconciles every resource when it takes over.
         if self.is_leading:
             self._dispatcher.add(key, after, urgent=urgent)
-            self._gateways.hurry()
+            self._gateways.poll_soon()

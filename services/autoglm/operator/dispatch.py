@@ -1,4 +1,4 @@
-"""Runs reconciles from the queue, so many at once. Decides what each way of failing means."""
+"""Runs reconciles from the queue concurrently, and requeues by their results and errors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from autoglm.kube.key import Key
 from autoglm.kube.transport import Refused, Unreachable
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.queue import Queue
-from autoglm.operator.reconcile import ChildrenRefused, Looked
+from autoglm.operator.reconcile import ChildrenRejected, ReconcileResult
 
 _log = logging.getLogger("autoglm.operator")
 
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Everything happens on one event loop, whose time is the queue's."""
+    """Runs on one event loop, whose clock is the queue's."""
 
     queue: Queue[Key]
-    reconcile: Callable[[Key], Awaitable[Looked]]
+    reconcile: Callable[[Key], Awaitable[ReconcileResult]]
     metrics: Metrics
     limit: int
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -32,7 +32,7 @@ class Dispatcher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled, which cancels what runs."""
+        """Run until cancelled, which cancels running reconciles."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -41,12 +41,12 @@ class Dispatcher:
                     key = self.queue.take(loop.time())
                     if key is None:
                         break
-                    tasks.create_task(self._one(key))
+                    tasks.create_task(self._reconcile(key))
                 self._measure()
                 await self._pause(loop)
 
     async def _pause(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Until something was added or is done, or a key's time has come."""
+        """Wait until a key was added, a reconcile has ended, or a key is due."""
         due = self.queue.next_due() if self.queue.running < self.limit else None
         try:
             async with asyncio.timeout_at(due):
@@ -54,28 +54,28 @@ class Dispatcher:
         except TimeoutError:
             return
 
-    async def _one(self, key: Key) -> None:
+    async def _reconcile(self, key: Key) -> None:
         loop, result = asyncio.get_running_loop(), "failed"
         try:
-            looked = await self.reconcile(key)
-            result = looked.result
-            self.queue.done(key, loop.time(), looked.requeue_after)
+            ended = await self.reconcile(key)
+            result = ended.result
+            self.queue.done(key, loop.time(), ended.requeue_after)
         except NotLeading:
-            # Who leads next looks at everything anyway.
+            # The next leader reconciles every resource.
             result = "not_leading"
             self.queue.done(key, loop.time())
-        except (Refused, Unreachable, ChildrenRefused) as error:
+        except (Refused, Unreachable, ChildrenRejected) as error:
             self._failed(key, error, logging.WARNING)
         except Exception as error:
-            # A bug; the resource's own, as far as the others are concerned.
+            # A bug; it must not affect other resources.
             self._failed(key, error, logging.ERROR)
         finally:
             self.metrics.reconciles.labels(result).inc()
             self._wake.set()
 
     def _failed(self, key: Key, error: Exception, level: int) -> None:
-        asked = error.retry_after if isinstance(error, Refused) else None
-        delay = self.queue.failed(key, asyncio.get_running_loop().time(), asked or 0.0)
+        retry_after = error.retry_after if isinstance(error, Refused) else None
+        delay = self.queue.failed(key, asyncio.get_running_loop().time(), retry_after or 0.0)
         fields = {
             "resource": f"{key.namespace}/{key.name}",
             "error": str(error) or type(error).__name__,

@@ -1,7 +1,7 @@
-"""Asks every gateway pod which pods it can route to. Decides what all of them together mean.
+"""Polls every gateway pod for the pods that it can route to, and merges the responses.
 
-A pod is routable when each gateway that answers has it in its pool. One question to each gateway
-serves all resources; they are asked often while something is on its way, and seldom otherwise.
+A pod is routable when each gateway that responds has it in its pool. One request to each gateway
+serves all resources. The interval is short while a resource is changing, and long otherwise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("autoglm.operator")
 
 
 class Endpoint(msgspec.Struct):
-    """A line of a gateway's page; what else it says is not our business."""
+    """One endpoint of a gateway's page; other fields are ignored."""
 
     namespace: str
     deployment: str
@@ -44,7 +44,7 @@ _pages = msgspec.json.Decoder(Page)
 
 
 def admin_urls(slices: Iterable[Raw]) -> tuple[str, ...]:
-    """Where the ready gateway pods of these EndpointSlices serve their page."""
+    """Return the URLs at which ready gateway pods of these EndpointSlices serve their page."""
     found = set()
     for endpoint_slice in slices:
         ports = endpoint_slice.get("ports") or ()
@@ -57,14 +57,14 @@ def admin_urls(slices: Iterable[Raw]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def merged(answers: Sequence[Page]) -> Routable | NoData:
-    """Of each resource, the pods that all gateways have; NO_DATA when nobody answered."""
-    if not answers:
+def merge_pools(responses: Sequence[Page]) -> Routable | NoData:
+    """Return the pods that all gateways have, by resource; NO_DATA without any response."""
+    if not responses:
         return NO_DATA
     pools: list[dict[Key, set[str]]] = []
-    for answer in answers:
+    for page in responses:
         pool: dict[Key, set[str]] = defaultdict(set)
-        for endpoint in answer.endpoints:
+        for endpoint in page.endpoints:
             if endpoint.ready:
                 pool[Key(endpoint.namespace, endpoint.deployment)].add(endpoint.pod)
         pools.append(pool)
@@ -73,15 +73,15 @@ def merged(answers: Sequence[Page]) -> Routable | NoData:
     return {key: frozenset.intersection(*(none | p.get(key, none) for p in pools)) for key in keys}
 
 
-def differing(old: Routable | NoData, new: Routable | NoData) -> set[Key] | None:
-    """The resources for which something is new; None for all of them."""
+def changed_keys(old: Routable | NoData, new: Routable | NoData) -> set[Key] | None:
+    """Return the resources whose pods differ; None for all of them."""
     if isinstance(old, NoData) or isinstance(new, NoData):
         return set() if old is new else None
     return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 class Gateways:
-    """What the gateways said last. `changed` gets the resources concerned, None for all."""
+    """The last merged responses. Calls `changed` with the affected resources, None for all."""
 
     def __init__(
         self,
@@ -92,50 +92,51 @@ class Gateways:
         self._slices = slices
         self._is_busy = is_busy
         self._changed = changed
-        self._hurry = asyncio.Event()
+        self._wake = asyncio.Event()
         self._pools: Routable | NoData = NO_DATA
 
     def routable(self, key: Key) -> frozenset[str] | NoData:
+        """Return the names of the resource's pods that every gateway has."""
         if isinstance(self._pools, NoData):
             return NO_DATA
         return self._pools.get(key, frozenset())
 
-    def hurry(self) -> None:
-        """Something is on its way: do not wait out a long pause."""
-        self._hurry.set()
+    def poll_soon(self) -> None:
+        """Cut a long interval short, because a resource is changing."""
+        self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Poll until cancelled."""
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             while True:
-                await self._look(session)
-                self._hurry.clear()
+                await self._poll(session)
+                self._wake.clear()
                 if not self._is_busy():
-                    await _first(self._hurry, IDLE_SECONDS - BUSY_SECONDS)
+                    await _wait(self._wake, IDLE_SECONDS - BUSY_SECONDS)
                 await asyncio.sleep(BUSY_SECONDS)
 
-    async def _look(self, session: aiohttp.ClientSession) -> None:
+    async def _poll(self, session: aiohttp.ClientSession) -> None:
         urls = admin_urls(self._slices())
-        answers = await asyncio.gather(*(_ask(session, url) for url in urls))
-        old, self._pools = self._pools, merged([a for a in answers if a is not None])
-        news = differing(old, self._pools)
-        if news is None or news:
-            self._changed(news)
+        pages = await asyncio.gather(*(_fetch(session, url) for url in urls))
+        old, self._pools = self._pools, merge_pools([page for page in pages if page is not None])
+        changed = changed_keys(old, self._pools)
+        if changed is None or changed:
+            self._changed(changed)
 
 
-async def _ask(session: aiohttp.ClientSession, url: str) -> Page | None:
+async def _fetch(session: aiohttp.ClientSession, url: str) -> Page | None:
     try:
         async with session.get(url) as response:
             response.raise_for_status()
             return _pages.decode(await response.read())
     except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
         fields: dict[str, Any] = {"url": url, "error": str(error) or type(error).__name__}
-        _log.debug("a gateway does not answer", extra={"fields": fields})
+        _log.debug("a gateway does not respond", extra={"fields": fields})
         return None
 
 
-async def _first(event: asyncio.Event, seconds: float) -> None:
-    """Waits for the event, but no longer than `seconds`."""
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, but no longer than `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

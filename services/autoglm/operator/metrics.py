@@ -14,29 +14,29 @@ _DURATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 
 
 class Metrics:
-    """All of them, in one registry."""
+    """All metrics of the operator, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._of_reconciles(registry)
-        self._of_the_api(registry)
-        self._of_what_there_is(registry)
+        self._add_reconcile_metrics(registry)
+        self._add_api_metrics(registry)
+        self._add_object_metrics(registry)
 
-    def _of_reconciles(self, registry: CollectorRegistry) -> None:
+    def _add_reconcile_metrics(self, registry: CollectorRegistry) -> None:
         self.reconciles = Counter(
             "autoglm_operator_reconciles",
-            "Looks at a resource that have ended, by result.",
+            "Reconciles, by result.",
             ("result",),
             registry=registry,
         )
         self.duration = Histogram(
             "autoglm_operator_reconcile_duration_seconds",
-            "From the beginning of a look at a resource to its last write.",
+            "Duration of a reconcile, including its writes, in seconds.",
             buckets=_DURATION,
             registry=registry,
         )
         self.queue = Gauge(
             "autoglm_operator_queue_depth",
-            "Resources that wait for a worker or for their time.",
+            "Resources in the queue, waiting for a worker or until they are due.",
             registry=registry,
         )
         self.failing = Gauge(
@@ -46,36 +46,35 @@ class Metrics:
         )
         self.conflicts = Gauge(
             "autoglm_operator_conflicting_fields",
-            "Fields of children that other appliers own and want otherwise.",
+            "Fields of children that other field managers own with another value.",
             registry=registry,
         )
 
-    def _of_the_api(self, registry: CollectorRegistry) -> None:
+    def _add_api_metrics(self, registry: CollectorRegistry) -> None:
         self.calls = Counter(
             "autoglm_operator_api_calls",
-            "Requests to the API server, watches not counted; code none is no answer.",
+            "Requests to the API server except watches, by verb and code; none is no response.",
             ("verb", "code"),
             registry=registry,
         )
         self.call_duration = Histogram(
             "autoglm_operator_api_call_duration_seconds",
-            "How long the API server took to answer.",
+            "Latency of requests to the API server in seconds, except watches.",
             ("verb",),
             buckets=_DURATION,
             registry=registry,
         )
         self.write_limit = Gauge(
             "autoglm_operator_write_concurrency_limit",
-            "Writes to the API server that may be on their way at once.",
+            "Limit of concurrent writes to the API server.",
             registry=registry,
         )
         self.watches = Counter(
             "autoglm_operator_watch_restarts",
-            "Times a kind was listed anew, by why.",
+            "Lists of a kind that precede a watch, by cause.",
             ("kind", "reason"),
             registry=registry,
         )
-
         self.unavailable = Gauge(
             "autoglm_operator_unavailable_kinds",
             "1 while an optional kind that is installed cannot be listed.",
@@ -83,7 +82,7 @@ class Metrics:
             registry=registry,
         )
 
-    def _of_what_there_is(self, registry: CollectorRegistry) -> None:
+    def _add_object_metrics(self, registry: CollectorRegistry) -> None:
         self.leader = Gauge(
             "autoglm_operator_leader",
             "1 while this operator may write.",
@@ -95,14 +94,14 @@ class Metrics:
             ("phase",),
             registry=registry,
         )
-        self.left = Gauge(
-            "autoglm_operator_resources_left_to_others",
-            "AutoGLMDeployments of this operator's class that another installation runs.",
+        self.claimed_elsewhere = Gauge(
+            "autoglm_operator_resources_of_other_installations",
+            "AutoGLMDeployments of this operator's class that another installation reconciles.",
             registry=registry,
         )
         self.cached = Gauge(
             "autoglm_operator_cached_objects",
-            "Objects that the operator keeps of a kind.",
+            "Objects in the cache, by kind.",
             ("kind",),
             registry=registry,
         )

@@ -1,6 +1,6 @@
-"""Everything the operator knows, and the part of it that one reconcile looks at. No requests.
+"""The caches, and the part of them that one reconcile reads. No requests.
 
-Filled by watches, read by `reconcile`.
+Filled by `watches`, read by `reconcile`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from autoglm.kube.kinds import (
     Kind,
 )
 from autoglm.kube.store import Cache, Head, own_key
-from autoglm.operator.observed import Conflict, NoData, Observed, Raw, Refusal
+from autoglm.operator.observed import Conflict, NoData, Observed, Raw, Rejection
 from autoglm.operator.ownership.model_names import NameIndex
 
-OURS = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
+MANAGED = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
 WARNINGS = (("fieldSelector", "type=Warning"),)
 _MOST_WARNINGS = 50
 # Deployment <name>-<revision>, ReplicaSet and Pod with the suffixes that Kubernetes appends.
@@ -38,8 +38,8 @@ _NAMES = {
 }
 
 
-def warned(head: Head) -> Key | None:
-    """The resource that a Warning event is about, by the name of what it regards."""
+def warning_owner(head: Head) -> Key | None:
+    """Return the resource that a Warning event concerns, by the name of the regarded object."""
     regarding = head.involved_object
     pattern = _NAMES.get(regarding.kind)
     match = pattern.fullmatch(regarding.name) if pattern else None
@@ -51,67 +51,72 @@ def _children() -> dict[Kind, Cache]:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What an earlier attempt left to tell."""
+class ApplyFailures:
+    """Conflicts and rejections of the last reconcile."""
 
     conflicts: tuple[Conflict, ...] = ()
-    refused: tuple[Refusal, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
 
 
 @dataclass(slots=True)
-class World:
-    """The caches, one for each kind."""
+class Caches:
+    """One cache for each kind, and the index of model names."""
 
     resources: Cache = field(default_factory=lambda: Cache(RESOURCE, own_key))
     children: dict[Kind, Cache] = field(default_factory=_children)
     pods: Cache = field(default_factory=lambda: Cache(POD))
-    warnings: Cache = field(default_factory=lambda: Cache(WARNING, warned))
+    warnings: Cache = field(default_factory=lambda: Cache(WARNING, warning_owner))
     gateway_slices: Cache = field(default_factory=lambda: Cache(ENDPOINT_SLICE, own_key))
     optional_kinds: frozenset[Kind] = frozenset()
-    """Those that can be used."""
+    """Optional kinds that can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
-    """Those that the API server has and cannot list, with why."""
+    """Optional kinds that the API server serves but cannot list, with the error."""
     names: NameIndex = field(default_factory=NameIndex)
 
-    def caches(self) -> tuple[Cache, ...]:
+    def by_kind(self) -> tuple[Cache, ...]:
+        """Return the caches whose objects belong to resources."""
         return (self.resources, *self.children.values(), self.pods, self.warnings)
 
     def slices(self) -> list[Raw]:
+        """Return the EndpointSlices of the gateway."""
         cache = self.gateway_slices
         return [s for key in cache.owners() if (s := cache.get(key)) is not None]
 
 
 def observe(
-    world: World, key: Key, routable: Callable[[Key], frozenset[str] | NoData], last: Attempt
+    caches: Caches,
+    key: Key,
+    routable: Callable[[Key], frozenset[str] | NoData],
+    last: ApplyFailures,
 ) -> Observed | None:
-    """None when there is no such resource."""
-    resource = world.resources.get(key)
+    """Return a resource and everything that belongs to it; None if the resource does not exist."""
+    resource = caches.resources.get(key)
     if resource is None:
         return None
     uid = resource["metadata"]["uid"]
-    children = [child for cache in world.children.values() for child in cache.of(key)]
+    children = [child for cache in caches.children.values() for child in cache.of(key)]
     return Observed(
         resource=resource,
         children=tuple(child for child in children if _is_owned(child, uid)),
-        pods=tuple(world.pods.of(key)),
-        warnings=tuple(sorted(world.warnings.of(key), key=_time)[-_MOST_WARNINGS:]),
+        pods=tuple(caches.pods.of(key)),
+        warnings=tuple(sorted(caches.warnings.of(key), key=_time)[-_MOST_WARNINGS:]),
         routable=routable(key),
-        optional_kinds=frozenset(kind.kind for kind in world.optional_kinds),
-        unavailable_kinds=world.unavailable_kinds,
-        conflicts=tuple(c for c in last.conflicts if _stands(c, children)),
-        refused=last.refused,
-        lost_names=world.names.lost(key),
+        optional_kinds=frozenset(kind.kind for kind in caches.optional_kinds),
+        unavailable_kinds=caches.unavailable_kinds,
+        conflicts=tuple(c for c in last.conflicts if _is_current(c, children)),
+        rejected=last.rejected,
+        lost_names=caches.names.lost(key),
     )
 
 
 def _is_owned(child: Raw, uid: str) -> bool:
-    """Labels can be copied; only the owner reference says whose an object is."""
+    """Return whether the resource owns the child: labels can be copied, owner references count."""
     owners: list[dict[str, Any]] = child["metadata"].get("ownerReferences") or []
     return any(owner.get("uid") == uid for owner in owners)
 
 
-def _stands(conflict: Conflict, children: Iterable[Raw]) -> bool:
-    """Whether the other applier still has a say in the object, or a new try would succeed."""
+def _is_current(conflict: Conflict, children: Iterable[Raw]) -> bool:
+    """Return whether the other field manager still manages the object by apply."""
     return any(
         entry.get("manager") == conflict.manager and entry.get("operation") == "Apply"
         for child in children

@@ -1,6 +1,6 @@
-"""What one reconcile sees and what it decides, as frozen data. No I/O, no decisions.
+"""Input and output of a reconcile as frozen data. No I/O, no decisions.
 
-`observe` fills in Observed, `plan` turns it into a Plan, `apply` carries that out.
+`observe` returns Observed, `plan` computes a Plan from it, `apply` carries the Plan out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Raw = Mapping[str, Any]
 
 
 class NoData:
-    """Nobody could be asked; not the same as an empty answer."""
+    """No gateway responded; not the same as an empty response."""
 
 
 NO_DATA: Final = NoData()
@@ -25,73 +25,73 @@ NO_DATA: Final = NoData()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator was installed with, as far as children depend on it."""
+    """Settings of the operator on which children depend."""
 
     inference_image: str
     echo_image: str
     image_pull_policy: str = "IfNotPresent"
     allow_host_path: bool = False
-    """Whether spec.model.cache may be a directory of the node: whoever may write a resource may
-    then read and write any of it."""
+    """Whether spec.model.cache may be a directory of the node. Every user who may write a resource
+    can then read and write any such directory."""
     gateway_namespace: str = "autoglm-system"
     monitoring_namespace: str = "monitoring"
     tracing_endpoint: str = ""
-    """Where replicas send spans when the resource says nothing."""
+    """Where replicas send spans unless the resource sets an endpoint."""
     prometheus_url: str = ""
-    """Where KEDA asks for metrics; empty is the Prometheus operator's Service in the monitoring
+    """Where KEDA queries metrics; empty is the Prometheus operator's Service in the monitoring
     namespace."""
     gateway_url: str = ""
-    """Where users reach the gateway; shown as status.url."""
+    """URL of the gateway for users; published as status.url."""
     installation: Installation = Installation()
-    """Whose claim the children carry."""
+    """The installation whose claim the children carry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One look at a resource and all that belongs to it."""
+    """A resource and all that belongs to it, as the caches hold it."""
 
     resource: Raw
     children: tuple[Raw, ...] = ()
-    """Objects owned by the resource, of every kind that the operator makes."""
+    """Objects that the resource owns, of every kind that the operator creates."""
     pods: tuple[Raw, ...] = ()
     warnings: tuple[Raw, ...] = ()
     """Recent events of type Warning on the resource's pods, ReplicaSets, Deployments and HPA."""
     routable: frozenset[str] | NoData = NO_DATA
     """Names of the pods that every gateway has in its pool."""
     optional_kinds: frozenset[str] = frozenset()
-    """Of PodMonitor and ScaledObject, those that can be used."""
+    """PodMonitor and ScaledObject, as far as they can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
-    """Of the same, those that the API server has and cannot list, with why."""
+    """Of the same, those that the API server serves but cannot list, with the error."""
     conflicts: tuple[Conflict, ...] = ()
-    """What other appliers refused us in the last attempt."""
-    fought: tuple[Conflict, ...] = ()
-    """What others keep changing back."""
-    refused: tuple[Refusal, ...] = ()
-    """What the API server refused in the last attempt for any other reason."""
+    """Conflicts with other field managers in the last reconcile."""
+    reverted: tuple[Conflict, ...] = ()
+    """Fields that other controllers keep reverting."""
+    rejected: tuple[Rejection, ...] = ()
+    """Children that the API server rejected in the last reconcile for any other reason."""
     lost_names: tuple[LostName, ...] = ()
-    """Model names that the resource declares and does not get."""
+    """Model names that the resource declares and that are not routed to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A field of a child that another applier owns."""
+    """A field of a child that another field manager owns."""
 
     kind: str
     name: str
     manager: str
     field: str
-    is_fought: bool = False
-    """It is changed back again and again; manager and field are empty where they are unknown."""
+    is_reverted: bool = False
+    """It is reverted repeatedly; manager and field are empty where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A child that the API server would not take: invalid, forbidden, over a quota."""
+class Rejection:
+    """A child that the API server rejected: invalid, forbidden, over a quota."""
 
     kind: str
     name: str
     message: str
-    """The API server's own words."""
+    """The message of the API server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,12 @@ class LostName:
 
     name: str
     owner: Key | None = None
-    """The older resource that has it; None where the namespace may not claim it."""
+    """The older resource that serves it; None where the namespace may not claim it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """An object to delete. `uid` is a precondition."""
+    """An object to delete, with its uid as a precondition."""
 
     api_version: str
     kind: str
@@ -116,7 +116,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line for `kubectl describe`."""
+    """An event of a resource, as `kubectl describe` shows it."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -125,13 +125,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be written, in this order. Empty when all is as it should be."""
+    """The writes of a reconcile, in this order. Empty if observed and desired state agree."""
 
     apply: tuple[Raw, ...] = ()
-    """Whole bodies for server-side apply, owner references included."""
+    """Complete bodies for server-side apply, with owner references."""
     delete: tuple[Ref, ...] = ()
     status: Raw | None = None
-    """The whole status to write; None where it is so already."""
+    """The complete status to write; None if it is unchanged."""
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
-    """Seconds until the next look, if nothing changes before."""
+    """Seconds until the next reconcile, unless a change triggers one before."""

@@ -1,8 +1,8 @@
-"""Kinds that a cluster need not have: which of them can be used now, and why another cannot.
+"""Discovers optional kinds: which can be used, and why another cannot be listed.
 
-An optional kind never keeps the operator from leading: where it cannot be listed (forbidden, a
-conversion webhook that fails, a server that hangs) the operator works without it, reports that,
-and picks it up once its watch has listed it.
+An optional kind never blocks the operator: where it cannot be listed (forbidden, a failing
+conversion webhook, a server that hangs) the operator works without it, reports that, and uses it
+once its watch has listed it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from autoglm.kube.reflector import Reflector
 from autoglm.kube.store import Cache
 from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import World
+from autoglm.operator.observe import Caches
 
 _DISCOVERY_SECONDS = 60.0
 _FIRST_LIST_SECONDS = 5.0
-"""How long leading waits for the first lists, so that most operators begin with all kinds."""
+"""How long the start waits for the first lists, so that most operators start with all kinds."""
 _NOT_FOUND = 404
-# Newer than any object, so that all of them are dropped.
+# Newer than any object: all of them are dropped.
 _NEWEST = 2**63
 _log = logging.getLogger("autoglm.operator")
 
 
 class _Served(msgspec.Struct):
-    """Of an APIResourceList, what is read."""
+    """The fields of an APIResourceList that are read."""
 
     class Resource(msgspec.Struct):
         kind: str
@@ -44,68 +44,68 @@ class _Served(msgspec.Struct):
 _served = msgspec.json.Decoder(_Served)
 
 
-class Watches(Protocol):
-    """Makes the watches of a kind; they fill the cache while they run."""
+class MakeReflectors(Protocol):
+    """Returns the reflectors of a kind, which fill the cache while they run."""
 
     def __call__(
         self,
         cache: Cache,
         query: tuple[tuple[str, str], ...] = ...,
         changed: None = ...,
-        reported: Callable[[], None] = ...,
+        problem_changed: Callable[[], None] = ...,
     ) -> list[Reflector[bytes]]: ...
 
 
 @dataclass(slots=True)
 class _State:
-    """What is known of one kind."""
+    """Discovery and watches of one kind."""
 
     watches: list[Reflector[bytes]] = field(default_factory=list)
-    """Empty while the API server does not have it."""
+    """Empty while the API server does not serve the kind."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     undiscovered: str = ""
-    """Why it is unknown whether the API server has it."""
+    """Why it is unknown whether the API server serves the kind."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """It is known whether the kind can be used."""
+    """Set once it is known whether the kind can be used."""
 
     @property
     def is_listed(self) -> bool:
-        """What was listed once stays in use: the last state is kept, as that of other kinds."""
+        """Return whether the kind was listed. It stays in use from then on."""
         return bool(self.watches) and all(watch.synced.is_set() for watch in self.watches)
 
     @property
     def problem(self) -> str:
-        """Why the kind cannot be used; empty where it can, or is not there."""
+        """Return why the kind cannot be used; empty if it can, or if it is not served."""
         if self.is_listed:
             return ""
         return next((w.problem for w in self.watches if w.problem), self.undiscovered)
 
 
 class OptionalKinds:
-    """Keeps `world.optional_kinds` and `world.unavailable_kinds`; `changed` follows each change."""
+    """Updates `caches.optional_kinds` and `caches.unavailable_kinds`; calls `changed` after it."""
 
     def __init__(
         self,
         kube: Kube,
-        world: World,
+        caches: Caches,
         metrics: Metrics,
-        watches: Watches,
+        make_reflectors: MakeReflectors,
         changed: Callable[[], None],
     ) -> None:
         self._kube = kube
-        self._world = world
+        self._caches = caches
         self._metrics = metrics
-        self._watches = watches
+        self._make_reflectors = make_reflectors
         self._changed = changed
         self._states = {kind: _State() for kind in OPTIONAL_CHILDREN}
 
-    def begin(self, tasks: asyncio.TaskGroup) -> None:
-        """Follow every optional kind from now on, in tasks of the group."""
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Discover and watch every optional kind, in tasks of the group."""
         for kind in self._states:
             tasks.create_task(self._discover(kind, tasks), name=f"discover {kind.kind}")
 
     async def settled(self) -> None:
-        """Wait until each kind is listed, unavailable or not there, but not for long."""
+        """Wait until each kind is listed, unavailable or not served, at most 5 seconds."""
         try:
             async with asyncio.timeout(_FIRST_LIST_SECONDS):
                 for state in self._states.values():
@@ -121,7 +121,9 @@ class OptionalKinds:
             served = await self._serves(kind)
             state.undiscovered = served if isinstance(served, str) else ""
             if served is True and not state.watches:
-                state.watches = self._watches(self._world.children[kind], reported=self._publish)
+                state.watches = self._make_reflectors(
+                    self._caches.children[kind], problem_changed=self._publish
+                )
                 state.tasks = [tasks.create_task(w.run()) for w in state.watches]
                 state.tasks.append(tasks.create_task(self._await_list(state)))
             elif served is False:
@@ -135,17 +137,17 @@ class OptionalKinds:
         self._publish()
 
     def _drop(self, kind: Kind, state: _State) -> None:
-        """The kind was removed, and its objects with it."""
+        """Stop the watches and drop the objects of a kind that was removed."""
         for task in state.tasks:
             task.cancel()
         if state.watches:
-            cache = self._world.children[kind]
+            cache = self._caches.children[kind]
             cache.replace((), _NEWEST)
         state.watches, state.tasks = [], []
         state.settled.set()
 
     async def _serves(self, kind: Kind) -> bool | str:
-        """Return whether the API server has the kind, or why that is unknown."""
+        """Return whether the API server serves the kind, or why that is unknown."""
         try:
             body = await self._kube.get(f"/apis/{kind.api_version}")
         except Refused as error:
@@ -161,10 +163,10 @@ class OptionalKinds:
             if kind in usable or state.problem:
                 state.settled.set()
             self._metrics.unavailable.labels(kind.kind).set(int(kind.kind in unavailable))
-        world = self._world
-        if (usable, unavailable) != (world.optional_kinds, world.unavailable_kinds):
-            _report(unavailable, world.unavailable_kinds)
-            world.optional_kinds, world.unavailable_kinds = usable, unavailable
+        caches = self._caches
+        if (usable, unavailable) != (caches.optional_kinds, caches.unavailable_kinds):
+            _report(unavailable, caches.unavailable_kinds)
+            caches.optional_kinds, caches.unavailable_kinds = usable, unavailable
             self._changed()
 
 

@@ -1,7 +1,7 @@
-"""Which resource is reconciled next. Pure: time and chance are passed in.
+"""The work queue: orders reconciles by due time. Pure: time and randomness are passed in.
 
-A resource is never reconciled twice at once; what happens to it meanwhile makes one more run. A
-failing resource waits longer after each failure, by itself: nothing else waits with it.
+A resource is never reconciled twice at the same time; changes during a reconcile cause one more. A
+failing resource backs off by itself, without delaying others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(slots=True)
 class Queue(Generic[K]):
-    """Keys with the times from which on they may be taken."""
+    """Keys with the times at which they are due, in seconds."""
 
     rng: Random
     backoff: Backoff = Backoff()
@@ -32,22 +32,23 @@ class Queue(Generic[K]):
     _count: int = 0
 
     def __len__(self) -> int:
-        """Keys that wait for a worker or for their time."""
+        """Return the number of keys that wait for a worker or until they are due."""
         return len(self._due)
 
     @property
     def running(self) -> int:
+        """Return the number of keys that are being reconciled."""
         return len(self._running)
 
     @property
     def failing(self) -> int:
-        """Keys whose last run failed."""
+        """Return the number of keys whose last reconcile failed."""
         return len(self._failures)
 
     def add(self, key: K, now: float, after: float = 0.0, *, urgent: bool = False) -> None:
-        """Take `key` in `after` seconds, or earlier if that was said already.
+        """Enqueue `key` for `after` seconds from now, or earlier if it is due earlier already.
 
-        A failing key keeps its back-off unless it is urgent: its user has changed it.
+        A failing key keeps its back-off unless `urgent`: its user has changed it.
         """
         due = now + after
         if urgent:
@@ -59,10 +60,10 @@ class Queue(Generic[K]):
             self._push(key, due)
 
     def take(self, now: float) -> K | None:
-        """The key that waits longest, or None."""
+        """Return the key that is due longest, and mark it as running; None if none is due."""
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
-            # Entries that were overtaken by an earlier one stay in the heap; they mean nothing.
+            # Entries that an earlier one has replaced stay in the heap and are ignored.
             if self._due.get(key) == due and key not in self._running:
                 del self._due[key]
                 self._urgent.discard(key)
@@ -71,6 +72,7 @@ class Queue(Generic[K]):
         return None
 
     def done(self, key: K, now: float, requeue_after: float | None = None) -> None:
+        """Record success, and requeue the key if `requeue_after` is given, in seconds."""
         self._failures.pop(key, None)
         self._held_until.pop(key, None)
         self._finish(key)
@@ -78,7 +80,7 @@ class Queue(Generic[K]):
             self.add(key, now, requeue_after)
 
     def failed(self, key: K, now: float, at_least: float = 0.0) -> float:
-        """Take it again after its back-off, which is returned."""
+        """Requeue the key after its back-off; return that in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = max(at_least, self.backoff.delay(failures, self.rng))
         self._held_until[key] = now + delay
@@ -89,7 +91,7 @@ class Queue(Generic[K]):
         return delay
 
     def next_due(self) -> float | None:
-        """When `take` may have something that it has not now; None if only by `add` or `done`."""
+        """Return when the next key is due; None if none is before `add` or `done`."""
         while self._heap:
             due, _, key = self._heap[0]
             if self._due.get(key) == due and key not in self._running:

@@ -1,7 +1,7 @@
-"""One look at one resource: observe, plan, apply. Called by the dispatcher, for one key at a time.
+"""Reconciles one resource: observe, plan, apply. Called by the dispatcher.
 
-Keeps what the next look needs to know of this one: what was refused, and how often in a row
-something had to be written. Everything else is observed anew each time.
+Between reconciles of a resource it keeps only what the API server does not: what was rejected, and
+how many consecutive reconciles wrote something. All other state is observed each time.
 """
 
 from __future__ import annotations
@@ -24,234 +24,236 @@ from autoglm.kube.kinds import RESOURCE
 from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import Attempt, World, observe
+from autoglm.operator.observe import ApplyFailures, Caches, observe
 from autoglm.operator.observed import Event, NoData, Observed, Plan, Raw, Settings
-from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, left_alone
+from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, claimed_message
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import claim_of
-from autoglm.operator.status.announcements import Announcements
+from autoglm.operator.status.event_correlator import EventCorrelator
 from autoglm.operator.writes.apply import Applier
-from autoglm.operator.writes.fights import Fights
+from autoglm.operator.writes.reverts import Reverts
 
 Planner = Callable[[Observed, Settings, datetime], Plan]
-# After a write comes another look, later each time: a plan that never settles must not spin.
+# A reconcile that wrote is followed by another, later each time: a plan that never converges must
+# not loop at full speed.
 _AFTER_WRITE = Backoff(first=0.2, most=60.0)
-# A resource that a watch has spoken of within so many seconds exists.
+# A resource that a watch delivered within so many seconds exists.
 _FRESH_SECONDS = 30.0
 _BUSY_SECONDS = 60.0
-_NOTHING = Attempt()
 _log = logging.getLogger("autoglm.operator")
 
 
 class Gone(Exception):
-    """The resource does not exist any more, though nobody told us."""
+    """The resource was deleted, and the watch has not delivered that yet."""
 
 
-class ChildrenRefused(Exception):
-    """The API server would not take some children; they are in the next look's `refused`."""
+class ChildrenRejected(Exception):
+    """The API server rejected children; the next reconcile observes them as `rejected`."""
 
 
 @dataclass(slots=True)
-class Memory:
-    """Of one resource, between two looks."""
+class History:
+    """State of one resource between two reconciles."""
 
-    attempt: Attempt = _NOTHING
+    failures: ApplyFailures = ApplyFailures()
     writes: int = 0
     phase: str = ""
     is_busy: bool = False
-    fights: Fights = field(default_factory=Fights)
-    left_to: str = ""
-    """Lease of the installation that runs it in our place."""
+    reverts: Reverts = field(default_factory=Reverts)
+    claimed_by: str = ""
+    """Lease of the other installation that reconciles the resource."""
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """How a look ended, and when the next one is due if nothing happens."""
+class ReconcileResult:
+    """Outcome of a reconcile, and the seconds until the next one unless a change triggers it."""
 
     result: str
     requeue_after: float | None = None
 
 
 class Reconciler:
-    """`settings` and `planner` say what should be; `routable` what the gateways know."""
+    """Reconciles resources by key. `decide` computes plans; `routable` reads gateways' pools."""
 
     def __init__(
         self,
-        world: World,
+        caches: Caches,
         kube: Kube,
         metrics: Metrics,
         routable: Callable[[Key], frozenset[str] | NoData],
         decide: Callable[[Observed, datetime], Plan],
         identity: str,
         rng: Random,
-        others: Installations | None = None,
+        installations: Installations | None = None,
     ) -> None:
-        self._world = world
+        self._caches = caches
         self._kube = kube
         self._metrics = metrics
         self._routable = routable
         self._decide = decide
         self._rng = rng
-        self._memories: dict[Key, Memory] = {}
+        self._histories: dict[Key, History] = {}
         self._seen: dict[Key, float] = {}
-        self._announcements = Announcements()
-        self._others = others or Installations(kube, Installation(), math.inf, lambda _: None)
-        mine = self._others.mine
+        self._events = EventCorrelator()
+        self._installations = installations or Installations(
+            kube, Installation(), math.inf, lambda _: None
+        )
+        mine = self._installations.mine
         self._apply = Applier(
-            kube, world, self._announcements, identity, self._confirm, time.time, mine.rival
+            kube, caches, self._events, identity, self._confirm_exists, time.time, mine.rival
         )
 
-    def saw(self, key: Key) -> None:
-        """The API server has just spoken of this resource."""
+    def mark_seen(self, key: Key) -> None:
+        """Record that the API server has just delivered this resource."""
         self._seen[key] = time.monotonic()
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is on its way."""
-        return any(memory.is_busy for memory in self._memories.values())
+        """Return whether any resource is changing."""
+        return any(history.is_busy for history in self._histories.values())
 
-    async def __call__(self, key: Key) -> Looked:
+    async def __call__(self, key: Key) -> ReconcileResult:
+        """Reconcile one resource, measured and traced. Raises what ends an attempt: Refused,
+        Unreachable, NotLeading, ChildrenRejected."""
         with tracer.start_as_current_span("reconcile") as span, self._metrics.duration.time():
             span.set_attribute("k8s.namespace.name", key.namespace)
             span.set_attribute("autoglm.deployment", key.name)
-            looked = await self._look(key, span)
-            span.set_attribute("autoglm.result", looked.result)
-            return looked
+            ended = await self._reconcile(key, span)
+            span.set_attribute("autoglm.result", ended.result)
+            return ended
 
-    async def _look(self, key: Key, span: trace.Span) -> Looked:
-        memory = self._memories.setdefault(key, Memory())
-        observed = observe(self._world, key, self._routable, memory.attempt)
+    async def _reconcile(self, key: Key, span: trace.Span) -> ReconcileResult:
+        history = self._histories.setdefault(key, History())
+        observed = observe(self._caches, key, self._routable, history.failures)
         if observed is None or "deletionTimestamp" in observed.resource["metadata"]:
             self._forget(key)
-            return Looked("gone")
-        if not self._others.mine.is_responsible(observed.resource):
+            return ReconcileResult("gone")
+        if not self._installations.mine.is_responsible(observed.resource):
             self._forget(key)
-            return Looked("other_class")
+            return ReconcileResult("other_class")
         if rival := self._rival(key, observed):
-            return await self._leave(key, observed.resource, rival)
-        self._take(memory)
+            return await self._skip_claimed(key, observed.resource, rival)
+        self._clear_claim(history)
         now = asyncio.get_running_loop().time()
-        observed = replace(observed, fought=memory.fights.rivals(now))
-        plan = _without_haste(self._decide(observed, datetime.now(UTC)), observed, memory)
-        plan = _with_pauses(plan, memory.fights, now)
+        observed = replace(observed, reverted=history.reverts.conflicts(now))
+        plan = self._decide(observed, datetime.now(UTC))
+        plan = _defer_first_status(plan, observed, history)
+        plan = _without_paused_children(plan, history.reverts, now)
         span.set_attribute("autoglm.plan.apply", len(plan.apply))
         span.set_attribute("autoglm.plan.delete", len(plan.delete))
         try:
             applied = await self._apply(observed.resource, plan, observed.conflicts)
         except ClaimedByAnother as error:
-            return await self._leave(key, observed.resource, error.lease)
+            return await self._skip_claimed(key, observed.resource, error.lease)
         except Gone:
             self._forget(key)
-            # A namesake that we found ourselves is no news to the watch.
-            return Looked("gone", 0.0 if self._world.resources.version(key) else None)
-        self._note_phase(memory, observed, plan)
+            # The watch will not deliver a new resource of the same name that was stored here.
+            return ReconcileResult("gone", 0.0 if self._caches.resources.version(key) else None)
+        self._record_phase(history, observed, plan)
         before = {(c["kind"], c["metadata"]["name"]): c for c in observed.children}
         for body in applied.bodies:
             live = before.get((body["kind"], body["metadata"]["name"]))
-            memory.fights.applied(body, live, now, self._rng)
-        news = applied.attempt != memory.attempt
-        memory.attempt = applied.attempt
-        if news:
-            attempts = (m.attempt for m in self._memories.values())
-            self._metrics.conflicts.set(sum(len(a.conflicts) for a in attempts))
-        if applied.attempt.refused:
-            raise ChildrenRefused(_refusals(applied.attempt))
-        return self._settle(memory, plan, wrote=applied.wrote or news)
+            history.reverts.applied(body, live, now, self._rng)
+        changed = applied.failures != history.failures
+        history.failures = applied.failures
+        if changed:
+            failures = (h.failures for h in self._histories.values())
+            self._metrics.conflicts.set(sum(len(f.conflicts) for f in failures))
+        if rejected := applied.failures.rejected:
+            raise ChildrenRejected("; ".join(f"{r.kind} {r.name}: {r.message}" for r in rejected))
+        return self._result(history, plan, wrote=applied.wrote or changed)
 
     def _rival(self, key: Key, observed: Observed) -> str:
-        """The Lease of another installation that runs the resource."""
-        rival = self._others.mine.rival_of(key.name, observed.children)
-        is_stale = rival and self._others.is_stale(rival, asyncio.get_running_loop().time())
+        """Return the Lease of another installation that reconciles the resource; empty for none."""
+        rival = self._installations.mine.rival_of(key.name, observed.children)
+        is_stale = rival and self._installations.is_stale(rival, asyncio.get_running_loop().time())
         return "" if is_stale else rival
 
-    async def _leave(self, key: Key, resource: Raw, rival: str) -> Looked:
-        """Report once that another installation runs the resource, and write nothing else."""
-        memory, others = self._memories[key], self._others
-        others.leave(key, rival)
-        if memory.left_to != rival:
-            self._count_phase(memory.phase, -1)
-            self._memories[key] = Memory(left_to=rival)
-            self._count_left()
-            why = left_alone(others.mine, rival, f"{key.namespace}/{key.name}", others.timeout)
-            fields = {"resource": f"{key.namespace}/{key.name}", "lease": rival}
-            _log.warning("another installation runs a resource", extra={"fields": fields})
-            await self._apply.announce(resource, Event("Warning", "ClaimedByAnother", why))
-        return Looked("claimed")
+    async def _skip_claimed(self, key: Key, resource: Raw, rival: str) -> ReconcileResult:
+        """Report once that another installation reconciles the resource; write nothing else."""
+        history, installations = self._histories[key], self._installations
+        installations.watch_claim(key, rival)
+        if history.claimed_by != rival:
+            self._count_phase(history.phase, -1)
+            self._histories[key] = History(claimed_by=rival)
+            self._count_claimed()
+            why = claimed_message(installations.mine, rival, key.name, installations.timeout)
+            fields = {"resource": str(key), "lease": rival}
+            _log.warning("another installation reconciles a resource", extra={"fields": fields})
+            await self._apply.record_event(resource, Event("Warning", "ClaimedByAnother", why))
+        return ReconcileResult("claimed")
 
-    def _take(self, memory: Memory) -> None:
-        if memory.left_to:
-            memory.left_to = ""
-            self._count_left()
+    def _clear_claim(self, history: History) -> None:
+        if history.claimed_by:
+            history.claimed_by = ""
+            self._count_claimed()
 
-    def _count_left(self) -> None:
-        self._metrics.left.set(sum(bool(m.left_to) for m in self._memories.values()))
+    def _count_claimed(self) -> None:
+        claimed = sum(bool(h.claimed_by) for h in self._histories.values())
+        self._metrics.claimed_elsewhere.set(claimed)
 
-    def _settle(self, memory: Memory, plan: Plan, *, wrote: bool) -> Looked:
-        memory.writes = memory.writes + 1 if wrote else 0
+    def _result(self, history: History, plan: Plan, *, wrote: bool) -> ReconcileResult:
+        history.writes = history.writes + 1 if wrote else 0
         after = plan.requeue_after
-        memory.is_busy = wrote or (after is not None and after <= _BUSY_SECONDS)
+        history.is_busy = wrote or (after is not None and after <= _BUSY_SECONDS)
         if not wrote:
-            return Looked("unchanged", after)
-        delay = _AFTER_WRITE.delay(memory.writes, self._rng)
-        return Looked("written", delay if after is None else min(after, delay))
+            return ReconcileResult("unchanged", after)
+        delay = _AFTER_WRITE.delay(history.writes, self._rng)
+        return ReconcileResult("written", delay if after is None else min(after, delay))
 
-    def _note_phase(self, memory: Memory, observed: Observed, plan: Plan) -> None:
+    def _record_phase(self, history: History, observed: Observed, plan: Plan) -> None:
         status = plan.status if plan.status is not None else observed.resource.get("status")
         phase = str((status or {}).get("phase", "Pending"))
-        if phase != memory.phase:
-            self._count_phase(memory.phase, -1)
+        if phase != history.phase:
+            self._count_phase(history.phase, -1)
             self._count_phase(phase, 1)
-            memory.phase = phase
+            history.phase = phase
 
     def _count_phase(self, phase: str, change: int) -> None:
         if phase:
             self._metrics.resources.labels(phase).inc(change)
 
     def _forget(self, key: Key) -> None:
-        if memory := self._memories.pop(key, None):
-            self._count_phase(memory.phase, -1)
-            self._take(memory)
+        if history := self._histories.pop(key, None):
+            self._count_phase(history.phase, -1)
+            self._clear_claim(history)
         self._seen.pop(key, None)
-        self._announcements.forget(key)
-        self._world.names.put(key, claim_of(self._world.resources.get(key)))
+        self._events.forget(key)
+        self._caches.names.put(key, claim_of(self._caches.resources.get(key)))
 
-    async def _confirm(self, resource: Raw) -> None:
-        """Raises Gone rather than letting children be made for a resource that was deleted unseen:
-        Kubernetes would delete them and we would make them again, for ever."""
+    async def _confirm_exists(self, resource: Raw) -> None:
+        """Read the resource unless it was delivered recently. Raises Gone if it was deleted:
+        children without an owner would be deleted and created again, in a loop."""
         metadata = resource["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         if time.monotonic() - self._seen.get(key, float("-inf")) < _FRESH_SECONDS:
             return
         try:
-            answer = await self._kube.get(RESOURCE.path(key.namespace, key.name))
+            body = await self._kube.get(RESOURCE.path(key.namespace, key.name))
         except Refused as error:
             if error.status != 404:
                 raise
-            self._world.resources.forget(key, metadata["uid"])
-            raise Gone(f"{key.namespace}/{key.name}") from error
-        self.saw(key)
-        self._world.resources.put(answer)
-        now = self._world.resources.get(key)
+            self._caches.resources.forget(key, metadata["uid"])
+            raise Gone(str(key)) from error
+        self.mark_seen(key)
+        self._caches.resources.put(body)
+        now = self._caches.resources.get(key)
         if now is None or now["metadata"]["uid"] != metadata["uid"]:
-            raise Gone(f"{key.namespace}/{key.name}")
+            raise Gone(str(key))
 
 
-def _without_haste(plan: Plan, observed: Observed, memory: Memory) -> Plan:
-    """The first status waits for the next look: one that is written with the first children would
-    be overtaken at once, and delay the children of the resources that wait."""
-    has_said = observed.resource.get("status") or observed.refused or memory.writes
-    return plan if has_said or not plan.apply else replace(plan, status=None, events=())
+def _defer_first_status(plan: Plan, observed: Observed, history: History) -> Plan:
+    """Return the plan without the first status while children are applied: it would be outdated
+    at once, and delay the children of resources in the queue."""
+    has_status = observed.resource.get("status") or observed.rejected or history.writes
+    return plan if has_status or not plan.apply else replace(plan, status=None, events=())
 
 
-def _with_pauses(plan: Plan, fights: Fights, now: float) -> Plan:
-    """Without the children that others keep changing back, while their pause lasts."""
-    due = fights.next_due(now)
+def _without_paused_children(plan: Plan, reverts: Reverts, now: float) -> Plan:
+    """Return the plan without children that other controllers keep reverting, during a pause."""
+    due = reverts.next_due(now)
     if due is None:
         return plan
     after = due if plan.requeue_after is None else min(due, plan.requeue_after)
-    apply = tuple(body for body in plan.apply if fights.may_apply(body, now))
+    apply = tuple(body for body in plan.apply if reverts.may_apply(body, now))
     return replace(plan, apply=apply, requeue_after=after)
-
-
-def _refusals(attempt: Attempt) -> str:
-    return "; ".join(f"{r.kind} {r.name}: {r.message}" for r in attempt.refused)

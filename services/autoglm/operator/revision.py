@@ -1,7 +1,7 @@
-"""Which pod templates are the same: a short hash of what a replica is made of. Pure.
+"""Identifies pod templates by a short hash of their content. Pure.
 
-Two templates with the same content have the same hash, in whatever order their fields come, today
-and after an upgrade; anything that would change a running replica changes it.
+Two templates with the same content have the same hash, independent of the order of their fields,
+today and after an upgrade; every change of a template changes it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ _DIGITS = 8
 
 
 def revision_of(template: Any) -> str:
+    """Return the revision of a pod template: 8 hexadecimal digits."""
     return digest(template)[:_DIGITS]
 
 
 def digest(value: Any) -> str:
-    """Of a value as JSON, independent of the order of keys."""
+    """Return the hash of a value as JSON, independent of the order of keys."""
     text = msgspec.json.encode(value, order="deterministic")
     return hashlib.sha256(text).hexdigest()[:16]

@@ -1,10 +1,10 @@
-"""How many replicas each revision has next. Pure; derived from what is there, never remembered.
+"""Computes the next number of replicas of each revision, from the observed state only. Pure.
 
-Rules: there is never more than one replica beyond what is desired, replicas that are still ending
-included, since each holds a model in memory. The first replica of a new revision must take
-requests before any more come, and for each that does an old one goes. Old replicas that serve
-nobody go at once, as they may hold the very GPU that a new one waits for. While the new revision
-fails by itself, the old one serves the whole load, as it grows and shrinks.
+Rules: there is at most one replica more than desired, terminating ones included, since each holds a
+model in memory. The first replica of a new revision must serve before more are created, and for
+each that serves an old one is removed. Old replicas that do not serve are removed at once, as they
+may occupy the GPU for which a new one waits. While the new revision fails by itself, the old one
+serves the whole load and is scaled with it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The replicas of one revision, as they are."""
+    """The observed replicas of one revision."""
 
     revision: str
     replicas: int
-    """What its Deployment asks for."""
+    """spec.replicas of its Deployment."""
     present: int = 0
-    """Pods that exist, those that are ending included."""
+    """Pods that exist, terminating ones included."""
     ready: int = 0
-    """Pods that kubelet calls ready and that are not ending."""
+    """Pods that are ready and not terminating."""
     serving: int = 0
-    """Ready pods that every gateway has; as `ready` where no gateway can be asked."""
+    """Ready pods that every gateway has; equal to `ready` where no gateway responds."""
 
     @property
     def held(self) -> int:
-        """Pods that there are or may be any moment."""
+        """Return the pods that exist or may be created at any moment."""
         return max(self.replicas, self.present)
 
     @property
@@ -43,13 +43,16 @@ class Step:
 
     replicas: dict[str, int]
     finished: tuple[str, ...] = ()
-    """Old revisions of which nothing is left."""
+    """Old revisions without Deployment replicas and pods."""
 
 
 def next_step(
     desired: int, revision: str, groups: Sequence[Group], *, is_failing: bool = False
 ) -> Step:
-    """`is_failing`: the new revision's pods end or cannot start, for reasons of their own."""
+    """Return the next step towards `desired` replicas of `revision`.
+
+    `is_failing`: the new revision's pods crash or cannot start, for causes of their own.
+    """
     new = next((g for g in groups if g.revision == revision), Group(revision, 0))
     old = [g for g in groups if g.revision != revision]
     kept = _kept(desired, new, old)
@@ -62,18 +65,18 @@ def next_step(
 
 
 def _kept(desired: int, new: Group, old: Sequence[Group]) -> dict[str, int]:
-    """Old replicas that stand in for new ones that don't serve yet; ready ones only."""
+    """Return the ready old replicas that serve instead of new ones that do not serve yet."""
     missing = max(0, desired - new.serving)
     kept = {}
     for group in sorted(old, key=lambda g: (-g.ready, g.revision)):
-        # Ready pods beyond what the Deployment asks for are about to end.
+        # Ready pods beyond the Deployment's replicas are about to terminate.
         kept[group.revision] = min(group.ready, group.replicas, missing)
         missing -= kept[group.revision]
     return kept
 
 
 def _grown(desired: int, new: Group, old: Sequence[Group], kept: dict[str, int]) -> dict[str, int]:
-    """The strongest old revision takes what the failing one cannot; it may still be loading."""
+    """Return the kept replicas, with the strongest old revision scaled up for the failing one."""
     strongest = max(old, key=lambda g: (g.ready, g.replicas, g.revision), default=None)
     if strongest is None or not strongest.ready:
         return kept
@@ -90,7 +93,7 @@ def _new_replicas(desired: int, new: Group, old: Sequence[Group], kept: dict[str
         return desired
     if any(kept.values()) and new.replicas > new.serving:
         return new.replicas
-    # What old revisions are told to give up is there until it is gone.
+    # Replicas that old revisions give up count until their pods are gone.
     room = desired + 1 - sum(max(g.held, kept[g.revision]) for g in old) - new.held
     most = 1 if any(kept.values()) and not new.serving else desired
     return new.replicas + max(0, min(room, most, desired - new.replicas))

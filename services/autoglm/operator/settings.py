@@ -1,4 +1,4 @@
-"""What the operator can be told. Read once, by `app.run`'s caller."""
+"""Operator configuration. Read once, by the caller of `app.run`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from autoglm.operator.ownership.claims import Installation
 
 
 class OperatorSettings(ProcessSettings):
-    """Flags and variables of `autoglm operator`."""
+    """Flags and environment variables of `autoglm operator`."""
 
     kubeconfig: str = ""
     """Path of a kubeconfig file; empty uses the pod's own service account."""
     context: str = ""
-    """Context of the kubeconfig file; empty takes its current one."""
+    """Context of the kubeconfig file; empty uses its current one."""
     namespace: StringList = ()
-    """Namespace whose AutoGLMDeployments are run; may be repeated. None given: all namespaces."""
+    """Namespace whose AutoGLMDeployments are reconciled; may be repeated. Default: all."""
     inference_image: str = "open-autoglm-inference:latest"
-    """Image of replicas with the vLLM engine, unless the resource names one."""
+    """Image of replicas with the vLLM engine, unless the resource sets one."""
     echo_image: str = "open-autoglm:latest"
     """Image of replicas with the echo engine: the operator's own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """Pull policy of both: Always, IfNotPresent or Never."""
     allow_host_path: bool = False
-    """Whether spec.model.cache may be a directory of the node. Whoever may write an
-    AutoGLMDeployment may then read and write any of it."""
+    """Whether spec.model.cache may be a directory of the node. Every user who may write an
+    AutoGLMDeployment can then read and write any such directory."""
     model_name_rules: ModelNameRules = ""
     """Which namespaces may claim which model names, as JSON: [{"names": ["gpt-*"], "namespaces":
     ["platform"]}] reserves the names for the namespaces. The gateway needs the same. Empty: every
@@ -39,42 +39,43 @@ class OperatorSettings(ProcessSettings):
     gateway_namespace: str = "autoglm-system"
     """Namespace of the gateway."""
     gateway_service: str = "open-autoglm-gateway"
-    """Service of the gateway, whose pods are asked what they can route to."""
+    """Service of the gateway, whose pods are polled for the pods that they can route to."""
     gateway_url: str = ""
-    """Where users reach the gateway; shown as status.url."""
+    """URL of the gateway for users; published as status.url."""
     monitoring_namespace: str = "monitoring"
     """Namespace from which Prometheus may read the replicas' metrics."""
     tracing_endpoint: str = ""
-    """Where replicas send spans unless the resource says so, such as http://collector:4317."""
+    """Where replicas send spans unless the resource sets it, such as http://collector:4317."""
     prometheus_url: str = ""
-    """Where KEDA asks for metrics; empty is the Prometheus operator's Service in the monitoring
+    """Where KEDA queries metrics; empty is the Prometheus operator's Service in the monitoring
     namespace."""
     metrics_address: Address = "127.0.0.1:9090"
     """Where kubelet probes and metrics are served, as HOST:PORT."""
     leader_election: bool = True
-    """Whether operators agree by a Lease on who writes. Without it only one may run."""
+    """Whether operators elect a leader, which alone writes, by a Lease. Without it only one may
+    run."""
     lease_namespace: str = "autoglm-system"
     """Namespace of the Lease."""
     lease_name: str = "autoglm-operator"
     """Name of the Lease."""
     lease_duration_seconds: int = Field(default=10, ge=5, le=300)
-    """How long after the last renewal another operator takes over, in seconds."""
+    """How long after the last renewal another operator may become leader, in seconds."""
     operator_class: str = Field(
         default="", max_length=63, pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
     )
-    """Class of this operator: it runs the resources whose spec.operatorClass is the same. Empty is
-    the default class."""
+    """Class of this operator: it reconciles the resources whose spec.operatorClass is the same.
+    Empty is the default class."""
     claim_timeout_seconds: float = Field(default=300.0, ge=5)
     """A resource of another installation is taken over when the Lease of that installation has not
     been renewed for so long, in seconds."""
     identity: str = Field(default="", max_length=90)
     """Name of this operator in the Lease and in events, to which a random suffix is added; empty
-    takes the host's (the pod's)."""
+    uses the hostname (of the pod)."""
     workers: int = Field(default=16, ge=1)
-    """Resources reconciled at once, and the most writes on their way at once; while writes are slow
-    because there are many of them, fewer are sent."""
+    """Concurrent reconciles, and the most concurrent writes; fewer while the API server is
+    congested."""
     resync_seconds: float = Field(default=300.0, gt=0)
-    """Every resource is looked at again after so long, in seconds, whatever happened."""
+    """Period after which every resource is reconciled again even without a change, in seconds."""
     request_timeout_seconds: float = Field(default=10.0, gt=0)
     """How long the API server may take to respond to a read, in seconds."""
     write_timeout_seconds: float = Field(default=60.0, gt=0)
@@ -82,7 +83,7 @@ class OperatorSettings(ProcessSettings):
     the Lease is not renewed in time, so that another operator can take over."""
 
     @property
-    def who(self) -> str:
+    def identity_or_hostname(self) -> str:
         return self.identity or socket.gethostname()
 
     @property
@@ -95,7 +96,7 @@ class OperatorSettings(ProcessSettings):
 
     @property
     def children(self) -> Settings:
-        """The part that children depend on."""
+        """Return the settings on which children depend."""
         return Settings(
             inference_image=self.inference_image,
             echo_image=self.echo_image,

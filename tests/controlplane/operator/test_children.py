@@ -33,7 +33,7 @@ async def test_children_appear_and_pods_become_ready(cluster: Cluster) -> None:
     assert children[deployment]["spec"]["replicas"] == 2
 
 
-async def test_at_rest_nothing_is_written_also_by_an_operator_that_restarts(
+async def test_at_rest_nothing_is_written_also_by_a_new_operator(
     cluster: Cluster,
 ) -> None:
     first = await cluster.start(resync_seconds=1)

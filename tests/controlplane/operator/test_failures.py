@@ -238,11 +238,11 @@ async def test_what_the_server_refuses_is_said_and_the_rest_is_done(cluster: Clu
 async def test_nothing_is_made_for_a_resource_whose_end_was_missed(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an outage: the deletion was not reported, the children's end is."""
+    """As after an outage: the deletion was not delivered, the children's end is."""
     running = await cluster.start()
     await cluster.create("glm")
     await cluster.settled("glm")
-    world = running.operator.world
+    world = running.operator.caches
     world.resources.remove = lambda json: None  # type: ignore[method-assign]  # missed
     monkeypatch.setattr("autoglm.operator.reconcile._FRESH_SECONDS", 0.0)
     writes = len(running.writes)

@@ -125,7 +125,7 @@ async def test_a_controller_that_changes_a_field_back_is_named_and_written_seldo
     async def is_reported() -> bool:
         conditions = (await cluster.resource("glm"))["status"]["conditions"]
         (degraded,) = (c for c in conditions if c["type"] == "Degraded")
-        return degraded["reason"] == "Conflict" and "rival keeps changing" in degraded["message"]
+        return degraded["reason"] == "Conflict" and "rival keeps reverting" in degraded["message"]
 
     await until(is_reported, "the rival in the status", 20)
     before = len([r for r in running.writes if r.path == path])

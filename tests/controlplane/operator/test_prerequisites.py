@@ -64,7 +64,7 @@ async def test_no_pod_starts_while_its_account_is_anothers(cluster: Cluster) -> 
     await cluster.send("POST", ACCOUNT.path(cluster.namespace), account)
     await cluster.start()
     await cluster.create("glm")
-    await reason_is(cluster, "Refused")
+    await reason_is(cluster, "Rejected")
 
     assert "ServiceAccount glm-inference" in (await condition(cluster, "Ready"))["message"]
     assert await pods(cluster) == []
@@ -115,7 +115,7 @@ async def test_pods_wait_for_what_a_quota_refuses_and_start_when_it_is_lifted(
     await quota(cluster, **{f"count/{kind.plural}{group}": "1" if kind is CONFIG else "0"})
     await cluster.start()
     await cluster.create("glm", replicas=2)
-    await reason_is(cluster, "Refused")
+    await reason_is(cluster, "Rejected")
 
     assert await pods(cluster) == []
     said = {t: await condition(cluster, t) for t in ("Available", "Progressing", "Degraded")}
@@ -141,7 +141,7 @@ async def test_running_pods_stay_and_none_is_added_while_their_policy_is_refused
     await quota(cluster, **{"count/networkpolicies.networking.k8s.io": "0"})
     before = {pod["metadata"]["name"] for pod in await pods(cluster)}
     await cluster.send("DELETE", POLICY.path(cluster.namespace, "glm"))
-    await reason_is(cluster, "Refused")
+    await reason_is(cluster, "Rejected")
     await cluster.change("glm", {"replicas": 3})
 
     async def is_considered() -> bool:

@@ -45,7 +45,7 @@ def failing(reason: str) -> dict[str, str]:
 
 
 def wanting(reason: str, state: str) -> dict[str, str]:
-    """No replica serves, for want of room in the cluster."""
+    """No replica serves, for lack of resources in the cluster."""
     whole = failing(reason)
     return whole | {"Progressing": f"True {state}", "RolloutHealthy": "True Updating"}
 
@@ -323,7 +323,7 @@ async def test_what_others_hold_or_have_made_is_said(cluster: Cluster) -> None:
     await cluster.start()
     await cluster.create("glm")
     await cluster.create("held")
-    await says(cluster, "glm", failing("Refused") | {"RolloutHealthy": "True Updating"})
+    await says(cluster, "glm", failing("Rejected") | {"RolloutHealthy": "True Updating"})
 
     await says(cluster, "held", SERVING)
     theirs = {
@@ -346,10 +346,10 @@ async def test_what_gateways_have_is_said(
     """The gateway's page is made up: an EndpointSlice can't name loopback."""
     pool: list[Endpoint] = []
 
-    async def ask(session: object, url: str) -> Page:
+    async def fetch(session: object, url: str) -> Page:
         return Page(pool)
 
-    monkeypatch.setattr(gateways, "_ask", ask)
+    monkeypatch.setattr(gateways, "_fetch", fetch)
     metadata = {
         "name": "gateway",
         "labels": {"kubernetes.io/service-name": "open-autoglm-gateway"},
@@ -403,8 +403,8 @@ async def test_what_waits_for_controllers_is_said(
 
 
 def reasons(tree: ast.Module) -> Iterator[str]:
-    """The words that stand where a Statement, a Failure or a table has its reason."""
-    places = {"Statement": 1, "Failure": 0}
+    """Yield the constants in the reason of a Condition, a Failure or a table."""
+    places = {"Condition": 1, "Failure": 0}
     tables = {"_WAITING": "values", "_WARNINGS": "keys", "_ADVICE": "keys"}
     for node in ast.walk(tree):
         found: list[ast.AST] = []
@@ -418,7 +418,7 @@ def reasons(tree: ast.Module) -> Iterator[str]:
 
 
 def test_no_reason_that_the_operator_knows_is_left_out() -> None:
-    paths = sorted(Path(operator.__file__).parent.glob("*.py"))
+    paths = sorted(Path(operator.__file__).parent.rglob("*.py"))
     known = {reason for path in paths for reason in reasons(ast.parse(path.read_text()))}
     here = Path(__file__)
     others = (here.with_name("test_optional.py"), here.parents[1] / "test_foreign.py")

@@ -19,21 +19,21 @@ def held(by: str, version: str = "1", duration: float = 10) -> Record:
 
 def test_a_missing_lease_is_created_and_a_free_one_taken() -> None:
     assert election().move(None, 0) is Move.CREATE
-    assert election().move(held(""), 0) is Move.TAKE
+    assert election().move(held(""), 0) is Move.ACQUIRE
 
 
 def test_a_lease_is_taken_only_after_its_whole_duration_without_renewal() -> None:
     me = election()
     moves = [me.move(held("other"), now) for now in (0, 9.9, 10)]
-    assert moves == [Move.WAIT, Move.WAIT, Move.TAKE]
+    assert moves == [Move.WAIT, Move.WAIT, Move.ACQUIRE]
 
 
-def test_every_renewal_starts_the_wait_again() -> None:
+def test_every_renewal_restarts_the_wait() -> None:
     me = election()
     me.move(held("other", "1"), 0)
     assert me.move(held("other", "2"), 9.9) is Move.WAIT
     assert me.move(held("other", "2"), 19) is Move.WAIT
-    assert me.move(held("other", "2"), 19.9) is Move.TAKE
+    assert me.move(held("other", "2"), 19.9) is Move.ACQUIRE
 
 
 def test_an_own_lease_is_renewed() -> None:
@@ -47,7 +47,7 @@ def test_writes_begin_only_for_the_deadline_after_a_renewal_began() -> None:
     assert [me.time_left(now) for now in (100, 104, 106, 200)] == [6, 2, 0, 0]
 
 
-def test_an_operator_that_lost_the_lease_writes_no_more() -> None:
+def test_a_candidate_that_lost_the_lease_writes_no_more() -> None:
     me = election()
     me.renewed(began=0)
     me.lost()
@@ -60,7 +60,7 @@ def test_the_last_write_ends_before_another_may_begin() -> None:
 
 def test_takeover_after_a_crash_takes_less_than_fifteen_seconds() -> None:
     # Renewed just before the crash, seen by the other one look later, taken at the look after.
-    assert TERMS.duration + 2 * TERMS.look < 15
+    assert TERMS.duration + 2 * TERMS.poll_period < 15
 
 
 @settings(max_examples=examples(200), deadline=None)

@@ -87,7 +87,7 @@ async def test_after_a_clean_end_the_other_leads_at_once() -> None:
     await a.die()
     await a.leader.release()
     assert a.told == [True, False]
-    assert await until(lambda: b.leader.is_leading, 15) <= TERMS.look + 0.2
+    assert await until(lambda: b.leader.is_leading, 15) <= TERMS.poll_period + 0.2
 
 
 async def test_a_lease_held_for_a_moment_only_is_given_back_as_well() -> None:
@@ -129,7 +129,7 @@ async def test_a_short_outage_of_the_api_server_changes_no_leader() -> None:
     assert server.objects[PATH]["spec"]["holderIdentity"] == "a"
 
 
-async def test_a_response_that_got_lost_does_not_lose_the_lease() -> None:
+async def test_a_lost_response_does_not_lose_the_lease() -> None:
     _, a, b = pair()
     await asyncio.sleep(30)
     lost: list[Request] = []

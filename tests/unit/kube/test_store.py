@@ -61,7 +61,7 @@ def test_the_end_of_a_namesake_does_not_end_the_one_that_followed() -> None:
     assert names(cache) == ["web"]
 
 
-def test_a_list_reports_what_is_new_changed_and_gone() -> None:
+def test_a_list_returns_the_owners_of_new_changed_and_deleted_objects() -> None:
     cache = Cache(RESOURCE, own_key)
     for name in ("same", "changed", "gone"):
         cache.put(obj(1, name))

@@ -64,7 +64,7 @@ async def test_what_is_there_and_what_happens_reaches_the_cache() -> None:
         assert rig.heard == [GLM] * 3
 
 
-async def test_after_410_everything_is_listed_again_and_nothing_is_missed() -> None:
+async def test_after_410_all_objects_are_listed_again_and_none_is_missed() -> None:
     async with watching("a") as rig:
         rig.faults.before = lambda request: Unreachable("away")
         rig.server.remove(POD.path("ns", "a"))

@@ -15,7 +15,7 @@ from autoglm.kube.transport import Refused, Unreachable
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.queue import Queue
-from autoglm.operator.reconcile import ChildrenRefused, Looked
+from autoglm.operator.reconcile import ChildrenRejected, ReconcileResult
 
 pytestmark = pytest.mark.looptime
 KEYS = [Key("ns", f"r{i}") for i in range(20)]
@@ -24,7 +24,7 @@ BAD = Key("ns", "bad")
 
 @asynccontextmanager
 async def dispatching(
-    reconcile: Callable[[Key], Awaitable[Looked]], limit: int = 4
+    reconcile: Callable[[Key], Awaitable[ReconcileResult]], limit: int = 4
 ) -> AsyncIterator[Dispatcher]:
     queue = Queue[Key](Random(1), Backoff(first=1, most=60, jitter=0))
     dispatcher = Dispatcher(queue, reconcile, Metrics(CollectorRegistry()), limit)
@@ -38,14 +38,14 @@ async def dispatching(
 async def test_no_more_than_the_limit_run_at_once_and_all_get_their_turn() -> None:
     running, most, seen = 0, 0, []
 
-    async def reconcile(key: Key) -> Looked:
+    async def reconcile(key: Key) -> ReconcileResult:
         nonlocal running, most
         seen.append(key)
         running += 1
         most = max(most, running)
         await asyncio.sleep(1)
         running -= 1
-        return Looked("unchanged")
+        return ReconcileResult("unchanged")
 
     async with dispatching(reconcile) as dispatcher:
         for key in KEYS:
@@ -59,7 +59,7 @@ async def test_no_more_than_the_limit_run_at_once_and_all_get_their_turn() -> No
     [
         Unreachable("x"),
         Refused(500, "r", "m"),
-        ChildrenRefused("x"),
+        ChildrenRejected("x"),
         RuntimeError("a bug"),
     ],
 )
@@ -68,12 +68,12 @@ async def test_one_bad_resource_slows_no_other(error: Exception) -> None:
     good: list[float] = []
     loop = asyncio.get_running_loop()
 
-    async def reconcile(key: Key) -> Looked:
+    async def reconcile(key: Key) -> ReconcileResult:
         if key == BAD:
             tries.append(loop.time())
             raise error
         good.append(loop.time())
-        return Looked("unchanged", requeue_after=1)
+        return ReconcileResult("unchanged", requeue_after=1)
 
     async with dispatching(reconcile, limit=1) as dispatcher:
         began = loop.time()
@@ -87,7 +87,7 @@ async def test_one_bad_resource_slows_no_other(error: Exception) -> None:
 async def test_a_servers_wish_to_wait_is_respected() -> None:
     tries: list[float] = []
 
-    async def reconcile(key: Key) -> Looked:
+    async def reconcile(key: Key) -> ReconcileResult:
         tries.append(asyncio.get_running_loop().time())
         raise Refused(429, "TooManyRequests", "later", retry_after=45.0)
 
@@ -100,7 +100,7 @@ async def test_a_servers_wish_to_wait_is_respected() -> None:
 async def test_who_does_not_lead_does_not_try_again_by_itself() -> None:
     tries = []
 
-    async def reconcile(key: Key) -> Looked:
+    async def reconcile(key: Key) -> ReconcileResult:
         tries.append(key)
         raise NotLeading("standby")
 
@@ -113,10 +113,10 @@ async def test_who_does_not_lead_does_not_try_again_by_itself() -> None:
 async def test_what_happens_during_a_run_makes_one_more() -> None:
     runs = []
 
-    async def reconcile(key: Key) -> Looked:
+    async def reconcile(key: Key) -> ReconcileResult:
         runs.append(key)
         await asyncio.sleep(1)
-        return Looked("unchanged")
+        return ReconcileResult("unchanged")
 
     async with dispatching(reconcile) as dispatcher:
         dispatcher.add(KEYS[0])

@@ -1,4 +1,4 @@
-"""What several gateways together say of a pod, and through which addresses they are polled."""
+"""Merging the pools of several gateways, and polling them."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,14 @@ import pytest
 from aiohttp import web
 
 from autoglm.kube.key import Key
-from autoglm.operator.gateways import Endpoint, Gateways, Page, admin_urls, differing, merged
+from autoglm.operator.gateways import (
+    Endpoint,
+    Gateways,
+    Page,
+    admin_urls,
+    changed_keys,
+    merge_pools,
+)
 from autoglm.operator.observed import NO_DATA
 
 GLM, OTHER = Key("ns", "glm"), Key("ns", "other")
@@ -18,27 +25,27 @@ def page(*pods: str, key: Key = GLM, ready: bool = True) -> Page:
 
 
 def test_a_pod_is_routable_when_every_gateway_has_it() -> None:
-    assert merged([page("a", "b"), page("b", "c")]) == {GLM: frozenset("b")}
+    assert merge_pools([page("a", "b"), page("b", "c")]) == {GLM: frozenset("b")}
 
 
-def test_no_response_is_no_data_and_an_empty_one_is_none() -> None:
-    assert merged([]) is NO_DATA
-    assert merged([page()]) == {}
-    assert merged([page("a"), page()]) == {GLM: frozenset()}
+def test_no_response_is_no_data_and_an_empty_response_is_no_pod() -> None:
+    assert merge_pools([]) is NO_DATA
+    assert merge_pools([page()]) == {}
+    assert merge_pools([page("a"), page()]) == {GLM: frozenset()}
 
 
 def test_a_pod_that_is_not_ready_is_not_routable() -> None:
-    assert merged([page("a", ready=False)]) == {}
+    assert merge_pools([page("a", ready=False)]) == {}
 
 
-def test_only_the_resources_concerned_are_reported_and_all_when_data_come_or_go() -> None:
-    one = merged([page("a")])
-    two = merged([Page(page("a").endpoints + page("x", key=OTHER).endpoints)])
-    assert differing(one, two) == {OTHER}
-    assert differing(one, one) == set()
-    assert differing(NO_DATA, NO_DATA) == set()
-    assert differing(NO_DATA, one) is None
-    assert differing(one, NO_DATA) is None
+def test_only_changed_resources_are_notified_and_all_when_data_come_or_go() -> None:
+    one = merge_pools([page("a")])
+    two = merge_pools([Page(page("a").endpoints + page("x", key=OTHER).endpoints)])
+    assert changed_keys(one, two) == {OTHER}
+    assert changed_keys(one, one) == set()
+    assert changed_keys(NO_DATA, NO_DATA) == set()
+    assert changed_keys(NO_DATA, one) is None
+    assert changed_keys(one, NO_DATA) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The observed state of a resource: its children, its events, and nothing else."""
+"""What a reconcile observes: what the resource owns and what concerns it, and nothing else."""
 
 import json
 from typing import Any
@@ -9,11 +9,11 @@ from autoglm.api.labels import DEPLOYMENT
 from autoglm.kube.key import Key
 from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Kind
 from autoglm.kube.store import Head, Metadata, Regarding
-from autoglm.operator.observe import Attempt, World, observe, warned
+from autoglm.operator.observe import ApplyFailures, Caches, observe, warning_owner
 from autoglm.operator.observed import NO_DATA, Conflict, Observed
 
 GLM = Key("ns", "glm")
-NOTHING = Attempt()
+NOTHING = ApplyFailures()
 CONFLICT = Conflict("Service", "glm", "argocd", ".spec.type")
 
 
@@ -29,33 +29,33 @@ def body(kind: Kind, name: str, owner: str = "uid-glm", **more: Any) -> bytes:
     return json.dumps({"kind": kind.kind, "metadata": metadata} | more).encode()
 
 
-def world() -> World:
-    made = World()
+def filled() -> Caches:
+    made = Caches()
     made.resources.put(body(RESOURCE, "glm"))
     return made
 
 
-def look(seen: World, last: Attempt = NOTHING) -> Observed:
+def look(seen: Caches, last: ApplyFailures = NOTHING) -> Observed:
     observed = observe(seen, GLM, lambda _: NO_DATA, last)
     assert observed is not None
     return observed
 
 
 def test_children_are_those_that_the_resource_owns() -> None:
-    seen = world()
+    seen = filled()
     seen.children[CHILDREN[1]].put(body(CHILDREN[1], "mine"))
-    seen.children[CHILDREN[1]].put(body(CHILDREN[1], "labelled", owner="somebody"))
+    seen.children[CHILDREN[1]].put(body(CHILDREN[1], "labelled", owner="other"))
     seen.children[CHILDREN[0]].put(body(CHILDREN[0], "mine-too"))
     names = [(c["kind"], c["metadata"]["name"]) for c in look(seen).children]
     assert names == [("Deployment", "mine-too"), ("Service", "mine")]
 
 
 def test_a_resource_that_is_not_there_is_not_observed() -> None:
-    assert observe(World(), GLM, lambda _: NO_DATA, Attempt()) is None
+    assert observe(Caches(), GLM, lambda _: NO_DATA, ApplyFailures()) is None
 
 
 def test_warnings_come_oldest_first_and_bounded() -> None:
-    seen = world()
+    seen = filled()
     for i in range(60):
         about = {"kind": "Pod", "namespace": "ns", "name": "glm-0123abcd-77f-abcde"}
         time = {"lastTimestamp": f"2026-01-01T00:{59 - i % 60:02}:00Z"}
@@ -76,11 +76,11 @@ def test_warnings_come_oldest_first_and_bounded() -> None:
         ("Node", "glm-0123abcd", None),
     ],
 )
-def test_warnings_are_reported_by_the_name_of_what_they_regard(
+def test_warnings_belong_to_the_resource_that_the_regarded_object_names(
     kind: str, name: str, expected: str | None
 ) -> None:
     head = Head(Metadata("e", "ns"), Regarding(kind, "ns", name))
-    assert warned(head) == (Key("ns", expected) if expected else None)
+    assert warning_owner(head) == (Key("ns", expected) if expected else None)
 
 
 def managed_by(manager: str, operation: str) -> dict[str, Any]:
@@ -99,13 +99,13 @@ def managed_by(manager: str, operation: str) -> dict[str, Any]:
 def test_a_conflict_stands_while_the_other_applier_has_a_say(
     entry: dict[str, Any], stands: bool
 ) -> None:
-    seen = world()
+    seen = filled()
     seen.children[CHILDREN[1]].put(body(CHILDREN[1], "glm", metadata=entry))
-    assert look(seen, Attempt((CONFLICT,))).conflicts == ((CONFLICT,) if stands else ())
+    assert look(seen, ApplyFailures((CONFLICT,))).conflicts == ((CONFLICT,) if stands else ())
 
 
 def test_pods_and_optional_kinds_are_seen() -> None:
-    seen = world()
+    seen = filled()
     seen.pods.put(body(POD, "p"))
     seen.optional_kinds = frozenset(OPTIONAL_CHILDREN[:1])
     observed = look(seen)

@@ -18,8 +18,8 @@ from autoglm.kube.kinds import OPTIONAL_CHILDREN, Kind
 from autoglm.kube.transport import Refused, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import World
-from autoglm.operator.sources import Ears, Scope, Sources
+from autoglm.operator.observe import Caches
+from autoglm.operator.watches import ChangeHandlers, Scope, Watches
 
 pytestmark = pytest.mark.looptime
 MONITOR, SCALER = OPTIONAL_CHILDREN
@@ -51,14 +51,14 @@ class Api(FakeApiServer):
 @dataclass
 class Rig:
     api: Api
-    world: World
-    sources: Sources
+    caches: Caches
+    watches: Watches
     registry: CollectorRegistry
     heard: list[Key]
     filled: asyncio.Event
 
     def usable(self) -> set[Kind]:
-        return set(self.world.optional_kinds)
+        return set(self.caches.optional_kinds)
 
     def metric(self, kind: Kind) -> float | None:
         name = "autoglm_operator_unavailable_kinds"
@@ -67,17 +67,17 @@ class Rig:
 
 @asynccontextmanager
 async def starting(api: Api) -> AsyncIterator[Rig]:
-    registry, world, heard = CollectorRegistry(), World(), list[Key]()
+    registry, caches, heard = CollectorRegistry(), Caches(), list[Key]()
     metrics = Metrics(registry)
     api.put("/apis/autoglm.io/v1alpha1/namespaces/ns/autoglmdeployments/glm", RESOURCE)
     kube = Kube(api, metrics, Limits(10, lambda: 0))
-    ears = Ears(heard.append, lambda _: None)
-    sources = Sources(kube, world, Scope((), "system", "gateway"), ears, metrics, Random(1))
-    rig = Rig(api, world, sources, registry, heard, asyncio.Event())
+    handlers = ChangeHandlers(heard.append, lambda _: None)
+    watches = Watches(kube, caches, Scope((), "system", "gateway"), handlers, metrics, Random(1))
+    rig = Rig(api, caches, watches, registry, heard, asyncio.Event())
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:
-            await sources.fill(tasks)
+            await watches.start(tasks)
             rig.filled.set()
 
     task = asyncio.create_task(run())
@@ -100,13 +100,13 @@ async def test_kinds_that_are_there_are_listed_before_anything_is_planned() -> N
     async with starting(Api()) as rig:
         await asyncio.wait_for(rig.filled.wait(), 1)
         assert rig.usable() == {MONITOR, SCALER}
-        assert rig.world.unavailable_kinds == {}
+        assert rig.caches.unavailable_kinds == {}
 
 
 async def test_kinds_that_are_not_installed_are_no_trouble() -> None:
     async with starting(Api(served=set())) as rig:
         await asyncio.wait_for(rig.filled.wait(), 1)
-        assert (rig.usable(), rig.world.unavailable_kinds) == (set(), {})
+        assert (rig.usable(), rig.caches.unavailable_kinds) == (set(), {})
         assert rig.metric(SCALER) == 0
 
 
@@ -116,7 +116,7 @@ async def test_a_kind_that_cannot_be_listed_does_not_block_and_is_reported(statu
         await asyncio.wait_for(rig.filled.wait(), 10)
         await asyncio.sleep(10)
         assert rig.usable() == {MONITOR}
-        assert f"{status} Reason: no list" in rig.world.unavailable_kinds["ScaledObject"]
+        assert f"{status} Reason: no list" in rig.caches.unavailable_kinds["ScaledObject"]
         assert (rig.metric(SCALER), rig.metric(MONITOR)) == (1, 0)
 
 
@@ -125,14 +125,14 @@ async def test_a_kind_that_hangs_does_not_block() -> None:
         await asyncio.wait_for(rig.filled.wait(), 10)
         await asyncio.sleep(60)
         assert rig.usable() == {MONITOR}
-        assert "timed out" in rig.world.unavailable_kinds["ScaledObject"]
+        assert "timed out" in rig.caches.unavailable_kinds["ScaledObject"]
 
 
 async def test_discovery_that_hangs_does_not_block() -> None:
     async with starting(Api(hangs={f"/apis/{SCALER.api_version}"})) as rig:
         await asyncio.wait_for(rig.filled.wait(), 10)
         await asyncio.sleep(60)
-        assert "timed out" in rig.world.unavailable_kinds["ScaledObject"]
+        assert "timed out" in rig.caches.unavailable_kinds["ScaledObject"]
 
 
 async def test_a_kind_is_picked_up_once_it_can_be_listed_and_resources_are_reconciled() -> None:
@@ -142,7 +142,7 @@ async def test_a_kind_is_picked_up_once_it_can_be_listed_and_resources_are_recon
         rig.api.fault = lambda _: None
         await asyncio.sleep(30)
         assert rig.usable() == {MONITOR, SCALER}
-        assert rig.world.unavailable_kinds == {}
+        assert rig.caches.unavailable_kinds == {}
         assert rig.metric(SCALER) == 0
         assert Key("ns", "glm") in rig.heard
 
@@ -163,11 +163,11 @@ async def test_a_kind_that_is_uninstalled_is_forgotten_with_its_objects() -> Non
     api.put(SCALER.path("ns", "glm"), scaler)
     async with starting(api) as rig:
         await asyncio.wait_for(rig.filled.wait(), 1)
-        assert len(rig.world.children[SCALER]) == 1
+        assert len(rig.caches.children[SCALER]) == 1
         api.served.clear()
         await asyncio.sleep(120)
         assert rig.usable() == set()
-        assert len(rig.world.children[SCALER]) == 0
+        assert len(rig.caches.children[SCALER]) == 0
 
 
 async def test_a_required_kind_that_cannot_be_listed_is_named_and_waited_for() -> None:
@@ -175,8 +175,8 @@ async def test_a_required_kind_that_cannot_be_listed_is_named_and_waited_for() -
     async with starting(Api(fault=refusing(services, 403))) as rig:
         await asyncio.sleep(60)
         assert not rig.filled.is_set()
-        assert list(rig.sources.waiting_for()) == ["Service"]
-        assert "403 Reason: no list" in rig.sources.waiting_for()["Service"]
+        assert list(rig.watches.unsynced()) == ["Service"]
+        assert "403 Reason: no list" in rig.watches.unsynced()["Service"]
         rig.api.fault = lambda _: None
         await asyncio.wait_for(rig.filled.wait(), 30)
-        assert rig.sources.waiting_for() == {}
+        assert rig.watches.unsynced() == {}

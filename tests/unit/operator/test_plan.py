@@ -1,4 +1,4 @@
-"""What one reconcile of a resource leads to."""
+"""The plan of one reconcile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.soak import examples
 from autoglm.api import Spec
 from autoglm.api.status import Status
 from autoglm.kube.key import Key
-from autoglm.operator.observed import Conflict, Event, LostName, Observed, Plan, Refusal, Settings
+from autoglm.operator.observed import Conflict, Event, LostName, Observed, Plan, Rejection, Settings
 from autoglm.operator.plan import plan
 
 SETTINGS = Settings("inference:1", "echo:1", gateway_url="http://gateway:8080")
@@ -141,7 +141,7 @@ def test_the_order_of_conditions_is_no_news() -> None:
     assert step(cluster) == Plan(requeue_after=300.0)
 
 
-def test_a_resource_that_is_being_deleted_is_not_touched() -> None:
+def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
     cluster = settled()
     cluster.resource["metadata"]["deletionTimestamp"] = LATER
 
@@ -401,7 +401,7 @@ def test_an_account_is_deleted_when_no_revision_uses_it_any_more() -> None:
 def test_no_pod_starts_while_what_it_depends_on_is_refused(kind: str, name: str) -> None:
     cluster = settled(replicas=1)
     ((_, deployment),) = (key for key in cluster.children if key[0] == "Deployment")
-    seen = replace(cluster.observed(), refused=(Refusal(kind, name, "exceeded quota: q"),))
+    seen = replace(cluster.observed(), rejected=(Rejection(kind, name, "exceeded quota: q"),))
     bigger = copy.deepcopy(cluster.resource)
     bigger["spec"] |= {"replicas": 3, "engine": {"type": "echo", "args": {"token_rate": 5}}}
 
@@ -411,7 +411,7 @@ def test_no_pod_starts_while_what_it_depends_on_is_refused(kind: str, name: str)
     assert [b for b in made.apply if b["kind"] == "Deployment"] == []
     assert cluster.deployments() == {deployment: 1}
     assert said(cluster, "Available") == ("True", "Serving")
-    assert said(cluster, "Progressing") == ("False", "Refused")
+    assert said(cluster, "Progressing") == ("False", "Rejected")
     message = condition(cluster, "Ready")["message"]
     assert f"{kind} {name}" in message and "no pod is started" in message
     assert "raise the quota" in message
@@ -422,9 +422,9 @@ def test_a_revision_that_lacks_pods_makes_none_while_what_they_depend_on_is_refu
     ((_, deployment),) = (key for key in cluster.children if key[0] == "Deployment")
     for name in list(cluster.pods)[:2]:
         del cluster.pods[name]
-    refusal = Refusal("NetworkPolicy", "m", "exceeded quota: q")
+    rejection = Rejection("NetworkPolicy", "m", "exceeded quota: q")
 
-    made = plan(replace(cluster.observed(), refused=(refusal,)), SETTINGS, NOW)
+    made = plan(replace(cluster.observed(), rejected=(rejection,)), SETTINGS, NOW)
 
     (body,) = (b for b in made.apply if b["kind"] == "Deployment")
     assert (body["metadata"]["name"], body["spec"]["replicas"]) == (deployment, 1)
@@ -436,18 +436,18 @@ def test_a_revision_that_lacks_pods_makes_none_while_what_they_depend_on_is_refu
 def test_replicas_can_be_ended_while_what_they_depend_on_is_refused() -> None:
     cluster = settled(replicas=2)
     cluster.change(suspend=True)
-    refusal = Refusal("NetworkPolicy", "m", "exceeded quota: q")
+    rejection = Rejection("NetworkPolicy", "m", "exceeded quota: q")
 
-    cluster.carry_out(plan(replace(cluster.observed(), refused=(refusal,)), SETTINGS, NOW))
+    cluster.carry_out(plan(replace(cluster.observed(), rejected=(rejection,)), SETTINGS, NOW))
 
     assert list(cluster.deployments().values()) == [0]
 
 
 def test_a_refused_budget_holds_no_pod_back() -> None:
     cluster = FakeCluster(resource(replicas=2))
-    refusal = Refusal("PodDisruptionBudget", "m", "exceeded quota: q")
+    rejection = Rejection("PodDisruptionBudget", "m", "exceeded quota: q")
 
-    cluster.carry_out(plan(replace(cluster.observed(), refused=(refusal,)), SETTINGS, NOW))
+    cluster.carry_out(plan(replace(cluster.observed(), rejected=(rejection,)), SETTINGS, NOW))
 
     assert list(cluster.deployments().values()) == [2]
 
@@ -528,10 +528,10 @@ def test_a_failing_revision_leaves_the_old_one_serving() -> None:
     assert cluster.ready() == 2
     assert cluster.resource["status"]["phase"] == "Degraded"
     assert said(cluster, "Available") == ("True", "Serving")
-    assert "the old revision goes on serving" in condition(cluster, "RolloutHealthy")["message"]
+    assert "the old revision keeps serving" in condition(cluster, "RolloutHealthy")["message"]
 
 
-def test_a_failure_is_reported_until_all_is_well() -> None:
+def test_a_failure_is_reported_until_the_resource_is_complete() -> None:
     cluster = FakeCluster(resource())
     step(cluster)
     broken(cluster)
@@ -584,7 +584,7 @@ def test_a_service_with_an_address_is_there_only_where_clients_are_let_in() -> N
     assert step(cluster).apply == ()
 
 
-def test_conflicts_are_reported_and_not_fought_over() -> None:
+def test_conflicts_are_reported_and_not_forced() -> None:
     cluster = settled()
     cluster.children["Service", "m-pods"]["spec"]["clusterIP"] = "10.0.0.1"
     seen = cluster.observed()
@@ -602,18 +602,18 @@ def test_conflicts_are_reported_and_not_fought_over() -> None:
     assert made.apply == ()
     assert said(cluster, "Degraded") == ("True", "Conflict")
     assert (
-        "Service m-pods: .spec.clusterIP is held by argo"
+        "Service m-pods: .spec.clusterIP is owned by argo"
         in condition(cluster, "Degraded")["message"]
     )
 
 
-def test_what_the_api_server_refused_is_reported_in_its_words() -> None:
+def test_a_rejection_is_reported_with_the_api_servers_message() -> None:
     cluster = settled()
     seen = cluster.observed()
-    refusal = Refusal("Service", "m-pods", "spec.ports: Invalid value")
+    rejection = Rejection("Service", "m-pods", "spec.ports: Invalid value")
     made = plan(
         Observed(
-            seen.resource, seen.children, seen.pods, routable=seen.routable, refused=(refusal,)
+            seen.resource, seen.children, seen.pods, routable=seen.routable, rejected=(rejection,)
         ),
         SETTINGS,
         NOW,
@@ -621,14 +621,14 @@ def test_what_the_api_server_refused_is_reported_in_its_words() -> None:
 
     cluster.carry_out(made)
 
-    assert said(cluster, "Degraded") == ("True", "Refused")
+    assert said(cluster, "Degraded") == ("True", "Rejected")
     assert "spec.ports: Invalid value" in condition(cluster, "Degraded")["message"]
 
 
 @pytest.mark.parametrize(
     ("conditions", "expected", "advice"),
     [
-        ([], ("Unknown", "Starting"), "not looked yet"),
+        ([], ("Unknown", "Starting"), "not reported yet"),
         ([pod_condition("ScalingActive", "True", reason="X")], ("True", "Active"), "follows"),
         (
             [
@@ -661,7 +661,7 @@ def test_what_the_api_server_refused_is_reported_in_its_words() -> None:
         ),
     ],
 )
-def test_the_autoscalers_trouble_is_reported_with_the_way_out(
+def test_a_failing_autoscaler_is_reported_with_the_remedy(
     conditions: Any, expected: tuple[str, str], advice: str
 ) -> None:
     cluster = settled(scaling={"maxReplicas": 2})
@@ -672,7 +672,7 @@ def test_the_autoscalers_trouble_is_reported_with_the_way_out(
     assert advice in condition(cluster, "ScalingActive")["message"]
 
 
-def test_keda_that_is_not_there_is_reported() -> None:
+def test_missing_keda_is_reported() -> None:
     cluster = FakeCluster(resource(scaling={"maxReplicas": 2, "actuator": "keda"}))
     step(cluster)
 
@@ -731,7 +731,7 @@ def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
     assert said(cluster, "Ready") == ("True", "Ready")
 
 
-def test_events_report_the_story_once() -> None:
+def test_each_reason_is_one_event() -> None:
     cluster = FakeCluster(resource(), routable=set())
     told: list[Event] = []
     for turn in range(20):

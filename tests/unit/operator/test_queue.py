@@ -44,7 +44,7 @@ def test_an_earlier_time_wins_over_a_later_one_and_is_not_taken_back() -> None:
     assert (q.take(4.9), q.next_due(), q.take(5)) == (None, 5, "a")
 
 
-def test_a_key_comes_back_when_it_requested() -> None:
+def test_a_key_is_requeued_after_its_delay() -> None:
     q = queue()
     q.add("a", 0)
     q.take(0)
@@ -88,7 +88,7 @@ def test_a_users_change_during_a_run_that_fails_is_tried_at_once() -> None:
     assert q.take(2) == "a"
 
 
-def test_a_failing_key_holds_up_no_other() -> None:
+def test_a_failing_key_delays_no_other() -> None:
     q = queue()
     for key in "ab":
         q.add(key, 0)

@@ -1,4 +1,4 @@
-"""One reconcile: settling, remembering rejections, never making children for a deleted resource."""
+"""A reconcile: convergence, rejections, and no children for a deleted resource."""
 
 import asyncio
 import json
@@ -20,9 +20,9 @@ from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator import reconcile
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import World
+from autoglm.operator.observe import Caches
 from autoglm.operator.observed import NO_DATA, Observed, Plan
-from autoglm.operator.reconcile import ChildrenRefused, Looked, Reconciler
+from autoglm.operator.reconcile import ChildrenRejected, Reconciler, ReconcileResult
 
 pytestmark = pytest.mark.looptime
 KEY = Key("ns", "glm")
@@ -42,8 +42,8 @@ def config(observed: Observed, now: datetime) -> Plan:
         "metadata": metadata | {"labels": {"autoglm.io/deployment": "glm"}},
     }
     status: dict[str, Any] = {"phase": "Ready" if have else "Pending", "children": have}
-    if observed.refused:
-        status["refused"] = [r.message for r in observed.refused]
+    if observed.rejected:
+        status["refused"] = [r.message for r in observed.rejected]
     known = resource.get("status")
     return Plan(apply=() if have else (body,), status=None if known == status else status)
 
@@ -52,27 +52,27 @@ class Rig:
     def __init__(self, decide: Decide = config) -> None:
         self.server = FakeApiServer()
         self.faults = Faults(self.server)
-        self.world, self.registry = World(), CollectorRegistry()
+        self.caches, self.registry = Caches(), CollectorRegistry()
         metrics = Metrics(self.registry)
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
         self.look = Reconciler(
-            self.world, kube, metrics, lambda _: NO_DATA, decide, "me", Random(1)
+            self.caches, kube, metrics, lambda _: NO_DATA, decide, "me", Random(1)
         )
 
-    def tell(self) -> None:
-        """The watch reports the resource as it is."""
-        self.world.resources.put(json.dumps(self.server.objects[PATH]).encode())
-        self.look.saw(KEY)
+    def deliver(self) -> None:
+        """The watch delivers the resource as it is."""
+        self.caches.resources.put(json.dumps(self.server.objects[PATH]).encode())
+        self.look.mark_seen(KEY)
 
     def create(self) -> None:
         self.server.put(PATH, {"metadata": {"name": "glm", "namespace": "ns"}})
-        self.tell()
+        self.deliver()
 
     def phase(self, name: str) -> float | None:
         return self.registry.get_sample_value("autoglm_operator_resources", {"phase": name})
 
 
-async def test_reconciles_continue_until_there_is_nothing_to_write() -> None:
+async def test_reconciles_repeat_until_there_is_nothing_to_write() -> None:
     rig = Rig()
     rig.create()
     results = [(await rig.look(KEY)).result for _ in range(4)]
@@ -134,7 +134,7 @@ async def test_the_next_look_knows_what_was_refused() -> None:
 
     rig.faults.before = refuse
     for _ in range(2):
-        with pytest.raises(ChildrenRefused, match="exceeded quota"):
+        with pytest.raises(ChildrenRejected, match="exceeded quota"):
             await rig.look(KEY)
     assert rig.server.objects[PATH]["status"]["refused"] == ["exceeded quota"]
     rig.faults.before = lambda request: None
@@ -150,7 +150,7 @@ async def test_nothing_is_made_for_a_resource_that_was_deleted_unseen(
     rig.create()
     rig.server.remove(PATH)
     assert (await rig.look(KEY)).result == "gone"
-    assert (rig.server.objects, rig.server.writes, len(rig.world.resources)) == ({}, [], 0)
+    assert (rig.server.objects, rig.server.writes, len(rig.caches.resources)) == ({}, [], 0)
 
 
 async def test_nothing_is_made_for_a_namesake_that_was_not_seen_yet(
@@ -161,17 +161,17 @@ async def test_nothing_is_made_for_a_namesake_that_was_not_seen_yet(
     rig.create()
     rig.server.remove(PATH)
     rig.server.put(PATH, {"metadata": {"name": "glm", "namespace": "ns"}})
-    assert await rig.look(KEY) == Looked("gone", requeue_after=0.0)
+    assert await rig.look(KEY) == ReconcileResult("gone", requeue_after=0.0)
     assert rig.server.writes == []
     assert (await rig.look(KEY)).result == "written"
 
 
-async def test_a_resource_that_is_being_deleted_is_not_touched() -> None:
+async def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
     rig = Rig()
     rig.create()
     metadata = rig.server.objects[PATH]["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
     rig.server.put(PATH, {"metadata": metadata})
-    rig.tell()
+    rig.deliver()
     assert (await rig.look(KEY)).result == "gone"
     assert rig.server.writes == []
 
@@ -181,7 +181,7 @@ async def test_a_deleted_resource_is_counted_no_more() -> None:
     rig.create()
     await rig.look(KEY)
     assert rig.phase("Pending") == 1
-    rig.world.resources.forget(KEY, rig.server.objects[PATH]["metadata"]["uid"])
+    rig.caches.resources.forget(KEY, rig.server.objects[PATH]["metadata"]["uid"])
     await rig.look(KEY)
     assert rig.phase("Pending") == 0
 
@@ -192,7 +192,7 @@ async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pau
         if observed.children and observed.children[0].get("data") != {"a": "ours"}:
             body = {**config(Observed(observed.resource), now).apply[0], "data": {"a": "ours"}}
             made = Plan(apply=(body,))
-        seen.append(observed.fought)
+        seen.append(observed.reverted)
         return made
 
     seen: list[Any] = []
@@ -208,7 +208,7 @@ async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pau
             found = rig.server.objects[path]
             metadata = found["metadata"] | {"managedFields": [entry | fields]}
             theirs = rig.server.put(path, found | {"metadata": metadata, "data": {"a": "theirs"}})
-            rig.world.children[CONFIG].put(json.dumps(theirs).encode())
+            rig.caches.children[CONFIG].put(json.dumps(theirs).encode())
         await asyncio.sleep(min(1.0, looked.requeue_after or 1.0))
 
     assert 5 <= writes <= 20

@@ -52,7 +52,7 @@ def test_gateways_that_lose_their_pools_end_no_old_replica() -> None:
     assert next_step(3, "new", [unknown]) == Step({"new": 1, "old": 3})
 
 
-def test_old_replicas_that_serve_no_request_make_room_at_once() -> None:
+def test_old_replicas_that_do_not_serve_are_removed_at_once() -> None:
     assert next_step(2, "new", [group("old", 0, replicas=2)]).replicas == {"new": 1, "old": 0}
 
 

@@ -47,7 +47,7 @@ BY_REASON: Final = {
     "FailedCreate": "raise the quota or correct spec.template, as the message says",
     "ReplicaSetCreateError": "raise the quota, as the message says",
     "FailedMount": "check the volumes in spec.model.cache and spec.template",
-    "Refused": "correct the field in the message",
+    "Rejected": "correct the field in the message",
     "InvalidSpec": "correct the fields in the message",
     "Conflict": "omit the field in the other controller, or set it in this resource",
     "ContainerFailed": _LOG,

@@ -1,1 +1,1 @@
-"""One builder for each kind of child: from a resource to the exact body that is applied. Pure."""
+"""Builders of children: from a resource to the exact bodies that are applied. Pure."""

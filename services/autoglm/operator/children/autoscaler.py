@@ -1,8 +1,8 @@
-"""What scales: a HorizontalPodAutoscaler, or KEDA's ScaledObject where that is asked for. Pure.
+"""The autoscaler: a HorizontalPodAutoscaler, or KEDA's ScaledObject if selected. Pure.
 
-Either writes the resource's scale subresource, and the operator alone writes Deployments. Signals
-of the engine are Pods metrics under the names in SIGNALS (docs/scaling.md has the adapter's rules
-for them); KEDA asks Prometheus itself.
+Either writes the resource's scale subresource; only the operator writes Deployments. Metrics of the
+engine are Pods metrics with the names in SIGNALS (docs/scaling.md has the adapter's rules for
+them); KEDA queries Prometheus itself.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _RESOURCES = {"CPU": "cpu", "Memory": "memory"}
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One of the engine's metrics, in the words of each system."""
+    """A metric of the engine, as each autoscaler reads it."""
 
     pods_metric: str
     """Its name in the custom metrics API."""
     query: str
-    """PromQL over the pods that {pods} selects; summed, unless `is_whole`."""
+    """PromQL over the pods that {pods} selects; a sum, unless `is_whole`."""
     unit: float = 1.0
     """The metric's value for a target of 1."""
     is_whole: bool = False
-    """The query's answer is about all replicas, and not to be shared among them."""
+    """Whether the result is a value of all replicas, not divided by their number."""
 
 
 SIGNALS: Final = {
@@ -49,7 +49,7 @@ SIGNALS: Final = {
 
 
 def autoscaler(context: Context, observed: Observed) -> Body | None:
-    """None where the number of replicas is fixed, or where what should scale isn't installed."""
+    """Return the autoscaler; None if replicas are fixed, or if the autoscaler is not installed."""
     scaling = context.spec.scaling
     if scaling is None or context.spec.suspend:
         return None
@@ -61,6 +61,7 @@ def autoscaler(context: Context, observed: Observed) -> Body | None:
 
 
 def horizontal_pod_autoscaler(context: Context, scaling: Scaling) -> Body:
+    """Return the HorizontalPodAutoscaler."""
     spec = {
         "scaleTargetRef": _target(context),
         "minReplicas": scaling.min_replicas,
@@ -73,6 +74,7 @@ def horizontal_pod_autoscaler(context: Context, scaling: Scaling) -> Body:
 
 
 def scaled_object(context: Context, scaling: Scaling) -> Body:
+    """Return KEDA's ScaledObject."""
     spec: Body = {
         "scaleTargetRef": _target(context),
         "minReplicaCount": scaling.min_replicas,
@@ -98,7 +100,7 @@ def _hpa_metric(metric: Metric) -> Body:
 
 
 def quantity(value: float) -> str:
-    """As the API server writes it: in whole units, or in thousandths."""
+    """Return a quantity as the API server writes it: in whole units, or in thousandths."""
     thousandths = max(1, round(value * 1000))
     whole, rest = divmod(thousandths, 1000)
     return f"{thousandths}m" if rest else str(whole)
@@ -132,5 +134,5 @@ def _behavior(scaling: Scaling) -> Body:
 
 
 def _rules(rules: ScalingRules) -> dict[str, Any]:
-    # Kubernetes' own words, so only what is set need be handed on.
+    # The fields of Kubernetes; only those that are set.
     return rules.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -1,7 +1,7 @@
-"""Deployment: the replicas of one revision. Pure; `rollout` says how many.
+"""Deployment: the replicas of one revision. Pure; `rollout` computes their number.
 
-A revision's pod template never changes, so Kubernetes' own rolling update never starts; what
-replaces one revision by another is a second Deployment.
+A revision's pod template never changes, so Kubernetes' own rolling update never starts; a rollout
+replaces one Deployment by another.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def deployment_name(resource: str, revision: str) -> str:
 
 
 def deployment(context: Context, template: Body, revision: str, replicas: int) -> Body:
+    """Return the Deployment of a revision."""
     metadata = template["metadata"]
     labelled = metadata | {"labels": metadata["labels"] | {REVISION: revision}}
     body = child(context, "apps/v1", "Deployment", deployment_name(context.name, revision))
@@ -28,7 +29,7 @@ def deployment(context: Context, template: Body, revision: str, replicas: int) -
     body["spec"] = {
         "replicas": replicas,
         "selector": {"matchLabels": selector(context.name) | {REVISION: revision}},
-        # Should somebody edit the template, no replica goes before another has come.
+        # If a user edits the template, no replica terminates before another is ready.
         "strategy": {
             "type": "RollingUpdate",
             "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
@@ -41,9 +42,9 @@ def deployment(context: Context, template: Body, revision: str, replicas: int) -
 
 
 def scaled(live: Raw, replicas: int) -> Body:
-    """An earlier revision's Deployment as it is, but for the replicas.
+    """Return the Deployment of an earlier revision with another number of replicas.
 
-    Its spec is gone, so what is live stands in for it: leaving a field out would remove it.
+    Its spec is not known any more, so the live object is used: omitting a field would remove it.
     """
     metadata = live["metadata"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}

@@ -1,4 +1,4 @@
-"""PodDisruptionBudget: what node drains and other planned evictions leave standing. Pure."""
+"""PodDisruptionBudget: limits node drains and other planned evictions. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def disruption_budget(context: Context) -> Body:
     spec = {
         **limit,
         "selector": {"matchLabels": selector(context.name)},
-        # A replica that isn't ready serves nobody and must not hold up a drain.
+        # A replica that is not ready does not serve and must not block a drain.
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
     return child(context, "policy/v1", "PodDisruptionBudget") | {"spec": spec}

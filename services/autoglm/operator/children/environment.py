@@ -1,7 +1,7 @@
-"""ConfigMap: settings of a pod that are the same for every revision. Pure.
+"""ConfigMap: environment variables of pods that do not depend on the revision. Pure.
 
-What belongs to a revision (model, engine, limits) is in its own pod template, so that an old
-replica that restarts during a rollout comes back as it was.
+Settings of a revision (model, engine, limits) are in its pod template, so that an old replica that
+restarts during a rollout does not change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from autoglm.operator.children.metadata import Body, Context, child
 
 
 def config_map(context: Context) -> Body:
-    """The first child, which carries the claim of the installation."""
+    """Return the ConfigMap, the first child, which carries the claim of the installation."""
     body = child(context, "v1", "ConfigMap") | {"data": telemetry(context)}
     if claim := context.settings.installation.annotations:
         body["metadata"]["annotations"] = claim
@@ -18,7 +18,7 @@ def config_map(context: Context) -> Body:
 
 
 def telemetry(context: Context) -> dict[str, str]:
-    """Where logs and spans of the replicas go, as variables of the pod."""
+    """Return the variables that configure logs and spans of the replicas."""
     variables = {"AUTOGLM_LOG_FORMAT": "json"}
     if endpoint := tracing_endpoint(context):
         ratio = context.spec.observability.tracing.sample_ratio
@@ -28,5 +28,5 @@ def telemetry(context: Context) -> dict[str, str]:
 
 
 def tracing_endpoint(context: Context) -> str:
-    """The resource's own, or the installation's; empty where there is none."""
+    """Return the endpoint of the resource, else of the installation; empty for none."""
     return context.spec.observability.tracing.endpoint or context.settings.tracing_endpoint

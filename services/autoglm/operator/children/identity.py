@@ -1,6 +1,6 @@
-"""ServiceAccount: pods run as an account of their own that may do nothing. Pure.
+"""ServiceAccount: an account of the pods without any rights. Pure.
 
-Its name has a suffix, so that a resource cannot be named after an account that exists.
+Its name has a suffix, so that a resource cannot be named like an existing account.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ SERVICE_ACCOUNT = "ServiceAccount"
 
 
 def account_name(resource: str) -> str:
-    """At most 62 characters, since a resource's name has at most 52."""
+    """Return the account's name: at most 62 characters, since a resource's name has at most 52."""
     return f"{resource}-inference"
 
 

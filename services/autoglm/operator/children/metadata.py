@@ -1,7 +1,7 @@
-"""What all children share: whose they are, how they are found. Pure.
+"""Metadata of all children: owner references, labels, selectors. Pure.
 
-`Context` is what every builder gets. Names are derived from the resource's, whose length leaves
-room for every suffix.
+`Context` is the argument of every builder. Names are derived from the resource's, whose limit
+leaves room for every suffix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A valid resource and what the operator was installed with."""
+    """A valid resource and the settings of the operator."""
 
     resource: AutoGLMDeployment
     settings: Settings
@@ -45,7 +45,7 @@ class Context:
 
 
 def child(context: Context, api_version: str, kind: str, name: str = "") -> Body:
-    """A body with everything but its content. It is deleted with the resource."""
+    """Return a body with metadata only. Kubernetes deletes it with the resource."""
     return {
         "apiVersion": api_version,
         "kind": kind,
@@ -59,6 +59,7 @@ def child(context: Context, api_version: str, kind: str, name: str = "") -> Body
 
 
 def owner_reference(resource: AutoGLMDeployment) -> Body:
+    """Return the owner reference to the resource."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -70,19 +71,20 @@ def owner_reference(resource: AutoGLMDeployment) -> Body:
 
 
 def labels(name: str) -> dict[str, str]:
+    """Return the labels of every child."""
     return selector(name) | {MANAGED_BY: FIELD_MANAGER}
 
 
 def selector(name: str) -> dict[str, str]:
-    """Finds the resource's pods, of whatever revision."""
+    """Return the labels that select the resource's pods of all revisions."""
     return {NAME: PRODUCT, COMPONENT: INFERENCE, DEPLOYMENT: name}
 
 
 def selector_text(name: str) -> str:
-    """The same as text, as the scale subresource has it."""
+    """Return the same selector as text, for the scale subresource."""
     return ",".join(f"{key}={value}" for key, value in sorted(selector(name).items()))
 
 
 def identity(body: Raw) -> tuple[str, str]:
-    """Kind and name: which child of a resource an object is."""
+    """Return kind and name, which identify a child of a resource."""
     return body["kind"], body["metadata"]["name"]

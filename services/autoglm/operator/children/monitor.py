@@ -1,4 +1,4 @@
-"""PodMonitor: tells the Prometheus operator where the replicas' metrics are. Pure."""
+"""PodMonitor: selects the replicas' metrics for the Prometheus operator. Pure."""
 
 from __future__ import annotations
 

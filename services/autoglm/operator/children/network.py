@@ -1,7 +1,7 @@
-"""NetworkPolicy: nothing in or out of a replica but what serving needs. Pure.
+"""NetworkPolicy: allows only the connections of a replica that serving needs. Pure.
 
-In: requests from gateways, metrics for gateways and the monitoring. Out: name resolution, spans,
-and the model's source where it is not a volume. Kubelet's probes pass, as Kubernetes demands.
+Ingress: requests from gateways, metrics for gateways and monitoring. Egress: name resolution,
+spans, and the model hub unless the model is on a volume. Kubernetes always allows kubelet's probes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from autoglm.operator.children.metadata import Body, Context, child, selector
 from autoglm.operator.children.sources import hub_ports, port_of
 
 _NAMESPACE = "kubernetes.io/metadata.name"
-# Policies see a connection after it is sent on to a DNS pod, which may listen on either.
+# Policies apply after the connection is forwarded to a DNS pod, which may listen on either.
 _DNS_PORTS = (53, 5353)
-# Where NodeLocal DNSCache listens on every node.
+# The address of NodeLocal DNSCache on every node.
 _NODE_DNS = "169.254.20.10/32"
 _OTLP_PORT = 4317
 
@@ -38,7 +38,7 @@ def is_wanted(context: Context) -> bool:
 def network_policy(context: Context) -> Body:
     spec = {
         "podSelector": {"matchLabels": selector(context.name)},
-        # Both listed: what no rule lets pass is denied.
+        # Both types: connections that no rule allows are denied.
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [_from_gateways(context), _from_monitoring(context)],
         "egress": [_to_dns(), *_to_telemetry(context), *_to_hub(context)],
@@ -81,7 +81,7 @@ def _to_hub(context: Context) -> Iterable[Body]:
 
 
 def _peer(host: str, own_namespace: str) -> Body | None:
-    """Whom a host name means; None where policies cannot say, since they know no names."""
+    """Return the peer of a host; None for a name that a policy cannot express."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,6 +1,6 @@
 """The pod template of a replica: the engine's container under the restricted profile. Pure.
 
-Decides what a pod is made of before spec.template has its say; `template` merges that in.
+Builds the template before the overrides of spec.template, which `template` merges.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ENGINE: Final = "engine"
 USER: Final = 10001
 CONFIG_HASH: Final = "autoglm.io/config"
 _CACHE = "/cache"
-# Endpoint slices reach gateways within this time, and until then the pod still serves.
+# Gateways receive EndpointSlices within this time, and until then the pod keeps serving.
 _PRE_STOP_SECONDS = 3
-# For ending what is left and closing the engine, after the grace.
+# For cancelling open requests and closing the engine, after the grace period.
 _CLOSING_SECONDS = 10
-# A large model loads for most of an hour from a slow store; template can say more.
+# A large model loads for most of an hour from slow storage; spec.template can raise it.
 STARTUP_SECONDS: Final = 3600
 _CONTAINER_SECURITY: Final[Body] = {
     "allowPrivilegeEscalation": False,
@@ -46,7 +46,7 @@ _SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 
 
 def pod_template(context: Context) -> Body:
-    """Without spec.template and without the revision's label."""
+    """Return the pod template without spec.template and without the label of the revision."""
     spec = context.spec
     return {
         "metadata": {
@@ -56,7 +56,7 @@ def pod_template(context: Context) -> Body:
         "spec": {
             "serviceAccountName": account_name(context.name),
             "automountServiceAccountToken": False,
-            # One variable a Service would fill the environment, AUTOGLM_* names among them.
+            # Variables of every Service would fill the environment, AUTOGLM_* names among them.
             "enableServiceLinks": False,
             "securityContext": POD_SECURITY,
             "terminationGracePeriodSeconds": termination_grace(spec),
@@ -68,7 +68,7 @@ def pod_template(context: Context) -> Body:
 
 
 def secured(container: Body) -> Body:
-    """A container from spec.template with the restricted profile's settings where it has none."""
+    """Return a container of spec.template with defaults that meet the restricted profile."""
     given = container.get("securityContext")
     if given is not None and not isinstance(given, dict):
         return container
@@ -76,7 +76,7 @@ def secured(container: Body) -> Body:
 
 
 def termination_grace(spec: Spec) -> int:
-    """The drain's grace with the time before and after it."""
+    """Return the drain's grace period plus the time before and after it, in seconds."""
     grace = math.ceil(spec.drain.grace_period_seconds)
     return _pre_stop(spec) + grace + _CLOSING_SECONDS
 
@@ -99,7 +99,7 @@ def _engine(context: Context) -> Body:
         "ports": _ports(),
         "resources": resources(spec),
         "securityContext": _CONTAINER_SECURITY,
-        # The engine's own diagnosis; with none, the end of the log must do.
+        # The engine's own diagnosis; without one, the end of the log.
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(spec),
@@ -111,7 +111,7 @@ def _engine(context: Context) -> Body:
 
 
 def _literal(argument: str) -> str:
-    """Kubernetes replaces $(NAME) in arguments; a user's text stays as it is."""
+    """Escape $(NAME), which Kubernetes would expand in arguments."""
     return argument.replace("$(", "$$(")
 
 
@@ -120,14 +120,14 @@ def _environment(spec: Spec) -> list[Body]:
         "AUTOGLM_GRPC_ADDRESS": f"0.0.0.0:{GRPC_PORT}",
         "AUTOGLM_HTTP_ADDRESS": f"0.0.0.0:{HTTP_PORT}",
         "AUTOGLM_METRICS_ADDRESS": f"0.0.0.0:{METRICS_PORT}",
-        # The root is read-only, and the image need not know the user.
+        # The root is read-only, and the image may lack the user.
         "HOME": "/tmp",
         "USER": "autoglm",
         "XDG_CACHE_HOME": "/tmp/.cache",
     }
     if spec.engine.type == "vllm":
         own |= {"HF_HOME": f"{_CACHE}/huggingface", "VLLM_NO_USAGE_STATS": "1"}
-        # Without a way out, asking the hub would only take time.
+        # The policy blocks the hub then, and requests to it would only time out.
         own |= {} if needs_hub(spec) else {"HF_HUB_OFFLINE": "1"}
     given = {e.name: e.model_dump(by_alias=True, exclude_none=True) for e in spec.engine.env}
     merged = {name: {"name": name, "value": value} for name, value in own.items()} | given
@@ -140,7 +140,7 @@ def _ports() -> list[Body]:
 
 
 def _probes() -> Body:
-    """The model is loaded before the pod is ready, and liveness counts from then on."""
+    """Return the probes. The startup probe waits for the model; liveness starts after it."""
     health: Body = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
     period = 2
     return {

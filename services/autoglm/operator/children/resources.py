@@ -1,6 +1,6 @@
 """Resources of a replica, with the GPUs that its parallelism needs. Pure.
 
-What the spec says of devices is kept; only where it says nothing are GPUs added.
+Devices in the spec are kept; GPUs are added only if the spec has no device.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ GPU = "nvidia.com/gpu"
 
 
 def resources(spec: Spec) -> Body:
+    """Return requests and limits of the engine's container."""
     requests, limits = dict(spec.resources.requests), dict(spec.resources.limits)
-    # Kubernetes lends devices whole and demands a limit for them.
+    # Kubernetes requires a limit for devices, equal to the request.
     limits |= {k: v for k, v in requests.items() if _is_device(k) and k not in limits}
     if devices(spec) > 1 and not any(map(_is_device, limits)):
         limits[GPU] = str(devices(spec))
@@ -25,17 +26,17 @@ def resources(spec: Spec) -> Body:
 
 
 def devices(spec: Spec) -> int:
-    """How many one replica is spread over."""
+    """Return the number of devices of one replica."""
     parallelism = spec.engine.parallelism
     return parallelism.tensor * parallelism.pipeline * parallelism.data
 
 
 def problems(spec: Spec) -> Iterator[Problem]:
-    """Fewer GPUs than the engine is told to use."""
+    """Yield a problem for fewer GPUs than the parallelism needs."""
     for field in ("limits", "requests"):
         given: Mapping[str, str] = getattr(spec.resources, field)
         for name, quantity in given.items():
-            # 0 says that there are none, as for an engine that is spread over processor cores.
+            # 0 means no GPU, as for an engine that runs on processor cores.
             if name.endswith("/gpu") and 0 < (amount(quantity) or 0) < devices(spec):
                 message = (
                     f"spec.engine.parallelism needs {devices(spec)} GPUs for each replica; give as "
@@ -45,5 +46,5 @@ def problems(spec: Spec) -> Iterator[Problem]:
 
 
 def _is_device(name: str) -> bool:
-    """Extended resources have a domain, other than Kubernetes' own resources."""
+    """Return whether it is an extended resource, whose name has a domain."""
     return "/" in name and not name.startswith("kubernetes.io/")

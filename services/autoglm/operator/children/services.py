@@ -1,4 +1,4 @@
-"""Services: a headless one whose slices list the pods, and an address for clients. Pure."""
+"""Services: a headless one whose EndpointSlices list the pods, and one for clients. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from autoglm.operator.children.metadata import Body, Context, child, selector
 
 
 def cluster_service(context: Context) -> Body:
-    """For clients inside the cluster that use no gateway, where the policy lets any in."""
+    """Return the Service for clients inside the cluster that use no gateway."""
     spec = {
         "type": "ClusterIP",
         "selector": selector(context.name),
@@ -17,7 +17,7 @@ def cluster_service(context: Context) -> Body:
 
 
 def headless_service(context: Context) -> Body:
-    """For gateways, which choose among pods themselves, and for the monitoring."""
+    """Return the headless Service, for gateways, which route to pods, and for monitoring."""
     spec = {
         "clusterIP": "None",
         "selector": selector(context.name),

@@ -1,4 +1,4 @@
-"""Whether a replica fetches anything when it starts, and from where. Pure."""
+"""Decides whether a replica downloads from a model hub, and from which ports. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ def is_path(uri: str) -> bool:
 
 
 def hub_ports(spec: Spec) -> list[int]:
-    """Ports of the model hub and its mirrors; none where everything is on a volume."""
+    """Return the ports of the model hub and its mirrors; none if all files are on a volume."""
     if not needs_hub(spec):
         return []
     mirrors = [e.value for e in spec.engine.env if e.name == "HF_ENDPOINT" and e.value]
-    # Hubs hand out large files from other hosts, always by HTTPS.
+    # Hubs serve large files from other hosts, always by HTTPS.
     return sorted({443, *(port for url in mirrors if (port := port_of(url)))})
 
 
 def needs_hub(spec: Spec) -> bool:
+    """Return whether any model, tokenizer or adapter is not a path."""
     return spec.engine.type == "vllm" and not all(map(is_path, _uris(spec)))
 
 
 def port_of(url: str) -> int | None:
-    """The port that a URL means; None where it means none."""
+    """Return the port of a URL, given or of its scheme; None without either."""
     try:
         parts = urlsplit(url)
         return parts.port or _DEFAULT_PORTS.get(parts.scheme)

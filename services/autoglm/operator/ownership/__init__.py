@@ -1,1 +1,1 @@
-"""Which installation reconciles a resource, and which resource has a model name."""
+"""Ownership: of resources by an installation, and of model names by a resource."""

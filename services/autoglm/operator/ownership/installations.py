@@ -1,6 +1,6 @@
-"""Polls the Leases of other installations whose claims keep this one from resources.
+"""Polls the Leases of other installations that have claimed resources.
 
-Decides nothing: `claims` has the rule. Resources are reconciled again once a claim has lapsed.
+`claims` decides when a claim lapses; its resources are enqueued then.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _leases = msgspec.json.Decoder(_Lease)
 
 
 class Installations:
-    """The other installations, as far as one of them keeps this one from a resource."""
+    """Other installations that have claimed resources. Calls `lapsed` with each resource whose
+    claim has lapsed."""
 
     def __init__(
         self, kube: Kube, mine: Installation, timeout: float, lapsed: Callable[[Key], None]
@@ -43,26 +44,26 @@ class Installations:
         self._kube = kube
         self._lapsed = lapsed
         self._known: dict[str, Freshness] = {}
-        self._left: defaultdict[str, set[Key]] = defaultdict(set)
+        self._claimed: defaultdict[str, set[Key]] = defaultdict(set)
         self._wake = asyncio.Event()
 
-    def leave(self, key: Key, rival: str) -> None:
-        """The resource is left to the installation with this Lease."""
-        self._left[rival].add(key)
+    def watch_claim(self, key: Key, rival: str) -> None:
+        """Poll the Lease of the installation that has claimed the resource."""
+        self._claimed[rival].add(key)
         self._wake.set()
 
     def is_stale(self, rival: str, now: float) -> bool:
-        """Whether claims of the installation with this Lease no longer count."""
+        """Return whether claims of the installation with this Lease have lapsed."""
         known = self._known.get(rival)
         return known is not None and known.is_stale(now)
 
     async def run(self) -> None:
-        """Run until cancelled. Nothing is polled while no resource is left to another."""
+        """Poll until cancelled, while another installation has claimed a resource."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._left:
-                for rival in list(self._left):
+            while self._claimed:
+                for rival in list(self._claimed):
                     await self._poll(rival)
                 await asyncio.sleep(self.timeout / POLLS)
 
@@ -76,9 +77,9 @@ class Installations:
             known.unknown(str(error), loop.time())
         if known.why_unknown and known.why_unknown != before:
             fields = {"lease": rival, "error": known.why_unknown}
-            _log.warning("the Lease of another installation is unknown", extra={"fields": fields})
+            _log.warning("cannot read the Lease of another installation", extra={"fields": fields})
         if known.is_stale(loop.time()):
-            for key in self._left.pop(rival):
+            for key in self._claimed.pop(rival):
                 self._lapsed(key)
 
     async def _version(self, rival: str) -> str:

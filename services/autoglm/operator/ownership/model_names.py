@@ -1,7 +1,7 @@
-"""Which of its model names a resource does not get, and who has them. No I/O.
+"""Indexes model names: which names of a resource another resource serves. No I/O.
 
-Kept up to date by each change of a resource, so that a verdict costs the names of one resource and
-not of all. The gateway decides by the same functions of `api.names`.
+Updated by each change of a resource, so that a lookup costs the names of one resource, not of all.
+The gateway decides by the same functions of `api.names`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from autoglm.operator.observed import LostName, Raw
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A resource, as far as names are concerned."""
+    """The model names that a resource claims, and its seniority."""
 
     key: Key
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Claim:
 
 
 def claim_of(resource: Raw | None) -> Claim | None:
-    """What a resource declares, however wrong the rest of it is. None where there is none."""
+    """Return the names that a resource declares, even if its spec is invalid; None for None."""
     if resource is None:
         return None
     metadata, model = resource["metadata"], _mapping(_mapping(resource.get("spec")).get("model"))
@@ -65,8 +65,8 @@ class NameIndex:
     _by_name: dict[str, dict[Key, Claim]] = field(default_factory=dict)
 
     def put(self, key: Key, claim: Claim | None) -> set[Key]:
-        """Takes what a resource declares now, None where it is gone; the other resources that
-        declare one of its names, where something is new."""
+        """Replace the claim of a resource, None if it was deleted; return the other resources that
+        declare one of its names, if the claim has changed."""
         before = self._claims.pop(key, None)
         if claim is not None:
             self._claims[key] = claim
@@ -84,7 +84,7 @@ class NameIndex:
         return {other for name in names for other in self._by_name.get(name, ())} - {key}
 
     def lost(self, key: Key) -> tuple[LostName, ...]:
-        """The names that a resource declares and does not get, in its own order."""
+        """Return the declared names that are not routed to the resource, in its own order."""
         claim = self._claims.get(key)
         return tuple(self._lost(claim)) if claim else ()
 

@@ -1,1 +1,1 @@
-"""The status of a resource: conditions, events, what is wrong and what to do."""
+"""The status of a resource: conditions, events, failures with their remedies."""

@@ -1,8 +1,8 @@
-"""What is wrong with a resource's pods, as one word, one sentence and what to do. Pure.
+"""Finds the failures of a resource's pods, each with reason, message and remedy. Pure.
 
-Sources: states of containers, the engine's own diagnosis in the termination message, the
-scheduler's words, and warnings of those who could not even make a pod. Messages leave out what
-changes by itself (back-off times, counters), so that saying them again is no news.
+Sources: states of containers, the engine's diagnosis in the termination message, the scheduler's
+condition, and Warning events of controllers that could not create a pod. Messages omit what changes
+by itself (back-off times, counters), so that a repeated failure does not change the status.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from autoglm.operator.status.pods import Pod, condition, containers
 
 _SHOWN = 1024
 _DIAGNOSIS = re.compile(r"(?P<reason>[A-Z][A-Za-z]{2,63}): (?P<message>.+)", re.DOTALL)
-_CODES = "docs/exit-codes.md says what exit codes mean"
+_CODES = "docs/exit-codes.md explains the exit codes"
 _IMAGE = (
     "check spec.engine.image (or the operator's image settings), and name a pull secret in "
-    "spec.template.spec.imagePullSecrets where the registry wants one"
+    "spec.template.spec.imagePullSecrets if the registry requires one"
 )
 _QUOTA = "raise the quota, or correct what the message names"
 _VOLUME = "check the claims, secrets and volumes that spec.model.cache and spec.template name"
-# Reasons for which a container waits, and what to do about each.
+# Reasons of waiting containers, with the reported reason and the remedy.
 _WAITING: Final = {
     "ErrImagePull": ("ImagePullBackOff", _IMAGE),
     "ImagePullBackOff": ("ImagePullBackOff", _IMAGE),
@@ -44,7 +44,7 @@ _WARNINGS: Final = {
     "ReplicaSetCreateError": _QUOTA,
     "FailedMount": _VOLUME,
     "FailedAttachVolume": _VOLUME,
-    "FailedCreatePodSandBox": "the node's network or runtime is at fault; look at the node",
+    "FailedCreatePodSandBox": "the network or container runtime of the node fails; check the node",
 }
 _OOM = (
     "raise spec.resources.limits.memory, or lower spec.model.maxModelLen or spec.engine.maxNumSeqs"
@@ -53,7 +53,7 @@ _OOM = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`is_own`: of the revision's own making, and not for want of room in the cluster."""
+    """One failure. `is_own`: caused by the revision itself, not by a lack of resources."""
 
     reason: str
     message: str
@@ -64,7 +64,7 @@ class Failure:
 
 
 def failures(pods: Sequence[Pod], warnings: Iterable[Raw]) -> list[Failure]:
-    """Of every pod that isn't ready at most one, by pod; then of pods that could not be made."""
+    """Return at most one failure of every pod that is not ready, sorted by pod."""
     waiting = [pod for pod in pods if not pod.is_ready and not pod.is_ending]
     named = [(pod, _of_pod(pod.raw)) for pod in sorted(waiting, key=lambda pod: pod.name)]
     found = [_at(pod, failure) for pod, failure in named if failure]
@@ -77,7 +77,7 @@ def failures(pods: Sequence[Pod], warnings: Iterable[Raw]) -> list[Failure]:
 
 
 def creation_failure(warnings: Sequence[Raw], deployment: str, revision: str) -> Iterator[Failure]:
-    """Why a Deployment has fewer pods than it asks for, if anybody says; ask only then."""
+    """Yield at most one cause why a Deployment has fewer pods than replicas. Call it only then."""
     for kind in ("ReplicaSet", "Deployment"):
         for failure in _warned(warnings, deployment, kind):
             yield replace(failure, revision=revision)
@@ -89,7 +89,7 @@ def _at(pod: Pod, failure: Failure) -> Failure:
 
 
 def _of_pod(raw: Raw) -> Failure | None:
-    return next((f for look in _LOOKS if (f := look(raw))), None)
+    return next((f for check in _CHECKS if (f := check(raw))), None)
 
 
 def _unschedulable(raw: Raw) -> Failure | None:
@@ -109,8 +109,8 @@ def _cannot_start(raw: Raw) -> Failure | None:
         if known := _WAITING.get(waiting.get("reason", "")):
             reason, advice = known
             image = container.get("image", "")
-            said = _without_back_off(waiting.get("message", "")) or f"image {image}"
-            return Failure(reason, _sentence(said, advice))
+            message = _without_back_off(waiting.get("message", "")) or f"image {image}"
+            return Failure(reason, _sentence(message, advice))
     return None
 
 
@@ -127,17 +127,18 @@ def _termination(raw: Raw, container: Mapping[str, Any], end: Mapping[str, Any])
     code, name = end["exitCode"], container["name"]
     if end.get("reason") == "OOMKilled":
         limit = _memory_limit(raw, name)
-        said = f"{name} was killed at its memory limit{f' of {limit}' if limit else ''}"
-        return Failure("OOMKilled", _sentence(said, _OOM), exit_code=code)
+        message = f"{name} was killed at its memory limit{f' of {limit}' if limit else ''}"
+        return Failure("OOMKilled", _sentence(message, _OOM), exit_code=code)
     text = (end.get("message") or "").strip()
-    # With no diagnosis it is the end of the log, which may have one in its last lines.
+    # Without a diagnosis the text is the end of the log.
     if name == ENGINE and (match := _DIAGNOSIS.match(text)):
         return Failure(match["reason"], _short(match["message"]), exit_code=code)
-    said = f"{name} ended with exit code {code}"
+    message = f"{name} ended with exit code {code}"
     last = text.splitlines()[-1] if text else ""
     advice = f"kubectl logs --previous shows more, and {_CODES}"
     reason = "ContainerFailed" if name == ENGINE else "SidecarFailed"
-    return Failure(reason, _sentence(f"{said}: {last}" if last else said, advice), exit_code=code)
+    message += f": {last}" if last else ""
+    return Failure(reason, _sentence(message, advice), exit_code=code)
 
 
 def _memory_limit(raw: Raw, container: str) -> str:
@@ -147,37 +148,37 @@ def _memory_limit(raw: Raw, container: str) -> str:
     return ""
 
 
-_LOOKS: tuple[Callable[[Raw], Failure | None], ...] = (_cannot_start, _ended, _unschedulable)
+_CHECKS: tuple[Callable[[Raw], Failure | None], ...] = (_cannot_start, _ended, _unschedulable)
 
 
 def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
     for event in warnings:
         about, reason = event.get("involvedObject") or event.get("regarding") or {}, event["reason"]
         named = about.get("name", "")
-        # A ReplicaSet is called after its Deployment.
+        # The name of a ReplicaSet begins with that of its Deployment.
         owner = named.rpartition("-")[0] if kind == "ReplicaSet" else named
         if about.get("kind") == kind and owner == name and reason in _WARNINGS:
-            said = event.get("message") or event.get("note") or ""
+            message = event.get("message") or event.get("note") or ""
             yield Failure(
                 reason,
-                _sentence(_without_names(said), _WARNINGS[reason]),
-                is_own="quota" not in said,
+                _sentence(_without_names(message), _WARNINGS[reason]),
+                is_own="quota" not in message,
             )
 
 
 def _without_back_off(message: str) -> str:
-    """The same while kubelet tries and while it waits, as far as it says why."""
+    """Return a message that is the same while kubelet pulls and while it backs off."""
     why = re.sub(r'^Back-off pulling image "[^"]*": (ErrImagePull: )?', "", message)
     return re.sub(r"^Back-off pulling image", "cannot pull image", why)
 
 
 def _without_names(message: str) -> str:
-    """The names of pods that were never made differ from try to try."""
+    """Return a message without the names of pods, which differ in each attempt to create them."""
     return re.sub(r'pods "[^"]*"', "pods", message)
 
 
-def _sentence(said: str, advice: str) -> str:
-    return f"{_short(said).rstrip('.; ')}; {advice}"
+def _sentence(message: str, advice: str) -> str:
+    return f"{_short(message).rstrip('.; ')}; {advice}"
 
 
 def _short(text: str) -> str:

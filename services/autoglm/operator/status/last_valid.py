@@ -1,8 +1,8 @@
-"""The newest valid spec of a resource, kept in its status and restored while the spec is invalid.
+"""Records the last valid spec of a resource in its status, and restores it for an invalid spec.
 
-In the status, since nobody deletes that by hand, an operator that starts has it at once, and it is
-written together with the generation that it is about. As text, so that the API server neither
-prunes it nor tracks the owners of its fields. Pure.
+In the status, since users do not delete it, an operator that starts reads it at once, and it is
+written together with its generation. As text, so that the API server neither prunes it nor tracks
+the managers of its fields. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REPLICAS = "replicas"
 
 
 def record(resource: Raw, revision: str) -> dict[str, Any] | None:
-    """For `status.lastValid`; None for a spec that has no room there."""
+    """Return `status.lastValid` for a valid resource; None if the spec is too large for it."""
     spec = {key: value for key, value in resource["spec"].items() if key != _REPLICAS}
     text = msgspec.json.encode(spec, order="deterministic").decode()
     if len(text) > LARGEST:
@@ -28,8 +28,8 @@ def record(resource: Raw, revision: str) -> dict[str, Any] | None:
     return {"generation": generation, "revision": revision, "spec": text}
 
 
-def kept(resource: Raw) -> dict[str, Any] | None:
-    """What was recorded before, as it is in the status."""
+def recorded(resource: Raw) -> dict[str, Any] | None:
+    """Return `status.lastValid` as it is; None without one."""
     found = (resource.get("status") or {}).get("lastValid")
     if not isinstance(found, Mapping) or not found.get("spec"):
         return None
@@ -37,11 +37,11 @@ def kept(resource: Raw) -> dict[str, Any] | None:
 
 
 def restored(resource: Raw) -> Raw | None:
-    """The resource with its last valid spec; None where there is none.
+    """Return the resource with its last valid spec; None without one.
 
-    The number of replicas is the current one, which an autoscaler writes whatever else is wrong.
+    Replicas are the current ones, which an autoscaler writes even if the spec is invalid.
     """
-    found = kept(resource)
+    found = recorded(resource)
     try:
         spec = msgspec.json.decode(found["spec"], type=dict[str, Any]) if found else None
     except msgspec.MsgspecError:

@@ -1,4 +1,4 @@
-"""What pods say of themselves, as few facts. Pure; reads the API's objects, decides nothing."""
+"""Reads pods and Deployments into the few values that rollouts and conditions need. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoglm.operator.rollout import Group
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod and what `rollout` and `failures` want to know of it."""
+    """One pod, with the values that `rollout` and `failures` read."""
 
     raw: Raw
     name: str
@@ -22,34 +22,35 @@ class Pod:
     is_ready: bool
     is_ending: bool
     is_serving: bool
-    """Ready, and every gateway has it; ready is enough where no gateway can be asked."""
+    """Ready, and in the pool of every gateway; ready is enough where no gateway responds."""
 
 
 def present(raws: Iterable[Raw], routable: frozenset[str] | NoData, now: datetime) -> list[Pod]:
-    """The pods that take up room: not those that are done, nor those long past their end."""
+    """Return the pods that occupy resources: neither completed ones nor those past their
+    termination."""
     return [_pod(raw, routable) for raw in raws if not _is_over(raw, now)]
 
 
 def groups(deployments: Mapping[str, Raw], pods: Sequence[Pod]) -> list[Group]:
-    """The revisions that there are, with their pods."""
+    """Return the existing revisions, with the numbers of their pods."""
     return [_group(name, deployment, pods) for name, deployment in deployments.items()]
 
 
 def condition(raw: Raw, kind: str) -> Mapping[str, Any]:
-    """A condition of any object; empty where there is none."""
+    """Return a condition of any object; empty if it has none of that type."""
     conditions = raw.get("status", {}).get("conditions") or ()
     return next((c for c in conditions if c.get("type") == kind), {})
 
 
 def containers(raw: Raw) -> Iterator[Mapping[str, Any]]:
-    """States of all containers, in the order in which they start."""
+    """Yield the statuses of all containers, in the order in which they start."""
     status = raw.get("status", {})
     for field in ("initContainerStatuses", "containerStatuses"):
         yield from status.get(field) or ()
 
 
 def instant(text: str) -> datetime:
-    """Of the API's timestamps."""
+    """Parse a timestamp of the Kubernetes API."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
 
 
@@ -74,7 +75,8 @@ def _pod(raw: Raw, routable: frozenset[str] | NoData) -> Pod:
 
 
 def _is_over(raw: Raw, now: datetime) -> bool:
-    """Done, or due to be gone: a pod on a lost node may stay for ever in name."""
+    """Return whether a pod is completed, or past its termination: the pod of a lost node may stay
+    for ever."""
     if raw.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return True
     deadline = raw["metadata"].get("deletionTimestamp")

@@ -1,7 +1,7 @@
-"""The whole status of a resource, and the events that its changes are worth. Pure.
+"""Computes the complete status of a resource, and the events for its changes. Pure.
 
-The shape is `autoglm.api.status`. Nothing in it changes by itself, so that a resource at rest is
-never written: no counters, no measured values.
+The schema is `autoglm.api.status`. It has no counters and no measured values, so that the status of
+a resource at rest does not change and is not written.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from autoglm.api.status import ConditionType, Phase, Status
 from autoglm.operator.children.metadata import identity, selector_text
 from autoglm.operator.observed import Event, Observed, Raw, Settings
 from autoglm.operator.rollout import Group
-from autoglm.operator.scaling import scaling_status
-from autoglm.operator.status.conditions import invalid_spec, serves, statements
+from autoglm.operator.status.condition import api_conditions
+from autoglm.operator.status.conditions import conditions_of, invalid_spec
+from autoglm.operator.status.conditions import serving as serving_condition
 from autoglm.operator.status.failures import Failure
-from autoglm.operator.status.last_valid import kept, record
+from autoglm.operator.status.last_valid import record, recorded
+from autoglm.operator.status.observed_state import ObservedState
 from autoglm.operator.status.pods import Pod, present
-from autoglm.operator.status.situation import Situation
-from autoglm.operator.status.statement import conditions
+from autoglm.operator.status.scaling import scaling_status
 
-# Conditions whose changes are worth an event; the others follow from them.
-_TOLD: Final = (
+# Conditions whose changes become events; the others follow from them.
+_EVENT_CONDITIONS: Final = (
     ConditionType.READY,
     ConditionType.DEGRADED,
     ConditionType.ROLLOUT_HEALTHY,
     ConditionType.SCALING_ACTIVE,
 )
-_DULL: Final = frozenset({"AsExpected", "Fixed", "Starting", "Complete"})
-# Reasons for not being ready that are no trouble.
-_PLAIN: Final = frozenset(
+# Reasons that never become events.
+_SILENT_REASONS: Final = frozenset({"AsExpected", "Fixed", "Starting", "Complete"})
+# Reasons for not being ready whose events are of type Normal.
+_NORMAL_REASONS: Final = frozenset(
     {
         "Idle",
         "Loading",
@@ -50,46 +52,47 @@ _MOST_MANAGED = 256
 _LONGEST_EVENT = 1024
 
 
-def status(situation: Situation, now: datetime) -> dict[str, Any]:
-    resource = situation.context.resource
-    said = statements(situation)
+def status(state: ObservedState, now: datetime) -> dict[str, Any]:
+    """Return the status of a resource with a valid spec, current or last."""
+    resource = state.context.resource
     body = {
         "observed_generation": resource.metadata.generation,
-        "phase": phase(situation).value,
-        "url": situation.context.settings.gateway_url,
-        "replicas": sum(not pod.is_ending for pod in situation.pods),
-        "ready_replicas": situation.ready,
+        "phase": phase(state).value,
+        "url": state.context.settings.gateway_url,
+        "replicas": sum(not pod.is_ending for pod in state.pods),
+        "ready_replicas": state.ready,
         "selector": selector_text(resource.name),
-        "conditions": conditions(
-            said, _previous(situation.observed.resource), resource.metadata.generation, now
+        "conditions": api_conditions(
+            conditions_of(state),
+            _previous(state.observed.resource),
+            resource.metadata.generation,
+            now,
         ),
-        "model": _model(situation),
-        "revisions": [
-            _revision(group, situation.pods) for group in (situation.new, *situation.old[:31])
-        ],
-        "scaling": scaling_status(situation),
-        "last_valid": _last_valid(situation),
-        "managed_resources": [_managed(body) for body in situation.wanted],
+        "model": _model(state),
+        "revisions": [_revision(group, state.pods) for group in (state.new, *state.old[:31])],
+        "scaling": scaling_status(state),
+        "last_valid": _last_valid(state),
+        "managed_resources": [_managed(body) for body in state.wanted],
     }
     return _dumped(body)
 
 
-def _last_valid(situation: Situation) -> dict[str, Any] | None:
-    resource = situation.observed.resource
-    return kept(resource) if situation.invalid else record(resource, situation.revision)
+def _last_valid(state: ObservedState) -> dict[str, Any] | None:
+    resource = state.observed.resource
+    return recorded(resource) if state.invalid else record(resource, state.revision)
 
 
 def invalid_status(
     observed: Observed, settings: Settings, error: InvalidSpec, now: datetime
 ) -> dict[str, Any]:
-    """Of a resource without a valid spec: what its pods say, and nothing of what they should be."""
+    """Return the status of a resource without any valid spec: the observed pods only."""
     resource, metadata = observed.resource, observed.resource["metadata"]
     pods = [pod for pod in present(observed.pods, observed.routable, now) if not pod.is_ending]
     serving = sum(pod.is_serving for pod in pods)
-    invalid = invalid_spec(error, "no valid spec is known, and what runs stays as it is")
-    said = dict.fromkeys((ConditionType.READY, ConditionType.PROGRESSING), invalid) | {
+    invalid = invalid_spec(error, "no valid spec is known, and running pods are not changed")
+    found = dict.fromkeys((ConditionType.READY, ConditionType.PROGRESSING), invalid) | {
         ConditionType.DEGRADED: replace(invalid, holds=True),
-        ConditionType.AVAILABLE: serves(serving) if serving else invalid,
+        ConditionType.AVAILABLE: serving_condition(serving) if serving else invalid,
     }
     generation = metadata.get("generation", 0)
     body = {
@@ -99,7 +102,7 @@ def invalid_status(
         "replicas": len(pods),
         "ready_replicas": sum(pod.is_ready for pod in pods),
         "selector": selector_text(metadata["name"]),
-        "conditions": conditions(said, _previous(resource), generation, now),
+        "conditions": api_conditions(found, _previous(resource), generation, now),
         "revisions": [
             {
                 "hash": revision,
@@ -108,14 +111,14 @@ def invalid_status(
             }
             for revision in sorted({pod.revision for pod in pods})[:32]
         ],
-        "last_valid": kept(resource),
+        "last_valid": recorded(resource),
         "managed_resources": [_managed(child) for child in observed.children[:_MOST_MANAGED]],
     }
     return _dumped(body)
 
 
 def same_status(one: Raw, other: Raw | None) -> bool:
-    """Whether nothing is news. Server-side apply may keep the items of a list in another order."""
+    """Return whether both are equal. Server-side apply may reorder the items of a list."""
     return other is not None and _ordered(one) == _ordered(other)
 
 
@@ -125,63 +128,66 @@ def _ordered(status: Raw) -> dict[str, Any]:
     return {**status, **lists}
 
 
-def phase(situation: Situation) -> Phase:
-    if situation.context.spec.suspend:
+def phase(state: ObservedState) -> Phase:
+    """Return the phase of a resource with a valid spec, current or last."""
+    if state.context.spec.suspend:
         return Phase.SUSPENDED
-    is_wrong = any(
-        (situation.failure, situation.conflicts, situation.invalid, situation.observed.lost_names)
-    )
-    if situation.serving and situation.desired:
-        done = Phase.READY if situation.is_complete else Phase.UPDATING
-        return Phase.DEGRADED if is_wrong else done
-    if not situation.desired:
+    has_problem = any((state.failure, state.conflicts, state.invalid, state.observed.lost_names))
+    if state.serving and state.desired:
+        healthy = Phase.READY if state.is_complete else Phase.UPDATING
+        return Phase.DEGRADED if has_problem else healthy
+    if not state.desired:
         return Phase.IDLE
-    if situation.new_fails or situation.refused:
+    if state.new_fails or state.rejected:
         return Phase.FAILED
-    return Phase.LOADING if any(map(_is_placed, situation.pods)) else Phase.PENDING
+    return Phase.LOADING if any(map(_is_placed, state.pods)) else Phase.PENDING
 
 
 def events(resource: Raw, after: Raw) -> tuple[Event, ...]:
-    """Of reasons that are new; the same reason on several conditions is told once."""
+    """Return an event for each new reason; one for a reason that several conditions have."""
     before = {c["type"]: c for c in _previous(resource)}
-    told: dict[str, Event] = {}
+    found: dict[str, Event] = {}
     for condition in after["conditions"]:
         known = before.get(condition["type"], {})
         is_new = (known.get("status"), known.get("reason")) != (
             condition["status"],
             condition["reason"],
         )
-        if is_new and _is_worth_telling(condition):
-            told.setdefault(condition["reason"], _event(condition))
-    return tuple(told.values())
+        if is_new and _becomes_event(condition):
+            found.setdefault(condition["reason"], _event(condition))
+    return tuple(found.values())
 
 
-def _is_worth_telling(condition: Raw) -> bool:
-    # A rollout that goes well is told by Ready.
-    goes_well = (condition["type"], condition["status"]) == (ConditionType.ROLLOUT_HEALTHY, "True")
-    return condition["type"] in _TOLD and condition["reason"] not in _DULL and not goes_well
+def _becomes_event(condition: Raw) -> bool:
+    # Ready reports a healthy rollout.
+    is_healthy = (condition["type"], condition["status"]) == (ConditionType.ROLLOUT_HEALTHY, "True")
+    return (
+        condition["type"] in _EVENT_CONDITIONS
+        and condition["reason"] not in _SILENT_REASONS
+        and not is_healthy
+    )
 
 
 def _event(condition: Raw) -> Event:
     bad = "True" if condition["type"] == ConditionType.DEGRADED else "False"
-    is_plain = condition["status"] != bad or condition["reason"] in _PLAIN
+    is_normal = condition["status"] != bad or condition["reason"] in _NORMAL_REASONS
     message = condition["message"][:_LONGEST_EVENT]
-    return Event("Normal" if is_plain else "Warning", condition["reason"], message)
+    return Event("Normal" if is_normal else "Warning", condition["reason"], message)
 
 
-def _model(situation: Situation) -> dict[str, Any]:
-    failure = next(iter(situation.failures), None)
-    if situation.new.ready:
-        state = "Loaded"
-    elif situation.new_fails:
-        state = "Failed"
+def _model(state: ObservedState) -> dict[str, Any]:
+    failure = next(iter(state.failures), None)
+    if state.new.ready:
+        loading = "Loaded"
+    elif state.new_fails:
+        loading = "Failed"
     else:
-        state = "Loading" if situation.new.present else "Pending"
-    return {"state": state, "last_failure": _last_failure(situation, failure)}
+        loading = "Loading" if state.new.present else "Pending"
+    return {"state": loading, "last_failure": _last_failure(state, failure)}
 
 
-def _last_failure(situation: Situation, failure: Failure | None) -> dict[str, Any] | None:
-    """Stays until all is well, since the pod that it happened to may be gone by then."""
+def _last_failure(state: ObservedState, failure: Failure | None) -> dict[str, Any] | None:
+    """Return the last failure. It stays until the resource is complete."""
     if failure is not None:
         return {
             "reason": failure.reason,
@@ -189,9 +195,9 @@ def _last_failure(situation: Situation, failure: Failure | None) -> dict[str, An
             "exit_code": failure.exit_code,
             "pod": failure.pod,
         }
-    if situation.is_complete or not situation.desired:
+    if state.is_complete or not state.desired:
         return None
-    before = situation.observed.resource.get("status") or {}
+    before = state.observed.resource.get("status") or {}
     known: dict[str, Any] | None = (before.get("model") or {}).get("lastFailure")
     return known
 
@@ -218,6 +224,6 @@ def _previous(resource: Raw) -> list[Mapping[str, Any]]:
 
 
 def _dumped(body: Mapping[str, Any]) -> dict[str, Any]:
-    """By way of the types that the CRD's schema is made from: nothing is pruned on the way."""
+    """Return the status through the types of the CRD's schema, so that nothing in it is pruned."""
     checked = Status.model_validate_json(json.dumps(body))
     return checked.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -1,7 +1,7 @@
-"""What a resource must meet on this cluster, beyond what it must meet anywhere. Pure.
+"""Validates a resource against the installation, in addition to `api.parse`. Pure.
 
-`api.parse` judges a document by itself; here it meets the installation: there are no files next to
-it, replicas need their GPUs, and some things are the installer's to allow. Called by `plan`.
+On a cluster no path is relative to a file, replicas need GPUs for their parallelism, and some
+fields must be allowed by a flag of the operator. Called by `plan`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MOST_BYTES: Final = 64 * 1024
 
 
 def valid(resource: Raw, settings: Settings) -> Context:
-    """The resource, ready to be planned for. Raises InvalidSpec with every problem."""
+    """Return the parsed resource with the settings. Raises InvalidSpec with every problem."""
     if problems := list(_too_deep(resource)) or list(_too_large(resource)):
         raise InvalidSpec(problems)
-    # Sorted, so that the order of a user's keys makes no other revision.
+    # Sorted, so that the order of a user's keys does not change the revision.
     plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
     context = Context(parse(plain), settings)
     problems = [
@@ -40,7 +40,7 @@ def valid(resource: Raw, settings: Settings) -> Context:
 
 
 def _too_deep(resource: Raw) -> Iterable[Problem]:
-    """Free-form fields, of which the deepest levels may have been cut off on the way in."""
+    """Yield problems of nesting: the API server may have pruned the deepest levels."""
     spec = resource.get("spec")
     for name, value in spec.items() if isinstance(spec, Mapping) else ():
         if depth(value) > _DEEPEST:
@@ -48,7 +48,7 @@ def _too_deep(resource: Raw) -> Iterable[Problem]:
 
 
 def _too_large(resource: Raw) -> Iterable[Problem]:
-    """What becomes part of a pod's command line, where an argument has 128 KiB."""
+    """Yield problems of fields that become part of the command line, with 128 KiB an argument."""
     for path in ("spec.engine.args", "spec.engine.env"):
         size = len(msgspec.json.encode(at(resource, path)))
         if size > _MOST_BYTES:
@@ -66,7 +66,7 @@ def _relative_paths(context: Context) -> Iterable[Problem]:
     for path, uri in uris.items():
         if uri and uri.startswith(("./", "../", "~")):
             message = (
-                "is relative to a file, which a cluster does not have; give a hub name, or an "
+                "is relative to a file, which a cluster does not have; use a hub name, or an "
                 "absolute path on a volume that spec.template mounts"
             )
             yield Problem(path, message, uri)
@@ -77,6 +77,6 @@ def _host_path(context: Context) -> Iterable[Problem]:
     if cache.type == "hostPath" and not context.settings.allow_host_path:
         message = (
             "the operator was installed without --allow-host-path, since it opens the node's files "
-            "to whoever may write this resource; use pvc"
+            "to every user who may write this resource; use pvc"
         )
         yield Problem("spec.model.cache.type", message, cache.type)

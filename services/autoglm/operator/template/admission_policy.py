@@ -1,10 +1,10 @@
-"""The ValidatingAdmissionPolicy: InvalidSpec at apply, where the CRD's rules cannot see it. Pure.
+"""The ValidatingAdmissionPolicy: rejects invalid specs that the CRD's rules cannot check. Pure.
 
-A CRD's rules see no free-form value (spec.template, spec.engine.args) and no setting of the
-installation. The policy says in CEL what `template`, `restricted`, `validity` and `api.rules` say,
-from the same constants, as far as it is common. It is a convenience: the operator judges every
-resource itself, so what the policy cannot evaluate is let through (failurePolicy Ignore). Written
-to deploy/ by scripts/generate_crd.
+A CRD's rules can read neither free-form values (spec.template, spec.engine.args) nor settings of
+the installation. The policy expresses the common rules of `template`, `restricted`, `validity` and
+`api.rules` in CEL, from the same constants. It is optional: the operator validates every resource
+itself, so the policy admits what it cannot evaluate (failurePolicy Ignore). Written to deploy/ by
+scripts/generate_crd.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autoglm.operator.template.template import FIELDS, PROFILE, RESERVED, ROOT
 
 Object = dict[str, Any]
 POLICY_NAME: Final = "open-autoglm-operator"
-# The chart replaces it by what operator.allowHostPath says.
+# The chart replaces it by operator.allowHostPath.
 ALLOW_HOST_PATH: Final = {"name": "allowHostPath", "expression": "false"}
 
 
@@ -71,10 +71,10 @@ _VARIABLES: Final = (
 
 
 def _unknown(where: str, value: str, allowed: Iterable[str], why: str) -> Object:
-    """Every key of a mapping is one of these."""
+    """Return a rule: every key of a mapping is one of `allowed`."""
     unknown = f"{value}.filter(k, !(k in {_texts(allowed)}))"
     names = ", ".join(sorted(allowed))
-    message = f"{why}; remove it. There is {names}"
+    message = f"{why}; remove it. Allowed: {names}"
     return {
         "expression": f"{unknown}.size() == 0",
         "messageExpression": f"'{where}.' + {unknown}.join(', ') + {_quoted(f': {message}')}",
@@ -191,13 +191,13 @@ def _spec_rules() -> list[Object]:
             "variables.uris.all(u, !u.startsWith('./') && !u.startsWith('../') && "
             "!u.startsWith('~'))",
             "spec.model: uri, tokenizer and the adapters' uri must not be relative to a file, "
-            "which a cluster does not have; give a hub name, or an absolute path on a volume that "
+            "which a cluster does not have; use a hub name, or an absolute path on a volume that "
             "spec.template mounts",
         ),
         _rule(
             "object.spec.model.?cache.?type.orValue('') != 'hostPath' || variables.allowHostPath",
             "spec.model.cache.type: the operator was installed without --allow-host-path, since it "
-            "opens the node's files to whoever may write this resource; use pvc",
+            "opens the node's files to every user who may write this resource; use pvc",
         ),
         _rule(
             gpus,
@@ -214,7 +214,7 @@ def _spec_rules() -> list[Object]:
 
 
 def admission_policy() -> Object:
-    """The policy; the chart gives it its own name."""
+    """Return the policy; the chart changes its name."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -231,7 +231,7 @@ def admission_policy() -> Object:
                     }
                 ]
             },
-            # An invalid resource that exists can be labelled, annotated and deleted.
+            # An existing invalid resource can be labelled, annotated and deleted.
             "matchConditions": [
                 {
                     "name": "spec-changes",
@@ -245,6 +245,7 @@ def admission_policy() -> Object:
 
 
 def binding() -> Object:
+    """Return the binding, which denies what the policy rejects."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",

@@ -1,8 +1,8 @@
-"""The restricted Pod Security Standard, as far as a pod template can break it. Pure.
+"""Checks pod templates against the restricted Pod Security Standard. Pure.
 
 https://kubernetes.io/docs/concepts/security/pod-security-standards/. The API server enforces it
-only where a namespace asks for it; the operator's pods keep to it everywhere. Volumes of the
-operator's own making are taken as they are: a cache on the node has a field and a setting.
+only in namespaces with its label; the operator enforces it everywhere. Volumes that the operator
+adds are not checked: a cache on the node has a field and a flag of its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ VOLUMES = frozenset(
         "secret",
     }
 )
-# Of a projected volume. The others (serviceAccountToken, podCertificate) are credentials of the
-# pod's account.
+# Sources of a projected volume. The others (serviceAccountToken, podCertificate) are credentials
+# of the pod's account.
 PROJECTED = frozenset({"clusterTrustBundle", "configMap", "downwardAPI", "secret"})
 SECCOMP = ("RuntimeDefault", "Localhost")
 _SELINUX = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
@@ -36,7 +36,7 @@ HOOKS = ("postStart", "preStop")
 def violations(
     spec: Mapping[str, Any], path: str, own_volumes: Collection[Any]
 ) -> Iterator[Problem]:
-    """Every field of a pod's spec that the profile forbids."""
+    """Yield every field of a pod's spec that the profile forbids. `path` is that of the spec."""
     yield from _shared(spec.get("securityContext"), f"{path}.securityContext")
     for volume in (v for v in spec.get("volumes", []) if v not in own_volumes):
         yield from _volume(volume, f"{path}.volumes[name={volume['name']}]")
@@ -96,7 +96,7 @@ def _privileges(security: Mapping[str, Any], path: str) -> Iterator[Problem]:
 
 
 def _shared(security: Any, path: str) -> Iterator[Problem]:
-    """What pods and containers have in common."""
+    """Yield violations of fields that pods and containers share."""
     if security is None:
         return
     if not isinstance(security, Mapping):
@@ -105,15 +105,15 @@ def _shared(security: Any, path: str) -> Iterator[Problem]:
     if security.get("runAsNonRoot", True) is not True:
         yield Problem(f"{path}.runAsNonRoot", "must be true; remove it", security["runAsNonRoot"])
     if security.get("runAsUser") == 0:
-        yield Problem(f"{path}.runAsUser", "must not be root; give another user or remove it", 0)
+        yield Problem(f"{path}.runAsUser", "must not be root; set another user or remove it", 0)
     profile = _at(security, "seccompProfile", "type")
     if profile is not None and profile not in SECCOMP:
         message = f"must be one of {', '.join(SECCOMP)}; remove it"
         yield Problem(f"{path}.seccompProfile.type", message, profile)
-    yield from _rarities(security, path)
+    yield from _rare_fields(security, path)
 
 
-def _rarities(security: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _rare_fields(security: Mapping[str, Any], path: str) -> Iterator[Problem]:
     linux = security.get("seLinuxOptions") or {}
     if not isinstance(linux, Mapping) or linux.get("user") or linux.get("role"):
         yield Problem(f"{path}.seLinuxOptions", "may have type and level only", linux)

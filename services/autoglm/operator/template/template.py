@@ -1,8 +1,8 @@
-"""spec.template: which overrides of the pod template are taken, and how. Pure.
+"""Merges spec.template into the pod template, and rejects overrides that are not allowed. Pure.
 
-Whoever may write an AutoGLMDeployment need not be allowed to make pods, so the operator must not
-lend its own rights: only fields known to be harmless are taken, and the result must still meet the
-restricted profile. Everything else is refused as InvalidSpec. Called by `plan`.
+A user who may write an AutoGLMDeployment may lack the right to create pods, so the operator must
+not lend its own: only fields known to be harmless are allowed, and the result must still meet the
+restricted profile. Any other field is rejected as InvalidSpec. Called by `plan`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ FIELDS: Final = {
     ),
 }
 _LISTS = ("containers", "initContainers", "volumes", "imagePullSecrets", "tolerations")
-# Labels and annotations that services, budgets, policies and the operator itself go by.
+# Prefixes of labels and annotations that Services, budgets, policies and the operator select by.
 RESERVED = ("app.kubernetes.io/", "autoglm.io/")
-# Annotations by which a pod leaves the restricted profile, in the form before the fields.
+# Prefixes of legacy annotations by which a pod would leave the restricted profile.
 PROFILE = ("container.apparmor.security.beta.kubernetes.io/",)
-# What spec has a field for, and where a second place would contradict it.
+# Fields that another field of the spec, or the operator, sets.
 _INSTEAD = {
     "terminationGracePeriodSeconds": "spec.drain.gracePeriodSeconds decides it",
     "serviceAccountName": "replicas run as an account of their own without rights",
@@ -63,7 +63,7 @@ _INSTEAD = {
 
 
 def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-    """The pod template with the user's overrides. Raises InvalidSpec with every problem."""
+    """Return the pod template with the user's overrides. Raises InvalidSpec with every problem."""
     problems = list(_shape_problems(template))
     if problems:
         raise InvalidSpec(problems)
@@ -78,7 +78,7 @@ def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str,
 
 
 def _secure(spec: dict[str, Any]) -> None:
-    """Puts back what the overrides took away of our own settings, and adds it to new containers."""
+    """Restore security settings that the overrides removed, and add them to new containers."""
     given = spec.get("securityContext", {})
     if isinstance(given, dict):
         spec["securityContext"] = POD_SECURITY | given
@@ -101,7 +101,7 @@ def _shape_problems(template: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def depth(root: Any) -> int:
-    """How many levels a value has; 1 for a text."""
+    """Return the levels of nesting of a value; 1 for a string."""
     levels, level = 0, [root]
     while level:
         levels += 1
@@ -123,7 +123,7 @@ def _unknown_fields(template: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         for field in sorted(part.keys() - FIELDS[path]):
             why = _INSTEAD.get(field, "a template may not set it")
-            message = f"{why}; remove it. There is {', '.join(sorted(FIELDS[path]))}"
+            message = f"{why}; remove it. Allowed: {', '.join(sorted(FIELDS[path]))}"
             yield Problem(f"{path}.{field}", message, part[field])
 
 

@@ -1,1 +1,1 @@
-"""Writes to the API server: what differs, server-side apply, conflicts, limits."""
+"""Writes to the API server: comparison, server-side apply, conflicts, reverted children."""

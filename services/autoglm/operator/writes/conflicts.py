@@ -1,8 +1,8 @@
-"""Reads and resolves conflicts of server-side apply. No I/O.
+"""Parses conflicts of server-side apply, and removes fields from a body. Pure.
 
-A field that somebody changed by hand (kubectl edit, patch, scale) is taken back. A field that
-another applier declares (Argo CD, Flux, a second controller) is left to it and reported: two
-appliers that force each other would write for ever.
+A field that was changed manually (kubectl edit, patch, scale) is overwritten. A field that another
+applier declares (Argo CD, Flux, a second controller) is left to it and reported: two appliers that
+force each other would write in a loop.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _KEYED = re.compile(r"^\[((?:[^\]\"]|\"(?:[^\"\\]|\\.)*\")*)\]")
 
 @dataclass(frozen=True, slots=True)
 class Contested:
-    """A field that we want to be otherwise than its owner."""
+    """A field whose owner sets another value than the operator."""
 
     field: str
     manager: str
     by_hand: bool
-    """Changed by an update, not declared by another applier."""
+    """Whether it was changed by an update, not declared by another applier."""
 
 
 def contested(causes: Iterable[Mapping[str, str]]) -> tuple[Contested, ...]:
-    """Of the causes of a 409, those that are conflicts over fields."""
+    """Return the conflicts over fields among the causes of a 409."""
     found = []
     for cause in causes:
         match = _MESSAGE.match(cause.get("message", ""))
@@ -41,7 +41,7 @@ def contested(causes: Iterable[Mapping[str, str]]) -> tuple[Contested, ...]:
 
 
 def without(body: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """A copy of `body` that does not declare `fields`, given as the API server names them."""
+    """Return a copy of `body` without `fields`, which are paths as the API server writes them."""
     rest = copy.deepcopy(dict(body))
     for field in fields:
         _remove(rest, field)
@@ -50,7 +50,7 @@ def without(body: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
 
 def _remove(value: Any, path: str) -> None:
     if path.startswith(".") and isinstance(value, dict):
-        # Keys may contain dots, so that only the body tells where one ends.
+        # Keys may contain dots, so only the keys of the body show where one ends.
         fitting = [k for k in value if _continues(path[1:], k)]
         if fitting:
             key = max(fitting, key=len)
@@ -73,7 +73,7 @@ def _continues(path: str, key: str) -> bool:
 
 
 def _selected(item: Any, index: int, selector: str) -> bool:
-    """Whether `name="engine",port=80`, `="value"` or `3` selects an item of a list."""
+    """Return whether `name="engine",port=80`, `="value"` or `3` selects an item of a list."""
     if selector.isdigit():
         return index == int(selector)
     wanted = json.loads("{" + re.sub(r"(^|,)(\w*)=", r'\1"\2":', selector) + "}")

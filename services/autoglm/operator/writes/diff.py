@@ -1,9 +1,9 @@
-"""Whether a child is as it should be, or has to be applied. Pure.
+"""Compares a child with its live object, to decide whether it has to be applied. Pure.
 
-Two questions. Is everything that we want in what is there? The API server adds defaults and others
-add fields of their own, so more may be there; lists with names are compared by name, quantities by
-value. And is what we declared last time what we declare now? Else a field that we no longer want
-would stay; an annotation with the hash of the last declaration tells.
+A child is applied if the live object lacks a declared field or has another value. The API server
+adds defaults and other controllers add fields, so additional fields are ignored; keyed lists are
+compared by key, quantities by value. A child is also applied if its declaration has changed, or a
+field that is no longer declared would stay; an annotation holds the hash of the last declaration.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from autoglm.operator.writes.merge import key_fields, name_of
 Body = dict[str, Any]
 _QUANTITIES: Final = frozenset({"averageValue", "sizeLimit"})
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
-# Fields that the API server leaves out where they are false; elsewhere absent may mean true.
+# Fields that the API server omits if they are false; for others absent may mean true.
 _ABSENT_WHEN_FALSE: Final = frozenset({"publishNotReadyAddresses"})
 
 
-def sealed(body: Body) -> Body:
-    """The body with the hash of itself."""
+def with_hash(body: Body) -> Body:
+    """Return the body with an annotation that holds its own hash."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations", {}) | {APPLIED: digest(body)}
     return body | {"metadata": metadata | {"annotations": annotations}}
 
 
-def differs(desired: Body, live: Raw | None, conflicts: Iterable[Conflict] = ()) -> bool:
-    """Whether `desired` has to be applied. What others hold on to is not asked for again."""
+def differs(desired: Raw, live: Raw | None, conflicts: Iterable[Conflict] = ()) -> bool:
+    """Return whether `desired` has to be applied. Fields in `conflicts` are not compared."""
     if live is None:
         return True
-    held = [c.field for c in conflicts if (c.kind, c.name) == _identity(desired)]
-    wanted = without(desired, held) if held else desired
+    contested = [c.field for c in conflicts if (c.kind, c.name) == _identity(desired)]
+    wanted = without(desired, contested) if contested else desired
     return not is_within(wanted, live, "")
 
 
-def standing(
+def current_conflicts(
     conflicts: Iterable[Conflict], wanted: Iterable[Body], live: Mapping[tuple[str, str], Raw]
 ) -> list[Conflict]:
-    """The conflicts that are still about something: ours is not what is there."""
+    """Return the conflicts that still exist: the live object differs from the declaration."""
     bodies = {_identity(body): body for body in wanted}
     return [
         c
@@ -62,8 +62,8 @@ def _identity(body: Raw) -> tuple[str, str]:
 
 
 def is_within(wanted: Any, live: Any, field: str) -> bool:
-    """Whether all that `wanted` declares is in `live`; `field` is the name that both have."""
-    # Plain types, since this is where most of a plan's time goes; objects are decoded JSON.
+    """Return whether `live` has every field of `wanted`. `field` is the name of both."""
+    # Exact types: objects are decoded JSON, and most of the time of a plan is spent here.
     if isinstance(wanted, dict):
         return _is_mapping_within(wanted, live, field)
     if isinstance(wanted, list):
@@ -77,7 +77,7 @@ def is_within(wanted: Any, live: Any, field: str) -> bool:
 
 def _is_mapping_within(wanted: dict[str, Any], live: Any, field: str) -> bool:
     if not wanted:
-        # The API server leaves out many an empty value.
+        # The API server omits most empty values.
         return live is None or isinstance(live, dict)
     if not isinstance(live, dict):
         return False

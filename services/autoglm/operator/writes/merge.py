@@ -1,6 +1,6 @@
-"""Kubernetes' lists that are maps: how items are told apart, merged and compared. Pure.
+"""Keys of Kubernetes' list-maps, and merges by them. Pure.
 
-`template` merges a user's overrides by it, `diff` compares what we want with what is there.
+`template` merges a user's overrides, `diff` compares children with live objects.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-# By the list's field: the fields of an item that together name it.
+# The key fields of an item, by the field of the list.
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "containers": ("name",),
     "initContainers": ("name",),
@@ -22,16 +22,16 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
     "ownerReferences": ("uid",),
 }
-# Items that hold one of several kinds of content; merging two kinds would make neither.
+# Items that hold one of several types of content; two merged types would be invalid.
 _REPLACED_WHOLE: Final = frozenset({"volumes", "env", "volumeMounts", "topologySpreadConstraints"})
-# Of a probe or a lifecycle hook, exactly one.
+# A probe or a lifecycle hook has exactly one.
 _HANDLERS: Final = frozenset({"exec", "grpc", "httpGet", "sleep", "tcpSocket"})
 
 
 def key_fields(field: str, items: Sequence[Any]) -> tuple[str, ...] | None:
-    """What tells the items of a list apart; None for a list that is one value."""
+    """Return the key fields of a list; None for a list that is compared as one value."""
     if field == "ports":
-        # A container's, or a Service's; those of a NetworkPolicy are one value.
+        # Of a container or a Service; those of a NetworkPolicy are one value.
         first = next((k for k in ("containerPort", "targetPort") if _all_have(items, k)), None)
         number = {"containerPort": "containerPort", "targetPort": "port"}.get(first or "")
         return (number, "protocol") if number else None
@@ -40,12 +40,12 @@ def key_fields(field: str, items: Sequence[Any]) -> tuple[str, ...] | None:
 
 
 def name_of(item: Mapping[str, Any], keys: Sequence[str]) -> tuple[str, ...]:
-    """As text, since whoever wrote the item may have put anything there."""
+    """Return the key of an item as strings, since a user may have set values of any type."""
     return tuple(str(item.get(key, "TCP" if key == "protocol" else None)) for key in keys)
 
 
 def merged(ours: Any, theirs: Any, field: str = "") -> Any:
-    """`theirs` over `ours`: mappings by key, named lists by item; null removes."""
+    """Return `theirs` merged over `ours`: mappings by key, keyed lists by item; null removes."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return _merged_mapping(ours, theirs)
     if isinstance(ours, list) and isinstance(theirs, list):

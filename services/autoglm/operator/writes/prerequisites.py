@@ -1,8 +1,8 @@
-"""What a pod must not run without, and which writes would start pods. Pure.
+"""Decides which children pods require, and which writes would start pods. Pure.
 
-While one of these children is refused, no write may start a pod: it would run without its network
-policy, or as another's account, or with another's settings. `plan` keeps replicas from growing once
-a refusal is known, `apply` leaves such writes out in the attempt in which it happens.
+While one of these children is rejected, no write may start a pod: it would run without its network
+policy, or with another account or other settings. `plan` does not scale up once a rejection is
+known, `apply` skips such writes in the reconcile in which it happens.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any, Final
 
 from autoglm.api import KIND
 from autoglm.api.labels import DEPLOYMENT
-from autoglm.operator.observed import Raw, Refusal
+from autoglm.operator.observed import Raw, Rejection
 
 PREREQUISITES: Final = frozenset({"ConfigMap", "NetworkPolicy", "Service", "ServiceAccount"})
 
 
-def withheld(refused: Iterable[Refusal]) -> list[Refusal]:
-    """The refusals on account of which no pod may start."""
-    return [refusal for refusal in refused if refusal.kind in PREREQUISITES]
+def blocking(rejected: Iterable[Rejection]) -> list[Rejection]:
+    """Return the rejections because of which no pod may start."""
+    return [rejection for rejection in rejected if rejection.kind in PREREQUISITES]
 
 
 def may_start_pods(body: Raw, live: Raw | None) -> bool:
-    """Whether applying `body` to `live` can create a pod: new, grown, or another pod template."""
+    """Return whether applying `body` to `live` can create a pod: new, scaled up, or with another
+    pod template."""
     if body["kind"] != "Deployment":
         return False
     if live is None or body["spec"]["replicas"] > live["spec"].get("replicas", 1):
@@ -38,9 +39,8 @@ def _template(deployment: Raw) -> Mapping[str, Any]:
 
 
 def belongs_to_another(child: Raw, resource: Raw) -> bool:
-    """Whether a child of the resource's may not have this object's name: another controller owns
-    the object, or its label names another resource. An object that an earlier resource of the same
-    name left behind is adopted."""
+    """Return whether another controller owns the object, or its label names another resource. An
+    object of an earlier resource of the same name is adopted."""
     metadata, name = child["metadata"], resource["metadata"]["name"]
     if (metadata.get("labels") or {}).get(DEPLOYMENT) != name:
         return True

@@ -40,7 +40,7 @@ def test_what_no_rule_allows_is_denied() -> None:
     assert policy()["policyTypes"] == ["Ingress", "Egress"]
 
 
-def test_only_gateways_connect_and_only_the_monitoring_measures() -> None:
+def test_only_gateways_and_monitoring_may_connect() -> None:
     gateways = {
         "app.kubernetes.io/name": "open-autoglm",
         "app.kubernetes.io/component": "gateway",

@@ -118,7 +118,7 @@ def test_a_users_variable_wins() -> None:
 @pytest.mark.parametrize(
     ("uri", "offline"), [("org/model", None), ("/models/glm", "1")], ids=["hub", "volume"]
 )
-def test_a_model_on_a_volume_never_contacts_the_hub(uri: str, offline: str | None) -> None:
+def test_a_model_on_a_volume_never_uses_the_hub(uri: str, offline: str | None) -> None:
     assert environment(model={"uri": uri}).get("HF_HUB_OFFLINE") == offline
 
 
@@ -146,7 +146,7 @@ def test_the_grace_period_covers_drain_and_what_is_around_it(
         ({}, {"nvidia.com/gpu": 1}, {"nvidia.com/gpu": "1"}),
     ],
 )
-def test_parallelism_requires_gpus_where_the_user_does_not(
+def test_parallelism_requests_gpus_where_the_user_does_not(
     parallelism: Any, given: Any, limits: Any
 ) -> None:
     own = engine(engine={"parallelism": parallelism}, resources={"limits": given})

@@ -18,7 +18,7 @@ from autoglm.kube.kinds import LEASE, RESOURCE, child_kind
 from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import World
+from autoglm.operator.observe import Caches
 from autoglm.operator.observed import NO_DATA, Settings
 from autoglm.operator.ownership.claims import Installation
 from autoglm.operator.ownership.installations import Installations
@@ -41,7 +41,7 @@ class Operator:
     lapsed: list[Key] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.faults, self.world = Faults(self.server), World()
+        self.faults, self.caches = Faults(self.server), Caches()
         self.registry = CollectorRegistry()
         metrics = Metrics(self.registry)
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
@@ -50,7 +50,7 @@ class Operator:
         )
         self.others = Installations(kube, self.installation, TIMEOUT, self.lapsed.append)
         self.look = Reconciler(
-            self.world,
+            self.caches,
             kube,
             metrics,
             lambda _: NO_DATA,
@@ -63,9 +63,9 @@ class Operator:
     def hear(self) -> None:
         """The watches deliver what is there."""
         body = json.dumps(self.server.objects[PATH]).encode()
-        self.world.resources.put(body)
-        self.look.saw(KEY)
-        for kind, cache in self.world.children.items():
+        self.caches.resources.put(body)
+        self.look.mark_seen(KEY)
+        for kind, cache in self.caches.children.items():
             for path, found in list(self.server.objects.items()):
                 if path.startswith(f"{kind.path('ns')}/"):
                     cache.put(json.dumps(found).encode())
@@ -82,7 +82,7 @@ class Operator:
         return [r.path for r in self.faults.seen if r.is_write and "/events" not in r.path]
 
     def left(self) -> float | None:
-        return self.registry.get_sample_value("autoglm_operator_resources_left_to_others")
+        return self.registry.get_sample_value("autoglm_operator_resources_of_other_installations")
 
 
 def pair(**spec: Any) -> tuple[FakeApiServer, Operator, Operator]:

@@ -1,4 +1,4 @@
-"""What is wrong with pods is said in one word and one sentence with the way out."""
+"""Failures of pods have one reason, and one message with the remedy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_pod_that_loads_has_no_failure() -> None:
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"])
-def test_an_image_that_cannot_be_pulled_is_one_reason(reason: str) -> None:
+def test_an_image_that_is_not_available_is_one_reason(reason: str) -> None:
     failure = only(pod(**waiting(reason, 'Back-off pulling image "img:1"')))
 
     assert failure.reason == "ImagePullBackOff"
@@ -81,7 +81,7 @@ def test_the_engines_own_diagnosis_is_passed_on() -> None:
     assert only(crashed) == Failure("EngineDead", diagnosis.message, "p", "r", 80)
 
 
-def test_a_crash_is_reported_also_while_the_next_try_runs() -> None:
+def test_a_crash_is_reported_also_during_the_next_attempt() -> None:
     again = pod(state={"running": {}}, lastState=ended(66, "ModelNotFound: no such model"))
 
     assert only(again).reason == "ModelNotFound"
@@ -122,7 +122,7 @@ def test_the_schedulers_words_are_passed_on_and_not_the_revisions_fault() -> Non
     assert (failure.reason, failure.is_own) == ("Unschedulable", False)
 
 
-def test_a_volume_that_cannot_be_mounted_is_reported_for_pods_that_wait() -> None:
+def test_a_volume_that_cannot_be_mounted_is_reported_for_waiting_pods() -> None:
     events = [warning("FailedMount", 'secret "x" not found')]
 
     assert only(pod(), warnings=events).reason == "FailedMount"
@@ -144,7 +144,7 @@ def test_pods_that_end_are_no_failure() -> None:
         ('pods "m-1-xyz" is forbidden: violates PodSecurity "restricted"', True),
     ],
 )
-def test_pods_that_could_not_be_made_are_reported_without_their_changing_names(
+def test_pods_that_could_not_be_created_are_reported_without_their_changing_names(
     message: str, is_own: bool
 ) -> None:
     events = [warning("FailedCreate", message, "ReplicaSet", "m-1-5d8f")]
@@ -157,7 +157,7 @@ def test_pods_that_could_not_be_made_are_reported_without_their_changing_names(
     assert list(creation_failure(events, "m", "1")) == []
 
 
-def test_a_revision_whose_pods_cannot_even_be_created_is_reported() -> None:
+def test_a_revision_whose_pods_cannot_be_created_is_reported() -> None:
     message = 'replicasets.apps "m-1-5d8f" is forbidden: exceeded quota: q'
     events = [warning("ReplicaSetCreateError", message, "Deployment", "m-1")]
 

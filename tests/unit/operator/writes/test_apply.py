@@ -13,9 +13,9 @@ from autoglm.kube.store import Cache
 from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
-from autoglm.operator.observe import Attempt, World
-from autoglm.operator.observed import Conflict, Event, Plan, Raw, Ref, Refusal
-from autoglm.operator.status.announcements import Announcements
+from autoglm.operator.observe import ApplyFailures, Caches
+from autoglm.operator.observed import Conflict, Event, Plan, Raw, Ref, Rejection
+from autoglm.operator.status.event_correlator import EventCorrelator
 from autoglm.operator.writes.apply import Applied, Applier
 
 pytestmark = pytest.mark.looptime
@@ -36,10 +36,12 @@ class Rig:
         metadata = {"name": "glm", "namespace": "ns"}
         self.resource = self.server.put(GLM, {"metadata": metadata})
         self.faults = Faults(self.server)
-        self.world = World()
+        self.caches = Caches()
         self.confirmed: list[Raw] = []
         kube = Kube(self.faults, Metrics(CollectorRegistry()), Limits(3, lambda: 3))
-        self.apply = Applier(kube, self.world, Announcements(), "me", self._confirm, lambda: 1000.0)
+        self.apply = Applier(
+            kube, self.caches, EventCorrelator(), "me", self._confirm, lambda: 1000.0
+        )
 
     async def _confirm(self, resource: Raw) -> None:
         self.confirmed.append(resource)
@@ -83,13 +85,13 @@ async def test_a_second_time_nothing_is_new() -> None:
     rig, plan = Rig(), Plan(apply=(BODY,), status={"phase": "Ready"})
     assert (await rig(plan)).wrote
     rig.resource = rig.server.objects[GLM]
-    assert await rig(plan) == Applied(False, Attempt())
+    assert await rig(plan) == Applied(False, ApplyFailures())
 
 
 async def test_what_was_written_is_in_the_cache_at_once() -> None:
     rig = Rig()
     await rig(Plan(apply=(BODY,)))
-    (seen,) = rig.world.children[SERVICE].of(Key("ns", "glm"))
+    (seen,) = rig.caches.children[SERVICE].of(Key("ns", "glm"))
     assert seen["spec"] == BODY["spec"]
 
 
@@ -101,7 +103,7 @@ async def test_a_resource_is_confirmed_before_a_child_is_made_and_only_then() ->
     assert len(rig.confirmed) == 1
 
 
-async def test_an_object_of_another_owner_is_not_touched_and_named() -> None:
+async def test_an_object_of_another_owner_is_not_changed_and_named() -> None:
     rig = Rig()
     path = SERVICE.path("ns", "glm")
     rig.server.put(path, {"metadata": {"name": "glm", "namespace": "ns"}, "spec": {"ports": []}})
@@ -109,7 +111,7 @@ async def test_an_object_of_another_owner_is_not_touched_and_named() -> None:
     applied = await rig(Plan(apply=(BODY, CONFIG)))
 
     assert rig.server.objects[path]["spec"] == {"ports": []}
-    (refusal,) = applied.attempt.refused
+    (refusal,) = applied.failures.rejected
     assert (refusal.kind, refusal.name) == ("Service", "glm")
     assert "rename the resource" in refusal.message
 
@@ -120,11 +122,11 @@ async def test_a_child_of_another_resource_is_never_taken_over() -> None:
     other = {"kind": "AutoGLMDeployment", "name": "other", "uid": "x", "controller": True}
     metadata = {**BODY["metadata"], "ownerReferences": [other]}
     path = SERVICE.path("ns", "glm")
-    rig.world.children[SERVICE].put(dump(rig.server.put(path, {**BODY, "metadata": metadata})))
+    rig.caches.children[SERVICE].put(dump(rig.server.put(path, {**BODY, "metadata": metadata})))
 
     applied = await rig(Plan(apply=(owned(BODY, rig.resource),)))
 
-    assert [(r.kind, r.name) for r in applied.attempt.refused] == [("Service", "glm")]
+    assert [(r.kind, r.name) for r in applied.failures.rejected] == [("Service", "glm")]
     assert rig.server.objects[path]["metadata"]["ownerReferences"] == [other]
 
 
@@ -133,9 +135,9 @@ async def test_what_an_earlier_resource_of_the_same_name_left_behind_is_adopted(
     earlier = {"kind": "AutoGLMDeployment", "name": "glm", "uid": "x", "controller": True}
     metadata = {**BODY["metadata"], "ownerReferences": [earlier]}
     found = rig.server.put(SERVICE.path("ns", "glm"), {**BODY, "metadata": metadata})
-    rig.world.children[SERVICE].put(dump(found))
+    rig.caches.children[SERVICE].put(dump(found))
 
-    assert await rig(Plan(apply=(owned(BODY, rig.resource),))) == Applied(True, Attempt())
+    assert await rig(Plan(apply=(owned(BODY, rig.resource),))) == Applied(True, ApplyFailures())
 
 
 @pytest.mark.parametrize("index", [1, 2, 3, 6])
@@ -150,7 +152,7 @@ async def test_nothing_that_could_start_pods_is_written_after_a_refusal(index: i
 
     applied = await rig(Plan(apply=(needed, deployment(1))))
 
-    assert [r.kind for r in applied.attempt.refused] == [kind.kind]
+    assert [r.kind for r in applied.failures.rejected] == [kind.kind]
     assert CHILDREN[0].path("ns", "glm-1") not in rig.server.objects
 
 
@@ -176,12 +178,12 @@ async def test_a_child_is_made_with_one_request() -> None:
     assert [r.method for r in rig.faults.seen] == ["PATCH", "PATCH"]
 
 
-async def test_a_child_that_the_watch_has_not_reported_yet_is_applied_all_the_same() -> None:
+async def test_a_child_that_the_watch_has_not_delivered_yet_is_applied_all_the_same() -> None:
     rig = Rig()
     await rig(Plan(apply=(owned(BODY, rig.resource),)))
-    rig.world.children[SERVICE] = Cache(SERVICE)
+    rig.caches.children[SERVICE] = Cache(SERVICE)
     changed = {**owned(BODY, rig.resource), "spec": {"type": "NodePort"}}
-    assert await rig(Plan(apply=(changed,))) == Applied(True, Attempt())
+    assert await rig(Plan(apply=(changed,))) == Applied(True, ApplyFailures())
     assert rig.server.objects[SERVICE.path("ns", "glm")]["spec"]["type"] == "NodePort"
 
 
@@ -191,7 +193,7 @@ async def test_changes_by_hand_are_taken_back() -> None:
     rig.faults.seen.clear()
     cause = causes(('"kubectl-edit" using v1', ".spec.type"))
     rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
-    assert (await rig(Plan(apply=(BODY,)))).attempt == Attempt()
+    assert (await rig(Plan(apply=(BODY,)))).failures == ApplyFailures()
     patches = [request for request in rig.faults.seen if request.method == "PATCH"]
     assert [dict(r.query)["force"] for r in patches] == ["false", "true"]
     assert rig.faults.seen[-1].body == BODY
@@ -204,15 +206,15 @@ async def test_another_appliers_field_is_left_out_and_reported() -> None:
     rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
     applied = await rig(Plan(apply=(BODY,)))
     conflict = Conflict("Service", "glm", "argocd", ".spec.type")
-    assert applied.attempt == Attempt(conflicts=(conflict,))
+    assert applied.failures == ApplyFailures(conflicts=(conflict,))
     sent = rig.faults.seen[-1].body
     assert sent and sent["spec"] == {"ports": [{"port": 80}]}
 
 
 async def test_a_known_conflict_stays_known_until_the_child_is_tried_again() -> None:
     rig, known = Rig(), Conflict("Service", "glm", "argocd", ".spec.type")
-    assert (await rig(Plan(), (known,))).attempt.conflicts == (known,)
-    assert (await rig(Plan(apply=(BODY,)), (known,))).attempt.conflicts == ()
+    assert (await rig(Plan(), (known,))).failures.conflicts == (known,)
+    assert (await rig(Plan(apply=(BODY,)), (known,))).failures.conflicts == ()
 
 
 async def test_one_refusal_stops_neither_the_others_nor_the_status_but_the_deletes() -> None:
@@ -222,7 +224,7 @@ async def test_one_refusal_stops_neither_the_others_nor_the_status_but_the_delet
     ref = Ref("v1", "Service", "ns", "old", old["metadata"]["uid"])
     plan = Plan(apply=(BODY, CONFIG), delete=(ref,), status={"phase": "Degraded"})
     applied = await rig(plan)
-    assert applied.attempt.refused == (Refusal("Service", "glm", "exceeded quota"),)
+    assert applied.failures.rejected == (Rejection("Service", "glm", "exceeded quota"),)
     assert CHILDREN[3].path("ns", "glm") in rig.server.objects
     assert SERVICE.path("ns", "old") in rig.server.objects
     assert rig.server.objects[GLM]["status"] == {"phase": "Degraded"}
@@ -233,7 +235,7 @@ async def test_a_deleted_child_is_out_of_the_cache_at_once() -> None:
     await rig(Plan(apply=(BODY,)))
     uid = rig.server.objects[SERVICE.path("ns", "glm")]["metadata"]["uid"]
     assert (await rig(Plan(delete=(Ref("v1", "Service", "ns", "glm", uid),)))).wrote
-    assert rig.world.children[SERVICE].of(Key("ns", "glm")) == []
+    assert rig.caches.children[SERVICE].of(Key("ns", "glm")) == []
 
 
 @pytest.mark.parametrize("uid", ["another", ""])
@@ -259,7 +261,7 @@ async def test_an_event_is_written_once_and_its_failure_fails_nothing() -> None:
     assert not (await rig(Plan(events=(Event("Normal", "Other", "x"),)))).wrote
 
 
-async def test_events_report_where_the_status_is_refused() -> None:
+async def test_events_are_written_where_the_status_is_rejected() -> None:
     rig = Rig()
     too_large = Refused(413, "RequestEntityTooLarge", "etcdserver: request is too large")
     rig.faults.before = lambda r: too_large if r.path.endswith("/status") else None

@@ -77,7 +77,7 @@ def test_a_field_that_is_not_declared_changes_nothing(field: str) -> None:
     assert without(BODY, [field]) == BODY
 
 
-def test_the_body_itself_is_not_touched() -> None:
+def test_the_body_itself_is_not_changed() -> None:
     before = repr(BODY)
     without(BODY, [".metadata.labels.team", ".spec.rules"])
     assert repr(BODY) == before

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm.operator.observed import Conflict
-from autoglm.operator.writes.diff import differs, sealed, standing
+from autoglm.operator.writes.diff import current_conflicts, differs, with_hash
 
 
 def deployment(container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def test_what_others_add_is_no_difference(live: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("live", [deployment(replicas=2), deployment({"image": "b"}), {"kind": 1}])
-def test_what_another_changed_is_applied_again(live: dict[str, Any]) -> None:
+def test_a_changed_field_is_applied_again(live: dict[str, Any]) -> None:
     assert differs(deployment(), live)
 
 
@@ -57,10 +57,10 @@ def test_other_lists_are_one_value() -> None:
     [("1000m", "1", True), ("0.5", "500m", True), ("1024Mi", "1Gi", True), ("1", "2", False)],
 )
 def test_quantities_are_compared_by_value(ours: str, theirs: str, is_same: bool) -> None:
-    def asking(memory: str) -> dict[str, Any]:
+    def requesting(memory: str) -> dict[str, Any]:
         return deployment({"resources": {"limits": {"memory": memory}}})
 
-    assert differs(asking(ours), asking(theirs)) is not is_same
+    assert differs(requesting(ours), requesting(theirs)) is not is_same
 
 
 def test_text_is_never_taken_for_a_quantity() -> None:
@@ -77,18 +77,18 @@ def test_empty_values_may_be_left_out() -> None:
 def test_a_field_that_we_no_longer_want_is_noticed() -> None:
     before, after = deployment({"args": ["a"]}), deployment()
 
-    assert not differs(sealed(before), sealed(before))
-    assert differs(sealed(after), sealed(before))
+    assert not differs(with_hash(before), with_hash(before))
+    assert differs(with_hash(after), with_hash(before))
 
 
 def test_the_seal_does_not_depend_on_the_order_of_keys() -> None:
     body = deployment()
     reordered = dict(reversed(body.items()))
 
-    assert sealed(body) == sealed(reordered)
+    assert with_hash(body) == with_hash(reordered)
 
 
-def test_a_field_that_another_applier_holds_is_not_applied_again() -> None:
+def test_a_field_that_another_applier_owns_is_not_applied_again() -> None:
     conflict = Conflict("Deployment", "d", "argo", ".spec.replicas")
     live = deployment(replicas=5)
 
@@ -100,6 +100,8 @@ def test_a_conflict_stands_while_the_values_differ() -> None:
     conflict = Conflict("Deployment", "d", "argo", ".spec.replicas")
     key = ("Deployment", "d")
 
-    assert standing([conflict], [deployment()], {key: deployment(replicas=5)}) == [conflict]
-    assert standing([conflict], [deployment()], {key: deployment()}) == []
-    assert standing([conflict], [], {}) == []
+    assert current_conflicts([conflict], [deployment()], {key: deployment(replicas=5)}) == [
+        conflict
+    ]
+    assert current_conflicts([conflict], [deployment()], {key: deployment()}) == []
+    assert current_conflicts([conflict], [], {}) == []

@@ -1,9 +1,9 @@
-"""Children that something else keeps changing back: how often they are set again, and who does it.
+"""Detects children that another controller keeps reverting, and backs off from applying them.
 
-Pure: time and chance are passed in. A change by hand is taken back at once. What is changed back
-again and again, or deleted, is another controller's work; two controllers that correct each other
-at full speed would write for ever, so the pauses grow. A new declaration (the spec was changed) is
-applied at once. The other's name and fields are read from managedFields.
+Pure: time and randomness are passed in. A manual change is overwritten at once. A child that is
+reverted or deleted repeatedly has another controller; two controllers that overwrite each other
+at full speed would write in a loop, so the pauses grow. A new declaration (the spec was changed) is
+applied at once. Manager and fields of the other controller are read from managedFields.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoglm.operator.revision import digest
 from autoglm.operator.writes.diff import is_within
 
 FREE: Final = 3
-"""Times that a change is taken back at once."""
+"""Reverts that are overwritten at once."""
 PAUSES: Final = Backoff(first=10.0, most=600.0)
 _FORGOTTEN_SECONDS = 1800.0
 _MOST_FIELDS = 5
@@ -31,28 +31,28 @@ Identity = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """A child as it was applied last."""
+    """The last apply of a child."""
 
     declaration: str
     times: int = 0
-    """How often the same declaration was applied again."""
+    """How many times the same declaration was applied again."""
     last: float = 0.0
     pause: float = 0.0
-    rivals: tuple[Conflict, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
 
     def left(self, now: float) -> float:
-        """Seconds until it may be applied again."""
+        """Return the seconds until it may be applied again."""
         return max(0.0, self.last + self.pause - now)
 
 
 @dataclass(slots=True)
-class Fights:
-    """Of one resource."""
+class Reverts:
+    """The reverted children of one resource."""
 
     _declared: dict[Identity, _Declared] = field(default_factory=dict)
 
     def applied(self, body: Raw, live: Raw | None, now: float, rng: Random) -> None:
-        """Note that `body` was applied, where `live` was before."""
+        """Record that `body` was applied over `live`."""
         key, declaration = _identity(body), _declaration(body)
         known = self._declared.get(key)
         if known is None or known.declaration != declaration:
@@ -60,42 +60,42 @@ class Fights:
             return
         times = known.times + 1 if now - known.last < _FORGOTTEN_SECONDS else 1
         pause = PAUSES.delay(times - FREE, rng) if times > FREE else 0.0
-        rivals = tuple(rivals_of(body, live)) if pause else ()
-        self._declared[key] = _Declared(declaration, times, now, pause, rivals)
+        conflicts = tuple(reverted_fields(body, live)) if pause else ()
+        self._declared[key] = _Declared(declaration, times, now, pause, conflicts)
 
     def may_apply(self, body: Raw, now: float) -> bool:
-        """Whether `body` need not wait for the end of a pause."""
+        """Return whether no pause delays `body`."""
         known = self._declared.get(_identity(body))
         return known is None or known.declaration != _declaration(body) or not known.left(now)
 
-    def rivals(self, now: float) -> tuple[Conflict, ...]:
-        """What is changed back by others, as far as it is not settled."""
-        fought = (d for d in self._declared.values() if d.pause and now - d.last < 2 * d.pause)
-        return tuple(conflict for declared in fought for conflict in declared.rivals)
+    def conflicts(self, now: float) -> tuple[Conflict, ...]:
+        """Return the fields that were reverted recently."""
+        recent = (d for d in self._declared.values() if d.pause and now - d.last < 2 * d.pause)
+        return tuple(conflict for declared in recent for conflict in declared.conflicts)
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until a pause ends; None where there is none."""
+        """Return the seconds until the next pause ends; None without a pause."""
         return min((left for d in self._declared.values() if (left := d.left(now))), default=None)
 
 
-def rivals_of(body: Raw, live: Raw | None) -> Iterator[Conflict]:
-    """The fields of `body` that others have set otherwise, with the managers that own them."""
+def reverted_fields(body: Raw, live: Raw | None) -> Iterator[Conflict]:
+    """Yield the fields of `body` that differ in `live`, with the managers that own them."""
     kind, name = _identity(body)
-    found = list(_fields_of_others(body, live or {}))[:_MOST_FIELDS]
+    found = list(_fields_of_other_managers(body, live or {}))[:_MOST_FIELDS]
     for manager, path in found or [("", "")]:
-        yield Conflict(kind, name, manager, path, is_fought=True)
+        yield Conflict(kind, name, manager, path, is_reverted=True)
 
 
-def _fields_of_others(body: Raw, live: Raw) -> Iterator[tuple[str, str]]:
+def _fields_of_other_managers(body: Raw, live: Raw) -> Iterator[tuple[str, str]]:
     for entry in live.get("metadata", {}).get("managedFields") or ():
-        is_ours = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        if not is_ours and not entry.get("subresource"):
+        is_operator = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        if not is_operator and not entry.get("subresource"):
             for path in _differing(entry.get("fieldsV1") or {}, body, live, ""):
                 yield entry.get("manager", ""), path
 
 
 def _differing(owned: Mapping[str, Any], wanted: Any, live: Any, path: str) -> Iterator[str]:
-    """The paths below `path` that are owned and not as wanted, as the API server writes them."""
+    """Yield the owned paths below `path` that differ from `wanted`."""
     for key, below in owned.items():
         step = _step(key, wanted, live)
         if step is None:
@@ -108,7 +108,7 @@ def _differing(owned: Mapping[str, Any], wanted: Any, live: Any, path: str) -> I
 
 
 def _step(key: str, wanted: Any, live: Any) -> tuple[str, Any, Any] | None:
-    """Follow one key of fieldsV1 into both objects; None where we want nothing there."""
+    """Follow one key of fieldsV1 into both objects; None if `wanted` has no such field."""
     kind, _, rest = key.partition(":")
     if kind == "f" and isinstance(wanted, Mapping) and rest in wanted:
         return f".{rest}", wanted[rest], live.get(rest) if isinstance(live, Mapping) else None

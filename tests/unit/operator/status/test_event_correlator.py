@@ -2,28 +2,28 @@
 
 from autoglm.kube.key import Key
 from autoglm.operator.observed import Event
-from autoglm.operator.status.announcements import Announcements, Line
+from autoglm.operator.status.event_correlator import EventCorrelator, EventUpdate
 
 KEY = Key("ns", "glm")
 OOM = Event("Warning", "OutOfMemory", "pod a was killed")
 
 
-def said(announcements: Announcements, event: Event, now: float, uid: str = "u") -> int | None:
-    line = announcements.line(KEY, uid, event, now)
+def said(correlator: EventCorrelator, event: Event, now: float, uid: str = "u") -> int | None:
+    line = correlator.correlate(KEY, uid, event, now)
     return line.count if line else None
 
 
 def test_a_repeated_event_is_one_event_with_a_count() -> None:
-    a = Announcements(repeat_seconds=60)
-    first = a.line(KEY, "u", OOM, 0)
-    assert isinstance(first, Line) and first.count == 1
+    a = EventCorrelator(repeat_seconds=60)
+    first = a.correlate(KEY, "u", OOM, 0)
+    assert isinstance(first, EventUpdate) and first.count == 1
     assert [said(a, OOM, now) for now in (1, 30, 59)] == [None, None, None]
-    again = a.line(KEY, "u", OOM, 60)
-    assert again == Line(first.name, OOM, 5)
+    again = a.correlate(KEY, "u", OOM, 60)
+    assert again == EventUpdate(first.name, OOM, 5)
 
 
 def test_different_sentences_for_one_reason_are_bounded() -> None:
-    a = Announcements(burst=3, burst_seconds=60)
+    a = EventCorrelator(burst=3, burst_seconds=60)
     events = [Event("Warning", "OutOfMemory", f"pod {i}") for i in range(10)]
     assert sum(said(a, e, 1) == 1 for e in events) == 3
     assert said(a, events[9], 62) == 1
@@ -31,19 +31,19 @@ def test_different_sentences_for_one_reason_are_bounded() -> None:
 
 
 def test_names_never_repeat() -> None:
-    a = Announcements(burst=100)
-    lines = [a.line(KEY, "u", Event("Normal", "R", str(i)), 5) for i in range(50)]
+    a = EventCorrelator(burst=100)
+    lines = [a.correlate(KEY, "u", Event("Normal", "R", str(i)), 5) for i in range(50)]
     assert len({line.name for line in lines if line}) == 50
 
 
-def test_a_namesake_that_came_later_is_reported_again() -> None:
-    a = Announcements()
+def test_a_later_resource_of_the_same_name_gets_new_events() -> None:
+    a = EventCorrelator()
     assert (said(a, OOM, 0, "old"), said(a, OOM, 1, "new")) == (1, 1)
     a.forget(KEY)
     assert said(a, OOM, 2, "new") == 1
 
 
 def test_what_was_said_is_forgotten_after_an_hour() -> None:
-    a = Announcements()
+    a = EventCorrelator()
     said(a, OOM, 0)
     assert said(a, OOM, 3601) == 1

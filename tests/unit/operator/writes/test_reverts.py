@@ -1,4 +1,4 @@
-"""What others keep changing back is set again with growing pauses, and says who does it."""
+"""Children that another controller reverts are applied with growing pauses, and reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.operator.observed import Conflict
-from autoglm.operator.writes.fights import FREE, PAUSES, Fights, rivals_of
+from autoglm.operator.writes.reverts import FREE, PAUSES, Reverts, reverted_fields
 
 KEY = ("Deployment", "glm")
 CONTAINER = {"name": "engine", "image": "a:1", "args": ["x"]}
@@ -21,53 +21,53 @@ def body(replicas: int = 2) -> dict[str, Any]:
     return {"kind": "Deployment", "metadata": {"name": "glm", "annotations": {}}, "spec": spec}
 
 
-def fight(times: int, every: float, replicas: int = 2) -> tuple[Fights, list[float]]:
+def revert(times: int, every: float, replicas: int = 2) -> tuple[Reverts, list[float]]:
     """Something changes it back `every` seconds after each time it was set; those times."""
-    fights, rng, now, applied = Fights(), Random(1), 0.0, list[float]()
+    reverts, rng, now, applied = Reverts(), Random(1), 0.0, list[float]()
     while len(applied) < times:
-        if fights.may_apply(body(replicas), now):
+        if reverts.may_apply(body(replicas), now):
             applied.append(now)
-            fights.applied(body(replicas), body(9), now, rng)
+            reverts.applied(body(replicas), body(9), now, rng)
         now += every
-    return fights, applied
+    return reverts, applied
 
 
 def test_a_few_changes_by_hand_are_taken_back_at_once() -> None:
-    _, applied = fight(FREE + 2, every=0.2)
+    _, applied = revert(FREE + 2, every=0.2)
     assert applied[-1] <= 0.2 * (FREE + 2)
 
 
 @given(st.floats(0.05, 5))
 def test_a_controller_that_fights_gets_a_bounded_number_of_writes(every: float) -> None:
-    _, applied = fight(FREE + 12, every)
+    _, applied = revert(FREE + 12, every)
     pauses = [later - sooner for sooner, later in zip(applied, applied[1:], strict=False)]
     assert pauses[-1] >= PAUSES.most * 0.7
     assert sum(a <= 3600 for a in applied) <= FREE + 14
 
 
 def test_a_new_declaration_is_applied_at_once() -> None:
-    fights, applied = fight(FREE + 5, every=0.2)
-    assert not fights.may_apply(body(), applied[-1] + 1)
-    assert fights.may_apply(body(replicas=3), applied[-1] + 1)
+    reverts, applied = revert(FREE + 5, every=0.2)
+    assert not reverts.may_apply(body(), applied[-1] + 1)
+    assert reverts.may_apply(body(replicas=3), applied[-1] + 1)
 
 
 def test_changes_far_apart_are_no_fight() -> None:
-    fights, _ = fight(20, every=3600)
-    assert fights.next_due(20 * 3600.0) is None
+    reverts, _ = revert(20, every=3600)
+    assert reverts.next_due(20 * 3600.0) is None
 
 
 def test_other_children_do_not_wait() -> None:
-    fights, applied = fight(FREE + 5, every=0.2)
+    reverts, applied = revert(FREE + 5, every=0.2)
     other = body() | {"metadata": {"name": "other"}}
-    assert fights.may_apply(other, applied[-1])
+    assert reverts.may_apply(other, applied[-1])
 
 
 def test_the_pause_is_over_when_it_says() -> None:
-    fights, applied = fight(FREE + 3, every=0.2)
-    due = fights.next_due(applied[-1])
+    reverts, applied = revert(FREE + 3, every=0.2)
+    due = reverts.next_due(applied[-1])
     assert due is not None
-    assert not fights.may_apply(body(), applied[-1] + due - 0.1)
-    assert fights.may_apply(body(), applied[-1] + due + 0.1)
+    assert not reverts.may_apply(body(), applied[-1] + due - 0.1)
+    assert reverts.may_apply(body(), applied[-1] + due + 0.1)
 
 
 def owned(manager: str, fields: dict[str, Any], operation: str = "Update", **more: str) -> Any:
@@ -93,7 +93,7 @@ def live(*entries: Any, replicas: int = 9, image: str = "b:2") -> dict[str, Any]
 
 def test_the_field_and_its_manager_are_named() -> None:
     found = live(owned("vpa", REPLICAS), owned("patcher", IMAGE))
-    assert [(c.manager, c.field) for c in rivals_of(body(), found)] == [
+    assert [(c.manager, c.field) for c in reverted_fields(body(), found)] == [
         ("vpa", ".spec.replicas"),
         ("patcher", '.spec.template.spec.containers[name="engine"].image'),
     ]
@@ -106,8 +106,8 @@ def test_fields_that_are_as_wanted_and_our_own_are_not_named() -> None:
         owned("patcher", IMAGE),
         image="a:1",
     )
-    assert list(rivals_of(body(), found)) == [Conflict(*KEY, "", "", is_fought=True)]
+    assert list(reverted_fields(body(), found)) == [Conflict(*KEY, "", "", is_reverted=True)]
 
 
 def test_what_is_deleted_again_and_again_has_no_manager() -> None:
-    assert list(rivals_of(body(), None)) == [Conflict(*KEY, "", "", is_fought=True)]
+    assert list(reverted_fields(body(), None)) == [Conflict(*KEY, "", "", is_reverted=True)]

@@ -1,0 +1,127 @@
+"""The observed state of a valid resource: its children, revisions, pods and failures. Pure.
+
+Built once for each reconcile; `plan` adds the children that it computes from it, and the conditions
+are derived from the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from autoglm.api import InvalidSpec
+from autoglm.operator.children.metadata import Context, identity
+from autoglm.operator.observed import Conflict, Observed, Raw, Rejection
+from autoglm.operator.rollout import Group
+from autoglm.operator.status.failures import Failure, creation_failure, failures
+from autoglm.operator.status.pods import Pod, groups, present
+from autoglm.operator.writes.prerequisites import blocking
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedState:
+    """A valid resource, its children and pods, and their failures."""
+
+    context: Context
+    observed: Observed
+    revision: str
+    """The desired revision."""
+    children: dict[tuple[str, str], Raw]
+    """By kind and name."""
+    deployments: dict[str, Raw]
+    """By revision."""
+    pods: Sequence[Pod]
+    groups: Sequence[Group]
+    failures: Sequence[Failure]
+    """Those of the desired revision first."""
+    invalid: InvalidSpec | None = None
+    """Why the current spec is not in effect; the rest then concerns the last valid one."""
+    wanted: Sequence[Raw] = ()
+    """The desired children."""
+    conflicts: Sequence[Conflict] = ()
+    rejected: Sequence[Rejection] = ()
+
+    @classmethod
+    def of(
+        cls,
+        context: Context,
+        observed: Observed,
+        revision: str,
+        now: datetime,
+        invalid: InvalidSpec | None = None,
+    ) -> ObservedState:
+        """Return the state of a resource whose desired revision is `revision`."""
+        children = {identity(child): child for child in observed.children}
+        prefix = f"{context.name}-"
+        deployments = {
+            name.removeprefix(prefix): child
+            for (kind, name), child in sorted(children.items())
+            if kind == "Deployment" and "deletionTimestamp" not in child["metadata"]
+        }
+        pods = present(observed.pods, observed.routable, now)
+        revisions = groups(deployments, pods)
+        found = failures(pods, observed.warnings)
+        for group in revisions:
+            if group.present < group.replicas:
+                name = deployments[group.revision]["metadata"]["name"]
+                found += creation_failure(observed.warnings, name, group.revision)
+        found.sort(key=lambda f: (f.revision != revision, not f.is_own))
+        return cls(
+            context, observed, revision, children, deployments, pods, revisions, found, invalid
+        )
+
+    @property
+    def desired(self) -> int:
+        """Return the desired replicas."""
+        return self.context.resource.desired_replicas
+
+    @property
+    def new(self) -> Group:
+        """Return the group of the desired revision."""
+        known = (g for g in self.groups if g.revision == self.revision)
+        return next(known, Group(self.revision, 0))
+
+    @property
+    def old(self) -> list[Group]:
+        """Return the other revisions that still have replicas or pods."""
+        return [g for g in self.groups if g.revision != self.revision and not g.is_gone]
+
+    @property
+    def ready(self) -> int:
+        """Return the ready pods of all revisions."""
+        return sum(pod.is_ready for pod in self.pods)
+
+    @property
+    def serving(self) -> int:
+        """Return the pods of all revisions to which every gateway routes."""
+        return sum(pod.is_serving for pod in self.pods)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Return the failure to report: a rejected child first, since it blocks the others."""
+        for rejection in self.rejected:
+            return Failure("Rejected", _rejection_message(rejection))
+        return next(iter(self.failures), None)
+
+    @property
+    def new_fails(self) -> bool:
+        """Return whether the desired revision crashes or cannot start, by its own cause."""
+        return any(f.is_own and f.revision == self.revision for f in self.failures)
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the spec is in effect, with no change in progress."""
+        new = self.new
+        return not self.old and new.serving == new.held == self.desired and not self.rejected
+
+
+def _rejection_message(rejection: Rejection) -> str:
+    message = (
+        f"the API server rejected the {rejection.kind} {rejection.name}: {rejection.message}; "
+    )
+    if blocking([rejection]):
+        message += "no pod is started until it is accepted; "
+    if "quota" in rejection.message:
+        return f"{message}raise the quota, or delete objects that count against it"
+    return f"{message}correct the field that it names, in spec or spec.template"

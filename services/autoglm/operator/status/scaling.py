@@ -1,0 +1,106 @@
+"""Reports whether the number of replicas follows the load. Pure.
+
+Reads the conditions of the HorizontalPodAutoscaler or of KEDA's ScaledObject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from autoglm.api.spec.scaling import Scaling
+from autoglm.operator.children.autoscaler import SCALED_OBJECT
+from autoglm.operator.observed import Raw
+from autoglm.operator.status.condition import Condition
+from autoglm.operator.status.observed_state import ObservedState
+from autoglm.operator.status.pods import condition
+
+_KINDS: Final = {"hpa": "HorizontalPodAutoscaler", "keda": SCALED_OBJECT}
+_NO_REQUEST = "missing request for "
+_ADVICE: Final = {
+    "FailedGetResourceMetric": "check that metrics-server runs (`kubectl top pods`)",
+    "FailedGetPodsMetric": (
+        "install an adapter for custom metrics with the rules of docs/scaling.md, or set "
+        "spec.scaling.actuator: keda"
+    ),
+    "TriggerError": "check that Prometheus responds at the address of the operator's settings",
+}
+
+
+def scaling_active(state: ObservedState) -> Condition:
+    scaling = state.context.spec.scaling
+    if scaling is None:
+        return Condition(False, "Fixed", "spec.scaling is not set; spec.replicas applies")
+    if state.context.spec.suspend:
+        return Condition(False, "Suspended", "nothing scales while spec.suspend is true")
+    if scaling.actuator == "keda" and SCALED_OBJECT not in state.observed.optional_kinds:
+        if why := state.observed.unavailable_kinds.get(SCALED_OBJECT):
+            return Condition(False, "KedaUnavailable", unavailable(SCALED_OBJECT, why))
+        message = "spec.scaling.actuator is keda, which is not installed; install it or set hpa"
+        return Condition(False, "KedaMissing", message)
+    live = live_autoscaler(state, scaling)
+    if live is None:
+        return Condition(None, "Starting", "the autoscaler is about to be created")
+    return _of_hpa(live) if scaling.actuator == "hpa" else _of_scaled_object(live)
+
+
+def unavailable(kind: str, why: str) -> str:
+    """Return the message for a kind that cannot be listed, with the remedy."""
+    return (
+        f"{kind} is installed, and the API server cannot list it: {why}; its objects are not "
+        f"changed meanwhile. Check `kubectl get {kind.lower()}s` and the operator's role"
+    )
+
+
+def scaling_status(state: ObservedState) -> dict[str, Any] | None:
+    """Return status.scaling. Without the metrics, which change all the time and would cause a
+    write each time."""
+    scaling = state.context.spec.scaling
+    if scaling is None:
+        return None
+    status: dict[str, Any] = {
+        "actuator": scaling.actuator,
+        "desired_replicas": state.desired,
+    }
+    live = live_autoscaler(state, scaling) or {}
+    if last := live.get("status", {}).get("lastScaleTime"):
+        status["last_scale_time"] = last
+    return status
+
+
+def live_autoscaler(state: ObservedState, scaling: Scaling) -> Raw | None:
+    """Return the autoscaler as it exists in the cluster."""
+    kind = _KINDS[scaling.actuator]
+    return next((c for c in state.observed.children if c["kind"] == kind), None)
+
+
+def _of_hpa(live: Raw) -> Condition:
+    for kind in ("AbleToScale", "ScalingActive"):
+        found = condition(live, kind)
+        if found.get("status") == "False":
+            return _inactive(found)
+    if not condition(live, "ScalingActive"):
+        return Condition(None, "Starting", "the autoscaler has not reported yet")
+    limited = condition(live, "ScalingLimited")
+    if limited.get("status") == "True" and limited.get("reason") == "TooManyReplicas":
+        message = "the load needs more than spec.scaling.maxReplicas; raise it if resources allow"
+        return Condition(True, "AtMaximum", message)
+    return Condition(True, "Active", "the number of replicas follows the load")
+
+
+def _of_scaled_object(live: Raw) -> Condition:
+    ready = condition(live, "Ready")
+    if ready.get("status") == "False":
+        return _inactive(ready)
+    if not ready:
+        return Condition(None, "Starting", "KEDA has not reported yet")
+    return Condition(True, "Active", "the number of replicas follows the load")
+
+
+def _inactive(found: Mapping[str, Any]) -> Condition:
+    reason, message = found.get("reason", "Unknown"), found.get("message", "")
+    advice = _ADVICE.get(reason, "`kubectl describe` of the autoscaler shows more")
+    if _NO_REQUEST in message:
+        resource = message.split(_NO_REQUEST, 1)[1].split()[0]
+        reason, advice = "MissingRequest", f"set spec.resources.requests.{resource}"
+    return Condition(False, reason, f"{message.rstrip('.')}; {advice}")
