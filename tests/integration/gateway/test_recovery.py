@@ -211,7 +211,7 @@ def test_an_unseeded_sample_is_not_passed_off_as_the_same(
                 killer()
     error = status.from_grpc(caught.value)
     assert isinstance(error, errors.StreamBroken)
-    assert "could not go on on another pod" in error.message and "seed" in error.message
+    assert "recovery on another pod failed" in error.message and "seed" in error.message
 
 
 @pytest.mark.usefixtures("both")

@@ -1,8 +1,8 @@
-"""One attempt: a call on one endpoint, from choosing it to the end of what it sends.
+"""One attempt of a request on one endpoint, from the routing decision to the end of the response.
 
-Holds what an attempt needs (lease, span, exchange) and tells the pool what its end has shown. Ends
-attempts on endpoints that have fallen silent, where another can take over. Never tries twice: the
-relay does.
+Holds the lease, the span and the upstream's context of an attempt, and reports its outcome to the
+pool and to outlier detection. Cuts attempts on endpoints that have become silent where another
+endpoint can take over. Never retries: the proxy does.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ _OUTLIERS = OutlierPolicy()
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """An endpoint at work on a call. Its reply is there once it has begun."""
+    """A request on one endpoint. `response` is set once the first chunk has arrived."""
 
-    call: GatewayRequest
+    request: GatewayRequest
     view: EndpointView
-    leash: StallTimer
+    timer: StallTimer
     context: AbstractAsyncContextManager[Response]
     forget: Callable[[Attempt, BaseException | None], None]
-    reply: Response | None = None
+    response: Response | None = None
     is_recoverable: bool = False
-    """Whether another endpoint may go on with what has begun."""
+    """Whether another endpoint may resume the stream."""
     begun: float = 0.0
     waited: float = 0.0
-    """For the first chunk, in seconds."""
+    """Seconds until the first chunk."""
 
     async def close(self, error: BaseException | None = None) -> None:
-        """With the error that ended it, or None when all is well. Raises nothing of it."""
-        self.leash.release()
+        """Ends the attempt with its error, or None after success. Does not raise that error."""
+        self.timer.release()
         self.forget(self, error)
         await self.context.__aexit__(
             type(error) if error else None, error, error.__traceback__ if error else None
@@ -69,7 +69,7 @@ class Attempt:
 
 
 class Attempts:
-    """Makes attempts, and keeps those that are under way by endpoint."""
+    """Begins attempts, and keeps the open ones by endpoint."""
 
     def __init__(
         self,
@@ -93,58 +93,58 @@ class Attempts:
 
     async def begin(
         self,
-        call: GatewayRequest,
-        notes: RequestRecord,
+        request: GatewayRequest,
+        record: RequestRecord,
         limits: Limits,
         tried: set[str],
         snapshot: Snapshot | None = None,
     ) -> Attempt:
-        """An attempt whose first chunk has come, on an endpoint that is added to `tried`.
+        """Begins an attempt and returns it with the first chunk. Adds its endpoint to `tried`.
 
-        Raises RetryElsewhere, or an AutoGLMError that no other endpoint would do better about.
+        Raises RetryElsewhere, or an AutoGLMError that another endpoint would return as well.
         """
-        decision = self._route(call, notes, tried, snapshot or self._pool.snapshot)
+        decision = self._route(request, record, tried, snapshot or self._pool.snapshot)
         view = decision.endpoint
-        if call.deadline <= self._clock():
-            raise DeadlineExceeded("the deadline passed before a pod answered")
+        if request.deadline <= self._clock():
+            raise DeadlineExceeded("the deadline passed before a pod responded")
         attempt = Attempt(
-            call, view, StallTimer(), self._exchange(call, notes, decision), self._forget
+            request, view, StallTimer(), self._exchange(request, record, decision), self._forget
         )
         attempt.begun = self._clock()
         self._open.setdefault(view.url, set()).add(attempt)
         if (first := limits.first_token_seconds) is not None:
-            attempt.leash.limit(first, partial(no_first_token, call, first))
+            attempt.timer.limit(first, partial(no_first_token, request, first))
         try:
-            attempt.reply = await attempt.leash.wait(attempt.context.__aenter__)
+            attempt.response = await attempt.timer.wait(attempt.context.__aenter__)
         except BaseException as error:
-            attempt.leash.release()
+            attempt.timer.release()
             self._forget(attempt, error)
             raise
-        attempt.waited = (attempt.reply.first_chunk or self._clock()) - attempt.begun
+        attempt.waited = (attempt.response.first_chunk or self._clock()) - attempt.begun
         chunk = limits.chunk_seconds
-        attempt.leash.limit(chunk, partial(no_chunk, call, chunk or 0.0))
+        attempt.timer.limit(chunk, partial(no_chunk, request, chunk or 0.0))
         return attempt
 
     def abandon(self, url: str, why: str) -> None:
-        """The endpoint is silent: what waits for it goes elsewhere, if it can."""
+        """Cuts attempts on a silent endpoint where another endpoint can take over."""
         for attempt in tuple(self._open.get(url, ())):
             if self._has_other(attempt):
-                attempt.leash.cut(_silent(attempt, why))
+                attempt.timer.cut(_silent(attempt, why))
 
-    def has_fresh(self, call: GatewayRequest, tried: set[str]) -> bool:
-        """Whether there is an endpoint that has not been tried."""
-        return _others(self._pool.snapshot, call, tried)
+    def has_fresh(self, request: GatewayRequest, tried: set[str]) -> bool:
+        """Returns whether there is an endpoint that has not been tried."""
+        return _others(self._pool.snapshot, request, tried)
 
     def _has_other(self, attempt: Attempt) -> bool:
-        snapshot, call = self._pool.snapshot, attempt.call
-        if call.exchange is not None:
-            # Envoy waits for it, and moves on by itself when the connection breaks.
+        snapshot, request = self._pool.snapshot, attempt.request
+        if request.exchange is not None:
+            # Envoy waits for the response, and retries by itself when the connection breaks.
             return False
-        if attempt.reply is not None:
+        if attempt.response is not None:
             if not attempt.is_recoverable:
                 return False
-            snapshot = successors(snapshot, call.model, attempt.view)
-        return _others(snapshot, call, {attempt.view.url})
+            snapshot = successors(snapshot, request.model, attempt.view)
+        return _others(snapshot, request, {attempt.view.url})
 
     def _forget(self, attempt: Attempt, error: BaseException | None) -> None:
         there = self._open.get(attempt.view.url)
@@ -152,63 +152,71 @@ class Attempts:
             there.discard(attempt)
             if not there:
                 del self._open[attempt.view.url]
-        self._learn(attempt, error)
+        self._detect(attempt, error)
 
-    def _learn(self, attempt: Attempt, error: BaseException | None) -> None:
-        """What the attempt's end shows of its endpoint's health."""
-        failed = is_failure(error, attempt.reply)
+    def _detect(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Records the attempt's outcome for outlier detection, and ejects or readmits."""
+        failed = is_failure(error, attempt.response)
         if failed is None:
             return
-        call, url, now = attempt.call, attempt.view.url, self._clock()
-        is_stream = call.info is not None and call.info.streaming and attempt.reply is not None
+        request, url, now = attempt.request, attempt.view.url, self._clock()
+        is_stream = (
+            request.info is not None and request.info.streaming and attempt.response is not None
+        )
         self._health.note(url, now, failed=failed, waited=attempt.waited if is_stream else None)
         view = self._pool.view(url)
         if view is not None and view.state.probing:
             if not failed:
                 self._pool.apply(url, ProbeSucceeded(), now)
             else:
-                self._strike(url, "the request that tried it failed", self._policy(call), now)
+                self._eject(url, "the probe request failed", self._policy(request), now)
             return
-        model, policy = self._pool.snapshot.models.get(call.model), self._policy(call)
+        model, policy = self._pool.snapshot.models.get(request.model), self._policy(request)
         if model is not None and self._health.is_due(url, policy, now):
-            ready = {v.url for v in model.endpoints(call.wire)}
+            ready = {v.url for v in model.endpoints(request.wire)}
             total = max(model.listed, len(ready))
             if why := self._health.judge(url, policy, ready, total, now):
-                self._strike(url, why, policy, now)
+                self._eject(url, why, policy, now)
 
-    def _strike(self, url: str, why: str, policy: OutlierPolicy, now: float) -> None:
+    def _eject(self, url: str, why: str, policy: OutlierPolicy, now: float) -> None:
         self._pool.apply(url, Ejected(why, policy.ejection_seconds, policy.ramp_seconds), now)
 
-    def _policy(self, call: GatewayRequest) -> OutlierPolicy:
-        model = self._pool.snapshot.models.get(call.model)
+    def _policy(self, request: GatewayRequest) -> OutlierPolicy:
+        model = self._pool.snapshot.models.get(request.model)
         rules = model.rules if model else None
         return rules.outliers if rules is not None and rules.outliers else self._outliers
 
     @asynccontextmanager
     async def _exchange(
-        self, call: GatewayRequest, notes: RequestRecord, decision: Decision
+        self, request: GatewayRequest, record: RequestRecord, decision: Decision
     ) -> AsyncIterator[Response]:
-        view, timeout = decision.endpoint, call.deadline - self._clock()
-        tokens = call.info.prompt_tokens if call.info else 0
+        view, timeout = decision.endpoint, request.deadline - self._clock()
+        tokens = request.info.prompt_tokens if request.info else 0
         with (
             self._pool.lease(view, tokens),
-            self._router.sending(call, decision, self._clock) as answered,
-            client_span(call, notes, view.endpoint) as span,
+            self._router.sending(request, decision, self._clock) as responded,
+            client_span(request, record, view.endpoint) as span,
         ):
-            headers = {REQUEST_ID: call.request_id, **trace_headers(span), **_replay(call, view)}
+            headers = {
+                REQUEST_ID: request.request_id,
+                **trace_headers(span),
+                **_replay(request, view),
+            }
             if decision.known is not None and view.live.load.kv_events:
-                headers[PREFIX_SALT] = _salt(call)
-            if salt := self._cache_salt(call, view):
+                headers[PREFIX_SALT] = _salt(request)
+            if salt := self._cache_salt(request, view):
                 headers[CACHE_SALT] = salt
-            if self._response_ids is not None and _makes_response(call, view):
-                headers[RESPONSE_ID] = self._response_ids.new(call.principal.tenant, view.url)
+            if self._response_ids is not None and _makes_response(request, view):
+                headers[RESPONSE_ID] = self._response_ids.new(request.principal.tenant, view.url)
             try:
-                upstream = self._upstreams[call.wire]
-                async with upstream(call, view, headers, timeout, decision.runners_up) as reply:
-                    first = reply.first_chunk or self._clock()
-                    notes.first_chunk = notes.first_chunk or first
-                    answered(first)
-                    yield reply
+                upstream = self._upstreams[request.wire]
+                async with upstream(
+                    request, view, headers, timeout, decision.runners_up
+                ) as response:
+                    first = response.first_chunk or self._clock()
+                    record.first_chunk = record.first_chunk or first
+                    responded(first)
+                    yield response
             except RetryElsewhere as error:
                 self._report(view, error)
                 raise
@@ -216,82 +224,82 @@ class Attempts:
                 self._lost(view, error.message)
                 raise
 
-    def _cache_salt(self, call: GatewayRequest, view: EndpointView) -> str:
-        """For our own pods only: other servers take the body as the client wrote it."""
+    def _cache_salt(self, request: GatewayRequest, view: EndpointView) -> str:
+        """Returns the salt for pods; other servers get the body as the client sent it."""
         if self._cache_salts is None or view.endpoint.kind != "pod":
             return ""
-        model = self._pool.snapshot.models.get(call.model)
+        model = self._pool.snapshot.models.get(request.model)
         mode = model.rules.prefix_cache if model and model.rules else None
-        return self._cache_salts.of(call.principal.tenant, mode)
+        return self._cache_salts.of(request.principal.tenant, mode)
 
     def _route(
-        self, call: GatewayRequest, notes: RequestRecord, tried: set[str], snapshot: Snapshot
+        self, request: GatewayRequest, record: RequestRecord, tried: set[str], snapshot: Snapshot
     ) -> Decision:
-        with child_span(notes, "route") as span:
+        with child_span(record, "route") as span:
             decision = self._router.route(
-                call, snapshot, self._clock(), tried | self._pool.probed()
+                request, snapshot, self._clock(), tried | self._pool.probed()
             )
-            notes.attempts += 1
-            notes.endpoint, notes.why = decision.endpoint.url, decision.why
-            notes.decision = decision
-            note_decision(span, notes)
+            record.attempts += 1
+            record.endpoint, record.why = decision.endpoint.url, decision.why
+            record.decision = decision
+            note_decision(span, record)
         tried.add(decision.endpoint.url)
         return decision
 
     def _lost(self, view: EndpointView, why: str) -> None:
         self._health.forget(view.url)
-        # A pod's load stream shows at once whether it is gone. Of other servers one broken
-        # connection is all that is known until the next poll: such a one is a last resort.
+        # A pod's load stream shows at once whether it is gone. Of another server one broken
+        # connection is all that is known until the next poll, so it becomes a last resort.
         is_unsure = view.endpoint.kind == "openai"
         self._pool.apply(view.url, Disconnected(why, silent=is_unsure), self._clock())
 
     def _report(self, view: EndpointView, error: RetryElsewhere) -> None:
-        """Tell the pool what a failed request has shown, before the load stream does."""
+        """Reports what a failed attempt shows to the pool, before the load stream does."""
         if error.draining:
             self._pool.apply(view.url, Draining(), self._clock())
         elif error.gone:
             self._lost(view, error.error.message)
 
 
-def _others(snapshot: Snapshot, call: GatewayRequest, but: set[str]) -> bool:
-    """Whether there is one to leave another for; a last resort is none."""
-    model = snapshot.models.get(call.model)
+def _others(snapshot: Snapshot, request: GatewayRequest, but: set[str]) -> bool:
+    """Returns whether a routable endpoint outside of `but` exists; a last resort is none."""
+    model = snapshot.models.get(request.model)
     return model is not None and any(
-        view.is_routable and view.url not in but for view in model.endpoints(call.wire)
+        view.is_routable and view.url not in but for view in model.endpoints(request.wire)
     )
 
 
 def _silent(attempt: Attempt, why: str) -> Exception:
     url = attempt.view.url
-    if attempt.reply is None:
-        return RetryElsewhere(NoReadyEndpoint(f"{url} fell silent ({why}); try again"))
+    if attempt.response is None:
+        return RetryElsewhere(NoReadyEndpoint(f"{url} became silent ({why}); try again"))
     return Stalled(
-        StreamBroken(f"{url} fell silent in the middle of the answer ({why}); ask again")
+        StreamBroken(f"{url} became silent during the response ({why}); send the request again")
     )
 
 
-def is_replayed(call: GatewayRequest, view: EndpointView) -> bool:
-    """Whether the pod writes token ids into the call's event stream."""
+def is_replayed(request: GatewayRequest, view: EndpointView) -> bool:
+    """Returns whether the pod writes token ids into the request's event stream."""
     return (
-        call.wire == "http"
-        and call.exchange is None
-        and call.info is not None
-        and call.info.streaming
-        and call.target.partition("?")[0] in PATHS
-        and is_resumable(view, call.model)
+        request.wire == "http"
+        and request.exchange is None
+        and request.info is not None
+        and request.info.streaming
+        and request.target.partition("?")[0] in PATHS
+        and is_resumable(view, request.model)
     )
 
 
-def _makes_response(call: GatewayRequest, view: EndpointView) -> bool:
-    """For our own pods only; other servers have ids of their own."""
-    path = call.target.partition("?")[0]
-    return view.endpoint.kind == "pod" and call.wire == "http" and path == RESPONSES
+def _makes_response(request: GatewayRequest, view: EndpointView) -> bool:
+    """Returns whether a pod creates a stored response; other servers choose their own ids."""
+    path = request.target.partition("?")[0]
+    return view.endpoint.kind == "pod" and request.wire == "http" and path == RESPONSES
 
 
-def _salt(call: GatewayRequest) -> str:
-    """What the pod mixes with the names of the prompt, to tell of them as we know them."""
-    return f"{salt_of(call.principal.tenant, call.model):016x}"
+def _salt(request: GatewayRequest) -> str:
+    """Returns the salt that the pod mixes into prefix hashes, so that its KV events match ours."""
+    return f"{salt_of(request.principal.tenant, request.model):016x}"
 
 
-def _replay(call: GatewayRequest, view: EndpointView) -> Mapping[str, str]:
-    return {REPLAY: "1"} if is_replayed(call, view) else {}
+def _replay(request: GatewayRequest, view: EndpointView) -> Mapping[str, str]:
+    return {REPLAY: "1"} if is_replayed(request, view) else {}

@@ -1,6 +1,6 @@
-"""Keeps what a gRPC stream has delivered. Pure but for its memory; a `recovery.Transcript`.
+"""The transcript of a gRPC stream: a `recovery.Transcript`. Does no I/O.
 
-Chunks stay bytes; they are parsed when the pod is lost, and before that only to keep memory small.
+Chunks stay bytes. They are parsed when the pod is lost, and before that only to reduce memory.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _Request = type[v1.GenerateRequest] | type[v1.ChatRequest]
 _Chunk = v1.GenerateChunk | v1.ChatChunk
 
 
-def _says_generate(chunk: v1.GenerateChunk) -> bool:
+def _has_text(chunk: v1.GenerateChunk) -> bool:
     return bool(chunk.text)
 
 
-def _says_chat(chunk: v1.ChatChunk) -> bool:
+def _has_delta(chunk: v1.ChatChunk) -> bool:
     delta = v1.ChatMessage()
     delta.CopyFrom(chunk.delta)
     delta.ClearField("role")
@@ -34,14 +34,14 @@ class Kind:
 
     request: _Request
     parse: Callable[[bytes], _Chunk]
-    says: Callable[..., bool]
+    has_text: Callable[..., bool]
 
 
 KINDS = {
     "/autoglm.v1.Inference/GenerateStream": Kind(
-        v1.GenerateRequest, v1.GenerateChunk.FromString, _says_generate
+        v1.GenerateRequest, v1.GenerateChunk.FromString, _has_text
     ),
-    "/autoglm.v1.Inference/ChatStream": Kind(v1.ChatRequest, v1.ChatChunk.FromString, _says_chat),
+    "/autoglm.v1.Inference/ChatStream": Kind(v1.ChatRequest, v1.ChatChunk.FromString, _has_delta),
 }
 
 
@@ -80,13 +80,15 @@ class GrpcTranscript:
     def resumption(self, payload: bytes) -> bytes:
         self._compact()
         self._ledger.check()
-        if not self._ledger.said:
+        if not self._ledger.delivered:
             return payload
         if self._kind.request.FromString(payload).HasField("resume"):
-            raise NotResumable("the request itself goes on with another stream")
+            raise NotResumable("the request itself resumes another stream")
         choices = [
-            v1.ResumedChoice(index=index, token_ids=said.token_ids, finished=said.finished)
-            for index, said in sorted(self._ledger.said.items())
+            v1.ResumedChoice(
+                index=index, token_ids=delivered.token_ids, finished=delivered.finished
+            )
+            for index, delivered in sorted(self._ledger.delivered.items())
         ]
         # Serialised messages that are joined are merged (protobuf's encoding guide).
         return payload + self._kind.request(resume=v1.Resume(choices=choices)).SerializeToString()
@@ -105,6 +107,6 @@ class GrpcTranscript:
             self._ledger.add(
                 chunk.index,
                 list(chunk.token_ids),
-                has_text=self._kind.says(chunk),
+                has_text=self._kind.has_text(chunk),
                 finished=bool(chunk.finish_reason),
             )

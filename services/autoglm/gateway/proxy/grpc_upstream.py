@@ -1,7 +1,7 @@
-"""Sends gRPC calls to pods and relays the answers as bytes: the gRPC `Upstream`.
+"""Sends gRPC requests to pods and forwards the responses as bytes: the gRPC `Upstream`.
 
-Decides what a failed call means: `RetryElsewhere` before the first chunk, `StreamBroken` after it.
-Never parses a message, never picks an endpoint, never retries.
+Maps a failed gRPC call to `RetryElsewhere` before the first chunk and to `StreamBroken` after it.
+Never parses a message, picks an endpoint or retries.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class GrpcRelay:
     @asynccontextmanager
     async def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Response]:
-        method = BY_PATH[call.target]
-        start = self._channels.get(endpoint.endpoint).raw[call.target]
-        metadata = (*call.headers.items(), *headers.items())
-        payload = _once(call.payload) if method.bidi else call.payload
+        method = BY_PATH[request.target]
+        start = self._channels.get(endpoint.endpoint).raw[request.target]
+        metadata = (*request.headers.items(), *headers.items())
+        payload = _once(request.payload) if method.bidi else request.payload
         rpc = start(payload, timeout=timeout, metadata=metadata)
         try:
             try:
@@ -54,29 +54,29 @@ class GrpcRelay:
 
 
 def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
-    """What a call that failed before its first chunk amounts to."""
+    """Returns the error for a gRPC call that failed before its first chunk."""
     ours = status.from_grpc(error)
     if error.code() is grpc.StatusCode.CANCELLED and not _is_explained(error):
-        # Not by us, and not by the pod's words: its server stopped before it took the call up.
+        # Cancelled neither by us nor by the pod's servicer: its server stopped before that.
         return RetryElsewhere(errors.NoReadyEndpoint(f"{url} stopped; try again"))
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return ours
     if isinstance(ours, errors.ShuttingDown):
         return RetryElsewhere(ours, draining=True)
-    # A refusal in the pod's own words came over a connection that works.
+    # An error with the pod's details was sent over a connection that works.
     gone = isinstance(ours, errors.EngineDead) or not _is_explained(error)
-    unreachable = errors.NoReadyEndpoint(f"{url} did not answer ({ours.message}); try again later")
+    unreachable = errors.NoReadyEndpoint(f"{url} did not respond ({ours.message}); try again later")
     return RetryElsewhere(unreachable, gone=gone, refused=not gone)
 
 
 def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:
-    """What an error after the first chunk amounts to."""
+    """Returns the error for a gRPC call that failed after its first chunk."""
     ours = status.from_grpc(error)
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return ours
     return errors.StreamBroken(
-        f"{url} went away in the middle of the answer ({ours.message}); "
-        "what has arrived is incomplete, ask again"
+        f"{url} disconnected during the response ({ours.message}); "
+        "the response is incomplete, send the request again"
     )
 
 

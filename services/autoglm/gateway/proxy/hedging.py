@@ -1,8 +1,8 @@
-"""When a request that waits for its first chunk is sent a second time, elsewhere.
+"""Decides when a request without a first chunk is sent to a second endpoint as well.
 
-Hedged requests (Dean and Barroso, "The Tail at Scale", 2013): after the usual time, within a budget
-of extra load. `Hedges` decides and is pure; `race` has two attempts run and keeps one. Used by the
-relay.
+Hedged requests (Dean and Barroso, "The Tail at Scale", 2013): after the usual latency, within a
+budget of extra load. `Hedges` decides and is pure; `race` runs two attempts and keeps one. Used by
+the proxy.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from autoglm.gateway.endpoints.safeguards import HedgePolicy
 from autoglm.gateway.proxy.attempt import Attempt
 
 _REMEMBERED = 256
-# Fewer first chunks say nothing of what is usual.
+# Fewer samples give no percentile.
 _MIN_KNOWN = 20
 _RESERVE = 10.0
 
 
 class Hedges:
-    """Of one model."""
+    """The hedging budget and the latencies of one model."""
 
     def __init__(self) -> None:
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self._tokens = 1.0
 
     def note(self, policy: HedgePolicy, waited: float) -> None:
-        """A first chunk has come after so many seconds."""
+        """Records the seconds until a first chunk."""
         self._waits.append(waited)
         self._tokens = min(_RESERVE, self._tokens + policy.max_extra_ratio)
 
     def delay(self, policy: HedgePolicy) -> float | None:
-        """How long to wait for a first chunk before the second request; None for ever."""
+        """Returns the seconds to wait for a first chunk before hedging; None is no hedging."""
         if policy.delay_seconds is not None:
             return policy.delay_seconds
         if policy.percentile is None or len(self._waits) < _MIN_KNOWN:
@@ -42,7 +42,7 @@ class Hedges:
         return ordered[min(len(ordered) - 1, int(len(ordered) * policy.percentile / 100))]
 
     def withdraw(self) -> bool:
-        """Whether a second request may be sent; it is paid for if so."""
+        """Withdraws a second attempt from the budget. Returns False where it is spent."""
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
@@ -53,9 +53,9 @@ Begin = Callable[[], Coroutine[None, None, Attempt]]
 
 
 async def race(begin: Begin, delay: float, may_begin_another: Callable[[], bool]) -> Attempt:
-    """The attempt that answers first; the other one is ended at once.
+    """Returns the attempt that responds first, and cancels the other one.
 
-    Raises what the last one raises where none answers.
+    Raises the error of the last one where none responds.
     """
     tasks = [asyncio.create_task(begin())]
     winner: Attempt | None = None

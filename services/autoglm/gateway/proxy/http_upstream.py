@@ -1,8 +1,7 @@
-"""Sends REST calls to endpoints and relays the answers as bytes: the HTTP `Upstream`.
+"""Sends HTTP requests to endpoints and forwards the responses as bytes: the HTTP `Upstream`.
 
-Decides what a failed exchange means (`RetryElsewhere` before the first byte, `StreamBroken` after
-it) and which headers travel. Never looks into bodies, never picks an endpoint, never retries: the
-route layer does.
+Maps failures (`RetryElsewhere` before the first byte, `StreamBroken` after it) and decides which
+headers are forwarded. Never parses a body, picks an endpoint or retries: the proxy does.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from autoglm.gateway.request.last_event import LastEvent
 from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.validation.http_errors import EVENT_STREAM
 
-# CORS headers of upstream servers, which do not hold for the gateway's origin.
+# CORS headers of upstream servers, which do not apply to the gateway's origin.
 UPSTREAM_CORS_HEADERS = tuple(
     f"access-control-{name}"
     for name in (
@@ -45,14 +44,14 @@ UPSTREAM_CORS_HEADERS = tuple(
 KEEPALIVE_SECONDS = 4.0
 CONNECT_SECONDS = 2.0
 _MAX_ERROR_BYTES = 64 * 1024
-# Answers up to this are had anew elsewhere when they break; longer ones are passed on as they come.
+# Responses up to this length are buffered, so that a broken one is retried; others are streamed.
 _WHOLE_BYTES = 4 * 1024 * 1024
 _STREAMS = ("text/event-stream", "multipart/mixed", "application/x-ndjson")
 _MAX_DIGITS = 9
 _NO_SUCH_PATH = (404, 405)
 _LARGE_BYTES = 256 * 1024
 _PIECE_BYTES = 64 * 1024
-# Headers of one connection (RFC 9110, 7.6.1), and those that each hop sets itself.
+# Hop-by-hop headers (RFC 9110, 7.6.1), and those that each hop sets itself.
 _NOT_RELAYED = frozenset(
     (
         "connection",
@@ -77,7 +76,7 @@ _OF_BODY = ("etag", "last-modified", "retry-after", "vary")
 
 
 def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
-    """A session without limits of its own (admission bounds), without cookies and redirects."""
+    """Returns a session without cookies and without connection limits, which admission sets."""
     connector = aiohttp.TCPConnector(
         limit=0, ssl=tls or True, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=10
     )
@@ -99,7 +98,7 @@ async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: ob
 
 
 def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
-    """An answer's headers without those of the connection it came on."""
+    """Returns a response's headers without hop-by-hop headers."""
     named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     return {
         name: value
@@ -109,9 +108,9 @@ def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 class HttpRelay:
-    """An `Upstream` over one client session. A call's method is the first word of its route.
+    """An `Upstream` over one client session. The HTTP method is the first word of the route.
 
-    `key` goes to OpenAI servers in place of the caller's credentials; pods get those as sent.
+    `key` is sent to OpenAI servers in place of the caller's credentials.
     """
 
     def __init__(self, session: aiohttp.ClientSession, key: UpstreamKey | None = None) -> None:
@@ -121,17 +120,17 @@ class HttpRelay:
     @asynccontextmanager
     async def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Response]:
         context = SimpleNamespace(reused=False)
-        response, first = await self._begin(call, endpoint, headers, timeout, context)
+        response, first = await self._begin(request, endpoint, headers, timeout, context)
         try:
             yield Response(
-                _chunks(response, first, endpoint, call.target),
+                _chunks(response, first, endpoint, request.target),
                 status=response.status,
                 headers=relayed_headers(response.headers),
             )
@@ -139,7 +138,7 @@ class HttpRelay:
             if response.content.is_eof():
                 response.release()
             else:
-                # Closing the connection is how the pod learns that nobody listens any more.
+                # The closed connection cancels the request in the pod.
                 response.close()
 
     def _key_for(self, endpoint: EndpointView) -> Mapping[str, str]:
@@ -147,29 +146,29 @@ class HttpRelay:
 
     async def _begin(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         context: SimpleNamespace,
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        """The response and its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
+        """Returns the response with its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._session.request(
-                call.route.partition(" ")[0],
-                endpoint.http_base + call.target,
-                data=_body(call.payload),
-                headers=_sent(call.headers, headers, self._key_for(endpoint)),
+                request.route.partition(" ")[0],
+                endpoint.http_base + request.target,
+                data=_body(request.payload),
+                headers=_sent(request.headers, headers, self._key_for(endpoint)),
                 timeout=aiohttp.ClientTimeout(timeout, sock_connect=CONNECT_SECONDS),
                 allow_redirects=False,
                 trace_request_ctx=context,
             )
             if response.status == errors.NoReadyEndpoint.http_status:
-                raise await _refused(response)
+                raise await _unavailable(response)
             if response.status in _NO_SUCH_PATH:
-                return response, await _own_error(response, call)
-            return response, await _first_bytes(response, call)
+                return response, await _own_error(response, request)
+            return response, await _first_bytes(response, request)
         except BaseException as error:
             if response is not None:
                 response.close()
@@ -178,17 +177,22 @@ class HttpRelay:
             raise
 
 
-async def _first_bytes(response: aiohttp.ClientResponse, call: GatewayRequest) -> bytes:
-    """The beginning of a stream. All of another answer, unless it is long: it can be had anew."""
+async def _first_bytes(response: aiohttp.ClientResponse, request: GatewayRequest) -> bytes:
+    """Reads the first bytes of a stream, or the whole of another response, unless it is long.
+
+    A response that was not forwarded yet can be retried when it breaks.
+    """
     first = await response.content.readany()
-    is_stream = response.content_type in _STREAMS or (call.info is not None and call.info.streaming)
+    is_stream = response.content_type in _STREAMS or (
+        request.info is not None and request.info.streaming
+    )
     if is_stream or not first:
         return first
     parts, size = [first], len(first)
     while size <= _WHOLE_BYTES and (part := await response.content.readany()):
         parts.append(part)
         size += len(part)
-        if not call.hold.try_take(len(part)):
+        if not request.hold.try_take(len(part)):
             break
     return b"".join(parts)
 
@@ -198,7 +202,7 @@ def _body(payload: bytes) -> bytes | _LargeBody | None:
 
 
 class _LargeBody(aiohttp.payload.Payload):
-    """Written in pieces, with room for other requests in between; never copied as a whole."""
+    """Writes a body in pieces, so that other requests run in between; never copies the whole."""
 
     def __init__(self, value: bytes) -> None:
         super().__init__(value)
@@ -223,7 +227,7 @@ def _sent(*parts: Mapping[str, str]) -> CIMultiDict[str]:
     headers: CIMultiDict[str] = CIMultiDict()
     for part in parts:
         headers.update(part)
-    # Bytes are relayed as they are; the edge compresses for those who ask for it.
+    # Bytes are forwarded unchanged; the edge compresses for clients that accept it.
     headers["accept-encoding"] = "identity"
     return headers
 
@@ -232,32 +236,32 @@ def _before_first_byte(
     error: aiohttp.ClientError | TimeoutError, endpoint: EndpointView, reused: bool
 ) -> Exception:
     if isinstance(error, OSError) and error.errno in open_files.LACKING:
-        # Nothing is wrong with the endpoint.
+        # The endpoint is healthy.
         full = errors.QueueFull(
             f"the gateway cannot open another connection: {error.strerror}", retry_after=1.0
         )
         return RetryElsewhere(full)
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
-        return errors.DeadlineExceeded("the deadline passed before the pod answered")
-    unreachable = errors.NoReadyEndpoint(f"{endpoint.url} did not answer: {error}")
-    # A connection that had been idle may have been closed by a pod in good health.
+        return errors.DeadlineExceeded("the deadline passed before the pod responded")
+    unreachable = errors.NoReadyEndpoint(f"{endpoint.url} did not respond: {error}")
+    # A healthy pod may have closed a connection that was idle.
     gone = not (reused and isinstance(error, aiohttp.ServerConnectionError))
     return RetryElsewhere(unreachable, gone=gone)
 
 
-async def _own_error(response: aiohttp.ClientResponse, call: GatewayRequest) -> bytes:
-    """The body of an error of the API. Raises Unimplemented for one of the server's framework."""
+async def _own_error(response: aiohttp.ClientResponse, request: GatewayRequest) -> bytes:
+    """Returns the body of an API error. Raises Unimplemented for an error of the framework."""
     body = await response.content.read(_MAX_ERROR_BYTES)
     try:
         if "error" in json.loads(body):
             return body
     except (ValueError, TypeError, RecursionError):
         pass  # Not the API's shape of errors, so the server does not know the path.
-    raise errors.Unimplemented(f"the server of {call.model!r} has no {call.route}")
+    raise errors.Unimplemented(f"the server of {request.model!r} has no {request.route}")
 
 
-async def _refused(response: aiohttp.ClientResponse) -> RetryElsewhere:
-    """What a 503 means: the pod takes no requests now, and nothing was begun."""
+async def _unavailable(response: aiohttp.ClientResponse) -> RetryElsewhere:
+    """Returns the error for a 503: the pod accepts no requests now and has begun nothing."""
     body = await response.content.read(_MAX_ERROR_BYTES)
     try:
         error = json.loads(body)["error"]
@@ -273,13 +277,13 @@ async def _refused(response: aiohttp.ClientResponse) -> RetryElsewhere:
 
 
 def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that hold for the error that the gateway writes in its own words."""
+    """Returns the headers that also apply to the gateway's own error body."""
     named = {name.lower(): value for name, value in headers.items()}
     return {k: v for k, v in named.items() if not k.startswith("content-") and k not in _OF_BODY}
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3); None where it has neither form.
+    """Returns the seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is invalid.
 
     `now` is a Unix time, for the form that is a date.
     """
@@ -293,7 +297,7 @@ def retry_after_seconds(value: str, now: float) -> float | None:
 
 
 def _is_framed(response: aiohttp.ClientResponse) -> bool:
-    """Whether HTTP itself shows if the response is whole, or it is no event stream."""
+    """Returns whether HTTP's framing shows an incomplete response, or it is no event stream."""
     names = ("content-length", "transfer-encoding")
     is_stream = response.status == 200 and response.content_type == EVENT_STREAM
     return not is_stream or any(name in response.headers for name in names)
@@ -313,6 +317,8 @@ async def _chunks(
         if last.is_missing:
             raise errors.StreamBroken(f"{endpoint.url} ended the stream before its last event")
     except TimeoutError as error:
-        raise errors.DeadlineExceeded("the deadline passed while the answer was sent") from error
+        raise errors.DeadlineExceeded("the deadline passed during the response") from error
     except (aiohttp.ClientError, asyncio.IncompleteReadError) as error:
-        raise errors.StreamBroken(f"{endpoint.url} went away during the answer: {error}") from error
+        raise errors.StreamBroken(
+            f"{endpoint.url} disconnected during the response: {error}"
+        ) from error

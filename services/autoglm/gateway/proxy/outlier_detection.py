@@ -1,9 +1,9 @@
-"""Which endpoints answer so badly that they are better left alone. Pure; fed by the attempts.
+"""Outlier detection: decides which endpoints are to be ejected. Pure; fed by the attempts.
 
 A circuit breaker for each endpoint (failures in a row) and outlier detection within a model's
 endpoints (share of failures, time to the first chunk), as in Envoy's outlier detection. Errors of
-clients and cancellations are never counted; lost connections are the pool's business. Decides only:
-the pool ejects, lets one request try, and ramps up.
+clients and cancellations are never counted; lost connections are the pool's part. The pool ejects,
+sends one probe request, and ramps up.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.request import Response
 
-# Fewer requests in an interval say nothing.
+# Fewer requests in an interval are no sample.
 _MIN_REQUESTS = 10
-# What is faster than this is fast enough, whatever the others do; in seconds.
+# Seconds to the first chunk below which no endpoint is an outlier.
 _FAST = 0.1
 _NOT_IMPLEMENTED = 501
 
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one endpoint since `since`."""
+    """Counters of one endpoint since `since`."""
 
     since: float
     in_a_row: int = 0
     requests: int = 0
     failures: int = 0
     waited: float = 0.0
-    answers: int = 0
+    responses: int = 0
 
     @property
     def mean_wait(self) -> float | None:
-        return self.waited / self.answers if self.answers >= _MIN_REQUESTS else None
+        return self.waited / self.responses if self.responses >= _MIN_REQUESTS else None
 
 
 class Health:
@@ -47,7 +47,7 @@ class Health:
         self._records: dict[str, Record] = {}
 
     def note(self, url: str, now: float, *, failed: bool, waited: float | None = None) -> None:
-        """A request has ended; `waited` is for its first chunk, in seconds."""
+        """Records a request that has ended; `waited` is the seconds to its first chunk."""
         record = self._records.get(url)
         if record is None:
             record = self._records[url] = Record(now)
@@ -59,13 +59,13 @@ class Health:
             record.in_a_row = 0
         if waited is not None:
             record.waited += waited
-            record.answers += 1
+            record.responses += 1
 
     def forget(self, url: str) -> None:
         self._records.pop(url, None)
 
     def is_due(self, url: str, policy: OutlierPolicy, now: float) -> bool:
-        """Whether `judge` may have something to say; it looks at the whole fleet."""
+        """Returns whether `judge` is worth its cost, which grows with the number of endpoints."""
         record = self._records.get(url)
         if record is None:
             return False
@@ -74,9 +74,9 @@ class Health:
     def judge(
         self, url: str, policy: OutlierPolicy, ready: Collection[str], total: int, now: float
     ) -> str:
-        """Why the endpoint should be left alone; empty where it should not, or may not be.
+        """Returns why the endpoint is to be ejected; empty where it is not to or may not be.
 
-        `ready` are the model's endpoints that take requests, of `total`.
+        `ready` are the model's endpoints that accept requests, of `total`.
         """
         record = self._records.get(url)
         if record is None:
@@ -85,7 +85,7 @@ class Health:
         if not why and now - record.since >= policy.interval_seconds:
             why = self._stands_out(url, record, policy, ready)
             self._records[url] = Record(now, record.in_a_row)
-        if not why or not _may_go(url, policy, ready, total):
+        if not why or not _may_eject(url, policy, ready, total):
             return ""
         self.forget(url)
         return why
@@ -119,24 +119,24 @@ def _opens(record: Record, policy: OutlierPolicy) -> str:
     return ""
 
 
-def _may_go(url: str, policy: OutlierPolicy, ready: Collection[str], total: int) -> bool:
+def _may_eject(url: str, policy: OutlierPolicy, ready: Collection[str], total: int) -> bool:
     if url not in ready or len(ready) < 2:
         return False
     return 100 * (total - len(ready) + 1) <= policy.max_ejection_percent * total
 
 
-def is_failure(error: BaseException | None, reply: Response | None) -> bool | None:
-    """Whether a request's end speaks against its endpoint; None where it says nothing."""
+def is_failure(error: BaseException | None, response: Response | None) -> bool | None:
+    """Returns whether an attempt's outcome is a failure of its endpoint; None if neither."""
     if isinstance(error, Stalled):
         return True
     if isinstance(error, RetryElsewhere):
         return None if error.draining or error.gone else True
     if isinstance(error, errors.AutoGLMError):
         return True if isinstance(error, errors.Internal | errors.EngineDead) else None
-    if error is not None or reply is None:
+    if error is not None or response is None:
         return None
-    if reply.served_by_fallback:
+    if response.served_by_fallback:
         return True
-    if reply.status < 400:
+    if response.status < 400:
         return False
-    return True if reply.status >= 500 and reply.status != _NOT_IMPLEMENTED else None
+    return True if response.status >= 500 and response.status != _NOT_IMPLEMENTED else None

@@ -1,9 +1,9 @@
-"""The innermost handler: has a call answered, by another endpoint where the first does not.
+"""The innermost handler: proxies a request to an endpoint, with retries and hedging.
 
-Decides when another endpoint is tried before the first chunk: the endpoint was not available or
-took too long, attempts, budget and deadline allow it, as the model's resource has them or else the
-gateway. After the first chunk `streams` has the answer go on elsewhere, or not. What happens on the
-wire is the upstreams' business (`grpc_relay`, `http_relay`).
+Retries on another endpoint before the first chunk, where the first one was not available or took
+too long and attempts, retry budget and deadline allow it; the limits are those of the model's
+resource, or else the gateway's. After the first chunk `stream` recovers a broken response. The
+wire is the upstreams' part (`grpc_upstream`, `http_upstream`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The gateway's own, for what a resource leaves open."""
+    """The gateway's own policies, for what a resource does not set."""
 
     limits: Limits = Limits()
     recovery: RecoveryPolicy = RecoveryPolicy()
@@ -59,7 +59,7 @@ class Defaults:
 
 
 class Relay:
-    """A `Handler`."""
+    """A `Handler` that routes a request and sends it to an upstream."""
 
     def __init__(
         self,
@@ -89,29 +89,31 @@ class Relay:
         self._defaults = defaults
 
     def abandon(self, url: str, why: str) -> None:
-        """An endpoint has fallen silent."""
+        """Cuts attempts on an endpoint that has become silent."""
         self._attempts.abandon(url, why)
 
     @asynccontextmanager
-    async def __call__(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-        model = self._pool.snapshot.models.get(call.model)
+    async def __call__(
+        self, request: GatewayRequest, record: RequestRecord
+    ) -> AsyncIterator[Response]:
+        model = self._pool.snapshot.models.get(request.model)
         rules = model.rules if model else None
-        retries = self._retries.of(call.model, model, self._pool.snapshot.models, self._clock())
+        retries = self._retries.of(request.model, model, self._pool.snapshot.models, self._clock())
         retries.budget.deposit()
         if rules is not None:
-            call = bounded(call, rules)
+            request = bounded(request, rules)
         terms = Terms(
-            limits_of(call, rules, self._defaults.limits),
+            limits_of(request, rules, self._defaults.limits),
             _recovery(rules, self._defaults.recovery),
             partial(self.is_over, retries.budget),
         )
         hedging = rules.hedging if rules and rules.hedging else self._defaults.hedging
-        attempt = await self._first(call, notes, terms.limits, retries, hedging)
+        attempt = await self._first(request, record, terms.limits, retries, hedging)
         stream = Stream(
-            call, notes, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
+            request, record, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
         )
         try:
-            yield stream.reply()
+            yield stream.response()
         except BaseException as error:
             await stream.close(error)
             raise
@@ -119,66 +121,66 @@ class Relay:
 
     async def _first(
         self,
-        call: GatewayRequest,
-        notes: RequestRecord,
+        request: GatewayRequest,
+        record: RequestRecord,
         limits: Limits,
         retries: Retries,
         hedging: HedgePolicy,
     ) -> Attempt:
-        """The first endpoint that answers."""
+        """Returns the attempt on the first endpoint that responds."""
         tried: set[str] = set()
-        seen = _Failures()
+        failures = _Failures()
 
         async def attempt() -> Attempt:
-            return await self._attempts.begin(call, notes, limits, tried)
+            return await self._attempts.begin(request, record, limits, tried)
 
         async def first_attempt() -> Attempt:
-            is_stream = call.info is not None and call.info.streaming
-            if hedging == _NO_HEDGING or not is_stream or call.exchange is not None:
+            is_stream = request.info is not None and request.info.streaming
+            if hedging == _NO_HEDGING or not is_stream or request.exchange is not None:
                 return await attempt()
-            return await self._hedged(call, notes, attempt, tried, retries.hedges, hedging)
+            return await self._hedged(request, record, attempt, tried, retries.hedges, hedging)
 
-        def is_worth_it(error: BaseException) -> bool:
+        def is_retryable(error: BaseException) -> bool:
             if not isinstance(error, RetryElsewhere):
                 return False
-            seen.add(error)
-            return not seen.needs_another or self._attempts.has_fresh(call, tried)
+            failures.add(error)
+            return not failures.needs_another or self._attempts.has_fresh(request, tried)
 
         try:
             try:
                 return await first_attempt()
             except RetryElsewhere as error:
-                if retries.policy.attempts < 2 or not is_worth_it(error):
+                if retries.policy.attempts < 2 or not is_retryable(error):
                     raise
                 if self.is_over(retries.budget):
                     raise
-            # The first attempt is made without these 40 microseconds of machinery.
+            # The first attempt avoids the 40 microseconds that this takes.
             return await AsyncRetrying(
-                retry=retry_if_exception(is_worth_it),
+                retry=retry_if_exception(is_retryable),
                 stop=stop_after_attempt(retries.policy.attempts - 1)
                 | _OverBudget(self, retries.budget),
                 wait=_WAIT,
                 reraise=True,
             )(attempt)
         except RetryElsewhere as error:
-            seen.add(error)
-            raise seen.with_retry_after(error.error) from error
+            failures.add(error)
+            raise failures.with_retry_after(error.error) from error
 
     async def _hedged(
         self,
-        call: GatewayRequest,
-        notes: RequestRecord,
+        request: GatewayRequest,
+        record: RequestRecord,
         attempt: Begin,
         tried: set[str],
         hedges: Hedges,
         policy: HedgePolicy,
     ) -> Attempt:
-        """As one attempt, but a second one is made elsewhere where the first takes long."""
+        """Begins an attempt, and a second one on another endpoint where the first is slow."""
         hedged = ""
 
         def may_hedge() -> bool:
             nonlocal hedged
-            if not self._attempts.has_fresh(call, tried):
+            if not self._attempts.has_fresh(request, tried):
                 return False
             if not hedges.withdraw():
                 self._metrics.hedges.labels("exhausted").inc()
@@ -190,12 +192,12 @@ class Relay:
         found = await (attempt() if delay is None else race(attempt, delay, may_hedge))
         hedges.note(policy, self._clock() - begun)
         if hedged:
-            notes.endpoint = found.view.url
+            record.endpoint = found.view.url
             self._metrics.hedges.labels("lost" if found.view.url == hedged else "won").inc()
         return found
 
     def is_over(self, budget: RetryBudget) -> bool:
-        """Asked once before each retry, which it pays for."""
+        """Returns whether the retry budget is spent. Call it once a retry: it withdraws one."""
         allowed = budget.withdraw(self._clock())
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
         return not allowed
@@ -203,21 +205,21 @@ class Relay:
 
 @dataclass(slots=True)
 class _Failures:
-    """What the failed attempts of one request have in common."""
+    """Collects what the failed attempts of one request have in common."""
 
     elsewhere_only: bool = False
-    refusals: int = 0
+    rejections: int = 0
     retry_after: float | None = None
-    """The soonest time at which one of the endpoints wants another request, in seconds."""
+    """The shortest Retry-After of the endpoints, in seconds."""
 
     @property
     def needs_another(self) -> bool:
-        """Whether only an endpoint that has not been tried is worth an attempt."""
-        return self.elsewhere_only or self.refusals > 1
+        """Returns whether only an endpoint that has not been tried is worth an attempt."""
+        return self.elsewhere_only or self.rejections > 1
 
     def add(self, failure: RetryElsewhere) -> None:
         self.elsewhere_only = self.elsewhere_only or failure.elsewhere_only
-        self.refusals += failure.refused
+        self.rejections += failure.refused
         times = (self.retry_after, failure.error.retry_after)
         self.retry_after = min((t for t in times if t is not None), default=None)
 

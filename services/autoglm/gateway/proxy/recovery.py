@@ -1,9 +1,9 @@
-"""Whether and how a broken stream may go on from another endpoint. Pure; used by the relay.
+"""Decides whether and how another endpoint may resume a broken stream. Pure; used by the proxy.
 
-Token replay: a transcript keeps the token ids of what the client has; the next endpoint gets
-its request with those ids, and goes on behind them. Exact or not at all: what cannot
-be told exactly raises NotResumable with the reason. The transcripts are `grpc_transcript` and
-`sse_transcript`.
+Token replay: a transcript keeps the token ids of what was delivered; the next endpoint gets the
+request with those ids and generates what follows. Recovery is exact or not done: a stream whose
+tokens are not known exactly raises NotResumable with the reason. The transcripts are
+`grpc_transcript` and `sse_transcript`.
 """
 
 from __future__ import annotations
@@ -22,80 +22,80 @@ _TOKEN_BYTES = array("I").itemsize
 
 
 class NotResumable(Exception):
-    """Why a stream cannot go on elsewhere, for the client to read."""
+    """The reason why a stream cannot be resumed, for the client's error message."""
 
 
 @dataclass(slots=True)
 class DeliveredTokens:
-    """What has been delivered of one answer of a stream."""
+    """The delivered tokens of one choice of a stream."""
 
     token_ids: array[int] = field(default_factory=lambda: array("I"))
     finished: bool = False
 
 
 class Transcript(Protocol):
-    """What has been delivered of one stream."""
+    """Keeps what has been delivered of one stream."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Takes what came from the pod; what the client gets of it now."""
+        """Takes a chunk of the pod and returns what the client gets of it now."""
         ...
 
     def rest(self) -> bytes:
-        """What was held back of a stream that has ended well."""
+        """Returns what was held back of a stream that ended without an error."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """Returns the bytes in memory."""
         ...
 
     def give_up(self, why: str) -> None:
-        """Nothing more is kept, and the stream cannot go on elsewhere."""
+        """Keeps nothing from now on, so that the stream cannot be resumed."""
         ...
 
     @property
     def failure(self) -> str:
-        """What the pod said of its own end inside the stream; empty while it is well."""
+        """Returns the error that the pod sent inside the stream; empty if there was none."""
         ...
 
     def is_complete(self) -> bool:
-        """Whether all of it has been delivered, so that nothing is left to recover."""
+        """Returns whether the whole response was delivered, so that nothing is to be recovered."""
         ...
 
     def resumption(self, payload: bytes) -> bytes:
-        """The request that goes on behind what was delivered. Raises NotResumable."""
+        """Returns the request that resumes behind what was delivered. Raises NotResumable."""
         ...
 
 
 class Ledger:
-    """The tokens of all answers of one stream, up to a limit."""
+    """Keeps the tokens of all choices of one stream, up to a limit."""
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._count = 0
-        self.said: dict[int, DeliveredTokens] = {}
+        self.delivered: dict[int, DeliveredTokens] = {}
         self.why_not = ""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Returns the bytes in memory."""
         return self._count * _TOKEN_BYTES
 
     def add(self, index: int, token_ids: list[int], *, has_text: bool, finished: bool) -> None:
         if self.why_not:
             return
-        said = self.said.setdefault(index, DeliveredTokens())
-        said.token_ids.extend(token_ids)
-        said.finished = said.finished or finished
+        delivered = self.delivered.setdefault(index, DeliveredTokens())
+        delivered.token_ids.extend(token_ids)
+        delivered.finished = delivered.finished or finished
         self._count += len(token_ids)
-        if has_text and not said.token_ids:
-            self.give_up("the pod does not say which tokens it sends")
+        if has_text and not delivered.token_ids:
+            self.give_up("the pod sends no token ids")
         if self._count > self._max_tokens:
             self.give_up(f"more than {self._max_tokens} tokens were sent, the most that are kept")
 
     def give_up(self, why: str) -> None:
         self.why_not = self.why_not or why
-        self.said.clear()
+        self.delivered.clear()
         self._count = 0
 
     def check(self) -> None:
@@ -113,7 +113,7 @@ def is_resumable(view: EndpointView, name: str) -> bool:
 
 
 def successors(snapshot: Snapshot, name: str, broken: EndpointView) -> Snapshot:
-    """The snapshot with those endpoints alone that can go on exactly where `broken` ended."""
+    """Returns a snapshot of only those endpoints that can resume exactly where `broken` ended."""
     wanted, model = _identity(broken, name), snapshot.models.get(name)
     if model is None:
         return snapshot
@@ -131,7 +131,7 @@ def successors(snapshot: Snapshot, name: str, broken: EndpointView) -> Snapshot:
 
 
 def _identity(view: EndpointView, name: str) -> tuple[object, ...]:
-    """The same for endpoints that compute the same, as far as they tell."""
+    """Returns a key that is equal for endpoints that report the same model and settings."""
     found = model_of(view, name) or v1.Model()
     return (
         found.name,

@@ -1,9 +1,8 @@
-"""How many retries the gateway may add to the load of its pods. Pure; used by the relay.
+"""The retry budget: how many retries the gateway may add to the load of its pods. Pure.
 
-Each model has a budget of its own, so that one in trouble leaves the others theirs.
-
-A share of the requests seen plus a small steady rate, saved up to a reserve: a pod that dies with
-many requests in flight is covered, a fleet in trouble is not buried under repeats.
+Each model has its own budget, so that one failing model takes none of the others' retries. A budget
+is a share of the requests plus a small steady rate, saved up to a reserve: it covers a pod that
+dies with many requests in flight, and does not multiply the load of a failing fleet.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class RetryBudget:
         self._filled_at = now
 
     def deposit(self) -> None:
-        """A request has come."""
+        """Adds the share of one new request."""
         self._tokens = min(self._policy.reserve, self._tokens + self._policy.ratio)
 
     def withdraw(self, now: float) -> bool:
-        """Whether a retry may be made now; it is paid for if so."""
+        """Withdraws one retry. Returns False where the budget is spent."""
         earned = (now - self._filled_at) * self._policy.per_second
         self._tokens = min(self._policy.reserve, self._tokens + earned)
         self._filled_at = now
@@ -51,7 +50,7 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """What holds for one model."""
+    """The retry policy and budgets of one model."""
 
     policy: RetryPolicy
     budget: RetryBudget
@@ -59,9 +58,9 @@ class Retries:
 
 
 class RetriesByModel:
-    """`policy` is the gateway's own, for whatever a resource leaves open.
+    """Retry budgets by resource. `policy` is the gateway's own, for what a resource does not set.
 
-    A resource has one budget for all its names. Names that nobody serves share one.
+    A resource has one budget for all its names. Unknown names share one.
     """
 
     def __init__(self, policy: RetryPolicy, now: float) -> None:
@@ -71,7 +70,7 @@ class RetriesByModel:
     def of(
         self, name: str, model: ModelView | None, known: Mapping[str, ModelView], now: float
     ) -> Retries:
-        """`known` are the models there are; what others left behind is forgotten."""
+        """Returns the budget of a model. Drops those of models that are not in `known`."""
         if model is None:
             return self._unknown
         owner = _owner(name, model)

@@ -1,9 +1,9 @@
-"""Shows how a request is routed, to those who ask with the header `x-autoglm-debug`.
+"""Returns the decision trace of a request with the header `x-autoglm-debug`.
 
-`route` answers as always and says in `x-autoglm-route` (a header of REST, a trailer of gRPC) how
-the pod was chosen; `explain` asks no pod and answers with the decision. Both show addresses and
-what is cached, so they are for role Admin, or for all where the gateway is told so. Innermost
-layer, around the relay.
+With `route` the response has the decision in `x-autoglm-route` (a header of REST, a trailer of
+gRPC); with `explain` the decision is the response, and no pod gets the request. Both show addresses
+and cached prefixes, so they need role Admin, unless the gateway allows all callers. The innermost
+layer, around the proxy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_IN_HEADER, _MOST_IN_BODY = 8, 256
 
 
 class RouteDebug:
-    """Wraps a handler. `is_open` lets everybody ask."""
+    """A layer. `is_open` allows all callers."""
 
     def __init__(
         self,
@@ -52,53 +52,55 @@ class RouteDebug:
 
     def __call__(self, inner: Handler) -> Handler:
         def handle(
-            call: GatewayRequest, notes: RequestRecord
+            request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
-            if not call.debug:
-                return inner(call, notes)
-            self._check(call)
-            if call.debug == "explain":
-                return self._explained(call)
-            return self._told(inner, call, notes)
+            if not request.debug:
+                return inner(request, record)
+            self._check(request)
+            if request.debug == "explain":
+                return self._explained(request)
+            return self._with_trace(inner, request, record)
 
         return handle
 
-    def _check(self, call: GatewayRequest) -> None:
-        if not self._is_open and Role.ADMIN not in call.principal.roles:
+    def _check(self, request: GatewayRequest) -> None:
+        if not self._is_open and Role.ADMIN not in request.principal.roles:
             raise PermissionDenied(
                 f"{DEBUG_HEADER} is for role Admin; start the gateway with --route-debug to let "
-                "everybody ask"
+                "all callers use it"
             )
-        if call.debug not in _WANTED or (call.debug == "explain" and call.wire == "grpc"):
+        if request.debug not in _WANTED or (request.debug == "explain" and request.wire == "grpc"):
             raise InvalidRequest(
-                f"{DEBUG_HEADER} is {call.debug[:40]!r}; send route, or explain over REST",
+                f"{DEBUG_HEADER} is {request.debug[:40]!r}; send route, or explain over REST",
                 field=DEBUG_HEADER,
             )
 
     @asynccontextmanager
-    async def _explained(self, call: GatewayRequest) -> AsyncIterator[Response]:
-        decision = self._router.preview(call, self._snapshot(), self._clock())
-        shown = explain(call, decision, self._router.memory, _MOST_IN_BODY)
+    async def _explained(self, request: GatewayRequest) -> AsyncIterator[Response]:
+        decision = self._router.preview(request, self._snapshot(), self._clock())
+        shown = explain(request, decision, self._router.memory, _MOST_IN_BODY)
         body = json.dumps(shown, indent=2).encode() + b"\n"
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         yield Response(_one(body), headers=headers)
 
     @asynccontextmanager
-    async def _told(
-        self, inner: Handler, call: GatewayRequest, notes: RequestRecord
+    async def _with_trace(
+        self, inner: Handler, request: GatewayRequest, record: RequestRecord
     ) -> AsyncIterator[Response]:
-        async with inner(call, notes) as reply:
-            decision = notes.decision
+        async with inner(request, record) as response:
+            decision = record.decision
             if not isinstance(decision, Decision):
-                yield reply
+                yield response
                 return
-            shown = explain(call, decision, self._router.memory, _MOST_IN_HEADER)
-            text = json.dumps(shown | {"attempts": notes.attempts}, separators=(",", ":"))
+            shown = explain(request, decision, self._router.memory, _MOST_IN_HEADER)
+            text = json.dumps(shown | {"attempts": record.attempts}, separators=(",", ":"))
 
             async def trailers() -> Trailers:
-                return (*await reply.trailers(), (ROUTE_HEADER, text))
+                return (*await response.trailers(), (ROUTE_HEADER, text))
 
-            yield replace(reply, headers={**reply.headers, ROUTE_HEADER: text}, trailers=trailers)
+            yield replace(
+                response, headers={**response.headers, ROUTE_HEADER: text}, trailers=trailers
+            )
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:

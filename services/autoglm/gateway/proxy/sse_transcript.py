@@ -1,8 +1,8 @@
-"""Keeps what an event stream of OpenAI's API has delivered. A `recovery.Transcript`.
+"""The transcript of an OpenAI event stream: a `recovery.Transcript`. Does no I/O.
 
-Pods that are asked to (`REPLAY`) write the token ids of an event into a comment before it, which
-clients never see. Only whole events are delivered: half of one is held back, so that an event is
-delivered or is not. Pure but for its memory.
+At the header `REPLAY` a pod writes the token ids of an event into a comment before it, which
+clients never receive. Only whole events are delivered: a part of one is held back, so that an event
+is delivered as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 from autoglm.common import errors
 from autoglm.gateway.proxy.recovery import COMPACT_BYTES, Ledger, NotResumable
 
-# The header by which a pod is asked for comments.
+# The header that requests comments with token ids.
 REPLAY = "x-autoglm-replay"
 PATHS = ("/v1/chat/completions", "/v1/completions")
 RESUME = "autoglm_resume"
@@ -23,7 +23,7 @@ _DONE = b"data: [DONE]"
 _ERROR = b'data: {"error"'
 _FINISHES = b'"finish_reason":"'
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
-# Ends of the pod, not of the request.
+# Error codes for the loss of the pod, not of the request.
 _LOSSES = (errors.EngineDead.reason.lower(), errors.ShuttingDown.reason.lower())
 
 
@@ -40,8 +40,8 @@ class _Choice(msgspec.Struct):
 
     @property
     def has_text(self) -> bool:
-        said = (self.delta or {}).items()
-        return bool(self.text) or any(value for name, value in said if name != "role")
+        delivered = (self.delta or {}).items()
+        return bool(self.text) or any(value for name, value in delivered if name != "role")
 
 
 class _Event(msgspec.Struct):
@@ -98,20 +98,20 @@ class SseTranscript:
         self._pending.clear()
         self._compact()
         self._ledger.check()
-        if not self._ledger.said:
+        if not self._ledger.delivered:
             return payload
         body = payload.rstrip()
         if not body.endswith(b"}") or RESUME.encode() in body:
-            raise NotResumable("the request itself goes on with another stream")
+            raise NotResumable("the request itself resumes another stream")
         choices = [
-            {"index": index, "token_ids": list(said.token_ids), "finished": said.finished}
-            for index, said in sorted(self._ledger.said.items())
+            {"index": index, "token_ids": list(delivered.token_ids), "finished": delivered.finished}
+            for index, delivered in sorted(self._ledger.delivered.items())
         ]
         resume = msgspec.json.encode({"choices": choices})
         return body[:-1] + b',"' + RESUME.encode() + b'":' + resume + b"}"
 
     def _take(self, event: bytes) -> bytes:
-        """The event as the client gets it; empty where nothing is left of it."""
+        """Returns the event without comments; empty where nothing is left of it."""
         while event.startswith(_COMMENT):
             comment, _, event = event.partition(b"\n")
             self._pending.append(comment[len(_COMMENT) :])
@@ -145,7 +145,7 @@ class SseTranscript:
             self._compact()
 
     def _read(self, event: bytes) -> None:
-        """What an event tells that its comment does not: that an answer has begun, or ended."""
+        """Reads what an event's comment does not contain: that a choice has begun or ended."""
         if self._ledger.why_not or not event.startswith(_DATA):
             return
         try:

@@ -1,8 +1,7 @@
-"""Waits for one endpoint, no longer than is sensible. Used by the relay's attempts.
+"""Waits for the chunks of one endpoint with a timeout. Used by the proxy's attempts.
 
-Decides when a wait is over: after a silence of so many seconds, or when somebody who knows better
-cuts it. Only waits count, never the time that a slow client takes. One timer a stream, and a few
-attribute writes a chunk.
+A wait ends after a stall of the given seconds, or when `cut` is called. Only waits count, never the
+time that a slow client takes. Costs one timer a stream, and a few attribute writes a chunk.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ T = TypeVar("T")
 
 
 class StallTimer:
-    """Of one attempt. After a cut every wait raises what it was cut with."""
+    """The timer of one attempt. After a cut every wait raises the error of the cut."""
 
     __slots__ = ("_cut", "_loop", "_made", "_seconds", "_sent", "_since", "_task", "_timer")
 
@@ -29,15 +28,15 @@ class StallTimer:
         self._made: Callable[[], Exception] = RuntimeError
 
     def limit(self, seconds: float | None, made: Callable[[], Exception]) -> None:
-        """From now on a wait may take so long, or for ever; then it is cut with what is `made`."""
+        """Sets the longest wait (None: no limit); a longer one is cut with the error of `made`."""
         self.release()
         if seconds is not None:
             self._seconds, self._made = seconds, made
             self._since = self._loop.time()
-            self._timer = self._loop.call_later(seconds, self._look)
+            self._timer = self._loop.call_later(seconds, self._check)
 
     def release(self) -> None:
-        """No limit any more."""
+        """Removes the limit."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -60,12 +59,12 @@ class StallTimer:
             raise
         self._task = None
         if self._sent:
-            # What came at the very moment of the cut is not lost.
+            # A chunk that arrived together with the cut is not lost.
             self._took_back(task, before)
         return found
 
     def cut(self, error: Exception) -> None:
-        """End the wait, or the next one, with this."""
+        """Ends the wait, or the next one, with this error."""
         if self._cut is None:
             self._cut = error
             if self._task is not None:
@@ -73,18 +72,18 @@ class StallTimer:
                 self._task.cancel()
 
     def _took_back(self, task: asyncio.Task[object], before: int) -> bool:
-        """Whether the cancellation that ended a wait was ours alone."""
+        """Uncancels the task. Returns whether only `cut` had cancelled it."""
         self._task = None
         if not self._sent:
             return False
         self._sent = False
         return task.uncancel() <= before
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         waited = self._loop.time() - self._since if self._task is not None else 0.0
         # Loops fire timers up to a clock tick early.
         if waited >= self._seconds - 0.001:
             self._timer = None
             self.cut(self._made())
         else:
-            self._timer = self._loop.call_later(self._seconds - waited, self._look)
+            self._timer = self._loop.call_later(self._seconds - waited, self._check)

@@ -1,7 +1,8 @@
-"""One answer on its way to the client, over as many endpoints as it takes.
+"""The response of one request as a stream of chunks, recovered on other endpoints when it breaks.
 
-Passes chunks on; when the endpoint is lost it has another go on behind what was delivered, as
-`recovery` says, or ends the stream with an error that says why it was not done. Used by the relay.
+Forwards chunks. When the endpoint is lost, another endpoint resumes the stream behind what was
+delivered, as `recovery` decides; otherwise the stream ends with an error that names the reason.
+Used by the proxy.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ from autoglm.gateway.request_telemetry import note_recovery
 RECOVERED_TRAILER = "autoglm-recovered"
 # How long a broken stream waits for a pod that could take it over.
 _PATIENCE_SECONDS = 10.0
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _MAX_ERROR_BYTES = 64 * 1024
-# What is kept of an answer counts in steps; the first is a part of what each request takes.
+# The transcript's memory is reserved in steps; the first is part of each request's reservation.
 _KEPT_BYTES = 16 * 1024
 _Broken = StreamBroken | Stalled | RetryElsewhere
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for one call. `is_over` is asked before each attempt, which it pays for."""
+    """Limits and policies of one request. `is_over` withdraws a retry from the budget."""
 
     limits: Limits
     recovery: RecoveryPolicy
@@ -54,12 +55,12 @@ class Terms:
 
 
 class Stream:
-    """`reply` is for the edge, to be asked once; `close` ends what is under way."""
+    """A response over one or more attempts. `response` may be called once; `close` ends it."""
 
     def __init__(
         self,
-        call: GatewayRequest,
-        notes: RequestRecord,
+        request: GatewayRequest,
+        record: RequestRecord,
         attempt: Attempt,
         terms: Terms,
         attempts: Attempts,
@@ -67,7 +68,7 @@ class Stream:
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        self._call, self._notes, self._terms = call, notes, terms
+        self._request, self._record, self._terms = request, record, terms
         self._attempts, self._pool, self._metrics = attempts, pool, metrics
         self._clock = clock
         self._attempt: Attempt | None = attempt
@@ -77,13 +78,14 @@ class Stream:
         self._transcript = transcript_of(attempt, terms.recovery)
         attempt.is_recoverable = self._transcript is not None
 
-    def reply(self) -> Response:
-        # Not kept: each would hold the other, and both all of the call, until garbage is collected.
-        assert self._attempt is not None and self._attempt.reply is not None
-        reply = self._attempt.reply
+    def response(self) -> Response:
+        # Not an attribute: it would form a reference cycle that keeps the request in memory until
+        # garbage is collected.
+        assert self._attempt is not None and self._attempt.response is not None
+        response = self._attempt.response
         if self._transcript is None and self._terms.limits.chunk_seconds is None:
-            return reply
-        return replace(reply, chunks=self._chunks(), trailers=self._trailers)
+            return response
+        return replace(response, chunks=self._chunks(), trailers=self._trailers)
 
     async def close(self, error: BaseException | None) -> None:
         attempt, self._attempt = self._attempt, None
@@ -92,10 +94,10 @@ class Stream:
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         transcript = self._transcript
-        while (attempt := self._attempt) is not None and attempt.reply is not None:
-            next_chunk = attempt.reply.chunks.__anext__
+        while (attempt := self._attempt) is not None and attempt.response is not None:
+            next_chunk = attempt.response.chunks.__anext__
             try:
-                chunk = await attempt.leash.wait(next_chunk)
+                chunk = await attempt.timer.wait(next_chunk)
             except StopAsyncIteration:
                 break
             except (StreamBroken, Stalled, RetryElsewhere) as failure:
@@ -105,7 +107,7 @@ class Stream:
                     raise failure.error from failure
                 if transcript.is_complete():
                     break
-                await self._go_on(attempt, failure, transcript)
+                await self._recover(attempt, failure, transcript)
                 continue
             if transcript is None:
                 yield chunk
@@ -116,24 +118,24 @@ class Stream:
             if chunk:
                 yield chunk
             if transcript.failure:
-                await self._go_on(attempt, StreamBroken(transcript.failure), transcript)
+                await self._recover(attempt, StreamBroken(transcript.failure), transcript)
         if transcript is not None and (rest := transcript.rest()):
             yield rest
 
     async def _trailers(self) -> Trailers:
         attempt = self._attempt
-        trailers = await attempt.reply.trailers() if attempt and attempt.reply else ()
-        if not self._notes.recoveries:
+        trailers = await attempt.response.trailers() if attempt and attempt.response else ()
+        if not self._record.recoveries:
             return trailers
-        return (*trailers, (RECOVERED_TRAILER, str(self._notes.recoveries)))
+        return (*trailers, (RECOVERED_TRAILER, str(self._record.recoveries)))
 
-    async def _go_on(self, attempt: Attempt, failure: _Broken, transcript: Transcript) -> None:
-        """From now on another endpoint answers. Raises the client's error where none can."""
+    async def _recover(self, attempt: Attempt, failure: _Broken, transcript: Transcript) -> None:
+        """Resumes the stream on another endpoint. Raises the client's error where none can."""
         await self.close(failure)
         try:
             payload = self._payload(transcript)
-            call = structs.replace(self._call, payload=payload)
-            self._attempt = await self._successor(call, attempt)
+            request = structs.replace(self._request, payload=payload)
+            self._attempt = await self._successor(request, attempt)
         except NotResumable as why:
             self._give_up("impossible", failure, str(why))
         except _Exhausted as why:
@@ -141,43 +143,46 @@ class Stream:
         except AutoGLMError as error:
             self._give_up("unavailable", failure, error.message)
         self._attempt.is_recoverable = True
-        self._notes.recoveries += 1
+        self._record.recoveries += 1
         self._metrics.recoveries.labels("recovered").inc()
-        note_recovery(self._notes, attempt.view.url)
+        note_recovery(self._record, attempt.view.url)
 
     def _keep(self, transcript: Transcript) -> None:
-        """More is kept of the answer; where there is no room for it, nothing is from now on."""
+        """Reserves memory for the transcript, and gives the transcript up where there is none."""
         more = max(_KEPT_BYTES, transcript.size - self._kept)
-        if self._call.hold.try_take(more):
+        if self._request.hold.try_take(more):
             self._kept += more
         else:
             transcript.give_up("the gateway had no memory left to keep what it sent")
 
     def _payload(self, transcript: Transcript) -> bytes:
-        """The request that goes on; it is kept beside the client's own. Raises NotResumable."""
-        hold = self._call.hold
-        payload = transcript.resumption(self._call.payload)
-        hold.give(self._resumed)
-        self._resumed = len(payload) if hold.try_take(len(payload)) else 0
+        """Returns the request that resumes the stream, with memory reserved for it.
+
+        Raises NotResumable.
+        """
+        reservation = self._request.hold
+        payload = transcript.resumption(self._request.payload)
+        reservation.give(self._resumed)
+        self._resumed = len(payload) if reservation.try_take(len(payload)) else 0
         if not self._resumed:
             raise NotResumable("the gateway has no memory left for another request of its size")
         return payload
 
-    async def _successor(self, call: GatewayRequest, broken: Attempt) -> Attempt:
+    async def _successor(self, request: GatewayRequest, broken: Attempt) -> Attempt:
         tried, end = {broken.view.url}, self._clock() + _PATIENCE_SECONDS
         why = ""
         while self._left > 0:
-            snapshot = successors(self._pool.snapshot, call.model, broken.view)
-            model = snapshot.models.get(call.model)
-            if (model is None or not model.endpoints(call.wire)) and self._clock() < end:
-                await asyncio.sleep(_LOOK_SECONDS)
+            snapshot = successors(self._pool.snapshot, request.model, broken.view)
+            model = snapshot.models.get(request.model)
+            if (model is None or not model.endpoints(request.wire)) and self._clock() < end:
+                await asyncio.sleep(_POLL_SECONDS)
                 continue
             if self._terms.is_over():
                 raise _Exhausted("the retry budget is spent")
             self._left -= 1
             try:
                 attempt = await self._attempts.begin(
-                    call, self._notes, self._terms.limits, tried, snapshot
+                    request, self._record, self._terms.limits, tried, snapshot
                 )
                 await _check(attempt)
                 return attempt
@@ -190,44 +195,42 @@ class Stream:
     def _give_up(self, outcome: str, failure: _Broken, why: str) -> NoReturn:
         self._metrics.recoveries.labels(outcome).inc()
         error = _error_of(failure)
-        raise StreamBroken(
-            f"{error.message}; it could not go on on another pod: {why}"
-        ) from failure
+        raise StreamBroken(f"{error.message}; recovery on another pod failed: {why}") from failure
 
 
 class _Exhausted(Exception):
-    """Nothing may be tried any more."""
+    """The retry budget allows no further attempt."""
 
 
 def transcript_of(attempt: Attempt, policy: RecoveryPolicy) -> Transcript | None:
-    """None for an answer that cannot go on elsewhere."""
-    call, reply = attempt.call, attempt.reply
-    if policy.attempts == 0 or reply is None or call.exchange is not None:
+    """Returns the transcript of a response; None for one that cannot be resumed elsewhere."""
+    request, response = attempt.request, attempt.response
+    if policy.attempts == 0 or response is None or request.exchange is not None:
         return None
-    if not is_resumable(attempt.view, call.model):
+    if not is_resumable(attempt.view, request.model):
         return None
-    if call.wire == "grpc":
-        kind = KINDS.get(call.target)
+    if request.wire == "grpc":
+        kind = KINDS.get(request.target)
         return GrpcTranscript(kind, policy.max_tokens) if kind else None
-    if not is_replayed(call, attempt.view) or reply.status != 200:
+    if not is_replayed(request, attempt.view) or response.status != 200:
         return None
-    if not is_event_stream(reply.headers):
+    if not is_event_stream(response.headers):
         return None
     return SseTranscript(policy.max_tokens)
 
 
 async def _check(attempt: Attempt) -> None:
-    """An HTTP answer may be an error with a body; that is a failed attempt. Closes it then."""
-    reply = attempt.reply
-    assert reply is not None
-    if reply.status == 200:
+    """Closes an attempt whose response is an HTTP error, and raises ResumeImpossible."""
+    response = attempt.response
+    assert response is not None
+    if response.status == 200:
         return
     body = b""
-    async for chunk in reply.chunks:
+    async for chunk in response.chunks:
         if len(body) < _MAX_ERROR_BYTES:
             body += chunk
     await attempt.close()
-    raise errors.ResumeImpossible(_message(body) or f"the pod answers {reply.status}")
+    raise errors.ResumeImpossible(_message(body) or f"the pod returned {response.status}")
 
 
 def _message(body: bytes) -> str:

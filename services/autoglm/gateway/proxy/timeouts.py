@@ -1,9 +1,8 @@
-"""How long a call may take: a resource's `spec.routing.timeouts`, else the gateway's. Pure.
+"""Timeouts of a request: a resource's `spec.routing.timeouts`, else the gateway's. Pure.
 
-The whole of a call ends by its deadline, which `bounded` brings forward. The first token and the
-silence between chunks are watched for streams only: of an answer in one piece neither can be seen,
-nor of one that Envoy moves.
-The relay's attempts do the watching; what is late is tried elsewhere.
+A request ends by its deadline, which `bounded` may bring forward. The timeouts for the first token
+and between chunks apply to streams only: a unary response shows neither, nor one that Envoy
+proxies. The proxy's attempts apply them; what is late is retried on another endpoint.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ class Limits:
     chunk_seconds: float | None = None
 
 
-def bounded(call: GatewayRequest, rules: Rules) -> GatewayRequest:
-    """The call with the earlier of its own deadline and the resource's."""
+def bounded(request: GatewayRequest, rules: Rules) -> GatewayRequest:
+    """Returns the request with the earlier of its own deadline and the resource's."""
     total = rules.total_seconds
-    if total is None or call.deadline <= call.started + total:
-        return call
-    return replace(call, deadline=call.started + total)
+    if total is None or request.deadline <= request.started + total:
+        return request
+    return replace(request, deadline=request.started + total)
 
 
-def limits_of(call: GatewayRequest, rules: Rules | None, default: Limits) -> Limits:
-    if call.info is None or not call.info.streaming or call.exchange is not None:
+def limits_of(request: GatewayRequest, rules: Rules | None, default: Limits) -> Limits:
+    if request.info is None or not request.info.streaming or request.exchange is not None:
         return Limits()
     if rules is None:
         return default
@@ -46,12 +45,12 @@ def limits_of(call: GatewayRequest, rules: Rules | None, default: Limits) -> Lim
     )
 
 
-def no_first_token(call: GatewayRequest, seconds: float) -> RetryElsewhere:
-    why = f"no first token of {call.model!r} within {seconds:g} s"
-    late = DeadlineExceeded(f"{why}; ask again, or raise the limit")
+def no_first_token(request: GatewayRequest, seconds: float) -> RetryElsewhere:
+    why = f"no first token of {request.model!r} within {seconds:g} s"
+    late = DeadlineExceeded(f"{why}; send the request again, or raise the limit")
     return RetryElsewhere(late, elsewhere_only=True)
 
 
-def no_chunk(call: GatewayRequest, seconds: float) -> Stalled:
-    why = f"{call.model!r} sent no chunk for {seconds:g} s, so the answer is incomplete"
-    return Stalled(DeadlineExceeded(f"{why}; ask again, or raise the limit"))
+def no_chunk(request: GatewayRequest, seconds: float) -> Stalled:
+    why = f"{request.model!r} sent no chunk for {seconds:g} s, so the response is incomplete"
+    return Stalled(DeadlineExceeded(f"{why}; send the request again, or raise the limit"))

@@ -1,4 +1,4 @@
-"""How a request reaches one endpoint: the `Upstream` of each wire, and what it raises."""
+"""The `Upstream` protocol, which sends a request to one endpoint, and the errors that it raises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.request.request import GatewayRequest, Response
 
-# The endpoints that a proxy may turn to by itself, the best first.
+# The endpoints that an external proxy may retry on by itself, the best first.
 Fallbacks = Callable[[], Sequence[EndpointView]]
 
 
@@ -19,7 +19,7 @@ def no_fallbacks() -> Sequence[EndpointView]:
 
 
 class Upstream(Protocol):
-    """Sends a request to one endpoint: one for each wire. Entered once the first chunk is there.
+    """Sends a request to one endpoint; one for each wire. Entered once the first chunk has arrived.
 
     Before that it raises RetryElsewhere where another endpoint may succeed. Leaving the context
     cancels what is still running. An error while `chunks` is read is an AutoGLMError
@@ -30,7 +30,8 @@ class Upstream(Protocol):
 
     def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
+        /,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,

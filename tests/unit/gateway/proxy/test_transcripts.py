@@ -137,7 +137,7 @@ def test_a_pod_that_names_no_tokens_is_not_resumed(
     transcript: Transcript, chunk: bytes, request_: bytes
 ) -> None:
     assert transcript.feed(chunk) == chunk
-    with pytest.raises(NotResumable, match="which tokens"):
+    with pytest.raises(NotResumable, match="token ids"):
         transcript.resumption(request_)
 
 
