@@ -66,7 +66,7 @@ class Stage:
         )
         self.local: Handler = stack(local_layers(observer, memory, who), innermost)
 
-    async def ask(self, call: GatewayRequest, local: bool = False) -> GatewayRequest:
+    async def send(self, call: GatewayRequest, local: bool = False) -> GatewayRequest:
         async with (self.local if local else self.relay)(call, RequestRecord()):
             return self.passed[-1]
 
@@ -80,15 +80,15 @@ async def test_roles_say_who_may_infer_and_any_role_may_look(
 ) -> None:
     stage = Stage(make, Principal("acme", "alice", frozenset(roles)))
     if infers:
-        assert (await stage.ask(make.call("glm-4"))).principal.tenant == "acme"
+        assert (await stage.send(make.call("glm-4"))).principal.tenant == "acme"
     else:
         with pytest.raises(errors.PermissionDenied, match="needs the role Admin or User"):
-            await stage.ask(make.call("glm-4"))
+            await stage.send(make.call("glm-4"))
     if roles:
-        await stage.ask(make.call("glm-4"), local=True)
+        await stage.send(make.call("glm-4"), local=True)
     else:
         with pytest.raises(errors.PermissionDenied):
-            await stage.ask(make.call("glm-4"), local=True)
+            await stage.send(make.call("glm-4"), local=True)
 
 
 async def test_stranger_learns_nothing_but_that_they_are_one(make: Any) -> None:
@@ -96,7 +96,7 @@ async def test_stranger_learns_nothing_but_that_they_are_one(make: Any) -> None:
     problem = errors.InvalidRequest("bad bytes")
     for call in (make.call("glm-4"), make.call("none"), make.call(info=None, problem=problem)):
         with pytest.raises(errors.Unauthenticated):
-            await stage.ask(call)
+            await stage.send(call)
     assert stage.passed == []
 
 
@@ -105,7 +105,7 @@ async def test_model_that_may_not_be_used_is_refused_alike_whether_it_is_served(
     make: Any, name: str
 ) -> None:
     with pytest.raises(errors.PermissionDenied) as caught:
-        await Stage(make, ALICE).ask(make.call(name))
+        await Stage(make, ALICE).send(make.call(name))
     assert caught.value.message == (
         f"model {name!r} is not one of those that you may use; "
         "list them, or ask for a credential that allows it"
@@ -115,7 +115,7 @@ async def test_model_that_may_not_be_used_is_refused_alike_whether_it_is_served(
 @pytest.mark.parametrize("name", ["glm-9", ""])
 async def test_wrong_model_names_only_those_that_may_be_used(make: Any, name: str) -> None:
     with pytest.raises((errors.ModelNotFound, errors.InvalidRequest)) as caught:
-        await Stage(make, ALICE).ask(make.call(name))
+        await Stage(make, ALICE).send(make.call(name))
     assert "'glm-4', 'glm-5'" in caught.value.message
     assert "hidden" not in caught.value.message
 
@@ -125,8 +125,8 @@ async def test_pods_do_not_get_the_credential_where_it_was_meant_for_the_gateway
 ) -> None:
     headers = {"authorization": "Bearer k", "x-api-key": "k", "x-other": "1"}
     call = make.call("glm-4", headers=headers)
-    assert (await Stage(make, ALICE).ask(call)).headers == {"x-other": "1"}
-    assert (await Stage(make, None).ask(call)).headers == headers
+    assert (await Stage(make, ALICE).send(call)).headers == {"x-other": "1"}
+    assert (await Stage(make, None).send(call)).headers == headers
 
 
 async def test_log_line_has_tenant_and_subject_and_no_credential(
@@ -136,7 +136,7 @@ async def test_log_line_has_tenant_and_subject_and_no_credential(
     call = make.call("glm-4", credentials=credentials, headers={"x-api-key": "hush"})
     assert "hush" not in repr(call)
     with caplog.at_level(logging.DEBUG):
-        await Stage(make, ALICE).ask(call)
+        await Stage(make, ALICE).send(call)
     (record,) = [r for r in caplog.records if r.name == "autoglm.gateway.request"]
     assert (vars(record)["fields"]["tenant"], vars(record)["fields"]["subject"]) == (
         "acme",
@@ -160,8 +160,8 @@ async def test_nothing_of_a_request_but_its_credential_says_whose_it_is(
 ) -> None:
     ask = RequestInfo(Operation.GENERATE, "glm-4", session=session)
     call = make.call(info=ask, headers=headers, trace_headers=headers)
-    assert (await Stage(make, ALICE).ask(call)).principal is ALICE
-    assert (await Stage(make, None).ask(call)).principal is ANONYMOUS
+    assert (await Stage(make, ALICE).send(call)).principal is ALICE
+    assert (await Stage(make, None).send(call)).principal is ANONYMOUS
 
 
 @pytest.mark.parametrize("local", [False, True])
@@ -175,5 +175,5 @@ async def test_body_of_a_stranger_is_never_read(make: Any, local: bool) -> None:
 
     stage = Stage(make, errors.Unauthenticated("who?"))
     with pytest.raises(errors.Unauthenticated):
-        await stage.ask(make.call(info=None, receive=receive), local)
+        await stage.send(make.call(info=None, receive=receive), local)
     assert read == 0

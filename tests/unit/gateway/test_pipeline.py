@@ -57,7 +57,7 @@ class Stage:
             request_layers(self.pool, self.admission, observer, self.memory), innermost
         )
 
-    async def ask(self, call: GatewayRequest) -> None:
+    async def send(self, call: GatewayRequest) -> None:
         async with self.handler(call, RequestRecord()) as reply:
             assert self.admission.in_flight == 1
             async for _ in reply.chunks:
@@ -92,34 +92,34 @@ async def test_every_end_has_one_outcome_and_only_our_errors_leave(
 ) -> None:
     stage = Stage(make, failure)
     with pytest.raises(raised):
-        await stage.ask(make.call())
+        await stage.send(make.call())
     assert stage.outcome() == ("glm", outcome, code)
     assert stage.admission.in_flight == 0
 
 
 async def test_served_request_is_counted_once_with_its_model(make: Any) -> None:
     stage = Stage(make)
-    await stage.ask(make.call())
+    await stage.send(make.call())
     assert stage.outcome() == ("glm", "served", "OK")
 
 
 async def test_cancel_after_the_deadline_is_an_expiry(make: Any) -> None:
     stage = Stage(make, asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await stage.ask(make.call(deadline=1.5))
+        await stage.send(make.call(deadline=1.5))
     assert stage.outcome()[1] == "expired"
 
 
 async def test_status_passed_on_from_a_pod_is_the_code(make: Any) -> None:
     stage = Stage(make, status=404)
-    await stage.ask(make.call(wire="http", route="POST /v1/completions"))
+    await stage.send(make.call(wire="http", route="POST /v1/completions"))
     assert stage.outcome() == ("glm", "rejected_invalid", "404")
 
 
 async def test_wrong_request_takes_no_place_and_its_model_is_no_label(make: Any) -> None:
     stage = Stage(make)
     with pytest.raises(errors.ModelNotFound):
-        await stage.ask(make.call("made-up-by-a-client"))
+        await stage.send(make.call("made-up-by-a-client"))
     assert stage.outcome() == ("other", "rejected_invalid", "NOT_FOUND")
     assert stage.reached == 0
 
@@ -127,7 +127,7 @@ async def test_wrong_request_takes_no_place_and_its_model_is_no_label(make: Any)
 async def test_request_that_could_not_be_read_is_observed_too(make: Any) -> None:
     stage = Stage(make)
     with pytest.raises(errors.InvalidRequest):
-        await stage.ask(make.call(info=None, problem=errors.InvalidRequest("bad bytes")))
+        await stage.send(make.call(info=None, problem=errors.InvalidRequest("bad bytes")))
     assert stage.outcome() == ("other", "rejected_invalid", "INVALID_ARGUMENT")
 
 
@@ -135,8 +135,8 @@ async def test_place_is_held_until_the_stream_ends(make: Any) -> None:
     stage = Stage(make)
     async with stage.handler(make.call(), RequestRecord()):
         with pytest.raises(errors.QueueFull):
-            await stage.ask(make.call())
-    await stage.ask(make.call())
+            await stage.send(make.call())
+    await stage.send(make.call())
 
 
 async def test_one_line_is_logged_for_each_request(
@@ -144,7 +144,7 @@ async def test_one_line_is_logged_for_each_request(
 ) -> None:
     stage = Stage(make)
     with caplog.at_level(logging.INFO, logger="autoglm.gateway.request"):
-        await stage.ask(make.call())
+        await stage.send(make.call())
     (record,) = caplog.records
     fields = getattr(record, "fields")  # noqa: B009 - LogRecord does not declare it
     assert fields["outcome"] == "served" and fields["first_chunk_seconds"] == 0.5
@@ -184,7 +184,7 @@ def test_memory_is_given_back_whatever_ends_the_request(
 ) -> None:
     async def run() -> Stage:
         stage = Stage(make, inside)
-        asked = asyncio.create_task(stage.ask(received(make, size, reading)))
+        asked = asyncio.create_task(stage.send(received(make, size, reading)))
         for _ in range(steps):
             await asyncio.sleep(0)
         asked.cancel()
@@ -216,7 +216,7 @@ async def test_request_without_room_is_refused_before_its_body_is_read(make: Any
         hold.take(5 * REQUEST_BYTES)
         another.take(5 * REQUEST_BYTES)
         with pytest.raises(errors.QueueFull) as refused:
-            await stage.ask(make.call(info=None, receive=receive))
+            await stage.send(make.call(info=None, receive=receive))
     assert (read, stage.reached) == (0, 0)
     assert refused.value.retry_after == 1.0
     assert stage.outcome() == ("other", "rejected_full", "RESOURCE_EXHAUSTED")

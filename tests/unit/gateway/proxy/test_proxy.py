@@ -69,7 +69,7 @@ class Stage:
         self.relay = Relay(self.pool, {"grpc": script}, policy_, metrics, Random(0), clock)
         self.notes = RequestRecord()
 
-    async def ask(self) -> bytes:
+    async def send(self) -> bytes:
         call = self.make.call(deadline=self.now + 10)
         async with self.relay(call, self.notes) as reply:
             assert sum(view.live.in_flight for view in self.pool.views) == 1
@@ -95,7 +95,7 @@ async def test_refused_call_is_served_elsewhere_and_the_pool_hears_of_it(
     make: Any, refusal: RetryElsewhere, phase: Phase
 ) -> None:
     stage = Stage(make, 2, Script(refusal, [b"a", b"b"]))
-    assert await stage.ask() == b"ab"
+    assert await stage.send() == b"ab"
     (first, _), (second, _) = stage.script.attempts
     assert first != second and stage.notes.attempts == 2
     assert stage.phases() == sorted([phase, Phase.READY]) and stage.is_idle()
@@ -106,7 +106,7 @@ async def test_client_gets_the_last_error_when_all_attempts_fail(make: Any) -> N
     refusals = [RetryElsewhere(errors.NoReadyEndpoint(str(n)), gone=True) for n in range(9)]
     stage = Stage(make, 5, Script(*refusals), attempts=3)
     with pytest.raises(errors.NoReadyEndpoint, match="^2$"):
-        await stage.ask()
+        await stage.send()
     assert len({url for url, _ in stage.script.attempts}) == 3 and stage.is_idle()
 
 
@@ -118,21 +118,21 @@ async def test_a_refusal_is_repeated_at_the_same_pod_once_at_most(
     refusals = [RetryElsewhere(NOT_NOW, refused=True) for _ in range(9)]
     stage = Stage(make, pods, Script(*refusals), attempts=3)
     with pytest.raises(errors.NoReadyEndpoint):
-        await stage.ask()
+        await stage.send()
     assert len(stage.script.attempts) == attempts and stage.is_idle()
 
 
 @pytest.mark.looptime
 async def test_a_pod_that_refuses_one_request_still_gets_it_again(make: Any) -> None:
     stage = Stage(make, 1, Script(RetryElsewhere(NOT_NOW, refused=True), [b"a"]))
-    assert await stage.ask() == b"a"
+    assert await stage.send() == b"a"
 
 
 @pytest.mark.looptime
 async def test_lost_connections_are_retried_after_a_refusal(make: Any) -> None:
     lost = RetryElsewhere(NOT_NOW)
     stage = Stage(make, 1, Script(RetryElsewhere(NOT_NOW, refused=True), lost, [b"a"]))
-    assert await stage.ask() == b"a"
+    assert await stage.send() == b"a"
 
 
 @pytest.mark.looptime
@@ -142,7 +142,7 @@ async def test_nothing_is_tried_again_over_budget(make: Any) -> None:
     for attempts in (2, 1, 1):
         stage.script.attempts.clear()
         with pytest.raises(errors.NoReadyEndpoint):
-            await stage.ask()
+            await stage.send()
         assert len(stage.script.attempts) == attempts
 
 
@@ -150,7 +150,7 @@ async def test_nothing_is_tried_again_over_budget(make: Any) -> None:
 async def test_other_errors_are_the_response(make: Any) -> None:
     stage = Stage(make, 2, Script(errors.QueueFull("full")))
     with pytest.raises(errors.QueueFull):
-        await stage.ask()
+        await stage.send()
     assert len(stage.script.attempts) == 1 and stage.is_idle()
 
 
@@ -158,7 +158,7 @@ async def test_other_errors_are_the_response(make: Any) -> None:
 async def test_nothing_is_tried_again_after_the_first_chunk(make: Any) -> None:
     stage = Stage(make, 2, Script([b"a", errors.StreamBroken("gone")]))
     with pytest.raises(errors.StreamBroken):
-        await stage.ask()
+        await stage.send()
     assert len(stage.script.attempts) == 1 and stage.is_idle()
     assert stage.phases() == [Phase.EJECTED, Phase.READY]
 
@@ -167,7 +167,7 @@ async def test_nothing_is_tried_again_after_the_first_chunk(make: Any) -> None:
 async def test_deadline_is_what_is_left_of_it(make: Any) -> None:
     seed(1)  # The pause between attempts is drawn at random; one near 0 moves no clock.
     stage = Stage(make, 3, Script(RetryElsewhere(NOT_NOW), RetryElsewhere(NOT_NOW), [b"a"]))
-    await stage.ask()
+    await stage.send()
     first, *_, last = (timeout for _, timeout in stage.script.attempts)
     assert first == 10 and 9 < last < 10
 
@@ -177,7 +177,7 @@ async def test_no_attempt_is_made_past_the_deadline(make: Any) -> None:
     stage = Stage(make, 1, Script())
     await asyncio.sleep(11)
     with pytest.raises(errors.DeadlineExceeded):
-        await stage.ask()
+        await stage.send()
 
 
 @pytest.mark.looptime

@@ -110,7 +110,7 @@ class Stage:
         self.got: list[str] = []
         self.trailers: dict[str, Any] = {}
 
-    async def ask(self, **changes: Any) -> list[str]:
+    async def send(self, **changes: Any) -> list[str]:
         call = self.make.call(
             target="/autoglm.v1.Inference/GenerateStream",
             info=RequestInfo(Operation.GENERATE, "glm", streaming=True),
@@ -135,7 +135,7 @@ class Stage:
 @pytest.mark.parametrize("cut", range(1, len(WORDS)))
 async def test_a_broken_stream_is_resumed_elsewhere(make: Any, cut: int) -> None:
     stage = Stage(make, Pods((cut, GONE), (9, None)))
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert len(set(stage.pods.urls)) == 2 and stage.notes.recoveries == 1
     assert stage.trailers == {"autoglm-recovered": "1"}
     assert stage.recoveries() == {"recovered": 1}
@@ -144,7 +144,7 @@ async def test_a_broken_stream_is_resumed_elsewhere(make: Any, cut: int) -> None
 
 async def test_a_stream_may_lose_several_pods(make: Any) -> None:
     stage = Stage(make, Pods((1, GONE), (2, GONE), (1, GONE), (9, None)), fleet=4)
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert len(set(stage.pods.urls)) == 4 and stage.notes.recoveries == 3
 
 
@@ -152,13 +152,13 @@ async def test_attempts_are_bounded(make: Any) -> None:
     pods = Pods((1, GONE), RetryElsewhere(errors.NoReadyEndpoint("busy")), (1, GONE), (1, GONE))
     stage = Stage(make, pods, fleet=5, recovery=RecoveryPolicy(attempts=2))
     with pytest.raises(errors.StreamBroken, match="no attempts are left"):
-        await stage.ask()
+        await stage.send()
     assert stage.got == WORDS[:2] and len(stage.pods.urls) == 3
 
 
 async def test_a_stream_that_has_said_all_needs_no_other_pod(make: Any) -> None:
     stage = Stage(make, Pods((9, GONE)))
-    assert await stage.ask() == WORDS and len(stage.pods.urls) == 1
+    assert await stage.send() == WORDS and len(stage.pods.urls) == 1
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ async def test_what_cannot_be_exact_is_not_done_and_the_error_says_why(
 ) -> None:
     stage = Stage(make, Pods((2, GONE), refusal), **defaults)
     with pytest.raises(errors.StreamBroken, match=f"the pod went away.*{why}"):
-        await stage.ask()
+        await stage.send()
     assert stage.got == WORDS[:2] and stage.recoveries() == {outcome: 1}
 
 
 async def test_recovery_can_be_turned_off(make: Any) -> None:
     stage = Stage(make, Pods((2, GONE), (9, None)), recovery=RecoveryPolicy(attempts=0))
     with pytest.raises(errors.StreamBroken, match="^the pod went away$"):
-        await stage.ask()
+        await stage.send()
 
 
 async def test_a_stream_waits_for_a_pod_that_comes_back(make: Any) -> None:
@@ -192,7 +192,7 @@ async def test_a_stream_waits_for_a_pod_that_comes_back(make: Any) -> None:
     _, loaded = make.up()
     loop = asyncio.get_running_loop()
     loop.call_later(5, lambda: stage.pool.apply(url, loaded, loop.time()))
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
 
 
 async def test_a_stream_is_resumed_only_where_the_same_model_runs(make: Any) -> None:
@@ -202,13 +202,13 @@ async def test_a_stream_is_resumed_only_where_the_same_model_runs(make: Any) -> 
         stage.pool.apply(view.url, ModelsDiscovered((other,)), stage.now)
         break
     with pytest.raises(errors.StreamBroken, match="no endpoint of 'glm' is ready"):
-        await stage.ask()
+        await stage.send()
     assert len(stage.pods.urls) == 1 and stage.notes.recoveries == 0
 
 
 async def test_a_stalled_stream_is_resumed_elsewhere(make: Any) -> None:
     stage = Stage(make, Pods((2, 100.0), (9, None)), limits=Limits(chunk_seconds=5))
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert [v.state.phase for v in stage.pool.views] == [Phase.READY] * 2
     assert asyncio.get_running_loop().time() - stage.now == pytest.approx(5, abs=0.1)
 
@@ -221,19 +221,19 @@ async def test_a_stalled_stream_that_cannot_be_resumed_says_so(make: Any) -> Non
         recovery=RecoveryPolicy(attempts=0),
     )
     with pytest.raises(errors.DeadlineExceeded, match="no chunk for 5 s"):
-        await stage.ask()
+        await stage.send()
 
 
 async def test_a_late_first_token_is_had_elsewhere(make: Any) -> None:
     stage = Stage(make, Pods(100.0, (9, None)), limits=Limits(first_token_seconds=5))
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert len(set(stage.pods.urls)) == 2
 
 
 async def test_a_late_first_token_is_an_error_where_no_other_is(make: Any) -> None:
     stage = Stage(make, Pods(100.0), fleet=1, limits=Limits(first_token_seconds=5))
     with pytest.raises(errors.DeadlineExceeded, match="no first token of 'glm' within 5 s"):
-        await stage.ask()
+        await stage.send()
 
 
 @pytest.mark.parametrize("script", [100.0, (2, 100.0)])
@@ -241,7 +241,7 @@ async def test_what_waits_for_a_silent_pod_goes_elsewhere_at_once(make: Any, scr
     stage = Stage(make, Pods(script, (9, None)))
     loop = asyncio.get_running_loop()
     loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert loop.time() - stage.now == pytest.approx(3, abs=0.1)
 
 
@@ -249,13 +249,13 @@ async def test_what_waits_for_a_silent_pod_stays_where_no_other_is(make: Any) ->
     stage = Stage(make, Pods(100.0), fleet=1)
     loop = asyncio.get_running_loop()
     loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert loop.time() - stage.now == pytest.approx(100, abs=0.1)
 
 
 async def test_a_client_that_leaves_ends_the_attempt(make: Any) -> None:
     stage = Stage(make, Pods((2, 100.0)))
-    task = asyncio.create_task(stage.ask())
+    task = asyncio.create_task(stage.send())
     await asyncio.sleep(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -290,7 +290,7 @@ async def test_a_late_first_chunk_is_hedged_and_one_response_arrives(
     make: Any, first: Any, second: Any, urls: int, result: dict[str, float]
 ) -> None:
     stage = Stage(make, Pods(first, second), hedging=HEDGED)
-    assert await stage.ask() == WORDS
+    assert await stage.send() == WORDS
     assert len(set(stage.pods.urls)) == urls and counted(stage) == result
 
 
@@ -299,25 +299,25 @@ async def test_hedging_stays_within_its_extra_load(make: Any) -> None:
     stage = Stage(make, Pods(*[3.0] * 60), hedging=policy)
     for _ in range(20):
         stage.got.clear()
-        assert await stage.ask() == WORDS
+        assert await stage.send() == WORDS
     assert len(stage.pods.urls) <= 20 + 1 + 20 * 0.25
 
 
 async def test_no_request_is_hedged_where_no_other_is(make: Any) -> None:
     stage = Stage(make, Pods(3.0), fleet=1, hedging=HEDGED)
-    assert await stage.ask() == WORDS and counted(stage) == {}
+    assert await stage.send() == WORDS and counted(stage) == {}
 
 
 async def test_both_attempts_failing_is_one_error(make: Any) -> None:
     late = [RetryElsewhere(errors.NoReadyEndpoint(str(n))) for n in range(9)]
     stage = Stage(make, Pods(100.0, *late), hedging=HEDGED, limits=Limits(first_token_seconds=5))
     with pytest.raises(errors.AutoGLMError):
-        await stage.ask()
+        await stage.send()
 
 
 async def test_a_client_that_leaves_ends_both_attempts(make: Any) -> None:
     stage = Stage(make, Pods(100.0, 100.0), hedging=HEDGED)
-    task = asyncio.create_task(stage.ask())
+    task = asyncio.create_task(stage.send())
     await asyncio.sleep(5)
     assert stage.pods.open == 2
     task.cancel()
@@ -335,28 +335,28 @@ async def test_a_pod_that_fails_again_and_again_is_ejected_then_probed_and_used_
     _, loaded = make.up()
     loop = asyncio.get_running_loop()
 
-    async def ask_often(count: int, *, heals: bool) -> list[str]:
+    async def send_often(count: int, *, heals: bool) -> list[str]:
         """Which pods got a request; the bad one fails as long as it does not heal."""
         stage.pods.urls.clear()
         for _ in range(count):
             stage.got.clear()
             stage.pods.by_url = {} if heals else {bad: errors.Internal("a bug")}
             with suppress(errors.Internal):
-                assert await stage.ask() == WORDS
+                assert await stage.send() == WORDS
         return stage.pods.urls
 
-    assert (await ask_often(40, heals=False)).count(bad) == 3
+    assert (await send_often(40, heals=False)).count(bad) == 3
     assert state_of(stage, bad).why == "3 requests in a row failed"
     await asyncio.sleep(5)
     stage.pool.apply(bad, loaded, loop.time())
     # One request probes it, fails, and it is ejected for longer.
-    assert (await ask_often(40, heals=False)).count(bad) == 1
+    assert (await send_often(40, heals=False)).count(bad) == 1
     await asyncio.sleep(6)
     stage.pool.apply(bad, loaded, loop.time())
     assert state_of(stage, bad).phase is Phase.EJECTED
     await asyncio.sleep(5)
     stage.pool.apply(bad, loaded, loop.time())
-    assert (await ask_often(40, heals=True)).count(bad) > 1
+    assert (await send_often(40, heals=True)).count(bad) > 1
     state = state_of(stage, bad)
     assert not state.probing and state.weight(loop.time()) == pytest.approx(0.1)
     assert state.weight(loop.time() + 5) == pytest.approx(0.5)
