@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.fake_api_server import FakeApiServer, Faults
 from tests.support.fake_cluster import pod_condition, resource
 
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import POD, RESOURCE, Kind, child_kind
+from autoglm.kube.kinds import POD, RESOURCE, Key, Kind, child_kind
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches

@@ -9,6 +9,17 @@ from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import PLURAL
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Identifies an object of one kind."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A namespaced kind."""

@@ -24,7 +24,17 @@ from yaml import YAMLError
 
 from autoglm.kube.errors import Refused, TimedOut, Unreachable
 
-__all__ = ("Client", "Refused", "Request", "TimedOut", "Transport", "Unreachable", "configure")
+__all__ = (
+    "Client",
+    "ConfigException",
+    "Configuration",
+    "Refused",
+    "Request",
+    "TimedOut",
+    "Transport",
+    "Unreachable",
+    "configure",
+)
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"

@@ -15,8 +15,6 @@ from typing import Any
 from uuid import uuid4
 
 import uvloop
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.config import ConfigException
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.api.names import read_rules
@@ -24,9 +22,15 @@ from autoglm.common.http.admin import AdminServer
 from autoglm.common.process.lifecycle import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.kube.election import Election
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.kube.leader import Leader, LeaseName
-from autoglm.kube.transport import Client, Transport, configure
+from autoglm.kube.transport import (
+    Client,
+    ConfigException,
+    Configuration,
+    Transport,
+    configure,
+)
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.kube.write_slots import WriteSlots
 from autoglm.operator.dispatch import Dispatcher

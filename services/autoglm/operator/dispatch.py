@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from autoglm.kube.fence import NotLeading
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.kube.transport import Refused, Unreachable
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.queue import Queue

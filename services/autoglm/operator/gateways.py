@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from autoglm.api.labels import METRICS_PORT
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.observed import NO_DATA, NoData, Raw
 
 Routable = Mapping[Key, frozenset[str]]

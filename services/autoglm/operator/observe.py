@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
-from autoglm.kube.key import Key
 from autoglm.kube.kinds import (
     CHILDREN,
     ENDPOINT_SLICE,
@@ -19,6 +18,7 @@ from autoglm.kube.kinds import (
     POD,
     RESOURCE,
     WARNING,
+    Key,
     Kind,
 )
 from autoglm.kube.store import Cache, Head, own_key

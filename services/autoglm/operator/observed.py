@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.ownership.claims import Installation
 
 # An object as the API server sends it. Never changed in place.

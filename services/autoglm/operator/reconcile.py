@@ -19,8 +19,7 @@ from opentelemetry import trace
 
 from autoglm.common.backoff import Backoff
 from autoglm.common.telemetry import tracer
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import RESOURCE
+from autoglm.kube.kinds import RESOURCE, Key
 from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics

@@ -12,12 +12,10 @@ from functools import partial
 from random import Random
 
 from autoglm.api.labels import SERVICE_NAME
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import CHILDREN, WARNING
+from autoglm.kube.kinds import CHILDREN, WARNING, Key
 from autoglm.kube.reflector import Query, Reflector
-from autoglm.kube.store import Cache
+from autoglm.kube.store import Cache, Selection, watch
 from autoglm.kube.verbs import Kube
-from autoglm.kube.watch import Selection, watch
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import MANAGED, WARNINGS, Caches
 from autoglm.operator.optional import OptionalKinds

@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 from autoglm.api.labels import DEPLOYMENT
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import CHILDREN, RESOURCE
+from autoglm.kube.kinds import CHILDREN, RESOURCE, Key
 from autoglm.kube.store import Cache, own_key
 
 SERVICE = CHILDREN[1]

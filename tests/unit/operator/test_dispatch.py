@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.common.backoff import Backoff
 from autoglm.kube.fence import NotLeading
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.kube.transport import Refused, Unreachable
 from autoglm.operator.dispatch import Dispatcher
 from autoglm.operator.metrics import Metrics

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.gateways import (
     Endpoint,
     Gateways,

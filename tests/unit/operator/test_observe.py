@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from autoglm.api.labels import DEPLOYMENT
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Kind
+from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Key, Kind
 from autoglm.kube.store import Head, Metadata, Regarding
 from autoglm.operator.observe import ApplyFailures, Caches, observe, warning_owner
 from autoglm.operator.observed import NO_DATA, Conflict, Observed

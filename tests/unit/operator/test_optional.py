@@ -13,8 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.support.fake_api_server import FakeApiServer
 
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import OPTIONAL_CHILDREN, Kind
+from autoglm.kube.kinds import OPTIONAL_CHILDREN, Key, Kind
 from autoglm.kube.transport import Refused, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics

@@ -16,7 +16,7 @@ from tests.support.soak import examples
 
 from autoglm.api import Spec
 from autoglm.api.status import Status
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.observed import Conflict, Event, LostName, Observed, Plan, Rejection, Settings
 from autoglm.operator.plan import plan
 

@@ -14,8 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry
 from tests.support.fake_api_server import FakeApiServer, Faults
 
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import CHILDREN, RESOURCE
+from autoglm.kube.kinds import CHILDREN, RESOURCE, Key
 from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator import reconcile

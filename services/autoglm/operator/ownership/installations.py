@@ -13,8 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from autoglm.kube.errors import Refused, Unreachable
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import LEASE
+from autoglm.kube.kinds import LEASE, Key
 from autoglm.kube.verbs import Kube
 from autoglm.operator.ownership.claims import POLLS, Freshness, Installation
 

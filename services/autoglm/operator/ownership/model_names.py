@@ -18,7 +18,7 @@ from autoglm.api.names import (
     owner_of,
     seniority,
 )
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.observed import LostName, Raw
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.observed import Event
 
 _FORGET_AFTER = 3600.0

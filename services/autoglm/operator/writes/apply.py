@@ -18,8 +18,7 @@ import msgspec
 
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import FIELD_MANAGER
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import EVENT, RESOURCE, child_kind
+from autoglm.kube.kinds import EVENT, RESOURCE, Key, child_kind
 from autoglm.kube.transport import Refused, Unreachable
 from autoglm.kube.verbs import Kube
 from autoglm.operator.observe import ApplyFailures, Caches

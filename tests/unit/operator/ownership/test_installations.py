@@ -13,8 +13,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.fake_api_server import FakeApiServer, Faults
 from tests.support.fake_cluster import resource
 
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import LEASE, RESOURCE, child_kind
+from autoglm.kube.kinds import LEASE, RESOURCE, Key, child_kind
 from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.api.names import NO_RULES, NameRule, NameRules, owners_of
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.observed import LostName
 from autoglm.operator.ownership.model_names import Claim, NameIndex, claim_of
 

@@ -1,6 +1,6 @@
 """Events: each thing is said once, repeated with a count, never in a flood."""
 
-from autoglm.kube.key import Key
+from autoglm.kube.kinds import Key
 from autoglm.operator.observed import Event
 from autoglm.operator.status.event_correlator import EventCorrelator, EventUpdate
 

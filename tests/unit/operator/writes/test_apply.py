@@ -7,8 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.support.fake_api_server import FakeApiServer, Faults
 
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import CHILDREN, RESOURCE
+from autoglm.kube.kinds import CHILDREN, RESOURCE, Key
 from autoglm.kube.store import Cache
 from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits

@@ -11,12 +11,10 @@ from prometheus_client import CollectorRegistry
 from tests.support.fake_api_server import FakeApiServer, Faults, Object
 
 from autoglm.api.labels import DEPLOYMENT
-from autoglm.kube.key import Key
-from autoglm.kube.kinds import POD
-from autoglm.kube.store import Cache
+from autoglm.kube.kinds import POD, Key
+from autoglm.kube.store import Cache, Selection, watch
 from autoglm.kube.transport import Refused, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
-from autoglm.kube.watch import Selection, watch
 from autoglm.operator.metrics import Metrics
 
 pytestmark = pytest.mark.looptime
