@@ -14,18 +14,8 @@ from datetime import datetime
 
 from autoglm.api import InvalidSpec
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
-from autoglm.operator.children import (
-    autoscaler,
-    deployment,
-    disruption,
-    environment,
-    identity,
-    monitor,
-    network,
-    services,
-)
-from autoglm.operator.children.metadata import Body, Context
-from autoglm.operator.children.metadata import identity as identity_of
+from autoglm.operator.children import autoscaler, companions, deployment, monitor, network
+from autoglm.operator.children.metadata import Body, Context, identity
 from autoglm.operator.children.pod import pod_template
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Rejection, Settings
 from autoglm.operator.revision import revision_of
@@ -86,14 +76,14 @@ def _plan(
     revision = revision_of(template)
     state = ObservedState.of(context, observed, revision, now, invalid)
     step = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
-    companions = [*map(with_hash, _companions(context))]
-    if blocking(_rejections_of(companions, observed.rejected)):
+    required = [*map(with_hash, _companions(context))]
+    if blocking(_rejections_of(required, observed.rejected)):
         deployments = list(_without_new_pods(step, state))
     else:
         new = deployment.deployment(context, template, revision, step.replicas[revision])
         deployments = [*_outgoing(step, state), with_hash(new)]
     followers = [*map(with_hash, _followers(context, observed))]
-    wanted = [*companions, *deployments, *followers]
+    wanted = [*required, *deployments, *followers]
     state = replace(
         state,
         wanted=wanted,
@@ -112,7 +102,7 @@ def _plan(
 
 def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> list[Rejection]:
     """Return the rejections of these bodies, those that block pods first."""
-    names = set(map(identity_of, bodies))
+    names = set(map(identity, bodies))
     found = [r for r in rejected if (r.kind, r.name) in names]
     return sorted(found, key=lambda r: r not in blocking(found))
 
@@ -120,15 +110,15 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
 def _companions(context: Context) -> Iterable[Body]:
     """Yield the children that pods need before they start."""
     # First the one that carries the claim: if another installation was faster, no other is applied.
-    yield environment.config_map(context)
-    yield identity.service_account(context)
-    yield services.headless_service(context)
+    yield companions.config_map(context)
+    yield companions.service_account(context)
+    yield companions.headless_service(context)
     if network.is_wanted(context):
         yield network.network_policy(context)
     else:
         # The policy allows only gateways and Prometheus, which connect to pod addresses.
-        yield services.cluster_service(context)
-    yield disruption.disruption_budget(context)
+        yield companions.cluster_service(context)
+    yield companions.disruption_budget(context)
 
 
 def _outgoing(step: Step, state: ObservedState) -> Iterable[Body]:
@@ -156,12 +146,12 @@ def _followers(context: Context, observed: Observed) -> Iterable[Body]:
 
 def _to_apply(state: ObservedState) -> Iterable[Raw]:
     for body in state.wanted:
-        if differs(body, state.children.get(identity_of(body)), state.observed.conflicts):
+        if differs(body, state.children.get(identity(body)), state.observed.conflicts):
             yield body
 
 
 def _to_delete(state: ObservedState) -> Iterable[Ref]:
-    names = set(map(identity_of, state.wanted)) | set(_accounts_in_use(state))
+    names = set(map(identity, state.wanted)) | set(_accounts_in_use(state))
     for name, child in state.children.items():
         metadata = child["metadata"]
         is_managed = metadata.get("labels", {}).get(MANAGED_BY) == FIELD_MANAGER
@@ -180,7 +170,7 @@ def _accounts_in_use(state: ObservedState) -> Iterable[tuple[str, str]]:
     specs = [d["spec"]["template"].get("spec", {}) for d in state.deployments.values()]
     specs += [pod.raw.get("spec", {}) for pod in state.pods]
     for spec in specs:
-        yield identity.SERVICE_ACCOUNT, spec.get("serviceAccountName", "")
+        yield companions.SERVICE_ACCOUNT, spec.get("serviceAccountName", "")
 
 
 def _requeue(state: ObservedState) -> float:

@@ -19,7 +19,7 @@ from autoglm.api.labels import (
     NAME,
     PRODUCT,
 )
-from autoglm.operator.children.environment import tracing_endpoint
+from autoglm.operator.children.companions import tracing_endpoint
 from autoglm.operator.children.metadata import Body, Context, child, selector
 from autoglm.operator.children.sources import hub_ports, port_of
 

@@ -11,8 +11,7 @@ from typing import Final
 from autoglm.api import Spec
 from autoglm.api.engine_flags import engine_flags
 from autoglm.api.labels import GRPC_PORT, HTTP_PORT, METRICS_PORT
-from autoglm.operator.children.environment import telemetry
-from autoglm.operator.children.identity import account_name
+from autoglm.operator.children.companions import account_name, telemetry
 from autoglm.operator.children.metadata import Body, Context, labels, selector
 from autoglm.operator.children.resources import resources
 from autoglm.operator.children.sources import needs_hub
