@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -31,7 +32,9 @@ class Lazy:
     help: str
     extra: str = ""
     module: str = ""
-    """Module below `autoglm.cli`, as MODULE or MODULE:OBJECT; empty: `commands.NAME`."""
+    """Module below `autoglm.cli`, as MODULE or MODULE:OBJECT; empty: `commands.NAME`.
+
+    The object is the command, or a function that returns it."""
 
 
 COMMANDS = {
@@ -43,12 +46,12 @@ COMMANDS = {
     "explain-route": Lazy(
         "Show where a gateway would route a request, and why.", module="commands.explain_route"
     ),
-    "gateway": Lazy("Run a gateway.", "gateway"),
+    "gateway": Lazy("Run a gateway.", "gateway", "commands.services:gateway"),
     "generate": Lazy("Complete a prompt.", module="commands.requests:generate"),
-    "inference": Lazy("Run an inference pod.", "vllm"),
+    "inference": Lazy("Run an inference pod.", "vllm", "commands.services:inference"),
     "keys": Lazy("Create API keys.", "gateway"),
     "models": Lazy("List the available models.", module="commands.requests:models"),
-    "operator": Lazy("Run the operator on Kubernetes.", "operator"),
+    "operator": Lazy("Run the operator on Kubernetes.", "operator", "commands.services:operator"),
     "predict": Lazy("Classify a text over labels.", module="commands.requests:predict"),
     "precheck": Lazy(
         "Check whether a cluster or this machine can run a deployment.", "cli", "precheck.command"
@@ -79,9 +82,10 @@ class LazyGroup(click.Group):
         name, _, attribute = (entry.module or f"commands.{cmd_name}").partition(":")
         try:
             module = importlib.import_module(f"autoglm.cli.{name}")
+            found: Any = getattr(module, attribute or "command")
+            command: click.Command = found if isinstance(found, click.Command) else found()
         except ModuleNotFoundError as error:
             raise _missing(f"{ctx.command_path} {cmd_name}", entry, error) from error
-        command: click.Command = getattr(module, attribute or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
