@@ -40,7 +40,7 @@ class Rig:
         self.caches, metrics = Caches(), Metrics(CollectorRegistry())
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
         settings = Settings("inference:1", "echo:1")
-        self.look = Reconciler(
+        self.reconcile = Reconciler(
             self.caches,
             kube,
             metrics,
@@ -57,13 +57,13 @@ class Rig:
 
     def _notify(self) -> None:
         self.caches.resources.put(json.dumps(self.server.objects[PATH]).encode())
-        self.look.mark_seen(KEY)
+        self.reconcile.mark_seen(KEY)
 
     async def settle(self) -> Counter[str]:
         """Looks until there is nothing to write and all pods are ready; the calls, by verb."""
         self.faults.seen.clear()
         for _ in range(_LOOKS):
-            await self.look(KEY)
+            await self.reconcile(KEY)
             self._play_controllers()
             self._notify()
         return Counter(request.method for request in self.faults.seen)
@@ -105,7 +105,7 @@ async def operator() -> Found:
     found = _calls("a new resource until it is ready", await rig.settle())
     rig.faults.seen.clear()
     with Counting() as counting:
-        await rig.look(KEY)
+        await rig.reconcile(KEY)
     found["operator at rest, API calls of a look"] = len(rig.faults.seen)
     found["operator at rest, instructions of a look, own"] = counting.found.own
     found["operator at rest, instructions of a look, all"] = counting.found.all

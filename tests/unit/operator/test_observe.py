@@ -34,7 +34,7 @@ def filled() -> Caches:
     return made
 
 
-def look(seen: Caches, last: ApplyFailures = NOTHING) -> Observed:
+def observe_glm(seen: Caches, last: ApplyFailures = NOTHING) -> Observed:
     observed = observe(seen, GLM, lambda _: NO_DATA, last)
     assert observed is not None
     return observed
@@ -45,7 +45,7 @@ def test_children_are_those_that_the_resource_owns() -> None:
     seen.children[CHILDREN[1]].put(body(CHILDREN[1], "mine"))
     seen.children[CHILDREN[1]].put(body(CHILDREN[1], "labelled", owner="other"))
     seen.children[CHILDREN[0]].put(body(CHILDREN[0], "mine-too"))
-    names = [(c["kind"], c["metadata"]["name"]) for c in look(seen).children]
+    names = [(c["kind"], c["metadata"]["name"]) for c in observe_glm(seen).children]
     assert names == [("Deployment", "mine-too"), ("Service", "mine")]
 
 
@@ -59,7 +59,7 @@ def test_warnings_come_oldest_first_and_bounded() -> None:
         about = {"kind": "Pod", "namespace": "ns", "name": "glm-0123abcd-77f-abcde"}
         time = {"lastTimestamp": f"2026-01-01T00:{59 - i % 60:02}:00Z"}
         seen.warnings.put(body(WARNING, f"w{i:02}", involvedObject=about, **time))
-    times = [w["lastTimestamp"] for w in look(seen).warnings]
+    times = [w["lastTimestamp"] for w in observe_glm(seen).warnings]
     assert times == sorted(times) and len(times) == 50
 
 
@@ -100,13 +100,15 @@ def test_a_conflict_stands_while_the_other_applier_has_a_say(
 ) -> None:
     seen = filled()
     seen.children[CHILDREN[1]].put(body(CHILDREN[1], "glm", metadata=entry))
-    assert look(seen, ApplyFailures((CONFLICT,))).conflicts == ((CONFLICT,) if stands else ())
+    assert observe_glm(seen, ApplyFailures((CONFLICT,))).conflicts == (
+        (CONFLICT,) if stands else ()
+    )
 
 
 def test_pods_and_optional_kinds_are_seen() -> None:
     seen = filled()
     seen.pods.put(body(POD, "p"))
     seen.optional_kinds = frozenset(OPTIONAL_CHILDREN[:1])
-    observed = look(seen)
+    observed = observe_glm(seen)
     assert [p["metadata"]["name"] for p in observed.pods] == ["p"]
     assert observed.optional_kinds == {"PodMonitor"}

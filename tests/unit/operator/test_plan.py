@@ -42,7 +42,7 @@ def condition(cluster: FakeCluster, type_: str) -> dict[str, Any]:
     return dict(found)
 
 
-def said(cluster: FakeCluster, type_: str) -> tuple[str, str]:
+def status_of(cluster: FakeCluster, type_: str) -> tuple[str, str]:
     found = condition(cluster, type_)
     return found["status"], found["reason"]
 
@@ -267,7 +267,7 @@ def test_what_is_deleted_while_the_spec_is_invalid_is_made_again(kind: str) -> N
 def test_counts_come_from_pods_while_the_spec_is_invalid() -> None:
     cluster = invalidated(replicas=2)
     assert cluster.resource["status"]["readyReplicas"] == 2
-    assert said(cluster, "Available") == ("True", "Serving")
+    assert status_of(cluster, "Available") == ("True", "Serving")
     cluster.pods.clear()
     cluster.routable = set()
 
@@ -276,10 +276,10 @@ def test_counts_come_from_pods_while_the_spec_is_invalid() -> None:
     assert "readyReplicas" not in cluster.resource["status"] or (
         cluster.resource["status"]["readyReplicas"] == 0
     )
-    assert said(cluster, "Available")[0] == "False"
-    assert said(cluster, "Ready") == ("False", "InvalidSpec")
-    assert said(cluster, "Degraded") == ("True", "InvalidSpec")
-    assert said(cluster, "RolloutHealthy") == ("False", "InvalidSpec")
+    assert status_of(cluster, "Available")[0] == "False"
+    assert status_of(cluster, "Ready") == ("False", "InvalidSpec")
+    assert status_of(cluster, "Degraded") == ("True", "InvalidSpec")
+    assert status_of(cluster, "RolloutHealthy") == ("False", "InvalidSpec")
 
 
 def test_replicas_follow_the_autoscaler_while_the_spec_is_invalid() -> None:
@@ -299,7 +299,7 @@ def test_a_corrected_spec_is_in_effect_and_becomes_the_last_valid_one() -> None:
         cluster.move(0)
         step(cluster)
 
-    assert said(cluster, "Ready") == ("True", "Ready")
+    assert status_of(cluster, "Ready") == ("True", "Ready")
     kept = cluster.resource["status"]["lastValid"]
     assert kept["generation"] == 3
     assert json.loads(kept["spec"]) == {
@@ -319,10 +319,10 @@ def test_without_a_valid_spec_pods_that_run_are_counted() -> None:
     assert (made.apply, made.delete, cluster.children) == ((), (), before)
     status = cluster.resource["status"]
     assert (status["replicas"], status["readyReplicas"], status["phase"]) == (2, 2, "Degraded")
-    assert said(cluster, "Available") == ("True", "Serving")
+    assert status_of(cluster, "Available") == ("True", "Serving")
     cluster.pods.clear()
     step(cluster)
-    assert said(cluster, "Available") == ("False", "InvalidSpec")
+    assert status_of(cluster, "Available") == ("False", "InvalidSpec")
     assert cluster.resource["status"]["phase"] == "Failed"
 
 
@@ -333,7 +333,7 @@ def test_a_last_valid_spec_that_cannot_be_read_is_none(text: str) -> None:
     cluster.resource["status"]["lastValid"] = {"generation": 1, "revision": "x", "spec": text}
 
     assert step(cluster).apply == ()
-    assert said(cluster, "Ready") == ("False", "InvalidSpec")
+    assert status_of(cluster, "Ready") == ("False", "InvalidSpec")
 
 
 def test_an_invalid_new_resource_has_failed() -> None:
@@ -355,7 +355,7 @@ def test_suspending_ends_all_replicas_and_keeps_the_rest() -> None:
     assert {kind for kind, _ in cluster.children} == kinds
     step(cluster)
     assert cluster.resource["status"]["phase"] == "Suspended"
-    assert said(cluster, "Ready") == ("False", "Suspended")
+    assert status_of(cluster, "Ready") == ("False", "Suspended")
 
 
 @pytest.mark.parametrize(("asked", "replicas"), [(1, 2), (3, 3), (9, 4)])
@@ -410,8 +410,8 @@ def test_no_pod_starts_while_what_it_depends_on_is_refused(kind: str, name: str)
 
     assert [b for b in made.apply if b["kind"] == "Deployment"] == []
     assert cluster.deployments() == {deployment: 1}
-    assert said(cluster, "Available") == ("True", "Serving")
-    assert said(cluster, "Progressing") == ("False", "Rejected")
+    assert status_of(cluster, "Available") == ("True", "Serving")
+    assert status_of(cluster, "Progressing") == ("False", "Rejected")
     message = condition(cluster, "Ready")["message"]
     assert f"{kind} {name}" in message and "no pod is started" in message
     assert "raise the quota" in message
@@ -512,7 +512,7 @@ def test_the_engines_diagnosis_reaches_the_status_at_once() -> None:
     }
     assert status["phase"] == "Failed"
     for type_ in ("Ready", "Available", "ModelLoaded", "RolloutHealthy"):
-        assert said(cluster, type_) == ("False", "ModelNotFound")
+        assert status_of(cluster, type_) == ("False", "ModelNotFound")
     assert made.events == (Event("Warning", "ModelNotFound", "no such model; check the path"),)
     assert step(cluster).events == ()
 
@@ -527,7 +527,7 @@ def test_a_failing_revision_leaves_the_old_one_serving() -> None:
     assert sorted(cluster.deployments().values()) == [1, 2]
     assert cluster.ready() == 2
     assert cluster.resource["status"]["phase"] == "Degraded"
-    assert said(cluster, "Available") == ("True", "Serving")
+    assert status_of(cluster, "Available") == ("True", "Serving")
     assert "the old revision keeps serving" in condition(cluster, "RolloutHealthy")["message"]
 
 
@@ -554,9 +554,9 @@ def test_ready_waits_for_gateways() -> None:
 
     made = step(cluster)
 
-    assert said(cluster, "Ready") == ("False", "NotRoutable")
-    assert said(cluster, "Routable") == ("False", "NotInEveryGateway")
-    assert said(cluster, "ModelLoaded") == ("True", "Loaded")
+    assert status_of(cluster, "Ready") == ("False", "NotRoutable")
+    assert status_of(cluster, "Routable") == ("False", "NotInEveryGateway")
+    assert status_of(cluster, "ModelLoaded") == ("True", "Loaded")
     assert made.requeue_after == 2.0
 
 
@@ -566,8 +566,8 @@ def test_without_a_gateway_readiness_has_to_do() -> None:
     cluster.move(0)
     step(cluster)
 
-    assert said(cluster, "Ready") == ("True", "Ready")
-    assert said(cluster, "Routable") == ("Unknown", "NoGateway")
+    assert status_of(cluster, "Ready") == ("True", "Ready")
+    assert status_of(cluster, "Routable") == ("Unknown", "NoGateway")
 
 
 def test_a_service_with_an_address_is_there_only_where_clients_are_let_in() -> None:
@@ -600,7 +600,7 @@ def test_conflicts_are_reported_and_not_forced() -> None:
     cluster.carry_out(made)
 
     assert made.apply == ()
-    assert said(cluster, "Degraded") == ("True", "Conflict")
+    assert status_of(cluster, "Degraded") == ("True", "Conflict")
     assert (
         "Service m-pods: .spec.clusterIP is owned by argo"
         in condition(cluster, "Degraded")["message"]
@@ -621,7 +621,7 @@ def test_a_rejection_is_reported_with_the_api_servers_message() -> None:
 
     cluster.carry_out(made)
 
-    assert said(cluster, "Degraded") == ("True", "Rejected")
+    assert status_of(cluster, "Degraded") == ("True", "Rejected")
     assert "spec.ports: Invalid value" in condition(cluster, "Degraded")["message"]
 
 
@@ -668,7 +668,7 @@ def test_a_failing_autoscaler_is_reported_with_the_remedy(
     cluster.children["HorizontalPodAutoscaler", "m"]["status"] = {"conditions": conditions}
     step(cluster)
 
-    assert said(cluster, "ScalingActive") == expected
+    assert status_of(cluster, "ScalingActive") == expected
     assert advice in condition(cluster, "ScalingActive")["message"]
 
 
@@ -676,7 +676,7 @@ def test_missing_keda_is_reported() -> None:
     cluster = FakeCluster(resource(scaling={"maxReplicas": 2, "actuator": "keda"}))
     step(cluster)
 
-    assert said(cluster, "ScalingActive") == ("False", "KedaMissing")
+    assert status_of(cluster, "ScalingActive") == ("False", "KedaMissing")
 
 
 @pytest.mark.parametrize(
@@ -720,15 +720,15 @@ def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
 
     cluster.carry_out(made)
 
-    assert said(cluster, "Ready") == ("False", reason)
-    assert said(cluster, "Routable") == ("False", reason)
-    assert said(cluster, "Degraded") == ("True", reason)
-    assert said(cluster, "Available") == ("True", "Serving")
+    assert status_of(cluster, "Ready") == ("False", reason)
+    assert status_of(cluster, "Routable") == ("False", reason)
+    assert status_of(cluster, "Degraded") == ("True", reason)
+    assert status_of(cluster, "Available") == ("True", "Serving")
     assert said_of_it in condition(cluster, "Ready")["message"]
     assert [(e.type, e.reason) for e in made.events] == [("Warning", reason)]
     assert cluster.resource["status"]["phase"] == "Degraded"
     step(cluster)
-    assert said(cluster, "Ready") == ("True", "Ready")
+    assert status_of(cluster, "Ready") == ("True", "Ready")
 
 
 def test_each_reason_is_one_event() -> None:

@@ -54,14 +54,14 @@ class Rig:
         self.caches, self.registry = Caches(), CollectorRegistry()
         metrics = Metrics(self.registry)
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
-        self.look = Reconciler(
+        self.reconcile = Reconciler(
             self.caches, kube, metrics, lambda _: NO_DATA, decide, "me", Random(1)
         )
 
     def deliver(self) -> None:
         """The watch delivers the resource as it is."""
         self.caches.resources.put(json.dumps(self.server.objects[PATH]).encode())
-        self.look.mark_seen(KEY)
+        self.reconcile.mark_seen(KEY)
 
     def create(self) -> None:
         self.server.put(PATH, {"metadata": {"name": "glm", "namespace": "ns"}})
@@ -74,10 +74,10 @@ class Rig:
 async def test_reconciles_repeat_until_there_is_nothing_to_write() -> None:
     rig = Rig()
     rig.create()
-    results = [(await rig.look(KEY)).result for _ in range(4)]
+    results = [(await rig.reconcile(KEY)).result for _ in range(4)]
     assert results == ["written", "written", "unchanged", "unchanged"]  # children, then status
     assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
-    assert (rig.phase("Ready"), rig.phase("Pending"), rig.look.is_busy) == (1, 0, False)
+    assert (rig.phase("Ready"), rig.phase("Pending"), rig.reconcile.is_busy) == (1, 0, False)
 
 
 async def test_each_look_is_a_span_that_says_what_it_planned_and_did(
@@ -88,7 +88,7 @@ async def test_each_look_is_a_span_that_says_what_it_planned_and_did(
     monkeypatch.setattr(reconcile, "tracer", provider.get_tracer("test"))
     rig = Rig()
     rig.create()
-    await rig.look(KEY)
+    await rig.reconcile(KEY)
     (span,) = spans.get_finished_spans()
     assert span.name == "reconcile"
     assert span.attributes == {
@@ -103,10 +103,10 @@ async def test_each_look_is_a_span_that_says_what_it_planned_and_did(
 async def test_the_first_status_comes_after_the_children_and_at_the_next_look() -> None:
     rig = Rig()
     rig.create()
-    await rig.look(KEY)
+    await rig.reconcile(KEY)
     assert CONFIG.path("ns", "glm") in rig.server.objects
     assert "status" not in rig.server.objects[PATH]
-    await rig.look(KEY)
+    await rig.reconcile(KEY)
     assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
 
 
@@ -118,7 +118,7 @@ async def test_a_plan_that_never_settles_does_not_spin() -> None:
 
     rig = Rig(restless)
     rig.create()
-    delays = [(await rig.look(KEY)).requeue_after or 0 for _ in range(12)]
+    delays = [(await rig.reconcile(KEY)).requeue_after or 0 for _ in range(12)]
     assert delays[0] < 0.3 and delays[-1] > 40
 
 
@@ -134,10 +134,10 @@ async def test_the_next_look_knows_what_was_refused() -> None:
     rig.faults.before = refuse
     for _ in range(2):
         with pytest.raises(ChildrenRejected, match="exceeded quota"):
-            await rig.look(KEY)
+            await rig.reconcile(KEY)
     assert rig.server.objects[PATH]["status"]["refused"] == ["exceeded quota"]
     rig.faults.before = lambda request: None
-    assert (await rig.look(KEY)).result == "written"
+    assert (await rig.reconcile(KEY)).result == "written"
     assert CONFIG.path("ns", "glm") in rig.server.objects
 
 
@@ -148,7 +148,7 @@ async def test_nothing_is_made_for_a_resource_that_was_deleted_unseen(
     rig = Rig()
     rig.create()
     rig.server.remove(PATH)
-    assert (await rig.look(KEY)).result == "gone"
+    assert (await rig.reconcile(KEY)).result == "gone"
     assert (rig.server.objects, rig.server.writes, len(rig.caches.resources)) == ({}, [], 0)
 
 
@@ -160,9 +160,9 @@ async def test_nothing_is_made_for_a_namesake_that_was_not_seen_yet(
     rig.create()
     rig.server.remove(PATH)
     rig.server.put(PATH, {"metadata": {"name": "glm", "namespace": "ns"}})
-    assert await rig.look(KEY) == ReconcileResult("gone", requeue_after=0.0)
+    assert await rig.reconcile(KEY) == ReconcileResult("gone", requeue_after=0.0)
     assert rig.server.writes == []
-    assert (await rig.look(KEY)).result == "written"
+    assert (await rig.reconcile(KEY)).result == "written"
 
 
 async def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
@@ -171,17 +171,17 @@ async def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
     metadata = rig.server.objects[PATH]["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
     rig.server.put(PATH, {"metadata": metadata})
     rig.deliver()
-    assert (await rig.look(KEY)).result == "gone"
+    assert (await rig.reconcile(KEY)).result == "gone"
     assert rig.server.writes == []
 
 
 async def test_a_deleted_resource_is_counted_no_more() -> None:
     rig = Rig()
     rig.create()
-    await rig.look(KEY)
+    await rig.reconcile(KEY)
     assert rig.phase("Pending") == 1
     rig.caches.resources.forget(KEY, rig.server.objects[PATH]["metadata"]["uid"])
-    await rig.look(KEY)
+    await rig.reconcile(KEY)
     assert rig.phase("Pending") == 0
 
 
@@ -199,7 +199,7 @@ async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pau
     rig.create()
     path, writes, loop = CONFIG.path("ns", "glm"), 0, asyncio.get_running_loop()
     while loop.time() < 3600:
-        looked = await rig.look(KEY)
+        looked = await rig.reconcile(KEY)
         if path in rig.server.objects and rig.server.objects[path].get("data") == {"a": "ours"}:
             writes += 1
             entry = {"manager": "rival", "operation": "Update"}

@@ -48,7 +48,7 @@ class Operator:
             f"image-of-{self.installation.lease}:1", "echo:1", installation=self.installation
         )
         self.others = Installations(kube, self.installation, TIMEOUT, self.lapsed.append)
-        self.look = Reconciler(
+        self.reconciler = Reconciler(
             self.caches,
             kube,
             metrics,
@@ -63,7 +63,7 @@ class Operator:
         """The watches deliver what is there."""
         body = json.dumps(self.server.objects[PATH]).encode()
         self.caches.resources.put(body)
-        self.look.mark_seen(KEY)
+        self.reconciler.mark_seen(KEY)
         for kind, cache in self.caches.children.items():
             for path, found in list(self.server.objects.items()):
                 if path.startswith(f"{kind.path('ns')}/"):
@@ -73,7 +73,7 @@ class Operator:
         result = ""
         for _ in range(times):
             self.hear()
-            result = (await self.look(KEY)).result
+            result = (await self.reconciler(KEY)).result
         return result
 
     @property
@@ -117,7 +117,7 @@ async def test_of_two_that_start_together_the_one_that_creates_first_has_it() ->
     server, a, b = pair()
     b.hear()  # Before anything is there.
     await a.reconcile()
-    assert (await b.look(KEY)).result == "claimed"
+    assert (await b.reconciler(KEY)).result == "claimed"
     assert [path for path in b.writes if path != CONFIG.path("ns", "m")] == []
     assert claim(server) == "a/op"
 
