@@ -1,7 +1,7 @@
-"""The gateway process: builds the core and its edges, serves, drains. Called by the CLI.
+"""The gateway process: builds the core and its edges, serves and drains. Called by the CLI.
 
-Draining: health says NOT_SERVING and new requests are still taken for a moment, so that load
-balancers turn away first; then no new connections, and streams may finish within the grace.
+On drain, health is NOT_SERVING while new requests are still accepted for a moment, so that load
+balancers notice first; then no connection is accepted, and streams may end within the grace period.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ MISSING_PACKAGE = 70
 START_FAILED = 73
 _TLS_LOOK_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5
-# How much of the grace who waits for its turn may still wait.
+# The part of the grace period in which requests may still wait in the queue.
 _WAIT_SHARE = 0.8
-# Calls that gRPC hands to us at once, by those that may be in flight: we refuse with better words.
+# Concurrent gRPC calls for each request that may be in flight: admission's errors are clearer.
 _CALLS = 4
 _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -68,10 +68,10 @@ _FEW_CONNECTIONS = 1000
 def run(
     settings: GatewaySettings, sockets: Sockets | None = None, exposed: Sequence[str] = ()
 ) -> int:
-    """Serves until a signal; the exit code of the process.
+    """Serves until a signal and returns the exit code.
 
-    `sockets` are given to a process that decides for the Envoy of another (`gateway.child`).
-    `exposed` are flags that were given a secret.
+    `sockets` are those of a further process for the Envoy of the first one (`gateway.child`).
+    `exposed` are flags that contain a secret.
     """
     which = {"process": sockets.number} if sockets else None
     set_up_logs(settings.log_level, settings.log_format, which)
@@ -102,7 +102,7 @@ def run(
 def _log_open_files(settings: GatewaySettings, limit: int, fitting: int) -> None:
     if fitting == settings.max_connections:
         return
-    # The default is meant for machines that allow it.
+    # The default needs a high limit of open files.
     is_set = "max_connections" in settings.model_fields_set
     _log.log(
         logging.WARNING if is_set or fitting < _FEW_CONNECTIONS else logging.INFO,
@@ -115,7 +115,7 @@ def _log_open_files(settings: GatewaySettings, limit: int, fitting: int) -> None
 
 
 def _check_kubernetes(settings: GatewaySettings) -> None:
-    """Raises ValueError where the cluster's API cannot be asked at all."""
+    """Raises ValueError where no cluster's API is configured or reachable."""
     try:
         # The one package that only --kubernetes needs; it takes a second to import.
         from autoglm.gateway.endpoints import kubernetes_api
@@ -133,7 +133,7 @@ def _cannot_start(why: str, code: int) -> int:
 
 
 class AddressInUse(Exception):
-    """The text names the address and what to do."""
+    """An address cannot be bound; the message names it and the remedy."""
 
 
 @contextmanager
@@ -164,7 +164,7 @@ async def _serve(settings: GatewaySettings, sockets: Sockets | None, files: int)
 
 
 async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
-    """A signal. Raises EnvoyFailed where Envoy ends before."""
+    """Waits for a signal. Raises EnvoyFailed where Envoy exits before."""
     signal, broken = asyncio.create_task(shutdown.wait()), asyncio.create_task(gateway.broken())
     try:
         await asyncio.wait((signal, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -175,9 +175,9 @@ async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
 
 
 class Gateway:
-    """A gateway in this process. After `start`, the ports say where it listens.
+    """A gateway in this process. The ports are set after `start`.
 
-    `connect` reaches the Kubernetes API in place of what the settings say. `sockets` as for `run`.
+    `connect` reaches the Kubernetes API in place of the kubeconfig. `sockets` as for `run`.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Raises AddressInUse, and OSError where a file cannot be read."""
-        # Names the file that is missing, which OpenSSL does not.
+        # Names a missing file, which OpenSSL does not.
         self._settings.server_tls.fingerprint()
         self._settings.endpoint_picker_tls.fingerprint()
         await self.core.start()
@@ -226,21 +226,21 @@ class Gateway:
         _log.info("listening", extra={"fields": ports})
 
     async def broken(self) -> None:
-        """Raises EnvoyFailed once the gateway's Envoy has ended by itself; else never returns."""
+        """Raises EnvoyFailed once the gateway's Envoy has exited unexpectedly; never returns."""
         if self._plane is not None:
             code = await self._plane.ended()
             raise EnvoyFailed(f"Envoy ended with code {code}; its own lines above say why")
         await asyncio.Event().wait()
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Also asked from the admin port's threads."""
+        """Returns readiness with details. Also called from the admin port's threads."""
         routable = sum(view.is_routable for view in self.core.pool.views)
         details = {"draining": self._draining, "routable_endpoints": routable}
         is_ready = self.core.pool.is_ready and self._is_listening
         return is_ready and not self._draining, details
 
     async def drain(self) -> None:
-        """Say that we go, wait for those who send requests to notice, finish what runs."""
+        """Reports NOT_SERVING, waits for load balancers to notice, and lets open requests end."""
         self._draining = True
         if self._plane is not None:
             await self._plane.turn_away()
@@ -250,17 +250,17 @@ class Gateway:
         _log.info("draining")
         await asyncio.sleep(self._settings.drain_delay_seconds)
         grace = self._settings.shutdown_grace_seconds
-        # Those whose turn has not come by then could not finish either.
-        tell = asyncio.get_running_loop().call_later(
+        # A request that has no slot by then could not end in time either.
+        rejection = asyncio.get_running_loop().call_later(
             grace * _WAIT_SHARE, self.core.admission.refuse_waiting
         )
         if self._plane is not None:
             await self._finish_envoy(self._plane, grace)
         await self._stop_edges(grace)
-        tell.cancel()
+        rejection.cancel()
 
     async def close(self) -> None:
-        """End everything that still runs, at once."""
+        """Ends everything that still runs, at once."""
         await cancel_all(*self._background)
         if self._plane is not None:
             await self._plane.close()
@@ -289,11 +289,11 @@ class Gateway:
         # Never two stops at once: one destroys the server under the other, and grpc.aio crashes.
         stopping.cancel()
         await asyncio.wait((stopping,))
-        # What is left are streams that only watch (health) and end when they are told to.
+        # What is left are streams that only watch (health); they end on cancellation.
         await server.stop(min(grace, _LAST_CALLS_SECONDS))
 
     def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Goes on until the gateway is closed."""
+        """Runs a task until the gateway is closed."""
         self._background.append(asyncio.create_task(work, name=name))
 
     def _start_admin(self) -> None:
@@ -354,7 +354,7 @@ class Gateway:
             self._registry,
             self._bounds,
             settings.slow_reader_seconds,
-            # In front of that plane's servers Envoy does it for all responses.
+            # With the data plane envoy, Envoy adds CORS headers to all responses.
             Cors(settings.allowed_origins) if self._plane is None else Cors(),
         )
         edge, grace = RestEdge(parts), settings.shutdown_grace_seconds
@@ -385,12 +385,12 @@ class Gateway:
         self.grpc_port, self.http_port = ports["grpc"], ports["http"]
 
     async def _finish_envoy(self, plane: Plane, grace: float) -> None:
-        """Until what runs has ended, or the grace has."""
+        """Waits until open requests have ended, for the grace period at most."""
         exchanges, seen = self.core.exchanges, -1
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await plane.finish()
-                # Each client hears of it with an answer; then nothing more comes.
+                # Each client is notified with a response; then no further request arrives.
                 while seen != (seen := exchanges.opened):
                     await self.core.admission.idle.wait()
                     await asyncio.sleep(_LAST_CALLS_SECONDS / 2)
@@ -398,7 +398,7 @@ class Gateway:
 
     @cached_property
     def _registry(self) -> CollectorRegistry:
-        """What `/metrics` shows."""
+        """Returns the registry that `/metrics` shows."""
         own, processes = self.core.registry, self._settings.processes
         if self._plane is None or processes == 1 or not self._is_first:
             return own

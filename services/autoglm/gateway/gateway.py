@@ -1,7 +1,7 @@
-"""Everything between the edges and the pods, built once from the settings. Made by `app`.
+"""The composition root: builds everything between the edges and the pods from the settings.
 
-Wires the parts and keeps them running: pool, discovery, watches, channels, relays, layers. Decides
-nothing itself; each part says what it decides.
+Wires pool, discovery, watches, channels, upstreams, proxy and pipeline, and runs them. Decides
+nothing itself. Built by `app`.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 
-_TLS_LOOK_SECONDS = 5.0
-# A process that begins where others serve is not missed for so long.
+_TLS_POLL_SECONDS = 5.0
+# A further process may start so late, since others serve meanwhile.
 _MEET_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
 class Core:
-    """`relay` answers requests for pods, `own_relay` those that come to the gateway's own servers,
-    `local` wraps answers of the gateway's own.
+    """The gateway without its servers.
 
-    `connect` reaches the Kubernetes API in place of what the settings say.
+    `relay` handles requests for pods, `own_relay` those that arrive at the gateway's own servers;
+    `local` wraps handlers of responses that the gateway makes itself. `connect` reaches the
+    Kubernetes API in place of the settings' kubeconfig.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Core:
         self.registry = registry
         self.exchanges = Exchanges()
         self.changed = asyncio.Event()
-        """Set when an endpoint has changed; whoever waits for it clears it."""
+        """Set when an endpoint has changed; the task that waits for it clears it."""
         self.metrics = Metrics(registry)
         self.pool = Pool(Random(), self._note_change, awaits_lists=settings.kubernetes)
         self.router = Router(self.metrics, Random(), settings.routing_policy)
@@ -104,7 +105,7 @@ class Core:
     async def start(self) -> None:
         """Raises OSError where a file cannot be read."""
         settings, pool, closing = self.settings, self.pool, self._closing
-        # Names the file that is missing, which OpenSSL does not.
+        # Names a missing file, which OpenSSL does not.
         settings.upstream_tls.fingerprint()
         self._tls = http_client_context(settings.upstream_tls)
         closing.push_async_callback(self.channels.close)
@@ -138,7 +139,7 @@ class Core:
                 self._response_ids,
             ),
         )
-        told = RouteDebug(self.router, self.snapshot, is_open=settings.route_debug)(self._relay)
+
         if self._identity is not None:
             await self._identity.start(closing)
         await self._limits.start(closing)
@@ -150,8 +151,9 @@ class Core:
             self.identify,
             self._limits,
             self._response_ids,
+            RouteDebug(self.router, self.snapshot, is_open=settings.route_debug),
         )
-        self.relay: Handler = stack(layers, told)
+        self.relay: Handler = stack(layers, self._relay)
         self.own_relay: Handler = TakeOver(self.exchanges, self.relay)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
@@ -168,7 +170,7 @@ class Core:
             closing.push_async_callback(cancel_all, kubernetes)
 
     def _follow_upstream_key(self, closing: AsyncExitStack) -> UpstreamKey:
-        """The key as the file has it, from now on. Raises OSError or ValueError."""
+        """Returns the key, which follows its file. Raises OSError or ValueError."""
         key = UpstreamKey(self.settings.upstream_api_key)
         if path := self.settings.upstream_api_key_file:
             file = FollowedFile(path, key_of_file)
@@ -177,23 +179,24 @@ class Core:
             closing.push_async_callback(cancel_all, following)
         return key
 
-    def local(self, answer: Handler) -> Handler:
-        return stack(local_layers(self._observer, self.memory, self.identify), answer)
+    def local(self, handler: Handler) -> Handler:
+        """Returns the handler behind the layers for the gateway's own responses."""
+        return stack(local_layers(self._observer, self.memory, self.identify), handler)
 
-    def open(self, answer: Handler) -> Handler:
-        """An answer that nobody needs a credential for."""
-        return stack(local_layers(self._observer, self.memory), answer)
+    def open(self, handler: Handler) -> Handler:
+        """Returns the handler behind those layers, without authentication."""
+        return stack(local_layers(self._observer, self.memory), handler)
 
     @property
     def identify(self) -> Identify | None:
-        """Who asks; None where nobody has to say."""
+        """Authenticates a request; None where no credentials are configured."""
         return self._identity.identify if self._identity else None
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot
 
     async def met_all(self) -> None:
-        """Until all endpoints are known, or for a few seconds."""
+        """Waits until all endpoints are known, for a few seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_MEET_SECONDS):
                 while not self.pool.has_met_all:
@@ -204,7 +207,7 @@ class Core:
         await self._closing.aclose()
 
     def reconnect(self) -> None:
-        """Connect to all pods anew; what runs on the old connections goes on."""
+        """Reconnects to all pods; open requests continue on the old connections."""
         self.channels.renew()
         self._watches.restart()
 
@@ -228,7 +231,7 @@ class Core:
     async def _follow_kubernetes(self) -> None:
         settings, connect = self.settings, self._connect
         if connect is None:
-            # Here, since nothing else needs the package.
+            # Imported here, since nothing else needs the package.
             from autoglm.gateway.endpoints import kubernetes_api
 
             connect = partial(kubernetes_api.connect, settings.kubeconfig)
@@ -237,15 +240,15 @@ class Core:
         await KubernetesDiscovery(*parts).run()
 
     def take_change(self, change: Change) -> None:
-        """What is new on Kubernetes."""
-        # Endpoints first: once there is a directory, readiness asks whether all have been met.
+        """Applies a change on Kubernetes."""
+        # Endpoints first: once there is a directory, readiness requires that all have been met.
         self._change_endpoints(change.gone, change.come)
         if change.directory is not None:
             self.pool.replace_directory(change.directory)
         self.changed.set()
 
     def _take_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """All endpoints of flags, file and names, as they are now."""
+        """Replaces the endpoints of flags, file and DNS names."""
         before, self._given = self._given, frozenset(endpoints)
         self._change_endpoints(before - self._given, self._given - before)
 
@@ -254,7 +257,7 @@ class Core:
         self.pool.change_endpoints((e.url for e in gone), come, time.monotonic())
         self._watches.change(gone, come)
         for endpoint in gone:
-            # What runs on its channel goes on.
+            # Open requests continue on its channel.
             self.channels.discard(endpoint.url)
 
     def _note_change(self, before: EndpointView | None, after: EndpointView | None) -> None:
@@ -268,17 +271,17 @@ class Core:
         if now is not None:
             self.metrics.endpoints.labels(now.value).inc()
         if before is not None and now in (None, Phase.EJECTED):
-            # What comes back at that address comes with an empty cache.
+            # A pod that returns at that address has an empty cache.
             self.router.gone(before.url)
         if now is Phase.EJECTED and was in (Phase.READY, Phase.DRAINING):
             self.metrics.ejections.inc()
         _log_change(before, after)
 
     async def _renew_tls(self, files: TlsFiles) -> None:
-        """Connections made from now on use the certificate files as they are."""
+        """Reloads the certificate files when they change, and reconnects."""
         seen = files.fingerprint()
         while files:
-            await asyncio.sleep(_TLS_LOOK_SECONDS)
+            await asyncio.sleep(_TLS_POLL_SECONDS)
             try:
                 now = files.fingerprint()
                 if now == seen:
@@ -288,7 +291,7 @@ class Core:
                 if files.ca_file:
                     self._tls.load_verify_locations(files.ca_file)
             except OSError as error:
-                _log.warning("upstream certificates stay as they are: %s", error)
+                _log.warning("ignoring invalid upstream certificates, keeping the old: %s", error)
                 continue
             seen = now
             self.reconnect()

@@ -1,8 +1,27 @@
-"""The way of a request through the gateway, as one list. Called by the edges, which know the wire.
+"""The pipeline of a request: every layer, outermost first.
 
-A layer wraps a handler. What a layer holds (a span, a slot) it holds in its context, which stays
-open exactly as long as the answer's stream; per chunk no layer does anything. An edge whose client
-has gone raises `Cancelled` inside the context, or is cancelled itself.
+| layer          | what it does                                           | where                  |
+|----------------|--------------------------------------------------------|------------------------|
+| start throttle | starts few requests in one round of the event loop     | `edges.rest`           |
+| take over      | resumes what Envoy sends back behind the other layers  | `envoy.takeover`       |
+| map errors     | maps every exception to an AutoGLMError                | `map_errors`           |
+| observe        | span, outcome, access log, metrics                     | `observed`             |
+| authenticate   | identifies the caller and checks its role              | `authenticated`        |
+| receive        | reads the body and reserves its memory; over gRPC      | `received`,            |
+|                | ends slow messages under memory pressure               | `edges.inbound_memory` |
+| follow         | binds requests for a stored response to its pod        | `followed`             |
+| validate       | rejects invalid fields and unknown models              | `validated`            |
+| rate-limit     | takes from the tenant's token buckets                  | `limited`              |
+| admit          | waits in the queue, acquires a slot                    | `admitted`             |
+| route debug    | returns the decision trace                             | `proxy.route_debug`    |
+| proxy          | routes, sends, retries and recovers                    | `proxy.proxy`          |
+
+`request_layers` builds those from `map errors` to `route debug`. The two before
+them depend on the wire: an edge and the composition root (`gateway`) add them.
+
+A layer wraps a handler. What it acquires (a span, a slot) it holds in its context, which stays open
+as long as the response's stream; no layer does anything per chunk. An edge whose client has
+disconnected raises `Cancelled` inside the context, or is cancelled itself.
 """
 
 from __future__ import annotations
@@ -36,7 +55,7 @@ from autoglm.gateway.request_telemetry import Observer, child_span, note_wait
 from autoglm.validation import validate
 
 Layer = Callable[[Handler], Handler]
-# Who asks. Raises Unauthenticated and the like.
+# Returns the caller. Raises Unauthenticated and the like.
 Identify = Callable[[GatewayRequest], Awaitable[Principal]]
 INFERENCE_ROLES = frozenset((Role.USER, Role.ADMIN))
 READ_ROLES = frozenset(Role)
@@ -51,32 +70,36 @@ def request_layers(
     identify: Identify | None = None,
     limits: Limits | None = None,
     response_ids: ResponseIds | None = None,
+    route_debug: Layer | None = None,
 ) -> Sequence[Layer]:
-    """What a request for a pod passes, outermost first. Without `identify` everyone may ask."""
+    """Returns the layers of a request for a pod. Without `identify` every caller is admitted."""
     return (
-        # Outermost: whatever goes wrong inside leaves as one of our errors, and nothing else does.
+        # Outermost: every failure inside leaves as an AutoGLMError.
         map_errors,
-        # Outside of every decision, so that refusals have a span, an outcome and a line as well.
+        # Outside of every decision, so that rejections have a span, an outcome and a log line too.
         observed(observer),
-        # Before anything is judged or told: a stranger learns nothing but that they are one.
+        # Before any other check: an unauthenticated caller learns nothing else.
         *([authenticated(identify, INFERENCE_ROLES)] if identify else ()),
-        # The body is read from here on, and counts until the stream has ended: strangers' never.
+        # Reads the body, whose memory is reserved until the stream has ended; an unauthenticated
+        # caller's body is never read.
         received(memory),
-        # Before validation, which wants the model: a stored response is its pod's.
+        # Before validation, which needs the model: a stored response belongs to its pod.
         *([followed(pool, response_ids)] if response_ids else ()),
-        # Before anything is held: a wrong request costs neither a slot nor a pod's time.
+        # Before the queue: an invalid request takes neither a slot nor a pod's time.
         validated(pool),
-        # Before the queue: what a tenant may not have must not wait in others' way.
+        # Before the queue: requests over the tenant's limit must not delay those of others.
         *([limited(limits)] if limits else ()),
-        # Last: a place is held from here until the stream has ended.
+        # The slot is released when the stream has ended.
         admitted(admission),
+        # Around the proxy, whose decisions it shows.
+        *([route_debug] if route_debug else ()),
     )
 
 
 def local_layers(
     observer: Observer, memory: Memory, identify: Identify | None = None
 ) -> Sequence[Layer]:
-    """What a request passes that the gateway answers itself: they take no place."""
+    """Returns the layers of a request that the gateway responds to itself: it takes no slot."""
     return (
         map_errors,
         observed(observer),
@@ -86,6 +109,7 @@ def local_layers(
 
 
 def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
+    """Returns the handler with all layers around it, the first one outermost."""
     handler = innermost
     for layer in reversed(layers):
         handler = layer(handler)
@@ -93,17 +117,19 @@ def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
 
 
 def map_errors(inner: Handler) -> Handler:
+    """Maps every exception to an AutoGLMError."""
+
     @asynccontextmanager
-    async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
+    async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
         try:
-            async with inner(call, notes) as reply:
-                yield reply
+            async with inner(request, record) as response:
+                yield response
         except errors.AutoGLMError:
             raise
         except TimeoutError as error:
             raise errors.DeadlineExceeded("the deadline passed") from error
         except Exception as error:
-            fields = {"request_id": call.request_id, "route": call.route}
+            fields = {"request_id": request.request_id, "route": request.route}
             _log.error("unexpected error", exc_info=error, extra={"fields": fields})
             raise errors.Internal(str(error)) from error
 
@@ -111,19 +137,21 @@ def map_errors(inner: Handler) -> Handler:
 
 
 def observed(observer: Observer) -> Layer:
+    """Records the request from its begin to its end."""
+
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-            observer.begin(call, notes)
+        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+            observer.begin(request, record)
             status = 0
             try:
-                async with inner(call, notes) as reply:
-                    status = reply.status
-                    yield reply
+                async with inner(request, record) as response:
+                    status = response.status
+                    yield response
             except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-                observer.end(call, notes, status, error)
+                observer.end(request, record, status, error)
                 raise
-            observer.end(call, notes, status, None)
+            observer.end(request, record, status, None)
 
         return handle
 
@@ -131,20 +159,24 @@ def observed(observer: Observer) -> Layer:
 
 
 def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
-    """Lets those pass who have one of the roles. Pods get no credential that was meant for us."""
+    """Requires one of the roles, and removes the credentials before the request is forwarded."""
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-            principal = notes.principal = await identify(call)
+        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+            principal = record.principal = await identify(request)
             if not roles & principal.roles:
                 needed = " or ".join(sorted(roles))
                 raise errors.PermissionDenied(
-                    f"this needs the role {needed}; ask for a credential that has it"
+                    f"this needs the role {needed}; use a credential that has it"
                 )
-            headers = {k: v for k, v in call.headers.items() if k not in (AUTHORIZATION, API_KEY)}
-            async with inner(replace(call, principal=principal, headers=headers), notes) as reply:
-                yield reply
+            headers = {
+                k: v for k, v in request.headers.items() if k not in (AUTHORIZATION, API_KEY)
+            }
+            async with inner(
+                replace(request, principal=principal, headers=headers), record
+            ) as response:
+                yield response
 
         return handle
 
@@ -152,20 +184,20 @@ def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
 
 
 def received(memory: Memory) -> Layer:
-    """Reads the body, where there is one to read, and holds what it takes of the memory."""
+    """Reads the body, where there is one to read, and reserves its memory."""
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-            if call.problem is not None:
-                raise call.problem
-            with memory.open(call.principal.tenant) as hold:
-                hold.take(REQUEST_BYTES)
-                if call.receive is not None:
-                    call = await call.receive(call, hold)
-                notes.call = call = replace(call, receive=None, hold=hold)
-                async with inner(call, notes) as reply:
-                    yield reply
+        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+            if request.problem is not None:
+                raise request.problem
+            with memory.open(request.principal.tenant) as reservation:
+                reservation.take(REQUEST_BYTES)
+                if request.receive is not None:
+                    request = await request.receive(request, reservation)
+                record.call = request = replace(request, receive=None, hold=reservation)
+                async with inner(request, record) as response:
+                    yield response
 
         return handle
 
@@ -173,14 +205,14 @@ def received(memory: Memory) -> Layer:
 
 
 def followed(pool: Pool, ids: ResponseIds) -> Layer:
-    """Binds requests about a stored response to the pod that has it."""
+    """Binds requests for a stored response to the pod that has it."""
 
     def layer(inner: Handler) -> Handler:
         def handle(
-            call: GatewayRequest, notes: RequestRecord
+            request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
-            notes.call = call = follow(call, pool.snapshot, ids)
-            return inner(call, notes)
+            record.call = request = follow(request, pool.snapshot, ids)
+            return inner(request, record)
 
         return handle
 
@@ -188,74 +220,82 @@ def followed(pool: Pool, ids: ResponseIds) -> Layer:
 
 
 def validated(pool: Pool) -> Layer:
+    """Rejects invalid requests and those for models that are unknown or not allowed."""
+
     def layer(inner: Handler) -> Handler:
         def handle(
-            call: GatewayRequest, notes: RequestRecord
+            request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
-            notes.call = call = with_model(call, pool)
-            check(call, pool)
-            return inner(call, notes)
+            record.call = request = with_model(request, pool)
+            check(request, pool)
+            return inner(request, record)
 
         return handle
 
     return layer
 
 
-def with_model(call: GatewayRequest, pool: Pool) -> GatewayRequest:
-    """The call for the one model that there is, where a request over HTTP names none.
+def with_model(request: GatewayRequest, pool: Pool) -> GatewayRequest:
+    """Returns an HTTP request that names no model with the only served one.
 
-    As pods of vLLM have it: adapters do not count. With several the request is invalid.
+    As in vLLM, adapters do not count. Where there are several models the request is invalid.
     """
-    if call.wire != "http" or call.info is None or call.model:
-        return call
-    models = visible(pool.snapshot, call.principal).models.values()
+    if request.wire != "http" or request.info is None or request.model:
+        return request
+    models = visible(pool.snapshot, request.principal).models.values()
     bases = {view.model.name for view in models if not view.model.parent}
-    if len(bases) != 1 or not call.principal.may_use(name := bases.pop()):
-        return call
-    return replace(call, info=dataclasses.replace(call.info, model=name))
+    if len(bases) != 1 or not request.principal.may_use(name := bases.pop()):
+        return request
+    return replace(request, info=dataclasses.replace(request.info, model=name))
 
 
-def check(call: GatewayRequest, pool: Pool) -> None:
-    """Raises what is wrong with the call."""
-    assert call.info is not None, "an edge decodes a request or says what is wrong with it"
-    if call.model and not call.principal.may_use(call.model):
-        # The same whether it is served or not, so that nobody learns by asking.
-        field = call.info.field_name("model")
+def check(request: GatewayRequest, pool: Pool) -> None:
+    """Validates the request. Raises an AutoGLMError."""
+    assert request.info is not None, "an edge decodes a request or sets its problem"
+    if request.model and not request.principal.may_use(request.model):
+        # The same error whether the model is served or not, so that callers cannot probe for names.
+        field = request.info.field_name("model")
         raise errors.PermissionDenied(
-            f"{field} {call.model[:60]!r} is not one of those that you may use; "
-            "list them, or ask for a credential that allows it",
+            f"{field} {request.model[:60]!r} is not among the models that you may use; "
+            "list the models, or use a credential that allows it",
             field=field,
         )
     models = pool.snapshot.models
-    found = models.get(call.model)
-    if call.model and found is None:
-        field = call.info.field_name("model")
-        check_reached(pool.snapshot, f"{field} {call.model[:60]!r}", field)
-    known = () if found else tuple(visible(pool.snapshot, call.principal).models)
-    validate(call.info, found.model if found else None, known)
+    found = models.get(request.model)
+    if request.model and found is None:
+        field = request.info.field_name("model")
+        check_reached(pool.snapshot, f"{field} {request.model[:60]!r}", field)
+    known = () if found else tuple(visible(pool.snapshot, request.principal).models)
+    validate(request.info, found.model if found else None, known)
 
 
 def limited(limits: Limits) -> Layer:
+    """Applies the tenant's rate limits and meters the response's tokens."""
+
     def layer(inner: Handler) -> Handler:
         def handle(
-            call: GatewayRequest, notes: RequestRecord
+            request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
-            account = limits.account_of(call)
-            if account is not None and call.exchange is not None and call.wire == "http":
-                # Of an answer over HTTP nobody but its reader knows what it took.
-                call.exchange.is_read = True
-            return inner(call, notes) if account is None else held(account, call, notes)
+            account = limits.account_of(request)
+            if account is not None and request.exchange is not None and request.wire == "http":
+                # Only a reader of the body knows the usage of an HTTP response.
+                request.exchange.is_read = True
+            return (
+                inner(request, record)
+                if account is None
+                else metered_response(account, request, record)
+            )
 
         @asynccontextmanager
-        async def held(
-            account: Account, call: GatewayRequest, notes: RequestRecord
+        async def metered_response(
+            account: Account, request: GatewayRequest, record: RequestRecord
         ) -> AsyncIterator[Response]:
-            with limits.reserved(account, call, notes) as metered:
-                async with inner(call, notes) as reply:
-                    reply = metered(reply)
-                    # What counts them ends with the stream, however the stream ends.
-                    async with aclosing(cast(Any, reply.chunks)):
-                        yield reply
+            with limits.reserved(account, request, record) as metered:
+                async with inner(request, record) as response:
+                    response = metered(response)
+                    # The metering ends with the stream, however the stream ends.
+                    async with aclosing(cast(Any, response.chunks)):
+                        yield response
 
         return handle
 
@@ -263,15 +303,17 @@ def limited(limits: Limits) -> Layer:
 
 
 def admitted(admission: Admission) -> Layer:
+    """Acquires a slot, after a wait in the queue where none is free."""
+
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
-        async def handle(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-            async with AsyncExitStack() as held:
-                with child_span(notes, "admission") as span:
-                    await held.enter_async_context(admission.place(call, notes))
-                    note_wait(span, notes)
-                async with inner(call, notes) as reply:
-                    yield reply
+        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+            async with AsyncExitStack() as slot:
+                with child_span(record, "admission") as span:
+                    await slot.enter_async_context(admission.place(request, record))
+                    note_wait(span, record)
+                async with inner(request, record) as response:
+                    yield response
 
         return handle
 

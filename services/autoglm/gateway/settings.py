@@ -1,4 +1,4 @@
-"""What the gateway can be told. Read once, by `app.run`'s caller."""
+"""Gateway configuration: flags and environment variables. Read once, by the caller of `app.run`."""
 
 from __future__ import annotations
 
@@ -35,44 +35,43 @@ class GatewaySettings(ServiceSettings):
     """Flags and variables of `autoglm gateway`."""
 
     data_plane: Literal["embedded", "envoy"] = "embedded"
-    """What moves the bytes: this process, or Envoy beside it (the extra [envoy], or `envoy` on the
-    PATH), which this process configures and decides for."""
+    """What proxies requests: this process, or an Envoy beside it (the extra [envoy], or `envoy` on
+    the PATH), which this process configures and whose requests it routes."""
     envoy_concurrency: int = Field(default=2, gt=0)
     """Worker threads of Envoy, each with its own connections to the pods."""
     processes: int = Field(default=1, ge=1, le=32)
-    """Processes that decide for the one Envoy, this one included (--data-plane envoy only). Bounds
-    such as --max-inflight and --request-memory-bytes are each process's."""
+    """Processes that route for the one Envoy, this one included (--data-plane envoy only). Limits
+    such as --max-inflight and --request-memory-bytes apply to each process."""
     envoy_directory: str = ""
-    """Directory shared with an Envoy that somebody else starts, with -c DIRECTORY/envoy.json once
-    that is there, such as a sidecar of the official image; empty starts Envoy from here."""
+    """Directory shared with an Envoy that is started elsewhere, with -c DIRECTORY/envoy.json once
+    that file exists, such as a sidecar of the official image; empty: this process starts Envoy."""
     grpc_address: Address = "127.0.0.1:50051"
-    """Where gRPC clients connect, as HOST:PORT; port 0 takes a free one."""
+    """Address for gRPC clients, as HOST:PORT; port 0 takes a free port."""
     http_address: Address = "127.0.0.1:8080"
-    """Where REST clients connect, as HOST:PORT."""
+    """Address for REST clients, as HOST:PORT."""
     endpoint_picker_address: Annotated[str, AfterValidator(_checked_or_empty)] = ""
-    """Where Envoys of other gateways ask which pod to send a request to, as HOST:PORT (the Gateway
-    API Inference Extension's endpoint picker protocol, over TLS); empty is nowhere."""
+    """Address for other gateways' Envoys to query the pod for a request, as HOST:PORT (the Gateway
+    API Inference Extension's endpoint picker protocol, over TLS); empty: no endpoint picker."""
     endpoint_picker_cert_file: str = ""
-    """PEM certificate chain of that port; empty makes one at the start that nobody can verify.
+    """PEM certificate chain of that port; empty: a self-signed one, which no client can verify.
     Re-read when it changes."""
     endpoint_picker_key_file: str = ""
     """PEM private key of that certificate."""
     endpoint_picker_fallbacks: int = Field(default=0, ge=0, le=8)
-    """Pods that are named behind the picked one, for proxies whose retries go down the list (such
-    as Envoy's override_host, which Istio uses); clusters of type ORIGINAL_DST understand one."""
+    """Pods that are listed after the picked one, for proxies that retry in its order
+    (such as Envoy's override_host, which Istio uses); clusters of ORIGINAL_DST use the first."""
     endpoint_picker_plaintext: bool = False
     """Whether that port is served without TLS, such as behind a mesh's sidecar."""
     metrics_address: Address = "127.0.0.1:9090"
-    """Where kubelet probes, metrics and the admin pages are served, as HOST:PORT."""
+    """Address for kubelet probes, metrics and the admin pages, as HOST:PORT."""
     endpoint: StringList = ()
     """A server to send requests to; may be repeated. grpc://HOST:PORT or grpcs://HOST:PORT is a pod
     of ours, http(s)://HOST:PORT[/BASE] any OpenAI server, dns+grpc(s)://NAME:PORT all addresses of
     a name, looked up every few seconds."""
     endpoints_file: str = ""
-    """JSON file {"endpoints": [URL, ...]}, re-read when it changes; a bad file changes nothing."""
+    """JSON file {"endpoints": [URL, ...]}, re-read when it changes; an invalid one is ignored."""
     kubernetes: bool = False
-    """Whether to serve the AutoGLMDeployments of a Kubernetes cluster: their pods come and go as
-    its API says."""
+    """Whether to serve the AutoGLMDeployments of a Kubernetes cluster and to follow their pods."""
     namespace: StringList = ()
     """A namespace whose AutoGLMDeployments are served; may be repeated. None given, all are."""
     model_name_rules: ModelNameRules = ""
@@ -93,14 +92,14 @@ class GatewaySettings(ServiceSettings):
     max_messages: int = Field(default=content_bounds.DEFAULT_MAX_MESSAGES, gt=0)
     """Most messages of one chat request; pods have the same setting."""
     request_memory_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
-    """Bytes that open requests may hold, of all models: bodies being read, waiting and in flight,
-    what is kept of answers for recovery, and 32 KiB for each. Over it a request is refused with
+    """Bytes that open requests of all models may hold: bodies being read, waiting and in flight,
+    transcripts of responses for recovery, and 32 KiB each. Over it a request is rejected with
     QUEUE_FULL. One tenant may hold half, so a body may be no longer than that. The process takes
     up to twice as much."""
     memory_bytes: int = Field(default=0, ge=0)
     """Bytes that the gateway may take, with all of its processes and with Envoy where that is in
     the same container; 0 is the limit of the container, or the machine's memory. Near it, requests
-    that have been arriving longest are refused with QUEUE_FULL."""
+    that have been arriving longest are rejected with QUEUE_FULL."""
     envoy_memory_bytes: int = Field(default=0, ge=0)
     """Bytes that Envoy may take; 0 is half of --memory-bytes. Near it Envoy resets the streams that
     hold most."""
@@ -108,14 +107,14 @@ class GatewaySettings(ServiceSettings):
     """Connections that may be open at once, on the gRPC and on the REST port each; over it a new
     one is closed."""
     max_inflight: int = Field(default=4096, gt=0)
-    """Requests served or waiting at once, of all models; over it one is refused with QUEUE_FULL."""
+    """Requests served or waiting at once, of all models; over it one is rejected (QUEUE_FULL)."""
     queue_requests: int = Field(default=1024, gt=0)
     """Requests of one model that may wait for its pods; over it the newest of the tenant with the
-    most is refused with QUEUE_FULL."""
+    most is rejected with QUEUE_FULL."""
     queue_bytes: int = Field(default=128 * 1024 * 1024, gt=0)
     """Bytes of the bodies of one model's waiting requests."""
     queue_timeout_seconds: float = Field(default=60.0, gt=0)
-    """Longest wait for a pod, in seconds; after it a request is refused."""
+    """Longest wait for a slot, in seconds; after it a request is rejected."""
     queue_ageing_seconds: float = Field(default=10.0, gt=0)
     """A request that has waited so long is sent before its turn one time in ten, so that low
     priorities get through, in seconds."""
@@ -125,37 +124,37 @@ class GatewaySettings(ServiceSettings):
     """An origin whose web pages may use the REST port from a browser (CORS), as SCHEME://HOST[:PORT];
     may be repeated; * is every origin. None given, browsers let no page of another origin."""
     slow_reader_seconds: float = Field(default=60.0, gt=0)
-    """A client that takes nothing of its stream for so long loses it, in seconds."""
+    """Seconds after which the stream of a client that reads nothing is cancelled."""
     default_timeout_seconds: float = Field(default=600.0, gt=0)
-    """How long a request may take whose client sets no deadline, in seconds."""
+    """Timeout of a request without a deadline, in seconds."""
     max_timeout_seconds: float = Field(default=3600.0, gt=0)
-    """Longest deadline a client may ask for, in seconds; longer ones are shortened."""
+    """Longest timeout that a client may set, in seconds; longer ones are shortened."""
     connect_timeout_seconds: float = Field(default=2.0, gt=0)
-    """How long a pod may take to accept a connection and name its models, in seconds."""
+    """Timeout for a pod to accept a connection and list its models, in seconds."""
     load_timeout_seconds: float = Field(default=3.0, gt=0)
     """A pod that sends no load message for so long is taken out of the pool, in seconds. An idle
     one sends one a second, so give two at least."""
     load_messages_per_second: float = Field(default=1000.0, gt=0)
     """Load messages that all pods together may send to this gateway, and messages about their
-    caches; where there are more pods than a twentieth of it, each tells more seldom, up to once a
+    caches; with more pods than a twentieth of it, each reports less often, down to once a
     second."""
     first_token_timeout_seconds: float = Field(default=300.0, ge=0)
-    """How long one pod may take for the first token of a stream before another is asked, in
-    seconds, where the model's AutoGLMDeployment sets no limit; 0 is no limit."""
+    """Timeout for the first token of a stream, after which another pod is tried, in seconds,
+    where the model's AutoGLMDeployment sets none; 0 is no limit."""
     chunk_timeout_seconds: float = Field(default=60.0, ge=0)
-    """Longest silence between two chunks of a stream before another pod is asked to go on, in
-    seconds, where the model's AutoGLMDeployment sets no limit; 0 is no limit."""
+    """Timeout between two chunks of a stream, after which another pod resumes it, in seconds,
+    where the model's AutoGLMDeployment sets none; 0 is no limit."""
     recovery_attempts: int = Field(default=3, ge=0)
-    """Attempts to go on with one broken stream on other pods; 0 turns recovery off."""
+    """Attempts to resume one broken stream on other pods; 0 turns recovery off."""
     recovery_max_tokens: int = Field(default=32768, gt=0)
-    """Tokens of one stream that are kept for recovery; a longer one cannot go on elsewhere."""
+    """Tokens of one stream that are kept for recovery; a longer one is not recovered."""
     hedging_percentile: float = Field(default=0.0, ge=0, lt=100)
     """Send a stream's request to a second pod when its first chunk takes longer than this
     percentile of those before; the slower one is cancelled. 0 turns hedging off."""
     hedging_max_extra_ratio: float = Field(default=0.05, ge=0, le=1)
     """Second requests allowed for each request, on the average."""
     outlier_consecutive_failures: int = Field(default=5, ge=0)
-    """Failures in a row after which a pod is left alone for a while; 0 turns this off."""
+    """Failures in a row after which a pod is ejected for some time; 0 turns this off."""
     retry_attempts: int = Field(default=3, ge=1)
     """Attempts for one request before its first chunk, the first one included; 1 is no retry."""
     retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -165,11 +164,11 @@ class GatewaySettings(ServiceSettings):
     routing_policy: RoutingPolicy = "PrefixAffinity"
     """How an endpoint is chosen where the model's AutoGLMDeployment names no policy."""
     route_debug: bool = False
-    """Whether everybody may ask how requests are routed (header x-autoglm-debug, `autoglm
+    """Whether every caller may read decision traces (header x-autoglm-debug, `autoglm
     explain-route`); role Admin always may."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
-    """How long new requests are still taken after SIGTERM while health says NOT_SERVING, so that
-    load balancers notice first, in seconds."""
+    """Seconds after SIGTERM in which new requests are still accepted while health is NOT_SERVING,
+    so that load balancers notice first."""
     upstream_ca_file: str = ""
     """PEM authorities of the pods' certificates (grpcs, https); empty trusts the system's."""
     upstream_cert_file: str = ""
@@ -201,15 +200,15 @@ class GatewaySettings(ServiceSettings):
     jwt_models_claim: str = Field(default="models", min_length=1)
     """The claim that lists the models, with * and ?, that may be used; without it all of them."""
     tenants_file: str = ""
-    """JSON file of what each tenant may take: its share, its priority, requests and tokens a
-    minute; re-read when it changes."""
+    """JSON file of the tenants' limits: share, priority, requests and tokens a minute; re-read
+    when it changes."""
     gateway_replicas: int = Field(default=1, ge=1)
-    """How many gateways serve the same clients; each allows so small a part of the tenants'
-    rates."""
+    """Number of gateways that serve the same clients; each allows its part of the tenants' rate
+    limits."""
     prefix_cache: PrefixCache = "Isolated"
-    """Whether tenants share what a pod has cached of prompts, where the model's AutoGLMDeployment
-    does not say: Isolated, or Shared, which lets a tenant find out by time and by cached_tokens
-    what others have sent. Without API keys and tokens there are no tenants to keep apart."""
+    """Whether tenants share a pod's cached prefixes, where the model's AutoGLMDeployment sets
+    nothing: Isolated, or Shared, which lets a tenant infer from latency and cached_tokens what
+    others have sent. Without API keys and tokens there are no tenants to separate."""
     prefix_cache_key_file: str = ""
     """File with a secret of 16 bytes at least that keeps tenants' cached prompts and stored
     responses apart, the same for all gateways of an installation; empty makes one at the start."""
@@ -242,8 +241,8 @@ class GatewaySettings(ServiceSettings):
     def _check_processes(self) -> Self:
         if self.processes > 1 and self.data_plane != "envoy":
             raise ValueError(
-                f"processes is {self.processes}, but data_plane is {self.data_plane}, whose bytes "
-                "one process moves: give data_plane envoy, or run more gateways"
+                f"processes is {self.processes}, but data_plane is {self.data_plane}, where "
+                "one process proxies all requests: give data_plane envoy, or run more gateways"
             )
         return self
 
@@ -315,21 +314,21 @@ class GatewaySettings(ServiceSettings):
         return TlsFiles(self.upstream_cert_file, self.upstream_key_file, self.upstream_ca_file)
 
     def with_memory(self, found: int) -> Self:
-        """With the bytes that the system allows where none are set."""
+        """Returns the settings with the system's memory limit where none is set."""
         total = self.memory_bytes or found
         envoy = self.envoy_memory_bytes or total // 2
         return self.model_copy(update={"memory_bytes": total, "envoy_memory_bytes": envoy})
 
     @property
     def process_memory_bytes(self) -> int:
-        """What one process may use before messages are given up."""
+        """Returns the bytes that one process may use before slow messages are rejected."""
         has_envoy = self.data_plane == "envoy" and not self.envoy_directory
         envoy = self.envoy_memory_bytes if has_envoy else 0
         return process_limit(self.memory_bytes, envoy, self.processes)
 
     @property
     def message_bytes(self) -> int:
-        """The longest message that gRPC is to accept."""
+        """Returns the longest message that gRPC accepts, in bytes."""
         return min(self.max_message_bytes or self.max_body_bytes, self.max_body_bytes)
 
     @property

@@ -107,8 +107,8 @@ async def test_model_that_may_not_be_used_is_refused_alike_whether_it_is_served(
     with pytest.raises(errors.PermissionDenied) as caught:
         await Stage(make, ALICE).send(make.call(name))
     assert caught.value.message == (
-        f"model {name!r} is not one of those that you may use; "
-        "list them, or ask for a credential that allows it"
+        f"model {name!r} is not among the models that you may use; "
+        "list the models, or use a credential that allows it"
     )
 
 

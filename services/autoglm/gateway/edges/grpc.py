@@ -1,8 +1,8 @@
 """The gateway's gRPC port: autoglm.v1, the Open Inference Protocol, health, reflection.
 
-Reads requests into calls, hands them to the layers, writes the replies. Messages stay bytes; a
-request is read when the layers ask for it, and parsed once to learn what it asks for, off the event
-loop where it is large. Decides nothing about models, endpoints or retries. Made by `app`.
+Builds requests from gRPC calls, passes them to the pipeline and writes the responses. Messages stay
+bytes; the receive layer reads a message, which is parsed once for its `RequestInfo`, off the event
+loop where it is large. Decides nothing about models, endpoints or retries. Built by `app`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autoglm.common.process.drain_gate import DrainGate
 from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.edges.inbound_memory import InboundMessages
-from autoglm.gateway.edges.model_stream_infer import answer_stream
+from autoglm.gateway.edges.model_stream_infer import respond_to_stream
 from autoglm.gateway.edges.slow_client import SlowReader
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.pipeline import Identify
@@ -42,8 +42,11 @@ from autoglm.validation import bounds
 
 @dataclass(frozen=True, slots=True)
 class GrpcParts:
-    """What the edge stands on. `local` wraps the handler of an answer of the gateway's own, `open`
-    that of one for everybody. Without `identify` everyone may ask."""
+    """Dependencies of the edge.
+
+    `local` wraps handlers of responses that the gateway makes itself, `open` those that need no
+    credential. Without `identify` every caller is admitted.
+    """
 
     relay: Handler
     local: Callable[[Handler], Handler]
@@ -64,7 +67,7 @@ class GrpcEdge:
         self._clock = clock
         self.gate = DrainGate()
         self.arrivals = InboundMessages(clock)
-        self._telling: set[asyncio.Task[None]] = set()
+        self._aborting: set[asyncio.Task[None]] = set()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {
@@ -80,7 +83,7 @@ class GrpcEdge:
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """All take a stream of requests, so that the one request is read when we want it."""
+        """Every method takes a stream, so that the receive layer decides when to read a message."""
         if method.bidi:
             return grpc.stream_stream_rpc_method_handler(self._bidi(method))
         if method.streaming:
@@ -88,60 +91,60 @@ class GrpcEdge:
         return grpc.stream_unary_rpc_method_handler(self._unary(method))
 
     def _unary(self, method: Method) -> Any:
-        async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
-            call, notes = (
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> bytes:
+            request, record = (
                 await self._call(method, context, self._receiver(requests)),
                 RequestRecord(),
             )
-            async with self._parts.relay(call, notes) as reply:
-                body = await _only(reply)
-                await _finish(method, notes, reply, body, context)
+            async with self._parts.relay(request, record) as response:
+                body = await _only(response)
+                await _finish(method, record, response, body, context)
             return body
 
-        return answer
+        return handle
 
     def _stream(self, method: Method) -> Any:
-        async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            call = await self._call(method, context, self._receiver(requests))
-            notes, chunk = RequestRecord(), b""
-            async with self._parts.relay(call, notes) as reply:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            request = await self._call(method, context, self._receiver(requests))
+            record, chunk = RequestRecord(), b""
+            async with self._parts.relay(request, record) as response:
                 with self._slow_reader(context) as reader:
-                    async for chunk in reply.chunks:
+                    async for chunk in response.chunks:
                         reader.begin()
                         yield chunk
                         reader.end()
-                await _finish(method, notes, reply, chunk, context)
+                await _finish(method, record, response, chunk, context)
 
-        return answer
+        return handle
 
     def _bidi(self, method: Method) -> Any:
-        async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             number = 0
 
-            async def call_of(payload: bytes) -> GatewayRequest:
+            async def request_of(payload: bytes) -> GatewayRequest:
                 nonlocal number
                 number += 1
-                call = await self._call(method, context, _count)
+                request = await self._call(method, context, _count)
                 return replace(
-                    call,
+                    request,
                     payload=payload,
-                    request_id=f"{call.request_id}-{number}",
+                    request_id=f"{request.request_id}-{number}",
                     started=self._clock(),
                 )
 
             messages = self._messages(await self._call(method, context, _count), requests)
             with self._slow_reader(context) as reader:
-                async for chunk in answer_stream(messages, call_of, self._parts.relay):
+                async for chunk in respond_to_stream(messages, request_of, self._parts.relay):
                     reader.begin()
                     yield chunk
                     reader.end()
 
-        return answer
+        return handle
 
     async def _messages(
         self, stream: GatewayRequest, requests: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        """Of a stream of requests. A stranger's are not even read."""
+        """Yields the messages of a stream; those of unauthenticated callers are not read."""
         identify = self._parts.identify
         tenant = (await identify(stream) if identify else stream.principal).tenant
         messages = aiter(requests)
@@ -149,56 +152,60 @@ class GrpcEdge:
             yield payload
 
     def _receiver(self, requests: AsyncIterator[bytes]) -> Receive:
-        """Of the one request of a call, which gRPC gives us when it is whole."""
+        """Returns what reads the one message of a call, which gRPC delivers as a whole."""
 
-        async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
-            payload = await self.arrivals.next(aiter(requests), hold.tenant)
+        async def receive(
+            request: GatewayRequest, reservation: MemoryReservation
+        ) -> GatewayRequest:
+            payload = await self.arrivals.next(aiter(requests), reservation.tenant)
             if payload is None:
                 raise errors.InvalidRequest("the call has no request message; send one")
-            hold.take(len(payload))
-            return replace(call, payload=payload)
+            reservation.take(len(payload))
+            return replace(request, payload=payload)
 
         return receive
 
     def _slow_reader(self, context: Any) -> SlowReader:
         seconds = self._parts.slow_reader_seconds
 
-        def tell() -> None:
+        def abort() -> None:
             task = asyncio.create_task(_abort(context, seconds))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+            self._aborting.add(task)
+            task.add_done_callback(self._aborting.discard)
 
-        return SlowReader(seconds, tell)
+        return SlowReader(seconds, abort)
 
     def _local(self, route: str, page: Page, wrap: Callable[[Handler], Handler]) -> Any:
         @asynccontextmanager
-        async def reply(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-            seen = visible(self._parts.snapshot(), call.principal)
-            yield Response(_one(page(seen, call.payload)))
+        async def response(
+            request: GatewayRequest, record: RequestRecord
+        ) -> AsyncIterator[Response]:
+            seen = visible(self._parts.snapshot(), request.principal)
+            yield Response(_one(page(seen, request.payload)))
 
-        handler = wrap(reply)
+        handler = wrap(response)
 
-        async def answer(requests: AsyncIterator[bytes], context: Any) -> bytes:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> bytes:
             await self.gate.passed()
-            call = self._bare_call(route, context, self._receiver(requests))
-            async with handler(call, RequestRecord()) as reply:
-                return await _only(reply)
+            request = self._bare_call(route, context, self._receiver(requests))
+            async with handler(request, RequestRecord()) as response:
+                return await _only(response)
 
-        return answer
+        return handle
 
     async def _call(self, method: Method, context: Any, receive: Receive) -> GatewayRequest:
         await self.gate.passed()
 
-        async def read(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
-            call = await receive(call, hold)
-            return replace(call, info=await method.info(call.payload, self._parts.content))
+        async def read(request: GatewayRequest, reservation: MemoryReservation) -> GatewayRequest:
+            request = await receive(request, reservation)
+            return replace(request, info=await method.info(request.payload, self._parts.content))
 
         return replace(self._bare_call(method.route, context, read), target=method.path)
 
     def _bare_call(self, route: str, context: Any, receive: Receive) -> GatewayRequest:
         rpc: Rpc = current_rpc.get()
-        asked: float | None = context.time_remaining()
-        timeout = self._parts.default_timeout_seconds if asked is None else asked
+        remaining: float | None = context.time_remaining()
+        timeout = self._parts.default_timeout_seconds if remaining is None else remaining
         return GatewayRequest(
             wire="grpc",
             route=route,
@@ -220,39 +227,39 @@ def _peer(context: Any) -> str:
     peer = str(context.peer())
     if not peer.startswith("unix:"):
         return host_of_peer(peer)
-    # Envoy's socket: nobody else can write there.
+    # Envoy's socket, where no other client can connect.
     return next((str(v) for k, v in context.invocation_metadata() if k == PEER_HEADER), "")
 
 
 def host_of_peer(peer: str) -> str:
-    """The address in gRPC's words for a peer, such as `ipv6:%5B::1%5D:50051`."""
+    """Returns the address of gRPC's name for a peer, such as `ipv6:%5B::1%5D:50051`."""
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return peer
     return unquote(rest).rpartition(":")[0].strip("[]")
 
 
-async def _count(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
-    """The request was read from its stream already."""
-    hold.take(len(call.payload))
-    return call
+async def _count(request: GatewayRequest, reservation: MemoryReservation) -> GatewayRequest:
+    """Reserves memory for a message that was read from its stream already."""
+    reservation.take(len(request.payload))
+    return request
 
 
 async def _finish(
-    method: Method, notes: RequestRecord, reply: Response, last: bytes, context: Any
+    method: Method, record: RequestRecord, response: Response, last: bytes, context: Any
 ) -> None:
-    """Pass on the pod's trailers, and read the usage where the limit layer does not."""
-    trailers = await reply.trailers()
-    if not notes.is_metered:
-        notes.usage = method.usage(last) or reported_usage(trailers)
+    """Forwards the pod's trailers, and reads the usage where the limit layer does not."""
+    trailers = await response.trailers()
+    if not record.is_metered:
+        record.usage = method.usage(last) or reported_usage(trailers)
     if trailers:
         context.set_trailing_metadata(
             ((status.REQUEST_ID, current_rpc.get().request_id), *trailers)
         )
 
 
-async def _only(reply: Response) -> bytes:
-    return b"".join([chunk async for chunk in reply.chunks])
+async def _only(response: Response) -> bytes:
+    return b"".join([chunk async for chunk in response.chunks])
 
 
 async def _one(payload: bytes) -> AsyncIterator[bytes]:
@@ -260,11 +267,11 @@ async def _one(payload: bytes) -> AsyncIterator[bytes]:
 
 
 async def _abort(context: Any, seconds: float) -> None:
-    """Tells a client that does not read; done when it reads again or has gone.
+    """Sends the error to a client that does not read; ends when it reads again or disconnects.
 
     The task of the call itself cannot: it is cancelled while it sends.
     """
     error = errors.Cancelled(f"the caller read nothing for {seconds:g} s")
-    answer = status.to_grpc(error, current_rpc.get().request_id)
+    error_status = status.to_grpc(error, current_rpc.get().request_id)
     with suppress(grpc.aio.AbortError, grpc.aio.UsageError):
-        await context.abort(answer.code, answer.message, answer.trailers)
+        await context.abort(error_status.code, error_status.message, error_status.trailers)

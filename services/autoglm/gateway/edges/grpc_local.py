@@ -1,4 +1,4 @@
-"""What the gateway answers by itself over gRPC: models, readiness, metadata. Pure."""
+"""Responses that the gateway makes itself over gRPC: models, readiness, metadata. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Page = Callable[[Snapshot, bytes], bytes]
 
 
 def list_models(snapshot: Snapshot, _: bytes) -> bytes:
-    """Those that can be asked for now, over either wire."""
+    """Returns the models with a ready endpoint, over either wire."""
     views = {view.model.name: view for view in snapshot.models.values() if view.ready_endpoints}
     models = [_with_count(view) for _, view in sorted(views.items())]
     return v1.ListModelsResponse(models=models).SerializeToString()

@@ -1,7 +1,7 @@
-"""Messages that gRPC is receiving, and their end where the process has no memory for the rest.
+"""Receives gRPC messages, and cancels slow ones where the process has no memory for the rest.
 
-The edge receives through `InboundMessages`; `watch` looks at the memory and does what `pressure`
-decides.
+The gRPC edge receives through `InboundMessages`; `watch` polls the process's memory and applies the
+decisions of `memory_pressure`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from autoglm.common.errors import QueueFull
 from autoglm.common.process.memory import resident_bytes
 from autoglm.gateway.edges.memory_pressure import Arrival, MemoryPressure
 
-# Between two looks, and where less than half of the limit is used.
-LOOK_SECONDS, CALM_SECONDS = 0.02, 0.1
-_TELL_SECONDS = 10.0
+# Between two polls, and where less than half of the limit is used.
+POLL_SECONDS, CALM_SECONDS = 0.02, 0.1
+_LOG_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -33,12 +33,12 @@ class InboundMessages:
         self._given_up: set[Arrival] = set()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._told = -math.inf
+        self._logged = -math.inf
 
     async def next(
         self, messages: AsyncIterator[bytes], tenant: str, *, may_idle: bool = False
     ) -> bytes | None:
-        """The next message; None after the last. Raises QueueFull where it is given up."""
+        """Returns the next message; None after the last. Raises QueueFull where it is given up."""
         if not self._has_room.is_set():
             await self._has_room.wait()
         task = asyncio.current_task()
@@ -57,10 +57,10 @@ class InboundMessages:
             self._given_up.discard(arrival)
 
     async def watch(self, limit: int, used: Callable[[], int | None] = resident_bytes) -> None:
-        """Until it is cancelled, or nobody tells what is used. Both are in bytes."""
+        """Polls until cancelled, or until `used` returns None. Both are in bytes."""
         pressure = MemoryPressure(limit)
         while (bytes_used := used()) is not None:
-            relief = pressure.look(bytes_used, [*self._tasks], self._clock())
+            relief = pressure.relieve(bytes_used, [*self._tasks], self._clock())
             self._set_room(not relief.is_short, bytes_used, limit)
             for arrival in relief.give_up:
                 self._given_up.add(arrival)
@@ -68,21 +68,21 @@ class InboundMessages:
             if relief.trim:
                 await asyncio.to_thread(_trim)
             else:
-                await asyncio.sleep(LOOK_SECONDS if 2 * bytes_used > limit else CALM_SECONDS)
+                await asyncio.sleep(POLL_SECONDS if 2 * bytes_used > limit else CALM_SECONDS)
 
     def _set_room(self, has_room: bool, used: int, limit: int) -> None:
         if has_room:
             self._has_room.set()
         elif self._has_room.is_set():
             self._has_room.clear()
-            self._tell(used, limit)
+            self._log_shortage(used, limit)
 
-    def _tell(self, used: int, limit: int) -> None:
-        if (now := self._clock()) - self._told >= _TELL_SECONDS:
-            self._told = now
+    def _log_shortage(self, used: int, limit: int) -> None:
+        if (now := self._clock()) - self._logged >= _LOG_SECONDS:
+            self._logged = now
             fields = {"bytes": used, "limit_bytes": limit, "arriving_messages": len(self._tasks)}
             _log.warning(
-                "memory is short; messages that arrive slowly are refused",
+                "memory is short; rejecting messages that arrive slowly",
                 extra={"fields": fields},
             )
 
@@ -96,6 +96,6 @@ class InboundMessages:
 
 
 def _trim() -> None:
-    """Give what is free back to the system; only glibc can be told to (malloc_trim(3))."""
+    """Returns free memory to the system, where the C library is glibc (malloc_trim(3))."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

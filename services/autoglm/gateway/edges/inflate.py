@@ -1,7 +1,7 @@
 """Inflates request bodies with `content-encoding: deflate`. Called by the REST edge.
 
-Senders mean two things by it: zlib's format, as RFC 9110 has it, and the raw stream within. Neither
-states its length, so the content is bounded and counted as it grows, piece by piece.
+Clients send zlib's format, as in RFC 9110, or a raw deflate stream. Neither contains the length of
+its content, so memory is reserved piece by piece.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ PIECE_BYTES = 64 * 1024
 _RAW = -zlib.MAX_WBITS
 
 
-async def inflated(body: bytes, limit: int, hold: MemoryReservation) -> bytes:
-    """The content, which counts in the hold.
+async def inflated(body: bytes, limit: int, reservation: MemoryReservation) -> bytes:
+    """Returns the content and reserves its memory.
 
     Raises InvalidRequest where the body is not one whole stream, RequestTooLarge over the limit,
     QueueFull without memory.
     """
     pieces = inflate(body)
     parts, size = [], 0
-    # The first piece takes a few hundred microseconds; others take turns with other requests.
+    # The first piece takes a few hundred microseconds; a thread inflates the others.
     piece = next(pieces, b"")
     while piece:
         size += len(piece)
         if size > limit:
             raise RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")
-        hold.take(len(piece))
+        reservation.take(len(piece))
         parts.append(piece)
         piece = await asyncio.to_thread(next, pieces, b"")
     return b"".join(parts)
 
 
 def inflate(body: bytes) -> Iterator[bytes]:
-    """The content in pieces of at most PIECE_BYTES. Raises InvalidRequest."""
+    """Yields the content in pieces of at most PIECE_BYTES. Raises InvalidRequest."""
     reader = zlib.decompressobj(zlib.MAX_WBITS if _is_zlib(body) else _RAW)
     try:
         for start in range(0, len(body), PIECE_BYTES):
@@ -59,5 +59,5 @@ def inflate(body: bytes) -> Iterator[bytes]:
 
 
 def _is_zlib(body: bytes) -> bool:
-    """By the two bytes of its header (RFC 1950, 2.2)."""
+    """Returns whether the body begins with a zlib header (RFC 1950, 2.2)."""
     return len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0

@@ -1,10 +1,10 @@
-"""Which messages are given up while the process has too little memory. Pure; used by `arrivals`.
+"""Decides which messages are given up under memory pressure. Pure; used by `inbound_memory`.
 
-gRPC gives us a message when it is whole, and until then tells neither its length nor how much of it
-is there: what has arrived counts nowhere. What can be seen is the memory of the process. Where it
-is over its limit, no message is begun, and those that have been arriving longest are given up, half
-of one tenant's at a time, beginning with the tenant that has most of them. What then still is too
-much is not theirs, and excused.
+gRPC delivers a message as a whole, and before that reports neither its length nor what has arrived,
+so partial messages are in no memory budget. Only the memory of the process shows them. Over its
+limit no message is begun, and those that have been arriving longest are given up, half of one
+tenant's at a time, beginning with the tenant that has the most. Memory that is still in use after
+that belongs to something else, and is excused.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# What comes in one piece is there within milliseconds; slower ones may be given up.
+# A message without pauses arrives within milliseconds; slower ones may be given up.
 PATIENCE_SECONDS = 0.1
-# How much more than what is excused is too much, as a part of the limit.
+# The divisor of the limit that gives the margin above what is excused.
 _MARGIN = 8
-# What may be used of a process's part; the rest is for what arrives between two looks.
+# The usable part of a process's memory; the rest is for what arrives between two polls.
 _USABLE = 0.75
 
 
 def process_limit(total: int, envoy: int, processes: int) -> int:
-    """Bytes that one of a gateway's processes may use, where Envoy has its part of the total."""
+    """Returns the bytes that one of a gateway's processes may use, after Envoy's part."""
     return int((total - envoy) / processes * _USABLE)
 
 
@@ -34,29 +34,29 @@ class Arrival:
     since: float
     """On the monotonic clock."""
     may_idle: bool = False
-    """One of a stream of messages, of which there may be nothing yet. Given up last."""
+    """Whether it is one of a stream of messages, which may be idle. Given up last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """What is to be done now."""
+    """What relieves the pressure now."""
 
     is_short: bool = False
     """Whether further messages have to wait."""
     give_up: Sequence[Arrival] = ()
     trim: bool = False
-    """Whether freed memory is to be given back to the system, before it is looked at again."""
+    """Whether to return freed memory to the system before the next poll."""
 
 
 class MemoryPressure:
-    """Decides at each look. `limit` is in bytes, as `used` is."""
+    """Decides at each poll. `limit` is in bytes, as `used` is."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._excused = 0
         self._is_trimmed = False
 
-    def look(self, used: int, arriving: Sequence[Arrival], now: float) -> Relief:
+    def relieve(self, used: int, arriving: Sequence[Arrival], now: float) -> Relief:
         if used <= self.limit:
             self._excused = 0
         if used <= max(self.limit, self._excused + self.limit // _MARGIN):

@@ -1,7 +1,7 @@
-"""Triton's ModelStreamInfer: many requests on one stream, each a call of its own.
+"""Triton's ModelStreamInfer: many requests on one stream, each with its own pass of the pipeline.
 
-A request's error is a message on the stream, and the stream goes on. Answers of different requests
-may interleave; those of one request keep their order. Called by the gRPC edge.
+A request's error is a message on the stream, which continues. Responses to different requests may
+interleave; those to one request keep their order. Called by the gRPC edge.
 """
 
 from __future__ import annotations
@@ -16,58 +16,58 @@ from autoglm.gateway.request.openai_usage import reported_usage
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 from autoglm.v1 import open_inference_pb2 as oip
 
-# Requests of one stream that are worked on at once; the next one is not read before.
+# Concurrent requests of one stream; the next one is read when one has ended.
 MAX_CONCURRENT = 64
 # Chunks that wait for a slow reader.
 _QUEUED = 16
 
 
-async def answer_stream(
+async def respond_to_stream(
     requests: AsyncIterator[bytes],
-    call_of: Callable[[bytes], Awaitable[GatewayRequest]],
+    request_of: Callable[[bytes], Awaitable[GatewayRequest]],
     handler: Handler,
 ) -> AsyncIterator[bytes]:
-    """Chunks of all answers, until the requests have ended and all are answered."""
+    """Yields the chunks of all responses, until the requests and their responses have ended."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUED)
     gate = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def answer(call: GatewayRequest) -> None:
-        notes = RequestRecord()
+    async def respond(request: GatewayRequest) -> None:
+        record = RequestRecord()
         try:
-            async with handler(call, notes) as reply:
-                async for chunk in reply.chunks:
+            async with handler(request, record) as response:
+                async for chunk in response.chunks:
                     await queue.put(chunk)
-                if not notes.is_metered:
-                    notes.usage = reported_usage(await reply.trailers())
+                if not record.is_metered:
+                    record.usage = reported_usage(await response.trailers())
         except errors.AutoGLMError as error:
-            await queue.put(error_message(notes.call or call, error))
+            await queue.put(error_message(record.call or request, error))
         finally:
             gate.release()
 
-    async def answer_all() -> None:
+    async def respond_to_all() -> None:
         try:
-            async with asyncio.TaskGroup() as calls:
-                problem = await begin_all(calls)
+            async with asyncio.TaskGroup() as tasks:
+                problem = await begin_all(tasks)
             if problem is not None:
                 raise problem
         except Exception:
             # Wakes the reader below, which then gets the error from `work`. Not when cancelled:
-            # nobody reads then, and a full queue would be waited for without end.
+            # then there is no reader, and put() would wait for a full queue without end.
             await queue.put(None)
             raise
         await queue.put(None)
 
-    async def begin_all(calls: asyncio.TaskGroup) -> errors.AutoGLMError | None:
-        """What is wrong with the stream; answers that have begun come first."""
+    async def begin_all(tasks: asyncio.TaskGroup) -> errors.AutoGLMError | None:
+        """Starts all requests. Returns the stream's error, which follows the open responses."""
         try:
             async for payload in requests:
                 await gate.acquire()
-                calls.create_task(answer(await call_of(payload)))
+                tasks.create_task(respond(await request_of(payload)))
         except errors.AutoGLMError as error:
             return error
         return None
 
-    work = asyncio.create_task(answer_all())
+    work = asyncio.create_task(respond_to_all())
     try:
         while (chunk := await queue.get()) is not None:
             yield chunk
@@ -77,13 +77,13 @@ async def answer_stream(
         await asyncio.wait([work])
 
 
-def error_message(call: GatewayRequest, error: errors.AutoGLMError) -> bytes:
-    """What the protocol says instead of an answer."""
+def error_message(request: GatewayRequest, error: errors.AutoGLMError) -> bytes:
+    """Returns the protocol's message for an error."""
     try:
-        name = oip.ModelInferRequest.FromString(call.payload).id
+        name = oip.ModelInferRequest.FromString(request.payload).id
     except DecodeError:
         name = ""
     return oip.ModelStreamInferResponse(
         error_message=f"{error.reason}: {status.visible_message(error)}",
-        infer_response=oip.ModelInferResponse(model_name=call.model, id=name),
+        infer_response=oip.ModelInferResponse(model_name=request.model, id=name),
     ).SerializeToString()

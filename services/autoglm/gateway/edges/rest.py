@@ -1,7 +1,7 @@
 """The gateway's REST port: OpenAI's API, the Open Inference Protocol over REST, probes, metrics.
 
-Reads requests into calls, hands them to the layers, writes the replies. Decides nothing about
-models, endpoints or retries; answers pass as bytes. Made by `app`.
+Decodes HTTP requests, passes them to the pipeline and writes the responses. Decides nothing about
+models, endpoints or retries; responses are forwarded as bytes. Built by `app`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 from urllib.parse import quote
 
-import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -24,13 +23,17 @@ from autoglm.common import errors, status
 from autoglm.common.http.admin import Readiness
 from autoglm.gateway.edges import rest_local
 from autoglm.gateway.edges.cors import Cors
-from autoglm.gateway.edges.rest_request import Bounds, call_of, canonical, expect, request_id_of
-from autoglm.gateway.edges.slow_client import SlowReader
+from autoglm.gateway.edges.rest_request import Bounds, canonical, expect, request_id_of, request_of
+from autoglm.gateway.edges.rest_response import (
+    JSON,
+    error_response,
+    json_body,
+    json_response,
+    respond,
+)
 from autoglm.gateway.edges.start_throttle import StartThrottle
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
-from autoglm.gateway.request.openai_usage import UsageReader
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
-from autoglm.gateway.request.whole_events import WholeEvents, is_event_stream
 from autoglm.validation import Billing, Operation, RequestInfo, http_errors
 from autoglm.validation.http_apis import (
     DENIED,
@@ -40,15 +43,10 @@ from autoglm.validation.http_apis import (
     STORED,
 )
 
-# What follows a model's name, which may have slashes, is told apart by the handler.
+# The handler parses what follows a model's name, which may have slashes.
 _OIP_MODEL = "/v2/models/{model:(?!.*/(?:infer|generate|generate_stream)/?$).+}"
 # `render` is a path of its own, and an `allow` header must not list what a stored response allows.
 _STORED_ID = "{response_id:(?!render/?$)[^/]+}"
-_JSON = "application/json"
-# Smaller answers gain nothing from compression.
-GZIP_FROM_BYTES = 1024
-# Answers of known length up to this are sent whole, so that a broken one is a clean error.
-_WHOLE_BYTES = 1024 * 1024
 # In one round of the event loop, of some hundred microseconds each.
 _BEGIN_AT_ONCE = 8
 _log = logging.getLogger("autoglm.gateway")
@@ -62,7 +60,7 @@ class MethodNotAllowed(errors.AutoGLMError):
 
 @dataclass(frozen=True, slots=True)
 class RestParts:
-    """What the edge stands on. `local` wraps the handler of an answer of the gateway's own."""
+    """Dependencies of the edge. `local` wraps handlers of the gateway's own responses."""
 
     relay: Handler
     local: Callable[[Handler], Handler]
@@ -90,7 +88,7 @@ class RestEdge:
 
     def __init__(self, parts: RestParts) -> None:
         self._parts = parts
-        self._doorstep = StartThrottle(_BEGIN_AT_ONCE)
+        self._start = StartThrottle(_BEGIN_AT_ONCE)
         self.draining = False
 
     def app(self) -> web.Application:
@@ -125,62 +123,72 @@ class RestEdge:
             _OIP_MODEL: self._oip_model,
         }
 
-    async def _relayed(self, request: web.Request) -> web.StreamResponse:
-        call = call_of(request, _route(request), self._parts.bounds)
-        await self._doorstep.cross()
-        return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
+    async def _relayed(self, http_request: web.Request) -> web.StreamResponse:
+        request = request_of(http_request, _route(http_request), self._parts.bounds)
+        await self._start.wait()
+        return await respond(
+            http_request, request, self._parts.relay, self._parts.slow_reader_seconds
+        )
 
-    async def _relayed_get(self, request: web.Request) -> web.StreamResponse:
-        """Of a model that the query names, or of the one that there is."""
-        info = RequestInfo(Operation.TOKENIZE, request.query.get("model", ""), billing=Billing.FREE)
-        return await self._forwarded(request, info, canonical(str(request.rel_url)))
+    async def _relayed_get(self, http_request: web.Request) -> web.StreamResponse:
+        """Forwards a GET for the model that the query names, or for the only one."""
+        info = RequestInfo(
+            Operation.TOKENIZE, http_request.query.get("model", ""), billing=Billing.FREE
+        )
+        return await self._forwarded(http_request, info, canonical(str(http_request.rel_url)))
 
-    async def _stored(self, request: web.Request) -> web.StreamResponse:
-        """About a response that a pod has stored; which one, its id tells the layers."""
-        name = request.match_info["response_id"]
+    async def _stored(self, http_request: web.Request) -> web.StreamResponse:
+        """Forwards a request for a stored response; its id determines the pod."""
+        name = http_request.match_info["response_id"]
         info = RequestInfo(Operation.CHAT, "", billing=Billing.FREE, stored=name)
-        return await self._forwarded(request, info, canonical(str(request.rel_url)))
+        return await self._forwarded(http_request, info, canonical(str(http_request.rel_url)))
 
-    async def _oip_model(self, request: web.Request) -> web.StreamResponse:
-        rest = request.path.removeprefix("/v2/models/").rstrip("/")
+    async def _oip_model(self, http_request: web.Request) -> web.StreamResponse:
+        rest = http_request.path.removeprefix("/v2/models/").rstrip("/")
         models = self._parts.snapshot().models
         name, what = rest_local.oip_get(rest, models)
         if not what:
-            target = canonical(str(request.rel_url))
+            target = canonical(str(http_request.rel_url))
             target = target if rest == name else f"/v2/models/{quote(name)}"
             return await self._forwarded(
-                request, RequestInfo(Operation.INFER, name, billing=Billing.FREE), target
+                http_request, RequestInfo(Operation.INFER, name, billing=Billing.FREE), target
             )
         page = partial(rest_local.oip_unimplemented, what=what)
         return await self._local(rest_local.oip_model_ready if what == "ready" else page, name)(
-            request
+            http_request
         )
 
     async def _forwarded(
-        self, request: web.Request, info: RequestInfo, target: str
+        self, http_request: web.Request, info: RequestInfo, target: str
     ) -> web.StreamResponse:
-        call = replace(call_of(request, _route(request), self._parts.bounds, info), target=target)
-        return await _answer(request, call, self._parts.relay, self._parts.slow_reader_seconds)
+        request = replace(
+            request_of(http_request, _route(http_request), self._parts.bounds, info), target=target
+        )
+        return await respond(
+            http_request, request, self._parts.relay, self._parts.slow_reader_seconds
+        )
 
     def _local(self, page: Page, model: str = "") -> Get:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            name = model or request.match_info.get("model", "").rstrip("/")
+        async def handle(http_request: web.Request) -> web.StreamResponse:
+            name = model or http_request.match_info.get("model", "").rstrip("/")
 
             @asynccontextmanager
-            async def reply(call: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
-                seen = visible(self._parts.snapshot(), call.principal)
-                yield _json_reply(page(seen, name))
+            async def response(
+                request: GatewayRequest, _: RequestRecord
+            ) -> AsyncIterator[Response]:
+                seen = visible(self._parts.snapshot(), request.principal)
+                yield json_body(page(seen, name))
 
             info = RequestInfo(Operation.INFER, name)
-            call = call_of(request, _route(request), self._parts.bounds, info)
-            handler = self._parts.local(cast(Handler, reply))
-            return await _answer(request, call, handler, self._parts.slow_reader_seconds)
+            request = request_of(http_request, _route(http_request), self._parts.bounds, info)
+            handler = self._parts.local(cast(Handler, response))
+            return await respond(http_request, request, handler, self._parts.slow_reader_seconds)
 
         return handle
 
     async def _ready(self, _: web.Request) -> web.Response:
         ready, details = self._parts.ready()
-        return _json_response(200 if ready else 503, {"ready": ready, **details})
+        return json_response(200 if ready else 503, {"ready": ready, **details})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         page = await asyncio.to_thread(generate_latest, self._parts.registry)
@@ -188,238 +196,81 @@ class RestEdge:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Renders what no route took, and what went wrong in one, in the path's own dialect."""
+        """Writes unknown paths and errors of handlers in the error dialect of the path."""
         try:
             if (preflight := self._preflight(request)) is not None:
                 return preflight
-            response: web.StreamResponse = await handler(request)
-        except web.HTTPMethodNotAllowed as refused:
-            response = _not_allowed(request, refused)
+            http_response: web.StreamResponse = await handler(request)
+        except web.HTTPMethodNotAllowed as rejected:
+            http_response = _not_allowed(request, rejected)
         except web.HTTPNotFound:
-            response = _unknown(request)
+            http_response = _unknown(request)
         except errors.AutoGLMError as error:
-            response = _error_response(request, error)
+            http_response = error_response(request, error)
         except Exception as error:
             _log.error("unexpected error on %s", request.path, exc_info=error)
-            response = _error_response(request, errors.Internal(str(error)))
+            http_response = error_response(request, errors.Internal(str(error)))
         if self.draining:
-            # For a stream that had begun before; later ones have said so in their head.
-            response.force_close()
-        return response
+            # For a stream that began before; later ones have `connection: close` in their head.
+            http_response.force_close()
+        return http_response
 
-    def _preflight(self, request: web.Request) -> web.Response | None:
-        """The response to a browser's question about a request to come, which has no credential."""
-        if request.method != "OPTIONS":
+    def _preflight(self, http_request: web.Request) -> web.Response | None:
+        """Returns the response to a CORS preflight request, which has no credential."""
+        if http_request.method != "OPTIONS":
             return None
-        headers = self._parts.cors.preflight(request.headers)
+        headers = self._parts.cors.preflight(http_request.headers)
         return None if headers is None else web.Response(status=204, headers=headers)
 
-    async def _complete_head(self, request: web.Request, response: web.StreamResponse) -> None:
-        if status.REQUEST_ID not in response.headers:
-            request_id = request_id_of(request.headers)
-            response.headers.update(http_errors.request_id_headers(request_id, request.path))
-        origin = request.headers.get("origin", "")
+    async def _complete_head(
+        self, http_request: web.Request, http_response: web.StreamResponse
+    ) -> None:
+        if status.REQUEST_ID not in http_response.headers:
+            request_id = request_id_of(http_request.headers)
+            http_response.headers.update(
+                http_errors.request_id_headers(request_id, http_request.path)
+            )
+        origin = http_request.headers.get("origin", "")
         for name, value in self._parts.cors.response_headers(origin).items():
-            given = response.headers.get(name) if name == "vary" else None
-            response.headers[name] = f"{given}, {value}" if given and given != value else value
+            given = http_response.headers.get(name) if name == "vary" else None
+            http_response.headers[name] = f"{given}, {value}" if given and given != value else value
         if self.draining:
-            response.headers["connection"] = "close"
+            http_response.headers["connection"] = "close"
 
 
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return f"{request.method} {canonical(resource.canonical if resource else request.path)}"
-
-
-async def _answer(
-    request: web.Request, call: GatewayRequest, handler: Handler, slow_reader_seconds: float
-) -> web.StreamResponse:
-    response: web.StreamResponse | None = None
-    notes, events = RequestRecord(), WholeEvents()
-    try:
-        async with handler(call, notes) as reply, _closing(reply.chunks) as chunks:
-            reader = _reader(call, notes, reply)
-            if (length := _known_length(reply)) is not None and length <= _WHOLE_BYTES:
-                body = b"".join([chunk async for chunk in chunks])
-                if reader is not None:
-                    reader.add(body)
-                    notes.usage = reader.usage()
-                return _whole(request, call, reply, body)
-            response = _head(request, call, reply)
-            if is_event_stream(reply.headers):
-                chunks = _whole_events(chunks, events)
-            with SlowReader(slow_reader_seconds) as slow:
-                slow.begin()
-                await _send(response.prepare(request))
-                slow.end()
-                async for chunk in chunks:
-                    slow.begin()
-                    await _send(response.write(chunk))
-                    slow.end()
-                    if reader is not None:
-                        reader.add(chunk)
-                slow.begin()
-                await _send(response.write_eof())
-            if reader is not None:
-                notes.usage = reader.usage()
-            return response
-    except errors.AutoGLMError as error:
-        errors.forget_frames(error)
-        if response is None or not response.prepared:
-            return _error_response(request, error, call.request_id)
-        return await _end_broken(request, response, error, call, events.last)
-
-
-async def _whole_events(chunks: AsyncIterator[bytes], events: WholeEvents) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        if whole := events.feed(chunk):
-            yield whole
-    if rest := events.rest():
-        yield rest
-
-
-def _reader(call: GatewayRequest, notes: RequestRecord, reply: Response) -> UsageReader | None:
-    """For the usage of a pod's response, where no layer reads it."""
-    if notes.is_metered or call.continues or call.info is not None:
-        return None
-    info = notes.call.info if notes.call is not None else None
-    if info is None or info.billing is Billing.FREE or reply.status >= 400:
-        return None
-    return UsageReader(is_stream=is_event_stream(reply.headers), headers=reply.headers)
-
-
-def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-    return cast(AbstractAsyncContextManager[AsyncIterator[bytes]], aclosing(cast(Any, chunks)))
-
-
-async def _send(writing: Awaitable[object]) -> None:
-    try:
-        await writing
-    except ConnectionError as error:
-        raise errors.Cancelled("the caller went away") from error
-
-
-def _known_length(reply: Response) -> int | None:
-    length = next((v for k, v in reply.headers.items() if k.lower() == "content-length"), "")
-    return int(length) if length.isdecimal() else None
-
-
-def _headers(call: GatewayRequest, reply: Response) -> dict[str, str]:
-    own = http_errors.request_id_headers(call.request_id, call.target)
-    if reply.status == errors.Unimplemented.http_status:
-        own[http_errors.SHOULD_RETRY] = "false"
-    kept = {
-        name: value
-        for name, value in reply.headers.items()
-        if name.lower() != "content-length" and name.lower() not in own
-    }
-    if is_event_stream(reply.headers):
-        given = {name.lower() for name in kept}
-        own |= {k: v for k, v in http_errors.STREAM_HEADERS.items() if k not in given}
-    return kept | own
-
-
-def _whole(
-    request: web.Request, call: GatewayRequest, reply: Response, body: bytes
-) -> web.Response:
-    response = web.Response(body=body, status=reply.status, headers=_headers(call, reply))
-    if len(body) >= GZIP_FROM_BYTES and _may_compress(request, reply):
-        response.enable_compression(web.ContentCoding.gzip)
-    return response
-
-
-def _head(request: web.Request, call: GatewayRequest, reply: Response) -> web.StreamResponse:
-    response = web.StreamResponse(status=reply.status, headers=_headers(call, reply))
-    if response.content_type != http_errors.EVENT_STREAM and _may_compress(request, reply):
-        response.enable_compression(web.ContentCoding.gzip)
-    elif (length := _known_length(reply)) is not None:
-        response.content_length = length
-    return response
-
-
-def _may_compress(request: web.Request, reply: Response) -> bool:
-    encoded = any(name.lower() == "content-encoding" for name in reply.headers)
-    wanted = request.headers.get("accept-encoding", "").lower().split(",")
-    return not encoded and any(
-        w.strip().split(";q=")[0] == "gzip" for w in wanted if ";q=0" not in w
+def _route(http_request: web.Request) -> str:
+    resource = http_request.match_info.route.resource
+    return (
+        f"{http_request.method} {canonical(resource.canonical if resource else http_request.path)}"
     )
 
 
-async def _end_broken(
-    request: web.Request,
-    response: web.StreamResponse,
-    error: errors.AutoGLMError,
-    call: GatewayRequest,
-    before: bytes,
-) -> web.StreamResponse:
-    """An answer that has begun cannot become an error; it must not look whole either."""
-    is_stream = response.content_type == http_errors.EVENT_STREAM
-    if is_stream and not isinstance(error, errors.Cancelled):
-        event = http_errors.stream_event(error, call.request_id, call.target, before)
-        # A blank line first: what was sent last may be part of a very long event.
-        await _send_or_leave(response.write(b"\n\n" + event))
-        await _send_or_leave(response.write_eof())
-    elif request.transport is not None:
-        request.transport.abort()
-    return response
-
-
-async def _send_or_leave(writing: Awaitable[object]) -> None:
-    """Nobody is left to tell when the client has gone as well."""
-    try:
-        await writing
-    except ConnectionError as error:
-        _log.debug("the client went away before the error reached it: %s", error)
-
-
-def _error_response(
-    request: web.Request, error: errors.AutoGLMError, request_id: str = ""
-) -> web.Response:
-    request_id = request_id or request_id_of(request.headers)
-    answer = http_errors.to_http(error, request_id, request.path)
-    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-    if isinstance(error, errors.RequestTooLarge):
-        response.force_close()
-    return response
-
-
-def _unknown(request: web.Request) -> web.Response:
-    path = canonical(request.path)
+def _unknown(http_request: web.Request) -> web.Response:
+    path = canonical(http_request.path)
     if reason := DENIED.get(path):
-        return _error_response(
-            request, http_errors.UnknownPath(f"{path} is not served: it {reason}")
+        return error_response(
+            http_request, http_errors.UnknownPath(f"{path} is not served: it {reason}")
         )
-    resources = request.app.router.resources()
+    resources = http_request.app.router.resources()
     there_are = ", ".join(sorted({canonical(r.canonical) for r in resources}))
-    return _error_response(
-        request, http_errors.UnknownPath(f"no path {path[:100]!r}; there are: {there_are}")
+    return error_response(
+        http_request, http_errors.UnknownPath(f"no path {path[:100]!r}; there are: {there_are}")
     )
 
 
-def _not_allowed(request: web.Request, refused: web.HTTPMethodNotAllowed) -> web.Response:
-    allowed = ", ".join(sorted(refused.allowed_methods))
-    error = MethodNotAllowed(f"{request.method} is not allowed on {request.path}; use {allowed}")
-    response = _error_response(request, error)
-    response.headers["allow"] = allowed
-    return response
-
-
-def _json_reply(page: Mapping[str, object]) -> Response:
-    body = msgspec.json.encode(page)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield body
-
-    return Response(chunks(), headers={"content-type": _JSON, "content-length": str(len(body))})
-
-
-def _json_response(code: int, page: Mapping[str, object]) -> web.Response:
-    return web.Response(status=code, body=msgspec.json.encode(page), content_type=_JSON)
+def _not_allowed(http_request: web.Request, rejected: web.HTTPMethodNotAllowed) -> web.Response:
+    allowed = ", ".join(sorted(rejected.allowed_methods))
+    error = MethodNotAllowed(
+        f"{http_request.method} is not allowed on {http_request.path}; use {allowed}"
+    )
+    http_response = error_response(http_request, error)
+    http_response.headers["allow"] = allowed
+    return http_response
 
 
 async def _live(_: web.Request) -> web.Response:
-    return _json_response(200, {"live": True})
+    return json_response(200, {"live": True})
 
 
 async def _openapi(_: web.Request) -> web.Response:
-    return web.Response(body=rest_local.openapi(), content_type=_JSON)
+    return web.Response(body=rest_local.openapi(), content_type=JSON)

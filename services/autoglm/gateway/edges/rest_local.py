@@ -1,4 +1,4 @@
-"""What the gateway answers on the REST port by itself: models, readiness, metadata. Pure."""
+"""Responses that the gateway makes itself on the REST port: models, readiness, metadata. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VERSION = re.compile("/versions/[^/]+$")
 
 
 def models(snapshot: Snapshot) -> dict[str, object]:
-    """Those that can be asked for now, merged over all endpoints."""
+    """Returns the models with a ready endpoint, merged over all endpoints."""
     found = {view.model.name: view for view in snapshot.models.values() if view.ready_endpoints}
     return {"object": "list", "data": [_card(name, view) for name, view in sorted(found.items())]}
 
@@ -29,10 +29,10 @@ def model(snapshot: Snapshot, name: str) -> dict[str, object]:
 
 
 def oip_get(rest: str, names: Container[str]) -> tuple[str, str]:
-    """The model and what is asked of it, of what follows `/v2/models/` in a GET's path.
+    """Parses what follows `/v2/models/` in a path: the model and `ready`, `config` or `stats`.
 
-    `ready`, `config` or `stats`; empty for its metadata. A served name may itself end like one of
-    them, and models have no versions, so that any version is the model.
+    Empty for the model's metadata. A served name may itself end like one of them. Models have no
+    versions, so any version is the model.
     """
     if rest in names:
         return rest, ""
@@ -53,7 +53,7 @@ def oip_unimplemented(snapshot: Snapshot, name: str, what: str) -> dict[str, obj
 
 
 def index() -> dict[str, object]:
-    """What is here, for whoever opens the port in a browser."""
+    """Returns the list of paths, for a user who opens the port in a browser."""
     return {
         "name": f"{OWNER} gateway",
         "get": {**OWN, **{api.path: api.needs for api in INFERENCE_GETS}},
@@ -88,7 +88,7 @@ def _found(snapshot: Snapshot, name: str) -> ModelView:
 
 
 def _card(name: str, view: ModelView) -> dict[str, object]:
-    """OpenAI's fields first, then vLLM's, then ours."""
+    """Returns OpenAI's fields, then vLLM's, then the gateway's own."""
     about: v1.Model = view.model
     optional: Mapping[str, object] = {
         "max_model_len": about.max_model_len,

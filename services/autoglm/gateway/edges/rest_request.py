@@ -1,8 +1,8 @@
 """Reads an HTTP request into a `GatewayRequest`. Called by the REST edge.
 
 Bounds everything it reads: the body on the wire, the body after decompression, the time for both,
-and the memory for them. The body is read when the layers ask for it, once it is known who sends it.
-What is wrong with the head becomes the call's `problem`, so that the layers see it too.
+and the memory for them. The receive layer reads the body, after the caller was authenticated. An
+error in the head becomes the request's `problem`, so that it is observed too.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from autoglm.validation.scan.reading import read_openai
 TIMEOUT_HEADER = "x-request-timeout-seconds"
 # Triton's binary tensors: JSON of this many bytes comes first, raw values behind it.
 BINARY_HEADER = "inference-header-content-length"
-# From here on decompressing would hold up other requests; it goes to a thread, in pieces.
+# From this size on a thread decompresses, in pieces, so that other requests are not delayed.
 OFF_LOOP_BYTES = 64 * 1024
 _GUNZIP_BYTES, _PLAIN_BYTES = 16 * 1024, 256 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Deflate cannot do better ("Maximum compression factor" of zlib's technical details).
+# The highest compression of deflate ("Maximum compression factor" of zlib's technical details).
 _MOST_INFLATION = 1032
 _GZIP = 16 + zlib.MAX_WBITS
 # The connection's own headers, and those that this hop reads or sets itself.
-_NOT_SENT_ON = frozenset(
+_NOT_FORWARDED = frozenset(
     (
         "accept-encoding",
         "connection",
@@ -73,8 +73,7 @@ _NOT_SENT_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request may take: bytes of its body, seconds where it names none or too many, and how
-    many values its body has."""
+    """Limits of a request: bytes of its body, default and longest timeout, values of its body."""
 
     max_body_bytes: int
     default_timeout_seconds: float
@@ -83,77 +82,77 @@ class Bounds:
 
 
 def canonical(target: str) -> str:
-    """A path, with or without a query, without a slash at its end: pods serve none with one."""
+    """Returns the target without a slash at the end of its path, which pods do not serve."""
     path, mark, query = target.partition("?")
     return (path.rstrip("/") or "/") + mark + query
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """The caller's id, or a new one where theirs is absent or cannot be passed on."""
+    """Returns the caller's request id, or a new one where it is absent or invalid."""
     return rpc.request_id_of(headers.get(status.REQUEST_ID, ""))
 
 
-def call_of(
-    request: web.Request,
+def request_of(
+    http_request: web.Request,
     route: str,
     bounds: Bounds,
     info: RequestInfo | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> GatewayRequest:
-    """A call without its body, from the head alone. With an `info` the body is never read.
+    """Returns a request without its body. With an `info` the body is never read.
 
-    Never raises an AutoGLMError: the call carries it.
+    Never raises an AutoGLMError: it becomes the request's `problem`.
     """
     started = clock()
     timeout, problem = bounds.default_timeout_seconds, None
     try:
-        timeout = timeout_of(request.headers, bounds)
+        timeout = timeout_of(http_request.headers, bounds)
     except AutoGLMError as error:
         problem = error
     return GatewayRequest(
         wire="http",
         route=route,
-        target=canonical(str(request.rel_url)),
+        target=canonical(str(http_request.rel_url)),
         payload=b"",
-        request_id=request_id_of(request.headers),
+        request_id=request_id_of(http_request.headers),
         started=started,
         deadline=started + timeout,
         info=info,
-        receive=None if info else partial(_receive, request, bounds, timeout),
+        receive=None if info else partial(_receive, http_request, bounds, timeout),
         problem=problem,
-        trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := request.headers.get(k))},
-        headers=forwarded_headers(request.headers),
-        debug=request.headers.get(rpc.DEBUG_HEADER, ""),
-        credentials=_credentials(request.headers),
-        peer=_peer(request),
-        continues=request.headers.get(rpc.CALL_HEADER, ""),
+        trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := http_request.headers.get(k))},
+        headers=forwarded_headers(http_request.headers),
+        debug=http_request.headers.get(rpc.DEBUG_HEADER, ""),
+        credentials=_credentials(http_request.headers),
+        peer=_peer(http_request),
+        continues=http_request.headers.get(rpc.CALL_HEADER, ""),
     )
 
 
 async def _receive(
-    request: web.Request,
+    http_request: web.Request,
     bounds: Bounds,
     timeout: float,
-    call: GatewayRequest,
-    hold: MemoryReservation,
+    request: GatewayRequest,
+    reservation: MemoryReservation,
 ) -> GatewayRequest:
-    payload = await _payload(request, bounds.max_body_bytes, timeout, hold)
-    json_part = _json_part(request.headers.get(BINARY_HEADER), payload)
-    kind = request.headers.get("content-type", "")
-    info = await read_openai(canonical(request.path), json_part, bounds.content, kind)
-    return replace(call, payload=payload, info=info)
+    payload = await _payload(http_request, bounds.max_body_bytes, timeout, reservation)
+    json_part = _json_part(http_request.headers.get(BINARY_HEADER), payload)
+    kind = http_request.headers.get("content-type", "")
+    info = await read_openai(canonical(http_request.path), json_part, bounds.content, kind)
+    return replace(request, payload=payload, info=info)
 
 
-def _peer(request: web.Request) -> str:
-    transport = request.transport
+def _peer(http_request: web.Request) -> str:
+    transport = http_request.transport
     if transport is None or isinstance(transport.get_extra_info("sockname"), tuple):
-        return request.remote or ""
-    # Envoy's socket: nobody else can write there.
-    return request.headers.get(rpc.PEER_HEADER, "")
+        return http_request.remote or ""
+    # Envoy's socket, where no other client can connect.
+    return http_request.headers.get(rpc.PEER_HEADER, "")
 
 
 def _credentials(headers: CIMultiDictProxy[str]) -> rpc.Credentials:
-    """By name, as most requests have many headers and one credential."""
+    """Returns the credentials; looked up by name, since most requests have many headers."""
     return tuple(
         (name, value)
         for name in (rpc.AUTHORIZATION, rpc.API_KEY)
@@ -178,64 +177,68 @@ def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a request that the pod gets to see."""
+    """Returns the headers that are forwarded to the pod."""
     named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    dropped = _NOT_SENT_ON | named
+    dropped = _NOT_FORWARDED | named
     return {k.lower(): v for k, v in headers.items() if k.lower() not in dropped}
 
 
 async def expect(_: web.Request) -> None:
-    """Nothing yet: a client that waits for our word before its body gets it when we read that."""
+    """Sends nothing yet: `100 Continue` is sent when the body is read."""
 
 
-def _waits(request: web.Request) -> bool:
-    return request.headers.get("expect", "").lower() == "100-continue"
+def _waits(http_request: web.Request) -> bool:
+    return http_request.headers.get("expect", "").lower() == "100-continue"
 
 
 async def _payload(
-    request: web.Request, limit: int, timeout: float, hold: MemoryReservation
+    http_request: web.Request, limit: int, timeout: float, reservation: MemoryReservation
 ) -> bytes:
-    announced = request.content_length or 0
+    announced = http_request.content_length or 0
     if announced > limit:
         raise _too_large(limit)
-    hold.check(announced)
-    if _waits(request):
-        await request.writer.write(_CONTINUE)
-        # The answer's head is still to come.
-        request.writer.output_size = 0
+    reservation.check(announced)
+    if _waits(http_request):
+        await http_request.writer.write(_CONTINUE)
+        # The response's head was not written yet.
+        http_request.writer.output_size = 0
     try:
-        if request.content.is_eof():
-            # All there already, as small bodies mostly are: nothing to wait for.
-            body = await _read(request, limit, hold)
+        if http_request.content.is_eof():
+            # The whole body has arrived, as small ones mostly have: no timeout is needed.
+            body = await _read(http_request, limit, reservation)
         else:
             async with asyncio.timeout(timeout):
-                body = await _read(request, limit, hold)
+                body = await _read(http_request, limit, reservation)
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed before the body had arrived") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest(f"the body could not be read: {error}") from error
-    return await _decompressed(body, request.headers.get("content-encoding", ""), limit, hold)
+    return await _decompressed(
+        body, http_request.headers.get("content-encoding", ""), limit, reservation
+    )
 
 
-async def _read(request: web.Request, limit: int, hold: MemoryReservation) -> bytes:
-    """What is announced may never come, so what arrives is what counts."""
-    # Grows in place, and gives its bytes without a copy: joining a list would stop the loop.
+async def _read(http_request: web.Request, limit: int, reservation: MemoryReservation) -> bytes:
+    """Reads the body and reserves memory as it arrives, not for the announced length."""
+    # Grows in place and returns its bytes without a copy: joining a list would block the loop.
     body, first = io.BytesIO(), b""
-    async for chunk in request.content.iter_any():
+    async for chunk in http_request.content.iter_any():
         if body.tell() + len(chunk) > limit:
             raise _too_large(limit)
-        hold.take(len(chunk))
+        reservation.take(len(chunk))
         first = b"" if body.tell() else chunk
         body.write(chunk)
     return first or body.getvalue()
 
 
-async def _decompressed(body: bytes, encoding: str, limit: int, hold: MemoryReservation) -> bytes:
+async def _decompressed(
+    body: bytes, encoding: str, limit: int, reservation: MemoryReservation
+) -> bytes:
     if encoding.lower() in ("", "identity"):
         return body
     if encoding.lower() == "deflate":
-        plain = await inflated(body, limit, hold)
-        hold.give(len(body))
+        plain = await inflated(body, limit, reservation)
+        reservation.give(len(body))
         return plain
     if encoding.lower() != "gzip":
         raise InvalidRequest(
@@ -247,22 +250,22 @@ async def _decompressed(body: bytes, encoding: str, limit: int, hold: MemoryRese
         raise _not_whole()
     if size > limit:
         raise _too_large(limit)
-    hold.take(size)
+    reservation.take(size)
     if max(len(body), size) <= OFF_LOOP_BYTES:
         plain = gunzip(body)
     else:
         plain = await asyncio.to_thread(gunzip, body)
-    hold.give(len(body))
+    reservation.give(len(body))
     return plain
 
 
 def plain_size(body: bytes) -> int:
-    """How long a gzip stream says that its content is (ISIZE of RFC 1952)."""
+    """Returns the content's length by the gzip trailer (ISIZE of RFC 1952)."""
     return int.from_bytes(body[-4:], "little")
 
 
 def gunzip(body: bytes) -> bytes:
-    """As long as the stream says, however far the body would inflate."""
+    """Decompresses, to at most the length of the gzip trailer."""
     reader, size, plain = zlib.decompressobj(_GZIP), plain_size(body), io.BytesIO()
     try:
         for at in range(0, len(body), _GUNZIP_BYTES):

@@ -1,7 +1,4 @@
-"""The REST edge on a port: connections, their number, their end. Made by `app`.
-
-Decides nothing about requests: `rest_edge` answers them.
-"""
+"""The REST edge on a port: accepts, limits and closes connections. Built by `app`."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _KEEPALIVE_SECONDS = 75.0
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP server's is about us: what clients send wrong they hear of."""
+    """Returns whether a log record is about the gateway, not about a client's invalid HTTP."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
@@ -30,7 +27,7 @@ _protocol_log.addFilter(_is_ours)
 
 
 class RestServer:
-    """The edge on a port. `stop` ends idle connections at once and gives requests the grace."""
+    """The edge on a port. `stop` closes idle connections at once, others after the grace period."""
 
     def __init__(self, edge: RestEdge, grace_seconds: float, max_connections: int = 10_000) -> None:
         self._edge = edge
@@ -47,7 +44,7 @@ class RestServer:
         )
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """The bound port. Raises OSError."""
+        """Listens and returns the port. Raises OSError."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._accept, host, port, ssl=tls, backlog=1024)
@@ -59,7 +56,7 @@ class RestServer:
         self._listener = await loop.create_unix_server(self._accept, path, backlog=1024)
 
     def begin_drain(self) -> None:
-        """From now on each answer ends its connection, so that clients come back elsewhere."""
+        """Closes each connection with its next response, so that clients reconnect elsewhere."""
         self._edge.draining = True
 
     async def stop(self) -> None:
@@ -77,7 +74,7 @@ class RestServer:
 
 
 class _Full(asyncio.Protocol):
-    """Answers a connection too many before it has asked."""
+    """Rejects a connection over the limit before its first request."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -87,12 +84,16 @@ class _Full(asyncio.Protocol):
             f"the gateway has {self._limit} connections, its limit; try again later",
             retry_after=1.0,
         )
-        answer = to_http(error, "", "")
-        head = {**answer.headers, "connection": "close", "content-length": len(answer.body)}
+        error_response = to_http(error, "", "")
+        head = {
+            **error_response.headers,
+            "connection": "close",
+            "content-length": len(error_response.body),
+        }
         lines = [
-            f"HTTP/1.1 {answer.status} Too Many Requests",
+            f"HTTP/1.1 {error_response.status} Too Many Requests",
             *(f"{k}: {v}" for k, v in head.items()),
         ]
         writer = cast(asyncio.Transport, transport)
-        writer.write("\r\n".join([*lines, "", ""]).encode() + answer.body)
+        writer.write("\r\n".join([*lines, "", ""]).encode() + error_response.body)
         writer.close()

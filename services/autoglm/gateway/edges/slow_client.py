@@ -1,8 +1,8 @@
-"""Ends streams whose clients do not read: they would hold a pod's place for ever.
+"""Ends streams whose clients do not read: they would keep a slot without end.
 
-A chunk that the client does not take stays with us, and nothing more is asked of the pod, so
-memory is bounded by the transport's buffers; this bounds the time. Used by the edges, around the
-writing of each chunk; costs two assignments a chunk and one timer a stream.
+While a client does not read, no further chunk is read from the pod, so that memory is bounded by
+the transport's buffers; this bounds the time. Used by the edges around the write of each chunk;
+costs two assignments a chunk and one timer a stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Self
 
 from autoglm.common.errors import Cancelled
 
-_LOOKS = 4
+_CHECKS = 4
 
 
 class SlowReader:
@@ -34,15 +34,15 @@ class SlowReader:
         task = asyncio.current_task()
         assert task is not None, "streams are written by tasks"
         self._task, self._loop = task, asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self._seconds / _LOOKS, self._look)
+        self._timer = self._loop.call_later(self._seconds / _CHECKS, self._check)
         return self
 
     def begin(self) -> None:
-        """A chunk is about to be written."""
+        """Starts the time of a write."""
         self._writing_since = self._loop.time()
 
     def end(self) -> None:
-        """It has been taken."""
+        """Stops it: the chunk was written."""
         self._writing_since = None
 
     def __exit__(
@@ -56,12 +56,12 @@ class SlowReader:
             self._task.uncancel()
             raise Cancelled(f"the caller read nothing for {self._seconds:g} s") from error
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         since, now = self._writing_since, self._loop.time()
         if since is not None and now - since >= self._seconds:
             self._is_stalled = True
             self._on_stall()
             self._task.cancel()
             return
-        due = self._seconds / _LOOKS if since is None else since + self._seconds - now
-        self._timer = self._loop.call_later(max(due, self._seconds / 20), self._look)
+        due = self._seconds / _CHECKS if since is None else since + self._seconds - now
+        self._timer = self._loop.call_later(max(due, self._seconds / 20), self._check)

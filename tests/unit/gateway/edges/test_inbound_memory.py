@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from autoglm.common import errors
-from autoglm.gateway.edges.inbound_memory import CALM_SECONDS, LOOK_SECONDS, InboundMessages
+from autoglm.gateway.edges.inbound_memory import CALM_SECONDS, POLL_SECONDS, InboundMessages
 
 pytestmark = pytest.mark.looptime
 LIMIT = 800
@@ -73,7 +73,7 @@ async def test_message_that_comes_while_memory_is_short_waits_and_arrives() -> N
     memory, clock = Memory(100), asyncio.get_running_loop().time
     async with watched(memory) as arrivals:
         flood = [asyncio.create_task(arrive(arrivals, memory, 100, 60)) for _ in range(16)]
-        await asyncio.sleep(CALM_SECONDS + LOOK_SECONDS / 2)
+        await asyncio.sleep(CALM_SECONDS + POLL_SECONDS / 2)
         begun = clock()
         assert await arrivals.next(messages(0), "light") == b"0"
         assert 0 < clock() - begun < 2

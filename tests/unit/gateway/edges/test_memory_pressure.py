@@ -30,7 +30,7 @@ _ARRIVALS = st.lists(
 def short(used: int = LIMIT + 1) -> MemoryPressure:
     """Memory has been given back already, and is short all the same."""
     pressure = MemoryPressure(LIMIT)
-    assert pressure.look(used, (), NOW) == Relief(is_short=True, trim=True)
+    assert pressure.relieve(used, (), NOW) == Relief(is_short=True, trim=True)
     return pressure
 
 
@@ -40,17 +40,19 @@ def slow(count: int, tenant: str = "a", seconds: float = 5.0) -> list[Arrival]:
 
 @given(_ARRIVALS, st.integers(0, LIMIT))
 def test_nothing_is_given_up_below_the_limit(arriving: list[Arrival], used: int) -> None:
-    assert MemoryPressure(LIMIT).look(used, arriving, NOW) == Relief()
+    assert MemoryPressure(LIMIT).relieve(used, arriving, NOW) == Relief()
 
 
 @given(_ARRIVALS)
 def test_what_is_freed_goes_back_before_anything_is_given_up(arriving: list[Arrival]) -> None:
-    assert MemoryPressure(LIMIT).look(LIMIT + 1, arriving, NOW) == Relief(is_short=True, trim=True)
+    assert MemoryPressure(LIMIT).relieve(LIMIT + 1, arriving, NOW) == Relief(
+        is_short=True, trim=True
+    )
 
 
 @given(_ARRIVALS)
 def test_given_up_are_the_longest_of_the_tenant_with_most(arriving: list[Arrival]) -> None:
-    given_up = short().look(LIMIT + 1, arriving, NOW).give_up
+    given_up = short().relieve(LIMIT + 1, arriving, NOW).give_up
     patient = [a for a in arriving if NOW - a.since >= PATIENCE_SECONDS]
     counted = [a for a in patient if not a.may_idle] or patient
     counts = Counter(a.tenant for a in counted)
@@ -64,37 +66,37 @@ def test_given_up_are_the_longest_of_the_tenant_with_most(arriving: list[Arrival
 
 def test_messages_that_come_in_one_piece_are_never_given_up() -> None:
     arriving = [Arrival("a", NOW - PATIENCE_SECONDS / 2) for _ in range(100)]
-    relief = short().look(2 * LIMIT, arriving, NOW)
+    relief = short().relieve(2 * LIMIT, arriving, NOW)
     assert relief.is_short and not relief.give_up
 
 
 def test_streams_that_may_idle_are_given_up_last() -> None:
     idle = Arrival("a", NOW - 1000, may_idle=True)
     message = Arrival("b", NOW - 1)
-    assert short().look(LIMIT + 1, [idle, message], NOW).give_up == [message]
-    assert short().look(LIMIT + 1, [idle], NOW).give_up == [idle]
+    assert short().relieve(LIMIT + 1, [idle, message], NOW).give_up == [message]
+    assert short().relieve(LIMIT + 1, [idle], NOW).give_up == [idle]
 
 
 def test_memory_is_given_back_again_after_messages_were_given_up() -> None:
     pressure, arriving = short(), slow(4)
-    assert len(pressure.look(LIMIT + 1, arriving, NOW).give_up) == 2
-    assert pressure.look(LIMIT + 1, arriving[2:], NOW).trim
-    assert len(pressure.look(LIMIT + 1, arriving[:2], NOW).give_up) == 1
+    assert len(pressure.relieve(LIMIT + 1, arriving, NOW).give_up) == 2
+    assert pressure.relieve(LIMIT + 1, arriving[2:], NOW).trim
+    assert len(pressure.relieve(LIMIT + 1, arriving[:2], NOW).give_up) == 1
 
 
 def test_what_no_message_takes_is_excused_and_more_of_it_is_not() -> None:
     pressure, much = short(2 * LIMIT), 2 * LIMIT
-    assert pressure.look(much, (), NOW) == Relief()
-    assert pressure.look(much + LIMIT // 8, slow(4), NOW) == Relief()
-    assert pressure.look(much + LIMIT // 8 + 1, slow(4), NOW) == Relief(is_short=True, trim=True)
-    assert pressure.look(much + LIMIT // 8 + 1, slow(4), NOW).give_up
+    assert pressure.relieve(much, (), NOW) == Relief()
+    assert pressure.relieve(much + LIMIT // 8, slow(4), NOW) == Relief()
+    assert pressure.relieve(much + LIMIT // 8 + 1, slow(4), NOW) == Relief(is_short=True, trim=True)
+    assert pressure.relieve(much + LIMIT // 8 + 1, slow(4), NOW).give_up
 
 
 def test_excuse_ends_when_there_is_room_again() -> None:
     pressure = short(2 * LIMIT)
-    pressure.look(2 * LIMIT, (), NOW)
-    pressure.look(LIMIT, (), NOW)
-    assert pressure.look(LIMIT + 1, (), NOW).is_short
+    pressure.relieve(2 * LIMIT, (), NOW)
+    pressure.relieve(LIMIT, (), NOW)
+    assert pressure.relieve(LIMIT + 1, (), NOW).is_short
 
 
 def test_parts_of_a_container_leave_a_quarter_of_each_for_what_comes_between_two_looks() -> None:

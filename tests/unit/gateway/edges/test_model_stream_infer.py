@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm.common import errors
-from autoglm.gateway.edges.model_stream_infer import answer_stream
+from autoglm.gateway.edges.model_stream_infer import respond_to_stream
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
 
 pytestmark = pytest.mark.looptime
@@ -28,7 +28,7 @@ async def handler(_: GatewayRequest, __: RequestRecord) -> AsyncIterator[Respons
     yield Response(chunks())
 
 
-async def call_of(_: bytes) -> GatewayRequest:
+async def request_of(_: bytes) -> GatewayRequest:
     return call()
 
 
@@ -39,7 +39,7 @@ async def one(problem: Exception | None = None) -> AsyncIterator[bytes]:
 
 
 async def test_client_that_leaves_with_chunks_waiting_ends_the_stream() -> None:
-    stream: Any = answer_stream(one(), call_of, handler)
+    stream: Any = respond_to_stream(one(), request_of, handler)
     assert await anext(stream) == b"chunk"
     # As many wait as may.
     await asyncio.sleep(1)
@@ -50,6 +50,6 @@ async def test_client_that_leaves_with_chunks_waiting_ends_the_stream() -> None:
 async def test_what_is_wrong_with_a_stream_is_reported_after_responses_that_have_begun() -> None:
     got = 0
     with pytest.raises(errors.QueueFull):
-        async for _ in answer_stream(one(errors.QueueFull("full")), call_of, handler):
+        async for _ in respond_to_stream(one(errors.QueueFull("full")), request_of, handler):
             got += 1
     assert got == CHUNKS

@@ -6,13 +6,13 @@ from contextlib import suppress
 from autoglm.gateway.edges.start_throttle import StartThrottle
 
 
-async def _rounds(doorstep: StartThrottle, callers: int) -> list[int]:
+async def _rounds(throttle: StartThrottle, callers: int) -> list[int]:
     """In which round of the loop each of the callers, who come at once, has crossed."""
     current = 0
     crossed: list[tuple[int, int]] = []
 
     async def caller(number: int) -> None:
-        await doorstep.cross()
+        await throttle.wait()
         crossed.append((number, current))
 
     tasks = [asyncio.create_task(caller(number)) for number in range(callers)]
@@ -39,10 +39,10 @@ async def test_all_that_wait_cross_within_as_many_rounds_as_there_are_groups() -
 
 
 async def test_who_comes_later_does_not_overtake_who_waits() -> None:
-    doorstep, order = StartThrottle(1), list[int]()
+    throttle, order = StartThrottle(1), list[int]()
 
     async def caller(number: int) -> None:
-        await doorstep.cross()
+        await throttle.wait()
         order.append(number)
 
     tasks = [asyncio.create_task(caller(number)) for number in range(3)]
@@ -54,10 +54,10 @@ async def test_who_comes_later_does_not_overtake_who_waits() -> None:
 
 
 async def test_who_leaves_while_waiting_takes_nobodys_turn() -> None:
-    doorstep = StartThrottle(1)
-    await doorstep.cross()
-    leaving = [asyncio.create_task(doorstep.cross()) for _ in range(5)]
-    staying = asyncio.create_task(doorstep.cross())
+    throttle = StartThrottle(1)
+    await throttle.wait()
+    leaving = [asyncio.create_task(throttle.wait()) for _ in range(5)]
+    staying = asyncio.create_task(throttle.wait())
     await asyncio.sleep(0)
     for task in leaving:
         task.cancel()

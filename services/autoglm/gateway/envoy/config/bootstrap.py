@@ -14,7 +14,7 @@ from pathlib import Path
 from autoglm.common import rpc, status
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.edges import cors
-from autoglm.gateway.edges.rest import GZIP_FROM_BYTES
+from autoglm.gateway.edges.rest_response import GZIP_FROM_BYTES
 from autoglm.gateway.envoy.config.clusters import clusters, ends_cluster
 from autoglm.gateway.envoy.config.local_replies import local_replies
 from autoglm.gateway.envoy.config.names import (
