@@ -71,8 +71,8 @@ class Queue:
         """Of all who are admitted."""
         self.waiting = 0
         self.waiting_bytes = 0
-        self.kept_free = 0
-        """Places that are left to tenants that ask for little, as of the last event."""
+        self.reserved = 0
+        """Slots that are reserved for tenants with few requests, as of the last event."""
         self.is_token_bound = False
         """Whether it was tokens that the last request had to wait for, not places."""
         self.pace = Pace()
@@ -150,7 +150,7 @@ class Queue:
         """All who may go on now, in their order."""
         verdicts = []
         self.is_token_bound = False
-        self.kept_free = self.capacity.reserved if self._reserve.is_wanted(now) else 0
+        self.reserved = self.capacity.reserved if self._reserve.is_wanted(now) else 0
         while self.waiting and self.admitted < self.capacity.requests:
             waiter, is_aged = self._next(now)
             if not self._may_go(waiter, now):

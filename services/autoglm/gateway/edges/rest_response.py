@@ -17,9 +17,9 @@ from aiohttp import web
 from autoglm.common import errors
 from autoglm.gateway.edges.rest_request import request_id_of
 from autoglm.gateway.edges.slow_client import SlowReader
+from autoglm.gateway.request.event_stream import WholeEvents, is_event_stream
 from autoglm.gateway.request.openai_usage import UsageReader
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
-from autoglm.gateway.request.whole_events import WholeEvents, is_event_stream
 from autoglm.validation import Billing, http_errors
 
 JSON = "application/json"

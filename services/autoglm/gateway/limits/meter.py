@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers, Usage
-from autoglm.gateway.request.whole_events import is_event_stream
 from autoglm.validation import Billing
 
 # No message of a stream with a token in it has fewer.

@@ -23,7 +23,7 @@ from autoglm.common.process import open_files
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
-from autoglm.gateway.request.last_event import LastEvent
+from autoglm.gateway.request.event_stream import LastEvent
 from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.validation.http_errors import EVENT_STREAM
 

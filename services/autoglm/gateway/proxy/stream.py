@@ -30,9 +30,9 @@ from autoglm.gateway.proxy.recovery import (
 from autoglm.gateway.proxy.sse_transcript import SseTranscript
 from autoglm.gateway.proxy.timeouts import Limits
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
+from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
-from autoglm.gateway.request.whole_events import is_event_stream
 from autoglm.gateway.request_telemetry import note_recovery
 
 RECOVERED_TRAILER = "autoglm-recovered"

@@ -1,7 +1,7 @@
-"""The gRPC methods that are relayed to pods: how to read their requests and their last answers.
+"""The gRPC methods that are proxied to pods: parses their requests and reads the usage they report.
 
-Pure. Requests and answers stay bytes on their way; they are parsed here once each, answers only
-where someone wants to know the usage.
+Pure. Requests and responses pass the gateway as bytes. A request is parsed once; a response only
+where its usage is needed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`bidi`: each request on the client's stream is a call of its own."""
+    """A unary or streaming method. `bidi`: each message of the client's stream is one request."""
 
     service: str
     name: str
@@ -49,13 +49,14 @@ class Method:
     bidi: bool = False
 
     async def info(self, payload: bytes | memoryview, bounds: Bounds) -> RequestInfo:
-        """Of a message of any size. Raises InvalidRequest for one that is over a bound."""
+        """Return what the message requests. Raises InvalidRequest if it exceeds a bound."""
         return await read_message(self.request, self.read, payload, bounds)
 
     def usage(self, payload: bytes) -> Usage | None:
-        """Of a response, or the last message of one; None for what is no such message.
+        """Return the usage in a response or in the last message of a stream.
 
-        It has been sent on by then, so the request does not fail.
+        Returns None for bytes that are no such message: they were already delivered to the client,
+        so the request does not fail.
         """
         try:
             return self.read_usage(payload)
@@ -131,8 +132,8 @@ def _usage(counted: v1.Usage, reasons: Iterable[int] = ()) -> Usage:
 
 
 def _usage_of_generate(payload: bytes) -> Usage:
-    answer = v1.GenerateResponse.FromString(payload)
-    return _usage(answer.usage, (c.finish_reason for c in answer.completions))
+    response = v1.GenerateResponse.FromString(payload)
+    return _usage(response.usage, (c.finish_reason for c in response.completions))
 
 
 def _usage_of_generate_chunk(payload: bytes) -> Usage:
@@ -141,8 +142,8 @@ def _usage_of_generate_chunk(payload: bytes) -> Usage:
 
 
 def _usage_of_chat(payload: bytes) -> Usage:
-    answer = v1.ChatResponse.FromString(payload)
-    return _usage(answer.usage, (c.finish_reason for c in answer.choices))
+    response = v1.ChatResponse.FromString(payload)
+    return _usage(response.usage, (c.finish_reason for c in response.choices))
 
 
 def _usage_of_chat_chunk(payload: bytes) -> Usage:

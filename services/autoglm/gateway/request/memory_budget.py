@@ -1,10 +1,10 @@
-"""How many bytes of requests one gateway holds, and whose they are. Pure; used by the layers.
+"""The memory budget of a gateway: the bytes that open requests hold, by tenant. Pure.
 
-Counted are a fixed part for each open request, its body while it is read, waits and is in flight
-(it is kept for retries), and what is kept of its answer. Who finds no room is refused at once. One
-tenant may hold half, so that a flood of large bodies leaves room for the others.
-Not counted is what the transports hold: a REST connection's few buffers, and gRPC messages that
-have not arrived whole, which `arrivals` bounds.
+Counts a fixed part for each open request, its body while it is read, waits and is in flight (it is
+kept for retries), and what recovery keeps of its response. A request that exceeds the budget is
+rejected at once. One tenant may hold half, so that a flood of large bodies leaves room for others.
+The buffers of the transports are not counted: a few for each REST connection, and incomplete gRPC
+messages, which `edges.inbound_memory` bounds.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Self
 
 from autoglm.common.errors import QueueFull
 
-# What an open request takes besides its body: its task, its context, its buffers. Measured by
+# The memory of an open request besides its body: its task, its context, its buffers. Measured by
 # `python -m benchmarks overload`.
 REQUEST_BYTES = 32 * 1024
 SHARE = 2
 
 
 class Memory:
-    """`retry_after` says in how many seconds a request that was refused may come back."""
+    """A budget of `limit` bytes. `retry_after` returns the Retry-After of rejections in seconds."""
 
     def __init__(self, limit: int, retry_after: Callable[[], float] = lambda: 1.0) -> None:
         self.limit = limit
         self.held = 0
         self.holds = 0
-        """Requests that hold any of it."""
+        """Requests that hold a reservation."""
         self._retry_after = retry_after
         self._of_tenants: dict[str, int] = {}
 
     def room(self, tenant: str) -> int:
-        """Bytes that the tenant could take now."""
+        """Return the bytes that the tenant can reserve now."""
         own = self._of_tenants.get(tenant, 0)
         return min(self.limit - self.held, self.limit // SHARE - own)
 
@@ -41,7 +41,7 @@ class Memory:
         return MemoryReservation(self, tenant)
 
     def add(self, tenant: str, size: int) -> None:
-        """Of a hold's size; negative gives back."""
+        """Add to what the tenant holds; a negative size releases."""
         self.held += size
         own = self._of_tenants.get(tenant, 0) + size
         if own:
@@ -50,6 +50,7 @@ class Memory:
             self._of_tenants.pop(tenant, None)
 
     def full(self, tenant: str, size: int) -> QueueFull:
+        """Return the error for a reservation of `size` bytes that does not fit."""
         own = self._of_tenants.get(tenant, 0)
         return QueueFull(
             f"no room for {size} bytes: requests hold {self.held} bytes of the gateway's memory, "
@@ -60,7 +61,7 @@ class Memory:
 
 
 class MemoryReservation:
-    """What one request holds: a context, whose end gives all of it back."""
+    """The memory of one request: a context manager that releases all of it at its end."""
 
     __slots__ = ("_memory", "is_open", "size", "tenant")
 
@@ -86,7 +87,7 @@ class MemoryReservation:
         self._memory.holds -= 1
 
     def try_take(self, size: int) -> bool:
-        """False where there is no room; then nothing is taken."""
+        """Reserve `size` bytes. Returns False, and reserves nothing, if they do not fit."""
         if not self.is_open or size > self._memory.room(self.tenant):
             return False
         self._memory.add(self.tenant, size)
@@ -94,16 +95,16 @@ class MemoryReservation:
         return True
 
     def take(self, size: int) -> None:
-        """Raises QueueFull where there is no room."""
+        """Reserve `size` bytes. Raises QueueFull if they do not fit."""
         self.check(size)
         self.try_take(size)
 
     def check(self, size: int) -> None:
-        """Raises QueueFull where so much would find no room; takes nothing."""
+        """Raise QueueFull if `size` bytes do not fit; reserves nothing."""
         if size > self._memory.room(self.tenant):
             raise self._memory.full(self.tenant, size)
 
     def give(self, size: int) -> None:
-        """Back, of what it has taken."""
+        """Release `size` bytes of the reservation."""
         self._memory.add(self.tenant, -size)
         self.size -= size

@@ -1,4 +1,4 @@
-"""The gateway's own metrics. Names are documented in docs/metrics.md, which a test checks.
+"""The gateway's Prometheus metrics. Names are documented in docs/metrics.md, which a test checks.
 
 Label values are bounded: `model` is a served name or `other`, `method` one of the served methods.
 """
@@ -34,14 +34,14 @@ class _Capacity(Protocol):
 
 
 class FollowedMemory(Protocol):
-    """What requests hold, in bytes, read at each scrape."""
+    """The memory budget's use in bytes, read at each scrape."""
 
     @property
     def held(self) -> int: ...
 
 
 class FollowedQueue(Protocol):
-    """A queue as its gauges see it, at each scrape and from another thread."""
+    """The values of a queue's gauges, read at each scrape from another thread."""
 
     @property
     def waiting(self) -> int: ...
@@ -52,11 +52,11 @@ class FollowedQueue(Protocol):
     @property
     def capacity(self) -> _Capacity: ...
     @property
-    def kept_free(self) -> int: ...
+    def reserved(self) -> int: ...
 
 
 class Metrics:
-    """All of them, in one registry."""
+    """All metrics of the gateway, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._of_requests(registry)
@@ -67,44 +67,44 @@ class Metrics:
     def _of_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "autoglm_gateway_requests",
-            "Requests that have ended, by outcome and by the code the client saw.",
+            "Completed requests, by outcome and by the status code sent to the client.",
             ("method", "model", "outcome", "code"),
             registry=registry,
         )
         self.duration = Histogram(
             "autoglm_gateway_request_duration_seconds",
-            "From the request's arrival to the end of its answer.",
+            "Time from receiving the request to the end of its response.",
             ("method", "model", "outcome"),
             buckets=_DURATION,
             registry=registry,
         )
         self.first_chunk = Histogram(
             "autoglm_gateway_time_to_first_chunk_seconds",
-            "From the request's arrival to the first chunk from a pod.",
+            "Time from receiving the request to the first chunk from a pod.",
             ("method", "model"),
             buckets=_FIRST_CHUNK,
             registry=registry,
         )
         self.in_flight = Gauge(
             "autoglm_gateway_requests_in_flight",
-            "Requests being served, their streams included.",
+            "Requests in flight, open streams included.",
             registry=registry,
         )
         self.request_memory = Gauge(
             "autoglm_gateway_request_memory_bytes",
-            "Memory that open requests hold: bodies, what is kept for recovery, a part for each.",
+            "Memory held by open requests: bodies, transcripts for recovery and a fixed part each.",
             registry=registry,
         )
         self.gen_ai_duration = Histogram(
             "gen_ai_server_request_duration_seconds",
-            "OpenTelemetry's gen_ai.server.request.duration, as seen by the gateway.",
+            "OpenTelemetry's gen_ai.server.request.duration, measured by the gateway.",
             ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
             buckets=_GEN_AI_DURATION,
             registry=registry,
         )
         self.gen_ai_first_token = Histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            "OpenTelemetry's gen_ai.server.time_to_first_token, as seen by the gateway.",
+            "OpenTelemetry's gen_ai.server.time_to_first_token, measured by the gateway.",
             ("gen_ai_operation_name", "gen_ai_request_model"),
             buckets=_FIRST_CHUNK,
             registry=registry,
@@ -113,44 +113,44 @@ class Metrics:
     def _of_queues(self, registry: CollectorRegistry) -> None:
         self.queue_requests = Gauge(
             "autoglm_gateway_queue_requests",
-            "Requests that wait for their turn.",
+            "Requests waiting in the admission queue.",
             ("model",),
             registry=registry,
         )
         self.queue_bytes = Gauge(
             "autoglm_gateway_queue_bytes",
-            "Bytes of the bodies of requests that wait for their turn.",
+            "Bytes of the bodies of requests waiting in the admission queue.",
             ("model",),
             registry=registry,
         )
         self.admitted = Gauge(
             "autoglm_gateway_admitted_requests",
-            "Requests that have been let on to the pods and have not ended.",
+            "Requests that were admitted and have not ended.",
             ("model",),
             registry=registry,
         )
         self.capacity = Gauge(
             "autoglm_gateway_capacity_requests",
-            "Requests that the model's ready pods may be sent at once, as admission sees it.",
+            "Slots of the model: requests that its ready pods may have in flight at once.",
             ("model",),
             registry=registry,
         )
-        self.kept_free = Gauge(
-            "autoglm_gateway_kept_free_requests",
-            "Of the capacity, what is kept free now for tenants that ask for little.",
+        self.reserved = Gauge(
+            "autoglm_gateway_reserved_requests",
+            "Slots of the capacity that are reserved now for tenants with few requests.",
             ("model",),
             registry=registry,
         )
         self.queue_seconds = Histogram(
             "autoglm_gateway_queue_duration_seconds",
-            "How long requests waited for their turn, those that did not wait included.",
+            "Time that requests waited in the queue, those that did not wait included.",
             ("model", "outcome"),
             buckets=_QUEUE,
             registry=registry,
         )
         self.rejected = Counter(
             "autoglm_gateway_queue_rejections",
-            "Requests that the queue refused, by the error's reason.",
+            "Requests rejected by the queue, by the error's reason.",
             ("model", "reason"),
             registry=registry,
         )
@@ -158,60 +158,60 @@ class Metrics:
     def _of_endpoints(self, registry: CollectorRegistry) -> None:
         self.routing_decisions = Counter(
             "autoglm_gateway_routing_decisions",
-            "Choices of an endpoint, by policy and by what decided in the end.",
+            "Routing decisions, by policy and by the reason for the endpoint.",
             ("policy", "reason"),
             registry=registry,
         )
         self.prefix_knowledge = Counter(
             "autoglm_gateway_prefix_knowledge",
-            "Choices that looked at cached prompts, by what was known of the endpoint taken.",
+            "Routing decisions by cached prefixes, by how exactly the endpoint's cache was known.",
             ("knowledge",),
             registry=registry,
         )
         self.kv_streams = Gauge(
             "autoglm_gateway_kv_event_streams",
-            "Pods whose KV cache is followed by its events.",
+            "Open streams of KV events, one for each pod that publishes them.",
             registry=registry,
         )
         self.kv_breaks = Counter(
             "autoglm_gateway_kv_event_stream_breaks",
-            "Times a stream of KV-cache events had to be opened anew.",
+            "Streams of KV events that had to be reopened, by reason.",
             ("reason",),
             registry=registry,
         )
         self.endpoints = Gauge(
             "autoglm_gateway_endpoints",
-            "Endpoints in each state.",
+            "Endpoints, by state.",
             ("state",),
             registry=registry,
         )
         self.ejections = Counter(
             "autoglm_gateway_endpoint_ejections",
-            "Times an endpoint left the pool because of a failure.",
+            "Ejections of endpoints because of a failure.",
             registry=registry,
         )
         self.retries = Counter(
             "autoglm_gateway_retries",
-            "Attempts on another endpoint; `exhausted` counts those the budget did not allow.",
+            "Retries on another endpoint; `exhausted` counts those beyond the retry budget.",
             ("result",),
             registry=registry,
         )
         self.hedges = Counter(
             "autoglm_gateway_hedges",
-            "Requests sent a second time because their first chunk was late.",
+            "Hedges: second attempts of requests whose first chunk was late, by result.",
             ("result",),
             registry=registry,
         )
         self.recoveries = Counter(
             "autoglm_gateway_recoveries",
-            "Streams that lost their pod after the first chunk, by what became of them.",
+            "Streams that lost their pod after the first chunk, by outcome of the recovery.",
             ("outcome",),
             registry=registry,
         )
 
         self.process_restarts = Counter(
             "autoglm_gateway_process_restarts",
-            "Processes beside the first one (--processes) that ended by themselves.",
+            "Unexpected exits of worker processes (--processes), by their number.",
             ("number",),
             registry=registry,
         )
@@ -219,40 +219,42 @@ class Metrics:
     def _of_callers(self, registry: CollectorRegistry) -> None:
         self.authentications = Counter(
             "autoglm_gateway_authentications",
-            "Requests that had to say who asks, by kind of credential and outcome.",
+            "Authentication attempts, by credential type and outcome.",
             ("method", "outcome"),
             registry=registry,
         )
         self.rate_limited = Counter(
             "autoglm_gateway_rate_limited",
-            "Requests refused because their tenant's rate was used up, by what it counts.",
+            "Requests rejected by a tenant's rate limit, by the limit exceeded.",
             ("limit",),
             registry=registry,
         )
 
         self.unmetered = Counter(
             "autoglm_gateway_unmetered_requests",
-            "Served requests of tenants with limits that were charged by an estimate, by reason.",
+            "Requests of rate-limited tenants that were charged by an estimate, by reason.",
             ("reason",),
             registry=registry,
         )
 
     def follow_memory(self, memory: FollowedMemory) -> None:
+        """Read the gauge of the memory budget from `memory` at each scrape."""
         self.request_memory.set_function(lambda: memory.held)
 
     def follow_queue(self, model: str, queue: FollowedQueue) -> None:
-        """Its gauges are read off the queue when they are scraped."""
+        """Read the gauges of the model's queue from `queue` at each scrape."""
         read: dict[Gauge, Callable[[], float]] = {
             self.queue_requests: lambda: queue.waiting,
             self.queue_bytes: lambda: queue.waiting_bytes,
             self.admitted: lambda: queue.admitted,
             self.capacity: lambda: queue.capacity.requests,
-            self.kept_free: lambda: queue.kept_free,
+            self.reserved: lambda: queue.reserved,
         }
         for gauge, value in read.items():
             gauge.labels(model).set_function(value)
 
     def forget_queue(self, model: str) -> None:
-        places = (self.admitted, self.capacity, self.kept_free)
-        for gauge in (self.queue_requests, self.queue_bytes, *places):
+        """Remove the gauges of the model's queue."""
+        slots = (self.admitted, self.capacity, self.reserved)
+        for gauge in (self.queue_requests, self.queue_bytes, *slots):
             gauge.remove(model)

@@ -1,9 +1,9 @@
-"""Reads the usage that a response over HTTP reports, in every dialect that pods serve.
+"""Reads the usage that an HTTP response reports, in every API that pods serve. Pure.
 
-A pod's `autoglm-usage` comes first: the Open Inference Protocol has no other place for it. The one
-reader of it: limits, fair queueing, spans and log lines all use what it finds. Nothing is
-parsed while a stream passes; each chunk is searched for the key of a usage object, and the first
-and the last such object are parsed at the end. Pure.
+A pod's header `autoglm-usage` takes precedence: the Open Inference Protocol has no other field for
+usage. Rate limits, fairness, spans and the access log all use the result. Nothing is parsed while a
+stream passes: each chunk is searched for the key of a usage object, and the first and the last such
+object are parsed at the end.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from autoglm.common.usage import USAGE_TRAILER, read_usage
 from autoglm.gateway.request.request import Usage
 
 WHOLE_BYTES = 1024 * 1024
-"""Responses in one piece are decoded up to this; of longer ones the usage object is searched."""
+"""The size up to which a response that is not streamed is decoded; a longer one is searched."""
 _TAIL_BYTES = 8 * 1024
 _EVENT = b"data: "
 _KEY = b'"usage"'
 _OBJECT = re.compile(rb'"usage"\s*:\s*(?=\{)')
-# A usage object has a dozen short members, with those that are nested.
+# A usage object has a dozen short members, nested ones included.
 _OBJECT_BYTES = 2 * 1024
-# What of a chunk's end may be the beginning of a key with its colon, or of an event's name.
+# The end of a chunk that may begin a key with its colon, or an event's name.
 _OVERLAP_BYTES = 24
 _REASON = re.compile(rb'"(?:finish|stop)_reason"\s*:\s*"([a-z_]{1,40})"')
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -36,7 +36,7 @@ _ENDS = ("completed", "incomplete", "failed")
 
 
 class _Counts(msgspec.Struct):
-    """In the words of all dialects. Anthropic's input does not contain what a cache has served."""
+    """The usage fields of all APIs. Anthropic's `input_tokens` excludes cached tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -98,7 +98,7 @@ class _Whole(_Counted):
 
 
 def reported_usage(fields: Iterable[tuple[str, str | bytes]]) -> Usage | None:
-    """What a pod writes into its headers, or its trailers over gRPC; None where it does not."""
+    """Return the usage in a pod's headers, or in its trailers over gRPC; None without it."""
     text = next((v for k, v in fields if k.lower() == USAGE_TRAILER and isinstance(v, str)), "")
     counted = read_usage(text)
     if counted is None:
@@ -107,7 +107,7 @@ def reported_usage(fields: Iterable[tuple[str, str | bytes]]) -> Usage | None:
 
 
 class UsageReader:
-    """Of one response, whose chunks are added in order. `events` counts those of a stream."""
+    """Reads the usage of one response. `events` counts the events of a stream so far."""
 
     def __init__(self, *, is_stream: bool, headers: Mapping[str, str] = _NO_HEADERS) -> None:
         self._reported = reported_usage(headers.items())
@@ -122,7 +122,7 @@ class UsageReader:
         self.events = 0
 
     def add(self, chunk: bytes) -> None:
-        """Constant work for a chunk of a stream, but for the search."""
+        """Add the next chunk of the response; searches it once and parses nothing."""
         if not self._is_stream and self._size <= WHOLE_BYTES:
             self._pieces.append(chunk)
             self._size += len(chunk)
@@ -132,7 +132,7 @@ class UsageReader:
         self._search(chunk)
 
     def usage(self) -> Usage | None:
-        """None where the response reports none."""
+        """Return the usage found in the chunks added; None if there is none."""
         if self._reported is not None:
             return self._reported
         if self._pieces:
@@ -153,13 +153,13 @@ class UsageReader:
         if _RESPONSE in window:
             self._end = next((e for e in _ENDS if _RESPONSE + e.encode() in window), self._end)
         self._overlap = window[max(found, len(window) - _OVERLAP_BYTES) :]
-        # Cut seldom, so that a chunk costs no copy of what came before it.
+        # Truncated rarely, so that a chunk does not copy what came before it.
         self._tail += chunk
         if len(self._tail) > 2 * _TAIL_BYTES:
             del self._tail[:-_TAIL_BYTES]
 
     def _find(self, window: bytes) -> int:
-        """Where the last key ends, so that it is found once; 0 where there is none."""
+        """Return where the last key ends, so that it is found once; 0 without one."""
         end = 0
         for match in _OBJECT.finditer(window):
             if not self._first:
@@ -186,7 +186,7 @@ def _decoded(body: bytes) -> _Counted:
     try:
         return msgspec.json.decode(body, type=_Whole)
     except msgspec.ValidationError:
-        # What ended it has another form; the counts do not depend on that.
+        # The finish reasons have another form; the counts do not depend on them.
         return msgspec.json.decode(body, type=_Counted)
 
 
@@ -200,7 +200,7 @@ def _billed(meta: _Meta | None) -> _Counts | None:
 
 
 def _counts(text: bytes) -> _Counts | None:
-    """Of a usage object that `text` begins with; what follows it does not matter."""
+    """Decode the usage object that `text` begins with, whatever follows it."""
     end = _object_end(text)
     try:
         counts = msgspec.json.decode(text[:end], type=_Counts)
@@ -210,7 +210,7 @@ def _counts(text: bytes) -> _Counts | None:
 
 
 def _object_end(text: bytes) -> int:
-    """Behind its closing brace. Its members are numbers and words without braces in them."""
+    """Return the index after the closing brace. No member contains a brace in a string."""
     depth = 0
     for match in re.finditer(rb"[{}]", text):
         depth += 1 if match[0] == b"{" else -1

@@ -1,8 +1,8 @@
-"""Salts that keep the KV cache of one tenant apart from those of others. Pure but for the key file.
+"""Cache salts, which separate the cached prefixes of tenants. Pure except for reading the key file.
 
-A salt is an HMAC of the tenant's name, so that it says nothing about the tenant and cannot be
-guessed by who reaches a pod past the gateways. All gateways of an installation need the same key:
-with different ones a tenant's cached prompts are found only through the gateway they came by.
+A salt is an HMAC of the tenant's name: it does not reveal the tenant, and a client that reaches a
+pod without a gateway cannot guess it. All gateways of an installation need the same key; with
+different keys a tenant's cached prefixes are found only through the gateway that sent them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VARIABLE = "AUTOGLM_GENERATED_PREFIX_CACHE_KEY"
 
 
 class CacheSalts:
-    """`default` holds for models whose AutoGLMDeployment does not say."""
+    """Salts by tenant. `default` applies to models whose AutoGLMDeployment sets no mode."""
 
     def __init__(self, key: bytes, default: PrefixCache = "Isolated") -> None:
         self._default = default
@@ -30,14 +30,14 @@ class CacheSalts:
         )
 
     def of(self, tenant: str, mode: PrefixCache | None) -> str:
-        """The salt of a tenant's requests; empty where tenants share the model's cache."""
+        """Return the salt of a tenant's requests; empty if tenants share the model's cache."""
         return self._salt(tenant) if (mode or self._default) == "Isolated" else ""
 
 
 def read_key(path: str) -> bytes:
-    """The key in a file; without a path one that this process and its children share.
+    """Return the key in a file; without a path a random one, shared with child processes.
 
-    Raises OSError and ValueError.
+    Raises OSError if the file cannot be read, ValueError if the key is too short.
     """
     if not path:
         return os.environ.setdefault(_VARIABLE, secrets.token_hex(_DIGITS)).encode()

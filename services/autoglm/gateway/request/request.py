@@ -1,9 +1,8 @@
-"""What the gateway's edges, layers and relays hand to each other. No I/O, no gRPC, no HTTP.
+"""A request and its response inside the gateway, for both wires. No I/O, no gRPC, no HTTP.
 
-An edge decodes just enough of a request to build a frozen `GatewayRequest`; its payload stays
-bytes. A `Handler` answers a call with a `Response` for as long as its context is open: slots,
-leases and spans live in those contexts, so that they end with the stream and cost nothing per
-chunk.
+An edge decodes just enough of a request to build a frozen `GatewayRequest`; the payload stays
+bytes. A `Handler` is a context manager that yields the `Response`: slots, leases and spans are
+released when it exits, after the stream has ended, and cost nothing per chunk.
 """
 
 from __future__ import annotations
@@ -25,79 +24,81 @@ if TYPE_CHECKING:
     from autoglm.common.rpc import Credentials
 
 Wire = Literal["grpc", "http"]
-# Reads a call's body, which counts in the hold; the call as it is then. Raises AutoGLMError.
+# Reads the body into the memory reservation and returns the complete request. Raises AutoGLMError.
 Receive = Callable[["GatewayRequest", MemoryReservation], Awaitable["GatewayRequest"]]
 _UNBOUNDED = Memory(2**63).open("").__enter__()
 
 
 class Exchange(Protocol):
-    """Moves the bytes of a request outside this process: its response cannot be changed here."""
+    """A request whose bytes Envoy moves: this process cannot change the response."""
 
     is_read: bool
-    """Whether the response must pass this process, which reads its usage."""
+    """Whether the response must pass through this process, which reads its usage."""
 
     @property
     def body_bytes(self) -> int:
-        """Bytes of the response's body, once it has ended."""
+        """Return the size of the response body in bytes, once it has ended."""
         ...
 
 
 class GatewayRequest(msgspec.Struct, frozen=True):
     """One request. Times are on the monotonic clock; the deadline is always set.
 
-    Layers make several of each, which a dataclass takes a sixth of a request's instructions for.
+    A msgspec struct: steps of the pipeline copy it several times, and copies of a dataclass would
+    take a sixth of a request's instructions.
     """
 
     wire: Wire
     route: str
-    """A name of few values for spans and metrics: `autoglm.v1.Inference/Chat`, `POST /v1/…`."""
+    """The low-cardinality name in spans and metrics: `autoglm.v1.Inference/Chat`, `POST /v1/…`."""
     target: str
-    """What is asked of the pod: the gRPC method's path, or the HTTP path with its query."""
+    """The gRPC method's path, or the HTTP path with its query string."""
     payload: bytes
     request_id: str
     started: float
     deadline: float
     info: RequestInfo | None = None
-    """What is asked for; None before the body was read."""
+    """What the body requests; None before it was read."""
     receive: Receive | None = None
-    """Reads the body, once it is known who asks; None where that is done."""
+    """Reads the body once the caller is authenticated; None after that."""
     hold: MemoryReservation = _UNBOUNDED
-    """What the request holds of the gateway's memory, until its end."""
+    """The request's part of the memory budget, until it ends."""
     problem: AutoGLMError | None = None
-    """What the edge found wrong with its head. Raised by a layer, so that it is observed too."""
+    """What the edge found wrong with the headers; the pipeline raises it once it is observed."""
     trace_headers: Mapping[str, str] = {}
     """The caller's traceparent and tracestate."""
     headers: Mapping[str, str] = {}
-    """Other headers or metadata to pass on to the pod, as the edge chose them."""
+    """Other headers or metadata that the edge chose to forward to the pod."""
     credentials: Credentials = ()
-    """Every credential that the caller presents, each with its header's name. Secret."""
+    """Every credential that the client presents, each with its header's name. Secret."""
     peer: str = ""
-    """The IP address that the request came from; a proxy's where there is one."""
+    """The IP address of the connection's other end; that of a proxy if there is one."""
     principal: Principal = ANONYMOUS
-    """Who asks, once the authenticate layer has verified it."""
+    """The caller, after authentication."""
     debug: str = ""
-    """What the client wants to see of the way of its request; empty for nothing."""
+    """What the client wants to see of its routing decision; empty for nothing."""
     exchange: Exchange | None = None
-    """How to have the bytes moved, where Envoy does it; its answer cannot be read or changed."""
+    """Set if Envoy moves the bytes: the response cannot be read or changed here."""
     allows: Callable[[str], bool] | None = None
-    """Which addresses, HOST:PORT, the proxy in front goes to; None where it is no matter."""
+    """Returns whether the proxy in front can reach an address HOST:PORT; None without a limit."""
     only: str = ""
-    """The URL of the one endpoint that can serve the request; empty where others can as well."""
+    """The URL of the only endpoint that can serve the request; empty if any can."""
     continues: str = ""
-    """The key of the exchange that this request goes on with, where Envoy sent it on to us."""
+    """The key of the exchange that this request resumes, if Envoy forwarded it to the gateway."""
 
     @property
     def model(self) -> str:
+        """Return the requested model; empty before the body was read."""
         return self.info.model if self.info else ""
 
     def __repr__(self) -> str:
-        """Without headers and credentials, and without the body."""
-        return f"Call({self.wire} {self.route!r}, {self.request_id!r})"
+        """Return a text without headers, credentials and the body."""
+        return f"GatewayRequest({self.wire} {self.route!r}, {self.request_id!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a finished request, as the pod counted them."""
+    """Tokens of a completed request, as counted by the pod."""
 
     input_tokens: int
     output_tokens: int
@@ -112,39 +113,40 @@ Trailers = tuple[tuple[str, str | bytes], ...]
 
 
 async def no_trailers() -> Trailers:
+    """Return no trailers, the default of a response."""
     return ()
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What is learnt of one call on its way: for its span, its log line and its metrics."""
+    """What the pipeline records of one request: for its span, access log and metrics."""
 
     span: Span = INVALID_SPAN
     call: GatewayRequest | None = None
-    """The request with its body, once that was read."""
+    """The request with its body, once read."""
     endpoint: str = ""
     why: str = ""
     decision: object = None
     """The last `routing.Decision`; None before the first."""
     attempts: int = 0
     first_chunk: float = 0.0
-    """When the first chunk came from the pod, on the monotonic clock; 0 before that."""
+    """When the first chunk arrived from the pod, on the monotonic clock; 0 before that."""
     queued: float = 0.0
-    """How long the request waited for its turn, in seconds."""
+    """Seconds that the request waited in the queue."""
     usage: Usage | None = None
     principal: Principal | None = None
-    """Who asks; None where nobody has to say."""
+    """The caller; None if authentication is not configured."""
     is_metered: bool = False
-    """Whether the limit layer reads the response's usage, so that no one else has to."""
+    """Whether rate limiting reads the response's usage, so that the edge need not."""
     recoveries: int = 0
-    """How often the stream went on on another endpoint."""
+    """How often the stream was resumed on another endpoint."""
 
 
 @dataclass(slots=True)
 class Response:
-    """An answer whose first chunk has come. Valid while its handler's context is open.
+    """A response whose first chunk has arrived. Valid while its handler's context is open.
 
-    `status` and `headers` are HTTP's. `trailers` may be asked for once `chunks` is exhausted.
+    `status` and `headers` are those of HTTP. Call `trailers` once `chunks` is exhausted.
     """
 
     chunks: AsyncIterator[bytes]
@@ -152,13 +154,13 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
     first_chunk: float = 0.0
-    """When that came, on the monotonic clock, where it was long before the reply; else 0."""
+    """When the first chunk arrived, on the monotonic clock, if long before the response; else 0."""
     served_by_fallback: bool = False
-    """Whether a proxy has gone on to another endpoint, since the picked one did not answer."""
+    """Whether a proxy used another endpoint because the picked one did not respond."""
 
 
 class Handler(Protocol):
-    """A layer, or all of them. Entering raises an AutoGLMError where there is no answer."""
+    """A step of the pipeline, or all of it. Entering raises AutoGLMError without a response."""
 
     def __call__(
         self, call: GatewayRequest, notes: RequestRecord, /

@@ -312,19 +312,19 @@ def test_light_tenant_finds_tokens_free_as_well() -> None:
     assert made.arrive(second, 1.0) == [Verdict(second)]
 
 
-def test_places_are_kept_free_for_a_minute_after_they_were_wanted() -> None:
+def test_slots_are_reserved_for_a_minute_after_they_were_needed() -> None:
     made, flood = flooded()
     light = waiter("light")
     made.arrive(light, 0.0)
     for one in (*flood[:3], light):
         made.leave(one, 1.0)
-    assert made.admitted == 6 and made.expire(29.0) == [] and made.kept_free == 2
+    assert made.admitted == 6 and made.expire(29.0) == [] and made.reserved == 2
     many = [waiter("flood") for _ in range(4)]
     assert not any(made.arrive(one, 59.0) for one in many)
-    assert len(made.expire(60.0)) >= 2 and made.admitted == 8 and made.kept_free == 0
+    assert len(made.expire(60.0)) >= 2 and made.admitted == 8 and made.reserved == 0
 
 
-def test_flood_of_a_light_tenant_fills_what_is_kept_free_and_waits_its_turn_then() -> None:
+def test_flood_of_a_light_tenant_fills_the_reserved_slots_and_then_waits() -> None:
     made, flood = flooded()
     made.arrive(waiter("light"), 0.0)
     for one in flood[:3]:

@@ -12,9 +12,9 @@ from autoglm.common.errors import AutoGLMError, Cancelled
 from autoglm.gateway.envoy.ending import grpc_error
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.request import seen
+from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Usage, Wire
-from autoglm.gateway.request.whole_events import is_event_stream
 
 
 class Answer:
