@@ -1,11 +1,11 @@
-"""Authenticates a caller: credentials, the keys known now and two clocks in; a verdict out. Pure.
+"""Authenticates a caller: credentials, the current keys and two clocks in; a verdict out. Pure.
 
-Every credential that a request presents must be good, and all of them must be of one principal.
-A credential that was accepted from an address keeps being accepted from there without being
-verified again, until it expires or the keys change: so a caller is served while others behind the
-same address are throttled. One that was rejected is rejected again without cost, and without
-counting as another guess. What is remembered of a credential never applies to another one, nor to
-another form of it. Nothing of the request but its credentials is ever believed.
+Every credential that a request presents must be valid, and all of them must be of one principal.
+A credential accepted from an address stays accepted from there without another verification until
+it expires or the keys change, so that a caller is served while others behind the same address are
+throttled. A rejected credential is rejected again from memory and does not count as another guess.
+A remembered verdict never applies to another credential, nor to another form of the same one. Only
+the credentials of a request are used, never its other headers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoglm.gateway.identity.throttle import Throttle
 from autoglm.gateway.request.principal import ANONYMOUS, Principal
 
 ACCEPTED_LIMIT = 20_000
-REFUSED_LIMIT = 2_000
+REJECTED_LIMIT = 2_000
 _FOREVER = float("inf")
 _HOW = "send `Authorization: Bearer KEY` (gRPC metadata `authorization`), or `x-api-key: KEY`"
 Method = Literal["none", "api_key", "jwt"]
@@ -44,7 +44,7 @@ class Outcome(StrEnum):
     FORBIDDEN = "forbidden"
     THROTTLED = "throttled"
     UNKNOWN_KEY = "unknown_key"
-    """A token by a key that is not known; a fresh look at the issuer's keys may help."""
+    """A token signed with an unknown key; refreshing the issuer's keys may help."""
     UNAVAILABLE = "unavailable"
 
 
@@ -66,7 +66,7 @@ _ERRORS: Mapping[Outcome, type[errors.AutoGLMError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Either a principal, or why there is none."""
+    """The result of an authentication: a principal, or the reason for the rejection."""
 
     method: Method
     outcome: Outcome
@@ -74,11 +74,12 @@ class Verdict:
     why: str = ""
     retry_after: float | None = None
     header: str = ""
-    """The header whose credential was rejected; empty where none was."""
+    """The header whose credential was rejected; empty if none was."""
     digest: bytes = field(default=b"", repr=False, compare=False)
-    """Which credential was rejected, for `give_up`."""
+    """The digest of the rejected credential, for `give_up`."""
 
     def error(self) -> errors.AutoGLMError:
+        """Return the error for the client."""
         cls = _ERRORS.get(self.outcome, errors.Unauthenticated)
         where = f"header {self.header}: " if self.header else ""
         return cls(where + self.why, field=self.header, retry_after=self.retry_after)
@@ -86,7 +87,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What credentials are judged by. `keys` is None without API keys, `rules` without tokens."""
+    """The keys and rules in force. `keys` is None without API keys, `rules` without tokens."""
 
     allow_anonymous: bool
     keys: ApiKeys | None = None
@@ -109,28 +110,29 @@ class _Rejected:
 
 
 class Authenticator:
-    """Remembers its verdicts; `know` makes it forget them."""
+    """Authenticates and remembers its verdicts; `know` discards them."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
         self.throttle = Throttle()
         self._accepted: Recent[tuple[str, bytes], _Accepted] = Recent(ACCEPTED_LIMIT)
-        self._rejected: Recent[bytes, _Rejected] = Recent(REFUSED_LIMIT)
+        self._rejected: Recent[bytes, _Rejected] = Recent(REJECTED_LIMIT)
 
     @property
     def known(self) -> Known:
         return self._known
 
     def know(self, known: Known) -> None:
-        """From now on this holds; earlier verdicts are forgotten."""
+        """Use these keys and rules from now on; discards earlier verdicts."""
         self._known = known
         self._accepted.clear()
         self._rejected.clear()
 
     def judge(self, presented: Credentials, peer: str, now: float, wall: float) -> Verdict:
-        """`now` is monotonic, `wall` since 1970. The first bad credential decides.
+        """Return the verdict on the presented credentials; the first invalid one decides.
 
-        UNKNOWN_KEY is not counted as a guess yet; `give_up` does that.
+        `now` is monotonic, `wall` in seconds since 1970. UNKNOWN_KEY does not count as a guess
+        until `give_up` is called.
         """
         if not presented:
             return self._without_credential()
@@ -146,9 +148,9 @@ class Authenticator:
         return first
 
     def give_up(self, peer: str, now: float, verdict: Verdict) -> Verdict:
-        """The final verdict on a token whose key stayed unknown.
+        """Return the final verdict on a token whose key stayed unknown.
 
-        It holds until the issuer's keys may be fetched again, which may bring the key.
+        It is remembered until the issuer's keys may be fetched again, which may bring the key.
         """
         final = replace(verdict, outcome=Outcome.INVALID)
         return self._reject(final, peer, now, now + FETCH_PAUSE_SECONDS)
@@ -184,7 +186,7 @@ class Authenticator:
             return self._of_key(credential.token, wall)
         if method == "jwt" and self._known.rules is not None:
             return self._of_token(credential.token, self._known.rules, wall)
-        return _invalid("none", f"the credential is not one that is known; {_HOW}")
+        return _invalid("none", f"the credential is neither an API key nor a token; {_HOW}")
 
     def _reject(self, verdict: Verdict, peer: str, now: float, until: float) -> Verdict:
         self._rejected.put(verdict.digest, _Rejected(verdict, until))
@@ -194,7 +196,7 @@ class Authenticator:
     def _of_key(self, credential: str, wall: float) -> tuple[Verdict, float]:
         found = (self._known.keys or ApiKeys()).find(credential)
         if found is None:
-            return _invalid("api_key", "the API key is not known; check it, or ask for a new one")
+            return _invalid("api_key", "the API key is unknown; check it, or request a new one")
         until = _FOREVER if found.expires is None else found.expires
         if wall >= until:
             name = found.principal.subject
@@ -214,7 +216,7 @@ class Authenticator:
             return _not("jwt", Outcome.FORBIDDEN, str(error))
         except tokens.UnknownKey as error:
             return _not("jwt", Outcome.UNKNOWN_KEY, str(error))
-        except tokens.TokenRefused as error:
+        except tokens.TokenRejected as error:
             return _invalid("jwt", str(error))
         return Verdict("jwt", Outcome.ACCEPTED, principal), until
 
@@ -234,11 +236,11 @@ def _not(method: Method, outcome: Outcome, message: str) -> tuple[Verdict, float
 
 
 def _of_two_principals(method: Method, header: str) -> Verdict:
-    """Both are good, so it is no guess, and nothing to remember."""
-    why = "it is of another principal than the credential before it; send one of them"
+    """Both credentials are valid, so it is no guess, and nothing is remembered."""
+    why = "it belongs to another principal than the credential before it; send one of them"
     return Verdict(method, Outcome.INVALID, why=why, header=header)
 
 
 def _throttled(method: Method, wait: float) -> Verdict:
-    message = "too many wrong credentials came from this address; try again later"
+    message = "too many invalid credentials came from this address; try again later"
     return Verdict(method, Outcome.THROTTLED, why=message, retry_after=wait)

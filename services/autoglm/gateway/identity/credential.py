@@ -1,7 +1,7 @@
-"""One credential as a header carries it: well formed, or malformed with the reason. Pure.
+"""Parses credentials from header values: well formed, or malformed with the reason. Pure.
 
-A well-formed credential is known by its token alone, so that it is the same in either header. A
-malformed one is known by its header and its whole value, scheme included: what is decided of it
+A well-formed credential is identified by its token alone, so that it is the same in either header.
+A malformed one is identified by its header and its whole value, scheme included: a verdict on it
 never applies to the token within it.
 """
 
@@ -14,15 +14,15 @@ import msgspec
 
 from autoglm.common.rpc import API_KEY, AUTHORIZATION, Credentials
 
-# token68 of RFC 9110, which API keys and JSON Web Tokens are both written in.
+# token68 of RFC 9110, the form of API keys and of JSON Web Tokens.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _BEARER = re.compile(rf"(?i:bearer) +({_TOKEN.pattern})")
-# Optional whitespace around a header's value is no part of it (RFC 9110).
+# Optional whitespace around a header's value is not part of it (RFC 9110).
 _WHITESPACE = " \t"
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """`token` is empty where the value is malformed; then `problem` says why, without the value."""
+    """One credential. `token` is empty if malformed; then `problem` gives the reason only."""
 
     header: str
     token: str
@@ -30,15 +30,15 @@ class Credential(msgspec.Struct, frozen=True):
     problem: str = ""
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Return a text without the token."""
         return f"Credential({self.header!r}, problem={self.problem!r})"
 
 
 def credentials_in(presented: Credentials) -> tuple[Credential, ...]:
-    """Of all values of all headers, in order.
+    """Return the credentials of all header values, in order.
 
-    Several `authorization` values are one malformed value, as proxies join them with a comma: that
-    header has one value (RFC 9110). So the decision is the same behind a proxy as without one.
+    Several `authorization` values are one malformed value, because proxies join them with a comma
+    and the header has one value (RFC 9110): the verdict is the same behind a proxy as without.
     """
     if len(presented) == 1:
         return (credential_of(*presented[0]),)
@@ -50,7 +50,7 @@ def credentials_in(presented: Credentials) -> tuple[Credential, ...]:
 
 
 def credential_of(header: str, value: str) -> Credential:
-    """Reads the value of `authorization` or `x-api-key`."""
+    """Parse a value of `authorization` or `x-api-key`."""
     text = value.strip(_WHITESPACE)
     found = _TOKEN.fullmatch(text) if header == API_KEY else _BEARER.fullmatch(text)
     if found is None:
@@ -60,7 +60,7 @@ def credential_of(header: str, value: str) -> Credential:
 
 
 def _digest(header: str, text: str) -> bytes:
-    """No header has an empty name, and none has a NUL in it: the two kinds never meet."""
+    """No header's name is empty or contains a NUL, so the two kinds of digest never collide."""
     return hashlib.sha256(f"{header}\0{text}".encode(errors="surrogatepass")).digest()
 
 

@@ -1,6 +1,6 @@
-"""Keeps what credentials are judged by fresh, and judges calls for the layers. Made by `core`.
+"""Authenticates requests for the pipeline and reloads the keys when they change.
 
-Follows the keys file, the secret's file and the key set; decides nothing itself (`authenticate`).
+Watches the keys file, the secret's file and the key set; `authenticate` decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoglm.gateway.request.request import GatewayRequest
 
 
 class Identity:
-    """`start` it before it is asked; `attempts` counts, by method and outcome."""
+    """Authenticates requests after `start`. `attempts` counts by credential type and outcome."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Identity:
         self._authenticator = Authenticator(Known(sources.allow_anonymous, rules=sources.tokens))
 
     async def start(self, closing: AsyncExitStack) -> None:
-        """Raises OSError or ValueError where a file cannot be read."""
+        """Read all keys and watch them. Raises OSError or ValueError if a file is unreadable."""
         sources = self._sources
         work: list[Coroutine[Any, Any, None]] = []
         if sources.api_keys_file:
@@ -64,7 +64,9 @@ class Identity:
         closing.push_async_callback(_end, tasks)
 
     async def identify(self, call: GatewayRequest) -> Principal:
-        """Raises Unauthenticated, PermissionDenied, RateLimited or KeysUnavailable."""
+        """Return the caller. Raises Unauthenticated, PermissionDenied, RateLimited or
+        KeysUnavailable.
+        """
         verdict = self._judge(call)
         if verdict.outcome is Outcome.UNKNOWN_KEY:
             verdict = await self._with_fresh_keys(call, verdict)

@@ -1,8 +1,8 @@
-"""The keys that tokens are verified with: a shared secret, or a JSON Web Key Set (RFC 7517). Pure.
+"""The keys that verify tokens: a shared secret, or a JSON Web Key Set (RFC 7517). Pure.
 
 The algorithm belongs to the key and is never taken from a token alone: an RSA key verifies RS256,
-a P-256 key ES256, a secret HS256, and nothing else. So a public key can't pass for a secret, and
-`none` finds no key.
+a P-256 key ES256, a secret HS256, and nothing else. So a public key is never used as a secret, and
+no key matches the algorithm `none`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 SECRET_BYTES = 32
-# Below it RSA is broken (NIST SP 800-131A); above it a verification takes over a millisecond, and
-# those run between other requests' chunks.
+# Shorter RSA keys are insecure (NIST SP 800-131A). Longer ones take over a millisecond to verify,
+# and verifications run on the event loop between other requests' chunks.
 _RSA_BITS = range(2048, 8193)
 _ALGORITHMS = {"RSA": "RS256", "EC P-256": "ES256"}
 _MOST_KEYS = 100
-# At least so long passes between two fetches of a key set that tokens ask for.
+# The least time between two fetches of a key set that are caused by tokens.
 FETCH_PAUSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
+    """A key and the one algorithm it verifies."""
+
     algorithm: str
     material: Any = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """Keys by id and algorithm. `unnamed` are for tokens that name no key."""
+    """Keys by id and algorithm. `unnamed` verify tokens without a key id."""
 
     by_id: Mapping[tuple[str, str], VerificationKey] = field(default_factory=dict)
     unnamed: Mapping[str, VerificationKey] = field(default_factory=dict)
@@ -46,13 +48,14 @@ class KeySet:
         return bool(self.by_id or self.unnamed)
 
     def find(self, key_id: str, algorithm: str) -> VerificationKey | None:
+        """Return the key for a token's `kid`, which may be empty, and `alg`; None if unknown."""
         if key_id and self.by_id:
             return self.by_id.get((key_id, algorithm))
         return self.unnamed.get(algorithm)
 
 
 def key_set_of_secret(text: bytes) -> KeySet:
-    """HS256's secret; a line break at the end does not count. Raises ValueError."""
+    """Return the key set of an HS256 secret without trailing line breaks. Raises ValueError."""
     secret = text.rstrip(b"\r\n")
     if len(secret) < SECRET_BYTES:
         raise ValueError(
@@ -62,7 +65,7 @@ def key_set_of_secret(text: bytes) -> KeySet:
 
 
 def key_set_of_jwks(text: bytes) -> KeySet:
-    """The keys of a JWKS that can verify RS256 or ES256; others are left out. Raises ValueError."""
+    """Return the keys of a JWKS for RS256 and ES256; skips others. Raises ValueError."""
     try:
         entries = msgspec.json.decode(text, type=dict[str, Any]).get("keys")
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -77,7 +80,7 @@ def key_set_of_jwks(text: bytes) -> KeySet:
         by_algorithm.setdefault(key.algorithm, []).append(key)
     return KeySet(
         MappingProxyType({(name, key.algorithm): key for name, key in found if name}),
-        # A token without a key's name is clear only where there is no choice.
+        # A token without a key id is unambiguous only if one key has its algorithm.
         MappingProxyType({name: keys[0] for name, keys in by_algorithm.items() if len(keys) == 1}),
     )
 
@@ -96,7 +99,7 @@ def _key(entry: dict[str, Any]) -> VerificationKey | None:
         material = PyJWK(entry, algorithm).key
     except (PyJWTError, ValueError, TypeError):
         return None
-    # A set that publishes private keys by mistake is no reason to use them.
+    # Private keys that a set publishes by mistake are not used.
     if isinstance(material, RSAPublicKey):
         return VerificationKey(algorithm, material) if material.key_size in _RSA_BITS else None
     is_public = isinstance(material, EllipticCurvePublicKey)

@@ -1,7 +1,7 @@
-"""Fetches a JSON Web Key Set from its URL: every few minutes, and when a key is asked for anew.
+"""Fetches a JSON Web Key Set from its URL every few minutes, and for a token with an unknown key.
 
-Requests never wait longer than `WAIT_SECONDS` for it, and whoever makes up key names causes one
-fetch in `FETCH_PAUSE_SECONDS` at most. While the URL is down, the keys that are known stay.
+Requests wait at most `WAIT_SECONDS` for a fetch, and tokens with invented key ids cause at most one
+fetch in `FETCH_PAUSE_SECONDS`. While the URL is unavailable, the previous keys stay in use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger("autoglm.gateway")
 
 
 class JwksUrl:
-    """`on_keys` is called with each key set that differs from the last."""
+    """Calls `on_keys` with each key set that differs from the previous one."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class JwksUrl:
         self._fetching: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
-        """Fetches until it is cancelled."""
+        """Fetch periodically until cancelled."""
         try:
             while True:
                 is_good = await asyncio.shield(self._begin())
@@ -52,13 +52,13 @@ class JwksUrl:
                 self._fetching.cancel()
 
     async def refresh(self) -> None:
-        """Waits for a fetch, where one runs or may begin now."""
+        """Wait for the running fetch, or for a new one if the pause is over."""
         if (self._fetching is None or self._fetching.done()) and self._clock() < self._next_at:
             return
         await asyncio.wait([self._begin()], timeout=WAIT_SECONDS)
 
     def _begin(self) -> asyncio.Task[bool]:
-        """The fetch that runs, or a new one."""
+        """Return the running fetch, or start one."""
         if self._fetching is None or self._fetching.done():
             self._next_at = self._clock() + FETCH_PAUSE_SECONDS
             self._fetching = asyncio.create_task(self._fetch(), name="jwks")
@@ -73,19 +73,19 @@ class JwksUrl:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             why = without_user_info(str(error)) or type(error).__name__
             shown = without_user_info(self._url)
-            _log.warning("keys of %s stay as they are: %s", shown, why)
+            _log.warning("cannot fetch keys from %s, keeping the previous ones: %s", shown, why)
             return False
         return True
 
     async def _get(self) -> bytes:
-        """Redirects are not followed: they could lead out of TLS."""
+        """Redirects are not followed: they could leave TLS."""
         request = self._session.get(self._url, timeout=_FETCH, allow_redirects=False)
         async with request as response:
             if response.status != 200:
-                raise ValueError(f"it answered with status {response.status}")
+                raise ValueError(f"the response has status {response.status}")
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > _MAX_BYTES:
-                    raise ValueError(f"it answered with more than {_MAX_BYTES} bytes")
+                    raise ValueError(f"the response has more than {_MAX_BYTES} bytes")
             return bytes(body)

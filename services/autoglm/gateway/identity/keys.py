@@ -1,15 +1,15 @@
-"""API keys: how they are made, kept and checked. Pure.
+"""Creates, stores and verifies API keys. Pure.
 
-A key is `agk_ID_SECRET` with 256 random bits of secret. The file keeps its SHA-256, not a slow hash
-with a salt: those make low-entropy passwords dear to guess, and this secret cannot be guessed at
-any price, so a request costs a microsecond instead of a tenth of a second.
+A key is `agk_ID_SECRET` with 256 random bits of secret. The file holds its SHA-256, not a slow hash
+with a salt: slow hashes protect low-entropy passwords, and a random secret cannot be guessed, so a
+request costs a microsecond instead of a tenth of a second.
 
     {"keys": [{"id": "3f0c…", "sha256": "…64 hex digits…", "tenant": "acme", "name": "ci",
                "roles": ["User"], "models": ["glm-*"], "expires": "2027-01-01T00:00:00Z"}]}
 
-`id`, `sha256` and `tenant` must be there. Without `roles` a key is a User's, without `models` it
-may use all of them, without `expires` it is good until it is taken out of the file. A field that is
-null makes the file wrong: null is no way to say "all" or "never".
+`id`, `sha256` and `tenant` are required. Without `roles` a key has the role User, without `models`
+it may use all models, without `expires` it is valid until it is removed from the file. A field that
+is null makes the file invalid: null means neither "all" nor "never".
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NO_DIGEST = bytes(32)
 
 
 class KeyEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One line of the file."""
+    """One entry of the keys file."""
 
     id: Annotated[str, Meta(pattern="^[0-9a-z]{4,64}$")]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -53,7 +53,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that is known. `expires` is in seconds since 1970, None for never."""
+    """A configured key. `expires` is in seconds since 1970, None for never."""
 
     digest: bytes = field(repr=False)
     principal: Principal
@@ -62,12 +62,12 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeys:
-    """All keys by their id."""
+    """All configured keys by id."""
 
     by_id: Mapping[str, ApiKey] = field(default_factory=lambda: MappingProxyType({}))
 
     def find(self, key: str) -> ApiKey | None:
-        """Whose key it is. An unknown id costs the same comparison as a wrong secret."""
+        """Return the configured key, or None. An unknown id takes as long as a wrong secret."""
         known = self.by_id.get(id_of(key))
         digest = hashlib.sha256(key.encode(errors="replace")).digest()
         is_right = hmac.compare_digest(digest, known.digest if known else _NO_DIGEST)
@@ -75,16 +75,16 @@ class ApiKeys:
 
 
 def id_of(key: str) -> str:
-    """The id within a key; empty where there is none."""
+    """Return the id within a key; empty if the text is no key."""
     return key.removeprefix(PREFIX).partition("_")[0] if key.startswith(PREFIX) else ""
 
 
 def keys_of(text: bytes) -> ApiKeys:
-    """The keys of a file. Raises ValueError, which quotes no key."""
+    """Parse a keys file. Raises ValueError, which quotes no key."""
     try:
         entries = msgspec.json.decode(text, type=_File).keys
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise ValueError(f"the keys file is not as documented: {error}") from error
+        raise ValueError(f"the keys file is invalid: {error}") from error
     found: dict[str, ApiKey] = {}
     for entry in entries:
         if entry.id in found:
@@ -109,7 +109,7 @@ def new_key(
     models: tuple[str, ...] | None = None,
     expires: datetime | None = None,
 ) -> tuple[str, KeyEntry]:
-    """A key, to be shown once, and what the file is to keep of it. Raises ValueError."""
+    """Return a new key, to be shown once, and its entry in the file. Raises ValueError."""
     id_ = secrets.token_hex(_ID_BYTES)
     key = f"{PREFIX}{id_}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     digest = hashlib.sha256(key.encode()).hexdigest()

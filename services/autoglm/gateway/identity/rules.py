@@ -1,4 +1,4 @@
-"""What the gateway takes as proof of who asks. Frozen data, made from the settings."""
+"""The configuration of authentication. Frozen data, made from the settings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LONGEST_NAME = 128
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What must be true of a JSON Web Token (RFC 7519), and where it says who asks.
+    """What a JSON Web Token (RFC 7519) must contain, and the claims that name the caller.
 
-    A claim is looked up by its whole name first, then as a path: `realm_access.roles`.
+    A claim is found by its whole name first, then as a path: `realm_access.roles`.
     """
 
     issuer: str
@@ -23,18 +23,17 @@ class TokenRules:
     roles_claim: str = "roles"
     models_claim: str = "models"
     leeway_seconds: float = 30.0
-    """How far the issuer's clock and ours may differ."""
+    """How far the clocks of the issuer and of the gateway may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentitySources:
-    """Where keys come from. `jwks` is a path or a URL; `secret_file` holds HS256's secret.
+    """Where keys come from. `jwks` is a path or a URL; `secret_file` holds HS256's secret."""
 
-    `asked_anonymous` is None where nobody said; `is_local` that only this machine can connect.
-    """
-
-    asked_anonymous: bool | None = None
+    anonymous: bool | None = None
+    """--allow-anonymous; None if it is not set."""
     is_local: bool = True
+    """Whether only this machine can connect."""
     api_keys_file: str = ""
     tokens: TokenRules | None = None
     jwks: str = ""
@@ -46,29 +45,29 @@ class IdentitySources:
 
     @property
     def allow_anonymous(self) -> bool:
-        if self.asked_anonymous is not None:
-            return self.asked_anonymous
+        if self.anonymous is not None:
+            return self.anonymous
         return self.is_local and not self.is_configured
 
     @property
     def problem(self) -> str:
-        """What is wrong; empty where nothing is."""
+        """Return what is wrong with the configuration; empty if it is valid."""
         if self.tokens is not None:
             if bool(self.jwks) == bool(self.secret_file):
                 return "tokens need --jwt-jwks or --jwt-secret-file; give one of them"
             if not (self.tokens.issuer and self.tokens.audience and all(self.tokens.audience)):
-                # Else every token of the issuer, for whatever service, would open this one.
+                # Otherwise tokens that the issuer made for other services would be accepted.
                 return "tokens need --jwt-issuer and --jwt-audience; give both"
         if not self.is_configured and not self.allow_anonymous:
             return (
-                "nobody could ask anything: give --api-keys-file or --jwt-jwks, or serve everyone "
-                "who reaches the ports with --allow-anonymous"
+                "no client could authenticate: give --api-keys-file or --jwt-jwks, or serve every "
+                "client that reaches the ports with --allow-anonymous"
             )
         return ""
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can connect to HOST:PORT."""
+    """Return whether only this machine can connect to HOST:PORT."""
     host, _ = split_address(address)
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -77,11 +76,12 @@ def is_loopback(address: str) -> bool:
 
 
 def is_url(jwks: str) -> bool:
+    """Return whether --jwt-jwks is a URL rather than a path."""
     return "://" in jwks
 
 
 def name_of(what: str, value: object) -> str:
-    """A tenant's or subject's name: printable, so that it may stand in logs. Raises ValueError."""
+    """Return a tenant's or subject's name, printable for logs. Raises ValueError."""
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME or not value.isprintable():
         raise ValueError(f"{what} must be a printable text of 1 to {_LONGEST_NAME} characters")
     return value

@@ -1,8 +1,8 @@
-"""How fast an address may guess credentials. Pure; every method takes `now`.
+"""Limits how fast an address may guess credentials. Pure; every method takes `now`.
 
-Each wrong credential that was not seen before takes one token of its address's bucket; with an
-empty bucket nothing new is looked at until it has filled again. IPv6 callers count by their /64,
-which one caller has whole.
+Each invalid credential that is new takes one token of its address's bucket; while the bucket is
+empty, new credentials are not verified. IPv6 addresses count by their /64, since one client usually
+has all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HOST_BITS = 64
 
 
 class Throttle:
-    """Of all addresses, the ones that failed lately."""
+    """The token buckets of the addresses that failed most recently."""
 
     def __init__(self, limit: int = MOST_ADDRESSES) -> None:
         self._buckets: Recent[str, Bucket] = Recent(limit)
@@ -29,12 +29,12 @@ class Throttle:
         return len(self._buckets)
 
     def wait(self, peer: str, now: float) -> float:
-        """Seconds until the address may try something new; 0 for now."""
+        """Return the seconds until the address may try a new credential; 0 for now."""
         bucket = self._buckets.get(_network(peer)) if len(self._buckets) else None
         return bucket.wait(1.0, now) if bucket else 0.0
 
     def charge(self, peer: str, now: float) -> None:
-        """The address has guessed wrong. Guesses made at once don't run up a debt of hours."""
+        """Count an invalid credential. Concurrent guesses never overdraw the bucket."""
         network = _network(peer)
         bucket = self._buckets.get(network) or Bucket(FAILURES_PER_SECOND, FAILURES, now)
         if bucket.wait(1.0, now) == 0:

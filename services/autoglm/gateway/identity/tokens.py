@@ -1,8 +1,8 @@
-"""From a JSON Web Token to a principal. Pure; signatures are PyJWT's and cryptography's work.
+"""Verifies a JSON Web Token and returns its principal. Pure; PyJWT verifies the signature.
 
-The signature is checked before anything that the token says is believed. Times are judged here by
-the `wall` clock that is passed in. A verification takes 50 to 700 microseconds, so it runs on the
-event loop, once for each token and caller.
+The signature is verified before any claim is used. Times are compared here with the `wall` clock
+that is passed in. A verification takes 50 to 700 microseconds, so it runs on the event loop, once
+for each token and address.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHECKS = {
     "verify_exp": False,
     "verify_nbf": False,
     "verify_iat": False,
-    # Judged below, where it matters for whose requests they are.
+    # Checked below, where the principal is made.
     "verify_sub": False,
     "verify_jti": False,
 }
@@ -39,30 +39,31 @@ _ABSENT: Any = object()
 _ROLES = {role.value.lower(): role for role in Role}
 
 
-class TokenRefused(Exception):
-    """Why a token is not good; the text quotes nothing of it that was not verified."""
+class TokenRejected(Exception):
+    """The token is rejected; the text quotes only verified parts of it."""
 
 
-class TokenExpired(TokenRefused):
-    """It was good once, or will be: not a guess."""
+class TokenExpired(TokenRejected):
+    """The token was valid or will be: not a guess."""
 
 
-class TokenForbidden(TokenRefused):
-    """It is good, but does not say whose requests it stands for."""
+class TokenForbidden(TokenRejected):
+    """The token is valid, but its claims name no caller."""
 
 
-class UnknownKey(TokenRefused):
-    """Signed with a key that is not known, perhaps a new one."""
+class UnknownKey(TokenRejected):
+    """The token is signed with an unknown key, perhaps a new one."""
 
 
 def looks_like_token(credential: str) -> bool:
+    """Return whether the credential has the form of a JSON Web Token."""
     return credential.count(".") == 2
 
 
 def principal_of(
     token: str, keys: KeySet, rules: TokenRules, wall: float
 ) -> tuple[Principal, float]:
-    """Who asks, and until when that holds (seconds since 1970). Raises TokenRefused."""
+    """Return the caller and when the token expires (seconds since 1970). Raises TokenRejected."""
     claims = _verified(token, _key(token, keys), rules)
     until = _until(claims, rules.leeway_seconds, wall)
     try:
@@ -74,13 +75,13 @@ def principal_of(
 def _key(token: str, keys: KeySet) -> VerificationKey:
     try:
         if len(token) > MAX_BYTES:
-            raise TokenRefused(f"the token has more than {MAX_BYTES} bytes")
+            raise TokenRejected(f"the token has more than {MAX_BYTES} bytes")
         header = jwt.get_unverified_header(token)
     except (PyJWTError, ValueError, RecursionError) as error:
-        raise TokenRefused("the token is not a JSON Web Token") from error
+        raise TokenRejected("the token is not a JSON Web Token") from error
     algorithm, key_id = header.get("alg"), header.get("kid", "")
     if algorithm not in ("RS256", "ES256", "HS256") or not isinstance(key_id, str):
-        raise TokenRefused("the token is not signed with RS256, ES256 or HS256")
+        raise TokenRejected("the token is not signed with RS256, ES256 or HS256")
     key = keys.find(key_id, algorithm)
     if key is None:
         raise UnknownKey("the token is signed with a key that the gateway does not know")
@@ -98,15 +99,15 @@ def _verified(token: str, key: VerificationKey, rules: TokenRules) -> Mapping[st
             options=_CHECKS,  # type: ignore[arg-type] # a TypedDict that has no name outside
         )
     except (InvalidAudienceError, InvalidIssuerError, MissingRequiredClaimError) as error:
-        # Raised after the signature was found good; they name claims, not their values.
-        raise TokenRefused(
-            f"the token is not for here: {error}; "
+        # Raised after the signature was verified; they name claims, not their values.
+        raise TokenRejected(
+            f"the token is not for this gateway: {error}; "
             f"issuer must be {rules.issuer!r} and audience one of {', '.join(rules.audience)}"
         ) from error
     except (DecodeError, ValueError, RecursionError) as error:
-        raise TokenRefused("the token's signature is wrong") from error
+        raise TokenRejected("the token's signature is wrong") from error
     except PyJWTError as error:
-        raise TokenRefused("the token's claims are not as RFC 7519 has them") from error
+        raise TokenRejected("the token's claims do not conform to RFC 7519") from error
     return claims
 
 
@@ -128,7 +129,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
                 return seconds
     except OverflowError:
         pass
-    raise TokenRefused(f"the token's {name} is not a number of seconds")
+    raise TokenRejected(f"the token's {name} is not a number of seconds")
 
 
 def _principal(claims: Mapping[str, Any], rules: TokenRules) -> Principal:
@@ -141,20 +142,20 @@ def _principal(claims: Mapping[str, Any], rules: TokenRules) -> Principal:
 
 
 def _name(claims: Mapping[str, Any], claim: str, absent: str | None) -> str:
-    """Raises ValueError where the claim is there but no name, or is missing without a default."""
+    """Raises ValueError if the claim is no name, or is missing without a default."""
     value = _claim(claims, claim)
     return name_of(f"the token's claim {claim!r}", absent if value is _ABSENT else value)
 
 
 def _roles(named: tuple[str, ...]) -> frozenset[Role]:
-    """Names of other systems' roles count for nothing."""
+    """Roles of other systems are ignored."""
     return frozenset(role for name in named if (role := _ROLES.get(name.lower())))
 
 
 def _words(
     claims: Mapping[str, Any], name: str, absent: tuple[str, ...] | None
 ) -> tuple[str, ...] | None:
-    """A list of texts, or one text of words; none of them where the claim is null."""
+    """Return a list claim, or the words of a text claim; empty if the claim is null."""
     value = _claim(claims, name)
     if value is _ABSENT:
         return absent
@@ -168,9 +169,9 @@ def _words(
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of that name, or at that path; `_ABSENT` only where no part of it is null.
+    """Return the claim of that name or at that path; `_ABSENT` only if no part of it is null.
 
-    Raises ValueError where the path leads through something other than an object.
+    Raises ValueError if the path leads through a value that is not an object.
     """
     if name in claims:
         return claims[name]

@@ -1,5 +1,5 @@
-"""What each tenant may take: rates in requests and tokens, its share and its priority.
+"""Rate limits by tenant, in requests and tokens, and each tenant's share and priority.
 
-`tenants` reads the rules from a file, `limiter` decides by token buckets, `meter` learns what a
-request has really taken.
+`tenants` parses the file, `limiter` decides by token buckets, `meter` counts the tokens that a
+request used.
 """

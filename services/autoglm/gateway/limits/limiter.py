@@ -1,9 +1,9 @@
 """Token buckets of requests and tokens for each tenant. Pure; every method takes `now`.
 
-A request reserves what it may take, prompt and completion as estimated, and settles to what it has
-taken. So a bucket may fall below empty; the tenant then waits until it is paid off. A request that
-wants more than a bucket holds goes when the bucket is full. Rates are this gateway's own: with N
-gateways each allows an Nth, as told.
+A request reserves the estimated tokens of prompt and completion, and settles to those it used. So a
+bucket may become negative; the tenant then waits until it is refilled. A request that needs more
+than a bucket's size is admitted when the bucket is full. Each of N gateways allows an Nth of a
+rate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_TENANTS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One tenant's buckets; None where its policy sets no rate."""
+    """One tenant's buckets; None if its policy sets no rate."""
 
     policy: TenantPolicy
     requests: Bucket | None
@@ -31,14 +31,14 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one request has taken in advance."""
+    """The tokens that one request has reserved."""
 
     account: Account
     tokens: float
 
 
 class RateLimits:
-    """Accounts of the tenants that were here lately, by the rules that hold now."""
+    """The accounts of the most recent tenants, by the policies in force."""
 
     def __init__(
         self, tenants: Tenants | None = None, gateways: int = 1, most: int = MOST_TENANTS
@@ -51,14 +51,15 @@ class RateLimits:
         return len(self._accounts)
 
     def know(self, tenants: Tenants) -> None:
-        """From now on these rules hold. A tenant whose own did not change keeps its buckets."""
+        """Use these policies from now on. A tenant with an unchanged policy keeps its buckets."""
         self._tenants = tenants
 
     def policy_of(self, tenant: str) -> TenantPolicy:
+        """Return the tenant's policy."""
         return self._tenants.of(tenant)
 
     def account_of(self, tenant: str, now: float) -> Account | None:
-        """None where nothing limits the tenant."""
+        """Return the tenant's account; None if it has no rate limit."""
         policy = self._tenants.of(tenant)
         if policy.requests_per_minute is None and policy.tokens_per_minute is None:
             return None
@@ -73,14 +74,14 @@ class RateLimits:
             if per_minute is None:
                 return None
             rate = per_minute / 60 / self._gateways
-            # However slow the rate, one request must fit.
+            # However low the rate, the bucket must hold one request.
             return Bucket(rate, max(1.0, rate * policy.burst_seconds), now)
 
         return Account(policy, bucket(policy.requests_per_minute), bucket(policy.tokens_per_minute))
 
 
 def shortage(account: Account, tokens: float, now: float) -> tuple[str, float]:
-    """Of what there is not enough, and for how many seconds; 0 where there is."""
+    """Return the limit with the longest wait and that wait in seconds; 0 if none is exceeded."""
     waits = {
         "requests": account.requests.wait(1.0, now) if account.requests else 0.0,
         "tokens": account.tokens.wait(tokens, now) if account.tokens else 0.0,
@@ -89,6 +90,7 @@ def shortage(account: Account, tokens: float, now: float) -> tuple[str, float]:
 
 
 def reserve(account: Account, tokens: float, now: float) -> Reservation:
+    """Take one request and so many tokens from the account's buckets."""
     if account.requests:
         account.requests.take(1.0, now)
     if account.tokens:
@@ -97,20 +99,20 @@ def reserve(account: Account, tokens: float, now: float) -> Reservation:
 
 
 def settle(reservation: Reservation, used: float, now: float) -> None:
-    """The request has taken so many tokens."""
+    """Correct the reservation to the tokens that the request used."""
     if reservation.account.tokens:
         reservation.account.tokens.take(used - reservation.tokens, now)
 
 
 def cancel(reservation: Reservation, now: float) -> None:
-    """No pod was ever asked, so nothing was taken."""
+    """Return the reservation of a request that was sent to no pod."""
     settle(reservation, 0.0, now)
     if reservation.account.requests:
         reservation.account.requests.take(-1.0, now)
 
 
 def headers_of(account: Account, now: float) -> Mapping[str, str]:
-    """What is left, under the names that OpenAI's API has for it."""
+    """Return OpenAI's `x-ratelimit-*` headers for the account."""
     headers: dict[str, str] = {}
     for what, bucket in (("requests", account.requests), ("tokens", account.tokens)):
         if bucket is not None:
@@ -122,7 +124,7 @@ def headers_of(account: Account, now: float) -> Mapping[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes it, and Go: `1h2m3s`, `6m0s`, `1.5s`, `20ms`."""
+    """Format seconds as OpenAI and Go do: `1h2m3s`, `6m0s`, `1.5s`, `20ms`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     if seconds < 60:
@@ -132,10 +134,11 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def refusal(tenant: str, account: Account, what: str, wait: float, now: float) -> RateLimited:
+def rejection(tenant: str, account: Account, what: str, wait: float, now: float) -> RateLimited:
+    """Return the error for a request that exceeds a limit, with the rate-limit headers."""
     policy = account.policy
     rate = policy.requests_per_minute if what == "requests" else policy.tokens_per_minute
-    fewer = "" if what == "requests" else ", or ask for fewer tokens"
+    fewer = "" if what == "requests" else ", or request fewer tokens"
     error = RateLimited(
         f"tenant {tenant!r} has used up its {rate:g} {what} a minute; "
         f"try again in {duration(wait)}{fewer}",

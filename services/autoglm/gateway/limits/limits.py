@@ -1,6 +1,6 @@
-"""The limits of all tenants, as the limit layer asks for them. Made by `core`.
+"""Applies rate limits to requests for the pipeline and reloads the tenants file.
 
-Follows the tenants file and counts refusals; decides nothing itself (`limiter`, `meter`).
+Counts rejections; `limiter` and `meter` decide.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Respo
 
 
 class Limits:
-    """`file` may be empty: then no tenant is limited. `refused` counts, by what was used up;
-    `unmetered` those that are charged by an estimate alone, by why."""
+    """The rate limits of all tenants; none if `file` is empty.
+
+    `rejected` counts by the limit exceeded, `unmetered` requests charged by an estimate, by reason.
+    """
 
     def __init__(
         self,
         file: str,
         gateways: int,
-        refused: Counter,
+        rejected: Counter,
         unmetered: Counter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
-        self._refused = refused
+        self._rejected = rejected
         self._unmetered = unmetered
         self._clock = clock
         self.rates = RateLimits(gateways=gateways)
 
     async def start(self, closing: AsyncExitStack) -> None:
-        """Raises OSError or ValueError where the file cannot be read."""
+        """Read the file and watch it. Raises OSError or ValueError if it is unreadable."""
         if not self._file:
             return
         file = FollowedFile(self._file, tenants_of)
@@ -57,13 +59,15 @@ class Limits:
     def reserved(
         self, account: Account, call: GatewayRequest, notes: RequestRecord
     ) -> Iterator[Callable[[Response], Response]]:
-        """Holds what the request may take, and settles to what it has taken. What it gives has to
-        be put around the reply. Raises RateLimited."""
+        """Reserve the request's estimated tokens; settle to those it used at the end.
+
+        Yields a function that wraps the response to count its tokens. Raises RateLimited.
+        """
         now, tokens = self._clock(), wanted_tokens(call)
         what, wait = limiter.shortage(account, tokens, now)
         if wait > 0:
-            self._refused.labels(what).inc()
-            raise limiter.refusal(call.principal.tenant, account, what, wait, now)
+            self._rejected.labels(what).inc()
+            raise limiter.rejection(call.principal.tenant, account, what, wait, now)
         reservation = limiter.reserve(account, tokens, now)
         headers = limiter.headers_of(account, now)
         meter, failure = Meter(call, notes, self._note_unmetered), None

@@ -1,7 +1,7 @@
-"""What a request has really taken, learnt from its answer on the way. Pure but for the iterating.
+"""Counts the tokens that a request used, from its response. Pure except for iterating it.
 
-Only requests of tenants with a limit are metered: a gRPC chunk is parsed for its token ids and the
-last one for the pod's usage; responses over HTTP are `openai_usage`'s to read.
+Only requests of tenants with a rate limit are metered: gRPC chunks are parsed for their token ids,
+and the last one for the pod's usage; `openai_usage` reads responses over HTTP.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers, Usage
 from autoglm.validation import Billing
 
-# No message of a stream with a token in it has fewer.
+# The least size of a streamed message with a token in it.
 _LEAST_BYTES = 10
-# Whoever leaves or runs out of time has had the pod read the prompt; other errors are not theirs.
+# Failures that the client pays for: the pod has computed its prompt.
 _LEFT = (
     asyncio.CancelledError,
     GeneratorExit,
@@ -37,13 +37,14 @@ _GENERATED: Mapping[str, Callable[[bytes], int]] = {
 
 
 def wanted_tokens(call: GatewayRequest) -> int:
-    """What is to be reserved: prompt and the most of a completion, as far as it is said."""
+    """Return the tokens to reserve: the prompt and the longest completion, as estimated."""
     return 0 if call.info is None else call.info.estimated_tokens
 
 
 class Meter:
-    """Of one call. `unmetered` is called with why a served request is charged by its estimate
-    alone; streams count their events, and are none of those."""
+    """Meters one request. Calls `unmetered` with the reason if a served request is charged by its
+    estimate alone; streams are charged by their events instead.
+    """
 
     def __init__(
         self, call: GatewayRequest, notes: RequestRecord, unmetered: Callable[[str], object]
@@ -57,7 +58,7 @@ class Meter:
         self._status = 0
 
     def read(self, reply: Response, headers: Mapping[str, str]) -> Response:
-        """The reply, counted on its way; with `headers`, which gRPC has as trailers."""
+        """Return the response with its chunks counted and `headers` added; trailers over gRPC."""
         self._status = reply.status
         self._notes.is_metered = True
         if self._call.wire == "http":
@@ -72,7 +73,7 @@ class Meter:
         return replace(reply, chunks=self._chunks(reply, self._note_message), trailers=trailers)
 
     def used(self, reserved: float, failure: BaseException | None) -> float:
-        """Tokens to be charged for."""
+        """Return the tokens to charge, after the request has ended."""
         info, notes = self._call.info, self._notes
         if info is None or info.billing is Billing.FREE or self._status >= 400:
             return 0.0
@@ -92,7 +93,7 @@ class Meter:
             self._unmetered("no_usage")
 
     def _generated(self, reserved: float) -> int:
-        """What has come, or the most that can have come of an answer that nobody here has seen."""
+        """Return the tokens received; an upper bound if Envoy moved the response's bytes."""
         if self._call.exchange is None:
             return self._reader.events if self._reader else self._tokens
         return min(int(reserved), self._call.exchange.body_bytes // _LEAST_BYTES)
@@ -104,9 +105,9 @@ class Meter:
                 yield chunk
         usage = self._usage()
         if usage is None and self._call.wire == "grpc":
-            # Messages of the Open Inference Protocol have no place for it.
+            # Messages of the Open Inference Protocol have no field for usage.
             usage = reported_usage(await reply.trailers())
-        # Before the relay's context ends, whose span wants it.
+        # Before the proxy's context ends: its span reports the usage.
         self._notes.usage = usage or self._notes.usage
 
     def _note_message(self, chunk: bytes) -> None:

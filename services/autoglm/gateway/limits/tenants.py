@@ -1,11 +1,11 @@
-"""Each tenant's share, priority and rates, as one JSON file says. Pure.
+"""Parses the tenants file: each tenant's share, priority and rate limits. Pure.
 
     {"tenants": {"NAME": {"weight": 2, "priority": 0, "requestsPerMinute": 600,
                           "tokensPerMinute": 100000, "burstSeconds": 60}},
      "default": {"requestsPerMinute": 60}}
 
-`default` holds for tenants that are not named, and for what a named one leaves out; null lifts a
-rate that `default` sets. Limits read the rates, admission reads weight and priority.
+`default` applies to tenants that are not named, and to the fields that a named one omits; null
+removes a rate that `default` sets. Rate limiting uses the rates, admission weight and priority.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ _Rate = Annotated[float, Meta(gt=0, le=1e12)]
 
 @dataclass(frozen=True, slots=True)
 class TenantPolicy:
-    """What one tenant may take."""
+    """One tenant's share, priority and rate limits."""
 
     weight: float = 1.0
-    """Its share of a contended model beside other tenants; twice the weight is twice the share."""
+    """The share of a contended model relative to other tenants: twice the weight, twice the share.
+    """
     priority: int = 0
-    """Lower goes first, as in requests; a request may ask to go later than this, not earlier."""
+    """Lower is served first, as in requests; a request can only lower its own priority further."""
     requests_per_minute: float | None = None
-    """Requests a minute on the average; None is no limit."""
+    """Average requests a minute; None is no limit."""
     tokens_per_minute: float | None = None
-    """Prompt and completion tokens a minute on the average; None is no limit."""
+    """Average prompt and completion tokens a minute; None is no limit."""
     burst_seconds: float = 60.0
-    """How many seconds' worth of its rates it may take at once after a pause."""
+    """How many seconds of its rates a tenant may use at once after a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """The policies of all tenants."""
+    """The policies of all tenants; `default` is that of tenants not named."""
 
     named: Mapping[str, TenantPolicy] = field(default_factory=lambda: MappingProxyType({}))
     default: TenantPolicy = TenantPolicy()
 
     def of(self, name: str) -> TenantPolicy:
+        """Return the tenant's policy."""
         return self.named.get(name, self.default)
 
 
@@ -62,11 +64,11 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def tenants_of(text: bytes) -> Tenants:
-    """The rules of a tenants file. Raises ValueError naming what is wrong."""
+    """Parse a tenants file. Raises ValueError naming the invalid field."""
     try:
         file = msgspec.json.decode(text, type=_File)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise ValueError(f"the tenants file is not as documented: {error}") from error
+        raise ValueError(f"the tenants file is invalid: {error}") from error
     default = TenantPolicy(**_given(file.default))
     named = {name: replace(default, **_given(policy)) for name, policy in file.tenants.items()}
     return Tenants(MappingProxyType(named), default)

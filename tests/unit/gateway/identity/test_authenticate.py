@@ -16,7 +16,7 @@ from autoglm.common import errors
 from autoglm.common.rpc import Credentials
 from autoglm.gateway.identity import tokens
 from autoglm.gateway.identity.authenticate import (
-    REFUSED_LIMIT,
+    REJECTED_LIMIT,
     Authenticator,
     KeysUnavailable,
     Known,
@@ -202,9 +202,9 @@ def test_made_up_key_names_are_guesses(issuer: Any) -> None:
 
 def test_memory_of_refusals_is_bounded() -> None:
     of = authenticator()
-    for number in range(REFUSED_LIMIT + 100):
+    for number in range(REJECTED_LIMIT + 100):
         outcome(of, f"agk_x_{number}", peer=str(number))
-    assert len(of._rejected) == REFUSED_LIMIT
+    assert len(of._rejected) == REJECTED_LIMIT
 
 
 @given(

@@ -20,7 +20,7 @@ from autoglm.gateway.identity.rules import TokenRules
 from autoglm.gateway.identity.tokens import (
     TokenExpired,
     TokenForbidden,
-    TokenRefused,
+    TokenRejected,
     UnknownKey,
     principal_of,
 )
@@ -79,7 +79,7 @@ def test_claims_may_have_other_names_and_lie_deep(issuer: Any) -> None:
 def test_none_is_no_algorithm(issuer: Any) -> None:
     for name in ("none", "None", "NONE", ""):
         token = f"{part({'alg': name, 'kid': 'r1'})}.{part(issuer.claims())}."
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenRejected):
             look(issuer, token)
 
 
@@ -89,7 +89,7 @@ def test_public_key_is_no_secret_for_hs256(issuer: Any, kid: str | None) -> None
     header = {"alg": "HS256"} | ({"kid": kid} if kid else {})
     signed = f"{part(header)}.{part(issuer.claims())}"
     mac = base64.urlsafe_b64encode(hmac.digest(public, signed.encode(), hashlib.sha256))
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         look(
             issuer,
             f"{signed}.{mac.rstrip(b'=').decode()}",
@@ -106,7 +106,7 @@ def test_key_of_one_type_is_not_used_for_another_algorithm(issuer: Any) -> None:
 def test_key_inside_the_token_counts_for_nothing(issuer: Any) -> None:
     headers = {"kid": "r1", "jwk": issuer.jwk(issuer.other), "jku": "https://evil.example/jwks"}
     token = jwt.encode(issuer.claims(), issuer.other, "RS256", headers)
-    with pytest.raises(TokenRefused, match="signature"):
+    with pytest.raises(TokenRejected, match="signature"):
         look(issuer, token)
 
 
@@ -121,25 +121,25 @@ def test_token_without_a_key_name_needs_a_set_without_a_choice(issuer: Any) -> N
 def test_new_key_is_distinguished_from_a_wrong_signature(issuer: Any) -> None:
     with pytest.raises(UnknownKey):
         look(issuer, issuer.token(kid="r2"))
-    with pytest.raises(TokenRefused, match="signature"):
+    with pytest.raises(TokenRejected, match="signature"):
         look(issuer, issuer.token(issuer.other))
 
 
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        ({"aud": "elsewhere"}, TokenRefused),
-        ({"aud": None}, TokenRefused),
-        ({"iss": "https://evil"}, TokenRefused),
-        ({"iss": None}, TokenRefused),
-        ({"exp": None}, TokenRefused),
+        ({"aud": "elsewhere"}, TokenRejected),
+        ({"aud": None}, TokenRejected),
+        ({"iss": "https://evil"}, TokenRejected),
+        ({"iss": None}, TokenRejected),
+        ({"exp": None}, TokenRejected),
         ({"exp": NOW - 31}, TokenExpired),
-        ({"exp": "soon"}, TokenRefused),
-        ({"exp": float("nan")}, TokenRefused),
-        ({"exp": 10**400}, TokenRefused),
-        ({"exp": True}, TokenRefused),
+        ({"exp": "soon"}, TokenRejected),
+        ({"exp": float("nan")}, TokenRejected),
+        ({"exp": 10**400}, TokenRejected),
+        ({"exp": True}, TokenRejected),
         ({"nbf": NOW + 31}, TokenExpired),
-        ({"nbf": "later"}, TokenRefused),
+        ({"nbf": "later"}, TokenRejected),
         ({"tenant": None}, TokenForbidden),
         ({"tenant": 5}, TokenForbidden),
         ({"tenant": ""}, TokenForbidden),
@@ -158,20 +158,20 @@ def test_new_key_is_distinguished_from_a_wrong_signature(issuer: Any) -> None:
         ({"roles": [1]}, TokenForbidden),
         ({"roles": False}, TokenForbidden),
         ({"roles": {}}, TokenForbidden),
-        ({"exp": NULL}, TokenRefused),
-        ({"nbf": NULL}, TokenRefused),
-        ({"iss": NULL}, TokenRefused),
-        ({"iss": ["https://issuer"]}, TokenRefused),
-        ({"aud": NULL}, TokenRefused),
-        ({"aud": []}, TokenRefused),
-        ({"aud": ""}, TokenRefused),
-        ({"aud": ["elsewhere", "other"]}, TokenRefused),
-        ({"aud": ["autoglm", 5]}, TokenRefused),
-        ({"aud": {"autoglm": True}}, TokenRefused),
+        ({"exp": NULL}, TokenRejected),
+        ({"nbf": NULL}, TokenRejected),
+        ({"iss": NULL}, TokenRejected),
+        ({"iss": ["https://issuer"]}, TokenRejected),
+        ({"aud": NULL}, TokenRejected),
+        ({"aud": []}, TokenRejected),
+        ({"aud": ""}, TokenRejected),
+        ({"aud": ["elsewhere", "other"]}, TokenRejected),
+        ({"aud": ["autoglm", 5]}, TokenRejected),
+        ({"aud": {"autoglm": True}}, TokenRejected),
     ],
 )
 def test_claim_that_is_not_as_it_must_be_is_refused(
-    issuer: Any, changes: dict[str, Any], refusal: type[TokenRefused]
+    issuer: Any, changes: dict[str, Any], refusal: type[TokenRejected]
 ) -> None:
     claims = issuer.claims(**changes)
     claims |= {name: None for name, value in changes.items() if value is NULL}
@@ -232,18 +232,18 @@ def test_clocks_may_differ_by_the_leeway_and_no_more(issuer: Any) -> None:
 
 def test_unknown_critical_header_is_refused(issuer: Any) -> None:
     headers = {"kid": "r1", "crit": ["x"], "x": 1}
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         look(issuer, jwt.encode(issuer.claims(), issuer.rsa, "RS256", headers))
 
 
 def test_too_long_a_token_is_not_even_read(issuer: Any) -> None:
-    with pytest.raises(TokenRefused, match="16384 bytes"):
+    with pytest.raises(TokenRejected, match="16384 bytes"):
         look(issuer, "x." + "y" * 20_000 + ".z")
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_noise_is_refused_and_never_an_accident(head: str, body: str, mac: str) -> None:
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         principal_of(f"{head}.{body}.{mac}", key_set_of_secret(SECRET), RULES, NOW)
 
 
@@ -254,5 +254,5 @@ def test_no_changed_byte_of_a_token_passes(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(token) - 2))
     letter = data.draw(st.characters(codec="ascii", exclude_characters=token[place]))
     changed = token[:place] + letter + token[place + 1 :]
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         principal_of(changed, key_set_of_secret(SECRET), RULES, NOW)

@@ -95,7 +95,7 @@ def test_refusal_names_tenant_limit_and_when_to_come_again() -> None:
     error = refusal("acme", account(tokens=600), "tokens", 90.0, 0)
     assert error.message == (
         "tenant 'acme' has used up its 600 tokens a minute; "
-        "try again in 1m30s, or ask for fewer tokens"
+        "try again in 1m30s, or request fewer tokens"
     )
     assert error.retry_after == 90.0
     assert error.headers["x-ratelimit-limit-tokens"] == "600"
