@@ -175,7 +175,7 @@ async def _admitted(names: int, rounds: int) -> float:
 
     async def places() -> None:
         for number in range(rounds):
-            async with admission.place(calls[number % 200], RequestRecord()):  # type: ignore[arg-type]
+            async with admission.slot(calls[number % 200], RequestRecord()):  # type: ignore[arg-type]
                 pass
 
     loop, best = asyncio.get_running_loop(), math.inf

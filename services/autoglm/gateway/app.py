@@ -252,7 +252,7 @@ class Gateway:
         grace = self._settings.shutdown_grace_seconds
         # A request that has no slot by then could not end in time either.
         rejection = asyncio.get_running_loop().call_later(
-            grace * _WAIT_SHARE, self.core.admission.refuse_waiting
+            grace * _WAIT_SHARE, self.core.admission.reject_waiting
         )
         if self._plane is not None:
             await self._finish_envoy(self._plane, grace)

@@ -310,7 +310,7 @@ def admitted(admission: Admission) -> Layer:
         async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
             async with AsyncExitStack() as slot:
                 with child_span(record, "admission") as span:
-                    await slot.enter_async_context(admission.place(request, record))
+                    await slot.enter_async_context(admission.slot(request, record))
                     note_wait(span, record)
                 async with inner(request, record) as response:
                     yield response

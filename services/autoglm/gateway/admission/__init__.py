@@ -1,8 +1,8 @@
-"""Who of those that want a model goes on to its pods, who waits, and who is refused.
+"""Admission: decides which requests for a model proceed, which wait and which are rejected.
 
 `queue` decides for one model and is pure, as are its parts: `lane` (order within a priority),
-`fairness` (between tenants), `pace` (how fast the queue moves), `capacity` (what the pods can
-take). `line` carries a queue's verdicts out, `admission` holds all queues.
+`fairness` (between tenants), `pace` (throughput of the queue), `capacity` (slots of the pods).
+`line` applies a queue's verdicts to waiting tasks, `admission` holds all queues.
 """
 
 from autoglm.gateway.admission.admission import Admission, AdmissionSettings, Policy

@@ -1,8 +1,8 @@
-"""Lets requests on to the pods in their turn. Used by the admit layer.
+"""Admits requests to the slots of their model, in the order that its queue decides.
 
-Decides what concerns all models together: the bound on all requests, and which queue a request
-belongs to: its base model's, since adapters and aliases share its pods. What is decided within a
-queue is `queue`'s. A call for a model without a ready endpoint does not wait: routing says why.
+Holds what concerns all models together: the bound on all requests, and the queue of each request.
+Adapters and aliases share the queue of their base model, as they share its pods. A request for a
+model without a ready endpoint does not wait: routing reports the reason.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from autoglm.gateway.request.request import GatewayRequest, RequestRecord
 
 
 class Policy(Protocol):
-    """What admission wants to know of a tenant."""
+    """A tenant's share and priority."""
 
     @property
     def weight(self) -> float: ...
 
     @property
     def priority(self) -> int:
-        """Lower goes first."""
+        """Lower is admitted first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """The policy where none is known."""
+    """The policy of tenants without a tenants file."""
 
     weight: float = 1.0
     priority: int = 0
@@ -50,14 +50,14 @@ _EQUAL = Equal()
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """`requests` bounds all that are admitted or wait."""
+    """`requests` bounds the requests admitted or waiting, of all models."""
 
     requests: int = 4096
     line: LineSettings = LineSettings()
 
 
 class Admission:
-    """All queues. `in_flight` counts what is admitted or waits."""
+    """The queues of all models. `in_flight` counts the requests admitted or waiting."""
 
     def __init__(
         self,
@@ -75,18 +75,19 @@ class Admission:
         self._lines: dict[str, Line] = {}
         self.in_flight = 0
         self.idle = asyncio.Event()
-        """Set while nothing is in flight; draining waits for it."""
+        """Set while no request is in flight; draining waits for it."""
         self.idle.set()
 
     @property
     def waiting(self) -> int:
+        """Return the number of requests waiting in all queues."""
         return sum(line.queue.waiting for line in self._lines.values())
 
     @asynccontextmanager
-    async def place(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[None]:
-        """Held as long as the context is open, which is until the stream has ended.
+    async def slot(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[None]:
+        """Wait for a slot and hold it until the context exits, after the stream has ended.
 
-        Raises QueueFull, DeadlineExceeded, NoReadyEndpoint or ShuttingDown instead.
+        Raises QueueFull, DeadlineExceeded, NoReadyEndpoint or ShuttingDown if it is rejected.
         """
         self._begin()
         try:
@@ -104,13 +105,15 @@ class Admission:
         finally:
             self._end()
 
-    def refuse_waiting(self) -> None:
-        """The process is about to end: those who wait may still go elsewhere."""
+    def reject_waiting(self) -> None:
+        """Reject all waiting requests before shutdown, so that clients retry elsewhere."""
         for line in self._lines.values():
-            line.refuse_all(ShuttingDown("the gateway is going away; try again", retry_after=1.0))
+            line.reject_all(
+                ShuttingDown("the gateway is shutting down; try again", retry_after=1.0)
+            )
 
     def retry_after(self) -> float:
-        """Seconds until the queue that drains soonest has drained."""
+        """Return the seconds until the first of the queues is empty."""
         pauses = [line.queue.retry_after() for line in self._lines.values()]
         return min(pauses, default=1.0)
 
@@ -151,24 +154,24 @@ class Admission:
         return tuple({view.url: view for view in (*found.grpc, *found.http)}.values())
 
     def _waiter(self, call: GatewayRequest) -> Waiter:
-        assert call.info is not None, "the validate layer lets nothing pass that could not be read"
+        assert call.info is not None, "validation rejects requests without info"
         policy = self._policy_of(call.principal.tenant)
         return Waiter(
             call.principal.tenant,
             tokens=max(1, call.info.estimated_tokens),
-            # Of a body that Envoy keeps the prompt is known.
+            # Envoy may hold the body; then the size comes from the routing hint.
             size=len(call.payload) or call.info.size,
             deadline=call.deadline,
-            # A request may ask to go later than its tenant's others, not earlier.
+            # A request can lower its tenant's priority, not raise it.
             priority=max(policy.priority, call.info.priority),
             weight=policy.weight,
         )
 
 
 def queue_of(name: str, models: Mapping[str, ModelView]) -> str:
-    """The name whose queue takes the calls for `name`: the first one of those that share its pods.
+    """Return the name of the queue for the model `name`: the first of the names sharing its pods.
 
-    Of a resource's names only those count that no older resource has.
+    Names of the resource that belong to an older resource are skipped.
     """
     model = models[name]
     if model.resource is not None:

@@ -1,15 +1,16 @@
-"""How much of a model's pods may be used at once: requests, and tokens of KV cache. Pure.
+"""Computes the capacity of a model: slots of its pods, and tokens of their KV caches. Pure.
 
-A pod takes its batch (`max_num_seqs`) and a few more, so that its own queue never runs dry. From
-there the limit follows what the pod says. Where more requests wait in it than those few for a
-second, the limit falls to our share of what it works on; it rises again by a sixteenth a look.
-Several gateways see the same waiting and shrink by the same factor, so that they come to equal
-shares (additive increase, multiplicative decrease: Chiu and Jain, 1989) without knowing of each
-other; taking the others' load off instead would leave everything to who came first.
+A pod gets its batch (`max_num_seqs`) and a few spare requests, so that its own queue is never
+empty. The limit then follows the load reports. If more than the spare requests wait in a pod for a
+second, the limit falls to this gateway's share of what the pod runs; it rises again by a sixteenth
+per check. Several gateways see the same waiting requests and reduce their limits by the same
+factor, so that they converge to equal shares without coordination (additive increase,
+multiplicative decrease: Chiu and Jain, 1989). Subtracting the load of others instead would leave
+all slots to the first gateway.
 
-Tokens are reserved in full, prompt and longest completion. As answers mostly end sooner and share
-prefixes, the reservation may exceed the cache by a factor that rises while the cache has room and
-falls when pods cannot run their batch.
+Tokens are reserved for the prompt and the longest completion. Most responses end sooner and share
+prefixes, so reservations may exceed the cache by a factor that rises while the cache has room and
+falls when pods cannot run a full batch.
 """
 
 from __future__ import annotations
@@ -20,42 +21,42 @@ from dataclasses import dataclass
 
 from autoglm.gateway.endpoints.endpoint import EndpointView, Load
 
-# How long the limits stay as they are, so that what follows from them shows.
-LOOK_SECONDS = 0.25
-# Bursts that a pod works off by itself are no congestion.
+# The least time between two adaptations of the limits, so that each takes effect first.
+CHECK_SECONDS = 0.25
+# Shorter bursts are no congestion: the pod works them off by itself.
 _PATIENCE_SECONDS = 1.0
 _RISE = 1 / 16
 _TOKENS_RISE, _TOKENS_FALL = 1.05, 0.8
 _LEAST_FACTOR, _MOST_FACTOR = 0.25, 32.0
-# Of the batches, and of all places at most.
+# Slots reserved: a part of the batches, and at most a part of all slots.
 _RESERVED, _MOST_RESERVED = 1 / 32, 1 / 4
-# A cache that is fuller than this has no room for a larger reservation.
+# KV-cache use above which reservations do not grow.
 _KV_ROOM = 0.9
-# A batch that is less full than this, while requests wait, wants for cache.
+# A batch less full than this while requests wait in the pod is limited by the KV cache.
 _FULL_BATCH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What may be admitted at once."""
+    """The requests and tokens that may be admitted at once."""
 
     requests: int
     tokens: float = math.inf
-    """Prompt and completion of all that are admitted; infinite where the cache is unknown."""
+    """Prompt and completion tokens of all admitted requests; infinite if the cache is unknown."""
     reserved: int = 0
-    """How many of the requests are for tenants that ask for little, where there are such."""
+    """Slots that may be reserved for tenants with few requests."""
 
-    def without(self, places: int) -> Capacity:
-        """What is left beside so many of the requests, and their part of the tokens."""
-        if not places or self.requests < 2:
+    def without(self, slots: int) -> Capacity:
+        """Return the capacity less so many slots and their part of the tokens."""
+        if not slots or self.requests < 2:
             return self
-        left = max(1, self.requests - places)
+        left = max(1, self.requests - slots)
         return Capacity(left, self.tokens * left / self.requests)
 
 
 @dataclass(slots=True)
 class _Limit:
-    """Of one endpoint."""
+    """The limit of one endpoint."""
 
     requests: float
     load: Load
@@ -63,19 +64,19 @@ class _Limit:
 
 
 class Sizing:
-    """The limits of a model's endpoints over time. `spare` requests may wait in each pod."""
+    """Adapts the limits of a model's endpoints. `spare` requests may wait in each pod."""
 
     def __init__(self, spare: int) -> None:
         self._spare = spare
         self._limits: dict[str, _Limit] = {}
         self._factor = 1.0
         self._starved_since = math.inf
-        self._looked = -math.inf
+        self._checked = -math.inf
 
-    def look(self, views: Iterable[EndpointView], token_bound: bool, now: float) -> Capacity:
-        """The capacity now. `token_bound` says that requests wait for tokens rather than places."""
+    def update(self, views: Iterable[EndpointView], token_bound: bool, now: float) -> Capacity:
+        """Return the capacity now. `token_bound`: requests wait for tokens rather than slots."""
         views = tuple(views)
-        is_due = now - self._looked >= LOOK_SECONDS
+        is_due = now - self._checked >= CHECK_SECONDS
         known, self._limits = self._limits, {}
         for view in views:
             limit = known.get(view.url)
@@ -83,17 +84,17 @@ class Sizing:
                 self._adapt(view, limit, now)
             self._limits[view.url] = limit or self._new_limit(view)
         if is_due:
-            self._looked = now
+            self._checked = now
             self._adapt_factor(views, token_bound, now)
         tokens = sum(_kv_tokens(view.live.load) for view in views) * self._factor
         requests = sum(int(limit.requests) for limit in self._limits.values())
         return Capacity(requests, tokens, self._reserved(views, requests))
 
     def _reserved(self, views: tuple[EndpointView, ...], requests: int) -> int:
-        """Room in a batch, not only in what may wait for one."""
+        """The spare requests and a part of the batches, so that a reserved slot runs at once."""
         batches = sum(view.live.capacity for view in views)
-        places = self._spare * len(views) + max(1, int(batches * _RESERVED))
-        return min(places, int(requests * _MOST_RESERVED))
+        slots = self._spare * len(views) + max(1, int(batches * _RESERVED))
+        return min(slots, int(requests * _MOST_RESERVED))
 
     def _new_limit(self, view: EndpointView) -> _Limit:
         most = view.live.capacity + self._spare

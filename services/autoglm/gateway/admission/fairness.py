@@ -1,11 +1,11 @@
-"""Weighted tokens served to each tenant: who is next. Pure; used by the queue.
+"""Counts the tokens served to each tenant by weight, which orders the tenants. Pure.
 
 The virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024):
-the tenant with the smallest counter goes next and pays for its request at once; what the request
-really took corrects the counter when it ends. Between two tenants that both keep requests waiting,
+the tenant with the smallest counter is next and is charged for its request at once; the tokens used
+correct the counter when the request ends. Between two tenants that both keep requests waiting,
 counters differ by at most the largest cost of one request by its tenant's weight, so service by
-weight differs by at most twice that. A tenant that comes back from a pause is lifted to the
-smallest counter of those that wait: a pause earns no credit.
+weight differs by at most twice that. After a pause, a tenant's counter is raised to the smallest
+one of the waiting tenants: a pause earns no credit.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _SPARE = 1024
-# Over so many, idle tenants that are ahead by little are forgotten too.
+# Above this number of tenants, idle ones with the smallest counters are dropped too.
 _MOST = 10_000
 
 
 class Counters:
-    """Tokens served by weight, for each tenant. `floor` is what a newcomer starts from at least.
+    """Tokens served by weight, for each tenant. `floor` is the least counter of a new tenant.
 
-    `waits` says whether a tenant has requests waiting: those are never forgotten.
+    `waits` returns whether a tenant has requests waiting: its counter is never dropped.
     """
 
     def __init__(self, waits: Callable[[str], bool] = lambda tenant: False) -> None:
@@ -33,15 +33,16 @@ class Counters:
         return len(self._served)
 
     def of(self, tenant: str) -> float:
+        """Return the tenant's counter."""
         return self._served.get(tenant, self.floor)
 
     def enter(self, tenant: str, least: float | None) -> None:
-        """A tenant that had nothing waiting; `least` is the smallest counter of those that have."""
+        """Add a tenant without waiting requests; `least` is the smallest waiting counter."""
         floor = self.floor if least is None else least
         self._served[tenant] = max(self._served.get(tenant, floor), floor)
 
     def charge(self, tenant: str, cost: float) -> None:
-        """The tenant's turn: it pays, and nobody starts below what it had before."""
+        """Charge the tenant whose turn it is, and raise the floor to its counter before that."""
         before = self.of(tenant)
         self.floor = max(self.floor, before)
         self._served[tenant] = before + cost
@@ -49,12 +50,12 @@ class Counters:
             self._forget()
 
     def correct(self, tenant: str, difference: float) -> None:
-        """What was charged was wrong by so much."""
+        """Add the difference between the tokens used and those charged."""
         if tenant in self._served:
             self._served[tenant] = max(0.0, self._served[tenant] + difference)
 
     def _forget(self) -> None:
-        """Drop those that would start from the floor anyway."""
+        """Drop tenants whose counter equals the floor."""
         kept = {t: s for t, s in self._served.items() if s > self.floor or self._waits(t)}
         if len(kept) > _MOST:
             ahead = sorted(kept, key=kept.__getitem__)[len(kept) // 2 :]

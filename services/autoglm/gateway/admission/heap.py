@@ -1,4 +1,4 @@
-"""A heap whose keys may change while items are in it. Pure; used by the queue's lanes."""
+"""A heap whose keys may change while items are in it. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SPARE = 64
 
 
 class LazyHeap(Generic[T]):
-    """The item with the smallest key. `key_of` gives an item's key now, None once it has left.
+    """Finds the item with the smallest key. `key_of` returns an item's key, None once removed.
 
-    Call `touch` when an item comes or its key falls. A key that rises needs no call: the entry is
-    put right when it comes to the top.
+    Call `touch` when an item is added or its key falls. A key that rises needs no call: the entry
+    is corrected when it reaches the top.
     """
 
     def __init__(self, key_of: Callable[[T], float | None]) -> None:
@@ -28,6 +28,7 @@ class LazyHeap(Generic[T]):
         return len(self._entries)
 
     def touch(self, item: T) -> None:
+        """Add the item, or lower its key."""
         key = self._key_of(item)
         if key is None:
             return
@@ -36,7 +37,7 @@ class LazyHeap(Generic[T]):
         heapq.heappush(self._entries, (key, next(self._order), item))
 
     def peek(self) -> T | None:
-        """The item with the smallest key, the longest there first; None when empty."""
+        """Return the item with the smallest key, the oldest among equals; None if empty."""
         entries = self._entries
         while entries:
             stored, order, item = entries[0]
@@ -44,14 +45,14 @@ class LazyHeap(Generic[T]):
             if key == stored:
                 return item
             if key is None or key < stored:
-                # Gone, or an entry with the smaller key has been pushed as well.
+                # The item has left, or another entry has its smaller key.
                 heapq.heappop(entries)
             else:
                 heapq.heapreplace(entries, (key, order, item))
         return None
 
     def _compact(self) -> None:
-        """One entry for each item: what was touched often has left others behind."""
+        """Keep one entry for each item; `touch` leaves outdated ones behind."""
         items = dict.fromkeys(item for _, _, item in sorted(self._entries))
         keyed = [(self._key_of(item), next(self._order), item) for item in items]
         self._entries = [(key, order, item) for key, order, item in keyed if key is not None]

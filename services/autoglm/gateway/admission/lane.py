@@ -1,7 +1,7 @@
-"""The requests of one priority that wait for a place, by tenant. Pure; used by the queue.
+"""The requests of one priority that wait for a slot, by tenant. Pure; used by the queue.
 
-Within a lane the tenant with the smallest counter goes next, and a tenant's own requests go in the
-order in which they came.
+Within a lane the tenant with the smallest counter is next, and a tenant's own requests are first
+come, first served.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from autoglm.gateway.admission.heap import LazyHeap
 
 
 class State(Enum):
+    """The state of a request in the queue."""
+
     NEW = "new"
     WAITING = "waiting"
     ADMITTED = "admitted"
@@ -23,18 +25,18 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A request on its way through a queue. Only the queue writes `state` and `since`."""
+    """A request in a queue. Only the queue writes `state` and `since`."""
 
     tenant: str
     tokens: float
-    """What it is expected to take, prompt and completion together."""
+    """The estimated tokens of prompt and completion together."""
     size: int
-    """Bytes that it keeps in memory."""
+    """The bytes it holds in memory."""
     deadline: float
     priority: int = 0
-    """Lower goes first."""
+    """Lower is admitted first."""
     weight: float = 1.0
-    """Of its tenant."""
+    """The share of its tenant."""
     state: State = State.NEW
     since: float = 0.0
     """When it entered its state."""
@@ -42,7 +44,7 @@ class Waiter:
 
 @dataclass(slots=True)
 class Backlog:
-    """What one tenant has waiting in a lane."""
+    """The waiting requests of one tenant in a lane."""
 
     weight: float
     waiters: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
@@ -50,7 +52,11 @@ class Backlog:
 
 
 class Lane:
-    """`count_of` is a tenant's counter, `share_of` what part of the queue so much would fill."""
+    """The waiting requests of one priority.
+
+    `count_of` returns a tenant's counter, `share_of` the part of the queue that so many requests
+    and bytes fill.
+    """
 
     def __init__(
         self, count_of: Callable[[str], float], share_of: Callable[[int, int], float]
@@ -70,9 +76,11 @@ class Lane:
 
     @property
     def oldest(self) -> Waiter:
+        """Return the request that has waited longest."""
         return next(iter(self._arrivals))
 
     def add(self, waiter: Waiter) -> None:
+        """Append the request to its tenant's backlog."""
         backlog = self._tenants.setdefault(waiter.tenant, Backlog(waiter.weight))
         backlog.weight = waiter.weight
         backlog.waiters[waiter] = None
@@ -83,6 +91,7 @@ class Lane:
         self._largest.touch(waiter.tenant)
 
     def remove(self, waiter: Waiter) -> None:
+        """Remove the request, wherever it is in the lane."""
         backlog = self._tenants[waiter.tenant]
         del backlog.waiters[waiter], self._arrivals[waiter]
         backlog.size -= waiter.size
@@ -90,29 +99,29 @@ class Lane:
             del self._tenants[waiter.tenant]
 
     def touch(self, tenant: str) -> None:
-        """The tenant's counter has fallen."""
+        """Note that the tenant's counter has fallen."""
         self._turns.touch(tenant)
 
     def next(self) -> Waiter:
-        """The first request of the tenant whose turn it is."""
+        """Return the first request of the tenant with the smallest counter."""
         tenant = self._turns.peek()
-        assert tenant is not None, "a lane without requests is not asked"
+        assert tenant is not None, "the lane has requests"
         return next(iter(self._tenants[tenant].waiters))
 
     def least(self) -> float:
-        """The smallest counter of those that wait."""
+        """Return the smallest counter of the waiting tenants."""
         tenant = self._turns.peek()
-        assert tenant is not None, "a lane without requests is not asked"
+        assert tenant is not None, "the lane has requests"
         return self._count_of(tenant)
 
     def last_of_largest(self) -> Waiter:
-        """The newest request of the tenant that fills most of the queue for its weight."""
+        """Return the newest request of the tenant that fills most of the queue by its weight."""
         tenant = self._largest.peek()
-        assert tenant is not None, "a lane without requests is not asked"
+        assert tenant is not None, "the lane has requests"
         return next(reversed(self._tenants[tenant].waiters))
 
     def share(self, tenant: str, extra: Waiter | None = None) -> float:
-        """How much of the queue a tenant fills by its weight, with one more request."""
+        """Return the part of the queue that a tenant fills by its weight, with an extra request."""
         backlog = self._tenants.get(tenant)
         count, size = (len(backlog.waiters), backlog.size) if backlog else (0, 0)
         weight = backlog.weight if backlog else 1.0
@@ -121,7 +130,7 @@ class Lane:
         return self._share_of(count, size) / weight
 
     def ahead_of(self, tenant: str) -> int:
-        """About how many requests go before the tenant's next one: turns go round."""
+        """Estimate the requests admitted before the tenant's next one, with tenants in turn."""
         backlog = self._tenants.get(tenant)
         own = len(backlog.waiters) if backlog else 0
         others = len(self._tenants) - (backlog is not None)

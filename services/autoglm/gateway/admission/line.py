@@ -1,7 +1,7 @@
-"""One model's queue and the tasks that wait in it: carries out what the queue decides.
+"""Applies the decisions of one model's queue to the tasks that wait in it.
 
-Each waiting task has a future. While any waits, a timer looks at the pods' capacity and at the
-time; otherwise arriving requests do. Decides nothing itself.
+Each waiting task has a future. While any task waits, a timer updates the capacity and expires
+requests; otherwise arriving requests do. Decides nothing itself.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from autoglm.gateway.admission.queue import Bounds, Queue, Verdict
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.request.metrics import Metrics
 
-# How often the pods' limits are looked at under load: often, but never for most of the time.
-_LOOK_SECONDS, _LOOK_SECONDS_PER_ENDPOINT = 0.05, 1e-4
+# The interval between updates of the capacity; longer with many endpoints, to bound its cost.
+_UPDATE_SECONDS, _UPDATE_SECONDS_PER_ENDPOINT = 0.05, 1e-4
 
 Views = Callable[[], tuple[EndpointView, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """`spare` requests may wait in each pod."""
+    """Bounds of one model's queue. `spare` requests may wait in each pod."""
 
     queue: Bounds = Bounds()
     spare: int = 4
 
 
 class Line:
-    """`views` are the model's ready endpoints."""
+    """One model's queue and its waiting tasks. `views` returns the model's ready endpoints."""
 
     def __init__(
         self,
@@ -51,18 +51,22 @@ class Line:
         self._metrics = metrics
         self._queue_seconds = cache(partial(metrics.queue_seconds.labels, model))
         self._clock = clock
-        self._look_seconds = _LOOK_SECONDS
-        self._looked = -math.inf
+        self._update_seconds = _UPDATE_SECONDS
+        self._updated = -math.inf
         self._waiting: dict[Waiter, asyncio.Future[AutoGLMError | None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         metrics.follow_queue(model, self.queue)
 
     @property
     def is_idle(self) -> bool:
+        """Return whether no request is admitted or waiting."""
         return not self.queue.admitted and not self.queue.waiting
 
     async def enter(self, waiter: Waiter) -> float:
-        """The seconds waited, once it may go on to the pods. Raises what the queue decides."""
+        """Wait until the request is admitted; return the seconds waited.
+
+        Raises the error with which the queue rejects it.
+        """
         started, outcome = self._clock(), "cancelled"
         try:
             error = await self._verdict(waiter, started)
@@ -76,32 +80,33 @@ class Line:
         return seconds
 
     def leave(self, waiter: Waiter, used: float | None) -> None:
-        """The request has ended. Whatever happened before, once is enough."""
+        """Release the request's slot or its entry in the queue; a second call has no effect."""
         now = self._clock()
-        self._carry_out(self.queue.leave(waiter, now, used))
+        self._apply(self.queue.leave(waiter, now, used))
 
-    def refuse_all(self, error: AutoGLMError) -> None:
-        self._carry_out(self.queue.refuse_all(error, self._clock()))
+    def reject_all(self, error: AutoGLMError) -> None:
+        """Reject all waiting requests with the error."""
+        self._apply(self.queue.reject_all(error, self._clock()))
 
     def close(self) -> None:
-        """Nobody is in it, and nobody will be."""
+        """Remove the gauges of an idle queue that is used no more."""
         self._metrics.forget_queue(self.model)
 
     async def _verdict(self, waiter: Waiter, now: float) -> AutoGLMError | None:
-        self._look(now)
-        for verdict in self._carry_out(self.queue.arrive(waiter, now)):
+        self._update(now)
+        for verdict in self._apply(self.queue.arrive(waiter, now)):
             if verdict.waiter is waiter:
                 return verdict.error
         future: asyncio.Future[AutoGLMError | None] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = future
-        self._keep_looking()
+        self._start_timer()
         try:
             return await future
         finally:
             del self._waiting[waiter]
 
-    def _carry_out(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """Wakes whom the verdicts are about; those are left that concern nobody who sleeps."""
+    def _apply(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Wake the tasks of the verdicts; return the verdicts without a waiting task."""
         others = []
         for verdict in verdicts:
             future = self._waiting.get(verdict.waiter)
@@ -111,22 +116,22 @@ class Line:
                 future.set_result(verdict.error)
         return others
 
-    def _look(self, now: float) -> None:
-        if now - self._looked < self._look_seconds:
+    def _update(self, now: float) -> None:
+        if now - self._updated < self._update_seconds:
             return
-        views, self._looked = self._views(), now
-        self._look_seconds = max(_LOOK_SECONDS, len(views) * _LOOK_SECONDS_PER_ENDPOINT)
-        capacity = self._sizing.look(views, self.queue.is_token_bound, now)
-        self._carry_out(self.queue.resize(capacity, now))
+        views, self._updated = self._views(), now
+        self._update_seconds = max(_UPDATE_SECONDS, len(views) * _UPDATE_SECONDS_PER_ENDPOINT)
+        capacity = self._sizing.update(views, self.queue.is_token_bound, now)
+        self._apply(self.queue.resize(capacity, now))
 
-    def _keep_looking(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._look_seconds, self._look_again)
+            self._timer = loop.call_later(self._update_seconds, self._on_timer)
 
-    def _look_again(self) -> None:
+    def _on_timer(self) -> None:
         self._timer, now = None, self._clock()
-        self._look(now)
-        self._carry_out(self.queue.expire(now))
+        self._update(now)
+        self._apply(self.queue.expire(now))
         if self.queue.waiting:
-            self._keep_looking()
+            self._start_timer()

@@ -1,20 +1,19 @@
-"""Who of those that want a model goes on to its pods, who waits and who is refused. Pure.
+"""The admission queue of one model: which requests proceed, wait or are rejected. Pure.
 
-Events come in with the time (`arrive`, `leave`, `resize`, `expire`), verdicts go out; the caller
-carries them out (`admission.Admission`). No clock, no await, no lock: between two events nothing
-is half-changed. A request waits here rather than in a pod, where it could be neither reordered nor
-refused.
+Events with their time go in (`arrive`, `leave`, `resize`, `expire`), verdicts come out; `line`
+applies them. No clock, no await, no lock: the state is consistent between two events. A request
+waits here rather than in a pod, where it could be neither reordered nor rejected.
 
 The order: the smallest priority number first; within a priority the tenant that has been served
 least for its weight (`fairness`); within a tenant first come, first served. One admission in ten
-goes to the request that has waited longest, once it has waited over the ageing time, so that
-nothing starves. A request too large for the room left is not overtaken, but by tenants that have
-few requests: some places are kept free for those (`reserve`).
+goes to the request that has waited longest, once it has waited over the ageing time, so that no
+request starves. A request that does not fit is not overtaken, except by tenants with few requests:
+some slots are reserved for those (`reserve`).
 
-The queue is bounded in requests and bytes. Where it is full, a newcomer takes the place of the
-newest request of a lower priority, or of the tenant that fills more of the queue than the
-newcomer's own (longest-queue drop: McKenney, "Stochastic Fairness Queueing", 1990); else it is
-refused. A flood so displaces itself, and a light tenant always finds a place.
+The queue is bounded in requests and bytes. When it is full, a new request displaces the newest
+request of a lower priority, or of a tenant that fills more of the queue than the new request's own
+(longest-queue drop: McKenney, "Stochastic Fairness Queueing", 1990); otherwise it is rejected. So a
+flood displaces itself, and a tenant with few requests always finds room.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from autoglm.gateway.admission.lane import Lane, State, Waiter
 from autoglm.gateway.admission.pace import Pace
 from autoglm.gateway.admission.reserve import Reserve
 
-# Priorities beyond these count as these, which bounds the number of lanes.
+# Priorities are clamped to this magnitude, which bounds the number of lanes.
 MOST_PRIORITY = 15
-# One admission in so many goes to the request that has waited longest, once that is too long.
+# One admission in so many goes to the request that has waited longest, after the ageing time.
 _AGED_TURN = 10
 # Retry-After, in seconds.
 _SOONEST, _LATEST = 1.0, 60.0
@@ -41,26 +40,26 @@ _SPARE = 64
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one model's queue."""
+    """The bounds of one model's queue."""
 
     requests: int = 1024
     size: int = 256 * 1024 * 1024
-    """Bytes."""
+    """The most bytes of waiting bodies."""
     wait_seconds: float = 60.0
-    """Who has waited so long is refused."""
+    """The longest wait; then a request is rejected."""
     ageing_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`error` is None for a request that goes on to the pods."""
+    """The decision on one request; `error` is None if it is admitted."""
 
     waiter: Waiter
     error: AutoGLMError | None = None
 
 
 class Queue:
-    """One model's. Starts without capacity: tell it by `resize`."""
+    """The queue of one model. It has no capacity until `resize`."""
 
     def __init__(self, model: str, bounds: Bounds = Bounds()) -> None:
         self._model = model
@@ -68,13 +67,13 @@ class Queue:
         self.capacity = Capacity(0)
         self.admitted = 0
         self.tokens = 0.0
-        """Of all who are admitted."""
+        """The estimated tokens of all admitted requests."""
         self.waiting = 0
         self.waiting_bytes = 0
         self.reserved = 0
         """Slots that are reserved for tenants with few requests, as of the last event."""
         self.is_token_bound = False
-        """Whether it was tokens that the last request had to wait for, not places."""
+        """Whether the next request waits for tokens rather than for a slot."""
         self.pace = Pace()
         self._lanes: dict[int, Lane] = {}
         self._counters = Counters(self._waits)
@@ -83,12 +82,12 @@ class Queue:
         self._order = itertools.count()
         self._since_aged = 0
         self._lights: dict[Waiter, None] = {}
-        """Those that wait and were light as they came, oldest first."""
+        """Waiting requests whose tenant had few requests when they arrived, oldest first."""
 
     def arrive(self, waiter: Waiter, now: float) -> list[Verdict]:
-        """A new request. It waits where no verdict is about it."""
+        """Add a new request. It waits if no verdict is about it."""
         is_light = self._is_light(waiter, now)
-        if self._goes_at_once(waiter, is_light, now):
+        if self._is_admissible(waiter, is_light, now):
             self._enter(waiter)
             return [self._admit(waiter, now)]
         verdicts: list[Verdict] = []
@@ -96,16 +95,16 @@ class Queue:
         if error is None and self._is_over(waiter):
             error = self._displace(waiter, now, verdicts)
         if error is not None:
-            return [*verdicts, self._refuse(waiter, error, now)]
+            return [*verdicts, self._reject(waiter, error, now)]
         self._enqueue(waiter, now)
         if is_light:
             self._lights[waiter] = None
         return verdicts + self._assign(now)
 
     def leave(self, waiter: Waiter, now: float, used: float | None = None) -> list[Verdict]:
-        """The request has ended, or its client has gone. Once is enough, twice does no harm.
+        """Remove a request that has ended or whose client has left; idempotent.
 
-        `used` is what it really took, in tokens, where that is known.
+        `used` is the number of tokens it used, if known.
         """
         if waiter.state is State.WAITING:
             self._dequeue(waiter, State.GONE, now)
@@ -115,12 +114,12 @@ class Queue:
         return self._assign(now)
 
     def resize(self, capacity: Capacity, now: float) -> list[Verdict]:
-        """The pods can take so much from now on. What is admitted stays so."""
+        """Set the capacity. Admitted requests stay admitted."""
         self.capacity = capacity
         return self._assign(now)
 
     def expire(self, now: float) -> list[Verdict]:
-        """Refuses those whose time is over."""
+        """Reject requests whose deadline or longest wait is over."""
         verdicts = []
         while self._ends and self._ends[0][0] <= now:
             _, _, waiter = heapq.heappop(self._ends)
@@ -130,8 +129,8 @@ class Queue:
                 verdicts.append(Verdict(waiter, self._overdue(waiter, waited, now)))
         return verdicts + self._assign(now)
 
-    def refuse_all(self, error: AutoGLMError, now: float) -> list[Verdict]:
-        """Nobody waits any more: the model or the process goes away."""
+    def reject_all(self, error: AutoGLMError, now: float) -> list[Verdict]:
+        """Reject all waiting requests: the model or the process goes away."""
         verdicts = []
         while self.waiting:
             waiter = self._lanes[min(self._lanes)].oldest
@@ -140,21 +139,21 @@ class Queue:
         return verdicts
 
     def retry_after(self) -> float:
-        """When all that waits now will have been taken up, in seconds, within bounds."""
+        """Return the seconds until all waiting requests will be admitted, within bounds."""
         wait = self._wait(self.waiting)
         return min(max(wait, _SOONEST), _LATEST) if wait is not None else _SOONEST
 
-    # What follows decides; no event enters here.
+    # Decisions.
 
     def _assign(self, now: float) -> list[Verdict]:
-        """All who may go on now, in their order."""
+        """Admit the requests that fit, in order."""
         verdicts = []
         self.is_token_bound = False
         self.reserved = self.capacity.reserved if self._reserve.is_wanted(now) else 0
         while self.waiting and self.admitted < self.capacity.requests:
             waiter, is_aged = self._next(now)
             if not self._may_go(waiter, now):
-                # What it has to leave free is for one of these.
+                # The reserved slots are for one of these.
                 light = self._next_light(now)
                 if light is None or not self._may_go(light, now):
                     self.is_token_bound = self.admitted < self._room(waiter, now).requests
@@ -163,13 +162,13 @@ class Queue:
             self._since_aged = 0 if is_aged else self._since_aged + 1
             self._dequeue(waiter, State.NEW, now)
             if waiter.deadline - now < self.pace.hold(waiter.tokens):
-                verdicts.append(self._refuse(waiter, self._too_late(waiter, now), now))
+                verdicts.append(self._reject(waiter, self._too_late(waiter, now), now))
             else:
                 verdicts.append(self._admit(waiter, now))
         return verdicts
 
     def _next(self, now: float) -> tuple[Waiter, bool]:
-        """Whose turn it is, and whether it is by its age. Changes nothing."""
+        """Return the next request and whether its age made it the next. Changes nothing."""
         if self._since_aged + 1 >= _AGED_TURN:
             oldest = min((lane.oldest for lane in self._lanes.values()), key=_arrival)
             if now - oldest.since > self.bounds.ageing_seconds:
@@ -177,10 +176,10 @@ class Queue:
         return self._lanes[min(self._lanes)].next(), False
 
     def _next_light(self, now: float) -> Waiter | None:
-        """The first that may take a place kept free; a higher priority that waits goes before."""
+        """Return the first request for a reserved slot, unless a higher priority waits."""
         for waiter in tuple(self._lights):
             if self._room(waiter, now).requests < self.capacity.requests:
-                # Its tenant has come to more meanwhile.
+                # Its tenant holds more slots by now.
                 del self._lights[waiter]
             elif _lane_of(waiter) <= min(self._lanes):
                 return waiter
@@ -188,25 +187,25 @@ class Queue:
 
     def _is_light(self, waiter: Waiter, now: float) -> bool:
         size = self.capacity.reserved
-        return not self._waits(waiter.tenant) and self._reserve.info(waiter.tenant, size, now)
+        return not self._waits(waiter.tenant) and self._reserve.request(waiter.tenant, size, now)
 
-    def _goes_at_once(self, waiter: Waiter, is_light: bool, now: float) -> bool:
-        """There is room and nobody before it, or room that others leave to tenants like its own."""
+    def _is_admissible(self, waiter: Waiter, is_light: bool, now: float) -> bool:
+        """Whether it fits and no request precedes it, or it may take a reserved slot."""
         if self.waiting and not (is_light and _lane_of(waiter) <= min(self._lanes)):
             return False
         return self._may_go(waiter, now)
 
     def _may_go(self, waiter: Waiter, now: float) -> bool:
-        """A place, and tokens for it; what is larger than all of the cache goes alone."""
+        """Whether a slot and its tokens are free; a request larger than the cache runs alone."""
         room = self._room(waiter, now)
         if self.admitted >= room.requests:
             return False
         return not self.admitted or self.tokens + waiter.tokens <= room.tokens
 
     def _room(self, waiter: Waiter, now: float) -> Capacity:
-        """The capacity, as far as it is for the tenant."""
-        kept = self._reserve.kept_from(waiter.tenant, self.capacity.reserved, now)
-        return self.capacity.without(kept)
+        """Return the capacity less the slots that are reserved for other tenants."""
+        reserved = self._reserve.withheld_from(waiter.tenant, self.capacity.reserved, now)
+        return self.capacity.without(reserved)
 
     def _admit(self, waiter: Waiter, now: float) -> Verdict:
         self._counters.charge(waiter.tenant, waiter.tokens / waiter.weight)
@@ -216,7 +215,7 @@ class Queue:
         waiter.state, waiter.since = State.ADMITTED, now
         return Verdict(waiter)
 
-    def _refuse(self, waiter: Waiter, error: AutoGLMError, now: float) -> Verdict:
+    def _reject(self, waiter: Waiter, error: AutoGLMError, now: float) -> Verdict:
         waiter.state, waiter.since = State.GONE, now
         return Verdict(waiter, error)
 
@@ -231,7 +230,7 @@ class Queue:
                 lane.touch(waiter.tenant)
 
     def _enter(self, waiter: Waiter) -> None:
-        """A tenant that has nothing waiting starts with what those have that wait."""
+        """Start a tenant without waiting requests at the least counter of the waiting tenants."""
         if not self._waits(waiter.tenant):
             least = min((lane.least() for lane in self._lanes.values()), default=None)
             self._counters.enter(waiter.tenant, least)
@@ -266,7 +265,7 @@ class Queue:
             self.pace.busy(False, now)
 
     def _displace(self, waiter: Waiter, now: float, verdicts: list[Verdict]) -> AutoGLMError | None:
-        """Make room for it at another's cost; the error where nobody has to give way."""
+        """Displace another request to make room; return the error if none is displaced."""
         full = self._full()
         if not self._lanes:
             return full
@@ -296,19 +295,19 @@ class Queue:
         return max(count / self.bounds.requests, size / self.bounds.size)
 
     def _wait(self, ahead: int) -> float | None:
-        """Seconds until so many have been taken up; None where the pace is not known."""
+        """Return the seconds until so many requests are admitted; None if the pace is unknown."""
         rate = self.pace.rate(self.admitted)
         return None if rate is None else ahead / rate
 
     def _ahead(self, waiter: Waiter) -> int:
-        """About how many requests go before this one."""
+        """Estimate the number of requests admitted before this one."""
         number = _lane_of(waiter)
         ahead = sum(len(lane) for n, lane in self._lanes.items() if n < number)
         lane = self._lanes.get(number)
         return ahead + (lane.ahead_of(waiter.tenant) if lane else 0)
 
     def _hopeless(self, waiter: Waiter, now: float) -> AutoGLMError | None:
-        """Whether it would get its turn too late for its deadline."""
+        """Return the error if the request would be admitted too late for its deadline."""
         ahead = self._ahead(waiter)
         wait = self._wait(ahead + 1)
         if wait is None or now + wait + self.pace.hold(waiter.tokens) <= waiter.deadline:
@@ -330,8 +329,9 @@ class Queue:
 
     def _too_late(self, waiter: Waiter, now: float) -> QueueFull:
         return QueueFull(
-            f"the turn of the request came {max(0.0, waiter.deadline - now):.1f} s before its "
-            f"deadline, too late for {self._model!r} to answer; give it longer, or try again later",
+            f"the request reached its turn {max(0.0, waiter.deadline - now):.1f} s before its "
+            f"deadline, too late for {self._model!r} to respond; give it longer, or try again "
+            "later",
             retry_after=self.retry_after(),
         )
 
@@ -347,7 +347,8 @@ class Queue:
                 retry_after=_SOONEST,
             )
         return QueueFull(
-            f"{waited:.0f} s in the queue of {self._model!r} is its longest wait; try again later",
+            f"the request waited {waited:.0f} s in the queue of {self._model!r}, the limit; "
+            "try again later",
             retry_after=self.retry_after(),
         )
 

@@ -1,4 +1,4 @@
-"""Tasks wait for their place and give it back once, on virtual time."""
+"""Tasks wait for their slot and give it back once, on virtual time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from autoglm.gateway.request.request import RequestRecord, Usage
 
 
 class Stage:
-    """One pod that works on `places` requests at once, and callers that hold them for a time."""
+    """One pod that works on `slots` requests at once, and callers that hold them for a time."""
 
-    def __init__(self, make: Any, places: int = 1, **bounds: Any) -> None:
+    def __init__(self, make: Any, slots: int = 1, **bounds: Any) -> None:
         self.make, self.loop = make, asyncio.get_running_loop()
         self.pool, self.url = Pool(Random(0)), make.endpoint().url
         self.pool.replace_endpoints([make.endpoint()], 0)
-        for event in make.up(max_num_seqs=places):
+        for event in make.up(max_num_seqs=slots):
             self.pool.apply(self.url, event, self.loop.time())
         self.registry = CollectorRegistry()
         line = LineSettings(Bounds(**bounds), spare=0)
@@ -44,7 +44,7 @@ class Stage:
         """How long it waited."""
         values = {"deadline": self.loop.time() + 500, "request_id": name} | call
         notes = RequestRecord()
-        async with self.admission.place(self.make.call(**values), notes):
+        async with self.admission.slot(self.make.call(**values), notes):
             self.order.append(name)
             await asyncio.sleep(seconds)
             notes.usage = Usage(1, 1)
@@ -165,7 +165,7 @@ async def test_who_waits_at_the_end_of_the_process_is_sent_elsewhere(make: Any) 
     stage = Stage(make)
     first, second = stage.start("a"), stage.start("b")
     await asyncio.sleep(0.5)
-    stage.admission.refuse_waiting()
+    stage.admission.reject_waiting()
     with pytest.raises(errors.ShuttingDown):
         await second
     await first
@@ -210,7 +210,7 @@ EVENTS = st.lists(
 @given(EVENTS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 async def test_no_place_is_lost_whatever_comes_goes_and_dies(make: Any, events: list[Any]) -> None:
-    stage = Stage(make, places=2, requests=5, wait_seconds=8.0)
+    stage = Stage(make, slots=2, requests=5, wait_seconds=8.0)
     tasks: list[asyncio.Task[float]] = []
     for pause, what, seconds, number in events:
         await asyncio.sleep(pause)

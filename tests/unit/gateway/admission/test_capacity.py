@@ -23,17 +23,17 @@ def views(make: Any, count: int = 1, **load: Any) -> list[EndpointView]:
 
 def test_quiet_pods_take_their_batch_and_a_few_more(make: Any) -> None:
     fleet = views(make, 3, kv_tokens=1600)
-    assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(3 * 68, 3 * 1600, 3 * SPARE + 6)
+    assert Sizing(SPARE).update(fleet, False, 0.0) == Capacity(3 * 68, 3 * 1600, 3 * SPARE + 6)
 
 
 def test_unknown_cache_bounds_no_tokens_and_unknown_batch_is_vllms(make: Any) -> None:
     fleet = views(make, 1, max_num_seqs=0)
-    assert Sizing(SPARE).look(fleet, False, 0.0) == Capacity(256 + SPARE, math.inf, SPARE + 8)
+    assert Sizing(SPARE).update(fleet, False, 0.0) == Capacity(256 + SPARE, math.inf, SPARE + 8)
 
 
 def test_small_batches_keep_a_quarter_free_at_most(make: Any) -> None:
-    assert Sizing(SPARE).look(views(make, 1, max_num_seqs=8), False, 0.0).reserved == 3
-    assert Sizing(1).look(views(make, 1, max_num_seqs=1), False, 0.0).reserved == 0
+    assert Sizing(SPARE).update(views(make, 1, max_num_seqs=8), False, 0.0).reserved == 3
+    assert Sizing(1).update(views(make, 1, max_num_seqs=1), False, 0.0).reserved == 0
 
 
 def test_room_without_places_keeps_their_part_of_the_tokens_and_one_place() -> None:
@@ -44,26 +44,26 @@ def test_room_without_places_keeps_their_part_of_the_tokens_and_one_place() -> N
 
 
 def test_load_of_others_is_left_to_them_at_first_but_for_half(make: Any) -> None:
-    assert Sizing(SPARE).look(views(make, 1, running=20), False, 0.0).requests == 48
-    assert Sizing(SPARE).look(views(make, 1, running=60), False, 0.0).requests == 34
+    assert Sizing(SPARE).update(views(make, 1, running=20), False, 0.0).requests == 48
+    assert Sizing(SPARE).update(views(make, 1, running=60), False, 0.0).requests == 34
 
 
 def test_lost_pods_take_their_share_with_them(make: Any) -> None:
     sizing, fleet = Sizing(SPARE), views(make, 3)
-    sizing.look(fleet, False, 0.0)
-    assert sizing.look(fleet[:1], False, 0.01).requests == 68
-    assert sizing.look([], False, 0.02).requests == 0
+    sizing.update(fleet, False, 0.0)
+    assert sizing.update(fleet[:1], False, 0.01).requests == 68
+    assert sizing.update([], False, 0.02).requests == 0
 
 
 def test_burst_in_a_pod_is_no_congestion(make: Any) -> None:
     sizing, (view,) = Sizing(SPARE), views(make)
-    sizing.look([view], False, -1.0)
+    sizing.update([view], False, -1.0)
     view.live.in_flight = 64
     for step in range(4):
         tell(view, running=4 * step, waiting=64 - 4 * step)
-        sizing.look([view], False, step * 0.25)
+        sizing.update([view], False, step * 0.25)
     tell(view, running=64)
-    assert sizing.look([view], False, 1.25).requests == 68
+    assert sizing.update([view], False, 1.25).requests == 68
 
 
 def test_lasting_queue_in_a_pod_lowers_the_limit_to_what_it_works_on(make: Any) -> None:
@@ -71,8 +71,8 @@ def test_lasting_queue_in_a_pod_lowers_the_limit_to_what_it_works_on(make: Any) 
     view.live.in_flight = 64
     for step in range(6):
         tell(view, running=16, waiting=48)
-        sizing.look([view], False, step * 0.25)
-    assert sizing.look([view], False, 1.3).requests == 20
+        sizing.update([view], False, step * 0.25)
+    assert sizing.update([view], False, 1.3).requests == 20
 
 
 def test_limit_grows_back_when_the_pod_has_room(make: Any) -> None:
@@ -80,10 +80,10 @@ def test_limit_grows_back_when_the_pod_has_room(make: Any) -> None:
     view.live.in_flight = 64
     for step in range(6):
         tell(view, running=16, waiting=48)
-        sizing.look([view], False, step * 0.25)
+        sizing.update([view], False, step * 0.25)
     for step in range(6, 26):
         tell(view, running=16)
-        capacity = sizing.look([view], False, step * 0.25)
+        capacity = sizing.update([view], False, step * 0.25)
     assert capacity.requests == 68
 
 
@@ -92,11 +92,11 @@ def test_one_message_is_not_counted_twice(make: Any) -> None:
     view.live.in_flight = 64
     tell(view, running=16, waiting=48)
     for step in range(6):
-        sizing.look([view], False, step * 0.25)
+        sizing.update([view], False, step * 0.25)
         tell(view, running=16, waiting=48) if step == 1 else None
     view.live.in_flight = 20
     for step in range(6, 40):
-        capacity = sizing.look([view], False, step * 0.25)
+        capacity = sizing.update([view], False, step * 0.25)
     assert capacity.requests == 20
 
 
@@ -112,7 +112,7 @@ def test_two_gateways_come_to_equal_shares(make: Any, first_share: int) -> None:
             view.live.in_flight = shares[number]
             tell(view, running=min(64, busy), waiting=max(0, busy - 64))
         shares = [
-            sizing.look([view], False, step * 0.25).requests
+            sizing.update([view], False, step * 0.25).requests
             for sizing, view in zip(sizings, pods, strict=True)
         ]
         if step >= 600:
@@ -127,7 +127,7 @@ def test_reservation_grows_while_the_cache_has_room_and_tokens_are_what_is_missi
     sizing, (view,) = Sizing(SPARE), views(make, 1, kv_tokens=1600)
     for step in range(100):
         tell(view, running=10, kv_cache_usage=0.3, kv_tokens=1600)
-        capacity = sizing.look([view], True, step * 0.25)
+        capacity = sizing.update([view], True, step * 0.25)
     assert capacity.tokens > 10 * 1600
 
 
@@ -135,5 +135,5 @@ def test_reservation_shrinks_when_the_batch_wants_for_cache(make: Any) -> None:
     sizing, (view,) = Sizing(SPARE), views(make, 1, kv_tokens=1600)
     for step in range(40):
         tell(view, running=10, waiting=20, kv_cache_usage=1, kv_tokens=1600)
-        capacity = sizing.look([view], True, step * 0.25)
+        capacity = sizing.update([view], True, step * 0.25)
     assert capacity.tokens < 1600

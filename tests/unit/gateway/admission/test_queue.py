@@ -23,14 +23,14 @@ def waiter(tenant: str = "a", tokens: float = 10, **changes: Any) -> Waiter:
     return Waiter(tenant, tokens, **({"size": 1, "deadline": FAR} | changes))
 
 
-def queue(places: int = 1, bounds: Bounds = BOUNDS) -> Queue:
+def queue(slots: int = 1, bounds: Bounds = BOUNDS) -> Queue:
     made = Queue("glm", bounds)
-    made.resize(Capacity(places), 0.0)
+    made.resize(Capacity(slots), 0.0)
     return made
 
 
 def full_queue(*waiters: Waiter, bounds: Bounds = BOUNDS) -> tuple[Queue, Waiter]:
-    """One place, which is taken; these wait."""
+    """One slot, which is taken; these wait."""
     made, first = queue(1, bounds), waiter("first")
     made.arrive(first, 0.0)
     for one in waiters:
@@ -39,7 +39,7 @@ def full_queue(*waiters: Waiter, bounds: Bounds = BOUNDS) -> tuple[Queue, Waiter
 
 
 def served_in_turn(made: Queue, running: Waiter, now: float = 0.0) -> list[Waiter]:
-    """All that wait, in the order in which a single place is given to them."""
+    """All that wait, in the order in which a single slot is given to them."""
     order = []
     while verdicts := made.leave(running, now):
         (verdict,) = verdicts
@@ -166,7 +166,7 @@ def test_request_too_large_for_the_whole_queue_displaces_none() -> None:
 
 
 def paced(made: Queue, seconds: float, count: int = 40) -> None:
-    """Teach the queue that a place is held so long."""
+    """Teach the queue that a slot is held so long."""
     for _ in range(count):
         one = waiter()
         made.arrive(one, 0.0)
@@ -221,11 +221,11 @@ def test_whose_deadline_passes_hears_of_it() -> None:
     assert verdict.waiter is short and isinstance(verdict.error, errors.DeadlineExceeded)
 
 
-@pytest.mark.parametrize(("places", "error"), [(1, errors.QueueFull), (0, errors.NoReadyEndpoint)])
-def test_longest_wait_ends_with_what_was_missing(places: int, error: type[Exception]) -> None:
+@pytest.mark.parametrize(("slots", "error"), [(1, errors.QueueFull), (0, errors.NoReadyEndpoint)])
+def test_longest_wait_ends_with_what_was_missing(slots: int, error: type[Exception]) -> None:
     one = waiter()
     made, _ = full_queue(one)
-    made.resize(Capacity(places), 1.0)
+    made.resize(Capacity(slots), 1.0)
     (verdict,) = made.expire(30.0)
     assert verdict.waiter is one and isinstance(verdict.error, error)
 
@@ -265,14 +265,14 @@ def test_all_are_rejected_when_none_may_wait_any_more() -> None:
     waiters = [waiter("a"), waiter("b", priority=4)]
     made, _ = full_queue(*waiters)
     gone = errors.ShuttingDown("bye")
-    assert {v.waiter for v in made.refuse_all(gone, 0.0)} == set(waiters)
+    assert {v.waiter for v in made.reject_all(gone, 0.0)} == set(waiters)
     assert made.waiting == 0
 
 
-def flooded(reserved: int = 2, places: int = 8) -> tuple[Queue, list[Waiter]]:
+def flooded(reserved: int = 2, slots: int = 8) -> tuple[Queue, list[Waiter]]:
     """A queue in which one tenant wants all there is."""
-    made, flood = Queue("glm", BOUNDS), [waiter("flood") for _ in range(places + 4)]
-    made.resize(Capacity(places, tokens=1000, reserved=reserved), 0.0)
+    made, flood = Queue("glm", BOUNDS), [waiter("flood") for _ in range(slots + 4)]
+    made.resize(Capacity(slots, tokens=1000, reserved=reserved), 0.0)
     for one in flood:
         made.arrive(one, 0.0)
     return made, flood
@@ -288,7 +288,7 @@ def test_light_tenant_finds_a_place_free_from_its_second_request_on() -> None:
     first = waiter("light")
     assert made.arrive(first, 0.0) == []
     assert [v.waiter for v in made.leave(flood[0], 1.0)] == [first]
-    # What ends of the flood is not taken up again until places are free.
+    # What ends of the flood is not taken up again until slots are free.
     assert [made.leave(one, 1.0) for one in flood[1:3]] == [[], []]
     assert [v.waiter.tenant for v in made.leave(first, 1.0)] == ["flood"]
     assert made.admitted == 6
@@ -347,7 +347,7 @@ def test_light_request_of_a_lower_priority_does_not_go_before_those_that_wait() 
 
 
 class Anything(RuleBasedStateMachine):
-    """Any order of events keeps bounds, loses no place, and leaves no place unused."""
+    """Any order of events keeps bounds, loses no slot, and leaves no slot unused."""
 
     def __init__(self) -> None:
         super().__init__()
