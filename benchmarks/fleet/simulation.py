@@ -192,7 +192,7 @@ class Simulation:
         begun, done = self.pods[number].finish(now)
         for job in begun:
             latency = self._going[job][0].router.memory.latency
-            latency.answered(job.sending, now, is_first_token=True)
+            latency.first_chunk(job.sending, now, is_first_token=True)
         for job in done:
             self._finished(job, now)
         self._step(number, now)

@@ -1,6 +1,6 @@
-"""Which endpoint a call goes to. Pure: no lock, no await, no I/O; called by the router.
+"""Chooses the endpoint for a request. Pure: no lock, no await, no I/O.
 
-Runs the policy of the call's resource, or else the gateway's: filters, scorers, picker.
+Runs the policy of the model's resource, or the gateway's default: filters, scorers, picker.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, Unimplemented
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.request import GatewayRequest
-from autoglm.gateway.routing.contracts import (
+from autoglm.gateway.routing.memory import Memory
+from autoglm.gateway.routing.policies import POLICIES
+from autoglm.gateway.routing.sample import MOST, sample
+from autoglm.gateway.routing.types import (
     Candidates,
     Decision,
     DecisionTrace,
@@ -21,9 +24,6 @@ from autoglm.gateway.routing.contracts import (
     Query,
     Reason,
 )
-from autoglm.gateway.routing.memory import Memory
-from autoglm.gateway.routing.policies import POLICIES
-from autoglm.gateway.routing.sample import MOST, sample
 
 _RETRY_AFTER = 1.0
 _SHOWN = 3
@@ -38,10 +38,10 @@ def pick(
     memory: Memory | None = None,
     default: RoutingPolicy = "LeastLoaded",
 ) -> Decision:
-    """Raises NoReadyEndpoint. `exclude` holds URLs that failed this call already.
+    """Return the decision for the request. Raises NoReadyEndpoint or Unimplemented.
 
-    Those are tried again only when nothing else is left and they are still routable. `default` is
-    the policy where the model's resource names none.
+    `exclude` holds the URLs that failed this request already; they are used again only if no other
+    endpoint is routable. `default` is the policy if the model's resource names none.
     """
     model = snapshot.models.get(call.model)
     candidates: Candidates = model.endpoints(call.wire) if model else ()
@@ -63,7 +63,7 @@ def pick(
 
 
 def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decision:
-    """The policy's choice. Takes at least one candidate."""
+    """Return the policy's choice among at least one candidate."""
     policy = POLICIES[name]
     if len(candidates) == 1:
         view = candidates[0]
@@ -76,7 +76,7 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
     view, reason = _pick(policy, query, candidates, scores)
     why = f"{policy.words(query, view)}, of {len(candidates)}"
     if view.live.load.missing:
-        _tell_missing(policy, query, view)
+        _note_missing(policy, query, view)
     if query.notes:
         reason = query.notes[0][0]
         why = "; ".join((why, *(text for _, text in query.notes)))
@@ -86,11 +86,11 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
 def _allowed(
     call: GatewayRequest, allows: Callable[[str], bool], candidates: Candidates
 ) -> Candidates:
-    """Those that the proxy in front can go to. Raises NoReadyEndpoint where it can to none."""
+    """Return the candidates that the proxy in front can reach. Raises NoReadyEndpoint for none."""
     kept = [v for v in candidates if (address := v.plain_address(call.wire)) and allows(address)]
     if not kept:
         raise NoReadyEndpoint(
-            f"the proxy in front can go to none of the {len(candidates)} ready endpoints of "
+            f"the proxy in front can reach none of the {len(candidates)} ready endpoints of "
             f"{call.model!r}: they are behind TLS, have names instead of addresses, or are not "
             "among those that it allows; try again later",
             retry_after=_RETRY_AFTER,
@@ -102,7 +102,7 @@ def _one(call: GatewayRequest, candidates: Candidates) -> Candidates:
     kept = [view for view in candidates if view.url == call.only]
     if not kept:
         raise NoReadyEndpoint(
-            "the pod that stored the response takes no requests now; try again later",
+            "the pod that stored the response accepts no requests now; try again later",
             retry_after=_RETRY_AFTER,
         )
     return kept
@@ -138,11 +138,11 @@ def _pick(
     return policy.picker(query, candidates, scores)
 
 
-def _tell_missing(policy: Policy, query: Query, view: EndpointView) -> None:
+def _note_missing(policy: Policy, query: Query, view: EndpointView) -> None:
     missing = [signal for signal in policy.needs if signal in view.live.load.missing]
     if missing:
-        query.tell(
-            Reason.SIGNAL_MISSING, f"it reports no {' nor '.join(missing)}: our own requests count"
+        query.add_note(
+            Reason.SIGNAL_MISSING, f"it reports no {' nor '.join(missing)}: own requests counted"
         )
 
 
@@ -156,7 +156,7 @@ def _none_ready(call: GatewayRequest, snapshot: Snapshot, now: float) -> AutoGLM
         if _serves(view, call.model) and view.endpoint.origin in allowed
     ]
     if call.wire == "grpc" and serving and all(v.endpoint.kind == "openai" for v in serving):
-        return Unimplemented(f"{call.model!r} is served over REST only; ask on the HTTP port")
+        return Unimplemented(f"{call.model!r} is served over REST only; use the HTTP port")
     states = ", ".join(_describe(view, now) for view in serving[:_SHOWN])
     retry_after = _RETRY_AFTER
     if resource is not None and not states:

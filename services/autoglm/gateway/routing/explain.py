@@ -1,6 +1,6 @@
-"""A decision as a document: who was asked for, what was known of each candidate, what decided.
+"""Formats a decision trace: the request, what was known of each candidate, and the reason.
 
-Pure. For the debug header, `autoglm explain-route`, and whoever reads them.
+Pure. For the debug header and `autoglm explain-route`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Mapping
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.request.request import GatewayRequest
-from autoglm.gateway.routing.contracts import Decision
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.gateway.routing.scorers import share_in_use, tokens_in_use
+from autoglm.gateway.routing.types import Decision
 
 
 def explain(
     call: GatewayRequest, decision: Decision, memory: Memory, most: int
 ) -> dict[str, object]:
-    """At most so many candidates, the best first; `candidates_left` counts them all."""
+    """Return the decision with at most `most` candidates; `candidates_left` counts all."""
     blocks = call.info.prefix.blocks if call.info else ()
     held = memory.prefixes.match(blocks, salt_of(call.principal.tenant, call.model))
     return {

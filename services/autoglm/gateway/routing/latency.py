@@ -1,8 +1,7 @@
-"""How soon an endpoint is likely to send the first token, from what it took lately.
+"""Predicts the time to the first token of an endpoint from recent requests.
 
-Predicts the work in front of a request, in prompt tokens, times the pace at which the endpoint got
-through such work; and where it has no slot left, the wait for one. Paces are means that forget.
-Pure data; written by events. Nothing here reads a clock.
+The prediction is the queued work in prompt tokens times the endpoint's pace, and the wait for a
+slot if none is free. Paces are moving averages. Pure data; reads no clock.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from dataclasses import dataclass
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
 
-# What a request costs before its first token however short it is, in prompt tokens.
+# The fixed cost of a request before its first token, in prompt tokens.
 _FIXED_TOKENS = 256
 # Weight of the newest observation.
 _NEWEST = 0.2
-# What was seen before that long ago says nothing any more, in seconds; the endpoint is tried anew.
+# Observations older than this, in seconds, are not used; the endpoint is tried again.
 _STALE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class _Seen:
-    """Of one endpoint: our unanswered prompt tokens, seconds a token of work, seconds a request."""
+    """One endpoint: prompt tokens without a first token, seconds a token, seconds a request."""
 
     pending: int = 0
     pace: float = 0.0
@@ -31,13 +30,13 @@ class _Seen:
 
 @dataclass(slots=True)
 class Sending:
-    """One request on its way. `work` is all that stood before its first token, in tokens."""
+    """One request in flight. `work` is the work queued before its first token, in tokens."""
 
     url: str
     tokens: int
     work: int
     started: float
-    is_answered: bool = False
+    has_first_chunk: bool = False
 
 
 def _mean(old: float, new: float) -> float:
@@ -45,16 +44,18 @@ def _mean(old: float, new: float) -> float:
 
 
 class Latency:
+    """The observed paces of all endpoints."""
+
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
     def fastest(self, now: float) -> float | None:
-        """The best pace there is: what an endpoint is taken to have that nothing is known of."""
+        """Return the best known pace, assumed for endpoints without one; None if none is known."""
         paces = [s.pace for s in self._seen.values() if s.pace and now - s.at < _STALE_SECONDS]
         return min(paces, default=None)
 
     def predict(self, view: EndpointView, tokens: int, now: float, fastest: float) -> float:
-        """Seconds to the first token of a prompt of which so many tokens are not cached."""
+        """Return the seconds to the first token of a prompt with so many uncached tokens."""
         seen, live = self._seen.get(view.url, _NOTHING), view.live
         is_known = seen.pace and now - seen.at < _STALE_SECONDS
         work = _FIXED_TOKENS + seen.pending + max(0, tokens)
@@ -63,31 +64,34 @@ class Latency:
         return seconds if waiting <= 0 else seconds + waiting * seen.seconds / live.capacity
 
     def sent(self, url: str, tokens: int, now: float) -> Sending:
+        """Record a request with so many uncached prompt tokens."""
         seen = self._seen.setdefault(url, _Seen())
         seen.pending += tokens
         return Sending(url, tokens, _FIXED_TOKENS + seen.pending, now)
 
-    def answered(self, sending: Sending, now: float, *, is_first_token: bool) -> None:
-        """The first chunk is there, which is the first token only of a stream."""
+    def first_chunk(self, sending: Sending, now: float, *, is_first_token: bool) -> None:
+        """Record the first chunk of the response; only in a stream it is the first token."""
         seen = self._settled(sending)
         if seen is not None and is_first_token:
             seen.pace = _mean(seen.pace, (now - sending.started) / sending.work)
             seen.at = now
 
     def ended(self, sending: Sending, now: float) -> None:
-        was_answered = sending.is_answered
+        """Record the end of the request."""
+        had_first_chunk = sending.has_first_chunk
         seen = self._settled(sending)
-        if seen is not None and was_answered:
+        if seen is not None and had_first_chunk:
             seen.seconds = _mean(seen.seconds, now - sending.started)
 
     def forget(self, url: str) -> None:
+        """Drop a removed endpoint."""
         self._seen.pop(url, None)
 
     def _settled(self, sending: Sending) -> _Seen | None:
         seen = self._seen.get(sending.url)
-        if seen is not None and not sending.is_answered:
+        if seen is not None and not sending.has_first_chunk:
             seen.pending = max(0, seen.pending - sending.tokens)
-        sending.is_answered = True
+        sending.has_first_chunk = True
         return seen
 
 

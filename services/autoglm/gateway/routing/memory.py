@@ -1,6 +1,6 @@
-"""What policies remember between decisions. Written by the router's events, read by policies.
+"""The state that policies keep between decisions. Written by the router, read by policies.
 
-Bounded whatever comes: by the models that are served and the endpoints that there are.
+It is bounded by the numbers of served models and of endpoints.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIn
 from autoglm.gateway.routing.rings import Rings
 from autoglm.validation.prefix_hash import BLOCK_TOKENS
 
-# Models that anything is known of; past it all start anew, which costs one uneven round.
+# The most models with state; above it all are reset, which costs one uneven round.
 _MOST_MODELS = 4096
-# Of the mean share of a prompt that was known before: what the newest prompt counts for.
+# The weight of the newest prompt in the mean share of a prompt that was known before.
 _NEWEST = 0.02
 
 
 @dataclass(slots=True)
 class _Past:
-    """What is known of a model's requests."""
+    """The history of a model's requests."""
 
     requests: int = 0
     reuse: float = 0.0
 
 
 class Memory:
+    """Cached prefixes, latencies and rings of all endpoints."""
+
     def __init__(self, most_blocks: int = MOST_BLOCKS) -> None:
         self.prefixes = PrefixIndex(most_blocks)
         self.latency = Latency()
@@ -36,20 +38,20 @@ class Memory:
         self._past: dict[str, _Past] = {}
 
     def turn(self, model: str) -> int:
-        """How many requests for the model have been sent somewhere."""
+        """Return how many requests for the model were sent."""
         return self._of(model).requests
 
     def reuse(self, model: str) -> float:
-        """Share of its prompts that some endpoint was known to hold, lately."""
+        """Return the mean share of recent prompts of the model that any endpoint had cached."""
         return self._of(model).reuse
 
     def picked(
         self, call: GatewayRequest, view: EndpointView, known: int | None = None, now: float = 0.0
     ) -> None:
-        """A request is on its way.
+        """Record that a request is sent to the endpoint.
 
-        `known` blocks of its prompt were known to be held somewhere; from now on all are held by
-        the endpoint. None where the policy does not care.
+        `known` blocks of its prompt were known to be cached on any endpoint; from now on the chosen
+        one is assumed to hold all of them. None if the policy ignores prefixes.
         """
         past = self._past.setdefault(call.model, _Past())
         past.requests += 1
@@ -62,7 +64,7 @@ class Memory:
             self._past.clear()
 
     def gone(self, url: str) -> None:
-        """An endpoint has gone, and its cache with it."""
+        """Drop an endpoint that is removed or has lost its cache."""
         self.prefixes.forget(url)
         self.latency.forget(url)
 

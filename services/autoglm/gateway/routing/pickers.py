@@ -1,18 +1,18 @@
-"""Takes one of the candidates by their scores. Pure but for the query's seeded `rng`."""
+"""Pickers: choose a candidate by its score. Pure except for the seeded `rng` of the query."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
-from autoglm.gateway.routing.contracts import Candidates, Query, Reason
 from autoglm.gateway.routing.scorers import share_in_use
+from autoglm.gateway.routing.types import Candidates, Query, Reason
 
 Picked = tuple[EndpointView, Reason]
 
 
 def best(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
-    """The best score; chance between equals, so that gateways do not all take the same."""
+    """Pick the best score; at random among equals, so that gateways spread their requests."""
     highest = max(scores)
     if scores.count(highest) == 1:
         return candidates[scores.index(highest)], Reason.CRITERION
@@ -21,7 +21,7 @@ def best(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picke
 
 
 def by_affinity(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
-    """The best score, and whether the prompt, its place or load made it so."""
+    """Pick the best score, with prefix, placement or load as the reason."""
     view, reason = best(query, candidates, scores)
     if query.matches.get(view.url):
         return view, Reason.PREFIX
@@ -33,16 +33,21 @@ def by_affinity(query: Query, candidates: Candidates, scores: Sequence[float]) -
 
 
 def in_turn(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    """Pick each candidate in turn."""
     turn = query.memory.turn(query.call.model)
     return candidates[turn % len(candidates)], Reason.CRITERION
 
 
 def at_random(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
+    """Pick a candidate at random."""
     return query.rng.choice(candidates), Reason.CRITERION
 
 
 def better_of_two(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
-    """Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001."""
+    """Pick the less loaded of two random candidates.
+
+    Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001.
+    """
     one, two = query.rng.sample(range(len(candidates)), 2)
     first, second = candidates[one], candidates[two]
     loads = share_in_use(first.live), share_in_use(second.live)
@@ -50,7 +55,7 @@ def better_of_two(query: Query, candidates: Candidates, scores: Sequence[float])
 
 
 def by_weight(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
-    """Each as often as its score says; where all are 0, all alike."""
+    """Pick at random with the scores as weights; uniformly if all are 0."""
     if not any(scores):
         return query.rng.choice(candidates), Reason.CHANCE
     return query.rng.choices(candidates, weights=scores)[0], Reason.CRITERION

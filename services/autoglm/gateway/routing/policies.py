@@ -1,7 +1,4 @@
-"""The table of policies: which filters, scorers and picker each name stands for.
-
-The names are those of `spec.routing.policy` and `--routing-policy`.
-"""
+"""The table of policies: filters, scorers and picker of each name in `spec.routing.policy`."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from types import MappingProxyType
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
 from autoglm.gateway.routing import filters, pickers, scorers
-from autoglm.gateway.routing.contracts import Policy, Query
 from autoglm.gateway.routing.scorers import share_in_use
+from autoglm.gateway.routing.types import Policy, Query
 
 
 def _share(query: Query, view: EndpointView) -> str:
@@ -37,14 +34,14 @@ def _two(query: Query, view: EndpointView) -> str:
 
 def _cached(query: Query, view: EndpointView) -> str:
     held, blocks = query.matches.get(view.url, 0), len(query.prefix.blocks)
-    source = "as it tells" if query.memory.prefixes.is_exact(view.url) else "by what was sent there"
+    source = "by its events" if query.memory.prefixes.is_exact(view.url) else "by requests sent"
     load = share_in_use(view.live)
     return f"holds {held} of {blocks} blocks of the prompt {source}, at {load:.3f}"
 
 
 def _soon(query: Query, view: EndpointView) -> str:
     (seconds,) = query.first_token_seconds((view,))
-    return f"soonest, {query.uncached_tokens(view.url)} tokens to compute, in {seconds:.3f} s"
+    return f"fastest, {query.uncached_tokens(view.url)} tokens to compute, in {seconds:.3f} s"
 
 
 _REQUESTS, _KV = Signal.REQUESTS, Signal.KV_CACHE_USAGE

@@ -1,12 +1,12 @@
-"""Which endpoints hold the beginning of a prompt in their KV cache, as far as a gateway knows.
+"""The prefix index: which endpoints hold a prefix of a prompt in their KV cache. Pure data.
 
-Keeps for each block name the endpoints that hold it, and for each endpoint its blocks by age. Who
-holds a block holds all in front of it: blocks are noted from the last to the first, so that what is
-forgotten first is the end of a prompt, as engines do it.
+Keeps for each block name the endpoints that hold it, and for each endpoint its blocks by age. An
+endpoint that holds a block holds all blocks before it: blocks are added from the last to the first,
+so that the end of a prompt is evicted first, as engines do.
 
-Of most endpoints a gateway knows what it has sent there, and forgets what does not fit. Those that
-are followed tell what they hold (`follow`, `told`, `remove`); what was sent there meanwhile is a
-promise that is good for a while. Pure data; written by events.
+For most endpoints the index is estimated from the requests sent to them, up to their cache size.
+Followed endpoints publish KV events (`follow`, `add_reported`, `remove`); a prompt sent to one of
+them counts as cached for a while until an event confirms it.
 """
 
 from __future__ import annotations
@@ -19,45 +19,49 @@ from itertools import islice
 
 from xxhash import xxh3_64_intdigest
 
-# A depth in blocks, and a bit for each endpoint that holds just as many.
+# A depth in blocks, and a bit for each endpoint that holds exactly as many.
 Level = tuple[int, int]
 MOST_BLOCKS = 1_000_000
-# Of an endpoint that does not say how much its cache holds: half a million tokens.
+# The assumed cache of an endpoint that does not report its size: half a million tokens.
 UNKNOWN_BLOCKS = 8192
-# How long a prompt that was sent to an endpoint may take to get into its cache.
+# How long a prompt sent to an endpoint may take to be reported as cached.
 PROMISE_SECONDS = 30.0
 
 
 @lru_cache(maxsize=4096)
 def salt_of(tenant: str, model: str) -> int:
-    """Mixed into block names at use: tenants and models never share what is known of a prompt."""
+    """Return the salt of block names, which separates the prompts of tenants and models."""
     return xxh3_64_intdigest(f"{tenant}\0{model}".encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Who holds a prompt's beginning. A thousand may hold a common one, so that all of them are
-    named only where all are looked at. Good until the index changes."""
+    """The endpoints that hold a prefix of a prompt. Valid until the index changes.
+
+    Thousands may hold a common prefix, so they are listed only on demand.
+    """
 
     levels: Sequence[Level]
-    """The depths rise."""
+    """In order of depth."""
     bits: Mapping[str, int]
     urls: Mapping[int, str]
 
     @property
     def longest(self) -> int:
+        """Return the most blocks that any endpoint holds."""
         return self.levels[-1][0] if self.levels else 0
 
     def all(self) -> dict[str, int]:
+        """Return the blocks that each endpoint holds, by URL."""
         return {url: depth for depth, mask in self.levels for url in self._named(mask)}
 
     def deepest(self, most: int) -> list[str]:
-        """So many that hold the most."""
+        """Return up to `most` endpoints that hold the longest prefixes."""
         named = (url for _, mask in reversed(self.levels) for url in self._named(mask))
         return list(islice(named, most))
 
     def of(self, urls: Iterable[str]) -> dict[str, int]:
-        """How much these hold; those that hold nothing are left out."""
+        """Return the blocks that these endpoints hold; omits those without any."""
         found: dict[str, int] = {}
         for url in urls:
             bit = self.bits.get(url, 0)
@@ -75,35 +79,39 @@ class Holders:
 
 
 class PrefixIndex:
-    """`most_blocks` bounds all endpoints together; each has an equal share of it."""
+    """The blocks that each endpoint holds.
+
+    `most_blocks` bounds all endpoints together; each has an equal share.
+    """
 
     def __init__(self, most_blocks: int = MOST_BLOCKS) -> None:
         self._most = most_blocks
-        # Endpoints are bits of a whole number: a block costs one entry, however many hold it.
+        # Endpoints are bits of an integer: a block costs one entry, however many hold it.
         self._bits: dict[str, int] = {}
         self._urls: dict[int, str] = {}
         self._free: list[int] = []
         self._holders: dict[int, int] = {}
         self._held: dict[str, OrderedDict[int, None]] = {}
-        # Of followed endpoints: what was sent there and when, until they tell that they hold it.
+        # Blocks sent to followed endpoints and when, until an event confirms them.
         self._promised: dict[str, OrderedDict[int, float]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
 
     def blocks_of(self, url: str) -> int:
+        """Return the number of blocks that the endpoint holds."""
         return len(self._held.get(url, ()))
 
     def is_exact(self, url: str) -> bool:
-        """Whether the endpoint itself tells what it holds."""
+        """Return whether the endpoint's blocks are known from its events."""
         return url in self._promised
 
     def match(self, blocks: Sequence[int], salt: int) -> dict[str, int]:
-        """How many of the first blocks each endpoint holds; those that hold none are left out."""
+        """Return how many of the first blocks each endpoint holds; omits those without any."""
         return self.holders(blocks, salt).all()
 
     def holders(self, blocks: Sequence[int], salt: int) -> Holders:
-        """Takes a binary search for each depth at which endpoints drop out."""
+        """Find the endpoints by one binary search for each distinct depth."""
         levels: list[Level] = []
         get, depth = self._holders.get, 0
         mask = get(blocks[0] ^ salt, 0) if blocks else 0
@@ -129,7 +137,7 @@ class PrefixIndex:
         capacity: int = UNKNOWN_BLOCKS,
         now: float = 0.0,
     ) -> None:
-        """A prompt is on its way to the endpoint; `capacity` is how many blocks it can hold."""
+        """Add the blocks of a prompt sent to the endpoint, whose cache holds `capacity` blocks."""
         names = [block ^ salt for block in blocks]
         promised = self._promised.get(url)
         if promised is None:
@@ -149,24 +157,24 @@ class PrefixIndex:
         self.remove(url, late)
 
     def follow(self, url: str) -> None:
-        """From now on the endpoint tells what it holds; up to now that is nothing."""
+        """Start following an endpoint's events, beginning with an empty cache."""
         self.forget(url)
         self._held_by(url)
         self._promised[url] = OrderedDict()
 
     def unfollow(self, url: str) -> None:
-        """It tells no more. What is known stays, and ages as that of others does."""
+        """Stop following an endpoint's events; its blocks stay and age like those of others."""
         self._promised.pop(url, None)
 
     def add_reported(self, url: str, names: Sequence[int]) -> None:
-        """A followed endpoint says that it holds these."""
+        """Add blocks that a followed endpoint reports as stored."""
         promised = self._promised[url]
         for name in names:
             promised.pop(name, None)
         self._note(url, names)
 
     def remove(self, url: str, names: Sequence[int]) -> None:
-        """The endpoint holds these no more."""
+        """Remove blocks that the endpoint no longer holds."""
         held, promised = self._held.get(url), self._promised.get(url)
         if held is None:
             return
@@ -178,7 +186,7 @@ class PrefixIndex:
                 self._drop(name, self._bits[url])
 
     def forget(self, url: str) -> None:
-        """The endpoint is gone, or its cache is."""
+        """Drop an endpoint that is removed or has lost its cache."""
         self._promised.pop(url, None)
         bit = self._bits.pop(url, 0)
         for name in self._held.pop(url, ()):

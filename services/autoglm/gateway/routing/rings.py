@@ -1,6 +1,6 @@
-"""The endpoints of a model as a ring, to find those around a place without looking at all.
+"""Hash rings of a model's endpoints, to find those next to a position without a full scan.
 
-Consistent hashing with one point an endpoint; load evens out what that leaves uneven. Pure data.
+Consistent hashing with one point an endpoint; routing by load compensates the imbalance. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from autoglm.gateway.routing.affinity import seed_of
 
 
 class Ring:
-    """The endpoints of one model by URL and by a hash of it. Made anew when they change."""
+    """The endpoints of one model, by URL and by the hash of it. Rebuilt when they change."""
 
     def __init__(self, views: Sequence[EndpointView]) -> None:
         self.views = views
@@ -23,20 +23,21 @@ class Ring:
         self._urls = [url for _, url in by_seed]
 
     def around(self, place: int, count: int) -> list[str]:
-        """The next so many endpoints from a place on."""
+        """Return the next `count` endpoints from a position."""
         start = bisect_left(self._seeds, place)
         return [*self._urls[start : start + count], *self._urls][:count]
 
 
 class Rings:
-    """The rings of the models that were asked for last."""
+    """The rings of the most recently routed models."""
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
         self._by_views: dict[int, Ring] = {}
 
     def of(self, views: Sequence[EndpointView]) -> Ring:
-        # A ring keeps its views, so that no other sequence can have their identity.
+        """Return the ring of these endpoints, built once for each sequence."""
+        # A ring keeps its sequence alive, so that no other one can have the same id.
         ring = self._by_views.get(id(views))
         if ring is None:
             while len(self._by_views) >= self._most:

@@ -1,7 +1,4 @@
-"""Routes calls and remembers: `pick`, its memory, and the count of decisions. Called by the relay.
-
-Decides nothing itself.
-"""
+"""Routes requests: calls `pick`, and updates its memory and the metrics of decisions."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest
-from autoglm.gateway.routing.contracts import Decision
 from autoglm.gateway.routing.decide import pick
 from autoglm.gateway.routing.memory import Memory
+from autoglm.gateway.routing.types import Decision
 
 
 class Router:
-    """`default` is the policy of models whose resource names none."""
+    """Routes requests. `default` is the policy of models whose resource names none."""
 
     def __init__(
         self, metrics: Metrics, rng: Random, default: RoutingPolicy = "LeastLoaded"
@@ -34,7 +31,10 @@ class Router:
     def route(
         self, call: GatewayRequest, snapshot: Snapshot, now: float, exclude: Set[str] = frozenset()
     ) -> Decision:
-        """As `pick`; the request is taken to be sent where it says."""
+        """Return the decision of `pick` and record that the request is sent there.
+
+        Raises NoReadyEndpoint or Unimplemented.
+        """
         decision = pick(call, snapshot, now, self._rng, exclude, self.memory, self._default)
         self.memory.picked(call, decision.endpoint, decision.known, now)
         self._decisions(decision.policy, decision.reason).inc()
@@ -43,29 +43,28 @@ class Router:
         return decision
 
     def preview(self, call: GatewayRequest, snapshot: Snapshot, now: float) -> Decision:
-        """Where the call would go; nothing is sent, counted or remembered."""
+        """Return the decision for the request without recording anything."""
         return pick(call, snapshot, now, self._rng, frozenset(), self.memory, self._default)
 
     @contextmanager
     def sending(
         self, call: GatewayRequest, decision: Decision, clock: Callable[[], float]
     ) -> Iterator[Callable[[float], None]]:
-        """Open while the request is on the endpoint; what it gives takes the first chunk's time."""
+        """Measure the latency of a request while it is in flight on the endpoint.
+
+        Yields a function to call with the time of the first chunk.
+        """
         if decision.uncached_tokens is None:
-            yield _nothing
+            yield lambda at: None
             return
         latency, url = self.memory.latency, decision.endpoint.url
         sending = latency.sent(url, decision.uncached_tokens, clock())
         is_stream = call.info is not None and call.info.streaming
         try:
-            yield lambda at: latency.answered(sending, at, is_first_token=is_stream)
+            yield lambda at: latency.first_chunk(sending, at, is_first_token=is_stream)
         finally:
             latency.ended(sending, clock())
 
     def gone(self, url: str) -> None:
-        """The endpoint has gone, or has lost its cache."""
+        """Drop the state of an endpoint that is removed or has lost its cache."""
         self.memory.gone(url)
-
-
-def _nothing(_: float) -> None:
-    """Where the policy does not care when the first chunk comes."""

@@ -1,8 +1,8 @@
-"""Who is looked at where there are too many endpoints to look at all of them.
+"""Samples the candidates of a model with too many endpoints to score all of them. Pure.
 
-Those that hold the longest beginnings of the prompt, those around the conversation's place (the
-same on all gateways), and some at random: of 48, one is among the best tenth with a chance of
-99.4 %. So a decision costs the same for 200 endpoints and for 20,000. Pure; called by `decide`.
+A sample has the endpoints with the longest prefixes of the prompt, those next to the conversation's
+position on the ring (the same on all gateways), and 48 at random, of which one is among the best
+tenth with a probability of 99.4 %. So a decision costs the same for 200 endpoints and for 20,000.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from itertools import islice
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
-from autoglm.gateway.routing.contracts import Policy, Query
 from autoglm.gateway.routing.rings import Ring
+from autoglm.gateway.routing.types import Policy, Query
 
 MOST = 128
 _HOLDERS, _AROUND, _RANDOM = 16, 16, 48
 
 
 def sample(query: Query, policy: Policy, ring: Ring) -> list[EndpointView]:
-    """Some of the ring's endpoints, each once."""
+    """Return a sample of the ring's endpoints, each once; restricts the query's matches to it."""
     found: dict[str, EndpointView] = {}
     if policy.remembers_prompts:
         by_url, holders = ring.by_url, query.holders.deepest(_HOLDERS)

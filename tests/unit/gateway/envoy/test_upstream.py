@@ -15,7 +15,7 @@ from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.request import GatewayRequest, Response
-from autoglm.gateway.routing.contracts import Decision, DecisionTrace, Reason
+from autoglm.gateway.routing.types import Decision, DecisionTrace, Reason
 
 HEADERS = {"x-request-id": "r1"}
 

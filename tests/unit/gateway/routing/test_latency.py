@@ -28,7 +28,7 @@ class Fleet:
         for view, time in zip(self.views, seconds, strict=True):
             if time is not None:
                 sending = self.memory.latency.sent(view.url, 1000, 0.0)
-                self.memory.latency.answered(sending, time, is_first_token=True)
+                self.memory.latency.first_chunk(sending, time, is_first_token=True)
 
     def pick(self, now: float = 2.0) -> Decision:
         call = self.make.call(info=ask())
@@ -54,7 +54,7 @@ def test_a_pod_without_room_makes_wait(make: Any) -> None:
     fleet = Fleet(make, 0.4, 0.3)
     fast = fleet.views[1]
     sending = fleet.memory.latency.sent(fast.url, 0, 0.0)
-    fleet.memory.latency.answered(sending, 0.1, is_first_token=True)
+    fleet.memory.latency.first_chunk(sending, 0.1, is_first_token=True)
     fleet.memory.latency.ended(sending, 20.0)
     fast.live.in_flight = 8
     assert fleet.chosen() == 0
@@ -90,7 +90,7 @@ def test_missed_objective_is_reported_and_the_soonest_taken(make: Any) -> None:
 def test_first_chunk_of_a_whole_response_is_no_first_token() -> None:
     latency = Latency()
     sending = latency.sent("a", 100, 0.0)
-    latency.answered(sending, 50.0, is_first_token=False)
+    latency.first_chunk(sending, 50.0, is_first_token=False)
     assert latency.fastest(50.0) is None
 
 
@@ -98,7 +98,7 @@ def test_pending_work_is_settled_once(make: Any) -> None:
     latency, view = Latency(), make.view()
     first, second = latency.sent(view.url, 100, 0.0), latency.sent(view.url, 100, 0.0)
     quiet = Latency().predict(view, 100, 1.0, 1.0)
-    latency.answered(first, 1.0, is_first_token=False)
+    latency.first_chunk(first, 1.0, is_first_token=False)
     latency.ended(first, 2.0)
     assert latency.predict(view, 0, 2.0, 1.0) == quiet
     latency.ended(second, 2.0)

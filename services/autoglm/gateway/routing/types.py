@@ -1,7 +1,7 @@
-"""What routing is made of: filters narrow, scorers weigh, a picker picks. No decisions here.
+"""The types of routing: filters, scorers, pickers, policies, queries and decisions.
 
-A `Policy` is a row of those, run by `decide`. All are functions of a `Query` and the candidates:
-they change nothing but the query's own notes, wait for nothing, and read no clock.
+A `Policy` combines filters, scorers and a picker, run by `decide`. All are functions of a `Query`
+and the candidates: they change only the query's notes, never wait and read no clock.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from autoglm.gateway.routing.prefix import Holders, salt_of
 from autoglm.validation.prefix_hash import BLOCK_TOKENS, NO_PREFIX, Prefix
 
 Candidates = Sequence[EndpointView]
-# For prompts that have never been seen again so far; they may be.
+# The trust in the placement of prompts of which no prefix was ever seen again.
 _LEAST_TRUST = 0.15
 
 
 class Reason(StrEnum):
-    """Why an endpoint was taken, for metrics: what decided in the end."""
+    """Why an endpoint was chosen: a metric label."""
 
     CRITERION = "criterion"
-    """The policy's own measure."""
+    """It is best by the policy's measure."""
     CHANCE = "chance"
-    """Chance, between those that the policy's measure holds equal."""
+    """It was drawn at random among equals by the policy's measure."""
     ONLY = "only"
-    """There was no other."""
+    """It was the only candidate."""
     PREFIX = "prefix"
-    """It holds the longest beginning of the prompt."""
+    """It holds the longest prefix of the prompt."""
     PLACED = "placed"
-    """Nobody holds more of it, and this is where all gateways place this conversation."""
+    """No endpoint holds a longer prefix; all gateways hash the conversation to this one."""
     SESSION = "session"
-    """As placed, by the request's session."""
+    """All gateways hash the request's session to it."""
     OVERLOADED = "overloaded"
-    """Whoever holds the longest beginning has too much load."""
+    """The endpoint with the longest prefix has too much load."""
     PROMPT_UNKNOWN = "prompt_unknown"
-    """The prompt is too short to have blocks, or cannot be read; load alone decided."""
+    """The prompt is too short to have blocks, or unreadable; load alone decided."""
     SLO_MISSED = "slo_missed"
-    """Nobody is likely to answer as soon as wished; the soonest was taken."""
+    """No endpoint is predicted to meet the objective; the fastest was chosen."""
     LATENCY_UNKNOWN = "latency_unknown"
-    """No endpoint has answered lately: the work in front of the request decided."""
+    """No endpoint has responded recently: the queued work decided."""
     SIGNAL_MISSING = "signal_missing"
-    """It does not report what the policy measures; our own requests were counted instead."""
+    """It does not report the policy's signal; this gateway's own requests were counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionTrace:
-    """How a decision came about, for those who ask: who was left, and with which scores."""
+    """The candidates that a decision's filters left, and their scores."""
 
     candidates: Sequence[EndpointView]
     scores: Sequence[float] = ()
@@ -61,7 +61,7 @@ class DecisionTrace:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where to, and why there, in words for spans and logs."""
+    """The chosen endpoint; `why` explains the choice in spans and logs."""
 
     endpoint: EndpointView
     why: str
@@ -69,84 +69,87 @@ class Decision:
     reason: Reason
     trail: DecisionTrace
     known: int | None = None
-    """Blocks of the prompt that somebody was known to hold; None where nobody asked."""
+    """Blocks of the prompt known to be cached on any endpoint; None if the policy ignores them."""
     uncached_tokens: int | None = None
-    """Prompt tokens that the endpoint will have to compute; None where nobody asked."""
+    """Prompt tokens that the endpoint must compute; None if the policy ignores latency."""
     is_exact: bool = False
-    """The endpoint itself tells what it has cached; otherwise it is what we have sent there."""
+    """Whether the endpoint's cache is known from KV events, not from the requests sent to it."""
 
     def ranked(self) -> Sequence[tuple[float, EndpointView]]:
-        """Scores and candidates that were left, the best first."""
+        """Return the scores and candidates after filtering, the best first."""
         scores = self.trail.scores or [0.0] * len(self.trail.candidates)
         return sorted(zip(scores, self.trail.candidates, strict=True), key=lambda pair: -pair[0])
 
     def runners_up(self) -> Sequence[EndpointView]:
-        """Who would have been taken next, the best first."""
+        """Return the other candidates, the best first."""
         return [view for _, view in self.ranked() if view.url != self.endpoint.url]
 
 
 @dataclass(slots=True)
 class Query:
-    """One request on its way through a policy. `notes` are what filters found worth telling."""
+    """One request during its routing decision. `notes` are the reasons that filters add."""
 
     call: GatewayRequest
     now: float
     rng: Random
     memory: Memory
     slo_seconds: float | None = None
-    """How soon the first token should come."""
+    """The objective for the time to the first token."""
     notes: list[tuple[Reason, str]] = field(default_factory=list)
     around: Sequence[str] = ()
-    """The endpoints around its place, where not all are looked at; empty where all are."""
+    """The endpoints next to its position on the ring, if sampled; empty if all are candidates."""
     first_place: str = ""
-    """The endpoint that the request has its place on, once that has been looked up."""
+    """The endpoint that its name hashes to, once that was computed."""
     _matches: dict[str, int] | None = None
     _holders: Holders | None = None
 
     @property
     def prefix(self) -> Prefix:
+        """Return the block hashes of the prompt."""
         return self.call.info.prefix if self.call.info else NO_PREFIX
 
     @property
     def session(self) -> str:
+        """Return the request's session id; empty without one."""
         return self.call.info.session if self.call.info else ""
 
     @property
     def salt(self) -> int:
+        """Return the salt of the request's block names."""
         return salt_of(self.call.principal.tenant, self.call.model)
 
     @property
     def holders(self) -> Holders:
-        """Of the prompt's first blocks."""
+        """Return the endpoints that hold a prefix of the prompt."""
         if self._holders is None:
             self._holders = self.memory.prefixes.holders(self.prefix.blocks, self.salt)
         return self._holders
 
     @property
     def matches(self) -> dict[str, int]:
-        """How many of the prompt's first blocks each endpoint that is looked at holds, by URL."""
+        """Return how many of the prompt's first blocks each candidate holds, by URL."""
         if self._matches is None:
             self._matches = self.memory.prefixes.match(self.prefix.blocks, self.salt)
         return self._matches
 
     def restrict_to(self, sampled: Candidates) -> None:
-        """From now on these are all that count, so that what others hold is never listed."""
+        """Restrict `matches` to a sample, so that not all holders of a prefix are listed."""
         self._matches = self.holders.of(view.url for view in sampled)
 
     @property
     def longest(self) -> int:
-        """Blocks of the prompt that any endpoint holds, looked at or not."""
+        """Return the most blocks of the prompt that any endpoint holds, candidate or not."""
         if self._holders is not None:
             return self._holders.longest
         return max(self.matches.values(), default=0)
 
     def uncached_tokens(self, url: str) -> int:
-        """An estimate of what the endpoint would have to compute of the prompt."""
+        """Estimate the prompt tokens that the endpoint would have to compute."""
         tokens = self.call.info.prompt_tokens if self.call.info else 0
         return max(0, tokens - BLOCK_TOKENS * self.matches.get(url, 0))
 
     def first_token_seconds(self, candidates: Candidates) -> list[float]:
-        """As predicted for each candidate; by work alone where no pace is known."""
+        """Predict the seconds to the first token of each candidate; by work if no pace is known."""
         latency, now, matches = self.memory.latency, self.now, self.matches
         fastest = latency.fastest(now) or 1.0
         tokens = self.call.info.prompt_tokens if self.call.info else 0
@@ -157,34 +160,38 @@ class Query:
 
     @property
     def place(self) -> int:
-        """What the request is placed by where nobody knows its prompt; 0 where nothing is known."""
+        """Return the hash that places the request if no prefix is cached; 0 if it has none."""
         if self.session:
             return name_of(self.session, self.salt)
-        # What is shorter than a block leaves nothing to come back to.
+        # A prompt shorter than a block leaves no cached block to return to.
         return self.prefix.opening ^ self.salt if self.prefix.blocks else 0
 
     @property
     def trust(self) -> float:
-        """How much its place is likely to be worth, from 0 to 1."""
+        """Return how likely the request's prefix is seen again, from 0 to 1."""
         if self.session or self.prefix.is_continued:
             return 1.0
         return max(_LEAST_TRUST, self.memory.reuse(self.call.model))
 
-    def tell(self, reason: Reason, why: str) -> None:
+    def add_note(self, reason: Reason, why: str) -> None:
+        """Add a reason to the decision."""
         self.notes.append((reason, why))
 
 
 Filter = Callable[[Query, Candidates], Candidates]
-"""Fewer candidates, never none."""
+"""Returns fewer candidates, never none."""
 Scorer = Callable[[Query, Candidates], Sequence[float]]
-"""From 0 to 1 for each candidate; 1 is best."""
+"""Returns a score from 0 to 1 for each candidate; 1 is best."""
 Picker = Callable[[Query, Candidates, Sequence[float]], tuple[EndpointView, Reason]]
 Words = Callable[[Query, EndpointView], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`words` says why an endpoint was taken; `needs` are signals it cannot judge without."""
+    """A row of the table of policies.
+
+    `words` explains why an endpoint was chosen; `needs` are the signals that the policy requires.
+    """
 
     picker: Picker
     words: Words
