@@ -27,7 +27,7 @@ from autoglm.gateway.endpoints.kubernetes_discovery import KubernetesDiscovery
 from autoglm.gateway.endpoints.kubernetes_watch import Connect
 from autoglm.gateway.endpoints.kv_event_watch import KvFollower
 from autoglm.gateway.endpoints.load_watch import PodWatch, Watches, load_interval
-from autoglm.gateway.endpoints.openai_watch import ForeignWatch
+from autoglm.gateway.endpoints.openai_watch import OpenAIWatch
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.static_discovery import Discovery, Sources
@@ -111,7 +111,7 @@ class Core:
         closing.push_async_callback(self.channels.close)
         self._session = await closing.enter_async_context(client_session(self._tls))
         key = self._follow_upstream_key(closing)
-        foreign = ForeignWatch(pool, self._session, key)
+        foreign = OpenAIWatch(pool, self._session, key)
         self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
         closing.push_async_callback(self._watches.close)
         upstreams: dict[Wire, Upstream] = {

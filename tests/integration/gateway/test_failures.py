@@ -73,7 +73,7 @@ async def test_silent_pod_leaves_the_pool_and_returns(fleet: Any) -> None:
     pods[0].silent = True
     await fleet.until(lambda: fleet.routable(gateway) == 1)
     (view,) = [v for v in gateway.core.pool.views if not v.is_routable]
-    assert (view.url, view.state.why) == (pods[0].url, "no load message for 0.5 s")
+    assert (view.url, view.state.why) == (pods[0].url, "no load report for 0.5 s")
     pods[0].update(silent=False)
     await fleet.until(lambda: fleet.routable(gateway) == 2)
 

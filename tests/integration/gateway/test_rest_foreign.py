@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.support.rest_stack import fake_server
 
 from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView
-from autoglm.gateway.endpoints.openai_watch import ForeignWatch
+from autoglm.gateway.endpoints.openai_watch import OpenAIWatch
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
@@ -66,7 +66,7 @@ async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]
         endpoint = parse_target(f"{url}/base/v1")
         assert isinstance(endpoint, Endpoint)
         pool.replace_endpoints([endpoint], time.monotonic())
-        watching = asyncio.create_task(ForeignWatch(pool, session, UpstreamKey(api_key))(endpoint))
+        watching = asyncio.create_task(OpenAIWatch(pool, session, UpstreamKey(api_key))(endpoint))
         yield Followed(pool, changed)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -85,9 +85,12 @@ async def test_a_good_server_becomes_routable_for_rest_only() -> None:
 @pytest.mark.parametrize(
     ("server", "why"),
     [
-        (Server(health=503), "/health answers 503"),
-        (Server(models=401), "it answers 401; put a key that it takes in --upstream-api-key-file"),
-        (Server(models=404), "/v1/models answers 404; it must be an OpenAI server's URL"),
+        (Server(health=503), "/health returned 503"),
+        (
+            Server(models=401),
+            "it returned 401; put a key that it accepts in --upstream-api-key-file",
+        ),
+        (Server(models=404), "/v1/models returned 404; it must be an OpenAI server's URL"),
     ],
 )
 async def test_a_bad_server_is_kept_out_and_says_why(server: Server, why: str) -> None:

@@ -1,1 +1,1 @@
-"""Which endpoints there are, what they serve and how busy they are."""
+"""Endpoints: discovery, models served, load and state."""

@@ -1,7 +1,7 @@
-"""One gRPC channel for each pod, kept open and shared by its load stream and all its requests.
+"""gRPC channels to pods: one each, shared by its load stream and all its requests.
 
-Channels read certificate files when they are made; `renew` makes new ones and lets the streams on
-the old ones finish. Used by the gRPC relay and the pods' watchers.
+A channel reads the certificate files when it is created; `renew` replaces all channels and lets the
+streams on the old ones end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autoglm.gateway.request.grpc_methods import METHODS
 
 
 class Stubs:
-    """The methods of one pod, taking and giving bytes, by path."""
+    """The multicallables of one pod by method path; messages are bytes."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -29,7 +29,7 @@ class Stubs:
 
 
 class Channels:
-    """Made on first use. Streams on a replaced channel may go on for `grace` seconds."""
+    """Channels, created on first use. Streams on a replaced channel may last `grace` seconds."""
 
     def __init__(self, tls: TlsFiles | None = None, grace: float = 600.0) -> None:
         self._tls = tls or TlsFiles()
@@ -38,6 +38,7 @@ class Channels:
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, endpoint: Endpoint) -> Stubs:
+        """Return the stubs of the endpoint's channel."""
         stubs = self._stubs.get(endpoint.url)
         if stubs is None:
             tls = self._tls if endpoint.tls else None
@@ -54,11 +55,12 @@ class Channels:
             task.add_done_callback(self._closing.discard)
 
     def renew(self) -> None:
-        """Make all channels anew, from the certificate files as they are now."""
+        """Replace all channels, with the current certificate files."""
         for url in list(self._stubs):
             self.discard(url)
 
     async def close(self) -> None:
+        """Close all channels and end their streams."""
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)

@@ -1,7 +1,7 @@
-"""AutoGLMDeployments as far as requests are concerned: which names they serve, under which rules.
+"""The parts of AutoGLMDeployments that requests need: the served names and the rules. Pure.
 
-Whom a model name belongs to when two resources declare it is decided by `api.names`. Pure; built
-from Kubernetes or the local runtime's file, read by snapshots.
+`api.names` decides which of two resources owns a name that both declare. Built from Kubernetes or
+the local runtime's file, used by snapshots.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autoglm.gateway.request.prefix_cache import PrefixCache
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Which resource."""
+    """Namespace and name of a resource."""
 
     namespace: str
     name: str
@@ -29,7 +29,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What `spec.routing` says of requests; None leaves it to the gateway's own settings."""
+    """The settings of `spec.routing`; None applies the gateway's own setting."""
 
     first_token_seconds: float | None = None
     chunk_seconds: float | None = None
@@ -42,54 +42,55 @@ class Rules:
     hedging: HedgePolicy | None = None
     outliers: OutlierPolicy | None = None
     prefix_cache: PrefixCache | None = None
-    """What `spec.tenancy` says."""
+    """From `spec.tenancy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One AutoGLMDeployment. `names` begins with the model's own, then aliases and adapters."""
+    """One AutoGLMDeployment. `names`: the model's own first, then aliases and adapters."""
 
     key: Key
     created: str = ""
-    """When, as the API server writes it, which sorts as text."""
+    """The creation timestamp as the API server writes it, which sorts as text."""
     names: tuple[str, ...] = ()
     rules: Rules = Rules()
     state: str = ""
-    """Why it may have no ready pod, in words for clients; empty where nothing is known."""
+    """Why it may have no ready pod, as a message for clients; empty if unknown."""
     retry_after: float = 1.0
-    """When to ask again while it has none, in seconds."""
+    """Retry-After while it has no ready pod, in seconds."""
 
     @property
     def namespace(self) -> str:
+        """Return the resource's namespace."""
         return self.key.namespace
 
     @property
     def seniority(self) -> Seniority:
-        """The smallest is the oldest; never equal for two resources."""
+        """Return the order by age, the oldest first; never equal for two resources."""
         return seniority(self.created, self.key.namespace, self.key.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All resources, and the one that each declared name belongs to."""
+    """All resources, and the owner of each declared name."""
 
     resources: Mapping[Key, Resource] = field(default_factory=lambda: MappingProxyType({}))
     owners: Mapping[str, Resource] = field(default_factory=lambda: MappingProxyType({}))
     rules: NameRules = NO_RULES
 
     def may_serve(self, resource: Key | None, name: str) -> bool:
-        """Whether a pod that lists a name may get its requests; pods of no resource always may."""
+        """Return whether pods of the resource may serve the name; those of none always may."""
         return resource is None or self.rules.may_claim(resource.namespace, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A name that a resource declares and does not get."""
+    """A name that a resource declares but does not own."""
 
     loser: Key
     name: str
     owner: Key | None
-    """None where the resource may not claim the name."""
+    """None if the resource's namespace may not claim the name."""
 
     def __str__(self) -> str:
         if self.owner is None:
@@ -105,11 +106,13 @@ class Conflict:
 
 
 def directory_of(resources: Iterable[Resource], rules: NameRules = NO_RULES) -> Directory:
+    """Return the directory of the resources."""
     found = {resource.key: resource for resource in resources}
     return Directory(found, owners_of(found.values(), rules), rules)
 
 
 def conflicts_in(directory: Directory) -> frozenset[Conflict]:
+    """Return the names that resources declare but do not own."""
     return frozenset(
         Conflict(resource.key, name, owner)
         for resource in directory.resources.values()

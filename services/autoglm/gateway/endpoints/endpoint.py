@@ -1,12 +1,12 @@
-"""What is known of an endpoint, and whether it may be sent requests.
+"""An endpoint and its state machine, which decides whether requests may be routed to it. Pure.
 
-`step` decides: events in (models learnt, load message, connection lost), state out. Nothing here
-does I/O, waits or reads a clock. The pool keeps one state for each endpoint.
+`step` takes an event (models discovered, load report, connection lost) and returns the new state.
+Nothing here does I/O, waits or reads a clock. The pool keeps one state for each endpoint.
 
-An endpoint is routable when its models are known, its load stream is up, and it is neither draining
-nor ejected. A refused or broken connection ejects it at once; it comes back with its first load
-message after a back-off that doubles with each failure. One that is left alone for its answers, or
-silent for a short time, is still used where no other is left.
+An endpoint is routable if its models are known, its load stream is open, and it is neither draining
+nor ejected. A refused or broken connection ejects it at once; it returns with its first load report
+after a back-off that doubles with each failure. One that was ejected for failed or slow responses,
+or has been silent for a short time, is still used if no other is left.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from autoglm.gateway.endpoints.deployments import Key
 from autoglm.gateway.request.request import Wire
 
 Kind = Literal["pod", "openai"]
-# Until a pod says how many requests it works on at once; vLLM's own default.
+# The capacity of a pod that has not reported its batch size; vLLM's own default.
 _UNKNOWN_CAPACITY = 256
-# Steps of 1 % of KV-cache use weigh less than one request of many thousand.
+# Steps of 1 % of KV-cache use weigh less than one request among many thousands.
 _KV_WEIGHT = 1e-6
-# A pod that comes up is used within a second.
+# A pod that has started is used within a second.
 BACKOFF = Backoff(first=0.1, most=1.0, jitter=0.5)
-# An endpoint that was fine for so long starts its back-off anew when it fails.
+# An endpoint that was ready for so long restarts its back-off from the first delay.
 _FORGIVEN_AFTER = 10.0
 _STRIKE_FORGIVEN_AFTER = 60.0
-# For so long a silent endpoint is better than none, as it may only be slow.
+# For so long a silent endpoint remains a last resort, since it may only be slow.
 _SILENCE_BORNE = 15.0
 _MOST_TIMES = 8
 _LEAST_WEIGHT = 0.1
@@ -41,7 +41,7 @@ _LEAST_WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server to send requests to. A pod speaks gRPC and REST; `openai` is any OpenAI server."""
+    """A server that serves models. A pod speaks gRPC and REST; `openai` is any OpenAI server."""
 
     url: str
     kind: Kind
@@ -49,19 +49,20 @@ class Endpoint:
     port: int
     tls: bool = False
     base: str = ""
-    """Path in front of `/v1` on an OpenAI server, without a slash at its end."""
+    """The path before `/v1` on an OpenAI server, without a trailing slash."""
     origin: Key | None = None
-    """The AutoGLMDeployment that it belongs to; None where none is known."""
+    """The AutoGLMDeployment that it belongs to; None if unknown."""
     pod: str = ""
-    """Name of its pod, where that is known."""
+    """The name of its pod, if known."""
 
     @property
     def address(self) -> str:
+        """Return HOST:PORT."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Signal(StrEnum):
-    """What an endpoint may say of its load, by the names of `Load`'s fields or a word for two."""
+    """A load signal that an endpoint may report: the name of one or of several fields of `Load`."""
 
     REQUESTS = "requests"
     KV_CACHE_USAGE = "kv_cache_usage"
@@ -70,7 +71,7 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What an endpoint said of its load. Signals that are `missing` read as none."""
+    """A load report. Signals in `missing` were not reported and read as zero."""
 
     running: int = 0
     waiting: int = 0
@@ -82,12 +83,14 @@ class Load:
     http_port: int = 0
     missing: tuple[Signal, ...] = ()
     kv_tokens: int = 0
-    """How many tokens the KV cache holds; 0 when unknown."""
+    """The size of the KV cache in tokens; 0 if unknown."""
     kv_events: bool = False
-    """It tells what is in its KV cache."""
+    """Whether it publishes KV events."""
 
 
 class Phase(StrEnum):
+    """The phase of an endpoint's state machine."""
+
     CONNECTING = "connecting"
     READY = "ready"
     DRAINING = "draining"
@@ -96,7 +99,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the pool remembers of an endpoint. `since` and `retry_at` are monotonic times."""
+    """The state of an endpoint. `since` and `retry_at` are times on the monotonic clock."""
 
     phase: Phase = Phase.CONNECTING
     since: float = 0.0
@@ -106,23 +109,23 @@ class State:
     models: tuple[v1.Model, ...] = ()
     http_port: int = 0
     is_http10: bool = False
-    """It speaks HTTP/1.0, where a response ends with its connection, whole or not."""
+    """It speaks HTTP/1.0, where closing the connection ends a response, complete or not."""
     strikes: int = 0
-    """Times in a row that it was left alone because it answered badly."""
-    may_answer: bool = False
-    """It is left alone, and may answer all the same: it answers badly, or is silent for now."""
+    """Consecutive ejections by outlier detection."""
+    may_respond: bool = False
+    """It is ejected, but may still respond: by outlier detection, or for a short silence."""
     probing: bool = False
-    """It may have one request at a time until one has gone well."""
+    """It gets one request at a time until one succeeds."""
     ramp_since: float = 0.0
     ramp_seconds: float = 0.0
 
     @property
     def is_last_resort(self) -> bool:
-        """Better than nothing, where no other endpoint is left."""
-        return self.phase is Phase.EJECTED and self.may_answer
+        """Return whether it is ejected but usable if no other endpoint is left."""
+        return self.phase is Phase.EJECTED and self.may_respond
 
     def weight(self, now: float) -> float:
-        """The part of its capacity that may be used now, above 0 and at most 1."""
+        """Return the part of its capacity that may be used now, above 0 and at most 1."""
         if self.probing:
             return _LEAST_WEIGHT
         if not self.ramp_seconds or now >= self.ramp_since + self.ramp_seconds:
@@ -132,7 +135,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class ModelsDiscovered:
-    """The endpoint answered with the models it serves."""
+    """The endpoint returned the models it serves."""
 
     models: tuple[v1.Model, ...]
     is_http10: bool = False
@@ -140,28 +143,28 @@ class ModelsDiscovered:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A load message, or a foreign endpoint's good health."""
+    """A load report, or a successful poll of an OpenAI server."""
 
     load: Load
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """Connection refused or reset, load stream ended or silent, bad health."""
+    """Connection refused or reset, load stream ended or silent, health check failed."""
 
     why: str
     silent: bool = False
-    """Nothing came from it in time, or one connection of many broke; it may be busy, or gone."""
+    """It timed out, or one of its connections broke; it may be busy, or gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The endpoint refused a request because it is going away."""
+    """The endpoint rejected a request because it is shutting down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ejected:
-    """The endpoint answers badly and is left alone for `seconds`, longer each time in a row."""
+    """Outlier detection ejects the endpoint for `seconds`, doubled each time in a row."""
 
     why: str
     seconds: float
@@ -170,76 +173,75 @@ class Ejected:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSucceeded:
-    """A request that was let try an endpoint in probation has gone well."""
+    """A probe request to an endpoint that returns from ejection has succeeded."""
 
 
 Event = ModelsDiscovered | Loaded | Disconnected | Draining | Ejected | ProbeSucceeded
 
 
 def step(state: State, event: Event, now: float, rng: Random) -> State:
-    """The state after an event."""
+    """Return the state after an event."""
     match event:
         case ModelsDiscovered(models, is_http10):
             return replace(state, models=models, is_http10=is_http10)
         case Loaded(load):
             return _loaded(state, load, now)
         case Disconnected():
-            return _lost(state, event, now, rng)
+            return _disconnected(state, event, now, rng)
         case Ejected():
-            return _struck(state, event, now)
+            return _ejected(state, event, now)
         case ProbeSucceeded():
             return replace(state, probing=False, ramp_since=now) if state.probing else state
         case Draining():
-            return _enter(state, Phase.DRAINING, "the pod is going away", now)
+            return _enter(state, Phase.DRAINING, "the pod is shutting down", now)
 
 
 def _loaded(state: State, load: Load, now: float) -> State:
     if load.http_port != state.http_port:
         state = replace(state, http_port=load.http_port)
     if load.draining:
-        return _enter(state, Phase.DRAINING, "the pod is going away", now)
+        return _enter(state, Phase.DRAINING, "the pod is shutting down", now)
     if not state.models or (state.phase is Phase.EJECTED and now < state.retry_at):
         return state
-    if state.may_answer:
-        state = replace(state, may_answer=False)
+    if state.may_respond:
+        state = replace(state, may_respond=False)
     return _enter(state, Phase.READY, "", now)
 
 
-def _lost(state: State, lost: Disconnected, now: float, rng: Random) -> State:
+def _disconnected(state: State, lost: Disconnected, now: float, rng: Random) -> State:
     if state.phase is Phase.EJECTED and now < state.retry_at:
-        # Many requests notice the same death; it counts once.
-        is_news = state.may_answer and not lost.silent
-        return replace(state, may_answer=False, why=lost.why) if is_news else state
+        # Many requests observe the same failure; it counts once.
+        is_gone = state.may_respond and not lost.silent
+        return replace(state, may_respond=False, why=lost.why) if is_gone else state
     was_fine = state.phase is Phase.READY and now - state.since >= _FORGIVEN_AFTER
     failures = 1 if was_fine else state.failures + 1
     retry_at = now + BACKOFF.delay(failures, rng)
-    may_answer = lost.silent and _is_heard_of(state, now)
-    state = replace(state, failures=failures, retry_at=retry_at, may_answer=may_answer)
+    may_respond = lost.silent and _was_ready_recently(state, now)
+    state = replace(state, failures=failures, retry_at=retry_at, may_respond=may_respond)
     return _enter(state, Phase.EJECTED, lost.why, now)
 
 
-def _is_heard_of(state: State, now: float) -> bool:
-    """Whether it was fine so shortly ago that its silence may be haste."""
+def _was_ready_recently(state: State, now: float) -> bool:
     if state.phase is Phase.EJECTED:
-        return state.may_answer and now - state.since < _SILENCE_BORNE
+        return state.may_respond and now - state.since < _SILENCE_BORNE
     return state.phase is Phase.READY
 
 
-def _struck(state: State, event: Ejected, now: float) -> State:
+def _ejected(state: State, event: Ejected, now: float) -> State:
     if state.phase is not Phase.READY:
         return state
     was_fine = not state.probing and now - state.since >= _STRIKE_FORGIVEN_AFTER
     strikes = 1 if was_fine else state.strikes + 1
     seconds = event.seconds * min(2 ** (strikes - 1), _MOST_TIMES)
-    struck = replace(
+    ejected = replace(
         state,
         strikes=strikes,
         retry_at=now + seconds,
-        may_answer=True,
+        may_respond=True,
         probing=True,
         ramp_seconds=event.ramp_seconds,
     )
-    return _enter(struck, Phase.EJECTED, event.why, now)
+    return _enter(ejected, Phase.EJECTED, event.why, now)
 
 
 def _enter(state: State, phase: Phase, why: str, now: float) -> State:
@@ -253,28 +255,28 @@ def _enter(state: State, phase: Phase, why: str, now: float) -> State:
 class Live:
     """The counts of an endpoint that change too often for a snapshot. Written by the pool only.
 
-    `others` is load that is not ours: what the endpoint reported beyond our own requests. So our
-    own count for between two load messages, and bursts spread.
+    `others` is the reported load beyond this gateway's own requests. Own requests are counted
+    between two load reports as well, so that bursts spread over the endpoints.
     """
 
     in_flight: int = 0
     others: int = 0
     tokens: int = 0
-    """Estimated prompt tokens of our own requests in flight."""
+    """Estimated prompt tokens of this gateway's requests in flight."""
     other_tokens: int = 0
-    """Tokens in flight beyond those, as last reported."""
+    """Tokens in flight beyond those, as of the last load report."""
     capacity: int = _UNKNOWN_CAPACITY
     kv_penalty: float = 0.0
     """KV-cache use, scaled so that it decides only between endpoints with equal shares in use."""
     load: Load = field(default_factory=Load)
 
     def take(self, load: Load, weight: float = 1.0) -> None:
-        """With the weight of an endpoint that is on its way back its capacity is less."""
+        """Apply a load report; `weight` is the usable part of the endpoint's capacity."""
         self.load = load
         self.kv_penalty = round(load.kv_cache_usage, 2) * _KV_WEIGHT
         whole = load.max_num_seqs or _UNKNOWN_CAPACITY
         self.capacity = whole if weight == 1.0 else max(1, int(whole * weight))
-        # Whoever has requests waiting is full, however few it could fit.
+        # An endpoint with waiting requests is full, however few run.
         busy = max(load.running, self.capacity) if load.waiting else load.running
         self.others = max(0, busy + load.waiting - self.in_flight)
         self.other_tokens = max(0, load.tokens_in_flight - self.tokens)
@@ -282,7 +284,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """An endpoint as routing and relays see it. `http_base` is empty where it serves no REST."""
+    """An endpoint with its state. `http_base` is the URL of its REST API; empty without one."""
 
     endpoint: Endpoint
     state: State
@@ -291,23 +293,28 @@ class EndpointView:
 
     @property
     def url(self) -> str:
+        """Return the endpoint's URL, which identifies it."""
         return self.endpoint.url
 
     @property
     def is_routable(self) -> bool:
+        """Return whether requests may be routed to it."""
         return self.state.phase is Phase.READY
 
     @property
     def is_usable(self) -> bool:
-        """Routable, or what is left where nothing is."""
+        """Return whether it is routable, or a last resort."""
         return self.is_routable or self.state.is_last_resort
 
     def speaks(self, wire: Wire) -> bool:
+        """Return whether it serves gRPC or REST."""
         return bool(self.http_base) if wire == "http" else self.endpoint.kind == "pod"
 
     def plain_address(self, wire: Wire) -> str:
-        """HOST:PORT for a proxy that looks up no names and has no certificates of ours; empty
-        where it cannot go there."""
+        """Return HOST:PORT for a proxy without DNS and without the gateway's certificates.
+
+        Empty if the endpoint has a host name or needs TLS.
+        """
         if self.endpoint.tls or not _is_ip(self.endpoint.host):
             return ""
         if wire == "grpc":
@@ -326,6 +333,7 @@ def _is_ip(host: str) -> bool:
 
 
 def view_of(endpoint: Endpoint, state: State, live: Live) -> EndpointView:
+    """Return the view of an endpoint in this state."""
     if endpoint.kind == "pod" and not state.http_port:
         return EndpointView(endpoint, state, live)
     port = endpoint.port if endpoint.kind == "openai" else state.http_port

@@ -1,7 +1,7 @@
-"""The way to the API server: the official client's configuration, credentials and connections.
+"""Connects to the API server with the official client's configuration and credentials.
 
-The one module of the gateway that imports the Kubernetes client. Only ever reads. Answers stay
-bytes, which `kubernetes_watch` has parsed.
+The only module of the gateway that imports the Kubernetes client. Read-only. Responses stay bytes,
+which `kubernetes_watch` parses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kubernetes.aio.config import (
 from autoglm.gateway.endpoints.kubernetes_watch import checked
 
 _CONNECT_SECONDS = 5.0
-# A host that vanishes says nothing; the kernel gives it up after about 25 seconds.
+# With these the kernel closes the connection to a vanished host after about 25 seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
@@ -37,7 +37,7 @@ class Api:
     async def get(
         self, path: str, query: Mapping[str, str], silence: float
     ) -> aiohttp.ClientResponse:
-        """The answer, whose body is still to be read. Raises Refused and aiohttp's errors."""
+        """Return the response with its body unread. Raises Refused and aiohttp's errors."""
         method, url, headers, *_ = await self._client.param_serialize(
             "GET",
             path,
@@ -48,13 +48,13 @@ class Api:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence
         )
-        answer = await self._client.call_api(method, url, headers, _request_timeout=timeout)
-        return await checked(answer.response)
+        called = await self._client.call_api(method, url, headers, _request_timeout=timeout)
+        return await checked(called.response)
 
 
 @asynccontextmanager
 async def connect(kubeconfig: str = "") -> AsyncIterator[Api]:
-    """Reads credentials anew each time, so that renewed ones are used. Raises ValueError."""
+    """Connect with freshly read credentials, so that renewed ones are used. Raises ValueError."""
     configuration = await _configuration(kubeconfig)
     client = ApiClient(configuration)
     client.rest_client = _Rest(configuration)
@@ -63,7 +63,7 @@ async def connect(kubeconfig: str = "") -> AsyncIterator[Api]:
 
 
 async def check(kubeconfig: str = "") -> None:
-    """Raises ValueError where there is no way to find the API server."""
+    """Raise ValueError if there is no configuration for the API server."""
     await _configuration(kubeconfig)
 
 
@@ -79,7 +79,7 @@ async def _configuration(kubeconfig: str) -> Configuration:
             await load_kube_config(file or None, client_configuration=configuration)  # type: ignore[no-untyped-call]  # has no annotations
     except (ConfigException, OSError) as error:
         raise ValueError(
-            f"no way to the Kubernetes API by {tried}: {error}; "
+            f"no access to the Kubernetes API by {tried}: {error}; "
             "run in a pod with a service account, or give --kubeconfig FILE"
         ) from error
     return configuration

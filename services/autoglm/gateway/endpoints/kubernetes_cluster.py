@@ -1,8 +1,8 @@
-"""What a cluster's objects amount to: endpoints to route to, resources that own model names.
+"""Derives endpoints and resources from a cluster's objects. No I/O.
 
-No I/O. Watches put objects in one by one; `take_change` says what is different since it was last
-asked, at the cost of what was touched. A pod is an endpoint when every mention of it is ready and
-none is terminating, so a pod that begins to end is dropped whichever slice says so first.
+Watches add objects one by one; `take_change` returns the difference since its last call, at the
+cost of the objects changed. A pod is an endpoint if all EndpointSlices that name it report it as
+ready and none as terminating, so a terminating pod is dropped whichever slice reports it first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`directory` is None where no resource has changed."""
+    """A change of the cluster; `directory` is None if no resource has changed."""
 
     gone: frozenset[Endpoint] = frozenset()
     come: frozenset[Endpoint] = frozenset()
@@ -29,12 +29,12 @@ class Change:
 
 
 def endpoints_of(deployment: Key, slices: Iterable[Slice]) -> frozenset[Endpoint]:
-    """The pods to use, whatever the order of slices and however often each is named."""
+    """Return the usable pods of a deployment, in any order of slices and mentions."""
     by_pod: dict[str, list[Mention]] = {}
     for mention in (mention for found in slices for mention in found.mentions):
         by_pod.setdefault(mention.identity, []).append(mention)
     usable = [min(found) for found in by_pod.values() if all(m.is_usable for m in found)]
-    # Two pods never have one address at a time; if slices say so, one of them is chosen.
+    # Two pods never have one address at a time; if slices report that, one of them is chosen.
     return frozenset({(m.host, m.port): _endpoint(deployment, m) for m in sorted(usable)}.values())
 
 
@@ -46,16 +46,16 @@ def _endpoint(deployment: Key, mention: Mention) -> Endpoint:
 
 
 class Store(Generic[T]):
-    """Facts of one collection by their objects' keys. Says when one has changed."""
+    """The facts of one collection by key; calls `on_change` for each changed one."""
 
     def __init__(self, on_change: Callable[[Key, T | None, T | None], None]) -> None:
         self._on_change = on_change
         self._facts: dict[Key, T] = {}
         self.has_list = False
-        """Whether all objects there are have been told once."""
+        """Whether the collection was listed once."""
 
     def put(self, key: Key, fact: T | None) -> None:
-        """An object is like this now; None where it is gone."""
+        """Set an object's fact; None removes it."""
         before = self._facts.get(key)
         if before == fact:
             return
@@ -66,7 +66,7 @@ class Store(Generic[T]):
         self._on_change(key, before, fact)
 
     def replace(self, facts: Mapping[Key, T | None]) -> None:
-        """There are these objects; None where one cannot be read and stays as it was."""
+        """Replace all objects; a fact of None keeps the previous one of an unreadable object."""
         for key in self._facts.keys() - facts.keys():
             self.put(key, None)
         for key, fact in facts.items():
@@ -76,7 +76,7 @@ class Store(Generic[T]):
 
 
 class Cluster:
-    """All that the watches have told. One store for each collection that is watched."""
+    """The state of all watched collections, with one store for each."""
 
     def __init__(self, rules: NameRules = NO_RULES) -> None:
         self._rules = rules
@@ -88,17 +88,19 @@ class Cluster:
         self._has_new_resources = True
 
     def slice_store(self) -> Store[Slice]:
+        """Add a store of EndpointSlices."""
         store: Store[Slice] = Store(self._note_slice)
         self._stores.append(store)
         return store
 
     def resource_store(self) -> Store[Resource]:
+        """Add a store of AutoGLMDeployments."""
         store: Store[Resource] = Store(self._note_resource)
         self._stores.append(store)
         return store
 
     def take_change(self) -> Change | None:
-        """What is new; None where nothing is, or while lists are missing."""
+        """Return the change since the last call; None without one or while lists are missing."""
         if not all(store.has_list for store in self._stores):
             return None
         gone: set[Endpoint] = set()

@@ -1,7 +1,7 @@
-"""Endpoints and resources from the Kubernetes API, for as long as the gateway runs.
+"""Discovers endpoints and resources from the Kubernetes API (`--kubernetes`).
 
-Wires watches, cluster and listener; decides nothing itself. Events that arrive together are told
-together. Made by `core` with `--kubernetes`.
+Connects the watches, the cluster's state and the listener. Events that arrive together are
+published together.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ _log = logging.getLogger("autoglm.gateway")
 
 
 def resources_in(namespace: str) -> Collection[Resource]:
-    """An empty namespace stands for all."""
+    """Return the collection of AutoGLMDeployments; an empty namespace stands for all."""
     path = f"/apis/{API_VERSION}{_within(namespace)}/{PLURAL}"
     return Collection(f"{PLURAL}{_of(namespace)}", path, resource_of)
 
 
 def slices_in(namespace: str) -> Collection[Slice]:
-    # Kubernetes gives the slices of a Service the Service's own labels.
+    """Return the collection of pods' EndpointSlices; an empty namespace stands for all."""
+    # Kubernetes copies a Service's labels to its slices.
     path = f"/apis/discovery.k8s.io/v1{_within(namespace)}/endpointslices"
     return Collection(f"endpointslices{_of(namespace)}", path, slice_of, DEPLOYMENT)
 
@@ -44,7 +45,7 @@ def _of(namespace: str) -> str:
 
 
 class KubernetesDiscovery:
-    """Calls `listener` with each change; the first one tells all there is."""
+    """Calls `listener` with each change; the first one contains everything."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class KubernetesDiscovery:
         self._pending: asyncio.Handle | None = None
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Watch until cancelled."""
         await asyncio.gather(*self._follows())
 
     def _follows(self) -> Iterator[Coroutine[Any, Any, None]]:
@@ -75,9 +76,9 @@ class KubernetesDiscovery:
 
     def _note(self) -> None:
         if self._pending is None:
-            self._pending = asyncio.get_running_loop().call_soon(self._tell)
+            self._pending = asyncio.get_running_loop().call_soon(self._publish)
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         self._pending = None
         change = self._cluster.take_change()
         if change is None:

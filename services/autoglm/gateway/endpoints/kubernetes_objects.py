@@ -1,7 +1,7 @@
-"""EndpointSlices and AutoGLMDeployments as the API server writes them, reduced to what counts.
+"""Parses EndpointSlices and AutoGLMDeployments into the facts that routing needs. Pure.
 
-Pure: bytes in, frozen facts out. Only the fields that routing needs are read, so that facts stay
-small and equal while the rest of an object changes. Raises ValueError for what it cannot read.
+Only those fields are read, so that facts stay small, and equal while the rest of an object changes.
+Functions raise ValueError for objects they cannot read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Seconds = Annotated[float, Meta(gt=0)]
 
 
 class _Struct(msgspec.Struct, rename="camel"):
-    """Names in camelCase outside; unknown fields are skipped."""
+    """A part of an object, with fields in camelCase; unknown fields are skipped."""
 
 
 class ObjectMeta(_Struct):
@@ -43,7 +43,7 @@ class ObjectMeta(_Struct):
 
 
 class Head(_Struct):
-    """What every object has."""
+    """The metadata of any object."""
 
     metadata: ObjectMeta
 
@@ -79,7 +79,7 @@ class _EndpointSlice(_Struct):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mention:
-    """A pod's address, as one EndpointSlice has it. IPv4 sorts before IPv6."""
+    """A pod's address in one EndpointSlice. IPv4 sorts before IPv6."""
 
     family: str
     host: str
@@ -90,19 +90,20 @@ class Mention:
 
     @property
     def identity(self) -> str:
-        """The same for every mention of one pod; its address where no pod is named."""
+        """Return the pod's identity, equal in all slices; its address if no pod is named."""
         return self.uid or self.pod or self.host
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The pods of one resource that one EndpointSlice names. None of other Services."""
+    """The pods of one resource in one EndpointSlice; empty for slices of other Services."""
 
     deployment: Key
     mentions: tuple[Mention, ...] = ()
 
 
 def slice_of(data: bytes) -> Slice:
+    """Parse an EndpointSlice. Raises ValueError."""
     found = msgspec.json.decode(data, type=_EndpointSlice)
     labels = found.metadata.labels or {}
     deployment = Key(found.metadata.namespace, labels.get(DEPLOYMENT, ""))
@@ -114,7 +115,7 @@ def slice_of(data: bytes) -> Slice:
     mentions = (
         _mention(found.address_type, host, ports[0], endpoint)
         for endpoint in found.endpoints or ()
-        # All addresses of an endpoint are of one pod, and consumers use the first.
+        # All addresses of an endpoint are of one pod; the first one is used.
         for host in endpoint.addresses[:1]
     )
     return Slice(deployment, tuple(sorted(mentions)))
@@ -124,7 +125,7 @@ def _mention(family: str, host: str, port: int, endpoint: _Endpoint) -> Mention:
     conditions = endpoint.conditions or _Conditions()
     target = endpoint.target_ref or _TargetRef()
     pod, uid = (target.name, target.uid) if target.kind in ("", "Pod") else ("", "")
-    # An absent `ready` means unknown, which the API says to read as true.
+    # An absent `ready` means unknown, which the API defines to be treated as true.
     is_usable = conditions.ready is not False and conditions.terminating is not True
     return Mention(family, host, port, pod, uid, is_usable)
 
@@ -203,6 +204,7 @@ class _Deployment(_Struct):
 
 
 def resource_of(data: bytes) -> Resource:
+    """Parse an AutoGLMDeployment. Raises ValueError."""
     found = msgspec.json.decode(data, type=_Deployment)
     state, retry_after = _state(found)
     return Resource(
@@ -240,25 +242,25 @@ def _rules(routing: _Routing, tenancy: _Tenancy) -> Rules:
 
 
 def _prefix_cache(mode: str | None) -> PrefixCache | None:
-    """A mode that only a newer operator knows is taken for the safe one."""
+    """Modes of newer operators fall back to the safe one."""
     if mode is None:
         return None
     return "Shared" if mode == "Shared" else "Isolated"
 
 
-def _recovery(asked: _StreamRecovery | None) -> RecoveryPolicy | None:
-    if asked is None:
+def _recovery(given: _StreamRecovery | None) -> RecoveryPolicy | None:
+    if given is None:
         return None
     default = RecoveryPolicy()
-    attempts = 0 if asked.mode == "Off" else asked.max_attempts or default.attempts
-    return RecoveryPolicy(attempts, asked.max_replay_tokens or default.max_tokens)
+    attempts = 0 if given.mode == "Off" else given.max_attempts or default.attempts
+    return RecoveryPolicy(attempts, given.max_replay_tokens or default.max_tokens)
 
 
 _Policy = TypeVar("_Policy", HedgePolicy, OutlierPolicy)
 
 
 def _safeguard(given: dict[str, float | None] | None, kind: type[_Policy]) -> _Policy | None:
-    """Its fields are named as in the spec, but for the case; unknown ones are skipped."""
+    """Fields have the names of the spec in another case; unknown ones are skipped."""
     if given is None:
         return None
     names = {_camel(field.name): field.name for field in fields(kind)}
@@ -272,20 +274,20 @@ def _camel(name: str) -> str:
 
 
 def _policy(name: str | None) -> RoutingPolicy | None:
-    """None for one that a newer operator knows: the gateway's own then holds."""
+    """None, the gateway's default, for a policy of a newer operator."""
     return next((known for known in get_args(RoutingPolicy) if known == name), None)
 
 
 def _state(found: _Deployment) -> tuple[str, float]:
-    """Why it may have no ready pod, and when to ask again."""
+    """Return why it may have no ready pod, and the Retry-After in seconds."""
     status = found.status or _Status()
     model = status.model or _ModelStatus()
     subject = f"AutoGLMDeployment {found.metadata.key}"
     if found.spec.suspend:
         return f"{subject} is suspended", _RETRY_SUSPENDED
     phase, failure = status.phase or model.state, model.last_failure
-    told = [phase or "not started yet"]
+    parts = [phase or "not started yet"]
     if failure is not None and phase != "Ready":
-        told += [text for text in (failure.reason, failure.message) if text]
-    text = " ".join(f"{subject}: {': '.join(told)}".split())
-    return text[:_SHOWN_CHARACTERS], _RETRY_FAILED if len(told) > 1 else _RETRY_SOON
+        parts += [text for text in (failure.reason, failure.message) if text]
+    text = " ".join(f"{subject}: {': '.join(parts)}".split())
+    return text[:_SHOWN_CHARACTERS], _RETRY_FAILED if len(parts) > 1 else _RETRY_SOON

@@ -1,7 +1,7 @@
 """Follows one collection of the Kubernetes API into a store of facts.
 
-The codec and the way out of each refusal are the gateway's; when to list, to watch and to wait is
-`kube.reflector`'s. Never writes to the cluster.
+Parses objects and adds a remedy to each error of the API server; `kube.reflector` decides when to
+list, watch and wait. Read-only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autoglm.kube.reflector import Query
 
 T = TypeVar("T")
 _PAGE_SECONDS = 30.0
-# The server sends a bookmark a minute, so longer silence is a dead connection.
+# The server sends a bookmark every minute, so a longer silence is a dead connection.
 _SILENCE_SECONDS = 90.0
 _MAX_ERROR_BYTES = 1024
 _REMEDIES = {
@@ -45,7 +45,7 @@ class Refused(errors.Refused):
 
     def __str__(self) -> str:
         remedy = _REMEDIES.get(self.status, "")
-        return f"the API server answers {self.status}: {self.message}{remedy}"
+        return f"the API server returned {self.status}: {self.message}{remedy}"
 
 
 async def checked(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
@@ -55,8 +55,8 @@ async def checked(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
     body = await response.content.read(_MAX_ERROR_BYTES)
     response.close()
     text = " ".join(body.decode(errors="replace").split())
-    asked = response.headers.get("Retry-After", "")
-    retry_after = float(asked) if asked.isdigit() else None
+    pause = response.headers.get("Retry-After", "")
+    retry_after = float(pause) if pause.isdigit() else None
     raise Refused(response.status, response.reason or "", text, retry_after=retry_after)
 
 
@@ -86,7 +86,12 @@ class Collection(Generic[T]):
         try:
             return Read(meta, self.read(item))
         except ValueError as error:
-            _log.warning("%s %s stays as it was: %s", self.name, meta.key, error)
+            _log.warning(
+                "ignoring invalid %s %s, keeping the previous version: %s",
+                self.name,
+                meta.key,
+                error,
+            )
             return Read(meta, None)
 
     @property

@@ -1,9 +1,8 @@
-"""Follows what is in the KV caches of pods that tell: one stream a pod, beside its load stream.
+"""Follows the KV events of pods into the prefix index: one stream a pod, beside its load stream.
 
-A stream begins with all that is cached, so whoever has lost something opens a new one: after a gap
-in the sequence, after the end of a stream, and where the pod's blocks have been forgotten meanwhile
-because it was taken for dead. Until then the gateway goes by what it remembers. Feeds the prefix
-index and decides nothing about routing.
+A stream begins with all cached blocks, so the gateway opens a new one to resynchronize: after a gap
+in the sequence, after the end of a stream, and if the index has dropped the pod's blocks because
+the pod was ejected. Until then the index keeps its last state.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BACKOFF = Backoff(first=0.1, most=10.0, jitter=0.5)
 
 
 class CachedBlocks(Protocol):
-    """Which blocks each endpoint has in its KV cache."""
+    """The prefix index, as far as this module updates it."""
 
     def follow(self, url: str) -> None: ...
     def unfollow(self, url: str) -> None: ...
@@ -36,7 +35,7 @@ class CachedBlocks(Protocol):
 
 
 class Lost(Exception):
-    """Changes of the cache have been missed; `reason` is a label for metrics."""
+    """Events of the cache were missed; `reason` is a metric label."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -44,7 +43,7 @@ class Lost(Exception):
 
 
 class Reader:
-    """Reads one stream into the index."""
+    """Applies the events of one stream to the index."""
 
     def __init__(self, prefixes: CachedBlocks, url: str) -> None:
         self._prefixes = prefixes
@@ -52,7 +51,7 @@ class Reader:
         self.sequence = 0
 
     def read(self, message: v1.SubscribeKvEventsResponse) -> None:
-        """Raises Lost."""
+        """Apply one event. Raises Lost if events were missed."""
         self.sequence += 1
         if message.sequence != self.sequence:
             raise Lost("gap")
@@ -68,8 +67,9 @@ class Reader:
 
 
 class KvFollower:
-    """Called with a pod, follows it until cancelled. `interval` is how often a pod may tell its
-    changes, in seconds, as of when its stream begins.
+    """A `Watch` that follows a pod's KV events until cancelled.
+
+    `interval` returns the least seconds between two messages of a pod, read as a stream begins.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class KvFollower:
             reader = Reader(self._prefixes, endpoint.url)
             reason = await self._follow(endpoint, reader)
             self._breaks.labels(reason).inc()
-            # A stream that has said more than what it began with was a good one.
+            # A stream with more than its initial messages resets the back-off.
             failures = 1 if reader.sequence > 2 else failures + 1
             await asyncio.sleep(BACKOFF.delay(failures, self._rng))
 
     async def _follow(self, endpoint: Endpoint, reader: Reader) -> str:
-        """Reads a stream to its end; the reason that it ended for."""
+        """Read a stream to its end; return why it ended."""
         channel = self._channels.get(endpoint).channel
         request = v1.SubscribeKvEventsRequest(min_interval_seconds=self._interval())
         messages = WorkerStub(channel).SubscribeKvEvents(request)

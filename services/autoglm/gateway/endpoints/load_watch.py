@@ -1,12 +1,11 @@
-"""Learns of each endpoint what it serves and how busy it is: one task an endpoint.
+"""Watches the models and the load of each endpoint: one task an endpoint.
 
-A pod's task asks for its models and follows its load stream. A refused or broken connection, the
-stream's end, and three seconds of silence take the pod out of the pool; the task connects again
-after the pool's back-off. Feeds events to the pool and decides nothing itself.
+A pod's task lists its models and follows its load stream. A refused or broken connection, the end
+of the stream, and three seconds of silence eject the pod; the task reconnects after the pool's
+back-off. Feeds events to the pool, which decides.
 
-Load messages are what a gateway's work grows with by the number of pods, so pods are asked to tell
-their load more seldom where there are many (`load_interval`). What the gateway has sent to a pod
-itself it counts between the messages.
+A gateway's work grows with the load reports of all pods, so the more pods there are, the less often
+each reports (`load_interval`). Between reports the gateway counts its own requests.
 """
 
 from __future__ import annotations
@@ -35,21 +34,22 @@ from autoglm.v1.worker_pb2_grpc import WorkerStub
 
 Watch = Callable[[Endpoint], Awaitable[None]]
 _AFTER_BUG_SECONDS = 1.0
-# What pods keep to by themselves.
+# The bounds that pods apply to the interval.
 _LEAST_INTERVAL, _MOST_INTERVAL = 0.05, 1.0
-# An interval that has changed by less is not worth a new stream.
+# A stream is reopened if its interval has changed by at least this factor.
 _DRIFT = 2.0
 _log = logging.getLogger("autoglm.gateway")
 
 
 def load_interval(pods: int, per_second: float) -> float:
-    """The least time between two messages of a pod, in seconds, by which so many pods together send
-    no more than `per_second`; up to the second that a pod is silent at the most.
+    """Return the least seconds between two reports of a pod so that all pods together send at most
+    `per_second`; at most 1, the longest interval of a pod.
     """
     return min(max(_LEAST_INTERVAL, pods / per_second), _MOST_INTERVAL)
 
 
 def load_of(message: v1.WatchLoadResponse) -> Load:
+    """Convert a pod's load report."""
     return Load(
         running=message.running,
         waiting=message.waiting,
@@ -66,11 +66,11 @@ def load_of(message: v1.WatchLoadResponse) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class PodWatch:
-    """Watches pods. `silence` is how long a load stream may send nothing, in seconds.
+    """A `Watch` of pods. `silence` is the longest time without a load report, in seconds.
 
-    `on_silence` is told of the URL and why, again and again while the pod does not answer.
-    `follow_cache` runs beside the load stream of a pod that tells what is in its KV cache.
-    `interval` is how often a pod may tell its load now, in seconds.
+    `on_silence` is called with the URL and the reason each time a pod does not respond in time.
+    `follow_cache` runs beside the load stream of a pod that publishes KV events.
+    `interval` returns the least seconds between two load reports of a pod.
     """
 
     pool: Pool
@@ -83,7 +83,7 @@ class PodWatch:
     interval: Callable[[], float] = lambda: _LEAST_INTERVAL
 
     async def __call__(self, endpoint: Endpoint) -> None:
-        """Runs until cancelled, or until the pool does not know the endpoint any more."""
+        """Run until cancelled, or until the pool has removed the endpoint."""
         while True:
             lost = await self._follow(endpoint)
             now = self.clock()
@@ -93,7 +93,7 @@ class PodWatch:
             await asyncio.sleep(state.retry_at - now)
 
     async def _follow(self, endpoint: Endpoint) -> Disconnected:
-        """Follows the pod while it can be followed; why it cannot any more."""
+        """Follow the pod until its connection fails; return why."""
         channel = self.channels.get(endpoint).channel
         loads = _Loads(channel, self.interval)
         beside: asyncio.Task[None] | None = None
@@ -112,31 +112,31 @@ class PodWatch:
         except StopAsyncIteration:
             return Disconnected("the pod ended its load stream")
         except TimeoutError:
-            return self._tell_silence(endpoint, f"no load message for {self.silence:g} s")
+            return self._report_silence(endpoint, f"no load report for {self.silence:g} s")
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return self._tell_silence(endpoint, f"no answer for {self.connect_timeout:g} s")
+                return self._report_silence(endpoint, f"no response in {self.connect_timeout:g} s")
             return Disconnected(error.details() or error.code().name)
         finally:
             loads.cancel()
             if beside is not None:
                 beside.cancel()
 
-    def _tell_silence(self, endpoint: Endpoint, why: str) -> Disconnected:
+    def _report_silence(self, endpoint: Endpoint, why: str) -> Disconnected:
         lost = Disconnected(why, silent=True)
         self.pool.apply(endpoint.url, lost, self.clock())
         self.on_silence(endpoint.url, why)
         return lost
 
     async def _learn(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
-        answer = await InferenceStub(channel).ListModels(
+        response = await InferenceStub(channel).ListModels(
             v1.ListModelsRequest(), timeout=self.connect_timeout
         )
-        self.pool.apply(endpoint.url, ModelsDiscovered(tuple(answer.models)), self.clock())
+        self.pool.apply(endpoint.url, ModelsDiscovered(tuple(response.models)), self.clock())
 
 
 class _Loads:
-    """A pod's load messages, no more often than `interval` says now."""
+    """A pod's load reports, at the current interval."""
 
     def __init__(self, channel: grpc.aio.Channel, interval: Callable[[], float]) -> None:
         self._stub = WorkerStub(channel)
@@ -144,8 +144,8 @@ class _Loads:
         self._open()
 
     async def next(self) -> Load:
-        """Raises StopAsyncIteration where the pod goes away, and AioRpcError."""
-        if not self._asked / _DRIFT <= self._interval() <= self._asked * _DRIFT:
+        """Return the next report. Raises StopAsyncIteration at the end, and AioRpcError."""
+        if not self._requested / _DRIFT <= self._interval() <= self._requested * _DRIFT:
             self.cancel()
             self._open()
         return load_of(await anext(self._messages))
@@ -154,26 +154,26 @@ class _Loads:
         self._call.cancel()
 
     def _open(self) -> None:
-        self._asked = self._interval()
-        request = v1.WatchLoadRequest(min_interval_seconds=self._asked)
+        self._requested = self._interval()
+        request = v1.WatchLoadRequest(min_interval_seconds=self._requested)
         self._call = self._stub.WatchLoad(request)
         self._messages = aiter(self._call)
 
 
 class Watches:
-    """Keeps one watching task for each endpoint there is."""
+    """Runs one watching task for each endpoint."""
 
     def __init__(self, by_kind: Mapping[Kind, Watch]) -> None:
         self._by_kind = by_kind
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
 
     def follow(self, endpoints: Iterable[Endpoint]) -> None:
-        """From now on watch these and no others."""
+        """Watch these endpoints and no others from now on."""
         wanted = set(endpoints)
         self.change(self._tasks.keys() - wanted, wanted)
 
     def change(self, gone: Iterable[Endpoint], come: Iterable[Endpoint]) -> None:
-        """Stop watching these and start watching those."""
+        """Stop watching `gone` and start watching `come`."""
         for endpoint in gone:
             if task := self._tasks.pop(endpoint, None):
                 task.cancel()
@@ -182,12 +182,13 @@ class Watches:
                 self._start(endpoint)
 
     def restart(self) -> None:
-        """Watch anew, over channels made since; what is known of the endpoints stays."""
+        """Restart all watches over new channels; the endpoints keep their state."""
         endpoints = list(self._tasks)
         self.follow(())
         self.follow(endpoints)
 
     async def close(self) -> None:
+        """Stop all watches."""
         tasks = list(self._tasks.values())
         self.follow(())
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -201,6 +202,6 @@ class Watches:
             try:
                 return await self._by_kind[endpoint.kind](endpoint)
             except Exception as error:
-                # A bug; but an endpoint that nobody watches would never leave or enter the pool.
+                # A bug; but an endpoint without a watch would keep its state forever.
                 _log.error("the watch of %s failed", endpoint.url, exc_info=error)
                 await asyncio.sleep(_AFTER_BUG_SECONDS)

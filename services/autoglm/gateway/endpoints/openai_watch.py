@@ -1,8 +1,8 @@
-"""Watches OpenAI servers that are not pods of ours: stock vLLM, SGLang, llama.cpp and the like.
+"""Watches OpenAI servers other than the project's pods: stock vLLM, SGLang, llama.cpp and others.
 
-Polls their models, their health where they tell it, and their load where their metrics have it,
-under the names that the Gateway API Inference Extension lists. Parsing is pure; what a server does
-not say stays None until the pool counts our own requests instead. Decides nothing else.
+Polls their models, their health and, if they publish metrics, their load, under the metric names
+that the Gateway API Inference Extension lists. Parsing is pure; for values that a server does not
+report, the pool counts the gateway's own requests instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 
 POLL_SECONDS = 1.0
-# A busy server may be slow to answer; this many polls in a row must fail before it counts as lost.
+# A busy server may respond slowly; it is lost only after so many failed polls in a row.
 _PATIENCE = 3
 _MAX_PAGE_BYTES = 8 * 1024 * 1024
 _WAITING = (
@@ -55,7 +55,7 @@ _ALL = (*_WAITING, *_RUNNING, *_KV_USE)
 
 
 class NotServing(Exception):
-    """The server answered, and what it said takes it out of the pool; the text says why."""
+    """The response of the server excludes it from routing; the text gives the reason."""
 
 
 class _Card(msgspec.Struct):
@@ -72,14 +72,14 @@ class _Cards(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Load as the server's metrics have it; None for what they don't."""
+    """The load in a server's metrics; None for values it does not publish."""
 
     running: int | None = None
     waiting: int | None = None
     kv_cache_usage: float | None = None
 
     def load(self) -> Load:
-        """For the pool, which adds our own requests in flight; so unknown counts as no others."""
+        """Return a load report; unknown values are 0, as the pool adds its own requests."""
         missing = [Signal.TOKENS_IN_FLIGHT]
         if self.running is None and self.waiting is None:
             missing.append(Signal.REQUESTS)
@@ -94,7 +94,7 @@ class Reported:
 
 
 def models_of(page: bytes) -> tuple[v1.Model, ...]:
-    """The models of a `/v1/models` page. Raises NotServing."""
+    """Parse a response of `/v1/models`. Raises NotServing."""
     try:
         cards = msgspec.json.decode(page, type=_Cards).data
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -114,8 +114,8 @@ def _model(card: _Card) -> v1.Model:
 
 
 def reported_by(page: str) -> Reported:
-    """The load on a `/metrics` page; nothing where the page is not in Prometheus' format."""
-    # Pages are long; only the lines of interest are worth parsing.
+    """Parse the load from a `/metrics` page; empty if the page is not in Prometheus' format."""
+    # Pages are long, so only the lines of interest are parsed.
     lines = [line for line in page.splitlines() if line.startswith(_ALL)]
     try:
         samples = _samples("\n".join(lines) + "\n")
@@ -140,7 +140,7 @@ def _values(samples: Mapping[str, list[float]], names: Iterable[str]) -> list[fl
 
 
 def _sum(samples: Mapping[str, list[float]], names: Iterable[str]) -> float | None:
-    """Over all ranks of a server; None where it has no such metric."""
+    """Sum over all ranks of a server; None without such a metric."""
     values = _values(samples, names)
     return sum(values) if values else None
 
@@ -154,8 +154,8 @@ def _whole(value: float | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignWatch:
-    """A `Watch` for endpoints of kind `openai`; `timeout` is for one question, in seconds."""
+class OpenAIWatch:
+    """A `Watch` of endpoints of kind `openai`; `timeout` is for one poll, in seconds."""
 
     pool: Pool
     session: aiohttp.ClientSession
@@ -164,7 +164,7 @@ class ForeignWatch:
     clock: Callable[[], float] = time.monotonic
 
     async def __call__(self, endpoint: Endpoint) -> None:
-        """Runs until cancelled, or until the pool does not know the endpoint any more."""
+        """Run until cancelled, or until the pool has removed the endpoint."""
         while True:
             why = await self._follow(endpoint)
             now = self.clock()
@@ -174,7 +174,7 @@ class ForeignWatch:
             await asyncio.sleep(max(0.0, state.retry_at - now))
 
     async def _follow(self, endpoint: Endpoint) -> str:
-        """Polls while the server answers; why it does not any more."""
+        """Poll until the server fails to respond; return why."""
         failures = _PATIENCE - 1
         while True:
             try:
@@ -185,7 +185,7 @@ class ForeignWatch:
             except (aiohttp.ClientError, TimeoutError) as error:
                 failures += 1
                 if failures >= _PATIENCE:
-                    return str(error) or "no answer in time"
+                    return str(error) or "no response in time"
             await asyncio.sleep(POLL_SECONDS)
 
     async def _poll(self, endpoint: Endpoint) -> None:
@@ -201,24 +201,24 @@ class ForeignWatch:
         status, page, is_http10 = await self._get(endpoint, "/v1/models")
         if status in (401, 403):
             raise NotServing(
-                f"it answers {status}; put a key that it takes in --upstream-api-key-file"
+                f"it returned {status}; put a key that it accepts in --upstream-api-key-file"
             )
         if status != 200:
-            raise NotServing(f"/v1/models answers {status}; it must be an OpenAI server's URL")
+            raise NotServing(f"/v1/models returned {status}; it must be an OpenAI server's URL")
         return ModelsDiscovered(models_of(page), is_http10)
 
     async def _check_health(self, endpoint: Endpoint) -> None:
-        """Some servers list their models with a dead engine; those say so here."""
+        """Some servers list their models while their engine is dead; /health reports it."""
         status, *_ = await self._get(endpoint, "/health")
         if status >= 500:
-            raise NotServing(f"/health answers {status}")
+            raise NotServing(f"/health returned {status}")
 
     async def _load(self, endpoint: Endpoint) -> Load:
         status, page, _ = await self._get(endpoint, "/metrics")
         return (reported_by(page.decode(errors="replace")) if status == 200 else Reported()).load()
 
     async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, bytes, bool]:
-        """Status, body, and whether it came over HTTP/1.0."""
+        """Return the status, the body, and whether the server speaks HTTP/1.0."""
         scheme = "https" if endpoint.tls else "http"
         async with self.session.get(
             f"{scheme}://{endpoint.address}{endpoint.base}{path}",
@@ -235,5 +235,5 @@ async def _bounded(content: aiohttp.StreamReader) -> bytes:
     while chunk := await content.readany():
         page += chunk
         if len(page) > _MAX_PAGE_BYTES:
-            raise NotServing(f"it answers with more than {_MAX_PAGE_BYTES} bytes")
+            raise NotServing(f"its response has more than {_MAX_PAGE_BYTES} bytes")
     return bytes(page)

@@ -1,8 +1,8 @@
-"""Keeps one state for each endpoint and offers them all as a frozen `Snapshot`.
+"""Keeps the state of each endpoint and publishes them all as a frozen `Snapshot`.
 
-Does no I/O, never waits, reads no clock. Discovery says which endpoints and resources there are,
-watchers and relays feed events; routing, validation and health read snapshots. A change costs what
-it touches, so that thousands of endpoints may come and go.
+Does no I/O, never waits, reads no clock. Discovery adds and removes endpoints and resources,
+watches and the proxy feed events; routing, validation and health read snapshots. A change costs in
+proportion to what it affects, so that thousands of endpoints may change.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from autoglm.gateway.endpoints.snapshot import (
     names_of,
 )
 
-# Told of every change of a snapshot: the endpoint before and after, None where it is not there.
+# Called for every change of a snapshot: the endpoint before and after, None if absent.
 Listener = Callable[[EndpointView | None, EndpointView | None], None]
 
 
 class Pool:
     """The states of all endpoints, by URL.
 
-    With `awaits_lists` the gateway is ready, and stays so, once resources have been told and every
-    endpoint has been met, even if there are none; otherwise while any endpoint is usable.
+    With `awaits_lists` the gateway becomes ready, and stays ready, once the resources are listed
+    and every endpoint was connected to, even if there are none; otherwise it is ready while any
+    endpoint is usable.
     """
 
     def __init__(
@@ -65,26 +66,28 @@ class Pool:
 
     @property
     def snapshot(self) -> Snapshot:
+        """Return the current snapshot."""
         if self._snapshot is None:
             self._snapshot = self._take_snapshot()
         return self._snapshot
 
     @property
     def views(self) -> Collection[EndpointView]:
-        """All endpoints; other threads may read them, as they may the directory."""
+        """Return all endpoints; safe to read from other threads, as is the directory."""
         return self._views.values()
 
     def view(self, url: str) -> EndpointView | None:
+        """Return the endpoint of the URL; None if it was removed."""
         return self._views.get(url)
 
     @property
     def has_met_all(self) -> bool:
-        """Whether it is ready and no endpoint is known by its name only."""
+        """Return whether it is ready and every endpoint was connected to."""
         return self.is_ready and self._knows_all()
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is what the gateway needs to take requests. For other threads as well."""
+        """Return whether the gateway can accept requests; safe to read from other threads."""
         if not self._awaits_lists:
             return any(view.is_usable for view in self.views)
         if not self._has_met_all and self._has_lists:
@@ -96,20 +99,21 @@ class Pool:
 
     @property
     def directory(self) -> Directory:
+        """Return the known resources."""
         return self._directory
 
     def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
-        """From now on there are these; known ones keep their state."""
+        """Replace all endpoints; known ones keep their state."""
         wanted = {endpoint.url: endpoint for endpoint in endpoints}
         known = {view.endpoint for view in self._views.values()}
         gone = known - set(wanted.values())
         self.change_endpoints((e.url for e in gone), set(wanted.values()) - known, now)
 
     def change_endpoints(self, gone: Iterable[str], come: Iterable[Endpoint], now: float) -> None:
-        """Drop these and take those up. One that comes in another's place starts anew."""
+        """Remove and add endpoints. One that replaces another with its URL gets a new state."""
         gone, come = set(gone), tuple(come)
         before = self._views
-        # Other threads read `views`: its keys change by replacing the dict.
+        # Other threads read `views`, so its keys change only by replacing the dict.
         kept = {url: view for url, view in before.items() if url not in gone}
         started = {e.url: view_of(e, State(since=now), Live()) for e in come}
         self._views = kept | started
@@ -119,16 +123,16 @@ class Pool:
             self._note(url, kept.get(url), view)
 
     def replace_directory(self, directory: Directory) -> None:
-        """From now on there are these resources."""
+        """Replace all resources."""
         before, self._directory, self._has_lists = self._directory.owners, directory, True
         after = directory.owners
         changed = {n for n in before.keys() | after.keys() if before.get(n) is not after.get(n)}
-        # Names that no resource declares belong to the oldest of those that serve them.
+        # Names that no resource declares belong to the oldest resource that serves them.
         self._stale |= changed | (self._listed.keys() - after.keys())
         self._snapshot = None
 
     def apply(self, url: str, event: Event, now: float) -> State | None:
-        """The endpoint's state after the event; None when it has been removed."""
+        """Apply an event; return the endpoint's new state, None if it was removed."""
         view = self._views.get(url)
         if view is None:
             return None
@@ -143,7 +147,7 @@ class Pool:
 
     @contextmanager
     def lease(self, view: EndpointView, tokens: int = 0) -> Iterator[None]:
-        """Counts a request of so many prompt tokens on the endpoint for as long as it is open."""
+        """Count a request of so many prompt tokens as in flight until the context exits."""
         view.live.in_flight += 1
         view.live.tokens += tokens
         try:
@@ -153,7 +157,7 @@ class Pool:
             view.live.tokens -= tokens
 
     def probed(self) -> set[str]:
-        """Endpoints in probation whose one request is under way."""
+        """Return the endpoints with a probe request in flight."""
         if not self._probing:
             return set()
         return {url for url in self._probing if self._views[url].live.in_flight}

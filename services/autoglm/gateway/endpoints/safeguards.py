@@ -1,7 +1,4 @@
-"""How a model's requests are guarded against endpoints that fail, as settings and resources say.
-
-Data only; `recovery`, `hedging` and `health` decide by it.
-"""
+"""Policies of recovery, hedging and outlier detection, from settings and resources. Data only."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RecoveryPolicy:
-    """`attempts` on other endpoints for one stream, 0 for none; `max_tokens` kept for it."""
+    """`attempts` to resume one stream on other endpoints, 0 for none; keeps `max_tokens` for it."""
 
     attempts: int = 3
     max_tokens: int = 32768
@@ -18,9 +15,9 @@ class RecoveryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class HedgePolicy:
-    """A second request after `delay_seconds`, or after the `percentile` of first chunks so far.
+    """A hedge is sent after `delay_seconds`, or after the `percentile` of times to first chunk.
 
-    Off where neither is set. `max_extra_ratio` is second requests per request, on the average.
+    Off if neither is set. `max_extra_ratio` is the most hedges per request, on average.
     """
 
     percentile: float | None = None
@@ -30,18 +27,18 @@ class HedgePolicy:
 
 @dataclass(frozen=True, slots=True)
 class OutlierPolicy:
-    """When an endpoint that answers, but badly, is left alone for a while; 0 turns a sign off."""
+    """When outlier detection ejects an endpoint; 0 disables a criterion."""
 
     consecutive_failures: int = 5
-    """Failures in a row that open its circuit."""
+    """Consecutive failures that eject it."""
     failure_percent: float = 50.0
-    """Failed requests of one interval, in percent."""
+    """Failed requests of one interval that eject it, in percent."""
     latency_factor: float = 5.0
     """Mean time to the first chunk, as a multiple of the median of the model's other endpoints."""
     interval_seconds: float = 10.0
     ejection_seconds: float = 5.0
-    """How long the first time; twice as long each time in a row, up to eight times."""
+    """Duration of the first ejection; doubled each time in a row, up to eight times."""
     max_ejection_percent: float = 50.0
-    """The most of a model's endpoints that may be away; never the last one."""
+    """The most endpoints of a model that may be ejected; never the last one."""
     ramp_seconds: float = 10.0
-    """How long an endpoint that has come back takes to get its full share."""
+    """Time until a readmitted endpoint gets its full share."""

@@ -1,7 +1,7 @@
-"""What there is to route to at one moment, as frozen data. Pure; made by the pool.
+"""The endpoints and models at one moment, as frozen data. Pure; made by the pool.
 
-Decides who serves a name: all endpoints that list it, except those of a resource other than the
-name's owner. Routing, validation, pages and health read snapshots.
+A name is served by all endpoints that list it, except those of a resource other than its owner.
+Routing, validation, admin pages and health read snapshots.
 """
 
 from __future__ import annotations
@@ -23,53 +23,57 @@ Serving = tuple[v1.Model, EndpointView]
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A model and who can be asked for it now. Known without any while its endpoints are away."""
+    """A model and its usable endpoints; without any while all of them are unavailable."""
 
     model: v1.Model
     grpc: tuple[EndpointView, ...] = ()
     http: tuple[EndpointView, ...] = ()
     resource: Resource | None = None
-    """The resource that the name belongs to, where resources are known."""
+    """The resource that owns the name, if resources are known."""
     listed: int = 0
-    """How many endpoints serve it, those that are away included."""
+    """The number of endpoints that serve it, unavailable ones included."""
 
     @property
     def rules(self) -> Rules | None:
+        """Return the rules of the model's resource; None without one."""
         return self.resource.rules if self.resource else None
 
     def endpoints(self, wire: Wire) -> tuple[EndpointView, ...]:
+        """Return the usable endpoints that speak gRPC or REST."""
         return self.http if wire == "http" else self.grpc
 
     @property
     def ready_endpoints(self) -> int:
+        """Return the number of usable endpoints."""
         return len({view.url for view in (*self.grpc, *self.http)})
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All endpoints, and all models by every name they have (aliases, adapters)."""
+    """All endpoints, and all models by each of their names (aliases and adapters included)."""
 
     endpoints: tuple[EndpointView, ...] = ()
     models: Mapping[str, ModelView] = field(default_factory=lambda: MappingProxyType({}))
     is_ready: bool = False
-    """Whether the gateway has what it needs to take requests."""
+    """Whether the gateway can accept requests."""
     unreached: int = 0
-    """Endpoints of no resource whose models were never read, so that more may be served."""
+    """The number of endpoints without a resource that were never reached: they may serve more."""
 
     @property
     def has_routable(self) -> bool:
+        """Return whether any endpoint is routable."""
         return any(view.is_routable for view in self.endpoints)
 
 
 def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> ModelView | None:
-    """Who serves a name, of all that list it; None where nobody ever did."""
+    """Return the view of a name from the endpoints that list it; None if none serves or owns it."""
     found = [(m, v) for m, v in listed if directory.may_serve(v.endpoint.origin, name)]
     owner = directory.owners.get(name) or _oldest(found, directory)
     if owner is not None:
         found = [(m, v) for m, v in found if v.endpoint.origin in (None, owner.key)]
     ready = [(model, view) for model, view in found if view.is_routable]
-    # While a pod drains, the other one may be left alone for slow answers, or late to say that it
-    # is there: those are answers.
+    # While one pod drains, the other may be ejected for slow responses or a late load report; it
+    # can still serve requests.
     ready = ready or [(model, view) for model, view in found if view.is_usable]
     views = [view for _, view in ready]
     known = next((model for model, _ in ready or found), None)
@@ -85,13 +89,14 @@ def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> Mo
 
 
 def _oldest(found: Iterable[Serving], directory: Directory) -> Resource | None:
-    """Whom a name belongs to that no resource declares, such as an adapter loaded by hand."""
+    """Return the owner of a name that no resource declares, such as an adapter loaded by hand."""
     origins = {view.endpoint.origin for _, view in found}
     known = [directory.resources[key] for key in origins if key and key in directory.resources]
     return min(known, key=lambda resource: resource.seniority, default=None)
 
 
 def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = None) -> Snapshot:
+    """Return a snapshot of these endpoints."""
     endpoints, directory = tuple(views), directory or Directory()
     listed: dict[str, list[Serving]] = {name: [] for name in directory.owners}
     for view in endpoints:
@@ -105,12 +110,12 @@ def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = N
 
 
 def is_unreached(view: EndpointView) -> bool:
-    """Whether nothing is known of what it serves; a resource's name its models themselves."""
+    """Return whether its models are unknown; those of a resource are named by the resource."""
     return not view.state.models and view.endpoint.origin is None
 
 
 def check_reached(snapshot: Snapshot, named: str, field: str) -> None:
-    """Raises NoReadyEndpoint for a name that an endpoint may serve that was never reached."""
+    """Raise NoReadyEndpoint for an unknown name if endpoints that may serve it were not reached."""
     if snapshot.unreached:
         raise NoReadyEndpoint(
             f"{named} is not served by the endpoints reached so far; {snapshot.unreached} more "
@@ -121,7 +126,7 @@ def check_reached(snapshot: Snapshot, named: str, field: str) -> None:
 
 
 def visible(snapshot: Snapshot, principal: Principal) -> Snapshot:
-    """What the principal gets to see of it: the models it may use."""
+    """Return the snapshot with only the models that the caller may use."""
     if principal.models is None:
         return snapshot
     models = {name: view for name, view in snapshot.models.items() if principal.may_use(name)}
@@ -129,6 +134,6 @@ def visible(snapshot: Snapshot, principal: Principal) -> Snapshot:
 
 
 def names_of(view: EndpointView) -> Iterable[tuple[v1.Model, str]]:
-    """Every name that the endpoint lists, with its model."""
+    """Return every name that the endpoint lists, with its model."""
     for model in view.state.models:
         yield from ((model, name) for name in (model.name, *model.aliases))

@@ -1,8 +1,7 @@
-"""Which endpoints there should be: given by flag, listed in a file, or all addresses of a name.
+"""Discovers endpoints from flags, from a file, and from all addresses of a DNS name.
 
-Parsing is pure; `Discovery` looks at the file and asks the resolver, and hands the whole set to its
-listener whenever it differs. What cannot be read or resolved now leaves the last state as it is.
-Says nothing of whether an endpoint works; the watchers do.
+Parsing is pure; `Discovery` polls the file and the resolver, and calls its listener with the whole
+set whenever it changes. If a read or a resolution fails, the previous state is kept.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ _KINDS: dict[str, tuple[Kind, bool]] = {
     "https": ("openai", True),
 }
 _DNS = "dns+"
-_FILE_LOOK_SECONDS = 0.5
+_FILE_POLL_SECONDS = 0.5
 _log = logging.getLogger("autoglm.gateway")
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """All addresses of `like.host` are endpoints like `like`."""
+    """A DNS name: all addresses of `like.host` are endpoints like `like`."""
 
     like: Endpoint
 
@@ -46,7 +45,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 def parse_target(url: str) -> Target:
-    """Raises ValueError."""
+    """Parse an endpoint's URL. Raises ValueError."""
     named = url.startswith(_DNS)
     parts = urlsplit(url.removeprefix(_DNS))
     kind, tls = _KINDS.get(parts.scheme, (None, False))
@@ -80,20 +79,20 @@ def _port(url: str, parts: SplitResult, tls: bool) -> int:
 def _endpoint(kind: Kind, tls: bool, host: str, port: int, base: str = "") -> Endpoint:
     scheme = ("grpc" if kind == "pod" else "http") + ("s" if tls else "")
     shown = f"[{host}]" if ":" in host else host
-    # Users write the OpenAI base with or without /v1; ours is what comes before it.
+    # Users write the base of an OpenAI server with or without /v1.
     base = base.removesuffix("/v1")
     return Endpoint(f"{scheme}://{shown}:{port}{base}", kind, host, port, tls, base)
 
 
 class Listing(msgspec.Struct):
-    """An endpoints file. Resources say which rules hold for their names; they may be missing."""
+    """An endpoints file. Resources set the rules of their names; they are optional."""
 
     endpoints: tuple[str, ...]
     resources: tuple[msgspec.Raw, ...] = ()
 
 
 def endpoints_of_file(text: str) -> tuple[tuple[Target, ...], tuple[Resource, ...]]:
-    """Raises ValueError."""
+    """Parse an endpoints file. Raises ValueError."""
     try:
         listing = msgspec.json.decode(text, type=Listing)
     except msgspec.DecodeError as error:
@@ -105,7 +104,7 @@ def endpoints_of_file(text: str) -> tuple[tuple[Target, ...], tuple[Resource, ..
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Addresses of a name. Raises OSError."""
+    """Return the addresses of a DNS name. Raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return sorted({str(address[0]) for *_, address in found})
@@ -113,7 +112,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where endpoints are named."""
+    """The sources of static endpoints."""
 
     urls: tuple[str, ...] = ()
     file: str = ""
@@ -123,7 +122,7 @@ class Sources:
 class Discovery:
     """Calls `listener` with all endpoints, first before `start` returns, then on each change.
 
-    `on_resources` is told what the file says of resources, whenever it says something.
+    `on_resources` is called with the resources of the file, whenever it lists any.
     """
 
     def __init__(
@@ -144,29 +143,30 @@ class Discovery:
         self._last: tuple[Endpoint, ...] | None = None
 
     async def start(self) -> None:
-        self._look_at_file()
+        """Read the file, resolve the names and publish the endpoints once."""
+        self._read_file()
         await self._resolve_names()
-        self._tell()
+        self._publish()
 
     async def run(self) -> None:
-        """Keep looking; runs until it is cancelled."""
+        """Poll until cancelled."""
         await asyncio.gather(self._run_file(), self._run_dns())
 
     async def _run_file(self) -> None:
         while self._sources.file:
-            await asyncio.sleep(_FILE_LOOK_SECONDS)
-            if self._look_at_file():
+            await asyncio.sleep(_FILE_POLL_SECONDS)
+            if self._read_file():
                 await self._resolve_names()
-                self._tell()
+                self._publish()
 
     async def _run_dns(self) -> None:
         while True:
             await asyncio.sleep(self._sources.dns_refresh_seconds)
             await self._resolve_names()
-            self._tell()
+            self._publish()
 
-    def _look_at_file(self) -> bool:
-        """Whether a new list has been read."""
+    def _read_file(self) -> bool:
+        """Return whether a new list was read."""
         if not self._sources.file:
             return False
         path = Path(self._sources.file)
@@ -180,7 +180,9 @@ class Discovery:
             if resources:
                 self._on_resources(directory_of(resources))
         except (OSError, ValueError) as error:
-            _log.warning("endpoints file %s changes nothing: %s", path, error)
+            _log.warning(
+                "ignoring invalid endpoints file %s, keeping the previous version: %s", path, error
+            )
             return False
         return True
 
@@ -192,13 +194,13 @@ class Discovery:
         try:
             addresses = await self._resolver(like.host, like.port)
         except OSError as error:
-            _log.warning("cannot resolve %s, keeping what is known: %s", like.host, error)
+            _log.warning("cannot resolve %s, keeping the previous addresses: %s", like.host, error)
             return
         self._addresses[like.url] = tuple(
             _endpoint(like.kind, like.tls, address, like.port) for address in addresses
         )
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         endpoints: dict[str, Endpoint] = {}
         for target in (*self._given, *self._listed):
             found = (

@@ -1,8 +1,8 @@
-"""Ids of stored responses, which say who may read them and which pod has them. Pure.
+"""Ids of stored responses, which encode the tenant that may read them and the pod. Pure.
 
 The gateway makes the id of every response of the Responses API and the pod uses it, so that any
-gateway with the same key finds the pod again and knows whether the caller's tenant made it. To
-clients an id is opaque: the pod's name in it is keyed, too.
+gateway with the same key finds the pod and verifies the tenant. To clients an id is opaque: the
+pod's URL in it is hashed with the key, too.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _MOST_PODS = 16_384
 
 
 class ResponseIds:
-    """`key` is one that all gateways share; ids of one key mean nothing to another."""
+    """Makes and verifies ids with `key`, which all gateways share."""
 
     def __init__(self, key: bytes) -> None:
         self._key = hmac.digest(key, b"stored responses", "sha256")
         self._pod = lru_cache(_MOST_PODS)(lambda url: self._mac("pod", url)[:_POD])
 
     def new(self, tenant: str, url: str) -> str:
-        """For a response that the pod at the URL is about to make for the tenant."""
+        """Return an id for a new response of the pod at the URL to the tenant."""
         pod, random = self._pod(url), secrets.token_hex(_RANDOM // 2)
         return f"resp_{pod}{random}{self._tag(tenant, pod, random)}"
 
     def find(
         self, name: str, tenant: str, views: Iterable[EndpointView]
     ) -> tuple[bool, EndpointView | None]:
-        """Whether the tenant has made the id, and the pod that has it, while there is one."""
+        """Return whether the id is the tenant's, and its pod, if that still exists."""
         found = _FORM.fullmatch(name)
         if found is None:
             return False, None
@@ -59,9 +59,9 @@ class ResponseIds:
 
 
 def follow(call: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> GatewayRequest:
-    """The call, bound to the pod that has the response which it is about.
+    """Return the request, bound to the pod with the stored response it refers to.
 
-    Raises ResponseNotFound: for another tenant's id as for one that never was.
+    Raises ResponseNotFound, for another tenant's id as well as for an invalid one.
     """
     info = call.info
     if info is None or not info.stored:
@@ -74,20 +74,20 @@ def follow(call: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> Gatewa
         raise ResponseNotFound(f"response {info.stored[:100]!r} is not found", field=_field(call))
     if view is None:
         raise ResponseNotFound(
-            f"response {info.stored[:100]!r} is gone: the pod that stored it is not there any more",
+            f"response {info.stored[:100]!r} is lost: the pod that stored it no longer exists",
             field=_field(call),
         )
     return changed(call, info=replace(info, model=model), only=view.url)
 
 
 def _is_foreign(call: GatewayRequest, snapshot: Snapshot) -> bool:
-    """Whether the model is served by others than pods, whose ids are their own."""
+    """Whether OpenAI servers serve the model; they make their own ids."""
     model = snapshot.models.get(call.model)
     return model is not None and any(view.endpoint.kind != "pod" for view in model.http)
 
 
 def _model(call: GatewayRequest, view: EndpointView | None) -> str:
-    """One of the pod's that the caller may use; a response's own is not known here."""
+    """Any model of the pod that the caller may use; the response's own is unknown here."""
     names = (m.name for m in view.state.models) if view is not None else ()
     return next((name for name in names if call.principal.may_use(name)), "")
 

@@ -1,4 +1,4 @@
-"""The key that third-party OpenAI servers get in place of a caller's credential."""
+"""The API key that is sent to third-party OpenAI servers instead of the caller's credential."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def key_of_file(text: bytes) -> str:
-    """The one line of a key file. Raises ValueError, which quotes no part of it."""
+    """Parse a key file of one line. Raises ValueError, which quotes no part of it."""
     try:
         key = text.decode("ascii").strip()
     except UnicodeDecodeError:
@@ -22,15 +22,16 @@ def key_of_file(text: bytes) -> str:
 
 
 class UpstreamKey:
-    """`headers` present the key as it is now; none without a key. `set` follows its file."""
+    """The current key. `headers` present it to an upstream; empty without a key."""
 
     def __init__(self, key: str = "") -> None:
         self.headers = _NO_HEADERS
         self.set(key)
 
     def set(self, key: str) -> None:
+        """Replace the key; an empty one removes it."""
         self.headers = MappingProxyType({AUTHORIZATION: f"Bearer {key}"}) if key else _NO_HEADERS
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """Return a text without the key."""
         return f"UpstreamKey(is_set={bool(self.headers)})"

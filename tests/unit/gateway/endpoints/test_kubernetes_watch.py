@@ -191,7 +191,7 @@ async def test_one_unreadable_object_harms_no_other(
         await kube.put(agd("good", spec={"model": "not a mapping"}))
         await kube.put(agd("other"))
         await heard.until(lambda: heard.names == {"good", "other"})
-    assert "default/good stays as it was" in caplog.text
+    assert "default/good, keeping the previous version" in caplog.text
 
 
 def test_an_object_that_is_too_deep_harms_no_other() -> None:

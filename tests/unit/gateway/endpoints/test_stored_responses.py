@@ -63,7 +63,7 @@ def test_an_id_of_another_key_is_unknown(make: Any) -> None:
 
 def test_an_id_whose_pod_is_gone_says_so_to_its_tenant_only(make: Any) -> None:
     name, snapshot = IDS.new("acme", make.endpoint(9).url), pool_of(make, 1).snapshot
-    with pytest.raises(ResponseNotFound, match="is gone: the pod that stored it"):
+    with pytest.raises(ResponseNotFound, match="is lost: the pod that stored it"):
         follow(about(make, name), snapshot, IDS)
     with pytest.raises(ResponseNotFound, match="is not found"):
         follow(about(make, name, MALLORY), snapshot, IDS)
