@@ -14,7 +14,7 @@ from autoglm.gateway.limits.limiter import (
     cancel,
     duration,
     headers_of,
-    refusal,
+    rejection,
     reserve,
     settle,
     shortage,
@@ -92,7 +92,7 @@ def test_headers_say_what_is_left_as_openais_do() -> None:
 
 
 def test_refusal_names_tenant_limit_and_when_to_come_again() -> None:
-    error = refusal("acme", account(tokens=600), "tokens", 90.0, 0)
+    error = rejection("acme", account(tokens=600), "tokens", 90.0, 0)
     assert error.message == (
         "tenant 'acme' has used up its 600 tokens a minute; "
         "try again in 1m30s, or request fewer tokens"
