@@ -73,7 +73,7 @@ def test_no_models_is_none_at_all() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        (b"[]", "documented"),
+        (b"[]", "keys file is invalid"),
         (file_of({"id": "3f0c", "sha256": "0" * 64}), "tenant"),
         (file_of(GOOD | {"sha256": "0" * 63}), "sha256"),
         (file_of(GOOD | {"role": ["User"]}), "role"),
@@ -93,8 +93,8 @@ def test_no_models_is_none_at_all() -> None:
         (file_of(GOOD | {"name": None}), "name"),
         (file_of(GOOD | {"sha256": None}), "sha256"),
         (b'{"keys": null}', "keys"),
-        (b"null", "documented"),
-        (b'{"keys": [{"id": "\xff"}]}', "documented"),
+        (b"null", "keys file is invalid"),
+        (b'{"keys": [{"id": "\xff"}]}', "keys file is invalid"),
     ],
 )
 def test_wrong_files_are_refused_by_what_is_wrong(text: bytes, named: str) -> None:

@@ -73,7 +73,7 @@ def test_unknown_pods_are_tried_as_if_they_were_the_fastest(make: Any) -> None:
 
 def test_unknown_latency_is_reported(make: Any) -> None:
     decision = Fleet(make, None, None).pick()
-    assert decision.reason is Reason.LATENCY_UNKNOWN and "answered lately" in decision.why
+    assert decision.reason is Reason.LATENCY_UNKNOWN and "responded recently" in decision.why
 
 
 def test_pods_too_slow_for_the_objective_are_left_out(make: Any) -> None:
