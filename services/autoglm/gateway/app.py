@@ -1,4 +1,4 @@
-"""The gateway process: builds the core and its edges, serves and drains. Called by the CLI.
+"""The gateway: builds the core and its edges, serves and drains. Run by `process`.
 
 On drain, health is NOT_SERVING while new requests are still accepted for a moment, so that load
 balancers notice first; then no connection is accepted, and streams may end within the grace period.
@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
 import grpc
-import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
 from autoglm.common.addresses import split_address
 from autoglm.common.http.admin import AdminServer, LoopLag
-from autoglm.common.process import open_files
 from autoglm.common.process.garbage import collect
-from autoglm.common.process.lifecycle import Shutdown
-from autoglm.common.process.memory import limit_bytes, tune_allocator
+from autoglm.common.process.memory import limit_bytes
 from autoglm.common.reflection import add_reflection
-from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway.edges import admin_pages
 from autoglm.gateway.edges.cors import Cors
@@ -41,18 +36,12 @@ from autoglm.gateway.envoy.all_metrics import of_all
 from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.endpoint_picker.server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import Plane, plane_of
-from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
+from autoglm.gateway.envoy.program import EnvoyFailed
 from autoglm.gateway.gateway import Core, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.validation.scan.reading import SWITCH_SECONDS
 
-# Of docs/exit-codes.md.
-BAD_SETTINGS = 64
-ADDRESS_IN_USE = 65
-MISSING_PACKAGE = 70
-START_FAILED = 73
-_TLS_LOOK_SECONDS = 5.0
+_TLS_POLL_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5
 # The part of the grace period in which requests may still wait in the queue.
 _WAIT_SHARE = 0.8
@@ -62,74 +51,6 @@ _REFLECTED = (INFERENCE, OIP, health.SERVICE_NAME)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger("autoglm.gateway")
-_FEW_CONNECTIONS = 1000
-
-
-def run(
-    settings: GatewaySettings, sockets: Sockets | None = None, exposed: Sequence[str] = ()
-) -> int:
-    """Serves until a signal and returns the exit code.
-
-    `sockets` are those of a further process for the Envoy of the first one (`gateway.child`).
-    `exposed` are flags that contain a secret.
-    """
-    which = {"process": sockets.number} if sockets else None
-    set_up_logs(settings.log_level, settings.log_format, which)
-    for flag in exposed:
-        _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
-    files = open_files.raise_limit()
-    tune_allocator()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        if settings.kubernetes:
-            _check_kubernetes(settings)
-        set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, sockets, files))
-    except AddressInUse as error:
-        return _cannot_start(str(error), ADDRESS_IN_USE)
-    except EnvoyMissing as error:
-        return _cannot_start(str(error), MISSING_PACKAGE)
-    except EnvoyFailed as error:
-        print(f"autoglm gateway ends: {error}", file=sys.stderr)
-        return START_FAILED
-    except (OSError, ValueError) as error:
-        # Certificate files that cannot be read, a wrong --traces.
-        return _cannot_start(str(error), BAD_SETTINGS)
-    return 0
-
-
-def _log_open_files(settings: GatewaySettings, limit: int, fitting: int) -> None:
-    if fitting == settings.max_connections:
-        return
-    # The default needs a high limit of open files.
-    is_set = "max_connections" in settings.model_fields_set
-    _log.log(
-        logging.WARNING if is_set or fitting < _FEW_CONNECTIONS else logging.INFO,
-        "--max-connections is %d on each of two ports, and this process may have %d files open: "
-        "%d connections a port are accepted; raise the limit (ulimit -n, LimitNOFILE)",
-        settings.max_connections,
-        limit,
-        fitting,
-    )
-
-
-def _check_kubernetes(settings: GatewaySettings) -> None:
-    """Raises ValueError where no cluster's API is configured or reachable."""
-    try:
-        # The one package that only --kubernetes needs; it takes a second to import.
-        from autoglm.gateway.endpoints import kubernetes_api
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"--kubernetes needs the package {(error.name or '').partition('.')[0]!r}: "
-            "pip install 'open-autoglm[gateway-kubernetes]'"
-        ) from error
-    asyncio.run(kubernetes_api.check(settings.kubeconfig))
-
-
-def _cannot_start(why: str, code: int) -> int:
-    print(f"autoglm gateway cannot start: {why}", file=sys.stderr)
-    return code
 
 
 class AddressInUse(Exception):
@@ -149,35 +70,10 @@ def _binding(address: str) -> Iterator[None]:
         raise AddressInUse(f"{why}; {remedy}") from error
 
 
-async def _serve(settings: GatewaySettings, sockets: Sockets | None, files: int) -> None:
-    shutdown = Shutdown()
-    shutdown.install()
-    fitting = open_files.connections_within(files, settings.max_connections, ports=2)
-    gateway = Gateway(settings.model_copy(update={"max_connections": fitting}), sockets=sockets)
-    try:
-        await gateway.start()
-        _log_open_files(settings, files, fitting)
-        await _until(shutdown, gateway)
-        await gateway.drain()
-    finally:
-        await gateway.close()
-
-
-async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
-    """Waits for a signal. Raises EnvoyFailed where Envoy exits before."""
-    signal, broken = asyncio.create_task(shutdown.wait()), asyncio.create_task(gateway.broken())
-    try:
-        await asyncio.wait((signal, broken), return_when=asyncio.FIRST_COMPLETED)
-        if broken.done():
-            broken.result()
-    finally:
-        await cancel_all(signal, broken)
-
-
 class Gateway:
     """A gateway in this process. The ports are set after `start`.
 
-    `connect` reaches the Kubernetes API in place of the kubeconfig. `sockets` as for `run`.
+    `connect` reaches the Kubernetes API in place of the kubeconfig. `sockets` as for `process.run`.
     """
 
     def __init__(
@@ -367,7 +263,7 @@ class Gateway:
         with _binding(settings.http_address):
             self.http_port = await self._rest.start(host, port, context)
         if context is not None:
-            reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
+            reload = reload_http_server(context, files, _TLS_POLL_SECONDS)
             self._keep(reload, "server TLS")
 
     async def _start_picker(self) -> None:

@@ -14,7 +14,7 @@ from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.edges.cors import check_origin
-from autoglm.gateway.edges.memory_pressure import process_limit
+from autoglm.gateway.edges.inbound_memory import process_limit
 from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url

@@ -44,7 +44,8 @@ def test_wrong_settings_exit_64_before_anything_starts(name: str, autoglm: Any) 
 def test_the_exit_code_is_the_services_own(
     name: str, autoglm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = importlib.import_module(f"autoglm.{name}.app")
+    module = "process" if name == "gateway" else "app"
+    app = importlib.import_module(f"autoglm.{name}.{module}")
     seen: list[Any] = []
 
     def run(settings: Any, **_: Any) -> int:
@@ -62,7 +63,7 @@ def test_gateway_learns_which_flags_show_a_secret(
     autoglm: Any, monkeypatch: pytest.MonkeyPatch, is_flag: bool
 ) -> None:
     seen: list[Any] = []
-    app = importlib.import_module("autoglm.gateway.app")
+    app = importlib.import_module("autoglm.gateway.process")
 
     def run(_: Any, exposed: Any) -> int:
         seen.append(exposed)

@@ -31,7 +31,7 @@ def gateway() -> click.Command:
     def command(**flags: Any) -> int:
         """Run a gateway, which routes gRPC and REST requests to pods."""
         settings = load_settings(GatewaySettings, flags)
-        from autoglm.gateway.app import run
+        from autoglm.gateway.process import run
 
         return run(settings, exposed=GatewaySettings.exposed_flags(flags))
 

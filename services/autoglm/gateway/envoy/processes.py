@@ -1,6 +1,6 @@
 """More processes that decide for the same Envoy: started, kept running, told to finish.
 
-Each is a gateway without an Envoy and without ports (`gateway.child`); Envoy asks it over sockets
+Each is a gateway without an Envoy and without ports (`gateway.process`); Envoy asks it over sockets
 of its own, and passes it over while it does not answer. Called by `plane`.
 """
 
@@ -20,7 +20,7 @@ from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.program import LAUNCH
 from autoglm.gateway.settings import GatewaySettings
 
-_CHILD = "autoglm.gateway.child"
+_CHILD = "autoglm.gateway.process"
 _LOOK_SECONDS = 0.1
 _ASK_SECONDS = 1.0
 # As long as kubelet would bear with it, by our charts.

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.gateway.edges.memory_pressure import (
+from autoglm.gateway.edges.inbound_memory import (
     PATIENCE_SECONDS,
     Arrival,
     MemoryPressure,
