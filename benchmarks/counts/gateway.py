@@ -34,9 +34,8 @@ from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.ext_proc_edge import AccessLogService, Picker
-from autoglm.gateway.envoy.takeover import TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.identity.keys import new_key

@@ -24,9 +24,8 @@ from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.edges.rest_server import RestServer
 from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.envoy.exchange import Exchanges
+from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.plane import EnvoyPlane
-from autoglm.gateway.envoy.takeover import TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
 from autoglm.gateway.proxy.http_upstream import HttpRelay, client_session

@@ -33,8 +33,7 @@ from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.static_discovery import Discovery, Sources
 from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey, key_of_file
-from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.limits.limits import Limits

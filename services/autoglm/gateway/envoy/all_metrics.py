@@ -1,7 +1,7 @@
-"""The metrics of all processes that decide for one Envoy, as one page. Asked from threads.
+"""Merges the metrics of all worker processes of one Envoy. Collected from threads.
 
-Each sample says by the label `process` whose it is. A process that does not answer, as while it
-starts anew, is left out.
+The label `process` gives each sample's process. A process that does not respond, for example while
+it restarts, is omitted.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from autoglm.gateway.envoy.config.names import Sockets
 
 LABEL = "process"
-_ANSWER_SECONDS = 2.0
-# When a counter began, which a page shows as a metric of its own; the first one's is kept.
-_BEGUN = "_created"
+_TIMEOUT_SECONDS = 2.0
+# A counter's creation time, a metric of its own on a page; only this process's is kept.
+_CREATED = "_created"
 Families = Iterable[Metric]
 _log = logging.getLogger("autoglm.gateway")
 
 
 def of_all(own: CollectorRegistry, sockets: Sockets, processes: int) -> CollectorRegistry:
-    """What `own` has, and what the others at their sockets have."""
+    """Return a registry of the metrics in `own` and of the other processes at their sockets."""
     others = set(range(processes)) - {sockets.number}
     several: dict[int, Callable[[], Families]] = {
         sockets.number: own.collect,
@@ -49,7 +49,7 @@ class _Merged:
 
 
 def merged(several: Mapping[int, Families]) -> Families:
-    """One family of each name, each sample with its process."""
+    """Return one family for each name, with the process as a label of each sample."""
     found: dict[str, Metric] = {}
     for number, families in several.items():
         for family in families:
@@ -67,12 +67,11 @@ def _page_at(path: str) -> Iterator[Metric]:
     try:
         page = _fetched(path)
     except (OSError, http.client.HTTPException) as error:
-        _log.warning(
-            "a process shows no metrics", extra={"fields": {"at": path, "why": str(error)}}
-        )
+        fields = {"at": path, "why": str(error)}
+        _log.warning("cannot collect the metrics of a worker", extra={"fields": fields})
         return
     for family in text_string_to_metric_families(page):
-        if not family.name.endswith(_BEGUN):
+        if not family.name.endswith(_CREATED):
             yield family
 
 
@@ -88,7 +87,7 @@ def _fetched(path: str) -> str:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("gateway", timeout=_ANSWER_SECONDS)
+        super().__init__("gateway", timeout=_TIMEOUT_SECONDS)
         self._path = path
 
     def connect(self) -> None:

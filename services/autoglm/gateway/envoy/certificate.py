@@ -1,6 +1,6 @@
-"""A certificate that nobody has to trust, for proxies that want TLS and check no names. Pure.
+"""A self-signed certificate, for proxies that require TLS without verifying it. Pure.
 
-Gateways expect their endpoint picker to serve so; whoever wants it checked gives files.
+Gateways connect to their endpoint picker so by default; to verify it, configure certificate files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BEFORE = timedelta(hours=1)
 
 
 def self_signed(name: str, now: datetime) -> tuple[bytes, bytes]:
-    """PEM of a new private key, and of its certificate."""
+    """Return the PEM of a new private key and of its certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (

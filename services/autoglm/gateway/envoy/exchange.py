@@ -1,41 +1,46 @@
-"""One call whose bytes Envoy moves: what Envoy is told of it, and what becomes of it. No I/O.
+"""A request whose bytes Envoy moves: its directions to Envoy, and its outcome. No I/O.
 
-The picker's edge makes an `Exchange` and gives Envoy its directions; the `upstream` says what they
-are and waits. Then comes one of two things: the call's end, which Envoy reports; or the request
-itself, at one of the gateway's own servers, because the pod did not answer or because Envoy was
-directed there. In that case the call goes on through the gateway (`takeover`).
+The picker's edge creates an `Exchange` and sends its directions to Envoy; `upstream` sets them and
+waits for the outcome. That is either the end of the request, reported by Envoy, or the request
+itself at one of the gateway's own servers, because the pod did not respond or Envoy was directed
+there. In that case `TakeOver` resumes it, and the gateway proxies the response.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.gateway.request.request import GatewayRequest, Response, Usage, Wire
-
-if TYPE_CHECKING:
-    pass
+from autoglm.gateway.request.request import (
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+    Usage,
+    Wire,
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Directions:
-    """What Envoy does with a request: `address` is the pod's, HOST:PORT; empty for ourselves."""
+    """Where Envoy sends a request: `address` is the pod's HOST:PORT; empty for the gateway."""
 
     address: str = ""
     set_headers: Mapping[str, str] = field(default_factory=dict)
     removed_headers: tuple[str, ...] = ()
     timeout: float = 0.0
-    """What is left of the call's deadline, in seconds."""
+    """The seconds until the request's deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a call on a pod has ended, as Envoy saw it. `first_chunk` is a monotonic time or 0."""
+    """How a request on a pod ended, reported by Envoy. `first_chunk` is a monotonic time or 0."""
 
     status: int
     error: AutoGLMError | None = None
@@ -43,13 +48,14 @@ class End:
     first_chunk: float = 0.0
     body_bytes: int = 0
     served: str = ""
-    """The address that has answered, where the proxy tells; it may have gone down a list."""
+    """The address that responded, if the proxy reports it; it may have used a fallback."""
 
 
 class Exchange:
-    """`key` is Envoy's name for it. Used by one task, but for `end` and `take_over`.
+    """One request that Envoy moves. `key` is Envoy's name for it.
 
-    `is_external_proxy`: the Envoy is another gateway's, which cannot send the call on to us.
+    Used by one task, except for `end` and `take_over`. `is_external_proxy`: the Envoy is another
+    gateway's, which cannot forward the request to this gateway.
     """
 
     def __init__(
@@ -65,35 +71,35 @@ class Exchange:
         self.wire = wire
         self.is_external_proxy = is_external_proxy
         self.request_headers = request_headers
-        """The names of what the client sent, in lower case."""
+        """The names of the client's headers, in lower case."""
         self.on_left: Callable[[], object] = lambda: None
-        """Called when the client of a call that was taken over leaves before its answer."""
+        """Called if the client of a request that was taken over leaves before its response."""
         self.is_read = False
-        """Whether somebody has to read the answer, so that it must not go past us."""
+        """Whether the response must pass through this process, which reads its usage."""
         self.directions: asyncio.Future[Directions | AutoGLMError] = loop.create_future()
         self._outcome: asyncio.Future[End | GatewayRequest] = loop.create_future()
-        self._reply: asyncio.Future[Response | AutoGLMError] = loop.create_future()
+        self._response: asyncio.Future[Response | AutoGLMError] = loop.create_future()
         self._delivered: asyncio.Future[BaseException | None] = loop.create_future()
 
     @property
     def taken(self) -> GatewayRequest | None:
-        """The request as one of our own servers has it; None while it is Envoy's."""
+        """Return the request at the gateway's own server; None while Envoy moves it."""
         outcome = _result(self._outcome)
         return outcome if isinstance(outcome, GatewayRequest) else None
 
     @property
     def usage(self) -> Usage | None:
-        """What the pod told Envoy."""
+        """Return the usage that the pod reported to Envoy."""
         return self._end.usage if self._end else None
 
     @property
     def served(self) -> str:
-        """Who has answered, where that is known once the call has ended."""
+        """Return the address that responded, if known, once the request has ended."""
         return self._end.served if self._end else ""
 
     @property
     def body_bytes(self) -> int:
-        """Of the answer on the wire, once it has ended."""
+        """Return the size of the response body on the wire, once it has ended."""
         return self._end.body_bytes if self._end else 0
 
     @property
@@ -101,88 +107,130 @@ class Exchange:
         outcome = _result(self._outcome)
         return outcome if isinstance(outcome, End) else None
 
-    # For the upstream.
+    # Called by the upstream.
 
     async def send(self, directions: Directions) -> End | GatewayRequest:
-        """Directs Envoy. What became of it; to be asked once."""
+        """Set the directions to Envoy and return the outcome; call it once."""
         if not self.directions.done():
             self.directions.set_result(directions)
         return await self._outcome
 
-    # For the edge's task.
+    # Called by the edge's task.
 
-    async def deliver(self, reply: Response) -> None:
-        """Until the client has all of the reply. Raises what went wrong with that."""
+    async def deliver(self, response: Response) -> None:
+        """Wait until the client has the whole response. Raises the error of the delivery."""
         if self.taken is None:
-            async for _ in reply.chunks:
-                raise AssertionError("Envoy has the answer's bytes")
+            async for _ in response.chunks:
+                raise AssertionError("Envoy moves the bytes of the response")
             return
-        if not self._reply.done():
-            self._reply.set_result(reply)
+        if not self._response.done():
+            self._response.set_result(response)
         if (failure := await self._delivered) is not None:
             raise failure
 
     def fail(self, error: AutoGLMError) -> None:
-        """There is no answer: tells whoever waits for one."""
+        """Deliver an error instead of directions or of a response."""
         if not self.directions.done():
             self.directions.set_result(error)
-        elif not self._reply.done():
-            self._reply.set_result(error)
+        elif not self._response.done():
+            self._response.set_result(error)
 
-    # For Envoy's report.
+    # Called with Envoy's report.
 
     def end(self, end: End) -> None:
+        """Set the end of the request."""
         if not self._outcome.done():
             self._outcome.set_result(end)
 
-    # For our own servers.
+    # Called by the gateway's own servers.
 
     def take_over(self, call: GatewayRequest) -> bool:
-        """Whether the call goes on with this request; it does once."""
+        """Resume with this request; returns False if the request has an outcome already."""
         if self._outcome.done():
             return False
         self._outcome.set_result(call)
         return True
 
-    async def reply(self) -> Response:
-        found = await self._reply
+    async def response(self) -> Response:
+        """Wait for the response. Raises AutoGLMError if there is none."""
+        found = await self._response
         if isinstance(found, AutoGLMError):
             raise found
         return found
 
     def delivered(self, failure: BaseException | None) -> None:
-        """The client has all of the reply, or never will."""
+        """Set the end of the delivery to the client, with its error if it failed."""
         if isinstance(failure, asyncio.CancelledError | GeneratorExit):
-            failure = Cancelled("the caller went away")
-        if _result(self._reply) is None:
-            self._reply.cancel()
+            failure = Cancelled("the client disconnected")
+        if _result(self._response) is None:
+            self._response.cancel()
             self.on_left()
         if not self._delivered.done():
             self._delivered.set_result(failure)
 
 
 def _result(future: asyncio.Future[T]) -> T | None:
-    """None where there is none yet, and where whoever waited for it has gone."""
+    """Return the result; None if it is not set or was cancelled."""
     return future.result() if future.done() and not future.cancelled() else None
 
 
 class Exchanges:
-    """Those under way, by key."""
+    """The open exchanges, by key."""
 
     def __init__(self) -> None:
         self._open: dict[str, Exchange] = {}
         self.opened = 0
-        """How many there have been."""
+        """The number of exchanges opened so far."""
 
     def __len__(self) -> int:
         return len(self._open)
 
     def open(self, exchange: Exchange) -> None:
+        """Add an exchange."""
         self._open[exchange.key] = exchange
         self.opened += 1
 
     def get(self, key: str) -> Exchange | None:
+        """Return the open exchange of the key."""
         return self._open.get(key)
 
     def close(self, exchange: Exchange) -> None:
+        """Remove an exchange."""
         self._open.pop(exchange.key, None)
+
+
+class TakeOver:
+    """A `Handler` that resumes requests which Envoy forwarded to the gateway's own servers.
+
+    Such a request names its exchange and has passed the pipeline already; its response is made
+    where it was admitted. All others pass the pipeline, `layers`.
+    """
+
+    def __init__(self, exchanges: Exchanges, layers: Handler) -> None:
+        self._exchanges = exchanges
+        self._layers = layers
+
+    def __call__(
+        self, call: GatewayRequest, notes: RequestRecord
+    ) -> AbstractAsyncContextManager[Response]:
+        exchange = self._exchanges.get(call.continues) if call.continues else None
+        if exchange is None:
+            return self._layers(call, notes)
+        return _resumed(exchange, call)
+
+
+@asynccontextmanager
+async def _resumed(exchange: Exchange, call: GatewayRequest) -> AsyncIterator[Response]:
+    if call.receive is not None:
+        # Its memory is counted already.
+        call = await call.receive(call, call.hold)
+    if not exchange.take_over(call):
+        raise Cancelled("the request has ended")
+    failure: BaseException | None = None
+    try:
+        yield await exchange.response()
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        exchange.delivered(failure)

@@ -1,8 +1,8 @@
-"""The picker: answers Envoy's questions about requests (ext_proc), and reads how their calls end.
+"""The picker: the ext_proc and access log services for the gateway's own Envoy.
 
-Turns a request's headers, and its body where it must, into the same `GatewayRequest` as the other
-edges make, has it pass the same layers, and tells Envoy the pod or the error. The call holds its
-place until Envoy's access log says that its stream has ended. Decides nothing about models or pods.
+Builds the same `GatewayRequest` as the other edges from a request's headers, and from its body if
+needed, runs the pipeline, and sends Envoy the pod or the error. The request holds its slot until
+Envoy's access log reports the end of its stream.
 """
 
 from __future__ import annotations
@@ -20,22 +20,26 @@ from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import (
     access_log_pb2,
     access_log_pb2_grpc,
-    answers,
     ext_proc_pb2_grpc,
+    messages,
     request,
 )
-from autoglm.gateway.envoy.ending import ending_of
+from autoglm.gateway.envoy.config.bootstrap import WINDOW_BYTES
+from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
+from autoglm.gateway.envoy.messages import ending_of
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 
-# Envoy ends a call at its deadline; where its report does not come, the call ends here.
+# Envoy ends a request at its deadline; without its report, the request ends so much later.
 _REPORT_SECONDS = 10.0
+# Space for the excess of a body that is too long, and for the message around it.
+_ROOM_BYTES = 2 * WINDOW_BYTES
 
 
 class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
-    """One stream of messages for each request.
+    """The ext_proc service: one stream of messages for each request.
 
-    `process` is this one's number where several decide for one Envoy.
+    `process` is this process's number, if several serve one Envoy.
     """
 
     def __init__(
@@ -63,25 +67,22 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         self._exchanges.open(exchange)
         body = _Body(context, seen.has_body)
         call = request.begin(seen, exchange, self._bounds, body, self._clock())
-        answer = await self._directions(call, exchange)
-        if isinstance(answer, AutoGLMError):
-            await context.write(answers.refused(call, answer))
-        else:
-            told = answers.sent(answer, after_body=body.is_asked, process=self._process)
-            await context.write(told)
-
-    async def _directions(self, call: GatewayRequest, exchange: Exchange) -> Any:
-        """What is decided."""
         task = self._start(call, exchange)
         try:
-            return await exchange.directions
+            directions = await exchange.directions
         except asyncio.CancelledError:
-            # The client has gone while its request waited.
+            # The client has left while its request waited.
             task.cancel()
             raise
+        if isinstance(directions, AutoGLMError):
+            message = messages.rejected(call, directions)
+        else:
+            is_last = body.is_requested
+            message = messages.sent(directions, after_body=is_last, process=self._process)
+        await context.write(message)
 
     def _start(self, call: GatewayRequest, exchange: Exchange) -> asyncio.Task[None]:
-        """The call goes on in a task of its own until it has ended."""
+        """Run the request in a task of its own until it has ended."""
         task = asyncio.create_task(self._run(call, exchange))
         exchange.on_left = task.cancel
         self._calls.add(task)
@@ -92,49 +93,50 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         notes = RequestRecord()
         try:
             async with asyncio.timeout(call.deadline - self._clock() + _REPORT_SECONDS):
-                async with self._relay(call, notes) as reply:
+                async with self._relay(call, notes) as response:
                     notes.usage = exchange.usage
                     notes.endpoint = exchange.served or notes.endpoint
-                    await exchange.deliver(reply)
+                    await exchange.deliver(response)
         except AutoGLMError as error:
             forget_frames(error)
             exchange.fail(error)
         except TimeoutError:
             exchange.fail(DeadlineExceeded("the deadline passed"))
         except asyncio.CancelledError:
-            # A cancelled task keeps the exception, and with its frames all of the call, which keeps
-            # the task; here nobody asks how it has ended.
+            # A cancelled task would keep the exception, whose frames refer to the request, which
+            # refers to the task; no code awaits this task's result.
             pass
         finally:
             self._exchanges.close(exchange)
 
     async def close(self) -> None:
+        """Cancel all requests."""
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
 
 class _Body:
-    """A request's body, which Envoy shows when it is asked for it."""
+    """A request's body, which Envoy sends on request."""
 
     def __init__(self, context: Any, is_there: bool) -> None:
         self._context = context
         self._is_there = is_there
-        self.is_asked = False
+        self.is_requested = False
 
     async def __call__(self) -> bytes:
         if not self._is_there:
             return b""
-        self.is_asked = True
-        await self._context.write(answers.request_body())
+        self.is_requested = True
+        await self._context.write(messages.request_body())
         message = await self._context.read()
         if message is grpc.aio.EOF:
-            raise Cancelled("the caller went away")
+            raise Cancelled("the client disconnected")
         return bytes(message.request_body.body)
 
 
 class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):
-    """Envoy's access log, of the calls that it carries."""
+    """Receives Envoy's access log and ends the exchanges of its entries."""
 
     def __init__(self, exchanges: Exchanges, clock: Callable[[], float] = time.monotonic) -> None:
         self._exchanges = exchanges
@@ -150,3 +152,44 @@ class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):
         exchange = self._exchanges.get(entry.request.request_headers.get(rpc.CALL_HEADER, ""))
         if exchange is not None:
             exchange.end(ending_of(entry, exchange.wire, self._clock()))
+
+
+class Picking:
+    """The servers of one process for ext_proc and the access log.
+
+    `is_alone`: no other process serves the same Envoy. Otherwise the access log has a server of its
+    own, so that the process can stop ext_proc first and still receive the ends of its requests.
+    """
+
+    def __init__(
+        self, sockets: Sockets, relay: Handler, exchanges: Exchanges, bounds: Bounds, is_alone: bool
+    ) -> None:
+        process = None if is_alone else sockets.number
+        self._picker = Picker(relay, exchanges, bounds, process=process)
+        options = (("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES),)
+        self._ext_proc = grpc.aio.server(options=options)
+        self._log = self._ext_proc if is_alone else grpc.aio.server()
+        ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, self._ext_proc)
+        access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(
+            AccessLogService(exchanges), self._log
+        )
+        self._ext_proc.add_insecure_port(f"unix:{sockets.picker}")
+        if not is_alone:
+            self._log.add_insecure_port(f"unix:{sockets.ends}")
+
+    async def start(self) -> None:
+        """Start both servers; the access log first, so that no end of a request is missed."""
+        await self._log.start()
+        if self._log is not self._ext_proc:
+            await self._ext_proc.start()
+
+    async def stop_picking(self, grace: float) -> None:
+        """Accept no new requests; open ones get their directions within `grace` seconds."""
+        await self._ext_proc.stop(grace)
+
+    async def close(self) -> None:
+        """Cancel all requests and stop both servers."""
+        await self._picker.close()
+        await self._ext_proc.stop(None)
+        if self._log is not self._ext_proc:
+            await self._log.stop(None)

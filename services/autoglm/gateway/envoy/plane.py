@@ -1,6 +1,6 @@
-"""What one process has of the Envoy plane. Made by `app`.
+"""The Envoy data plane of one process.
 
-The first process owns Envoy, the directory of the sockets, and the processes that decide beside it.
+The first process owns Envoy, the directory of the sockets, and the worker processes beside it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from autoglm.gateway.envoy.config.bootstrap import bootstrap
 from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.config.parts import Json
 from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.picking import Picking
+from autoglm.gateway.envoy.ext_proc_edge import Picking
 from autoglm.gateway.envoy.processes import Processes
-from autoglm.gateway.envoy.sidecar import Sidecar
+from autoglm.gateway.envoy.program import Sidecar
 from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.settings import GatewaySettings
 
 
 class EnvoyPlane:
-    """`sockets` are where the gateway's own servers have to listen. `on_restart` hears the number
-    of a process that has ended by itself.
+    """The data plane of the first process. The gateway's own servers listen on `sockets`.
+
+    `on_restart` is called with the number of a worker that exited unexpectedly.
     """
 
     def __init__(self, settings: GatewaySettings, on_restart: Callable[[int], object]) -> None:
         self._settings = settings
-        # Nothing is made before the program is there.
+        # Found before anything else is created.
         self._program = "" if settings.envoy_directory else program.find()
         given = settings.envoy_directory
         self.sockets = Sockets(Path(given or tempfile.mkdtemp(prefix="autoglm-envoy-")))
@@ -46,18 +47,18 @@ class EnvoyPlane:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Those that have to be free; a sidecar that an earlier gateway left may hold them."""
+        """Return the addresses that must be free; none with a sidecar, which may hold them."""
         settings = self._settings
         return (settings.grpc_address, settings.http_address) if self._program else ()
 
     async def start(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> dict[str, int]:
-        """The ports of both listeners, by name. Raises EnvoyFailed."""
+        """Start Envoy; return the ports of both listeners by name. Raises EnvoyFailed."""
         is_alone = self._settings.processes == 1
         self._picking = Picking(self.sockets, relay, exchanges, bounds, is_alone)
         await self._picking.start()
         listen: dict[Wire, tuple[str, int]] = {
-            "grpc": await _looked_up(self._settings.grpc_address),
-            "http": await _looked_up(self._settings.http_address),
+            "grpc": await _resolved(self._settings.grpc_address),
+            "http": await _resolved(self._settings.http_address),
         }
         config = bootstrap(self._settings, self.sockets, listen)
         self._envoy = await self._started(config)
@@ -72,25 +73,26 @@ class EnvoyPlane:
         )
 
     async def ended(self) -> int:
-        """Until Envoy ends by itself; its exit code."""
+        """Wait until Envoy exits; return its exit code."""
         assert self._envoy is not None, "it has been started"
         return await self._envoy.wait()
 
     async def turn_away(self) -> None:
-        """Clients are asked to go elsewhere; all that comes is still served."""
+        """Make clients reconnect to other gateways; requests are still served."""
         if self._envoy is not None:
-            await self._envoy.admin.turn_away()
+            await self._envoy.admin.fail_health_check()
 
     async def finish(self) -> None:
-        """No new connections; and what the other processes have begun, they end.
+        """Accept no new connections, and let the other processes complete their requests.
 
-        From then on this process alone decides what still comes on connections that there are.
+        From then on this process alone serves new requests on open connections.
         """
         if self._envoy is not None:
-            await self._envoy.admin.stop_listening()
+            await self._envoy.admin.drain_listeners()
         await self._others.finish()
 
     async def close(self) -> None:
+        """Stop Envoy and the other processes."""
         envoy, self._envoy = self._envoy, None
         if envoy is not None:
             await envoy.stop()
@@ -102,7 +104,7 @@ class EnvoyPlane:
 
 
 class HelperPlane:
-    """That of any other process: it answers Envoy's questions."""
+    """The data plane of any other process: it only runs the picker."""
 
     addresses: tuple[str, ...] = ()
 
@@ -112,24 +114,26 @@ class HelperPlane:
         self._picking: Picking | None = None
 
     async def start(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> dict[str, int]:
-        """No port is its own."""
+        """Start the picker; this process has no ports."""
         self._picking = Picking(self.sockets, relay, exchanges, bounds, is_alone=False)
         await self._picking.start()
         return {"grpc": 0, "http": 0}
 
     async def ended(self) -> int:
+        """Wait forever: the kernel ends this process with the first one."""
         await asyncio.Event().wait()
         raise AssertionError("never set: the kernel ends this process with the first one")
 
     async def turn_away(self) -> None:
-        """Clients hear it from the first process's Envoy."""
+        """Do nothing: the first process's Envoy does it."""
 
     async def finish(self) -> None:
-        """Envoy asks others from now on."""
+        """Accept no new requests from Envoy, which uses other processes then."""
         if self._picking is not None:
-            await self._picking.ask_others(self._grace)
+            await self._picking.stop_picking(self._grace)
 
     async def close(self) -> None:
+        """Stop the picker."""
         if self._picking is not None:
             await self._picking.close()
 
@@ -138,7 +142,7 @@ Plane = EnvoyPlane | HelperPlane
 
 
 def plane_of(settings: GatewaySettings, sockets: Sockets | None, restarts: Counter) -> Plane | None:
-    """None where the gateway's own process moves the bytes."""
+    """Return the Envoy data plane of the settings; None for the embedded one."""
     if sockets is not None:
         return HelperPlane(sockets, settings.shutdown_grace_seconds)
     if settings.data_plane == "envoy":
@@ -146,7 +150,7 @@ def plane_of(settings: GatewaySettings, sockets: Sockets | None, restarts: Count
     return None
 
 
-async def _looked_up(address: str) -> tuple[str, int]:
+async def _resolved(address: str) -> tuple[str, int]:
     """Envoy listens on IP addresses only. Raises OSError."""
     host, port = split_address(address)
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""More processes that decide for the same Envoy: started, kept running, told to finish.
+"""Worker processes beside the first one: starts, restarts and stops them.
 
-Each is a gateway without an Envoy and without ports (`gateway.process`); Envoy asks it over sockets
-of its own, and passes it over while it does not answer. Called by `plane`.
+Each is a gateway without an Envoy and without ports (`gateway.process`); Envoy connects to it over
+sockets of its own, and ejects it while it does not respond.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from autoglm.gateway.envoy.program import LAUNCH
 from autoglm.gateway.settings import GatewaySettings
 
 _CHILD = "autoglm.gateway.process"
-_LOOK_SECONDS = 0.1
-_ASK_SECONDS = 1.0
-# As long as kubelet would bear with it, by our charts.
+_POLL_SECONDS = 0.1
+_PROBE_SECONDS = 1.0
+# As long as kubelet's liveness probe in the chart.
 HUNG_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
-# One that has run for so long did not fail at its start.
+# A worker that ran for so long did not fail at start, so the back-off is reset.
 _SETTLED_SECONDS = 30.0
 _log = logging.getLogger("autoglm.gateway")
 
 
 class Processes:
-    """All but the first, which is the caller's. `on_restart` hears the number of one that has ended
-    by itself.
+    """All worker processes but the first, which is this one.
+
+    `on_restart` is called with the number of a worker that exited unexpectedly.
     """
 
     def __init__(
         self, settings: GatewaySettings, sockets: Sockets, on_restart: Callable[[int], object]
     ) -> None:
         self._on_restart = on_restart
-        # The ports are the first one's, and what is told to clients.
+        # Only the first process has ports and delays its drain.
         own = {"endpoint_picker_address": "", "drain_delay_seconds": 0.0}
         self._settings = settings.model_copy(update=own).model_dump_json().encode()
         self._sockets = [sockets.of(number) for number in range(1, settings.processes)]
@@ -50,18 +51,19 @@ class Processes:
 
     @property
     def pids(self) -> tuple[int, ...]:
+        """Return the process ids of the running workers."""
         return tuple(child.pid for child in self._running.values())
 
     def start(self) -> None:
-        """Envoy asks each from when it listens; nobody waits for that."""
+        """Start the workers without waiting: Envoy uses each one once it listens."""
         self._keepers = [asyncio.create_task(self._keep(sockets)) for sockets in self._sockets]
 
     async def finish(self) -> None:
-        """Each answers what it was asked, hears of the end of its calls, and ends."""
+        """Let each worker complete its requests and exit."""
         await self._end(signal.SIGTERM)
 
     async def close(self) -> None:
-        """Ends those that are left, at once."""
+        """Kill the remaining workers."""
         await self._end(signal.SIGKILL)
 
     async def _end(self, how: signal.Signals) -> None:
@@ -79,8 +81,8 @@ class Processes:
             code = await _ended_or_hung(child, sockets)
             if loop.time() - begun > _SETTLED_SECONDS:
                 pause = _FIRST_PAUSE_SECONDS
-            fields = {"process": sockets.number, "code": code, "again_in_seconds": pause}
-            _log.error("a process has ended by itself", extra={"fields": fields})
+            fields = {"process": sockets.number, "code": code, "restart_in_seconds": pause}
+            _log.error("worker exited unexpectedly", extra={"fields": fields})
             self._on_restart(sockets.number)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -90,23 +92,23 @@ class Processes:
             *(*LAUNCH, sys.executable, "-m", _CHILD),
             *(str(sockets.number), str(sockets.directory)),
         )
-        # As Envoy is: no fork of gRPC's threads, and Ctrl-C is for the first one.
+        # As for Envoy: gRPC's threads do not survive a fork, and Ctrl-C is for the first process.
         child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         assert child.stdin is not None
-        # Its keeper sees that it has ended. There are a few kilobytes, which never block.
+        # `_keep` notices if it has exited. A few kilobytes never block.
         with suppress(BrokenPipeError), child.stdin:
             child.stdin.write(self._settings)
         return child
 
 
 async def _ended_or_hung(child: subprocess.Popen[bytes], sockets: Sockets) -> int:
-    """Its exit code, once it has ended; one that answers nobody is ended."""
+    """Return its exit code once it has exited; kills a worker that does not respond."""
     hung, ended = asyncio.create_task(_hung(sockets)), asyncio.create_task(_ended(child))
     try:
         await asyncio.wait((hung, ended), return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             fields = {"process": sockets.number, "seconds": HUNG_SECONDS}
-            _log.error("a process answers nobody and is ended", extra={"fields": fields})
+            _log.error("worker does not respond, killing it", extra={"fields": fields})
             child.kill()
         return await ended
     finally:
@@ -115,24 +117,24 @@ async def _ended_or_hung(child: subprocess.Popen[bytes], sockets: Sockets) -> in
 
 
 async def _hung(sockets: Sockets) -> None:
-    """Returns where it has accepted a question and not answered it for long."""
+    """Return once a health check was accepted but got no response in time."""
     patience = aiohttp.ClientTimeout(total=HUNG_SECONDS)
     connector = aiohttp.UnixConnector(sockets.http)
     async with aiohttp.ClientSession(connector=connector, timeout=patience) as session:
         while True:
-            await asyncio.sleep(_ASK_SECONDS)
+            await asyncio.sleep(_PROBE_SECONDS)
             try:
                 async with session.get("http://gateway/health"):
                     pass
             except TimeoutError:
                 return
             except aiohttp.ClientError:
-                # It does not listen yet, or has ended.
+                # It does not listen yet, or has exited.
                 continue
 
 
 async def _ended(child: subprocess.Popen[bytes]) -> int:
-    """Its exit code. Threads that wait would be a fixed number for everybody."""
+    """Poll for its exit code; waiting threads would block the loop's thread pool."""
     while (code := child.poll()) is None:  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
     return code

@@ -1,6 +1,6 @@
-"""Reads what Envoy shows of a request into a `GatewayRequest`. Called by the picker's edge.
+"""Builds a `GatewayRequest` from Envoy's ext_proc messages.
 
-What is wrong with a request becomes the call's `problem`, so that the layers see it too.
+An error becomes the request's `problem`, so that the pipeline observes it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from autoglm.validation.http_apis import inference_post
 from autoglm.validation.routing_hint import HINT_METADATA, read_hint
 from autoglm.validation.scan.reading import read_openai
 
-# Gives the body, once.
+# Returns the body, once.
 Body = Callable[[], Awaitable[bytes]]
-# In front of a gRPC message.
+# The prefix of a gRPC message.
 _FRAME_BYTES = 5
 _HINTED = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -44,7 +44,7 @@ _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request's headers as Envoy shows them, in order; `values` has the last of each name."""
+    """The headers of a message from Envoy, in order; `values` has the last value of each name."""
 
     pairs: tuple[tuple[str, str], ...]
     has_body: bool
@@ -52,28 +52,30 @@ class Seen:
 
     @property
     def path(self) -> str:
+        """Return the path with its query string."""
         return self.values.get(":path", "")
 
 
 def seen(headers: Any) -> Seen:
-    """Of Envoy's `HttpHeaders`."""
+    """Read Envoy's `HttpHeaders`."""
     pairs = pairs_of(headers.headers)
     return Seen(pairs, not headers.end_of_stream, dict(pairs))
 
 
 def pairs_of(headers: Any) -> tuple[tuple[str, str], ...]:
-    """Of Envoy's `HeaderMap`, whose values are bytes or, in older ones, text."""
+    """Return the pairs of Envoy's `HeaderMap`, whose values are bytes or, in older ones, text."""
     return tuple(
         (h.key, h.raw_value.decode("utf-8", "replace") or h.value) for h in headers.headers
     )
 
 
 def wire_of(seen: Seen) -> Wire:
+    """Return the wire of a request with a proxied method or path."""
     return "grpc" if seen.path in BY_PATH else "http"
 
 
 def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float) -> GatewayRequest:
-    """The call as far as the headers say it; `body` is asked for when a layer wants it."""
+    """Build the request from its headers; `body` is called when the pipeline needs it."""
     call = (
         _grpc_call(seen, bounds, now) if exchange.wire == "grpc" else _http_call(seen, bounds, now)
     )
@@ -87,19 +89,19 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
 
 
 def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
-    method, told = BY_PATH[seen.path], rpc.rpc_from_metadata(seen.path, seen.pairs)
-    asked = _grpc_timeout(seen.values.get("grpc-timeout", ""))
-    timeout = bounds.default_timeout_seconds if asked is None else asked
+    method, metadata = BY_PATH[seen.path], rpc.rpc_from_metadata(seen.path, seen.pairs)
+    given = _grpc_timeout(seen.values.get("grpc-timeout", ""))
+    timeout = bounds.default_timeout_seconds if given is None else given
     return GatewayRequest(
         wire="grpc",
         route=method.route,
         target=method.path,
         payload=b"",
-        request_id=told.request_id,
+        request_id=metadata.request_id,
         started=now,
         deadline=now + min(timeout, bounds.max_timeout_seconds),
-        trace_headers=told.trace_headers,
-        credentials=told.credentials,
+        trace_headers=metadata.trace_headers,
+        credentials=metadata.credentials,
     )
 
 
@@ -135,6 +137,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
 
 
 def check_length(length: int, limit: int) -> None:
+    """Raise RequestTooLarge if the body is longer than the limit."""
     if length > limit:
         raise RequestTooLarge(f"the body has more than {limit} bytes, the limit; send less")
 
@@ -146,22 +149,24 @@ async def receive(
     call: GatewayRequest,
     hold: MemoryReservation,
 ) -> GatewayRequest:
-    """The call with what it asks for. `read` is for the body, which then counts in the hold."""
+    """Return the request with `info`, from the routing hint or from the body.
+
+    `read` returns the body, which counts in the memory reservation. Raises AutoGLMError.
+    """
     if hint and (info := _hinted(call, hint)):
         hold.take(info.size)
         return replace(call, info=info)
-    return replace(call, info=await _ask_of(call, await read(hold), bounds))
+    return replace(call, info=await _info_of(call, await read(hold), bounds))
 
 
 async def _read(body: Body, hold: MemoryReservation) -> bytes:
-    """It counts, but it is Envoy that keeps it."""
+    """The body counts in the memory budget, although Envoy holds it."""
     received = await body()
     hold.take(len(received))
     return received
 
 
-async def _ask_of(call: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
-    """What the whole body asks for. Raises what is wrong with it."""
+async def _info_of(call: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
     if call.wire == "grpc":
         check_length(len(received) - _FRAME_BYTES, bounds.max_body_bytes)
         return await BY_PATH[call.target].info(message_of(received), bounds.content)
@@ -171,10 +176,10 @@ async def _ask_of(call: GatewayRequest, received: bytes, bounds: Bounds) -> Requ
 
 
 def _hinted(call: GatewayRequest, hint: str) -> RequestInfo | None:
-    """What the client claims to ask for, where that is enough; then its body need not be seen."""
+    """Return the info in the client's routing hint, if that suffices: Envoy keeps the body."""
     method = BY_PATH.get(call.target)
     if method is None or method.name not in _HINTED or call.principal.models is not None:
-        # The model is a claim: who may not use all of them has to show the request.
+        # The model in a hint is a claim: a caller that may not use all models needs its body read.
         return None
     try:
         data = base64.b64decode(hint + "=" * (-len(hint) % 4))
@@ -184,7 +189,7 @@ def _hinted(call: GatewayRequest, hint: str) -> RequestInfo | None:
 
 
 def message_of(body: bytes) -> memoryview:
-    """The one message of a gRPC request's body, uncompressed."""
+    """Return the single uncompressed message of a gRPC request. Raises InvalidRequest."""
     if len(body) < _FRAME_BYTES:
         raise InvalidRequest("the request has no message; send one")
     flag, length = struct.unpack_from(">BI", body)

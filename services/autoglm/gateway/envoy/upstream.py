@@ -1,7 +1,7 @@
-"""Has Envoy send a call to an endpoint: the `Upstream` of the Envoy plane, for both wires.
+"""The `Upstream` of the Envoy data plane, for both wires: Envoy sends a request to an endpoint.
 
-Decides which endpoints Envoy can reach by itself and with which headers; the others, and calls that
-Envoy has sent on to us, go through the gateway's own relay of that wire. Never picks an endpoint.
+Decides which endpoints Envoy can reach by itself and sets the headers; requests to others, and
+those that Envoy forwarded to the gateway, use the embedded upstream of that wire.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from autoglm.validation.routing_hint import HINT_METADATA
 _NO_BYTES: tuple[bytes, ...] = ()
 _LATER_MILLISECONDS = 100
 _TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
-# Not for pods: what is this hop's business, and what would have pods answer in another encoding.
-_KEPT_BACK = frozenset(
+# Headers not forwarded to pods: hop-by-hop ones, and those that change a response's encoding.
+_REMOVED = frozenset(
     (
         rpc.AUTHORIZATION,
         rpc.API_KEY,
@@ -47,9 +47,10 @@ _KEPT_BACK = frozenset(
 
 
 class EnvoyUpstream:
-    """`relay` is the gateway's own; `key` is for OpenAI servers, in place of the caller's.
+    """Sends requests by Envoy. `relay` is the embedded upstream of the wire.
 
-    `fallbacks` is how many more endpoints other gateways' Envoys are told, for retries of theirs.
+    `key` is the key of OpenAI servers, instead of the caller's credential; `fallbacks` is the
+    number of further endpoints sent to Envoys of other gateways, for their retries.
     """
 
     def __init__(self, relay: Upstream, key: UpstreamKey | None = None, fallbacks: int = 0) -> None:
@@ -73,14 +74,14 @@ class EnvoyUpstream:
                 directions = self._directions(call, exchange, endpoint, headers, timeout, fallbacks)
                 outcome = await exchange.send(directions)
                 if isinstance(outcome, GatewayRequest) and directions.address:
-                    raise _did_not_answer(endpoint)
+                    raise _no_response(endpoint)
             if isinstance(outcome, End):
-                yield _reply(outcome, endpoint.plain_address(call.wire))
+                yield _response(outcome, endpoint.plain_address(call.wire))
                 return
-            # Its body may have come only now.
+            # Its body may have arrived only now.
             call = replace(call, payload=outcome.payload)
-        async with self._relay(call, endpoint, headers, timeout) as reply:
-            yield reply
+        async with self._relay(call, endpoint, headers, timeout) as response:
+            yield response
 
     def _directions(
         self,
@@ -92,28 +93,31 @@ class EnvoyUpstream:
         fallbacks: Fallbacks,
     ) -> Directions:
         address = endpoint.plain_address(call.wire)
-        # Envoy takes the end of a connection for the end of an HTTP/1.0 response.
-        is_ours = exchange.is_read or not address or endpoint.state.is_http10
-        if not exchange.is_external_proxy and is_ours:
+        # Envoy does not detect a truncated HTTP/1.0 response.
+        is_own = exchange.is_read or not address or endpoint.state.is_http10
+        if not exchange.is_external_proxy and is_own:
             return Directions(removed_headers=(DESTINATION_HEADER,))
         left = max(1, math.ceil(timeout * 1000))
-        told = {DESTINATION_HEADER: address, **headers}
+        added = {DESTINATION_HEADER: address, **headers}
         if call.wire == "grpc":
-            told["grpc-timeout"] = f"{left}m"
-            # A little later than the route's own, which has the better words.
+            added["grpc-timeout"] = f"{left}m"
+            # A little later than the route's own timeout, which has the better message.
             left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
-            told |= self._for_openai(call, endpoint)
+            added |= self._for_openai(call, endpoint)
         if exchange.is_external_proxy:
-            told[DESTINATION_HEADER] = ",".join((address, *self._others(call, endpoint, fallbacks)))
+            others = self._others(call, endpoint, fallbacks)
+            added[DESTINATION_HEADER] = ",".join((address, *others))
         else:
-            told[_TIMEOUT] = str(left)
-        return Directions(address, told, _kept_back(call, exchange, told), timeout)
+            added[_TIMEOUT] = str(left)
+        sent = _REMOVED & exchange.request_headers
+        removed = tuple(name for name in sent if name not in call.headers and name not in added)
+        return Directions(address, added, removed, timeout)
 
     def _others(
         self, call: GatewayRequest, endpoint: EndpointView, fallbacks: Fallbacks
     ) -> Iterable[str]:
-        """Addresses that would take the very same request."""
+        """Return addresses of endpoints that accept the same request unchanged."""
         if not self._fallbacks:
             return ()
         kind = (endpoint.endpoint.kind, endpoint.endpoint.base)
@@ -129,31 +133,24 @@ class EnvoyUpstream:
         return dict(self._key.headers) | ({":path": base + call.target} if base else {})
 
 
-def _kept_back(
-    call: GatewayRequest, exchange: Exchange, told: Mapping[str, str]
-) -> tuple[str, ...]:
-    sent = _KEPT_BACK & exchange.request_headers
-    return tuple(name for name in sent if name not in call.headers and name not in told)
-
-
-def _did_not_answer(endpoint: EndpointView) -> RetryElsewhere:
-    error = NoReadyEndpoint(f"{endpoint.url} did not answer; try again later")
-    # A pod's load stream says at once when it has gone; others are asked every few seconds only.
-    # Envoy does not say whether it was refused or lost its connection.
+def _no_response(endpoint: EndpointView) -> RetryElsewhere:
+    error = NoReadyEndpoint(f"{endpoint.url} did not respond; try again later")
+    # A pod's load stream ends at once if it is gone; other servers are polled every few seconds.
+    # Envoy does not report whether the connection was refused or lost.
     return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai", refused=True)
 
 
-def _reply(end: End, address: str) -> Response:
+def _response(end: End, address: str) -> Response:
     return Response(
-        _nothing(end.error),
+        _no_chunks(end.error),
         status=end.status,
         first_chunk=end.first_chunk,
         served_by_fallback=end.served not in ("", address),
     )
 
 
-async def _nothing(error: AutoGLMError | None) -> AsyncIterator[bytes]:
-    """Whoever reads it learns how the call has ended."""
+async def _no_chunks(error: AutoGLMError | None) -> AsyncIterator[bytes]:
+    """Iterating raises the error with which the request ended."""
     if error is not None:
         raise error
     for chunk in _NO_BYTES:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from autoglm.common.errors import Cancelled, NoReadyEndpoint, StreamBroken
-from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges
-from autoglm.gateway.envoy.takeover import TakeOver
+from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges, TakeOver
 from autoglm.gateway.request.request import RequestRecord, Response
 
 
@@ -91,7 +90,7 @@ async def test_an_error_reaches_the_request_that_waits(make: Any) -> None:
     taken.take_over(make.call())
     taken.fail(error)
     with pytest.raises(NoReadyEndpoint):
-        await taken.reply()
+        await taken.response()
 
 
 async def test_a_request_that_names_no_call_under_way_passes_the_layers(make: Any) -> None:

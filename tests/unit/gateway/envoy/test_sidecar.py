@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from autoglm.gateway.envoy.config.names import Sockets
-from autoglm.gateway.envoy.program import EnvoyFailed
-from autoglm.gateway.envoy.sidecar import Sidecar
+from autoglm.gateway.envoy.program import EnvoyFailed, Sidecar
 
 
 @pytest.mark.looptime

@@ -1,9 +1,9 @@
-"""Envoy's configuration, as the gateway's settings want it. Pure; `program` hands it to Envoy.
+"""Builds Envoy's configuration from the gateway's settings. Pure.
 
-Two listeners, gRPC and HTTP. A request for a pod first goes to the picker (`ext_proc_edge`), which
-names the pod in a header or answers itself; all others, and those that Envoy cannot serve as the
-gateway would, go to the gateway's own servers on Unix sockets. Where the attempt on a pod fails
-before its answer, Envoy's retry goes to the gateway's own servers as well, which pick again.
+Two listeners, gRPC and HTTP. A request for a pod is first sent to the picker (`ext_proc_edge`),
+which sets a header with the pod's address or responds itself. All other requests, and those that
+need a feature that Envoy lacks, are routed to the gateway's own servers on Unix sockets. If the
+attempt on a pod fails before its response, Envoy's retry is routed there as well, which pick again.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from autoglm.gateway.settings import GatewaySettings
 Where = tuple[str, int]
 _CORS = "envoy.filters.http.cors"
 WINDOW_BYTES = 1024 * 1024
-# Envoy ends a connection on which so many frames wait for the client, with all of its streams. A
-# token is a frame, so its own 10,000 are soon there where one connection has hundreds of streams.
+# Envoy closes a connection with more frames waiting for the client, and all of its streams. A token
+# is a frame, so a connection with hundreds of streams soon exceeds Envoy's default of 10,000.
 _MOST_FRAMES = 200_000
-# How much later than it ends a call's end is told.
-_TOLD_SECONDS = 0.01
-# The longest that Envoy lets a picker think; requests may wait for their turn there.
+# The delay between the end of a request and its access log entry.
+_LOG_FLUSH_SECONDS = 0.01
+# The longest timeout of a message to the picker; requests may wait in the queue there.
 _MOST_MESSAGE_SECONDS = 3600.0
 
 
@@ -53,7 +53,7 @@ _HAS_NAME: Json = {"header_filter": {"header": {"name": rpc.CALL_HEADER, "presen
 
 
 def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire, Where]) -> Json:
-    """`listen` has the addresses of the settings with names looked up. JSON is YAML to Envoy."""
+    """Return Envoy's bootstrap configuration; `listen` has the resolved listener addresses."""
     return {
         "node": {"id": "autoglm-gateway", "cluster": "autoglm"},
         "admin": {"address": pipe(sockets.admin)},
@@ -97,18 +97,18 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
         "use_remote_address": True,
         "generate_request_id": False,
         "preserve_external_request_id": True,
-        "early_header_mutation_extensions": [_names_of_calls()],
+        "early_header_mutation_extensions": [_request_keys()],
         "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": "0s",
-        # A stream of requests may take as long as it likes to be whole.
+        # A gRPC client may send its stream of requests over any time.
         "request_timeout": seconds(settings.default_timeout_seconds if is_http else 0.0),
         "http2_protocol_options": {
             "max_concurrent_streams": max(100, settings.max_inflight),
             "max_outbound_frames": _MOST_FRAMES,
-            # So much more of a body than is allowed may be on its way.
+            # The most bytes of a body that may be in transit beyond the limit.
             "initial_stream_window_size": WINDOW_BYTES,
         },
-        "access_log": _ends_of_calls(settings.processes),
+        "access_log": _access_logs(settings.processes),
         **({"local_reply_config": local_replies()} if is_http else {}),
         "http_filters": [
             *(_cors_filters(settings) if is_http else []),
@@ -118,7 +118,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
                 "name": "envoy.filters.http.router",
                 "typed_config": {
                     "@type": f"{TYPE}.extensions.filters.http.router.v3.Router",
-                    # Timeouts of ours are headers; nobody else's are believed.
+                    # The gateway sets timeouts by headers; those of clients are ignored.
                     "suppress_envoy_headers": True,
                 },
             },
@@ -138,7 +138,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
 
 
 def _cors_filters(settings: GatewaySettings) -> list[Json]:
-    """Outermost, so that errors have the headers too; Envoy's own filter sets no Vary."""
+    """The first filters, so that errors have the headers too; Envoy's CORS filter sets no Vary."""
     if not settings.allowed_origins:
         return []
     filters = f"{TYPE}.extensions.filters.http"
@@ -173,7 +173,7 @@ def _cors_policy(settings: GatewaySettings) -> Json:
 
 
 def _gzip() -> Json:
-    """Long answers in one piece, for those who ask."""
+    """Compresses long responses that are not streamed, if the client accepts it."""
     compressor = f"{TYPE}.extensions.filters.http.compressor.v3.Compressor"
     return {
         "name": "envoy.filters.http.compressor",
@@ -203,31 +203,31 @@ def _picker(settings: GatewaySettings) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
-        # It asks for the body where it needs one.
+        # The picker requests the body if it needs it.
         "allow_mode_override": True,
         "message_timeout": seconds(patience),
         "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
         "status_on_error": {"code": "ServiceUnavailable"},
-        **(_of_several(settings.processes) if settings.processes > 1 else {}),
+        **(_several_pickers(settings.processes) if settings.processes > 1 else {}),
     }
 
 
-def _of_several(processes: int) -> Json:
-    """What is asked of a process that dies is asked of another.
+def _several_pickers(processes: int) -> Json:
+    """If a process dies, Envoy retries its message on another.
 
-    What no other can answer, since the request's body has been shown, goes on as if nothing had
-    been decided: to the first process's own server, which asks all that the picker asks.
+    If that is impossible because the body was already sent, the request proceeds without a decision
+    to the first process's own server, which runs the whole pipeline.
     """
-    again = {"envoy_grpc": {"cluster_name": "picker"}, "retry_policy": _once_elsewhere(processes)}
+    service = {"envoy_grpc": {"cluster_name": "picker"}, "retry_policy": _one_retry(processes)}
     return {
-        "grpc_service": again,
+        "grpc_service": service,
         "failure_mode_allow": True,
-        # Where the answer says which process has decided.
+        # The namespace where the response names the process that decided.
         "metadata_options": {"receiving_namespaces": {"untyped": [DESTINATION_NAMESPACE]}},
     }
 
 
-def _once_elsewhere(processes: int) -> Json:
+def _one_retry(processes: int) -> Json:
     return {
         "retry_on": "reset,connect-failure,refused-stream,unavailable,cancelled",
         "num_retries": 1,
@@ -245,10 +245,10 @@ def _once_elsewhere(processes: int) -> Json:
     }
 
 
-def _names_of_calls() -> Json:
-    """Every request gets a name that nobody can know, and its peer's address, whatever it says.
+def _request_keys() -> Json:
+    """Sets an unguessable key and the peer's address on every request, replacing the client's.
 
-    And a request id, unless it has one: errors of Envoy's own show it too.
+    Adds a request id as well, unless there is one: Envoy's own errors contain it too.
     """
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
@@ -269,31 +269,31 @@ def _names_of_calls() -> Json:
     }
 
 
-def _ends_of_calls(processes: int) -> list[Json]:
-    """One log entry to the picker for each call that it has sent to a pod, as the call ends."""
+def _access_logs(processes: int) -> list[Json]:
+    """Sends the picker an entry for each request that it has sent to a pod, as the request ends."""
     if processes == 1:
         return [_log_to("picker", _HAS_NAME)]
     return [_log_to(ends_cluster(number), _of_process(number)) for number in range(processes)]
 
 
 def _of_process(number: int) -> Json:
-    """Calls that the process has sent on.
+    """Matches requests that the process has decided.
 
-    And those that ended before Envoy knew who had decided them: then all are told.
+    And requests that ended before Envoy knew their process: those are logged to all processes.
     """
-    broken = [_HAS_NAME, _decided_by("", or_nobody=True), {"response_flag_filter": {}}]
+    broken = [_HAS_NAME, _decided_by("", or_missing=True), {"response_flag_filter": {}}]
     return {
         "or_filter": {"filters": [_decided_by(str(number)), {"and_filter": {"filters": broken}}]}
     }
 
 
-def _decided_by(process: str, *, or_nobody: bool = False) -> Json:
+def _decided_by(process: str, *, or_missing: bool = False) -> Json:
     matcher = {
         "filter": DESTINATION_NAMESPACE,
         "path": [{"key": PROCESS_KEY}],
         "value": {"string_match": {"exact": process}},
     }
-    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": or_nobody}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": or_missing}}
 
 
 def _log_to(cluster: str, which: Json) -> Json:
@@ -306,9 +306,9 @@ def _log_to(cluster: str, which: Json) -> Json:
                 "log_name": "calls",
                 "transport_api_version": "V3",
                 "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
-                # Soon, since the call's place is free from then on; and many in one message, which
-                # costs Python as much as one alone.
-                "buffer_flush_interval": seconds(_TOLD_SECONDS),
+                # Short, since the entry releases the request's slot; not zero, since a message with
+                # many entries costs Python as much as one with a single entry.
+                "buffer_flush_interval": seconds(_LOG_FLUSH_SECONDS),
             },
             "additional_request_headers_to_log": [rpc.CALL_HEADER],
             "additional_response_headers_to_log": list(status.RESULT_HEADERS),
@@ -318,7 +318,7 @@ def _log_to(cluster: str, which: Json) -> Json:
 
 
 def _server_tls(files: TlsFiles) -> Json:
-    """Certificates come from their files again when those are replaced."""
+    """Envoy reloads the certificates when their files are replaced."""
     common: Json = {
         "tls_certificates": [
             {

@@ -1,4 +1,4 @@
-"""Where Envoy can send requests: the pods, and the gateway's own servers. Pure."""
+"""Envoy's clusters: the pods, and the gateway's own servers. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from autoglm.gateway.proxy.http_upstream import CONNECT_SECONDS, KEEPALIVE_SECON
 from autoglm.gateway.request.request import Wire
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# Below what our own HTTP server allows.
+# Below the keep-alive timeout of the gateway's own HTTP server.
 _OWN_IDLE_SECONDS = 60.0
-# A pod whose machine is gone answers none; then its streams end, and what waits goes elsewhere.
+# A pod on a lost node responds to no ping; then its streams end, and new requests are retried.
 _PINGS: Mapping[str, Any] = {"interval": "20s", "timeout": "5s"}
 _UNBOUNDED = 2**31 - 1
-# Admission bounds what is on its way, for each model and tenant; Envoy's own 1024 would cut it.
-# One that cannot be reached has no requests, and would be the least busy; it is back in seconds.
+# An unreachable process has no requests and would be the least busy, so it is ejected briefly.
 _PASS_OVER: Mapping[str, Any] = {
     "split_external_local_origin_errors": True,
     "consecutive_local_origin_failure": 1,
@@ -36,12 +35,13 @@ _PASS_OVER: Mapping[str, Any] = {
     "max_ejection_time": "0.5s",
     "max_ejection_percent": 99,
 }
-# What a process has decided comes back to it alone; what none has, to the first one.
+# A request decided by a process returns to it; an undecided one goes to the first process.
 _BY_PROCESS: Mapping[str, Any] = {
     "fallback_policy": "DEFAULT_SUBSET",
     "default_subset": {PROCESS_KEY: "0"},
     "subset_selectors": [{"keys": [PROCESS_KEY], "single_host_per_subset": True}],
 }
+# Admission bounds the requests in flight for each model and tenant; Envoy's default is 1024.
 NO_BREAKERS: Mapping[str, Any] = {
     "thresholds": [
         {
@@ -55,7 +55,7 @@ NO_BREAKERS: Mapping[str, Any] = {
 
 
 def clusters(sockets: Sockets, processes: int) -> Sequence[Json]:
-    """Of one Envoy, for which so many processes decide; the sockets are the first one's."""
+    """Return the clusters of an Envoy with so many processes; `sockets` are the first one's."""
     several = [sockets.of(number) for number in range(processes)]
     ends = [own_cluster(ends_cluster(x.number), [x.ends], "grpc") for x in several]
     return (
@@ -67,7 +67,7 @@ def clusters(sockets: Sockets, processes: int) -> Sequence[Json]:
 
 
 def ends_cluster(process: int) -> str:
-    """Where a process reads how its calls have ended, where there are several."""
+    """Return the cluster of a process's access log, where there are several processes."""
     return f"ends-{process}"
 
 
@@ -75,12 +75,12 @@ def _pickers(paths: Sequence[str]) -> Json:
     cluster = own_cluster("picker", paths, "grpc")
     if len(paths) == 1:
         return cluster
-    # A process that is busy answers late; so the next one is asked.
+    # A busy process responds late, so the least busy one is used.
     return {**cluster, "lb_policy": "LEAST_REQUEST", "outlier_detection": _PASS_OVER}
 
 
 def _wire_clusters(wire: Wire, paths: Sequence[str]) -> Sequence[Json]:
-    """`paths` has each process's own server."""
+    """`paths` are the sockets of each process's own server."""
     own = own_cluster(f"own-{wire}", paths, wire)
     if len(paths) > 1:
         own["lb_subset_config"] = _BY_PROCESS
@@ -88,9 +88,9 @@ def _wire_clusters(wire: Wire, paths: Sequence[str]) -> Sequence[Json]:
 
 
 def _first_pod_then_own(wire: Wire) -> Json:
-    """Envoy's first attempt is on the pod that the header names, its second on our own server.
+    """Envoy's first attempt is on the pod in the header, the second on the gateway's own server.
 
-    So is the first where the header names none.
+    Without a pod in the header, so is the first.
     """
     return {
         "name": f"call-{wire}",
@@ -125,6 +125,7 @@ def _pods(wire: Wire) -> Json:
 
 
 def own_cluster(name: str, paths: Sequence[str], wire: Wire) -> Json:
+    """Return a cluster of the gateway's own servers at these sockets, one for each process."""
     endpoints = [_own_endpoint(path, number) for number, path in enumerate(paths)]
     return {
         "name": name,
@@ -142,8 +143,8 @@ def own_cluster(name: str, paths: Sequence[str], wire: Wire) -> Json:
 
 
 def _own_endpoint(path: str, process: int) -> Json:
-    whose = {"filter_metadata": {DESTINATION_NAMESPACE: {PROCESS_KEY: str(process)}}}
-    return {"endpoint": {"address": pipe(path)}, "metadata": whose}
+    owner = {"filter_metadata": {DESTINATION_NAMESPACE: {PROCESS_KEY: str(process)}}}
+    return {"endpoint": {"address": pipe(path)}, "metadata": owner}
 
 
 def _http1(idle_seconds: float) -> Json:

@@ -1,7 +1,7 @@
-"""What Envoy itself answers over REST, in the shape of the gateway's errors. Pure.
+"""Formats Envoy's local replies over REST as the gateway's errors. Pure.
 
-Such answers have response flags, or a status that the picker never sends; answers of the picker
-have neither, and pass as they are. Each path has the errors of its own dialect.
+Local replies have response flags, or a status that the picker never sends; responses of the picker
+have neither and pass unchanged. Each path has the errors of its own dialect.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def _unavailable(message: str) -> AutoGLMError:
     return errors.NoReadyEndpoint(message, retry_after=1.0)
 
 
-# By response flag (Envoy's access-log documentation has them all), in the order they are tried.
+# Errors by response flag (listed in Envoy's access-log documentation), in the order of matching.
 _ERRORS: tuple[tuple[tuple[str, ...], AutoGLMError], ...] = (
-    (("UT", "DT"), errors.DeadlineExceeded("the deadline passed before the pod answered")),
-    (("SI",), errors.DeadlineExceeded("the answer stood still for too long")),
-    (("DPE",), errors.InvalidRequest("the request breaks its protocol")),
+    (("UT", "DT"), errors.DeadlineExceeded("the deadline passed before the pod responded")),
+    (("SI",), errors.DeadlineExceeded("the response stalled for too long")),
+    (("DPE",), errors.InvalidRequest("the request violates its protocol")),
     (("UC", "UR", "UPE", "LR"), _unavailable("the pod went away; try again later")),
     (("OM",), _unavailable("the gateway has no memory left; try again later")),
     (
@@ -38,6 +38,7 @@ _ERRORS: tuple[tuple[tuple[str, ...], AutoGLMError], ...] = (
 
 
 def local_replies() -> dict[str, Any]:
+    """Return the local reply configuration of the HTTP listener."""
     late = errors.DeadlineExceeded("the deadline passed before the body had arrived")
     by_flag = [(_has_flags(flags), error) for flags, error in _ERRORS]
     every = [*by_flag, (_is(_REQUEST_TIMEOUT), late)]
@@ -54,14 +55,14 @@ def _is(code: int) -> dict[str, Any]:
 
 
 def _mappers(which: Json, error: AutoGLMError) -> Iterator[Json]:
-    """One for each dialect; the first that matches is used."""
+    """One mapper for each dialect; the first that matches is used."""
     for form, dialect in DIALECTS:
         has_path = {"header_filter": {"header": _path_matches(form)}}
         yield _mapper({"and_filter": {"filters": [which, has_path]}}, error, dialect)
 
 
 def _path_matches(form: str) -> Json:
-    """The path may have a query."""
+    """The path may have a query string."""
     return {
         "name": ":path",
         "string_match": {"safe_regex": {"regex": f"(?s)(?:{form})(?:\\?.*)?"}},

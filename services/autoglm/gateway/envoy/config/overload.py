@@ -1,7 +1,7 @@
-"""What Envoy does when it has too many connections or too little memory. Pure; for `bootstrap`.
+"""Envoy's overload manager: limits of connections and memory. Pure.
 
-Bodies that have not arrived whole, and those kept for a retry, lie in Envoy. Near its memory's end
-it resets the streams that hold most (a megabyte at least), and at the end takes no request more.
+Envoy holds incomplete bodies and those kept for a retry. Close to its memory limit it resets the
+streams that hold most (at least a megabyte); at the limit it rejects new requests.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from autoglm.gateway.envoy.config.parts import TYPE, Json
 from autoglm.gateway.settings import GatewaySettings
 
-_LOOK = "0.025s"
+_REFRESH_INTERVAL = "0.025s"
 _MONITORS = "envoy.resource_monitors"
 _HEAP, _CONNECTIONS = f"{_MONITORS}.fixed_heap", f"{_MONITORS}.global_downstream_max_connections"
-# Parts of its memory: from the first on streams are reset, those that hold most before the others,
-# up to the second, where all that hold much are; from the third on it answers 503 itself.
+# Parts of the memory limit: from the first on the largest streams are reset, at the second all
+# large ones; from the third on Envoy responds with 503.
 _SHORT, _VERY_SHORT, _OUT = 0.6, 0.8, 0.98
-# Streams that hold less than two to this power are not reset.
+# Streams that hold fewer than 2**20 bytes are not reset.
 _COUNTED_POWER = 20
 
 
 def overload_manager(settings: GatewaySettings) -> Json:
+    """Return the configuration of the overload manager."""
     return {
-        "refresh_interval": _LOOK,
+        "refresh_interval": _REFRESH_INTERVAL,
         "resource_monitors": [_heap(settings.envoy_memory_bytes), _connections(settings)],
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": _COUNTED_POWER},
         "actions": [
@@ -38,7 +39,7 @@ def _heap(size: int) -> Json:
 
 
 def _connections(settings: GatewaySettings) -> Json:
-    """Of both listeners together; over it a new one is closed."""
+    """The limit of both listeners together; connections above it are closed."""
     kind = f"{TYPE}.extensions.resource_monitors.downstream_connections.v3"
     config = {
         "@type": f"{kind}.DownstreamConnectionsConfig",

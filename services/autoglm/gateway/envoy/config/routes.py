@@ -1,7 +1,7 @@
-"""Which requests Envoy takes to pods, and which to the gateway's own servers. Pure.
+"""Envoy's routes: to pods by the picker, or to the gateway's own servers. Pure.
 
-To pods, by way of the picker: what is relayed. To our own servers: all else, and what only they can
-serve.
+Proxied methods and paths are routed to pods; all others, and requests that need a feature that only
+the gateway's own servers have, to those.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from autoglm.gateway.settings import GatewaySettings
 from autoglm.validation import http_errors
 from autoglm.validation.http_apis import INFERENCE_POSTS, HttpApi
 
-# Requests with these need what only the gateway's own servers do: inflate, explain, find the JSON
-# in front of binary tensors.
-_ONLY_OURS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HEADER)
+# Requests with these headers need the gateway's own servers: to decompress, to explain a routing
+# decision, to find the JSON before binary tensors.
+_OWN_HEADERS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HEADER)
 _GRPC_STREAMS = frozenset(method.path for method in METHODS if method.streaming)
-# For the frame around a message, so that the longest one is seen whole.
+# Space for the frame of a message, so that the longest message fits.
 _ROOM_BYTES = 1024
 _NO_RETRY = f"%CEL(response.code == {errors.Unimplemented.http_status} ? 'false' : '')%"
-# "cancelled" is how a server answers that stops before it has taken a call up.
+# "cancelled" is the status of a server that stops before it has started a call.
 _RETRY_ON = "reset,connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
 
 def routes(wire: Wire, settings: GatewaySettings) -> list[Json]:
-    ours = [_to_own(wire, {"prefix": "/"}, header) for header in _ONLY_OURS]
+    """Return the routes of the listener, in the order of matching."""
+    own = [_to_own(wire, {"prefix": "/"}, header) for header in _OWN_HEADERS]
     direct = [_to_pods(wire, match, settings) for match in _direct_matches(wire)]
-    return [*ours, *direct, _to_own(wire, {"prefix": "/"})]
+    return [*own, *direct, _to_own(wire, {"prefix": "/"})]
 
 
 def _direct_matches(wire: Wire) -> Sequence[Json]:
-    """Requests on a stream of requests are calls of their own, so `bidi` is not among them."""
+    """Not `bidi`: each message of such a stream is a request that is routed by itself."""
     if wire == "grpc":
         return [{"path": method.path} for method in METHODS if not method.bidi]
     is_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
@@ -72,7 +73,7 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
         "match": match,
         "route": {
             "cluster": f"call-{wire}",
-            # The picker sets each call's own.
+            # The picker sets the timeout of each request.
             "timeout": "0s",
             **({"max_stream_duration": _deadline(settings)} if wire == "grpc" else {}),
             **({"idle_timeout": _longest_silence(settings)} if is_stream else {}),
@@ -83,7 +84,7 @@ def _to_pods(wire: Wire, match: Json, settings: GatewaySettings) -> Json:
                 "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},
             },
         },
-        # Kept for the retry, and for the picker where it wants to see it.
+        # Kept for the retry, and for the picker if it requests the body.
         "request_body_buffer_limit": settings.max_body_bytes + _ROOM_BYTES,
         "response_headers_to_remove": list(UPSTREAM_CORS_HEADERS),
         "response_headers_to_add": [
@@ -97,16 +98,16 @@ def _response_headers(wire: Wire, path: str) -> Iterator[Json]:
     own = http_errors.request_id_headers(f"%REQ({status.REQUEST_ID})%", path)
     yield from (header(name, value) for name, value in own.items())
     if wire == "http":
-        # On all responses, since which of them are streams is not known here; responses to POST
-        # are not cached in any case.
+        # On all responses, since Envoy does not know which are streams; responses to POST are not
+        # cached in any case.
         for name, value in http_errors.STREAM_HEADERS.items():
             yield header(name, value, "ADD_IF_ABSENT")
-        # Servers that are not our pods do not say it. Envoy sends no header that is empty.
+        # OpenAI servers other than pods do not send it. Envoy omits a header that is empty.
         yield header(http_errors.SHOULD_RETRY, _NO_RETRY, "ADD_IF_ABSENT")
 
 
 def _deadline(settings: GatewaySettings) -> Json:
-    """The client's, within bounds; of all timeouts this one alone ends as DEADLINE_EXCEEDED."""
+    """The client's deadline within bounds; the only timeout that ends as DEADLINE_EXCEEDED."""
     return {
         "max_stream_duration": seconds(settings.default_timeout_seconds),
         "grpc_timeout_header_max": seconds(settings.max_timeout_seconds),
@@ -114,7 +115,7 @@ def _deadline(settings: GatewaySettings) -> Json:
 
 
 def _longest_silence(settings: GatewaySettings) -> str:
-    """Of a stream, its wait for a place included. It ends clients that do not read, too."""
+    """The idle timeout of a stream, its wait in the queue included; also ends slow readers."""
     first = settings.first_token_timeout_seconds
     silence = max(first, settings.chunk_timeout_seconds, settings.slow_reader_seconds)
     return seconds(settings.queue_timeout_seconds + silence if first else 0.0)

@@ -1,7 +1,7 @@
-"""Reads what another gateway's Envoy says of a request into a `GatewayRequest`.
+"""Builds a `GatewayRequest` from the ext_proc messages of another gateway's Envoy.
 
-Called by the endpoint picker's edge. What is wrong becomes the call's `problem`, so that it is seen
-by the layers, and refused only after it is known who asks.
+An error becomes the request's `problem`, so that the pipeline observes the request and rejects it
+only after authentication.
 """
 
 from __future__ import annotations
@@ -34,31 +34,32 @@ from autoglm.validation.routing_hint import HINT_METADATA
 MODE = ext_proc_pb2.ProcessingMode
 _MODES = (MODE.FULL_DUPLEX_STREAMED, MODE.BUFFERED)
 _FORWARDED = "x-forwarded-for"
-# What only a gateway's own servers make readable, and its way out.
+# Headers of encodings that only the gateway's own servers read, with the remedy.
 _UNREADABLE = {
-    "content-encoding": "send the body as it is",
-    BINARY_HEADER: "send tensors as JSON, or ask over gRPC",
+    "content-encoding": "send the body uncompressed",
+    BINARY_HEADER: "send tensors as JSON, or use gRPC",
 }
 
 
 def wire_of(seen: Seen) -> Wire:
-    """Also of requests that nobody here knows."""
+    """Return the wire of any request, unknown paths included."""
     kind = seen.values.get("content-type", "")
     return "grpc" if kind.partition(";")[0].partition("+")[0] == "application/grpc" else "http"
 
 
 def body_mode(first: Any) -> int:
-    """How the proxy sends request bodies; the protocol wants FULL_DUPLEX_STREAMED."""
+    """Return how the proxy sends request bodies; the protocol requires FULL_DUPLEX_STREAMED."""
     return _mode(first, "request_body_mode")
 
 
-def answer_mode(first: Any) -> int:
+def response_mode(first: Any) -> int:
+    """Return how the proxy sends response bodies."""
     return _mode(first, "response_body_mode")
 
 
 def _mode(first: Any, name: str) -> int:
     if not first.HasField("protocol_config"):
-        # Of an Envoy that does not tell yet.
+        # An older Envoy, which does not report it.
         return int(MODE.FULL_DUPLEX_STREAMED)
     return int(getattr(first.protocol_config, name))
 
@@ -66,7 +67,7 @@ def _mode(first: Any, name: str) -> int:
 def call_of(
     first: Any, seen: Seen, exchange: Exchange, bounds: Bounds, body: StreamedBody, now: float
 ) -> GatewayRequest:
-    """Of the first message of a stream; `body` is waited for when a layer wants it."""
+    """Build the request from the first message of a stream; `body` is awaited when it is needed."""
     listed = subset(first)
     problem = _problem(first, seen, exchange.wire)
     if problem is None and listed is not None and not listed:
@@ -86,32 +87,29 @@ def call_of(
 
 
 def subset(first: Any) -> frozenset[str] | None:
-    """The addresses to pick from: IP:PORT, or an IP with all its ports; None for all there are."""
-    said = first.metadata_context.filter_metadata
-    if SUBSET_NAMESPACE not in said or SUBSET_KEY not in said[SUBSET_NAMESPACE].fields:
+    """Return the addresses to pick from: IP:PORT, or an IP for all its ports; None for any."""
+    metadata = first.metadata_context.filter_metadata
+    if SUBSET_NAMESPACE not in metadata or SUBSET_KEY not in metadata[SUBSET_NAMESPACE].fields:
         return None
-    value = said[SUBSET_NAMESPACE].fields[SUBSET_KEY]
-    # A list, or one text, depending on what in the proxy has made it.
+    value = metadata[SUBSET_NAMESPACE].fields[SUBSET_KEY]
+    # A list or one text, depending on the proxy.
     texts = [v.string_value for v in value.list_value.values] or [value.string_value]
     return frozenset(one.strip() for text in texts for one in text.split(",") if one.strip())
 
 
 def served(message: Any) -> str:
-    """Which address a proxy has gone to in the end; empty where it does not tell."""
-    said = message.metadata_context.filter_metadata
-    if DESTINATION_NAMESPACE not in said or SERVED_KEY not in said[DESTINATION_NAMESPACE].fields:
+    """Return the address that the proxy finally used; empty if it does not report it."""
+    metadata = message.metadata_context.filter_metadata
+    if DESTINATION_NAMESPACE not in metadata:
         return ""
-    return str(said[DESTINATION_NAMESPACE].fields[SERVED_KEY].string_value)
+    fields = metadata[DESTINATION_NAMESPACE].fields
+    return str(fields[SERVED_KEY].string_value) if SERVED_KEY in fields else ""
 
 
 def _allows(listed: frozenset[str] | None) -> Callable[[str], bool]:
     if listed is None:
-        return _every
+        return lambda address: True
     return lambda address: address in listed or split_address(address)[0] in listed
-
-
-def _every(_: str) -> bool:
-    return True
 
 
 def _problem(first: Any, seen: Seen, wire: Wire) -> AutoGLMError | None:
@@ -123,7 +121,7 @@ def _problem(first: Any, seen: Seen, wire: Wire) -> AutoGLMError | None:
     for name, remedy in _UNREADABLE.items():
         if name in seen.values:
             return InvalidRequest(
-                f"header {name} is not understood behind another gateway; {remedy}", field=name
+                f"header {name} is not supported behind another gateway; {remedy}", field=name
             )
     if seen.has_body and (mode := body_mode(first)) not in _MODES:
         name = MODE.BodySendMode.Name(MODE.BodySendMode.ValueType(mode))
@@ -138,23 +136,23 @@ def _is_for_pods(seen: Seen, wire: Wire) -> bool:
     if wire == "http":
         path = seen.path.partition("?")[0]
         return seen.values.get(":method") == "POST" and inference_post(path) is not None
-    # Each request on a stream of requests is routed by itself, which a proxy cannot do.
+    # Each message of a `bidi` stream is routed by itself, which a proxy cannot do.
     return seen.path in BY_PATH and not BY_PATH[seen.path].bidi
 
 
 def _stray(seen: Seen, exchange: Exchange, bounds: Bounds, now: float) -> GatewayRequest:
-    """A request that is refused; its route has one name, whatever it asks for."""
-    told = rpc.rpc_from_metadata(seen.path, seen.pairs)
+    """Build a request that is rejected; all of these have one route name."""
+    metadata = rpc.rpc_from_metadata(seen.path, seen.pairs)
     return GatewayRequest(
         wire=exchange.wire,
         route="unknown",
         target=seen.path,
         payload=b"",
-        request_id=told.request_id,
+        request_id=metadata.request_id,
         started=now,
         deadline=now + bounds.default_timeout_seconds,
-        trace_headers=told.trace_headers,
-        credentials=told.credentials,
+        trace_headers=metadata.trace_headers,
+        credentials=metadata.credentials,
         exchange=exchange,
     )
 

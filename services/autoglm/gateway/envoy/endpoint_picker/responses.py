@@ -1,7 +1,6 @@
-"""What another gateway's Envoy shows of a pod's answer, and how its call has ended. Pure.
+"""Reads a pod's response from the ext_proc messages of another gateway's Envoy. Pure.
 
-Called by the endpoint picker's edge. Reads no more of an answer than its head and trailers, but
-where somebody has to know what it took.
+Reads only headers and trailers, unless the usage must be read from the body.
 """
 
 from __future__ import annotations
@@ -9,36 +8,36 @@ from __future__ import annotations
 from typing import Any
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.gateway.envoy.ending import grpc_error
 from autoglm.gateway.envoy.exchange import End
+from autoglm.gateway.envoy.messages import grpc_error
 from autoglm.gateway.envoy.request import seen
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Usage, Wire
 
 
-class Answer:
-    """Of one call."""
+class PodResponse:
+    """The response to one request."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self.is_read = False
-        """Whether the usage of an answer over HTTP is looked for in itself."""
+        """Whether to read the usage of an HTTP response from its body."""
         self._reader = UsageReader(is_stream=False)
-        self._told: dict[str, str] = {}
+        self._fields: dict[str, str] = {}
         self._status = 0
         self._body_bytes = 0
         self._first_chunk = 0.0
         self.served = ""
-        """The address that answers, where the proxy tells."""
+        """The address that responds, if the proxy reports it."""
         self.has_begun = self.has_ended = False
 
     def head(self, message: Any, now: float) -> None:
-        """`message` is Envoy's `HttpHeaders`."""
+        """Read the response headers, Envoy's `HttpHeaders`."""
         head = seen(message)
         status = head.values.get(":status", "")
         self._status = int(status) if status.isdecimal() else 0
-        self._told |= head.values
+        self._fields |= head.values
         self._first_chunk = now
         if is_event_stream(head.values):
             self._reader = UsageReader(is_stream=True)
@@ -46,33 +45,37 @@ class Answer:
         self.has_ended = not head.has_body
 
     def piece(self, body: bytes, *, is_last: bool) -> None:
+        """Read a piece of the body."""
         self._body_bytes += len(body)
         if self.is_read and self._wire == "http":
             self._reader.add(body)
         self.has_ended = is_last
 
     def trailers(self, message: Any) -> None:
-        """`message` is Envoy's `HttpTrailers`."""
-        self._told |= {
+        """Read the trailers, Envoy's `HttpTrailers`."""
+        self._fields |= {
             h.key: h.raw_value.decode("utf-8", "replace") for h in message.trailers.headers
         }
         self.has_ended = True
 
     def end(self) -> End:
-        """Of an answer that is whole."""
+        """Return the end of a complete response."""
         if self._wire == "http":
             return self._end(self._status, None)
-        return self._end(self._status, grpc_error(self._told, is_refusal=not self._body_bytes))
-
-    def left(self) -> End:
-        """Of one that Envoy has dropped: whether by its client or its pod, it does not say."""
-        return self._end(self._status, Cancelled("the caller went away"))
+        return self._end(self._status, grpc_error(self._fields, is_rejection=not self._body_bytes))
 
     def so_far(self) -> End:
-        """Of a stream that is over: the proxy may close it before our last word has gone."""
-        return self.end() if self.has_ended else self.left()
+        """Return the end of a closed stream; an incomplete response counts as cancelled.
+
+        Envoy does not report whether the client or the pod disconnected. The proxy may close the
+        stream of a complete response before it has read the last message.
+        """
+        if self.has_ended:
+            return self.end()
+        return self._end(self._status, Cancelled("the client disconnected"))
 
     def late(self, error: AutoGLMError) -> End:
+        """Return the end of a response that missed its deadline."""
         return self._end(self._status or error.http_status, error)
 
     def _end(self, status: int, error: AutoGLMError | None) -> End:
@@ -80,4 +83,4 @@ class Answer:
         return End(status, error, self._usage(), first, size, self.served)
 
     def _usage(self) -> Usage | None:
-        return reported_usage(self._told.items()) or self._reader.usage()
+        return reported_usage(self._fields.items()) or self._reader.usage()

@@ -1,4 +1,4 @@
-"""The port of the endpoint picker: TLS, health, start, end. Made by `app`."""
+"""The server of the endpoint picker: TLS, health, start and stop."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.request.request import Handler
 from autoglm.gateway.settings import GatewaySettings
 
-# What proxies and kubelets ask the picker's health for; liveness is served as long as it answers.
+# The service names of health checks by proxies and kubelets; liveness holds while it responds.
 READINESS = ("readiness", "inference-extension", "envoy.service.ext_proc.v3.ExternalProcessor")
 LIVENESS = "liveness"
-# What proxies put around a body.
+# Space for the message around a body.
 _ROOM_BYTES = 1024 * 1024
 _NAME = "open-autoglm-endpoint-picker"
 
 
 class PickerServer:
-    """`port` is there after `start`."""
+    """The gRPC server of the endpoint picker; `port` is set by `start`."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class PickerServer:
         max_streams: int,
     ) -> None:
         self._settings = settings
-        # Of its own: nobody's request goes on with one of these.
+        # Separate exchanges: no request resumes one of these.
         self._picker = EndpointPicker(relay, Exchanges(), bounds)
-        # A body may come whole. Interceptors are for servers of calls: a proxy's stream is none.
+        # A body may arrive in one message.
         longest = ("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES)
         self._server = grpc.aio.server(
             options=(*rpc.SERVER_OPTIONS, longest), maximum_concurrent_rpcs=max_streams
@@ -49,14 +49,14 @@ class PickerServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Raises OSError where the address or a file cannot be had."""
+        """Start serving. Raises OSError if the address or a file is not available."""
         self.port = rpc.bind(
             self._server, self._settings.endpoint_picker_address, self._credentials()
         )
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """No new streams; those there are may end within the grace, in seconds."""
+        """Accept no new streams; open ones may end within `grace` seconds."""
         await self._server.stop(grace or None)
         await self._picker.close()
 

@@ -1,10 +1,10 @@
-"""The endpoint picker: answers Envoys that are not ours, as the Gateway API Inference Extension
-has it (proposal 004, endpoint picker protocol).
+"""The endpoint picker of other gateways' Envoys, by the endpoint picker protocol (proposal 004 of
+the Gateway API Inference Extension).
 
-One stream of messages for each request, from its headers to the end of its answer. Requests become
-the same calls as everywhere, pass the same layers and the same router; a call holds its place until
-the answer has ended or the stream has. Bodies pass through and go back as they came. Decides
-nothing about models or pods, and never asks a second pod: the proxy may.
+One stream of messages for each request, from its headers to the end of its response. Requests pass
+the same pipeline and router as on every edge; a request holds its slot until the response or the
+stream has ended. Bodies are returned unchanged. The picker never retries on a second pod; the proxy
+may.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import grpc
 
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded
 from autoglm.common.rpc import new_request_id
-from autoglm.gateway.envoy import answers, request
+from autoglm.gateway.envoy import messages, request
 from autoglm.gateway.envoy.endpoint_picker.request import (
     MODE,
-    answer_mode,
     body_mode,
     call_of,
+    response_mode,
     served,
     wire_of,
 )
-from autoglm.gateway.envoy.endpoint_picker.responses import Answer
+from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
 from autoglm.gateway.envoy.endpoint_picker.streamed_body import StreamedBody
 from autoglm.gateway.envoy.exchange import Directions, Exchange
 from autoglm.gateway.envoy.ext_proc_edge import Picker
 from autoglm.gateway.request.request import GatewayRequest
 
-# After the pod's own end of the same deadline, which has the better words.
+# After the pod's own timeout of the same deadline, which has the better message.
 _LATER_SECONDS = 0.2
-_OF_ANSWERS = ("response_headers", "response_body", "response_trailers")
+_RESPONSE_PHASES = ("response_headers", "response_body", "response_trailers")
 
 
 class EndpointPicker(Picker):
-    """For Envoys that are not this gateway's."""
+    """The ext_proc service for Envoys of other gateways."""
 
     async def Process(self, _: Any, context: Any) -> None:  # type: ignore[override]  # writes by the context
         first = await context.read()
@@ -53,35 +53,35 @@ class EndpointPicker(Picker):
         stream = _Stream(context, first, exchange, body)
         try:
             if await stream.until_directed():
-                await self._go(stream, call)
+                await self._forward(stream, call)
             else:
-                # The client has gone while its request waited, or the proxy has answered it.
+                # The client has left while its request waited, or the proxy has responded.
                 task.cancel()
                 await stream.follow(self._clock)
         finally:
             stream.close()
             if exchange.directions.done() and not exchange.directions.cancelled():
-                exchange.end(stream.answer.so_far())
+                exchange.end(stream.response.so_far())
             else:
                 task.cancel()
 
-    async def _go(self, stream: _Stream, call: GatewayRequest) -> None:
+    async def _forward(self, stream: _Stream, call: GatewayRequest) -> None:
         directions = stream.exchange.directions.result()
         if isinstance(directions, AutoGLMError):
-            await stream.write(answers.refused(call, directions))
+            await stream.write(messages.rejected(call, directions))
             return
         try:
             async with asyncio.timeout(directions.timeout + _LATER_SECONDS):
                 await stream.send(directions)
                 await stream.follow(self._clock)
         except TimeoutError:
-            error = DeadlineExceeded("the deadline passed before the answer had ended")
-            stream.exchange.end(stream.answer.late(error))
-            await stream.write(answers.refused(call, error))
+            error = DeadlineExceeded("the deadline passed before the response ended")
+            stream.exchange.end(stream.response.late(error))
+            await stream.write(messages.rejected(call, error))
 
 
 class _Stream:
-    """What goes to and fro about one request. Used by one task."""
+    """The stream of messages of one request. Used by one task."""
 
     def __init__(self, context: Any, first: Any, exchange: Exchange, body: StreamedBody) -> None:
         self._context = context
@@ -89,14 +89,14 @@ class _Stream:
         self._has_body = not body.is_whole
         self._has_trailers = False
         self._is_duplex = body_mode(first) == MODE.FULL_DUPLEX_STREAMED
-        self._answer_mode = answer_mode(first)
-        self._has_asked = False
+        self._response_mode = response_mode(first)
+        self._has_requested_body = False
         self._reading: asyncio.Future[Any] | None = None
         self.exchange = exchange
-        self.answer = Answer(exchange.wire)
+        self.response = PodResponse(exchange.wire)
 
     async def until_directed(self) -> bool:
-        """Reads on meanwhile, for the body. False where nobody waits for directions any more."""
+        """Wait for the directions and read the body meanwhile; False if the stream ends first."""
         directions, wanted = self.exchange.directions, self._body.wanted
         while not directions.done():
             waits: list[asyncio.Future[Any]] = [directions]
@@ -105,46 +105,48 @@ class _Stream:
             if not self._body.is_long:
                 waits.append(self._begin_reading())
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if wanted.done() and not (self._is_duplex or self._has_asked):
-                # The body comes only once the headers are answered.
-                self._has_asked = True
-                await self.write(answers.go_on("request_headers"))
+            if wanted.done() and not (self._is_duplex or self._has_requested_body):
+                # The body arrives only after the response to the headers.
+                self._has_requested_body = True
+                await self.write(messages.unchanged("request_headers"))
             if self._reading is not None and self._reading.done():
                 message = self._reading.result()
-                if message is grpc.aio.EOF or message.WhichOneof("request") in _OF_ANSWERS:
+                if message is grpc.aio.EOF or message.WhichOneof("request") in _RESPONSE_PHASES:
                     return False
                 self._reading = None
                 self._keep(message)
         return True
 
     async def send(self, directions: Directions) -> None:
-        """The request goes on to the pod, with what is there of its body."""
-        self.answer.is_read = self.exchange.is_read
-        await self.write(answers.picked(directions, after_body=self._has_asked))
+        """Forward the request to the pod, with the part of its body that has arrived."""
+        self.response.is_read = self.exchange.is_read
+        await self.write(messages.picked(directions, after_body=self._has_requested_body))
         if not (self._is_duplex and self._has_body):
             return
         body, is_last = self._body.take(), self._body.is_whole and not self._has_trailers
         if body or is_last:
-            await self.write(*answers.streamed("request_body", body, is_last=is_last))
+            await self.write(*messages.streamed("request_body", body, is_last=is_last))
         if self._has_trailers:
-            await self.write(answers.go_on("request_trailers"))
+            await self.write(messages.unchanged("request_trailers"))
 
     async def follow(self, clock: Callable[[], float]) -> None:
-        """Passes on what comes, until the answer has ended or the stream has."""
+        """Pass messages through until the response or the stream has ended."""
         while (message := await self._read()) is not grpc.aio.EOF:
             await self.write(*self._replies(message, clock))
-            if self.answer.has_ended:
-                self.exchange.end(self.answer.end())
+            if self.response.has_ended:
+                self.exchange.end(self.response.end())
                 return
-        if self.answer.has_begun and self._answer_mode == MODE.NONE:
-            # More than its head was never to come.
-            self.exchange.end(self.answer.end())
+        if self.response.has_begun and self._response_mode == MODE.NONE:
+            # The proxy sends only the response headers.
+            self.exchange.end(self.response.end())
 
     async def write(self, *messages: Any) -> None:
+        """Send the messages to Envoy."""
         for message in messages:
             await self._context.write(message)
 
     def close(self) -> None:
+        """Stop reading."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -172,17 +174,17 @@ class _Stream:
         phase = message.WhichOneof("request")
         if phase == "response_body":
             body = message.response_body
-            self.answer.piece(body.body, is_last=body.end_of_stream)
-            is_duplex = self._answer_mode == MODE.FULL_DUPLEX_STREAMED
+            self.response.piece(body.body, is_last=body.end_of_stream)
+            is_duplex = self._response_mode == MODE.FULL_DUPLEX_STREAMED
         elif phase == "request_body":
             body, is_duplex = message.request_body, self._is_duplex
         else:
             if phase == "response_headers":
-                self.answer.head(message.response_headers, clock())
-                self.answer.served = served(message)
+                self.response.head(message.response_headers, clock())
+                self.response.served = served(message)
             elif phase == "response_trailers":
-                self.answer.trailers(message.response_trailers)
-            return (answers.go_on(phase),)
+                self.response.trailers(message.response_trailers)
+            return (messages.unchanged(phase),)
         if not is_duplex:
-            return (answers.go_on(phase),)
-        return answers.streamed(phase, body.body, is_last=body.end_of_stream)
+            return (messages.unchanged(phase),)
+        return messages.streamed(phase, body.body, is_last=body.end_of_stream)

@@ -1,7 +1,7 @@
-"""A request's body on its way through the endpoint picker: kept until it is known where it goes.
+"""A request body in the endpoint picker, held until its pod is picked. No I/O.
 
-Whoever sends it is not read further than its beginning before a layer asks for the body; from then
-on every piece counts. No I/O: the edge puts the pieces in, the layers wait for the whole.
+Only the start of a body is read until the pipeline needs it; from then on every piece counts in
+the memory budget. The edge adds the pieces, the pipeline waits for the whole body.
 """
 
 from __future__ import annotations
@@ -13,59 +13,61 @@ from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.envoy.request import check_length
 from autoglm.gateway.request.memory_budget import MemoryReservation
 
-# What comes along with the headers costs nothing to wait for.
-BEGINNING_BYTES = 64 * 1024
-# Around a gRPC message.
+# The part of a body that is read before the pipeline needs it.
+START_BYTES = 64 * 1024
+# Space for the frame of a gRPC message.
 _ROOM_BYTES = 16
 
 
 class StreamedBody:
-    """Used by two tasks: the edge's puts in, the call's waits."""
+    """A body shared by two tasks: the edge adds pieces, the pipeline waits for the whole."""
 
     def __init__(self, limit: int, *, is_there: bool) -> None:
         loop = asyncio.get_running_loop()
         self._limit = limit
-        # Grows in place, and gives its bytes without a copy.
+        # Grows in place and returns its bytes without a copy.
         self._pieces = io.BytesIO()
         self._size = self._held = 0
         self._hold: MemoryReservation | None = None
         self.is_whole = not is_there
         self.wanted: asyncio.Future[None] = loop.create_future()
-        """Done once somebody waits for the whole."""
+        """Done once the pipeline waits for the whole body."""
         self._whole: asyncio.Future[None] = loop.create_future()
 
     @property
     def is_long(self) -> bool:
-        """Whether no more should be read before somebody wants it."""
-        return self._size >= BEGINNING_BYTES and not self.wanted.done()
+        """Return whether to read no more until the pipeline needs the body."""
+        return self._size >= START_BYTES and not self.wanted.done()
 
     def add(self, piece: bytes, *, is_last: bool) -> None:
+        """Add a piece of the body."""
         self._pieces.write(piece)
         self._size += len(piece)
         self.is_whole = self.is_whole or is_last
-        self._tell()
+        self._update()
 
     def end(self) -> None:
+        """Mark the body as complete."""
         self.is_whole = True
-        self._tell()
+        self._update()
 
     async def whole(self, hold: MemoryReservation) -> bytes:
-        """All of it, once. Raises RequestTooLarge, or QueueFull where it finds no room."""
+        """Wait for the whole body; call it once. Raises RequestTooLarge or QueueFull."""
         self._hold = hold
         self.wanted.set_result(None)
-        self._tell()
+        self._update()
         await self._whole
         return self._pieces.getvalue()
 
     def take(self) -> bytes:
-        """What has come so far; from now on it is not kept here."""
+        """Remove and return the pieces so far, and release their memory."""
         taken, self._pieces = self._pieces.getvalue(), io.BytesIO()
         if self._hold is not None:
             self._hold.give(self._held)
             self._held = 0
         return taken
 
-    def _tell(self) -> None:
+    def _update(self) -> None:
         if self._hold is None or self._whole.done():
             return
         try:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from autoglm.common.errors import QueueFull, RequestTooLarge
-from autoglm.gateway.envoy.endpoint_picker.streamed_body import BEGINNING_BYTES, StreamedBody
+from autoglm.gateway.envoy.endpoint_picker.streamed_body import START_BYTES, StreamedBody
 from autoglm.gateway.request.memory_budget import Memory
 
 LIMIT = 2**20
@@ -42,7 +42,7 @@ async def test_no_body_is_whole_at_once() -> None:
 
 async def test_no_more_than_the_beginning_is_read_of_a_body_that_no_layer_wants() -> None:
     body = StreamedBody(LIMIT, is_there=True)
-    body.add(b"x" * (BEGINNING_BYTES - 1), is_last=False)
+    body.add(b"x" * (START_BYTES - 1), is_last=False)
     seen = [body.is_long]
     body.add(b"x", is_last=False)
     seen.append(body.is_long)

@@ -9,7 +9,7 @@ import pytest
 
 from autoglm.common import errors, status
 from autoglm.gateway.envoy import access_log_pb2
-from autoglm.gateway.envoy.ending import ending_of
+from autoglm.gateway.envoy.messages import ending_of
 from autoglm.gateway.request.request import Usage
 
 
