@@ -42,7 +42,7 @@ def test_anonymous_access_is_for_loopback_or_on_request(
         (LOCAL | {"endpoint_picker_address": "0.0.0.0:9002"}, "--allow-anonymous"),
         (LOCAL | {"endpoint_picker_address": "9002"}, "--endpoint-picker-address"),
         (LOCAL | {"endpoint_picker_cert_file": "c"}, "endpoint_picker_key_file"),
-        (LOCAL | {"allow_anonymous": False}, "nobody could ask"),
+        (LOCAL | {"allow_anonymous": False}, "no client could authenticate"),
         (TOKENS | {"jwt_secret_file": "s"}, "give one of them"),
         ({"jwt_issuer": "https://i", "jwt_audience": "a"}, "give one of them"),
         ({"jwt_jwks": "keys.json", "jwt_audience": "a"}, "--jwt-issuer and --jwt-audience"),
