@@ -3,7 +3,7 @@
 | layer          | what it does                                           | where                  |
 |----------------|--------------------------------------------------------|------------------------|
 | start throttle | starts few requests in one round of the event loop     | `edges.rest`           |
-| take over      | resumes what Envoy sends back behind the other layers  | `envoy.takeover`       |
+| take over      | resumes what Envoy sends back behind the other layers  | `envoy.exchange`       |
 | map errors     | maps every exception to an AutoGLMError                | `map_errors`           |
 | observe        | span, outcome, access log, metrics                     | `observed`             |
 | authenticate   | identifies the caller and checks its role              | `authenticated`        |
