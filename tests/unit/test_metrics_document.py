@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from autoglm.common.http import admin
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.inference import metrics as inference
+from autoglm.inference import observation as inference
 from autoglm.operator import metrics as operator
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"

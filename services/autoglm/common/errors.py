@@ -14,7 +14,7 @@
       NoReadyEndpoint       no pod can take the request now
       EngineDead            the engine under a pod has stopped
       ShuttingDown          the process takes no new requests
-      ResumeImpossible      a pod cannot go on exactly where a broken stream ended
+      ResumeImpossible      a pod cannot resume a broken stream exactly where it ended
       StreamBroken          a stream ended after its first chunk and could not be recovered
       DeadlineExceeded      the caller's deadline passed
       Cancelled             the caller went away
@@ -35,8 +35,8 @@ class AutoGLMError(Exception):
 
     `field` names the wrong field of the request, in the API's own words (`sampling_params.top_p`).
     `retry_after` is in seconds; None where the class alone decides whether a retry helps.
-    `request_id` is set on the client's side, for the user to quote. `headers` are further ones of
-    the HTTP answer, and trailers of gRPC.
+    `request_id` is set on the client's side, for the user to quote. `headers` are further
+    headers of the HTTP response, and trailers of the gRPC call.
     """
 
     reason: ClassVar[str] = "INTERNAL"
@@ -190,13 +190,13 @@ ERRORS: tuple[type[AutoGLMError], ...] = (
 
 
 def forget_frames(error: BaseException) -> None:
-    """For who answers with the error and lets go of it: nobody needs its traceback any more.
+    """Drops the tracebacks of an error and of its causes, once the error has been sent.
 
-    Frames that it has passed hold it in variables, and it them, with all that the request took,
-    until garbage is collected in full.
+    The frames in a traceback refer to the error, and the error to them: without this, all memory of
+    the request is held until the next full garbage collection.
     """
     chained: BaseException | None = error
-    # One that is raised anew may be its own cause.
+    # An error that is raised a second time may be its own cause.
     seen: set[int] = set()
     while chained is not None and id(chained) not in seen:
         seen.add(id(chained))

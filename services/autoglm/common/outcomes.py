@@ -27,7 +27,7 @@ _BY_HTTP_STATUS = {
 
 
 def outcome_of_status(status: int) -> Outcome:
-    """For an HTTP status: an error class's, or that of an answer."""
+    """Returns the outcome for the HTTP status of a response or of an error class."""
     if status < 400:
         return Outcome.SERVED
     default = Outcome.REJECTED_INVALID if status < 500 else Outcome.FAILED

@@ -61,21 +61,21 @@ _log = logging.getLogger("autoglm.rpc")
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """What the interceptor knows of the call being served. `started` is on the monotonic clock."""
+    """The metadata of the call being served. `started` is on the monotonic clock."""
 
     method: str = ""
     request_id: str = ""
     started: float = 0.0
     trace_headers: dict[str, str] = field(default_factory=dict)
     debug: str = ""
-    """What the caller wants to see of the way of its call; for gateways."""
+    """The debug output that the caller requests; for gateways."""
     credentials: Credentials = field(default=(), repr=False)
     prefix_salt: str = ""
-    """What a gateway mixes the names of this call's prompt with; for pods."""
+    """The salt of the block names of this call's prompt; from gateways to pods."""
     cache_salt: str = field(default="", repr=False)
-    """What keeps the tenant's KV-cache blocks apart from those of others; for pods."""
+    """The salt that separates the tenant's KV-cache blocks from those of others; for pods."""
     continues: str = field(default="", repr=False)
-    """The key of a call that this one goes on with; from Envoy to its gateway."""
+    """The key of the call that this one continues; from Envoy to its gateway."""
 
 
 DEBUG_HEADER = "x-autoglm-debug"
@@ -164,7 +164,7 @@ def server(
 def bind(
     to: grpc.aio.Server, address: str, tls: TlsFiles | grpc.ServerCredentials | None = None
 ) -> int:
-    """The bound port. Raises OSError when the address cannot be had."""
+    """Binds the address and returns the port. Raises OSError when it is not available."""
     try:
         check_free(address)
         if tls:
@@ -177,7 +177,7 @@ def bind(
 
 
 def check_free(address: str) -> None:
-    """gRPC only says that it failed; the kernel says why."""
+    """Raises OSError with the kernel's reason, which gRPC does not report."""
     host, port = split_address(address)
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]
@@ -192,10 +192,11 @@ Behaviour = Callable[[Any, Any], Any]
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Outermost: names the request, sends our errors with details, hides everything else.
 
-    Metadata goes with the first message. An error before that is so one piece (gRPC's
-    Trailers-Only), by which proxies know that they may try elsewhere. `in_one_piece` sends unary
-    answers so as well, their request id among the trailers: where the server dies a proxy has all
-    of an answer or nothing. gRPC sends metadata ahead of a message on its own.
+    Metadata is sent with the first message. An error before that is a single frame (gRPC's
+    Trailers-Only), by which proxies know that they may retry on another endpoint. `in_one_piece`
+    sends unary responses at once, too, with their request id in the trailers: when the server dies
+    a proxy has either the whole response or nothing. By default gRPC sends metadata before the
+    message.
     """
 
     def __init__(self, in_one_piece: bool = False) -> None:

@@ -42,7 +42,7 @@ def short_variable(name: str) -> AliasChoices:
 
 
 class ProcessSettings(BaseSettings):
-    """What every long-running process can be told."""
+    """Settings of every long-running process."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -88,10 +88,10 @@ class ProcessSettings(BaseSettings):
 
 
 class ServiceSettings(ProcessSettings):
-    """What every process that answers requests can be told."""
+    """Settings of every process that serves requests."""
 
     shutdown_grace_seconds: float = Field(default=30.0, ge=0)
-    """How long requests may go on after SIGTERM before they are ended, in seconds."""
+    """How long requests may run after SIGTERM before they are ended, in seconds."""
     tls_cert_file: str = ""
     """PEM certificate chain to serve with; empty serves without TLS. Re-read when it changes."""
     tls_key_file: str = ""

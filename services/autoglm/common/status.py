@@ -20,7 +20,7 @@ from autoglm.common.usage import USAGE_TRAILER
 DOMAIN = "autoglm.io"
 REQUEST_ID = "x-request-id"
 DETAILS_TRAILER = "grpc-status-details-bin"
-# What of an answer's headers and trailers says how its call ended.
+# Headers and trailers of a response that report how its call ended.
 RESULT_HEADERS = ("grpc-status", "grpc-message", DETAILS_TRAILER, USAGE_TRAILER)
 _HIDDEN = "internal error; the server's log has the details under this request id"
 _BY_REASON = {cls.reason: cls for cls in errors.ERRORS}

@@ -2,7 +2,7 @@
 
 Servers get credentials that notice new files by themselves: gRPC through its own certificate
 callback, HTTP by reloading the context that the server already holds. Channels read the files when
-they are made; whoever keeps channels makes new ones when `Fingerprint` changes.
+they are made; an owner of channels makes new ones when `Fingerprint` changes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def grpc_server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         seen = now
         return fresh
 
-    # types-grpcio does not know that the callback may answer None for "nothing new".
+    # types-grpcio does not know that the callback may return None for "unchanged".
     fetcher = cast(Callable[[], grpc.ServerCertificateConfiguration], fetch)
     return grpc.dynamic_ssl_server_credentials(configuration(), fetcher, bool(files.ca_file))
 

@@ -33,5 +33,5 @@ class Bucket:
     def wait(self, amount: float, now: float) -> float:
         """Seconds until it holds so much, or is full; 0 where it does now."""
         missing = min(amount, self.capacity) - self.level(now)
-        # Whoever waits exactly so long must not be held up by a rounding error.
+        # A caller that waits exactly so long must not be delayed by a rounding error.
         return missing / self.rate if missing > self.capacity * _ROUNDING else 0.0

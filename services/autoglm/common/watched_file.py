@@ -1,7 +1,7 @@
-"""A small file whose contents are followed: read anew when they change.
+"""Watches a small file and reloads it when its contents change.
 
 Contents are compared, not times: kubelet swaps symlinks in a mounted Secret, and editors write in
-place. A file that can no longer be read, or says nonsense, changes nothing. Used for keys, tokens'
+place. An unreadable or invalid file is ignored. Used for keys, tokens'
 secrets and tenants' rules.
 """
 
@@ -36,23 +36,26 @@ class FollowedFile(Generic[T]):
             raise ValueError(f"{path}: {error}") from error
 
     async def follow(self, on_change: Callable[[T], None]) -> None:
-        """Tells of every new value until it is cancelled."""
+        """Calls `on_change` with every new value until it is cancelled."""
         complaint = ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                if not await asyncio.to_thread(self._look):
+                if not await asyncio.to_thread(self._reload):
                     continue
             except (OSError, ValueError) as error:
                 if complaint != str(error):
                     complaint = str(error)
-                    _log.warning("%s changes nothing: %s", self._path, error)
+                    _log.warning(
+                        "ignoring invalid %s, keeping the previous version: %s", self._path, error
+                    )
                 continue
             complaint = ""
             _log.info("%s has changed and is in force", self._path)
             on_change(self.value)
 
-    def _look(self) -> bool:
+    def _reload(self) -> bool:
+        """Reads the file; returns whether its contents have changed."""
         found = _read(self._path)
         if found == self._seen:
             return False

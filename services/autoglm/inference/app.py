@@ -1,6 +1,6 @@
 """The inference pod's process: starts the engine and its servers, drains, ends. Called by the CLI.
 
-Order: take the addresses (a taken one must be known before a model is loaded), answer probes, load
+Order: take the addresses (a taken one must be known before a model is loaded), serve probes, load
 the engine, serve. A signal makes the pod unready at once; requests that still come in the drain
 delay are served, those under way have the grace to finish, a second signal ends the process.
 """
@@ -51,7 +51,7 @@ _REFLECTED = (
     "grpc.health.v1.Health",
 )
 _TLS_LOOK_SECONDS = 5.0
-# For streams that only watch and end when they are told to.
+# For streams that only watch and end when the server ends them.
 _LAST_CALLS_SECONDS = 0.5
 _log = logging.getLogger("autoglm.inference")
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def run(settings: InferenceSettings) -> int:
 async def serve(settings: InferenceSettings) -> int:
     """The same on a running loop."""
     set_up_logs(settings.log_level, settings.log_format)
-    # It tells of its start and end on every occasion; we say both ourselves.
+    # uvicorn logs each start and end of a server; the pod logs both itself.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     shutdown = Shutdown()
     shutdown.install()
@@ -110,7 +110,7 @@ async def _before(shutdown: Shutdown, start: Coroutine[Any, Any, None]) -> None:
     if starting.done():
         return starting.result()
     _log.info("ended by a signal before the engine was ready")
-    # The engine loads in a thread that cannot be stopped, and nobody waits for an answer.
+    # The engine loads in a thread that cannot be stopped, and no client waits for a response.
     logging.shutdown()
     os._exit(0)
 
@@ -208,7 +208,7 @@ class PodServer:
         await (await self.pod.gate.stop(server, _LAST_CALLS_SECONDS))
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Also asked from the admin port's threads."""
+        """Returns readiness and details; also called from the admin port's threads."""
         details = {"phase": self.pod.phase, "in_flight": self.pod.in_flight}
         return self.pod.is_ready, details
 

@@ -1,4 +1,4 @@
-"""Why a pod cannot go on: one sentence with cause and remedy, and an exit code for each cause.
+"""Diagnoses why a pod failed: one sentence with cause and remedy, an exit code for each cause.
 
 Pure, but for `publish`. The app calls it when start-up fails or the engine dies. Exit codes 64 to
 79 say that trying again will not help unless something changes, 80 that it will;
@@ -21,7 +21,7 @@ MAX_MESSAGE_BYTES = 4096
 
 
 class ExitCode(IntEnum):
-    """Of the process; a supervisor may tell causes apart by it."""
+    """Exit codes of the process, by which a supervisor can distinguish causes."""
 
     BAD_SETTINGS = 64
     ADDRESS_IN_USE = 65
@@ -85,7 +85,7 @@ def model_path_problem(settings: InferenceSettings) -> Diagnosis | None:
 
 def address_in_use(error: OSError, flag: str, address: str) -> Diagnosis:
     message = (
-        f"--{flag} {address} cannot be had ({error.strerror or error}): "
+        f"--{flag} {address} is not available ({error.strerror or error}): "
         "end what listens there or choose another address"
     )
     return Diagnosis("AddressInUse", message, ExitCode.ADDRESS_IN_USE)
@@ -144,9 +144,9 @@ def _context_too_long(match: re.Match[str], settings: InferenceSettings) -> Diag
 
 
 def _unsupported_quantization(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    asked = f"--quantization {settings.quantization}" if settings.quantization else "quantization"
+    flag = f"--quantization {settings.quantization}" if settings.quantization else "quantization"
     message = (
-        f"{asked} cannot be served here ({match[0].strip()}): leave --quantization out to use the "
+        f"{flag} cannot be served here ({match[0].strip()}): leave --quantization out to use the "
         "checkpoint's own, or choose a method that this device and checkpoint support"
     )
     return Diagnosis("UnsupportedQuantization", message, ExitCode.UNSUPPORTED_QUANTIZATION)
@@ -198,7 +198,7 @@ _SYMPTOMS = (
         r"[^\n]*PackageNotFoundError[^\n]*metadata for (?P<package>\w+)[^\n]*", _missing_package
     ),
     _symptom(
-        r"[^\n]*device \w+ was asked for[^\n]*|[^\n]*no CUDA-capable device[^\n]*"
+        r"[^\n]*device \w+ was requested[^\n]*|[^\n]*no CUDA-capable device[^\n]*"
         r"|[^\n]*Found no NVIDIA driver[^\n]*|[^\n]*Failed to infer device type[^\n]*",
         _unsupported_device,
     ),

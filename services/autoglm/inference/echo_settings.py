@@ -1,4 +1,4 @@
-"""What the echo engine can be told: speed, cache size, and how to fail.
+"""Settings of the echo engine: speed, cache size, and how to fail.
 
 `Fault` is parsed from `--echo-fail KIND[=N]`, or from `<|echo KIND=N|>` in a prompt for the kinds
 that concern one request.

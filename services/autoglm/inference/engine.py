@@ -1,4 +1,4 @@
-"""The engine contract: what a pod asks of the thing that generates tokens.
+"""The engine contract: what a pod requires of an engine that generates tokens.
 
 Two engines implement it, `autoglm.inference.vllm` and `autoglm.simulator`. Requests and
 results are the API's own messages, so nothing is translated twice. Engines raise
@@ -41,7 +41,7 @@ class EngineOptions:
     model: str
     """A local path or a hub name."""
     served_name: str = ""
-    """The name clients ask for; `model` when empty."""
+    """The name that clients request; `model` when empty."""
     aliases: tuple[str, ...] = ()
     """Other names of the same model."""
     tokenizer: str | None = None
@@ -72,8 +72,8 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What an engine must know of a request besides its message.
+class EngineRequest:
+    """A request to an engine, besides its message.
 
     `trace_headers` is a W3C carrier (`traceparent`, `tracestate`); the engine's own spans join it.
     """
@@ -99,8 +99,8 @@ class EngineLoad:
 class Engine(Protocol):
     """A running engine. Closing an iterator it returned aborts the request and frees its blocks.
 
-    Chunks that nobody has taken yet are merged, one for each completion: a slow reader holds up
-    nothing, and who reads less often gets fewer and larger chunks.
+    Chunks that are not read yet are merged, one for each completion: a slow reader delays nothing,
+    and a reader that reads less often gets fewer and larger chunks.
     """
 
     def models(self) -> Sequence[v1.Model]:
@@ -112,39 +112,47 @@ class Engine(Protocol):
         ...
 
     def kv_feed(self) -> KvFeed | None:
-        """What is in the KV cache, as gateways name it; None where the engine cannot tell."""
+        """Returns the blocks in the KV cache by the gateways' names; None where unsupported."""
         ...
 
-    async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse: ...
+    async def generate(
+        self, request: v1.GenerateRequest, call: EngineRequest
+    ) -> v1.GenerateResponse: ...
 
     def generate_stream(
-        self, request: v1.GenerateRequest, call: Call
+        self, request: v1.GenerateRequest, call: EngineRequest
     ) -> AsyncIterator[v1.GenerateChunk]:
         """Chunks as tokens appear; the last one of all carries usage and timing."""
         ...
 
-    async def chat(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse: ...
+    async def chat(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse: ...
 
-    def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]: ...
+    def chat_stream(
+        self, request: v1.ChatRequest, call: EngineRequest
+    ) -> AsyncIterator[v1.ChatChunk]: ...
 
-    async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse: ...
+    async def embed(self, request: v1.EmbedRequest, call: EngineRequest) -> v1.EmbedResponse: ...
 
-    async def tokenize(self, request: v1.TokenizeRequest, call: Call) -> v1.TokenizeResponse: ...
+    async def tokenize(
+        self, request: v1.TokenizeRequest, call: EngineRequest
+    ) -> v1.TokenizeResponse: ...
 
-    async def label_logprobs(self, request: v1.PredictRequest, call: Call) -> Sequence[float]:
-        """For each label, the natural logarithm of the probability of answering with it."""
+    async def label_logprobs(
+        self, request: v1.PredictRequest, call: EngineRequest
+    ) -> Sequence[float]:
+        """For each label, the natural logarithm of the probability that the model generates it."""
         ...
 
     def is_running(self, request_id: str) -> bool:
-        """Whether a stream's request still generates, rather than waits to be read to its end."""
+        """Returns whether a stream still generates, rather than waits to be read to its end."""
         ...
 
     def hold(self, request_id: str) -> None:
-        """Nobody takes the stream's chunks until `release`: its tokens may stay where they are."""
+        """Announces that the stream is not read until `release`; the engine may keep its tokens."""
         ...
 
     def release(self, request_id: str) -> None:
-        """What was held is there to be taken."""
+        """Makes the tokens that were held available to the reader."""
         ...
 
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:

@@ -21,7 +21,7 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def update(self) -> None:
-        """Tell what the pod's phase means; call after every change of it."""
+        """Publishes the pod's phase as health status; call it after every change of phase."""
         status = _SERVING if self._pod.is_ready else _NOT_SERVING
         for name in (*SERVICES, *self._pod.model_names):
             await self._servicer.set(name, status)

@@ -1,6 +1,7 @@
-"""What a pod records of each request: one SERVER span, one outcome, one log line, metrics.
+"""Records each request of a pod: one SERVER span, one outcome, one log line, and metrics.
 
-Used by the gRPC interceptor and the HTTP middleware alike. Prompts and outputs are never recorded.
+The engine's own metrics are in the same registry. Used by the gRPC interceptor and the HTTP
+middleware. Prompts and outputs are never recorded.
 """
 
 from __future__ import annotations
@@ -14,13 +15,35 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
+from prometheus_client import Counter, Gauge, Histogram
 
+from autoglm import v1
 from autoglm.common import errors, semconv
 from autoglm.common.outcomes import Outcome, outcome_of_status
 from autoglm.common.telemetry import PROPAGATOR, tracer
-from autoglm.inference import metrics
+from autoglm.common.usage import Counted
 
 _log = logging.getLogger("autoglm.inference.request")
+
+# Labels are bounded: methods are those of the served protocols, HTTP routes come from a fixed list.
+REQUESTS = Counter(
+    "autoglm_inference_requests",
+    "Requests that ended, by protocol (grpc, http), method or route, and outcome.",
+    ("protocol", "method", "outcome"),
+)
+IN_FLIGHT = Gauge("autoglm_inference_requests_in_flight", "Requests being served now.")
+FIRST_CHUNK = Histogram(
+    "autoglm_inference_time_to_first_chunk_seconds",
+    "From a request's arrival to the first message or body byte of its response.",
+    ("protocol", "method"),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+DURATION = Histogram(
+    "autoglm_inference_request_duration_seconds",
+    "From a request's arrival to the end of its response.",
+    ("protocol", "method"),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
 
 
 def outcome_of(failure: BaseException | None) -> Outcome:
@@ -51,7 +74,7 @@ class Observation:
     ) -> Observation:
         parent = PROPAGATOR.extract(carrier) if carrier else None
         span = tracer.start_span(method, context=parent, kind=SpanKind.SERVER)
-        metrics.IN_FLIGHT.inc()
+        IN_FLIGHT.inc()
         return cls(protocol, method, request_id, span, time.monotonic())
 
     def carrier(self) -> dict[str, str]:
@@ -61,21 +84,21 @@ class Observation:
         return headers
 
     def chunk(self) -> None:
-        """A piece of the answer is about to go out."""
+        """Records that a chunk of the response is about to be sent."""
         if not self.first_chunk:
             self.first_chunk = time.monotonic()
 
     def end(self, outcome: Outcome, code: str, message: str = "") -> None:
         seconds = time.monotonic() - self.started
-        metrics.IN_FLIGHT.dec()
-        metrics.REQUESTS.labels(self.protocol, self.method, outcome).inc()
-        metrics.DURATION.labels(self.protocol, self.method).observe(seconds)
+        IN_FLIGHT.dec()
+        REQUESTS.labels(self.protocol, self.method, outcome).inc()
+        DURATION.labels(self.protocol, self.method).observe(seconds)
         if self.first_chunk:
             first = self.first_chunk - self.started
-            metrics.FIRST_CHUNK.labels(self.protocol, self.method).observe(first)
+            FIRST_CHUNK.labels(self.protocol, self.method).observe(first)
             self.attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
         self._end_span(outcome, code)
-        # Gateways ask a loading pod every other second; that is no news.
+        # Gateways poll a loading pod every other second; INFO would flood the log.
         level = logging.DEBUG if outcome is Outcome.REJECTED_UNAVAILABLE else logging.INFO
         if _log.isEnabledFor(level):
             fields = self._fields(seconds, outcome, code)
@@ -107,3 +130,19 @@ class Observation:
             "input_tokens": self.attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS),
             "output_tokens": self.attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS),
         }
+
+
+def counted_of(message: Any) -> Counted | None:
+    """Returns the usage of a response or of a stream's last chunk; None where it has none."""
+    usage = getattr(message, "usage", None)
+    if usage is None:
+        return None
+    return Counted(usage.prompt_tokens, usage.completion_tokens, _reasons(message))
+
+
+def _reasons(message: Any) -> tuple[str, ...]:
+    """Why each choice ended, in lower case, as far as it says."""
+    parts = getattr(message, "completions", None) or getattr(message, "choices", None) or (message,)
+    given = (getattr(part, "finish_reason", 0) for part in parts)
+    names = (v1.FinishReason.Name(reason) for reason in given if reason)
+    return tuple(name.removeprefix("FINISH_REASON_").lower() for name in names)

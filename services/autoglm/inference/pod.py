@@ -1,6 +1,6 @@
-"""The pod's one piece of state: is there an engine, may requests come, how many are under way.
+"""The state of the pod: its phase, its engine, and the number of requests in flight.
 
-Servicers ask it for the engine, health follows its phase, `app.py` moves it from phase to phase.
+Servicers get the engine from it, health follows its phase, `app.py` moves it from phase to phase.
 It does no I/O.
 """
 
@@ -21,7 +21,7 @@ class Phase(StrEnum):
     READY = "ready"
     # Not ready any more, but requests that still come are served: callers need time to notice.
     DRAINING = "draining"
-    # New requests are sent elsewhere; those under way may finish.
+    # New requests are rejected; those under way may finish.
     CLOSING = "closing"
     DEAD = "dead"
 
@@ -81,7 +81,9 @@ class Pod:
     def request(self) -> Iterator[None]:
         """Counts a request while it lasts. Raises ShuttingDown when no more may come."""
         if self.phase is Phase.CLOSING:
-            raise errors.ShuttingDown("this pod is shutting down; ask another", retry_after=0.1)
+            raise errors.ShuttingDown(
+                "this pod is shutting down; retry on another", retry_after=0.1
+            )
         self.in_flight += 1
         self._idle.clear()
         try:

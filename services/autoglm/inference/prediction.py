@@ -1,7 +1,7 @@
-"""Predict, over gRPC and over REST alike: judges a text by given labels, or answers it.
+"""Predict, over gRPC and REST: classifies a text by given labels, or generates a response.
 
-Decides what the model is asked and what its log-probabilities mean. Never validates: its callers,
-the `Inference` servicer and `oip_rest`, have done so before.
+Decides on the model's prompt and on the meaning of its log-probabilities. Never
+validates: its callers, the `Inference` servicer and `oip.rest`, have done so before.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import math
 from collections.abc import Sequence
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.requests import find
 
 
-async def predict(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
+async def predict(
+    engine: Engine, request: v1.PredictRequest, call: EngineRequest
+) -> v1.PredictResponse:
     if request.labels:
-        return await _judge(engine, request, call)
-    return await _answer(engine, request, call)
+        return await _classify(engine, request, call)
+    return await _generate(engine, request, call)
 
 
 def text_of(request: v1.PredictRequest) -> str:
@@ -44,7 +46,9 @@ def shares(logprobs: Sequence[float]) -> list[float]:
     return [part / sum(parts) for part in parts]
 
 
-async def _judge(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
+async def _classify(
+    engine: Engine, request: v1.PredictRequest, call: EngineRequest
+) -> v1.PredictResponse:
     scores = ranked(request.labels, await engine.label_logprobs(request, call))
     return v1.PredictResponse(
         model_name=request.model_name,
@@ -55,10 +59,12 @@ async def _judge(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.P
     )
 
 
-async def _answer(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.PredictResponse:
+async def _generate(
+    engine: Engine, request: v1.PredictRequest, call: EngineRequest
+) -> v1.PredictResponse:
     if _chats(engine, request):
-        answer = await engine.chat(_chat(request), call)
-        text, usage = answer.choices[0].message.content, answer.usage
+        response = await engine.chat(_chat(request), call)
+        text, usage = response.choices[0].message.content, response.usage
     else:
         completed = await engine.generate(_completion(request), call)
         text, usage = completed.completions[0].text, completed.usage
@@ -67,14 +73,16 @@ async def _answer(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.
     )
 
 
-async def _prompt_usage(engine: Engine, request: v1.PredictRequest, call: Call) -> v1.Usage:
+async def _prompt_usage(
+    engine: Engine, request: v1.PredictRequest, call: EngineRequest
+) -> v1.Usage:
     """The prompt's tokens; scoring labels generates none."""
-    asked = v1.TokenizeRequest(model=request.model_name)
+    tokenize = v1.TokenizeRequest(model=request.model_name)
     if _chats(engine, request):
-        asked.chat.messages.append(_message(request))
+        tokenize.chat.messages.append(_message(request))
     else:
-        asked.text = text_of(request)
-    tokens = (await engine.tokenize(asked, call)).token_ids
+        tokenize.text = text_of(request)
+    tokens = (await engine.tokenize(tokenize, call)).token_ids
     return v1.Usage(prompt_tokens=len(tokens))
 
 

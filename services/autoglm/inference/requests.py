@@ -1,4 +1,4 @@
-"""What servicers do with every request: check it, and tell the engine whose it is."""
+"""What servicers do with every request: validate it, and identify it to the engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.kv import block_naming
 from autoglm.validation import RequestInfo, validate
 
@@ -23,7 +23,7 @@ def check(engine: Engine, info: RequestInfo) -> None:
 
 
 def begin(engine: Engine, info: RequestInfo) -> None:
-    """The same for a gRPC call whose prompt the engine is to work on."""
+    """Validates a gRPC request and names its prompt's blocks. Raises as `check` does."""
     check(engine, info)
     block_naming.name(info)
 
@@ -33,10 +33,10 @@ def find(engine: Engine, name: str) -> v1.Model | None:
     return next((m for m in engine.models() if name == m.name or name in m.aliases), None)
 
 
-def current_call() -> Call:
+def current_call() -> EngineRequest:
     """The call being served, as the engine needs it."""
     current = rpc.current_rpc.get()
-    return Call(current.request_id, current.trace_headers)
+    return EngineRequest(current.request_id, current.trace_headers)
 
 
 def closing(chunks: AsyncIterator[T]) -> aclosing[AsyncGenerator[T, None]]:

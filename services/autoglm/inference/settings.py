@@ -44,14 +44,14 @@ Pairs = Annotated[StringList, AfterValidator(_pairs)]
 
 
 class InferenceSettings(ServiceSettings):
-    """What `autoglm inference` can be told."""
+    """Settings of `autoglm inference`."""
 
     engine: Literal["vllm", "echo"] = "vllm"
-    """vllm serves a model; echo answers with the prompt's own words, for tests and load."""
+    """vllm serves a model; echo returns the prompt's own words, for tests and load."""
     model_path: str = Field(default="", validation_alias=short_variable("MODEL_PATH"))
     """Directory of a checkpoint, or its name on the model hub."""
     model_name: str = Field(default="", validation_alias=short_variable("MODEL_NAME"))
-    """Name that clients ask for; the model path when empty."""
+    """Name that clients request; the model path when empty."""
     model_alias: StringList = ()
     """Another name of the same model."""
     tokenizer: str = ""
@@ -59,7 +59,7 @@ class InferenceSettings(ServiceSettings):
     revision: str = ""
     """Branch, tag or commit on the hub."""
     adapter: Pairs = ()
-    """A LoRA adapter as NAME=PATH; clients ask for it by its name."""
+    """A LoRA adapter as NAME=PATH; clients request it by its name."""
     device: Device = Field(default="auto", validation_alias=short_variable("DEVICE"))
     """Where to compute: cpu, cuda, or auto for what the installed vLLM is built for."""
     dtype: str = ""
@@ -102,11 +102,11 @@ class InferenceSettings(ServiceSettings):
     gather_milliseconds: float = Field(default=60.0, ge=0)
     """Longest time that tokens after the first wait for more, while many streams run; 0 is off."""
     kv_events: bool = True
-    """Tell gateways which prompt blocks are in the KV cache; vLLM without data parallelism."""
+    """Report to gateways which prompt blocks are in the KV cache; vLLM without data parallelism."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
     """How long new requests are still served after SIGTERM, until every gateway has noticed."""
     termination_message_file: str = "/dev/termination-log"
-    """Where to say why the pod could not go on; written only if it exists or can be made."""
+    """Where to write why the pod failed; written only if it exists or can be created."""
     echo_token_rate: float = Field(default=0.0, ge=0)
     """Echo engine: tokens a second for each sequence; 0 is as fast as can be."""
     echo_prefill_rate: float = Field(default=0.0, ge=0)

@@ -1,9 +1,9 @@
 """The echo engine's KV-cache blocks: a budget with prefix reuse.
 
 A full block is named by a hash over its tokens and all before them, so sequences with equal
-beginnings share blocks. Blocks no sequence holds stay cached until room is needed, the longest
-unused first. Keeps no tokens and knows no time; called by the scheduler. A ledger hears which full
-blocks come and go.
+prefixes share blocks. Blocks no sequence holds stay cached until room is needed, the longest
+unused first. Keeps no tokens and knows no time; called by the scheduler. A ledger is notified
+of the full blocks that are stored and removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCK_SIZE = 16
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """Names a block that is not full yet, so that nobody can share it."""
+    """Names a block that is not full yet, so that no other sequence can share it."""
 
     number: int
 

@@ -1,7 +1,7 @@
-"""What one echo completion says, token by token, and why it ends.
+"""Generates one echo completion, token by token, with its finish reason.
 
-It says the words it was given (in order at temperature 0, shuffled by the seed above), then ends,
-or goes on with seeded filler where `min_tokens` or `ignore_eos` ask for more. Stop strings are
+It emits the words it was given (in order at temperature 0, shuffled by the seed above), then ends,
+or continues with seeded filler where `min_tokens` or `ignore_eos` require more. Stop strings are
 found across token boundaries, and text that may still become one is held back. Pure.
 """
 
@@ -63,13 +63,13 @@ class StopFinder:
 
 class Completion:
     def __init__(
-        self, answer: Sequence[int], params: v1.SamplingParams, max_tokens: int, index: int
+        self, output: Sequence[int], params: v1.SamplingParams, max_tokens: int, index: int
     ) -> None:
         self._params = params
         self._max_tokens = max_tokens
         self._count = 0
         rng = random.Random(params.seed + index if params.HasField("seed") else None)
-        words = tokenizer.words(answer)
+        words = tokenizer.words(output)
         if params.temperature > 0:
             rng.shuffle(words)
         self._body = chain.from_iterable(words)
@@ -93,11 +93,11 @@ class Completion:
         return Piece(token_id, text, finish, why)
 
     def skip(self, token_ids: Sequence[int]) -> None:
-        """Go on behind these, which another pod has said. Raises ResumeImpossible."""
+        """Resumes behind the tokens that another pod has delivered. Raises ResumeImpossible."""
         for place, token_id in enumerate(token_ids):
             if self.step().token_id != token_id:
                 raise ResumeImpossible(
-                    f"token {place} of the broken stream is not what this request says here; "
+                    f"token {place} of the broken stream is not what this request generates here; "
                     "with a temperature it needs a seed"
                 )
 

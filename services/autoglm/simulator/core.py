@@ -1,4 +1,4 @@
-"""Drives the echo scheduler: one task steps it, requests read what their jobs say.
+"""Drives the echo scheduler: one task steps it, requests read the output of their jobs.
 
 The scheduler decides, this waits: until the next token is due, or until something changes. A reader
 that goes away takes its jobs and their cache blocks with it.
@@ -123,7 +123,7 @@ class EchoCore:
     def _name(self, prompt: Sequence[int], root: int) -> None:
         if (naming := block_naming.take()) is not None:
             blocks = block_hashes(prompt, root)
-            self.kv_feed.ledger.asked(
+            self.kv_feed.ledger.requested(
                 ends(naming.prefix, naming.salt, len(prompt), blocks, BLOCK_SIZE)
             )
 
@@ -131,7 +131,7 @@ class EchoCore:
         self._served += 1
         fault = self._settings.fault
         if fault and fault.kind == "die-after-requests" and self._served > fault.count:
-            self.die(f"the echo engine was told to die after {fault.count} requests")
+            self.die(f"the echo engine is configured to die after {fault.count} requests")
 
     def _forget(self, request: Request) -> None:
         self._release(request)
@@ -184,7 +184,7 @@ class EchoCore:
             self._work.set()
         elif self._fails_now(request, job):
             self._release(request)
-            request.fail(errors.Internal("the echo engine was told to fail"))
+            request.fail(errors.Internal("the echo engine is configured to fail"))
 
     def _fails_now(self, request: Request, job: Job) -> bool:
         fault = self._requests[request]

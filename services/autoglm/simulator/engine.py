@@ -1,4 +1,4 @@
-"""The echo engine: answers with the words of the prompt, at a chosen speed, without a model.
+"""The echo engine: returns the words of the prompt, at a chosen speed, without a model.
 
 For tests, demos of the control plane and load tests; it never replaces a test against a real
 engine. `start` is its way in, as `autoglm.inference.vllm.start` is vLLM's.
@@ -15,13 +15,12 @@ from prometheus_client import REGISTRY
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.echo_settings import EchoSettings
-from autoglm.inference.engine import AsgiApp, Call, EngineLoad
+from autoglm.inference.engine import AsgiApp, EngineLoad, EngineRequest
 from autoglm.inference.kv.feed import KvFeed
-from autoglm.simulator import answers, prompts, tokenizer
+from autoglm.simulator import prompts, responses, tokenizer
 from autoglm.simulator.completion import logprob
 from autoglm.simulator.core import EchoCore
-from autoglm.simulator.metrics import LoadCollector
-from autoglm.simulator.openai import openai_app
+from autoglm.simulator.openai import LoadCollector, openai_app
 
 _FOUND, _MISSED = -0.5, -5.0
 
@@ -29,7 +28,7 @@ _FOUND, _MISSED = -0.5, -5.0
 class EchoEngine:
     def __init__(self, settings: EchoSettings) -> None:
         self._core = EchoCore(settings)
-        self._is_telling = settings.kv_events
+        self._has_feed = settings.kv_events
         self._model = _described(settings, self._core.capacity)
         self._collector = LoadCollector(self._model.name, self._core.load)
         REGISTRY.register(self._collector)
@@ -41,50 +40,60 @@ class EchoEngine:
         return self._core.load()
 
     def kv_feed(self) -> KvFeed | None:
-        return self._core.kv_feed if self._is_telling else None
+        return self._core.kv_feed if self._has_feed else None
 
-    async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
+    async def generate(
+        self, request: v1.GenerateRequest, call: EngineRequest
+    ) -> v1.GenerateResponse:
         task = prompts.generate_task(request, self._core.capacity)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
-            response = await answers.whole_completion(chunks, self._model.name)
+            response = await responses.whole_completion(chunks, self._model.name)
         if request.sampling_params.HasField("prompt_logprobs"):
             wanted = request.sampling_params.prompt_logprobs
             response.prompt_logprobs.extend(logprob(i, wanted) for i in task.prompt[1:])
         return response
 
     async def generate_stream(
-        self, request: v1.GenerateRequest, call: Call
+        self, request: v1.GenerateRequest, call: EngineRequest
     ) -> AsyncIterator[v1.GenerateChunk]:
         task = prompts.generate_task(request, self._core.capacity)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def chat(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
+    async def chat(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse:
         task = prompts.chat_task(request, self._core.capacity)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
-            return answers.chat_response(await answers.whole_completion(chunks, self._model.name))
+            return responses.chat_response(
+                await responses.whole_completion(chunks, self._model.name)
+            )
 
-    async def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+    async def chat_stream(
+        self, request: v1.ChatRequest, call: EngineRequest
+    ) -> AsyncIterator[v1.ChatChunk]:
         task = prompts.chat_task(request, self._core.capacity)
         begun = set(task.resumed)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
             async for chunk in chunks:
                 is_first = chunk.index not in begun
                 begun.add(chunk.index)
-                yield answers.chat_chunk(chunk, self._model.name, is_first=is_first)
+                yield responses.chat_chunk(chunk, self._model.name, is_first=is_first)
 
-    async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse:
+    async def embed(self, request: v1.EmbedRequest, call: EngineRequest) -> v1.EmbedResponse:
         raise errors.Unimplemented(f"{self._model.name!r} generates text and makes no embeddings")
 
-    async def tokenize(self, request: v1.TokenizeRequest, call: Call) -> v1.TokenizeResponse:
+    async def tokenize(
+        self, request: v1.TokenizeRequest, call: EngineRequest
+    ) -> v1.TokenizeResponse:
         chat = request.WhichOneof("input") == "chat"
         opening = v1.ChatRequest(messages=request.chat.messages)
         ids = tokenizer.encode(prompts.render(opening) if chat else request.text)
         tokens = [tokenizer.decode([i]) for i in ids] if request.return_tokens else []
         return v1.TokenizeResponse(token_ids=ids, max_model_len=self._core.capacity, tokens=tokens)
 
-    async def label_logprobs(self, request: v1.PredictRequest, call: Call) -> Sequence[float]:
+    async def label_logprobs(
+        self, request: v1.PredictRequest, call: EngineRequest
+    ) -> Sequence[float]:
         """A label that the text contains is likely; of several, the shorter."""
         text = request.input_data.lower()
         return [
@@ -118,7 +127,7 @@ class EchoEngine:
 async def start(settings: EchoSettings) -> EchoEngine:
     """A running engine."""
     if settings.fault and settings.fault.kind == "start":
-        raise errors.EngineDead("the echo engine was told not to start")
+        raise errors.EngineDead("the echo engine is configured not to start")
     return EchoEngine(settings)
 
 

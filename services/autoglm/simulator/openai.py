@@ -1,17 +1,19 @@
 """The echo engine's OpenAI-compatible app, shaped like vLLM's own.
 
-Also stands in for a foreign server in tests of code that speaks to one.
+Also replaces an external server in tests of code that calls one.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -19,20 +21,46 @@ from starlette.routing import Route
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
-from autoglm.inference.engine import AsgiApp, Call, Engine
+from autoglm.inference.engine import AsgiApp, Engine, EngineLoad, EngineRequest
 from autoglm.inference.http.body import Body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.requests import check, closing
 from autoglm.simulator import openai_json
-from autoglm.simulator.metrics import LoadCollector
 from autoglm.simulator.openai_json import Json
 from autoglm.simulator.prompt_echo import prompt_echo
 from autoglm.validation import http_errors
 from autoglm.validation.scan.reading import read_abridged
 
-# Set by gateways on streams that they can have go on elsewhere.
+# Set by gateways on streams that they can resume on another pod.
 REPLAY_HEADER = "x-autoglm-replay"
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class LoadCollector(Collector):
+    """Exports the echo engine's load under vLLM's metric names."""
+
+    def __init__(self, model_name: str, load: Callable[[], EngineLoad]) -> None:
+        self._labels = (model_name, "0")
+        self._load = load
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        # Claims no names, so that several engines can be in one registry.
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        load = self._load()
+        yield self._gauge("num_requests_running", "Requests being worked on.", load.running)
+        yield self._gauge("num_requests_waiting", "Requests waiting.", load.waiting)
+        yield self._gauge("kv_cache_usage_perc", "Share of blocks in use.", load.kv_cache_usage)
+        labels = ["model_name", "engine", "block_size", "num_gpu_blocks"]
+        info = GaugeMetricFamily("vllm:cache_config_info", "The cache's size.", labels=labels)
+        info.add_metric([*self._labels, str(load.kv_block_size), str(load.num_kv_blocks)], 1)
+        yield info
+
+    def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
+        gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=["model_name", "engine"])
+        gauge.add_metric(self._labels, value)
+        return gauge
 
 
 def openai_app(engine: Engine, collector: LoadCollector) -> AsgiApp:
@@ -73,37 +101,37 @@ class _Api:
 
     async def chat(self, request: Request) -> Response:
         body = await self._checked_body(request)
-        asked, options = openai_json.chat_request(body)
-        asked.model = asked.model or self._default_model
+        given, options = openai_json.chat_request(body)
+        given.model = given.model or self._default_model
         call = _call(request)
         kind = "chat.completion.chunk" if options.stream else "chat.completion"
-        head = _head(f"chatcmpl-{call.request_id}", kind, asked.model)
+        head = _head(f"chatcmpl-{call.request_id}", kind, given.model)
         if options.stream:
-            chunks = self._engine.chat_stream(asked, call)
-            make = _told(openai_json.chat_delta, request)
+            chunks = self._engine.chat_stream(given, call)
+            make = _with_tokens(openai_json.chat_delta, request)
             return _sse(_events(chunks, head, make, options.stream_options, request.url.path), call)
-        response = await self._engine.chat(asked, call)
+        response = await self._engine.chat(given, call)
         choices = [openai_json.chat_choice(c) for c in response.choices]
         return _whole(head, choices, response.usage, call)
 
     async def complete(self, request: Request) -> Response:
         body = await self._checked_body(request)
-        asked, options = openai_json.generate_request(body)
-        asked.model = asked.model or self._default_model
+        given, options = openai_json.generate_request(body)
+        given.model = given.model or self._default_model
         call = _call(request)
-        echo = prompt_echo(asked, options)
+        echo = prompt_echo(given, options)
 
         def choice(part: v1.Completion | v1.GenerateChunk) -> Json:
             plain = openai_json.completion_choice(part)
             return echo.before(plain) if echo else plain
 
-        head = _head(f"cmpl-{call.request_id}", "text_completion", asked.model)
+        head = _head(f"cmpl-{call.request_id}", "text_completion", given.model)
         if options.stream:
-            chunks = self._engine.generate_stream(asked, call)
+            chunks = self._engine.generate_stream(given, call)
             # As of a vLLM pod, which cannot resume a stream with an echoed prompt.
-            make = _told(choice, request, resumable=echo is None)
+            make = _with_tokens(choice, request, resumable=echo is None)
             return _sse(_events(chunks, head, make, options.stream_options, request.url.path), call)
-        response = await self._engine.generate(asked, call)
+        response = await self._engine.generate(given, call)
         choices = [choice(c) for c in response.completions]
         return _whole(head, choices, response.usage, call)
 
@@ -112,8 +140,8 @@ class _Api:
         raise AssertionError("the echo engine embeds nothing")
 
     async def tokenize(self, request: Request) -> Response:
-        asked = openai_json.tokenize_request(await self._checked_body(request))
-        found = await self._engine.tokenize(asked, _call(request))
+        given = openai_json.tokenize_request(await self._checked_body(request))
+        found = await self._engine.tokenize(given, _call(request))
         ids = list(found.token_ids)
         payload = {"tokens": ids, "count": len(ids), "max_model_len": found.max_model_len}
         return JSONResponse(payload)
@@ -136,7 +164,7 @@ class _Api:
 def _guarded(endpoint: Endpoint) -> Endpoint:
     """Renders our errors in the path's own dialect."""
 
-    async def answer(request: Request) -> Response:
+    async def guarded(request: Request) -> Response:
         try:
             return await endpoint(request)
         except errors.AutoGLMError as error:
@@ -145,14 +173,16 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         except ClientDisconnect:
             return Response(status_code=499)
 
-    return answer
+    return guarded
 
 
-Told = Callable[[Any], tuple[bytes, Json]]
+Render = Callable[[Any], tuple[bytes, Json]]
 
 
-def _told(choice: Callable[[Any], Json], request: Request, *, resumable: bool = True) -> Told:
-    """What stands before a chunk's event, and its choice."""
+def _with_tokens(
+    choice: Callable[[Any], Json], request: Request, *, resumable: bool = True
+) -> Render:
+    """Renders a chunk as the comment before its event, and its choice."""
     replayed = resumable and request.headers.get(REPLAY_HEADER) == "1"
     return lambda chunk: (openai_json.token_comment(chunk) if replayed else b"", choice(chunk))
 
@@ -160,7 +190,7 @@ def _told(choice: Callable[[Any], Json], request: Request, *, resumable: bool = 
 async def _events(
     chunks: AsyncIterator[Any],
     head: Json,
-    tell: Told,
+    render: Render,
     options: Json | None,
     path: str,
 ) -> AsyncIterator[bytes]:
@@ -171,7 +201,7 @@ async def _events(
                 usage = chunk.usage
                 # Nothing new but the usage, where a resumed stream had ended before.
                 if chunk.token_ids or chunk.finish_reason:
-                    comment, choice = tell(chunk)
+                    comment, choice = render(chunk)
                     yield comment + _event(head | {"choices": [choice]})
     except errors.AutoGLMError as error:
         yield http_errors.stream_event(error, head["id"], path)
@@ -185,12 +215,12 @@ def _event(payload: Json) -> bytes:
     return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _sse(events: AsyncIterator[bytes], call: Call) -> Response:
+def _sse(events: AsyncIterator[bytes], call: EngineRequest) -> Response:
     headers = {status.REQUEST_ID: call.request_id, "cache-control": "no-cache"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-def _whole(head: Json, choices: list[Json], usage: v1.Usage, call: Call) -> Response:
+def _whole(head: Json, choices: list[Json], usage: v1.Usage, call: EngineRequest) -> Response:
     payload = head | {"choices": choices, "usage": openai_json.usage(usage)}
     return JSONResponse(payload, headers={status.REQUEST_ID: call.request_id})
 
@@ -199,7 +229,7 @@ def _head(name: str, kind: str, model: str) -> Json:
     return {"id": name, "object": kind, "created": int(time.time()), "model": model}
 
 
-def _call(request: Request) -> Call:
+def _call(request: Request) -> EngineRequest:
     headers = [(k, v) for k, v in request.headers.items()]
     known = rpc.rpc_from_metadata(request.url.path, headers)
-    return Call(known.request_id, known.trace_headers)
+    return EngineRequest(known.request_id, known.trace_headers)

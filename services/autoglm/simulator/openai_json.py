@@ -1,4 +1,4 @@
-"""OpenAI's JSON to the API's messages and back, as far as the echo engine goes. Pure."""
+"""OpenAI's JSON to the API's messages and back, as far as the echo engine implements it. Pure."""
 
 from __future__ import annotations
 
@@ -110,13 +110,13 @@ def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
 
 
 def tokenize_request(body: bytes) -> v1.TokenizeRequest:
-    asked = decode(body, bodies.Tokenize)
-    if asked.messages is not None:
-        chat = v1.ChatMessages(messages=[_message(m) for m in asked.messages])
+    given = decode(body, bodies.Tokenize)
+    if given.messages is not None:
+        chat = v1.ChatMessages(messages=[_message(m) for m in given.messages])
         return v1.TokenizeRequest(chat=chat)
-    if asked.prompt is None:
+    if given.prompt is None:
         raise errors.InvalidRequest("prompt is not a string", field="prompt")
-    return v1.TokenizeRequest(text=asked.prompt)
+    return v1.TokenizeRequest(text=given.prompt)
 
 
 def usage(counted: v1.Usage) -> Json:
@@ -154,14 +154,14 @@ def model_card(model: v1.Model, name: str) -> Json:
     }
 
 
-def _resume(asked: _Resume | None) -> v1.Resume | None:
-    if asked is None:
+def _resume(given: _Resume | None) -> v1.Resume | None:
+    if given is None:
         return None
-    return v1.Resume(choices=[v1.ResumedChoice(**msgspec.structs.asdict(c)) for c in asked.choices])
+    return v1.Resume(choices=[v1.ResumedChoice(**msgspec.structs.asdict(c)) for c in given.choices])
 
 
 def token_comment(chunk: v1.GenerateChunk | v1.ChatChunk) -> bytes:
-    """The line of an event stream by which a gateway can have the stream go on elsewhere."""
+    """Renders the comment by which a gateway can resume the stream on another pod."""
     ids = ",".join(map(str, chunk.token_ids))
     return b': autoglm-tokens {"index":%d,"ids":[%s]}\n' % (chunk.index, ids.encode())
 
@@ -215,17 +215,17 @@ def _params(
 
 
 def _format(
-    asked: bodies.ResponseFormat | None, outputs: bodies.StructuredOutputs | None
+    given: bodies.ResponseFormat | None, outputs: bodies.StructuredOutputs | None
 ) -> v1.ResponseFormat:
     if outputs is not None:
         return _structured(outputs)
-    if asked is None or asked.type == "text":
+    if given is None or given.type == "text":
         return v1.ResponseFormat()
-    if asked.type == "json_object":
+    if given.type == "json_object":
         return v1.ResponseFormat(json_object=True)
-    if asked.type == "json_schema" and asked.json_schema:
-        return _schema(bytes(asked.json_schema.schema))
-    raise not_followed(f"response_format.{asked.type}")
+    if given.type == "json_schema" and given.json_schema:
+        return _schema(bytes(given.json_schema.schema))
+    raise not_followed(f"response_format.{given.type}")
 
 
 def _structured(outputs: bodies.StructuredOutputs) -> v1.ResponseFormat:

@@ -1,4 +1,4 @@
-"""How the echo engine reads requests: prompt ids, the words to say, and bounds. Pure."""
+"""Reads requests for the echo engine: prompt ids, the text to generate, and bounds. Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_LOGPROBS = 20
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A request as the engine works on it: `answer` is what to say, if nothing shortens it."""
+    """A request as the engine serves it; `output` is the whole text, before any limit."""
 
     prompt: Sequence[int]
-    answer: Sequence[int]
+    output: Sequence[int]
     params: v1.SamplingParams
     max_tokens: int
     priority: int = 0
@@ -39,9 +39,9 @@ def generate_task(request: v1.GenerateRequest, capacity: int) -> Task:
         raise errors.InvalidRequest("set text or token_ids", field="prompt")
     ids = tokenizer.encode(request.text) if kind == "text" else list(request.token_ids.ids)
     text = tokenizer.decode(ids)
-    answer = shaped(request.response_format, text)
-    said = ids if answer == text else tokenizer.encode(answer)
-    return _task(ids, said, request, _GENERATE_MAX_TOKENS, capacity)
+    output = shaped(request.response_format, text)
+    output_ids = ids if output == text else tokenizer.encode(output)
+    return _task(ids, output_ids, request, _GENERATE_MAX_TOKENS, capacity)
 
 
 def chat_task(request: v1.ChatRequest, capacity: int) -> Task:
@@ -50,8 +50,8 @@ def chat_task(request: v1.ChatRequest, capacity: int) -> Task:
         raise errors.Unimplemented("the echo engine calls no tools", field="tool_choice")
     ids = tokenizer.encode(render(request))
     users = [m for m in request.messages if m.role == "user"]
-    answer = shaped(request.response_format, content(users[-1]) if users else "")
-    return _task(ids, tokenizer.encode(answer), request, capacity, capacity)
+    output = shaped(request.response_format, content(users[-1]) if users else "")
+    return _task(ids, tokenizer.encode(output), request, capacity, capacity)
 
 
 def render(request: v1.ChatRequest) -> str:
@@ -80,7 +80,7 @@ def check_logprobs(count: int) -> None:
 
 def _task(
     ids: Sequence[int],
-    answer: Sequence[int],
+    output: Sequence[int],
     request: v1.GenerateRequest | v1.ChatRequest,
     default_max_tokens: int,
     capacity: int,
@@ -99,4 +99,4 @@ def _task(
         raise errors.InvalidRequest(message, field="prompt")
     wanted = params.max_tokens if params.HasField("max_tokens") else default_max_tokens
     resumed = {choice.index: choice for choice in request.resume.choices}
-    return Task(ids, answer, params, max(1, min(wanted, room)), request.priority, resumed)
+    return Task(ids, output, params, max(1, min(wanted, room)), request.priority, resumed)

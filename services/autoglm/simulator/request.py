@@ -1,4 +1,4 @@
-"""One request inside the echo engine: its jobs, and what they have said that nobody took yet.
+"""One request inside the echo engine: its jobs, and their output that is not read yet.
 
 Chunks that pile up because the reader is slow are merged, one for each completion, so a reader
 never holds up the engine and memory stays bounded by `max_tokens`.
@@ -43,7 +43,7 @@ class Request:
         return all(line.is_done for line in self.lines)
 
     def add(self, line: Line, piece: Piece, now: float) -> None:
-        """`line` has said `piece`."""
+        """Appends `piece` to the output of `line`."""
         chunk = line.chunk
         chunk.text += piece.text
         chunk.token_ids.append(piece.token_id)
@@ -104,7 +104,7 @@ def new_request(
     lines = [_line(request_id, task, index, hang_after, root) for index in range(task.n)]
     request = Request(request_id, task, now, lines)
     if request.is_done:
-        # All was said before the other pod's stream broke, but not what it counted.
+        # The other pod had delivered all tokens before its stream broke, but not their usage.
         lines[-1].has_news = True
         request.news.set()
     return request
@@ -112,11 +112,11 @@ def new_request(
 
 def _line(request_id: str, task: Task, index: int, hang_after: int | None, root: int) -> Line:
     job = Job(list(task.prompt), task.priority, hang_after, root)
-    completion = Completion(task.answer, task.params, task.max_tokens, index)
+    completion = Completion(task.output, task.params, task.max_tokens, index)
     line = Line(job, completion, v1.GenerateChunk(id=request_id, index=index))
     if index in task.resumed:
-        said = task.resumed[index]
-        completion.skip(said.token_ids)
-        job.ids.extend(said.token_ids)
-        line.is_done = said.finished
+        resumed = task.resumed[index]
+        completion.skip(resumed.token_ids)
+        job.ids.extend(resumed.token_ids)
+        line.is_done = resumed.finished
     return line

@@ -1,4 +1,4 @@
-"""The smallest answer of the shape a request asks for.
+"""Generates the smallest output that fits the response format of a request.
 
 Covers what is cheap: any JSON object, plain JSON schemas, and literal choices. Anything else is
 Unimplemented; only a real engine follows grammars.
@@ -24,18 +24,18 @@ _SIMPLEST: Mapping[str, object] = {
 }
 
 
-def shaped(response_format: v1.ResponseFormat, answer: str) -> str:
-    """`answer`, or what replaces it where a format is asked for."""
+def shaped(response_format: v1.ResponseFormat, text: str) -> str:
+    """Returns `text`, or the smallest output that fits where a format is set."""
     kind = response_format.WhichOneof("format")
     if kind is None or (kind == "json_object" and not response_format.json_object):
-        return answer
+        return text
     if kind == "json_object":
         return "{}"
     if kind == "json_schema":
         return json.dumps(minimal(_parsed(response_format.json_schema.schema)))
     if kind == "choice" and response_format.choice.values:
         values = response_format.choice.values
-        return next((v for v in values if v in answer), values[0])
+        return next((v for v in values if v in text), values[0])
     raise not_followed(f"response_format.{kind}")
 
 

@@ -47,9 +47,9 @@ _MORE_WITHOUT_EFFECT: Mapping[str, Collection[object]] = {
 
 def reject_unfollowed(body: bytes, fields: type[Unfollowed]) -> None:
     """Raises Unimplemented for the first field whose value would have an effect."""
-    asked = decode(body, fields)
+    given = decode(body, fields)
     for name in fields.__struct_fields__:
-        value = getattr(asked, name)
+        value = getattr(given, name)
         # Zero alternatives are still log-probabilities.
         is_without = value in _WITHOUT_EFFECT and not (name == "prompt_logprobs" and value == 0)
         if not is_without and value not in _MORE_WITHOUT_EFFECT.get(name, ()):

@@ -1,7 +1,7 @@
-"""What is wrong with a request, decided in one place for gRPC and REST, gateway and pod.
+"""Validates requests, in one place for gRPC and REST, gateway and pod.
 
 An extractor (`of_generate`, `of_openai`, …) reads a request into a frozen `RequestInfo`; `validate`
-judges it. Nothing here does I/O. The rule: never refuse what vLLM would serve, except over the
+judges it. Nothing here does I/O. The rule: never reject what vLLM would serve, except over the
 bounds documented in `rules`.
 """
 

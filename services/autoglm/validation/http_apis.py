@@ -258,7 +258,7 @@ def is_form(path: str) -> bool:
 
 
 def is_served_by_pods(method: str, path: str) -> bool:
-    """Whether a pod serves the request; its OIP routes answer for all below /v2."""
+    """Returns whether a pod serves the request; its OIP routes cover all paths below /v2."""
     if any(method == m and form.fullmatch(path) for m, form in _STORED):
         return True
     if path == "/v2" or path.startswith(("/v2/health/", "/v2/models/")):

@@ -82,7 +82,7 @@ def of_oip(
         if (kind := value.WhichOneof("parameter_choice"))
     }
     prompts = _grpc_prompts(request, is_cut=bool(cut.text))
-    info = _ask(request.model_name, parameters, prompts, streaming, _grpc_text(request))
+    info = _info(request.model_name, parameters, prompts, streaming, _grpc_text(request))
     return with_cut(info, cut, TEXT_FIELDS)
 
 
@@ -100,11 +100,11 @@ def of_oip_json(model: str, body: bytes) -> RequestInfo:
     streaming = bool(asked.parameters.get("stream"))
     if asked.text_input is not None:
         prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, len(asked.text_input.encode())),)
-        return _ask(model, asked.parameters, prompts, streaming, asked.text_input)
+        return _info(model, asked.parameters, prompts, streaming, asked.text_input)
     tensors = [(i, t) for i, t in enumerate(asked.inputs) if t.name == TEXT_INPUT]
     prompts = [_json_prompt(i, t) for i, t in tensors]
     text = _first_text(tensors[0][1].data) if tensors else b""
-    return _ask(model, asked.parameters, prompts, streaming, text)
+    return _info(model, asked.parameters, prompts, streaming, text)
 
 
 def _first_text(data: Any) -> str | bytes:
@@ -114,7 +114,7 @@ def _first_text(data: Any) -> str | bytes:
     return data if isinstance(data, str) else b""
 
 
-def _ask(
+def _info(
     model: str,
     parameters: Mapping[str, Any],
     prompts: Sequence[Prompt],
@@ -149,7 +149,7 @@ def _sampling(parameters: Mapping[str, Any]) -> Sampling:
 
 
 def _is_bare(parameters: Mapping[str, Any]) -> bool:
-    """Whether the text is completed as it is; otherwise it is a message to be answered."""
+    """Returns whether the text is completed as it is; otherwise it is a chat message."""
     return str(parameters.get("chat", True)).lower() in ("false", "0")
 
 

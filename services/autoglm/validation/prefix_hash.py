@@ -1,9 +1,9 @@
-"""Names the blocks of a prompt, so that prompts with equal beginnings have equal names everywhere.
+"""Names the blocks of a prompt, so that equal prefixes have equal names in every process.
 
 A block's name is a hash over its bytes and, through the block before it, over all bytes in front.
 Text is hashed as it is and tokens by their ids, so nothing needs a tokenizer; both kinds never
-share names. xxHash is fast and not cryptographic: whoever makes two prompts collide is routed
-badly, no more. Pure; called by the extractors.
+share names. xxHash is fast and not cryptographic: a client that makes two of its prompts collide
+gets worse routing, nothing else. Pure; called by the extractors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BLOCK_TOKENS = 64
 """Tokens in a block: exactly where ids are given, about so many in a block of text."""
 BLOCK_BYTES = 4 * BLOCK_TOKENS
 MOST_BLOCKS = 4096
-"""What comes behind them is not told apart: 262,144 tokens, or 1 MiB of text."""
+"""The rest of a prompt is ignored: all after 262,144 tokens, or 1 MiB of text."""
 _PART_TOKENS = 16 * 1024
 _MOST_BYTES = MOST_BLOCKS * BLOCK_BYTES
 _TEXT, _TOKENS = 1, 2
@@ -33,8 +33,8 @@ class Prefix:
 
     The opening covers a chat up to its first message of a user, so that all turns of one
     conversation share it and those of others do not. 0 where there is no prompt to name.
-    `is_continued` says that turns of this conversation have been answered before. `size` is how
-    many bytes were there to name, those behind the last full block included.
+    `is_continued` is true where the conversation has earlier responses. `size` is the number of
+    bytes that were named, those after the last full block included.
     """
 
     blocks: tuple[int, ...] = ()

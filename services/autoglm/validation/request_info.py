@@ -26,7 +26,7 @@ NOT_TEXT = frozenset(
 
 
 class Operation(StrEnum):
-    """What is asked for, under the names of OpenTelemetry's GenAI conventions where it has one."""
+    """The kind of request, by OpenTelemetry's GenAI conventions where they have a name for it."""
 
     GENERATE = "text_completion"
     CHAT = "chat"
@@ -154,7 +154,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """Everything `validate` looks at.
+    """Everything that `validate` reads.
 
     `prompts` and `turns` are None where the operation has none; an empty sequence is a mistake.
     `stream_options` says that options for streams were given.

@@ -1,8 +1,8 @@
-"""What routing needs of a request, in so few bytes that they travel as metadata beside it.
+"""Encodes what routing needs of a request as metadata of a few bytes.
 
-Our clients write it, and a gateway whose data plane holds the body then need not see that. It is a
-claim: who asks is verified without it, the pod validates the request itself, and what is charged is
-what the pod has counted. Pure.
+Our clients send it, so that a gateway whose data plane holds the body need not read the body. It is
+only a claim: the caller is authenticated without it, the pod validates the request itself, and the
+tokens that the pod has counted are charged. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from autoglm.validation.prefix_hash import Prefix
 from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Sampling
 
 HINT_METADATA = "autoglm-ask-bin"
-# So many names of blocks are sent; what is behind them, 16 KiB of text, is not told apart.
+# The most block names that are sent; text after them, 16 KiB, is ignored by routing.
 MOST_BLOCKS = 64
 _VERSION = 1
 _OPERATIONS = (Operation.GENERATE, Operation.CHAT)

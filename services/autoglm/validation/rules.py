@@ -239,16 +239,16 @@ def _check_count(field: str, count: int, bound: int) -> None:
 
 
 def _check_lengths(info: RequestInfo) -> None:
-    asked, least, most = (
+    given, least, most = (
         info.sampling.max_tokens,
         info.sampling.min_tokens,
         info.sampling.most_tokens,
     )
     field = info.field_name("max_tokens")
-    if asked is not None and asked < (0 if info.sampling.echo else 1):
-        raise _invalid(field, f"is {_shown(asked)}", "it must be at least 1")
+    if given is not None and given < (0 if info.sampling.echo else 1):
+        raise _invalid(field, f"is {_shown(given)}", "it must be at least 1")
     if least is not None and most is not None and least > most:
-        unset = " when not set" if asked is None else ""
+        unset = " when not set" if given is None else ""
         remedy = f"raise {field}, which is {most}{unset}, or lower it"
         raise _invalid(info.field_name("min_tokens"), f"is {least}", remedy)
 
@@ -258,11 +258,11 @@ def _check_conflicts(info: RequestInfo) -> None:
     greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
     if greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
         remedy = (
-            f"raise {info.field_name('temperature')} or ask for 1: greedy answers are all the same"
+            f"raise {info.field_name('temperature')} or set it to 1: greedy completions are equal"
         )
         raise _invalid(info.field_name("n"), f"is {sampling.n} at temperature 0", remedy)
     if info.streaming and sampling.prompt_logprobs:
-        remedy = "ask without streaming, or leave it out"
+        remedy = "send the request without streaming, or leave it out"
         raise _invalid(info.field_name("prompt_logprobs"), "is set for a stream", remedy)
     if info.stream_options and not info.streaming:
         raise _invalid("stream_options", "is set without stream", "set stream to true")

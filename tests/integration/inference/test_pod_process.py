@@ -153,7 +153,7 @@ async def test_an_engine_that_cannot_start_ends_the_pod(run: Run) -> None:
     pod = await run("--echo-fail=start")
     _, said = await pod.process.communicate()
     assert pod.process.returncode == ExitCode.START_FAILED
-    assert b"told not to start" in said
+    assert b"configured not to start" in said
 
 
 async def test_a_dead_engine_ends_the_pod_with_its_cause(run: Run, connect: Any) -> None:
@@ -163,7 +163,7 @@ async def test_a_dead_engine_ends_the_pod_with_its_cause(run: Run, connect: Any)
         await stream(channel, 1).read()
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert await pod.process.wait() == ExitCode.ENGINE_DEAD
-    assert "told to die" in pod.message_file.read_text()
+    assert "configured to die" in pod.message_file.read_text()
 
 
 async def test_a_request_is_one_span_and_one_line_of_the_callers_trace(

@@ -44,7 +44,7 @@ CASES = [
         "HF_HUB_OFFLINE",
     ),
     (
-        "ValueError: device cuda was asked for, but vLLM runs on cpu here",
+        "ValueError: device cuda was requested, but vLLM runs on cpu here",
         "UnsupportedDevice",
         "--device auto",
     ),

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from autoglm import v1
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.prediction import predict, ranked, shares, text_of
 from autoglm.simulator import EchoSettings, start
 
@@ -48,7 +48,7 @@ def test_the_task_is_in_front_of_the_text(request_: v1.PredictRequest, text: str
 async def test_the_best_label_is_the_output_and_the_prompt_is_counted() -> None:
     engine = await start(EchoSettings())
     request = v1.PredictRequest(model_name="echo", input_data="an outage", labels=["x", "outage"])
-    answer = await predict(engine, request, Call("r"))
+    answer = await predict(engine, request, EngineRequest("r"))
     assert (answer.output, answer.id, answer.model_name) == ("outage", "r", "echo")
     assert answer.usage.prompt_tokens > 0
     assert answer.usage.completion_tokens == 0

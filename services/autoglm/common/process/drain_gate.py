@@ -21,10 +21,10 @@ class DrainGate:
         await self._open.wait()
 
     async def stop(self, server: grpc.aio.Server, grace: float) -> asyncio.Task[None]:
-        """The server's stop, begun.
+        """Starts to stop the server and returns the task that waits for its end.
 
-        A stopping server drops calls that have arrived but are not taken up yet. With new ones held
-        for a moment, those who ask one after the other all wait for us: nothing arrives.
+        A stopping server drops calls that have arrived but are not handled yet. While new calls are
+        held for a moment, clients that send one call after the other wait: no further call arrives.
         """
         self._open.clear()
         await asyncio.sleep(_HOLD_SECONDS)

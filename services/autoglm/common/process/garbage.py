@@ -1,9 +1,9 @@
-"""When a server's garbage is collected in full. The decision is pure; gateway and pods `collect`.
+"""Schedules full garbage collections. The decision is pure; gateway and pods call `collect`.
 
-A full collection looks at everything that lives: with a thousand open streams some hundred
-milliseconds, in which nothing is relayed. Python would do it every few seconds while streams come
-and go; here it waits for a quiet moment. So does a middle one, as long, if it is left to find what
-ten young ones have kept; it comes sooner here and has less to look at.
+A full collection traverses all live objects: with a thousand open streams that takes some hundred
+milliseconds, in which nothing is relayed. Python would run one every few seconds while streams
+start and end; here it waits for a quiet moment. A collection of the middle generation takes as long
+if it runs after ten young ones; here it runs sooner and has fewer objects to traverse.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 # Allocations before a young collection, young ones before a middle one; no full one by itself. A
-# middle one looks at the product of both at most, which has to take some milliseconds only.
+# middle one traverses at most the product of both, which takes a few milliseconds.
 _THRESHOLDS = (2_000, 3, 1_000_000)
 LOOK_SECONDS = 1.0
 # So few requests are a quiet moment; it is used this often.
@@ -29,8 +29,11 @@ def is_due(seconds: float, requests: int) -> bool:
 
 
 async def collect(requests: Callable[[], int]) -> None:
-    """Until it is cancelled. What is alive now lives as long as the process and is never looked at
-    again."""
+    """Collects garbage until it is cancelled.
+
+    Objects that are alive now are taken to live as long as the process and are never traversed
+    again.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

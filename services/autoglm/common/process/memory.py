@@ -36,7 +36,7 @@ def tune_allocator() -> None:
 
 
 def resident_bytes() -> int | None:
-    """What this process takes; None where the system does not tell."""
+    """Returns the resident memory of this process; None where the system does not report it."""
     file = _statm()
     return None if file is None else int(os.pread(file, 100, 0).split()[1]) * _PAGE_BYTES
 

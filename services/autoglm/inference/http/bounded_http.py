@@ -1,6 +1,6 @@
 """Reads the bodies of REST requests within bounds, before the engine's app builds objects of them.
 
-ASGI middleware in front of all others. A body that is over a bound is refused here; any other one
+ASGI middleware in front of all others. A body that exceeds a bound is rejected here; any other one
 is passed on as it came, with what is needed to validate and name it in `scope`; white space that
 makes up much of a body is left out. Forms and uploads pass unread.
 """
@@ -49,7 +49,7 @@ class BoundedHttp:
                 if part is body and cut_of(short) == NOTHING:
                     body = short
         except errors.AutoGLMError as error:
-            await _refuse(scope, send, error)
+            await _reject(scope, send, error)
             return
         await self._app(scope, again(body, receive, is_whole=is_whole), send)
 
@@ -69,17 +69,17 @@ class BoundedHttp:
 
 
 def _json_part(length: bytes, body: bytes) -> bytes | memoryview:
-    """Without the tensors behind it; a length that is none is the app's to refuse."""
+    """Without the tensors behind it; an invalid length is rejected by the app."""
     if length.isdigit() and len(length) <= 12 and int(length) < len(body):
         return memoryview(body)[: int(length)]
     return body
 
 
-async def _refuse(scope: Scope, send: Send, error: errors.AutoGLMError) -> None:
+async def _reject(scope: Scope, send: Send, error: errors.AutoGLMError) -> None:
     headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
     request_id = rpc.rpc_from_metadata(scope["path"], headers).request_id
-    refusal = http_errors.to_http(error, request_id, scope["path"])
-    fields = [(k.encode(), v.encode("latin-1")) for k, v in refusal.headers.items()]
-    fields.append((b"content-length", str(len(refusal.body)).encode()))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": fields})
-    await send({"type": "http.response.body", "body": refusal.body})
+    rejected = http_errors.to_http(error, request_id, scope["path"])
+    fields = [(k.encode(), v.encode("latin-1")) for k, v in rejected.headers.items()]
+    fields.append((b"content-length", str(len(rejected.body)).encode()))
+    await send({"type": "http.response.start", "status": rejected.status, "headers": fields})
+    await send({"type": "http.response.body", "body": rejected.body})

@@ -1,6 +1,6 @@
 """The pod's HTTP port: the engine's own app, with the pod's routes in front, run by uvicorn.
 
-`HttpObserver` wraps all of it: it counts, traces and logs requests, answers `/health/ready`,
+`HttpObserver` wraps all of it: it counts, traces and logs requests, serves `/health/ready`,
 rejects paths that `http_apis` does not list, such as those that manage the engine, and all requests
 once the pod is closing. Bodies pass through untouched.
 """
@@ -36,7 +36,7 @@ from autoglm.validation.http_apis import (
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 READY_PATH = "/health/ready"
-# Asked every second by probes and scrapers; they are no requests.
+# Polled every second by probes and scrapers; not counted as requests.
 _UNOBSERVED = ("/health", "/metrics", "/ping", "/load", "/v2/health/live", "/v2/health/ready")
 _LABELS = frozenset((*POD_GETS, *(api.path for api in INFERENCE_GETS), "/v2"))
 _BACKLOG = 2048
@@ -51,7 +51,7 @@ def route_of(path: str) -> str:
 
 
 class HttpObserver:
-    """ASGI middleware. `app` is asked for at every request, as it comes with the engine."""
+    """ASGI middleware. `app` is read at every request, as it comes with the engine."""
 
     def __init__(self, app: AsgiApp, pod: Pod) -> None:
         self._app = app
@@ -69,7 +69,7 @@ class HttpObserver:
             await self._app(scope, receive, send)
         elif path == READY_PATH:
             code = 200 if self._pod.is_ready else 503
-            await _answer(send, code, [], b'{"ready":%s}' % (b"true" if code == 200 else b"false"))
+            await _respond(send, code, [], b'{"ready":%s}' % (b"true" if code == 200 else b"false"))
         else:
             await self._observed(scope, receive, send)
 
@@ -88,7 +88,7 @@ class HttpObserver:
         seen.attributes[semconv.HTTP_REQUEST_METHOD] = scope["method"]
         seen.attributes[semconv.HTTP_ROUTE] = route_of(scope["path"])
         path: str = scope["path"]
-        answer = _Answer(self._pod, seen, path, AppErrors(send, path, request.request_id))
+        answer = _ObservedResponse(self._pod, seen, path, AppErrors(send, path, request.request_id))
         failure: BaseException | None = None
         try:
             with cache_salt.salted(request.cache_salt):
@@ -100,8 +100,8 @@ class HttpObserver:
             answer.end(failure)
 
 
-class _Answer:
-    """Passes an answer on and remembers how it went."""
+class _ObservedResponse:
+    """Forwards a response and records its status."""
 
     def __init__(self, pod: Pod, seen: Observation, path: str, send: Send) -> None:
         self._pod = pod
@@ -151,10 +151,10 @@ async def _reject(
 ) -> None:
     rejection = http_errors.to_http(error, request_id or rpc.new_request_id(), scope["path"])
     fields = [(k.encode(), v.encode()) for k, v in rejection.headers.items()]
-    await _answer(send, rejection.status, fields, rejection.body)
+    await _respond(send, rejection.status, fields, rejection.body)
 
 
-async def _answer(send: Send, code: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+async def _respond(send: Send, code: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     fields = headers or [(b"content-type", b"application/json")]
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": code, "headers": [*fields, length]})
@@ -205,7 +205,7 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     async def stop(self, grace_seconds: float) -> None:
-        """No new connections; answers under way may finish within the grace."""
+        """Accepts no new connections; open responses may finish within the grace, in seconds."""
         self._config.timeout_graceful_shutdown = max(1, round(grace_seconds))
         self._server.should_exit = True
         if self._task is not None:

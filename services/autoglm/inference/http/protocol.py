@@ -1,7 +1,7 @@
-"""uvicorn's HTTP/1.1, but for one thing: an answer's head goes out together with what follows it.
+"""uvicorn's HTTP/1.1 protocol that writes a response's head together with its first body part.
 
-A pod that dies has then sent either nothing of a short answer or all of it, so that a proxy can ask
-elsewhere. Used by `http_port`.
+A pod that dies has then sent either nothing of a short response or all of it, so that a proxy can
+retry on another endpoint. Used by `port`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _HEAD = b"HTTP/1.1 "
-# An answer before the answer (RFC 9110 section 15.2): the client waits for it.
+# An interim response (RFC 9110 section 15.2): the client waits for it.
 _INTERIM = b"HTTP/1.1 1"
 
 
@@ -21,10 +21,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self._held = _HeadHeld(transport)
-        super().connection_made(self._held)  # type: ignore[arg-type]  # has all that is asked of it
+        super().connection_made(self._held)  # type: ignore[arg-type]  # has all that is called
 
     def on_response_complete(self) -> None:
-        # Such as the answer to HEAD has no body.
+        # A response to HEAD, for example, has no body.
         self._held.flush()
         super().on_response_complete()
 

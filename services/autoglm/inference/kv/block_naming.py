@@ -1,4 +1,4 @@
-"""Tells the engine how the gateway names the prompt of the request that is being served.
+"""Passes the gateway's block names of the prompt being served to the engine.
 
 A gateway that follows the KV cache sends a salt with each request; names are then made here, by the
 code that the gateway has made them with. Servicers set them for gRPC, `NamedHttp` for REST; the

@@ -1,8 +1,8 @@
 """What the pod's KV cache holds, as a stream for each gateway: first all of it, then every change.
 
-Changes wait in a bounded buffer; whoever does not take them in time is cut off and subscribes anew,
-so a slow subscriber costs the pod a bounded piece of memory and holds nobody up. Read by
-`worker_servicer`.
+Changes wait in a bounded buffer. A subscriber that does not read them in time is disconnected and
+must subscribe again, so a slow subscriber uses bounded memory and delays no other one. Read by
+`servicers.worker`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class KvFeed:
     """The ledger and those who follow it."""
 
     def __init__(self, most_names: int) -> None:
-        self.ledger = KvLedger(most_names, self._tell)
+        self.ledger = KvLedger(most_names, self._publish)
         self._subscribers: set[Subscriber] = set()
 
     @contextmanager
@@ -89,6 +89,6 @@ class KvFeed:
         finally:
             self._subscribers.discard(subscriber)
 
-    def _tell(self, kind: Kind, names: Sequence[int]) -> None:
+    def _publish(self, kind: Kind, names: Sequence[int]) -> None:
         for subscriber in self._subscribers:
             subscriber.put(kind, names)

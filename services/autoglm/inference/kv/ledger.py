@@ -1,9 +1,9 @@
-"""Which of the blocks that gateways name are in this pod's KV cache.
+"""Records which of the blocks that gateways name are in this pod's KV cache.
 
 The engine says which of its own blocks enter and leave the cache. A request says in which of them
-each block ends that a gateway has named in its prompt. So the pod can tell changes of its cache in
-the gateways' words, whatever they have read: token ids, text or a chat. Pure; bounded by the
-engine's cache and by `most_names`. Fed by the engines, read by `kv_feed`.
+each block ends that a gateway has named in its prompt. So the pod can report changes of its cache
+by the gateways' names, whether these are of token ids, text or a chat. Pure; bounded by the
+engine's cache and by `most_names`. Fed by the engines, read by `feed`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 from autoglm.validation.prefix_hash import BLOCK_BYTES, Prefix
 
 Kind = Literal["stored", "removed", "cleared"]
-Tell = Callable[[Kind, Sequence[int]], None]
+Publish = Callable[[Kind, Sequence[int]], None]
 
 
 def next_hash(parent: object, ids: Sequence[int]) -> int:
@@ -45,11 +45,11 @@ def ends(
 
 
 class KvLedger:
-    """`tell` hears of every change of what is held, in names."""
+    """Calls `publish` with every change of the cached blocks, by name."""
 
-    def __init__(self, most_names: int, tell: Tell = lambda kind, names: None) -> None:
+    def __init__(self, most_names: int, publish: Publish = lambda kind, names: None) -> None:
         self._most = most_names
-        self._tell = tell
+        self._publish = publish
         self._cached: set[int] = set()
         self._block_of: OrderedDict[int, int] = OrderedDict()
         self._names_of: dict[int, list[int]] = {}
@@ -61,8 +61,8 @@ class KvLedger:
         """The names of blocks that are cached."""
         return [name for name, block in self._block_of.items() if block in self._cached]
 
-    def asked(self, named: Sequence[tuple[int, int]]) -> None:
-        """A request has come whose prompt is named so: names, each with the block it ends in."""
+    def requested(self, named: Sequence[tuple[int, int]]) -> None:
+        """Records the names of a request's prompt, each with the block that it ends in."""
         found = []
         # The end of a prompt is forgotten before its beginning.
         for name, block in reversed(named):
@@ -76,32 +76,32 @@ class KvLedger:
             self._names_of.setdefault(block, []).append(name)
             if block in self._cached:
                 found.append(name)
-        self._say("stored", found[::-1])
+        self._publish_names("stored", found[::-1])
         self._forget_oldest()
 
     def stored(self, blocks: Iterable[int]) -> None:
         """The engine's blocks are cached from now on."""
         new = [block for block in blocks if block not in self._cached]
         self._cached.update(new)
-        self._say("stored", self._names(new))
+        self._publish_names("stored", self._names(new))
 
     def removed(self, blocks: Iterable[int]) -> None:
         """The engine's blocks are cached no more."""
         gone = [block for block in blocks if block in self._cached]
         self._cached.difference_update(gone)
-        self._say("removed", self._names(gone))
+        self._publish_names("removed", self._names(gone))
 
     def cleared(self) -> None:
         """Nothing is cached, or nothing is known of it any more."""
         self._cached.clear()
-        self._tell("cleared", ())
+        self._publish("cleared", ())
 
     def _names(self, blocks: Iterable[int]) -> list[int]:
         return [name for block in blocks for name in self._names_of.get(block, ())]
 
-    def _say(self, kind: Kind, names: Sequence[int]) -> None:
+    def _publish_names(self, kind: Kind, names: Sequence[int]) -> None:
         if names:
-            self._tell(kind, names)
+            self._publish(kind, names)
 
     def _forget_oldest(self) -> None:
         gone = []
@@ -110,7 +110,7 @@ class KvLedger:
             if self._block_of[name] in self._cached:
                 gone.append(name)
             self._drop(name)
-        self._say("removed", gone)
+        self._publish_names("removed", gone)
 
     def _drop(self, name: int) -> None:
         block = self._block_of.pop(name)

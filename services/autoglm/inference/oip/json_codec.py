@@ -69,33 +69,33 @@ class _Predict(msgspec.Struct):
 
 def infer_request(model: str, body: bytes, binary: bytes) -> Infer:
     """`binary` is what came behind the JSON."""
-    asked = decode(body, _Infer)
-    check_tensors([t.name for t in asked.inputs], [t.name for t in asked.outputs])
-    text = _text(asked.inputs[0], binary)
-    return Infer(model, asked.id or "", text, asked.parameters)
+    parsed = decode(body, _Infer)
+    check_tensors([t.name for t in parsed.inputs], [t.name for t in parsed.outputs])
+    text = _text(parsed.inputs[0], binary)
+    return Infer(model, parsed.id or "", text, parsed.parameters)
 
 
 def generate_request(model: str, body: bytes) -> Infer:
-    asked = decode(body, _Generate)
-    return Infer(model, asked.id or "", asked.text_input, asked.parameters)
+    parsed = decode(body, _Generate)
+    return Infer(model, parsed.id or "", parsed.text_input, parsed.parameters)
 
 
 def predict_request(body: bytes) -> v1.PredictRequest:
     """Whatever is not Predict's own is a sampling parameter."""
-    asked = decode(body, _Predict)
+    parsed = decode(body, _Predict)
     own = _Predict.__struct_fields__
     given = {k: v for k, v in decode(body, Json).items() if k not in own}
     request = v1.PredictRequest(
-        model_name=asked.model_name or asked.model or "",
-        input_data=asked.input_data,
-        labels=asked.labels,
-        task=asked.task or "",
+        model_name=parsed.model_name or parsed.model or "",
+        input_data=parsed.input_data,
+        labels=parsed.labels,
+        task=parsed.task or "",
         sampling_params=sampling_params(given, "", also=own),
     )
     try:
-        request.priority = asked.priority or 0
+        request.priority = parsed.priority or 0
     except ValueError as error:
-        problem = f"priority is {asked.priority}; give a number that fits in 32 signed bits"
+        problem = f"priority is {parsed.priority}; give a number that fits in 32 signed bits"
         raise InvalidRequest(problem, field="priority") from error
     return request
 
@@ -142,7 +142,7 @@ def metadata(model: v1.Model) -> Json:
 
 
 def split(body: bytes, length: str | None) -> tuple[bytes, bytes]:
-    """The JSON part and the binary part, by the header that tells the first one's length."""
+    """Splits a body into JSON and binary parts, by the header with the length of the first."""
     if length is None:
         return body, b""
     if not length.isdecimal() or len(length) > 12 or int(length) > len(body):

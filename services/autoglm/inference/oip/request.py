@@ -43,12 +43,12 @@ _OWN: Mapping[str, type] = {"chat": bool, "priority": int}
 _WITHOUT_EFFECT = frozenset(("binary_data_output", "stream", "triton_enable_empty_final_response"))
 _WORDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
 
-Asked = v1.ChatRequest | v1.GenerateRequest
+EngineInput = v1.ChatRequest | v1.GenerateRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Infer:
-    """One request, over either wire. `id` is the client's own and comes back with the answer."""
+    """One request, over either protocol. `id` is set by the client and returned in the response."""
 
     model: str
     id: str
@@ -82,7 +82,7 @@ def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:
             raise InvalidRequest(problem, field=field)
 
 
-def engine_request(infer: Infer, model: v1.Model) -> Asked:
+def engine_request(infer: Infer, model: v1.Model) -> EngineInput:
     """One user message of a conversation, or a bare prompt with `chat` false."""
     effective = {k: v for k, v in infer.parameters.items() if k not in _WITHOUT_EFFECT}
     own = {k: _converted("parameters.", k, v, _OWN[k]) for k, v in effective.items() if k in _OWN}
@@ -92,13 +92,15 @@ def engine_request(infer: Infer, model: v1.Model) -> Asked:
     chat = own.get("chat")
     if "chat" in model.tasks if chat is None else chat:
         message = v1.ChatMessage(role="user", content=infer.text)
-        asked: Asked = v1.ChatRequest(
+        engine_input: EngineInput = v1.ChatRequest(
             model=infer.model, messages=(message,), sampling_params=params
         )
     else:
-        asked = v1.GenerateRequest(model=infer.model, text=infer.text, sampling_params=params)
-    _set(asked, "parameters.", "priority", priority)
-    return asked
+        engine_input = v1.GenerateRequest(
+            model=infer.model, text=infer.text, sampling_params=params
+        )
+    _set(engine_input, "parameters.", "priority", priority)
+    return engine_input
 
 
 def sampling_params(
@@ -117,7 +119,7 @@ def sampling_params(
         elif given is not None:
             _set(params, prefix, name, _converted(prefix, name, given, _SCALARS[name]))
     if params.n > 1:
-        problem = f"{prefix}n is {params.n}; there is one output, ask once for each answer"
+        problem = f"{prefix}n is {params.n}; there is one output, send a request for each"
         raise InvalidRequest(problem, field=f"{prefix}n")
     return params
 
@@ -139,7 +141,7 @@ def _converted(prefix: str, name: str, given: object, kind: type) -> Any:
         raise _wrong(prefix, name, given, _WORDS[kind]) from error
 
 
-def _set(message: v1.SamplingParams | Asked, prefix: str, name: str, value: Any) -> None:
+def _set(message: v1.SamplingParams | EngineInput, prefix: str, name: str, value: Any) -> None:
     try:
         setattr(message, name, value)
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Asks the engine on behalf of the Open Inference Protocol, and describes its models.
+"""Calls the engine for the Open Inference Protocol, and describes its models.
 
-The protocol has no finish reason, so an answer that is not whole becomes an error here. Called by
-`oip_servicer` and `oip_rest`, which have checked the request.
+The protocol has no finish reason, so an incomplete output becomes an error here. Called by
+`servicer` and `rest`, which have checked the request.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.usage import Counted
-from autoglm.inference.counted import counted_of
-from autoglm.inference.engine import Call, Engine
-from autoglm.inference.oip.request import Asked, Infer, engine_request
+from autoglm.inference.engine import Engine, EngineRequest
+from autoglm.inference.observation import counted_of
+from autoglm.inference.oip.request import EngineInput, Infer, engine_request
 from autoglm.inference.requests import check, closing, find
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.request_info import FieldNames
@@ -24,7 +24,7 @@ from autoglm.validation.request_info import FieldNames
 SERVER_NAME = "open-autoglm"
 DATATYPE = "BYTES"
 SHAPE = (1,)
-Pace = Callable[[AsyncIterator[Any], Engine, Call], AsyncIterator[Any]]
+Pace = Callable[[AsyncIterator[Any], Engine, EngineRequest], AsyncIterator[Any]]
 """Gathers chunks while many streams are active."""
 
 
@@ -46,28 +46,28 @@ def described(engine: Engine, name: str) -> v1.Model:
     return _model(engine, name)
 
 
-def asked_of(engine: Engine, infer: Infer) -> Asked:
+def engine_request_of(engine: Engine, infer: Infer) -> EngineInput:
     return engine_request(infer, _model(engine, infer.model))
 
 
-async def whole(engine: Engine, asked: Asked, call: Call) -> Piece:
+async def whole(engine: Engine, engine_input: EngineInput, call: EngineRequest) -> Piece:
     """The response as its one piece."""
-    if isinstance(asked, v1.ChatRequest):
-        chat = await engine.chat(asked, call)
+    if isinstance(engine_input, v1.ChatRequest):
+        chat = await engine.chat(engine_input, call)
         choice = chat.choices[0]
         _check_whole(choice.finish_reason)
         return Piece(choice.message.content, True, counted_of(chat))
-    generated = await engine.generate(asked, call)
+    generated = await engine.generate(engine_input, call)
     completion = generated.completions[0]
     _check_whole(completion.finish_reason)
     return Piece(completion.text, True, counted_of(generated))
 
 
 async def pieces(
-    engine: Engine, asked: Asked, call: Call, pace: Pace | None = None
+    engine: Engine, engine_input: EngineInput, call: EngineRequest, pace: Pace | None = None
 ) -> AsyncGenerator[Piece, None]:
     """Text as it appears, the last piece marked. Closing this ends the engine's request."""
-    chunks = _chunks(engine, asked, call)
+    chunks = _chunks(engine, engine_input, call)
     async with closing(pace(chunks, engine, call) if pace else chunks) as source:
         async for chunk in source:
             _check_whole(chunk.finish_reason)
@@ -78,10 +78,10 @@ async def pieces(
                 yield Piece(new, is_final, counted_of(chunk) if is_final else None)
 
 
-def _chunks(engine: Engine, asked: Asked, call: Call) -> AsyncIterator[Any]:
-    if isinstance(asked, v1.ChatRequest):
-        return engine.chat_stream(asked, call)
-    return engine.generate_stream(asked, call)
+def _chunks(engine: Engine, engine_input: EngineInput, call: EngineRequest) -> AsyncIterator[Any]:
+    if isinstance(engine_input, v1.ChatRequest):
+        return engine.chat_stream(engine_input, call)
+    return engine.generate_stream(engine_input, call)
 
 
 def _model(engine: Engine, name: str) -> v1.Model:
@@ -94,6 +94,6 @@ def _model(engine: Engine, name: str) -> v1.Model:
 
 def _check_whole(reason: int) -> None:
     if reason == v1.FINISH_REASON_ABORT:
-        raise errors.Cancelled("the request was aborted before its answer was whole")
+        raise errors.Cancelled("the request was aborted before its output was complete")
     if reason == v1.FINISH_REASON_ERROR:
-        raise errors.Internal("the engine failed in the middle of the answer")
+        raise errors.Internal("the engine failed before its output was complete")

@@ -18,7 +18,7 @@ from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
 from autoglm.common.usage import usage_field
-from autoglm.inference.engine import AsgiApp, Call, Engine, Message, Scope
+from autoglm.inference.engine import AsgiApp, Engine, EngineRequest, Message, Scope
 from autoglm.inference.http.body import Body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.oip import json_codec, responses
@@ -99,9 +99,9 @@ class _Api:
         """The first piece is waited for, so that a failure before it has a status of its own."""
         body, _ = await self._checked_body(request)
         infer = json_codec.generate_request(_model_of(request), body)
-        asked = responses.asked_of(self._engine, infer)
+        engine_input = responses.engine_request_of(self._engine, infer)
         call = _call(request)
-        pieces = responses.pieces(self._engine, asked, call)
+        pieces = responses.pieces(self._engine, engine_input, call)
         first = await _unless_gone(request, anext(pieces))
         events = _events(infer, first, pieces, call.request_id, request.scope["path"])
         headers = {status.REQUEST_ID: call.request_id, "cache-control": "no-cache"}
@@ -109,13 +109,15 @@ class _Api:
 
     async def predict(self, request: Request) -> Response:
         body, _ = await self._checked_body(request)
-        asked = json_codec.predict_request(body)
-        answer = await _unless_gone(request, predict(self._engine, asked, _call(request)))
-        return _json(request, json_codec.predict_response(answer))
+        engine_input = json_codec.predict_request(body)
+        predicted = await _unless_gone(request, predict(self._engine, engine_input, _call(request)))
+        return _json(request, json_codec.predict_response(predicted))
 
     async def _whole(self, request: Request, infer: Infer) -> Piece:
-        asked = responses.asked_of(self._engine, infer)
-        return await _unless_gone(request, responses.whole(self._engine, asked, _call(request)))
+        engine_input = responses.engine_request_of(self._engine, infer)
+        return await _unless_gone(
+            request, responses.whole(self._engine, engine_input, _call(request))
+        )
 
     async def _checked_body(self, request: Request) -> tuple[bytes, bytes]:
         """The JSON, judged, and what came behind it."""
@@ -144,8 +146,8 @@ def _routes(api: _Api) -> list[Route]:
 def _guarded(endpoint: Endpoint) -> Endpoint:
     """Renders our errors in the path's own dialect."""
 
-    async def answer(request: Request) -> Response:
-        # Named once, so that every part of the answer says the same.
+    async def guarded(request: Request) -> Response:
+        # Made once, so that every part of the response has the same id.
         request.state.call = _new_call(request)
         try:
             return await endpoint(request)
@@ -155,12 +157,12 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         except ClientDisconnect:
             return Response(status_code=_CLOSED)
 
-    return answer
+    return guarded
 
 
-def _new_call(request: Request) -> Call:
+def _new_call(request: Request) -> EngineRequest:
     known = rpc.rpc_from_metadata(request.scope["path"], request.headers.items())
-    return Call(known.request_id, known.trace_headers)
+    return EngineRequest(known.request_id, known.trace_headers)
 
 
 def _model_of(request: Request) -> str:
@@ -168,8 +170,8 @@ def _model_of(request: Request) -> str:
     return infer_path(request.scope["path"]) or ""
 
 
-def _call(request: Request) -> Call:
-    call: Call = request.state.call
+def _call(request: Request) -> EngineRequest:
+    call: EngineRequest = request.state.call
     return call
 
 
@@ -183,7 +185,7 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result, or ClientDisconnect once nobody waits for it any more."""
+    """Returns the result, or raises ClientDisconnect once the client has disconnected."""
     wanted = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnected(request))
     try:

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 over gRPC, with Triton's ModelStreamInfer.
 
-Checks with the shared validator, asks the engine, answers in tensors. Registered by `app`. Both
-`tritonclient` and `kserve` read outputs from `raw_output_contents`, so that is where they are.
+Validates with the shared validator, calls the engine, responds in tensors. Registered by `app`.
+Both `tritonclient` and `kserve` read outputs from `raw_output_contents`, so that is where they are.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from autoglm.common import errors, status
 from autoglm.common.usage import Counted, usage_field
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip import responses
-from autoglm.inference.oip.request import LENGTH_BYTES, TEXT_OUTPUT, Asked, of_grpc
+from autoglm.inference.oip.request import LENGTH_BYTES, TEXT_OUTPUT, EngineInput, of_grpc
 from autoglm.inference.oip.responses import DATATYPE, SHAPE, Pace, Piece
 from autoglm.inference.requests import begin, current_call, find
-from autoglm.inference.servicers.bounded_grpc import ask_of
+from autoglm.inference.servicers.bounded_grpc import info_of
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc
 from autoglm.validation.oip import TEXT_INPUT
@@ -78,15 +78,15 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: oip.ModelInferRequest, context: Any
     ) -> oip.ModelInferResponse:
         engine = self._engine()
-        asked = _asked(engine, request, streaming=False)
-        piece = await responses.whole(engine, asked, current_call())
+        engine_input = _engine_request(engine, request, streaming=False)
+        piece = await responses.whole(engine, engine_input, current_call())
         _note_usage(context, piece.usage)
         return response(request, piece.text)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
-        """In the order of the requests; a refused one leaves the stream open for the next."""
+        """In the order of the requests; a rejected one leaves the stream open for the next."""
         counted: Counted | None = None
         async for request in requests:
             try:
@@ -97,15 +97,15 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                             _note_usage(context, counted)
                         yield _streamed(request, piece)
             except errors.AutoGLMError as error:
-                # Only a status lets the caller, such as the gateway, ask another pod.
+                # Only a status lets the caller, such as the gateway, retry on another pod.
                 if error.retryable:
                     raise
-                yield refusal(request, error)
+                yield rejection(request, error)
 
     def _pieces(self, request: oip.ModelInferRequest) -> Any:
         engine = self._engine()
-        asked = _asked(engine, request, streaming=True)
-        return responses.pieces(engine, asked, current_call(), self._pace)
+        engine_input = _engine_request(engine, request, streaming=True)
+        return responses.pieces(engine, engine_input, current_call(), self._pace)
 
 
 def _note_usage(context: Any, counted: Counted | None) -> None:
@@ -125,25 +125,27 @@ def response(request: oip.ModelInferRequest, text: str) -> oip.ModelInferRespons
     )
 
 
-def refusal(
+def rejection(
     request: oip.ModelInferRequest, error: errors.AutoGLMError
 ) -> oip.ModelStreamInferResponse:
     """Names the request in words too, as Triton's client hands on the words alone."""
     whose = f"request {request.id!r:.80}: " if request.id else ""
-    answer = oip.ModelStreamInferResponse(
+    message = oip.ModelStreamInferResponse(
         error_message=f"{whose}{error.reason}: {status.visible_message(error)}",
         infer_response=oip.ModelInferResponse(model_name=request.model_name, id=request.id),
     )
-    answer.infer_response.parameters[FINAL].bool_param = True
-    return answer
+    message.infer_response.parameters[FINAL].bool_param = True
+    return message
 
 
 def _streamed(request: oip.ModelInferRequest, piece: Piece) -> oip.ModelStreamInferResponse:
-    answer = oip.ModelStreamInferResponse(infer_response=response(request, piece.text))
-    answer.infer_response.parameters[FINAL].bool_param = piece.is_final
-    return answer
+    message = oip.ModelStreamInferResponse(infer_response=response(request, piece.text))
+    message.infer_response.parameters[FINAL].bool_param = piece.is_final
+    return message
 
 
-def _asked(engine: Engine, request: oip.ModelInferRequest, *, streaming: bool) -> Asked:
-    begin(engine, ask_of(request, streaming=streaming))
-    return responses.asked_of(engine, of_grpc(request))
+def _engine_request(
+    engine: Engine, request: oip.ModelInferRequest, *, streaming: bool
+) -> EngineInput:
+    begin(engine, info_of(request, streaming=streaming))
+    return responses.engine_request_of(engine, of_grpc(request))

@@ -1,7 +1,7 @@
 """Reads the requests of gRPC calls within bounds, before protobuf builds objects of them.
 
-A server interceptor. A message that is over a bound is refused here; what a large one asks for is
-read from an abridged copy, off the event loop where that takes long. `ask_of` has it for servicers.
+A server interceptor. A message that exceeds a bound is rejected here; the facts of a large one are
+read from an abridged copy, off the event loop where that takes long. `info_of` returns them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _EXTRACTORS: dict[type[Message], Callable[..., RequestInfo]] = {
     v1.TokenizeRequest: of_tokenize,
     oip.ModelInferRequest: of_oip,
 }
-# What the large request of the call being served asks for, or why it is none.
+# The facts of a large request of the call being served, or the error in it.
 _read: ContextVar[RequestInfo | AutoGLMError | None] = ContextVar("read_request", default=None)
 
 
-def ask_of(request: Message, *, streaming: bool = False) -> RequestInfo:
-    """What the request of the call being served asks for. Raises InvalidRequest."""
+def info_of(request: Message, *, streaming: bool = False) -> RequestInfo:
+    """Returns the facts of the request of the call being served. Raises InvalidRequest."""
     match _read.get():
         case None:
             options = {"streaming": True} if streaming else {}
@@ -111,11 +111,11 @@ class BoundedMessages(grpc.aio.ServerInterceptor):
         _read.set(None)
         if not proto_scan.is_small(payload, kind):
             abridged = await in_steps(proto_scan.scan(payload, kind, self._bounds))
-            _read.set(await _ask(kind, abridged))
+            _read.set(await _read_info(kind, abridged))
         return _parsed(kind, payload)
 
 
-async def _ask(kind: type[Message], abridged: Abridged) -> RequestInfo | AutoGLMError | None:
+async def _read_info(kind: type[Message], abridged: Abridged) -> RequestInfo | AutoGLMError | None:
     """None for a request that has no bounds of its own."""
     extract = _EXTRACTORS.get(kind)
     if extract is None:

@@ -1,4 +1,4 @@
-"""The pod's gRPC interceptor: counts, traces and logs each request, and refuses late ones.
+"""The pod's gRPC interceptor: counts, traces and logs each request, and rejects late ones.
 
 Stands inside the error interceptor, so that it sees our own exceptions. Only the methods of
 `OBSERVED` are requests; probes, load streams and reflection pass unseen and hold up no shutdown.
@@ -16,8 +16,7 @@ import grpc
 from autoglm.common import errors, rpc, semconv
 from autoglm.common.telemetry import MODEL_CHARACTERS
 from autoglm.common.usage import usage_field
-from autoglm.inference.counted import counted_of
-from autoglm.inference.observation import Observation, outcome_of
+from autoglm.inference.observation import Observation, counted_of, outcome_of
 from autoglm.inference.pod import Pod
 
 _METHODS = {
@@ -108,7 +107,7 @@ def _begin(request: Any) -> Observation:
 
 
 def _note_usage(seen: Observation, message: Any, context: Any) -> None:
-    """For the span, and as a trailer for whoever does not read the messages."""
+    """Sets usage on the span, and as a trailer for proxies that do not read the messages."""
     counted = counted_of(message)
     if counted is not None:
         seen.attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = counted.prompt_tokens

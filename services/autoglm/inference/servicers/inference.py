@@ -1,4 +1,4 @@
-"""autoglm.v1.Inference on an engine: check, ask the engine, pace what it streams."""
+"""autoglm.v1.Inference on an engine: validates, calls the engine, paces its streams."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.gather import Ticks, paced, window
 from autoglm.inference.pod import Pod
 from autoglm.inference.prediction import predict
 from autoglm.inference.requests import begin, check, current_call, find
-from autoglm.inference.servicers.bounded_grpc import ask_of
+from autoglm.inference.servicers.bounded_grpc import info_of
 from autoglm.v1 import inference_pb2_grpc
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Pace:
         self._wait = Ticks()
 
     async def __call__(
-        self, chunks: AsyncIterator[T], engine: Engine, call: Call
+        self, chunks: AsyncIterator[T], engine: Engine, call: EngineRequest
     ) -> AsyncGenerator[T, None]:
         self._active += 1
         try:
@@ -58,41 +58,41 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
 
     async def Generate(self, request: v1.GenerateRequest, context: Any) -> v1.GenerateResponse:
         engine = self._pod.engine()
-        begin(engine, ask_of(request))
+        begin(engine, info_of(request))
         return await engine.generate(request, current_call())
 
     def GenerateStream(
         self, request: v1.GenerateRequest, context: Any
     ) -> AsyncIterator[v1.GenerateChunk]:
         engine = self._pod.engine()
-        begin(engine, ask_of(request, streaming=True))
+        begin(engine, info_of(request, streaming=True))
         call = current_call()
         return self._pace(engine.generate_stream(request, call), engine, call)
 
     async def Chat(self, request: v1.ChatRequest, context: Any) -> v1.ChatResponse:
         engine = self._pod.engine()
-        begin(engine, ask_of(request))
+        begin(engine, info_of(request))
         return await engine.chat(request, current_call())
 
     def ChatStream(self, request: v1.ChatRequest, context: Any) -> AsyncIterator[v1.ChatChunk]:
         engine = self._pod.engine()
-        begin(engine, ask_of(request, streaming=True))
+        begin(engine, info_of(request, streaming=True))
         call = current_call()
         return self._pace(engine.chat_stream(request, call), engine, call)
 
     async def Embed(self, request: v1.EmbedRequest, context: Any) -> v1.EmbedResponse:
         engine = self._pod.engine()
-        check(engine, ask_of(request))
+        check(engine, info_of(request))
         return await engine.embed(request, current_call())
 
     async def Predict(self, request: v1.PredictRequest, context: Any) -> v1.PredictResponse:
         engine = self._pod.engine()
-        check(engine, ask_of(request))
+        check(engine, info_of(request))
         return await predict(engine, request, current_call())
 
     async def Tokenize(self, request: v1.TokenizeRequest, context: Any) -> v1.TokenizeResponse:
         engine = self._pod.engine()
-        check(engine, ask_of(request))
+        check(engine, info_of(request))
         return await engine.tokenize(request, current_call())
 
     async def ListModels(

@@ -1,7 +1,7 @@
-"""autoglm.v1.Worker on an engine: tells gateways load and cached prompt blocks, ends requests.
+"""autoglm.v1.Worker on an engine: reports load and cached prompt blocks, aborts requests.
 
-`should_report` decides when a load is worth a message; the stream looks twenty times a second, or
-more seldom for a gateway that asks for that, since it has many pods.
+`should_report` decides when a load is worth a message; the stream reads the load twenty times a
+second, or less often where a gateway with many pods requests that.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ def message_of(change: Change, sequence: int) -> v1.SubscribeKvEventsResponse:
     return message
 
 
-def _interval(asked: float, least: float) -> float:
-    """In seconds; what is asked for within bounds, and the least where it is no number."""
-    return min(max(least, asked), _SILENCE_SECONDS)
+def _interval(requested: float, least: float) -> float:
+    """Returns the requested interval in seconds, within bounds; the least for NaN."""
+    return min(max(least, requested), _SILENCE_SECONDS)
 
 
 def _one_model() -> errors.Unimplemented:

@@ -1,4 +1,4 @@
-"""The vLLM engine: `start(EngineOptions)` answers with a running engine.
+"""The vLLM engine: `start(EngineOptions)` returns a running engine.
 
 The only package that imports vLLM and torch, and it does so when `start` is called, not when it is
 imported. The pod's app calls `start`, and `root_cause` when that fails.

@@ -6,7 +6,7 @@ import msgspec
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
 
 from autoglm import v1
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm.chat import chat_results
 from autoglm.inference.vllm.runtime import Runtime, http_request
 
@@ -28,7 +28,7 @@ class Embedding:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse:
+    async def embed(self, request: v1.EmbedRequest, call: EngineRequest) -> v1.EmbedResponse:
         with self._runtime.translating("texts"):
             self._runtime.find(request.model)
             self._runtime.require("embed")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from autoglm import v1
-from autoglm.inference.engine import AsgiApp, Call, EngineLoad
+from autoglm.inference.engine import AsgiApp, EngineLoad, EngineRequest
 from autoglm.inference.kv.feed import KvFeed
 from autoglm.inference.vllm.chat.chat import Chat
 from autoglm.inference.vllm.embedding import Embedding
@@ -60,27 +60,35 @@ class VllmEngine:
     def kv_feed(self) -> KvFeed | None:
         return self._kv_events.feed if self._kv_events else None
 
-    async def generate(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
-        return await self._generation.answer(request, call)
+    async def generate(
+        self, request: v1.GenerateRequest, call: EngineRequest
+    ) -> v1.GenerateResponse:
+        return await self._generation.complete(request, call)
 
     def generate_stream(
-        self, request: v1.GenerateRequest, call: Call
+        self, request: v1.GenerateRequest, call: EngineRequest
     ) -> AsyncIterator[v1.GenerateChunk]:
         return self._generation.stream(request, call)
 
-    async def chat(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
-        return await self._chat.answer(request, call)
+    async def chat(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse:
+        return await self._chat.complete(request, call)
 
-    def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+    def chat_stream(
+        self, request: v1.ChatRequest, call: EngineRequest
+    ) -> AsyncIterator[v1.ChatChunk]:
         return self._chat.stream(request, call)
 
-    async def embed(self, request: v1.EmbedRequest, call: Call) -> v1.EmbedResponse:
+    async def embed(self, request: v1.EmbedRequest, call: EngineRequest) -> v1.EmbedResponse:
         return await self._embedding.embed(request, call)
 
-    async def tokenize(self, request: v1.TokenizeRequest, call: Call) -> v1.TokenizeResponse:
+    async def tokenize(
+        self, request: v1.TokenizeRequest, call: EngineRequest
+    ) -> v1.TokenizeResponse:
         return await self._tokenization.tokenize(request, call)
 
-    async def label_logprobs(self, request: v1.PredictRequest, call: Call) -> Sequence[float]:
+    async def label_logprobs(
+        self, request: v1.PredictRequest, call: EngineRequest
+    ) -> Sequence[float]:
         return await self._labels.logprobs(request, call)
 
     def is_running(self, request_id: str) -> bool:

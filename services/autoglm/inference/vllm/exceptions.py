@@ -1,7 +1,7 @@
 """vLLM's exceptions and error bodies as ours: the one table.
 
 Decides which class an error becomes and which field of the request it names. Called by `runtime`
-and `chat`; nothing else looks at a vLLM exception.
+and `chat`; nothing else handles a vLLM exception.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _ABOUT_FORMAT = re.compile(r"grammar|regex|json schema|\bchoice\b|structured out
 
 
 def _invalid(error: Any, prompt_field: str) -> errors.AutoGLMError:
-    # A chat template may refuse a conversation in any words.
-    refused = isinstance(error.__cause__, TemplateError)
-    parameter = "prompt" if refused else getattr(error, "parameter", None) or ""
+    # A chat template may reject a conversation with any message.
+    rejected = isinstance(error.__cause__, TemplateError)
+    parameter = "prompt" if rejected else getattr(error, "parameter", None) or ""
     # The message of a VLLMValidationError without what its __str__ adds to it.
     message = str(error.args[0]) if error.args else str(error)
     return invalid(message, parameter, prompt_field)
@@ -71,7 +71,7 @@ _TABLE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Rule], ...] 
     (vllm.VLLMError, _internal),
     (NotImplementedError, lambda e, _: errors.Unimplemented(str(e))),
     (ValidationError, _unparsed),
-    # vLLM's own server answers 400 to these three; many of its checks raise nothing finer.
+    # vLLM's own server responds with 400 to these three; many of its checks raise nothing finer.
     (TemplateError, lambda e, _: errors.InvalidRequest(f"chat template: {e}", field="messages")),
     ((ValueError, OverflowError), _invalid),
     (Exception, _internal),

@@ -36,7 +36,7 @@ async def start(options: EngineOptions) -> VllmEngine:
     announce_name()
     log = EngineLog()
     try:
-        # Importing and starting take seconds; the process must answer probes and signals meanwhile.
+        # Import and start take seconds; the process must serve probes and handle signals meanwhile.
         launched = await asyncio.to_thread(_launch, options, log)
     except BaseException as error:
         attach(error, log.first_failure())
@@ -82,21 +82,21 @@ def _launch(options: EngineOptions, log: EngineLog) -> _Launched:
         return meters[-1]
 
     engine_args = AsyncEngineArgs.from_cli_args(arguments)
-    kv_events = KvEvents() if options.kv_events and _can_tell(engine_args) else None
+    kv_events = KvEvents() if options.kv_events and _can_read_events(engine_args) else None
     with ExitStack() as unless_started:
         if kv_events is not None:
             engine_args.kv_events_config = kv_events.config
             unless_started.callback(kv_events.remove_directory)
         llm = AsyncLLM.from_engine_args(engine_args, stat_loggers=[build_meter])
         unless_started.pop_all()
-    # vLLM asks the environment several times a token; its engine process does the same as here.
+    # vLLM reads the environment several times a token; its engine process enables the same cache.
     envs.enable_envs_cache()
     log.skip()
     return _Launched(llm, arguments, meters, kv_events)
 
 
-def _can_tell(engine_args: Any) -> bool:
-    """Whether we may read the engine's KV-cache events: one engine, and nobody else reads them."""
+def _can_read_events(engine_args: Any) -> bool:
+    """Returns whether the pod may read KV-cache events: one engine, and no other reader."""
     return (
         engine_args.kv_events_config is None
         and engine_args.enable_prefix_caching is not False
@@ -112,7 +112,7 @@ def _parse(options: EngineOptions, log: EngineLog) -> Any:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = make_arg_parser(FlexibleArgumentParser())
-    parser.error = _refuse
+    parser.error = _reject
     arguments = parser.parse_args(command_line(options))
     validate_parsed_serve_args(arguments)
     arguments.enable_request_id_headers = True
@@ -120,14 +120,14 @@ def _parse(options: EngineOptions, log: EngineLog) -> Any:
         ToolParserManager.import_tool_parser(arguments.tool_parser_plugin)
     if arguments.reasoning_parser_plugin:
         ReasoningParserManager.import_reasoning_parser(arguments.reasoning_parser_plugin)
-    # A logging configuration of the user's own is left alone.
+    # A logging configuration of the user's own is kept.
     if not any(getattr(arguments, n, None) for n in ("log_config_file", "logging_config")):
         arguments.log_config_file = log.configure(DEFAULT_LOGGING_CONFIG)
     _fit_device(options, arguments)
     return arguments
 
 
-def _refuse(message: str) -> None:
+def _reject(message: str) -> None:
     """In place of the parser's own way, which prints a usage of 900 lines and exits."""
     raise ValueError(f"vLLM does not take these arguments: {message}")
 
@@ -137,7 +137,7 @@ def _fit_device(options: EngineOptions, arguments: Any) -> None:
 
     found = current_platform.device_type
     if options.device not in ("auto", found):
-        raise ValueError(f"device {options.device} was asked for, but vLLM runs on {found} here")
+        raise ValueError(f"device {options.device} was requested, but vLLM runs on {found} here")
     unset = options.gpu_memory_utilization is None and arguments.kv_cache_memory_bytes is None
     if found == "cpu" and unset and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes()
@@ -197,7 +197,7 @@ def _join_traces(llm: Any) -> None:
 
 
 def _quieten() -> None:
-    """vLLM logs a traceback for a stream that it refuses; the client's mistake is no news here."""
+    """Drops tracebacks that vLLM logs for streams that it rejects because of a client's error."""
     for name in ("chat_completion", "completion"):
         logger = logging.getLogger(f"vllm.entrypoints.openai.{name}.serving")
         logger.addFilter(_is_news)

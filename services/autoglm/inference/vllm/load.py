@@ -1,7 +1,7 @@
 """How busy the engine is, from vLLM's scheduler and from the requests this process has submitted.
 
 The scheduler reports after each step, so a request just submitted is not in its figures yet; the
-output processor knows it at once. Never asks the engine process anything. Read by `engine`.
+output processor knows it at once. Never calls the engine process. Read by `engine`.
 """
 
 from __future__ import annotations

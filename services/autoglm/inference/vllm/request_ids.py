@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def predict_id(request_id: str, index: int) -> str:
-    """One of the questions that a request for label log-probabilities asks."""
+    """Returns the id of one engine request of those for label log-probabilities."""
     return f"predict-{request_id}-{index}"
 
 

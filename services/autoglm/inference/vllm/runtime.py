@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm.exceptions import translate
 
 
@@ -62,13 +62,13 @@ class Runtime:
     def served_name(self, adapter: Any) -> str:
         return str(adapter.lora_name) if adapter else self.model.name
 
-    def priority(self, asked: int) -> int:
+    def priority(self, requested: int) -> int:
         """vLLM takes priorities only where its scheduler uses them."""
         policy = self.llm.vllm_config.scheduler_config.policy
-        return asked if policy == "priority" else 0
+        return requested if policy == "priority" else 0
 
 
-def http_request(call: Call) -> Request:
+def http_request(call: EngineRequest) -> Request:
     """What vLLM's serving classes read of an HTTP request: its id and its trace."""
     headers = {"x-request-id": call.request_id} | call.trace_headers
     raw = [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]

@@ -9,7 +9,7 @@ from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest, Tokeni
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm.chat.conversation import messages
 from autoglm.inference.vllm.exceptions import translate_body
 from autoglm.inference.vllm.runtime import Runtime, http_request
@@ -21,7 +21,9 @@ class Tokenization:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def tokenize(self, request: v1.TokenizeRequest, call: Call) -> v1.TokenizeResponse:
+    async def tokenize(
+        self, request: v1.TokenizeRequest, call: EngineRequest
+    ) -> v1.TokenizeResponse:
         field = request.WhichOneof("input") or "text"
         with self._runtime.translating(field):
             found = await self.submit(_request(request, field), call, field)
@@ -31,8 +33,8 @@ class Tokenization:
                 tokens=found.token_strs or (),
             )
 
-    async def submit(self, request: Any, call: Call, field: str) -> Any:
-        """vLLM's answer to one of its own tokenize requests."""
+    async def submit(self, request: Any, call: EngineRequest, field: str) -> Any:
+        """Returns vLLM's response to one of its own tokenize requests."""
         self._runtime.find(request.model)
         serving = self._runtime.app.state.serving_tokenization
         found = await serving.create_tokenize(request, http_request(call))

@@ -32,7 +32,7 @@ SMALL_ENTRIES = 512
 PIECE_BYTES = 64 * 1024
 STEP_TOKENS = 512
 """The most that is read at a time, less than a millisecond."""
-# Of a string whose rest is cut: enough to tell a URL's scheme and to name it in an error.
+# Of a string whose rest is cut: enough to detect a URL's scheme and to show it in an error.
 _STUB_BYTES = 64
 _MAX_GAP_BYTES = 4096
 _MAX_NAME_BYTES = 256

@@ -50,7 +50,7 @@ async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
 
 
 async def read_abridged(path: str, body: bytes) -> RequestInfo:
-    """What a body that is small or abridged asks for."""
+    """Returns the facts of a body that is small or abridged."""
     if isinstance(body, Abridged):
         return await off_loop(body, lambda: of_openai(path, body))
     return of_openai(path, body)

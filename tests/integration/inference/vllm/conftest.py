@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from autoglm import v1
 from autoglm.inference import vllm
-from autoglm.inference.engine import Call, Engine, EngineOptions
+from autoglm.inference.engine import Engine, EngineOptions, EngineRequest
 
 MODEL = Path(__file__).parents[4] / "examples/tiny-glm/model"
 _ids = itertools.count(1)
@@ -82,8 +82,8 @@ def metrics_kept(engine: Engine) -> Iterator[None]:
 
 
 @pytest.fixture
-def call() -> Call:
-    return Call(request_id=f"test-{next(_ids)}")
+def call() -> EngineRequest:
+    return EngineRequest(request_id=f"test-{next(_ids)}")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -28,11 +28,15 @@ WEATHER = v1.Tool(
 PARIS = {"city": "Paris"}
 
 
-async def collect(engine: Engine, request: v1.ChatRequest, call: Call) -> list[v1.ChatChunk]:
+async def collect(
+    engine: Engine, request: v1.ChatRequest, call: EngineRequest
+) -> list[v1.ChatChunk]:
     return [chunk async for chunk in engine.chat_stream(request, call)]
 
 
-async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_greedy_decoding_responds_word_for_word(
+    engine: Engine, call: EngineRequest, ask: Ask
+) -> None:
     answer = await engine.chat(ask(QUESTION), call)
 
     (choice,) = answer.choices
@@ -43,7 +47,7 @@ async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: Call
     assert answer.timing.prefill_seconds > 0
 
 
-async def test_rest_responds_the_same(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_rest_responds_the_same(engine: Engine, call: EngineRequest, ask: Ask) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
     transport = httpx.ASGITransport(app=engine.http_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://pod") as http:
@@ -53,7 +57,9 @@ async def test_rest_responds_the_same(engine: Engine, call: Call, ask: Ask) -> N
     assert rest["metrics"] is None
 
 
-async def test_a_stream_adds_up_to_the_response(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_a_stream_adds_up_to_the_response(
+    engine: Engine, call: EngineRequest, ask: Ask
+) -> None:
     chunks = await collect(engine, ask(QUESTION), call)
 
     assert [c.delta.role for c in chunks if c.delta.role] == ["assistant"]
@@ -64,7 +70,7 @@ async def test_a_stream_adds_up_to_the_response(engine: Engine, call: Call, ask:
 
 
 async def test_only_the_last_chunk_of_all_carries_usage(
-    engine: Engine, call: Call, ask: Ask
+    engine: Engine, call: EngineRequest, ask: Ask
 ) -> None:
     params = v1.SamplingParams(n=2, temperature=1, max_tokens=8, ignore_eos=True)
     chunks = await collect(engine, ask(QUESTION, sampling_params=params), call)
@@ -74,13 +80,15 @@ async def test_only_the_last_chunk_of_all_carries_usage(
     assert sorted(c.index for c in chunks if c.finish_reason) == [0, 1]
 
 
-async def test_timing_of_a_stream(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_timing_of_a_stream(engine: Engine, call: EngineRequest, ask: Ask) -> None:
     chunks = await collect(engine, ask(QUESTION), call)
 
     assert chunks[-1].timing.decode_seconds > 0
 
 
-async def test_logprobs_of_tokens_and_alternatives(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_logprobs_of_tokens_and_alternatives(
+    engine: Engine, call: EngineRequest, ask: Ask
+) -> None:
     params = v1.SamplingParams(temperature=0, max_tokens=3, logprobs=2)
     asked = ask(QUESTION, sampling_params=params)
 
@@ -91,7 +99,7 @@ async def test_logprobs_of_tokens_and_alternatives(engine: Engine, call: Call, a
     assert [len(entry.top_logprobs) for entry in whole] == [2, 2, 2]
 
 
-async def test_a_json_schema_is_kept(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_a_json_schema_is_kept(engine: Engine, call: EngineRequest, ask: Ask) -> None:
     schema = {
         "type": "object",
         "properties": {"size": {"type": "integer", "minimum": 1, "maximum": 9}},
@@ -107,7 +115,7 @@ async def test_a_json_schema_is_kept(engine: Engine, call: Call, ask: Ask) -> No
     assert 1 <= json.loads(answer.choices[0].message.content)["size"] <= 9
 
 
-async def test_a_regular_expression_is_kept(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_a_regular_expression_is_kept(engine: Engine, call: EngineRequest, ask: Ask) -> None:
     chunks = await collect(
         engine, ask(QUESTION, response_format=v1.ResponseFormat(regex="[0-9]{4}")), call
     )
@@ -124,7 +132,7 @@ async def test_a_regular_expression_is_kept(engine: Engine, call: Call, ask: Ask
     ],
 )
 async def test_tools_are_called(
-    engine: Engine, call: Call, ask: Ask, choice: v1.ToolChoice, reason: v1.FinishReason
+    engine: Engine, call: EngineRequest, ask: Ask, choice: v1.ToolChoice, reason: v1.FinishReason
 ) -> None:
     asked = ask("What is the weather in Paris?", tools=[WEATHER], tool_choice=choice)
 
@@ -139,7 +147,7 @@ async def test_tools_are_called(
     assert json.loads("".join(p.arguments for p in pieces)) == PARIS
 
 
-async def test_the_result_of_a_tool_is_read(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_the_result_of_a_tool_is_read(engine: Engine, call: EngineRequest, ask: Ask) -> None:
     asked = ask("What is the weather in Paris?", tools=[WEATHER])
     made = v1.ToolCall(id="1", name="get_weather", arguments=json.dumps(PARIS))
     asked.messages.add(role="assistant", tool_calls=[made])
@@ -150,7 +158,9 @@ async def test_the_result_of_a_tool_is_read(engine: Engine, call: Call, ask: Ask
     assert answer.choices[0].message.content == "It is sunny in Paris, at 21 degrees."
 
 
-async def test_the_final_message_is_continued(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_the_final_message_is_continued(
+    engine: Engine, call: EngineRequest, ask: Ask
+) -> None:
     asked = ask(QUESTION, continue_final_message=True, add_generation_prompt=False)
     asked.messages.add(role="assistant", content="Open-AutoGLM is published")
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference import vllm
-from autoglm.inference.engine import Call, Engine, EngineOptions
+from autoglm.inference.engine import Engine, EngineOptions, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -28,7 +28,7 @@ async def pooling(options: EngineOptions) -> AsyncIterator[Engine]:
     await engine.close()
 
 
-async def test_each_text_has_its_vector(pooling: Engine, call: Call) -> None:
+async def test_each_text_has_its_vector(pooling: Engine, call: EngineRequest) -> None:
     texts = ["one", "two words", "one"]
 
     found = await pooling.embed(v1.EmbedRequest(model="tiny", texts=texts), call)
@@ -41,7 +41,7 @@ async def test_each_text_has_its_vector(pooling: Engine, call: Call) -> None:
     assert found.usage.prompt_tokens > 3
 
 
-async def test_what_the_model_does_not_do_is_said(pooling: Engine, call: Call) -> None:
+async def test_what_the_model_does_not_do_is_said(pooling: Engine, call: EngineRequest) -> None:
     (model,) = pooling.models()
 
     assert list(model.tasks) == ["embed", "tokenize"]

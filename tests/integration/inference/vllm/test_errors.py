@@ -6,7 +6,7 @@ import pytest
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -46,7 +46,7 @@ FORMATS = [
 
 
 async def refusals(
-    engine: Engine, call: Call, generate: v1.GenerateRequest, chat: v1.ChatRequest
+    engine: Engine, call: EngineRequest, generate: v1.GenerateRequest, chat: v1.ChatRequest
 ) -> list[errors.AutoGLMError]:
     """The error of the same request over all four methods."""
     found = []
@@ -64,7 +64,7 @@ async def refusals(
 
 @pytest.mark.parametrize(("name", "value"), SAMPLING)
 async def test_a_wrong_sampling_parameter_is_named(
-    engine: Engine, call: Call, ask: Ask, name: str, value: object
+    engine: Engine, call: EngineRequest, ask: Ask, name: str, value: object
 ) -> None:
     params = v1.SamplingParams(**{name: value})  # type: ignore[arg-type]  # a field by name
     generate = v1.GenerateRequest(text="x", sampling_params=params)
@@ -76,7 +76,7 @@ async def test_a_wrong_sampling_parameter_is_named(
 
 @pytest.mark.parametrize("wanted", FORMATS)
 async def test_a_wrong_response_format_is_named(
-    engine: Engine, call: Call, ask: Ask, wanted: v1.ResponseFormat
+    engine: Engine, call: EngineRequest, ask: Ask, wanted: v1.ResponseFormat
 ) -> None:
     generate = v1.GenerateRequest(text="x", response_format=wanted)
 
@@ -86,7 +86,7 @@ async def test_a_wrong_response_format_is_named(
 
 
 async def test_a_prompt_too_long_is_reported_in_numbers(
-    engine: Engine, call: Call, ask: Ask
+    engine: Engine, call: EngineRequest, ask: Ask
 ) -> None:
     found = await refusals(engine, call, v1.GenerateRequest(text=LONG), ask(LONG))
 
@@ -95,7 +95,9 @@ async def test_a_prompt_too_long_is_reported_in_numbers(
 
 
 @pytest.mark.parametrize("ids", [[], [7] * 1024, [7] * 2000, [99999]])
-async def test_wrong_token_ids_are_named(engine: Engine, call: Call, ids: list[int]) -> None:
+async def test_wrong_token_ids_are_named(
+    engine: Engine, call: EngineRequest, ids: list[int]
+) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
         await engine.generate(v1.GenerateRequest(token_ids=v1.TokenIds(ids=ids)), call)
 
@@ -103,7 +105,7 @@ async def test_wrong_token_ids_are_named(engine: Engine, call: Call, ids: list[i
 
 
 async def test_an_unknown_model_is_an_error_with_the_served_names(
-    engine: Engine, call: Call, ask: Ask
+    engine: Engine, call: EngineRequest, ask: Ask
 ) -> None:
     chat = ask("x")
     chat.model = "gpt"
@@ -131,7 +133,7 @@ async def test_an_unknown_model_is_an_error_with_the_served_names(
     ],
 )
 async def test_a_wrong_chat_field_is_named(
-    engine: Engine, call: Call, ask: Ask, fields: dict[str, object], field: str
+    engine: Engine, call: EngineRequest, ask: Ask, fields: dict[str, object], field: str
 ) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
         await engine.chat(ask("x", **fields), call)
@@ -150,7 +152,7 @@ async def test_a_wrong_chat_field_is_named(
     ],
 )
 async def test_a_wrong_message_is_named(
-    engine: Engine, call: Call, message: v1.ChatMessage, field: str
+    engine: Engine, call: EngineRequest, message: v1.ChatMessage, field: str
 ) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
         await engine.chat(v1.ChatRequest(messages=[message]), call)
@@ -158,13 +160,13 @@ async def test_a_wrong_message_is_named(
     assert refused.value.field == field
 
 
-async def test_embedding_needs_a_model_that_embeds(engine: Engine, call: Call) -> None:
+async def test_embedding_needs_a_model_that_embeds(engine: Engine, call: EngineRequest) -> None:
     with pytest.raises(errors.Unimplemented, match="tiny does not embed"):
         await engine.embed(v1.EmbedRequest(model="tiny", texts=["x"]), call)
 
 
 async def test_a_refused_request_leaves_nothing_behind(
-    engine: Engine, call: Call, ask: Ask
+    engine: Engine, call: EngineRequest, ask: Ask
 ) -> None:
     await refusals(engine, call, v1.GenerateRequest(text=LONG), ask(LONG))
 

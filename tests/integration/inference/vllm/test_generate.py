@@ -5,7 +5,7 @@ import re
 import pytest
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -22,11 +22,13 @@ def request(**sampling: object) -> v1.GenerateRequest:
     return v1.GenerateRequest(model="tiny", text=PROMPT, sampling_params=params)
 
 
-async def collect(engine: Engine, asked: v1.GenerateRequest, call: Call) -> list[v1.GenerateChunk]:
+async def collect(
+    engine: Engine, asked: v1.GenerateRequest, call: EngineRequest
+) -> list[v1.GenerateChunk]:
     return [chunk async for chunk in engine.generate_stream(asked, call)]
 
 
-async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: Call) -> None:
+async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: EngineRequest) -> None:
     answer = await engine.generate(request(), call)
 
     (completion,) = answer.completions
@@ -38,7 +40,7 @@ async def test_greedy_decoding_responds_word_for_word(engine: Engine, call: Call
     assert answer.timing.decode_seconds > 0
 
 
-async def test_a_stream_adds_up_to_the_response(engine: Engine, call: Call) -> None:
+async def test_a_stream_adds_up_to_the_response(engine: Engine, call: EngineRequest) -> None:
     whole = await engine.generate(request(), call)
     chunks = await collect(engine, request(), call)
 
@@ -49,7 +51,9 @@ async def test_a_stream_adds_up_to_the_response(engine: Engine, call: Call) -> N
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
 
-async def test_only_the_last_chunk_of_all_carries_usage(engine: Engine, call: Call) -> None:
+async def test_only_the_last_chunk_of_all_carries_usage(
+    engine: Engine, call: EngineRequest
+) -> None:
     chunks = await collect(engine, request(n=3, temperature=1, seed=1, ignore_eos=True), call)
 
     assert [c.HasField("usage") for c in chunks] == [False] * (len(chunks) - 1) + [True]
@@ -59,13 +63,13 @@ async def test_only_the_last_chunk_of_all_carries_usage(engine: Engine, call: Ca
     assert chunks[-1].usage.completion_tokens == 3 * 64
 
 
-async def test_several_completions_come_by_index(engine: Engine, call: Call) -> None:
+async def test_several_completions_come_by_index(engine: Engine, call: EngineRequest) -> None:
     answer = await engine.generate(request(n=3, temperature=1, seed=1), call)
 
     assert [c.index for c in answer.completions] == [0, 1, 2]
 
 
-async def test_token_ids_are_completed_as_text_is(engine: Engine, call: Call) -> None:
+async def test_token_ids_are_completed_as_text_is(engine: Engine, call: EngineRequest) -> None:
     tokens = await engine.tokenize(v1.TokenizeRequest(model="tiny", text=PROMPT), call)
     asked = request()
     asked.token_ids.ids.extend(tokens.token_ids)
@@ -76,7 +80,7 @@ async def test_token_ids_are_completed_as_text_is(engine: Engine, call: Call) ->
     assert answer.usage.prompt_tokens == len(tokens.token_ids)
 
 
-async def test_sixteen_tokens_where_nothing_is_said(engine: Engine, call: Call) -> None:
+async def test_sixteen_tokens_where_nothing_is_said(engine: Engine, call: EngineRequest) -> None:
     asked = v1.GenerateRequest(text=PROMPT, sampling_params=v1.SamplingParams(ignore_eos=True))
 
     answer = await engine.generate(asked, call)
@@ -85,7 +89,7 @@ async def test_sixteen_tokens_where_nothing_is_said(engine: Engine, call: Call) 
     assert answer.completions[0].finish_reason == v1.FINISH_REASON_LENGTH
 
 
-async def test_a_seed_repeats_itself(engine: Engine, call: Call) -> None:
+async def test_a_seed_repeats_itself(engine: Engine, call: EngineRequest) -> None:
     asked = request(temperature=2, seed=11, ignore_eos=True)
 
     first, second = [await engine.generate(asked, call) for _ in range(2)]
@@ -93,7 +97,7 @@ async def test_a_seed_repeats_itself(engine: Engine, call: Call) -> None:
     assert first.completions == second.completions
 
 
-async def test_a_stop_string_ends_and_is_named(engine: Engine, call: Call) -> None:
+async def test_a_stop_string_ends_and_is_named(engine: Engine, call: EngineRequest) -> None:
     answer = await engine.generate(request(stop=["under", "Apache"]), call)
 
     (completion,) = answer.completions
@@ -102,7 +106,7 @@ async def test_a_stop_string_ends_and_is_named(engine: Engine, call: Call) -> No
     assert completion.finish_reason == v1.FINISH_REASON_STOP
 
 
-async def test_logprobs_of_tokens_and_alternatives(engine: Engine, call: Call) -> None:
+async def test_logprobs_of_tokens_and_alternatives(engine: Engine, call: EngineRequest) -> None:
     asked = request(logprobs=2, max_tokens=4)
 
     (completion,) = (await engine.generate(asked, call)).completions
@@ -116,14 +120,14 @@ async def test_logprobs_of_tokens_and_alternatives(engine: Engine, call: Call) -
         assert entry.logprob == entry.top_logprobs[0].logprob
 
 
-async def test_prompt_logprobs_cover_all_but_the_first(engine: Engine, call: Call) -> None:
+async def test_prompt_logprobs_cover_all_but_the_first(engine: Engine, call: EngineRequest) -> None:
     answer = await engine.generate(request(prompt_logprobs=1, max_tokens=1), call)
 
     assert len(answer.prompt_logprobs) == answer.usage.prompt_tokens - 1
     assert all(len(entry.top_logprobs) == 1 for entry in answer.prompt_logprobs)
 
 
-async def test_truncation_keeps_the_end_of_the_prompt(engine: Engine, call: Call) -> None:
+async def test_truncation_keeps_the_end_of_the_prompt(engine: Engine, call: EngineRequest) -> None:
     asked = request(truncate_prompt_tokens=5)
     asked.text = f"Nothing of this counts. {PROMPT}"
 
@@ -145,7 +149,7 @@ async def test_truncation_keeps_the_end_of_the_prompt(engine: Engine, call: Call
     ],
 )
 async def test_structured_output(
-    engine: Engine, call: Call, wanted: v1.ResponseFormat, pattern: str
+    engine: Engine, call: EngineRequest, wanted: v1.ResponseFormat, pattern: str
 ) -> None:
     asked = request()
     asked.response_format.CopyFrom(wanted)
@@ -155,7 +159,7 @@ async def test_structured_output(
     assert re.fullmatch(pattern, completion.text)
 
 
-async def test_a_shared_prefix_is_cached(engine: Engine, call: Call) -> None:
+async def test_a_shared_prefix_is_cached(engine: Engine, call: EngineRequest) -> None:
     asked = v1.GenerateRequest(token_ids=v1.TokenIds(ids=[9] * 300))
 
     first, second = [(await engine.generate(asked, call)).usage for _ in range(2)]

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -121,9 +121,9 @@ async def test_a_wrong_constraint_is_named_on_grpc(engine: Engine, stream: bool)
 
     with pytest.raises(errors.InvalidRequest) as rejected:
         if stream:
-            await anext(aiter(engine.chat_stream(request, Call("grammar-stream"))))
+            await anext(aiter(engine.chat_stream(request, EngineRequest("grammar-stream"))))
         else:
-            await engine.chat(request, Call("grammar"))
+            await engine.chat(request, EngineRequest("grammar"))
 
     assert rejected.value.field == "response_format"
 

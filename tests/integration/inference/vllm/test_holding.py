@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -32,7 +32,9 @@ async def more_tokens(engine: Engine, count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def held(engine: Engine, request: v1.GenerateRequest, call: Call) -> list[v1.GenerateChunk]:
+async def held(
+    engine: Engine, request: v1.GenerateRequest, call: EngineRequest
+) -> list[v1.GenerateChunk]:
     """The stream's chunks, with five tokens held between any two."""
     chunks: list[v1.GenerateChunk] = []
     async for chunk in engine.generate_stream(request, call):
@@ -56,7 +58,7 @@ def joined(chunks: list[v1.GenerateChunk], index: int = 0) -> tuple[str, list[in
     "sampling", [{}, {"stop": ["gateway"]}, {"n": 2, "temperature": 1, "seed": 3}]
 )
 async def test_a_held_stream_says_what_the_undisturbed_one_says(
-    engine: Engine, call: Call, sampling: dict[str, object]
+    engine: Engine, call: EngineRequest, sampling: dict[str, object]
 ) -> None:
     whole = await engine.generate(asked(**sampling), call)
     chunks = await held(engine, asked(**sampling), call)
@@ -67,11 +69,13 @@ async def test_a_held_stream_says_what_the_undisturbed_one_says(
         assert logprobs == pytest.approx([p.logprob for p in wanted.logprobs], abs=1e-3)
 
 
-async def test_what_was_held_comes_as_one_chunk_at_once(engine: Engine, call: Call) -> None:
+async def test_what_was_held_comes_as_one_chunk_at_once(
+    engine: Engine, call: EngineRequest
+) -> None:
     stream = engine.generate_stream(asked(), call)
     await anext(stream)
     engine.hold(call.request_id)
-    early = engine.generate_stream(asked(max_tokens=1), Call(call.request_id + "-other"))
+    early = engine.generate_stream(asked(max_tokens=1), EngineRequest(call.request_id + "-other"))
     assert [c async for c in early], "another stream is not held"
     await more_tokens(engine, 20)
     engine.release(call.request_id)
@@ -79,7 +83,7 @@ async def test_what_was_held_comes_as_one_chunk_at_once(engine: Engine, call: Ca
     assert len([chunk async for chunk in stream]) > 10, "and then one by one"
 
 
-async def test_the_end_is_not_held(engine: Engine, call: Call) -> None:
+async def test_the_end_is_not_held(engine: Engine, call: EngineRequest) -> None:
     stream = engine.generate_stream(asked(), call)
     seen = len((await anext(stream)).token_ids)
     engine.hold(call.request_id)
@@ -89,7 +93,9 @@ async def test_the_end_is_not_held(engine: Engine, call: Call) -> None:
     assert len(rest) <= 2
 
 
-async def test_a_conversation_may_be_held_too(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_a_conversation_may_be_held_too(
+    engine: Engine, call: EngineRequest, ask: Ask
+) -> None:
     question = ask("What is the gateway?")
     whole = await engine.chat(question, call)
     text = ""

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.vllm.text.label_tree import log_sum
 
 pytestmark = [
@@ -21,7 +21,7 @@ def predict(*labels: str) -> v1.PredictRequest:
     )
 
 
-async def test_scores_are_log_probabilities(engine: Engine, call: Call) -> None:
+async def test_scores_are_log_probabilities(engine: Engine, call: EngineRequest) -> None:
     found = await engine.label_logprobs(predict("yes", "no", "yes", "maybe so"), call)
 
     assert found[0] == found[2]
@@ -29,7 +29,7 @@ async def test_scores_are_log_probabilities(engine: Engine, call: Call) -> None:
     assert log_sum([found[0], found[1], found[3]]) <= 0
 
 
-async def test_a_label_has_no_share_in_its_extension(engine: Engine, call: Call) -> None:
+async def test_a_label_has_no_share_in_its_extension(engine: Engine, call: EngineRequest) -> None:
     """What the model would say, cut short, is not a label."""
     answer = "Open-AutoGLM is published under the Apache License 2.0."
 
@@ -39,7 +39,7 @@ async def test_a_label_has_no_share_in_its_extension(engine: Engine, call: Call)
     assert cut < math.log(0.05)
 
 
-async def test_scores_agree_with_prompt_logprobs(engine: Engine, call: Call) -> None:
+async def test_scores_agree_with_prompt_logprobs(engine: Engine, call: EngineRequest) -> None:
     """The long way round: the log-probabilities of prompt + label + end of turn as one prompt."""
     turn = v1.ChatMessage(role="user", content="What is the license?\n\n")
     chat = v1.TokenizeRequest(chat=v1.ChatMessages(messages=[turn]))
@@ -57,7 +57,7 @@ async def test_scores_agree_with_prompt_logprobs(engine: Engine, call: Call) -> 
     assert found == pytest.approx(sum(e.logprob for e in entries), abs=0.3)
 
 
-async def test_nothing_is_left_running(engine: Engine, call: Call) -> None:
+async def test_nothing_is_left_running(engine: Engine, call: EngineRequest) -> None:
     await engine.label_logprobs(predict("a", "b", "c"), call)
 
     assert engine.load().running + engine.load().waiting == 0

@@ -10,7 +10,7 @@ import pytest_asyncio
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -48,7 +48,7 @@ async def gauge(http: httpx.AsyncClient, name: str) -> float:
     return float(found[1])
 
 
-async def test_load_counts_a_request_until_it_ends(engine: Engine, call: Call) -> None:
+async def test_load_counts_a_request_until_it_ends(engine: Engine, call: EngineRequest) -> None:
     assert engine.load().running == 0
     stream = engine.generate_stream(endless(n=2), call)
     await anext(stream)
@@ -64,7 +64,7 @@ async def test_load_counts_a_request_until_it_ends(engine: Engine, call: Call) -
 
 @pytest.mark.parametrize("kind", ["generate_stream", "chat_stream", "generate", "chat"])
 async def test_a_client_that_goes_away_frees_its_blocks(
-    engine: Engine, call: Call, ask: Ask, http: httpx.AsyncClient, kind: str
+    engine: Engine, call: EngineRequest, ask: Ask, http: httpx.AsyncClient, kind: str
 ) -> None:
     """By vLLM's own metrics, which it brings up to date with the next request."""
     asked = (
@@ -96,7 +96,7 @@ async def test_a_client_that_goes_away_frees_its_blocks(
 
 
 @pytest.mark.parametrize("n", [1, 2])
-async def test_generate_is_aborted_by_its_id(engine: Engine, call: Call, n: int) -> None:
+async def test_generate_is_aborted_by_its_id(engine: Engine, call: EngineRequest, n: int) -> None:
     stream = engine.generate_stream(endless(n=n), call)
     await anext(stream)
 
@@ -108,7 +108,7 @@ async def test_generate_is_aborted_by_its_id(engine: Engine, call: Call, n: int)
     assert await engine.abort([call.request_id]) == []
 
 
-async def test_chat_is_aborted_by_its_id(engine: Engine, call: Call, ask: Ask) -> None:
+async def test_chat_is_aborted_by_its_id(engine: Engine, call: EngineRequest, ask: Ask) -> None:
     stream = engine.chat_stream(ask("x", sampling_params=endless().sampling_params), call)
     await anext(stream)
 
@@ -120,7 +120,7 @@ async def test_chat_is_aborted_by_its_id(engine: Engine, call: Call, ask: Ask) -
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions"])
 async def test_rest_is_aborted_by_its_id(
-    engine: Engine, call: Call, http: httpx.AsyncClient, path: str
+    engine: Engine, call: EngineRequest, http: httpx.AsyncClient, path: str
 ) -> None:
     body = ENDLESS | {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}
     headers = {"x-request-id": call.request_id}
@@ -141,9 +141,9 @@ async def test_engine_spans_join_the_caller_s_trace(
     headers = {"traceparent": TRACEPARENT}
     short = v1.SamplingParams(max_tokens=2)
     await engine.generate(
-        v1.GenerateRequest(text="x", sampling_params=short), Call("by-generate", headers)
+        v1.GenerateRequest(text="x", sampling_params=short), EngineRequest("by-generate", headers)
     )
-    await engine.chat(ask("x", sampling_params=short), Call("by-chat", headers))
+    await engine.chat(ask("x", sampling_params=short), EngineRequest("by-chat", headers))
     body = {"prompt": "x", "max_tokens": 2}
     await http.post("/v1/completions", json=body, headers=headers | {"x-request-id": "by-rest"})
 
@@ -171,7 +171,7 @@ async def test_the_model_is_described(engine: Engine, http: httpx.AsyncClient) -
     assert [card["id"] for card in listed] == ["tiny", "tiny-glm"]
 
 
-async def test_tokens_of_text_and_conversation(engine: Engine, call: Call) -> None:
+async def test_tokens_of_text_and_conversation(engine: Engine, call: EngineRequest) -> None:
     text = v1.TokenizeRequest(text="Open-AutoGLM", return_tokens=True)
     turn = v1.ChatMessage(role="user", content="Open-AutoGLM")
     chat = v1.TokenizeRequest(chat=v1.ChatMessages(messages=[turn]), return_tokens=True)
@@ -187,7 +187,7 @@ async def test_tokens_of_text_and_conversation(engine: Engine, call: Call) -> No
 @pytest.mark.parametrize("kind", ["generate_stream", "chat_stream"])
 @pytest.mark.parametrize("n", [1, 2])
 async def test_a_request_runs_until_its_last_token_whatever_reads_it(
-    engine: Engine, call: Call, ask: Ask, kind: str, n: int
+    engine: Engine, call: EngineRequest, ask: Ask, kind: str, n: int
 ) -> None:
     sampling = v1.SamplingParams(n=n, max_tokens=50, ignore_eos=True)
     asked = endless() if kind.startswith("generate") else ask("x")

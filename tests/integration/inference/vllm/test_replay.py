@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm import v1
-from autoglm.inference.engine import Call, Engine
+from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.kv import cache_salt
 
 pytestmark = [
@@ -42,12 +42,12 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def generate(engine: Engine) -> Stream:
-    return lambda r: engine.generate_stream(r, Call(f"replay-{next(_numbers)}"))
+    return lambda r: engine.generate_stream(r, EngineRequest(f"replay-{next(_numbers)}"))
 
 
 @pytest.fixture
 def chat(engine: Engine) -> Stream:
-    return lambda r: engine.chat_stream(r, Call(f"replay-{next(_numbers)}"))
+    return lambda r: engine.chat_stream(r, EngineRequest(f"replay-{next(_numbers)}"))
 
 
 def state(delivered: Iterable[Chunk]) -> v1.Resume:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference import vllm
-from autoglm.inference.engine import Call, Engine, EngineOptions
+from autoglm.inference.engine import Engine, EngineOptions, EngineRequest
 from autoglm.inference.vllm.replay import engine_patches
 
 pytestmark = [
@@ -46,7 +46,7 @@ def completion(text: str = LONG, **sampling: Any) -> v1.GenerateRequest:
 
 
 async def collect(engine: Engine, request: v1.GenerateRequest, name: str) -> list[v1.GenerateChunk]:
-    return [chunk async for chunk in engine.generate_stream(request, Call(name))]
+    return [chunk async for chunk in engine.generate_stream(request, EngineRequest(name))]
 
 
 def ids(chunks: list[v1.GenerateChunk]) -> list[int]:
@@ -100,16 +100,16 @@ async def test_a_stream_that_was_read_slowly_is_resumed(
 ) -> None:
     request = ask("How many replicas does tiny-glm have?", tools=[TOOL] * with_tools)
     delivered: list[v1.ChatChunk] = []
-    async for chunk in engine.chat_stream(request, Call("slow")):
+    async for chunk in engine.chat_stream(request, EngineRequest("slow")):
         delivered.append(chunk)
         if len(delivered) == 3:
             await until_generated(engine, "slow")
 
     assert len(delivered) <= 5, "what waited was not merged"
-    fast = [c async for c in engine.chat_stream(request, Call("fast"))]
+    fast = [c async for c in engine.chat_stream(request, EngineRequest("fast"))]
     for cut in range(1, len(delivered)):
         resumed = broken(request, *(i for c in delivered[:cut] for i in c.token_ids))
-        rest = [c async for c in engine.chat_stream(resumed, Call(f"on-{cut}"))]
+        rest = [c async for c in engine.chat_stream(resumed, EngineRequest(f"on-{cut}"))]
         assert said([*delivered[:cut], *rest]) == said(delivered) == said(fast)
 
 
@@ -128,8 +128,8 @@ def said(chunks: list[v1.ChatChunk]) -> tuple[str, str, str, list[int], int]:
     ("request_", "token_ids", "reason"),
     [
         (completion(), [10**6], "not in the vocabulary"),
-        (completion(max_tokens=2), [5, 6], "fill the answer"),
-        (completion(), [5, 1], "end the answer"),
+        (completion(max_tokens=2), [5, 6], "reach max_tokens"),
+        (completion(), [5, 1], "is a stop token"),
     ],
     ids=["vocabulary", "length", "end of sequence"],
 )
@@ -150,7 +150,7 @@ async def test_tokens_behind_a_stop_string_are_refused(engine: Engine) -> None:
 
 async def test_a_chat_that_cannot_be_exact_is_refused(engine: Engine, ask: Ask) -> None:
     with pytest.raises(errors.ResumeImpossible, match="vocabulary"):
-        async for _ in engine.chat_stream(broken(ask("Hello!"), 10**6), Call("refused")):
+        async for _ in engine.chat_stream(broken(ask("Hello!"), 10**6), EngineRequest("refused")):
             pass
 
 
@@ -159,7 +159,7 @@ async def test_an_engine_that_restarts_is_found_out(
 ) -> None:
     monkeypatch.setattr(engine_patches, "extra_args", lambda token_ids: {})
 
-    with pytest.raises(errors.ResumeImpossible, match="began anew"):
+    with pytest.raises(errors.ResumeImpossible, match="restarted the request"):
         await collect(engine, broken(completion(), 5, 6), "anew")
 
 

@@ -11,7 +11,7 @@ import pytest
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference import vllm
-from autoglm.inference.engine import Call, EngineOptions
+from autoglm.inference.engine import EngineOptions, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -64,7 +64,7 @@ async def test_death_is_noticed_at_once_and_reported(options: EngineOptions) -> 
     asked = v1.GenerateRequest(
         text="x", sampling_params=v1.SamplingParams(max_tokens=900, ignore_eos=True)
     )
-    stream = engine.generate_stream(asked, Call("a"))
+    stream = engine.generate_stream(asked, EngineRequest("a"))
     await anext(stream)
     (process,) = engine.processes()
 
@@ -74,10 +74,10 @@ async def test_death_is_noticed_at_once_and_reported(options: EngineOptions) -> 
     with pytest.raises(errors.EngineDead):
         [chunk async for chunk in stream]
     with pytest.raises(errors.EngineDead):
-        await engine.generate(asked, Call("b"))
+        await engine.generate(asked, EngineRequest("b"))
     with pytest.raises(errors.EngineDead):
         await engine.chat(
-            v1.ChatRequest(messages=[v1.ChatMessage(role="user", content="x")]), Call("c")
+            v1.ChatRequest(messages=[v1.ChatMessage(role="user", content="x")]), EngineRequest("c")
         )
     transport = httpx.ASGITransport(app=engine.http_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:

@@ -5,7 +5,7 @@ from autoglm.inference.kv.feed import MOST_SUBSCRIBERS, MOST_WAITING, Change, Kv
 
 
 def named(feed: KvFeed, names: range) -> None:
-    feed.ledger.asked([(name, name) for name in names])
+    feed.ledger.requested([(name, name) for name in names])
 
 
 def test_a_stream_begins_with_all_that_is_cached_and_continues_with_changes() -> None:

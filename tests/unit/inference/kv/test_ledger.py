@@ -34,7 +34,7 @@ def play(ledger: KvLedger, step: Step) -> None:
     kind, numbers = step
     if kind == "asked":
         # Two names end in each block.
-        ledger.asked([(100 * half + n, n) for n in numbers for half in (1, 2)])
+        ledger.requested([(100 * half + n, n) for n in numbers for half in (1, 2)])
     elif kind == "cleared":
         ledger.cleared()
     else:
@@ -65,7 +65,7 @@ def test_a_block_that_was_cached_before_anybody_named_it_is_reported_when_it_is_
     ledger = KvLedger(8, told)
     ledger.stored([1, 2])
     assert told.names == set()
-    ledger.asked([(11, 1), (13, 3)])
+    ledger.requested([(11, 1), (13, 3)])
     assert told.names == {11}
 
 
@@ -73,7 +73,7 @@ def test_beginnings_of_prompts_are_forgotten_last() -> None:
     told = Told()
     ledger = KvLedger(3, told)
     ledger.stored(range(9))
-    ledger.asked([(10 + n, n) for n in range(5)])
+    ledger.requested([(10 + n, n) for n in range(5)])
     assert told.names == {10, 11, 12}
 
 

@@ -12,7 +12,7 @@ from autoglm import v1
 from autoglm.common import rpc
 from autoglm.common.usage import read_usage
 from autoglm.inference.echo_settings import Rates
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.oip.servicer import OipServicer
 from autoglm.inference.requests import closing
 from autoglm.simulator import EchoEngine, EchoSettings, parse_fault
@@ -29,7 +29,9 @@ class Engine(EchoEngine):
         super().__init__(settings)
         self.ended = asyncio.Event()
 
-    async def chat_stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+    async def chat_stream(
+        self, request: v1.ChatRequest, call: EngineRequest
+    ) -> AsyncIterator[v1.ChatChunk]:
         try:
             async with closing(super().chat_stream(request, call)) as chunks:
                 async for chunk in chunks:

@@ -13,7 +13,7 @@ import pytest
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest
 from autoglm.inference.servicers import bounded_grpc
-from autoglm.inference.servicers.bounded_grpc import BoundedMessages, ask_of
+from autoglm.inference.servicers.bounded_grpc import BoundedMessages, info_of
 from autoglm.validation import RequestInfo, bounds, of_chat
 
 SCHEMA = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(500)}}
@@ -35,7 +35,7 @@ async def served(request: v1.ChatRequest, behaviour: Callable[[Any, Any], Any]) 
 
 
 async def asked(request: v1.ChatRequest, _: object) -> RequestInfo:
-    return ask_of(request, streaming=True)
+    return info_of(request, streaming=True)
 
 
 def chat(schemas: int, schema: str = json.dumps(SCHEMA)) -> v1.ChatRequest:
@@ -82,7 +82,7 @@ async def test_a_large_request_requires_the_same_as_a_small_one() -> None:
 async def test_an_error_of_a_large_request_is_raised_by_the_servicer() -> None:
     async def counted(request: v1.ChatRequest, _: object) -> str:
         with pytest.raises(InvalidRequest, match="tools"):
-            ask_of(request)
+            info_of(request)
         return "counted"
 
     assert await served(chat(schemas=100, schema="{" + " " * 1000), counted) == "counted"

@@ -60,7 +60,7 @@ async def test_a_stream_of_events_begins_with_the_cache_and_ends_with_the_pod() 
     async with a_pod(EchoSettings()) as pod:
         feed = pod.engine().kv_feed()
         assert feed is not None
-        feed.ledger.asked([(11, 1), (12, 2)])
+        feed.ledger.requested([(11, 1), (12, 2)])
         feed.ledger.stored([1])
         request = v1.SubscribeKvEventsRequest()
         messages = aiter(WorkerServicer(pod).SubscribeKvEvents(request, None))
@@ -143,7 +143,7 @@ async def test_changes_of_the_cache_are_gathered_for_as_long_as_is_requested() -
     async with a_pod(EchoSettings()) as pod:
         feed, now = pod.engine().kv_feed(), asyncio.get_running_loop().time
         assert feed is not None
-        feed.ledger.asked([(n, n) for n in range(10)])
+        feed.ledger.requested([(n, n) for n in range(10)])
         request = v1.SubscribeKvEventsRequest(min_interval_seconds=0.5)
         messages = aiter(WorkerServicer(pod).SubscribeKvEvents(request, None))
         assert (await anext(messages)).WhichOneof("event") == "cleared"

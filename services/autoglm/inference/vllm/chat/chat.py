@@ -1,7 +1,7 @@
 """Conversations, through the class that serves vLLM's /v1/chat/completions.
 
-Templates, tools, reasoning and structured output are that class's work, so gRPC and REST answer
-alike. Never touches a token itself. Called by `engine`.
+Templates, tools, reasoning and structured output are that class's work, so gRPC and REST have equal
+results. Never touches a token itself. Called by `engine`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from autoglm import v1
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm.chat import chat_results as results
 from autoglm.inference.vllm.chat.conversation import chat_request
 from autoglm.inference.vllm.exceptions import translate_body
@@ -32,19 +32,21 @@ class Chat:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        # A copy, because REST shows timing and cached tokens only where its operator asks for them.
+        # A copy, because REST shows timing and cached tokens only where its operator enables them.
         self._serving: Any = copy.copy(getattr(runtime.app.state, "openai_serving_chat", None))
         if self._serving is not None:
             self._serving.enable_per_request_metrics = True
             self._serving.enable_prompt_tokens_details = True
 
-    async def answer(self, request: v1.ChatRequest, call: Call) -> v1.ChatResponse:
+    async def complete(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse:
         with self._runtime.translating(_PROMPT_FIELD):
-            tape.refuse_unary(request)
+            tape.reject_unary(request)
             found = await self._submit(request, call, stream=False)
             return results.response(call.request_id, found)
 
-    async def stream(self, request: v1.ChatRequest, call: Call) -> AsyncIterator[v1.ChatChunk]:
+    async def stream(
+        self, request: v1.ChatRequest, call: EngineRequest
+    ) -> AsyncIterator[v1.ChatChunk]:
         with self._runtime.translating(_PROMPT_FIELD):
             played = tape.of_message(request, is_stepwise=self._is_parsed(request))
             with replaying(played):
@@ -55,7 +57,11 @@ class Chat:
                     yield chunk
 
     async def _chunks(
-        self, events: AsyncIterator[str], played: ReplayState, request: v1.ChatRequest, call: Call
+        self,
+        events: AsyncIterator[str],
+        played: ReplayState,
+        request: v1.ChatRequest,
+        call: EngineRequest,
     ) -> AsyncIterator[v1.ChatChunk]:
         unfinished = max(1, request.sampling_params.n)
         begun = set(played.choices or ())
@@ -91,12 +97,12 @@ class Chat:
             if event is None:
                 return
             if event.error is not None:
-                if played.refusal is not None:
-                    raise played.refusal
+                if played.rejection is not None:
+                    raise played.rejection
                 raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
             yield event
 
-    async def _submit(self, request: v1.ChatRequest, call: Call, *, stream: bool) -> Any:
+    async def _submit(self, request: v1.ChatRequest, call: EngineRequest, *, stream: bool) -> Any:
         """vLLM's response object, or its stream of server-sent events."""
         self._runtime.find(request.model)
         self._runtime.require("chat")
@@ -113,7 +119,7 @@ class Chat:
 async def _gathered(
     chunks: AsyncIterator[v1.ChatChunk], played: ReplayState
 ) -> AsyncIterator[v1.ChatChunk]:
-    """One chunk of each answer from all outputs that wait, as the parsers take them one by one."""
+    """Merges the waiting outputs into one chunk a choice; the parsers read them one by one."""
     waiting: dict[int, v1.ChatChunk] = {}
     async for chunk in chunks:
         before = waiting.pop(chunk.index, None)
@@ -132,7 +138,7 @@ def _completed(chunk: v1.ChatChunk, event: results.Event) -> v1.ChatChunk:
 
 
 def _reraise_cancellation() -> None:
-    """vLLM answers a cancelled call with an error of its own and swallows the cancellation."""
+    """Raises CancelledError; vLLM returns an error of its own for a cancelled call instead."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -1,6 +1,6 @@
-"""Answers of vLLM's chat serving as the API's messages. Pure.
+"""Converts responses of vLLM's chat serving to the API's messages. Pure.
 
-The serving class answers with pydantic objects, and with server-sent events where it streams. The
+The serving class returns pydantic objects, and with server-sent events where it streams. The
 events are decoded into structs with the same attributes, so one set of functions serves both.
 """
 
@@ -73,7 +73,7 @@ class Error(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """One event of a stream: a piece of an answer, the usage at its end, or an error."""
+    """One event of a stream: a delta of a choice, the usage at its end, or an error."""
 
     model: str = ""
     choices: list[Choice] = []
@@ -92,7 +92,7 @@ def parse(event: str) -> Event | None:
 
 
 def chunk(request_id: str, model: str, choice: Any) -> v1.ChatChunk:
-    """What one answer has gained."""
+    """Converts the delta of one choice."""
     made = v1.ChatChunk(
         id=request_id,
         model=model,
@@ -108,7 +108,7 @@ def chunk(request_id: str, model: str, choice: Any) -> v1.ChatChunk:
 
 
 def joined(first: v1.ChatChunk, second: v1.ChatChunk) -> v1.ChatChunk:
-    """Two pieces of one answer as one."""
+    """Joins two chunks of one choice."""
     content = first.delta.content + second.delta.content
     reasoning = first.delta.reasoning + second.delta.reasoning
     first.MergeFrom(second)

@@ -26,7 +26,7 @@ def chat_request(request: v1.ChatRequest, *, stream: bool) -> dict[str, Any]:
     if request.HasField("add_generation_prompt"):
         body["add_generation_prompt"] = request.add_generation_prompt
     if request.continue_final_message:
-        # vLLM refuses both together, but only where both are said.
+        # vLLM rejects both together, but only where both are set.
         body["continue_final_message"] = True
         body.setdefault("add_generation_prompt", True)
     if request.session_id:

@@ -1,7 +1,7 @@
 """Makes the death of vLLM's engine a retryable 503 of its OpenAI app.
 
-vLLM answers 500 to it and stops the server it keeps in `app.state.server`, which a pod does not
-have: the pod's own life cycle ends the process (`VllmEngine.wait_dead`). Called by `launch`.
+vLLM responds with 500 to it and stops the server it keeps in `app.state.server`, which a pod does
+not have: the pod's own life cycle ends the process (`VllmEngine.wait_dead`). Called by `launch`.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def first_failure(log: str, own_pid: int | None = None) -> str:
 
 
 def attach(error: BaseException, failure: str) -> None:
-    """Let `failure` travel with `error`, for `root_cause` and for whoever prints it."""
+    """Adds `failure` as a note to `error`, for `root_cause` and for tracebacks."""
     if failure:
         error.add_note(_HEADER + failure)
 

@@ -38,7 +38,7 @@ class KvEvents:
             enable_kv_cache_events=True,
             publisher="zmq",
             endpoint=self._endpoint,
-            # Nothing is asked for twice.
+            # No batch is requested twice.
             buffer_steps=1,
             hwm=_MOST_WAITING,
         )
@@ -52,8 +52,8 @@ class KvEvents:
         translator = Translator(block_size, self.feed.ledger)
         self._reading = asyncio.create_task(self._read(translator), name="kv events")
 
-    def asked(self, prompt: Any, adapter: Any) -> None:
-        """The engine is about to work on a prompt."""
+    def requested(self, prompt: Any, adapter: Any) -> None:
+        """Records the block names of a prompt that the engine is about to process."""
         naming = block_naming.take()
         ids = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
         if naming is None or self.feed is None or not ids:
@@ -61,7 +61,7 @@ class KvEvents:
         salt = prompt.get("cache_salt") or ""
         blocks = block_names(ids, self._size, adapter.lora_name if adapter else None, salt)
         named = ends(naming.prefix, naming.salt, len(ids), blocks, self._size)
-        self.feed.ledger.asked(named)
+        self.feed.ledger.requested(named)
 
     async def close(self) -> None:
         if self._reading is not None:
@@ -96,7 +96,7 @@ class KvEvents:
                 for event in events:
                     translator.apply(event)
         finally:
-            # Gateways must not rely on what nobody keeps up to date.
+            # Gateways must not rely on a state that is not updated any more.
             translator.lose()
             socket.close(linger=0)
             context.term()

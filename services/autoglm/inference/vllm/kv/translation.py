@@ -85,7 +85,7 @@ def salt_and_others(keys: tuple[Any, ...] | None) -> tuple[str, tuple[Any, ...]]
 class _Block:
     name: int
     copies: int = 1
-    """vLLM may hold the same block more than once, and tells of each."""
+    """vLLM may hold the same block more than once, and reports each."""
 
 
 class Translator:

@@ -1,10 +1,10 @@
-"""vLLM's engine client with a tape: records the tokens of a stream, or takes up a broken one.
+"""vLLM's engine client with a tape: records the tokens of a stream, or resumes a broken one.
 
-Everything that generates text in this pod asks `ReplayClient` instead of AsyncLLM; so this is where
-the names of a prompt's blocks meet its tokens (`kv_events`). Without a tape (`tape.replaying`) it
-changes nothing. With one that names a broken stream, `generate` first gives the
-outputs which that stream has had already, so that vLLM's serving classes reach the state that they
-had on the other pod, and then what the engine generates from there. Built by `launch`.
+Everything that generates text in this pod calls `ReplayClient` instead of AsyncLLM; so this is
+where the names of a prompt's blocks meet its tokens (`kv_events`). Without a tape
+(`tape.replaying`) it changes nothing. With one that names a broken stream, `generate` first gives
+the outputs which that stream has had already, so that vLLM's serving classes reach the state that
+they had on the other pod, and then what the engine generates from there. Built by `launch`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNKNOWN = -1
 
 
 class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM is not typed
-    """Keeps outputs that nobody has taken apart, where vLLM's own merges them."""
+    """Keeps outputs that are not read yet separate, where vLLM's own class merges them."""
 
     def put(self, output: Any) -> None:
         self.waiting.append(output)
@@ -75,7 +75,7 @@ class _Request:
 
     @property
     def choices(self) -> dict[int, Choice]:
-        """How far each of the answers had come."""
+        """Returns the delivered tokens of each choice."""
         given = self.tape.choices or {}
         return {i: given.get(i, Choice(i)) for i in range(self.params.n or 1)}
 
@@ -133,7 +133,7 @@ class ReplayClient:
     ) -> AsyncGenerator[Any, None]:
         prompt = salted(prompt)
         if self._kv_events is not None:
-            self._kv_events.asked(prompt, options.get("lora_request"))
+            self._kv_events.requested(prompt, options.get("lora_request"))
         tape = current_tape()
         outputs: AsyncGenerator[Any, None] = (
             self._llm.generate(prompt, sampling_params, request_id, **options)
@@ -169,12 +169,12 @@ class ReplayClient:
     async def _resumed(self, request: _Request) -> AsyncGenerator[Any, None]:
         tape, params = request.tape, request.params
         if reason := exactness.objection(self._abilities, params, is_stepwise=tape.is_stepwise):
-            raise tape.refuse(reason)
+            raise tape.reject(reason)
         restored = {i: await self._primed(request, c) for i, c in request.choices.items()}
-        # Makes the serving classes send the roles of answers that have not begun.
+        # Makes the serving classes send the roles of choices that have not begun.
         yield request.output([])
-        for answer in restored.values():
-            for step in answer.steps if tape.is_stepwise else answer.whole():
+        for choice in restored.values():
+            for step in choice.steps if tape.is_stepwise else choice.whole():
                 yield request.output([step])
         tape.is_replaying = False
         async with aclosing(self._going_on(request, restored)) as outputs:
@@ -194,24 +194,24 @@ class ReplayClient:
         if restored.stop_string is not None and not reason:
             reason = "its text holds a stop string, yet its end was not delivered"
         if reason:
-            raise request.tape.refuse(reason)
+            raise request.tape.reject(reason)
         return restored
 
     def _stops(self, params: Any) -> set[int]:
-        """The tokens that end an answer, which vLLM adds to the parameters later."""
-        asked = copy(params)
-        asked.stop_token_ids = list(params.stop_token_ids or ())
-        asked._all_stop_token_ids = set()
-        asked.update_from_generation_config(
+        """Returns the tokens that end a choice, which vLLM adds to the parameters later."""
+        resolved = copy(params)
+        resolved.stop_token_ids = list(params.stop_token_ids or ())
+        resolved._all_stop_token_ids = set()
+        resolved.update_from_generation_config(
             self._llm.input_processor.generation_config_fields,
             self._llm.renderer.get_eos_token_id(),
         )
-        return {*asked.stop_token_ids, asked.eos_token_id} - {None}
+        return {*resolved.stop_token_ids, resolved.eos_token_id} - {None}
 
     async def _going_on(
         self, request: _Request, restored: dict[int, Primed]
     ) -> AsyncGenerator[Any, None]:
-        """One request to the engine for each answer that is not finished, as vLLM splits them."""
+        """Sends one request to the engine for each unfinished choice, as vLLM splits them."""
         indices = [i for i, c in request.choices.items() if not c.finished]
         sources = [self._start(request, i, restored[i]) for i in indices]
         unfinished = len(sources)
@@ -266,17 +266,18 @@ class ReplayClient:
 
 
 def _check_taken_up(tape: ReplayState, output: Any) -> None:
-    """An engine that begins anew says how much of the prompt was cached; one that goes on does not.
+    """Raises ResumeImpossible where the engine started the request from the beginning.
 
-    The patches leave no doubt, but a wrong answer would be worse than none.
+    An engine that does so reports how much of the prompt was cached; one that resumes does not. The
+    patches exclude it, but a wrong response would be worse than an error.
     """
     if output.num_cached_tokens != _UNKNOWN:
-        raise tape.refuse("the engine began anew")
+        raise tape.reject("the engine restarted the request")
     output.num_cached_tokens = 0
 
 
 def abilities(llm: Any) -> Abilities:
-    """What resumed requests may ask of this engine."""
+    """Returns what this engine can do for resumed requests."""
     from vllm.platforms import current_platform
 
     config = llm.vllm_config

@@ -1,6 +1,6 @@
-"""Makes vLLM's engine take up a request in mid-answer, as if it had been preempted there.
+"""Makes vLLM's engine resume a request after some tokens, as if it had been preempted there.
 
-vLLM 0.32 keeps a preempted request's output tokens, computes them again and goes on; what it lacks
+vLLM 0.32 keeps a preempted request's output tokens, computes them again and resumes; what it lacks
 is a way to hand over such a request. This module patches these, and nothing else:
 
     Request.from_engine_core_request          appends the tokens as output tokens
@@ -13,9 +13,9 @@ is a way to hand over such a request. This module patches these, and nothing els
                                               it, where vLLM takes that of the first one for all
 
 `install` is called in every process of vLLM, through the plugin in `orphan`, and does nothing with
-a version that it was not written for: `is_installed` is False, and the front end refuses to resume.
-Tokens travel in SamplingParams.extra_args under a name that only this pod's processes know, as
-clients can reach extra_args.
+a version that it was not written for: `is_installed` is False, and the front end rejects resumed
+requests. Tokens travel in SamplingParams.extra_args under a name that only this pod's processes
+know, as clients can reach extra_args.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def announce_name() -> None:
 
 
 def extra_args(token_ids: list[int]) -> dict[str, list[int]]:
-    """What tells the engine that these tokens of a request's answer exist already."""
+    """Returns the argument by which a request carries tokens that are generated already."""
     return {os.environ[_NAME_VARIABLE]: token_ids}
 
 
 def resumed_ids(sampling_params: Any) -> list[int]:
-    """The tokens of the answer that exist already."""
+    """Returns the tokens of the request that are generated already."""
     given = getattr(sampling_params, "extra_args", None) or {}
     found: list[int] = given.get(os.environ.get(_NAME_VARIABLE), [])
     return found
@@ -105,7 +105,7 @@ def _patch_scheduler() -> None:
 
 
 def _advance(request: Any, ids: list[int], accept: Callable[[Any, list[int]], bool]) -> bool:
-    """As the scheduler does with each token that is sampled; False where the grammar refuses."""
+    """As the scheduler does with each token that is sampled; False where the grammar rejects it."""
     for token_id in ids:
         request.append_output_token_ids(token_id)
         if not accept(request, [token_id]):

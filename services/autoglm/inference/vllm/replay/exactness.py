@@ -1,7 +1,7 @@
-"""Whether an answer can go on exactly behind tokens that another pod has generated.
+"""Decides whether a choice can be resumed exactly behind tokens of another pod.
 
-Decides; `engine_client` asks before it starts a resumed request. What is not refused here is
-exact, as docs/reliability.md says and the tests of token replay show.
+`engine_client` calls it before it starts a resumed request. What is not rejected here is exact, as
+docs/reliability.md says and the tests of token replay show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Abilities:
 
 
 def objection(able: Abilities, params: Any, *, is_stepwise: bool) -> str:
-    """Why a request with these sampling parameters cannot go on; empty where it can."""
+    """Returns why a request with these sampling parameters cannot resume; empty where it can."""
     # Greedy decoding has no use for a seed.
     if params.seed is not None and params.temperature > 0 and not able.is_seed_replayable:
         return "the state of a seeded sampler is not known on this engine"
@@ -41,12 +41,12 @@ def objection(able: Abilities, params: Any, *, is_stepwise: bool) -> str:
 def objection_to_tokens(
     able: Abilities, params: Any, prompt_len: int, choice: Choice, stops: Collection[int]
 ) -> str:
-    """The same for the tokens of one answer that is not finished."""
+    """Returns the same for the tokens of one unfinished choice."""
     ids = choice.token_ids
     if any(not 0 <= i < able.vocabulary for i in ids):
         return "its tokens are not in the vocabulary of this model"
     if len(ids) >= params.max_tokens or prompt_len + len(ids) >= able.max_model_len:
-        return "its tokens fill the answer, yet its end was not delivered"
+        return "its tokens reach max_tokens, yet its end was not delivered"
     if ids and ids[-1] in stops:
-        return "its tokens end the answer, yet its end was not delivered"
+        return "its last token is a stop token, yet its end was not delivered"
     return ""

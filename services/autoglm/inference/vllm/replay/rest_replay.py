@@ -1,12 +1,12 @@
 """Token replay on the HTTP port, around vLLM's own OpenAI app.
 
 A gateway that sets `x-autoglm-replay: 1` finds a comment in front of each event of a stream of
-chat or text completions, with the ids of all tokens since the last event of that answer:
+chat or text completions, with the ids of all tokens since the last event of that choice:
 
     : autoglm-tokens {"index":0,"ids":[17,4]}
     data: {...}
 
-A body with `autoglm_resume` goes on with a broken stream; vLLM never sees that field. Everything
+A body with `autoglm_resume` resumes a broken stream; vLLM never sees that field. Everything
 else passes through untouched. Streams whose events are not a function of the tokens get no
 comments, so they are not carried on: several prompts, echoed prompts, beam search. Decides that;
 called by the pod's HTTP server.
@@ -70,7 +70,7 @@ class RestReplay:
         try:
             played = self._tape(scope, body)
         except errors.AutoGLMError as error:
-            await _refuse(send, error, request_id.decode("latin-1"))
+            await _reject(send, error, request_id.decode("latin-1"))
             return
         if played is None:
             await self._app(scope, again(body, receive), send)
@@ -79,12 +79,12 @@ class RestReplay:
             body = _without_state(body)
             scope = _resized(scope, len(body))
         chat = scope["path"] == _PATHS[0]
-        answer = _Answer(send, played, request_id.decode("latin-1"), has_roles=chat)
+        replayed = _ReplayedResponse(send, played, request_id.decode("latin-1"), has_roles=chat)
         with replaying(played):
-            await self._app(scope, again(body, receive), answer)
+            await self._app(scope, again(body, receive), replayed)
 
     def _tape(self, scope: Scope, body: bytes) -> ReplayState | None:
-        """None for a request that is none of ours. Raises what refuses to resume."""
+        """None for requests that are not replayed. Raises ResumeImpossible."""
         asks = any(k == HEADER and v == b"1" for k, v in scope["headers"])
         if not asks and f'"{FIELD}"'.encode() not in body:
             return None
@@ -98,7 +98,7 @@ class RestReplay:
         if wanted.autoglm_resume is None:
             return None if reason else ReplayState(is_stepwise=self._is_parsed(wanted))
         if reason:
-            raise ReplayState().refuse(reason)
+            raise ReplayState().reject(reason)
         n = wanted.n if isinstance(wanted.n, int) else 1
         return tape.resumed(_state(wanted), n, is_stepwise=self._is_parsed(wanted))
 
@@ -132,8 +132,8 @@ def _without_state(body: bytes) -> bytes:
     return msgspec.json.encode(fields)
 
 
-class _Answer:
-    """Sends an answer on, with the tokens of its events, and without those that came before."""
+class _ReplayedResponse:
+    """Forwards a response with the tokens of its events, without those delivered before."""
 
     def __init__(
         self, send: Send, played: ReplayState, request_id: str, *, has_roles: bool
@@ -144,24 +144,24 @@ class _Answer:
         self._begun = set(played.choices or ())
         self._has_roles = has_roles
         self._held: Message | None = None
-        self._is_refused = False
+        self._is_rejected = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and self._played.choices is not None:
-            # Until it is known whether the stream goes on.
+            # Until it is known whether the stream can be resumed.
             self._held = message
             return
         if message["type"] == "http.response.body" and message.get("body"):
-            message = {**message, "body": self._told(message["body"])}
+            message = {**message, "body": self._with_tokens(message["body"])}
         await self._pass(message)
 
     async def _pass(self, message: Message) -> None:
-        if self._is_refused:
+        if self._is_rejected:
             return
         if message["type"] == "http.response.body" and self._held is not None:
-            if self._played.refusal is not None:
-                self._is_refused = True
-                await _refuse(self._send, self._played.refusal, self._request_id)
+            if self._played.rejection is not None:
+                self._is_rejected = True
+                await _reject(self._send, self._played.rejection, self._request_id)
                 return
             if not message.get("body") and message.get("more_body"):
                 return
@@ -169,8 +169,8 @@ class _Answer:
             await self._send(held)
         await self._send(message)
 
-    def _told(self, body: bytes) -> bytes:
-        """vLLM sends each event by itself."""
+    def _with_tokens(self, body: bytes) -> bytes:
+        """Puts the token comment before an event; vLLM sends each event by itself."""
         if not body.startswith(_EVENT) or body.startswith(_EVENT + b"[DONE]"):
             return body
         choices = msgspec.json.decode(body[len(_EVENT) :], type=_Event).choices
@@ -192,9 +192,9 @@ def _resized(scope: Scope, length: int) -> Scope:
     return {**scope, "headers": [*others, (b"content-length", str(length).encode())]}
 
 
-async def _refuse(send: Send, error: errors.AutoGLMError, request_id: str) -> None:
-    refusal = to_http(error, request_id, _PATHS[0])
-    headers = [(k.encode(), v.encode("latin-1")) for k, v in refusal.headers.items()]
-    headers.append((b"content-length", str(len(refusal.body)).encode()))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": refusal.body})
+async def _reject(send: Send, error: errors.AutoGLMError, request_id: str) -> None:
+    rejected = to_http(error, request_id, _PATHS[0])
+    headers = [(k.encode(), v.encode("latin-1")) for k, v in rejected.headers.items()]
+    headers.append((b"content-length", str(len(rejected.body)).encode()))
+    await send({"type": "http.response.start", "status": rejected.status, "headers": headers})
+    await send({"type": "http.response.body", "body": rejected.body})

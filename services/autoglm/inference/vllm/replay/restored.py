@@ -1,4 +1,4 @@
-"""What vLLM's front end knows of an answer after some tokens: text, stop strings, logprobs.
+"""Restores the state of vLLM's front end after some tokens: text, stop strings, logprobs.
 
 `prime` feeds tokens that exist already to a detokenizer and a logprobs processor of vLLM's, as if
 they had just been generated, and keeps what they gave. Decides nothing. Called by `engine_client`.
@@ -32,7 +32,7 @@ class Primed:
     stop_string: str | None = None
 
     def finish(self, index: int) -> None:
-        """Makes the last step the end of the answer."""
+        """Marks the last step as the end of the choice."""
         if not self.steps:
             self.steps.append(CompletionOutput(index, "", [], None, None))
         self.steps[-1].finish_reason = "stop"

@@ -1,7 +1,7 @@
 """The token ids of one stream: those that a dead pod has generated, and those that flow now.
 
-A tape records what the engine generates, so that each piece of an answer can carry the ids of all
-tokens since the last one; and it knows how far a broken stream had come that is to go on here.
+A tape records what the engine generates, so that each chunk can carry the ids of all tokens
+since the last one; and it holds the delivered tokens of a broken stream that is resumed here.
 `engine_client` plays and records; `chat`, `generation` and `rest_replay` read.
 """
 
@@ -20,7 +20,7 @@ from autoglm.common import errors
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """How far one answer had come: all ids that were delivered, and whether it was complete."""
+    """The progress of one choice: all ids that were delivered, and whether it was complete."""
 
     index: int = 0
     token_ids: list[int] = []
@@ -36,12 +36,12 @@ class Resume(msgspec.Struct, frozen=True):
 @dataclass(slots=True)
 class ReplayState:
     choices: Mapping[int, Choice] | None = None
-    """By index, where a broken stream goes on; an answer that is not named has not begun."""
+    """By index, where a broken stream is resumed; a choice that is not named has not begun."""
     is_stepwise: bool = False
     """Tokens reach the parsers one by one, so that what these emit depends on the ids alone."""
     is_replaying: bool = False
-    """What comes now has been delivered before, but for the role of an answer not named."""
-    refusal: errors.ResumeImpossible | None = None
+    """The current output was delivered before, but for the role of a choice not named."""
+    rejection: errors.ResumeImpossible | None = None
     backlogs: list[Sequence[Any]] = field(default_factory=list)
     """Outputs of the engine that wait to be taken, one list for each of its requests."""
     _recorded: dict[int, list[int]] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class ReplayState:
     def is_named(self, index: int) -> bool:
         return self.choices is not None and index in self.choices
 
-    def refuse(self, reason: str) -> errors.ResumeImpossible:
-        self.refusal = errors.ResumeImpossible(f"This stream cannot be carried on: {reason}.")
-        return self.refusal
+    def reject(self, reason: str) -> errors.ResumeImpossible:
+        self.rejection = errors.ResumeImpossible(f"This stream cannot be carried on: {reason}.")
+        return self.rejection
 
     @property
     def has_backlog(self) -> bool:
@@ -82,10 +82,10 @@ def current_tape() -> ReplayState | None:
     return _current.get()
 
 
-def refuse_unary(request: v1.GenerateRequest | v1.ChatRequest) -> None:
-    """Raises ResumeImpossible where an answer in one piece is to be carried on."""
+def reject_unary(request: v1.GenerateRequest | v1.ChatRequest) -> None:
+    """Raises ResumeImpossible where a request without streaming is to be resumed."""
     if request.HasField("resume"):
-        raise ReplayState().refuse("it is no stream")
+        raise ReplayState().reject("it is no stream")
 
 
 def of_message(
@@ -99,11 +99,11 @@ def of_message(
 
 
 def resumed(given: Sequence[Choice], n: int, *, is_stepwise: bool) -> ReplayState:
-    """Raises ResumeImpossible for a state that contradicts the request for `n` answers."""
+    """Raises ResumeImpossible for a state that contradicts the request for `n` choices."""
     by_index = {c.index: c for c in given}
     tape = ReplayState(choices=by_index, is_stepwise=is_stepwise, is_replaying=True)
     if len(by_index) < len(given):
-        raise tape.refuse("its state names an answer twice")
+        raise tape.reject("its state names a choice twice")
     if any(not 0 <= index < n for index in by_index):
-        raise tape.refuse(f"its state names an answer beyond the {n} asked for")
+        raise tape.reject(f"its state names a choice beyond the {n} requested")
     return tape

@@ -1,6 +1,7 @@
 """Completions of one prompt, straight from AsyncLLM: nothing between its tokens and our chunks.
 
-Decides how long a prompt and its answer may be, as vLLM's /v1/completions does. Called by `engine`.
+Decides how long a prompt and its completion may be, as vLLM's /v1/completions does. Called by
+`engine`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm import sampling
 from autoglm.inference.vllm.replay import tape
 from autoglm.inference.vllm.runtime import Runtime
@@ -45,15 +46,17 @@ class Generation:
         self._defaults = {k: v for k, v in defaults.items() if k in _MODEL_DEFAULTS}
         self._stops = list(defaults.get("stop_token_ids") or ())
 
-    async def answer(self, request: v1.GenerateRequest, call: Call) -> v1.GenerateResponse:
+    async def complete(
+        self, request: v1.GenerateRequest, call: EngineRequest
+    ) -> v1.GenerateResponse:
         with self._runtime.translating(_prompt_field(request)):
-            tape.refuse_unary(request)
+            tape.reject_unary(request)
             sent = await self._submit(request, call, RequestOutputKind.FINAL_ONLY)
             async with aclosing(sent.outputs) as outputs:
                 return self._response(sent, call, [output async for output in outputs][-1])
 
     async def stream(
-        self, request: v1.GenerateRequest, call: Call
+        self, request: v1.GenerateRequest, call: EngineRequest
     ) -> AsyncIterator[v1.GenerateChunk]:
         with self._runtime.translating(_prompt_field(request)):
             played = tape.of_message(request)
@@ -74,12 +77,14 @@ class Generation:
                                 chunk.timing.CopyFrom(timing)
                         yield chunk
 
-    async def _submit(self, request: v1.GenerateRequest, call: Call, kind: Any) -> _Submission:
+    async def _submit(
+        self, request: v1.GenerateRequest, call: EngineRequest, kind: Any
+    ) -> _Submission:
         adapter = self._runtime.find(request.model)
         self._runtime.require("generate")
         given = sampling.given(request.sampling_params)
         if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
-            _refuse_prompt_logprobs()
+            _reject_prompt_logprobs()
         tops = given.get("logprobs", 0), given.get("prompt_logprobs", 0)
         prompt = await self._render(request, given.pop("truncate_prompt_tokens", None), given)
         params = self._params(request, given, len(prompt["prompt_token_ids"]), kind)
@@ -116,22 +121,22 @@ class Generation:
         context = self._runtime.llm.model_config.max_model_len
         if prompt_len >= context:
             raise errors.InvalidRequest(
-                f"The prompt has {prompt_len} tokens and leaves no room for an answer: "
+                f"The prompt has {prompt_len} tokens and leaves no room for a completion: "
                 f"{self._runtime.model.name} takes {context} tokens in all.",
                 field=_prompt_field(request),
             )
-        asked = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
+        max_tokens = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
         given["stop_token_ids"] = [*given.get("stop_token_ids", ()), *self._stops]
         wanted = sampling.constraint(request.response_format)
         return SamplingParams(
             **self._defaults | given,
-            max_tokens=get_max_tokens(context, asked, prompt_len, {}),
+            max_tokens=get_max_tokens(context, max_tokens, prompt_len, {}),
             structured_outputs=StructuredOutputsParams(**wanted) if wanted else None,
             output_kind=kind,
             skip_clone=True,
         )
 
-    def _response(self, sent: _Submission, call: Call, final: Any) -> v1.GenerateResponse:
+    def _response(self, sent: _Submission, call: EngineRequest, final: Any) -> v1.GenerateResponse:
         count = sum(len(c.token_ids) for c in final.outputs)
         ordered = sorted(final.outputs, key=lambda c: c.index)
         return v1.GenerateResponse(
@@ -162,7 +167,7 @@ def _prompt(request: v1.GenerateRequest) -> dict[str, Any]:
     return {"prompt": request.text}
 
 
-def _refuse_prompt_logprobs() -> None:
+def _reject_prompt_logprobs() -> None:
     raise errors.InvalidRequest(
         "prompt_logprobs are not available in a stream; call Generate.",
         field="sampling_params.prompt_logprobs",

@@ -1,10 +1,10 @@
-"""Keeps a stream's tokens in vLLM's front end while nobody takes them. Called by `engine`.
+"""Keeps a stream's tokens in vLLM's front end while they are not read. Called by `engine`.
 
 For every token of every stream vLLM makes a chunk, and merges it with the one that still waits to
 be taken: a fifth of the front end's work with 32 streams. Its `stream_interval` makes none until
 there are so many tokens; here that number follows the reader instead. Tokens are detokenised and
 checked for stop strings all the same, and the end of a request is never held. Streams whose parsers
-must see each token by itself are left alone.
+must see each token by itself are not changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def hold(state: Any) -> None:
     """Make no chunks. All tokens up to now have been in one."""
     if state.stream_interval == 1:
         state.sent_tokens_offset = state.detokenizer.num_output_tokens()
-        # Before its first token a stream is left alone: that one goes out at once.
+        # The first token of a stream is not held: it is sent at once.
         if state.sent_tokens_offset:
             state.stream_interval = _NEVER
 

@@ -13,7 +13,7 @@ END = -1
 
 
 def branches(paths: Iterable[Path]) -> dict[Path, list[int]]:
-    """For each inner node of the tree that `paths` make, the tokens that go on from there."""
+    """Returns the next tokens of each inner node of the tree that `paths` make."""
     found: dict[Path, dict[int, None]] = {}
     for path in paths:
         for i, token in enumerate(path):

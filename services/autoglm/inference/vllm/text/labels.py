@@ -1,9 +1,9 @@
-"""How likely the model is to answer with each of some labels.
+"""Computes how likely the model is to generate each of some labels.
 
 A label is a path of tokens. After the prompt, and after the prompt and each inner node of the tree
-that the labels make, the model is asked for the log-probabilities of exactly the tokens that go on
-from there; a label's is the sum along its path. Each question decodes one token after a prefix that
-the others share, so with prefix caching a long text is computed once and not once a label.
+that the labels make, the log-probabilities of exactly the next tokens are requested; a label's is
+the sum along its path. Each request decodes one token after a prefix that the others share, so with
+prefix caching a long text is computed once and not once a label.
 
 Where the model chats, a path ends with the end of its turn, so that "out" gains nothing from a
 model that is about to say "outage". Called by `engine`.
@@ -22,7 +22,7 @@ from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS, RequestOutputKind, Sampl
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Call
+from autoglm.inference.engine import EngineRequest
 from autoglm.inference.prediction import text_of
 from autoglm.inference.vllm.request_ids import predict_id
 from autoglm.inference.vllm.runtime import Runtime
@@ -39,7 +39,7 @@ class Labels:
         self._stops = _stop_tokens(runtime.llm)
         self._chats = "chat" in runtime.model.tasks and bool(self._stops)
 
-    async def logprobs(self, request: v1.PredictRequest, call: Call) -> list[float]:
+    async def logprobs(self, request: v1.PredictRequest, call: EngineRequest) -> list[float]:
         with self._runtime.translating("input_data"):
             adapter = self._runtime.find(request.model_name)
             self._runtime.require("classify")
@@ -48,7 +48,7 @@ class Labels:
             read = await self._read_all(prompt, branches(paths), call, adapter, request.priority)
             return [score(path, read) for path in paths]
 
-    async def _prompt(self, request: v1.PredictRequest, call: Call) -> list[int]:
+    async def _prompt(self, request: v1.PredictRequest, call: EngineRequest) -> list[int]:
         text = text_of(request)
         wanted = (
             TokenizeChatRequest(messages=[{"role": "user", "content": text}])
@@ -57,7 +57,7 @@ class Labels:
         )
         return list((await self._tokenization.submit(wanted, call, "input_data")).tokens)
 
-    async def _path(self, request: v1.PredictRequest, index: int, call: Call) -> Path:
+    async def _path(self, request: v1.PredictRequest, index: int, call: EngineRequest) -> Path:
         field = f"labels[{index}]"
         wanted = TokenizeCompletionRequest(prompt=request.labels[index], add_special_tokens=False)
         tokens = (await self._tokenization.submit(wanted, call, field)).tokens
@@ -69,7 +69,7 @@ class Labels:
         self,
         prompt: list[int],
         wanted: Mapping[Path, list[int]],
-        call: Call,
+        call: EngineRequest,
         adapter: Any,
         priority: int,
     ) -> dict[Path, Logprobs]:
@@ -100,10 +100,12 @@ class Labels:
         ids = list(dict.fromkeys([*(t for t in tokens if t != END), *ends]))
         read: dict[int, float] = {}
         for i in range(0, len(ids), MAX_LOGPROB_TOKEN_IDS):
-            read |= await self._ask(prompt, ids[i : i + MAX_LOGPROB_TOKEN_IDS], request_id, options)
+            read |= await self._query(
+                prompt, ids[i : i + MAX_LOGPROB_TOKEN_IDS], request_id, options
+            )
         return read | ({END: log_sum(read[t] for t in ends)} if ends else {})
 
-    async def _ask(
+    async def _query(
         self, prompt: list[int], ids: list[int], request_id: str, options: Mapping[str, Any]
     ) -> Logprobs:
         params = SamplingParams(

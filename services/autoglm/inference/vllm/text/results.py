@@ -65,7 +65,7 @@ def stop_reason(reason: int | str | None) -> str:
 def token_logprobs(
     token_ids: Sequence[int], positions: Sequence[Any] | None, top: int
 ) -> list[v1.TokenLogprob]:
-    """One entry a token, none where not asked for; `positions` map token ids to vLLM's Logprob."""
+    """One entry a token, none where not requested; `positions` map token ids to vLLM's Logprob."""
     return [
         _token(token_id, position, top)
         for token_id, position in zip(token_ids, positions or (), strict=False)

@@ -30,7 +30,7 @@ class Pod:
     def depth(self, ids: list[int], adapter: str | None = None) -> int:
         """How many of the prompt's first blocks are cached."""
         names = block_names(ids, SIZE, adapter)
-        self.ledger.asked([(name, name) for name in names])
+        self.ledger.requested([(name, name) for name in names])
         held = set(self.ledger.held())
         return next((n for n, name in enumerate(names) if name not in held), len(names))
 

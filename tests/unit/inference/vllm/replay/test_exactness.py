@@ -47,10 +47,10 @@ def test_what_an_engine_cannot_continue_is_refused(
         ([1, 99], 5, ""),
         ([1, 100], 5, "vocabulary"),
         ([-1], 5, "vocabulary"),
-        ([3] * 10, 5, "fill the answer"),
-        ([3] * 9, 41, "fill the answer"),
+        ([3] * 10, 5, "reach max_tokens"),
+        ([3] * 9, 41, "reach max_tokens"),
         ([3] * 9, 40, ""),
-        ([3, 7], 5, "end the answer"),
+        ([3, 7], 5, "is a stop token"),
         ([7, 3], 5, ""),
     ],
 )

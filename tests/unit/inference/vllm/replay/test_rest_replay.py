@@ -135,7 +135,7 @@ async def test_what_was_delivered_is_not_sent_again() -> None:
 async def test_a_refusal_in_the_stream_becomes_a_status() -> None:
     async def script(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
         assert played is not None
-        played.refuse("it is a test")
+        played.reject("it is a test")
         await say('data: {"error": {}}\n\n')
         await say("data: [DONE]\n\n")
 

@@ -43,8 +43,8 @@ def test_responses_are_known_by_index() -> None:
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        (broken(v1.ResumedChoice(index=1)), "beyond the 1 asked for"),
-        (broken(v1.ResumedChoice(), v1.ResumedChoice()), "names an answer twice"),
+        (broken(v1.ResumedChoice(index=1)), "beyond the 1 requested"),
+        (broken(v1.ResumedChoice(), v1.ResumedChoice()), "names a choice twice"),
     ],
 )
 def test_a_state_that_contradicts_the_request_is_refused(
@@ -55,9 +55,9 @@ def test_a_state_that_contradicts_the_request_is_refused(
 
 
 def test_only_streams_are_carried_on() -> None:
-    tape.refuse_unary(v1.ChatRequest())
+    tape.reject_unary(v1.ChatRequest())
     with pytest.raises(errors.ResumeImpossible, match="no stream"):
-        tape.refuse_unary(broken())
+        tape.reject_unary(broken())
 
 
 def test_a_tape_is_current_inside_only() -> None:

@@ -1,4 +1,4 @@
-"""Makes the API's other messages of the echo engine's chunks. Pure but for the iteration."""
+"""Makes the API's other messages from the echo engine's chunks. Pure but for the iteration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoglm import v1
 def chat_chunk(chunk: v1.GenerateChunk, model: str, *, is_first: bool) -> v1.ChatChunk:
     """The chat's form of a chunk; the first of each completion carries the role."""
     role = "assistant" if is_first else ""
-    answer = v1.ChatChunk(
+    made = v1.ChatChunk(
         id=chunk.id,
         model=model,
         index=chunk.index,
@@ -21,9 +21,9 @@ def chat_chunk(chunk: v1.GenerateChunk, model: str, *, is_first: bool) -> v1.Cha
         token_ids=chunk.token_ids,
     )
     if chunk.HasField("usage"):
-        answer.usage.CopyFrom(chunk.usage)
-        answer.timing.CopyFrom(chunk.timing)
-    return answer
+        made.usage.CopyFrom(chunk.usage)
+        made.timing.CopyFrom(chunk.timing)
+    return made
 
 
 async def whole_completion(
