@@ -1,24 +1,23 @@
 """Reads JSON bodies of the REST API into a `RequestInfo`.
 
 Bodies must be strict JSON in UTF-8: no NaN, nothing behind the end, no lone surrogates.
-`openai_bodies` says which fields are read.
+`openai_types` says which fields are read.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from autoglm.common.errors import InvalidRequest
 from autoglm.validation import openai_types as bodies
 from autoglm.validation import prefix_hash, prompt_weight
 from autoglm.validation.grpc_messages import GENERATE_MAX_TOKENS, TOKEN_BYTES
 from autoglm.validation.http_apis import Body, inference_post
 from autoglm.validation.oip import infer_path, of_oip_json
+from autoglm.validation.prompts import prompt_list, prompt_prefix
 from autoglm.validation.request_info import (
     Billing,
     FieldNames,
@@ -52,7 +51,6 @@ _SAMPLING = (
 )
 _MEDIA = ("image_url", "audio_url", "video_url")
 _CHAT_WORDS = {"logprobs": "top_logprobs", "tool_choice.function": "tool_choice.function.name"}
-_MAX_TOKEN_ID = 2**31 - 1
 TEXT_FIELDS = frozenset(
     (
         "messages[].content",
@@ -134,12 +132,12 @@ def _of_completion(body: bytes) -> RequestInfo:
     embedded = completion.prompt_embeds is not None and completion.prompt is None
     return RequestInfo(
         operation=Operation.GENERATE,
-        prompts=None if embedded else _prompt_list("prompt", completion.prompt, cut_of(body)),
+        prompts=None if embedded else prompt_list("prompt", completion.prompt, cut_of(body)),
         sampling=_sampling(completion, completion.max_tokens, logprobs, GENERATE_MAX_TOKENS),
         prefix=(
             prefix_hash.NO_PREFIX
             if embedded
-            else _prompt_prefix("prompt", completion.prompt, cut_of(body))
+            else prompt_prefix("prompt", completion.prompt, cut_of(body))
         ),
         **_common(completion),
     )
@@ -181,7 +179,7 @@ def _of_embeddings(body: bytes) -> RequestInfo:
         operation=Operation.EMBED,
         model=asked.model or "",
         field_name=FieldNames("", {"prompt": "input"}),
-        prompts=None if chat else _prompt_list("input", asked.input, cut_of(body)),
+        prompts=None if chat else prompt_list("input", asked.input, cut_of(body)),
         sampling=Sampling(truncate_prompt_tokens=asked.truncate_prompt_tokens),
         unchecked=prompt_weight.weigh("messages", asked.messages or asked.input) if chat else (),
     )
@@ -189,7 +187,7 @@ def _of_embeddings(body: bytes) -> RequestInfo:
 
 def _of_tokenize(body: bytes) -> RequestInfo:
     asked = decode(body, bodies.Tokenize)
-    text = _prompt_list("prompt", asked.prompt, cut_of(body))
+    text = prompt_list("prompt", asked.prompt, cut_of(body))
     return RequestInfo(
         operation=Operation.TOKENIZE,
         model=asked.model or "",
@@ -290,65 +288,6 @@ def _parts(message: bodies.Message) -> Sequence[str | bytes]:
     return [*found, calls] if calls else found
 
 
-def _prompt_prefix(path: str, prompt: str | list[Any] | None, cut: Cut) -> prefix_hash.Prefix:
-    """Of the first prompt where there are more; they have been found well formed."""
-    if isinstance(prompt, str):
-        return prefix_hash.of_text(prompt)
-    first = prompt[0] if prompt else None
-    if isinstance(first, str | list):
-        return _prompt_prefix(f"{path}[0]", first, cut)
-    return prefix_hash.of_token_ids(*_ids(path, prompt, cut)) if prompt else prefix_hash.NO_PREFIX
-
-
-def _prompt_list(path: str, prompt: str | list[Any] | None, cut: Cut) -> Sequence[Prompt]:
-    if prompt is None:
-        return ()
-    if isinstance(prompt, str):
-        return (Prompt(path, len(prompt.encode())),)
-    if prompt and all(type(item) is int for item in prompt):
-        return (_token_prompt(path, prompt, cut),)
-    return tuple(_one_of_many(f"{path}[{i}]", item, cut) for i, item in enumerate(prompt))
-
-
-def _one_of_many(path: str, prompt: object, cut: Cut) -> Prompt:
-    if isinstance(prompt, str):
-        return Prompt(path, len(prompt.encode()))
-    if isinstance(prompt, list) and all(type(item) is int for item in prompt):
-        return _token_prompt(path, prompt, cut)
-    raise InvalidRequest(
-        f"{path} is {_shown(prompt)}; give a text or a list of token ids", field=path
-    )
-
-
-def _token_prompt(path: str, ids: Sequence[int], cut: Cut) -> Prompt:
-    known, count = _ids(path, ids, cut)
-    low, high = (min(known), max(known)) if known else (0, 0)
-    if rest := cut.numbers.get(path):
-        if not rest.is_whole:
-            raise InvalidRequest(
-                f"{path} has numbers that are not whole; give a list of token ids", field=path
-            )
-        low, high = min(low, int(rest.low)), max(high, int(rest.high))
-    if not 0 <= low <= high <= _MAX_TOKEN_ID:
-        raise InvalidRequest(
-            f"{path} has token ids from {low} to {high}; send ids of the model's tokens",
-            field=path,
-        )
-    return Prompt(path, count * TOKEN_BYTES, count)
-
-
-def _ids(path: str, ids: Sequence[int], cut: Cut) -> tuple[Sequence[int], int]:
-    """As many ids of the list as are kept, and how many there are."""
-    rest = cut.numbers.get(path)
-    if rest is None:
-        return ids, len(ids)
-    kept = ids[: len(ids) - rest.stand_ins]
-    if rest.ids and all(0 <= n <= _MAX_TOKEN_ID for n in kept):
-        # Without an object for each, as there may be very many.
-        return array("I", kept) + rest.ids, len(kept) + rest.count
-    return kept, len(kept) + rest.count
-
-
 def _is_chat(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
@@ -427,8 +366,3 @@ def _tool_choice(choice: str | bodies.NamedChoice | None) -> ToolChoice:
     if isinstance(choice, bodies.NamedChoice):
         return ToolChoice("named", choice.function.name)
     return ToolChoice(choice or "")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

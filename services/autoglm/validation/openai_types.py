@@ -106,7 +106,7 @@ class Chat(Sampled):
 
 
 class Completion(Sampled):
-    # A text, texts, token ids, or lists of token ids; `_prompt_list` distinguishes them.
+    # A text, texts, token ids, or lists of token ids; `prompts.prompt_list` distinguishes them.
     prompt: str | list[Any] | None = None
     prompt_embeds: Any = None
     # true is 1, as for vLLM.

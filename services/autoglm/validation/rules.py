@@ -5,8 +5,8 @@ stop strings of 4096 characters, 1024 stop token ids, 4096 logit biases within 1
 patterns and grammars of 256 KiB, 1000 labels of 1000 characters, top_k, token ids and priorities of
 32 bits, no booleans for numbers (but `logprobs` of completions), no output format beside a tool
 call that must be made, and media by http(s) or data URL. Every error names the field in the
-client's words, the value, and the way out. `bounds` has those of large bodies, `grammar_bounds`
-those of what is costly to compile.
+client's words, the value, and the way out. `bounds` has those of large bodies, `constraints`
+those of output formats and tools.
 """
 
 from __future__ import annotations
@@ -20,24 +20,16 @@ import msgspec
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, ModelNotFound
 from autoglm.validation.bounds import (
-    MAX_GRAMMAR_BYTES,
     MAX_LABELS,
     MAX_LOGIT_BIASES,
     MAX_STOP_TOKEN_IDS,
     MAX_STOPS,
 )
-from autoglm.validation.grammar_bounds import (
-    MAX_ENUM_VALUES,
-    grammar_problem,
-    regex_problem,
-    schema_problem,
-)
-from autoglm.validation.request_info import Format, Operation, Prompt, RequestInfo, ToolFacts, Turn
-from autoglm.validation.scan.json_text import depth_within
+from autoglm.validation.constraints import check_formats, check_tools, invalid, shown
+from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Turn
 
 MAX_STOP_LENGTH = 4096
 MAX_LABEL_LENGTH = 1000
-MAX_SCHEMA_DEPTH = 64
 # vLLM's VLLM_MAX_N_SEQUENCES where it is not set; how many log probabilities and which roles are
 # allowed is the pod's own setting, too, and bounds nothing here.
 MAX_COMPLETIONS = 16384
@@ -45,18 +37,7 @@ _INT64 = 2**63
 _INT32 = 2**31
 _ID_DIGITS = 10
 _GREEDY = 1e-5
-_FORMATS = (
-    "text",
-    "json_object",
-    "json_schema",
-    "regex",
-    "choice",
-    "grammar",
-    "structural_tag",
-)
-_TOOL_MODES = ("", "none", "auto", "required", "named")
 _URL_SCHEMES = ("http://", "https://", "data:")
-_SHOWN = 60
 _MANY = 20
 
 
@@ -102,8 +83,8 @@ def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) ->
     _check_turns(info)
     _check_sampling(info)
     if not info.has_checked_constraints:
-        _check_formats(info)
-        _check_tools(info)
+        check_formats(info)
+        check_tools(info)
     _check_labels(info)
     _check_template(info)
     _check_context(info, served)
@@ -111,8 +92,8 @@ def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) ->
 
 def with_checked_constraints(info: RequestInfo) -> RequestInfo:
     """Does the part of `validate` that takes long where there are many schemas, ahead of it."""
-    _check_formats(info)
-    _check_tools(info)
+    check_formats(info)
+    check_tools(info)
     return replace(info, has_checked_constraints=True)
 
 
@@ -123,7 +104,7 @@ def _served(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) -> 
     if not info.model:
         raise InvalidRequest(f"{field} is empty; set it to {_any_of(known)}", field=field)
     raise ModelNotFound(
-        f"{field} {_shown(info.model)} is not served; set it to {_any_of(known)}", field=field
+        f"{field} {shown(info.model)} is not served; set it to {_any_of(known)}", field=field
     )
 
 
@@ -136,47 +117,38 @@ def _any_of(known: Sequence[str]) -> str:
     return one_of + ", ".join(names[:_MANY]) + more
 
 
-def _shown(value: object) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def _invalid(field: str, problem: str, remedy: str) -> InvalidRequest:
-    return InvalidRequest(f"{field} {problem}; {remedy}", field=field)
-
-
 def _check_prompts(info: RequestInfo) -> None:
     if info.prompts is None:
         return
     if not info.prompts:
-        raise _invalid(info.field_name("prompt"), "is missing", "give the text to work on")
+        raise invalid(info.field_name("prompt"), "is missing", "give the text to work on")
     if info.operation is Operation.TOKENIZE:
         return
     for prompt in info.prompts:
         if prompt.size == 0:
-            raise _invalid(prompt.path, "is empty", "give at least one character or token")
+            raise invalid(prompt.path, "is empty", "give at least one character or token")
 
 
 def _check_turns(info: RequestInfo) -> None:
     if info.turns is None:
         return
     if not info.turns:
-        raise _invalid(info.field_name("messages"), "is empty", "give at least one message")
+        raise invalid(info.field_name("messages"), "is empty", "give at least one message")
     for turn in info.turns:
         _check_turn(turn)
 
 
 def _check_turn(turn: Turn) -> None:
     if not turn.role:
-        raise _invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
+        raise invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
     if turn.has_text and turn.parts:
-        raise _invalid(f"{turn.path}.content", "is set beside parts", "put the text in a part")
+        raise invalid(f"{turn.path}.content", "is set beside parts", "put the text in a part")
     if turn.empty_part:
-        raise _invalid(turn.empty_part, "has no content", "set its text or URL, or leave it out")
+        raise invalid(turn.empty_part, "has no content", "set its text or URL, or leave it out")
     for media in turn.media:
         if not media.url.lower().startswith(_URL_SCHEMES):
             remedy = "give a URL that starts with http://, https:// or data:"
-            raise _invalid(media.path, f"is {_shown(media.url)}", remedy)
+            raise invalid(media.path, f"is {shown(media.url)}", remedy)
 
 
 def _check_sampling(info: RequestInfo) -> None:
@@ -184,7 +156,7 @@ def _check_sampling(info: RequestInfo) -> None:
         value = getattr(info.sampling, allowed.name)
         if value is not None and not allowed.allows(value):
             field = info.field_name(allowed.name)
-            raise _invalid(field, f"is {_shown(value)}", f"it must be {allowed}")
+            raise invalid(field, f"is {shown(value)}", f"it must be {allowed}")
     _check_integers(info)
     _check_stop(info)
     _check_logit_bias(info)
@@ -195,30 +167,28 @@ def _check_sampling(info: RequestInfo) -> None:
 def _check_integers(info: RequestInfo) -> None:
     seed, priority = info.sampling.seed, info.priority
     if not -_INT32 <= priority < _INT32:
-        raise _invalid("priority", f"is {_shown(priority)}", "it must fit in 32 signed bits")
+        raise invalid("priority", f"is {shown(priority)}", "it must fit in 32 signed bits")
     if seed is not None and not -_INT64 <= seed < _INT64:
-        raise _invalid(
-            info.field_name("seed"), f"is {_shown(seed)}", "it must fit in 64 signed bits"
-        )
+        raise invalid(info.field_name("seed"), f"is {shown(seed)}", "it must fit in 64 signed bits")
 
 
 def _check_stop(info: RequestInfo) -> None:
     field, stops = info.field_name("stop"), info.sampling.stop
     if len(stops) > MAX_STOPS:
-        raise _invalid(field, f"has {len(stops)} strings", f"send at most {MAX_STOPS}")
+        raise invalid(field, f"has {len(stops)} strings", f"send at most {MAX_STOPS}")
     for stop in stops:
         if not stop:
-            raise _invalid(field, "has an empty string", "leave it out")
+            raise invalid(field, "has an empty string", "leave it out")
         if len(stop) > MAX_STOP_LENGTH:
             remedy = f"each may have at most {MAX_STOP_LENGTH}"
-            raise _invalid(field, f"has a string of {len(stop)} characters", remedy)
+            raise invalid(field, f"has a string of {len(stop)} characters", remedy)
     _check_count(
         info.field_name("stop_token_ids"), len(info.sampling.stop_token_ids), MAX_STOP_TOKEN_IDS
     )
     for token in info.sampling.stop_token_ids:
         if not 0 <= token < _INT32:
             field = info.field_name("stop_token_ids")
-            raise _invalid(field, f"has {_shown(token)}", "send ids of the model's tokens")
+            raise invalid(field, f"has {shown(token)}", "send ids of the model's tokens")
 
 
 def _check_logit_bias(info: RequestInfo) -> None:
@@ -227,15 +197,15 @@ def _check_logit_bias(info: RequestInfo) -> None:
     for token, bias in info.sampling.logit_bias.items():
         text = str(token)
         if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) < _INT32):
-            raise _invalid(field, f"has the key {_shown(token)}", "keys are token ids")
+            raise invalid(field, f"has the key {shown(token)}", "keys are token ids")
         if not -100 <= bias <= 100:
             remedy = "it must be from -100 to 100"
-            raise _invalid(field, f"of token {_shown(token)} is {_shown(bias)}", remedy)
+            raise invalid(field, f"of token {shown(token)} is {shown(bias)}", remedy)
 
 
 def _check_count(field: str, count: int, bound: int) -> None:
     if count > bound:
-        raise _invalid(field, f"has {count} entries", f"send at most {bound}")
+        raise invalid(field, f"has {count} entries", f"send at most {bound}")
 
 
 def _check_lengths(info: RequestInfo) -> None:
@@ -246,11 +216,11 @@ def _check_lengths(info: RequestInfo) -> None:
     )
     field = info.field_name("max_tokens")
     if given is not None and given < (0 if info.sampling.echo else 1):
-        raise _invalid(field, f"is {_shown(given)}", "it must be at least 1")
+        raise invalid(field, f"is {shown(given)}", "it must be at least 1")
     if least is not None and most is not None and least > most:
         unset = " when not set" if given is None else ""
         remedy = f"raise {field}, which is {most}{unset}, or lower it"
-        raise _invalid(info.field_name("min_tokens"), f"is {least}", remedy)
+        raise invalid(info.field_name("min_tokens"), f"is {least}", remedy)
 
 
 def _check_conflicts(info: RequestInfo) -> None:
@@ -260,134 +230,34 @@ def _check_conflicts(info: RequestInfo) -> None:
         remedy = (
             f"raise {info.field_name('temperature')} or set it to 1: greedy completions are equal"
         )
-        raise _invalid(info.field_name("n"), f"is {sampling.n} at temperature 0", remedy)
+        raise invalid(info.field_name("n"), f"is {sampling.n} at temperature 0", remedy)
     if info.streaming and sampling.prompt_logprobs:
         remedy = "send the request without streaming, or leave it out"
-        raise _invalid(info.field_name("prompt_logprobs"), "is set for a stream", remedy)
+        raise invalid(info.field_name("prompt_logprobs"), "is set for a stream", remedy)
     if info.stream_options and not info.streaming:
-        raise _invalid("stream_options", "is set without stream", "set stream to true")
-
-
-def _check_formats(info: RequestInfo) -> None:
-    kinds = [f for f in info.formats if f.kind != "text"]
-    if len(kinds) > 1 and len({f.path.partition(".")[0] for f in kinds}) == 1:
-        raise _invalid(kinds[1].path, f"is set beside {kinds[0].path}", "set one of them")
-    for wanted in info.formats:
-        _check_format(wanted)
-
-
-def _check_format(wanted: Format) -> None:
-    if wanted.kind not in _FORMATS:
-        raise _invalid(
-            wanted.path, f"is {_shown(wanted.kind)}", f"use one of {', '.join(_FORMATS)}"
-        )
-    if wanted.values is not None:
-        if not wanted.values:
-            raise _invalid(wanted.path, "is empty", "give at least one choice")
-        _check_size(wanted.path, sum(len(v) for v in wanted.values))
-        if len(wanted.values) > MAX_ENUM_VALUES:
-            problem = f"has {len(wanted.values)} choices"
-            raise _invalid(wanted.path, problem, f"give at most {MAX_ENUM_VALUES}")
-    if wanted.kind == "json_schema":
-        _check_schema(wanted.path, wanted.text)
-    elif wanted.text is not None and wanted.kind in ("regex", "grammar", "structural_tag"):
-        if not wanted.text:
-            raise _invalid(wanted.path, "is empty", "give its text")
-        _check_size(wanted.path, len(wanted.text))
-        _check_cost(wanted)
-
-
-def _check_cost(wanted: Format) -> None:
-    text = wanted.text.decode() if isinstance(wanted.text, bytes) else wanted.text or ""
-    find = {"regex": regex_problem, "grammar": grammar_problem, "structural_tag": _tag_problem}
-    if problem := find[wanted.kind](text):
-        raise _invalid(wanted.path, problem, "split or simplify it")
-
-
-def _tag_problem(text: str) -> str | None:
-    try:
-        return schema_problem(msgspec.json.decode(text))
-    except (msgspec.DecodeError, RecursionError):
-        # The engine reports what is wrong with it.
-        return None
-
-
-def _check_schema(path: str, schema: str | bytes | None) -> None:
-    if not schema or schema == b"null":
-        raise _invalid(path, "is missing", "give a JSON schema")
-    _check_size(path, len(schema))
-    try:
-        within = depth_within(schema, MAX_SCHEMA_DEPTH)
-        decoded = msgspec.json.decode(schema)
-        is_object = isinstance(decoded, dict)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise _invalid(path, f"is not JSON ({error})", "give a JSON schema") from error
-    except RecursionError:
-        within = is_object = False
-        decoded = None
-    if not within:
-        raise _invalid(path, "nests too deeply", f"use at most {MAX_SCHEMA_DEPTH} levels")
-    if not is_object:
-        raise _invalid(path, f"is {_shown(schema)}", "a JSON schema is an object")
-    if problem := schema_problem(decoded):
-        raise _invalid(path, problem, "split or simplify the schema")
-
-
-def _check_size(path: str, size: int) -> None:
-    if size > MAX_GRAMMAR_BYTES:
-        raise _invalid(path, f"has {size} bytes", f"use at most {MAX_GRAMMAR_BYTES}")
-
-
-def _check_tools(info: RequestInfo) -> None:
-    mode, tools = info.tool_choice.mode, info.tools
-    if tools is not None and not tools:
-        raise _invalid("tools", "is empty", "give at least one tool or leave it out")
-    if mode not in _TOOL_MODES:
-        remedy = "use none, auto, required or a function"
-        raise _invalid("tool_choice", f"is {_shown(mode)}", remedy)
-    for tool in tools or ():
-        _check_tool(tool)
-    if mode in ("", "none"):
-        return
-    if tools is None:
-        raise _invalid("tool_choice", f"is {mode!r} without tools", "set tools or leave it out")
-    function = info.tool_choice.function
-    if mode == "named" and function not in {tool.name for tool in tools}:
-        field = info.field_name("tool_choice.function")
-        raise _invalid(field, f"is {_shown(function)}", "name one of the tools")
-    constrained = next((f for f in info.formats if f.kind != "text"), None)
-    if mode != "auto" and constrained:
-        remedy = "a tool call has its own format: leave one of them out"
-        raise _invalid(constrained.path, f"is set while tool_choice is {mode}", remedy)
-
-
-def _check_tool(tool: ToolFacts) -> None:
-    if not tool.name:
-        raise _invalid(f"{tool.path}.name", "is empty", "give the function a name")
-    if tool.parameters is not None:
-        _check_schema(f"{tool.path}.parameters", tool.parameters)
+        raise invalid("stream_options", "is set without stream", "set stream to true")
 
 
 def _check_labels(info: RequestInfo) -> None:
     if len(info.labels) > MAX_LABELS:
-        raise _invalid("labels", f"has {len(info.labels)} entries", f"send at most {MAX_LABELS}")
+        raise invalid("labels", f"has {len(info.labels)} entries", f"send at most {MAX_LABELS}")
     seen: set[str] = set()
     for index, label in enumerate(info.labels):
         field = f"labels[{index}]"
         if not label.strip():
-            raise _invalid(field, f"is {_shown(label)}", "give it a name or leave it out")
+            raise invalid(field, f"is {shown(label)}", "give it a name or leave it out")
         if len(label) > MAX_LABEL_LENGTH:
             remedy = f"use at most {MAX_LABEL_LENGTH}"
-            raise _invalid(field, f"has {len(label)} characters", remedy)
+            raise invalid(field, f"has {len(label)} characters", remedy)
         if label in seen:
-            raise _invalid(field, f"is {_shown(label)} again", "give each label once")
+            raise invalid(field, f"is {shown(label)} again", "give each label once")
         seen.add(label)
 
 
 def _check_template(info: RequestInfo) -> None:
     if info.continue_final_message and info.add_generation_prompt:
         remedy = "set add_generation_prompt to false with it"
-        raise _invalid("continue_final_message", "is set beside add_generation_prompt", remedy)
+        raise invalid("continue_final_message", "is set beside add_generation_prompt", remedy)
     if not info.template_kwargs:
         return
     field = info.field_name("chat_template_kwargs")
@@ -396,7 +266,7 @@ def _check_template(info: RequestInfo) -> None:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         is_object = False
     if not is_object:
-        raise _invalid(field, f"is {_shown(info.template_kwargs)}", "give a JSON object")
+        raise invalid(field, f"is {shown(info.template_kwargs)}", "give a JSON object")
 
 
 def _check_context(info: RequestInfo, model: v1.Model) -> None:
@@ -408,7 +278,7 @@ def _check_context(info: RequestInfo, model: v1.Model) -> None:
         value = getattr(sampling, name)
         if value is not None and value > limit:
             remedy = f"the model's context is {limit} tokens: use less"
-            raise _invalid(info.field_name(name), f"is {value}", remedy)
+            raise invalid(info.field_name(name), f"is {value}", remedy)
     if sampling.truncate_prompt_tokens is None:
         prompts = info.prompts or ()
         for prompt in prompts:
@@ -425,7 +295,7 @@ def _check_prompt_fits(info: RequestInfo, prompt: Prompt, model: v1.Model) -> No
     least = max(info.sampling.min_tokens or 0, 1) if generates else 0
     if prompt.tokens is not None and prompt.tokens + least > limit:
         room = f" and at least {least} must be generated" if generates else ""
-        raise _invalid(
+        raise invalid(
             prompt.path,
             f"has {prompt.tokens} tokens{room}",
             f"the model's context is {limit} tokens: shorten the prompt",
@@ -434,4 +304,4 @@ def _check_prompt_fits(info: RequestInfo, prompt: Prompt, model: v1.Model) -> No
         most = limit * model.max_token_bytes
         if prompt.size > most:
             remedy = f"the model's context of {limit} tokens holds at most {most}: shorten it"
-            raise _invalid(prompt.path, f"has {prompt.size} bytes", remedy)
+            raise invalid(prompt.path, f"has {prompt.size} bytes", remedy)

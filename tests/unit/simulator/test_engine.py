@@ -29,14 +29,14 @@ async def make() -> AsyncIterator[Make]:
         await engine.close()
 
 
-def ask(text: str = "one two three", **params: Any) -> v1.GenerateRequest:
+def echo_request(text: str = "one two three", **params: Any) -> v1.GenerateRequest:
     sampling = v1.SamplingParams(**{"max_tokens": 100, **params})
     return v1.GenerateRequest(model="echo", text=text, sampling_params=sampling)
 
 
 async def test_generate_echoes(make: Make) -> None:
     engine = await make()
-    response = await engine.generate(ask(), EngineRequest("r"))
+    response = await engine.generate(echo_request(), EngineRequest("r"))
     assert response.completions[0].text == "one two three"
     assert response.usage == v1.Usage(prompt_tokens=5, completion_tokens=6)
     assert engine.load().kv_cache_usage == 0
@@ -46,15 +46,18 @@ async def test_tokens_come_at_the_rate(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=10, prefill_rate=10))
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    times = [loop.time() - begun async for _ in engine.generate_stream(ask(), EngineRequest("r"))]
+    times = [
+        loop.time() - begun
+        async for _ in engine.generate_stream(echo_request(), EngineRequest("r"))
+    ]
     assert times == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 
 
 async def test_the_last_chunk_has_usage_and_timing(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=10, prefill_rate=10), max_num_seqs=1)
-    first = asyncio.create_task(engine.generate(ask("four"), EngineRequest("a")))
+    first = asyncio.create_task(engine.generate(echo_request("four"), EngineRequest("a")))
     await asyncio.sleep(0)
-    second = [c async for c in engine.generate_stream(ask(), EngineRequest("b"))]
+    second = [c async for c in engine.generate_stream(echo_request(), EngineRequest("b"))]
     await first
     assert [c.HasField("usage") for c in second] == [False] * 5 + [True]
     timing = second[-1].timing
@@ -66,13 +69,13 @@ async def test_the_last_chunk_has_usage_and_timing(make: Make) -> None:
 async def test_who_waits_is_next_where_all_responses_end_with_their_first_token(make: Make) -> None:
     engine = await make(max_num_seqs=4)
     async with asyncio.timeout(1):
-        response = await engine.generate(ask(n=10, max_tokens=1), EngineRequest("r"))
+        response = await engine.generate(echo_request(n=10, max_tokens=1), EngineRequest("r"))
     assert len(response.completions) == 10
 
 
 async def test_a_slow_reader_gets_merged_chunks(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=10))
-    stream = engine.generate_stream(ask(), EngineRequest("r"))
+    stream = engine.generate_stream(echo_request(), EngineRequest("r"))
     await anext(stream)
     await asyncio.sleep(10)
     rest = [c async for c in stream]
@@ -83,8 +86,8 @@ async def test_a_slow_reader_gets_merged_chunks(make: Make) -> None:
 async def test_prefix_reuse_shows_in_usage_and_time(make: Make) -> None:
     engine = await make(rates=Rates(prefill_rate=10))
     text = "word " * 100
-    first = await engine.generate(ask(text), EngineRequest("a"))
-    again = await engine.generate(ask(text), EngineRequest("b"))
+    first = await engine.generate(echo_request(text), EngineRequest("a"))
+    again = await engine.generate(echo_request(text), EngineRequest("b"))
     assert first.usage.cached_tokens == 0
     assert again.usage.cached_tokens > again.usage.prompt_tokens - 17
     assert again.timing.prefill_seconds < 2 < first.timing.prefill_seconds
@@ -92,7 +95,7 @@ async def test_prefix_reuse_shows_in_usage_and_time(make: Make) -> None:
 
 async def test_closing_a_stream_frees_its_blocks(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=1))
-    stream = engine.generate_stream(ask(ignore_eos=True), EngineRequest("r"))
+    stream = engine.generate_stream(echo_request(ignore_eos=True), EngineRequest("r"))
     await anext(stream)
     assert engine.load().running == 1
     await stream.aclose()
@@ -102,7 +105,9 @@ async def test_closing_a_stream_frees_its_blocks(make: Make) -> None:
 
 async def test_abort_ends_running_and_waiting_requests(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=1), max_num_seqs=1)
-    tasks = [asyncio.create_task(engine.generate(ask(), EngineRequest(i))) for i in ("a", "b")]
+    tasks = [
+        asyncio.create_task(engine.generate(echo_request(), EngineRequest(i))) for i in ("a", "b")
+    ]
     await asyncio.sleep(0.5)
     assert (engine.load().running, engine.load().waiting) == (1, 1)
     assert await engine.abort(["a", "b", "c"]) == ["a", "b"]
@@ -114,7 +119,7 @@ async def test_abort_ends_running_and_waiting_requests(make: Make) -> None:
 async def test_n_completions_come_back_by_index(make: Make) -> None:
     engine = await make()
     response = await engine.generate(
-        ask("a b c d e f g h", n=3, temperature=1.0, seed=1), EngineRequest("r")
+        echo_request("a b c d e f g h", n=3, temperature=1.0, seed=1), EngineRequest("r")
     )
     assert [c.index for c in response.completions] == [0, 1, 2]
     assert len({c.text for c in response.completions}) > 1
@@ -139,7 +144,7 @@ async def test_chat_responds_to_the_last_user_message(make: Make) -> None:
 async def test_a_schema_gets_a_minimal_object(make: Make) -> None:
     schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
     json_schema = v1.ResponseFormat.JsonSchema(schema=schema)
-    request = ask()
+    request = echo_request()
     request.response_format.json_schema.CopyFrom(json_schema)
     response = await (await make()).generate(request, EngineRequest("r"))
     assert response.completions[0].text == '{"n": 0}'
@@ -148,7 +153,7 @@ async def test_a_schema_gets_a_minimal_object(make: Make) -> None:
 async def test_a_prompt_beyond_the_budget_is_refused(make: Make) -> None:
     engine = await make(kv_blocks=2)
     with pytest.raises(errors.InvalidRequest, match="32 are the most"):
-        await engine.generate(ask("word " * 50), EngineRequest("r"))
+        await engine.generate(echo_request("word " * 50), EngineRequest("r"))
 
 
 async def test_start_can_fail() -> None:
@@ -160,7 +165,7 @@ async def test_requests_can_fail_after_some_tokens(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=10), fault=parse_fault("after-tokens=3"))
     got = []
     with pytest.raises(errors.Internal):
-        async for chunk in engine.generate_stream(ask(), EngineRequest("r")):
+        async for chunk in engine.generate_stream(echo_request(), EngineRequest("r")):
             got += chunk.token_ids
     assert len(got) == 3
     assert engine.load().running == 0
@@ -170,16 +175,16 @@ async def test_a_prompt_can_make_it_hang(make: Make) -> None:
     engine = await make()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(60):
-            await engine.generate(ask("<|echo hang=2|> one two"), EngineRequest("r"))
+            await engine.generate(echo_request("<|echo hang=2|> one two"), EngineRequest("r"))
     assert engine.load().running == 0
 
 
 async def test_death_ends_every_request(make: Make) -> None:
     engine = await make(rates=Rates(token_rate=1), fault=parse_fault("die-after-requests=1"))
-    running = asyncio.create_task(engine.generate(ask(), EngineRequest("a")))
+    running = asyncio.create_task(engine.generate(echo_request(), EngineRequest("a")))
     await asyncio.sleep(1.5)
     with pytest.raises(errors.EngineDead):
-        await engine.generate(ask(), EngineRequest("b"))
+        await engine.generate(echo_request(), EngineRequest("b"))
     with pytest.raises(errors.EngineDead):
         await running
     assert "after 1 requests" in await engine.wait_dead()
@@ -203,7 +208,7 @@ SHAPES = [
 @pytest.mark.parametrize("params", SHAPES)
 async def test_a_resumed_stream_says_the_rest_and_nothing_else(make: Make, params: Any) -> None:
     engine = await make(rates=Rates(token_rate=10))
-    request = ask("one two three four ümläut", **params)
+    request = echo_request("one two three four ümläut", **params)
     whole = [c async for c in engine.generate_stream(request, EngineRequest("r"))]
     for cut in range(len(whole)):
         said: dict[int, v1.ResumedChoice] = {}
@@ -228,7 +233,7 @@ def said_by(chunks: list[v1.GenerateChunk]) -> dict[int, list[Any]]:
 
 async def test_a_stream_that_cannot_be_repeated_is_not_resumed(make: Make) -> None:
     engine = await make()
-    request = ask("one two three four five six", temperature=1.0)
+    request = echo_request("one two three four five six", temperature=1.0)
     request.resume.choices.add(index=0, token_ids=[1, 2, 3])
     with pytest.raises(errors.ResumeImpossible, match="seed"):
         await anext(engine.generate_stream(request, EngineRequest("r")))

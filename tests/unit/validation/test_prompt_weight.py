@@ -17,7 +17,7 @@ BLOCKS = {"role": "user", "content": [{"type": "text", "text": WORDS}]}
 SCHEMA = {"type": "object", "properties": {"x": {"description": WORDS}}}
 
 
-def ask(path: str, **fields: Any) -> Any:
+def info_of(path: str, **fields: Any) -> Any:
     return of_openai(path, msgspec.json.encode({"model": "m", **fields}))
 
 
@@ -65,7 +65,7 @@ def ask(path: str, **fields: Any) -> Any:
 def test_estimate_is_the_prompt_and_the_longest_output(
     path: str, fields: dict[str, Any], tokens: int
 ) -> None:
-    assert tokens <= ask(path, **fields).estimated_tokens <= tokens * 1.05 + 10
+    assert tokens <= info_of(path, **fields).estimated_tokens <= tokens * 1.05 + 10
 
 
 @pytest.mark.parametrize(
@@ -92,28 +92,28 @@ def test_an_api_that_is_in_no_table_costs_its_body() -> None:
 def test_media_count_nothing_beside_text() -> None:
     image = {"type": "image", "source": {"type": "base64", "data": "A" * 10**6}}
     message = {"role": "user", "content": [image, {"type": "text", "text": WORDS}]}
-    assert ask("/v1/messages", messages=[message], max_tokens=1).estimated_tokens < 520
+    assert info_of("/v1/messages", messages=[message], max_tokens=1).estimated_tokens < 520
 
 
 def test_chats_of_all_dialects_name_their_prefix_alike() -> None:
     system, tool = "You are terse. " * 40, {"name": "f"}
     turns = [{"role": "user", "content": WORDS}, {"role": "assistant", "content": "ok"}]
-    messages = ask("/v1/messages", system=system, messages=turns, max_tokens=1).prefix
+    messages = info_of("/v1/messages", system=system, messages=turns, max_tokens=1).prefix
     assert (
         messages
-        == ask(
+        == info_of(
             "/v1/chat/completions", messages=[{"role": "system", "content": system}, *turns]
         ).prefix
     )
-    assert messages == ask("/v1/responses", instructions=system, input=turns).prefix
+    assert messages == info_of("/v1/responses", instructions=system, input=turns).prefix
     assert messages.is_continued
-    with_tool = ask("/v1/messages", system=system, messages=turns, tools=[tool]).prefix
+    with_tool = info_of("/v1/messages", system=system, messages=turns, tools=[tool]).prefix
     assert with_tool.opening != messages.opening
 
 
 def test_operation_of_messages_and_responses_is_chat() -> None:
-    assert ask("/v1/messages", messages=[USER]).operation is Operation.CHAT
-    assert ask("/v1/responses", input="x").operation is Operation.CHAT
+    assert info_of("/v1/messages", messages=[USER]).operation is Operation.CHAT
+    assert info_of("/v1/responses", input="x").operation is Operation.CHAT
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_an_image_without_text_is_not_estimated_by_its_encoding(
     path: str, part: Callable[[str], dict[str, Any]]
 ) -> None:
     small, large = (
-        ask(path, messages=[{"role": "user", "content": [part("data:," + "A" * size)]}])
+        info_of(path, messages=[{"role": "user", "content": [part("data:," + "A" * size)]}])
         for size in (10, 100_000)
     )
     assert 0 < small.prompt_tokens == large.prompt_tokens < 2_000

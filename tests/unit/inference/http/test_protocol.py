@@ -41,7 +41,7 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-async def answered(request: bytes, messages: Sequence[Message], reads: bool = False) -> Wire:
+async def on_the_wire(request: bytes, messages: Sequence[Message], reads: bool = False) -> Wire:
     """What an app's messages are on the wire; it observes every pause between them."""
     wire, ended = Wire(), asyncio.Event()
 
@@ -73,12 +73,12 @@ def body(data: bytes, *, more: bool = False) -> Message:
 
 
 async def test_short_response_is_one_write() -> None:
-    (whole,) = (await answered(get(), [SHORT, body(b"HTTP/")])).writes
+    (whole,) = (await on_the_wire(get(), [SHORT, body(b"HTTP/")])).writes
     assert whole.startswith(b"HTTP/1.1 200") and whole.endswith(b"\r\n\r\nHTTP/")
 
 
 async def test_head_of_a_stream_goes_with_its_first_event_and_the_rest_at_once() -> None:
-    wire = await answered(get(), [START, body(b"one", more=True), body(b"two", more=True)])
+    wire = await on_the_wire(get(), [START, body(b"one", more=True), body(b"two", more=True)])
     first, second = wire.writes
     assert first.startswith(b"HTTP/1.1 200") and first.endswith(b"3\r\none\r\n")
     assert second == b"3\r\ntwo\r\n"
@@ -86,19 +86,19 @@ async def test_head_of_a_stream_goes_with_its_first_event_and_the_rest_at_once()
 
 @pytest.mark.parametrize("extra", [b"", b"connection: close\r\n"])
 async def test_response_without_a_body_is_sent(extra: bytes) -> None:
-    wire = await answered(get(b"HEAD", extra), [SHORT, body(b"")])
+    wire = await on_the_wire(get(b"HEAD", extra), [SHORT, body(b"")])
     assert b"".join(wire.writes).startswith(b"HTTP/1.1 200")
     assert wire.closed_after == (len(wire.writes) if extra else -1)
 
 
 async def test_client_that_expects_100_continue_gets_it() -> None:
     request = get(b"POST", b"content-length: 5\r\nexpect: 100-continue\r\n")
-    wire = await answered(request, [SHORT, body(b"hello")], reads=True)
+    wire = await on_the_wire(request, [SHORT, body(b"hello")], reads=True)
     assert wire.writes[0] == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert len(wire.writes) == 2
 
 
 async def test_body_that_looks_like_a_head_is_sent() -> None:
     start = {**START, "headers": [(b"content-length", b"12")]}
-    wire = await answered(get(), [start, body(b"HTTP/1.1 200")])
+    wire = await on_the_wire(get(), [start, body(b"HTTP/1.1 200")])
     assert b"".join(wire.writes).endswith(b"\r\n\r\nHTTP/1.1 200")

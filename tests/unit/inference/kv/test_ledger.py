@@ -15,7 +15,7 @@ STEPS = st.lists(
 )
 
 
-class Told:
+class Follower:
     """The state of a subscriber that receives every change."""
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ def play(ledger: KvLedger, step: Step) -> None:
 
 @given(STEPS, st.integers(1, 12))
 def test_who_hears_every_change_knows_what_is_held(steps: list[Step], most: int) -> None:
-    told = Told()
-    ledger = KvLedger(most, told)
+    follower = Follower()
+    ledger = KvLedger(most, follower)
     cached: set[int] = set()
     for step in steps:
         play(ledger, step)
@@ -55,26 +55,26 @@ def test_who_hears_every_change_knows_what_is_held(steps: list[Step], most: int)
             cached -= set(numbers)
         elif kind == "cleared":
             cached.clear()
-        assert told.names == set(ledger.held())
-        assert {name % 100 for name in told.names} <= cached
+        assert follower.names == set(ledger.held())
+        assert {name % 100 for name in follower.names} <= cached
         assert len(ledger) <= most
 
 
 def test_a_block_that_was_cached_before_anybody_named_it_is_reported_when_it_is_named() -> None:
-    told = Told()
-    ledger = KvLedger(8, told)
+    follower = Follower()
+    ledger = KvLedger(8, follower)
     ledger.stored([1, 2])
-    assert told.names == set()
+    assert follower.names == set()
     ledger.requested([(11, 1), (13, 3)])
-    assert told.names == {11}
+    assert follower.names == {11}
 
 
 def test_beginnings_of_prompts_are_forgotten_last() -> None:
-    told = Told()
-    ledger = KvLedger(3, told)
+    follower = Follower()
+    ledger = KvLedger(3, follower)
     ledger.stored(range(9))
     ledger.requested([(10 + n, n) for n in range(5)])
-    assert told.names == {10, 11, 12}
+    assert follower.names == {10, 11, 12}
 
 
 def test_named_token_ids_end_where_their_blocks_end() -> None:

@@ -68,7 +68,9 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
         yield served
 
 
-def ask(text: str = "one two three", name: str = "a", **parameters: Any) -> oip.ModelInferRequest:
+def infer_request(
+    text: str = "one two three", name: str = "a", **parameters: Any
+) -> oip.ModelInferRequest:
     """With the text in the tensor, as KServe's client sends it."""
     request = oip.ModelInferRequest(model_name="echo", id=name)
     tensor = request.inputs.add(name="text_input", datatype="BYTES", shape=[1])
@@ -80,7 +82,7 @@ def ask(text: str = "one two three", name: str = "a", **parameters: Any) -> oip.
 
 
 def raw(text: str) -> oip.ModelInferRequest:
-    request = ask()
+    request = infer_request()
     request.inputs[0].ClearField("contents")
     request.raw_input_contents.append(len(text.encode()).to_bytes(4, "little") + text.encode())
     return request
@@ -99,7 +101,7 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
 
 
 async def test_the_response_is_a_raw_tensor_with_the_requests_id(serve: Any) -> None:
-    response = await (await serve()).stub.ModelInfer(ask(name="mine"))
+    response = await (await serve()).stub.ModelInfer(infer_request(name="mine"))
     tensor = oip.ModelInferResponse.InferOutputTensor(
         name="text_output", datatype="BYTES", shape=[1]
     )
@@ -111,12 +113,14 @@ async def test_the_response_is_a_raw_tensor_with_the_requests_id(serve: Any) -> 
 
 async def test_usage_is_a_trailer_and_adds_up_over_a_stream(serve: Any) -> None:
     stub = (await serve()).stub
-    one = stub.ModelInfer(ask("a b c"))
+    one = stub.ModelInfer(infer_request("a b c"))
     await one
     single = read_usage(dict(await one.trailing_metadata())["autoglm-usage"])
     assert single is not None and single.completion_tokens > 0
     assert single.finish_reasons == ("stop",)
-    stream = stub.ModelStreamInfer(iter((ask("a b c"), ask(top_p=2.0), ask("a b c"))))
+    stream = stub.ModelStreamInfer(
+        iter((infer_request("a b c"), infer_request(top_p=2.0), infer_request("a b c")))
+    )
     assert [m async for m in stream]
     both = read_usage(dict(await stream.trailing_metadata())["autoglm-usage"])
     assert both == single.after(single)
@@ -128,7 +132,7 @@ async def test_raw_input_is_read(serve: Any) -> None:
 
 @pytest.mark.parametrize("value", [3, "3", 3.0])
 async def test_numbers_may_be_text(serve: Any, value: object) -> None:
-    response = await (await serve()).stub.ModelInfer(ask("a b c d", max_tokens=value))
+    response = await (await serve()).stub.ModelInfer(infer_request("a b c d", max_tokens=value))
     assert text_of(response) == "a b c"
 
 
@@ -136,13 +140,13 @@ async def test_a_bare_prompt_is_completed(serve: Any) -> None:
     """Completions end after 16 tokens where a chat's response does not."""
     stub = (await serve()).stub
     text = " ".join("abcdefghijklmnopqrst")
-    bare = text_of(await stub.ModelInfer(ask(text, chat=False)))
+    bare = text_of(await stub.ModelInfer(infer_request(text, chat=False)))
     assert text.startswith(bare) and len(bare) < len(text)
-    assert text_of(await stub.ModelInfer(ask(text, chat="true"))) == text
+    assert text_of(await stub.ModelInfer(infer_request(text, chat="true"))) == text
 
 
 async def test_a_response_may_be_longer_than_a_completion_by_default(serve: Any) -> None:
-    response = await (await serve()).stub.ModelInfer(ask("a", min_tokens=17))
+    response = await (await serve()).stub.ModelInfer(infer_request("a", min_tokens=17))
     assert len(text_of(response).split()) > 1
 
 
@@ -163,16 +167,16 @@ async def test_a_response_may_be_longer_than_a_completion_by_default(serve: Any)
 async def test_a_wrong_parameter_is_named(
     serve: Any, parameters: dict[str, Any], field: str
 ) -> None:
-    code, sentence = await refused((await serve()).stub.ModelInfer(ask(**parameters)))
+    code, sentence = await refused((await serve()).stub.ModelInfer(infer_request(**parameters)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert sentence.startswith(f"{field} is ")
 
 
 async def test_other_tensors_are_named(serve: Any) -> None:
     stub = (await serve()).stub
-    two = ask()
+    two = infer_request()
     two.inputs.add(name="image", datatype="BYTES", shape=[1])
-    other = ask()
+    other = infer_request()
     other.outputs.add(name="embedding")
     assert "inputs[1].name is 'image'" in (await refused(stub.ModelInfer(two)))[1]
     assert "outputs[0].name is 'embedding'" in (await refused(stub.ModelInfer(other)))[1]
@@ -180,7 +184,7 @@ async def test_other_tensors_are_named(serve: Any) -> None:
 
 async def test_an_unknown_model_is_not_found_and_the_known_ones_are_listed(serve: Any) -> None:
     stub = (await serve()).stub
-    request = ask()
+    request = infer_request()
     request.model_name = "nope"
     for call in (
         stub.ModelInfer(request),
@@ -212,7 +216,13 @@ async def test_readiness_is_the_pods(serve: Any, ready: bool) -> None:
 
 async def test_a_stream_responds_in_order_and_marks_each_end(serve: Any) -> None:
     stub = (await serve(rates=Rates(token_rate=1000))).stub
-    requests = iter((ask("a b c", "first"), ask(name="wrong", top_p=2.0), ask("d e f", "last")))
+    requests = iter(
+        (
+            infer_request("a b c", "first"),
+            infer_request(name="wrong", top_p=2.0),
+            infer_request("d e f", "last"),
+        )
+    )
     seen: dict[str, list[tuple[str, bool]]] = {"first": [], "last": []}
     refusals = []
     async for message in stub.ModelStreamInfer(requests):
@@ -235,13 +245,13 @@ async def test_a_stream_responds_in_order_and_marks_each_end(serve: Any) -> None
 async def test_a_dead_engine_ends_the_stream_with_a_status(serve: Any) -> None:
     """A message on the stream would keep the gateway from retrying on another pod."""
     pod = await serve(fault=parse_fault("die-after-requests=0"))
-    code, _ = await refused(anext(aiter(pod.stub.ModelStreamInfer(iter((ask(),))))))
+    code, _ = await refused(anext(aiter(pod.stub.ModelStreamInfer(iter((infer_request(),))))))
     assert code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_cancelling_a_stream_ends_the_engines_request(serve: Any) -> None:
     pod = await serve(rates=Rates(token_rate=100))
-    call = pod.stub.ModelStreamInfer(iter((ask(ignore_eos=True),)))
+    call = pod.stub.ModelStreamInfer(iter((infer_request(ignore_eos=True),)))
     await anext(aiter(call))
     assert pod.engine.load().running == 1
     call.cancel()

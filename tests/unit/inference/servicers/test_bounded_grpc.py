@@ -34,7 +34,7 @@ async def served(request: v1.ChatRequest, behaviour: Callable[[Any, Any], Any]) 
     return await bounded.unary_unary(request.SerializeToString(), None)
 
 
-async def asked(request: v1.ChatRequest, _: object) -> RequestInfo:
+async def read_info(request: v1.ChatRequest, _: object) -> RequestInfo:
     return info_of(request, streaming=True)
 
 
@@ -61,21 +61,21 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 async def test_many_schemas_are_read_and_checked_on_another_thread(
     threads: list[threading.Thread],
 ) -> None:
-    ask = await served(chat(schemas=100), asked)
+    ask = await served(chat(schemas=100), read_info)
     assert threads and threading.main_thread() not in threads
     assert ask.has_checked_constraints
     assert ask.streaming
 
 
 async def test_a_small_request_is_read_where_it_is_served(threads: list[threading.Thread]) -> None:
-    ask = await served(chat(schemas=0), asked)
+    ask = await served(chat(schemas=0), read_info)
     assert threads == [threading.main_thread()]
     assert ask == of_chat(chat(schemas=0), streaming=True)
 
 
 async def test_a_large_request_requires_the_same_as_a_small_one() -> None:
     request = chat(schemas=100)
-    ask = await served(request, asked)
+    ask = await served(request, read_info)
     assert ask.tools == of_chat(request).tools
 
 

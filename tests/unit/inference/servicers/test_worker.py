@@ -78,7 +78,7 @@ async def test_a_stream_of_events_begins_with_the_cache_and_ends_with_the_pod() 
             assert [m async for m in messages] == []
 
 
-async def told(pod: Pod, seconds: float, interval: float) -> list[float]:
+async def report_times(pod: Pod, seconds: float, interval: float) -> list[float]:
     """When a pod whose load changes all the time reports it, in seconds."""
     now, times = asyncio.get_running_loop().time, []
     request = v1.WatchLoadRequest(min_interval_seconds=interval)
@@ -108,7 +108,7 @@ async def test_a_busy_pod_reports_its_load_no_more_often_than_is_requested(
     asked: float, kept: float
 ) -> None:
     async with a_pod(EchoSettings()) as pod:
-        times = await told(pod, 5.0, asked)
+        times = await report_times(pod, 5.0, asked)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps == pytest.approx([kept] * len(gaps))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autoglm.validation.grammar_bounds import (
+from autoglm.validation.constraints import (
     grammar_problem,
     regex_problem,
     schema_problem,
