@@ -49,7 +49,7 @@ class Following(RuleBasedStateMachine):
     def ask(self, path: list[int]) -> None:
         ids = prompt(path)
         named = ends(of_token_ids(ids), SALT, len(ids), block_hashes(ids), BLOCK_SIZE)
-        self.feed.ledger.asked(named)
+        self.feed.ledger.requested(named)
         self.asked.append(path)
         taken = self.pool.take(ids)
         if taken is not None:
