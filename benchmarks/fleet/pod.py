@@ -76,7 +76,7 @@ class Pod:
         """A request has come, with the gateway's names of its prompt."""
         if self.feed is not None:
             blocks = block_hashes(job.prompt)
-            self.feed.ledger.asked(ends(prefix, salt, len(job.prompt), blocks, BLOCK_SIZE))
+            self.feed.ledger.requested(ends(prefix, salt, len(job.prompt), blocks, BLOCK_SIZE))
         self.waiting.append(job)
 
     def has_cached(self, name: int) -> bool:
