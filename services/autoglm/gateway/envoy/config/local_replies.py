@@ -28,7 +28,7 @@ _ERRORS: tuple[tuple[tuple[str, ...], AutoGLMError], ...] = (
     (("UT", "DT"), errors.DeadlineExceeded("the deadline passed before the pod responded")),
     (("SI",), errors.DeadlineExceeded("the response stalled for too long")),
     (("DPE",), errors.InvalidRequest("the request violates its protocol")),
-    (("UC", "UR", "UPE", "LR"), _unavailable("the pod went away; try again later")),
+    (("UC", "UR", "UPE", "LR"), _unavailable("the pod disconnected; try again later")),
     (("OM",), _unavailable("the gateway has no memory left; try again later")),
     (
         ("UF", "UH", "UO", "URX", "NC"),
