@@ -178,7 +178,7 @@ def test_a_bottomless_resource_hides_no_other(
 
 
 def test_what_is_not_there_is_named(autoglm: Autoglm) -> None:
-    assert autoglm("status").out.startswith("No AutoGLMDeployment here")
+    assert autoglm("status").out.startswith("No AutoGLMDeployment found")
     missing = autoglm("explain", "nobody")
     assert (missing.code, missing.out) == (1, "")
     assert missing.err.startswith("NotFound: ") and "nobody" in missing.err
