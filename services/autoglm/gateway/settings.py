@@ -24,6 +24,8 @@ from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
 from autoglm.gateway.request.prefix_cache import PrefixCache
 from autoglm.validation import bounds as content_bounds
 
+_QUEUE = Bounds()
+
 
 def _checked_or_empty(address: str) -> str:
     if address:
@@ -108,14 +110,14 @@ class GatewaySettings(ServiceSettings):
     one is closed."""
     max_inflight: int = Field(default=4096, gt=0)
     """Requests served or waiting at once, of all models; over it one is rejected (QUEUE_FULL)."""
-    queue_requests: int = Field(default=1024, gt=0)
+    queue_requests: int = Field(default=_QUEUE.requests, gt=0)
     """Requests of one model that may wait for its pods; over it the newest of the tenant with the
     most is rejected with QUEUE_FULL."""
-    queue_bytes: int = Field(default=128 * 1024 * 1024, gt=0)
+    queue_bytes: int = Field(default=_QUEUE.size, gt=0)
     """Bytes of the bodies of one model's waiting requests."""
-    queue_timeout_seconds: float = Field(default=60.0, gt=0)
+    queue_timeout_seconds: float = Field(default=_QUEUE.wait_seconds, gt=0)
     """Longest wait for a slot, in seconds; after it a request is rejected."""
-    queue_ageing_seconds: float = Field(default=10.0, gt=0)
+    queue_ageing_seconds: float = Field(default=_QUEUE.ageing_seconds, gt=0)
     """A request that has waited so long is sent before its turn one time in ten, so that low
     priorities get through, in seconds."""
     pod_waiting_requests: int = Field(default=4, ge=0)

@@ -12,7 +12,7 @@ import struct
 from autoglm.validation.prefix_hash import Prefix
 from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Sampling
 
-HINT_METADATA = "autoglm-ask-bin"
+HINT_METADATA = "autoglm-request-info-bin"
 # The most block names that are sent; text after them, 16 KiB, is ignored by routing.
 MOST_BLOCKS = 64
 _VERSION = 1

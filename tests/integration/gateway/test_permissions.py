@@ -392,7 +392,7 @@ async def test_claimed_address_is_no_way_around_the_throttle(fleet: Any, tmp_pat
 
 
 async def test_claim_about_the_request_does_not_stand_for_it(fleet: Any, tmp_path: Path) -> None:
-    """`autoglm-ask-bin` names the model ahead: not enough where models are restricted."""
+    """`autoglm-request-info-bin` names the model ahead: not enough where models are restricted."""
     async with AsyncExitStack() as stack:
         here = await site(fleet, stack, tmp_path)
         limited = Caller("User of ('open-*',)", (Role.USER,), ("open-*",))

@@ -43,7 +43,7 @@ class Bounds:
     """The bounds of one model's queue."""
 
     requests: int = 1024
-    size: int = 256 * 1024 * 1024
+    size: int = 128 * 1024 * 1024
     """The most bytes of waiting bodies."""
     wait_seconds: float = 60.0
     """The longest wait; then a request is rejected."""
