@@ -12,6 +12,7 @@ CHUNK = "grpc stream, instructions of a chunk, own"
 CALLS = "operator at rest, API calls of a look"
 
 
+@pytest.mark.timeout(120)
 def test_nothing_costs_more_or_less_than_recorded() -> None:
     found = changes(recorded(), counted())
     assert not found, "\n  ".join(
