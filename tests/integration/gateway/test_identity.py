@@ -184,7 +184,7 @@ def test_models_that_may_not_be_used_are_neither_shown_nor_confirmed(stage: Stag
         with pytest.raises(openai.PermissionDeniedError, match=name):
             stage.openai(key).chat.completions.create(**HELLO | {"model": name})
     with stage.client(key) as client:
-        with pytest.raises(errors.PermissionDenied, match="'echo' is not one"):
+        with pytest.raises(errors.PermissionDenied, match="'echo' is not among"):
             client.chat("Hello")
         with pytest.raises(errors.ModelNotFound) as caught:
             client.chat("Hello", model="glm-9")
