@@ -69,7 +69,7 @@ def test_the_build_ends_with_the_command(checkout: Path) -> None:
 def test_an_interrupt_ends_both(checkout: Path) -> None:
     write(checkout / "scripts/go_tools", "#!/bin/sh\necho $$ >started\nexec sleep 60\n")
     # A background job of a shell is started with interrupts ignored.
-    command = ["env", "--default-signal=INT", checkout / "scripts/build_ahead", "sleep", "60"]
+    command = ["env", "--default-signal=INT", str(checkout / "scripts/build_ahead"), "sleep", "60"]
     child = subprocess.Popen(command, start_new_session=True)
     started = checkout / "started"
     eventually(lambda: started.exists() and bool(started.read_text()), what="a build has begun")
