@@ -73,8 +73,10 @@ def threshold(way: Way, fork: Fork) -> float:
 def seeded_gap(seed: int, fork: Fork) -> float:
     """The gap of logits at which vLLM's CPU sampler turns, from the noise that the seed draws."""
     import torch
-    import vllm._C  # noqa: F401  registers the sampler's operator
+    from vllm.platforms import current_platform
 
+    # Registers the sampler's operator, in the build for the instructions that this CPU has.
+    current_platform.import_kernels()
     generator = torch.Generator().manual_seed(seed)
     for _ in range(len(fork.prefix) + 1):
         drawn = torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)
