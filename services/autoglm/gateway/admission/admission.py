@@ -1,29 +1,34 @@
 """Admits requests to the slots of their model, in the order that its queue decides.
 
-Holds what concerns all models together: the bound on all requests, and the queue of each request.
-Adapters and aliases share the queue of their base model, as they share its pods. A request for a
-model without a ready endpoint does not wait: routing reports the reason.
+`Admission` holds all models' queues and the bound on all requests. Adapters and aliases share the
+queue of their base model, as they share its pods. A request for a model without a ready endpoint
+does not wait: routing reports the reason. `Line` applies the decisions of one queue to the tasks
+that wait in it; it decides nothing itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 
-from autoglm.common.errors import QueueFull, ShuttingDown
+from autoglm.common.errors import AutoGLMError, QueueFull, ShuttingDown
+from autoglm.gateway.admission.capacity import Sizing
 from autoglm.gateway.admission.lane import Waiter
-from autoglm.gateway.admission.line import Line, LineSettings
-from autoglm.gateway.endpoints.deployments import Key
+from autoglm.gateway.admission.queue import Bounds, Queue, Verdict
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord
+
+# The interval between updates of the capacity; longer with many endpoints, to bound its cost.
+_UPDATE_SECONDS, _UPDATE_SECONDS_PER_ENDPOINT = 0.05, 1e-4
 
 
 class Policy(Protocol):
@@ -46,6 +51,14 @@ class Equal:
 
 
 _EQUAL = Equal()
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """Bounds of one model's queue. `spare` requests may wait in each pod."""
+
+    queue: Bounds = Bounds()
+    spare: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,13 @@ class Admission:
 
         Raises QueueFull, DeadlineExceeded, NoReadyEndpoint or ShuttingDown if it is rejected.
         """
-        self._begin()
+        if self.in_flight >= self._settings.requests:
+            raise QueueFull(
+                f"the gateway is serving {self.in_flight} requests, its limit; try again later",
+                retry_after=self.retry_after(),
+            )
+        self.in_flight += 1
+        self.idle.clear()
         try:
             models = self._pool.snapshot.models
             model = models.get(call.model)
@@ -103,7 +122,9 @@ class Admission:
             finally:
                 line.leave(waiter, notes.usage.total if notes.usage else None)
         finally:
-            self._end()
+            self.in_flight -= 1
+            if self.in_flight == 0:
+                self.idle.set()
 
     def reject_waiting(self) -> None:
         """Reject all waiting requests before shutdown, so that clients retry elsewhere."""
@@ -117,35 +138,19 @@ class Admission:
         pauses = [line.queue.retry_after() for line in self._lines.values()]
         return min(pauses, default=1.0)
 
-    def _begin(self) -> None:
-        if self.in_flight >= self._settings.requests:
-            raise QueueFull(
-                f"the gateway is serving {self.in_flight} requests, its limit; try again later",
-                retry_after=self.retry_after(),
-            )
-        self.in_flight += 1
-        self.idle.clear()
-
-    def _end(self) -> None:
-        self.in_flight -= 1
-        if self.in_flight == 0:
-            self.idle.set()
-
     def _line(self, model: str) -> Line:
         line = self._lines.get(model)
         if line is None:
-            self._drop_unknown()
+            models = self._pool.snapshot.models
+            known = {queue_of(name, models) for name in models}
+            for name in [name for name, line in self._lines.items() if line.is_idle]:
+                if name not in known:
+                    self._metrics.forget_queue(name)
+                    del self._lines[name]
             settings, views = self._settings.line, partial(self._views, model)
             line = Line(model, settings, views, self._metrics, self._clock)
             self._lines[model] = line
         return line
-
-    def _drop_unknown(self) -> None:
-        models = self._pool.snapshot.models
-        known = {queue_of(name, models) for name in models}
-        gone = [name for name, line in self._lines.items() if name not in known and line.is_idle]
-        for name in gone:
-            self._lines.pop(name).close()
 
     def _views(self, model: str) -> tuple[EndpointView, ...]:
         found = self._pool.snapshot.models.get(model)
@@ -175,12 +180,112 @@ def queue_of(name: str, models: Mapping[str, ModelView]) -> str:
     """
     model = models[name]
     if model.resource is not None:
-        key = model.resource.key
-        own = (n for n in model.resource.names if (m := models.get(n)) and _is_of(m, key))
-        return next(own, name)
+        for own in model.resource.names:
+            other = models.get(own)
+            if other and other.resource and other.resource.key == model.resource.key:
+                return own
+        return name
     base = model.model.parent or model.model.name
     return base if base in models else name
 
 
-def _is_of(model: ModelView, key: Key) -> bool:
-    return model.resource is not None and model.resource.key == key
+class Line:
+    """One model's queue and its waiting tasks. `views` returns the model's ready endpoints.
+
+    Each waiting task has a future. While any task waits, a timer updates the capacity and expires
+    requests; otherwise arriving requests do.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: LineSettings,
+        views: Callable[[], tuple[EndpointView, ...]],
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.model = model
+        self.queue = Queue(model, settings.queue)
+        self._sizing = Sizing(settings.spare)
+        self._views = views
+        self._metrics = metrics
+        self._queue_seconds = cache(partial(metrics.queue_seconds.labels, model))
+        self._clock = clock
+        self._update_seconds = _UPDATE_SECONDS
+        self._updated = -math.inf
+        self._waiting: dict[Waiter, asyncio.Future[AutoGLMError | None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        metrics.follow_queue(model, self.queue)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no request is admitted or waiting."""
+        return not self.queue.admitted and not self.queue.waiting
+
+    async def enter(self, waiter: Waiter) -> float:
+        """Wait until the request is admitted; return the seconds waited.
+
+        Raises the error with which the queue rejects it.
+        """
+        started, outcome = self._clock(), "cancelled"
+        try:
+            self._update(started)
+            verdicts = self._apply(self.queue.arrive(waiter, started))
+            own = next((verdict for verdict in verdicts if verdict.waiter is waiter), None)
+            error = await self._wait(waiter) if own is None else own.error
+            outcome = "admitted" if error is None else "rejected"
+            if error is not None:
+                self._metrics.rejected.labels(self.model, error.reason).inc()
+                raise error
+        finally:
+            seconds = self._clock() - started
+            self._queue_seconds(outcome).observe(seconds)
+        return seconds
+
+    def leave(self, waiter: Waiter, used: float | None) -> None:
+        """Release the request's slot or its entry in the queue; a second call has no effect."""
+        self._apply(self.queue.leave(waiter, self._clock(), used))
+
+    def reject_all(self, error: AutoGLMError) -> None:
+        """Reject all waiting requests with the error."""
+        self._apply(self.queue.reject_all(error, self._clock()))
+
+    async def _wait(self, waiter: Waiter) -> AutoGLMError | None:
+        future: asyncio.Future[AutoGLMError | None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = future
+        self._start_timer()
+        try:
+            return await future
+        finally:
+            del self._waiting[waiter]
+
+    def _apply(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Wake the tasks of the verdicts; return the verdicts without a waiting task."""
+        others = []
+        for verdict in verdicts:
+            future = self._waiting.get(verdict.waiter)
+            if future is None:
+                others.append(verdict)
+            elif not future.done():
+                future.set_result(verdict.error)
+        return others
+
+    def _update(self, now: float) -> None:
+        if now - self._updated < self._update_seconds:
+            return
+        views, self._updated = self._views(), now
+        self._update_seconds = max(_UPDATE_SECONDS, len(views) * _UPDATE_SECONDS_PER_ENDPOINT)
+        capacity = self._sizing.update(views, self.queue.is_token_bound, now)
+        self._apply(self.queue.resize(capacity, now))
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._update_seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, now = None, self._clock()
+        self._update(now)
+        self._apply(self.queue.expire(now))
+        if self.queue.waiting:
+            self._start_timer()

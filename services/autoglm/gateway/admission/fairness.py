@@ -1,20 +1,27 @@
-"""Counts the tokens served to each tenant by weight, which orders the tenants. Pure.
+"""Fairness between tenants: the order of their requests, and slots for those with few. Pure.
 
-The virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024):
-the tenant with the smallest counter is next and is charged for its request at once; the tokens used
-correct the counter when the request ends. Between two tenants that both keep requests waiting,
-counters differ by at most the largest cost of one request by its tenant's weight, so service by
-weight differs by at most twice that. After a pause, a tenant's counter is raised to the smallest
-one of the waiting tenants: a pause earns no credit.
+`Counters` orders the tenants by tokens served for their weight. It is the virtual token counter of
+Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): the tenant with the smallest
+counter is next and is charged for its request at once; the tokens used correct the counter when the
+request ends. Between two tenants that both keep requests waiting, counters differ by at most the
+largest cost of one request by its tenant's weight, so service by weight differs by at most twice
+that. After a pause, a tenant's counter is raised to the smallest one of the waiting tenants: a
+pause earns no credit.
+
+`Reserve` keeps slots during a flood, so that a tenant with few requests need not wait. Slots are
+reserved only while they are needed: from when a tenant that holds few slots sends a request while
+other tenants hold some, and for a minute after. The cost is their throughput.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 _SPARE = 1024
 # Above this number of tenants, idle ones with the smallest counters are dropped too.
 _MOST = 10_000
+_REMEMBERED_SECONDS = 60.0
 
 
 class Counters:
@@ -47,14 +54,14 @@ class Counters:
         self.floor = max(self.floor, before)
         self._served[tenant] = before + cost
         if len(self._served) >= self._most:
-            self._forget()
+            self._drop_idle()
 
     def correct(self, tenant: str, difference: float) -> None:
         """Add the difference between the tokens used and those charged."""
         if tenant in self._served:
             self._served[tenant] = max(0.0, self._served[tenant] + difference)
 
-    def _forget(self) -> None:
+    def _drop_idle(self) -> None:
         """Drop tenants whose counter equals the floor."""
         kept = {t: s for t, s in self._served.items() if s > self.floor or self._waits(t)}
         if len(kept) > _MOST:
@@ -62,3 +69,44 @@ class Counters:
             kept = {t: kept[t] for t in kept if self._waits(t)} | {t: kept[t] for t in ahead}
         self._served = kept
         self._most = 2 * len(kept) + _SPARE
+
+
+class Reserve:
+    """Counts the slots that each tenant holds and decides whether some are reserved."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._wanted_until = -math.inf
+
+    def take(self, tenant: str) -> None:
+        """Count a slot that the tenant acquires."""
+        self._held[tenant] = self._held.get(tenant, 0) + 1
+
+    def give_back(self, tenant: str) -> None:
+        """Count a slot that the tenant releases."""
+        left = self._held[tenant] - 1
+        if left:
+            self._held[tenant] = left
+        else:
+            del self._held[tenant]
+
+    def request(self, tenant: str, size: int, now: float) -> bool:
+        """Return whether a tenant without waiting requests may take one of `size` reserved slots.
+
+        From then on, slots are reserved for a minute, if other tenants hold some.
+        """
+        if self._held.get(tenant, 0) >= size:
+            return False
+        if self._held.keys() - {tenant}:
+            self._wanted_until = now + _REMEMBERED_SECONDS
+        return True
+
+    def is_wanted(self, now: float) -> bool:
+        """Return whether slots are reserved now."""
+        return now < self._wanted_until
+
+    def withheld_from(self, tenant: str, size: int, now: float) -> int:
+        """Return how many reserved slots the tenant may not take."""
+        if not self.is_wanted(now) or self._held.get(tenant, 0) < size:
+            return 0
+        return size

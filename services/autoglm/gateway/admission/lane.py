@@ -6,12 +6,17 @@ come, first served.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Generic, TypeVar
 
-from autoglm.gateway.admission.heap import LazyHeap
+T = TypeVar("T", bound=Hashable)
+# A heap is compacted when it has twice its live entries and so many more.
+_SPARE = 64
 
 
 class State(Enum):
@@ -65,8 +70,8 @@ class Lane:
         self._share_of = share_of
         self._tenants: dict[str, Backlog] = {}
         self._arrivals: OrderedDict[Waiter, None] = OrderedDict()
-        self._turns: LazyHeap[str] = LazyHeap(self._turn)
-        self._largest: LazyHeap[str] = LazyHeap(self._minus_share)
+        self._turns = LazyHeap[str](lambda t: count_of(t) if t in self._tenants else None)
+        self._largest = LazyHeap[str](lambda t: -self.share(t) if t in self._tenants else None)
 
     def __len__(self) -> int:
         return len(self._arrivals)
@@ -136,8 +141,51 @@ class Lane:
         others = len(self._tenants) - (backlog is not None)
         return min(len(self), own + (own + 1) * others)
 
-    def _turn(self, tenant: str) -> float | None:
-        return self._count_of(tenant) if tenant in self._tenants else None
 
-    def _minus_share(self, tenant: str) -> float | None:
-        return -self.share(tenant) if tenant in self._tenants else None
+class LazyHeap(Generic[T]):
+    """Finds the item with the smallest key. `key_of` returns an item's key, None once removed.
+
+    Call `touch` when an item is added or its key falls. A key that rises needs no call: the entry
+    is corrected when it reaches the top.
+    """
+
+    def __init__(self, key_of: Callable[[T], float | None]) -> None:
+        self._key_of = key_of
+        self._entries: list[tuple[float, int, T]] = []
+        self._order = itertools.count()
+        self._most = _SPARE
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def touch(self, item: T) -> None:
+        """Add the item, or lower its key."""
+        key = self._key_of(item)
+        if key is None:
+            return
+        if len(self._entries) >= self._most:
+            self._compact()
+        heapq.heappush(self._entries, (key, next(self._order), item))
+
+    def peek(self) -> T | None:
+        """Return the item with the smallest key, the oldest among equals; None if empty."""
+        entries = self._entries
+        while entries:
+            stored, order, item = entries[0]
+            key = self._key_of(item)
+            if key == stored:
+                return item
+            if key is None or key < stored:
+                # The item has left, or another entry has its smaller key.
+                heapq.heappop(entries)
+            else:
+                heapq.heapreplace(entries, (key, order, item))
+        return None
+
+    def _compact(self) -> None:
+        """Keep one entry for each item; `touch` leaves outdated ones behind."""
+        items = dict.fromkeys(item for _, _, item in sorted(self._entries))
+        keyed = [(self._key_of(item), next(self._order), item) for item in items]
+        self._entries = [(key, order, item) for key, order, item in keyed if key is not None]
+        heapq.heapify(self._entries)
+        self._most = 2 * len(self._entries) + _SPARE

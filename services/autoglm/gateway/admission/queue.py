@@ -1,14 +1,14 @@
 """The admission queue of one model: which requests proceed, wait or are rejected. Pure.
 
-Events with their time go in (`arrive`, `leave`, `resize`, `expire`), verdicts come out; `line`
-applies them. No clock, no await, no lock: the state is consistent between two events. A request
-waits here rather than in a pod, where it could be neither reordered nor rejected.
+Events with their time go in (`arrive`, `leave`, `resize`, `expire`), verdicts come out;
+`admission` applies them. No clock, no await, no lock: the state is consistent between two events.
+A request waits here rather than in a pod, where it could be neither reordered nor rejected.
 
 The order: the smallest priority number first; within a priority the tenant that has been served
 least for its weight (`fairness`); within a tenant first come, first served. One admission in ten
 goes to the request that has waited longest, once it has waited over the ageing time, so that no
 request starves. A request that does not fit is not overtaken, except by tenants with few requests:
-some slots are reserved for those (`reserve`).
+some slots are reserved for those (`fairness`).
 
 The queue is bounded in requests and bytes. When it is full, a new request displaces the newest
 request of a lower priority, or of a tenant that fills more of the queue than the new request's own
@@ -23,11 +23,9 @@ import itertools
 from dataclasses import dataclass
 
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, NoReadyEndpoint, QueueFull
-from autoglm.gateway.admission.capacity import Capacity
-from autoglm.gateway.admission.fairness import Counters
+from autoglm.gateway.admission.capacity import Capacity, Pace
+from autoglm.gateway.admission.fairness import Counters, Reserve
 from autoglm.gateway.admission.lane import Lane, State, Waiter
-from autoglm.gateway.admission.pace import Pace
-from autoglm.gateway.admission.reserve import Reserve
 
 # Priorities are clamped to this magnitude, which bounds the number of lanes.
 MOST_PRIORITY = 15
@@ -86,8 +84,13 @@ class Queue:
 
     def arrive(self, waiter: Waiter, now: float) -> list[Verdict]:
         """Add a new request. It waits if no verdict is about it."""
-        is_light = self._is_light(waiter, now)
-        if self._is_admissible(waiter, is_light, now):
+        size = self.capacity.reserved
+        is_light = not self._waits(waiter.tenant) and self._reserve.request(
+            waiter.tenant, size, now
+        )
+        # A reserved slot is taken before waiting requests of the same and of lower priorities.
+        is_next = not self.waiting or (is_light and _lane_of(waiter) <= min(self._lanes))
+        if is_next and self._may_go(waiter, now):
             self._enter(waiter)
             return [self._admit(waiter, now)]
         verdicts: list[Verdict] = []
@@ -109,7 +112,14 @@ class Queue:
         if waiter.state is State.WAITING:
             self._dequeue(waiter, State.GONE, now)
         elif waiter.state is State.ADMITTED:
-            self._release(waiter, now, used)
+            self._reserve.give_back(waiter.tenant)
+            self.admitted -= 1
+            self.tokens = self.tokens - waiter.tokens if self.admitted else 0.0
+            self.pace.released(now - waiter.since, waiter.tokens, now)
+            if used is not None:
+                self._counters.correct(waiter.tenant, (used - waiter.tokens) / waiter.weight)
+                for lane in self._lanes.values():
+                    lane.touch(waiter.tenant)
         waiter.state = State.GONE
         return self._assign(now)
 
@@ -170,7 +180,9 @@ class Queue:
     def _next(self, now: float) -> tuple[Waiter, bool]:
         """Return the next request and whether its age made it the next. Changes nothing."""
         if self._since_aged + 1 >= _AGED_TURN:
-            oldest = min((lane.oldest for lane in self._lanes.values()), key=_arrival)
+            oldest = min(
+                (lane.oldest for lane in self._lanes.values()), key=lambda waiter: waiter.since
+            )
             if now - oldest.since > self.bounds.ageing_seconds:
                 return oldest, True
         return self._lanes[min(self._lanes)].next(), False
@@ -184,16 +196,6 @@ class Queue:
             elif _lane_of(waiter) <= min(self._lanes):
                 return waiter
         return None
-
-    def _is_light(self, waiter: Waiter, now: float) -> bool:
-        size = self.capacity.reserved
-        return not self._waits(waiter.tenant) and self._reserve.request(waiter.tenant, size, now)
-
-    def _is_admissible(self, waiter: Waiter, is_light: bool, now: float) -> bool:
-        """Whether it fits and no request precedes it, or it may take a reserved slot."""
-        if self.waiting and not (is_light and _lane_of(waiter) <= min(self._lanes)):
-            return False
-        return self._may_go(waiter, now)
 
     def _may_go(self, waiter: Waiter, now: float) -> bool:
         """Whether a slot and its tokens are free; a request larger than the cache runs alone."""
@@ -218,16 +220,6 @@ class Queue:
     def _reject(self, waiter: Waiter, error: AutoGLMError, now: float) -> Verdict:
         waiter.state, waiter.since = State.GONE, now
         return Verdict(waiter, error)
-
-    def _release(self, waiter: Waiter, now: float, used: float | None) -> None:
-        self._reserve.give_back(waiter.tenant)
-        self.admitted -= 1
-        self.tokens = self.tokens - waiter.tokens if self.admitted else 0.0
-        self.pace.released(now - waiter.since, waiter.tokens, now)
-        if used is not None:
-            self._counters.correct(waiter.tenant, (used - waiter.tokens) / waiter.weight)
-            for lane in self._lanes.values():
-                lane.touch(waiter.tenant)
 
     def _enter(self, waiter: Waiter) -> None:
         """Start a tenant without waiting requests at the least counter of the waiting tenants."""
@@ -270,18 +262,16 @@ class Queue:
         if not self._lanes:
             return full
         worst = max(self._lanes)
-        victim = self._lanes[worst].last_of_largest()
-        if not self._gives_way(victim, waiter, worst) or self._is_over(waiter, without=victim):
+        lane, victim = self._lanes[worst], self._lanes[worst].last_of_largest()
+        gives_way = _lane_of(waiter) < worst or (
+            _lane_of(waiter) == worst
+            and lane.share(victim.tenant) > lane.share(waiter.tenant, extra=waiter)
+        )
+        if not gives_way or self._is_over(waiter, without=victim):
             return full
         self._dequeue(victim, State.GONE, now)
         verdicts.append(Verdict(victim, full))
         return None
-
-    def _gives_way(self, victim: Waiter, waiter: Waiter, worst: int) -> bool:
-        if _lane_of(waiter) != worst:
-            return _lane_of(waiter) < worst
-        lane = self._lanes[worst]
-        return lane.share(victim.tenant) > lane.share(waiter.tenant, extra=waiter)
 
     def _is_over(self, waiter: Waiter, without: Waiter | None = None) -> bool:
         count = self.waiting + 1 - (without is not None)
@@ -299,16 +289,12 @@ class Queue:
         rate = self.pace.rate(self.admitted)
         return None if rate is None else ahead / rate
 
-    def _ahead(self, waiter: Waiter) -> int:
-        """Estimate the number of requests admitted before this one."""
-        number = _lane_of(waiter)
-        ahead = sum(len(lane) for n, lane in self._lanes.items() if n < number)
-        lane = self._lanes.get(number)
-        return ahead + (lane.ahead_of(waiter.tenant) if lane else 0)
-
     def _hopeless(self, waiter: Waiter, now: float) -> AutoGLMError | None:
         """Return the error if the request would be admitted too late for its deadline."""
-        ahead = self._ahead(waiter)
+        number = _lane_of(waiter)
+        ahead = sum(len(lane) for n, lane in self._lanes.items() if n < number)
+        if lane := self._lanes.get(number):
+            ahead += lane.ahead_of(waiter.tenant)
         wait = self._wait(ahead + 1)
         if wait is None or now + wait + self.pace.hold(waiter.tokens) <= waiter.deadline:
             return None
@@ -355,7 +341,3 @@ class Queue:
 
 def _lane_of(waiter: Waiter) -> int:
     return min(max(waiter.priority, -MOST_PRIORITY), MOST_PRIORITY)
-
-
-def _arrival(waiter: Waiter) -> float:
-    return waiter.since

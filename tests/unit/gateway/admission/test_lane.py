@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.gateway.admission.heap import LazyHeap
+from autoglm.gateway.admission.lane import LazyHeap
 
 STEPS = st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 20)), max_size=300)
 
