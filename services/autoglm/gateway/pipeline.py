@@ -277,14 +277,10 @@ def limited(limits: Limits) -> Layer:
             request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
             account = limits.account_of(request)
-            if account is not None and request.exchange is not None and request.wire == "http":
-                # Only a reader of the body knows the usage of an HTTP response.
-                request.exchange.is_read = True
-            return (
-                inner(request, record)
-                if account is None
-                else metered_response(account, request, record)
-            )
+            if account is None:
+                return inner(request, record)
+            request.exchange.require_usage()
+            return metered_response(account, request, record)
 
         @asynccontextmanager
         async def metered_response(

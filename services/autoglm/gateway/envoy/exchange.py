@@ -24,6 +24,8 @@ from autoglm.gateway.request.request import (
     Wire,
 )
 
+# The least size of a streamed message with a token in it.
+_LEAST_BYTES = 10
 T = TypeVar("T")
 
 
@@ -57,6 +59,8 @@ class Exchange:
     Used by one task, except for `end` and `take_over`. `is_external_proxy`: the Envoy is another
     gateway's, which cannot forward the request to this gateway.
     """
+
+    has_chunks = False
 
     def __init__(
         self,
@@ -98,14 +102,20 @@ class Exchange:
         return self._end.served if self._end else ""
 
     @property
-    def body_bytes(self) -> int:
-        """Return the size of the response body on the wire, once it has ended."""
-        return self._end.body_bytes if self._end else 0
-
-    @property
     def _end(self) -> End | None:
         outcome = _result(self._outcome)
         return outcome if isinstance(outcome, End) else None
+
+    # Called by the limit layer.
+
+    def require_usage(self) -> None:
+        """Direct an HTTP response through this process: only a reader of its body has the usage."""
+        self.is_read = self.is_read or self.wire == "http"
+
+    def generated(self, counted: int, reserved: float) -> int:
+        """Return an upper bound by the size of the response, which this process did not read."""
+        body_bytes = self._end.body_bytes if self._end else 0
+        return min(int(reserved), body_bytes // _LEAST_BYTES)
 
     # Called by the upstream.
 

@@ -20,8 +20,6 @@ from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers, Usage
 from autoglm.validation import Billing
 
-# The least size of a streamed message with a token in it.
-_LEAST_BYTES = 10
 # Failures that the client pays for: the pod has computed its prompt.
 _LEFT = (
     asyncio.CancelledError,
@@ -80,7 +78,8 @@ class Meter:
         notes.usage = notes.usage or self._usage()
         if notes.usage is not None and notes.usage.total:
             return float(notes.usage.total)
-        so_far = float(info.prompt_tokens + self._generated(reserved))
+        counted = self._reader.events if self._reader else self._tokens
+        so_far = float(info.prompt_tokens + self._call.exchange.generated(counted, reserved))
         if failure is None:
             self._count_unmetered(info.billing)
             return max(reserved, so_far)
@@ -91,12 +90,6 @@ class Meter:
             self._unmetered("unknown_path")
         elif not self._tokens and (self._reader is None or not self._reader.events):
             self._unmetered("no_usage")
-
-    def _generated(self, reserved: float) -> int:
-        """Return the tokens received; an upper bound if Envoy moved the response's bytes."""
-        if self._call.exchange is None:
-            return self._reader.events if self._reader else self._tokens
-        return min(int(reserved), self._call.exchange.body_bytes // _LEAST_BYTES)
 
     async def _chunks(self, reply: Response, note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
         async with aclosing(cast(Any, reply.chunks)) as chunks:

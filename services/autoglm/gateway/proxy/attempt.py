@@ -137,7 +137,7 @@ class Attempts:
 
     def _has_other(self, attempt: Attempt) -> bool:
         snapshot, request = self._pool.snapshot, attempt.request
-        if request.exchange is not None:
+        if not request.exchange.has_chunks:
             # Envoy waits for the response, and retries by itself when the connection breaks.
             return False
         if attempt.response is not None:
@@ -281,8 +281,7 @@ def _silent(attempt: Attempt, why: str) -> Exception:
 def is_replayed(request: GatewayRequest, view: EndpointView) -> bool:
     """Returns whether the pod writes token ids into the request's event stream."""
     return (
-        request.wire == "http"
-        and request.exchange is None
+        request.exchange.has_chunks
         and request.info is not None
         and request.info.streaming
         and request.target.partition("?")[0] in PATHS
@@ -292,8 +291,7 @@ def is_replayed(request: GatewayRequest, view: EndpointView) -> bool:
 
 def _makes_response(request: GatewayRequest, view: EndpointView) -> bool:
     """Returns whether a pod creates a stored response; other servers choose their own ids."""
-    path = request.target.partition("?")[0]
-    return view.endpoint.kind == "pod" and request.wire == "http" and path == RESPONSES
+    return view.endpoint.kind == "pod" and request.target.partition("?")[0] == RESPONSES
 
 
 def _salt(request: GatewayRequest) -> str:

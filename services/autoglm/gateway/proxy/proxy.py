@@ -136,7 +136,7 @@ class Relay:
 
         async def first_attempt() -> Attempt:
             is_stream = request.info is not None and request.info.streaming
-            if hedging == _NO_HEDGING or not is_stream or request.exchange is not None:
+            if hedging == _NO_HEDGING or not is_stream or not request.exchange.has_chunks:
                 return await attempt()
             return await self._hedged(request, record, attempt, tried, retries.hedges, hedging)
 

@@ -205,18 +205,15 @@ class _Exhausted(Exception):
 def transcript_of(attempt: Attempt, policy: RecoveryPolicy) -> Transcript | None:
     """Returns the transcript of a response; None for one that cannot be resumed elsewhere."""
     request, response = attempt.request, attempt.response
-    if policy.attempts == 0 or response is None or request.exchange is not None:
+    if policy.attempts == 0 or response is None or response.status != 200:
         return None
-    if not is_resumable(attempt.view, request.model):
+    if not request.exchange.has_chunks or not is_resumable(attempt.view, request.model):
         return None
-    if request.wire == "grpc":
-        kind = KINDS.get(request.target)
-        return GrpcTranscript(kind, policy.max_tokens) if kind else None
-    if not is_replayed(request, attempt.view) or response.status != 200:
-        return None
-    if not is_event_stream(response.headers):
-        return None
-    return SseTranscript(policy.max_tokens)
+    if kind := KINDS.get(request.target):
+        return GrpcTranscript(kind, policy.max_tokens)
+    if is_replayed(request, attempt.view) and is_event_stream(response.headers):
+        return SseTranscript(policy.max_tokens)
+    return None
 
 
 async def _check(attempt: Attempt) -> None:

@@ -1,8 +1,8 @@
 """Timeouts of a request: a resource's `spec.routing.timeouts`, else the gateway's. Pure.
 
 A request ends by its deadline, which `bounded` may bring forward. The timeouts for the first token
-and between chunks apply to streams only: a unary response shows neither, nor one that Envoy
-proxies. The proxy's attempts apply them; what is late is retried on another endpoint.
+and between chunks apply to streams whose chunks pass through this process: no other response shows
+either. The proxy's attempts apply them; what is late is retried on another endpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def bounded(request: GatewayRequest, rules: Rules) -> GatewayRequest:
 
 
 def limits_of(request: GatewayRequest, rules: Rules | None, default: Limits) -> Limits:
-    if request.info is None or not request.info.streaming or request.exchange is not None:
+    if request.info is None or not request.info.streaming or not request.exchange.has_chunks:
         return Limits()
     if rules is None:
         return default

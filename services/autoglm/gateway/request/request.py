@@ -30,15 +30,36 @@ _UNBOUNDED = Memory(2**63).open("").__enter__()
 
 
 class Exchange(Protocol):
-    """A request whose bytes Envoy moves: this process cannot change the response."""
-
-    is_read: bool
-    """Whether the response must pass through this process, which reads its usage."""
+    """What the data plane of a request can do: `embedded` here, Envoy's in `envoy.exchange`."""
 
     @property
-    def body_bytes(self) -> int:
-        """Return the size of the response body in bytes, once it has ended."""
+    def has_chunks(self) -> bool:
+        """Return whether chunks pass through this process, which can time and recover them."""
         ...
+
+    def require_usage(self) -> None:
+        """Ensure that the usage is known at the end, even if that takes reading the body."""
+        ...
+
+    def generated(self, counted: int, reserved: float) -> int:
+        """Return the tokens of the response so far; `counted` are those that were read here."""
+        ...
+
+
+class EmbeddedExchange:
+    """The exchange of the embedded data plane: this process reads every chunk."""
+
+    has_chunks = True
+
+    def require_usage(self) -> None:
+        """Do nothing: every response is read."""
+
+    def generated(self, counted: int, reserved: float) -> int:
+        """Return the counted tokens."""
+        return counted
+
+
+_EMBEDDED = EmbeddedExchange()
 
 
 class GatewayRequest(msgspec.Struct, frozen=True):
@@ -77,8 +98,8 @@ class GatewayRequest(msgspec.Struct, frozen=True):
     """The caller, after authentication."""
     debug: str = ""
     """What the client wants to see of its routing decision; empty for nothing."""
-    exchange: Exchange | None = None
-    """Set if Envoy moves the bytes: the response cannot be read or changed here."""
+    exchange: Exchange = _EMBEDDED
+    """What the request's data plane can do."""
     allows: Callable[[str], bool] | None = None
     """Returns whether the proxy in front can reach an address HOST:PORT; None without a limit."""
     only: str = ""

@@ -10,7 +10,7 @@ import pytest
 
 from autoglm.common.errors import Cancelled, NoReadyEndpoint, StreamBroken
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges, TakeOver
-from autoglm.gateway.request.request import RequestRecord, Response
+from autoglm.gateway.request.request import RequestRecord, Response, Wire
 
 
 async def chunks(*parts: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -45,6 +45,21 @@ async def test_a_call_is_taken_over_once(make: Any) -> None:
     assert one.take_over(call) and not one.take_over(make.call(payload=b"x"))
     one.end(End(200))
     assert one.taken is call
+
+
+@pytest.mark.parametrize(("wire", "is_read"), [("grpc", False), ("http", True)])
+async def test_only_usage_over_http_needs_the_body(wire: Wire, is_read: bool) -> None:
+    one = Exchange("k", wire)
+    one.require_usage()
+    assert one.is_read is is_read
+
+
+async def test_tokens_of_a_response_by_envoy_are_bounded_by_its_size() -> None:
+    one = exchange()
+    assert one.generated(counted=0, reserved=50.0) == 0
+    one.end(End(200, body_bytes=120))
+    assert one.generated(counted=0, reserved=50.0) == 12
+    assert one.generated(counted=0, reserved=7.0) == 7
 
 
 async def test_delivery_of_a_response_by_envoy_raises_what_ended_it() -> None:
