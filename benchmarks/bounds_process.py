@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from autoglm.cli import main
-from autoglm.common.http.admin import LoopLag
+from autoglm.common.admin_server import LoopLag
 
 PERIOD_SECONDS = 0.001
 

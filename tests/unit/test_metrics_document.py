@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from autoglm.common.http import admin
+from autoglm.common import admin_server
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.inference import observation as inference
 from autoglm.operator import metrics as operator
@@ -19,7 +19,7 @@ SECTIONS = {
     "Gateway": vars(Metrics(CollectorRegistry())),
     "Pod": vars(inference),
     "Operator": vars(operator.Metrics(CollectorRegistry())),
-    "Every process": vars(admin),
+    "Every process": vars(admin_server),
 }
 Described = dict[str, tuple[str, set[str]]]
 

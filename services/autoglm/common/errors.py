@@ -1,4 +1,4 @@
-"""Every error a request can end with, as one tree.
+"""Every error a request can end with, as one tree, and its outcome in metrics and logs.
 
     AutoGLMError
       InvalidRequest        a field is wrong; the client must change the request
@@ -27,6 +27,7 @@ Names of gRPC statuses are strings, so that decision modules need no gRPC.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -187,6 +188,37 @@ ERRORS: tuple[type[AutoGLMError], ...] = (
     Cancelled,
     Internal,
 )
+
+
+class Outcome(StrEnum):
+    """How a request ended: a label of metrics and logs, the same in gateway and pod."""
+
+    SERVED = "served"
+    REJECTED_INVALID = "rejected_invalid"
+    REJECTED_FULL = "rejected_full"
+    REJECTED_UNAVAILABLE = "rejected_unavailable"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    BROKEN = "broken"
+    FAILED = "failed"
+
+
+_OUTCOMES = {
+    429: Outcome.REJECTED_FULL,
+    499: Outcome.CANCELLED,
+    501: Outcome.REJECTED_INVALID,
+    502: Outcome.BROKEN,
+    503: Outcome.REJECTED_UNAVAILABLE,
+    504: Outcome.EXPIRED,
+}
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """Return the outcome for the HTTP status of a response or of an error class."""
+    if status < 400:
+        return Outcome.SERVED
+    default = Outcome.REJECTED_INVALID if status < 500 else Outcome.FAILED
+    return _OUTCOMES.get(status, default)
 
 
 def forget_frames(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""A mapping of bounded size that forgets what was not used for longest. Pure."""
+"""An LRU cache. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
-    """At most `limit` items."""
+class LruCache(Generic[K, V]):
+    """A mapping of at most `limit` items that drops the least recently used one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

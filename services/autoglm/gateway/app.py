@@ -20,9 +20,8 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
 from autoglm.common.addresses import split_address
-from autoglm.common.http.admin import AdminServer, LoopLag
-from autoglm.common.process.garbage import collect
-from autoglm.common.process.memory import limit_bytes
+from autoglm.common.admin_server import AdminServer, LoopLag
+from autoglm.common.process import collect_garbage, memory_limit_bytes
 from autoglm.common.reflection import add_reflection
 from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.gateway.edges import admin_pages
@@ -83,7 +82,7 @@ class Gateway:
         connect: Connect | None = None,
         sockets: Sockets | None = None,
     ) -> None:
-        self._settings = settings = settings.with_memory(limit_bytes())
+        self._settings = settings = settings.with_memory(memory_limit_bytes())
         self._is_first = sockets is None
         self.core = Core(settings, registry, connect)
         self._plane = plane_of(settings, sockets, self.core.metrics.process_restarts)
@@ -115,7 +114,7 @@ class Gateway:
             await self._start_picker()
         self._is_listening = True
         self._keep(self._follow_health(), "health")
-        self._keep(collect(lambda: self.core.admission.in_flight), "garbage")
+        self._keep(collect_garbage(lambda: self.core.admission.in_flight), "garbage")
         ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
         if self._picker is not None:
             ports["endpoint_picker"] = self.picker_port

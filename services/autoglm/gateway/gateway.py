@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.api.names import read_rules
 from autoglm.common.tls import TlsFiles, http_client_context
-from autoglm.common.watched_file import FollowedFile
+from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Phase
@@ -172,9 +172,9 @@ class Core:
         """Returns the key, which follows its file. Raises OSError or ValueError."""
         key = UpstreamKey(self.settings.upstream_api_key)
         if path := self.settings.upstream_api_key_file:
-            file = FollowedFile(path, key_of_file)
+            file = WatchedFile(path, key_of_file)
             key.set(file.value)
-            following = asyncio.create_task(file.follow(key.set), name="upstream key")
+            following = asyncio.create_task(file.watch(key.set), name="upstream key")
             closing.push_async_callback(cancel_all, following)
         return key
 

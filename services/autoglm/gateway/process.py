@@ -15,9 +15,12 @@ from pathlib import Path
 
 import uvloop
 
-from autoglm.common.process import open_files
-from autoglm.common.process.lifecycle import Shutdown
-from autoglm.common.process.memory import tune_allocator
+from autoglm.common.process import (
+    Shutdown,
+    connections_within,
+    raise_open_file_limit,
+    tune_allocator,
+)
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.gateway.app import AddressInUse, Gateway
 from autoglm.gateway.envoy.config.names import Sockets
@@ -47,7 +50,7 @@ def run(
     set_up_logs(settings.log_level, settings.log_format, which)
     for flag in exposed:
         _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
-    files = open_files.raise_limit()
+    files = raise_open_file_limit()
     tune_allocator()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
@@ -105,7 +108,7 @@ def _cannot_start(why: str, code: int) -> int:
 async def _serve(settings: GatewaySettings, sockets: Sockets | None, files: int) -> None:
     shutdown = Shutdown()
     shutdown.install()
-    fitting = open_files.connections_within(files, settings.max_connections, ports=2)
+    fitting = connections_within(files, settings.max_connections, ports=2)
     gateway = Gateway(settings.model_copy(update={"max_connections": fitting}), sockets=sockets)
     try:
         await gateway.start()

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from autoglm.common import errors, semconv
-from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.common.telemetry import MODEL_CHARACTERS, PROPAGATOR, tracer
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.request.metrics import OTHER, Metrics

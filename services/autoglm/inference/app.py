@@ -19,11 +19,8 @@ import grpc
 import uvloop
 
 from autoglm.common import errors, rpc
-from autoglm.common.http.admin import AdminServer
-from autoglm.common.process import open_files
-from autoglm.common.process.garbage import collect
-from autoglm.common.process.lifecycle import Shutdown
-from autoglm.common.process.memory import tune_allocator
+from autoglm.common.admin_server import AdminServer
+from autoglm.common.process import Shutdown, collect_garbage, raise_open_file_limit, tune_allocator
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -67,7 +64,7 @@ class CannotStart(Exception):
 
 def run(settings: InferenceSettings) -> int:
     """Serves until a signal; the exit code of the process."""
-    open_files.raise_limit()
+    raise_open_file_limit()
     tune_allocator()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
@@ -145,7 +142,7 @@ class PodServer:
 
     def collect_garbage(self) -> None:
         """From now on when few requests run; what is alive now lives as long as the process."""
-        garbage = collect(lambda: self.pod.in_flight)
+        garbage = collect_garbage(lambda: self.pod.in_flight)
         self._background.append(asyncio.create_task(garbage, name="garbage"))
 
     async def until_end(self, shutdown: Shutdown) -> str | None:

@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from autoglm import v1
 from autoglm.common import errors, semconv
-from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.common.telemetry import PROPAGATOR, tracer
 from autoglm.common.usage import Counted
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from autoglm.common import errors
-from autoglm.common.process.drain_gate import DrainGate
+from autoglm.common.process import DrainGate
 from autoglm.inference.engine import Engine
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 
 SHORT_SECONDS: Final = 1.0
 """A watch that lasts less ended early."""

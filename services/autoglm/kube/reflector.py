@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 
 from autoglm.api.shallow import decoded, shallow
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.kube.errors import Refused, Unreachable
 from autoglm.kube.pacing import Pacing
 

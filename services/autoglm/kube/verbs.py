@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.api.shallow import shallow
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.kube.fence import NotLeading
 from autoglm.kube.reflector import Query
 from autoglm.kube.transport import (

@@ -18,8 +18,8 @@ import uvloop
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.api.names import read_rules
-from autoglm.common.http.admin import AdminServer
-from autoglm.common.process.lifecycle import Shutdown
+from autoglm.common.admin_server import AdminServer
+from autoglm.common.process import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.kube.election import Election
 from autoglm.kube.kinds import Key

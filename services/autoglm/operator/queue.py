@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, TypeVar
 
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 
 K = TypeVar("K", bound=Hashable)
 

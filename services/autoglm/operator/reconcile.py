@@ -17,7 +17,7 @@ from random import Random
 
 from opentelemetry import trace
 
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.common.telemetry import tracer
 from autoglm.kube.kinds import RESOURCE, Key
 from autoglm.kube.transport import Refused

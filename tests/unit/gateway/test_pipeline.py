@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from autoglm.common import errors
-from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints.endpoint import ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from autoglm.common import errors
-from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.inference.http.port import route_of
 from autoglm.inference.observation import Observation, outcome_of
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from prometheus_client import CollectorRegistry
 
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.kube.fence import NotLeading
 from autoglm.kube.kinds import Key
 from autoglm.kube.transport import Refused, Unreachable

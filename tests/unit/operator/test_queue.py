@@ -2,7 +2,7 @@
 
 from random import Random
 
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.operator.queue import Queue
 
 EXACT = Backoff(first=1.0, most=8.0, jitter=0.0)

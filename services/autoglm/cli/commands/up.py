@@ -13,7 +13,7 @@ import click
 from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
 from autoglm.cli.options import examples, load_settings
-from autoglm.common.process import open_files
+from autoglm.common.process import raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
 from autoglm.local.command import gateway_workload, model_workload
@@ -107,7 +107,7 @@ def command(
     options = UpOptions(run_dir, gateway, traces, gateway_flags, watch)
     if dry_run:
         return _print_commands(files, options)
-    open_files.raise_limit()
+    raise_open_file_limit()
     return asyncio.run(up(files, options))
 
 

@@ -19,7 +19,7 @@ import grpc
 from msgspec.structs import replace
 
 from autoglm.common import errors, status
-from autoglm.common.process.drain_gate import DrainGate
+from autoglm.common.process import DrainGate
 from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.edges.inbound_memory import InboundMessages

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from autoglm.common.errors import QueueFull
-from autoglm.common.process.memory import resident_bytes
+from autoglm.common.process import resident_bytes
 
 # Between two polls, and where less than half of the limit is used.
 POLL_SECONDS, CALM_SECONDS = 0.02, 0.1
@@ -154,7 +154,11 @@ class InboundMessages:
     def _log_shortage(self, used: int, limit: int) -> None:
         if (now := self._clock()) - self._logged >= _LOG_SECONDS:
             self._logged = now
-            fields = {"bytes": used, "limit_bytes": limit, "arriving_messages": len(self._tasks)}
+            fields = {
+                "bytes": used,
+                "memory_limit_bytes": limit,
+                "arriving_messages": len(self._tasks),
+            }
             _log.warning(
                 "memory is short; rejecting messages that arrive slowly",
                 extra={"fields": fields},

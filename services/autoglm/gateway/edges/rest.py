@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from autoglm.common import errors, status
-from autoglm.common.http.admin import Readiness
+from autoglm.common.admin_server import Readiness
 from autoglm.gateway.edges import rest_local
 from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest_request import Bounds, canonical, expect, request_id_of, request_of

@@ -19,7 +19,7 @@ from random import Random
 from typing import Literal
 
 from autoglm import v1
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.gateway.endpoints.deployments import Key
 from autoglm.gateway.request.request import Wire
 

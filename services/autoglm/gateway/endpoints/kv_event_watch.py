@@ -15,7 +15,7 @@ from typing import Protocol
 import grpc
 
 from autoglm import v1
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.request.metrics import Metrics

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Literal
 
 from autoglm.common import errors
-from autoglm.common.lru import Recent
+from autoglm.common.lru import LruCache
 from autoglm.common.rpc import Credentials
 from autoglm.gateway.identity import tokens
 from autoglm.gateway.identity.credential import Credential, credentials_in
@@ -115,8 +115,8 @@ class Authenticator:
     def __init__(self, known: Known) -> None:
         self._known = known
         self.throttle = Throttle()
-        self._accepted: Recent[tuple[str, bytes], _Accepted] = Recent(ACCEPTED_LIMIT)
-        self._rejected: Recent[bytes, _Rejected] = Recent(REJECTED_LIMIT)
+        self._accepted: LruCache[tuple[str, bytes], _Accepted] = LruCache(ACCEPTED_LIMIT)
+        self._rejected: LruCache[bytes, _Rejected] = LruCache(REJECTED_LIMIT)
 
     @property
     def known(self) -> Known:

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import Counter
 
-from autoglm.common.watched_file import FollowedFile
+from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.identity.authenticate import Authenticator, Known, Outcome, Verdict
 from autoglm.gateway.identity.jwks import KeySet, key_set_of_jwks, key_set_of_secret
 from autoglm.gateway.identity.jwks_url import JwksUrl
@@ -48,14 +48,14 @@ class Identity:
         sources = self._sources
         work: list[Coroutine[Any, Any, None]] = []
         if sources.api_keys_file:
-            keys = FollowedFile(sources.api_keys_file, keys_of)
+            keys = WatchedFile(sources.api_keys_file, keys_of)
             self._take_keys(keys.value)
-            work.append(keys.follow(self._take_keys))
+            work.append(keys.watch(self._take_keys))
         if sources.secret_file or (sources.jwks and not is_url(sources.jwks)):
             parse = key_set_of_secret if sources.secret_file else key_set_of_jwks
-            key_set = FollowedFile(sources.secret_file or sources.jwks, parse)
+            key_set = WatchedFile(sources.secret_file or sources.jwks, parse)
             self._take_key_set(key_set.value)
-            work.append(key_set.follow(self._take_key_set))
+            work.append(key_set.watch(self._take_key_set))
         elif sources.jwks:
             session = await closing.enter_async_context(aiohttp.ClientSession())
             self._url = JwksUrl(sources.jwks, session, self._take_key_set)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
-from autoglm.common.lru import Recent
-from autoglm.common.token_bucket import Bucket
+from autoglm.common.lru import LruCache
+from autoglm.common.pacing import TokenBucket
 
 FAILURES = 20.0
 FAILURES_PER_SECOND = 0.5
@@ -23,7 +23,7 @@ class Throttle:
     """The token buckets of the addresses that failed most recently."""
 
     def __init__(self, limit: int = MOST_ADDRESSES) -> None:
-        self._buckets: Recent[str, Bucket] = Recent(limit)
+        self._buckets: LruCache[str, TokenBucket] = LruCache(limit)
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -36,7 +36,7 @@ class Throttle:
     def charge(self, peer: str, now: float) -> None:
         """Count an invalid credential. Concurrent guesses never overdraw the bucket."""
         network = _network(peer)
-        bucket = self._buckets.get(network) or Bucket(FAILURES_PER_SECOND, FAILURES, now)
+        bucket = self._buckets.get(network) or TokenBucket(FAILURES_PER_SECOND, FAILURES, now)
         if bucket.wait(1.0, now) == 0:
             bucket.take(1.0, now)
         self._buckets.put(network, bucket)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoglm.common.errors import RateLimited
-from autoglm.common.lru import Recent
-from autoglm.common.token_bucket import Bucket
+from autoglm.common.lru import LruCache
+from autoglm.common.pacing import TokenBucket
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 
 MOST_TENANTS = 20_000
@@ -25,8 +25,8 @@ class Account:
     """One tenant's buckets; None if its policy sets no rate."""
 
     policy: TenantPolicy
-    requests: Bucket | None
-    tokens: Bucket | None
+    requests: TokenBucket | None
+    tokens: TokenBucket | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class RateLimits:
     ) -> None:
         self._tenants = tenants or Tenants()
         self._gateways = gateways
-        self._accounts: Recent[str, Account] = Recent(most)
+        self._accounts: LruCache[str, Account] = LruCache(most)
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -70,12 +70,12 @@ class RateLimits:
         return account
 
     def _open(self, policy: TenantPolicy, now: float) -> Account:
-        def bucket(per_minute: float | None) -> Bucket | None:
+        def bucket(per_minute: float | None) -> TokenBucket | None:
             if per_minute is None:
                 return None
             rate = per_minute / 60 / self._gateways
             # However low the rate, the bucket must hold one request.
-            return Bucket(rate, max(1.0, rate * policy.burst_seconds), now)
+            return TokenBucket(rate, max(1.0, rate * policy.burst_seconds), now)
 
         return Account(policy, bucket(policy.requests_per_minute), bucket(policy.tokens_per_minute))
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 
 from prometheus_client import Counter
 
-from autoglm.common.watched_file import FollowedFile
+from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.limits import limiter
 from autoglm.gateway.limits.limiter import Account, RateLimits
 from autoglm.gateway.limits.meter import Meter, wanted_tokens
@@ -44,9 +44,9 @@ class Limits:
         """Read the file and watch it. Raises OSError or ValueError if it is unreadable."""
         if not self._file:
             return
-        file = FollowedFile(self._file, tenants_of)
+        file = WatchedFile(self._file, tenants_of)
         self.rates.know(file.value)
-        task = asyncio.create_task(file.follow(self.rates.know), name="tenants")
+        task = asyncio.create_task(file.watch(self.rates.know), name="tenants")
         closing.callback(task.cancel)
 
     def policy_of(self, tenant: str) -> TenantPolicy:

@@ -19,7 +19,7 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from autoglm.common import errors
-from autoglm.common.process import open_files
+from autoglm.common.process import LOCAL_SHORTAGE
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
@@ -235,7 +235,7 @@ def _sent(*parts: Mapping[str, str]) -> CIMultiDict[str]:
 def _before_first_byte(
     error: aiohttp.ClientError | TimeoutError, endpoint: EndpointView, reused: bool
 ) -> Exception:
-    if isinstance(error, OSError) and error.errno in open_files.LACKING:
+    if isinstance(error, OSError) and error.errno in LOCAL_SHORTAGE:
         # The endpoint is healthy.
         full = errors.QueueFull(
             f"the gateway cannot open another connection: {error.strerror}", retry_after=1.0

@@ -18,7 +18,7 @@ import uvicorn
 
 from autoglm.common import errors, rpc, semconv, status
 from autoglm.common.addresses import split_address
-from autoglm.common.outcomes import Outcome, outcome_of_status
+from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http.app_errors import AppErrors
 from autoglm.inference.http.protocol import HttpProtocol

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final
 
 from autoglm.api.labels import FIELD_MANAGER
-from autoglm.common.backoff import Backoff
+from autoglm.common.pacing import Backoff
 from autoglm.operator.children.deployment import APPLIED
 from autoglm.operator.observed import Conflict, Raw
 from autoglm.operator.revision import digest

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
-from autoglm.common.http.admin import AdminServer
+from autoglm.common.admin_server import AdminServer
 from autoglm.gateway.edges.admin_pages import endpoints
 from autoglm.gateway.endpoints.endpoint import (
     Endpoint,

@@ -11,8 +11,7 @@ from http import HTTPStatus
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from autoglm.common.http.admin import AdminServer
-from autoglm.common.http.page_server import Page, PageRequest, PageServer
+from autoglm.common.admin_server import AdminServer, Page, PageRequest, PageServer
 
 
 class Probe:
