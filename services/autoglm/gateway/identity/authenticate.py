@@ -10,16 +10,19 @@ the credentials of a request are used, never its other headers.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+import msgspec
+
 from autoglm.common import errors
 from autoglm.common.lru import LruCache
-from autoglm.common.rpc import Credentials
+from autoglm.common.rpc import API_KEY, AUTHORIZATION, Credentials
 from autoglm.gateway.identity import tokens
-from autoglm.gateway.identity.credential import Credential, credentials_in
 from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
 from autoglm.gateway.identity.keys import PREFIX, ApiKeys
 from autoglm.gateway.identity.rules import TokenRules
@@ -30,7 +33,66 @@ ACCEPTED_LIMIT = 20_000
 REJECTED_LIMIT = 2_000
 _FOREVER = float("inf")
 _HOW = "send `Authorization: Bearer KEY` (gRPC metadata `authorization`), or `x-api-key: KEY`"
+# token68 of RFC 9110, the form of API keys and of JSON Web Tokens.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_BEARER = re.compile(rf"(?i:bearer) +({_TOKEN.pattern})")
+# Optional whitespace around a header's value is not part of it (RFC 9110).
+_WHITESPACE = " \t"
 Method = Literal["none", "api_key", "jwt"]
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """A credential. `token` is empty if it is malformed; then `problem` gives the reason only.
+
+    A well-formed credential is identified by its token alone, so that it is the same in either
+    header. A malformed one is identified by its header and its whole value, scheme included: a
+    verdict on it never applies to the token within it.
+    """
+
+    header: str
+    token: str
+    digest: bytes
+    problem: str = ""
+
+    def __repr__(self) -> str:
+        """Return a text without the token."""
+        return f"Credential({self.header!r}, problem={self.problem!r})"
+
+
+def credentials_in(presented: Credentials) -> tuple[Credential, ...]:
+    """Return the credentials of all header values, in order.
+
+    Several `authorization` values are one malformed value, because proxies join them with a comma
+    and the header has one value (RFC 9110): the verdict is the same behind a proxy as without.
+    """
+    if len(presented) == 1:
+        return (credential_of(*presented[0]),)
+    given = [value for header, value in presented if header == AUTHORIZATION]
+    if len(given) > 1:
+        others = tuple(pair for pair in presented if pair[0] != AUTHORIZATION)
+        presented = ((AUTHORIZATION, ",".join(given)), *others)
+    return tuple(credential_of(header, value) for header, value in presented)
+
+
+def credential_of(header: str, value: str) -> Credential:
+    """Parse a value of `authorization` or `x-api-key`."""
+    text = value.strip(_WHITESPACE)
+    found = _TOKEN.fullmatch(text) if header == API_KEY else _BEARER.fullmatch(text)
+    if found is None:
+        if not text:
+            problem = "it is empty; send a credential or leave the header out"
+        elif header == API_KEY:
+            problem = "it is not one API key; send `x-api-key: KEY`, without a scheme"
+        else:
+            problem = "it is not one bearer token; send `Authorization: Bearer KEY`, once"
+        return Credential(header, "", _digest(header, value), problem)
+    token = found[found.lastindex or 0]
+    return Credential(header, token, _digest("", token))
+
+
+def _digest(header: str, text: str) -> bytes:
+    """No header's name is empty or contains a NUL, so the two kinds of digest never collide."""
+    return hashlib.sha256(f"{header}\0{text}".encode(errors="surrogatepass")).digest()
 
 
 class Outcome(StrEnum):
@@ -135,14 +197,21 @@ class Authenticator:
         until `give_up` is called.
         """
         if not presented:
-            return self._without_credential()
+            if self._known.allow_anonymous:
+                return Verdict("none", Outcome.ANONYMOUS, ANONYMOUS)
+            return Verdict("none", Outcome.MISSING, why=f"the request has no credential; {_HOW}")
         first: Verdict | None = None
         for credential in credentials_in(presented):
             verdict = self._judge_one(credential, peer, now, wall)
             if verdict.principal is None:
                 return replace(verdict, header=credential.header)
             if first is not None and verdict.principal != first.principal:
-                return _of_two_principals(verdict.method, credential.header)
+                # Both credentials are valid, so it is no guess, and nothing is remembered.
+                why = (
+                    "it belongs to another principal than the credential before it; "
+                    "send one of them"
+                )
+                return Verdict(verdict.method, Outcome.INVALID, why=why, header=credential.header)
             first = first or verdict
         assert first is not None
         return first
@@ -155,11 +224,6 @@ class Authenticator:
         final = replace(verdict, outcome=Outcome.INVALID)
         return self._reject(final, peer, now, now + FETCH_PAUSE_SECONDS)
 
-    def _without_credential(self) -> Verdict:
-        if self._known.allow_anonymous:
-            return Verdict("none", Outcome.ANONYMOUS, ANONYMOUS)
-        return Verdict("none", Outcome.MISSING, why=f"the request has no credential; {_HOW}")
-
     def _judge_one(self, credential: Credential, peer: str, now: float, wall: float) -> Verdict:
         seen = self._accepted.get((peer, credential.digest))
         if seen is not None and wall < seen.until:
@@ -169,7 +233,9 @@ class Authenticator:
             return rejected.verdict
         wait = self.throttle.wait(peer, now)
         if wait > 0:
-            return _throttled(_method(credential.token), wait)
+            why = "too many invalid credentials came from this address; try again later"
+            method = _method(credential.token)
+            return Verdict(method, Outcome.THROTTLED, why=why, retry_after=wait)
         verdict, until = self._verify(credential, wall)
         verdict = replace(verdict, digest=credential.digest)
         if verdict.principal is not None:
@@ -183,7 +249,14 @@ class Authenticator:
             return _invalid("none", credential.problem)
         method = _method(credential.token)
         if method == "api_key":
-            return self._of_key(credential.token, wall)
+            found = (self._known.keys or ApiKeys()).find(credential.token)
+            if found is None:
+                return _invalid("api_key", "the API key is unknown; check it, or request a new one")
+            until = _FOREVER if found.expires is None else found.expires
+            if wall >= until:
+                name = found.principal.subject
+                return _not("api_key", Outcome.EXPIRED, f"the API key {name!r} has expired")
+            return Verdict("api_key", Outcome.ACCEPTED, found.principal), until
         if method == "jwt" and self._known.rules is not None:
             return self._of_token(credential.token, self._known.rules, wall)
         return _invalid("none", f"the credential is neither an API key nor a token; {_HOW}")
@@ -192,16 +265,6 @@ class Authenticator:
         self._rejected.put(verdict.digest, _Rejected(verdict, until))
         self.throttle.charge(peer, now)
         return verdict
-
-    def _of_key(self, credential: str, wall: float) -> tuple[Verdict, float]:
-        found = (self._known.keys or ApiKeys()).find(credential)
-        if found is None:
-            return _invalid("api_key", "the API key is unknown; check it, or request a new one")
-        until = _FOREVER if found.expires is None else found.expires
-        if wall >= until:
-            name = found.principal.subject
-            return _not("api_key", Outcome.EXPIRED, f"the API key {name!r} has expired")
-        return Verdict("api_key", Outcome.ACCEPTED, found.principal), until
 
     def _of_token(self, credential: str, rules: TokenRules, wall: float) -> tuple[Verdict, float]:
         known = self._known
@@ -233,14 +296,3 @@ def _invalid(method: Method, message: str) -> tuple[Verdict, float]:
 
 def _not(method: Method, outcome: Outcome, message: str) -> tuple[Verdict, float]:
     return Verdict(method, outcome, why=message), 0.0
-
-
-def _of_two_principals(method: Method, header: str) -> Verdict:
-    """Both credentials are valid, so it is no guess, and nothing is remembered."""
-    why = "it belongs to another principal than the credential before it; send one of them"
-    return Verdict(method, Outcome.INVALID, why=why, header=header)
-
-
-def _throttled(method: Method, wait: float) -> Verdict:
-    message = "too many invalid credentials came from this address; try again later"
-    return Verdict(method, Outcome.THROTTLED, why=message, retry_after=wait)

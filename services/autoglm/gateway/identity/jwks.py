@@ -72,22 +72,19 @@ def key_set_of_jwks(text: bytes) -> KeySet:
         raise ValueError(f'it is not JSON of the form {{"keys": [...]}}: {error}') from error
     if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
         raise ValueError(f'it is not {{"keys": [...]}} of at most {_MOST_KEYS} keys')
-    found = [(_id_of(e), key) for e in entries if isinstance(e, dict) and (key := _key(e))]
+    found = [(e.get("kid"), key) for e in entries if isinstance(e, dict) and (key := _key(e))]
     if not found:
         raise ValueError("it has no key for RS256 (RSA of 2048 to 8192 bits) or ES256 (P-256)")
     by_algorithm: dict[str, list[VerificationKey]] = {}
     for _, key in found:
         by_algorithm.setdefault(key.algorithm, []).append(key)
     return KeySet(
-        MappingProxyType({(name, key.algorithm): key for name, key in found if name}),
+        MappingProxyType(
+            {(name, key.algorithm): key for name, key in found if name and isinstance(name, str)}
+        ),
         # A token without a key id is unambiguous only if one key has its algorithm.
         MappingProxyType({name: keys[0] for name, keys in by_algorithm.items() if len(keys) == 1}),
     )
-
-
-def _id_of(entry: dict[str, Any]) -> str:
-    key_id = entry.get("kid")
-    return key_id if isinstance(key_id, str) else ""
 
 
 def _key(entry: dict[str, Any]) -> VerificationKey | None:

@@ -67,9 +67,15 @@ def principal_of(
     claims = _verified(token, _key(token, keys), rules)
     until = _until(claims, rules.leeway_seconds, wall)
     try:
-        return _principal(claims, rules), until
+        tenant = _name(claims, rules.tenant_claim, None)
+        subject = _name(claims, "sub", "unnamed")
+        named = _words(claims, rules.roles_claim, (Role.USER.value,)) or ()
+        # Roles of other systems are ignored.
+        roles = frozenset(role for name in named if (role := _ROLES.get(name.lower())))
+        models = _words(claims, rules.models_claim, None)
     except ValueError as error:
         raise TokenForbidden(str(error)) from error
+    return Principal(tenant, subject, roles, models), until
 
 
 def _key(token: str, keys: KeySet) -> VerificationKey:
@@ -132,24 +138,10 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
     raise TokenRejected(f"the token's {name} is not a number of seconds")
 
 
-def _principal(claims: Mapping[str, Any], rules: TokenRules) -> Principal:
-    """Raises ValueError."""
-    tenant = _name(claims, rules.tenant_claim, None)
-    subject = _name(claims, "sub", "unnamed")
-    roles = _words(claims, rules.roles_claim, (Role.USER.value,))
-    models = _words(claims, rules.models_claim, None)
-    return Principal(tenant, subject, _roles(roles or ()), models)
-
-
 def _name(claims: Mapping[str, Any], claim: str, absent: str | None) -> str:
     """Raises ValueError if the claim is no name, or is missing without a default."""
     value = _claim(claims, claim)
     return name_of(f"the token's claim {claim!r}", absent if value is _ABSENT else value)
-
-
-def _roles(named: tuple[str, ...]) -> frozenset[Role]:
-    """Roles of other systems are ignored."""
-    return frozenset(role for name in named if (role := _ROLES.get(name.lower())))
 
 
 def _words(

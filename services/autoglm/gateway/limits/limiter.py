@@ -65,19 +65,20 @@ class RateLimits:
             return None
         account = self._accounts.get(tenant)
         if account is None or account.policy != policy:
-            account = self._open(policy, now)
+            requests = self._bucket(policy, policy.requests_per_minute, now)
+            tokens = self._bucket(policy, policy.tokens_per_minute, now)
+            account = Account(policy, requests, tokens)
             self._accounts.put(tenant, account)
         return account
 
-    def _open(self, policy: TenantPolicy, now: float) -> Account:
-        def bucket(per_minute: float | None) -> TokenBucket | None:
-            if per_minute is None:
-                return None
-            rate = per_minute / 60 / self._gateways
-            # However low the rate, the bucket must hold one request.
-            return TokenBucket(rate, max(1.0, rate * policy.burst_seconds), now)
-
-        return Account(policy, bucket(policy.requests_per_minute), bucket(policy.tokens_per_minute))
+    def _bucket(
+        self, policy: TenantPolicy, per_minute: float | None, now: float
+    ) -> TokenBucket | None:
+        if per_minute is None:
+            return None
+        rate = per_minute / 60 / self._gateways
+        # However low the rate, the bucket must hold one request.
+        return TokenBucket(rate, max(1.0, rate * policy.burst_seconds), now)
 
 
 def shortage(account: Account, tokens: float, now: float) -> tuple[str, float]:

@@ -21,8 +21,9 @@ from autoglm.gateway.identity.authenticate import (
     KeysUnavailable,
     Known,
     Outcome,
+    credential_of,
+    credentials_in,
 )
-from autoglm.gateway.identity.credential import credential_of, credentials_in
 from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet, key_set_of_jwks
 from autoglm.gateway.identity.keys import keys_of, new_key
 from autoglm.gateway.identity.throttle import FAILURES

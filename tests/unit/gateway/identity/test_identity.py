@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
-from autoglm.gateway.identity.jwks_url import (
+from autoglm.gateway.identity.identity import (
     PERIOD_SECONDS,
     WAIT_SECONDS,
     JwksUrl,
 )
+from autoglm.gateway.identity.jwks import FETCH_PAUSE_SECONDS, KeySet
 
 pytestmark = pytest.mark.looptime
 
