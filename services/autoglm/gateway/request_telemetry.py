@@ -1,25 +1,24 @@
-"""Records each request: one SERVER span, one outcome, one access log line, metrics.
+"""What the gateway records of each request, and the child spans of admission, routing and attempts.
 
-Called by the observe layer; proxy and admission add child spans. Prompts and outputs are never
-recorded. Where tracing is off, spans are no-ops that still propagate a caller's trace to the pod.
+`common.request_telemetry` records it. Called by the observe layer, by admission and the proxy.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from autoglm.common import errors, semconv
+from autoglm.common import semconv
 from autoglm.common.errors import Outcome, outcome_of_status
-from autoglm.common.telemetry import MODEL_CHARACTERS, PROPAGATOR, tracer
+from autoglm.common.request_telemetry import Ending, RequestRecorder, error_of, fail, trace_id
+from autoglm.common.telemetry import MODEL_CHARACTERS, tracer
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.request.metrics import OTHER, Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord
@@ -27,26 +26,6 @@ from autoglm.gateway.request.request import GatewayRequest, RequestRecord
 # A caller's deadline is rounded on its way to the gateway.
 _DEADLINE_SLACK = 0.01
 _log = logging.getLogger("autoglm.gateway.request")
-
-
-def error_of(failure: BaseException | None, overdue: bool) -> errors.AutoGLMError | None:
-    """Returns the API error for an exception; None for success."""
-    if failure is None or isinstance(failure, errors.AutoGLMError):
-        return failure
-    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
-        if overdue:
-            return errors.DeadlineExceeded("the caller's deadline passed")
-        return errors.Cancelled("the caller disconnected")
-    if isinstance(failure, TimeoutError):
-        return errors.DeadlineExceeded("the deadline passed")
-    return errors.Internal(str(failure))
-
-
-def code_of(request: GatewayRequest, status: int, error: errors.AutoGLMError | None) -> str:
-    """Returns the gRPC or HTTP status code of the outcome."""
-    if request.wire == "grpc":
-        return error.grpc_status if error else "OK"
-    return str(error.http_status if error else status)
 
 
 class Observer:
@@ -58,22 +37,19 @@ class Observer:
         is_known: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._metrics = metrics
-        # Looking up a child is most of the cost of counting, and there are few.
-        self._requests = cache(metrics.requests.labels)
-        self._duration = cache(metrics.duration.labels)
-        self._first_chunk = cache(metrics.first_chunk.labels)
+        self._recorder = RequestRecorder(
+            _log, metrics.in_flight, metrics.requests, metrics.duration, metrics.first_chunk
+        )
         self._gen_ai_duration = cache(metrics.gen_ai_duration.labels)
         self._gen_ai_first_token = cache(metrics.gen_ai_first_token.labels)
         self._is_known = is_known
         self._clock = clock
 
     def begin(self, request: GatewayRequest, record: RequestRecord) -> None:
-        self._metrics.in_flight.inc()
-        parent = PROPAGATOR.extract(request.trace_headers) if request.trace_headers else None
-        record.span = tracer.start_span(request.route, context=parent, kind=SpanKind.SERVER)
-        if record.span.is_recording():
-            record.span.set_attributes(_server_attributes(request))
+        """Begin the request's span."""
+        record.span = self._recorder.begin(
+            request.wire, request.route, request.request_id, request.trace_headers
+        )
 
     def end(
         self,
@@ -82,40 +58,40 @@ class Observer:
         status: int,
         failure: BaseException | None,
     ) -> None:
+        """Record how the request ended: with its response's HTTP status, or with a failure."""
         request, now = record.call or request, self._clock()
-        error = error_of(failure, now >= request.deadline - _DEADLINE_SLACK)
-        outcome = outcome_of_status(error.http_status if error else status)
-        code = code_of(request, status, error)
-        self._measure(request, record, now, outcome, code)
-        if record.span.is_recording():
-            record.span.set_attributes(_principal_attributes(record))
-            _finish(record.span, request, code, error)
-        record.span.end()
-        if _log.isEnabledFor(logging.INFO):
-            fields = _fields(request, record, now, outcome, code)
-            _log.info(error.message if error else "done", extra={"fields": fields})
-
-    def _measure(
-        self,
-        request: GatewayRequest,
-        record: RequestRecord,
-        now: float,
-        outcome: Outcome,
-        code: str,
-    ) -> None:
         seconds = now - request.started
+        first = record.first_chunk - request.started if record.first_chunk else None
+        error = error_of(failure, overdue=now >= request.deadline - _DEADLINE_SLACK)
+        outcome = outcome_of_status(error.http_status if error else status)
+        if request.wire == "grpc":
+            code = error.grpc_status if error else "OK"
+        else:
+            code = str(error.http_status if error else status)
         model = request.model if self._is_known(request.model) else OTHER
-        self._metrics.in_flight.dec()
-        self._requests(request.route, model, outcome, code).inc()
-        self._duration(request.route, model, outcome).observe(seconds)
-        if request.info is None:
-            return
-        error_type = "" if outcome is Outcome.SERVED else code
-        self._gen_ai_duration(request.info.operation, model, error_type).observe(seconds)
-        if record.first_chunk:
-            first = record.first_chunk - request.started
-            self._first_chunk(request.route, model).observe(first)
-            self._gen_ai_first_token(request.info.operation, model).observe(first)
+        ending = Ending(
+            request.wire,
+            outcome,
+            code,
+            seconds,
+            requests=(request.route, model, outcome, code),
+            duration=(request.route, model, outcome),
+            first_chunk=(request.route, model),
+            first_chunk_seconds=first,
+            error_type=error.reason if error else "",
+            message=error.message if error else "done",
+        )
+        self._recorder.end(
+            record.span,
+            ending,
+            partial(_principal_attributes, record),
+            partial(_fields, request, record, ending),
+        )
+        if request.info is not None:
+            error_type = "" if outcome is Outcome.SERVED else code
+            self._gen_ai_duration(request.info.operation, model, error_type).observe(seconds)
+            if first is not None:
+                self._gen_ai_first_token(request.info.operation, model).observe(first)
 
 
 @contextmanager
@@ -152,28 +128,6 @@ def client_span(
         finally:
             if span is not record.span:
                 span.set_attributes(_response_attributes(record, started))
-
-
-def fail(span: Span, error_type: str) -> None:
-    span.set_attribute(semconv.ERROR_TYPE, error_type)
-    span.set_status(Status(StatusCode.ERROR, error_type))
-
-
-def trace_headers(span: Span) -> dict[str, str]:
-    """Returns the headers that make another process's spans children of this one."""
-    carrier: dict[str, str] = {}
-    if span.get_span_context().is_valid:
-        PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
-    return carrier
-
-
-def _server_attributes(request: GatewayRequest) -> Mapping[str, str]:
-    if request.wire == "grpc":
-        names = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: request.route}
-    else:
-        method, _, path = request.route.partition(" ")
-        names = {semconv.HTTP_REQUEST_METHOD: method, semconv.HTTP_ROUTE: path}
-    return names | {semconv.REQUEST_ID: request.request_id}
 
 
 def _principal_attributes(record: RequestRecord) -> Mapping[str, str]:
@@ -219,28 +173,14 @@ def _response_attributes(record: RequestRecord, started: float) -> dict[str, Att
     return attributes
 
 
-def _finish(
-    span: Span, request: GatewayRequest, code: str, error: errors.AutoGLMError | None
-) -> None:
-    if request.wire == "grpc":
-        span.set_attribute(semconv.RPC_STATUS_CODE, code)
-    else:
-        span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, int(code))
-    if error is not None:
-        fail(span, error.reason)
-
-
-def _fields(
-    request: GatewayRequest, record: RequestRecord, now: float, outcome: Outcome, code: str
-) -> dict[str, object]:
-    context = record.span.get_span_context()
+def _fields(request: GatewayRequest, record: RequestRecord, ending: Ending) -> dict[str, object]:
     fields: dict[str, object] = {
         "request_id": request.request_id,
         "route": request.route,
         "model": request.model[:MODEL_CHARACTERS],
-        "outcome": outcome.value,
-        "code": code,
-        "seconds": round(now - request.started, 6),
+        "outcome": ending.outcome.value,
+        "code": ending.code,
+        "seconds": round(ending.seconds, 6),
         "attempts": record.attempts,
         "endpoint": record.endpoint,
         "why": record.why,
@@ -248,12 +188,12 @@ def _fields(
     if record.principal is not None:
         fields["tenant"] = record.principal.tenant
         fields["subject"] = record.principal.subject
-    if context.is_valid:
-        fields["trace_id"] = trace.format_trace_id(context.trace_id)
+    if name := trace_id(record.span):
+        fields["trace_id"] = name
     if record.queued:
         fields["queue_seconds"] = round(record.queued, 6)
-    if record.first_chunk:
-        fields["first_chunk_seconds"] = round(record.first_chunk - request.started, 6)
+    if ending.first_chunk_seconds is not None:
+        fields["first_chunk_seconds"] = round(ending.first_chunk_seconds, 6)
     if record.recoveries:
         fields["recoveries"] = record.recoveries
     if record.usage is not None:

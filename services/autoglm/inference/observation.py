@@ -1,26 +1,30 @@
-"""Records each request of a pod: one SERVER span, one outcome, one log line, and metrics.
+"""What a pod records of each request; `common.request_telemetry` records it.
 
 The engine's own metrics are in the same registry. Used by the gRPC interceptor and the HTTP
-middleware. Prompts and outputs are never recorded.
+middleware.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Span
 from prometheus_client import Counter, Gauge, Histogram
 
 from autoglm import v1
-from autoglm.common import errors, semconv
+from autoglm.common import semconv
 from autoglm.common.errors import Outcome, outcome_of_status
-from autoglm.common.telemetry import PROPAGATOR, tracer
+from autoglm.common.request_telemetry import (
+    Ending,
+    Protocol,
+    RequestRecorder,
+    error_of,
+    trace_id,
+)
 from autoglm.common.usage import Counted
 
 _log = logging.getLogger("autoglm.inference.request")
@@ -46,85 +50,73 @@ DURATION = Histogram(
 )
 
 
+_recorder = RequestRecorder(_log, IN_FLIGHT, REQUESTS, DURATION, FIRST_CHUNK)
+
+
 def outcome_of(failure: BaseException | None) -> Outcome:
-    if failure is None:
-        return Outcome.SERVED
-    if isinstance(failure, errors.AutoGLMError):
-        return outcome_of_status(failure.http_status)
-    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
-        return Outcome.CANCELLED
-    return Outcome.EXPIRED if isinstance(failure, TimeoutError) else Outcome.FAILED
+    """Return the outcome of a request that raised this exception, or none."""
+    error = error_of(failure)
+    return Outcome.SERVED if error is None else outcome_of_status(error.http_status)
 
 
 @dataclass(slots=True)
 class Observation:
     """The record of one request, from `begin` to `end`."""
 
-    protocol: str
+    protocol: Protocol
     method: str
     request_id: str
-    span: trace.Span
+    span: Span
     started: float
     first_chunk: float = 0.0
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def begin(
-        cls, protocol: str, method: str, request_id: str, carrier: Mapping[str, str]
+        cls, protocol: Protocol, method: str, request_id: str, carrier: Mapping[str, str]
     ) -> Observation:
-        parent = PROPAGATOR.extract(carrier) if carrier else None
-        span = tracer.start_span(method, context=parent, kind=SpanKind.SERVER)
-        IN_FLIGHT.inc()
+        """Begin the request's span, a child of the one in the `carrier` headers."""
+        span = _recorder.begin(protocol, method, request_id, carrier)
         return cls(protocol, method, request_id, span, time.monotonic())
 
-    def carrier(self) -> dict[str, str]:
-        """Trace headers that make what follows a child of this request's span."""
-        headers: dict[str, str] = {}
-        PROPAGATOR.inject(headers, trace.set_span_in_context(self.span))
-        return headers
-
     def chunk(self) -> None:
-        """Records that a chunk of the response is about to be sent."""
+        """Record that a chunk of the response is about to be sent."""
         if not self.first_chunk:
             self.first_chunk = time.monotonic()
 
     def end(self, outcome: Outcome, code: str, message: str = "") -> None:
-        seconds = time.monotonic() - self.started
-        IN_FLIGHT.dec()
-        REQUESTS.labels(self.protocol, self.method, outcome).inc()
-        DURATION.labels(self.protocol, self.method).observe(seconds)
-        if self.first_chunk:
-            first = self.first_chunk - self.started
-            FIRST_CHUNK.labels(self.protocol, self.method).observe(first)
-            self.attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
-        self._end_span(outcome, code)
-        # Gateways poll a loading pod every other second; INFO would flood the log.
-        level = logging.DEBUG if outcome is Outcome.REJECTED_UNAVAILABLE else logging.INFO
-        if _log.isEnabledFor(level):
-            fields = self._fields(seconds, outcome, code)
-            _log.log(level, message or "done", extra={"fields": fields})
-
-    def _end_span(self, outcome: Outcome, code: str) -> None:
-        if self.span.is_recording():
-            self.span.set_attributes(self.attributes)
-            self.span.set_attribute(semconv.REQUEST_ID, self.request_id)
-            if outcome is not Outcome.SERVED:
-                self.span.set_attribute(semconv.ERROR_TYPE, code)
-                self.span.set_status(Status(StatusCode.ERROR, outcome))
-        self.span.end()
-
-    def _fields(self, seconds: float, outcome: Outcome, code: str) -> dict[str, Any]:
-        context = self.span.get_span_context()
-        trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
+        """Record how the request ended; `code` is the gRPC or HTTP status code."""
+        labels = (self.protocol, self.method)
         first = self.first_chunk - self.started if self.first_chunk else None
+        if first is not None:
+            self.attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
+        ending = Ending(
+            self.protocol,
+            outcome,
+            code,
+            time.monotonic() - self.started,
+            requests=(*labels, outcome),
+            duration=labels,
+            first_chunk=labels,
+            first_chunk_seconds=first,
+            error_type="" if outcome is Outcome.SERVED else code,
+            error_description=outcome,
+            message=message or "done",
+            # Gateways poll a loading pod every other second; INFO would flood the log.
+            level=logging.DEBUG if outcome is Outcome.REJECTED_UNAVAILABLE else logging.INFO,
+        )
+        _recorder.end(self.span, ending, lambda: self.attributes, lambda: self._fields(ending))
+
+    def _fields(self, ending: Ending) -> dict[str, object]:
+        first = ending.first_chunk_seconds
         return {
             "request_id": self.request_id,
-            "trace_id": trace_id,
+            "trace_id": trace_id(self.span),
             "protocol": self.protocol,
             "method": self.method,
-            "outcome": outcome,
-            "code": code,
-            "seconds": round(seconds, 6),
+            "outcome": ending.outcome,
+            "code": ending.code,
+            "seconds": round(ending.seconds, 6),
             "first_chunk_seconds": None if first is None else round(first, 6),
             "model": self.attributes.get(semconv.GEN_AI_REQUEST_MODEL, ""),
             "input_tokens": self.attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS),

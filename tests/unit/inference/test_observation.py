@@ -5,6 +5,7 @@ import pytest
 
 from autoglm.common import errors
 from autoglm.common.errors import Outcome, outcome_of_status
+from autoglm.common.request_telemetry import trace_headers
 from autoglm.inference.http.port import route_of
 from autoglm.inference.observation import Observation, outcome_of
 
@@ -44,7 +45,7 @@ def test_every_status_has_an_outcome(status: int, outcome: Outcome) -> None:
 def test_a_callers_trace_is_passed_on_where_nothing_is_recorded() -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     seen = Observation.begin("grpc", "m", "r", {"traceparent": parent})
-    assert seen.carrier()["traceparent"] == parent
+    assert trace_headers(seen.span)["traceparent"] == parent
     seen.end(Outcome.SERVED, "OK")
 
 

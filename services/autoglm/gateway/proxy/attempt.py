@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
+from autoglm.common.request_telemetry import trace_headers
 from autoglm.common.rpc import CACHE_SALT, PREFIX_SALT, RESPONSE_ID
 from autoglm.common.status import REQUEST_ID
 from autoglm.gateway.endpoints.endpoint import (
@@ -35,7 +36,7 @@ from autoglm.gateway.proxy.timeouts import Limits, no_chunk, no_first_token
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled, Upstream
 from autoglm.gateway.request.prefix_cache import CacheSalts
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
-from autoglm.gateway.request_telemetry import child_span, client_span, note_decision, trace_headers
+from autoglm.gateway.request_telemetry import child_span, client_span, note_decision
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.validation.http_apis import RESPONSES

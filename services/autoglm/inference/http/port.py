@@ -16,9 +16,10 @@ from typing import Any
 
 import uvicorn
 
-from autoglm.common import errors, rpc, semconv, status
+from autoglm.common import errors, rpc, status
 from autoglm.common.addresses import split_address
 from autoglm.common.errors import Outcome, outcome_of_status
+from autoglm.common.request_telemetry import trace_headers
 from autoglm.inference.engine import AsgiApp, Message, Scope
 from autoglm.inference.http.app_errors import AppErrors
 from autoglm.inference.http.protocol import HttpProtocol
@@ -85,8 +86,6 @@ class HttpObserver:
     async def _served(self, scope: Scope, receive: Receive, send: Send, request: rpc.Rpc) -> None:
         name = f"{scope['method']} {route_of(scope['path'])}"
         seen = Observation.begin("http", name, request.request_id, request.trace_headers)
-        seen.attributes[semconv.HTTP_REQUEST_METHOD] = scope["method"]
-        seen.attributes[semconv.HTTP_ROUTE] = route_of(scope["path"])
         path: str = scope["path"]
         answer = _ObservedResponse(self._pod, seen, path, AppErrors(send, path, request.request_id))
         failure: BaseException | None = None
@@ -125,7 +124,6 @@ class _ObservedResponse:
         outcome = outcome_of(failure) if failure else outcome_of_status(self._status)
         if failure is None and not self._whole:
             outcome = Outcome.CANCELLED
-        self._seen.attributes[semconv.HTTP_RESPONSE_STATUS_CODE] = self._status
         self._seen.end(outcome, str(self._status))
 
     def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
@@ -140,7 +138,7 @@ class _ObservedResponse:
 
 def _in_span(scope: Scope, seen: Observation) -> Scope:
     """The scope with trace headers that make the engine's spans children of the request's."""
-    carrier = {k.encode(): v.encode() for k, v in seen.carrier().items()}
+    carrier = {k.encode(): v.encode() for k, v in trace_headers(seen.span).items()}
     carrier[status.REQUEST_ID.encode()] = seen.request_id.encode("latin-1")
     others = [(k, v) for k, v in scope["headers"] if k not in carrier]
     return {**scope, "headers": [*others, *carrier.items()]}

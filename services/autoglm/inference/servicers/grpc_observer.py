@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from autoglm.common import errors, rpc, semconv
+from autoglm.common.request_telemetry import trace_headers
 from autoglm.common.telemetry import MODEL_CHARACTERS
 from autoglm.common.usage import usage_field
 from autoglm.inference.observation import Observation, counted_of, outcome_of
@@ -97,9 +98,7 @@ def _begin(request: Any) -> Observation:
     current = rpc.current_rpc.get()
     method = current.method.lstrip("/")
     seen = Observation.begin("grpc", method, current.request_id, current.trace_headers)
-    rpc.current_rpc.set(replace(current, trace_headers=seen.carrier()))
-    seen.attributes[semconv.RPC_SYSTEM_NAME] = "grpc"
-    seen.attributes[semconv.RPC_METHOD] = method
+    rpc.current_rpc.set(replace(current, trace_headers=trace_headers(seen.span)))
     model = getattr(request, "model", "") or getattr(request, "model_name", "")
     if model:
         seen.attributes[semconv.GEN_AI_REQUEST_MODEL] = model[:MODEL_CHARACTERS]
@@ -119,5 +118,4 @@ def _end(seen: Observation, failure: BaseException | None) -> None:
     known = failure if isinstance(failure, errors.AutoGLMError) else None
     outcome = outcome_of(failure)
     code = known.grpc_status if known else ("OK" if failure is None else outcome.upper())
-    seen.attributes[semconv.RPC_STATUS_CODE] = code
     seen.end(outcome, code, known.message if known else "")

@@ -1,0 +1,140 @@
+"""One request is one span, one count in each metric and one log line, in gateway and pod alike."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from autoglm.common import errors, request_telemetry
+from autoglm.common.errors import Outcome
+from autoglm.common.request_telemetry import Ending, Protocol, RequestRecorder, error_of
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+LOG = logging.getLogger("autoglm.test.request")
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(request_telemetry, "tracer", provider.get_tracer("test"))
+    yield exporter
+    provider.shutdown()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def recorder(registry: CollectorRegistry) -> RequestRecorder:
+    return RequestRecorder(
+        LOG,
+        Gauge("in_flight", "", registry=registry),
+        Counter("requests", "", ("method", "outcome"), registry=registry),
+        Histogram("duration", "", ("method",), registry=registry),
+        Histogram("first", "", ("method",), registry=registry),
+    )
+
+
+def ending(protocol: Protocol, outcome: Outcome, code: str, **more: object) -> Ending:
+    labels = {"requests": ("m", outcome.value), "duration": ("m",), "first_chunk": ("m",)}
+    return Ending(protocol, outcome, code, 2.0, **(labels | more))  # type: ignore[arg-type]
+
+
+def the_span(spans: InMemorySpanExporter) -> ReadableSpan:
+    (span,) = spans.get_finished_spans()
+    return span
+
+
+def test_a_served_request_is_one_span_of_its_callers_trace(
+    recorder: RequestRecorder, spans: InMemorySpanExporter
+) -> None:
+    span = recorder.begin("http", "POST /v1/completions", "r1", {"traceparent": PARENT})
+    recorder.end(span, ending("http", Outcome.SERVED, "200"), lambda: {"mine": 1}, dict)
+    seen = the_span(spans)
+    assert seen.name == "POST /v1/completions" and seen.parent is not None
+    assert f"{seen.parent.trace_id:032x}" in PARENT and seen.status.status_code is StatusCode.UNSET
+    assert dict(seen.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/completions",
+        "autoglm.request.id": "r1",
+        "mine": 1,
+        "http.response.status_code": 200,
+    }
+
+
+def test_a_failed_request_has_its_error_on_the_span(
+    recorder: RequestRecorder, spans: InMemorySpanExporter
+) -> None:
+    span = recorder.begin("grpc", "a.B/C", "r1", {})
+    failed = ending("grpc", Outcome.FAILED, "INTERNAL", error_type="INTERNAL_ERROR")
+    recorder.end(span, failed, dict, dict)
+    seen = the_span(spans)
+    assert dict(seen.attributes or {}) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "a.B/C",
+        "autoglm.request.id": "r1",
+        "rpc.status_code": "INTERNAL",
+        "error.type": "INTERNAL_ERROR",
+    }
+    assert seen.status.status_code is StatusCode.ERROR
+    assert seen.status.description == "INTERNAL_ERROR"
+
+
+def test_each_request_is_counted_once(
+    recorder: RequestRecorder, registry: CollectorRegistry
+) -> None:
+    for first in (None, 0.5):
+        span = recorder.begin("grpc", "m", "r", {})
+        assert registry.get_sample_value("in_flight") == 1
+        ended = ending("grpc", Outcome.SERVED, "OK", first_chunk_seconds=first)
+        recorder.end(span, ended, dict, dict)
+    values = {
+        "in_flight": registry.get_sample_value("in_flight"),
+        "requests": registry.get_sample_value(
+            "requests_total", {"method": "m", "outcome": "served"}
+        ),
+        "duration": registry.get_sample_value("duration_sum", {"method": "m"}),
+        "first": registry.get_sample_value("first_count", {"method": "m"}),
+    }
+    assert values == {"in_flight": 0, "requests": 2, "duration": 4.0, "first": 1}
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.INFO, 1), (logging.DEBUG, 0)])
+def test_a_request_is_one_log_line_at_its_level(
+    recorder: RequestRecorder, caplog: pytest.LogCaptureFixture, level: int, lines: int
+) -> None:
+    with caplog.at_level(logging.INFO, LOG.name):
+        span = recorder.begin("grpc", "m", "r", {})
+        ended = ending("grpc", Outcome.SERVED, "OK", level=level, message="done well")
+        recorder.end(span, ended, dict, lambda: {"request_id": "r"})
+    assert len(caplog.records) == lines
+    for record in caplog.records:
+        assert (record.message, record.__dict__["fields"]) == ("done well", {"request_id": "r"})
+
+
+@pytest.mark.parametrize(
+    ("failure", "overdue", "kind"),
+    [
+        (errors.QueueFull("x"), False, errors.QueueFull),
+        (asyncio.CancelledError(), False, errors.Cancelled),
+        (GeneratorExit(), True, errors.DeadlineExceeded),
+        (TimeoutError(), False, errors.DeadlineExceeded),
+        (ValueError("x"), False, errors.Internal),
+    ],
+)
+def test_every_failure_is_an_error_of_the_api(
+    failure: BaseException, overdue: bool, kind: type[errors.AutoGLMError]
+) -> None:
+    assert type(error_of(failure, overdue=overdue)) is kind
+    assert error_of(None) is None
