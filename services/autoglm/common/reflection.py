@@ -1,4 +1,4 @@
-"""gRPC server reflection, v1 and v1alpha, for tools without stubs. Made by gateway and pod.
+"""gRPC server reflection, v1 and v1alpha, for tools without stubs. Used by gateway and pod.
 
 grpcio-reflection has v1alpha only; v1 has the same messages under another package. Its descriptor
 pool finds no methods by their names, which is how ghz and `grpcurl describe` look them up.
@@ -22,7 +22,7 @@ _METHOD = "ServerReflectionInfo"
 
 
 def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
-    """Serves the descriptors of the services, by their full names, and of both of its own."""
+    """Serve the descriptors of the services, by their full names, and of reflection itself."""
     names = (*services, V1ALPHA, V1)
     servicer = reflection.aio.ReflectionServicer(names, pool=Descriptors())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
@@ -36,11 +36,11 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 class Descriptors:
-    """As the default `DescriptorPool`, with methods and the v1 service besides. Raises KeyError."""
+    """The default `DescriptorPool` with methods and the v1 service added. Raises KeyError."""
 
     def __init__(self) -> None:
         self._default = descriptor_pool.Default()
-        # Of its own, so that a package that brings the real file does not meet it.
+        # A separate pool, so that it does not conflict with a package that has the real file.
         self._own = descriptor_pool.DescriptorPool()
         self._own.AddSerializedFile(_v1_file().SerializeToString())
 
@@ -74,7 +74,7 @@ def _file_of_method(pool: Any, symbol: str) -> FileDescriptor | None:
 
 
 def _v1_file() -> FileDescriptorProto:
-    """The same file in the other package: every name in it that has the package's is renamed."""
+    """Return the file of v1alpha with its package renamed to v1 everywhere in it."""
     file = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
     content = json_format.MessageToJson(file).replace("reflection.v1alpha", "reflection.v1")

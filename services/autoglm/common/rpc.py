@@ -1,6 +1,6 @@
-"""Channels, servers, and the one interceptor that turns exceptions into gRPC errors.
+"""Makes gRPC channels and servers, with the one interceptor that maps exceptions to gRPC errors.
 
-Every gRPC server of ours is made by `server`, every channel by `channel`: keep-alive, message
+Every server is made by `server`, every channel by `channel` or `sync_channel`: keep-alive, message
 bounds and error mapping are the same everywhere.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -97,12 +98,12 @@ def new_request_id() -> str:
 
 
 def request_id_of(given: str) -> str:
-    """The caller's id, or a new one where theirs is absent, too long or not visible ASCII."""
+    """Return the caller's id, or a new one if it is absent, too long or not visible ASCII."""
     return given if _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def credentials_of(headers: Iterable[tuple[str, str | bytes]]) -> Credentials:
-    """Every value of every header that carries a credential; names in lower case."""
+    """Return every value of every header that carries a credential; names in lower case."""
     return tuple(
         (name, value if isinstance(value, str) else value.decode("latin-1"))
         for name, value in headers
@@ -126,7 +127,7 @@ def rpc_from_metadata(method: str, metadata: Sequence[tuple[str, str | bytes]]) 
 
 
 def channel(address: str, tls: TlsFiles | None = None, *, secure: bool = False) -> grpc.aio.Channel:
-    """`secure` without files trusts the system's authorities."""
+    """Open an asyncio channel; `secure` without files trusts the system's authorities."""
     if tls or secure:
         credentials = grpc_channel_credentials(tls or TlsFiles())
         return grpc.aio.secure_channel(address, credentials, _CHANNEL_OPTIONS)
@@ -134,7 +135,7 @@ def channel(address: str, tls: TlsFiles | None = None, *, secure: bool = False) 
 
 
 def sync_channel(address: str, tls: TlsFiles | None = None) -> grpc.Channel:
-    """The same for code without an event loop, such as the blocking client."""
+    """Open a channel for code without an event loop, such as the blocking client."""
     if tls:
         return grpc.secure_channel(address, grpc_channel_credentials(tls), _CHANNEL_OPTIONS)
     return grpc.insecure_channel(address, _CHANNEL_OPTIONS)
@@ -147,7 +148,8 @@ def server(
     max_calls: int | None = None,
     in_one_piece: bool = False,
 ) -> grpc.aio.Server:
-    """Connections over the most are closed, calls over it end with RESOURCE_EXHAUSTED.
+    """Make a server that closes connections over the maximum, and rejects calls over it with
+    RESOURCE_EXHAUSTED.
 
     `in_one_piece` is for pods: see `ErrorInterceptor`.
     """
@@ -172,21 +174,22 @@ def bind(
             return to.add_secure_port(address, credentials)
         return to.add_insecure_port(address)
     except (OSError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise OSError(f"cannot listen on {address}: {why}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"cannot listen on {address}: {reason}") from error
 
 
 def check_free(address: str) -> None:
-    """Raises OSError with the kernel's reason, which gRPC does not report."""
+    """Raise OSError with the kernel's reason if the address is taken; gRPC does not report it."""
     host, port = split_address(address)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, where = found[0]
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, socket_address = infos[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(where)
+        probe.bind(socket_address)
 
 
 Behaviour = Callable[[Any, Any], Any]
+Wrapper = Callable[[Behaviour, Any], Behaviour]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -210,53 +213,46 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        rpc_of = _RpcOf(handler_call_details)
         if handler.response_streaming:
             name = "stream_stream" if handler.request_streaming else "unary_stream"
             behaviour = getattr(handler, name)
             # A coroutine writes to the context itself, as grpc_health's Watch does.
-            wrap = _writing if inspect.iscoroutinefunction(behaviour) else _stream
-            wrapped = wrap(behaviour, rpc_of)
+            wrap: Wrapper = _writer if inspect.iscoroutinefunction(behaviour) else _stream
         else:
             name = "stream_unary" if handler.request_streaming else "unary_unary"
-            wrapped = _unary(getattr(handler, name), rpc_of, self._in_one_piece)
-        return _replaced(handler, name, wrapped)
+            behaviour = getattr(handler, name)
+            wrap = partial(_unary, in_one_piece=self._in_one_piece)
+        make = getattr(grpc, f"{name}_rpc_method_handler")
+        wrapped = wrap(behaviour, handler_call_details)
+        return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
-@dataclass(frozen=True, slots=True)
-class _RpcOf:
-    details: Any
-
-    def __call__(self) -> Rpc:
-        rpc = rpc_from_metadata(self.details.method, self.details.invocation_metadata)
-        current_rpc.set(rpc)
-        return rpc
+def _begin(details: Any) -> Rpc:
+    rpc = rpc_from_metadata(details.method, details.invocation_metadata)
+    current_rpc.set(rpc)
+    return rpc
 
 
-def _replaced(handler: Any, name: str, behaviour: Behaviour) -> Any:
-    make = getattr(grpc, f"{name}_rpc_method_handler")
-    return make(behaviour, handler.request_deserializer, handler.response_serializer)
-
-
-def _unary(behaviour: Behaviour, rpc_of: _RpcOf, in_one_piece: bool) -> Behaviour:
+def _unary(behaviour: Behaviour, details: Any, *, in_one_piece: bool) -> Behaviour:
     async def call(request: Any, context: Any) -> Any:
-        rpc = rpc_of()
+        rpc = _begin(details)
+        own = (status.REQUEST_ID, rpc.request_id)
         try:
-            answer = await behaviour(request, context)
+            response = await behaviour(request, context)
             if in_one_piece:
-                _name_at_the_end(context, rpc)
+                context.set_trailing_metadata((own, *(context.trailing_metadata() or ())))
             else:
-                await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
-            return answer
+                await context.send_initial_metadata((own,))
+            return response
         except Exception as error:
             await _abort(context, error, rpc)
 
     return call
 
 
-def _writing(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
+def _writer(behaviour: Behaviour, details: Any) -> Behaviour:
     async def call(request: Any, context: Any) -> Any:
-        rpc = rpc_of()
+        rpc = _begin(details)
         try:
             await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
             return await behaviour(request, context)
@@ -266,15 +262,15 @@ def _writing(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
     return call
 
 
-def _stream(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
+def _stream(behaviour: Behaviour, details: Any) -> Behaviour:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        rpc = rpc_of()
+        rpc = _begin(details)
         try:
-            is_named = False
+            is_first = True
             async with aclosing(behaviour(request, context)) as messages:
                 async for message in messages:
-                    if not is_named:
-                        is_named = True
+                    if is_first:
+                        is_first = False
                         await context.send_initial_metadata(((status.REQUEST_ID, rpc.request_id),))
                     yield message
         except Exception as error:
@@ -283,30 +279,22 @@ def _stream(behaviour: Behaviour, rpc_of: _RpcOf) -> Behaviour:
     return call
 
 
-def _name_at_the_end(context: Any, rpc: Rpc) -> None:
-    trailers = context.trailing_metadata() or ()
-    context.set_trailing_metadata(((status.REQUEST_ID, rpc.request_id), *trailers))
-
-
 async def _abort(context: Any, error: Exception, rpc: Rpc) -> None:
+    """End the call with the error's status; errors that are not ours are logged and hidden."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if not isinstance(error, errors.AutoGLMError):
-        error = _translated(error, rpc)
-    errors.forget_frames(error)
-    answer = status.to_grpc(error, rpc.request_id)
-    await context.abort(answer.code, answer.message, answer.trailers)
-
-
-def _translated(error: Exception, rpc: Rpc) -> errors.AutoGLMError:
     if isinstance(error, grpc.aio.AioRpcError):
-        return status.from_grpc(error)
-    if isinstance(error, asyncio.TimeoutError):
-        return errors.DeadlineExceeded("the deadline passed")
-    _log.error(
-        "unexpected error in %s",
-        rpc.method,
-        exc_info=error,
-        extra={"fields": {"request_id": rpc.request_id}},
-    )
-    return errors.Internal(str(error))
+        error = status.from_grpc(error)
+    elif isinstance(error, asyncio.TimeoutError):
+        error = errors.DeadlineExceeded("the deadline passed")
+    elif not isinstance(error, errors.AutoGLMError):
+        _log.error(
+            "unexpected error in %s",
+            rpc.method,
+            exc_info=error,
+            extra={"fields": {"request_id": rpc.request_id}},
+        )
+        error = errors.Internal(str(error))
+    errors.forget_frames(error)
+    response = status.to_grpc(error, rpc.request_id)
+    await context.abort(response.code, response.message, response.trailers)

@@ -65,7 +65,7 @@ class ProcessSettings(BaseSettings):
 
     @classmethod
     def load(cls, flags: Mapping[str, Any]) -> Self:
-        """Settings from flags (those that are None were not given) and the environment.
+        """Return the settings from flags (None: not given) and the environment.
 
         Raises SettingsError with every problem.
         """
@@ -74,12 +74,12 @@ class ProcessSettings(BaseSettings):
         except ValidationError as error:
             secrets = {name for name, field in cls.model_fields.items() if not field.repr}
             problems = (_problem(problem, secrets) for problem in error.errors())
-            # Without the cause, which quotes what was given.
+            # Without the cause, which quotes the values.
             raise SettingsError("\n".join(problems)) from None
 
     @classmethod
     def exposed_flags(cls, flags: Mapping[str, Any]) -> tuple[str, ...]:
-        """The flags whose values are secret and show in the process list, as they were given."""
+        """Return the given flags whose values are secret, which the process list shows."""
         return tuple(
             f"--{name.replace('_', '-')}"
             for name, field in cls.model_fields.items()
@@ -103,7 +103,7 @@ class ServiceSettings(ProcessSettings):
 def _problem(error: Any, secrets: Set[str]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
-        # Of several settings together; the message names them.
+        # It concerns several settings together; the message names them.
         return without_user_info(message)
     name = str(error["loc"][0]).lower().removeprefix("autoglm_")
     flag, variable = f"--{name.replace('_', '-')}", f"AUTOGLM_{name.upper()}"

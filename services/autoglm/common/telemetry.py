@@ -30,7 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 PROPAGATOR = TraceContextTextMapPropagator()
 tracer = trace.get_tracer("autoglm")
 _EXPORT_DELAY_MS = 500
-# What is recorded of a model's name that a caller has sent.
+# So much of a model's name that a caller has sent is recorded.
 MODEL_CHARACTERS = 256
 
 
@@ -75,14 +75,11 @@ def _exporter(spec: str) -> SpanExporter | None:
     if kind == "file" and target:
         return FileSpanExporter(Path(target))
     if kind == "otlp" and target:
-        return _otlp_exporter(target)
+        # Imported here, since few processes use it.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        return OTLPSpanExporter(endpoint=target, insecure=not target.startswith("https"))
     raise ValueError(f"--traces {spec!r} is not none, console, file:PATH or otlp:URL")
-
-
-def _otlp_exporter(url: str) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter(endpoint=url, insecure=not url.startswith("https"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -108,14 +105,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """The text in one line: what is not printable (line breaks, ANSI escapes, U+2028) escaped."""
+    """Return the text on one line, with line breaks, ANSI escapes, U+2028 and the like escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _quoted(value: object) -> str:
-    """A field's value, in double quotes where it could pass for more than one field."""
+    """Return a field's value, in double quotes if it could pass for more than one field."""
     text = str(value)
     if text.isprintable() and " " not in text and '"' not in text:
         return text
@@ -147,8 +144,8 @@ def _indented(text: str) -> str:
     return "\n".join("    " + printable(line) for line in text.split("\n"))
 
 
-class _Always(logging.Filter):
-    """Gives each record these fields too."""
+class _StaticFields(logging.Filter):
+    """Adds the same fields to each record; its own take precedence."""
 
     def __init__(self, fields: Mapping[str, object]) -> None:
         super().__init__()
@@ -160,11 +157,13 @@ class _Always(logging.Filter):
         return True
 
 
-def set_up_logs(level: str, log_format: str, always: Mapping[str, object] | None = None) -> None:
-    """`always` is a part of every line's fields."""
+def set_up_logs(
+    level: str, log_format: str, static_fields: Mapping[str, object] | None = None
+) -> None:
+    """Log to stderr, every line with the static fields."""
     handler = logging.StreamHandler(sys.stderr)
-    if always:
-        handler.addFilter(_Always(always))
+    if static_fields:
+        handler.addFilter(_StaticFields(static_fields))
     text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message_and_fields)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

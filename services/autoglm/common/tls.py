@@ -21,7 +21,7 @@ Fingerprint = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files. `ca_file` holds client authorities on a server (mTLS), server ones on a client."""
+    """PEM files. `ca_file` has client authorities on a server (mTLS), server ones on a client."""
 
     cert_file: str = ""
     key_file: str = ""
@@ -31,7 +31,7 @@ class TlsFiles:
         return bool(self.cert_file or self.ca_file)
 
     def fingerprint(self) -> Fingerprint:
-        """Changes when any of the files does."""
+        """Return a value that changes when any of the files does."""
         files = (self.cert_file, self.key_file, self.ca_file)
         return tuple(Path(f).stat().st_mtime_ns for f in files if f)
 

@@ -15,20 +15,20 @@ _FORM = re.compile(r"prompt=(\d{1,12}) completion=(\d{1,12})(?: finish=([a-z_,]{
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Tokens, and why each choice ended, in lower case."""
+class TokenUsage:
+    """Numbers of tokens, and the finish reason of each choice, in lower case."""
 
     prompt_tokens: int
     completion_tokens: int
     finish_reasons: tuple[str, ...] = ()
 
-    def after(self, before: Counted | None) -> Counted:
-        """The tokens of both; why the last one ended."""
+    def after(self, before: TokenUsage | None) -> TokenUsage:
+        """Return the tokens of both, with the finish reasons of the later one."""
         if before is None:
             return self
         prompt = before.prompt_tokens + self.prompt_tokens
         completion = before.completion_tokens + self.completion_tokens
-        return Counted(prompt, completion, self.finish_reasons)
+        return TokenUsage(prompt, completion, self.finish_reasons)
 
 
 def write_usage(prompt: int, completion: int, finish_reasons: Sequence[str] = ()) -> str:
@@ -36,16 +36,16 @@ def write_usage(prompt: int, completion: int, finish_reasons: Sequence[str] = ()
     return f"prompt={prompt} completion={completion}{finish}"
 
 
-def usage_field(counted: Counted) -> tuple[str, str]:
-    """Name and value of the header or trailer."""
-    reasons = counted.finish_reasons
-    return USAGE_TRAILER, write_usage(counted.prompt_tokens, counted.completion_tokens, reasons)
+def usage_field(usage: TokenUsage) -> tuple[str, str]:
+    """Return name and value of the header or trailer."""
+    reasons = usage.finish_reasons
+    return USAGE_TRAILER, write_usage(usage.prompt_tokens, usage.completion_tokens, reasons)
 
 
-def read_usage(text: str) -> Counted | None:
-    """None where it is not what `write_usage` writes."""
+def read_usage(text: str) -> TokenUsage | None:
+    """Parse the output of `write_usage`; None for any other text."""
     found = _FORM.fullmatch(text)
     if found is None:
         return None
     prompt, completion, finish = found.groups()
-    return Counted(int(prompt), int(completion), tuple(finish.split(",")) if finish else ())
+    return TokenUsage(int(prompt), int(completion), tuple(finish.split(",")) if finish else ())

@@ -25,7 +25,7 @@ from autoglm.common.request_telemetry import (
     error_of,
     trace_id,
 )
-from autoglm.common.usage import Counted
+from autoglm.common.usage import TokenUsage
 
 _log = logging.getLogger("autoglm.inference.request")
 
@@ -124,12 +124,12 @@ class Observation:
         }
 
 
-def counted_of(message: Any) -> Counted | None:
+def counted_of(message: Any) -> TokenUsage | None:
     """Returns the usage of a response or of a stream's last chunk; None where it has none."""
     usage = getattr(message, "usage", None)
     if usage is None:
         return None
-    return Counted(usage.prompt_tokens, usage.completion_tokens, _reasons(message))
+    return TokenUsage(usage.prompt_tokens, usage.completion_tokens, _reasons(message))
 
 
 def _reasons(message: Any) -> tuple[str, ...]:

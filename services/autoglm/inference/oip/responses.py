@@ -13,7 +13,7 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.common.usage import Counted
+from autoglm.common.usage import TokenUsage
 from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.observation import counted_of
 from autoglm.inference.oip.request import EngineInput, Infer, engine_request
@@ -32,7 +32,7 @@ Pace = Callable[[AsyncIterator[Any], Engine, EngineRequest], AsyncIterator[Any]]
 class Piece:
     text: str
     is_final: bool
-    usage: Counted | None = None
+    usage: TokenUsage | None = None
     """Of the whole response; with its last piece only."""
 
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from autoglm.common import errors, status
-from autoglm.common.usage import Counted, usage_field
+from autoglm.common.usage import TokenUsage, usage_field
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip import responses
 from autoglm.inference.oip.request import LENGTH_BYTES, TEXT_OUTPUT, EngineInput, of_grpc
@@ -87,7 +87,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """In the order of the requests; a rejected one leaves the stream open for the next."""
-        counted: Counted | None = None
+        counted: TokenUsage | None = None
         async for request in requests:
             try:
                 async with aclosing(self._pieces(request)) as pieces:
@@ -108,7 +108,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return responses.pieces(engine, engine_input, current_call(), self._pace)
 
 
-def _note_usage(context: Any, counted: Counted | None) -> None:
+def _note_usage(context: Any, counted: TokenUsage | None) -> None:
     """As a trailer, since the protocol's messages have no place for it."""
     if counted is not None:
         context.set_trailing_metadata((usage_field(counted),))
