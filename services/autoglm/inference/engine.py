@@ -25,11 +25,9 @@ from autoglm.inference.kv.feed import KvFeed
 # ASGI 3 (https://asgi.readthedocs.io): what uvicorn serves on the HTTP port.
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-AsgiApp = Callable[
-    [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-    Awaitable[None],
-]
-
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Device = Literal["auto", "cpu", "cuda"]
 

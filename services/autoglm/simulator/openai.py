@@ -22,17 +22,16 @@ from starlette.routing import Route
 from autoglm import v1
 from autoglm.common import errors, rpc, status
 from autoglm.inference.engine import AsgiApp, Engine, EngineLoad, EngineRequest
-from autoglm.inference.http.body import Body
+from autoglm.inference.http.asgi import Body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.requests import check, closing
 from autoglm.simulator import openai_json
 from autoglm.simulator.openai_json import Json
 from autoglm.simulator.prompt_echo import prompt_echo
 from autoglm.validation import http_errors
+from autoglm.validation.openai_stream import REPLAY_HEADER, token_comment
 from autoglm.validation.scan.reading import read_abridged
 
-# Set by gateways on streams that they can resume on another pod.
-REPLAY_HEADER = "x-autoglm-replay"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -184,7 +183,12 @@ def _with_tokens(
 ) -> Render:
     """Renders a chunk as the comment before its event, and its choice."""
     replayed = resumable and request.headers.get(REPLAY_HEADER) == "1"
-    return lambda chunk: (openai_json.token_comment(chunk) if replayed else b"", choice(chunk))
+
+    def render(chunk: Any) -> tuple[bytes, Json]:
+        comment = token_comment(chunk.index, chunk.token_ids) if replayed else b""
+        return comment, choice(chunk)
+
+    return render
 
 
 async def _events(

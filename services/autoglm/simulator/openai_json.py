@@ -17,6 +17,7 @@ from autoglm.simulator.unfollowed import (
     reject_unfollowed,
 )
 from autoglm.validation import openai_types as bodies
+from autoglm.validation.openai_stream import Resume
 from autoglm.validation.scan.json_text import decode
 
 Json = dict[str, Any]
@@ -40,25 +41,15 @@ _FINISH = {
 }
 
 
-class _ResumedChoice(msgspec.Struct):
-    index: int = 0
-    token_ids: list[int] = []
-    finished: bool = False
-
-
-class _Resume(msgspec.Struct):
-    choices: list[_ResumedChoice] = []
-
-
 class Chat(bodies.Chat):
-    autoglm_resume: _Resume | None = None
+    autoglm_resume: Resume | None = None
     logprobs: bool | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
 
 
 class Completion(bodies.Completion):
-    autoglm_resume: _Resume | None = None
+    autoglm_resume: Resume | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
 
@@ -154,16 +145,10 @@ def model_card(model: v1.Model, name: str) -> Json:
     }
 
 
-def _resume(given: _Resume | None) -> v1.Resume | None:
+def _resume(given: Resume | None) -> v1.Resume | None:
     if given is None:
         return None
     return v1.Resume(choices=[v1.ResumedChoice(**msgspec.structs.asdict(c)) for c in given.choices])
-
-
-def token_comment(chunk: v1.GenerateChunk | v1.ChatChunk) -> bytes:
-    """Renders the comment by which a gateway can resume the stream on another pod."""
-    ids = ",".join(map(str, chunk.token_ids))
-    return b': autoglm-tokens {"index":%d,"ids":[%s]}\n' % (chunk.index, ids.encode())
 
 
 def _ending(part: v1.ChatChoice | v1.ChatChunk | v1.Completion | v1.GenerateChunk) -> Json:

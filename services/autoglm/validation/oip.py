@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from autoglm.v1 import open_inference_pb2 as oip
 
 TEXT_INPUT = "text_input"
+LENGTH_BYTES = 4
+"""Before each element of a raw BYTES tensor: its length, little-endian."""
 TEXT_FIELDS = frozenset(("raw_input_contents[]", "inputs[].contents.bytes_contents[]"))
 """Where messages have the text of prompts, as `bounds` names fields."""
 _COMPLETION_MAX_TOKENS = 16
 _INFER = re.compile(r"/v2/models/(.+?)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
-_LENGTH_BYTES = 4
 _WHOLE = frozenset(
     (
         "n",
@@ -51,7 +52,9 @@ _REAL = frozenset(
 )
 
 
-class _Input(msgspec.Struct):
+class InferInput(msgspec.Struct):
+    """A tensor of a request in JSON; a binary one stands behind the JSON."""
+
     name: str
     datatype: str = "BYTES"
     shape: list[int] = []
@@ -59,10 +62,10 @@ class _Input(msgspec.Struct):
     data: Any = None
 
 
-class _Infer(msgspec.Struct):
+class InferRequest(msgspec.Struct):
     id: str | None = None
     parameters: dict[str, Any] = {}
-    inputs: list[_Input] = []
+    inputs: list[InferInput] = []
     # Triton's generate extension has the text at the top level.
     text_input: str | None = None
 
@@ -91,12 +94,12 @@ def _grpc_text(request: oip.ModelInferRequest) -> bytes:
     for index, tensor in enumerate(request.inputs):
         if tensor.name == TEXT_INPUT:
             raw = request.raw_input_contents
-            return raw[index][_LENGTH_BYTES:] if raw else tensor.contents.bytes_contents[0]
+            return raw[index][LENGTH_BYTES:] if raw else tensor.contents.bytes_contents[0]
     return b""
 
 
 def of_oip_json(model: str, body: bytes) -> RequestInfo:
-    asked = decode(body, _Infer)
+    asked = decode(body, InferRequest)
     streaming = bool(asked.parameters.get("stream"))
     if asked.text_input is not None:
         prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, len(asked.text_input.encode())),)
@@ -206,25 +209,25 @@ def _grpc_prompt(
 def _raw_text_size(index: int, raw: bytes, *, is_cut: bool) -> int:
     """Of what is there; the pod compares the length of one that is cut here."""
     field = f"raw_input_contents[{index}]"
-    size = int.from_bytes(raw[:_LENGTH_BYTES], "little")
-    if is_cut and len(raw) < _LENGTH_BYTES + size:
-        size = max(0, len(raw) - _LENGTH_BYTES)
-    if len(raw) != _LENGTH_BYTES + size:
+    size = int.from_bytes(raw[:LENGTH_BYTES], "little")
+    if is_cut and len(raw) < LENGTH_BYTES + size:
+        size = max(0, len(raw) - LENGTH_BYTES)
+    if len(raw) != LENGTH_BYTES + size:
         raise InvalidRequest(
             f"{field} has {len(raw)} bytes; send one element: its length in four little-endian "
             "bytes, then the text",
             field=field,
         )
-    _check_utf8(field, raw[_LENGTH_BYTES:])
+    _check_utf8(field, raw[LENGTH_BYTES:])
     return size
 
 
-def _json_prompt(index: int, tensor: _Input) -> Prompt:
+def _json_prompt(index: int, tensor: InferInput) -> Prompt:
     path = f"inputs[{index}]"
     _check_tensor(path, tensor.datatype, tensor.shape)
     binary = tensor.parameters.get("binary_data_size")
     if isinstance(binary, int):
-        return Prompt(path, max(0, binary - _LENGTH_BYTES))
+        return Prompt(path, max(0, binary - LENGTH_BYTES))
     values = tensor.data if isinstance(tensor.data, list) else [tensor.data]
     while len(values) == 1 and isinstance(values[0], list):
         values = values[0]

@@ -23,11 +23,11 @@ from multidict import CIMultiDictProxy
 from autoglm.common import rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.inflate import inflated
-from autoglm.gateway.proxy.sse_transcript import REPLAY
 from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.request import GatewayRequest
 from autoglm.validation import RequestInfo
 from autoglm.validation import bounds as content_bounds
+from autoglm.validation.openai_stream import REPLAY_HEADER
 from autoglm.validation.scan.reading import read_openai
 
 TIMEOUT_HEADER = "x-request-timeout-seconds"
@@ -66,7 +66,7 @@ _NOT_FORWARDED = frozenset(
         rpc.CALL_HEADER,
         rpc.PEER_HEADER,
         TIMEOUT_HEADER,
-        REPLAY,
+        REPLAY_HEADER,
     )
 )
 

@@ -20,9 +20,9 @@ from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.config.names import DESTINATION_HEADER
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
-from autoglm.gateway.proxy.sse_transcript import REPLAY
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, Upstream, no_fallbacks
 from autoglm.gateway.request.request import GatewayRequest, Response
+from autoglm.validation.openai_stream import REPLAY_HEADER
 from autoglm.validation.routing_hint import HINT_METADATA
 
 _NO_BYTES: tuple[bytes, ...] = ()
@@ -41,7 +41,7 @@ _REMOVED = frozenset(
         rpc.CACHE_SALT,
         rpc.RESPONSE_ID,
         TIMEOUT_HEADER,
-        REPLAY,
+        REPLAY_HEADER,
     )
 )
 

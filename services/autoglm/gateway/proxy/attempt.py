@@ -30,7 +30,6 @@ from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
 from autoglm.gateway.proxy.recovery import is_resumable, successors
-from autoglm.gateway.proxy.sse_transcript import PATHS, REPLAY
 from autoglm.gateway.proxy.stall_timer import StallTimer
 from autoglm.gateway.proxy.timeouts import Limits, no_chunk, no_first_token
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled, Upstream
@@ -40,6 +39,7 @@ from autoglm.gateway.request_telemetry import child_span, client_span, note_deci
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.prefix import salt_of
 from autoglm.validation.http_apis import RESPONSES
+from autoglm.validation.openai_stream import REPLAY_HEADER, REPLAY_PATHS
 
 _OUTLIERS = OutlierPolicy()
 
@@ -285,7 +285,7 @@ def is_replayed(request: GatewayRequest, view: EndpointView) -> bool:
         request.exchange.has_chunks
         and request.info is not None
         and request.info.streaming
-        and request.target.partition("?")[0] in PATHS
+        and request.target.partition("?")[0] in REPLAY_PATHS
         and is_resumable(view, request.model)
     )
 
@@ -301,4 +301,4 @@ def _salt(request: GatewayRequest) -> str:
 
 
 def _replay(request: GatewayRequest, view: EndpointView) -> Mapping[str, str]:
-    return {REPLAY: "1"} if is_replayed(request, view) else {}
+    return {REPLAY_HEADER: "1"} if is_replayed(request, view) else {}

@@ -1,6 +1,6 @@
 """The transcript of an OpenAI event stream: a `recovery.Transcript`. Does no I/O.
 
-At the header `REPLAY` a pod writes the token ids of an event into a comment before it, which
+At the header `REPLAY_HEADER` a pod writes the token ids of an event into a comment before it, which
 clients never receive. Only whole events are delivered: a part of one is held back, so that an event
 is delivered as a whole or not at all.
 """
@@ -11,15 +11,18 @@ import msgspec
 
 from autoglm.common import errors
 from autoglm.gateway.proxy.recovery import COMPACT_BYTES, Ledger, NotResumable
+from autoglm.validation.openai_stream import (
+    DATA,
+    DONE,
+    RESUME_FIELD,
+    TOKEN_COMMENT,
+    Choice,
+    Resume,
+    ResumedChoice,
+    Tokens,
+)
 
-# The header that requests comments with token ids.
-REPLAY = "x-autoglm-replay"
-PATHS = ("/v1/chat/completions", "/v1/completions")
-RESUME = "autoglm_resume"
-_COMMENT = b": autoglm-tokens "
 _END = b"\n\n"
-_DATA = b"data: "
-_DONE = b"data: [DONE]"
 _ERROR = b'data: {"error"'
 _FINISHES = b'"finish_reason":"'
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -27,16 +30,9 @@ _MAX_EVENT_BYTES = 16 * 1024 * 1024
 _LOSSES = (errors.EngineDead.reason.lower(), errors.ShuttingDown.reason.lower())
 
 
-class _Tokens(msgspec.Struct):
-    index: int
-    ids: list[int]
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
+class _Delivered(Choice):
     delta: dict[str, object] | None = None
     text: str = ""
-    finish_reason: str | None = None
 
     @property
     def has_text(self) -> bool:
@@ -44,8 +40,8 @@ class _Choice(msgspec.Struct):
         return bool(self.text) or any(value for name, value in delivered if name != "role")
 
 
-class _Event(msgspec.Struct):
-    choices: list[_Choice] = []
+class _Delivery(msgspec.Struct):
+    choices: list[_Delivered] = []
 
 
 class _Failed(msgspec.Struct):
@@ -101,20 +97,20 @@ class SseTranscript:
         if not self._ledger.delivered:
             return payload
         body = payload.rstrip()
-        if not body.endswith(b"}") or RESUME.encode() in body:
+        if not body.endswith(b"}") or RESUME_FIELD.encode() in body:
             raise NotResumable("the request itself resumes another stream")
         choices = [
-            {"index": index, "token_ids": list(delivered.token_ids), "finished": delivered.finished}
+            ResumedChoice(index, list(delivered.token_ids), delivered.finished)
             for index, delivered in sorted(self._ledger.delivered.items())
         ]
-        resume = msgspec.json.encode({"choices": choices})
-        return body[:-1] + b',"' + RESUME.encode() + b'":' + resume + b"}"
+        resume = msgspec.json.encode(Resume(choices))
+        return body[:-1] + b',"' + RESUME_FIELD.encode() + b'":' + resume + b"}"
 
     def _take(self, event: bytes) -> bytes:
         """Returns the event without comments; empty where nothing is left of it."""
-        while event.startswith(_COMMENT):
+        while event.startswith(TOKEN_COMMENT):
             comment, _, event = event.partition(b"\n")
-            self._pending.append(comment[len(_COMMENT) :])
+            self._pending.append(comment[len(TOKEN_COMMENT) :])
         if not event or self.failure:
             return b""
         if event.startswith(_ERROR) and self._is_loss(event):
@@ -124,7 +120,7 @@ class SseTranscript:
 
     def _is_loss(self, event: bytes) -> bool:
         try:
-            error = msgspec.json.decode(event[len(_DATA) :], type=_Failure).error
+            error = msgspec.json.decode(event[len(DATA) :], type=_Failure).error
         except msgspec.DecodeError:
             return False
         if str(error.code) not in _LOSSES:
@@ -133,7 +129,7 @@ class SseTranscript:
         return True
 
     def _deliver(self, event: bytes) -> None:
-        if event == _DONE:
+        if event == DONE:
             self._is_done = True
             return
         if not self._pending or _FINISHES in event:
@@ -146,10 +142,10 @@ class SseTranscript:
 
     def _read(self, event: bytes) -> None:
         """Reads what an event's comment does not contain: that a choice has begun or ended."""
-        if self._ledger.why_not or not event.startswith(_DATA):
+        if self._ledger.why_not or not event.startswith(DATA):
             return
         try:
-            found = msgspec.json.decode(event[len(_DATA) :], type=_Event)
+            found = msgspec.json.decode(event[len(DATA) :], type=_Delivery)
         except msgspec.DecodeError:
             self._ledger.give_up("the pod's events cannot be read")
             return
@@ -169,7 +165,7 @@ class SseTranscript:
             return
         try:
             for data in raw:
-                tokens = msgspec.json.decode(data, type=_Tokens)
+                tokens = msgspec.json.decode(data, type=Tokens)
                 self._ledger.add(tokens.index, tokens.ids, has_text=False, finished=False)
         except msgspec.DecodeError:
             self._ledger.give_up("the pod's tokens cannot be read")

@@ -17,11 +17,11 @@ import msgspec
 
 from autoglm.common.usage import USAGE_TRAILER, read_usage
 from autoglm.gateway.request.request import Usage
+from autoglm.validation.openai_stream import DATA, Choice
 
 WHOLE_BYTES = 1024 * 1024
 """The size up to which a response that is not streamed is decoded; a longer one is searched."""
 _TAIL_BYTES = 8 * 1024
-_EVENT = b"data: "
 _KEY = b'"usage"'
 _OBJECT = re.compile(rb'"usage"\s*:\s*(?=\{)')
 # A usage object has a dozen short members, nested ones included.
@@ -57,10 +57,6 @@ class _Counts(msgspec.Struct):
         return self.completion_tokens or self.output_tokens or 0
 
 
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
 class _Incomplete(msgspec.Struct):
     reason: str | None = None
 
@@ -81,7 +77,7 @@ class _Counted(msgspec.Struct):
 
 
 class _Whole(_Counted):
-    choices: list[_Choice] | None = None
+    choices: list[Choice] | None = None
     stop_reason: str | None = None
     status: str | None = None
     incomplete_details: _Incomplete | None = None
@@ -144,7 +140,7 @@ class UsageReader:
         return Usage(max(c.input for c in found), max(c.output for c in found), reasons)
 
     def _search(self, chunk: bytes) -> None:
-        self.events += chunk.count(_EVENT)
+        self.events += chunk.count(DATA)
         if self._is_open:
             self._last = (self._last + chunk)[:_OBJECT_BYTES]
             self._is_open = len(self._last) < _OBJECT_BYTES

@@ -6,14 +6,11 @@ unknown paths.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from autoglm.common.errors import Unimplemented
-from autoglm.inference.engine import Message
+from autoglm.inference.engine import Message, Send
 from autoglm.validation.http_apis import dialect_of, inference_post
 from autoglm.validation.http_errors import SHOULD_RETRY, UnknownPath, to_http, translated
 
-Send = Callable[[Message], Awaitable[None]]
 # A longer one is passed on as it is.
 _MAX_BYTES = 64 * 1024
 # What FastAPI and Starlette send where an app has no such route.

@@ -8,9 +8,8 @@ makes up much of a body is left out. Forms and uploads pass unread.
 from __future__ import annotations
 
 from autoglm.common import errors, rpc
-from autoglm.inference.engine import AsgiApp, Scope
-from autoglm.inference.http.body import Body, Receive, Send, again
-from autoglm.validation import http_errors
+from autoglm.inference.engine import AsgiApp, Receive, Scope, Send
+from autoglm.inference.http.asgi import Body, again, reject
 from autoglm.validation.bounds import Bounds
 from autoglm.validation.scan.abridged import NOTHING, cut_of
 from autoglm.validation.scan.reading import abridge
@@ -49,7 +48,9 @@ class BoundedHttp:
                 if part is body and cut_of(short) == NOTHING:
                     body = short
         except errors.AutoGLMError as error:
-            await _reject(scope, send, error)
+            texts = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
+            request_id = rpc.rpc_from_metadata(scope["path"], texts).request_id
+            await reject(send, error, request_id, scope["path"])
             return
         await self._app(scope, again(body, receive, is_whole=is_whole), send)
 
@@ -73,13 +74,3 @@ def _json_part(length: bytes, body: bytes) -> bytes | memoryview:
     if length.isdigit() and len(length) <= 12 and int(length) < len(body):
         return memoryview(body)[: int(length)]
     return body
-
-
-async def _reject(scope: Scope, send: Send, error: errors.AutoGLMError) -> None:
-    headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
-    request_id = rpc.rpc_from_metadata(scope["path"], headers).request_id
-    rejected = http_errors.to_http(error, request_id, scope["path"])
-    fields = [(k.encode(), v.encode("latin-1")) for k, v in rejected.headers.items()]
-    fields.append((b"content-length", str(len(rejected.body)).encode()))
-    await send({"type": "http.response.start", "status": rejected.status, "headers": fields})
-    await send({"type": "http.response.body", "body": rejected.body})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,8 +20,9 @@ from autoglm.common import errors, rpc, status
 from autoglm.common.addresses import split_address
 from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.common.request_telemetry import trace_headers
-from autoglm.inference.engine import AsgiApp, Message, Scope
+from autoglm.inference.engine import AsgiApp, Message, Receive, Scope, Send
 from autoglm.inference.http.app_errors import AppErrors
+from autoglm.inference.http.asgi import reject, respond
 from autoglm.inference.http.protocol import HttpProtocol
 from autoglm.inference.kv import cache_salt
 from autoglm.inference.observation import Observation, outcome_of
@@ -34,12 +35,11 @@ from autoglm.validation.http_apis import (
     is_served_by_pods,
 )
 
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 READY_PATH = "/health/ready"
 # Polled every second by probes and scrapers; not counted as requests.
 _UNOBSERVED = ("/health", "/metrics", "/ping", "/load", "/v2/health/live", "/v2/health/ready")
 _LABELS = frozenset((*POD_GETS, *(api.path for api in INFERENCE_GETS), "/v2"))
+_JSON = [(b"content-type", b"application/json")]
 _BACKLOG = 2048
 
 
@@ -63,14 +63,13 @@ class HttpObserver:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif not is_served_by_pods(scope["method"], path):
-            await _reject(
-                send, http_errors.UnknownPath(f"this pod does not serve {path[:100]!r}"), scope
-            )
+            unknown = http_errors.UnknownPath(f"this pod does not serve {path[:100]!r}")
+            await reject(send, unknown, rpc.new_request_id(), path)
         elif path in _UNOBSERVED:
             await self._app(scope, receive, send)
         elif path == READY_PATH:
-            code = 200 if self._pod.is_ready else 503
-            await _respond(send, code, [], b'{"ready":%s}' % (b"true" if code == 200 else b"false"))
+            code, body = (200, b"true") if self._pod.is_ready else (503, b"false")
+            await respond(send, code, _JSON, b'{"ready":%s}' % body)
         else:
             await self._observed(scope, receive, send)
 
@@ -81,7 +80,7 @@ class HttpObserver:
             with self._pod.request():
                 await self._served(scope, receive, send, request)
         except errors.ShuttingDown as error:
-            await _reject(send, error, scope, request.request_id)
+            await reject(send, error, request.request_id, scope["path"])
 
     async def _served(self, scope: Scope, receive: Receive, send: Send, request: rpc.Rpc) -> None:
         name = f"{scope['method']} {route_of(scope['path'])}"
@@ -142,21 +141,6 @@ def _in_span(scope: Scope, seen: Observation) -> Scope:
     carrier[status.REQUEST_ID.encode()] = seen.request_id.encode("latin-1")
     others = [(k, v) for k, v in scope["headers"] if k not in carrier]
     return {**scope, "headers": [*others, *carrier.items()]}
-
-
-async def _reject(
-    send: Send, error: errors.AutoGLMError, scope: Scope, request_id: str = ""
-) -> None:
-    rejection = http_errors.to_http(error, request_id or rpc.new_request_id(), scope["path"])
-    fields = [(k.encode(), v.encode()) for k, v in rejection.headers.items()]
-    await _respond(send, rejection.status, fields, rejection.body)
-
-
-async def _respond(send: Send, code: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    fields = headers or [(b"content-type", b"application/json")]
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": code, "headers": [*fields, length]})
-    await send({"type": "http.response.body", "body": body})
 
 
 def bind(address: str) -> socket.socket:

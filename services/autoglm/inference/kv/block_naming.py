@@ -7,7 +7,7 @@ engine takes them where it meets the prompt's tokens. Requests without a salt co
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from string import hexdigits
 
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.rpc import PREFIX_SALT, Rpc, current_rpc
-from autoglm.inference.engine import AsgiApp, Message, Scope
-from autoglm.inference.http.body import again, whole
+from autoglm.inference.engine import AsgiApp, Receive, Scope, Send
+from autoglm.inference.http.asgi import again, whole
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.validation import RequestInfo
 from autoglm.validation.prefix_hash import NO_PREFIX, Prefix
@@ -68,12 +68,7 @@ class NamedHttp:
         self._app = app
         self._most_bytes = most_bytes
 
-    async def __call__(
-        self,
-        scope: Scope,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         salt = self._salt_of(scope)
         if salt is None:
             await self._app(scope, receive, send)

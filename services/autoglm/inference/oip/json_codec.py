@@ -23,7 +23,7 @@ from autoglm.inference.oip.request import (
 from autoglm.inference.oip.responses import DATATYPE, SHAPE, Piece
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import of_oip
-from autoglm.validation.oip import TEXT_INPUT
+from autoglm.validation.oip import TEXT_INPUT, InferInput, InferRequest
 from autoglm.validation.scan.json_text import decode
 
 Json = dict[str, Any]
@@ -32,27 +32,12 @@ EXTENSIONS = ("binary_tensor_data", "generate")
 _BINARY_SIZE = "binary_data_size"
 
 
-class _Input(msgspec.Struct):
-    name: str
-    data: Any = None
-    parameters: Json = {}
-
-
 class _Output(msgspec.Struct):
     name: str
 
 
-class _Infer(msgspec.Struct):
-    inputs: list[_Input]
-    id: str | None = None
-    parameters: dict[str, Any] = {}
+class _InferWithOutputs(InferRequest):
     outputs: list[_Output] = []
-
-
-class _Generate(msgspec.Struct):
-    text_input: str
-    id: str | None = None
-    parameters: dict[str, Any] = {}
 
 
 class _Predict(msgspec.Struct):
@@ -69,14 +54,18 @@ class _Predict(msgspec.Struct):
 
 def infer_request(model: str, body: bytes, binary: bytes) -> Infer:
     """`binary` is what came behind the JSON."""
-    parsed = decode(body, _Infer)
+    parsed = decode(body, _InferWithOutputs)
+    if not parsed.inputs:
+        raise InvalidRequest("inputs is missing; it is required", field="inputs")
     check_tensors([t.name for t in parsed.inputs], [t.name for t in parsed.outputs])
     text = _text(parsed.inputs[0], binary)
     return Infer(model, parsed.id or "", text, parsed.parameters)
 
 
 def generate_request(model: str, body: bytes) -> Infer:
-    parsed = decode(body, _Generate)
+    parsed = decode(body, InferRequest)
+    if parsed.text_input is None:
+        raise InvalidRequest("text_input is missing; it is required", field="text_input")
     return Infer(model, parsed.id or "", parsed.text_input, parsed.parameters)
 
 
@@ -151,7 +140,7 @@ def split(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     return body[: int(length)], body[int(length) :]
 
 
-def _text(tensor: _Input, binary: bytes) -> str:
+def _text(tensor: InferInput, binary: bytes) -> str:
     if _BINARY_SIZE in tensor.parameters:
         return _binary_text(tensor.parameters[_BINARY_SIZE], binary)
     values = tensor.data

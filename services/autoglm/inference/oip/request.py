@@ -15,10 +15,9 @@ import msgspec
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest
 from autoglm.v1 import open_inference_pb2 as oip
-from autoglm.validation.oip import TEXT_INPUT
+from autoglm.validation.oip import LENGTH_BYTES, TEXT_INPUT
 
 TEXT_OUTPUT = "text_output"
-LENGTH_BYTES = 4
 _SCALARS: Mapping[str, type] = {
     "n": int,
     "max_tokens": int,

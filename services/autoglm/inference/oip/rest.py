@@ -18,8 +18,8 @@ from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
 from autoglm.common.usage import usage_field
-from autoglm.inference.engine import AsgiApp, Engine, EngineRequest, Message, Scope
-from autoglm.inference.http.body import Body
+from autoglm.inference.engine import AsgiApp, Engine, EngineRequest, Receive, Scope, Send
+from autoglm.inference.http.asgi import Body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.oip import json_codec, responses
 from autoglm.inference.oip.request import Infer
@@ -47,11 +47,7 @@ def with_oip(
         _routes(_Api(engine, ready, max_body_bytes)), redirect_slashes=False, default=app
     )
 
-    async def serve(
-        scope: Scope,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         ours = scope["type"] == "http" and scope["path"].startswith("/v2")
         await (router if ours else app)(scope, receive, send)
 

@@ -14,13 +14,13 @@ from autoglm.common import errors, status
 from autoglm.common.usage import TokenUsage, usage_field
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip import responses
-from autoglm.inference.oip.request import LENGTH_BYTES, TEXT_OUTPUT, EngineInput, of_grpc
+from autoglm.inference.oip.request import TEXT_OUTPUT, EngineInput, of_grpc
 from autoglm.inference.oip.responses import DATATYPE, SHAPE, Pace, Piece
 from autoglm.inference.requests import begin, current_call, find
 from autoglm.inference.servicers.bounded_grpc import info_of
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc
-from autoglm.validation.oip import TEXT_INPUT
+from autoglm.validation.oip import LENGTH_BYTES, TEXT_INPUT
 
 FINAL = "triton_final_response"
 EXTENSIONS = ("model_stream_infer",)

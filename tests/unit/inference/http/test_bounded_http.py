@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoglm.inference.http.body import whole
+from autoglm.inference.http.asgi import whole
 from autoglm.inference.http.bounded_http import BoundedHttp, abridged
 from autoglm.validation.bounds import Bounds
 from autoglm.validation.scan.abridged import Abridged

@@ -70,6 +70,8 @@ async def test_a_tensor_may_come_behind_the_json(http: httpx.AsyncClient) -> Non
         ("/v2/models/echo/infer", infer(beam=2), 400, "parameters.beam"),
         ("/v2/models/echo/infer", infer("x" * LIMIT), 413, None),
         ("/v2/models/echo/infer", {"inputs": []}, 400, "inputs.text_input"),
+        ("/v2/models/echo/infer", {"inputs": [], "text_input": "x"}, 400, "inputs is missing"),
+        ("/v2/models/echo/generate", infer(), 400, "text_input is missing"),
         ("/v2/models/nope/infer", infer(), 404, "model_name"),
         ("/v2/models/echo/generate", {"text_input": ""}, 400, "text_input"),
     ],

@@ -20,8 +20,8 @@ from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm.chat import chat_results as results
 from autoglm.inference.vllm.chat.conversation import chat_request
 from autoglm.inference.vllm.exceptions import translate_body
-from autoglm.inference.vllm.replay import tape
-from autoglm.inference.vllm.replay.tape import ReplayState, replaying
+from autoglm.inference.vllm.replay import replay_state
+from autoglm.inference.vllm.replay.replay_state import ReplayState, replaying
 from autoglm.inference.vllm.runtime import Runtime, http_request
 
 _PROMPT_FIELD = "messages"
@@ -40,7 +40,7 @@ class Chat:
 
     async def complete(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse:
         with self._runtime.translating(_PROMPT_FIELD):
-            tape.reject_unary(request)
+            replay_state.reject_unary(request)
             found = await self._submit(request, call, stream=False)
             return results.response(call.request_id, found)
 
@@ -48,33 +48,33 @@ class Chat:
         self, request: v1.ChatRequest, call: EngineRequest
     ) -> AsyncIterator[v1.ChatChunk]:
         with self._runtime.translating(_PROMPT_FIELD):
-            played = tape.of_message(request, is_stepwise=self._is_parsed(request))
-            with replaying(played):
+            replay = replay_state.of_message(request, is_stepwise=self._is_parsed(request))
+            with replaying(replay):
                 submitted = await self._submit(request, call, stream=True)
             async with aclosing(submitted) as events:
-                chunks = self._chunks(events, played, request, call)
-                async for chunk in _gathered(chunks, played):
+                chunks = self._chunks(events, replay, request, call)
+                async for chunk in _gathered(chunks, replay):
                     yield chunk
 
     async def _chunks(
         self,
         events: AsyncIterator[str],
-        played: ReplayState,
+        replay: ReplayState,
         request: v1.ChatRequest,
         call: EngineRequest,
     ) -> AsyncIterator[v1.ChatChunk]:
         unfinished = max(1, request.sampling_params.n)
-        begun = set(played.choices or ())
+        begun = set(replay.choices or ())
         final: v1.ChatChunk | None = None
-        async for event in self._parsed(events, played):
+        async for event in self._parsed(events, replay):
             for choice in event.choices:
                 unfinished -= choice.finish_reason is not None
-                if played.is_replaying and played.is_named(choice.index):
+                if replay.is_replaying and replay.is_named(choice.index):
                     continue
                 chunk = results.chunk(call.request_id, event.model, choice)
                 # The first one carries the role only, while its tokens are on their way already.
                 if choice.index in begun:
-                    chunk.token_ids.extend(played.take(choice.index))
+                    chunk.token_ids.extend(replay.take(choice.index))
                 begun.add(choice.index)
                 if unfinished:
                     yield chunk
@@ -90,15 +90,15 @@ class Chat:
         return self._runtime.parses_reasoning or bool(request.tools and not no_tools)
 
     async def _parsed(
-        self, events: AsyncIterator[str], played: ReplayState
+        self, events: AsyncIterator[str], replay: ReplayState
     ) -> AsyncIterator[results.Event]:
         async for text in events:
             event = results.parse(text)
             if event is None:
                 return
             if event.error is not None:
-                if played.rejection is not None:
-                    raise played.rejection
+                if replay.rejection is not None:
+                    raise replay.rejection
                 raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
             yield event
 
@@ -117,14 +117,14 @@ class Chat:
 
 
 async def _gathered(
-    chunks: AsyncIterator[v1.ChatChunk], played: ReplayState
+    chunks: AsyncIterator[v1.ChatChunk], replay: ReplayState
 ) -> AsyncIterator[v1.ChatChunk]:
     """Merges the waiting outputs into one chunk a choice; the parsers read them one by one."""
     waiting: dict[int, v1.ChatChunk] = {}
     async for chunk in chunks:
         before = waiting.pop(chunk.index, None)
         waiting[chunk.index] = chunk if before is None else results.joined(before, chunk)
-        if not played.has_backlog or chunk.HasField("usage"):
+        if not replay.has_backlog or chunk.HasField("usage"):
             for gathered in waiting.values():
                 yield gathered
             waiting.clear()

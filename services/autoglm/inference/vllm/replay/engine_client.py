@@ -1,8 +1,8 @@
-"""vLLM's engine client with a tape: records the tokens of a stream, or resumes a broken one.
+"""vLLM's engine client with token replay: records the tokens of a stream, or resumes a broken one.
 
 Everything that generates text in this pod calls `ReplayClient` instead of AsyncLLM; so this is
-where the names of a prompt's blocks meet its tokens (`kv_events`). Without a tape
-(`tape.replaying`) it changes nothing. With one that names a broken stream, `generate` first gives
+where the names of a prompt's blocks meet its tokens (`kv_events`). Without a
+state of `replaying` it changes nothing. With one that names a broken stream, `generate` first gives
 the outputs which that stream has had already, so that vLLM's serving classes reach the state that
 they had on the other pod, and then what the engine generates from there. Built by `launch`.
 """
@@ -26,8 +26,9 @@ from autoglm.inference.vllm.grammars import Grammars
 from autoglm.inference.vllm.kv.events import KvEvents
 from autoglm.inference.vllm.replay import engine_patches, exactness
 from autoglm.inference.vllm.replay.exactness import Abilities
+from autoglm.inference.vllm.replay.replay_state import ReplayState, current_state
 from autoglm.inference.vllm.replay.restored import Primed, prime
-from autoglm.inference.vllm.replay.tape import Choice, ReplayState, current_tape
+from autoglm.validation.openai_stream import ResumedChoice
 
 # In extra_args, for `_add_started` to find what belongs to a request.
 _START = "autoglm_start"
@@ -67,17 +68,17 @@ class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM i
 class _Request:
     """What `generate` was called with."""
 
-    tape: ReplayState
+    replay: ReplayState
     prompt: Any
     params: Any
     request_id: str
     options: dict[str, Any]
 
     @property
-    def choices(self) -> dict[int, Choice]:
+    def choices(self) -> dict[int, ResumedChoice]:
         """Returns the delivered tokens of each choice."""
-        given = self.tape.choices or {}
-        return {i: given.get(i, Choice(i)) for i in range(self.params.n or 1)}
+        given = self.replay.choices or {}
+        return {i: given.get(i, ResumedChoice(i)) for i in range(self.params.n or 1)}
 
     def output(self, completions: list[Any]) -> RequestOutput:
         ids = self.prompt["prompt_token_ids"]
@@ -90,7 +91,7 @@ class _Request:
 class _Start:
     """What the front end's state of a request that is about to be added begins with."""
 
-    tape: ReplayState
+    replay: ReplayState
     restored: Primed | None = None
 
 
@@ -134,11 +135,11 @@ class ReplayClient:
         prompt = salted(prompt)
         if self._kv_events is not None:
             self._kv_events.requested(prompt, options.get("lora_request"))
-        tape = current_tape()
+        replay = current_state()
         outputs: AsyncGenerator[Any, None] = (
             self._llm.generate(prompt, sampling_params, request_id, **options)
-            if tape is None
-            else self._taped(_Request(tape, prompt, sampling_params, request_id, options))
+            if replay is None
+            else self._recorded(_Request(replay, prompt, sampling_params, request_id, options))
         )
         if self._grammars is None or sampling_params.structured_outputs is None:
             return outputs
@@ -156,32 +157,32 @@ class ReplayClient:
             async for output in outputs:
                 yield output
 
-    async def _taped(self, request: _Request) -> AsyncGenerator[Any, None]:
-        tape = request.tape
-        source = self._start(request) if tape.choices is None else self._resumed(request)
+    async def _recorded(self, request: _Request) -> AsyncGenerator[Any, None]:
+        replay = request.replay
+        source = self._start(request) if replay.choices is None else self._resumed(request)
         async with aclosing(source) as outputs:
             async for output in outputs:
-                if not tape.is_replaying:
+                if not replay.is_replaying:
                     for completion in output.outputs:
-                        tape.record(completion.index, completion.token_ids)
+                        replay.record(completion.index, completion.token_ids)
                 yield output
 
     async def _resumed(self, request: _Request) -> AsyncGenerator[Any, None]:
-        tape, params = request.tape, request.params
-        if reason := exactness.objection(self._abilities, params, is_stepwise=tape.is_stepwise):
-            raise tape.reject(reason)
+        replay, params = request.replay, request.params
+        if reason := exactness.objection(self._abilities, params, is_stepwise=replay.is_stepwise):
+            raise replay.reject(reason)
         restored = {i: await self._primed(request, c) for i, c in request.choices.items()}
         # Makes the serving classes send the roles of choices that have not begun.
         yield request.output([])
         for choice in restored.values():
-            for step in choice.steps if tape.is_stepwise else choice.whole():
+            for step in choice.steps if replay.is_stepwise else choice.whole():
                 yield request.output([step])
-        tape.is_replaying = False
+        replay.is_replaying = False
         async with aclosing(self._going_on(request, restored)) as outputs:
             async for output in outputs:
                 yield output
 
-    async def _primed(self, request: _Request, choice: Choice) -> Primed:
+    async def _primed(self, request: _Request, choice: ResumedChoice) -> Primed:
         params, prompt_ids = request.params, request.prompt["prompt_token_ids"]
         tokenizer = self._llm.renderer.tokenizer
         restored = await prime(tokenizer, params, prompt_ids, choice.index, choice.token_ids)
@@ -194,7 +195,7 @@ class ReplayClient:
         if restored.stop_string is not None and not reason:
             reason = "its text holds a stop string, yet its end was not delivered"
         if reason:
-            raise request.tape.reject(reason)
+            raise request.replay.reject(reason)
         return restored
 
     def _stops(self, params: Any) -> set[int]:
@@ -236,13 +237,13 @@ class ReplayClient:
             params.seed = None if params.seed is None else params.seed + index
             ids = [i for step in restored.steps for i in step.token_ids]
             params.extra_args |= engine_patches.extra_args(ids)
-        self._starts[key] = _Start(request.tape, restored)
+        self._starts[key] = _Start(request.replay, restored)
         outputs = self._llm.generate(request.prompt, params, request.request_id, **request.options)
         try:
             async with aclosing(outputs):
                 async for output in outputs:
                     if restored is not None and restored.steps:
-                        _check_taken_up(request.tape, output)
+                        _check_taken_up(request.replay, output)
                     yield output
         finally:
             del self._starts[key]
@@ -255,8 +256,8 @@ class ReplayClient:
         state = self._llm.output_processor.request_states.get(request.request_id)
         if start is None or state is None:
             return
-        if start.tape.is_stepwise and not isinstance(state.queue, StepwiseCollector):
-            start.tape.backlogs.append(StepwiseCollector.become(state.queue))
+        if start.replay.is_stepwise and not isinstance(state.queue, StepwiseCollector):
+            start.replay.backlogs.append(StepwiseCollector.become(state.queue))
         if start.restored is not None:
             state.detokenizer = start.restored.detokenizer
             state.logprobs_processor = start.restored.logprobs
@@ -265,14 +266,14 @@ class ReplayClient:
                 state.num_cached_tokens = _UNKNOWN
 
 
-def _check_taken_up(tape: ReplayState, output: Any) -> None:
+def _check_taken_up(replay: ReplayState, output: Any) -> None:
     """Raises ResumeImpossible where the engine started the request from the beginning.
 
     An engine that does so reports how much of the prompt was cached; one that resumes does not. The
     patches exclude it, but a wrong response would be worse than an error.
     """
     if output.num_cached_tokens != _UNKNOWN:
-        raise tape.reject("the engine restarted the request")
+        raise replay.reject("the engine restarted the request")
     output.num_cached_tokens = 0
 
 

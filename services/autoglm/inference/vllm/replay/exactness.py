@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from autoglm.inference.vllm.replay.tape import Choice
+from autoglm.validation.openai_stream import ResumedChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def objection(able: Abilities, params: Any, *, is_stepwise: bool) -> str:
 
 
 def objection_to_tokens(
-    able: Abilities, params: Any, prompt_len: int, choice: Choice, stops: Collection[int]
+    able: Abilities, params: Any, prompt_len: int, choice: ResumedChoice, stops: Collection[int]
 ) -> str:
     """Returns the same for the tokens of one unfinished choice."""
     ids = choice.token_ids

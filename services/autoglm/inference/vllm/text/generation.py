@@ -20,7 +20,7 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import EngineRequest
 from autoglm.inference.vllm import sampling
-from autoglm.inference.vllm.replay import tape
+from autoglm.inference.vllm.replay import replay_state
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.text import results
 
@@ -50,7 +50,7 @@ class Generation:
         self, request: v1.GenerateRequest, call: EngineRequest
     ) -> v1.GenerateResponse:
         with self._runtime.translating(_prompt_field(request)):
-            tape.reject_unary(request)
+            replay_state.reject_unary(request)
             sent = await self._submit(request, call, RequestOutputKind.FINAL_ONLY)
             async with aclosing(sent.outputs) as outputs:
                 return self._response(sent, call, [output async for output in outputs][-1])
@@ -59,8 +59,8 @@ class Generation:
         self, request: v1.GenerateRequest, call: EngineRequest
     ) -> AsyncIterator[v1.GenerateChunk]:
         with self._runtime.translating(_prompt_field(request)):
-            played = tape.of_message(request)
-            with tape.replaying(played):
+            replay = replay_state.of_message(request)
+            with replay_state.replaying(replay):
                 sent = await self._submit(request, call, RequestOutputKind.DELTA)
             completion_tokens = 0
             async with aclosing(sent.outputs) as outputs:
@@ -68,7 +68,7 @@ class Generation:
                     last = len(output.outputs) - 1 if output.finished else -1
                     for i, completion in enumerate(output.outputs):
                         completion_tokens += len(completion.token_ids)
-                        if played.is_replaying:
+                        if replay.is_replaying:
                             continue
                         chunk = results.chunk(call.request_id, completion, sent.top)
                         if i == last:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm.inference.vllm.replay.exactness import Abilities, objection, objection_to_tokens
-from autoglm.inference.vllm.replay.tape import Choice
+from autoglm.validation.openai_stream import ResumedChoice
 
 ABLE = Abilities(is_patched=True, vocabulary=100, max_model_len=50)
 
@@ -57,6 +57,6 @@ def test_what_an_engine_cannot_continue_is_refused(
 def test_tokens_that_cannot_be_in_mid_response_are_refused(
     ids: list[int], prompt_len: int, reason: str
 ) -> None:
-    found = objection_to_tokens(ABLE, params(), prompt_len, Choice(0, ids), {7})
+    found = objection_to_tokens(ABLE, params(), prompt_len, ResumedChoice(0, ids), {7})
 
     assert reason in found and bool(found) == bool(reason)

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from autoglm.common import errors
-from autoglm.inference.vllm.replay import tape
+from autoglm.inference.vllm.replay import replay_state
+from autoglm.inference.vllm.replay.replay_state import ReplayState
 from autoglm.inference.vllm.replay.rest_replay import RestReplay
-from autoglm.inference.vllm.replay.tape import ReplayState
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 Script = Callable[[ReplayState | None, Callable[[str], Awaitable[None]]], Awaitable[None]]
@@ -36,7 +36,7 @@ class App:
         async def say(text: str) -> None:
             await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
-        await self._script(tape.current_tape(), say)
+        await self._script(replay_state.current_state(), say)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -47,13 +47,13 @@ async def post(app: App, path: str, body: dict[str, Any], *, asks: bool = True) 
         return await http.post(path, json=body, headers=headers)
 
 
-async def two_tokens(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
-    if played is not None:
-        played.is_replaying = False
-        played.record(0, [5])
+async def two_tokens(replay: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
+    if replay is not None:
+        replay.is_replaying = False
+        replay.record(0, [5])
     await say(event(0, ""))
-    if played is not None:
-        played.record(0, [6])
+    if replay is not None:
+        replay.record(0, [6])
     await say(event(0, "b"))
     await say('data: {"choices": [], "usage": {}}\n\n')
     await say("data: [DONE]\n\n")
@@ -115,12 +115,12 @@ async def test_the_state_never_reaches_vllm() -> None:
 
 
 async def test_what_was_delivered_is_not_sent_again() -> None:
-    async def script(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
-        assert played is not None
+    async def script(replay: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
+        assert replay is not None
         await say(event(0, "old"))
         await say(event(1, "role"))
-        played.is_replaying = False
-        played.record(0, [3])
+        replay.is_replaying = False
+        replay.record(0, [3])
         await say(event(0, "new"))
 
     state = {"choices": [{"index": 0, "token_ids": [1, 2]}]}
@@ -133,9 +133,9 @@ async def test_what_was_delivered_is_not_sent_again() -> None:
 
 
 async def test_a_refusal_in_the_stream_becomes_a_status() -> None:
-    async def script(played: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
-        assert played is not None
-        played.reject("it is a test")
+    async def script(replay: ReplayState | None, say: Callable[[str], Awaitable[None]]) -> None:
+        assert replay is not None
+        replay.reject("it is a test")
         await say('data: {"error": {}}\n\n')
         await say("data: [DONE]\n\n")
 

@@ -1,14 +1,12 @@
-"""Reads the body of an ASGI request and passes it on, for middleware that depends on it."""
+"""What the pod's ASGI middleware shares: bodies of requests, and responses of its own."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable
 
-from autoglm.inference.engine import Message
-
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from autoglm.common.errors import AutoGLMError
+from autoglm.inference.engine import Message, Receive, Send
+from autoglm.validation.http_errors import to_http
 
 
 class Body:
@@ -34,6 +32,7 @@ class Body:
 
 
 async def whole(receive: Receive) -> bytes:
+    """Return the whole body, or what came of it before the client disconnected."""
     body = Body()
     while True:
         message = await receive()
@@ -43,10 +42,24 @@ async def whole(receive: Receive) -> bytes:
 
 
 def again(body: bytes, receive: Receive, *, is_whole: bool = True) -> Receive:
-    """The body that was read, then what is still to come."""
+    """Return a `receive` of the body that was read, then of what is still to come."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": not is_whole}]
 
     async def next_message() -> Message:
         return messages.pop() if messages else await receive()
 
     return next_message
+
+
+async def respond(send: Send, code: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a whole response; its content-length is added to the headers."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": code, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def reject(send: Send, error: AutoGLMError, request_id: str, path: str) -> None:
+    """Send an error in the dialect of the path."""
+    rejection = to_http(error, request_id, path)
+    headers = [(k.encode(), v.encode("latin-1")) for k, v in rejection.headers.items()]
+    await respond(send, rejection.status, headers, rejection.body)

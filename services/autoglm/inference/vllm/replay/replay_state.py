@@ -1,8 +1,8 @@
 """The token ids of one stream: those that a dead pod has generated, and those that flow now.
 
-A tape records what the engine generates, so that each chunk can carry the ids of all tokens
+A replay state records what the engine generates, so that each chunk can carry the ids of all tokens
 since the last one; and it holds the delivered tokens of a broken stream that is resumed here.
-`engine_client` plays and records; `chat`, `generation` and `rest_replay` read.
+`engine_client` replays and records; `chat`, `generation` and `rest_replay` read.
 """
 
 from __future__ import annotations
@@ -13,29 +13,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from autoglm import v1
 from autoglm.common import errors
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """The progress of one choice: all ids that were delivered, and whether it was complete."""
-
-    index: int = 0
-    token_ids: list[int] = []
-    finished: bool = False
-
-
-class Resume(msgspec.Struct, frozen=True):
-    """`autoglm.v1.Resume`, as JSON has it."""
-
-    choices: list[Choice] = []
+from autoglm.validation.openai_stream import ResumedChoice
 
 
 @dataclass(slots=True)
 class ReplayState:
-    choices: Mapping[int, Choice] | None = None
+    choices: Mapping[int, ResumedChoice] | None = None
     """By index, where a broken stream is resumed; a choice that is not named has not begun."""
     is_stepwise: bool = False
     """Tokens reach the parsers one by one, so that what these emit depends on the ids alone."""
@@ -65,20 +50,20 @@ class ReplayState:
         return any(self.backlogs)
 
 
-_current: ContextVar[ReplayState | None] = ContextVar("tape", default=None)
+_current: ContextVar[ReplayState | None] = ContextVar("replay_state", default=None)
 
 
 @contextmanager
-def replaying(tape: ReplayState) -> Iterator[None]:
-    """Requests to the engine that are made inside belong to the stream of this tape."""
-    token = _current.set(tape)
+def replaying(state: ReplayState) -> Iterator[None]:
+    """Requests to the engine that are made inside belong to the stream of this state."""
+    token = _current.set(state)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def current_tape() -> ReplayState | None:
+def current_state() -> ReplayState | None:
     return _current.get()
 
 
@@ -94,16 +79,16 @@ def of_message(
     """Raises ResumeImpossible for a state that contradicts the request."""
     if not request.HasField("resume"):
         return ReplayState(is_stepwise=is_stepwise)
-    given = [Choice(c.index, list(c.token_ids), c.finished) for c in request.resume.choices]
+    given = [ResumedChoice(c.index, list(c.token_ids), c.finished) for c in request.resume.choices]
     return resumed(given, max(1, request.sampling_params.n), is_stepwise=is_stepwise)
 
 
-def resumed(given: Sequence[Choice], n: int, *, is_stepwise: bool) -> ReplayState:
+def resumed(given: Sequence[ResumedChoice], n: int, *, is_stepwise: bool) -> ReplayState:
     """Raises ResumeImpossible for a state that contradicts the request for `n` choices."""
     by_index = {c.index: c for c in given}
-    tape = ReplayState(choices=by_index, is_stepwise=is_stepwise, is_replaying=True)
+    state = ReplayState(choices=by_index, is_stepwise=is_stepwise, is_replaying=True)
     if len(by_index) < len(given):
-        raise tape.reject("its state names a choice twice")
+        raise state.reject("its state names a choice twice")
     if any(not 0 <= index < n for index in by_index):
-        raise tape.reject(f"its state names a choice beyond the {n} requested")
-    return tape
+        raise state.reject(f"its state names a choice beyond the {n} requested")
+    return state
