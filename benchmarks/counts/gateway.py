@@ -118,9 +118,9 @@ class Rig:
             router=Router(metrics, Random(1), settings.routing_policy),
             defaults=Defaults(
                 settings.limits,
-                settings.recovery_policy,
-                settings.hedge_policy,
-                settings.outlier_policy,
+                settings.stream_recovery,
+                settings.hedging,
+                settings.outlier_detection,
             ),
         )
         identify = identity.identify

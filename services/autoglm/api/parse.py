@@ -1,7 +1,7 @@
 """Parses a document into a frozen resource, or into a list of all its problems.
 
 `parse` is the entry point: the operator calls it for watched objects, the local runtime for
-manifests.
+manifests. The gateway reads single parts with `lenient`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,39 @@ def parse_json(part: type[P], document: Any) -> P:
     except (RecursionError, TypeError, ValueError) as error:
         raise InvalidSpec([Problem("", f"can't be written as JSON: {error}")]) from error
     return part.model_validate_json(text)
+
+
+def lenient(part: type[P], document: Any) -> tuple[P, list[Problem]]:
+    """Return the readable fields of a part, and the problems of the others.
+
+    For readers that may be older than the document: a field that is null, unknown or invalid here
+    does not affect the others; it has its default. Raises ValidationError if it has none.
+    """
+    problems: list[Problem] = []
+    while True:
+        try:
+            return part.model_validate(document, by_alias=True, by_name=False), problems
+        except ValidationError as error:
+            readable = document
+            for detail in error.errors(include_url=False):
+                if detail["type"] != "extra_forbidden" and detail["input"] is not None:
+                    problems.append(problem_of(detail, part))
+                readable = _without(readable, detail["loc"])
+            if readable == document:
+                raise
+            document = readable
+
+
+def _without(document: Any, location: Location) -> dict[str, Any]:
+    """Return a copy without the value at a location; an empty one if there is no mapping."""
+    if not location or not isinstance(document, Mapping):
+        return {}
+    first, *rest = location
+    return {
+        key: _without(value, rest) if key == first else value
+        for key, value in document.items()
+        if key != first or rest
+    }
 
 
 def _other_kind(document: Any) -> Problem:

@@ -131,9 +131,9 @@ class Core:
             router=self.router,
             defaults=Defaults(
                 settings.limits,
-                settings.recovery_policy,
-                settings.hedge_policy,
-                settings.outlier_policy,
+                settings.stream_recovery,
+                settings.hedging,
+                settings.outlier_detection,
                 self._cache_salts,
                 self._response_ids,
             ),

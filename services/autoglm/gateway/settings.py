@@ -8,20 +8,24 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autoglm.api.names import ModelNameRules
-from autoglm.api.spec.traffic import RoutingPolicy
+from autoglm.api.spec.traffic import (
+    Hedging,
+    OutlierDetection,
+    PrefixCache,
+    RoutingPolicy,
+    StreamRecovery,
+)
 from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.edges.cors import check_origin
 from autoglm.gateway.edges.inbound_memory import process_limit
-from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import Limits
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
-from autoglm.gateway.request.prefix_cache import PrefixCache
 from autoglm.validation import bounds as content_bounds
 
 _QUEUE = Bounds()
@@ -358,19 +362,21 @@ class GatewaySettings(ServiceSettings):
         return Limits(self.first_token_timeout_seconds or None, self.chunk_timeout_seconds or None)
 
     @property
-    def recovery_policy(self) -> RecoveryPolicy:
-        return RecoveryPolicy(self.recovery_attempts, self.recovery_max_tokens)
-
-    @property
-    def hedge_policy(self) -> HedgePolicy:
-        return (
-            HedgePolicy(
-                self.hedging_percentile or None, max_extra_ratio=self.hedging_max_extra_ratio
-            )
-            if self.hedging_percentile
-            else HedgePolicy()
+    def stream_recovery(self) -> StreamRecovery:
+        # Without validation: the flag has no upper limit, unlike the field of a resource.
+        return StreamRecovery.model_construct(
+            mode="Replay" if self.recovery_attempts else "Off",
+            max_attempts=self.recovery_attempts,
+            max_replay_tokens=self.recovery_max_tokens,
         )
 
     @property
-    def outlier_policy(self) -> OutlierPolicy:
-        return OutlierPolicy(self.outlier_consecutive_failures)
+    def hedging(self) -> Hedging:
+        return Hedging(
+            percentile=self.hedging_percentile or None,
+            max_extra_ratio=self.hedging_max_extra_ratio,
+        )
+
+    @property
+    def outlier_detection(self) -> OutlierDetection:
+        return OutlierDetection(consecutive_failures=self.outlier_consecutive_failures)

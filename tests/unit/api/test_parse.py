@@ -6,9 +6,12 @@ import copy
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from autoglm.api import AutoGLMDeployment, InvalidSpec, parse
+from autoglm.api import AutoGLMDeployment, InvalidSpec, Spec, parse
+from autoglm.api.parse import lenient
 from autoglm.api.spec.operations import Resources
+from autoglm.api.spec.traffic import Hedging, Routing, Timeouts
 from autoglm.common.settings import ServiceSettings
 
 MINIMAL: dict[str, Any] = {
@@ -254,3 +257,35 @@ def test_every_field_is_documented() -> None:
     # Where a field and its class say the same, pydantic writes it once, at the class.
     silent = [field for field in fields if "description" not in field[2] and "$ref" not in field[2]]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("document", "found", "paths"),
+    [
+        ({}, Routing(), []),
+        ({"timeouts": {"chunkSeconds": 2}}, Routing(timeouts=Timeouts(chunk_seconds=2)), []),
+        ({"timeouts": None, "hedging": {"maxExtraRatio": None}}, Routing(hedging=Hedging()), []),
+        ({"newer": {"a": 1}, "hedging": {"newer": 1}}, Routing(hedging=Hedging()), []),
+        # Names of Python are no names of a document.
+        ({"timeouts": {"chunk_seconds": "x"}}, Routing(), []),
+        (
+            {"policy": "Newer", "timeouts": {"chunkSeconds": 2, "totalSeconds": "3"}},
+            Routing(timeouts=Timeouts(chunk_seconds=2)),
+            ["policy", "timeouts.totalSeconds"],
+        ),
+        ({"hedging": "x", "retries": 3}, Routing(), ["retries", "hedging"]),
+        ("x", Routing(), [""]),
+        ([], Routing(), [""]),
+    ],
+)
+def test_an_invalid_field_of_a_lenient_reader_leaves_all_others(
+    document: Any, found: Routing, paths: list[str]
+) -> None:
+    routing, problems = lenient(Routing, document)
+    assert routing == found
+    assert [problem.path for problem in problems] == paths
+
+
+def test_a_lenient_reader_rejects_a_part_without_a_required_field() -> None:
+    with pytest.raises(ValidationError, match="model"):
+        lenient(Spec, {"replicas": 2, "model": None})

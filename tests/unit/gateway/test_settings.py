@@ -139,3 +139,11 @@ def test_every_setting_that_holds_a_secret_is_kept_from_reprs() -> None:
 )
 def test_a_message_is_no_longer_than_a_body_may_be(flags: dict[str, int], longest: int) -> None:
     assert GatewaySettings.load(LOCAL | flags).message_bytes == longest
+
+
+@pytest.mark.parametrize(("attempts", "mode"), [(0, "Off"), (1, "Replay"), (20, "Replay")])
+def test_zero_attempts_turn_recovery_off_and_any_number_is_allowed(
+    attempts: int, mode: str
+) -> None:
+    recovery = GatewaySettings.load({"recovery_attempts": attempts}).stream_recovery
+    assert (recovery.mode, recovery.max_attempts) == (mode, attempts)

@@ -19,6 +19,7 @@ RoutingPolicy = Literal[
     "RoundRobin",
     "Random",
 ]
+PrefixCache = Literal["Isolated", "Shared"]
 
 
 class Timeouts(Part):
@@ -120,7 +121,7 @@ class Routing(Part):
 class Tenancy(Part):
     """Isolation of tenants from each other. It applies if the gateway requires credentials."""
 
-    prefix_cache: Literal["Isolated", "Shared"] | None = None
+    prefix_cache: PrefixCache | None = None
     """Isolated: a tenant neither reuses nor can detect KV blocks that other tenants' prompts have
     cached. Shared: all tenants reuse cached blocks, which saves computing common prefixes. Absent:
     the gateway's setting, by default Isolated."""

@@ -54,7 +54,7 @@ def _resource(
         "served_by_others": lost,
         "not_allowed": list(denied),
         "state": resource.state,
-        "rules": {k: v for k, v in asdict(resource.rules).items() if v is not None},
+        "rules": resource.rules.model_dump(by_alias=True, exclude_unset=True),
     }
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from autoglm.api.names import NO_RULES, NameRules, Seniority, owners_of, seniority
-from autoglm.api.spec.traffic import RoutingPolicy
-from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
-from autoglm.gateway.request.prefix_cache import PrefixCache
+from autoglm.api.schema import Part
+from autoglm.api.spec.traffic import Routing, Tenancy
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,22 +26,11 @@ class Key:
         return f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings of `spec.routing`; None applies the gateway's own setting."""
+class Rules(Part):
+    """The parts of `spec` that requests follow; None applies the gateway's own setting."""
 
-    first_token_seconds: float | None = None
-    chunk_seconds: float | None = None
-    total_seconds: float | None = None
-    attempts: int | None = None
-    budget_ratio: float | None = None
-    policy: RoutingPolicy | None = None
-    slo_first_token_seconds: float | None = None
-    recovery: RecoveryPolicy | None = None
-    hedging: HedgePolicy | None = None
-    outliers: OutlierPolicy | None = None
-    prefix_cache: PrefixCache | None = None
-    """From `spec.tenancy`."""
+    routing: Routing = Routing()
+    tenancy: Tenancy = Tenancy()
 
 
 @dataclass(frozen=True, slots=True)

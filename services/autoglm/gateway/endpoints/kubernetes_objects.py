@@ -1,29 +1,30 @@
-"""Parses EndpointSlices and AutoGLMDeployments into the facts that routing needs. Pure.
+"""Parses EndpointSlices and AutoGLMDeployments into the facts that routing needs. No I/O.
 
 Only those fields are read, so that facts stay small, and equal while the rest of an object changes.
-Functions raise ValueError for objects they cannot read.
+Functions raise ValueError for objects they cannot read; invalid fields of `spec.routing` and
+`spec.tenancy` are skipped with a warning.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar, get_args
+import logging
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
+from autoglm.api.deployment import KIND
 from autoglm.api.labels import DEPLOYMENT, SERVICE_NAME, pods_service
 from autoglm.api.names import declared_names
-from autoglm.api.spec.traffic import RoutingPolicy
+from autoglm.api.parse import lenient
+from autoglm.api.spec.traffic import Tenancy
 from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
-from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
-from autoglm.gateway.request.prefix_cache import PrefixCache
 
 GRPC_PORT_NAME = "grpc"
 _FAMILIES = ("IPv4", "IPv6")
 _SHOWN_CHARACTERS = 300
 _RETRY_SOON, _RETRY_FAILED, _RETRY_SUSPENDED = 5.0, 15.0, 60.0
-_Seconds = Annotated[float, Meta(gt=0)]
+_log = logging.getLogger("autoglm.gateway")
 
 
 class _Struct(msgspec.Struct, rename="camel"):
@@ -140,45 +141,10 @@ class _Model(_Struct):
     adapters: tuple[_Adapter, ...] | None = None
 
 
-class _Timeouts(_Struct):
-    first_token_seconds: _Seconds | None = None
-    chunk_seconds: _Seconds | None = None
-    total_seconds: _Seconds | None = None
-
-
-class _ServiceLevel(_Struct):
-    first_token_seconds: _Seconds | None = None
-
-
-class _Retries(_Struct):
-    attempts: Annotated[int, Meta(ge=1)] | None = None
-    budget_ratio: Annotated[float, Meta(ge=0, le=1)] | None = None
-
-
-class _StreamRecovery(_Struct):
-    mode: str = "Replay"
-    max_attempts: Annotated[int, Meta(ge=1)] | None = None
-    max_replay_tokens: Annotated[int, Meta(ge=1)] | None = None
-
-
-class _Routing(_Struct):
-    policy: str | None = None
-    slo: _ServiceLevel | None = None
-    timeouts: _Timeouts | None = None
-    retries: _Retries | None = None
-    hedging: dict[str, float | None] | None = None
-    outlier_detection: dict[str, float | None] | None = None
-    stream_recovery: _StreamRecovery | None = None
-
-
-class _Tenancy(_Struct):
-    prefix_cache: str | None = None
-
-
 class _Spec(_Struct):
     model: _Model | None = None
-    routing: _Routing | None = None
-    tenancy: _Tenancy | None = None
+    routing: Any = None
+    tenancy: Any = None
     suspend: bool | None = None
 
 
@@ -211,7 +177,7 @@ def resource_of(data: bytes) -> Resource:
         found.metadata.key,
         found.metadata.creation_timestamp or "",
         _names(found),
-        _rules(found.spec.routing or _Routing(), found.spec.tenancy or _Tenancy()),
+        _rules(found),
         state,
         retry_after,
     )
@@ -224,58 +190,18 @@ def _names(found: _Deployment) -> tuple[str, ...]:
     return declared_names(found.metadata.name, model.served_name, aliases, adapters)
 
 
-def _rules(routing: _Routing, tenancy: _Tenancy) -> Rules:
-    timeouts, retries = routing.timeouts or _Timeouts(), routing.retries or _Retries()
-    return Rules(
-        timeouts.first_token_seconds,
-        timeouts.chunk_seconds,
-        timeouts.total_seconds,
-        retries.attempts,
-        retries.budget_ratio,
-        _policy(routing.policy),
-        (routing.slo or _ServiceLevel()).first_token_seconds,
-        _recovery(routing.stream_recovery),
-        _safeguard(routing.hedging, HedgePolicy),
-        _safeguard(routing.outlier_detection, OutlierPolicy),
-        _prefix_cache(tenancy.prefix_cache),
-    )
-
-
-def _prefix_cache(mode: str | None) -> PrefixCache | None:
-    """Modes of newer operators fall back to the safe one."""
-    if mode is None:
-        return None
-    return "Shared" if mode == "Shared" else "Isolated"
-
-
-def _recovery(given: _StreamRecovery | None) -> RecoveryPolicy | None:
-    if given is None:
-        return None
-    default = RecoveryPolicy()
-    attempts = 0 if given.mode == "Off" else given.max_attempts or default.attempts
-    return RecoveryPolicy(attempts, given.max_replay_tokens or default.max_tokens)
-
-
-_Policy = TypeVar("_Policy", HedgePolicy, OutlierPolicy)
-
-
-def _safeguard(given: dict[str, float | None] | None, kind: type[_Policy]) -> _Policy | None:
-    """Fields have the names of the spec in another case; unknown ones are skipped."""
-    if given is None:
-        return None
-    names = {_camel(field.name): field.name for field in fields(kind)}
-    known: dict[str, Any] = {names[k]: v for k, v in given.items() if k in names and v is not None}
-    return kind(**known)
-
-
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.title, others))
-
-
-def _policy(name: str | None) -> RoutingPolicy | None:
-    """None, the gateway's default, for a policy of a newer operator."""
-    return next((known for known in get_args(RoutingPolicy) if known == name), None)
+def _rules(found: _Deployment) -> Rules:
+    """Return the rules; the gateway's own settings apply instead of invalid values."""
+    parts = {"routing": found.spec.routing, "tenancy": found.spec.tenancy}
+    given = {name: part for name, part in parts.items() if part is not None}
+    rules, problems = lenient(Rules, given)
+    if problems:
+        text = "; ".join(f"spec.{problem}" for problem in problems)
+        _log.warning("ignoring invalid fields of %s %s: %s", KIND, found.metadata.key, text)
+    if any(problem.path.startswith("tenancy") for problem in problems):
+        # Modes of newer operators fall back to the safe one.
+        return rules.model_copy(update={"tenancy": Tenancy(prefix_cache="Isolated")})
+    return rules
 
 
 def _state(found: _Deployment) -> tuple[str, float]:

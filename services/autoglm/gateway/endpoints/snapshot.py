@@ -18,6 +18,7 @@ from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.request.request import Wire
 
 _RETRY_AFTER = 1.0
+_NO_RESOURCE = Rules()
 Serving = tuple[v1.Model, EndpointView]
 
 
@@ -34,9 +35,9 @@ class ModelView:
     """The number of endpoints that serve it, unavailable ones included."""
 
     @property
-    def rules(self) -> Rules | None:
-        """Return the rules of the model's resource; None without one."""
-        return self.resource.rules if self.resource else None
+    def rules(self) -> Rules:
+        """Return the rules of the model's resource; without one the gateway's settings apply."""
+        return self.resource.rules if self.resource else _NO_RESOURCE
 
     def endpoints(self, wire: Wire) -> tuple[EndpointView, ...]:
         """Return the usable endpoints that speak gRPC or REST."""
@@ -63,6 +64,11 @@ class Snapshot:
     def has_routable(self) -> bool:
         """Return whether any endpoint is routable."""
         return any(view.is_routable for view in self.endpoints)
+
+    def rules_of(self, name: str) -> Rules:
+        """Return the rules for requests of a model, which may be unknown."""
+        model = self.models.get(name)
+        return model.rules if model else _NO_RESOURCE
 
 
 def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> ModelView | None:

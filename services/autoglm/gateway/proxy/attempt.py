@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from autoglm.api.spec.traffic import OutlierDetection
 from autoglm.common.errors import DeadlineExceeded, NoReadyEndpoint, StreamBroken
 from autoglm.common.request_telemetry import trace_headers
 from autoglm.common.rpc import CACHE_SALT, PREFIX_SALT, RESPONSE_ID
@@ -25,7 +26,6 @@ from autoglm.gateway.endpoints.endpoint import (
     ProbeSucceeded,
 )
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
@@ -41,7 +41,7 @@ from autoglm.gateway.routing.prefix import salt_of
 from autoglm.validation.http_apis import RESPONSES
 from autoglm.validation.openai_stream import REPLAY_HEADER, REPLAY_PATHS
 
-_OUTLIERS = OutlierPolicy()
+_OUTLIERS = OutlierDetection()
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +78,7 @@ class Attempts:
         upstreams: Mapping[Wire, Upstream],
         router: Router,
         clock: Callable[[], float] = time.monotonic,
-        outliers: OutlierPolicy = _OUTLIERS,
+        outliers: OutlierDetection = _OUTLIERS,
         cache_salts: CacheSalts | None = None,
         response_ids: ResponseIds | None = None,
     ) -> None:
@@ -179,13 +179,12 @@ class Attempts:
             if why := self._health.judge(url, policy, ready, total, now):
                 self._eject(url, why, policy, now)
 
-    def _eject(self, url: str, why: str, policy: OutlierPolicy, now: float) -> None:
+    def _eject(self, url: str, why: str, policy: OutlierDetection, now: float) -> None:
         self._pool.apply(url, Ejected(why, policy.ejection_seconds, policy.ramp_seconds), now)
 
-    def _policy(self, request: GatewayRequest) -> OutlierPolicy:
-        model = self._pool.snapshot.models.get(request.model)
-        rules = model.rules if model else None
-        return rules.outliers if rules is not None and rules.outliers else self._outliers
+    def _policy(self, request: GatewayRequest) -> OutlierDetection:
+        routing = self._pool.snapshot.rules_of(request.model).routing
+        return routing.outlier_detection or self._outliers
 
     @asynccontextmanager
     async def _exchange(
@@ -229,9 +228,8 @@ class Attempts:
         """Returns the salt for pods; other servers get the body as the client sent it."""
         if self._cache_salts is None or view.endpoint.kind != "pod":
             return ""
-        model = self._pool.snapshot.models.get(request.model)
-        mode = model.rules.prefix_cache if model and model.rules else None
-        return self._cache_salts.of(request.principal.tenant, mode)
+        tenancy = self._pool.snapshot.rules_of(request.model).tenancy
+        return self._cache_salts.of(request.principal.tenant, tenancy.prefix_cache)
 
     def _route(
         self, request: GatewayRequest, record: RequestRecord, tried: set[str], snapshot: Snapshot

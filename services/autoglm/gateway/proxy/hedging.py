@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 
-from autoglm.gateway.endpoints.safeguards import HedgePolicy
+from autoglm.api.spec.traffic import Hedging
 from autoglm.gateway.proxy.attempt import Attempt
 
 _REMEMBERED = 256
@@ -27,12 +27,12 @@ class Hedges:
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self._tokens = 1.0
 
-    def note(self, policy: HedgePolicy, waited: float) -> None:
+    def note(self, policy: Hedging, waited: float) -> None:
         """Records the seconds until a first chunk."""
         self._waits.append(waited)
         self._tokens = min(_RESERVE, self._tokens + policy.max_extra_ratio)
 
-    def delay(self, policy: HedgePolicy) -> float | None:
+    def delay(self, policy: Hedging) -> float | None:
         """Returns the seconds to wait for a first chunk before hedging; None is no hedging."""
         if policy.delay_seconds is not None:
             return policy.delay_seconds

@@ -12,8 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from autoglm.api.spec.traffic import OutlierDetection
 from autoglm.common import errors
-from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.request import Response
 
@@ -64,7 +64,7 @@ class Health:
     def forget(self, url: str) -> None:
         self._records.pop(url, None)
 
-    def is_due(self, url: str, policy: OutlierPolicy, now: float) -> bool:
+    def is_due(self, url: str, policy: OutlierDetection, now: float) -> bool:
         """Returns whether `judge` is worth its cost, which grows with the number of endpoints."""
         record = self._records.get(url)
         if record is None:
@@ -72,7 +72,7 @@ class Health:
         return bool(_opens(record, policy)) or now - record.since >= policy.interval_seconds
 
     def judge(
-        self, url: str, policy: OutlierPolicy, ready: Collection[str], total: int, now: float
+        self, url: str, policy: OutlierDetection, ready: Collection[str], total: int, now: float
     ) -> str:
         """Returns why the endpoint is to be ejected; empty where it is not to or may not be.
 
@@ -91,7 +91,7 @@ class Health:
         return why
 
     def _stands_out(
-        self, url: str, record: Record, policy: OutlierPolicy, ready: Collection[str]
+        self, url: str, record: Record, policy: OutlierDetection, ready: Collection[str]
     ) -> str:
         if record.requests >= _MIN_REQUESTS and policy.failure_percent:
             percent = 100 * record.failures / record.requests
@@ -113,13 +113,13 @@ class Health:
         return f"its first chunks take {mine:.2g} s, those of the others {fmean(waits):.2g} s"
 
 
-def _opens(record: Record, policy: OutlierPolicy) -> str:
+def _opens(record: Record, policy: OutlierDetection) -> str:
     if policy.consecutive_failures and record.in_a_row >= policy.consecutive_failures:
         return f"{record.in_a_row} requests in a row failed"
     return ""
 
 
-def _may_eject(url: str, policy: OutlierPolicy, ready: Collection[str], total: int) -> bool:
+def _may_eject(url: str, policy: OutlierDetection, ready: Collection[str], total: int) -> bool:
     if url not in ready or len(ready) < 2:
         return False
     return 100 * (total - len(ready) + 1) <= policy.max_ejection_percent * total

@@ -24,10 +24,9 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
+from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
 from autoglm.common.errors import AutoGLMError
-from autoglm.gateway.endpoints.deployments import Rules
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.attempt import Attempt, Attempts
 from autoglm.gateway.proxy.hedging import Begin, Hedges, race
@@ -40,7 +39,6 @@ from autoglm.gateway.request.prefix_cache import CacheSalts
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
 from autoglm.gateway.routing import Router
 
-_NO_HEDGING = HedgePolicy()
 # The second attempt starts at once; these space out the ones after it.
 _WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
 
@@ -50,9 +48,9 @@ class Defaults:
     """The gateway's own policies, for what a resource does not set."""
 
     limits: Limits = Limits()
-    recovery: RecoveryPolicy = RecoveryPolicy()
-    hedging: HedgePolicy = HedgePolicy()
-    outliers: OutlierPolicy = OutlierPolicy()
+    recovery: StreamRecovery = StreamRecovery()
+    hedging: Hedging = Hedging()
+    outliers: OutlierDetection = OutlierDetection()
     cache_salts: CacheSalts | None = None
     response_ids: ResponseIds | None = None
     """None where there are no tenants to keep apart."""
@@ -97,17 +95,16 @@ class Relay:
         self, request: GatewayRequest, record: RequestRecord
     ) -> AsyncIterator[Response]:
         model = self._pool.snapshot.models.get(request.model)
-        rules = model.rules if model else None
+        routing = self._pool.snapshot.rules_of(request.model).routing
         retries = self._retries.of(request.model, model, self._pool.snapshot.models, self._clock())
         retries.budget.deposit()
-        if rules is not None:
-            request = bounded(request, rules)
+        request = bounded(request, routing.timeouts)
         terms = Terms(
-            limits_of(request, rules, self._defaults.limits),
-            _recovery(rules, self._defaults.recovery),
+            limits_of(request, routing.timeouts, self._defaults.limits),
+            routing.stream_recovery or self._defaults.recovery,
             partial(self.is_over, retries.budget),
         )
-        hedging = rules.hedging if rules and rules.hedging else self._defaults.hedging
+        hedging = routing.hedging or self._defaults.hedging
         attempt = await self._first(request, record, terms.limits, retries, hedging)
         stream = Stream(
             request, record, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
@@ -125,7 +122,7 @@ class Relay:
         record: RequestRecord,
         limits: Limits,
         retries: Retries,
-        hedging: HedgePolicy,
+        hedging: Hedging,
     ) -> Attempt:
         """Returns the attempt on the first endpoint that responds."""
         tried: set[str] = set()
@@ -136,7 +133,8 @@ class Relay:
 
         async def first_attempt() -> Attempt:
             is_stream = request.info is not None and request.info.streaming
-            if hedging == _NO_HEDGING or not is_stream or not request.exchange.has_chunks:
+            is_off = hedging.delay_seconds is None and hedging.percentile is None
+            if is_off or not is_stream or not request.exchange.has_chunks:
                 return await attempt()
             return await self._hedged(request, record, attempt, tried, retries.hedges, hedging)
 
@@ -173,7 +171,7 @@ class Relay:
         attempt: Begin,
         tried: set[str],
         hedges: Hedges,
-        policy: HedgePolicy,
+        policy: Hedging,
     ) -> Attempt:
         """Begins an attempt, and a second one on another endpoint where the first is slow."""
         hedged = ""
@@ -236,7 +234,3 @@ class _OverBudget(stop_base):
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         return self._relay.is_over(self._budget)
-
-
-def _recovery(rules: Rules | None, default: RecoveryPolicy) -> RecoveryPolicy:
-    return rules.recovery if rules is not None and rules.recovery is not None else default

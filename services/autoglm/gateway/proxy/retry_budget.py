@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from autoglm.gateway.endpoints.deployments import Key, Rules
+from autoglm.api.spec import traffic
+from autoglm.gateway.endpoints.deployments import Key
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.proxy.hedging import Hedges
 
@@ -74,7 +75,7 @@ class RetriesByModel:
         if model is None:
             return self._unknown
         owner = _owner(name, model)
-        policy = self._policy(model.rules)
+        policy = self._policy(model.rules.routing.retries)
         mine = self._own.get(owner)
         if mine is None or mine.policy != policy:
             mine = Retries(policy, RetryBudget(policy, now))
@@ -83,14 +84,14 @@ class RetriesByModel:
             self._own = kept | {owner: mine}
         return mine
 
-    def _policy(self, rules: Rules | None) -> RetryPolicy:
+    def _policy(self, own: traffic.Retries) -> RetryPolicy:
         base = self._unknown.policy
-        if rules is None or (rules.attempts is None and rules.budget_ratio is None):
+        if own.attempts is None and own.budget_ratio is None:
             return base
         return replace(
             base,
-            attempts=base.attempts if rules.attempts is None else rules.attempts,
-            ratio=base.ratio if rules.budget_ratio is None else rules.budget_ratio,
+            attempts=base.attempts if own.attempts is None else own.attempts,
+            ratio=base.ratio if own.budget_ratio is None else own.budget_ratio,
         )
 
 

@@ -15,10 +15,10 @@ from typing import NoReturn
 import msgspec
 from msgspec import structs
 
+from autoglm.api.spec.traffic import StreamRecovery
 from autoglm.common import errors
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, StreamBroken
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.endpoints.safeguards import RecoveryPolicy
 from autoglm.gateway.proxy.attempt import Attempt, Attempts, is_replayed
 from autoglm.gateway.proxy.grpc_transcript import KINDS, GrpcTranscript
 from autoglm.gateway.proxy.recovery import (
@@ -50,7 +50,7 @@ class Terms:
     """Limits and policies of one request. `is_over` withdraws a retry from the budget."""
 
     limits: Limits
-    recovery: RecoveryPolicy
+    recovery: StreamRecovery
     is_over: Callable[[], bool]
 
 
@@ -72,7 +72,7 @@ class Stream:
         self._attempts, self._pool, self._metrics = attempts, pool, metrics
         self._clock = clock
         self._attempt: Attempt | None = attempt
-        self._left = terms.recovery.attempts
+        self._left = terms.recovery.max_attempts
         self._kept = _KEPT_BYTES
         self._resumed = 0
         self._transcript = transcript_of(attempt, terms.recovery)
@@ -202,17 +202,17 @@ class _Exhausted(Exception):
     """The retry budget allows no further attempt."""
 
 
-def transcript_of(attempt: Attempt, policy: RecoveryPolicy) -> Transcript | None:
+def transcript_of(attempt: Attempt, policy: StreamRecovery) -> Transcript | None:
     """Returns the transcript of a response; None for one that cannot be resumed elsewhere."""
     request, response = attempt.request, attempt.response
-    if policy.attempts == 0 or response is None or response.status != 200:
+    if policy.mode == "Off" or response is None or response.status != 200:
         return None
     if not request.exchange.has_chunks or not is_resumable(attempt.view, request.model):
         return None
     if kind := KINDS.get(request.target):
-        return GrpcTranscript(kind, policy.max_tokens)
+        return GrpcTranscript(kind, policy.max_replay_tokens)
     if is_replayed(request, attempt.view) and is_event_stream(response.headers):
-        return SseTranscript(policy.max_tokens)
+        return SseTranscript(policy.max_replay_tokens)
     return None
 
 

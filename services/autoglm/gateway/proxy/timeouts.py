@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from autoglm.api.spec.traffic import Timeouts
 from autoglm.common.errors import DeadlineExceeded
-from autoglm.gateway.endpoints.deployments import Rules
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.request import GatewayRequest
 
@@ -25,20 +25,18 @@ class Limits:
     chunk_seconds: float | None = None
 
 
-def bounded(request: GatewayRequest, rules: Rules) -> GatewayRequest:
+def bounded(request: GatewayRequest, timeouts: Timeouts) -> GatewayRequest:
     """Returns the request with the earlier of its own deadline and the resource's."""
-    total = rules.total_seconds
+    total = timeouts.total_seconds
     if total is None or request.deadline <= request.started + total:
         return request
     return replace(request, deadline=request.started + total)
 
 
-def limits_of(request: GatewayRequest, rules: Rules | None, default: Limits) -> Limits:
+def limits_of(request: GatewayRequest, timeouts: Timeouts, default: Limits) -> Limits:
     if request.info is None or not request.info.streaming or not request.exchange.has_chunks:
         return Limits()
-    if rules is None:
-        return default
-    first, chunk = rules.first_token_seconds, rules.chunk_seconds
+    first, chunk = timeouts.first_token_seconds, timeouts.chunk_seconds
     return Limits(
         default.first_token_seconds if first is None else first,
         default.chunk_seconds if chunk is None else chunk,

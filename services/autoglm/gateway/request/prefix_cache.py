@@ -12,9 +12,9 @@ import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
-PrefixCache = Literal["Isolated", "Shared"]
+from autoglm.api.spec.traffic import PrefixCache
+
 _DIGITS = 32
 _LEAST_KEY_BYTES = 16
 _VARIABLE = "AUTOGLM_GENERATED_PREFIX_CACHE_KEY"

@@ -51,10 +51,9 @@ def pick(
         candidates = _one(call, candidates)
     if call.allows is not None:
         candidates = _allowed(call, call.allows, candidates)
-    rules = model.rules if model else None
-    slo = rules.slo_first_token_seconds if rules else None
-    query = Query(call, now, rng, memory or Memory(), slo)
-    policy = (rules and rules.policy) or default
+    routing = snapshot.rules_of(call.model).routing
+    query = Query(call, now, rng, memory or Memory(), routing.slo.first_token_seconds)
+    policy = routing.policy or default
     if len(candidates) > MOST and POLICIES[policy].scorers:
         candidates = sample(query, POLICIES[policy], query.memory.rings.of(candidates))
     if exclude:

@@ -1,14 +1,21 @@
 import json
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 from tests.support.fake_kube import agd, endpoint_slice
 
-from autoglm.api.spec import traffic
+from autoglm.api.spec.traffic import (
+    Hedging,
+    OutlierDetection,
+    Retries,
+    Routing,
+    ServiceLevel,
+    StreamRecovery,
+    Tenancy,
+    Timeouts,
+)
 from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
 from autoglm.gateway.endpoints.kubernetes_objects import Mention, Slice, resource_of, slice_of
-from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 
 GLM = Key("default", "glm")
 
@@ -73,12 +80,50 @@ def test_a_resource_is_known_by_its_names_and_rules() -> None:
     }
     found = read_resource(agd("glm", spec={"model": model, "routing": routing}))
     assert found.names == ("glm-4", "a", "lora")
-    assert found.rules == Rules(1, 2.5, 30, 1, 0, "LatencyAware", 0.5)
+    assert found.rules.routing == Routing(
+        policy="LatencyAware",
+        slo=ServiceLevel(first_token_seconds=0.5),
+        timeouts=Timeouts(first_token_seconds=1, chunk_seconds=2.5, total_seconds=30),
+        retries=Retries(attempts=1, budget_ratio=0),
+    )
 
 
 def test_a_policy_of_a_newer_operator_is_left_to_the_gateway() -> None:
     found = read_resource(agd("glm", spec={"routing": {"policy": "Telepathic"}}))
-    assert found.rules.policy is None
+    assert found.rules.routing.policy is None
+
+
+def test_an_invalid_field_leaves_all_others_and_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    routing = {
+        "timeouts": {"totalSeconds": -1, "chunkSeconds": 2},
+        "retries": "many",
+        "hedging": {"percentile": 95},
+    }
+    spec = {"routing": routing, "tenancy": {"prefixCache": "Shared"}, "model": {"aliases": ["a"]}}
+    found = read_resource(agd("glm", spec=spec))
+    assert found.names == ("glm", "a") and found.rules == Rules(
+        routing=Routing(timeouts=Timeouts(chunk_seconds=2), hedging=Hedging(percentile=95)),
+        tenancy=Tenancy(prefix_cache="Shared"),
+    )
+    (warning,) = caplog.messages
+    assert "AutoGLMDeployment default/glm" in warning
+    assert "spec.routing.timeouts.totalSeconds = -1: must be greater than 0" in warning
+    assert 'spec.routing.retries = "many": must be a mapping' in warning
+
+
+def test_fields_of_a_newer_operator_and_nulls_are_skipped_silently(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    routing: dict[str, Any] = {
+        "timeouts": None,
+        "newer": 1,
+        "outlierDetection": {"newer": {}, "rampSeconds": None},
+    }
+    found = read_resource(agd("glm", spec={"routing": routing, "tenancy": None}))
+    assert found.rules == Rules(routing=Routing(outlier_detection=OutlierDetection()))
+    assert not caplog.messages
 
 
 def test_a_resource_without_names_serves_its_own() -> None:
@@ -127,29 +172,22 @@ def test_what_cannot_be_read_raises_value_error_or_is_skipped(spec: dict[str, An
         assert "$." in str(error)
 
 
-def _routed(**routing: Any) -> Rules:
+def _routed(**routing: Any) -> Routing:
     spec = {"model": {"servedName": "m"}, "routing": routing}
-    return resource_of(json.dumps({"metadata": {"name": "a"}, "spec": spec}).encode()).rules
+    return read_resource({"metadata": {"name": "a"}, "spec": spec}).rules.routing
 
 
 def test_safeguards_are_read_as_the_spec_has_them() -> None:
-    rules = _routed(
+    routing = _routed(
         hedging={"percentile": 95, "maxExtraRatio": 0.1},
         outlierDetection={"consecutiveFailures": 2, "newerField": 1, "rampSeconds": None},
         streamRecovery={"mode": "Replay", "maxAttempts": 2, "maxReplayTokens": 99},
     )
-    assert rules.hedging == HedgePolicy(percentile=95, max_extra_ratio=0.1)
-    assert rules.outliers == OutlierPolicy(consecutive_failures=2)
-    assert rules.recovery == RecoveryPolicy(attempts=2, max_tokens=99)
-    assert _routed(streamRecovery={"mode": "Off"}).recovery == RecoveryPolicy(attempts=0)
+    assert routing.hedging == Hedging(percentile=95, max_extra_ratio=0.1)
+    assert routing.outlier_detection == OutlierDetection(consecutive_failures=2)
+    assert routing.stream_recovery == StreamRecovery(max_attempts=2, max_replay_tokens=99)
+    assert _routed(streamRecovery={"mode": "Off"}).stream_recovery == StreamRecovery(mode="Off")
 
 
 def test_safeguards_left_out_are_the_gateways() -> None:
-    assert _routed() == Rules()
-
-
-def test_the_specs_defaults_are_the_gateways() -> None:
-    assert asdict(OutlierPolicy()) == traffic.OutlierDetection().model_dump()
-    assert asdict(HedgePolicy()) == traffic.Hedging().model_dump()
-    recovery = traffic.StreamRecovery()
-    assert RecoveryPolicy() == RecoveryPolicy(recovery.max_attempts, recovery.max_replay_tokens)
+    assert _routed() == Routing()

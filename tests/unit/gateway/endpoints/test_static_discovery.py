@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.api.spec.traffic import Retries, Routing, Timeouts
 from autoglm.gateway.endpoints.deployments import Rules
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.endpoints.static_discovery import (
@@ -71,7 +72,9 @@ def test_a_file_says_which_rules_hold_for_which_names() -> None:
 
     assert targets == ()
     assert resource.names == ("a", "b")
-    assert resource.rules == Rules(total_seconds=2, attempts=1)
+    assert resource.rules == Rules(
+        routing=Routing(timeouts=Timeouts(total_seconds=2), retries=Retries(attempts=1))
+    )
 
 
 def test_ipv6_addresses_are_dialled_in_brackets() -> None:

@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.gateway.endpoints.safeguards import HedgePolicy
+from autoglm.api.spec.traffic import Hedging
 from autoglm.gateway.proxy.hedging import Hedges
 
-P90 = HedgePolicy(percentile=90, max_extra_ratio=0.1)
+P90 = Hedging(percentile=90, max_extra_ratio=0.1)
 
 
 def test_the_delay_is_the_percentile_of_what_was_seen() -> None:
@@ -24,7 +24,7 @@ def test_old_first_chunks_are_forgotten() -> None:
 
 
 def test_a_fixed_delay_needs_no_history() -> None:
-    assert Hedges().delay(HedgePolicy(delay_seconds=0.5)) == 0.5
+    assert Hedges().delay(Hedging(delay_seconds=0.5)) == 0.5
 
 
 @given(st.lists(st.booleans(), max_size=300))

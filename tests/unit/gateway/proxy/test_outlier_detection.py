@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm.api.spec.traffic import OutlierDetection
 from autoglm.common import errors
-from autoglm.gateway.endpoints.safeguards import OutlierPolicy
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.request import Response
 
-POLICY = OutlierPolicy(consecutive_failures=3, interval_seconds=10.0)
+POLICY = OutlierDetection(consecutive_failures=3, interval_seconds=10.0)
 FLEET = ["a", "b", "c"]
 
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoglm import v1
+from autoglm.api.spec.traffic import Retries, Routing
 from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.proxy.retry_budget import RetriesByModel, RetryBudget, RetryPolicy
@@ -35,8 +36,9 @@ def test_time_earns_retries_up_to_the_reserve() -> None:
     assert (spend(budget, 3.0), spend(budget, 3.5), spend(budget, 1000.0)) == (3, 0, 10)
 
 
-def model(name: str, **rules: Any) -> ModelView:
-    resource = Resource(Key("n", name), rules=Rules(**rules)) if rules else None
+def model(name: str, **retries: Any) -> ModelView:
+    rules = Rules(routing=Routing(retries=Retries(**retries))) if retries else None
+    resource = Resource(Key("n", name), rules=rules) if rules else None
     return ModelView(v1.Model(name=name), resource=resource)
 
 

@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
+from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
 from autoglm.common import errors
 from autoglm.gateway.endpoints.endpoint import EndpointView, ModelsDiscovered, Phase, State
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.endpoints.safeguards import HedgePolicy, OutlierPolicy, RecoveryPolicy
 from autoglm.gateway.proxy.proxy import Defaults, Relay
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import Limits
@@ -150,7 +150,7 @@ async def test_a_stream_may_lose_several_pods(make: Any) -> None:
 
 async def test_attempts_are_bounded(make: Any) -> None:
     pods = Pods((1, GONE), RetryElsewhere(errors.NoReadyEndpoint("busy")), (1, GONE), (1, GONE))
-    stage = Stage(make, pods, fleet=5, recovery=RecoveryPolicy(attempts=2))
+    stage = Stage(make, pods, fleet=5, recovery=StreamRecovery(max_attempts=2))
     with pytest.raises(errors.StreamBroken, match="no attempts are left"):
         await stage.send()
     assert stage.got == WORDS[:2] and len(stage.pods.urls) == 3
@@ -168,7 +168,12 @@ async def test_a_stream_that_has_said_all_needs_no_other_pod(make: Any) -> None:
         (errors.Unimplemented("no resume here"), {}, "impossible", "no resume here"),
         (errors.Internal("oh"), {}, "unavailable", "oh"),
         ((9, None), {"policy": RetryPolicy(reserve=0.0, per_second=0.0)}, "exhausted", "budget"),
-        ((9, None), {"recovery": RecoveryPolicy(max_tokens=1)}, "impossible", "more than 1 tokens"),
+        (
+            (9, None),
+            {"recovery": StreamRecovery(max_replay_tokens=1)},
+            "impossible",
+            "more than 1 tokens",
+        ),
     ],
 )
 async def test_what_cannot_be_exact_is_not_done_and_the_error_says_why(
@@ -181,7 +186,7 @@ async def test_what_cannot_be_exact_is_not_done_and_the_error_says_why(
 
 
 async def test_recovery_can_be_turned_off(make: Any) -> None:
-    stage = Stage(make, Pods((2, GONE), (9, None)), recovery=RecoveryPolicy(attempts=0))
+    stage = Stage(make, Pods((2, GONE), (9, None)), recovery=StreamRecovery(mode="Off"))
     with pytest.raises(errors.StreamBroken, match="^the pod went away$"):
         await stage.send()
 
@@ -218,7 +223,7 @@ async def test_a_stalled_stream_that_cannot_be_resumed_says_so(make: Any) -> Non
         make,
         Pods((2, 100.0)),
         limits=Limits(chunk_seconds=5),
-        recovery=RecoveryPolicy(attempts=0),
+        recovery=StreamRecovery(mode="Off"),
     )
     with pytest.raises(errors.DeadlineExceeded, match="no chunk for 5 s"):
         await stage.send()
@@ -274,7 +279,7 @@ def counted(stage: Stage) -> dict[str, float]:
     return {s.labels["result"]: s.value for s in samples if s.name.endswith("_total")}
 
 
-HEDGED = HedgePolicy(delay_seconds=2.0)
+HEDGED = Hedging(delay_seconds=2.0)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +300,7 @@ async def test_a_late_first_chunk_is_hedged_and_one_response_arrives(
 
 
 async def test_hedging_stays_within_its_extra_load(make: Any) -> None:
-    policy = HedgePolicy(delay_seconds=2.0, max_extra_ratio=0.25)
+    policy = Hedging(delay_seconds=2.0, max_extra_ratio=0.25)
     stage = Stage(make, Pods(*[3.0] * 60), hedging=policy)
     for _ in range(20):
         stage.got.clear()
@@ -329,7 +334,7 @@ async def test_a_pod_that_fails_again_and_again_is_ejected_then_probed_and_used_
     make: Any,
 ) -> None:
     stage = Stage(
-        make, Pods(), outliers=OutlierPolicy(consecutive_failures=3, ejection_seconds=5.0)
+        make, Pods(), outliers=OutlierDetection(consecutive_failures=3, ejection_seconds=5.0)
     )
     bad = next(iter(stage.pool.views)).url
     _, loaded = make.up()

@@ -57,8 +57,11 @@ def test_without_a_file_processes_of_one_gateway_share_a_key() -> None:
         ('{"tenancy": {"prefixCache": "Shared"}}', "Shared"),
         ('{"tenancy": {"prefixCache": "Isolated"}}', "Isolated"),
         ('{"tenancy": {"prefixCache": "OfANewerOperator"}}', "Isolated"),
+        ('{"tenancy": {"prefixCache": 1}}', "Isolated"),
+        ('{"tenancy": ["Shared"]}', "Isolated"),
+        ('{"tenancy": ""}', "Isolated"),
     ],
 )
 def test_a_resource_says_what_its_tenants_share(spec: str, mode: str | None) -> None:
     found = resource_of(f'{{"metadata": {{"name": "m"}}, "spec": {spec}}}'.encode())
-    assert found.rules.prefix_cache == mode
+    assert found.rules.tenancy.prefix_cache == mode

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from autoglm.api.spec.traffic import Routing, ServiceLevel
 from autoglm.gateway.endpoints.deployments import Key, Resource, Rules, directory_of
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
@@ -22,7 +23,9 @@ class Fleet:
     def __init__(self, make: Any, *seconds: float | None, slo: float | None = None) -> None:
         self.make, self.memory = make, Memory()
         self.views = [make.view(n) for n in range(len(seconds))]
-        rules = Rules(policy="LatencyAware", slo_first_token_seconds=slo)
+        rules = Rules(
+            routing=Routing(policy="LatencyAware", slo=ServiceLevel(first_token_seconds=slo))
+        )
         directory = directory_of([Resource(Key("n", "r"), names=("glm",), rules=rules)])
         self.snapshot = take_snapshot(self.views, directory)
         for view, time in zip(self.views, seconds, strict=True):
