@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm import v1
-from autoglm.client.hints import hints
+from autoglm.client.requests import hint_metadata
 from benchmarks import load, rivals, routers_plot, ways
 from benchmarks.report import Report, Row, median_spread
 from benchmarks.ways import Way
@@ -67,7 +67,7 @@ class Case:
         if not way.is_our_client:
             return names
         request = v1.GenerateRequest.FromString(self.work().message())
-        metadata = hints(request).items()
+        metadata = hint_metadata(request).items()
         return names + tuple(f"{n}:{base64.b64encode(v).decode()}" for n, v in metadata)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoglm.client.hints import hints
+from autoglm.client.requests import hint_metadata
 from autoglm.common import rpc
 from autoglm.common.usage import USAGE_TRAILER, write_usage
 from autoglm.gateway.envoy import access_log_pb2 as access_log
@@ -174,7 +174,7 @@ async def _picked(made: Rig, hinted: bool) -> Talk:
     path = f"/autoglm.v1.Inference/{STREAM}"
     headers = {":method": "POST", ":path": path, rpc.CALL_HEADER: key, "x-api-key": made.key}
     if hinted:
-        headers |= {k: base64.b64encode(v).decode() for k, v in hints(request).items()}
+        headers |= {k: base64.b64encode(v).decode() for k, v in hint_metadata(request).items()}
     message = request.SerializeToString()
     body = struct.pack(">BI", 0, len(message)) + message
     talk = Talk(_headers(headers), _body(body))

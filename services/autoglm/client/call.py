@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -157,19 +157,16 @@ class ClientCall:
         return {
             "retry": retry_if_exception(should_retry),
             "stop": stop,
-            "wait": self._wait(policy),
-            "before_sleep": self._note_retry,
+            "wait": self._wait,
+            "before_sleep": self._record_retry,
             "reraise": True,
         }
 
-    def _wait(self, policy: RetryPolicy) -> Callable[[RetryCallState], float]:
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            return wait_seconds(error, state.attempt_number, policy, self._target.rng)
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return wait_seconds(error, state.attempt_number, self._target.retries, self._target.rng)
 
-        return wait
-
-    def _note_retry(self, state: RetryCallState) -> None:
+    def _record_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         reason = error.reason if isinstance(error, errors.AutoGLMError) else ""
         self._span.add_event(

@@ -1,4 +1,4 @@
-"""Builds requests from Python arguments. Pure.
+"""Builds requests and their routing hints from Python arguments. Pure.
 
 Both clients call the `*_request` functions. The TypedDicts declare the keyword arguments; names and
 meanings are those of the API (protos/autoglm/v1). An invalid value raises InvalidRequest with the
@@ -15,6 +15,15 @@ from google.protobuf.message import Message
 from autoglm import v1
 from autoglm.client import openai_shapes as shapes
 from autoglm.common import errors
+
+try:
+    from autoglm.validation import of_chat, of_generate
+    from autoglm.validation.routing_hint import HINT_METADATA, write_hint
+except ModuleNotFoundError:
+    # Hashing prompts needs packages that a core install lacks.
+    CAN_HINT = False
+else:
+    CAN_HINT = True
 
 Prompt: TypeAlias = str | Sequence[int] | v1.TokenIds
 ChatMessages: TypeAlias = Sequence[v1.ChatMessage | Mapping[str, Any]]
@@ -107,9 +116,16 @@ class TokenizeOptions(ModelOptions, total=False):
 
 def generate_request(prompt: Prompt, options: GenerateOptions, model: str) -> v1.GenerateRequest:
     _check(options, GenerateOptions)
+    content: dict[str, Any]
+    if isinstance(prompt, str):
+        content = {"text": prompt}
+    elif isinstance(prompt, v1.TokenIds):
+        content = {"token_ids": prompt}
+    else:
+        content = {"token_ids": _build(v1.TokenIds, "prompt", ids=prompt)}
     return _build(
         v1.GenerateRequest,
-        **_prompt(prompt, "text", "token_ids"),
+        **content,
         model=options.get("model", model),
         sampling_params=_sampling(options),
         response_format=shapes.response_format(options.get("response_format")),
@@ -164,23 +180,33 @@ def tokenize_request(
     text: str | ChatMessages, options: TokenizeOptions, model: str
 ) -> v1.TokenizeRequest:
     _check(options, TokenizeOptions)
-    what: dict[str, Any] = {"text": text}
+    content: dict[str, Any] = {"text": text}
     if not isinstance(text, str):
-        what = {"chat": v1.ChatMessages(messages=_messages(text))}
+        content = {"chat": v1.ChatMessages(messages=_messages(text))}
     return _build(
         v1.TokenizeRequest,
-        **what,
+        **content,
         model=options.get("model", model),
         **_given(options, "add_special_tokens", "return_tokens"),
     )
 
 
-def _prompt(prompt: Prompt, text: str, token_ids: str) -> dict[str, Any]:
-    if isinstance(prompt, str):
-        return {text: prompt}
-    if isinstance(prompt, v1.TokenIds):
-        return {token_ids: prompt}
-    return {token_ids: _build(v1.TokenIds, "prompt", ids=prompt)}
+def hint_metadata(request: v1.GenerateRequest | v1.ChatRequest) -> dict[str, bytes]:
+    """Return the routing hint as metadata of the call, so that gateways need not parse the body.
+
+    It is empty if the request has no hint, and in a core install; gateways parse the body then.
+    """
+    if not CAN_HINT:
+        return {}
+    try:
+        if isinstance(request, v1.ChatRequest):
+            hint = write_hint(of_chat(request))
+        else:
+            hint = write_hint(of_generate(request))
+    except errors.AutoGLMError:
+        # The server reports the error, with its request id.
+        hint = b""
+    return {HINT_METADATA: hint} if hint else {}
 
 
 def _messages(messages: str | ChatMessages) -> list[v1.ChatMessage]:

@@ -13,7 +13,6 @@ from tenacity import Retrying
 from autoglm import v1
 from autoglm.client import requests
 from autoglm.client.call import ClientCall, RetryPolicy, Target, key_or_default
-from autoglm.client.hints import hints
 from autoglm.client.requests import (
     CallOptions,
     ChatMessages,
@@ -23,6 +22,7 @@ from autoglm.client.requests import (
     PredictOptions,
     Prompt,
     TokenizeOptions,
+    hint_metadata,
 )
 from autoglm.common import rpc
 from autoglm.common.tls import TlsFiles
@@ -74,7 +74,7 @@ class Client:
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> v1.GenerateResponse:
         """Complete text or token ids; no chat template is applied."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = ClientCall("Generate", request.model, self._target, options, hints(request))
+        call = ClientCall("Generate", request.model, self._target, options, hint_metadata(request))
         return self._unary(self._stub.Generate, request, call)
 
     def generate_stream(
@@ -82,13 +82,15 @@ class Client:
     ) -> Generator[v1.GenerateChunk, None, None]:
         """Stream the response. Closing the generator cancels the call."""
         request = requests.generate_request(prompt, options, self._target.model)
-        call = ClientCall("GenerateStream", request.model, self._target, options, hints(request))
+        call = ClientCall(
+            "GenerateStream", request.model, self._target, options, hint_metadata(request)
+        )
         return self._stream(self._stub.GenerateStream, request, call)
 
     def chat(self, messages: str | ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
         """Respond to a conversation, or to a text as its only user message."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = ClientCall("Chat", request.model, self._target, options, hints(request))
+        call = ClientCall("Chat", request.model, self._target, options, hint_metadata(request))
         return self._unary(self._stub.Chat, request, call)
 
     def chat_stream(
@@ -96,7 +98,9 @@ class Client:
     ) -> Generator[v1.ChatChunk, None, None]:
         """Stream the response. Closing the generator cancels the call."""
         request = requests.chat_request(messages, options, self._target.model)
-        call = ClientCall("ChatStream", request.model, self._target, options, hints(request))
+        call = ClientCall(
+            "ChatStream", request.model, self._target, options, hint_metadata(request)
+        )
         return self._stream(self._stub.ChatStream, request, call)
 
     def embed(

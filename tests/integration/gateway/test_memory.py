@@ -19,7 +19,7 @@ from tests.support.rest_stack import rest_stack
 from tests.support.tcp_proxy import TcpProxy
 
 from autoglm import v1
-from autoglm.client.hints import hints
+from autoglm.client.requests import hint_metadata
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
 from autoglm.gateway.request.principal import Principal
@@ -299,7 +299,7 @@ async def test_half_sent_messages_take_no_more_memory_than_envoy_has(
     narrow: Process, is_hinted: bool
 ) -> None:
     """Hinted ones are forwarded to the pod as they come."""
-    metadata = tuple(hints(request()).items()) if is_hinted else ()
+    metadata = tuple(hint_metadata(request()).items()) if is_hinted else ()
     (envoy,) = psutil.Process(narrow.pid).children()
     async with watched(envoy.pid) as seen, half_sent(narrow, GENERATE, metadata) as calls:
         ends = await serve_until_most_end(narrow, calls)

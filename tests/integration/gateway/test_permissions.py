@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pool, message_factory
 from tests.support.rest_stack import fake_server
 
 from autoglm import v1
-from autoglm.client.hints import hints
+from autoglm.client.requests import hint_metadata
 from autoglm.common import rpc
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES
@@ -396,7 +396,7 @@ async def test_claim_about_the_request_does_not_stand_for_it(fleet: Any, tmp_pat
     async with AsyncExitStack() as stack:
         here = await site(fleet, stack, tmp_path)
         limited = Caller("User of ('open-*',)", (Role.USER,), ("open-*",))
-        claim = hints(v1.GenerateRequest(model=OPEN, text="Hello"))
+        claim = hint_metadata(v1.GenerateRequest(model=OPEN, text="Hello"))
         request = v1.GenerateRequest(model=SHUT, text="Hello")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await InferenceStub(here.channel).Generate(
