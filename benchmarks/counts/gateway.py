@@ -42,9 +42,9 @@ from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.rules import IdentitySources
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.pipeline import local_layers, request_layers, stack
-from autoglm.gateway.proxy.grpc_upstream import GrpcRelay
-from autoglm.gateway.proxy.http_upstream import HttpRelay
-from autoglm.gateway.proxy.proxy import Defaults, Relay
+from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
+from autoglm.gateway.proxy.http_upstream import HttpUpstream
+from autoglm.gateway.proxy.proxy import Defaults, Proxy
 from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request_telemetry import Observer
@@ -103,12 +103,12 @@ class Rig:
             )
         )
         upstreams: dict[Any, Any] = {
-            "grpc": GrpcRelay(self.grpc_pods),  # type: ignore[arg-type]  # in place of Channels
-            "http": HttpRelay(session),
+            "grpc": GrpcUpstream(self.grpc_pods),  # type: ignore[arg-type]  # in place of Channels
+            "http": HttpUpstream(session),
         }
         if plane == "envoy":
-            upstreams = {wire: EnvoyUpstream(relay) for wire, relay in upstreams.items()}
-        relay = Relay(
+            upstreams = {wire: EnvoyUpstream(upstream) for wire, upstream in upstreams.items()}
+        proxy = Proxy(
             pool,
             upstreams,
             settings.retry_policy,
@@ -124,22 +124,25 @@ class Rig:
             ),
         )
         identify = identity.identify
-        self.relay = stack(
-            request_layers(pool, admission, observer, memory, identify, limits), relay
+        self.pipeline = stack(
+            request_layers(pool, admission, observer, memory, identify, limits), proxy
         )
-        own, local = TakeOver(self.exchanges, self.relay), local_layers(observer, memory, identify)
+        own, local = (
+            TakeOver(self.exchanges, self.pipeline),
+            local_layers(observer, memory, identify),
+        )
         self._local = partial(stack, local)
         self._grpc = GrpcEdge(
             GrpcParts(own, self._local, self._local, lambda: pool.snapshot, 600.0, 3600.0)
         )
         await self._start_rest(closing, pool, own)
-        self.picker = Picker(self.relay, self.exchanges, self.bounds)
+        self.picker = Picker(self.pipeline, self.exchanges, self.bounds)
         closing.push_async_callback(self.picker.close)
         self.ends = AccessLogService(self.exchanges)
 
     async def _start_rest(self, closing: AsyncExitStack, pool: Pool, own: Any) -> None:
         parts = RestParts(
-            relay=own,
+            pipeline=own,
             local=self._local,
             snapshot=lambda: pool.snapshot,
             ready=lambda: (True, {}),

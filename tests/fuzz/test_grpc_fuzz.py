@@ -30,7 +30,7 @@ from autoglm.gateway.endpoints.endpoint import (
 )
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.pipeline import local_layers, request_layers, stack
-from autoglm.gateway.proxy.proxy import Relay
+from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.upstream import Fallbacks, no_fallbacks
 from autoglm.gateway.request.grpc_methods import METHODS
@@ -77,10 +77,10 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
     observer = Observer(metrics, lambda _: True)
     admission = Admission(pool, AdmissionSettings(100), metrics)
     memory = Memory(2**30)
-    relay = Relay(pool, {"grpc": upstream}, RetryPolicy(), metrics, Random(1))
+    proxy = Proxy(pool, {"grpc": upstream}, RetryPolicy(), metrics, Random(1))
     edge = GrpcEdge(
         GrpcParts(
-            relay=stack(request_layers(pool, admission, observer, memory), relay),
+            pipeline=stack(request_layers(pool, admission, observer, memory), proxy),
             local=partial(stack, local_layers(observer, memory)),
             open=partial(stack, local_layers(observer, memory)),
             snapshot=lambda: pool.snapshot,

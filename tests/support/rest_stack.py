@@ -1,7 +1,7 @@
 """The gateway's REST side over fake OpenAI servers, in one event loop, on free loopback ports.
 
-For tests of the edge, its relay and its layers. Nothing watches the fakes: they are routable from
-the start, until a relay reports otherwise.
+For tests of the edge, its proxy and its layers. Nothing watches the fakes: they are routable from
+the start, until a proxy reports otherwise.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
-from autoglm.gateway.proxy.http_upstream import HttpRelay, client_session
-from autoglm.gateway.proxy.proxy import Relay
+from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_session
+from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
@@ -90,13 +90,13 @@ async def rest_stack(
         admission = Admission(pool, AdmissionSettings(100), metrics)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models)
         memory = memory or Memory(2**30)
-        http = HttpRelay(await enter(client_session()))
+        http = HttpUpstream(await enter(client_session()))
         upstream = EnvoyUpstream(http) if plane == "envoy" else http
-        relay = Relay(pool, {"http": upstream}, RetryPolicy(), metrics, Random(1))
-        layers = stack(request_layers(pool, admission, observer, memory, identify), relay)
+        proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, Random(1))
+        layers = stack(request_layers(pool, admission, observer, memory, identify), proxy)
         exchanges, bounds = Exchanges(), Bounds(max_body_bytes, timeout, 3600.0)
         parts = RestParts(
-            relay=TakeOver(exchanges, layers),
+            pipeline=TakeOver(exchanges, layers),
             local=partial(stack, local_layers(observer, memory, identify)),
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.snapshot.has_routable, {}),

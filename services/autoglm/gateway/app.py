@@ -36,7 +36,7 @@ from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.endpoint_picker.server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import Plane, plane_of
 from autoglm.gateway.envoy.program import EnvoyFailed
-from autoglm.gateway.gateway import Core, cancel_all
+from autoglm.gateway.gateway import GatewayCore, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
 
@@ -84,7 +84,7 @@ class Gateway:
     ) -> None:
         self._settings = settings = settings.with_memory(memory_limit_bytes())
         self._is_first = sockets is None
-        self.core = Core(settings, registry, connect)
+        self.core = GatewayCore(settings, registry, connect)
         self._plane = plane_of(settings, sockets, self.core.metrics.process_restarts)
         self._health = health.aio.HealthServicer()
         self._draining = self._is_listening = False
@@ -210,7 +210,7 @@ class Gateway:
     async def _start_grpc(self) -> None:
         settings, core = self._settings, self.core
         parts = GrpcParts(
-            core.own_relay,
+            core.edge_pipeline,
             core.local,
             core.open,
             core.snapshot,
@@ -242,7 +242,7 @@ class Gateway:
     async def _start_rest(self) -> None:
         settings, core, files = self._settings, self.core, self._settings.server_tls
         parts = RestParts(
-            core.own_relay,
+            core.edge_pipeline,
             core.local,
             core.snapshot,
             self.is_ready,
@@ -267,7 +267,7 @@ class Gateway:
 
     async def _start_picker(self) -> None:
         settings, most = self._settings, _CALLS * self._settings.max_inflight
-        picker = PickerServer(settings, self.core.relay, self._bounds, self._health, most)
+        picker = PickerServer(settings, self.core.pipeline, self._bounds, self._health, most)
         with _binding(settings.endpoint_picker_address):
             await picker.start()
         self._picker, self.picker_port = picker, picker.port
@@ -276,7 +276,7 @@ class Gateway:
         for address in plane.addresses:
             with _binding(address):
                 rpc.check_free(address)
-        ports = await plane.start(self.core.relay, self.core.exchanges, self._bounds)
+        ports = await plane.start(self.core.pipeline, self.core.exchanges, self._bounds)
         self.grpc_port, self.http_port = ports["grpc"], ports["http"]
 
     async def _finish_envoy(self, plane: Plane, grace: float) -> None:

@@ -38,9 +38,9 @@ from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
-from autoglm.gateway.proxy.grpc_upstream import GrpcRelay
-from autoglm.gateway.proxy.http_upstream import HttpRelay, client_session
-from autoglm.gateway.proxy.proxy import Defaults, Relay
+from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
+from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_session
+from autoglm.gateway.proxy.proxy import Defaults, Proxy
 from autoglm.gateway.proxy.route_debug import RouteDebug
 from autoglm.gateway.proxy.upstream import Upstream
 from autoglm.gateway.request.memory_budget import Memory
@@ -57,10 +57,10 @@ _MEET_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
-class Core:
+class GatewayCore:
     """The gateway without its servers.
 
-    `relay` handles requests for pods, `own_relay` those that arrive at the gateway's own servers;
+    `pipeline` handles requests for pods, `edge_pipeline` those that arrive at its own edges.
     `local` wraps handlers of responses that the gateway makes itself. `connect` reaches the
     Kubernetes API in place of the settings' kubeconfig.
     """
@@ -114,15 +114,16 @@ class Core:
         self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
         closing.push_async_callback(self._watches.close)
         upstreams: dict[Wire, Upstream] = {
-            "grpc": GrpcRelay(self.channels),
-            "http": HttpRelay(self._session, key),
+            "grpc": GrpcUpstream(self.channels),
+            "http": HttpUpstream(self._session, key),
         }
         if settings.data_plane == "envoy" or settings.endpoint_picker_address:
             fallbacks = settings.endpoint_picker_fallbacks
             upstreams = {
-                wire: EnvoyUpstream(relay, key, fallbacks) for wire, relay in upstreams.items()
+                wire: EnvoyUpstream(upstream, key, fallbacks)
+                for wire, upstream in upstreams.items()
             }
-        self._relay = Relay(
+        self._proxy = Proxy(
             pool,
             upstreams,
             settings.retry_policy,
@@ -152,8 +153,8 @@ class Core:
             self._response_ids,
             RouteDebug(self.router, self.snapshot, is_open=settings.route_debug),
         )
-        self.relay: Handler = stack(layers, self._relay)
-        self.own_relay: Handler = TakeOver(self.exchanges, self.relay)
+        self.pipeline: Handler = stack(layers, self._proxy)
+        self.edge_pipeline: Handler = TakeOver(self.exchanges, self.pipeline)
         sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
         discovery = Discovery(
             sources, self._take_endpoints, on_resources=self.pool.replace_directory
@@ -222,7 +223,7 @@ class Core:
             self.channels,
             settings.connect_timeout_seconds,
             settings.load_timeout_seconds,
-            lambda url, why: self._relay.abandon(url, why),
+            lambda url, why: self._proxy.abandon(url, why),
             follow_cache=KvFollower(memory.prefixes, self.channels, self.metrics, interval),
             interval=interval,
         )

@@ -1,4 +1,4 @@
-"""The REST edge with its layers and relay, over HTTP, in front of fake OpenAI servers."""
+"""The REST edge with its layers and proxy, over HTTP, in front of fake OpenAI servers."""
 
 from __future__ import annotations
 

@@ -61,13 +61,13 @@ class Stage:
         admission = Admission(pool, AdmissionSettings(1), metrics, clock=lambda: 0.0)
         who = identify if principal is not None else None
         memory = Memory(2**30)
-        self.relay: Handler = stack(
+        self.pipeline: Handler = stack(
             request_layers(pool, admission, observer, memory, who), innermost
         )
         self.local: Handler = stack(local_layers(observer, memory, who), innermost)
 
     async def send(self, call: GatewayRequest, local: bool = False) -> GatewayRequest:
-        async with (self.local if local else self.relay)(call, RequestRecord()):
+        async with (self.local if local else self.pipeline)(call, RequestRecord()):
             return self.passed[-1]
 
 

@@ -48,7 +48,7 @@ class GrpcParts:
     credential. Without `identify` every caller is admitted.
     """
 
-    relay: Handler
+    pipeline: Handler
     local: Callable[[Handler], Handler]
     open: Callable[[Handler], Handler]
     snapshot: Callable[[], Snapshot]
@@ -96,7 +96,7 @@ class GrpcEdge:
                 await self._call(method, context, self._receiver(requests)),
                 RequestRecord(),
             )
-            async with self._parts.relay(request, record) as response:
+            async with self._parts.pipeline(request, record) as response:
                 body = await _only(response)
                 await _finish(method, record, response, body, context)
             return body
@@ -107,7 +107,7 @@ class GrpcEdge:
         async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             request = await self._call(method, context, self._receiver(requests))
             record, chunk = RequestRecord(), b""
-            async with self._parts.relay(request, record) as response:
+            async with self._parts.pipeline(request, record) as response:
                 with self._slow_reader(context) as reader:
                     async for chunk in response.chunks:
                         reader.begin()
@@ -134,7 +134,7 @@ class GrpcEdge:
 
             messages = self._messages(await self._call(method, context, _count), requests)
             with self._slow_reader(context) as reader:
-                async for chunk in respond_to_stream(messages, request_of, self._parts.relay):
+                async for chunk in respond_to_stream(messages, request_of, self._parts.pipeline):
                     reader.begin()
                     yield chunk
                     reader.end()

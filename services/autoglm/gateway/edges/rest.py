@@ -62,7 +62,7 @@ class MethodNotAllowed(errors.AutoGLMError):
 class RestParts:
     """Dependencies of the edge. `local` wraps handlers of the gateway's own responses."""
 
-    relay: Handler
+    pipeline: Handler
     local: Callable[[Handler], Handler]
     snapshot: Callable[[], Snapshot]
     ready: Readiness
@@ -127,7 +127,7 @@ class RestEdge:
         request = request_of(http_request, _route(http_request), self._parts.bounds)
         await self._start.wait()
         return await respond(
-            http_request, request, self._parts.relay, self._parts.slow_reader_seconds
+            http_request, request, self._parts.pipeline, self._parts.slow_reader_seconds
         )
 
     async def _relayed_get(self, http_request: web.Request) -> web.StreamResponse:
@@ -165,7 +165,7 @@ class RestEdge:
             request_of(http_request, _route(http_request), self._parts.bounds, info), target=target
         )
         return await respond(
-            http_request, request, self._parts.relay, self._parts.slow_reader_seconds
+            http_request, request, self._parts.pipeline, self._parts.slow_reader_seconds
         )
 
     def _local(self, page: Page, model: str = "") -> Get:

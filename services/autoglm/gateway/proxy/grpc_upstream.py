@@ -23,7 +23,7 @@ from autoglm.gateway.request.request import GatewayRequest, Response, Trailers
 TRAILER_PREFIX = "autoglm-"
 
 
-class GrpcRelay:
+class GrpcUpstream:
     """An `Upstream` over the pods' channels."""
 
     def __init__(self, channels: Channels) -> None:

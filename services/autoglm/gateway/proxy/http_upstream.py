@@ -107,7 +107,7 @@ def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
     }
 
 
-class HttpRelay:
+class HttpUpstream:
     """An `Upstream` over one client session. The HTTP method is the first word of the route.
 
     `key` is sent to OpenAI servers in place of the caller's credentials.

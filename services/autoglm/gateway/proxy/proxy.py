@@ -56,7 +56,7 @@ class Defaults:
     """None where there are no tenants to keep apart."""
 
 
-class Relay:
+class Proxy:
     """A `Handler` that routes a request and sends it to an upstream."""
 
     def __init__(
@@ -228,9 +228,9 @@ class _Failures:
 
 
 class _OverBudget(stop_base):
-    def __init__(self, relay: Relay, budget: RetryBudget) -> None:
-        self._relay = relay
+    def __init__(self, proxy: Proxy, budget: RetryBudget) -> None:
+        self._proxy = proxy
         self._budget = budget
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return self._relay.is_over(self._budget)
+        return self._proxy.is_over(self._budget)

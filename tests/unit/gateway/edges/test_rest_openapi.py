@@ -17,7 +17,7 @@ from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds, canonical
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import Snapshot
-from autoglm.gateway.proxy.proxy import Relay
+from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import Handler
@@ -29,9 +29,9 @@ MODEL = v1.Model(name="m", max_model_len=2**20)
 
 def edge() -> RestEdge:
     registry = CollectorRegistry()
-    relay: Handler = Relay(Pool(Random(1)), {}, RetryPolicy(), Metrics(registry), Random(1))
+    proxy: Handler = Proxy(Pool(Random(1)), {}, RetryPolicy(), Metrics(registry), Random(1))
     parts = RestParts(
-        relay=relay,
+        pipeline=proxy,
         local=lambda handler: handler,
         snapshot=Snapshot,
         ready=lambda: (True, {}),

@@ -21,7 +21,7 @@ HEADERS = {"x-request-id": "r1"}
 
 
 class Inner:
-    """The gateway's own relay."""
+    """The gateway's own upstream."""
 
     def __init__(self) -> None:
         self.calls: list[GatewayRequest] = []

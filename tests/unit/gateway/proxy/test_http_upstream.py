@@ -1,4 +1,4 @@
-"""What the HTTP relay makes of a server's headers and of connections that fail."""
+"""What the HTTP upstream makes of a server's headers and of connections that fail."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from autoglm.common import errors
 from autoglm.gateway.endpoints.endpoint import EndpointView, Phase
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.proxy.proxy import Relay
+from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
@@ -55,7 +55,7 @@ async def _chunks(answer: list[Any]) -> AsyncIterator[bytes]:
 
 
 class Stage:
-    """A pool of pods that are ready, and a relay to them."""
+    """A pool of pods that are ready, and a proxy to them."""
 
     def __init__(self, make: Any, pods: int, script: Script, **policy: Any) -> None:
         clock = asyncio.get_running_loop().time
@@ -66,12 +66,12 @@ class Stage:
             for event in make.up():
                 self.pool.apply(view.url, event, self.now)
         metrics, policy_ = Metrics(CollectorRegistry()), RetryPolicy(**policy)
-        self.relay = Relay(self.pool, {"grpc": script}, policy_, metrics, Random(0), clock)
+        self.proxy = Proxy(self.pool, {"grpc": script}, policy_, metrics, Random(0), clock)
         self.notes = RequestRecord()
 
     async def send(self) -> bytes:
         call = self.make.call(deadline=self.now + 10)
-        async with self.relay(call, self.notes) as reply:
+        async with self.proxy(call, self.notes) as reply:
             assert sum(view.live.in_flight for view in self.pool.views) == 1
             return b"".join([chunk async for chunk in reply.chunks])
 
@@ -186,7 +186,7 @@ async def test_cancelled_call_leaves_nothing_behind(make: Any) -> None:
     call = make.call(deadline=stage.now + 10)
 
     async def hold() -> None:
-        async with stage.relay(call, RequestRecord()):
+        async with stage.proxy(call, RequestRecord()):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(hold())

@@ -28,10 +28,10 @@ class Stage:
         self.snapshot = take_snapshot([make.view(n) for n in range(20)])
         self.sent: list[str] = []
         debug = RouteDebug(self.router, lambda: self.snapshot, is_open=is_open, clock=lambda: 0.0)
-        self.handler = debug(self.relay)
+        self.handler = debug(self.proxy)
 
     @asynccontextmanager
-    async def relay(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
+    async def proxy(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
         notes.decision = self.router.route(call, self.snapshot, 0.0)
         self.sent.append(notes.decision.endpoint.url)
 

@@ -16,7 +16,7 @@ from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
 from autoglm.common import errors
 from autoglm.gateway.endpoints.endpoint import EndpointView, ModelsDiscovered, Phase, State
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.proxy.proxy import Defaults, Relay
+from autoglm.gateway.proxy.proxy import Defaults, Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import Limits
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
@@ -97,7 +97,7 @@ class Stage:
             self.pool.apply(view.url, loaded, self.now)
         self.metrics = Metrics(CollectorRegistry())
         policy = defaults.pop("policy", RetryPolicy())
-        self.relay = Relay(
+        self.proxy = Proxy(
             self.pool,
             {"grpc": pods},
             policy,
@@ -118,7 +118,7 @@ class Stage:
             **changes,
         )
         try:
-            async with self.relay(call, self.notes) as reply:
+            async with self.proxy(call, self.notes) as reply:
                 async for data in reply.chunks:
                     self.got.append(v1.GenerateChunk.FromString(data).text)
                 self.trailers = dict(await reply.trailers())
@@ -245,7 +245,7 @@ async def test_a_late_first_token_is_an_error_where_no_other_is(make: Any) -> No
 async def test_what_waits_for_a_silent_pod_goes_elsewhere_at_once(make: Any, script: Any) -> None:
     stage = Stage(make, Pods(script, (9, None)))
     loop = asyncio.get_running_loop()
-    loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
+    loop.call_later(3, lambda: stage.proxy.abandon(stage.pods.urls[0], "silent"))
     assert await stage.send() == WORDS
     assert loop.time() - stage.now == pytest.approx(3, abs=0.1)
 
@@ -253,7 +253,7 @@ async def test_what_waits_for_a_silent_pod_goes_elsewhere_at_once(make: Any, scr
 async def test_what_waits_for_a_silent_pod_stays_where_no_other_is(make: Any) -> None:
     stage = Stage(make, Pods(100.0), fleet=1)
     loop = asyncio.get_running_loop()
-    loop.call_later(3, lambda: stage.relay.abandon(stage.pods.urls[0], "silent"))
+    loop.call_later(3, lambda: stage.proxy.abandon(stage.pods.urls[0], "silent"))
     assert await stage.send() == WORDS
     assert loop.time() - stage.now == pytest.approx(100, abs=0.1)
 
