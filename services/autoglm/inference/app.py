@@ -11,12 +11,13 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
 import grpc
 import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from autoglm.common import errors, rpc
 from autoglm.common.admin_server import AdminServer
@@ -27,26 +28,22 @@ from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.inference import diagnosis
 from autoglm.inference.diagnosis import Diagnosis
 from autoglm.inference.engine import Engine
-from autoglm.inference.health import SERVICES, Health
-from autoglm.inference.http import port
+from autoglm.inference.gather import Pace
 from autoglm.inference.http.bounded_http import BoundedHttp
-from autoglm.inference.http.port import HttpObserver, HttpServer
+from autoglm.inference.http.observer import HttpObserver
+from autoglm.inference.http.server import HttpServer, bind
 from autoglm.inference.kv.block_naming import NamedHttp
 from autoglm.inference.oip.rest import with_oip
 from autoglm.inference.oip.servicer import OipServicer
 from autoglm.inference.pod import Pod
-from autoglm.inference.servicers.bounded_grpc import BoundedMessages
-from autoglm.inference.servicers.grpc_observer import GrpcObserver
-from autoglm.inference.servicers.inference import InferenceServicer, Pace
+from autoglm.inference.servicers.inference import InferenceServicer
+from autoglm.inference.servicers.interceptor import RequestInterceptor
 from autoglm.inference.servicers.worker import WorkerServicer
 from autoglm.inference.settings import InferenceSettings
 from autoglm.v1 import inference_pb2_grpc, open_inference_pb2_grpc, worker_pb2_grpc
 
-_REFLECTED = (
-    *(name for name in SERVICES if name),
-    "autoglm.v1.Worker",
-    "grpc.health.v1.Health",
-)
+_INFERENCE_SERVICES = ("autoglm.v1.Inference", "inference.GRPCInferenceService")
+_REFLECTED = (*_INFERENCE_SERVICES, "autoglm.v1.Worker", "grpc.health.v1.Health")
 _TLS_LOOK_SECONDS = 5.0
 # For streams that only watch and end when the server ends them.
 _LAST_CALLS_SECONDS = 0.5
@@ -118,7 +115,7 @@ class PodServer:
     def __init__(self, settings: InferenceSettings) -> None:
         self._settings = settings
         self.pod = Pod()
-        self._health = Health(self.pod)
+        self._health = health.aio.HealthServicer()
         self._grpc: grpc.aio.Server | None = None
         self._http: HttpServer | None = None
         self._http_socket: socket.socket | None = None
@@ -130,13 +127,13 @@ class PodServer:
     async def start(self) -> None:
         """Raises CannotStart with the reason."""
         self._take_addresses()
-        await self._health.update()
+        await self._publish_health()
         assert self._grpc is not None
         await self._grpc.start()
         self._engine = await self._started_engine()
         await self._start_http(self._engine)
         self.pod.ready(self._engine)
-        await self._health.update()
+        await self._publish_health()
         ports = {"grpc": self.grpc_port, "http": self.http_port, "metrics": self.metrics_port}
         _log.info("ready", extra={"fields": ports | {"models": self.pod.model_names}})
 
@@ -150,29 +147,28 @@ class PodServer:
         signalled = asyncio.create_task(shutdown.wait())
         death = asyncio.create_task(self.pod.engine().wait_dead())
         await asyncio.wait((signalled, death), return_when=asyncio.FIRST_COMPLETED)
-        if not death.done() and await self._drained_before(death):
-            return None
+        if not death.done():
+            drained = asyncio.create_task(self.drain())
+            await asyncio.wait((drained, death), return_when=asyncio.FIRST_COMPLETED)
+            death.cancel()
+            if drained.done():
+                drained.result()
+                return None
+            drained.cancel()
+            # Ctrl-C reaches the engine's processes too; where nothing ran, nothing was lost.
+            if self.pod.in_flight == 0:
+                return None
         signalled.cancel()
         self.pod.die(death.result())
-        await self._health.update()
+        await self._publish_health()
         return death.result()
-
-    async def _drained_before(self, death: asyncio.Task[str]) -> bool:
-        drained = asyncio.create_task(self.drain())
-        await asyncio.wait((drained, death), return_when=asyncio.FIRST_COMPLETED)
-        death.cancel()
-        if drained.done():
-            return drained.result() is None
-        drained.cancel()
-        # Ctrl-C reaches the engine's processes too; where nothing ran, nothing was lost.
-        return self.pod.in_flight == 0
 
     async def drain(self) -> None:
         """Say that we go, wait for gateways to notice, finish what runs."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.shutdown_grace_seconds
         self.pod.drain()
-        await self._health.update()
+        await self._publish_health()
         _log.info("draining", extra={"fields": {"in_flight": self.pod.in_flight}})
         await asyncio.sleep(min(self._settings.drain_delay_seconds, max(0.0, end - loop.time())))
         self.pod.close()
@@ -185,9 +181,9 @@ class PodServer:
     async def close(self) -> None:
         """Stops everything; what still runs is ended."""
         self.pod.close()
-        stops = []
+        stops: list[Awaitable[None]] = []
         if self._grpc is not None:
-            stops.append(self._stop_grpc(self._grpc))
+            stops.append(await self.pod.gate.stop(self._grpc, _LAST_CALLS_SECONDS))
         if self._http is not None:
             stops.append(self._http.stop(_LAST_CALLS_SECONDS))
         await asyncio.gather(*stops)
@@ -201,13 +197,17 @@ class PodServer:
         if self._admin is not None:
             await asyncio.to_thread(self._admin.close)
 
-    async def _stop_grpc(self, server: grpc.aio.Server) -> None:
-        await (await self.pod.gate.stop(server, _LAST_CALLS_SECONDS))
-
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Returns readiness and details; also called from the admin port's threads."""
         details = {"phase": self.pod.phase, "in_flight": self.pod.in_flight}
         return self.pod.is_ready, details
+
+    async def _publish_health(self) -> None:
+        """Publish the pod's phase as health status, overall and by service and model."""
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if self.pod.is_ready else states.NOT_SERVING
+        for name in ("", *_INFERENCE_SERVICES, *self.pod.model_names):
+            await self._health.set(name, state)
 
     def _take_addresses(self) -> None:
         settings = self._settings
@@ -218,7 +218,7 @@ class PodServer:
             settings.grpc_address,
             lambda address: rpc.bind(grpc_server, address, settings.server_tls),
         )
-        self._http_socket = _taken("http-address", settings.http_address, port.bind)
+        self._http_socket = _taken("http-address", settings.http_address, bind)
         self.http_port = self.pod.http_port = self._http_socket.getsockname()[1]
         self._admin = _taken(
             "metrics-address",
@@ -231,7 +231,7 @@ class PodServer:
     def _grpc_server(self) -> grpc.aio.Server:
         pace = Pace(self._settings.gather_milliseconds)
         server = rpc.server(
-            [BoundedMessages(self._settings.content_bounds), GrpcObserver(self.pod)],
+            [RequestInterceptor(self.pod, self._settings.content_bounds)],
             self._settings.max_body_bytes,
             in_one_piece=True,
         )
@@ -242,7 +242,7 @@ class PodServer:
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             OipServicer(self.pod.engine, lambda: self.pod.is_ready, pace), server
         )
-        self._health.add_to(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(_REFLECTED, server)
         return server
 

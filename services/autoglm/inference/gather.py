@@ -3,15 +3,17 @@
 The first message goes out at once, and so does the last. Others leave a pause between them while
 many streams are active; the engine keeps what comes meanwhile as one chunk for each completion
 (a promise of the `Engine` contract), so nothing is buffered here. `window` decides, `paced` waits,
-`Ticks` is the one timer that all streams share.
+`Ticks` is the one timer that all streams share, `Pace` is what servicers call.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
+from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.requests import closing
 
 # Up to this many streams, one message a token costs less than anyone can notice.
@@ -88,3 +90,34 @@ async def paced(
                 source.hold()
                 await wait(seconds, ended)
                 source.release()
+
+
+class Pace:
+    """Paces every stream by how many there are. One for all servicers."""
+
+    def __init__(self, most_milliseconds: float) -> None:
+        self._most_milliseconds = most_milliseconds
+        self._active = 0
+        self._wait = Ticks()
+
+    async def __call__(
+        self, chunks: AsyncIterator[T], engine: Engine, call: EngineRequest
+    ) -> AsyncGenerator[T, None]:
+        def pause() -> float:
+            return window(self._active, self._most_milliseconds)
+
+        self._active += 1
+        try:
+            async for chunk in paced(chunks, pause, _Stream(engine, call.request_id), self._wait):
+                yield chunk
+        finally:
+            self._active -= 1
+
+
+class _Stream:
+    """A `Source`: one request's stream in an engine."""
+
+    def __init__(self, engine: Engine, request_id: str) -> None:
+        self.is_running = partial(engine.is_running, request_id)
+        self.hold = partial(engine.hold, request_id)
+        self.release = partial(engine.release, request_id)

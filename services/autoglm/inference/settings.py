@@ -1,22 +1,79 @@
-"""Settings of a pod, and what they mean for each engine. Read once by the pod's app."""
+"""Settings of a pod, and what they mean for each engine. Read once by the pod's app.
+
+A `Fault` of the echo engine is parsed from `--echo-fail KIND[=N]`, or from `<|echo KIND=N|>` in a
+prompt for the kinds that concern one request.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import AfterValidator, AliasChoices, Field
 
 from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
 from autoglm.common.tls import TlsFiles
-from autoglm.inference.echo_settings import EchoSettings, Rates, parse_fault
 from autoglm.inference.engine import Device, EngineOptions
 from autoglm.validation import bounds
 
+FaultKind = Literal["start", "after-tokens", "hang", "die-after-requests"]
+_FAULT_IN_PROMPT = re.compile(r"<\|echo (after-tokens|hang)(?:=(\d+))?\|>")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """start: the engine does not come up. after-tokens: every request fails after N tokens.
+    hang: every request stops giving tokens after N. die-after-requests: the engine dies when
+    request N+1 comes."""
+
+    kind: FaultKind
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    token_rate: float = 0.0
+    """Tokens per second of each sequence; 0 means as fast as can be."""
+    prefill_rate: float = 0.0
+    """Prompt tokens per second; 0 means at once."""
+
+    @property
+    def token_seconds(self) -> float:
+        return 1 / self.token_rate if self.token_rate else 0.0
+
+    def prefill_seconds(self, tokens: int) -> float:
+        return tokens / self.prefill_rate if self.prefill_rate else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EchoSettings:
+    model_name: str = "echo"
+    aliases: tuple[str, ...] = ()
+    max_model_len: int = 8192
+    max_num_seqs: int = 64
+    kv_blocks: int = 4096
+    kv_events: bool = True
+    rates: Rates = Rates()
+    fault: Fault | None = None
+
+
+def parse_fault(text: str) -> Fault:
+    """Raises ValueError with what is allowed."""
+    kind, equals, count = text.partition("=")
+    if kind not in get_args(FaultKind) or (equals and not count.isdigit()):
+        raise ValueError(
+            f"{text!r} is not KIND or KIND=N with KIND of {', '.join(get_args(FaultKind))}"
+        )
+    return Fault(cast(FaultKind, kind), int(count or 0))
+
+
+def fault_in(prompt: str) -> Fault | None:
+    found = _FAULT_IN_PROMPT.search(prompt)
+    return Fault(cast(FaultKind, found[1]), int(found[2] or 0)) if found else None
 
 
 def _pairs(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,6 +187,12 @@ class InferenceSettings(ServiceSettings):
 
     def engine_options(self) -> EngineOptions:
         """For vLLM."""
+        engine_args: dict[str, object] = {}
+        if self.adapter:
+            engine_args = {"enable_lora": True, "lora_modules": list(self.adapter)}
+        for pair in self.engine_arg:
+            name, _, text = pair.partition("=")
+            engine_args[name] = _value(text)
         return EngineOptions(
             model=self.model_path,
             served_name=self.model_name,
@@ -146,7 +209,7 @@ class InferenceSettings(ServiceSettings):
             pipeline_parallel_size=self.pipeline_parallel_size,
             device=self.device,
             allowed_media_domains=self.allowed_media_domain,
-            engine_args={**self._adapter_args(), **self._engine_args()},
+            engine_args=engine_args,
             kv_events=self.kv_events,
             tracing=self.traces != "none",
         )
@@ -167,13 +230,6 @@ class InferenceSettings(ServiceSettings):
     def can_write_termination_message(self) -> bool:
         path = Path(self.termination_message_file)
         return path.exists() or (path.parent.is_dir() and path.parent != Path("/dev"))
-
-    def _engine_args(self) -> Mapping[str, object]:
-        split = (pair.partition("=") for pair in self.engine_arg)
-        return {name: _value(text) for name, _, text in split}
-
-    def _adapter_args(self) -> Mapping[str, object]:
-        return {"enable_lora": True, "lora_modules": list(self.adapter)} if self.adapter else {}
 
 
 def _value(text: str) -> object:

@@ -13,11 +13,11 @@ from xxhash import xxh3_64_intdigest
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.echo_settings import EchoSettings, Fault, fault_in
 from autoglm.inference.engine import EngineLoad
 from autoglm.inference.kv import block_naming, cache_salt
 from autoglm.inference.kv.feed import KvFeed
 from autoglm.inference.kv.ledger import ends
+from autoglm.inference.settings import EchoSettings, Fault, fault_in
 from autoglm.simulator import tokenizer
 from autoglm.simulator.blocks import BLOCK_SIZE, BlockPool, block_hashes
 from autoglm.simulator.prompts import Task

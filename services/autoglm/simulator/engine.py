@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.echo_settings import EchoSettings
 from autoglm.inference.engine import AsgiApp, EngineLoad, EngineRequest
 from autoglm.inference.kv.feed import KvFeed
+from autoglm.inference.settings import EchoSettings
 from autoglm.simulator import prompts, responses, tokenizer
 from autoglm.simulator.completion import logprob
 from autoglm.simulator.core import EchoCore

@@ -12,7 +12,7 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
-from autoglm.inference.echo_settings import Rates
+from autoglm.inference.settings import Rates
 from autoglm.simulator.blocks import BLOCK_SIZE, BlockPool, Key
 
 

@@ -6,7 +6,7 @@ import pytest
 from autoglm.common import errors
 from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.common.request_telemetry import trace_headers
-from autoglm.inference.http.port import route_of
+from autoglm.inference.http.observer import route_of
 from autoglm.inference.observation import Observation, outcome_of
 
 

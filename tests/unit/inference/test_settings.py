@@ -1,8 +1,7 @@
 import pytest
 
 from autoglm.common.settings import SettingsError
-from autoglm.inference.echo_settings import Fault
-from autoglm.inference.settings import InferenceSettings
+from autoglm.inference.settings import Fault, InferenceSettings
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.echo_settings import Rates
 from autoglm.inference.engine import EngineRequest
+from autoglm.inference.settings import Rates
 from autoglm.simulator import EchoEngine, EchoSettings, parse_fault, start
 
 pytestmark = pytest.mark.looptime

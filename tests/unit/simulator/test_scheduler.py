@@ -1,4 +1,4 @@
-from autoglm.inference.echo_settings import Rates
+from autoglm.inference.settings import Rates
 from autoglm.simulator.blocks import BlockPool
 from autoglm.simulator.scheduler import Job, Scheduler
 

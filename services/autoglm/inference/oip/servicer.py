@@ -17,7 +17,7 @@ from autoglm.inference.oip import responses
 from autoglm.inference.oip.request import TEXT_OUTPUT, EngineInput, of_grpc
 from autoglm.inference.oip.responses import DATATYPE, SHAPE, Pace, Piece
 from autoglm.inference.requests import begin, current_call, find
-from autoglm.inference.servicers.bounded_grpc import info_of
+from autoglm.inference.servicers.interceptor import info_of
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc
 from autoglm.validation.oip import LENGTH_BYTES, TEXT_INPUT

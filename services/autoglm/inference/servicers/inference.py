@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.engine import Engine, EngineRequest
-from autoglm.inference.gather import Ticks, paced, window
+from autoglm.inference.gather import Pace
 from autoglm.inference.pod import Pod
 from autoglm.inference.prediction import predict
 from autoglm.inference.requests import begin, check, current_call, find
-from autoglm.inference.servicers.bounded_grpc import info_of
+from autoglm.inference.servicers.interceptor import info_of
 from autoglm.v1 import inference_pb2_grpc
-
-T = TypeVar("T")
-
-
-class Pace:
-    """Paces every stream by how many there are. One for all servicers."""
-
-    def __init__(self, most_milliseconds: float) -> None:
-        self._most_milliseconds = most_milliseconds
-        self._active = 0
-        self._wait = Ticks()
-
-    async def __call__(
-        self, chunks: AsyncIterator[T], engine: Engine, call: EngineRequest
-    ) -> AsyncGenerator[T, None]:
-        self._active += 1
-        try:
-            source = _Stream(engine, call.request_id)
-            async for chunk in paced(chunks, self._pause, source, self._wait):
-                yield chunk
-        finally:
-            self._active -= 1
-
-    def _pause(self) -> float:
-        return window(self._active, self._most_milliseconds)
-
-
-class _Stream:
-    """A `gather.Source`: one request's stream in an engine."""
-
-    def __init__(self, engine: Engine, request_id: str) -> None:
-        self.is_running = partial(engine.is_running, request_id)
-        self.hold = partial(engine.hold, request_id)
-        self.release = partial(engine.release, request_id)
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServicer):

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from autoglm.common.usage import read_usage
-from autoglm.inference.echo_settings import Rates
 from autoglm.inference.oip.rest import with_oip
+from autoglm.inference.settings import Rates
 from autoglm.simulator import EchoEngine, EchoSettings, start
 
 LIMIT = 4096

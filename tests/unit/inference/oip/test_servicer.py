@@ -11,10 +11,10 @@ import pytest
 from autoglm import v1
 from autoglm.common import rpc
 from autoglm.common.usage import read_usage
-from autoglm.inference.echo_settings import Rates
 from autoglm.inference.engine import EngineRequest
 from autoglm.inference.oip.servicer import OipServicer
 from autoglm.inference.requests import closing
+from autoglm.inference.settings import Rates
 from autoglm.simulator import EchoEngine, EchoSettings, parse_fault
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc

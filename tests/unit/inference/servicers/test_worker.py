@@ -7,9 +7,9 @@ import pytest
 
 from autoglm import simulator, v1
 from autoglm.common import errors
-from autoglm.inference.echo_settings import EchoSettings
 from autoglm.inference.pod import Pod
 from autoglm.inference.servicers.worker import WorkerServicer, should_report
+from autoglm.inference.settings import EchoSettings
 
 LAST = v1.WatchLoadResponse(running=3, waiting=1, kv_cache_usage=0.5, adapters=["a"])
 

@@ -12,8 +12,10 @@ import pytest
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest
-from autoglm.inference.servicers import bounded_grpc
-from autoglm.inference.servicers.bounded_grpc import BoundedMessages, info_of
+from autoglm.common.rpc import Rpc, current_rpc
+from autoglm.inference.pod import Pod
+from autoglm.inference.servicers import interceptor
+from autoglm.inference.servicers.interceptor import RequestInterceptor, info_of
 from autoglm.validation import RequestInfo, bounds, of_chat
 
 SCHEMA = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(500)}}
@@ -30,7 +32,9 @@ async def served(request: v1.ChatRequest, behaviour: Callable[[Any, Any], Any]) 
     async def continuation(_: object) -> Any:
         return handler
 
-    bounded = await BoundedMessages(bounds.DEFAULT).intercept_service(continuation, Details())
+    current_rpc.set(Rpc(method=Details().method))
+    intercepted = RequestInterceptor(Pod(), bounds.DEFAULT)
+    bounded = await intercepted.intercept_service(continuation, Details())
     return await bounded.unary_unary(request.SerializeToString(), None)
 
 
@@ -54,7 +58,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
         found.append(threading.current_thread())
         return of_chat(request, **options)
 
-    monkeypatch.setitem(bounded_grpc._EXTRACTORS, v1.ChatRequest, noted)
+    monkeypatch.setitem(interceptor._EXTRACTORS, v1.ChatRequest, noted)
     return found
 
 

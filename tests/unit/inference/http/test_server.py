@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from autoglm.inference.engine import Message
-from autoglm.inference.http.protocol import HttpProtocol
+from autoglm.inference.http.server import HttpProtocol
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]}
 SHORT: Message = {**START, "headers": [(b"content-length", b"5")]}

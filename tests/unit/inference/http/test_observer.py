@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoglm.inference.http.app_errors import AppErrors
+from autoglm.inference.http.observer import AppErrors
 
 OPENAI = b'{"error": {"message": "bad role", "type": "Bad Request", "code": 400}}'
 Message = dict[str, Any]
