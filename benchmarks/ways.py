@@ -92,8 +92,8 @@ def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
     keys.write_bytes(msgspec.json.encode({"keys": [entry]}))
     backend = stack.enter_context(mock(scratch))
     ways = [backend, stack.enter_context(bare_envoy(scratch, backend))]
-    for plane, *flags in (("embedded",), ("envoy", "--processes=2"), ("envoy",)):
-        ways.append(stack.enter_context(ours(scratch, plane, backend, keys, *flags)))
+    ways.append(stack.enter_context(ours(scratch, "embedded", backend, keys)))
+    ways.append(stack.enter_context(ours(scratch, "envoy", backend, keys)))
     ways.append(replace(ways[-1], name="ours, envoy, our client", http="", is_our_client=True))
     for rival in rivals.routers(f"http://{backend.http}", [MODEL], scratch):
         log = scratch / f"{rival.command}.log"
@@ -103,19 +103,17 @@ def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
 
 
 @contextlib.contextmanager
-def ours(scratch: Path, plane: str, backend: Way, keys: Path, *flags: str) -> Iterator[Way]:
-    """Named for its plane, and for the flags that are not those of all."""
-    name = " ".join((plane, *flags))
+def ours(scratch: Path, plane: str, backend: Way, keys: Path) -> Iterator[Way]:
+    """Our gateway with that data plane."""
     arguments = (
         *("gateway", "--data-plane", plane, "--envoy-concurrency", "1"),
         *("--endpoint", f"grpc://{backend.grpc}", "--api-keys-file", str(keys)),
         *("--traces", f"file:{scratch / 'spans'}", "--trace-sample-ratio", "0.01"),
-        *flags,
     )
-    gateway = Process(name, arguments, scratch / f"{name}.log")
+    gateway = Process(plane, arguments, scratch / f"{plane}.log")
     with processes.running(gateway):
         processes.eventually(partial(_sees_a_pod, gateway))
-        yield Way(f"ours, {name}", gateway.http_address, gateway.grpc_address, gateway.pid)
+        yield Way(f"ours, {plane}", gateway.http_address, gateway.grpc_address, gateway.pid)
 
 
 def _sees_a_pod(gateway: Process) -> bool:

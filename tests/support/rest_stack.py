@@ -129,7 +129,6 @@ def _envoy_plane(bounds: Bounds, allowed_origins: tuple[str, ...]) -> EnvoyPlane
             default_timeout_seconds=bounds.default_timeout_seconds,
             allowed_origins=allowed_origins,
         ).with_memory(_MEMORY_BYTES),
-        on_restart=lambda _: None,
     )
 
 

@@ -45,7 +45,7 @@ RESPONSE_SECONDS = 30.0
 """For a response to be made and read."""
 _HEAD_BYTES = 16 * 1024
 _BACKLOG = 128
-# For pages that take long, such as metrics of many processes; others do not wait for them.
+# Several, so that a slow page or client does not delay the others.
 _WORKERS = 4
 _log = logging.getLogger("autoglm.pages")
 

@@ -144,26 +144,9 @@ def _indented(text: str) -> str:
     return "\n".join("    " + printable(line) for line in text.split("\n"))
 
 
-class _StaticFields(logging.Filter):
-    """Adds the same fields to each record; its own take precedence."""
-
-    def __init__(self, fields: Mapping[str, object]) -> None:
-        super().__init__()
-        self._fields = fields
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        own = getattr(record, "fields", None)
-        record.fields = {**self._fields, **own} if isinstance(own, Mapping) else self._fields
-        return True
-
-
-def set_up_logs(
-    level: str, log_format: str, static_fields: Mapping[str, object] | None = None
-) -> None:
-    """Log to stderr, every line with the static fields."""
+def set_up_logs(level: str, log_format: str) -> None:
+    """Log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    if static_fields:
-        handler.addFilter(_StaticFields(static_fields))
     text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message_and_fields)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from typing import Any
 
 import grpc
@@ -20,7 +19,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
 from autoglm.common.addresses import split_address
-from autoglm.common.admin_server import AdminServer, LoopLag
+from autoglm.common.admin_server import AdminServer
 from autoglm.common.process import collect_garbage, memory_limit_bytes
 from autoglm.common.reflection import add_reflection
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -31,10 +30,8 @@ from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.edges.rest_server import RestServer
 from autoglm.gateway.endpoints.kubernetes_watch import Connect
-from autoglm.gateway.envoy.all_metrics import of_all
-from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.endpoint_picker.server import LIVENESS, READINESS, PickerServer
-from autoglm.gateway.envoy.plane import Plane, plane_of
+from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.program import EnvoyFailed
 from autoglm.gateway.gateway import GatewayCore, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
@@ -72,7 +69,7 @@ def _binding(address: str) -> Iterator[None]:
 class Gateway:
     """A gateway in this process. The ports are set after `start`.
 
-    `connect` reaches the Kubernetes API in place of the kubeconfig. `sockets` as for `process.run`.
+    `connect` reaches the Kubernetes API in place of the kubeconfig.
     """
 
     def __init__(
@@ -80,12 +77,10 @@ class Gateway:
         settings: GatewaySettings,
         registry: CollectorRegistry = REGISTRY,
         connect: Connect | None = None,
-        sockets: Sockets | None = None,
     ) -> None:
         self._settings = settings = settings.with_memory(memory_limit_bytes())
-        self._is_first = sockets is None
         self.core = GatewayCore(settings, registry, connect)
-        self._plane = plane_of(settings, sockets, self.core.metrics.process_restarts)
+        self._plane = EnvoyPlane(settings) if settings.data_plane == "envoy" else None
         self._health = health.aio.HealthServicer()
         self._draining = self._is_listening = False
         self._rest: RestServer | None = None
@@ -101,11 +96,7 @@ class Gateway:
         self._settings.server_tls.fingerprint()
         self._settings.endpoint_picker_tls.fingerprint()
         await self.core.start()
-        if self._is_first:
-            self._start_admin()
-        else:
-            self._keep(LoopLag().beat(), "loop lag")
-            await self.core.met_all()
+        self._start_admin()
         await self._start_grpc()
         await self._start_rest()
         if self._plane is not None:
@@ -197,7 +188,7 @@ class Gateway:
             self._admin = AdminServer(
                 address,
                 self.is_ready,
-                registry=self._registry,
+                registry=self.core.registry,
                 pages={
                     "/admin/endpoints": lambda: admin_pages.endpoints(pool.views, time.monotonic()),
                     "/admin/resources": lambda: admin_pages.resources(pool.directory),
@@ -246,7 +237,7 @@ class Gateway:
             core.local,
             core.snapshot,
             self.is_ready,
-            self._registry,
+            core.registry,
             self._bounds,
             settings.slow_reader_seconds,
             # With the data plane envoy, Envoy adds CORS headers to all responses.
@@ -272,14 +263,14 @@ class Gateway:
             await picker.start()
         self._picker, self.picker_port = picker, picker.port
 
-    async def _start_envoy(self, plane: Plane) -> None:
+    async def _start_envoy(self, plane: EnvoyPlane) -> None:
         for address in plane.addresses:
             with _binding(address):
                 rpc.check_free(address)
         ports = await plane.start(self.core.pipeline, self.core.exchanges, self._bounds)
         self.grpc_port, self.http_port = ports["grpc"], ports["http"]
 
-    async def _finish_envoy(self, plane: Plane, grace: float) -> None:
+    async def _finish_envoy(self, plane: EnvoyPlane, grace: float) -> None:
         """Waits until open requests have ended, for the grace period at most."""
         exchanges, seen = self.core.exchanges, -1
         with suppress(TimeoutError):
@@ -290,14 +281,6 @@ class Gateway:
                     await self.core.admission.idle.wait()
                     await asyncio.sleep(_LAST_CALLS_SECONDS / 2)
         await plane.close()
-
-    @cached_property
-    def _registry(self) -> CollectorRegistry:
-        """Returns the registry that `/metrics` shows."""
-        own, processes = self.core.registry, self._settings.processes
-        if self._plane is None or processes == 1 or not self._is_first:
-            return own
-        return of_all(own, self._plane.sockets, processes)
 
     @property
     def _bounds(self) -> Bounds:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from random import Random
 
@@ -52,8 +52,6 @@ from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 
 _TLS_POLL_SECONDS = 5.0
-# A further process may start so late, since others serve meanwhile.
-_MEET_SECONDS = 10.0
 _log = logging.getLogger("autoglm.gateway")
 
 
@@ -83,9 +81,11 @@ class GatewayCore:
         self._given: frozenset[Endpoint] = frozenset()
         self.channels = Channels(settings.upstream_tls, settings.max_timeout_seconds)
         self._observer = Observer(self.metrics, lambda name: name in self.pool.snapshot.models)
-        deciding = settings.gateway_replicas * settings.processes
         self._limits = Limits(
-            settings.tenants_file, deciding, self.metrics.rate_limited, self.metrics.unmetered
+            settings.tenants_file,
+            settings.gateway_replicas,
+            self.metrics.rate_limited,
+            self.metrics.unmetered,
         )
         self.admission = Admission(
             self.pool, settings.admission, self.metrics, self._limits.policy_of
@@ -194,14 +194,6 @@ class GatewayCore:
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot
-
-    async def met_all(self) -> None:
-        """Waits until all endpoints are known, for a few seconds at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_MEET_SECONDS):
-                while not self.pool.has_met_all:
-                    await self.changed.wait()
-                    self.changed.clear()
 
     async def close(self) -> None:
         await self._closing.aclose()

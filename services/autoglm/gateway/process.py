@@ -1,9 +1,4 @@
-"""The gateway process: logs, traces, limits, signals and exit codes. Called by the CLI.
-
-`envoy.processes` runs this module as a further process for the Envoy of the first one: its number
-and the directory of its sockets are arguments; its settings, those of the first process, are JSON
-on standard input, where no process list shows them.
-"""
+"""The gateway process: logs, traces, limits, signals and exit codes. Called by the CLI."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import uvloop
 
@@ -23,7 +17,6 @@ from autoglm.common.process import (
 )
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.gateway.app import AddressInUse, Gateway
-from autoglm.gateway.envoy.config.names import Sockets
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
 from autoglm.gateway.gateway import cancel_all
 from autoglm.gateway.settings import GatewaySettings
@@ -38,16 +31,9 @@ _FEW_CONNECTIONS = 1000
 _log = logging.getLogger("autoglm.gateway")
 
 
-def run(
-    settings: GatewaySettings, sockets: Sockets | None = None, exposed: Sequence[str] = ()
-) -> int:
-    """Serves until a signal and returns the exit code.
-
-    `sockets` are those of a further process for the Envoy of the first one (`main`).
-    `exposed` are flags that contain a secret.
-    """
-    which = {"process": sockets.number} if sockets else None
-    set_up_logs(settings.log_level, settings.log_format, which)
+def run(settings: GatewaySettings, exposed: Sequence[str] = ()) -> int:
+    """Serve until a signal and return the exit code. `exposed` are flags that contain a secret."""
+    set_up_logs(settings.log_level, settings.log_format)
     for flag in exposed:
         _log.warning("%s shows its secret in the process list; use %s-file instead", flag, flag)
     files = raise_open_file_limit()
@@ -58,7 +44,7 @@ def run(
             _check_kubernetes(settings)
         set_up_traces("autoglm-gateway", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, sockets, files))
+            runner.run(_serve(settings, files))
     except AddressInUse as error:
         return _cannot_start(str(error), ADDRESS_IN_USE)
     except EnvoyMissing as error:
@@ -105,11 +91,11 @@ def _cannot_start(why: str, code: int) -> int:
     return code
 
 
-async def _serve(settings: GatewaySettings, sockets: Sockets | None, files: int) -> None:
+async def _serve(settings: GatewaySettings, files: int) -> None:
     shutdown = Shutdown()
     shutdown.install()
     fitting = connections_within(files, settings.max_connections, ports=2)
-    gateway = Gateway(settings.model_copy(update={"max_connections": fitting}), sockets=sockets)
+    gateway = Gateway(settings.model_copy(update={"max_connections": fitting}))
     try:
         await gateway.start()
         _log_open_files(settings, files, fitting)
@@ -128,14 +114,3 @@ async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
             broken.result()
     finally:
         await cancel_all(signal, broken)
-
-
-def main() -> int:
-    """Runs a further process for the Envoy of the first one."""
-    number, directory = sys.argv[1:]
-    settings = GatewaySettings.model_validate_json(sys.stdin.buffer.read())
-    return run(settings, Sockets(Path(directory), int(number)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

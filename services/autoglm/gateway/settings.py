@@ -45,9 +45,6 @@ class GatewaySettings(ServiceSettings):
     the PATH), which this process configures and whose requests it routes."""
     envoy_concurrency: int = Field(default=2, gt=0)
     """Worker threads of Envoy, each with its own connections to the pods."""
-    processes: int = Field(default=1, ge=1, le=32)
-    """Processes that route for the one Envoy, this one included (--data-plane envoy only). Limits
-    such as --max-inflight and --request-memory-bytes apply to each process."""
     envoy_directory: str = ""
     """Directory shared with an Envoy that is started elsewhere, with -c DIRECTORY/envoy.json once
     that file exists, such as a sidecar of the official image; empty: this process starts Envoy."""
@@ -103,9 +100,9 @@ class GatewaySettings(ServiceSettings):
     QUEUE_FULL. One tenant may hold half, so a body may be no longer than that. The process takes
     up to twice as much."""
     memory_bytes: int = Field(default=0, ge=0)
-    """Bytes that the gateway may take, with all of its processes and with Envoy where that is in
-    the same container; 0 is the limit of the container, or the machine's memory. Near it, requests
-    that have been arriving longest are rejected with QUEUE_FULL."""
+    """Bytes that the gateway may take, with Envoy where that is in the same container; 0 is the
+    limit of the container, or the machine's memory. Near it, requests that have been arriving
+    longest are rejected with QUEUE_FULL."""
     envoy_memory_bytes: int = Field(default=0, ge=0)
     """Bytes that Envoy may take; 0 is half of --memory-bytes. Near it Envoy resets the streams that
     hold most."""
@@ -244,15 +241,6 @@ class GatewaySettings(ServiceSettings):
         return jwks
 
     @model_validator(mode="after")
-    def _check_processes(self) -> Self:
-        if self.processes > 1 and self.data_plane != "envoy":
-            raise ValueError(
-                f"processes is {self.processes}, but data_plane is {self.data_plane}, where "
-                "one process proxies all requests: give data_plane envoy, or run more gateways"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_endpoint_picker_files(self) -> Self:
         if bool(self.endpoint_picker_cert_file) != bool(self.endpoint_picker_key_file):
             raise ValueError(
@@ -327,10 +315,10 @@ class GatewaySettings(ServiceSettings):
 
     @property
     def process_memory_bytes(self) -> int:
-        """Returns the bytes that one process may use before slow messages are rejected."""
+        """Returns the bytes that this process may use before slow messages are rejected."""
         has_envoy = self.data_plane == "envoy" and not self.envoy_directory
         envoy = self.envoy_memory_bytes if has_envoy else 0
-        return process_limit(self.memory_bytes, envoy, self.processes)
+        return process_limit(self.memory_bytes, envoy)
 
     @property
     def message_bytes(self) -> int:

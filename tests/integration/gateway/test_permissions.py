@@ -47,7 +47,6 @@ SPOOFED = {
     "x-autoglm-replay": "1",
     "autoglm-usage": "0,0",
     "autoglm-recovered": "1",
-    "autoglm-process": "1",
     "autoglm-tenant": "acme",
     "x-envoy-upstream-rq-timeout-ms": "1",
     "x-envoy-upstream-rq-per-try-timeout-ms": "1",

@@ -231,14 +231,6 @@ def test_the_data_plane_is_the_gateways_own_by_default(render: Render) -> None:
     assert settings_of(asked, "gateway")["data_plane"] == "envoy"
 
 
-def test_processes_of_the_gateway_are_set_where_there_are_several(render: Render) -> None:
-    several = render("gateway.dataPlane=envoy", "gateway.envoy.processes=3")
-    assert GatewaySettings.load(settings_of(several, "gateway")).processes == 3
-    assert "processes" not in settings_of(render("gateway.dataPlane=envoy"), "gateway")
-    embedded = render("gateway.envoy.processes=3")
-    assert "processes" not in settings_of(embedded, "gateway")
-
-
 def test_an_image_of_envoy_makes_a_sidecar_that_shares_a_directory_with_the_gateway(
     render: Render,
 ) -> None:

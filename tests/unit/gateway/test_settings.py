@@ -66,27 +66,6 @@ def test_http_may_be_used_where_no_other_host_can_listen() -> None:
     assert settings.identity.tokens and settings.identity.tokens.audience == ("a", "b")
 
 
-def test_processes_are_the_envoy_planes_only() -> None:
-    with pytest.raises(SettingsError, match="processes is 2, but data_plane is embedded"):
-        GatewaySettings.load({"processes": 2})
-
-
-def test_settings_reach_another_process_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = GatewaySettings.load(
-        {
-            "data_plane": "envoy",
-            "processes": 3,
-            "endpoint": ("grpc://a:1", "https://b:2/v1"),
-            "upstream_api_key": "secret",
-            "tls_cert_file": "/c",
-            "tls_key_file": "/k",
-            "log_level": "debug",
-        }
-    )
-    monkeypatch.setenv("AUTOGLM_MAX_INFLIGHT", "1")
-    assert GatewaySettings.model_validate_json(told.model_dump_json()) == told
-
-
 def test_two_keys_for_the_same_servers_are_refused() -> None:
     with pytest.raises(SettingsError, match="give upstream_api_key_file alone"):
         GatewaySettings.load({"upstream_api_key": "k", "upstream_api_key_file": "f"})

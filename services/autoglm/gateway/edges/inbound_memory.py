@@ -37,9 +37,9 @@ _USABLE = 0.75
 _log = logging.getLogger("autoglm.gateway")
 
 
-def process_limit(total: int, envoy: int, processes: int) -> int:
-    """Returns the bytes that one of a gateway's processes may use, after Envoy's part."""
-    return int((total - envoy) / processes * _USABLE)
+def process_limit(total: int, envoy: int) -> int:
+    """Returns the bytes that the gateway's process may use, after Envoy's part."""
+    return int((total - envoy) * _USABLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

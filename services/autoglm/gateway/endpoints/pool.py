@@ -81,11 +81,6 @@ class Pool:
         return self._views.get(url)
 
     @property
-    def has_met_all(self) -> bool:
-        """Return whether it is ready and every endpoint was connected to."""
-        return self.is_ready and self._knows_all()
-
-    @property
     def is_ready(self) -> bool:
         """Return whether the gateway can accept requests; safe to read from other threads."""
         if not self._awaits_lists:

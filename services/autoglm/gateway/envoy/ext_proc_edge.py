@@ -37,10 +37,7 @@ _ROOM_BYTES = 2 * WINDOW_BYTES
 
 
 class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
-    """The ext_proc service: one stream of messages for each request.
-
-    `process` is this process's number, if several serve one Envoy.
-    """
+    """The ext_proc service: one stream of messages for each request."""
 
     def __init__(
         self,
@@ -48,10 +45,8 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         exchanges: Exchanges,
         bounds: Bounds,
         clock: Callable[[], float] = time.monotonic,
-        process: int | None = None,
     ) -> None:
         self._relay = relay
-        self._process = process
         self._exchanges = exchanges
         self._bounds = bounds
         self._clock = clock
@@ -77,8 +72,7 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         if isinstance(directions, AutoGLMError):
             message = messages.rejected(call, directions)
         else:
-            is_last = body.is_requested
-            message = messages.sent(directions, after_body=is_last, process=self._process)
+            message = messages.sent(directions, after_body=body.is_requested)
         await context.write(message)
 
     def _start(self, call: GatewayRequest, exchange: Exchange) -> asyncio.Task[None]:
@@ -155,41 +149,25 @@ class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):
 
 
 class Picking:
-    """The servers of one process for ext_proc and the access log.
-
-    `is_alone`: no other process serves the same Envoy. Otherwise the access log has a server of its
-    own, so that the process can stop ext_proc first and still receive the ends of its requests.
-    """
+    """The server of ext_proc and the access log, on a Unix socket for the gateway's own Envoy."""
 
     def __init__(
-        self, sockets: Sockets, relay: Handler, exchanges: Exchanges, bounds: Bounds, is_alone: bool
+        self, sockets: Sockets, relay: Handler, exchanges: Exchanges, bounds: Bounds
     ) -> None:
-        process = None if is_alone else sockets.number
-        self._picker = Picker(relay, exchanges, bounds, process=process)
+        self._picker = Picker(relay, exchanges, bounds)
         options = (("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES),)
-        self._ext_proc = grpc.aio.server(options=options)
-        self._log = self._ext_proc if is_alone else grpc.aio.server()
-        ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, self._ext_proc)
+        self._server = grpc.aio.server(options=options)
+        ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, self._server)
         access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(
-            AccessLogService(exchanges), self._log
+            AccessLogService(exchanges), self._server
         )
-        self._ext_proc.add_insecure_port(f"unix:{sockets.picker}")
-        if not is_alone:
-            self._log.add_insecure_port(f"unix:{sockets.ends}")
+        self._server.add_insecure_port(f"unix:{sockets.picker}")
 
     async def start(self) -> None:
-        """Start both servers; the access log first, so that no end of a request is missed."""
-        await self._log.start()
-        if self._log is not self._ext_proc:
-            await self._ext_proc.start()
-
-    async def stop_picking(self, grace: float) -> None:
-        """Accept no new requests; open ones get their directions within `grace` seconds."""
-        await self._ext_proc.stop(grace)
+        """Start the server."""
+        await self._server.start()
 
     async def close(self) -> None:
-        """Cancel all requests and stop both servers."""
+        """Cancel all requests and stop the server."""
         await self._picker.close()
-        await self._ext_proc.stop(None)
-        if self._log is not self._ext_proc:
-            await self._log.stop(None)
+        await self._server.stop(None)

@@ -19,7 +19,6 @@ from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.config.names import (
     DESTINATION_HEADER,
     DESTINATION_NAMESPACE,
-    PROCESS_KEY,
 )
 from autoglm.gateway.envoy.exchange import Directions, End
 from autoglm.gateway.request.openai_usage import reported_usage
@@ -69,21 +68,17 @@ def request_body() -> Any:
     )
 
 
-def sent(directions: Directions, *, after_body: bool, process: int | None = None) -> Any:
-    """Forward the request as directed. `process` is the number of this process among several."""
+def sent(directions: Directions, *, after_body: bool) -> Any:
+    """Forward the request as directed."""
     mutation = ext_proc.HeaderMutation(
         set_headers=_options(directions.set_headers.items()),
         remove_headers=directions.removed_headers,
     )
     common = ext_proc.CommonResponse(header_mutation=mutation)
     if after_body:
-        response = ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
-    else:
-        headers = ext_proc.HeadersResponse(response=common)
-        response = ext_proc.ProcessingResponse(request_headers=headers)
-    if process is not None:
-        response.dynamic_metadata.update({DESTINATION_NAMESPACE: {PROCESS_KEY: str(process)}})
-    return response
+        return ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=common))
+    headers = ext_proc.HeadersResponse(response=common)
+    return ext_proc.ProcessingResponse(request_headers=headers)
 
 
 def picked(directions: Directions, *, after_body: bool) -> Any:

@@ -209,13 +209,6 @@ class Metrics:
             registry=registry,
         )
 
-        self.process_restarts = Counter(
-            "autoglm_gateway_process_restarts",
-            "Unexpected exits of worker processes (--processes), by their number.",
-            ("number",),
-            registry=registry,
-        )
-
     def _of_callers(self, registry: CollectorRegistry) -> None:
         self.authentications = Counter(
             "autoglm_gateway_authentications",

@@ -198,5 +198,5 @@ def test_excuse_ends_when_there_is_room_again() -> None:
 
 
 def test_parts_of_a_container_leave_a_quarter_of_each_for_what_comes_between_two_looks() -> None:
-    assert process_limit(1000, envoy=0, processes=1) == 750
-    assert process_limit(1000, envoy=500, processes=2) == 187
+    assert process_limit(1000, envoy=0) == 750
+    assert process_limit(1000, envoy=500) == 375

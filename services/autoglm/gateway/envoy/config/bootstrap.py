@@ -15,14 +15,9 @@ from autoglm.common import rpc, status
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.edges import cors
 from autoglm.gateway.edges.rest_response import GZIP_FROM_BYTES
-from autoglm.gateway.envoy.config.clusters import clusters, ends_cluster
+from autoglm.gateway.envoy.config.clusters import clusters
 from autoglm.gateway.envoy.config.local_replies import local_replies
-from autoglm.gateway.envoy.config.names import (
-    DESTINATION_HEADER,
-    DESTINATION_NAMESPACE,
-    PROCESS_KEY,
-    Sockets,
-)
+from autoglm.gateway.envoy.config.names import DESTINATION_HEADER, Sockets
 from autoglm.gateway.envoy.config.overload import overload_manager
 from autoglm.gateway.envoy.config.parts import (
     EXT_PROC,
@@ -49,9 +44,6 @@ _LOG_FLUSH_SECONDS = 0.01
 _MOST_MESSAGE_SECONDS = 3600.0
 
 
-_HAS_NAME: Json = {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}}
-
-
 def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire, Where]) -> Json:
     """Return Envoy's bootstrap configuration; `listen` has the resolved listener addresses."""
     return {
@@ -63,7 +55,7 @@ def bootstrap(settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire,
                 _listener("grpc", listen["grpc"], settings),
                 _listener("http", listen["http"], settings),
             ],
-            "clusters": list(clusters(sockets, settings.processes)),
+            "clusters": list(clusters(sockets)),
         },
     }
 
@@ -108,7 +100,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
             # The most bytes of a body that may be in transit beyond the limit.
             "initial_stream_window_size": WINDOW_BYTES,
         },
-        "access_log": _access_logs(settings.processes),
+        "access_log": [_access_log()],
         **({"local_reply_config": local_replies()} if is_http else {}),
         "http_filters": [
             *(_cors_filters(settings) if is_http else []),
@@ -208,40 +200,6 @@ def _picker(settings: GatewaySettings) -> Json:
         "message_timeout": seconds(patience),
         "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
         "status_on_error": {"code": "ServiceUnavailable"},
-        **(_several_pickers(settings.processes) if settings.processes > 1 else {}),
-    }
-
-
-def _several_pickers(processes: int) -> Json:
-    """If a process dies, Envoy retries its message on another.
-
-    If that is impossible because the body was already sent, the request proceeds without a decision
-    to the first process's own server, which runs the whole pipeline.
-    """
-    service = {"envoy_grpc": {"cluster_name": "picker"}, "retry_policy": _one_retry(processes)}
-    return {
-        "grpc_service": service,
-        "failure_mode_allow": True,
-        # The namespace where the response names the process that decided.
-        "metadata_options": {"receiving_namespaces": {"untyped": [DESTINATION_NAMESPACE]}},
-    }
-
-
-def _one_retry(processes: int) -> Json:
-    return {
-        "retry_on": "reset,connect-failure,refused-stream,unavailable,cancelled",
-        "num_retries": 1,
-        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.1s"},
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {
-                    "@type": f"{TYPE}.extensions.retry.host.previous_hosts.v3"
-                    ".PreviousHostsPredicate"
-                },
-            }
-        ],
-        "host_selection_retry_max_attempts": 2 * processes,
     }
 
 
@@ -269,43 +227,17 @@ def _request_keys() -> Json:
     }
 
 
-def _access_logs(processes: int) -> list[Json]:
+def _access_log() -> Json:
     """Sends the picker an entry for each request that it has sent to a pod, as the request ends."""
-    if processes == 1:
-        return [_log_to("picker", _HAS_NAME)]
-    return [_log_to(ends_cluster(number), _of_process(number)) for number in range(processes)]
-
-
-def _of_process(number: int) -> Json:
-    """Matches requests that the process has decided.
-
-    And requests that ended before Envoy knew their process: those are logged to all processes.
-    """
-    broken = [_HAS_NAME, _decided_by("", or_missing=True), {"response_flag_filter": {}}]
-    return {
-        "or_filter": {"filters": [_decided_by(str(number)), {"and_filter": {"filters": broken}}]}
-    }
-
-
-def _decided_by(process: str, *, or_missing: bool = False) -> Json:
-    matcher = {
-        "filter": DESTINATION_NAMESPACE,
-        "path": [{"key": PROCESS_KEY}],
-        "value": {"string_match": {"exact": process}},
-    }
-    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": or_missing}}
-
-
-def _log_to(cluster: str, which: Json) -> Json:
     return {
         "name": "envoy.access_loggers.http_grpc",
-        "filter": which,
+        "filter": {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}},
         "typed_config": {
             "@type": f"{TYPE}.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
             "common_config": {
                 "log_name": "calls",
                 "transport_api_version": "V3",
-                "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
+                "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
                 # Short, since the entry releases the request's slot; not zero, since a message with
                 # many entries costs Python as much as one with a single entry.
                 "buffer_flush_interval": seconds(_LOG_FLUSH_SECONDS),

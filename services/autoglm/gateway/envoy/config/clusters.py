@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoglm.gateway.envoy.config.names import (
-    DESTINATION_HEADER,
-    DESTINATION_NAMESPACE,
-    PROCESS_KEY,
-    Sockets,
-)
+from autoglm.gateway.envoy.config.names import DESTINATION_HEADER, Sockets
 from autoglm.gateway.envoy.config.parts import TYPE, Json, pipe, seconds
 from autoglm.gateway.proxy.http_upstream import CONNECT_SECONDS, KEEPALIVE_SECONDS
 from autoglm.gateway.request.request import Wire
@@ -21,26 +16,6 @@ _OWN_IDLE_SECONDS = 60.0
 # A pod on a lost node responds to no ping; then its streams end, and new requests are retried.
 _PINGS: Mapping[str, Any] = {"interval": "20s", "timeout": "5s"}
 _UNBOUNDED = 2**31 - 1
-# An unreachable process has no requests and would be the least busy, so it is ejected briefly.
-_PASS_OVER: Mapping[str, Any] = {
-    "split_external_local_origin_errors": True,
-    "consecutive_local_origin_failure": 1,
-    "enforcing_consecutive_local_origin_failure": 100,
-    "enforcing_local_origin_success_rate": 0,
-    "enforcing_consecutive_5xx": 0,
-    "enforcing_consecutive_gateway_failure": 0,
-    "enforcing_success_rate": 0,
-    "interval": "0.2s",
-    "base_ejection_time": "0.5s",
-    "max_ejection_time": "0.5s",
-    "max_ejection_percent": 99,
-}
-# A request decided by a process returns to it; an undecided one goes to the first process.
-_BY_PROCESS: Mapping[str, Any] = {
-    "fallback_policy": "DEFAULT_SUBSET",
-    "default_subset": {PROCESS_KEY: "0"},
-    "subset_selectors": [{"keys": [PROCESS_KEY], "single_host_per_subset": True}],
-}
 # Admission bounds the requests in flight for each model and tenant; Envoy's default is 1024.
 NO_BREAKERS: Mapping[str, Any] = {
     "thresholds": [
@@ -54,37 +29,18 @@ NO_BREAKERS: Mapping[str, Any] = {
 }
 
 
-def clusters(sockets: Sockets, processes: int) -> Sequence[Json]:
-    """Return the clusters of an Envoy with so many processes; `sockets` are the first one's."""
-    several = [sockets.of(number) for number in range(processes)]
-    ends = [own_cluster(ends_cluster(x.number), [x.ends], "grpc") for x in several]
+def clusters(sockets: Sockets) -> Sequence[Json]:
+    """Return the clusters of Envoy."""
     return (
-        _pickers([one.picker for one in several]),
-        *_wire_clusters("grpc", [one.grpc for one in several]),
-        *_wire_clusters("http", [one.http for one in several]),
-        *(ends if processes > 1 else ()),
+        own_cluster("picker", sockets.picker, "grpc"),
+        *_wire_clusters("grpc", sockets.grpc),
+        *_wire_clusters("http", sockets.http),
     )
 
 
-def ends_cluster(process: int) -> str:
-    """Return the cluster of a process's access log, where there are several processes."""
-    return f"ends-{process}"
-
-
-def _pickers(paths: Sequence[str]) -> Json:
-    cluster = own_cluster("picker", paths, "grpc")
-    if len(paths) == 1:
-        return cluster
-    # A busy process responds late, so the least busy one is used.
-    return {**cluster, "lb_policy": "LEAST_REQUEST", "outlier_detection": _PASS_OVER}
-
-
-def _wire_clusters(wire: Wire, paths: Sequence[str]) -> Sequence[Json]:
-    """`paths` are the sockets of each process's own server."""
-    own = own_cluster(f"own-{wire}", paths, wire)
-    if len(paths) > 1:
-        own["lb_subset_config"] = _BY_PROCESS
-    return own, _pods(wire), _first_pod_then_own(wire)
+def _wire_clusters(wire: Wire, path: str) -> Sequence[Json]:
+    """`path` is the socket of the gateway's own server."""
+    return own_cluster(f"own-{wire}", path, wire), _pods(wire), _first_pod_then_own(wire)
 
 
 def _first_pod_then_own(wire: Wire) -> Json:
@@ -124,27 +80,22 @@ def _pods(wire: Wire) -> Json:
     }
 
 
-def own_cluster(name: str, paths: Sequence[str], wire: Wire) -> Json:
-    """Return a cluster of the gateway's own servers at these sockets, one for each process."""
-    endpoints = [_own_endpoint(path, number) for number, path in enumerate(paths)]
+def own_cluster(name: str, path: str, wire: Wire) -> Json:
+    """Return a cluster of one of the gateway's own servers, at the socket `path`."""
+    endpoint = {"endpoint": {"address": pipe(path)}}
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": seconds(CONNECT_SECONDS),
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": endpoints}],
+            "endpoints": [{"lb_endpoints": [endpoint]}],
         },
         "circuit_breakers": NO_BREAKERS,
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: _http2() if wire == "grpc" else _http1(_OWN_IDLE_SECONDS)
         },
     }
-
-
-def _own_endpoint(path: str, process: int) -> Json:
-    owner = {"filter_metadata": {DESTINATION_NAMESPACE: {PROCESS_KEY: str(process)}}}
-    return {"endpoint": {"address": pipe(path)}, "metadata": owner}
 
 
 def _http1(idle_seconds: float) -> Json:

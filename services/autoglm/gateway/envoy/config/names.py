@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 # From the Gateway API Inference Extension's endpoint picker protocol.
@@ -12,8 +12,6 @@ DESTINATION_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 SERVED_KEY = "x-gateway-destination-endpoint-served"
-# The process that decided, beside the destination; only with several processes.
-PROCESS_KEY = "autoglm-process"
 PLANE_HEADER = "x-autoglm-data-plane"
 # The features that this data plane lacks.
 PLANE_WITHOUT = "envoy; without=token-replay,hedging"
@@ -21,17 +19,12 @@ PLANE_WITHOUT = "envoy; without=token-replay,hedging"
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """Unix sockets between Envoy and a process of the gateway, in a directory of their own.
+    """Unix sockets between Envoy and the gateway, in a directory of their own.
 
     The directory has Envoy's configuration file, too.
     """
 
     directory: Path
-    number: int = 0
-
-    def of(self, number: int) -> Sockets:
-        """Return the sockets of another process."""
-        return replace(self, number=number)
 
     @property
     def config(self) -> Path:
@@ -40,29 +33,20 @@ class Sockets:
 
     @property
     def picker(self) -> str:
-        """Return the socket of the picker."""
-        return self._path("picker")
-
-    @property
-    def ends(self) -> str:
-        """Return the socket of the access log, where there are several processes."""
-        return self._path("ends")
+        """Return the socket of the picker and the access log."""
+        return str(self.directory / "picker")
 
     @property
     def grpc(self) -> str:
         """Return the socket of the gateway's own gRPC server."""
-        return self._path("grpc")
+        return str(self.directory / "grpc")
 
     @property
     def http(self) -> str:
         """Return the socket of the gateway's own REST server."""
-        return self._path("http")
+        return str(self.directory / "http")
 
     @property
     def admin(self) -> str:
         """Return the socket of Envoy's admin API."""
         return str(self.directory / "admin")
-
-    def _path(self, name: str) -> str:
-        """Process 0 owns Envoy, and its sockets have no number."""
-        return str(self.directory / (f"{name}-{self.number}" if self.number else name))

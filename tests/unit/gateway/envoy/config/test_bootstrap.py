@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,57 +151,3 @@ def test_connection_of_many_streams_is_not_ended_for_a_client_that_reads_late() 
         options = manager(wire)["http2_protocol_options"]
         most = GatewaySettings().max_inflight
         assert options["max_outbound_frames"] >= 40 * most
-
-
-SEVERAL = {"data_plane": "envoy", "processes": 3}
-
-
-def clusters(**settings: Any) -> dict[str, dict[str, Any]]:
-    return {c["name"]: c for c in config(**settings)["static_resources"]["clusters"]}
-
-
-@pytest.mark.parametrize("wire", ["grpc", "http"])
-def test_of_several_processes_the_one_that_decided_gets_what_the_pod_does_not_serve(
-    wire: str,
-) -> None:
-    """And the first one what no process has decided."""
-    own = clusters(**SEVERAL)[f"own-{wire}"]
-    (several,) = own["load_assignment"]["endpoints"]
-    whose = {
-        e["metadata"]["filter_metadata"]["envoy.lb"]["autoglm-process"]: e["endpoint"]["address"]
-        for e in several["lb_endpoints"]
-    }
-    paths = {str(n): getattr(SOCKETS.of(n), wire) for n in range(3)}
-    assert {number: address["pipe"]["path"] for number, address in whose.items()} == paths
-    subsets = own["lb_subset_config"]
-    assert subsets["subset_selectors"][0]["keys"] == ["autoglm-process"]
-    assert subsets["default_subset"] == {"autoglm-process": "0"}
-    (picker,) = (f for f in manager(wire, **SEVERAL)["http_filters"] if "ext_proc" in f["name"])
-    told = picker["typed_config"]["metadata_options"]["receiving_namespaces"]
-    assert told == {"untyped": ["envoy.lb"]}
-
-
-def test_each_process_has_a_log_of_its_own_and_all_are_queried() -> None:
-    found = clusters(**SEVERAL)
-    (asked,) = found["picker"]["load_assignment"]["endpoints"]
-    pipes = [e["endpoint"]["address"]["pipe"]["path"] for e in asked["lb_endpoints"]]
-    assert pipes == [SOCKETS.of(n).picker for n in range(3)]
-    logs = [
-        log["typed_config"]["common_config"]["grpc_service"]["envoy_grpc"]["cluster_name"]
-        for log in manager("grpc", **SEVERAL)["access_log"]
-    ]
-    assert len(set(logs)) == 3 and set(logs) <= set(found)
-
-
-def test_one_process_needs_none_of_that() -> None:
-    alone = config(data_plane="envoy")
-    assert not {"lb_subset_config", "metadata_options", "retry_host_predicate"} & set(_keys(alone))
-    assert not any(name[-1].isdigit() for name in clusters(data_plane="envoy"))
-
-
-def _keys(found: Any) -> Iterator[str]:
-    if isinstance(found, dict):
-        yield from found
-        found = list(found.values())
-    for inner in found if isinstance(found, list) else ():
-        yield from _keys(inner)
