@@ -20,7 +20,7 @@ from tests.support.resources import GOOD
 from autoglm.api import InvalidSpec
 from autoglm.api.deployment import API_VERSION, GROUP, KIND, VERSION
 from autoglm.api.labels import PLURAL
-from autoglm.operator.children.pod import pod_template
+from autoglm.operator.children.deployment import pod_template
 from autoglm.operator.observed import Settings
 from autoglm.operator.status.validity import valid
 from autoglm.operator.template.admission_policy import ALLOW_HOST_PATH, admission_policy, binding

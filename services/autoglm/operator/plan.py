@@ -14,11 +14,11 @@ from datetime import datetime
 
 from autoglm.api import InvalidSpec
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
-from autoglm.operator.children import autoscaler, companions, deployment, monitor, network
-from autoglm.operator.children.metadata import Body, Context, identity
-from autoglm.operator.children.pod import pod_template
+from autoglm.operator.children import companions, network
+from autoglm.operator.children.autoscaler import autoscaler
+from autoglm.operator.children.deployment import deployment, pod_template, scaled
+from autoglm.operator.children.metadata import Body, Context, identity, revision_of
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Rejection, Settings
-from autoglm.operator.revision import revision_of
 from autoglm.operator.rollout import Step, next_step
 from autoglm.operator.status.last_valid import restored
 from autoglm.operator.status.observed_state import ObservedState
@@ -76,14 +76,21 @@ def _plan(
     revision = revision_of(template)
     state = ObservedState.of(context, observed, revision, now, invalid)
     step = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
-    required = [*map(with_hash, _companions(context))]
+    required = [with_hash(body) for body in _required(context)]
     if blocking(_rejections_of(required, observed.rejected)):
         deployments = list(_without_new_pods(step, state))
     else:
-        new = deployment.deployment(context, template, revision, step.replicas[revision])
-        deployments = [*_outgoing(step, state), with_hash(new)]
-    followers = [*map(with_hash, _followers(context, observed))]
-    wanted = [*required, *deployments, *followers]
+        # Old revisions first, to free resources for the new one.
+        outgoing = {r: count for r, count in step.replicas.items() if r != revision}
+        new = deployment(context, template, revision, step.replicas[revision])
+        deployments = [scaled(state.deployments[r], count) for r, count in outgoing.items()]
+        deployments.append(with_hash(new))
+    optional = []
+    if scaler := autoscaler(context, observed):
+        optional.append(with_hash(scaler))
+    if context.spec.observability.pod_monitor and companions.POD_MONITOR in observed.optional_kinds:
+        optional.append(with_hash(companions.pod_monitor(context)))
+    wanted = [*required, *deployments, *optional]
     state = replace(
         state,
         wanted=wanted,
@@ -93,7 +100,11 @@ def _plan(
         rejected=_rejections_of(wanted, observed.rejected),
     )
     children = Plan(
-        apply=tuple(_to_apply(state)),
+        apply=tuple(
+            body
+            for body in state.wanted
+            if differs(body, state.children.get(identity(body)), observed.conflicts)
+        ),
         delete=tuple(_to_delete(state)),
         requeue_after=_requeue(state),
     )
@@ -107,7 +118,7 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
     return sorted(found, key=lambda r: r not in blocking(found))
 
 
-def _companions(context: Context) -> Iterable[Body]:
+def _required(context: Context) -> Iterable[Body]:
     """Yield the children that pods need before they start."""
     # First the one that carries the claim: if another installation was faster, no other is applied.
     yield companions.config_map(context)
@@ -121,37 +132,22 @@ def _companions(context: Context) -> Iterable[Body]:
     yield companions.disruption_budget(context)
 
 
-def _outgoing(step: Step, state: ObservedState) -> Iterable[Body]:
-    """Yield the Deployments of old revisions, applied first to free resources for the new one."""
-    for old, replicas in step.replicas.items():
-        if old != state.revision:
-            yield deployment.scaled(state.deployments[old], replicas)
-
-
 def _without_new_pods(step: Step, state: ObservedState) -> Iterable[Body]:
     """Yield every revision unchanged, with no more replicas than it has pods: a ReplicaSet with
     too few pods must not create them either."""
     present = {group.revision: group.present for group in state.groups}
     for revision, live in state.deployments.items():
         most = min(live["spec"].get("replicas", 1), present[revision])
-        yield deployment.scaled(live, min(most, step.replicas.get(revision, 0)))
-
-
-def _followers(context: Context, observed: Observed) -> Iterable[Body]:
-    if scaler := autoscaler.autoscaler(context, observed):
-        yield scaler
-    if monitor.is_wanted(context, observed):
-        yield monitor.pod_monitor(context)
-
-
-def _to_apply(state: ObservedState) -> Iterable[Raw]:
-    for body in state.wanted:
-        if differs(body, state.children.get(identity(body)), state.observed.conflicts):
-            yield body
+        yield scaled(live, min(most, step.replicas.get(revision, 0)))
 
 
 def _to_delete(state: ObservedState) -> Iterable[Ref]:
-    names = set(map(identity, state.wanted)) | set(_accounts_in_use(state))
+    """Yield the children that are not desired, except ServiceAccounts of any revision, which needs
+    them to replace pods."""
+    specs = [d["spec"]["template"].get("spec", {}) for d in state.deployments.values()]
+    specs += [pod.raw.get("spec", {}) for pod in state.pods]
+    names = {(companions.SERVICE_ACCOUNT, spec.get("serviceAccountName", "")) for spec in specs}
+    names.update(map(identity, state.wanted))
     for name, child in state.children.items():
         metadata = child["metadata"]
         is_managed = metadata.get("labels", {}).get(MANAGED_BY) == FIELD_MANAGER
@@ -163,14 +159,6 @@ def _to_delete(state: ObservedState) -> Iterable[Ref]:
                 metadata["name"],
                 metadata["uid"],
             )
-
-
-def _accounts_in_use(state: ObservedState) -> Iterable[tuple[str, str]]:
-    """Yield the ServiceAccounts of all revisions, which need them to replace pods."""
-    specs = [d["spec"]["template"].get("spec", {}) for d in state.deployments.values()]
-    specs += [pod.raw.get("spec", {}) for pod in state.pods]
-    for spec in specs:
-        yield companions.SERVICE_ACCOUNT, spec.get("serviceAccountName", "")
 
 
 def _requeue(state: ObservedState) -> float:

@@ -10,7 +10,7 @@ from autoglm.cli.kube import Raw
 from autoglm.cli.precheck.facts import Facts, NotAccessible
 from autoglm.cli.precheck.view import Check
 from autoglm.kube.quantities import amount
-from autoglm.operator.children.resources import GPU, resources
+from autoglm.operator.children.deployment import GPU, resources
 
 
 @dataclass(frozen=True, slots=True)

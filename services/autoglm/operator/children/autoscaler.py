@@ -8,10 +8,10 @@ them); KEDA queries Prometheus itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from autoglm.api import API_VERSION, KIND
-from autoglm.api.spec.scaling import Metric, Scaling, ScalingRules
+from autoglm.api.spec.scaling import Metric, Scaling
 from autoglm.operator.children.metadata import Body, Context, child
 from autoglm.operator.observed import Observed
 
@@ -126,13 +126,13 @@ def _trigger(metric: Metric, context: Context) -> Body:
 
 def _behavior(scaling: Scaling) -> Body:
     directions = {
-        "scaleUp": _rules(scaling.behavior.scale_up),
-        "scaleDown": _rules(scaling.behavior.scale_down),
+        "scaleUp": scaling.behavior.scale_up,
+        "scaleDown": scaling.behavior.scale_down,
     }
-    given = {name: rules for name, rules in directions.items() if rules}
-    return {"behavior": given} if given else {}
-
-
-def _rules(rules: ScalingRules) -> dict[str, Any]:
     # The fields of Kubernetes; only those that are set.
-    return rules.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    given = {
+        name: fields
+        for name, rules in directions.items()
+        if (fields := rules.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    }
+    return {"behavior": given} if given else {}

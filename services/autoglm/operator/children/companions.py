@@ -1,4 +1,4 @@
-"""ConfigMap, ServiceAccount, Services and PodDisruptionBudget: children that pods need. Pure.
+"""Children beside the pods: ConfigMap, ServiceAccount, Services, budget and PodMonitor. Pure.
 
 The ConfigMap has environment variables that do not depend on the revision. Settings of a revision
 (model, engine, limits) are in its pod template, so that an old replica that restarts during a
@@ -14,6 +14,7 @@ from autoglm.api.labels import GRPC_PORT, HTTP_PORT, METRICS_PORT, pods_service
 from autoglm.operator.children.metadata import Body, Context, child, selector
 
 SERVICE_ACCOUNT: Final = "ServiceAccount"
+POD_MONITOR: Final = "PodMonitor"
 
 
 def config_map(context: Context) -> Body:
@@ -89,3 +90,12 @@ def disruption_budget(context: Context) -> Body:
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
     return child(context, "policy/v1", "PodDisruptionBudget") | {"spec": spec}
+
+
+def pod_monitor(context: Context) -> Body:
+    """Return the PodMonitor, which selects the replicas' metrics for the Prometheus operator."""
+    spec = {
+        "selector": {"matchLabels": selector(context.name)},
+        "podMetricsEndpoints": [{"port": "metrics", "path": "/metrics"}],
+    }
+    return child(context, "monitoring.coreos.com/v1", POD_MONITOR) | {"spec": spec}

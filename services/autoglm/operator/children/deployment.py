@@ -1,30 +1,59 @@
-"""Deployment: the replicas of one revision. Pure; `rollout` computes their number.
+"""The Deployment of one revision: its pod template, and its replicas. Pure.
 
-A revision's pod template never changes, so Kubernetes' own rolling update never starts; a rollout
-replaces one Deployment by another.
+The pod template runs the engine's container under the restricted profile; `template` merges
+spec.template into it. A revision's template never changes, so Kubernetes' own rolling update never
+starts: a rollout replaces one Deployment by another, and `rollout` computes their replicas.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from autoglm.api.labels import REVISION
-from autoglm.operator.children.metadata import Body, Context, child, selector
-from autoglm.operator.children.pod import STARTUP_SECONDS
+from autoglm.api import Problem, Spec
+from autoglm.api.engine_flags import engine_flags
+from autoglm.api.labels import GRPC_PORT, HTTP_PORT, METRICS_PORT, REVISION
+from autoglm.kube.quantities import amount
+from autoglm.operator.children.companions import account_name, telemetry
+from autoglm.operator.children.metadata import Body, Context, child, labels, revision_of, selector
+from autoglm.operator.children.network import needs_hub
 from autoglm.operator.observed import Raw
 
-APPLIED = "autoglm.io/applied"
-
-
-def deployment_name(resource: str, revision: str) -> str:
-    return f"{resource}-{revision}"
+ENGINE: Final = "engine"
+GPU: Final = "nvidia.com/gpu"
+_USER = 10001
+_CONFIG_HASH = "autoglm.io/config"
+_CACHE = "/cache"
+# Gateways receive EndpointSlices within this time, and until then the pod keeps serving.
+_PRE_STOP_SECONDS = 3
+# For cancelling open requests and closing the engine, after the grace period.
+_CLOSING_SECONDS = 10
+# A large model loads for most of an hour from slow storage; spec.template can raise it.
+_STARTUP_SECONDS = 3600
+_STARTUP_PERIOD_SECONDS = 2
+_CONTAINER_SECURITY: Final[Body] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+POD_SECURITY: Final[Body] = {
+    "runAsNonRoot": True,
+    "runAsUser": _USER,
+    "runAsGroup": _USER,
+    "fsGroup": _USER,
+    # Changing the owner of every file of a large volume would take minutes at each start.
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 def deployment(context: Context, template: Body, revision: str, replicas: int) -> Body:
     """Return the Deployment of a revision."""
     metadata = template["metadata"]
     labelled = metadata | {"labels": metadata["labels"] | {REVISION: revision}}
-    body = child(context, "apps/v1", "Deployment", deployment_name(context.name, revision))
+    body = child(context, "apps/v1", "Deployment", f"{context.name}-{revision}")
     body["metadata"]["labels"][REVISION] = revision
     body["spec"] = {
         "replicas": replicas,
@@ -35,7 +64,7 @@ def deployment(context: Context, template: Body, revision: str, replicas: int) -
             "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
         },
         "revisionHistoryLimit": 0,
-        "progressDeadlineSeconds": STARTUP_SECONDS + 600,
+        "progressDeadlineSeconds": _STARTUP_SECONDS + 600,
         "template": template | {"metadata": labelled},
     }
     return body
@@ -56,3 +85,149 @@ def scaled(live: Raw, replicas: int) -> Body:
         "metadata": copy.deepcopy(kept),
         "spec": spec,
     }
+
+
+def pod_template(context: Context) -> Body:
+    """Return the pod template without spec.template and without the label of the revision."""
+    spec = context.spec
+    grace = math.ceil(spec.drain.grace_period_seconds)
+    pre_stop = min(_PRE_STOP_SECONDS, grace)
+    volumes: list[Body] = [{"name": "tmp", "emptyDir": {}}]
+    if spec.engine.type == "vllm":
+        memory = {"medium": "Memory", "sizeLimit": spec.engine.shared_memory}
+        volumes += [{"name": "shm", "emptyDir": memory}, {"name": "cache", **_cache(spec)}]
+    return {
+        "metadata": {
+            "labels": labels(context.name),
+            "annotations": {_CONFIG_HASH: revision_of(telemetry(context))},
+        },
+        "spec": {
+            "serviceAccountName": account_name(context.name),
+            "automountServiceAccountToken": False,
+            # Variables of every Service would fill the environment, AUTOGLM_* names among them.
+            "enableServiceLinks": False,
+            "securityContext": POD_SECURITY,
+            "terminationGracePeriodSeconds": pre_stop + grace + _CLOSING_SECONDS,
+            "topologySpreadConstraints": [
+                {
+                    "topologyKey": key,
+                    "maxSkew": 1,
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": selector(context.name)},
+                }
+                for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+            ],
+            "containers": [_engine(context, pre_stop)],
+            "volumes": volumes,
+        },
+    }
+
+
+def secured(container: Body) -> Body:
+    """Return a container of spec.template with defaults that meet the restricted profile."""
+    given = container.get("securityContext")
+    if given is not None and not isinstance(given, dict):
+        return container
+    return container | {"securityContext": _CONTAINER_SECURITY | (given or {})}
+
+
+def _engine(context: Context, pre_stop: int) -> Body:
+    spec, settings = context.spec, context.settings
+    default = settings.echo_image if spec.engine.type == "echo" else settings.inference_image
+    flags = engine_flags(context.resource, lambda uri: uri)
+    ports = {"grpc": GRPC_PORT, "http": HTTP_PORT, "metrics": METRICS_PORT}
+    mounts = {"tmp": "/tmp"}
+    if spec.engine.type == "vllm":
+        mounts |= {"shm": "/dev/shm", "cache": _CACHE}
+    health: Body = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
+    # The startup probe waits for the model; the others begin after it.
+    attempts = _STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
+    startup = {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": attempts}
+    container: Body = {
+        "name": ENGINE,
+        "image": spec.engine.image or default,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["autoglm"],
+        # Kubernetes would expand $(NAME) in arguments.
+        "args": ["inference", *(flag.replace("$(", "$$(") for flag in flags)],
+        "env": _environment(spec),
+        "envFrom": [{"configMapRef": {"name": context.name}}],
+        "ports": [{"name": n, "containerPort": p, "protocol": "TCP"} for n, p in ports.items()],
+        "resources": resources(spec),
+        "securityContext": _CONTAINER_SECURITY,
+        # The engine's own diagnosis; without one, the end of the log.
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+        "startupProbe": health | startup,
+        "readinessProbe": health | {"periodSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": health | {"periodSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}} if pre_stop else {},
+    }
+    return {key: value for key, value in container.items() if value}
+
+
+def _environment(spec: Spec) -> list[Body]:
+    own = {
+        "AUTOGLM_GRPC_ADDRESS": f"0.0.0.0:{GRPC_PORT}",
+        "AUTOGLM_HTTP_ADDRESS": f"0.0.0.0:{HTTP_PORT}",
+        "AUTOGLM_METRICS_ADDRESS": f"0.0.0.0:{METRICS_PORT}",
+        # The root is read-only, and the image may lack the user.
+        "HOME": "/tmp",
+        "USER": "autoglm",
+        "XDG_CACHE_HOME": "/tmp/.cache",
+    }
+    if spec.engine.type == "vllm":
+        own |= {"HF_HOME": f"{_CACHE}/huggingface", "VLLM_NO_USAGE_STATS": "1"}
+        # The policy blocks the hub then, and requests to it would only time out.
+        own |= {} if needs_hub(spec) else {"HF_HUB_OFFLINE": "1"}
+    given = {e.name: e.model_dump(by_alias=True, exclude_none=True) for e in spec.engine.env}
+    merged = {name: {"name": name, "value": value} for name, value in own.items()} | given
+    return list(merged.values())
+
+
+def _cache(spec: Spec) -> Body:
+    cache = spec.model.cache
+    match cache.type:
+        case "pvc":
+            return {"persistentVolumeClaim": {"claimName": cache.claim_name}}
+        case "hostPath":
+            return {"hostPath": {"path": cache.path, "type": "DirectoryOrCreate"}}
+    return {"emptyDir": {"sizeLimit": cache.size_limit} if cache.size_limit else {}}
+
+
+def resources(spec: Spec) -> Body:
+    """Return requests and limits of the engine's container. GPUs are added for the parallelism
+    only if the spec has no device."""
+    requests, limits = dict(spec.resources.requests), dict(spec.resources.limits)
+    # Kubernetes requires a limit for devices, equal to the request.
+    limits |= {k: v for k, v in requests.items() if _is_device(k) and k not in limits}
+    if _devices(spec) > 1 and not any(map(_is_device, limits)):
+        limits[GPU] = str(_devices(spec))
+    both = {"requests": requests, "limits": limits}
+    return {key: value for key, value in both.items() if value}
+
+
+def resource_problems(spec: Spec) -> Iterator[Problem]:
+    """Yield a problem for fewer GPUs than the parallelism needs."""
+    needed = _devices(spec)
+    for field in ("limits", "requests"):
+        given: Mapping[str, str] = getattr(spec.resources, field)
+        for name, quantity in given.items():
+            # 0 means no GPU, as for an engine that runs on processor cores.
+            if name.endswith("/gpu") and 0 < (amount(quantity) or 0) < needed:
+                message = (
+                    f"spec.engine.parallelism needs {needed} GPUs for each replica; give as "
+                    "many, or lower the parallelism"
+                )
+                yield Problem(f"spec.resources.{field}.{name}", message, quantity)
+
+
+def _devices(spec: Spec) -> int:
+    parallelism = spec.engine.parallelism
+    return parallelism.tensor * parallelism.pipeline * parallelism.data
+
+
+def _is_device(name: str) -> bool:
+    """Return whether it is an extended resource, whose name has a domain."""
+    return "/" in name and not name.startswith("kubernetes.io/")

@@ -1,4 +1,4 @@
-"""Metadata of all children: owner references, labels, selectors. Pure.
+"""Metadata of all children: owner references, labels, selectors, hashes. Pure.
 
 `Context` is the argument of every builder. Names are derived from the resource's, whose limit
 leaves room for every suffix.
@@ -6,8 +6,11 @@ leaves room for every suffix.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from autoglm.api import API_VERSION, KIND, AutoGLMDeployment, Spec
 from autoglm.api.labels import (
@@ -22,6 +25,8 @@ from autoglm.api.labels import (
 from autoglm.operator.observed import Raw, Settings
 
 Body = dict[str, Any]
+APPLIED: Final = "autoglm.io/applied"
+"""Annotation that holds the hash of the last declaration of a child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +58,17 @@ def child(context: Context, api_version: str, kind: str, name: str = "") -> Body
             "name": name or context.name,
             "namespace": context.namespace,
             "labels": labels(context.name),
-            "ownerReferences": [owner_reference(context.resource)],
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "name": context.name,
+                    "uid": context.resource.metadata.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
         },
-    }
-
-
-def owner_reference(resource: AutoGLMDeployment) -> Body:
-    """Return the owner reference to the resource."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "name": resource.name,
-        "uid": resource.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 
@@ -88,3 +90,17 @@ def selector_text(name: str) -> str:
 def identity(body: Raw) -> tuple[str, str]:
     """Return kind and name, which identify a child of a resource."""
     return body["kind"], body["metadata"]["name"]
+
+
+def revision_of(template: Any) -> str:
+    """Return the revision of a pod template: 8 hexadecimal digits of its hash."""
+    return digest(template)[:8]
+
+
+def digest(value: Any) -> str:
+    """Return the hash of a value as JSON, independent of the order of keys.
+
+    It is the same after an upgrade of the operator: another revision would replace every replica.
+    """
+    text = msgspec.json.encode(value, order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -6,10 +6,10 @@ spans, and the model hub unless the model is on a volume. Kubernetes always allo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from autoglm.api import Spec
 from autoglm.api.labels import (
     COMPONENT,
     GATEWAY,
@@ -21,7 +21,6 @@ from autoglm.api.labels import (
 )
 from autoglm.operator.children.companions import tracing_endpoint
 from autoglm.operator.children.metadata import Body, Context, child, selector
-from autoglm.operator.children.sources import hub_ports, port_of
 
 _NAMESPACE = "kubernetes.io/metadata.name"
 # Policies apply after the connection is forwarded to a DNS pod, which may listen on either.
@@ -29,6 +28,7 @@ _DNS_PORTS = (53, 5353)
 # The address of NodeLocal DNSCache on every node.
 _NODE_DNS = "169.254.20.10/32"
 _OTLP_PORT = 4317
+_DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 def is_wanted(context: Context) -> bool:
@@ -36,60 +36,65 @@ def is_wanted(context: Context) -> bool:
 
 
 def network_policy(context: Context) -> Body:
-    spec = {
-        "podSelector": {"matchLabels": selector(context.name)},
-        # Both types: connections that no rule allows are denied.
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": [_from_gateways(context), _from_monitoring(context)],
-        "egress": [_to_dns(), *_to_telemetry(context), *_to_hub(context)],
-    }
-    return child(context, "networking.k8s.io/v1", "NetworkPolicy") | {"spec": spec}
-
-
-def _from_gateways(context: Context) -> Body:
+    settings = context.settings
     gateways = {
-        **_in_namespace(context.settings.gateway_namespace),
+        **_in_namespace(settings.gateway_namespace),
         "podSelector": {"matchLabels": {NAME: PRODUCT, COMPONENT: GATEWAY}},
     }
-    return {"from": [gateways], "ports": _tcp(GRPC_PORT, HTTP_PORT, METRICS_PORT)}
-
-
-def _from_monitoring(context: Context) -> Body:
-    monitoring = _in_namespace(context.settings.monitoring_namespace)
-    return {"from": [monitoring], "ports": _tcp(METRICS_PORT)}
-
-
-def _to_dns() -> Body:
+    monitoring = _in_namespace(settings.monitoring_namespace)
     cluster_dns = {
         **_in_namespace("kube-system"),
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     }
-    ports = [{"protocol": p, "port": n} for n in _DNS_PORTS for p in ("UDP", "TCP")]
-    return {"to": [cluster_dns, {"ipBlock": {"cidr": _NODE_DNS}}], "ports": ports}
-
-
-def _to_telemetry(context: Context) -> Iterable[Body]:
+    dns_ports = [{"protocol": p, "port": n} for n in _DNS_PORTS for p in ("UDP", "TCP")]
+    egress: list[Body] = [
+        {"to": [cluster_dns, {"ipBlock": {"cidr": _NODE_DNS}}], "ports": dns_ports}
+    ]
     if endpoint := tracing_endpoint(context):
-        port = _tcp(port_of(endpoint) or _OTLP_PORT)
+        port = _tcp(_port_of(endpoint) or _OTLP_PORT)
         peer = _peer(urlsplit(endpoint).hostname or "", context.namespace)
-        yield {"to": [peer], "ports": port} if peer else {"ports": port}
+        egress.append({"to": [peer], "ports": port} if peer else {"ports": port})
+    if needs_hub(context.spec):
+        mirrors = [e.value for e in context.spec.engine.env if e.name == "HF_ENDPOINT" and e.value]
+        # Hubs serve large files from other hosts, always by HTTPS.
+        hub_ports = {443, *filter(None, map(_port_of, mirrors))}
+        egress.append({"ports": _tcp(*sorted(hub_ports))})
+    spec = {
+        "podSelector": {"matchLabels": selector(context.name)},
+        # Both types: connections that no rule allows are denied.
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [gateways], "ports": _tcp(GRPC_PORT, HTTP_PORT, METRICS_PORT)},
+            {"from": [monitoring], "ports": _tcp(METRICS_PORT)},
+        ],
+        "egress": egress,
+    }
+    return child(context, "networking.k8s.io/v1", "NetworkPolicy") | {"spec": spec}
 
 
-def _to_hub(context: Context) -> Iterable[Body]:
-    if ports := hub_ports(context.spec):
-        yield {"ports": _tcp(*ports)}
+def needs_hub(spec: Spec) -> bool:
+    """Return whether a replica downloads a model, tokenizer or adapter: any is not a path."""
+    model = spec.model
+    uris = (model.uri, model.tokenizer, *(adapter.uri for adapter in model.adapters))
+    return spec.engine.type == "vllm" and not all(uri.startswith("/") for uri in uris if uri)
+
+
+def _port_of(url: str) -> int | None:
+    """Return the port of a URL, given or of its scheme; None without either."""
+    try:
+        parts = urlsplit(url)
+        return parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
 
 
 def _peer(host: str, own_namespace: str) -> Body | None:
     """Return the peer of a host; None for a name that a policy cannot express."""
     try:
         address = ip_address(host)
+        return {"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}
     except ValueError:
-        return _service_peer(host.split("."), own_namespace)
-    return {"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}
-
-
-def _service_peer(parts: list[str], own_namespace: str) -> Body | None:
+        parts = host.split(".")
     if len(parts) == 1:
         return _in_namespace(own_namespace)
     # SERVICE.NAMESPACE[.svc...]

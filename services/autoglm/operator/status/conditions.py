@@ -12,7 +12,7 @@ from typing import Final
 
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
-from autoglm.operator.children.monitor import POD_MONITOR
+from autoglm.operator.children.companions import POD_MONITOR
 from autoglm.operator.observed import Conflict, NoData
 from autoglm.operator.status.condition import Condition
 from autoglm.operator.status.last_valid import recorded

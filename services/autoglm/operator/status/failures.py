@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from autoglm.operator.children.pod import ENGINE
+from autoglm.operator.children.deployment import ENGINE
 from autoglm.operator.observed import Raw
 from autoglm.operator.status.pods import Pod, condition, containers
 

@@ -13,7 +13,7 @@ import msgspec
 
 from autoglm.api import InvalidSpec, Problem, parse
 from autoglm.api.rules import at
-from autoglm.operator.children import resources
+from autoglm.operator.children.deployment import resource_problems
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.observed import Raw, Settings
 from autoglm.operator.template.template import depth
@@ -30,7 +30,7 @@ def valid(resource: Raw, settings: Settings) -> Context:
     plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
     context = Context(parse(plain), settings)
     problems = [
-        *resources.problems(context.spec),
+        *resource_problems(context.spec),
         *_relative_paths(context),
         *_host_path(context),
     ]

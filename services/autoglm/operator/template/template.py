@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from autoglm.api import InvalidSpec, Problem
-from autoglm.operator.children.pod import ENGINE, POD_SECURITY, secured
+from autoglm.operator.children.deployment import ENGINE, POD_SECURITY, secured
 from autoglm.operator.template.restricted import violations
 from autoglm.operator.writes.merge import merged
 

@@ -12,13 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from autoglm.kube.quantities import amount
-from autoglm.operator.children.deployment import APPLIED
+from autoglm.operator.children.metadata import APPLIED, Body, digest, identity
 from autoglm.operator.observed import Conflict, Raw
-from autoglm.operator.revision import digest
 from autoglm.operator.writes.conflicts import without
 from autoglm.operator.writes.merge import key_fields, name_of
 
-Body = dict[str, Any]
 _QUANTITIES: Final = frozenset({"averageValue", "sizeLimit"})
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
 # Fields that the API server omits if they are false; for others absent may mean true.
@@ -36,7 +34,7 @@ def differs(desired: Raw, live: Raw | None, conflicts: Iterable[Conflict] = ()) 
     """Return whether `desired` has to be applied. Fields in `conflicts` are not compared."""
     if live is None:
         return True
-    contested = [c.field for c in conflicts if (c.kind, c.name) == _identity(desired)]
+    contested = [c.field for c in conflicts if (c.kind, c.name) == identity(desired)]
     wanted = without(desired, contested) if contested else desired
     return not is_within(wanted, live, "")
 
@@ -45,20 +43,12 @@ def current_conflicts(
     conflicts: Iterable[Conflict], wanted: Iterable[Body], live: Mapping[tuple[str, str], Raw]
 ) -> list[Conflict]:
     """Return the conflicts that still exist: the live object differs from the declaration."""
-    bodies = {_identity(body): body for body in wanted}
+    bodies = {identity(body): body for body in wanted}
     return [
         c
         for c in conflicts
-        if (k := (c.kind, c.name)) in bodies and _disagrees(bodies[k], live.get(k))
+        if (key := (c.kind, c.name)) in bodies and differs(bodies[key], live.get(key))
     ]
-
-
-def _disagrees(wanted: Body, live: Raw | None) -> bool:
-    return live is None or not is_within(wanted, live, "")
-
-
-def _identity(body: Raw) -> tuple[str, str]:
-    return body["kind"], body["metadata"]["name"]
 
 
 def is_within(wanted: Any, live: Any, field: str) -> bool:

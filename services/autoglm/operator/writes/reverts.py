@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.common.pacing import Backoff
-from autoglm.operator.children.deployment import APPLIED
+from autoglm.operator.children.metadata import APPLIED, digest, identity
 from autoglm.operator.observed import Conflict, Raw
-from autoglm.operator.revision import digest
 from autoglm.operator.writes.diff import is_within
 
 FREE: Final = 3
@@ -53,7 +52,7 @@ class Reverts:
 
     def applied(self, body: Raw, live: Raw | None, now: float, rng: Random) -> None:
         """Record that `body` was applied over `live`."""
-        key, declaration = _identity(body), _declaration(body)
+        key, declaration = identity(body), _declaration(body)
         known = self._declared.get(key)
         if known is None or known.declaration != declaration:
             self._declared[key] = _Declared(declaration)
@@ -65,7 +64,7 @@ class Reverts:
 
     def may_apply(self, body: Raw, now: float) -> bool:
         """Return whether no pause delays `body`."""
-        known = self._declared.get(_identity(body))
+        known = self._declared.get(identity(body))
         return known is None or known.declaration != _declaration(body) or not known.left(now)
 
     def conflicts(self, now: float) -> tuple[Conflict, ...]:
@@ -80,7 +79,7 @@ class Reverts:
 
 def reverted_fields(body: Raw, live: Raw | None) -> Iterator[Conflict]:
     """Yield the fields of `body` that differ in `live`, with the managers that own them."""
-    kind, name = _identity(body)
+    kind, name = identity(body)
     found = list(_fields_of_other_managers(body, live or {}))[:_MOST_FIELDS]
     for manager, path in found or [("", "")]:
         yield Conflict(kind, name, manager, path, is_reverted=True)
@@ -123,10 +122,6 @@ def _step(key: str, wanted: Any, live: Any) -> tuple[str, Any, Any] | None:
 def _item(items: Any, keys: Mapping[str, Any]) -> Any:
     fitting: Iterable[Any] = items if isinstance(items, list) else ()
     return next((i for i in fitting if all(i.get(k) == v for k, v in keys.items())), None)
-
-
-def _identity(body: Raw) -> Identity:
-    return body["kind"], body["metadata"]["name"]
 
 
 def _declaration(body: Raw) -> str:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.support.fake_cluster import resource
 
 from autoglm.api import InvalidSpec, parse
+from autoglm.operator.children.deployment import pod_template
 from autoglm.operator.children.metadata import Context
-from autoglm.operator.children.pod import pod_template
 from autoglm.operator.observed import Settings
 from autoglm.operator.template.template import with_template
 

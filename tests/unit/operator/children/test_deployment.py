@@ -11,8 +11,8 @@ from tests.support.fake_cluster import resource
 from autoglm.api import parse
 from autoglm.api.engine_flags import engine_flags
 from autoglm.inference.settings import InferenceSettings
+from autoglm.operator.children.deployment import pod_template
 from autoglm.operator.children.metadata import Context
-from autoglm.operator.children.pod import pod_template
 from autoglm.operator.observed import Settings
 
 SETTINGS = Settings("inference:1", "echo:1", tracing_endpoint="http://otel.obs.svc:4317")
