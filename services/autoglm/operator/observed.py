@@ -93,6 +93,12 @@ class Rejection:
     message: str
     """The message of the API server."""
 
+    @property
+    def blocks_pods(self) -> bool:
+        """Return whether no write may start a pod while it lasts: the pod would run without its
+        network policy, or with another account or other settings."""
+        return self.kind in ("ConfigMap", "NetworkPolicy", "Service", "ServiceAccount")
+
 
 @dataclass(frozen=True, slots=True)
 class LostName:

@@ -26,7 +26,6 @@ from autoglm.operator.status.status import events, invalid_status, same_status, 
 from autoglm.operator.status.validity import valid
 from autoglm.operator.template.template import with_template
 from autoglm.operator.writes.diff import current_conflicts, differs, with_hash
-from autoglm.operator.writes.prerequisites import blocking
 
 # Periodic reconciles, for changes that no watch delivers.
 _WHILE_ROUTED_SECONDS = 2.0
@@ -77,7 +76,7 @@ def _plan(
     state = ObservedState.of(context, observed, revision, now, invalid)
     step = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
     required = [with_hash(body) for body in _required(context)]
-    if blocking(_rejections_of(required, observed.rejected)):
+    if any(r.blocks_pods for r in _rejections_of(required, observed.rejected)):
         deployments = list(_without_new_pods(step, state))
     else:
         # Old revisions first, to free resources for the new one.
@@ -115,7 +114,7 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
     """Return the rejections of these bodies, those that block pods first."""
     names = set(map(identity, bodies))
     found = [r for r in rejected if (r.kind, r.name) in names]
-    return sorted(found, key=lambda r: r not in blocking(found))
+    return sorted(found, key=lambda r: not r.blocks_pods)
 
 
 def _required(context: Context) -> Iterable[Body]:

@@ -28,9 +28,9 @@ from autoglm.operator.observed import Event, NoData, Observed, Plan, Raw, Settin
 from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, claimed_message
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import claim_of
-from autoglm.operator.status.event_correlator import EventCorrelator
 from autoglm.operator.writes.apply import Applier
-from autoglm.operator.writes.reverts import Reverts
+from autoglm.operator.writes.conflicts import Reverts
+from autoglm.operator.writes.events import EventRecorder
 
 Planner = Callable[[Observed, Settings, datetime], Plan]
 # A reconcile that wrote is followed by another, later each time: a plan that never converges must
@@ -93,14 +93,12 @@ class Reconciler:
         self._rng = rng
         self._histories: dict[Key, History] = {}
         self._seen: dict[Key, float] = {}
-        self._events = EventCorrelator()
+        self._events = EventRecorder(kube, identity, time.time)
         self._installations = installations or Installations(
             kube, Installation(), math.inf, lambda _: None
         )
         mine = self._installations.mine
-        self._apply = Applier(
-            kube, caches, self._events, identity, self._confirm_exists, time.time, mine.rival
-        )
+        self._apply = Applier(kube, caches, self._events, self._confirm_exists, mine.rival)
 
     def mark_seen(self, key: Key) -> None:
         """Record that the API server has just delivered this resource."""
@@ -179,7 +177,7 @@ class Reconciler:
             why = claimed_message(installations.mine, rival, key.name, installations.timeout)
             fields = {"resource": str(key), "lease": rival}
             _log.warning("another installation reconciles a resource", extra={"fields": fields})
-            await self._apply.record_event(resource, Event("Warning", "ClaimedByAnother", why))
+            await self._events.record(resource, Event("Warning", "ClaimedByAnother", why))
         return ReconcileResult("claimed")
 
     def _clear_claim(self, history: History) -> None:
@@ -217,7 +215,7 @@ class Reconciler:
             self._count_phase(history.phase, -1)
             self._clear_claim(history)
         self._seen.pop(key, None)
-        self._events.forget(key)
+        self._events.correlator.forget(key)
         self._caches.names.put(key, claim_of(self._caches.resources.get(key)))
 
     async def _confirm_exists(self, resource: Raw) -> None:

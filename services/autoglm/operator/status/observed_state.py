@@ -16,7 +16,6 @@ from autoglm.operator.observed import Conflict, Observed, Raw, Rejection
 from autoglm.operator.rollout import Group
 from autoglm.operator.status.failures import Failure, creation_failure, failures
 from autoglm.operator.status.pods import Pod, groups, present
-from autoglm.operator.writes.prerequisites import blocking
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def _rejection_message(rejection: Rejection) -> str:
     message = (
         f"the API server rejected the {rejection.kind} {rejection.name}: {rejection.message}; "
     )
-    if blocking([rejection]):
+    if rejection.blocks_pods:
         message += "no pod is started until it is accepted; "
     if "quota" in rejection.message:
         return f"{message}raise the quota, or delete objects that count against it"

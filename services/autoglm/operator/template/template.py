@@ -14,7 +14,7 @@ from typing import Any, Final
 from autoglm.api import InvalidSpec, Problem
 from autoglm.operator.children.deployment import ENGINE, POD_SECURITY, secured
 from autoglm.operator.template.restricted import violations
-from autoglm.operator.writes.merge import merged
+from autoglm.operator.writes.diff import key_fields, name_of
 
 ROOT = "spec.template"
 _MOST_BYTES = 64 * 1024
@@ -45,6 +45,10 @@ FIELDS: Final = {
         }
     ),
 }
+# Items that hold one of several types of content; two merged types would be invalid.
+_REPLACED_WHOLE = frozenset({"volumes", "env", "volumeMounts", "topologySpreadConstraints"})
+# A probe or a lifecycle hook has exactly one.
+_HANDLERS = frozenset({"exec", "grpc", "httpGet", "sleep", "tcpSocket"})
 _LISTS = ("containers", "initContainers", "volumes", "imagePullSecrets", "tolerations")
 # Prefixes of labels and annotations that Services, budgets, policies and the operator select by.
 RESERVED = ("app.kubernetes.io/", "autoglm.io/")
@@ -67,9 +71,15 @@ def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str,
     problems = list(_shape_problems(template))
     if problems:
         raise InvalidSpec(problems)
-    result: dict[str, Any] = merged(pod, dict(template))
-    _secure(result["spec"])
+    result: dict[str, Any] = _merged(pod, dict(template))
     spec = result["spec"]
+    # Overrides may have removed security settings, and new containers have none.
+    given = spec.get("securityContext", {})
+    if isinstance(given, dict):
+        spec["securityContext"] = POD_SECURITY | given
+    for field in ("containers", "initContainers"):
+        if field in spec:
+            spec[field] = [secured(container) for container in spec[field]]
     problems = list(violations(spec, f"{ROOT}.spec", pod["spec"]["volumes"]))
     problems += _container_problems(spec)
     if problems:
@@ -77,14 +87,37 @@ def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def _secure(spec: dict[str, Any]) -> None:
-    """Restore security settings that the overrides removed, and add them to new containers."""
-    given = spec.get("securityContext", {})
-    if isinstance(given, dict):
-        spec["securityContext"] = POD_SECURITY | given
-    for field in ("containers", "initContainers"):
-        if field in spec:
-            spec[field] = [secured(container) for container in spec[field]]
+def _merged(ours: Any, theirs: Any, field: str = "") -> Any:
+    """Return `theirs` merged over `ours`, as a strategic merge patch of `field`: mappings by key,
+    keyed lists by item; null removes."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        result = dict(ours)
+        if _HANDLERS & theirs.keys():
+            result = {key: value for key, value in ours.items() if key not in _HANDLERS}
+        for key, value in theirs.items():
+            if value is None:
+                result.pop(key, None)
+            else:
+                result[key] = _merged(result.get(key), value, key)
+        return result
+    if isinstance(ours, list) and isinstance(theirs, list):
+        keys = key_fields(field, [*ours, *theirs])
+        if keys is None:
+            return _without_nulls(theirs)
+        items = {name_of(item, keys): item for item in ours}
+        for item in theirs:
+            name = name_of(item, keys)
+            items[name] = _merged(None if field in _REPLACED_WHOLE else items.get(name), item)
+        return list(items.values())
+    return _without_nulls(theirs)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _shape_problems(template: Mapping[str, Any]) -> Iterator[Problem]:

@@ -8,33 +8,29 @@ server are cached at once.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from autoglm.api import API_VERSION, KIND
-from autoglm.api.labels import FIELD_MANAGER
-from autoglm.kube.kinds import EVENT, RESOURCE, Key, child_kind
-from autoglm.kube.transport import Refused, Unreachable
+from autoglm.api.labels import DEPLOYMENT
+from autoglm.kube.kinds import RESOURCE, Key, child_kind
+from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
+from autoglm.operator.children.metadata import identity
 from autoglm.operator.observe import ApplyFailures, Caches
-from autoglm.operator.observed import Conflict, Event, Plan, Raw, Ref, Rejection
+from autoglm.operator.observed import Conflict, Plan, Raw, Ref, Rejection
 from autoglm.operator.ownership.claims import ClaimedByAnother
-from autoglm.operator.status.event_correlator import EventCorrelator, EventUpdate
-from autoglm.operator.writes.conflicts import contested, without
-from autoglm.operator.writes.prerequisites import belongs_to_another, blocking, may_start_pods
+from autoglm.operator.writes.conflicts import contested
+from autoglm.operator.writes.diff import without
+from autoglm.operator.writes.events import EventRecorder
 
 _NOT_FOUND, _CONFLICT = 404, 409
 # A version that no object has: applied with it, an object is created, or rejected if it exists.
 _NO_OBJECT_VERSION = "1"
 _NOT_OWNED = "it exists and does not belong to this resource; delete it, or rename the resource"
-# The limit of events.k8s.io/v1, in bytes.
-_LONGEST_NOTE = 1024
-_log = logging.getLogger("autoglm.operator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +51,8 @@ class Applier:
 
     kube: Kube
     caches: Caches
-    events: EventCorrelator
-    identity: str
+    events: EventRecorder
     confirm: Callable[[Raw], Awaitable[None]]
-    clock: Callable[[], float]
-    """Returns seconds since the epoch."""
     rival: Callable[[Raw], str] = lambda _: ""
     """Returns the Lease of another installation whose claim an object carries."""
 
@@ -68,16 +61,18 @@ class Applier:
     ) -> Applied:
         """Write a plan. `known` are conflicts of the last reconcile.
 
-        Raises Unreachable, NotLeading and ClaimedByAnother, which end it at that write.
+        Raises Unreachable, NotLeading and ClaimedByAnother, which end it at that write; Refused if
+        the status was rejected.
         """
         wrote = False
         # Conflicts of children that are not applied now are kept.
-        applied = {(body["kind"], body["metadata"]["name"]) for body in plan.apply}
+        applied = set(map(identity, plan.apply))
         conflicts = [c for c in known if (c.kind, c.name) not in applied]
         rejected: list[Rejection] = []
         bodies: list[Raw] = []
         for body in plan.apply:
-            if blocking(rejected) and may_start_pods(body, self._live(body)):
+            is_blocked = any(rejection.blocks_pods for rejection in rejected)
+            if is_blocked and _may_start_pods(body, self._live(body)):
                 continue
             try:
                 changed, contested_fields = await self._apply(resource, body)
@@ -85,11 +80,20 @@ class Applier:
                 conflicts += contested_fields
                 bodies += [body] if changed else []
             except Refused as error:
-                rejected.append(Rejection(body["kind"], body["metadata"]["name"], error.message))
+                rejected.append(Rejection(*identity(body), error.message))
         # Old children are not deleted while a new one is rejected.
         for ref in plan.delete if not rejected else ():
             wrote |= await self._delete(ref)
-        wrote |= await self._report(resource, plan)
+        rejected_status: Refused | None = None
+        try:
+            wrote |= plan.status is not None and await self._status(resource, plan.status)
+        except Refused as error:
+            # A resource may be too large for a status; events are written all the same.
+            rejected_status = error
+        for event in plan.events:
+            await self.events.record(resource, event)
+        if rejected_status is not None:
+            raise rejected_status
         return Applied(wrote, ApplyFailures(tuple(conflicts), tuple(rejected)), tuple(bodies))
 
     def _live(self, body: Raw) -> Raw | None:
@@ -97,31 +101,24 @@ class Applier:
         kind = child_kind(body["apiVersion"], body["kind"])
         return self.caches.children[kind].get(Key(metadata["namespace"], metadata["name"]))
 
-    async def _report(self, resource: Raw, plan: Plan) -> bool:
-        rejection: Refused | None = None
-        wrote = False
-        try:
-            wrote = plan.status is not None and await self._status(resource, plan.status)
-        except Refused as error:
-            # A resource may be too large for a status; events are written all the same.
-            rejection = error
-        for event in plan.events:
-            await self.record_event(resource, event)
-        if rejection is not None:
-            raise rejection
-        return wrote
-
     async def _apply(self, resource: Raw, body: Raw) -> tuple[bool, list[Conflict]]:
+        """Apply a child; return whether it has changed, and the fields that were left out."""
         kind = child_kind(body["apiVersion"], body["kind"])
         name, cache = body["metadata"]["name"], self.caches.children[kind]
         namespace = body["metadata"]["namespace"]
         path, before = kind.path(namespace, name), cache.version(Key(namespace, name))
         if not before:
             await self.confirm(resource)
-            if created := await self._create(path, body):
+            try:
+                metadata = body["metadata"] | {"resourceVersion": _NO_OBJECT_VERSION}
+                created = await self.kube.apply(path, {**body, "metadata": metadata})
                 return cache.put_response(created, before), []
+            except Refused as error:
+                if error.status != _CONFLICT:
+                    raise
+            # It exists: the watch has not delivered it yet, or it belongs to another owner.
             await self._check_ownership(resource, path)
-        elif (live := self._live(body)) and belongs_to_another(live, resource):
+        elif (live := self._live(body)) and _belongs_to_another(live, resource):
             raise Refused(_CONFLICT, "AlreadyExists", _NOT_OWNED)
         try:
             return cache.put_response(await self.kube.apply(path, body), before), []
@@ -129,26 +126,15 @@ class Applier:
             fields = contested(error.causes) if error.status == _CONFLICT else ()
             if not fields:
                 raise
-        declared = [f for f in fields if not f.by_hand]
+        declared = [f for f in fields if not f.is_manual]
         rest = without(body, (f.field for f in declared))
         response = await self.kube.apply(path, rest, force=True)
         conflicts = [Conflict(kind.kind, name, f.manager, f.field) for f in declared]
         return cache.put_response(response, before), conflicts
 
-    async def _create(self, path: str, body: Raw) -> bytes | None:
-        """Create an object; return None if one of that name exists: one that the watch has not
-        delivered yet, or one that belongs to another owner."""
-        metadata = body["metadata"] | {"resourceVersion": _NO_OBJECT_VERSION}
-        try:
-            return await self.kube.apply(path, {**body, "metadata": metadata})
-        except Refused as error:
-            if error.status != _CONFLICT:
-                raise
-            return None
-
     async def _check_ownership(self, resource: Raw, path: str) -> None:
-        """Raises Refused if an object that the resource does not own has the child's name: adopting
-        it would break its users, and delete it with the resource. Raises ClaimedByAnother if
+        """Raise Refused if an object that the resource does not own has the child's name: adopting
+        it would break its users, and delete it with the resource. Raise ClaimedByAnother if
         another installation created it."""
         try:
             found = msgspec.json.decode(await self.kube.get(path))
@@ -186,47 +172,28 @@ class Applier:
         response = await self.kube.apply(path, body, force=True)
         return self.caches.resources.put_response(response, int(metadata["resourceVersion"]))
 
-    async def record_event(self, resource: Raw, event: Event) -> None:
-        """Write an event; errors are logged only, since a reconcile does not depend on events."""
-        metadata, now = resource["metadata"], self.clock()
-        key = Key(metadata["namespace"], metadata["name"])
-        update = self.events.correlate(key, metadata["uid"], event, now)
-        if update is None:
-            return
-        try:
-            await self._write_event(resource, update, now)
-        except (Refused, Unreachable) as error:
-            fields = {"resource": str(key), "error": str(error)}
-            _log.warning("cannot write an event", extra={"fields": fields})
 
-    async def _write_event(self, resource: Raw, update: EventUpdate, now: float) -> None:
-        namespace, moment = resource["metadata"]["namespace"], _micro_time(now)
-        if update.count == 1:
-            body = event_body(resource, update, moment, self.identity)
-            await self.kube.create(EVENT.path(namespace), body)
-            return
-        series = {"series": {"count": update.count, "lastObservedTime": moment}}
-        await self.kube.merge(EVENT.path(namespace, update.name), series)
+def _may_start_pods(body: Raw, live: Raw | None) -> bool:
+    """Return whether applying `body` to `live` can create a pod: new, scaled up, or with another
+    pod template."""
+    if body["kind"] != "Deployment":
+        return False
+    if live is None or body["spec"]["replicas"] > live["spec"].get("replicas", 1):
+        return True
+    return bool(_template(body) != _template(live))
 
 
-def event_body(resource: Raw, update: EventUpdate, moment: str, identity: str) -> dict[str, Any]:
-    """Return an events.k8s.io/v1 Event."""
-    metadata = resource["metadata"]
-    regarding = {k: metadata[k] for k in ("name", "namespace", "uid")}
-    return {
-        "apiVersion": EVENT.api_version,
-        "kind": EVENT.kind,
-        "metadata": {"name": update.name, "namespace": metadata["namespace"]},
-        "eventTime": moment,
-        "reportingController": f"autoglm.io/{FIELD_MANAGER}",
-        "reportingInstance": identity,
-        "action": "Reconcile",
-        "regarding": {"apiVersion": API_VERSION, "kind": KIND} | regarding,
-        "type": update.event.type,
-        "reason": update.event.reason,
-        "note": update.event.message.encode()[:_LONGEST_NOTE].decode(errors="ignore"),
-    }
+def _template(deployment: Raw) -> Mapping[str, Any]:
+    template = deployment["spec"]["template"]
+    kept = {k: v for k, v in template["metadata"].items() if k != "creationTimestamp"}
+    return {**template, "metadata": kept}
 
 
-def _micro_time(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _belongs_to_another(child: Raw, resource: Raw) -> bool:
+    """Return whether another controller owns the object, or its label names another resource. An
+    object of an earlier resource of the same name is adopted."""
+    metadata, name = child["metadata"], resource["metadata"]["name"]
+    if (metadata.get("labels") or {}).get(DEPLOYMENT) != name:
+        return True
+    owners = metadata.get("ownerReferences") or ()
+    return any(o.get("controller") and (o["kind"], o["name"]) != (KIND, name) for o in owners)

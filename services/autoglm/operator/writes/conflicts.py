@@ -1,21 +1,33 @@
-"""Parses conflicts of server-side apply, and removes fields from a body. Pure.
+"""Conflicts with other controllers: contested fields of an apply, and repeated reverts. Pure.
 
-A field that was changed manually (kubectl edit, patch, scale) is overwritten. A field that another
-applier declares (Argo CD, Flux, a second controller) is left to it and reported: two appliers that
-force each other would write in a loop.
+A field that was changed manually (kubectl edit, patch, scale) is overwritten at once. A field that
+another applier declares (Argo CD, Flux, a second controller) is left to it and reported. A child
+that is reverted or deleted repeatedly has another controller: two that overwrite each other at full
+speed would write in a loop, so pauses grow until the spec changes. Time and randomness are passed
+in.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
 
+from autoglm.api.labels import FIELD_MANAGER
+from autoglm.common.pacing import Backoff
+from autoglm.operator.children.metadata import APPLIED, digest, identity
+from autoglm.operator.observed import Conflict, Raw
+from autoglm.operator.writes.diff import is_within
+
+FREE: Final = 3
+"""Reverts that are overwritten at once."""
+PAUSES: Final = Backoff(first=10.0, most=600.0)
+_FORGET_SECONDS = 1800.0
+_MOST_FIELDS = 5
 _MESSAGE = re.compile(r'^conflict with "(?P<manager>(?:[^"\\]|\\.)*)"(?P<rest>.*)$', re.DOTALL)
-_KEYED = re.compile(r"^\[((?:[^\]\"]|\"(?:[^\"\\]|\\.)*\")*)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +36,7 @@ class Contested:
 
     field: str
     manager: str
-    by_hand: bool
+    is_manual: bool
     """Whether it was changed by an update, not declared by another applier."""
 
 
@@ -35,48 +47,103 @@ def contested(causes: Iterable[Mapping[str, str]]) -> tuple[Contested, ...]:
         match = _MESSAGE.match(cause.get("message", ""))
         if cause.get("reason") == "FieldManagerConflict" and match:
             # The API server names the version ("using apps/v1") for updates only.
-            by_hand = " using " in match["rest"]
-            found.append(Contested(cause.get("field", ""), match["manager"], by_hand))
+            is_manual = " using " in match["rest"]
+            found.append(Contested(cause.get("field", ""), match["manager"], is_manual))
     return tuple(found)
 
 
-def without(body: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return a copy of `body` without `fields`, which are paths as the API server writes them."""
-    rest = copy.deepcopy(dict(body))
-    for field in fields:
-        _remove(rest, field)
-    return rest
+@dataclass(frozen=True, slots=True)
+class _LastApply:
+    """The last apply of a child."""
+
+    declaration: str
+    times: int = 0
+    """How many times the same declaration was applied again."""
+    at: float = 0.0
+    pause: float = 0.0
+    conflicts: tuple[Conflict, ...] = ()
+
+    def remaining(self, now: float) -> float:
+        """Return the seconds until it may be applied again."""
+        return max(0.0, self.at + self.pause - now)
 
 
-def _remove(value: Any, path: str) -> None:
-    if path.startswith(".") and isinstance(value, dict):
-        # Keys may contain dots, so only the keys of the body show where one ends.
-        fitting = [k for k in value if _continues(path[1:], k)]
-        if fitting:
-            key = max(fitting, key=len)
-            _step(value, key, path[1 + len(key) :])
-    elif (keyed := _KEYED.match(path)) and isinstance(value, list):
-        index = next((i for i, item in enumerate(value) if _selected(item, i, keyed[1])), None)
-        if index is not None:
-            _step(value, index, path[keyed.end() :])
+@dataclass(slots=True)
+class Reverts:
+    """The reverted children of one resource."""
+
+    _applies: dict[tuple[str, str], _LastApply] = field(default_factory=dict)
+
+    def applied(self, body: Raw, live: Raw | None, now: float, rng: Random) -> None:
+        """Record that `body` was applied over `live`."""
+        key, declaration = identity(body), _declaration(body)
+        last = self._applies.get(key)
+        if last is None or last.declaration != declaration:
+            self._applies[key] = _LastApply(declaration)
+            return
+        times = last.times + 1 if now - last.at < _FORGET_SECONDS else 1
+        pause = PAUSES.delay(times - FREE, rng) if times > FREE else 0.0
+        conflicts = tuple(reverted_fields(body, live)) if pause else ()
+        self._applies[key] = _LastApply(declaration, times, now, pause, conflicts)
+
+    def may_apply(self, body: Raw, now: float) -> bool:
+        """Return whether no pause delays `body`."""
+        last = self._applies.get(identity(body))
+        return last is None or last.declaration != _declaration(body) or not last.remaining(now)
+
+    def conflicts(self, now: float) -> tuple[Conflict, ...]:
+        """Return the fields that were reverted recently."""
+        recent = (a for a in self._applies.values() if a.pause and now - a.at < 2 * a.pause)
+        return tuple(conflict for apply in recent for conflict in apply.conflicts)
+
+    def next_due(self, now: float) -> float | None:
+        """Return the seconds until the next pause ends; None without a pause."""
+        return min((s for a in self._applies.values() if (s := a.remaining(now))), default=None)
 
 
-def _step(parent: Any, key: Any, rest: str) -> None:
-    if rest:
-        _remove(parent[key], rest)
-    else:
-        del parent[key]
+def _declaration(body: Raw) -> str:
+    annotated = body["metadata"].get("annotations", {}).get(APPLIED)
+    return str(annotated or digest(body))
 
 
-def _continues(path: str, key: str) -> bool:
-    return path == key or (path.startswith(key) and path[len(key)] in ".[")
+def reverted_fields(body: Raw, live: Raw | None) -> Iterator[Conflict]:
+    """Yield the fields of `body` that differ in `live`, with the managers that own them."""
+    found: list[tuple[str, str]] = []
+    for entry in (live or {}).get("metadata", {}).get("managedFields") or ():
+        is_operator = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        if not is_operator and not entry.get("subresource"):
+            paths = _differing(entry.get("fieldsV1") or {}, body, live, "")
+            found += [(entry.get("manager", ""), path) for path in paths]
+    for manager, path in found[:_MOST_FIELDS] or [("", "")]:
+        yield Conflict(*identity(body), manager, path, is_reverted=True)
 
 
-def _selected(item: Any, index: int, selector: str) -> bool:
-    """Return whether `name="engine",port=80`, `="value"` or `3` selects an item of a list."""
-    if selector.isdigit():
-        return index == int(selector)
-    wanted = json.loads("{" + re.sub(r"(^|,)(\w*)=", r'\1"\2":', selector) + "}")
-    if "" in wanted:
-        return bool(item == wanted[""])
-    return isinstance(item, dict) and all(item.get(k) == v for k, v in wanted.items())
+def _differing(owned: Mapping[str, Any], wanted: Any, live: Any, path: str) -> Iterator[str]:
+    """Yield the owned paths below `path` that differ from `wanted`."""
+    for key, below in owned.items():
+        step = _step(key, wanted, live)
+        if step is None:
+            continue
+        name, ours, theirs = step
+        if below and set(below) != {"."}:
+            yield from _differing(below, ours, theirs, path + name)
+        elif not is_within(ours, theirs, key[2:]):
+            yield path + name
+
+
+def _step(key: str, wanted: Any, live: Any) -> tuple[str, Any, Any] | None:
+    """Follow one key of fieldsV1 into both objects; None if `wanted` has no such field."""
+    kind, _, rest = key.partition(":")
+    if kind == "f" and isinstance(wanted, Mapping) and rest in wanted:
+        return f".{rest}", wanted[rest], live.get(rest) if isinstance(live, Mapping) else None
+    if kind == "k" and isinstance(wanted, list):
+        keys = json.loads(rest)
+        ours = _item(wanted, keys)
+        selector = ",".join(f"{name}={json.dumps(value)}" for name, value in keys.items())
+        return None if ours is None else (f"[{selector}]", ours, _item(live, keys))
+    return None
+
+
+def _item(items: Any, keys: Mapping[str, Any]) -> Any:
+    fitting: Iterable[Any] = items if isinstance(items, list) else ()
+    return next((i for i in fitting if all(i.get(k) == v for k, v in keys.items())), None)

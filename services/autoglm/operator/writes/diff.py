@@ -8,19 +8,35 @@ field that is no longer declared would stay; an annotation holds the hash of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from autoglm.kube.quantities import amount
 from autoglm.operator.children.metadata import APPLIED, Body, digest, identity
 from autoglm.operator.observed import Conflict, Raw
-from autoglm.operator.writes.conflicts import without
-from autoglm.operator.writes.merge import key_fields, name_of
 
 _QUANTITIES: Final = frozenset({"averageValue", "sizeLimit"})
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
 # Fields that the API server omits if they are false; for others absent may mean true.
 _ABSENT_WHEN_FALSE: Final = frozenset({"publishNotReadyAddresses"})
+# The key fields of an item of Kubernetes' list-maps, by the field of the list.
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "volumes": ("name",),
+    "env": ("name",),
+    "imagePullSecrets": ("name",),
+    "resourceClaims": ("name",),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "hostAliases": ("ip",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "ownerReferences": ("uid",),
+}
+_SELECTOR = re.compile(r"^\[((?:[^\]\"]|\"(?:[^\"\\]|\\.)*\")*)\]")
 
 
 def with_hash(body: Body) -> Body:
@@ -89,3 +105,62 @@ def _is_list_within(wanted: list[Any], live: Any, field: str) -> bool:
         )
     known = {name_of(item, keys): item for item in live if isinstance(item, dict)}
     return all(is_within(item, known.get(name_of(item, keys)), "") for item in wanted)
+
+
+def key_fields(field: str, items: Sequence[Any]) -> tuple[str, ...] | None:
+    """Return the key fields of a list; None for a list that is compared as one value."""
+    if field == "ports":
+        # Of a container or a Service; those of a NetworkPolicy are one value.
+        first = next((k for k in ("containerPort", "targetPort") if _all_have(items, k)), None)
+        number = {"containerPort": "containerPort", "targetPort": "port"}.get(first or "")
+        return (number, "protocol") if number else None
+    keys = _KEYS.get(field)
+    return keys if keys and _all_have(items, keys[0]) else None
+
+
+def _all_have(items: Sequence[Any], key: str) -> bool:
+    return bool(items) and all(isinstance(i, dict) and key in i for i in items)
+
+
+def name_of(item: Mapping[str, Any], keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the key of an item as strings, since a user may have set values of any type."""
+    return tuple(str(item.get(key, "TCP" if key == "protocol" else None)) for key in keys)
+
+
+def without(body: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of `body` without `fields`, which are paths as the API server writes them."""
+    rest = copy.deepcopy(dict(body))
+    for field in fields:
+        _remove(rest, field)
+    return rest
+
+
+def _remove(value: Any, path: str) -> None:
+    """Remove the field at `path` of a mapping or a list, if it has one."""
+    key: Any = None
+    if path.startswith(".") and isinstance(value, dict):
+        # Keys may contain dots, so only the keys of the body show where one ends.
+        path = path[1:]
+        fitting = [k for k in value if path == k or (path.startswith(k) and path[len(k)] in ".[")]
+        key = max(fitting, key=len, default=None)
+        rest = path[len(key) :] if key is not None else ""
+    elif (selector := _SELECTOR.match(path)) and isinstance(value, list):
+        indices = (i for i, item in enumerate(value) if _is_selected(item, i, selector[1]))
+        key = next(indices, None)
+        rest = path[selector.end() :]
+    if key is None:
+        return
+    if rest:
+        _remove(value[key], rest)
+    else:
+        del value[key]
+
+
+def _is_selected(item: Any, index: int, selector: str) -> bool:
+    """Return whether `name="engine",port=80`, `="value"` or `3` selects an item of a list."""
+    if selector.isdigit():
+        return index == int(selector)
+    wanted = json.loads("{" + re.sub(r"(^|,)(\w*)=", r'\1"\2":', selector) + "}")
+    if "" in wanted:
+        return bool(item == wanted[""])
+    return isinstance(item, dict) and all(item.get(k) == v for k, v in wanted.items())

@@ -14,8 +14,8 @@ from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches
 from autoglm.operator.observed import Conflict, Event, Plan, Raw, Ref, Rejection
-from autoglm.operator.status.event_correlator import EventCorrelator
 from autoglm.operator.writes.apply import Applied, Applier
+from autoglm.operator.writes.events import EventRecorder
 
 pytestmark = pytest.mark.looptime
 SERVICE = CHILDREN[1]
@@ -38,9 +38,8 @@ class Rig:
         self.caches = Caches()
         self.confirmed: list[Raw] = []
         kube = Kube(self.faults, Metrics(CollectorRegistry()), Limits(3, lambda: 3))
-        self.apply = Applier(
-            kube, self.caches, EventCorrelator(), "me", self._confirm, lambda: 1000.0
-        )
+        events = EventRecorder(kube, "me", lambda: 1000.0)
+        self.apply = Applier(kube, self.caches, events, self._confirm)
 
     async def _confirm(self, resource: Raw) -> None:
         self.confirmed.append(resource)

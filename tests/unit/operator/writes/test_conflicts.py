@@ -1,10 +1,26 @@
-"""Conflicts of server-side apply: who owns a field, and a body without it."""
+"""Conflicts of an apply by owner; reverted children are applied with growing pauses."""
 
+from __future__ import annotations
+
+from random import Random
 from typing import Any
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from autoglm.operator.writes.conflicts import Contested, contested, without
+from autoglm.operator.observed import Conflict
+from autoglm.operator.writes.conflicts import (
+    FREE,
+    PAUSES,
+    Contested,
+    Reverts,
+    contested,
+    reverted_fields,
+)
+
+KEY = ("Deployment", "glm")
+CONTAINER = {"name": "engine", "image": "a:1", "args": ["x"]}
+
 
 CAUSES = [
     {
@@ -24,15 +40,6 @@ CAUSES = [
     },
     {"reason": "UnexpectedServerResponse", "message": "unknown"},
 ]
-BODY: dict[str, Any] = {
-    "metadata": {"labels": {"team": "a", "app.kubernetes.io/name": "x"}},
-    "spec": {
-        "ports": [{"port": 80, "protocol": "TCP", "name": "http"}, {"port": 81, "protocol": "TCP"}],
-        "containers": [{"name": "engine", "image": "i", "env": [{"name": "A", "value": "1"}]}],
-        "finalizers": ["a", "b"],
-        "rules": [1, 2, 3],
-    },
-}
 
 
 def test_an_update_is_by_hand_and_an_apply_is_not() -> None:
@@ -43,41 +50,99 @@ def test_an_update_is_by_hand_and_an_apply_is_not() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("field", "path"),
-    [
-        (".metadata.labels.team", ("metadata", "labels", "team")),
-        (
-            ".metadata.labels.app.kubernetes.io/name",
-            ("metadata", "labels", "app.kubernetes.io/name"),
-        ),
-        ('.spec.ports[port=80,protocol="TCP"].name', ("spec", "ports", 0, "name")),
-        ('.spec.ports[port=81,protocol="TCP"]', ("spec", "ports", 1)),
-        ('.spec.containers[name="engine"].image', ("spec", "containers", 0, "image")),
-        (
-            '.spec.containers[name="engine"].env[name="A"].value',
-            ("spec", "containers", 0, "env", 0, "value"),
-        ),
-        ('.spec.finalizers[="b"]', ("spec", "finalizers", 1)),
-        (".spec.rules[2]", ("spec", "rules", 2)),
-        (".spec.rules", ("spec", "rules")),
-    ],
-)
-def test_exactly_the_field_is_left_out(field: str, path: tuple[Any, ...]) -> None:
-    expected = without(BODY, ())
-    parent: Any = expected
-    for step in path[:-1]:
-        parent = parent[step]
-    del parent[path[-1]]
-    assert without(BODY, [field]) == expected
+def body(replicas: int = 2) -> dict[str, Any]:
+    template = {"spec": {"containers": [CONTAINER]}}
+    spec = {"replicas": replicas, "template": template}
+    return {"kind": "Deployment", "metadata": {"name": "glm", "annotations": {}}, "spec": spec}
 
 
-@pytest.mark.parametrize("field", [".spec.no.such", ".spec.ports[port=9].name", "", ".", "[0]"])
-def test_a_field_that_is_not_declared_changes_nothing(field: str) -> None:
-    assert without(BODY, [field]) == BODY
+def revert(times: int, every: float, replicas: int = 2) -> tuple[Reverts, list[float]]:
+    """Something changes it back `every` seconds after each time it was set; those times."""
+    reverts, rng, now, applied = Reverts(), Random(1), 0.0, list[float]()
+    while len(applied) < times:
+        if reverts.may_apply(body(replicas), now):
+            applied.append(now)
+            reverts.applied(body(replicas), body(9), now, rng)
+        now += every
+    return reverts, applied
 
 
-def test_the_body_itself_is_not_changed() -> None:
-    before = repr(BODY)
-    without(BODY, [".metadata.labels.team", ".spec.rules"])
-    assert repr(BODY) == before
+def test_a_few_changes_by_hand_are_taken_back_at_once() -> None:
+    _, applied = revert(FREE + 2, every=0.2)
+    assert applied[-1] <= 0.2 * (FREE + 2)
+
+
+@given(st.floats(0.05, 5))
+def test_a_controller_that_fights_gets_a_bounded_number_of_writes(every: float) -> None:
+    _, applied = revert(FREE + 12, every)
+    pauses = [later - sooner for sooner, later in zip(applied, applied[1:], strict=False)]
+    assert pauses[-1] >= PAUSES.most * 0.7
+    assert sum(a <= 3600 for a in applied) <= FREE + 14
+
+
+def test_a_new_declaration_is_applied_at_once() -> None:
+    reverts, applied = revert(FREE + 5, every=0.2)
+    assert not reverts.may_apply(body(), applied[-1] + 1)
+    assert reverts.may_apply(body(replicas=3), applied[-1] + 1)
+
+
+def test_changes_far_apart_are_no_fight() -> None:
+    reverts, _ = revert(20, every=3600)
+    assert reverts.next_due(20 * 3600.0) is None
+
+
+def test_other_children_do_not_wait() -> None:
+    reverts, applied = revert(FREE + 5, every=0.2)
+    other = body() | {"metadata": {"name": "other"}}
+    assert reverts.may_apply(other, applied[-1])
+
+
+def test_the_pause_is_over_when_it_says() -> None:
+    reverts, applied = revert(FREE + 3, every=0.2)
+    due = reverts.next_due(applied[-1])
+    assert due is not None
+    assert not reverts.may_apply(body(), applied[-1] + due - 0.1)
+    assert reverts.may_apply(body(), applied[-1] + due + 0.1)
+
+
+def owned(manager: str, fields: dict[str, Any], operation: str = "Update", **more: str) -> Any:
+    return {"manager": manager, "operation": operation, "fieldsV1": fields} | more
+
+
+REPLICAS: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
+IMAGE: dict[str, Any] = {
+    "f:spec": {
+        "f:template": {
+            "f:spec": {"f:containers": {'k:{"name":"engine"}': {".": {}, "f:image": {}}}}
+        }
+    }
+}
+
+
+def live(*entries: Any, replicas: int = 9, image: str = "b:2") -> dict[str, Any]:
+    found = body(replicas)
+    found["metadata"] = found["metadata"] | {"managedFields": list(entries)}
+    found["spec"]["template"] = {"spec": {"containers": [CONTAINER | {"image": image}]}}
+    return found
+
+
+def test_the_field_and_its_manager_are_named() -> None:
+    found = live(owned("vpa", REPLICAS), owned("patcher", IMAGE))
+    assert [(c.manager, c.field) for c in reverted_fields(body(), found)] == [
+        ("vpa", ".spec.replicas"),
+        ("patcher", '.spec.template.spec.containers[name="engine"].image'),
+    ]
+
+
+def test_fields_that_are_as_wanted_and_our_own_are_not_named() -> None:
+    found = live(
+        owned("autoglm-operator", REPLICAS, "Apply"),
+        owned("kube-controller-manager", REPLICAS, subresource="status"),
+        owned("patcher", IMAGE),
+        image="a:1",
+    )
+    assert list(reverted_fields(body(), found)) == [Conflict(*KEY, "", "", is_reverted=True)]
+
+
+def test_what_is_deleted_again_and_again_has_no_manager() -> None:
+    assert list(reverted_fields(body(), None)) == [Conflict(*KEY, "", "", is_reverted=True)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoglm.operator.observed import Conflict
-from autoglm.operator.writes.diff import current_conflicts, differs, with_hash
+from autoglm.operator.writes.diff import current_conflicts, differs, with_hash, without
 
 
 def deployment(container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
@@ -105,3 +105,54 @@ def test_a_conflict_stands_while_the_values_differ() -> None:
     ]
     assert current_conflicts([conflict], [deployment()], {key: deployment()}) == []
     assert current_conflicts([conflict], [], {}) == []
+
+
+BODY: dict[str, Any] = {
+    "metadata": {"labels": {"team": "a", "app.kubernetes.io/name": "x"}},
+    "spec": {
+        "ports": [{"port": 80, "protocol": "TCP", "name": "http"}, {"port": 81, "protocol": "TCP"}],
+        "containers": [{"name": "engine", "image": "i", "env": [{"name": "A", "value": "1"}]}],
+        "finalizers": ["a", "b"],
+        "rules": [1, 2, 3],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        (".metadata.labels.team", ("metadata", "labels", "team")),
+        (
+            ".metadata.labels.app.kubernetes.io/name",
+            ("metadata", "labels", "app.kubernetes.io/name"),
+        ),
+        ('.spec.ports[port=80,protocol="TCP"].name', ("spec", "ports", 0, "name")),
+        ('.spec.ports[port=81,protocol="TCP"]', ("spec", "ports", 1)),
+        ('.spec.containers[name="engine"].image', ("spec", "containers", 0, "image")),
+        (
+            '.spec.containers[name="engine"].env[name="A"].value',
+            ("spec", "containers", 0, "env", 0, "value"),
+        ),
+        ('.spec.finalizers[="b"]', ("spec", "finalizers", 1)),
+        (".spec.rules[2]", ("spec", "rules", 2)),
+        (".spec.rules", ("spec", "rules")),
+    ],
+)
+def test_exactly_the_field_is_left_out(field: str, path: tuple[Any, ...]) -> None:
+    expected = without(BODY, ())
+    parent: Any = expected
+    for step in path[:-1]:
+        parent = parent[step]
+    del parent[path[-1]]
+    assert without(BODY, [field]) == expected
+
+
+@pytest.mark.parametrize("field", [".spec.no.such", ".spec.ports[port=9].name", "", ".", "[0]"])
+def test_a_field_that_is_not_declared_changes_nothing(field: str) -> None:
+    assert without(BODY, [field]) == BODY
+
+
+def test_the_body_itself_is_not_changed() -> None:
+    before = repr(BODY)
+    without(BODY, [".metadata.labels.team", ".spec.rules"])
+    assert repr(BODY) == before

@@ -1,16 +1,16 @@
-"""Events: each thing is said once, repeated with a count, never in a flood."""
+"""Events: each is written once, repeated with a count, never in a flood."""
 
 from autoglm.kube.kinds import Key
 from autoglm.operator.observed import Event
-from autoglm.operator.status.event_correlator import EventCorrelator, EventUpdate
+from autoglm.operator.writes.events import EventCorrelator, EventUpdate
 
 KEY = Key("ns", "glm")
 OOM = Event("Warning", "OutOfMemory", "pod a was killed")
 
 
 def count(correlator: EventCorrelator, event: Event, now: float, uid: str = "u") -> int | None:
-    line = correlator.correlate(KEY, uid, event, now)
-    return line.count if line else None
+    update = correlator.correlate(KEY, uid, event, now)
+    return update.count if update else None
 
 
 def test_a_repeated_event_is_one_event_with_a_count() -> None:
@@ -32,8 +32,8 @@ def test_different_sentences_for_one_reason_are_bounded() -> None:
 
 def test_names_never_repeat() -> None:
     a = EventCorrelator(burst=100)
-    lines = [a.correlate(KEY, "u", Event("Normal", "R", str(i)), 5) for i in range(50)]
-    assert len({line.name for line in lines if line}) == 50
+    updates = [a.correlate(KEY, "u", Event("Normal", "R", str(i)), 5) for i in range(50)]
+    assert len({update.name for update in updates if update}) == 50
 
 
 def test_a_later_resource_of_the_same_name_gets_new_events() -> None:
@@ -43,7 +43,7 @@ def test_a_later_resource_of_the_same_name_gets_new_events() -> None:
     assert count(a, OOM, 2, "new") == 1
 
 
-def test_what_was_said_is_forgotten_after_an_hour() -> None:
+def test_an_event_is_forgotten_after_an_hour() -> None:
     a = EventCorrelator()
     count(a, OOM, 0)
     assert count(a, OOM, 3601) == 1
