@@ -20,10 +20,9 @@ from autoglm.operator.children.deployment import deployment, pod_template, scale
 from autoglm.operator.children.metadata import Body, Context, identity, revision_of
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Rejection, Settings
 from autoglm.operator.rollout import Step, next_step
-from autoglm.operator.status.last_valid import restored
 from autoglm.operator.status.observed_state import ObservedState
 from autoglm.operator.status.status import events, invalid_status, same_status, status
-from autoglm.operator.status.validity import valid
+from autoglm.operator.status.validity import restored, valid
 from autoglm.operator.template.template import with_template
 from autoglm.operator.writes.diff import current_conflicts, differs, with_hash
 

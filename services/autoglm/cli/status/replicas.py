@@ -11,8 +11,7 @@ from autoglm.api.labels import DEPLOYMENT, REVISION
 from autoglm.cli.kube import ClusterState, Raw, is_ready
 from autoglm.cli.status.remedies import remedy
 from autoglm.operator.observed import NO_DATA
-from autoglm.operator.status.failures import Failure, failures
-from autoglm.operator.status.pods import containers, present
+from autoglm.operator.status.pods import Failure, containers, failures, present
 
 RECENT_SECONDS = 3600.0
 _MOST_WARNINGS = 6

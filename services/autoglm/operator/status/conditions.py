@@ -14,10 +14,9 @@ from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
 from autoglm.operator.children.companions import POD_MONITOR
 from autoglm.operator.observed import Conflict, NoData
-from autoglm.operator.status.condition import Condition
-from autoglm.operator.status.last_valid import recorded
-from autoglm.operator.status.observed_state import ObservedState
+from autoglm.operator.status.observed_state import Condition, ObservedState
 from autoglm.operator.status.scaling import scaling_active, unavailable
+from autoglm.operator.status.validity import recorded
 
 _MOST_NAMED: Final = 5
 _INVALID: Final = "InvalidSpec"
@@ -110,14 +109,14 @@ def _in_progress(state: ObservedState) -> Condition:
     return Condition(False, "Loading", f"{so_far}; others load the model")
 
 
-def serving(replicas: int) -> Condition:
+def available(replicas: int) -> Condition:
     """Return the condition Available where replicas serve."""
     return Condition(True, "Serving", f"{replicas} replicas serve")
 
 
 def _available(state: ObservedState) -> Condition:
     if state.serving:
-        return serving(state.serving)
+        return available(state.serving)
     if idle := _idle(state):
         return idle
     if failure := state.failure:
@@ -142,20 +141,21 @@ def _degraded(state: ObservedState) -> Condition:
     if names := _names(state):
         return replace(names, holds=True)
     if state.conflicts:
-        return Condition(True, "Conflict", "; ".join(map(_conflict, state.conflicts)))
+        messages = (
+            _revert_message(c) if c.is_reverted else _conflict_message(c) for c in state.conflicts
+        )
+        return Condition(True, "Conflict", "; ".join(messages))
     return Condition(False, "AsExpected", "no problem found")
 
 
-def _conflict(conflict: Conflict) -> str:
-    if conflict.is_reverted:
-        return _reverted(conflict)
+def _conflict_message(conflict: Conflict) -> str:
     return (
         f"{conflict.kind} {conflict.name}: {conflict.field} is owned by {conflict.manager} and "
         f"not changed; remove the field there, or set it in this resource"
     )
 
 
-def _reverted(conflict: Conflict) -> str:
+def _revert_message(conflict: Conflict) -> str:
     child = f"{conflict.kind} {conflict.name}"
     if not conflict.manager:
         return (

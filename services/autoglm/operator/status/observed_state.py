@@ -14,8 +14,16 @@ from autoglm.api import InvalidSpec
 from autoglm.operator.children.metadata import Context, identity
 from autoglm.operator.observed import Conflict, Observed, Raw, Rejection
 from autoglm.operator.rollout import Group
-from autoglm.operator.status.failures import Failure, creation_failure, failures
-from autoglm.operator.status.pods import Pod, groups, present
+from autoglm.operator.status.pods import Failure, Pod, creation_failure, failures, present
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Status, reason and message of a condition; `holds` is None for status Unknown."""
+
+    holds: bool | None
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +67,18 @@ class ObservedState:
             if kind == "Deployment" and "deletionTimestamp" not in child["metadata"]
         }
         pods = present(observed.pods, observed.routable, now)
-        revisions = groups(deployments, pods)
+        groups = []
         found = failures(pods, observed.warnings)
-        for group in revisions:
-            if group.present < group.replicas:
-                name = deployments[group.revision]["metadata"]["name"]
-                found += creation_failure(observed.warnings, name, group.revision)
+        for name, deployment in deployments.items():
+            own = [pod for pod in pods if pod.revision == name]
+            ready, serving = sum(p.is_ready for p in own), sum(p.is_serving for p in own)
+            replicas = deployment.get("spec", {}).get("replicas", 1)
+            groups.append(Group(name, replicas, len(own), ready, serving))
+            if len(own) < replicas:
+                full_name = deployment["metadata"]["name"]
+                found += creation_failure(observed.warnings, full_name, name)
         found.sort(key=lambda f: (f.revision != revision, not f.is_own))
-        return cls(
-            context, observed, revision, children, deployments, pods, revisions, found, invalid
-        )
+        return cls(context, observed, revision, children, deployments, pods, groups, found, invalid)
 
     @property
     def desired(self) -> int:
@@ -99,9 +109,17 @@ class ObservedState:
     @property
     def failure(self) -> Failure | None:
         """Return the failure to report: a rejected child first, since it blocks the others."""
-        for rejection in self.rejected:
-            return Failure("Rejected", _rejection_message(rejection))
-        return next(iter(self.failures), None)
+        if not self.rejected:
+            return next(iter(self.failures), None)
+        first = self.rejected[0]
+        message = f"the API server rejected the {first.kind} {first.name}: {first.message}; "
+        if first.blocks_pods:
+            message += "no pod is started until it is accepted; "
+        if "quota" in first.message:
+            message += "raise the quota, or delete objects that count against it"
+        else:
+            message += "correct the field that it names, in spec or spec.template"
+        return Failure("Rejected", message)
 
     @property
     def new_fails(self) -> bool:
@@ -113,14 +131,3 @@ class ObservedState:
         """Return whether the spec is in effect, with no change in progress."""
         new = self.new
         return not self.old and new.serving == new.held == self.desired and not self.rejected
-
-
-def _rejection_message(rejection: Rejection) -> str:
-    message = (
-        f"the API server rejected the {rejection.kind} {rejection.name}: {rejection.message}; "
-    )
-    if rejection.blocks_pods:
-        message += "no pod is started until it is accepted; "
-    if "quota" in rejection.message:
-        return f"{message}raise the quota, or delete objects that count against it"
-    return f"{message}correct the field that it names, in spec or spec.template"

@@ -1,15 +1,60 @@
-"""Reads pods and Deployments into the few values that rollouts and conditions need. Pure."""
+"""Reads pods: which revision they have, whether they serve, and why one fails. Pure.
+
+Sources of failures: states of containers, the engine's diagnosis in the termination message, the
+scheduler's condition, and Warning events of controllers that could not create a pod. Messages omit
+what changes by itself (back-off times, counters), so that a repeated failure does not change the
+status.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
 
 from autoglm.api.labels import REVISION
+from autoglm.operator.children.deployment import ENGINE
 from autoglm.operator.observed import NoData, Raw
-from autoglm.operator.rollout import Group
+
+_SHOWN = 1024
+_DIAGNOSIS = re.compile(r"(?P<reason>[A-Z][A-Za-z]{2,63}): (?P<message>.+)", re.DOTALL)
+_IMAGE = (
+    "check spec.engine.image (or the operator's image settings), and name a pull secret in "
+    "spec.template.spec.imagePullSecrets if the registry requires one"
+)
+_QUOTA = "raise the quota, or correct what the message names"
+_VOLUME = "check the claims, secrets and volumes that spec.model.cache and spec.template name"
+_OOM = (
+    "raise spec.resources.limits.memory, or lower spec.model.maxModelLen or spec.engine.maxNumSeqs"
+)
+_EXITED = "kubectl logs --previous shows more, and docs/exit-codes.md explains the exit codes"
+_UNSCHEDULABLE = (
+    "add nodes, free some, or change spec.resources and the node selectors and tolerations of "
+    "spec.template"
+)
+# Reasons of waiting containers, with the reported reason and the remedy.
+_WAITING: Final = {
+    "ErrImagePull": ("ImagePullBackOff", _IMAGE),
+    "ImagePullBackOff": ("ImagePullBackOff", _IMAGE),
+    "ErrImageNeverPull": ("ImagePullBackOff", _IMAGE),
+    "InvalidImageName": ("InvalidImageName", _IMAGE),
+    "ImageInspectError": ("ImagePullBackOff", _IMAGE),
+    "CreateContainerConfigError": (
+        "CreateContainerConfigError",
+        "check the secrets and config maps that spec.engine.env and spec.template name",
+    ),
+    "CreateContainerError": ("CreateContainerError", "check spec.template"),
+    "RunContainerError": ("RunContainerError", "check the image and spec.template"),
+}
+_WARNINGS: Final = {
+    "FailedCreate": _QUOTA,
+    "ReplicaSetCreateError": _QUOTA,
+    "FailedMount": _VOLUME,
+    "FailedAttachVolume": _VOLUME,
+    "FailedCreatePodSandBox": "the network or container runtime of the node fails; check the node",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +70,33 @@ class Pod:
     """Ready, and in the pool of every gateway; ready is enough where no gateway responds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure. `is_own`: caused by the revision itself, not by a lack of resources."""
+
+    reason: str
+    message: str
+    pod: str = ""
+    revision: str = ""
+    exit_code: int | None = None
+    is_own: bool = True
+
+
 def present(raws: Iterable[Raw], routable: frozenset[str] | NoData, now: datetime) -> list[Pod]:
     """Return the pods that occupy resources: neither completed ones nor those past their
-    termination."""
-    return [_pod(raw, routable) for raw in raws if not _is_over(raw, now)]
-
-
-def groups(deployments: Mapping[str, Raw], pods: Sequence[Pod]) -> list[Group]:
-    """Return the existing revisions, with the numbers of their pods."""
-    return [_group(name, deployment, pods) for name, deployment in deployments.items()]
+    termination, since the pod of a lost node may stay for ever."""
+    pods = []
+    for raw in raws:
+        metadata, name = raw["metadata"], raw["metadata"]["name"]
+        deadline = metadata.get("deletionTimestamp")
+        is_completed = raw.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if is_completed or (deadline is not None and datetime.fromisoformat(deadline) < now):
+            continue
+        revision = str(metadata.get("labels", {}).get(REVISION, ""))
+        is_ready = condition(raw, "Ready").get("status") == "True" and deadline is None
+        is_serving = is_ready and (isinstance(routable, NoData) or name in routable)
+        pods.append(Pod(raw, name, revision, is_ready, deadline is not None, is_serving))
+    return pods
 
 
 def condition(raw: Raw, kind: str) -> Mapping[str, Any]:
@@ -49,35 +112,101 @@ def containers(raw: Raw) -> Iterator[Mapping[str, Any]]:
         yield from status.get(field) or ()
 
 
-def instant(text: str) -> datetime:
-    """Parse a timestamp of the Kubernetes API."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+def failures(pods: Sequence[Pod], warnings: Iterable[Raw]) -> list[Failure]:
+    """Return at most one failure of every pod that is not ready: those that the pod itself shows,
+    sorted by pod, then those that a Warning event explains."""
+    waiting = [pod for pod in pods if not pod.is_ready and not pod.is_ending]
+    shown: list[Failure] = []
+    warned: list[Failure] = []
+    events = list(warnings)
+    for pod in sorted(waiting, key=lambda pod: pod.name):
+        if own := _cannot_start(pod.raw) or _exited(pod.raw) or _unschedulable(pod.raw):
+            shown.append(replace(own, pod=pod.name, revision=pod.revision))
+        elif warning := next(_warned(events, pod.name, "Pod"), None):
+            warned.append(replace(warning, pod=pod.name, revision=pod.revision))
+    return [*shown, *warned]
 
 
-def _group(revision: str, deployment: Raw, pods: Sequence[Pod]) -> Group:
-    own = [pod for pod in pods if pod.revision == revision]
-    return Group(
-        revision=revision,
-        replicas=deployment.get("spec", {}).get("replicas", 1),
-        present=len(own),
-        ready=sum(pod.is_ready for pod in own),
-        serving=sum(pod.is_serving for pod in own),
-    )
+def creation_failure(warnings: Sequence[Raw], deployment: str, revision: str) -> Iterator[Failure]:
+    """Yield at most one cause why a Deployment has fewer pods than replicas. Call it only then."""
+    for kind in ("ReplicaSet", "Deployment"):
+        for failure in _warned(warnings, deployment, kind):
+            yield replace(failure, revision=revision)
+            return
 
 
-def _pod(raw: Raw, routable: frozenset[str] | NoData) -> Pod:
-    metadata = raw["metadata"]
-    revision = str(metadata.get("labels", {}).get(REVISION, ""))
-    is_ending = "deletionTimestamp" in metadata
-    is_ready = condition(raw, "Ready").get("status") == "True" and not is_ending
-    known = isinstance(routable, NoData) or metadata["name"] in routable
-    return Pod(raw, metadata["name"], revision, is_ready, is_ending, is_ready and known)
+def _cannot_start(raw: Raw) -> Failure | None:
+    for container in containers(raw):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if known := _WAITING.get(waiting.get("reason", "")):
+            reason, advice = known
+            # The same message while kubelet pulls and while it backs off.
+            message = re.sub(
+                r'^Back-off pulling image "[^"]*": (ErrImagePull: )?',
+                "",
+                waiting.get("message", ""),
+            )
+            message = re.sub(r"^Back-off pulling image", "cannot pull image", message)
+            message = message or f"image {container.get('image', '')}"
+            return Failure(reason, _sentence(message, advice))
+    return None
 
 
-def _is_over(raw: Raw, now: datetime) -> bool:
-    """Return whether a pod is completed, or past its termination: the pod of a lost node may stay
-    for ever."""
-    if raw.get("status", {}).get("phase") in ("Succeeded", "Failed"):
-        return True
-    deadline = raw["metadata"].get("deletionTimestamp")
-    return deadline is not None and instant(deadline) < now
+def _exited(raw: Raw) -> Failure | None:
+    for container in containers(raw):
+        for state in ("state", "lastState"):
+            terminated = container.get(state, {}).get("terminated")
+            if terminated and terminated.get("exitCode") and not container.get("ready"):
+                return _termination(raw, container["name"], terminated)
+    return None
+
+
+def _termination(raw: Raw, name: str, end: Mapping[str, Any]) -> Failure:
+    """Return the failure of a container that has exited with an error."""
+    code = end["exitCode"]
+    if end.get("reason") == "OOMKilled":
+        specs = (c for c in raw.get("spec", {}).get("containers", []) if c["name"] == name)
+        spec: Mapping[str, Any] = next(specs, {})
+        limit = spec.get("resources", {}).get("limits", {}).get("memory", "")
+        message = f"{name} was killed at its memory limit{f' of {limit}' if limit else ''}"
+        return Failure("OOMKilled", _sentence(message, _OOM), exit_code=code)
+    text = (end.get("message") or "").strip()
+    # Without a diagnosis the text is the end of the log.
+    if name == ENGINE and (match := _DIAGNOSIS.match(text)):
+        return Failure(match["reason"], _short(match["message"]), exit_code=code)
+    message = f"{name} ended with exit code {code}"
+    message += f": {text.splitlines()[-1]}" if text else ""
+    reason = "ContainerFailed" if name == ENGINE else "SidecarFailed"
+    return Failure(reason, _sentence(message, _EXITED), exit_code=code)
+
+
+def _unschedulable(raw: Raw) -> Failure | None:
+    scheduled = condition(raw, "PodScheduled")
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return None
+    message = _sentence(scheduled.get("message", ""), _UNSCHEDULABLE)
+    return Failure("Unschedulable", message, is_own=False)
+
+
+def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
+    """Yield the failures that events report of an object, or of the ReplicaSets of a Deployment."""
+    for event in warnings:
+        about, reason = event.get("involvedObject") or event.get("regarding") or {}, event["reason"]
+        named = about.get("name", "")
+        # The name of a ReplicaSet begins with that of its Deployment.
+        owner = named.rpartition("-")[0] if kind == "ReplicaSet" else named
+        if about.get("kind") == kind and owner == name and reason in _WARNINGS:
+            message = event.get("message") or event.get("note") or ""
+            # The names of pods differ in each attempt to create them.
+            general = re.sub(r'pods "[^"]*"', "pods", message)
+            is_own = "quota" not in message
+            yield Failure(reason, _sentence(general, _WARNINGS[reason]), is_own=is_own)
+
+
+def _sentence(message: str, advice: str) -> str:
+    return f"{_short(message).rstrip('.; ')}; {advice}"
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SHOWN else f"{flat[: _SHOWN - 1]}…"

@@ -11,11 +11,12 @@ from typing import Any, Final
 from autoglm.api.spec.scaling import Scaling
 from autoglm.operator.children.autoscaler import SCALED_OBJECT
 from autoglm.operator.observed import Raw
-from autoglm.operator.status.condition import Condition
-from autoglm.operator.status.observed_state import ObservedState
+from autoglm.operator.status.observed_state import Condition, ObservedState
 from autoglm.operator.status.pods import condition
 
 _KINDS: Final = {"hpa": "HorizontalPodAutoscaler", "keda": SCALED_OBJECT}
+# Conditions of each that must not be False; the last one is set once it has begun to work.
+_REQUIRED: Final = {"hpa": ("AbleToScale", "ScalingActive"), "keda": ("Ready",)}
 _NO_REQUEST = "missing request for "
 _ADVICE: Final = {
     "FailedGetResourceMetric": "check that metrics-server runs (`kubectl top pods`)",
@@ -28,6 +29,7 @@ _ADVICE: Final = {
 
 
 def scaling_active(state: ObservedState) -> Condition:
+    """Return the condition ScalingActive."""
     scaling = state.context.spec.scaling
     if scaling is None:
         return Condition(False, "Fixed", "spec.scaling is not set; spec.replicas applies")
@@ -41,7 +43,17 @@ def scaling_active(state: ObservedState) -> Condition:
     live = live_autoscaler(state, scaling)
     if live is None:
         return Condition(None, "Starting", "the autoscaler is about to be created")
-    return _of_hpa(live) if scaling.actuator == "hpa" else _of_scaled_object(live)
+    required = [condition(live, kind) for kind in _REQUIRED[scaling.actuator]]
+    if failed := next((c for c in required if c.get("status") == "False"), None):
+        return _inactive(failed)
+    if not required[-1]:
+        reporter = "the autoscaler" if scaling.actuator == "hpa" else "KEDA"
+        return Condition(None, "Starting", f"{reporter} has not reported yet")
+    limited = condition(live, "ScalingLimited")
+    if limited.get("status") == "True" and limited.get("reason") == "TooManyReplicas":
+        message = "the load needs more than spec.scaling.maxReplicas; raise it if resources allow"
+        return Condition(True, "AtMaximum", message)
+    return Condition(True, "Active", "the number of replicas follows the load")
 
 
 def unavailable(kind: str, why: str) -> str:
@@ -72,29 +84,6 @@ def live_autoscaler(state: ObservedState, scaling: Scaling) -> Raw | None:
     """Return the autoscaler as it exists in the cluster."""
     kind = _KINDS[scaling.actuator]
     return next((c for c in state.observed.children if c["kind"] == kind), None)
-
-
-def _of_hpa(live: Raw) -> Condition:
-    for kind in ("AbleToScale", "ScalingActive"):
-        found = condition(live, kind)
-        if found.get("status") == "False":
-            return _inactive(found)
-    if not condition(live, "ScalingActive"):
-        return Condition(None, "Starting", "the autoscaler has not reported yet")
-    limited = condition(live, "ScalingLimited")
-    if limited.get("status") == "True" and limited.get("reason") == "TooManyReplicas":
-        message = "the load needs more than spec.scaling.maxReplicas; raise it if resources allow"
-        return Condition(True, "AtMaximum", message)
-    return Condition(True, "Active", "the number of replicas follows the load")
-
-
-def _of_scaled_object(live: Raw) -> Condition:
-    ready = condition(live, "Ready")
-    if ready.get("status") == "False":
-        return _inactive(ready)
-    if not ready:
-        return Condition(None, "Starting", "KEDA has not reported yet")
-    return Condition(True, "Active", "the number of replicas follows the load")
 
 
 def _inactive(found: Mapping[str, Any]) -> Condition:

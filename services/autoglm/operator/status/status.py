@@ -7,24 +7,20 @@ a resource at rest does not change and is not written.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType, Phase, Status
 from autoglm.operator.children.metadata import identity, selector_text
 from autoglm.operator.observed import Event, Observed, Raw, Settings
-from autoglm.operator.rollout import Group
-from autoglm.operator.status.condition import api_conditions
-from autoglm.operator.status.conditions import conditions_of, invalid_spec
-from autoglm.operator.status.conditions import serving as serving_condition
-from autoglm.operator.status.failures import Failure
-from autoglm.operator.status.last_valid import record, recorded
-from autoglm.operator.status.observed_state import ObservedState
-from autoglm.operator.status.pods import Pod, present
+from autoglm.operator.status.conditions import available, conditions_of, invalid_spec
+from autoglm.operator.status.observed_state import Condition, ObservedState
+from autoglm.operator.status.pods import present
 from autoglm.operator.status.scaling import scaling_status
+from autoglm.operator.status.validity import record, recorded
 
 # Conditions whose changes become events; the others follow from them.
 _EVENT_CONDITIONS: Final = (
@@ -47,14 +43,17 @@ _NORMAL_REASONS: Final = frozenset(
         "Updating",
     }
 )
+_STATUS: Final = {True: "True", False: "False", None: "Unknown"}
+# Limits of the schema.
 _LONGEST = 4096
 _MOST_MANAGED = 256
+_MOST_REVISIONS = 32
 _LONGEST_EVENT = 1024
 
 
 def status(state: ObservedState, now: datetime) -> dict[str, Any]:
     """Return the status of a resource with a valid spec, current or last."""
-    resource = state.context.resource
+    resource, raw = state.context.resource, state.observed.resource
     body = {
         "observed_generation": resource.metadata.generation,
         "phase": phase(state).value,
@@ -62,24 +61,23 @@ def status(state: ObservedState, now: datetime) -> dict[str, Any]:
         "replicas": sum(not pod.is_ending for pod in state.pods),
         "ready_replicas": state.ready,
         "selector": selector_text(resource.name),
-        "conditions": api_conditions(
-            conditions_of(state),
-            _previous(state.observed.resource),
-            resource.metadata.generation,
-            now,
-        ),
+        "conditions": _api_conditions(conditions_of(state), raw, now),
         "model": _model(state),
-        "revisions": [_revision(group, state.pods) for group in (state.new, *state.old[:31])],
+        "revisions": [
+            {
+                "hash": group.revision,
+                "replicas": sum(
+                    pod.revision == group.revision and not pod.is_ending for pod in state.pods
+                ),
+                "ready_replicas": group.ready,
+            }
+            for group in (state.new, *state.old[: _MOST_REVISIONS - 1])
+        ],
         "scaling": scaling_status(state),
-        "last_valid": _last_valid(state),
+        "last_valid": recorded(raw) if state.invalid else record(raw, state.revision),
         "managed_resources": [_managed(body) for body in state.wanted],
     }
     return _dumped(body)
-
-
-def _last_valid(state: ObservedState) -> dict[str, Any] | None:
-    resource = state.observed.resource
-    return recorded(resource) if state.invalid else record(resource, state.revision)
 
 
 def invalid_status(
@@ -92,29 +90,50 @@ def invalid_status(
     invalid = invalid_spec(error, "no valid spec is known, and running pods are not changed")
     found = dict.fromkeys((ConditionType.READY, ConditionType.PROGRESSING), invalid) | {
         ConditionType.DEGRADED: replace(invalid, holds=True),
-        ConditionType.AVAILABLE: serving_condition(serving) if serving else invalid,
+        ConditionType.AVAILABLE: available(serving) if serving else invalid,
     }
-    generation = metadata.get("generation", 0)
     body = {
-        "observed_generation": generation,
+        "observed_generation": metadata.get("generation", 0),
         "phase": (Phase.DEGRADED if serving else Phase.FAILED).value,
         "url": settings.gateway_url,
         "replicas": len(pods),
         "ready_replicas": sum(pod.is_ready for pod in pods),
         "selector": selector_text(metadata["name"]),
-        "conditions": api_conditions(found, _previous(resource), generation, now),
+        "conditions": _api_conditions(found, resource, now),
         "revisions": [
             {
                 "hash": revision,
                 "replicas": sum(p.revision == revision for p in pods),
                 "ready_replicas": sum(p.revision == revision and p.is_ready for p in pods),
             }
-            for revision in sorted({pod.revision for pod in pods})[:32]
+            for revision in sorted({pod.revision for pod in pods})[:_MOST_REVISIONS]
         ],
         "last_valid": recorded(resource),
         "managed_resources": [_managed(child) for child in observed.children[:_MOST_MANAGED]],
     }
     return _dumped(body)
+
+
+def _api_conditions(
+    conditions: Mapping[ConditionType, Condition], resource: Raw, now: datetime
+) -> list[dict[str, Any]]:
+    """Return the conditions for the API; lastTransitionTime is kept while the status is."""
+    before = {found.get("type"): found for found in _previous(resource)}
+    found = []
+    for type_, condition in conditions.items():
+        holds, known = _STATUS[condition.holds], before.get(type_.value, {})
+        since = known.get("lastTransitionTime") if known.get("status") == holds else None
+        found.append(
+            {
+                "type": type_.value,
+                "status": holds,
+                "reason": condition.reason,
+                "message": condition.message[:_LONGEST],
+                "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "observedGeneration": resource["metadata"].get("generation", 0),
+            }
+        )
+    return found
 
 
 def same_status(one: Raw, other: Raw | None) -> bool:
@@ -140,7 +159,8 @@ def phase(state: ObservedState) -> Phase:
         return Phase.IDLE
     if state.new_fails or state.rejected:
         return Phase.FAILED
-    return Phase.LOADING if any(map(_is_placed, state.pods)) else Phase.PENDING
+    is_placed = any(pod.raw.get("spec", {}).get("nodeName") for pod in state.pods)
+    return Phase.LOADING if is_placed else Phase.PENDING
 
 
 def events(resource: Raw, after: Raw) -> tuple[Event, ...]:
@@ -148,75 +168,45 @@ def events(resource: Raw, after: Raw) -> tuple[Event, ...]:
     before = {c["type"]: c for c in _previous(resource)}
     found: dict[str, Event] = {}
     for condition in after["conditions"]:
-        known = before.get(condition["type"], {})
-        is_new = (known.get("status"), known.get("reason")) != (
-            condition["status"],
-            condition["reason"],
-        )
-        if is_new and _becomes_event(condition):
-            found.setdefault(condition["reason"], _event(condition))
+        type_, holds, reason = condition["type"], condition["status"], condition["reason"]
+        known = before.get(type_, {})
+        is_same = (known.get("status"), known.get("reason")) == (holds, reason)
+        is_silent = type_ not in _EVENT_CONDITIONS or reason in _SILENT_REASONS
+        # Ready reports a healthy rollout.
+        if is_same or is_silent or (type_, holds) == (ConditionType.ROLLOUT_HEALTHY, "True"):
+            continue
+        bad = "True" if type_ == ConditionType.DEGRADED else "False"
+        is_normal = holds != bad or reason in _NORMAL_REASONS
+        message = condition["message"][:_LONGEST_EVENT]
+        found.setdefault(reason, Event("Normal" if is_normal else "Warning", reason, message))
     return tuple(found.values())
 
 
-def _becomes_event(condition: Raw) -> bool:
-    # Ready reports a healthy rollout.
-    is_healthy = (condition["type"], condition["status"]) == (ConditionType.ROLLOUT_HEALTHY, "True")
-    return (
-        condition["type"] in _EVENT_CONDITIONS
-        and condition["reason"] not in _SILENT_REASONS
-        and not is_healthy
-    )
-
-
-def _event(condition: Raw) -> Event:
-    bad = "True" if condition["type"] == ConditionType.DEGRADED else "False"
-    is_normal = condition["status"] != bad or condition["reason"] in _NORMAL_REASONS
-    message = condition["message"][:_LONGEST_EVENT]
-    return Event("Normal" if is_normal else "Warning", condition["reason"], message)
-
-
 def _model(state: ObservedState) -> dict[str, Any]:
-    failure = next(iter(state.failures), None)
     if state.new.ready:
         loading = "Loaded"
     elif state.new_fails:
         loading = "Failed"
     else:
         loading = "Loading" if state.new.present else "Pending"
-    return {"state": loading, "last_failure": _last_failure(state, failure)}
-
-
-def _last_failure(state: ObservedState, failure: Failure | None) -> dict[str, Any] | None:
-    """Return the last failure. It stays until the resource is complete."""
-    if failure is not None:
-        return {
+    last: dict[str, Any] | None = None
+    if failure := next(iter(state.failures), None):
+        last = {
             "reason": failure.reason,
             "message": failure.message[:_LONGEST],
             "exit_code": failure.exit_code,
             "pod": failure.pod,
         }
-    if state.is_complete or not state.desired:
-        return None
-    before = state.observed.resource.get("status") or {}
-    known: dict[str, Any] | None = (before.get("model") or {}).get("lastFailure")
-    return known
-
-
-def _revision(group: Group, pods: Sequence[Pod]) -> dict[str, Any]:
-    return {
-        "hash": group.revision,
-        "replicas": sum(p.revision == group.revision and not p.is_ending for p in pods),
-        "ready_replicas": group.ready,
-    }
+    elif state.desired and not state.is_complete:
+        # The last failure stays until the resource is complete.
+        before = state.observed.resource.get("status") or {}
+        last = (before.get("model") or {}).get("lastFailure")
+    return {"state": loading, "last_failure": last}
 
 
 def _managed(body: Raw) -> dict[str, str]:
     kind, name = identity(body)
     return {"kind": kind, "name": name}
-
-
-def _is_placed(pod: Pod) -> bool:
-    return bool(pod.raw.get("spec", {}).get("nodeName"))
 
 
 def _previous(resource: Raw) -> list[Mapping[str, Any]]:

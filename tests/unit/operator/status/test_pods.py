@@ -9,8 +9,7 @@ from tests.support.fake_cluster import LATER, NOW, pod_condition
 
 from autoglm.inference.diagnosis import engine_dead
 from autoglm.operator.observed import NO_DATA
-from autoglm.operator.status.failures import Failure, creation_failure, failures
-from autoglm.operator.status.pods import present
+from autoglm.operator.status.pods import Failure, creation_failure, failures, present
 
 
 def pod(name: str = "p", *, conditions: Any = (), **state: Any) -> dict[str, Any]:
@@ -112,11 +111,11 @@ def test_without_a_diagnosis_the_last_line_of_the_log_is_shown() -> None:
 
 
 def test_the_schedulers_words_are_passed_on_and_not_the_revisions_fault() -> None:
-    said = pod_condition(
+    unschedulable = pod_condition(
         "PodScheduled", "False", reason="Unschedulable", message="0/3 nodes: no gpu."
     )
 
-    failure = only(pod(conditions=[said]))
+    failure = only(pod(conditions=[unschedulable]))
 
     assert failure.message.startswith("0/3 nodes: no gpu; add nodes")
     assert (failure.reason, failure.is_own) == ("Unschedulable", False)
