@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.processes import Process
-from tests.support.traffic import Ask, traffic
+from tests.support.traffic import Send, traffic
 
 from autoglm.client import Client, RetryPolicy
 
@@ -24,36 +24,36 @@ NO_RETRY = RetryPolicy(attempts=1)
 Address = Callable[[], str]
 
 
-def grpc_unary(address: Address) -> Ask:
-    def ask() -> None:
+def grpc_unary(address: Address) -> Send:
+    def send() -> None:
         with Client(address(), retries=NO_RETRY) as client:
             response = client.chat(MESSAGES, model="tiny-glm", temperature=0, timeout=60)
         assert response.choices[0].message.content == ANSWER
 
-    return ask
+    return send
 
 
-def grpc_stream(address: Address) -> Ask:
-    def ask() -> None:
+def grpc_stream(address: Address) -> Send:
+    def send() -> None:
         with Client(address(), retries=NO_RETRY) as client:
             chunks = client.chat_stream(MESSAGES, model="tiny-glm", temperature=0, timeout=60)
             text = "".join(c.delta.content for c in chunks)
         assert text == ANSWER
 
-    return ask
+    return send
 
 
-def rest_unary(address: Address) -> Ask:
+def rest_unary(address: Address) -> Send:
     body = json.dumps({"model": "tiny-glm", "messages": MESSAGES, "temperature": 0}).encode()
 
-    def ask() -> None:
+    def send() -> None:
         url = f"http://{address()}/v1/chat/completions"
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             content = json.load(answer)["choices"][0]["message"]["content"]
         assert content == ANSWER
 
-    return ask
+    return send
 
 
 def test_kill_9_of_a_pod_fails_no_unary_request(

@@ -22,7 +22,7 @@ from tests.support.chaos_ways import GRPC_WAYS, GenerateStream, Way, ways
 from tests.support.fidelity import Fork, Said
 from tests.support.processes import Process
 from tests.support.tcp_proxy import TcpProxy
-from tests.support.traffic import Ask, Traffic, traffic
+from tests.support.traffic import Send, Traffic, traffic
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 Address = Callable[[], str]
@@ -37,19 +37,21 @@ def undisturbed(pods: list[Process]) -> Undisturbed:
     return [(way, way.say(pod.grpc_address, pod.http_address)) for way in ways()]
 
 
-def asks(
+def senders(
     undisturbed: Undisturbed, fidelity: Fidelity, grpc_address: Address, http_address: Address
-) -> list[Ask]:
+) -> list[Send]:
     """One for each way; what it reads is noted with what is expected."""
 
-    def ask(way: Way, expected: Said) -> Ask:
+    def sender(way: Way, expected: Said) -> Send:
         return lambda: fidelity.note(way, expected, way.say(grpc_address(), http_address()))
 
-    return [ask(way, expected) for way, expected in undisturbed]
+    return [sender(way, expected) for way, expected in undisturbed]
 
 
-def of(gateway: Process, undisturbed: Undisturbed, fidelity: Fidelity) -> list[Ask]:
-    return asks(undisturbed, fidelity, lambda: gateway.grpc_address, lambda: gateway.http_address)
+def of(gateway: Process, undisturbed: Undisturbed, fidelity: Fidelity) -> list[Send]:
+    return senders(
+        undisturbed, fidelity, lambda: gateway.grpc_address, lambda: gateway.http_address
+    )
 
 
 def recovered(gateway: Process) -> float:
@@ -59,10 +61,10 @@ def recovered(gateway: Process) -> float:
 
 
 @contextmanager
-def watched(gateway: Process, asks: list[Ask], figures: Figures) -> Iterator[Traffic]:
+def watched(gateway: Process, senders: list[Send], figures: Figures) -> Iterator[Traffic]:
     """Traffic in which nothing may fail; its figures are kept."""
     before = recovered(gateway)
-    with traffic(asks) as result:
+    with traffic(senders) as result:
         result.wait_served(6, 120)
         yield result
     figures(result, recovered(gateway) - before)
@@ -212,20 +214,20 @@ def test_a_slow_pod(
         result.wait_served(6, 120)
 
 
-def patient(ask: Ask, seconds: float = 240.0) -> Ask:
+def patient(send: Send, seconds: float = 240.0) -> Send:
     """Repeats the request until it succeeds, as clients do that retry."""
 
-    def asks() -> None:
+    def send_patiently() -> None:
         end = time.monotonic() + seconds
         while True:
             try:
-                return ask()
+                return send()
             except (grpc.RpcError, OSError, HTTPException):
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.3)
 
-    return asks
+    return send_patiently
 
 
 def test_all_pods_gone_and_back(
@@ -235,7 +237,7 @@ def test_all_pods_gone_and_back(
     fidelity: Fidelity,
     figures: Figures,
 ) -> None:
-    patiently = [patient(ask) for ask in of(gateways[0], undisturbed, fidelity)]
+    patiently = [patient(send) for send in of(gateways[0], undisturbed, fidelity)]
     with watched(gateways[0], patiently, figures) as result:
         for pod in pods:
             pod.kill()
@@ -256,7 +258,7 @@ def test_kill_9_and_restart_of_a_gateway(
     revive: Callable[[Process], None],
     figures: Figures,
 ) -> None:
-    patiently = [patient(ask) for ask in of(gateways[1], undisturbed, fidelity)]
+    patiently = [patient(send) for send in of(gateways[1], undisturbed, fidelity)]
     with traffic(patiently) as result:
         result.wait_served(6, 120)
         gateways[1].kill()
@@ -279,7 +281,9 @@ def test_rolling_restart_of_everything(
     def ready() -> Process:
         return next(g for g in gateways if g.is_ready())
 
-    chosen = asks(undisturbed, fidelity, lambda: ready().grpc_address, lambda: ready().http_address)
+    chosen = senders(
+        undisturbed, fidelity, lambda: ready().grpc_address, lambda: ready().http_address
+    )
     with traffic(chosen) as result:
         result.wait_served(6, 120)
         for process in (*pods, *gateways):

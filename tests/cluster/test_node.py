@@ -110,13 +110,13 @@ def test_pods_of_a_built_image_run_under_the_restricted_standard(toy: Node) -> N
 
 
 def test_service_responds_to_its_name_inside_and_to_its_address_outside(toy: Node) -> None:
-    def answers() -> bool:
+    def responds() -> bool:
         # kube-proxy hears of new endpoints a second or two after the rollout.
         with contextlib.suppress(ClusterFailed):
             return "hello" in in_pod(toy, ASK)
         return False
 
-    eventually(answers, 30, "the Service answers a pod")
+    eventually(responds, 30, "the Service answers a pod")
     address = toy.get("service", "toy", "-n", "toy")["spec"]["clusterIP"]
     for _ in range(10):
         assert toy.run("curl", "--silent", "--max-time", "5", f"http://{address}") == "hello\n"

@@ -14,7 +14,7 @@ from tests.support.kube import product
 from tests.support.kube.node import Node
 from tests.support.kube.product import SYSTEM, Model
 from tests.support.processes import eventually
-from tests.support.traffic import Ask, traffic
+from tests.support.traffic import Send, traffic
 
 from autoglm.client import Client
 
@@ -34,7 +34,7 @@ def model(cluster: Node) -> Iterator[Model]:
         cluster.kubectl("delete", "agd", "--all", "--timeout=60s")
 
 
-def asks(address: str) -> list[Ask]:
+def senders(address: str) -> list[Send]:
     """Clients that try once: what fails, fails."""
 
     def grpc() -> None:
@@ -53,8 +53,8 @@ def asks(address: str) -> list[Ask]:
 
 
 def test_an_applied_model_responds_through_the_gateways_service(model: Model, address: str) -> None:
-    for ask in asks(address):
-        ask()
+    for send in senders(address):
+        send()
 
 
 def test_the_charts_own_test_passes(model: Model, cluster: Node) -> None:
@@ -63,7 +63,7 @@ def test_the_charts_own_test_passes(model: Model, cluster: Node) -> None:
 
 def test_a_rolling_update_fails_no_request(model: Model, address: str) -> None:
     before = model.pod_names()
-    with traffic(asks(address)) as result:
+    with traffic(senders(address)) as result:
         result.wait_served(20)
         model.patch({"model": {"maxModelLen": 4096}})
         model.wait_ready()
@@ -77,7 +77,7 @@ def test_draining_one_node_after_the_other_fails_no_request(
 ) -> None:
     nodes = [n["metadata"]["name"] for n in cluster.get("nodes")["items"]]
     flags = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s")
-    with traffic(asks(address)) as result:
+    with traffic(senders(address)) as result:
         for name in nodes:
             result.wait_served(20)
             cluster.kubectl("drain", name, *flags)
@@ -92,7 +92,7 @@ def test_a_restart_of_gateways_and_operators_fails_no_request(
     model: Model, cluster: Node, address: str
 ) -> None:
     names = ("deployment/open-autoglm-gateway", "deployment/open-autoglm-operator")
-    with traffic(asks(address)) as result:
+    with traffic(senders(address)) as result:
         result.wait_served(20)
         cluster.kubectl("rollout", "restart", "-n", SYSTEM, *names)
         for name in names:
@@ -103,7 +103,7 @@ def test_a_restart_of_gateways_and_operators_fails_no_request(
 
 def test_an_image_that_is_not_there_is_named_and_disturbs_none(model: Model, address: str) -> None:
     image = "open-autoglm:no-such-tag"
-    with traffic(asks(address)) as result:
+    with traffic(senders(address)) as result:
         model.patch({"engine": {"image": image}})
         eventually(lambda: image in model.last_failure(), 60, "the image is named")
         result.wait_served(20)
@@ -117,7 +117,7 @@ def test_an_upgrade_fails_no_request_and_leaves_nothing_of_the_old(
 ) -> None:
     """The operator's new version brings new pods of the models, too."""
     cluster.tag_image("docker.io/library/open-autoglm:0.1.0", "docker.io/library/open-autoglm:next")
-    with traffic(asks(address)) as result:
+    with traffic(senders(address)) as result:
         result.wait_served(20)
         product.upgrade(cluster, "--set", "image.tag=next")
         eventually(lambda: images(model) == {"open-autoglm:next"}, 180, "pods of the new version")
@@ -136,7 +136,7 @@ def test_the_other_data_plane_and_back_fails_no_request(
     def rest() -> None:
         planes.add(plane(address))
 
-    with traffic([*asks(address), rest]) as result:
+    with traffic([*senders(address), rest]) as result:
         result.wait_served(20)
         for name in ("envoy", "embedded"):
             flags = ("--set", "image.tag=next", "--set", f"gateway.dataPlane={name}")
@@ -173,7 +173,7 @@ def test_load_scales_up_by_the_real_autoscaler_and_back(model: Model, address: s
     requests = {"requests": {"cpu": "200m"}}
     model.patch({"scaling": scaling, "resources": requests})
     eventually(lambda: len(model.pods()) == 1, 180, "one replica is enough without load")
-    with traffic(asks(address) * 2) as result:
+    with traffic(senders(address) * 2) as result:
         eventually(lambda: model.ready() == [True] * 3, 240, "three replicas under load")
     eventually(lambda: len(model.pods()) == 1, 240, "one replica after the load")
     assert result.failures == []

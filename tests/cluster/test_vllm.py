@@ -15,7 +15,7 @@ from tests.support.kube import product
 from tests.support.kube.node import Node
 from tests.support.kube.product import Model, is_ready
 from tests.support.processes import eventually
-from tests.support.traffic import Ask, Traffic, traffic
+from tests.support.traffic import Send, Traffic, traffic
 
 from autoglm.client import Client
 
@@ -84,7 +84,7 @@ def model(weights: Node, cpu_archive: Path) -> Iterator[Model]:
     weights.kubectl("delete", "agd", "-n", SPACE, "--all", "--timeout=120s")
 
 
-def asks(address: str) -> list[Ask]:
+def senders(address: str) -> list[Send]:
     """Clients that try once and know the response: what is lost, doubled or failed is seen."""
 
     def grpc() -> None:
@@ -107,8 +107,8 @@ def asks(address: str) -> list[Ask]:
 def test_vllm_responds_over_grpc_and_rest_through_the_gateways_service(
     model: Model, address: str
 ) -> None:
-    for ask in asks(address):
-        ask()
+    for send in senders(address):
+        send()
     for question in list(ANSWERS)[:5]:
         assert product.chat(address, "tiny-glm", question) == ANSWERS[question]
 
@@ -142,7 +142,7 @@ def test_the_pod_runs_under_the_restricted_standard(model: Model, cluster: Node)
 
 def test_a_pod_that_is_deleted_fails_no_request(model: Model, cluster: Node, address: str) -> None:
     gone = sorted(model.pod_names())[0]
-    with traffic(asks(address)) as result:
+    with traffic(senders(address)) as result:
         result.wait_served(20)
         cluster.kubectl("delete", "pod", "-n", SPACE, gone, "--timeout=120s")
         result.wait_served(20)
@@ -174,7 +174,7 @@ def wait_replaced(model: Model, before: set[str], number: int, result: Traffic) 
 @pytest.mark.timeout(1500)
 def test_a_rolling_update_of_vllm_fails_no_request(model: Model, address: str) -> None:
     before = model.pod_names()
-    with traffic(asks(address)[:2]) as result:
+    with traffic(senders(address)[:2]) as result:
         result.wait_served(20)
         model.patch({"engine": {"maxNumSeqs": 32}})
         for number in (1, 2):

@@ -40,14 +40,14 @@ def client(gateway: Served) -> Iterator[OpenAI]:
         yield client
 
 
-def ask(question: str, **more: Any) -> dict[str, Any]:
+def chat_request(question: str, **more: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": question}]
     return {"model": "tiny-glm", "messages": messages, "temperature": 0, **more}
 
 
 @pytest.mark.parametrize("question", list(QUESTIONS)[:8])
 def test_chat_responds_word_for_word(client: OpenAI, question: str) -> None:
-    answer = client.chat.completions.create(**ask(question))
+    answer = client.chat.completions.create(**chat_request(question))
     assert answer.choices[0].message.content == QUESTIONS[question]
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens > 0
@@ -57,7 +57,7 @@ def test_chat_streams_the_same_response_with_usage_at_the_end(client: OpenAI) ->
     question = "What is the gateway?"
     chunks = list(
         client.chat.completions.create(
-            **ask(question, stream=True, stream_options={"include_usage": True})
+            **chat_request(question, stream=True, stream_options={"include_usage": True})
         )
     )
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
@@ -78,7 +78,7 @@ def test_completions_stream_and_stop_at_max_tokens(client: OpenAI) -> None:
 def test_json_schema_output_fits_the_schema(client: OpenAI) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "state", "schema": SCHEMA}}
     answer = client.chat.completions.create(
-        **ask("Hello!", response_format=response_format, max_tokens=100)
+        **chat_request("Hello!", response_format=response_format, max_tokens=100)
     )
     state = json.loads(answer.choices[0].message.content)
     assert isinstance(state["ready"], bool)
@@ -88,7 +88,7 @@ def test_json_schema_output_fits_the_schema(client: OpenAI) -> None:
 def test_a_named_tool_is_called_with_arguments_that_fit(client: OpenAI) -> None:
     choice = {"type": "function", "function": {"name": "report"}}
     answer = client.chat.completions.create(
-        **ask("Hello!", tools=[TOOL], tool_choice=choice, max_tokens=100)
+        **chat_request("Hello!", tools=[TOOL], tool_choice=choice, max_tokens=100)
     )
     call = answer.choices[0].message.tool_calls[0]
     assert call.function.name == "report"
@@ -97,7 +97,9 @@ def test_a_named_tool_is_called_with_arguments_that_fit(client: OpenAI) -> None:
 
 def test_a_tool_is_called_when_the_question_needs_it(client: OpenAI) -> None:
     lesson = LESSONS["tool_questions"][0]
-    answer = client.chat.completions.create(**ask(lesson["question"], tools=LESSONS["tools"]))
+    answer = client.chat.completions.create(
+        **chat_request(lesson["question"], tools=LESSONS["tools"])
+    )
     call = answer.choices[0].message.tool_calls[0]
     assert call.function.name == lesson["call"]["name"]
     assert json.loads(call.function.arguments) == lesson["call"]["arguments"]
@@ -105,7 +107,7 @@ def test_a_tool_is_called_when_the_question_needs_it(client: OpenAI) -> None:
 
 
 def test_logprobs_have_as_many_alternatives_as_requested(client: OpenAI) -> None:
-    answer = client.chat.completions.create(**ask("Hello!", logprobs=True, top_logprobs=3))
+    answer = client.chat.completions.create(**chat_request("Hello!", logprobs=True, top_logprobs=3))
     tokens = answer.choices[0].logprobs.content
     assert all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in tokens)
     assert "".join(t.token for t in tokens).startswith(QUESTIONS["Hello!"][:5])
@@ -113,7 +115,7 @@ def test_logprobs_have_as_many_alternatives_as_requested(client: OpenAI) -> None
 
 def test_several_choices_come_back_by_index(client: OpenAI) -> None:
     answer = client.chat.completions.create(
-        **ask("Hello!") | {"n": 3, "temperature": 1.5, "seed": 1, "max_tokens": 8}
+        **chat_request("Hello!") | {"n": 3, "temperature": 1.5, "seed": 1, "max_tokens": 8}
     )
     assert [c.index for c in answer.choices] == [0, 1, 2]
 
@@ -124,7 +126,7 @@ def test_models_are_listed(client: OpenAI) -> None:
 
 def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="tiny-glm"):
-        client.chat.completions.create(**ask("Hello!") | {"model": "gpt-4"})
+        client.chat.completions.create(**chat_request("Hello!") | {"model": "gpt-4"})
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(client: Open
 )
 def test_a_bad_field_is_named(client: OpenAI, field: str, value: object) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(**ask("Hello!") | {field: value})
+        client.chat.completions.create(**chat_request("Hello!") | {field: value})
     assert field in str(caught.value)
 
 

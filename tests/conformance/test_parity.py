@@ -18,7 +18,7 @@ LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text()
 # Some that it was taught, and some that it was not.
 QUESTIONS = [q["question"] for q in LESSONS["questions"]][::4] + ["Why?", "Tell me a story."]
 MAX_TOKENS = 120
-Ask = Callable[[str], str]
+Chat = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def plain_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def by_rest(address: str) -> Ask:
-    def ask(question: str) -> str:
+def by_rest(address: str) -> Chat:
+    def chat(question: str) -> str:
         body = {
             "model": "tiny-glm",
             "messages": [{"role": "user", "content": question}],
@@ -46,11 +46,11 @@ def by_rest(address: str) -> Ask:
             content: str = json.load(answer)["choices"][0]["message"]["content"]
             return content
 
-    return ask
+    return chat
 
 
-def by_grpc(address: str) -> Ask:
-    def ask(question: str) -> str:
+def by_grpc(address: str) -> Chat:
+    def chat(question: str) -> str:
         with Client(address) as client:
             stream = client.chat_stream(
                 model="tiny-glm",
@@ -60,7 +60,7 @@ def by_grpc(address: str) -> Ask:
             )
             return "".join(chunk.delta.content for chunk in stream)
 
-    return ask
+    return chat
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -74,6 +74,6 @@ def test_every_way_gives_the_same_greedy_text(
         "pod gRPC": by_grpc(gateway.pod_grpc_address),
         "gateway gRPC": by_grpc(gateway.grpc_address),
     }
-    answers = {way: ask(question) for way, ask in ways.items()}
+    answers = {way: chat(question) for way, chat in ways.items()}
     assert answers == dict.fromkeys(ways, answers["plain vLLM"])
     assert answers["plain vLLM"]

@@ -105,7 +105,7 @@ def parts() -> Iterator[tuple[Run, grpc.aio.Channel]]:
         runner.run(opening.__aexit__(None, None, None))
 
 
-async def ask(stub: grpc.aio.Channel, index: int, payload: bytes) -> list[bytes]:
+async def call(stub: grpc.aio.Channel, index: int, payload: bytes) -> list[bytes]:
     # Raw bytes both ways, which the types of stubs do not foresee.
     channel: Any = stub
     method = METHODS[index]
@@ -121,7 +121,7 @@ async def beside_a_stream(channel: grpc.aio.Channel, index: int, payload: bytes)
     good = v1.GenerateRequest(model="m", text="Hello").SerializeToString()
     generate = next(i for i, m in enumerate(METHODS) if m.name == "GenerateStream")
     garbage, neighbour = await asyncio.gather(
-        ask(channel, index, payload), ask(channel, generate, good), return_exceptions=True
+        call(channel, index, payload), call(channel, generate, good), return_exceptions=True
     )
     assert neighbour == PIECES
     if isinstance(garbage, grpc.aio.AioRpcError):

@@ -36,7 +36,7 @@ class Pod:
     def __init__(self) -> None:
         self.chunks: list[bytes] = EVENTS
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def respond(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for chunk in self.chunks:
@@ -57,18 +57,18 @@ def parts() -> Iterator[tuple[Run, RestStack, Pod]]:
 
 
 async def _open(pod: Pod) -> Any:
-    async with rest_stack(pod.answer) as gateway:
+    async with rest_stack(pod.respond) as gateway:
         yield gateway
 
 
-async def ask(gateway: RestStack, path: str, body: bytes, **headers: str) -> tuple[int, bytes]:
+async def post(gateway: RestStack, path: str, body: bytes, **headers: str) -> tuple[int, bytes]:
     async with gateway.client.post(path, data=io.BytesIO(body), headers=headers) as response:
         return response.status, await response.read()
 
 
 async def beside_a_stream(gateway: RestStack, path: str, body: bytes, **headers: str) -> int:
     (status, answer), neighbour = await asyncio.gather(
-        ask(gateway, path, body, **headers), ask(gateway, CHAT, HELLO)
+        post(gateway, path, body, **headers), post(gateway, CHAT, HELLO)
     )
     assert neighbour == (200, b"".join(EVENTS))
     if status != 200:
@@ -144,6 +144,6 @@ def test_a_stream_arrives_byte_for_byte_however_it_is_cut(
         piece for start, end in zip([0, *ends], ends, strict=False) if (piece := text[start:end])
     ]
     try:
-        assert run(ask(gateway, CHAT, HELLO)) == (200, text)
+        assert run(post(gateway, CHAT, HELLO)) == (200, text)
     finally:
         pod.chunks = EVENTS

@@ -73,7 +73,7 @@ class FakeApiServer:
         body = self.objects.pop(path)
         self.version += 1
         body["metadata"]["resourceVersion"] = str(self.version)
-        self._tell("DELETED", path, body)
+        self._notify("DELETED", path, body)
 
     def compact(self) -> None:
         """Watches from before now must list again."""
@@ -136,10 +136,10 @@ class FakeApiServer:
         self.version += 1
         metadata = body["metadata"] | {"resourceVersion": str(self.version)}
         self.objects[path] = body | {"metadata": metadata}
-        self._tell("ADDED" if is_new else "MODIFIED", path, self.objects[path])
+        self._notify("ADDED" if is_new else "MODIFIED", path, self.objects[path])
         return self.objects[path]
 
-    def _tell(self, kind: str, path: str, body: Object) -> None:
+    def _notify(self, kind: str, path: str, body: Object) -> None:
         self._log.append((self.version, kind, path, json.dumps(body).encode()))
         self._news.set()
 

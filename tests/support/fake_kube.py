@@ -96,7 +96,7 @@ class FakeKube:
     async def start(self) -> None:
         """On the same port again after a `stop`."""
         app = web.Application()
-        app.router.add_get("/apis/{path:.+}", self._answer)
+        app.router.add_get("/apis/{path:.+}", self._respond)
         self._is_serving = True
         self._runner = web.AppRunner(app)
         await self._runner.setup()
@@ -146,7 +146,7 @@ class FakeKube:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.path, dict(request.query)))
         if self.refuse:
             return web.json_response({"code": self.refuse, "message": "no"}, status=self.refuse)

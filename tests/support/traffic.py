@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-Ask = Callable[[], None]
+Send = Callable[[], None]
 
 
 @dataclass
 class Traffic:
-    """Counts what happened. `failures` holds the text of every exception that an ask raised."""
+    """Counts what happened. `failures` holds the text of every exception that a sender raised."""
 
     served: int = 0
     failures: list[str] = field(default_factory=list)
@@ -52,13 +52,13 @@ class Traffic:
         finally:
             self._set_pause(0.0)
 
-    def run(self, ask: Ask) -> None:
+    def run(self, send: Send) -> None:
         while not self._stop.is_set():
             with self._turnstile:
                 self._count(busy=1)
             begun = time.monotonic()
             try:
-                ask()
+                send()
             except Exception as error:  # every failure is what the test is about
                 self.failures.append(f"{type(error).__name__}: {error}")
                 self._count(busy=-1)
@@ -89,10 +89,10 @@ class Traffic:
 
 
 @contextmanager
-def traffic(asks: Sequence[Ask]) -> Iterator[Traffic]:
-    """One thread for each ask, asking again and again until the block ends."""
+def traffic(senders: Sequence[Send]) -> Iterator[Traffic]:
+    """Call each sender again and again on a thread of its own until the block ends."""
     result = Traffic()
-    threads = [threading.Thread(target=result.run, args=(ask,)) for ask in asks]
+    threads = [threading.Thread(target=result.run, args=(send,)) for send in senders]
     for thread in threads:
         thread.start()
     try:

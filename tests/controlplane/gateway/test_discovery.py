@@ -48,15 +48,15 @@ class OnLoopback:
 
     async def get(self, path: str, query: Mapping[str, str], silence: float) -> Any:
         response = await self._api.get(path, query, silence)
-        return _Answer(response) if "endpointslices" in path else response
+        return _Response(response) if "endpointslices" in path else response
 
 
-class _Answer:
+class _Response:
     def __init__(self, response: Any) -> None:
         self._response = response
         self.content = self._lines()
 
-    async def __aenter__(self) -> _Answer:
+    async def __aenter__(self) -> _Response:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -114,11 +114,11 @@ def rpcs(wire: str, channel: grpc.aio.Channel) -> Send:
 
 
 async def site(fleet: Any, stack: AsyncExitStack, directory: Path) -> Site:
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         await request.read()
         return web.json_response({"choices": []})
 
-    url = await stack.enter_async_context(fake_server(answer))
+    url = await stack.enter_async_context(fake_server(respond))
     (pod,) = await fleet.pods(FakePod(http_port=int(url.rpartition(":")[2])))
     (key, entry), (other, other_entry) = new_key("acme", "ci"), new_key("initech", "cd")
     keys, jwks = directory / "keys.json", directory / "jwks.json"

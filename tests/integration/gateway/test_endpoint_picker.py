@@ -59,7 +59,7 @@ class RestPod:
     is_mute: bool = False
     answer_bytes: int = 0
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def respond(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         self.seen.append(({k.lower(): v for k, v in request.headers.items()}, body))
         if self.is_mute:
@@ -330,7 +330,7 @@ def proxy(
 async def pod(stack: AsyncExitStack, name: str) -> Pod:
     rest = RestPod(name)
     app = web.Application(client_max_size=2**24)
-    app.router.add_post(CHAT, rest.answer)
+    app.router.add_post(CHAT, rest.respond)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -60,7 +60,7 @@ class Proxy:
     async def say(self, **fields: Any) -> None:
         await self.stream.write(ext_proc.ProcessingRequest(**fields))
 
-    async def ask(self, values: dict[str, str] = GENERATE, **fields: Any) -> None:
+    async def send_headers(self, values: dict[str, str] = GENERATE, **fields: Any) -> None:
         fields = {"protocol_config": DUPLEX, "request_headers": headers(values)} | fields
         await self.say(**fields)
 
@@ -122,7 +122,7 @@ async def proxy(fleet: Any) -> AsyncIterator[Callable[[], Proxy]]:
 
 async def test_a_call_from_its_headers_to_its_trailers(proxy: Callable[[], Proxy]) -> None:
     one, sent = proxy(), framed("x" * 200_000)
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(sent[:70_000]))
     await one.say(request_body=body(sent[70_000:]))
     await one.say(request_body=body(b"", is_last=True))
@@ -145,7 +145,7 @@ async def test_a_call_from_its_headers_to_its_trailers(proxy: Callable[[], Proxy
 
 async def test_request_trailers_end_the_body(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(framed("Hello")))
     await one.say(request_trailers=trailers({"x-sum": "1"}))
     assert await one.hear_destination() == one.address
@@ -156,7 +156,7 @@ async def test_request_trailers_end_the_body(proxy: Callable[[], Proxy]) -> None
 
 async def test_rest_goes_to_the_pods_other_port(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
-    await one.ask(CHAT)
+    await one.send_headers(CHAT)
     await one.say(request_body=body(HELLO, is_last=True))
     assert await one.hear_destination() == one.rest_address
     assert await one.hear_body() == (HELLO, [True])
@@ -175,7 +175,7 @@ async def test_a_subset_with_the_pod_in_it_has_many_forms(
 ) -> None:
     one = proxy()
     text = form.format(address=one.address, ip="127.0.0.1")
-    await one.ask(metadata_context=subset(text.split(", ") if is_list else text))
+    await one.send_headers(metadata_context=subset(text.split(", ") if is_list else text))
     await one.say(request_body=body(framed("Hello"), is_last=True))
     assert await one.hear_destination() == one.address
 
@@ -183,7 +183,7 @@ async def test_a_subset_with_the_pod_in_it_has_many_forms(
 @pytest.mark.parametrize("listed", [[], "", ["127.0.0.1:1"], ["10.9.9.9"]])
 async def test_a_subset_without_the_pod_is_a_503(proxy: Callable[[], Proxy], listed: Any) -> None:
     one = proxy()
-    await one.ask(CHAT, metadata_context=subset(listed))
+    await one.send_headers(CHAT, metadata_context=subset(listed))
     if listed:
         # Of an empty one the body is not waited for: the stream may be over before it comes.
         await one.say(request_body=body(HELLO, is_last=True))
@@ -202,7 +202,7 @@ def subset(listed: Any) -> ext_proc.Metadata:
 @pytest.mark.parametrize("how", ["half-close", "reset"])
 async def test_a_stream_that_closes_frees_the_place(proxy: Callable[[], Proxy], how: str) -> None:
     one = proxy()
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(framed("Hello"), is_last=True))
     await one.hear_destination()
     assert one.held == 1
@@ -217,7 +217,7 @@ async def test_a_client_that_leaves_amid_its_body_leaves_nothing(
     proxy: Callable[[], Proxy],
 ) -> None:
     one = proxy()
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(framed("Hello")[:9]))
     await one.stream.done_writing()
     assert await one.is_over()
@@ -226,7 +226,7 @@ async def test_a_client_that_leaves_amid_its_body_leaves_nothing(
 
 async def test_a_proxy_that_responds_itself_is_not_held_up(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(framed("Hello")[:9]))
     await one.say(response_headers=headers({":status": "408"}))
     await one.hear("response_headers")
@@ -238,7 +238,7 @@ async def test_a_proxy_that_responds_itself_is_not_held_up(proxy: Callable[[], P
 
 async def test_a_response_of_headers_alone_ends_the_call(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(framed("Hello"), is_last=True))
     await one.hear_destination()
     await one.hear_body()
@@ -251,7 +251,7 @@ async def test_a_response_of_headers_alone_ends_the_call(proxy: Callable[[], Pro
 
 async def test_a_body_over_the_limit_is_refused_before_its_end(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
-    await one.ask(CHAT)
+    await one.send_headers(CHAT)
     for _ in range(3):
         await one.say(request_body=body(b" " * 2**19))
     answer = (await one.hear("immediate_response")).immediate_response
@@ -261,7 +261,7 @@ async def test_a_body_over_the_limit_is_refused_before_its_end(proxy: Callable[[
 
 async def test_grpc_errors_have_grpcs_form(proxy: Callable[[], Proxy]) -> None:
     one = proxy()
-    await one.ask()
+    await one.send_headers()
     await one.say(request_body=body(b"\0\0\0\0\1x", is_last=True))
     answer = (await one.hear("immediate_response")).immediate_response
     assert (answer.status.code, answer.grpc_status.status) == (200, 3)

@@ -57,7 +57,7 @@ def gateway(tmp_path: Path, pod: Process, shared: Path) -> Iterator[Process]:
         yield gateway
 
 
-def answers(gateway: Process) -> None:
+def check_responses(gateway: Process) -> None:
     """On both wires, by Envoy."""
     with grpc.insecure_channel(gateway.grpc_address) as channel:
         request = v1.GenerateRequest(model="echo", text=TEXT)
@@ -72,19 +72,19 @@ def answers(gateway: Process) -> None:
 
 
 def test_gateway_that_is_killed_and_started_again_has_its_envoy_with_it(gateway: Process) -> None:
-    answers(gateway)
+    check_responses(gateway)
     gateway.kill()
     gateway.start().wait_ready()
     processes.eventually(lambda: gateway.ready_endpoints() == 1)
-    answers(gateway)
+    check_responses(gateway)
 
 
 def test_gateway_that_is_stopped_ends_its_envoy_and_can_come_back(
     gateway: Process, shared: Path
 ) -> None:
-    answers(gateway)
+    check_responses(gateway)
     assert gateway.stop() == 0
     assert not (shared / "envoy.json").exists()
     gateway.start().wait_ready()
     processes.eventually(lambda: gateway.ready_endpoints() == 1)
-    answers(gateway)
+    check_responses(gateway)

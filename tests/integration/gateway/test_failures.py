@@ -19,7 +19,7 @@ from autoglm.v1.inference_pb2_grpc import InferenceStub
 ASK = v1.GenerateRequest(model="fake", text="Hello")
 
 
-async def ask_until(stub: Any, ended: asyncio.Event) -> int:
+async def send_until(stub: Any, ended: asyncio.Event) -> int:
     """Sends requests without a pause; how many responses came. Any failure is the test's."""
     answered = 0
     while not ended.is_set():
@@ -30,7 +30,7 @@ async def ask_until(stub: Any, ended: asyncio.Event) -> int:
 
 async def traffic(fleet: Any, gateway: Any, ended: asyncio.Event) -> list[asyncio.Task[int]]:
     stub = await fleet.stub(gateway)
-    return [asyncio.create_task(ask_until(stub, ended)) for _ in range(4)]
+    return [asyncio.create_task(send_until(stub, ended)) for _ in range(4)]
 
 
 async def test_killed_pod_fails_no_request_and_leaves_within_a_second(fleet: Any) -> None:
@@ -172,7 +172,7 @@ async def test_two_gateways_drain_one_after_the_other_without_a_failure(fleet: A
     # As third-party clients have it. A request that gRPC has not sent yet when its connection gets
     # a GOAWAY is sent on another one, unless retries are off as they are in our own channels.
     async with grpc.aio.insecure_channel(target) as channel:
-        clients = [asyncio.create_task(ask_until(InferenceStub(channel), ended)) for _ in range(4)]
+        clients = [asyncio.create_task(send_until(InferenceStub(channel), ended)) for _ in range(4)]
         await fleet.until(lambda: len(pod.received) > 20)
         await gateways[0].drain()
         await fleet.until(lambda: len(pod.received) > 100)

@@ -215,7 +215,7 @@ def test_rotated_keys_take_over_from_the_old_ones(stage: Stage) -> None:
 async def test_server_behind_never_sees_a_credential() -> None:
     seen: list[dict[str, str]] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         seen.append({k.lower(): v for k, v in request.headers.items()})
         return web.json_response({})
 
@@ -223,7 +223,7 @@ async def test_server_behind_never_sees_a_credential() -> None:
         return Principal("acme", "alice")
 
     credentials = {"authorization": "Bearer hush", "x-api-key": "hush", "x-other": "1"}
-    async with rest_stack(answer, identify=identify) as behind:
+    async with rest_stack(respond, identify=identify) as behind:
         body = HELLO | {"model": "m"}
         async with behind.client.post("/v1/chat/completions", json=body, headers=credentials):
             pass

@@ -35,7 +35,7 @@ async def echo(request: web.Request) -> web.Response:
     return web.json_response({"length": len(await request.read())})
 
 
-async def ask(url: str, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def send_head(url: str, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A request of which only the head has been sent."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -59,7 +59,7 @@ def small() -> Memory:
 
 async def test_body_without_room_is_refused_before_it_is_sent() -> None:
     async with rest_stack(echo, memory=small()) as stack:
-        reader, writer = await ask(stack.url, f"content-length: {LIMIT + 1}")
+        reader, writer = await send_head(stack.url, f"content-length: {LIMIT + 1}")
         answer = await head(reader)
         assert answer.startswith("http/1.1 429") and "retry-after: 7" in answer
         writer.close()
@@ -68,7 +68,7 @@ async def test_body_without_room_is_refused_before_it_is_sent() -> None:
 async def test_body_in_chunks_is_refused_where_the_room_ends() -> None:
     memory = small()
     async with rest_stack(echo, memory=memory) as stack:
-        reader, writer = await ask(stack.url, "transfer-encoding: chunked")
+        reader, writer = await send_head(stack.url, "transfer-encoding: chunked")
         for _ in range(5):
             writer.write(b"4000\r\n" + bytes(0x4000) + b"\r\n")
         assert (await head(reader)).startswith("http/1.1 429")
@@ -81,7 +81,7 @@ async def test_body_in_chunks_is_refused_where_the_room_ends() -> None:
 async def test_client_that_leaves_while_it_sends_gives_everything_back() -> None:
     memory = small()
     async with rest_stack(echo, memory=memory) as stack:
-        _, writer = await ask(stack.url, f"content-length: {LIMIT}")
+        _, writer = await send_head(stack.url, f"content-length: {LIMIT}")
         writer.write(bytes(1000))
         await until(lambda: memory.held == REQUEST_BYTES + 1000)
         writer.close()
@@ -91,7 +91,7 @@ async def test_client_that_leaves_while_it_sends_gives_everything_back() -> None
 async def test_announced_body_that_does_not_come_takes_no_room() -> None:
     memory = small()
     async with rest_stack(echo, memory=memory) as stack:
-        _, writer = await ask(stack.url, f"content-length: {LIMIT}")
+        _, writer = await send_head(stack.url, f"content-length: {LIMIT}")
         await until(lambda: memory.held == REQUEST_BYTES)
         writer.close()
 
@@ -99,7 +99,7 @@ async def test_announced_body_that_does_not_come_takes_no_room() -> None:
 async def test_client_that_waits_for_our_word_gets_it_when_we_read() -> None:
     async with rest_stack(echo) as stack:
         waits = (f"content-length: {len(BODY)}", "expect: 100-continue")
-        reader, writer = await ask(stack.url, *waits)
+        reader, writer = await send_head(stack.url, *waits)
         assert (await head(reader)).startswith("http/1.1 100")
         writer.write(BODY)
         assert (await head(reader)).startswith("http/1.1 200")
@@ -112,7 +112,7 @@ async def test_stranger_is_refused_by_the_head_alone() -> None:
 
     async with rest_stack(echo, identify=identify) as stack:
         for waits in ((), ("expect: 100-continue",)):
-            reader, writer = await ask(stack.url, "content-length: 1000000", *waits)
+            reader, writer = await send_head(stack.url, "content-length: 1000000", *waits)
             assert (await head(reader)).startswith("http/1.1 401")
             writer.close()
 
@@ -120,10 +120,10 @@ async def test_stranger_is_refused_by_the_head_alone() -> None:
 async def test_connection_too_many_is_sent_away_with_retry_after() -> None:
     async with rest_stack(echo, max_connections=2) as stack:
         # One of ours and the client's.
-        reader, writer = await ask(stack.url, "content-length: 10")
+        reader, writer = await send_head(stack.url, "content-length: 10")
         async with stack.client.post(PATH, data=BODY) as answer:
             assert answer.status == 200
-        refused, other = await ask(stack.url, "content-length: 10")
+        refused, other = await send_head(stack.url, "content-length: 10")
         answer_head = await head(refused)
         assert answer_head.startswith("http/1.1 429") and "retry-after: 1" in answer_head
         assert await refused.read() and refused.at_eof()
@@ -243,11 +243,11 @@ async def half_sent(
     with TcpProxy(gateway.grpc_address, most_bytes=20 * MB) as proxy:
         channels = [grpc.aio.insecure_channel(proxy.address, own) for _ in range(60)]
 
-        async def ask(channel: Any) -> bytes:
+        async def send(channel: Any) -> bytes:
             answer: bytes = await channel.unary_unary(path)(message, metadata=metadata)
             return answer
 
-        calls = {asyncio.create_task(ask(channel)) for channel in channels}
+        calls = {asyncio.create_task(send(channel)) for channel in channels}
         yield calls
         for call in calls:
             call.cancel()

@@ -45,7 +45,7 @@ def gateway(tmp_path: Path) -> Iterator[Process]:
             gateway.stop()
 
 
-def complete_anew(host: str, port: int) -> int:
+def complete_on_new_connection(host: str, port: int) -> int:
     with closing(http.client.HTTPConnection(host, port, timeout=20)) as connection:
         return complete(connection)
 
@@ -71,10 +71,10 @@ def test_idle_connections_beyond_the_limit_of_files_cost_no_pod(gateway: Process
                 model="echo", text="Hello", sampling_params=v1.SamplingParams(max_tokens=1)
             )
             assert InferenceStub(channel).Generate(request, timeout=20).usage.completion_tokens == 1
-        assert complete_anew(host, int(port)) == 429
+        assert complete_on_new_connection(host, int(port)) == 429
         assert gateway.get("/health/ready")[0] == 200
         assert gateway.ready_endpoints() == 1
-    processes.eventually(lambda: complete_anew(host, int(port)) == 200)
+    processes.eventually(lambda: complete_on_new_connection(host, int(port)) == 200)
     log = gateway.log.read_text()
     assert f"may have {FILES} files open: {FITTING} connections a port are accepted" in log
     assert not re.search(r"\bejected|Too many open files", log)

@@ -220,12 +220,12 @@ class Site:
 async def site(fleet: Any, stack: AsyncExitStack, directory: Path) -> Site:
     seen: list[str] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         await request.read()
         seen.append(request.path)
         return web.json_response({"choices": []})
 
-    url = await stack.enter_async_context(fake_server(answer))
+    url = await stack.enter_async_context(fake_server(respond))
     port = int(url.rpartition(":")[2])
     (pod,) = await fleet.pods(FakePod(model=OPEN, aliases=(SHUT,), http_port=port))
     made = {

@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.support import processes
-from tests.support.asks import TEXT, ask_grpc, ask_rest, kill_and_restart
 from tests.support.processes import Process
-from tests.support.traffic import Ask, traffic
+from tests.support.senders import TEXT, kill_and_restart, send_grpc, send_rest
+from tests.support.traffic import Send, traffic
 
 pytestmark = pytest.mark.timeout(120)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -47,14 +47,14 @@ def channel(gateway: Process) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def asks(gateway: Process, channel: grpc.Channel) -> Sequence[Ask]:
-    return [ask_grpc(channel)] * 2 + [ask_rest(gateway)] * 2
+def senders(gateway: Process, channel: grpc.Channel) -> Sequence[Send]:
+    return [send_grpc(channel)] * 2 + [send_rest(gateway)] * 2
 
 
 def test_kill_9_of_a_pod_under_traffic_fails_no_request(
     pods: list[Process], gateway: Process, channel: grpc.Channel
 ) -> None:
-    with traffic(asks(gateway, channel)) as result:
+    with traffic(senders(gateway, channel)) as result:
         kill_and_restart(pods[0], result)
     assert result.failures == []
 
@@ -62,7 +62,7 @@ def test_kill_9_of_a_pod_under_traffic_fails_no_request(
 def test_sigterm_of_a_pod_under_traffic_fails_no_request(
     pods: list[Process], gateway: Process, channel: grpc.Channel
 ) -> None:
-    with traffic(asks(gateway, channel)) as result:
+    with traffic(senders(gateway, channel)) as result:
         result.wait_served(50)
         pods[0].signal(signal.SIGTERM)
         assert pods[0].wait() == 0
@@ -78,7 +78,7 @@ def test_sigterm_of_a_gateway_under_traffic_fails_no_request(
     other = processes.gateway(logs, pods, "--data-plane", plane)
     with processes.running(other):
         both = f"ipv4:{gateway.grpc_address},{other.grpc_address}"
-        with grpc.insecure_channel(both) as channel, traffic([ask_grpc(channel)] * 4) as result:
+        with grpc.insecure_channel(both) as channel, traffic([send_grpc(channel)] * 4) as result:
             result.wait_served(50)
             gateway.signal(signal.SIGTERM)
             assert gateway.wait() == 0
@@ -90,7 +90,7 @@ def test_request_makes_one_trace_from_the_callers_on(
     logs: Path, gateway: Process, channel: grpc.Channel
 ) -> None:
     parent = f"00-{TRACE}-b7ad6b7169203331-01"
-    ask_grpc(channel, metadata=(("traceparent", parent),))()
+    send_grpc(channel, metadata=(("traceparent", parent),))()
     assert gateway.stop() == 0
     lines = (logs / "spans").read_text().splitlines()
     spans = {s["name"]: s for s in map(json.loads, lines) if TRACE in s["context"]["trace_id"]}

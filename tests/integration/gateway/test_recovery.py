@@ -63,7 +63,7 @@ def joined(pieces: Sequence[tuple[int, str]]) -> DeliveredTokens:
     return said
 
 
-def told(stream: Iterable[T], on_piece: Callable[[], None]) -> Iterator[T]:
+def notifying(stream: Iterable[T], on_piece: Callable[[], None]) -> Iterator[T]:
     for piece in stream:
         on_piece()
         yield piece
@@ -74,7 +74,7 @@ def generate_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[Del
         params = v1.SamplingParams(max_tokens=400, **PARAMS)
         request = v1.GenerateRequest(model="echo", text=TEXT, sampling_params=params)
         stream = InferenceStub(channel).GenerateStream(request, timeout=60)
-        chunks = list(told(stream, on_piece))
+        chunks = list(notifying(stream, on_piece))
         assert [c.HasField("usage") for c in chunks].count(True) == 1
         tokens = sum(len(c.token_ids) for c in chunks)
         assert sum(len(c.logprobs) for c in chunks) == tokens
@@ -88,7 +88,7 @@ def chat_stream(gateway: Process, on_piece: Callable[[], None]) -> tuple[Deliver
         messages = [v1.ChatMessage(role="user", content=TEXT)]
         request = v1.ChatRequest(model="echo", messages=messages, sampling_params=params)
         stream = InferenceStub(channel).ChatStream(request, timeout=60)
-        chunks = list(told(stream, on_piece))
+        chunks = list(notifying(stream, on_piece))
         assert [c.delta.role for c in chunks].count("assistant") == 2
         pieces = [(c.index, c.delta.content) for c in chunks]
         return joined(pieces), chunks[-1].usage.completion_tokens
@@ -113,7 +113,7 @@ def rest_chat(gateway: Process, on_piece: Callable[[], None]) -> tuple[Delivered
             stream=True,
             stream_options={"include_usage": True},
         )
-        chunks = list(told(stream, on_piece))
+        chunks = list(notifying(stream, on_piece))
     choices = [choice for chunk in chunks for choice in chunk.choices]
     assert [c.delta.role for c in choices].count("assistant") == 2
     assert chunks[-1].usage is not None
@@ -133,7 +133,7 @@ def rest_completion(gateway: Process, on_piece: Callable[[], None]) -> tuple[Del
             stream=True,
             stream_options={"include_usage": True},
         )
-        chunks = list(told(stream, on_piece))
+        chunks = list(notifying(stream, on_piece))
     pieces = [(c.index, c.text) for chunk in chunks for c in chunk.choices]
     assert chunks[-1].usage is not None
     return joined(pieces), chunks[-1].usage.completion_tokens
@@ -229,13 +229,13 @@ def test_clients_never_see_the_pods_comments(gateway: Process) -> None:
 def test_kill_9_fails_no_unary_response_under_way(gateway: Process, pods: list[Process]) -> None:
     found: list[str] = []
 
-    def ask() -> None:
+    def send() -> None:
         with client_of(gateway) as client:
             answer = client.completions.create(model="echo", prompt=TEXT, max_tokens=100)
         found.append(answer.choices[0].text)
 
-    ask()
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    send()
+    threads = [threading.Thread(target=send) for _ in range(4)]
     for thread in threads:
         thread.start()
     processes.eventually(lambda: sum(map(_running, pods)) == 4)

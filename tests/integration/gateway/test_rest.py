@@ -33,7 +33,7 @@ async def echo(request: web.Request) -> web.Response:
 def events(*chunks: bytes, pause: asyncio.Event | None = None, die: bool = False) -> Answer:
     """Streams chunks; waits for `pause` after the first, breaks the connection at the end."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=SSE)
         await response.prepare(request)
         for index, chunk in enumerate(chunks):
@@ -46,7 +46,7 @@ def events(*chunks: bytes, pause: asyncio.Event | None = None, die: bool = False
             request.transport.abort()
         return response
 
-    return answer
+    return respond
 
 
 async def refuse_by_reset(request: web.Request) -> web.Response:
@@ -169,10 +169,10 @@ async def test_without_another_pod_the_refusal_is_503_with_a_reason(plane: str) 
 
 
 async def test_a_pods_own_errors_are_passed_on(plane: str) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "no tools"}}, status=400)
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         status, said, _ = await post(gateway)
     assert (status, said) == (400, {"error": {"message": "no tools"}})
 
@@ -211,7 +211,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(plane: str) -> None
 async def test_a_long_response_that_breaks_does_not_look_whole(plane: str) -> None:
     pause = asyncio.Event()
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = 2**24
         await response.prepare(request)
@@ -222,7 +222,7 @@ async def test_a_long_response_that_breaks_does_not_look_whole(plane: str) -> No
         return response
 
     async with (
-        rest_stack(answer, plane=plane) as gateway,
+        rest_stack(respond, plane=plane) as gateway,
         gateway.client.post(CHAT, json=HELLO) as response,
     ):
         assert response.status == 200
@@ -233,7 +233,7 @@ async def test_a_long_response_that_breaks_does_not_look_whole(plane: str) -> No
 
 @pytest.mark.plane("embedded", "Envoy does not wait for the whole of an answer")
 async def test_a_short_response_that_breaks_and_has_no_other_pod_is_a_clean_503(plane: str) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = 100
         await response.prepare(request)
@@ -243,7 +243,7 @@ async def test_a_short_response_that_breaks_and_has_no_other_pod_is_a_clean_503(
         request.transport.close()
         return response
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         status, said, _ = await post(gateway)
     assert (status, said["error"]["code"]) == (503, "no_ready_endpoint")
     assert "payload is not completed" in said["error"]["message"]
@@ -252,7 +252,7 @@ async def test_a_short_response_that_breaks_and_has_no_other_pod_is_a_clean_503(
 async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot(plane: str) -> None:
     gone, begun = asyncio.Event(), asyncio.Event()
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=SSE)
         await response.prepare(request)
         await response.write(b"data: one\n\n")
@@ -263,7 +263,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot(pla
             gone.set()
         return response
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         async with aiohttp.ClientSession(gateway.url) as client:
             async with client.post(CHAT, json=HELLO) as response:
                 await response.content.readany()
@@ -276,7 +276,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot(pla
 async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too(plane: str) -> None:
     gone, begun = asyncio.Event(), asyncio.Event()
 
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -284,7 +284,7 @@ async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too(plane: 
             gone.set()
         return web.Response()
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         asking = asyncio.create_task(post(gateway))
         await begun.wait()
         asking.cancel()
@@ -305,7 +305,7 @@ async def test_the_deadline_ends_a_stream_with_an_error_event(plane: str) -> Non
 
 
 async def overdue(first: bytes, plane: str) -> tuple[int, bytes]:
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=SSE)
         if first:
             await response.prepare(request)
@@ -313,7 +313,7 @@ async def overdue(first: bytes, plane: str) -> tuple[int, bytes]:
         await asyncio.Event().wait()
         return response
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         headers = {"x-request-timeout-seconds": "0.2"}
         async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
             return response.status, await response.read()
@@ -371,10 +371,10 @@ async def test_compressed_bodies_are_bounded_and_whole(
 
 
 async def test_long_responses_are_compressed_for_those_who_accept_it(plane: str) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.json_response({"text": "x" * 5000})
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         async with gateway.client.post(
             CHAT, json=HELLO, headers={"accept-encoding": "gzip"}, compress=None
         ) as response:
@@ -442,7 +442,7 @@ async def test_a_slow_reader_holds_the_pod_back(plane: str) -> None:
     """The pod writes without end; it stops when all buffers on the way are full."""
     written, stuck = 0, asyncio.Event()
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         nonlocal written
         response = web.StreamResponse(headers=SSE)
         await response.prepare(request)
@@ -456,7 +456,7 @@ async def test_a_slow_reader_holds_the_pod_back(plane: str) -> None:
         return response
 
     async with (
-        rest_stack(answer, plane=plane) as gateway,
+        rest_stack(respond, plane=plane) as gateway,
         gateway.client.post(CHAT, json=HELLO) as response,
     ):
         await asyncio.wait_for(stuck.wait(), 10)
@@ -470,10 +470,10 @@ async def test_a_slow_reader_holds_the_pod_back(plane: str) -> None:
 async def test_a_draining_gateway_serves_on_and_ends_connections(
     path: str, length: int, plane: str
 ) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.json_response({"text": "x" * length})
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         _, _, before = await post(gateway, path)
         gateway.server.begin_drain()
         _, _, after = await post(gateway, path)
@@ -486,19 +486,19 @@ async def test_a_draining_gateway_serves_on_and_ends_connections(
 async def test_a_path_that_the_pods_server_does_not_know_is_unimplemented(
     status: int, plane: str
 ) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.json_response({"detail": "Not Found"}, status=status)
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         got, said, _ = await post(gateway)
     assert (got, said["error"]["code"]) == (501, "unimplemented")
 
 
 async def test_a_pods_own_404_is_passed_on(plane: str) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "no such adapter"}}, status=404)
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         got, said, _ = await post(gateway)
     assert (got, said) == (404, {"error": {"message": "no such adapter"}})
 

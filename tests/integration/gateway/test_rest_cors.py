@@ -33,7 +33,7 @@ async def permissive(_: web.Request) -> web.Response:
     return web.json_response({"id": "x"}, headers=headers)
 
 
-async def nobody(_: GatewayRequest) -> Principal:
+async def authenticate_none(_: GatewayRequest) -> Principal:
     raise Unauthenticated("no key")
 
 
@@ -65,7 +65,7 @@ async def test_nothing_is_allowed_by_default_whatever_servers_say(plane: str) ->
 @pytest.mark.parametrize("allowed", [APP, "*"])
 async def test_a_preflight_needs_no_credential(allowed: str, plane: str) -> None:
     async with rest_stack(
-        permissive, plane=plane, identify=nobody, allowed_origins=(allowed,)
+        permissive, plane=plane, identify=authenticate_none, allowed_origins=(allowed,)
     ) as gateway:
         for path in (CHAT, "/v1/models", "/v1/messages"):
             preflight = await options(gateway, path, PREFLIGHT)
@@ -84,7 +84,7 @@ async def test_an_allowed_page_reads_responses_and_errors(allowed: str, plane: s
         async with gateway.client.get("/v1/models", headers={"origin": APP}) as response:
             answers.append(response)
     async with rest_stack(
-        permissive, plane=plane, identify=nobody, allowed_origins=(allowed,)
+        permissive, plane=plane, identify=authenticate_none, allowed_origins=(allowed,)
     ) as gateway:
         answers.append(await post(gateway, APP))
     assert [answer.status for answer in answers] == [200, 400, 200, 401]

@@ -126,10 +126,10 @@ async def test_an_unknown_model_of_the_protocol_is_a_text(plane: str) -> None:
 
 
 async def test_a_good_response_has_the_request_id_where_its_sdk_reads_it(plane: str) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.json_response({"id": "msg_1"}, headers={"Request-Id": "theirs"})
 
-    async with rest_stack(answer, plane=plane) as gateway:
+    async with rest_stack(respond, plane=plane) as gateway:
         for path in (CHAT, MESSAGES):
             headers = {"x-request-id": "mine"}
             _, _, got = await post(gateway, path, ASKED[path] | {"stream": False}, headers=headers)
@@ -149,7 +149,7 @@ async def test_proxies_are_requested_not_to_buffer_an_event_stream(plane: str) -
 
 
 def streaming(*chunks: bytes, die: bool = False, stall: bool = False) -> Any:
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for chunk in chunks:
@@ -163,7 +163,7 @@ def streaming(*chunks: bytes, die: bool = False, stall: bool = False) -> Any:
             request.transport.abort()
         return response
 
-    return answer
+    return respond
 
 
 BEGUN = b'event: x\ndata: {"type": "x", "sequence_number": 4}\n\n'
@@ -220,7 +220,7 @@ async def test_a_stream_at_its_deadline_ends_with_an_error_event_of_its_dialect(
 async def test_half_a_stream_of_a_server_without_framing_is_broken(path: str, plane: str) -> None:
     """As of HTTP/1.0, where the end of the connection is the end of the response."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         assert request.transport
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
         request.transport.write(head + BEGUN)
@@ -228,7 +228,7 @@ async def test_half_a_stream_of_a_server_without_framing_is_broken(path: str, pl
         return web.StreamResponse()
 
     async with (
-        rest_stack(answer, plane=plane) as gateway,
+        rest_stack(respond, plane=plane) as gateway,
         gateway.client.post(path, json=ASKED[path]) as response,
     ):
         text = await response.text()

@@ -33,7 +33,7 @@ class Server:
     metrics: str = "vllm:num_requests_running 2\n"
     keys: set[str] = field(default_factory=set)
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def respond(self, request: web.Request) -> web.Response:
         self.keys.add(request.headers.get("authorization", ""))
         if request.path == "/base/health":
             return web.Response(status=self.health)
@@ -62,7 +62,7 @@ class Followed:
 async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]:
     changed = asyncio.Event()
     pool = Pool(Random(1), lambda *_: changed.set())
-    async with fake_server(server.answer) as url, client_session() as session:
+    async with fake_server(server.respond) as url, client_session() as session:
         endpoint = parse_target(f"{url}/base/v1")
         assert isinstance(endpoint, Endpoint)
         pool.replace_endpoints([endpoint], time.monotonic())

@@ -25,7 +25,7 @@ class Store:
     def __init__(self) -> None:
         self.stored: dict[str, str] = {}
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def respond(self, request: web.Request) -> web.Response:
         parts = request.path.split("/")[3:]
         if not parts:
             body = await request.json()
@@ -70,7 +70,7 @@ async def test_a_response_is_its_tenants_on_every_gateway(fleet: Any, tmp_path: 
     secret.write_text("s" * 40)
     async with AsyncExitStack() as stack:
         stores = [Store(), Store()]
-        urls = [await stack.enter_async_context(fake_server(store.answer)) for store in stores]
+        urls = [await stack.enter_async_context(fake_server(store.respond)) for store in stores]
         ports = [int(url.rpartition(":")[2]) for url in urls]
         pods = await fleet.pods(*(FakePod(model="m", http_port=port) for port in ports))
         files = {"api_keys_file": str(keys), "prefix_cache_key_file": str(secret)}

@@ -35,7 +35,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-async def answer(request: web.Request) -> web.Response:
+async def respond(request: web.Request) -> web.Response:
     body = await request.json()
     if not body.get("stream"):
         found = next(r for path, _, r in REQUESTS.values() if path == request.path)
@@ -54,7 +54,7 @@ async def test_no_api_gets_more_than_the_tenants_tokens(fleet: Any, tmp_path: Pa
     keys.write_bytes(msgspec.json.encode({"keys": [entry for _, entry in made.values()]}))
     tenants.write_text('{"default": {"tokensPerMinute": 20000}}')
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(fake_server(answer))
+        url = await stack.enter_async_context(fake_server(respond))
         (pod,) = await fleet.pods(FakePod(model="m", http_port=int(url.rpartition(":")[2])))
         gateway = await fleet.gateway(pod, api_keys_file=str(keys), tenants_file=str(tenants))
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -22,7 +22,7 @@ HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 async def test_the_key_of_a_file_is_re_read_when_it_changes(fleet: Any, tmp_path: Path) -> None:
     seen: dict[str, set[str]] = {}
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         await request.read()
         seen.setdefault(request.path, set()).add(request.headers.get("authorization", ""))
         return web.json_response({"data": [{"id": "m", "max_model_len": 64}]})
@@ -30,7 +30,7 @@ async def test_the_key_of_a_file_is_re_read_when_it_changes(fleet: Any, tmp_path
     file = tmp_path / "key"
     file.write_text("one\n")
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(fake_server(answer))
+        url = await stack.enter_async_context(fake_server(respond))
         gateway = await fleet.gateway(ready=1, endpoint=(url,), upstream_api_key_file=str(file))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         chat = f"http://127.0.0.1:{gateway.http_port}/v1/chat/completions"

@@ -30,14 +30,14 @@ def worker(channel: grpc.aio.Channel) -> Any:
     return worker_pb2_grpc.WorkerStub(channel)
 
 
-def ask(text: str = "one two three", **params: Any) -> v1.GenerateRequest:
+def generate_request(text: str = "one two three", **params: Any) -> v1.GenerateRequest:
     sampling = v1.SamplingParams(**params)
     return v1.GenerateRequest(model="echo", text=text, sampling_params=sampling)
 
 
 async def test_generate_and_its_stream_say_the_same(stub: Any) -> None:
-    whole = await stub.Generate(ask())
-    chunks = [c async for c in stub.GenerateStream(ask())]
+    whole = await stub.Generate(generate_request())
+    chunks = [c async for c in stub.GenerateStream(generate_request())]
     assert whole.completions[0].text == "one two three"
     assert "".join(c.text for c in chunks) == "one two three"
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
@@ -91,12 +91,12 @@ async def test_errors_reach_the_client_as_they_are(
 
 async def test_a_wrong_stream_fails_before_its_first_chunk(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        [c async for c in stub.GenerateStream(ask(temperature=9.0))]
+        [c async for c in stub.GenerateStream(generate_request(temperature=9.0))]
     assert status.from_grpc(raised.value).field == "sampling_params.temperature"
 
 
 async def test_the_request_id_comes_back(stub: Any) -> None:
-    call = stub.Generate(ask(), metadata=((status.REQUEST_ID, "mine"),))
+    call = stub.Generate(generate_request(), metadata=((status.REQUEST_ID, "mine"),))
     assert (status.REQUEST_ID, "mine") in tuple(await call.trailing_metadata())
     assert (await call).id == "mine"
 
@@ -118,7 +118,9 @@ async def test_load_follows_requests_and_cancel_frees_blocks(stub: Any, worker: 
     first = await anext(watch)
     assert (first.running, first.draining, first.kv_block_size) == (0, False, 16)
     assert first.http_port
-    stream = stub.GenerateStream(ask("<|echo hang=1|>", max_tokens=100, ignore_eos=True))
+    stream = stub.GenerateStream(
+        generate_request("<|echo hang=1|>", max_tokens=100, ignore_eos=True)
+    )
     await stream.read()
     busy = await until_running(watch, 1)
     assert busy.kv_cache_usage > 0
@@ -129,7 +131,7 @@ async def test_load_follows_requests_and_cancel_frees_blocks(stub: Any, worker: 
 
 async def test_a_deadline_ends_the_engine_request(pod: PodServer, stub: Any, worker: Any) -> None:
     watch = loads(worker)
-    call = stub.Generate(ask("<|echo hang|>"), timeout=0.3)
+    call = stub.Generate(generate_request("<|echo hang|>"), timeout=0.3)
     await until_running(watch, 1)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
@@ -139,7 +141,7 @@ async def test_a_deadline_ends_the_engine_request(pod: PodServer, stub: Any, wor
 
 async def test_abort_ends_a_request_by_id(stub: Any, worker: Any) -> None:
     metadata = ((status.REQUEST_ID, "gone"),)
-    stream = stub.GenerateStream(ask("<|echo hang=1|>"), metadata=metadata)
+    stream = stub.GenerateStream(generate_request("<|echo hang=1|>"), metadata=metadata)
     await stream.read()
     response = await worker.Abort(v1.AbortRequest(request_ids=["gone", "unknown"]))
     assert list(response.aborted) == ["gone"]
@@ -184,10 +186,10 @@ async def test_a_draining_pod_says_so_serves_on_and_then_refuses(
     await anext(watch)
     pod.pod.drain()
     assert (await anext(watch)).draining
-    assert (await stub.Generate(ask())).completions
+    assert (await stub.Generate(generate_request())).completions
     pod.pod.close()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await stub.Generate(ask())
+        await stub.Generate(generate_request())
     assert isinstance(status.from_grpc(raised.value), errors.ShuttingDown)
     with pytest.raises(StopAsyncIteration):
         await anext(watch)
@@ -197,7 +199,7 @@ async def test_a_dead_engine_is_unavailable_and_not_serving(start_pod: Any) -> N
     pod = await start_pod(echo_fail="die-after-requests=0")
     async with rpc.channel(f"127.0.0.1:{pod.grpc_port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await inference_pb2_grpc.InferenceStub(channel).Generate(ask())
+            await inference_pb2_grpc.InferenceStub(channel).Generate(generate_request())
     assert isinstance(status.from_grpc(raised.value), errors.EngineDead)
 
 

@@ -47,7 +47,7 @@ def path_to_root(spans: list[dict[str, Any]], name: str) -> list[str]:
 @pytest.mark.parametrize("kind", ["grpc chat", "grpc generate", "rest"])
 def test_every_hop_is_in_the_callers_trace(gateway: Process, spans: Path, kind: str) -> None:
     trace_id = uuid.uuid4().hex
-    ask(gateway, kind, trace_id)
+    send_request(gateway, kind, trace_id)
     found = spans_of(spans, trace_id, "llm_request")
     assert path_to_root(found, "llm_request") == [
         "autoglm-inference SERVER",
@@ -62,7 +62,7 @@ def test_every_hop_is_in_the_callers_trace(gateway: Process, spans: Path, kind: 
     assert SECRET not in json.dumps(found)
 
 
-def ask(gateway: Process, kind: str, trace_id: str) -> None:
+def send_request(gateway: Process, kind: str, trace_id: str) -> None:
     if kind == "rest":
         body = {"model": "tiny-glm", "messages": [{"role": "user", "content": SECRET}]}
         request = urllib.request.Request(

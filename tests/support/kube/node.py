@@ -127,8 +127,8 @@ class Node(ControlPlane):
             write_files(node.written())
             self.spawn(f"containerd-{node.index}", node.containerd_command())
         for node in self._nodes:
-            ask = [*self.prefix, *node.ctr, "version"]
-            self.wait("containerd", functools.partial(_answers, ask))
+            command = [*self.prefix, *node.ctr, "version"]
+            self.wait("containerd", functools.partial(_succeeds, command))
 
     def _import_addons(self) -> None:
         images = self.directory / "images"
@@ -157,7 +157,7 @@ class Node(ControlPlane):
         return True
 
 
-def _answers(command: Sequence[str]) -> bool:
+def _succeeds(command: Sequence[str]) -> bool:
     return bool(output(command))
 
 

@@ -87,7 +87,7 @@ def call() -> EngineRequest:
 
 
 @pytest.fixture
-def ask() -> Callable[..., v1.ChatRequest]:
+def make_chat() -> Callable[..., v1.ChatRequest]:
     """A greedy chat request with one user message; other fields by name."""
 
     def build(question: str, **fields: object) -> v1.ChatRequest:

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-Ask = Callable[..., v1.ChatRequest]
+MakeChat = Callable[..., v1.ChatRequest]
 LONG = "one two three " * 2000
 
 SAMPLING = [
@@ -50,45 +50,45 @@ async def refusals(
 ) -> list[errors.AutoGLMError]:
     """The error of the same request over all four methods."""
     found = []
-    for ask in (
+    for make_chat in (
         lambda: engine.generate(generate, call),
         lambda: anext(aiter(engine.generate_stream(generate, call))),
         lambda: engine.chat(chat, call),
         lambda: anext(aiter(engine.chat_stream(chat, call))),
     ):
         with pytest.raises(errors.AutoGLMError) as refused:
-            await ask()
+            await make_chat()
         found.append(refused.value)
     return found
 
 
 @pytest.mark.parametrize(("name", "value"), SAMPLING)
 async def test_a_wrong_sampling_parameter_is_named(
-    engine: Engine, call: EngineRequest, ask: Ask, name: str, value: object
+    engine: Engine, call: EngineRequest, make_chat: MakeChat, name: str, value: object
 ) -> None:
     params = v1.SamplingParams(**{name: value})  # type: ignore[arg-type]  # a field by name
     generate = v1.GenerateRequest(text="x", sampling_params=params)
 
-    for refused in await refusals(engine, call, generate, ask("x", sampling_params=params)):
+    for refused in await refusals(engine, call, generate, make_chat("x", sampling_params=params)):
         assert isinstance(refused, errors.InvalidRequest)
         assert refused.field == f"sampling_params.{name}"
 
 
 @pytest.mark.parametrize("wanted", FORMATS)
 async def test_a_wrong_response_format_is_named(
-    engine: Engine, call: EngineRequest, ask: Ask, wanted: v1.ResponseFormat
+    engine: Engine, call: EngineRequest, make_chat: MakeChat, wanted: v1.ResponseFormat
 ) -> None:
     generate = v1.GenerateRequest(text="x", response_format=wanted)
 
-    for refused in await refusals(engine, call, generate, ask("x", response_format=wanted)):
+    for refused in await refusals(engine, call, generate, make_chat("x", response_format=wanted)):
         assert isinstance(refused, errors.InvalidRequest)
         assert refused.field == "response_format"
 
 
 async def test_a_prompt_too_long_is_reported_in_numbers(
-    engine: Engine, call: EngineRequest, ask: Ask
+    engine: Engine, call: EngineRequest, make_chat: MakeChat
 ) -> None:
-    found = await refusals(engine, call, v1.GenerateRequest(text=LONG), ask(LONG))
+    found = await refusals(engine, call, v1.GenerateRequest(text=LONG), make_chat(LONG))
 
     assert [refused.field for refused in found] == ["text", "text", "messages", "messages"]
     assert all("1024 tokens" in refused.message for refused in found)
@@ -105,9 +105,9 @@ async def test_wrong_token_ids_are_named(
 
 
 async def test_an_unknown_model_is_an_error_with_the_served_names(
-    engine: Engine, call: EngineRequest, ask: Ask
+    engine: Engine, call: EngineRequest, make_chat: MakeChat
 ) -> None:
-    chat = ask("x")
+    chat = make_chat("x")
     chat.model = "gpt"
 
     for refused in await refusals(engine, call, v1.GenerateRequest(model="gpt", text="x"), chat):
@@ -133,10 +133,10 @@ async def test_an_unknown_model_is_an_error_with_the_served_names(
     ],
 )
 async def test_a_wrong_chat_field_is_named(
-    engine: Engine, call: EngineRequest, ask: Ask, fields: dict[str, object], field: str
+    engine: Engine, call: EngineRequest, make_chat: MakeChat, fields: dict[str, object], field: str
 ) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
-        await engine.chat(ask("x", **fields), call)
+        await engine.chat(make_chat("x", **fields), call)
 
     assert refused.value.field == field
 
@@ -166,8 +166,8 @@ async def test_embedding_needs_a_model_that_embeds(engine: Engine, call: EngineR
 
 
 async def test_a_refused_request_leaves_nothing_behind(
-    engine: Engine, call: EngineRequest, ask: Ask
+    engine: Engine, call: EngineRequest, make_chat: MakeChat
 ) -> None:
-    await refusals(engine, call, v1.GenerateRequest(text=LONG), ask(LONG))
+    await refusals(engine, call, v1.GenerateRequest(text=LONG), make_chat(LONG))
 
     assert engine.load().running + engine.load().waiting == 0

@@ -13,11 +13,11 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.asyncio(loop_scope="session"),
 ]
-Ask = Callable[..., v1.ChatRequest]
+MakeChat = Callable[..., v1.ChatRequest]
 TOKENS = 60
 
 
-def asked(**sampling: object) -> v1.GenerateRequest:
+def generate_request(**sampling: object) -> v1.GenerateRequest:
     params = {"max_tokens": TOKENS, "ignore_eos": True, "temperature": 0, "logprobs": 1}
     return v1.GenerateRequest(
         text="What is the gateway?",
@@ -60,8 +60,8 @@ def joined(chunks: list[v1.GenerateChunk], index: int = 0) -> tuple[str, list[in
 async def test_a_held_stream_says_what_the_undisturbed_one_says(
     engine: Engine, call: EngineRequest, sampling: dict[str, object]
 ) -> None:
-    whole = await engine.generate(asked(**sampling), call)
-    chunks = await held(engine, asked(**sampling), call)
+    whole = await engine.generate(generate_request(**sampling), call)
+    chunks = await held(engine, generate_request(**sampling), call)
     for wanted in whole.completions:
         text, ids, logprobs = joined(chunks, wanted.index)
         assert text == wanted.text
@@ -72,10 +72,12 @@ async def test_a_held_stream_says_what_the_undisturbed_one_says(
 async def test_what_was_held_comes_as_one_chunk_at_once(
     engine: Engine, call: EngineRequest
 ) -> None:
-    stream = engine.generate_stream(asked(), call)
+    stream = engine.generate_stream(generate_request(), call)
     await anext(stream)
     engine.hold(call.request_id)
-    early = engine.generate_stream(asked(max_tokens=1), EngineRequest(call.request_id + "-other"))
+    early = engine.generate_stream(
+        generate_request(max_tokens=1), EngineRequest(call.request_id + "-other")
+    )
     assert [c async for c in early], "another stream is not held"
     await more_tokens(engine, 20)
     engine.release(call.request_id)
@@ -84,7 +86,7 @@ async def test_what_was_held_comes_as_one_chunk_at_once(
 
 
 async def test_the_end_is_not_held(engine: Engine, call: EngineRequest) -> None:
-    stream = engine.generate_stream(asked(), call)
+    stream = engine.generate_stream(generate_request(), call)
     seen = len((await anext(stream)).token_ids)
     engine.hold(call.request_id)
     rest = [chunk async for chunk in stream]
@@ -94,9 +96,9 @@ async def test_the_end_is_not_held(engine: Engine, call: EngineRequest) -> None:
 
 
 async def test_a_conversation_may_be_held_too(
-    engine: Engine, call: EngineRequest, ask: Ask
+    engine: Engine, call: EngineRequest, make_chat: MakeChat
 ) -> None:
-    question = ask("What is the gateway?")
+    question = make_chat("What is the gateway?")
     whole = await engine.chat(question, call)
     text = ""
     async for chunk in engine.chat_stream(question, call):

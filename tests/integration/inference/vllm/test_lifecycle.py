@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-Ask = Callable[..., v1.ChatRequest]
+MakeChat = Callable[..., v1.ChatRequest]
 ENDLESS = {"max_tokens": 1000, "ignore_eos": True, "temperature": 1.0}
 TRACE, PARENT = "ab" * 16, "cd" * 8
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -64,13 +64,13 @@ async def test_load_counts_a_request_until_it_ends(engine: Engine, call: EngineR
 
 @pytest.mark.parametrize("kind", ["generate_stream", "chat_stream", "generate", "chat"])
 async def test_a_client_that_goes_away_frees_its_blocks(
-    engine: Engine, call: EngineRequest, ask: Ask, http: httpx.AsyncClient, kind: str
+    engine: Engine, call: EngineRequest, make_chat: MakeChat, http: httpx.AsyncClient, kind: str
 ) -> None:
     """By vLLM's own metrics, which it brings up to date with the next request."""
     asked = (
         endless()
         if kind.startswith("generate")
-        else ask("x", sampling_params=endless().sampling_params)
+        else make_chat("x", sampling_params=endless().sampling_params)
     )
     if kind.endswith("stream"):
         stream = getattr(engine, kind)(asked, call)
@@ -108,8 +108,10 @@ async def test_generate_is_aborted_by_its_id(engine: Engine, call: EngineRequest
     assert await engine.abort([call.request_id]) == []
 
 
-async def test_chat_is_aborted_by_its_id(engine: Engine, call: EngineRequest, ask: Ask) -> None:
-    stream = engine.chat_stream(ask("x", sampling_params=endless().sampling_params), call)
+async def test_chat_is_aborted_by_its_id(
+    engine: Engine, call: EngineRequest, make_chat: MakeChat
+) -> None:
+    stream = engine.chat_stream(make_chat("x", sampling_params=endless().sampling_params), call)
     await anext(stream)
 
     assert await engine.abort([call.request_id]) == [call.request_id]
@@ -136,14 +138,14 @@ async def test_rest_is_aborted_by_its_id(
 
 
 async def test_engine_spans_join_the_caller_s_trace(
-    engine: Engine, ask: Ask, http: httpx.AsyncClient, spans: InMemorySpanExporter
+    engine: Engine, make_chat: MakeChat, http: httpx.AsyncClient, spans: InMemorySpanExporter
 ) -> None:
     headers = {"traceparent": TRACEPARENT}
     short = v1.SamplingParams(max_tokens=2)
     await engine.generate(
         v1.GenerateRequest(text="x", sampling_params=short), EngineRequest("by-generate", headers)
     )
-    await engine.chat(ask("x", sampling_params=short), EngineRequest("by-chat", headers))
+    await engine.chat(make_chat("x", sampling_params=short), EngineRequest("by-chat", headers))
     body = {"prompt": "x", "max_tokens": 2}
     await http.post("/v1/completions", json=body, headers=headers | {"x-request-id": "by-rest"})
 
@@ -187,10 +189,10 @@ async def test_tokens_of_text_and_conversation(engine: Engine, call: EngineReque
 @pytest.mark.parametrize("kind", ["generate_stream", "chat_stream"])
 @pytest.mark.parametrize("n", [1, 2])
 async def test_a_request_runs_until_its_last_token_whatever_reads_it(
-    engine: Engine, call: EngineRequest, ask: Ask, kind: str, n: int
+    engine: Engine, call: EngineRequest, make_chat: MakeChat, kind: str, n: int
 ) -> None:
     sampling = v1.SamplingParams(n=n, max_tokens=50, ignore_eos=True)
-    asked = endless() if kind.startswith("generate") else ask("x")
+    asked = endless() if kind.startswith("generate") else make_chat("x")
     asked.sampling_params.CopyFrom(sampling)
     stream = getattr(engine, kind)(asked, call)
     assert not engine.is_running(call.request_id)

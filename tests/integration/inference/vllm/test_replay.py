@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-Ask = Callable[..., v1.ChatRequest]
+MakeChat = Callable[..., v1.ChatRequest]
 Chunk = Any
 Stream = Callable[[Any], AsyncIterator[Chunk]]
 LICENSE = "What is the license?"
@@ -60,7 +60,7 @@ def state(delivered: Iterable[Chunk]) -> v1.Resume:
     return v1.Resume(choices=choices.values())
 
 
-def answers(chunks: Sequence[Chunk]) -> dict[int, dict[str, Any]]:
+def by_choice(chunks: Sequence[Chunk]) -> dict[int, dict[str, Any]]:
     """What a client makes of a stream, by index."""
     found: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -87,7 +87,7 @@ def answers(chunks: Sequence[Chunk]) -> dict[int, dict[str, Any]]:
 
 def seen(chunks: Sequence[Chunk], *, exactly: bool = False) -> dict[int, dict[str, Any]]:
     """The same, with what matters of the log-probabilities."""
-    found = answers(chunks)
+    found = by_choice(chunks)
     for one in found.values():
         one["logprobs"] = [
             (
@@ -160,13 +160,13 @@ async def test_the_stream_of_a_tenant_is_resumed_exactly(generate: Stream) -> No
 
 
 async def test_characters_of_several_tokens_survive(
-    generate: Stream, chat: Stream, ask: Ask
+    generate: Stream, chat: Stream, make_chat: MakeChat
 ) -> None:
     whole, _ = await break_everywhere(generate, completion(CHINESE))
     assert any(c.token_ids and not c.text for c in whole[:6]), "no character was cut"
 
-    whole, _ = await break_everywhere(chat, ask(CHINESE))
-    assert answers(whole)[0]["text"].startswith("你好！")
+    whole, _ = await break_everywhere(chat, make_chat(CHINESE))
+    assert by_choice(whole)[0]["text"].startswith("你好！")
 
 
 FORMATS = [
@@ -180,7 +180,7 @@ FORMATS = [
 
 @pytest.mark.parametrize("wanted", FORMATS, ids=lambda f: str(f.WhichOneof("format")))
 async def test_a_grammar_is_resumed_where_it_was(
-    generate: Stream, chat: Stream, ask: Ask, wanted: v1.ResponseFormat
+    generate: Stream, chat: Stream, make_chat: MakeChat, wanted: v1.ResponseFormat
 ) -> None:
     request = completion(temperature=1.5, seed=3, max_tokens=30)
     request.response_format.CopyFrom(wanted)
@@ -188,7 +188,7 @@ async def test_a_grammar_is_resumed_where_it_was(
     await break_everywhere(generate, request, every=2)
     params = request.sampling_params
     await break_everywhere(
-        chat, ask(LICENSE, sampling_params=params, response_format=wanted), every=2
+        chat, make_chat(LICENSE, sampling_params=params, response_format=wanted), every=2
     )
 
 
@@ -201,10 +201,12 @@ async def test_a_grammar_is_resumed_where_it_was(
         pytest.param({"max_tokens": 6}, id="max tokens"),
     ],
 )
-async def test_a_chat_is_resumed_exactly(chat: Stream, ask: Ask, sampling: dict[str, Any]) -> None:
+async def test_a_chat_is_resumed_exactly(
+    chat: Stream, make_chat: MakeChat, sampling: dict[str, Any]
+) -> None:
     params = v1.SamplingParams(**{"temperature": 0, "max_tokens": 32} | sampling)
 
-    await break_everywhere(chat, ask(LICENSE, sampling_params=params))
+    await break_everywhere(chat, make_chat(LICENSE, sampling_params=params))
 
 
 @pytest.mark.parametrize(
@@ -218,12 +220,12 @@ async def test_a_chat_is_resumed_exactly(chat: Stream, ask: Ask, sampling: dict[
     ids=["auto", "required", "named", "none"],
 )
 async def test_a_tool_call_is_resumed_exactly(
-    chat: Stream, ask: Ask, choice: v1.ToolChoice
+    chat: Stream, make_chat: MakeChat, choice: v1.ToolChoice
 ) -> None:
-    request = ask(REPLICAS, tools=[TOOL], tool_choice=choice)
+    request = make_chat(REPLICAS, tools=[TOOL], tool_choice=choice)
 
     whole, _ = await break_everywhere(chat, request)
 
-    calls = answers(whole)[0]["calls"]
+    calls = by_choice(whole)[0]["calls"]
     none = choice.mode == v1.ToolChoice.MODE_NONE and not choice.function
     assert none or json.loads(calls[0][1]).keys() == {"model"}

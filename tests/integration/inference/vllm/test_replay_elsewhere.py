@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-Ask = Callable[..., v1.ChatRequest]
+MakeChat = Callable[..., v1.ChatRequest]
 # More than one prefill of the second engine takes.
 LONG = "Nothing of this counts. " * 30 + "What is the license?"
 TOOL = v1.Tool(
@@ -96,9 +96,9 @@ async def until_generated(engine: Engine, name: str) -> None:
 
 @pytest.mark.parametrize("with_tools", [False, True])
 async def test_a_stream_that_was_read_slowly_is_resumed(
-    engine: Engine, ask: Ask, with_tools: bool
+    engine: Engine, make_chat: MakeChat, with_tools: bool
 ) -> None:
-    request = ask("How many replicas does tiny-glm have?", tools=[TOOL] * with_tools)
+    request = make_chat("How many replicas does tiny-glm have?", tools=[TOOL] * with_tools)
     delivered: list[v1.ChatChunk] = []
     async for chunk in engine.chat_stream(request, EngineRequest("slow")):
         delivered.append(chunk)
@@ -148,9 +148,11 @@ async def test_tokens_behind_a_stop_string_are_refused(engine: Engine) -> None:
         await collect(engine, broken(stopped, *said[:9]), "refused")
 
 
-async def test_a_chat_that_cannot_be_exact_is_refused(engine: Engine, ask: Ask) -> None:
+async def test_a_chat_that_cannot_be_exact_is_refused(engine: Engine, make_chat: MakeChat) -> None:
     with pytest.raises(errors.ResumeImpossible, match="vocabulary"):
-        async for _ in engine.chat_stream(broken(ask("Hello!"), 10**6), EngineRequest("refused")):
+        async for _ in engine.chat_stream(
+            broken(make_chat("Hello!"), 10**6), EngineRequest("refused")
+        ):
             pass
 
 

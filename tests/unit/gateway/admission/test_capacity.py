@@ -13,7 +13,7 @@ from autoglm.gateway.endpoints.endpoint import EndpointView, Load
 SPARE = 4
 
 
-def tell(view: EndpointView, **load: Any) -> None:
+def report(view: EndpointView, **load: Any) -> None:
     view.live.take(Load(**({"max_num_seqs": 64} | load)))
 
 
@@ -60,9 +60,9 @@ def test_burst_in_a_pod_is_no_congestion(make: Any) -> None:
     sizing.update([view], False, -1.0)
     view.live.in_flight = 64
     for step in range(4):
-        tell(view, running=4 * step, waiting=64 - 4 * step)
+        report(view, running=4 * step, waiting=64 - 4 * step)
         sizing.update([view], False, step * 0.25)
-    tell(view, running=64)
+    report(view, running=64)
     assert sizing.update([view], False, 1.25).requests == 68
 
 
@@ -70,7 +70,7 @@ def test_lasting_queue_in_a_pod_lowers_the_limit_to_what_it_works_on(make: Any) 
     sizing, (view,) = Sizing(SPARE), views(make)
     view.live.in_flight = 64
     for step in range(6):
-        tell(view, running=16, waiting=48)
+        report(view, running=16, waiting=48)
         sizing.update([view], False, step * 0.25)
     assert sizing.update([view], False, 1.3).requests == 20
 
@@ -79,10 +79,10 @@ def test_limit_grows_back_when_the_pod_has_room(make: Any) -> None:
     sizing, (view,) = Sizing(SPARE), views(make)
     view.live.in_flight = 64
     for step in range(6):
-        tell(view, running=16, waiting=48)
+        report(view, running=16, waiting=48)
         sizing.update([view], False, step * 0.25)
     for step in range(6, 26):
-        tell(view, running=16)
+        report(view, running=16)
         capacity = sizing.update([view], False, step * 0.25)
     assert capacity.requests == 68
 
@@ -90,10 +90,10 @@ def test_limit_grows_back_when_the_pod_has_room(make: Any) -> None:
 def test_one_message_is_not_counted_twice(make: Any) -> None:
     sizing, (view,) = Sizing(SPARE), views(make)
     view.live.in_flight = 64
-    tell(view, running=16, waiting=48)
+    report(view, running=16, waiting=48)
     for step in range(6):
         sizing.update([view], False, step * 0.25)
-        tell(view, running=16, waiting=48) if step == 1 else None
+        report(view, running=16, waiting=48) if step == 1 else None
     view.live.in_flight = 20
     for step in range(6, 40):
         capacity = sizing.update([view], False, step * 0.25)
@@ -110,7 +110,7 @@ def test_two_gateways_come_to_equal_shares(make: Any, first_share: int) -> None:
         busy = sum(shares)
         for number, view in enumerate(pods):
             view.live.in_flight = shares[number]
-            tell(view, running=min(64, busy), waiting=max(0, busy - 64))
+            report(view, running=min(64, busy), waiting=max(0, busy - 64))
         shares = [
             sizing.update([view], False, step * 0.25).requests
             for sizing, view in zip(sizings, pods, strict=True)
@@ -126,7 +126,7 @@ def test_reservation_grows_while_the_cache_has_room_and_tokens_are_what_is_missi
 ) -> None:
     sizing, (view,) = Sizing(SPARE), views(make, 1, kv_tokens=1600)
     for step in range(100):
-        tell(view, running=10, kv_cache_usage=0.3, kv_tokens=1600)
+        report(view, running=10, kv_cache_usage=0.3, kv_tokens=1600)
         capacity = sizing.update([view], True, step * 0.25)
     assert capacity.tokens > 10 * 1600
 
@@ -134,6 +134,6 @@ def test_reservation_grows_while_the_cache_has_room_and_tokens_are_what_is_missi
 def test_reservation_shrinks_when_the_batch_wants_for_cache(make: Any) -> None:
     sizing, (view,) = Sizing(SPARE), views(make, 1, kv_tokens=1600)
     for step in range(40):
-        tell(view, running=10, waiting=20, kv_cache_usage=1, kv_tokens=1600)
+        report(view, running=10, waiting=20, kv_cache_usage=1, kv_tokens=1600)
         capacity = sizing.update([view], True, step * 0.25)
     assert capacity.tokens < 1600

@@ -409,7 +409,7 @@ class Anything(RuleBasedStateMachine):
         assert self.queue.waiting_bytes <= BOUNDS.size
 
     @invariant()
-    def nobody_waits_beside_a_free_place(self) -> None:
+    def no_request_waits_beside_a_free_slot(self) -> None:
         capacity = self.queue.capacity
         free = capacity.without(capacity.reserved).requests - self.queue.admitted
         if self.queue.waiting and free > 0:

@@ -80,7 +80,7 @@ def test_a_pod_with_two_addresses_is_dialled_by_its_ipv4() -> None:
     assert (alone.url, alone.address) == ("grpc://[fd00::1]:50051", "[fd00::1]:50051")
 
 
-class Told:
+class Watched:
     """A cluster with one collection of each kind."""
 
     def __init__(self) -> None:
@@ -95,59 +95,59 @@ class Told:
 
 
 def test_nothing_is_reported_before_all_lists_have_come() -> None:
-    told = Told()
-    told.resources.replace({GLM: Resource(GLM)})
-    assert told.cluster.take_change() is None
-    told.slices.replace({})
-    assert told.cluster.take_change() == Change(directory=directory_of([Resource(GLM)]))
+    watched = Watched()
+    watched.resources.replace({GLM: Resource(GLM)})
+    assert watched.cluster.take_change() is None
+    watched.slices.replace({})
+    assert watched.cluster.take_change() == Change(directory=directory_of([Resource(GLM)]))
 
 
 def test_a_cluster_without_resources_is_reported_too() -> None:
-    told = Told()
-    told.resources.replace({})
-    told.slices.replace({})
-    assert told.cluster.take_change() == Change(directory=Directory({}, {}))
-    assert told.cluster.take_change() is None
+    watched = Watched()
+    watched.resources.replace({})
+    watched.slices.replace({})
+    assert watched.cluster.take_change() == Change(directory=Directory({}, {}))
+    assert watched.cluster.take_change() is None
 
 
 def test_only_what_is_new_is_reported() -> None:
-    told = Told()
-    first = told.lists(1, 2)
+    watched = Watched()
+    first = watched.lists(1, 2)
     assert first is not None and first.come == {endpoint(1), endpoint(2)}
-    told.slices.put(Key("default", "s"), slice_(mention(1, is_usable=False), mention(3)))
+    watched.slices.put(Key("default", "s"), slice_(mention(1, is_usable=False), mention(3)))
     gone, come = frozenset({endpoint(1), endpoint(2)}), frozenset({endpoint(3)})
-    assert told.cluster.take_change() == Change(gone, come)
-    assert told.cluster.take_change() is None
+    assert watched.cluster.take_change() == Change(gone, come)
+    assert watched.cluster.take_change() is None
 
 
 def test_a_second_list_drops_nothing_that_is_still_there() -> None:
-    told = Told()
-    told.lists(1, 2)
-    assert told.lists(1, 2) is None
+    watched = Watched()
+    watched.lists(1, 2)
+    assert watched.lists(1, 2) is None
 
 
 def test_an_object_that_cannot_be_read_stays_as_it_was() -> None:
-    told = Told()
-    told.lists(1)
-    told.slices.replace({Key("default", "s"): None})
-    assert told.cluster.take_change() is None
+    watched = Watched()
+    watched.lists(1)
+    watched.slices.replace({Key("default", "s"): None})
+    assert watched.cluster.take_change() is None
 
 
 def test_pods_without_their_resource_are_not_used() -> None:
-    told = Told()
-    told.lists(1)
-    told.resources.put(GLM, None)
-    assert told.cluster.take_change() == Change(
+    watched = Watched()
+    watched.lists(1)
+    watched.resources.put(GLM, None)
+    assert watched.cluster.take_change() == Change(
         gone=frozenset({endpoint()}), directory=Directory({}, {})
     )
 
 
 def test_a_pod_at_the_address_of_another_is_another_endpoint() -> None:
-    told = Told()
-    told.lists(1)
+    watched = Watched()
+    watched.lists(1)
     heir = replace(mention(), pod="heir", uid="heir")
-    told.slices.put(Key("default", "s"), slice_(heir))
-    change = told.cluster.take_change()
+    watched.slices.put(Key("default", "s"), slice_(heir))
+    change = watched.cluster.take_change()
     assert change is not None
     assert change.gone == {endpoint()} and {e.pod for e in change.come} == {"heir"}
 
@@ -166,9 +166,9 @@ STEPS = st.lists(
 def test_changes_add_up_to_what_a_list_would_report(
     steps: list[tuple[str, int, list[Mention] | None]],
 ) -> None:
-    told, fresh = Told(), Told()
-    told.resources.replace({})
-    told.slices.replace({})
+    watched, fresh = Watched(), Watched()
+    watched.resources.replace({})
+    watched.slices.replace({})
     there: set[Endpoint] = set()
     slices: dict[Key, Slice] = {}
     resources: dict[Key, Resource] = {}
@@ -176,14 +176,14 @@ def test_changes_add_up_to_what_a_list_would_report(
         key, name = Key("default", f"o{number}"), Key("default", f"glm{number % 2}")
         if kind == "slice":
             fact = None if found is None else slice_(*found, of=name)
-            told.slices.put(key, fact)
+            watched.slices.put(key, fact)
             slices = {k: s for k, s in (slices | {key: fact}).items() if s is not None}
         else:
             resource = None if found is None else Resource(name)
-            told.resources.put(name, resource)
+            watched.resources.put(name, resource)
             both = resources | {name: resource}
             resources = {k: r for k, r in both.items() if r is not None}
-        change = told.cluster.take_change() or Change()
+        change = watched.cluster.take_change() or Change()
         assert change.gone <= there and not change.come & there
         there = (there - change.gone) | change.come
     fresh.slices.replace(slices)

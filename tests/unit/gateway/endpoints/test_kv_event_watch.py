@@ -35,7 +35,7 @@ class Following(RuleBasedStateMachine):
         self.feed = KvFeed(1000)
         self.pool = BlockPool(40, self.feed.ledger)
         self.running: list[list[Key]] = []
-        self.asked: list[list[int]] = []
+        self.sent: list[list[int]] = []
         self.index = PrefixIndex()
         self.lost = 0
         self.subscribe()
@@ -46,11 +46,11 @@ class Following(RuleBasedStateMachine):
         self.reader, self.sequence = Reader(self.index, URL), 0
 
     @rule(path=PATHS)
-    def ask(self, path: list[int]) -> None:
+    def send(self, path: list[int]) -> None:
         ids = prompt(path)
         named = ends(of_token_ids(ids), SALT, len(ids), block_hashes(ids), BLOCK_SIZE)
         self.feed.ledger.requested(named)
-        self.asked.append(path)
+        self.sent.append(path)
         taken = self.pool.take(ids)
         if taken is not None:
             self.running.append(taken[0])
@@ -83,7 +83,7 @@ class Following(RuleBasedStateMachine):
             self.read()
         if self.sequence != self.reader.sequence or not self.index.is_exact(URL):
             return  # Something was lost, and no later event has shown it.
-        for path in self.asked:
+        for path in self.sent:
             wanted = 0
             for name in block_hashes(prompt(path)):
                 if not self.pool.is_cached(name):

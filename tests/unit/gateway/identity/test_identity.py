@@ -23,19 +23,19 @@ class Site:
     """A server of key sets in place of a session. Counts the requests for them."""
 
     def __init__(self, body: bytes) -> None:
-        self.body, self.status, self.seconds, self.asked = body, 200, 0.0, 0
+        self.body, self.status, self.seconds, self.requests = body, 200, 0.0, 0
 
     @asynccontextmanager
     async def get(self, url: str, **options: Any) -> AsyncIterator[Any]:
         assert not options["allow_redirects"]
-        self.asked += 1
+        self.requests += 1
         await asyncio.sleep(self.seconds)
         if not self.body:
             raise TimeoutError
-        yield Answer(self.status, self.body)
+        yield Response(self.status, self.body)
 
 
-class Answer:
+class Response:
     def __init__(self, status: int, body: bytes) -> None:
         self.status, self.content, self._body = status, self, body
 
@@ -65,7 +65,7 @@ async def test_keys_are_there_from_the_start_and_read_again(issuer: Any) -> None
     async with Stage(Site(issuer.jwks())) as stage:
         assert [set(k.by_id) for k in stage.taken] == [{("r1", "RS256"), ("e1", "ES256")}]
         await asyncio.sleep(PERIOD_SECONDS)
-    assert stage.site.asked == 2
+    assert stage.site.requests == 2
     assert len(stage.taken) == 1, "the same again is no news"
 
 
@@ -82,7 +82,7 @@ async def test_made_up_keys_cause_one_fetch_in_a_pause(issuer: Any) -> None:
         for _ in range(1000):
             await asyncio.gather(*(stage.url.refresh() for _ in range(3)))
             await asyncio.sleep(0.1)
-        assert stage.site.asked <= 1 + 100 / FETCH_PAUSE_SECONDS
+        assert stage.site.requests <= 1 + 100 / FETCH_PAUSE_SECONDS
 
 
 async def test_requests_do_not_wait_long_for_a_slow_site(issuer: Any) -> None:
@@ -92,7 +92,7 @@ async def test_requests_do_not_wait_long_for_a_slow_site(issuer: Any) -> None:
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(stage.url.refresh() for _ in range(5)))
         assert asyncio.get_running_loop().time() - began == pytest.approx(WAIT_SECONDS)
-    assert stage.site.asked == 2
+    assert stage.site.requests == 2
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, b""), (500, b"x"), (200, b"x"), (302, b"x")])

@@ -86,7 +86,7 @@ class Stage:
         finally:
             self.closed = True
 
-    async def ask(self, call: GatewayRequest, leave_after: int | None = None) -> Response:
+    async def send(self, call: GatewayRequest, leave_after: int | None = None) -> Response:
         async with self.handler(call, RequestRecord()) as reply:
             came = 0
             async for _ in reply.chunks:
@@ -107,7 +107,7 @@ class Stage:
 
 
 def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) -> Any:
-    ask = RequestInfo(
+    info = RequestInfo(
         changes.pop("operation", Operation.GENERATE),
         "glm",
         prompts=[Prompt("text", 4 * PROMPT)],
@@ -115,7 +115,7 @@ def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) ->
         billing=changes.pop("billing", Billing.TOKENS),
     )
     return make.call(
-        info=ask, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
+        info=info, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
     )
 
 
@@ -160,7 +160,7 @@ async def test_finished_request_is_charged_for_its_usage_or_else_as_estimated(
     charged: float,
 ) -> None:
     stage = Stage(chunks, headers=headers)
-    await stage.ask(call(make, target, wire))
+    await stage.send(call(make, target, wire))
     assert stage.charged == charged
     assert stage.left[0] == 59
 
@@ -170,7 +170,7 @@ async def test_open_inference_over_grpc_is_charged_by_the_pods_trailer(
     make: Any, method: str
 ) -> None:
     stage = Stage((b"",), trailers=(("autoglm-usage", "prompt=90 completion=7"),))
-    await stage.ask(call(make, f"/inference.GRPCInferenceService/{method}"))
+    await stage.send(call(make, f"/inference.GRPCInferenceService/{method}"))
     assert stage.charged == 97
     assert not [s for m in stage.unmetered.collect() for s in m.samples if s.value]
 
@@ -189,7 +189,7 @@ async def test_served_request_that_is_charged_by_an_estimate_alone_is_counted(
     make: Any, billing: Billing, chunks: tuple[bytes, ...], headers: Any, reasons: Any
 ) -> None:
     stage = Stage(chunks, headers=headers)
-    await stage.ask(call(make, "/", "http", billing=billing))
+    await stage.send(call(make, "/", "http", billing=billing))
     samples = [s for m in stage.unmetered.collect() for s in m.samples if "total" in s.name]
     assert {s.labels["reason"]: s.value for s in samples} == reasons
     assert (stage.charged > 0) == (billing is not Billing.FREE)
@@ -207,7 +207,7 @@ async def test_stream_that_is_left_is_charged_for_what_had_come(
 ) -> None:
     stage = Stage(chunks, headers=headers)
     with pytest.raises(errors.Cancelled):
-        await stage.ask(call(make, wire=wire), leave_after=2)
+        await stage.send(call(make, wire=wire), leave_after=2)
     assert stage.charged == PROMPT + 5
     assert stage.closed
 
@@ -229,26 +229,26 @@ async def test_request_without_a_response_is_charged_by_whose_doing_it_was(
 ) -> None:
     stage = Stage(failure=failure, asked=asked)
     with pytest.raises(type(failure)):
-        await stage.ask(call(make))
+        await stage.send(call(make))
     assert (stage.charged, stage.left[0]) == (charged, requests)
 
 
 async def test_broken_stream_is_charged_for_what_had_come(make: Any) -> None:
     stage = Stage((chunk(3),), errors.StreamBroken("gone"))
     with pytest.raises(errors.StreamBroken):
-        await stage.ask(call(make))
+        await stage.send(call(make))
     assert stage.charged == PROMPT + 3
 
 
 async def test_pods_own_refusal_costs_no_tokens(make: Any) -> None:
     stage = Stage((b'{"error": {}}',), headers=JSON, code=400)
-    await stage.ask(call(make, wire="http"))
+    await stage.send(call(make, wire="http"))
     assert (stage.charged, stage.left[0]) == (0, 59)
 
 
 async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
     stage = Stage((b"",))
-    await stage.ask(
+    await stage.send(
         call(
             make,
             "/autoglm.v1.Inference/Tokenize",
@@ -262,9 +262,9 @@ async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
 async def test_tenant_over_its_rate_gets_a_retry_after_and_is_then_served(make: Any) -> None:
     stage = Stage((chunk(1, COUNTED),), tokens=600)
     for _ in range(2):
-        await stage.ask(call(make))
+        await stage.send(call(make))
     with pytest.raises(errors.RateLimited) as caught:
-        await stage.ask(call(make))
+        await stage.send(call(make))
     wait = caught.value.retry_after
     assert wait is not None and wait > 0
     http = to_http(caught.value, "r1", "/v1/completions")
@@ -272,29 +272,29 @@ async def test_tenant_over_its_rate_gets_a_retry_after_and_is_then_served(make: 
     assert int(http.headers["retry-after"]) >= wait
     assert ("x-ratelimit-limit-tokens", "600") in status.to_grpc(caught.value, "r1").trailers
     stage.now += wait
-    await stage.ask(call(make))
+    await stage.send(call(make))
 
 
 async def test_others_are_not_held_up_by_a_tenant_over_its_rate(make: Any) -> None:
     stage = Stage((chunk(1, COUNTED),), requests=1)
-    await stage.ask(call(make))
+    await stage.send(call(make))
     with pytest.raises(errors.RateLimited):
-        await stage.ask(call(make))
+        await stage.send(call(make))
     other = make.call(info=call(make).info, target=STREAM, principal=Principal("other", "bob"))
-    await stage.ask(other)
+    await stage.send(other)
 
 
 async def test_what_is_left_is_in_headers_of_rest_and_trailers_of_grpc(make: Any) -> None:
-    http = await Stage((b"{}",), headers=JSON).ask(call(make, wire="http"))
+    http = await Stage((b"{}",), headers=JSON).send(call(make, wire="http"))
     assert http.headers["x-ratelimit-remaining-requests"] == "59"
     assert http.headers["content-type"] == "application/json"
-    grpc = await Stage((chunk(1),)).ask(call(make))
+    grpc = await Stage((chunk(1),)).send(call(make))
     assert dict(await grpc.trailers())["x-ratelimit-remaining-tokens"] == "5500"
 
 
 async def test_tenant_without_limits_is_not_touched(make: Any) -> None:
     stage = Stage((chunk(1),), tokens=None, requests=None)
-    reply = await stage.ask(call(make, wire="http"))
+    reply = await stage.send(call(make, wire="http"))
     assert reply.headers == {}
 
 

@@ -28,9 +28,9 @@ class Fleet:
         self.make, self.memory = make, memory or Memory()
         self.views = [make.view(n, running=load) for n, load in enumerate(loads)]
 
-    def ask(self, prefix: Prefix = LONG, session: str = "", **call: Any) -> Decision:
-        ask = RequestInfo(Operation.CHAT, "glm", prefix=prefix, session=session)
-        call_ = self.make.call(info=ask, **call)
+    def decide(self, prefix: Prefix = LONG, session: str = "", **call: Any) -> Decision:
+        info = RequestInfo(Operation.CHAT, "glm", prefix=prefix, session=session)
+        call_ = self.make.call(info=info, **call)
         snapshot = take_snapshot(self.views)
         decision = pick(call_, snapshot, 0, Random(0), memory=self.memory, default="PrefixAffinity")
         self.memory.picked(call_, decision.endpoint, decision.known)
@@ -39,20 +39,20 @@ class Fleet:
 
 def test_a_prompt_goes_where_its_beginning_is(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
-    first = fleet.ask()
+    first = fleet.decide()
     longer = Prefix((*LONG.blocks, 77), 5)
-    again = fleet.ask(longer)
+    again = fleet.decide(longer)
     assert again.endpoint == first.endpoint and again.reason is Reason.PREFIX
     assert "holds 40 of 41 blocks" in again.why
 
 
 def test_load_overrides_affinity(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
-    first = fleet.ask()
+    first = fleet.decide()
     first.endpoint.live.in_flight = 7
-    assert fleet.ask().endpoint == first.endpoint, "a free place in its batch is enough"
+    assert fleet.decide().endpoint == first.endpoint, "a free place in its batch is enough"
     first.endpoint.live.in_flight = 8
-    elsewhere = fleet.ask()
+    elsewhere = fleet.decide()
     assert elsewhere.endpoint != first.endpoint and elsewhere.reason is Reason.OVERLOADED
     assert first.endpoint.url in elsewhere.why
 
@@ -61,9 +61,9 @@ def test_a_pod_without_a_batch_gets_little_more_than_others(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
     for view in fleet.views:
         view.live.take(Load())
-    first = fleet.ask()
+    first = fleet.decide()
     first.endpoint.live.in_flight = first.endpoint.live.capacity // 2
-    assert fleet.ask().reason is Reason.OVERLOADED
+    assert fleet.decide().reason is Reason.OVERLOADED
 
 
 @given(loads=st.lists(st.integers(0, 12), min_size=2, max_size=9), holder=st.integers(0, 8))
@@ -72,15 +72,15 @@ def test_no_pod_over_the_bound_is_taken(make: Any, loads: list[int], holder: int
     fleet = Fleet(make, loads)
     fleet.memory.prefixes.add(fleet.views[holder % len(loads)].url, LONG.blocks, 0)
     shares = [share_in_use(view.live) for view in fleet.views]
-    taken = share_in_use(fleet.ask().endpoint.live)
+    taken = share_in_use(fleet.decide().endpoint.live)
     assert taken <= load_bound(fleet.views, shares)
     assert taken < 1 or min(shares) >= 1
 
 
 def test_tenants_do_not_learn_of_each_others_prompts(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
-    fleet.ask(principal=Principal("one", "k"))
-    assert fleet.ask(principal=Principal("two", "k")).reason is not Reason.PREFIX
+    fleet.decide(principal=Principal("one", "k"))
+    assert fleet.decide(principal=Principal("two", "k")).reason is not Reason.PREFIX
 
 
 def test_gateways_place_a_new_conversation_alike(make: Any) -> None:
@@ -88,20 +88,20 @@ def test_gateways_place_a_new_conversation_alike(make: Any) -> None:
     for _ in range(2):
         fleet = Fleet(make, [0] * 8)
         conversations = [Prefix((n, n + 1), n, is_continued=True) for n in range(1000, 1100)]
-        answers.append([fleet.ask(c).endpoint.url for c in conversations])
+        answers.append([fleet.decide(c).endpoint.url for c in conversations])
     assert answers[0] == answers[1] and len(set(answers[0])) == 8
 
 
 def test_a_session_stays_where_it_is_whatever_it_requests(make: Any) -> None:
     fleet = Fleet(make, [0] * 8)
-    decisions = [fleet.ask(Prefix((n,), n), session="s1") for n in range(100, 120)]
+    decisions = [fleet.decide(Prefix((n,), n), session="s1") for n in range(100, 120)]
     assert len({d.endpoint.url for d in decisions}) == 1
     assert {d.reason for d in decisions} == {Reason.SESSION}
 
 
 def test_a_session_of_another_tenant_is_another(make: Any) -> None:
     urls = {
-        Fleet(make, [0] * 8).ask(Prefix(), "s", principal=Principal(f"t{n}", "k")).endpoint.url
+        Fleet(make, [0] * 8).decide(Prefix(), "s", principal=Principal(f"t{n}", "k")).endpoint.url
         for n in range(30)
     }
     assert len(urls) > 4
@@ -119,13 +119,13 @@ def test_short_prompts_are_spread(make: Any) -> None:
 
 @pytest.mark.parametrize("prefix", [Prefix(), Prefix((), 99)])
 def test_prompt_without_blocks_is_reported(make: Any, prefix: Prefix) -> None:
-    assert Fleet(make, [1, 0]).ask(prefix).reason is Reason.PROMPT_UNKNOWN
+    assert Fleet(make, [1, 0]).decide(prefix).reason is Reason.PROMPT_UNKNOWN
 
 
 def test_prompts_never_seen_again_are_placed_by_load(make: Any) -> None:
     fleet = Fleet(make, [1, 1, 1, 0, 1, 1, 1, 1])
     idle = fleet.views[3]
-    assert {fleet.ask(Prefix((n,), n)).endpoint.url for n in range(100, 150)} == {idle.url}
+    assert {fleet.decide(Prefix((n,), n)).endpoint.url for n in range(100, 150)} == {idle.url}
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -12,7 +12,7 @@ from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.request_info import Prompt
 
 
-def ask(tokens: int = 1000, **fields: Any) -> RequestInfo:
+def request_info(tokens: int = 1000, **fields: Any) -> RequestInfo:
     prompt = Prompt("text", 4 * tokens, tokens)
     return RequestInfo(Operation.GENERATE, "glm", prompts=(prompt,), streaming=True, **fields)
 
@@ -34,7 +34,7 @@ class Fleet:
                 self.memory.latency.first_chunk(sending, time, is_first_token=True)
 
     def pick(self, now: float = 2.0) -> Decision:
-        call = self.make.call(info=ask())
+        call = self.make.call(info=request_info())
         return pick(call, self.snapshot, now, Random(0), memory=self.memory)
 
     def chosen(self, now: float = 2.0) -> int:

@@ -46,7 +46,7 @@ class Index(RuleBasedStateMachine):
         self.known.get(url, set()).difference_update(below)
 
     @rule(path=PROMPTS, most=st.integers(0, 3), urls=st.sets(URLS))
-    def look_at_some(self, path: list[int], most: int, urls: set[str]) -> None:
+    def find_holders(self, path: list[int], most: int, urls: set[str]) -> None:
         held, all_held = self.index.holders(blocks(path), 0), self.index.match(blocks(path), 0)
         assert held.longest == max(all_held.values(), default=0)
         assert held.deepest(most) == nlargest(most, all_held, key=all_held.__getitem__)

@@ -19,7 +19,7 @@ class Fleet:
         self.views = [make.view(n, running=n % 5) for n in range(size)]
         self.snapshot = take_snapshot(self.views)
 
-    def ask(self, policy: Any, prefix: Prefix, seed: int = 0, **rest: Any) -> Decision:
+    def decide(self, policy: Any, prefix: Prefix, seed: int = 0, **rest: Any) -> Decision:
         call = self.make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=prefix))
         return pick(
             call, self.snapshot, 0, Random(seed), memory=self.memory, default=policy, **rest
@@ -33,7 +33,7 @@ def test_the_holder_of_the_prompt_is_among_those_scored(make: Any) -> None:
         holder = Random(seed).choice(fleet.views[::5])
         fleet.memory = Memory()
         fleet.memory.picked(call, holder, 0)
-        decision = fleet.ask("PrefixAffinity", Prefix(names, 9), seed)
+        decision = fleet.decide("PrefixAffinity", Prefix(names, 9), seed)
         assert decision.endpoint == holder and decision.reason is Reason.PREFIX
 
 
@@ -41,7 +41,7 @@ def test_the_holder_of_the_prompt_is_among_those_scored(make: Any) -> None:
 def test_a_bounded_number_is_scored_and_tried_ones_come_last(make: Any, policy: Any) -> None:
     fleet, tried = Fleet(make), frozenset[str]()
     for seed in range(5):
-        decision = fleet.ask(policy, Prefix((seed,), seed + 1), seed, exclude=tried)
+        decision = fleet.decide(policy, Prefix((seed,), seed + 1), seed, exclude=tried)
         assert decision.endpoint.url not in tried
         assert not decision.trail.scores or len(decision.trail.candidates) <= MOST
         tried |= {decision.endpoint.url}
@@ -53,7 +53,7 @@ def test_gateways_place_alike_whatever_their_samples(make: Any) -> None:
         view.live.others = 0
     prompts = [Prefix((n,), n * 0x9E3779B97F4A7C15 % 2**64, True) for n in range(1, 40)]
     one, two = (
-        [fleet.ask("PrefixAffinity", p, seed).endpoint.url for p in prompts] for seed in (1, 2)
+        [fleet.decide("PrefixAffinity", p, seed).endpoint.url for p in prompts] for seed in (1, 2)
     )
     same = sum(a == b for a, b in zip(one, two, strict=True))
     assert same == len(prompts) and len(set(one)) > 20
@@ -81,8 +81,8 @@ def test_a_beginning_that_all_hold_costs_no_visit_of_all_of_them(make: Any) -> N
             fleet.memory.prefixes.add(
                 view.url, (1, 2), salt_of(make.call().principal.tenant, "glm")
             )
-        fleet.ask("PrefixAffinity", prefix)
+        fleet.decide("PrefixAffinity", prefix)
         with Counting() as counting:
-            fleet.ask("PrefixAffinity", prefix)
+            fleet.decide("PrefixAffinity", prefix)
         costs.append(counting.found.own)
     assert costs[1] < 1.2 * costs[0]

@@ -1,4 +1,4 @@
-"""What clients of a model that echoes request again and again, for `traffic`."""
+"""Requests to a model that echoes, which `traffic` sends again and again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from tests.support.processes import Process
-from tests.support.traffic import Ask, Traffic
+from tests.support.traffic import Send, Traffic
 
 from autoglm import v1
 from autoglm.v1.inference_pb2_grpc import InferenceStub
@@ -16,26 +16,26 @@ from autoglm.v1.inference_pb2_grpc import InferenceStub
 TEXT = "Hello, how are you?"
 
 
-def ask_grpc(channel: grpc.Channel, **options: Any) -> Ask:
-    def ask() -> None:
+def send_grpc(channel: grpc.Channel, **options: Any) -> Send:
+    def send() -> None:
         answer = InferenceStub(channel).Generate(
             v1.GenerateRequest(model="echo", text=TEXT), timeout=10, **options
         )
         assert answer.completions[0].text == TEXT
 
-    return ask
+    return send
 
 
-def ask_rest(gateway: Process) -> Ask:
+def send_rest(gateway: Process) -> Send:
     body = json.dumps({"model": "echo", "prompt": TEXT}).encode()
 
-    def ask() -> None:
+    def send() -> None:
         url = f"http://{gateway.http_address}/v1/completions"
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.load(answer)["choices"][0]["text"] == TEXT
 
-    return ask
+    return send
 
 
 def kill_and_restart(pod: Process, result: Traffic) -> None:
