@@ -117,7 +117,7 @@ class Rig:
             clock,
             router=Router(metrics, Random(1), settings.routing_policy),
             defaults=Defaults(
-                settings.limits,
+                settings.stream_timeouts,
                 settings.stream_recovery,
                 settings.hedging,
                 settings.outlier_detection,

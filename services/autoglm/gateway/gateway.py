@@ -131,7 +131,7 @@ class GatewayCore:
             Random(),
             router=self.router,
             defaults=Defaults(
-                settings.limits,
+                settings.stream_timeouts,
                 settings.stream_recovery,
                 settings.hedging,
                 settings.outlier_detection,

@@ -24,7 +24,7 @@ from autoglm.gateway.edges.inbound_memory import process_limit
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
-from autoglm.gateway.proxy.timeouts import Limits
+from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
 from autoglm.validation import bounds as content_bounds
 
@@ -346,8 +346,10 @@ class GatewaySettings(ServiceSettings):
         )
 
     @property
-    def limits(self) -> Limits:
-        return Limits(self.first_token_timeout_seconds or None, self.chunk_timeout_seconds or None)
+    def stream_timeouts(self) -> StreamTimeouts:
+        return StreamTimeouts(
+            self.first_token_timeout_seconds or None, self.chunk_timeout_seconds or None
+        )
 
     @property
     def stream_recovery(self) -> StreamRecovery:

@@ -8,46 +8,44 @@ wire is the upstreams' part (`grpc_upstream`, `http_upstream`).
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
-from tenacity.stop import stop_base
 
 from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.stored_responses import ResponseIds
 from autoglm.gateway.proxy.attempt import Attempt, Attempts
-from autoglm.gateway.proxy.hedging import Begin, Hedges, race
-from autoglm.gateway.proxy.retry_budget import Retries, RetriesByModel, RetryBudget, RetryPolicy
-from autoglm.gateway.proxy.stream import Stream, Terms
-from autoglm.gateway.proxy.timeouts import Limits, bounded, limits_of
+from autoglm.gateway.proxy.retry_budget import (
+    Hedges,
+    Retries,
+    RetriesByModel,
+    RetryBudget,
+    RetryPolicy,
+)
+from autoglm.gateway.proxy.stream import Stream
+from autoglm.gateway.proxy.timeouts import StreamTimeouts, bounded, stream_timeouts
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Upstream
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.prefix_cache import CacheSalts
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
 from autoglm.gateway.routing import Router
 
-# The second attempt starts at once; these space out the ones after it.
-_WAIT = wait_random_exponential(multiplier=0.01, max=0.25)
+# The second attempt starts at once; random waits, doubled each time, space out the ones after it.
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.01, 0.25
+Begin = Callable[[], Coroutine[None, None, Attempt]]
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """The gateway's own policies, for what a resource does not set."""
 
-    limits: Limits = Limits()
+    timeouts: StreamTimeouts = StreamTimeouts()
     recovery: StreamRecovery = StreamRecovery()
     hedging: Hedging = Hedging()
     outliers: OutlierDetection = OutlierDetection()
@@ -71,11 +69,10 @@ class Proxy:
         defaults: Defaults = Defaults(),
     ) -> None:
         self._pool = pool
-        routing = router or Router(metrics, rng)
         self._attempts = Attempts(
             pool,
             upstreams,
-            routing,
+            router or Router(metrics, rng),
             clock,
             defaults.outliers,
             defaults.cache_salts,
@@ -83,31 +80,36 @@ class Proxy:
         )
         self._retries = RetriesByModel(policy, clock())
         self._metrics = metrics
+        self._rng = rng
         self._clock = clock
         self._defaults = defaults
 
     def abandon(self, url: str, why: str) -> None:
-        """Cuts attempts on an endpoint that has become silent."""
+        """Cut attempts on an endpoint that has become silent."""
         self._attempts.abandon(url, why)
 
     @asynccontextmanager
     async def __call__(
         self, request: GatewayRequest, record: RequestRecord
     ) -> AsyncIterator[Response]:
-        model = self._pool.snapshot.models.get(request.model)
+        models = self._pool.snapshot.models
         routing = self._pool.snapshot.rules_of(request.model).routing
-        retries = self._retries.of(request.model, model, self._pool.snapshot.models, self._clock())
+        retries = self._retries.of(request.model, models.get(request.model), models, self._clock())
         retries.budget.deposit()
         request = bounded(request, routing.timeouts)
-        terms = Terms(
-            limits_of(request, routing.timeouts, self._defaults.limits),
-            routing.stream_recovery or self._defaults.recovery,
-            partial(self.is_over, retries.budget),
-        )
+        timeouts = stream_timeouts(request, routing.timeouts, self._defaults.timeouts)
         hedging = routing.hedging or self._defaults.hedging
-        attempt = await self._first(request, record, terms.limits, retries, hedging)
+        attempt = await self._first_response(request, record, timeouts, retries, hedging)
         stream = Stream(
-            request, record, attempt, terms, self._attempts, self._pool, self._metrics, self._clock
+            record,
+            attempt,
+            timeouts,
+            routing.stream_recovery or self._defaults.recovery,
+            partial(self._may_retry, retries.budget),
+            self._attempts,
+            self._pool,
+            self._metrics,
+            self._clock,
         )
         try:
             yield stream.response()
@@ -116,64 +118,52 @@ class Proxy:
             raise
         await stream.close(None)
 
-    async def _first(
+    async def _first_response(
         self,
         request: GatewayRequest,
         record: RequestRecord,
-        limits: Limits,
+        timeouts: StreamTimeouts,
         retries: Retries,
         hedging: Hedging,
     ) -> Attempt:
-        """Returns the attempt on the first endpoint that responds."""
+        """Return the attempt on the first endpoint that responds. Raises the last one's error."""
         tried: set[str] = set()
         failures = _Failures()
-
-        async def attempt() -> Attempt:
-            return await self._attempts.begin(request, record, limits, tried)
-
-        async def first_attempt() -> Attempt:
-            is_stream = request.info is not None and request.info.streaming
-            is_off = hedging.delay_seconds is None and hedging.percentile is None
-            if is_off or not is_stream or not request.exchange.has_chunks:
-                return await attempt()
-            return await self._hedged(request, record, attempt, tried, retries.hedges, hedging)
-
-        def is_retryable(error: BaseException) -> bool:
-            if not isinstance(error, RetryElsewhere):
-                return False
-            failures.add(error)
-            return not failures.needs_another or self._attempts.has_fresh(request, tried)
-
-        try:
+        is_stream = request.info is not None and request.info.streaming
+        is_hedging = hedging.delay_seconds is not None or hedging.percentile is not None
+        begin = partial(self._attempts.begin, request, record, timeouts, tried)
+        number = 0
+        while True:
+            number += 1
             try:
-                return await first_attempt()
+                if number == 1 and is_hedging and is_stream and request.exchange.has_chunks:
+                    return await self._hedged(
+                        request, record, begin, tried, retries.hedges, hedging
+                    )
+                return await begin()
             except RetryElsewhere as error:
-                if retries.policy.attempts < 2 or not is_retryable(error):
-                    raise
-                if self.is_over(retries.budget):
-                    raise
-            # The first attempt avoids the 40 microseconds that this takes.
-            return await AsyncRetrying(
-                retry=retry_if_exception(is_retryable),
-                stop=stop_after_attempt(retries.policy.attempts - 1)
-                | _OverBudget(self, retries.budget),
-                wait=_WAIT,
-                reraise=True,
-            )(attempt)
-        except RetryElsewhere as error:
-            failures.add(error)
-            raise failures.with_retry_after(error.error) from error
+                failures.add(error)
+                if (
+                    number >= retries.policy.attempts
+                    or (failures.needs_another and not self._attempts.has_fresh(request, tried))
+                    or not self._may_retry(retries.budget)
+                ):
+                    raise failures.with_retry_after(error.error) from error
+            if number > 1:
+                longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (number - 2))
+                await asyncio.sleep(self._rng.uniform(0.0, longest))
 
     async def _hedged(
         self,
         request: GatewayRequest,
         record: RequestRecord,
-        attempt: Begin,
+        begin: Begin,
         tried: set[str],
         hedges: Hedges,
         policy: Hedging,
     ) -> Attempt:
-        """Begins an attempt, and a second one on another endpoint where the first is slow."""
+        """Begin an attempt, and a second one on another endpoint where the first is slow."""
+        delay, begun = hedges.delay(policy), self._clock()
         hedged = ""
 
         def may_hedge() -> bool:
@@ -186,24 +176,49 @@ class Proxy:
             (hedged,) = tried
             return True
 
-        delay, begun = hedges.delay(policy), self._clock()
-        found = await (attempt() if delay is None else race(attempt, delay, may_hedge))
+        attempt = await (begin() if delay is None else _race(begin, delay, may_hedge))
         hedges.note(policy, self._clock() - begun)
         if hedged:
-            record.endpoint = found.view.url
-            self._metrics.hedges.labels("lost" if found.view.url == hedged else "won").inc()
-        return found
+            record.endpoint = attempt.view.url
+            self._metrics.hedges.labels("lost" if attempt.view.url == hedged else "won").inc()
+        return attempt
 
-    def is_over(self, budget: RetryBudget) -> bool:
-        """Returns whether the retry budget is spent. Call it once a retry: it withdraws one."""
+    def _may_retry(self, budget: RetryBudget) -> bool:
+        """Return whether the retry budget allows a retry. Call it once a retry: it withdraws it."""
         allowed = budget.withdraw(self._clock())
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
-        return not allowed
+        return allowed
+
+
+async def _race(begin: Begin, delay: float, may_begin_another: Callable[[], bool]) -> Attempt:
+    """Return the attempt that responds first, and cancel the other one.
+
+    The second begins after `delay` seconds. Raises the error of the last one where none responds.
+    """
+    tasks = [asyncio.create_task(begin())]
+    winner: Attempt | None = None
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=delay)
+        if not done and may_begin_another():
+            tasks.append(asyncio.create_task(begin()))
+        pending = set(tasks)
+        while winner is None:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            responded = [task for task in done if task.exception() is None]
+            if responded or not pending:
+                winner = (responded or [*done])[0].result()
+        return winner
+    finally:
+        for task in tasks:
+            task.cancel()
+        for found in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(found, Attempt) and found is not winner:
+                await found.close(asyncio.CancelledError())
 
 
 @dataclass(slots=True)
 class _Failures:
-    """Collects what the failed attempts of one request have in common."""
+    """What the failed attempts of one request have in common."""
 
     elsewhere_only: bool = False
     rejections: int = 0
@@ -212,7 +227,7 @@ class _Failures:
 
     @property
     def needs_another(self) -> bool:
-        """Returns whether only an endpoint that has not been tried is worth an attempt."""
+        """Return whether only an endpoint that has not been tried is worth an attempt."""
         return self.elsewhere_only or self.rejections > 1
 
     def add(self, failure: RetryElsewhere) -> None:
@@ -225,12 +240,3 @@ class _Failures:
         if error.retry_after is None:
             error.retry_after = self.retry_after
         return error
-
-
-class _OverBudget(stop_base):
-    def __init__(self, proxy: Proxy, budget: RetryBudget) -> None:
-        self._proxy = proxy
-        self._budget = budget
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return self._proxy.is_over(self._budget)

@@ -2,8 +2,8 @@
 
 Token replay: a transcript keeps the token ids of what was delivered; the next endpoint gets the
 request with those ids and generates what follows. Recovery is exact or not done: a stream whose
-tokens are not known exactly raises NotResumable with the reason. The transcripts are
-`grpc_transcript` and `sse_transcript`.
+tokens are not known exactly raises NotResumable with the reason. `transcripts` has the two
+transcripts.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ class Transcript(Protocol):
     """Keeps what has been delivered of one stream."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Takes a chunk of the pod and returns what the client gets of it now."""
+        """Take a chunk of the pod and return what the client gets of it now."""
         ...
 
     def rest(self) -> bytes:
-        """Returns what was held back of a stream that ended without an error."""
+        """Return what was held back of a stream that ended without an error."""
         ...
 
     @property
     def size(self) -> int:
-        """Returns the bytes in memory."""
+        """Return the bytes in memory."""
         ...
 
     def give_up(self, why: str) -> None:
-        """Keeps nothing from now on, so that the stream cannot be resumed."""
+        """Keep nothing from now on, so that the stream cannot be resumed."""
         ...
 
     @property
     def failure(self) -> str:
-        """Returns the error that the pod sent inside the stream; empty if there was none."""
+        """Return the error that the pod sent inside the stream; empty if there was none."""
         ...
 
     def is_complete(self) -> bool:
-        """Returns whether the whole response was delivered, so that nothing is to be recovered."""
+        """Return whether the whole response was delivered, so that nothing is to be recovered."""
         ...
 
     def resumption(self, payload: bytes) -> bytes:
-        """Returns the request that resumes behind what was delivered. Raises NotResumable."""
+        """Return the request that resumes behind what was delivered. Raises NotResumable."""
         ...
 
 
@@ -78,7 +78,7 @@ class Ledger:
 
     @property
     def size(self) -> int:
-        """Returns the bytes in memory."""
+        """Return the bytes in memory."""
         return self._count * _TOKEN_BYTES
 
     def add(self, index: int, token_ids: list[int], *, has_text: bool, finished: bool) -> None:
@@ -113,7 +113,7 @@ def is_resumable(view: EndpointView, name: str) -> bool:
 
 
 def successors(snapshot: Snapshot, name: str, broken: EndpointView) -> Snapshot:
-    """Returns a snapshot of only those endpoints that can resume exactly where `broken` ended."""
+    """Return a snapshot of only those endpoints that can resume exactly where `broken` ended."""
     wanted, model = _identity(broken, name), snapshot.models.get(name)
     if model is None:
         return snapshot
@@ -131,7 +131,7 @@ def successors(snapshot: Snapshot, name: str, broken: EndpointView) -> Snapshot:
 
 
 def _identity(view: EndpointView, name: str) -> tuple[object, ...]:
-    """Returns a key that is equal for endpoints that report the same model and settings."""
+    """Return a key that is equal for endpoints that report the same model and settings."""
     found = model_of(view, name) or v1.Model()
     return (
         found.name,

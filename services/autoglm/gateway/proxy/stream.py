@@ -8,29 +8,23 @@ Used by the proxy.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from typing import NoReturn
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from autoglm.api.spec.traffic import StreamRecovery
 from autoglm.common import errors
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, StreamBroken
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.proxy.attempt import Attempt, Attempts, is_replayed
-from autoglm.gateway.proxy.grpc_transcript import KINDS, GrpcTranscript
-from autoglm.gateway.proxy.recovery import (
-    NotResumable,
-    Transcript,
-    is_resumable,
-    successors,
-)
-from autoglm.gateway.proxy.sse_transcript import SseTranscript
-from autoglm.gateway.proxy.timeouts import Limits
+from autoglm.gateway.proxy.attempt import Attempt, Attempts
+from autoglm.gateway.proxy.recovery import NotResumable, Transcript, successors
+from autoglm.gateway.proxy.timeouts import StreamTimeouts
+from autoglm.gateway.proxy.transcripts import transcript_of
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
-from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
 from autoglm.gateway.request_telemetry import note_recovery
@@ -45,49 +39,45 @@ _KEPT_BYTES = 16 * 1024
 _Broken = StreamBroken | Stalled | RetryElsewhere
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Limits and policies of one request. `is_over` withdraws a retry from the budget."""
-
-    limits: Limits
-    recovery: StreamRecovery
-    is_over: Callable[[], bool]
-
-
 class Stream:
     """A response over one or more attempts. `response` may be called once; `close` ends it."""
 
     def __init__(
         self,
-        request: GatewayRequest,
         record: RequestRecord,
         attempt: Attempt,
-        terms: Terms,
+        timeouts: StreamTimeouts,
+        policy: StreamRecovery,
+        may_retry: Callable[[], bool],
         attempts: Attempts,
         pool: Pool,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        self._request, self._record, self._terms = request, record, terms
+        assert attempt.response is not None, "an attempt has begun with its response"
+        self._request, self._record = attempt.request, record
+        self._timeouts, self._may_retry = timeouts, may_retry
         self._attempts, self._pool, self._metrics = attempts, pool, metrics
         self._clock = clock
         self._attempt: Attempt | None = attempt
-        self._left = terms.recovery.max_attempts
+        self._left = policy.max_attempts
         self._kept = _KEPT_BYTES
         self._resumed = 0
-        self._transcript = transcript_of(attempt, terms.recovery)
+        self._transcript = transcript_of(attempt.request, attempt.view, attempt.response, policy)
         attempt.is_recoverable = self._transcript is not None
 
     def response(self) -> Response:
+        """Return the first attempt's response, with the chunks of all attempts."""
         # Not an attribute: it would form a reference cycle that keeps the request in memory until
         # garbage is collected.
         assert self._attempt is not None and self._attempt.response is not None
         response = self._attempt.response
-        if self._transcript is None and self._terms.limits.chunk_seconds is None:
+        if self._transcript is None and self._timeouts.chunk_seconds is None:
             return response
-        return replace(response, chunks=self._chunks(), trailers=self._trailers)
+        return dataclasses.replace(response, chunks=self._chunks(), trailers=self._trailers)
 
     async def close(self, error: BaseException | None) -> None:
+        """End the open attempt, if there is one, with an error or None after success."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             await attempt.close(error)
@@ -130,12 +120,16 @@ class Stream:
         return (*trailers, (RECOVERED_TRAILER, str(self._record.recoveries)))
 
     async def _recover(self, attempt: Attempt, failure: _Broken, transcript: Transcript) -> None:
-        """Resumes the stream on another endpoint. Raises the client's error where none can."""
+        """Resume the stream on another endpoint. Raises the client's error where none can."""
         await self.close(failure)
+        reservation = self._request.hold
         try:
-            payload = self._payload(transcript)
-            request = structs.replace(self._request, payload=payload)
-            self._attempt = await self._successor(request, attempt)
+            payload = transcript.resumption(self._request.payload)
+            reservation.give(self._resumed)
+            self._resumed = len(payload) if reservation.try_take(len(payload)) else 0
+            if not self._resumed:
+                raise NotResumable("the gateway has no memory left for another request of its size")
+            self._attempt = await self._successor(replace(self._request, payload=payload), attempt)
         except NotResumable as why:
             self._give_up("impossible", failure, str(why))
         except _Exhausted as why:
@@ -147,28 +141,8 @@ class Stream:
         self._metrics.recoveries.labels("recovered").inc()
         note_recovery(self._record, attempt.view.url)
 
-    def _keep(self, transcript: Transcript) -> None:
-        """Reserves memory for the transcript, and gives the transcript up where there is none."""
-        more = max(_KEPT_BYTES, transcript.size - self._kept)
-        if self._request.hold.try_take(more):
-            self._kept += more
-        else:
-            transcript.give_up("the gateway had no memory left to keep what it sent")
-
-    def _payload(self, transcript: Transcript) -> bytes:
-        """Returns the request that resumes the stream, with memory reserved for it.
-
-        Raises NotResumable.
-        """
-        reservation = self._request.hold
-        payload = transcript.resumption(self._request.payload)
-        reservation.give(self._resumed)
-        self._resumed = len(payload) if reservation.try_take(len(payload)) else 0
-        if not self._resumed:
-            raise NotResumable("the gateway has no memory left for another request of its size")
-        return payload
-
     async def _successor(self, request: GatewayRequest, broken: Attempt) -> Attempt:
+        """Return an attempt that resumes the stream, after a wait where no endpoint is ready."""
         tried, end = {broken.view.url}, self._clock() + _PATIENCE_SECONDS
         why = ""
         while self._left > 0:
@@ -177,12 +151,12 @@ class Stream:
             if (model is None or not model.endpoints(request.wire)) and self._clock() < end:
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
-            if self._terms.is_over():
+            if not self._may_retry():
                 raise _Exhausted("the retry budget is spent")
             self._left -= 1
             try:
                 attempt = await self._attempts.begin(
-                    request, self._record, self._terms.limits, tried, snapshot
+                    request, self._record, self._timeouts, tried, snapshot
                 )
                 await _check(attempt)
                 return attempt
@@ -192,9 +166,17 @@ class Stream:
                 raise NotResumable(error.message) from error
         raise NoReadyEndpoint(f"no attempts are left{why and f' ({why})'}")
 
+    def _keep(self, transcript: Transcript) -> None:
+        """Reserve memory for the transcript, and give the transcript up where there is none."""
+        more = max(_KEPT_BYTES, transcript.size - self._kept)
+        if self._request.hold.try_take(more):
+            self._kept += more
+        else:
+            transcript.give_up("the gateway had no memory left to keep what it sent")
+
     def _give_up(self, outcome: str, failure: _Broken, why: str) -> NoReturn:
         self._metrics.recoveries.labels(outcome).inc()
-        error = _error_of(failure)
+        error = failure if isinstance(failure, StreamBroken) else failure.error
         raise StreamBroken(f"{error.message}; recovery on another pod failed: {why}") from failure
 
 
@@ -202,22 +184,8 @@ class _Exhausted(Exception):
     """The retry budget allows no further attempt."""
 
 
-def transcript_of(attempt: Attempt, policy: StreamRecovery) -> Transcript | None:
-    """Returns the transcript of a response; None for one that cannot be resumed elsewhere."""
-    request, response = attempt.request, attempt.response
-    if policy.mode == "Off" or response is None or response.status != 200:
-        return None
-    if not request.exchange.has_chunks or not is_resumable(attempt.view, request.model):
-        return None
-    if kind := KINDS.get(request.target):
-        return GrpcTranscript(kind, policy.max_replay_tokens)
-    if is_replayed(request, attempt.view) and is_event_stream(response.headers):
-        return SseTranscript(policy.max_replay_tokens)
-    return None
-
-
 async def _check(attempt: Attempt) -> None:
-    """Closes an attempt whose response is an HTTP error, and raises ResumeImpossible."""
+    """Close an attempt whose response is an HTTP error, and raise ResumeImpossible."""
     response = attempt.response
     assert response is not None
     if response.status == 200:
@@ -227,15 +195,7 @@ async def _check(attempt: Attempt) -> None:
         if len(body) < _MAX_ERROR_BYTES:
             body += chunk
     await attempt.close()
-    raise errors.ResumeImpossible(_message(body) or f"the pod returned {response.status}")
-
-
-def _message(body: bytes) -> str:
-    try:
-        return str(msgspec.json.decode(body)["error"]["message"])
-    except (msgspec.DecodeError, LookupError, TypeError):
-        return ""
-
-
-def _error_of(failure: _Broken) -> AutoGLMError:
-    return failure if isinstance(failure, StreamBroken) else failure.error
+    message = f"the pod returned {response.status}"
+    with suppress(msgspec.DecodeError, LookupError, TypeError):
+        message = str(msgspec.json.decode(body)["error"]["message"]) or message
+    raise errors.ResumeImpossible(message)

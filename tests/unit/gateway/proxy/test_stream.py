@@ -18,7 +18,7 @@ from autoglm.gateway.endpoints.endpoint import EndpointView, ModelsDiscovered, P
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.proxy.proxy import Defaults, Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
-from autoglm.gateway.proxy.timeouts import Limits
+from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
@@ -212,7 +212,7 @@ async def test_a_stream_is_resumed_only_where_the_same_model_runs(make: Any) -> 
 
 
 async def test_a_stalled_stream_is_resumed_elsewhere(make: Any) -> None:
-    stage = Stage(make, Pods((2, 100.0), (9, None)), limits=Limits(chunk_seconds=5))
+    stage = Stage(make, Pods((2, 100.0), (9, None)), timeouts=StreamTimeouts(chunk_seconds=5))
     assert await stage.send() == WORDS
     assert [v.state.phase for v in stage.pool.views] == [Phase.READY] * 2
     assert asyncio.get_running_loop().time() - stage.now == pytest.approx(5, abs=0.1)
@@ -222,7 +222,7 @@ async def test_a_stalled_stream_that_cannot_be_resumed_says_so(make: Any) -> Non
     stage = Stage(
         make,
         Pods((2, 100.0)),
-        limits=Limits(chunk_seconds=5),
+        timeouts=StreamTimeouts(chunk_seconds=5),
         recovery=StreamRecovery(mode="Off"),
     )
     with pytest.raises(errors.DeadlineExceeded, match="no chunk for 5 s"):
@@ -230,13 +230,13 @@ async def test_a_stalled_stream_that_cannot_be_resumed_says_so(make: Any) -> Non
 
 
 async def test_a_late_first_token_is_had_elsewhere(make: Any) -> None:
-    stage = Stage(make, Pods(100.0, (9, None)), limits=Limits(first_token_seconds=5))
+    stage = Stage(make, Pods(100.0, (9, None)), timeouts=StreamTimeouts(first_token_seconds=5))
     assert await stage.send() == WORDS
     assert len(set(stage.pods.urls)) == 2
 
 
 async def test_a_late_first_token_is_an_error_where_no_other_is(make: Any) -> None:
-    stage = Stage(make, Pods(100.0), fleet=1, limits=Limits(first_token_seconds=5))
+    stage = Stage(make, Pods(100.0), fleet=1, timeouts=StreamTimeouts(first_token_seconds=5))
     with pytest.raises(errors.DeadlineExceeded, match="no first token of 'glm' within 5 s"):
         await stage.send()
 
@@ -315,7 +315,9 @@ async def test_no_request_is_hedged_where_no_other_is(make: Any) -> None:
 
 async def test_both_attempts_failing_is_one_error(make: Any) -> None:
     late = [RetryElsewhere(errors.NoReadyEndpoint(str(n))) for n in range(9)]
-    stage = Stage(make, Pods(100.0, *late), hedging=HEDGED, limits=Limits(first_token_seconds=5))
+    stage = Stage(
+        make, Pods(100.0, *late), hedging=HEDGED, timeouts=StreamTimeouts(first_token_seconds=5)
+    )
     with pytest.raises(errors.AutoGLMError):
         await stage.send()
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm import v1
-from autoglm.gateway.proxy.grpc_transcript import KINDS, GrpcTranscript
 from autoglm.gateway.proxy.recovery import NotResumable, Transcript
-from autoglm.gateway.proxy.sse_transcript import SseTranscript
+from autoglm.gateway.proxy.transcripts import KINDS, GrpcTranscript, SseTranscript
 
 GENERATE = KINDS["/autoglm.v1.Inference/GenerateStream"]
 CHAT = KINDS["/autoglm.v1.Inference/ChatStream"]
