@@ -33,18 +33,17 @@ from autoglm.kube.transport import (
 )
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.kube.write_slots import WriteSlots
-from autoglm.operator.dispatch import Dispatcher
+from autoglm.operator.dispatch import Dispatcher, Queue
 from autoglm.operator.gateways import Gateways
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import NameIndex, claim_of
-from autoglm.operator.queue import Queue
 from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.watches import ChangeHandlers, Scope, Watches
 
-# Of docs/exit-codes.md.
+# As in docs/exit-codes.md.
 BAD_SETTINGS = 64
 ADDRESS_IN_USE = 65
 _log = logging.getLogger("autoglm.operator")
@@ -94,11 +93,6 @@ async def _serve(settings: OperatorSettings, planner: Planner) -> None:
     await asyncio.wait((running,))
 
 
-def unique_identity(name: str) -> str:
-    """Return an identity that no other operator has, even if two have the same name."""
-    return f"{name}_{uuid4()}"
-
-
 class Operator:
     """An operator in this process. `wrap` decorates the transport to the API server."""
 
@@ -118,7 +112,8 @@ class Operator:
         names = NameIndex(read_rules(settings.model_name_rules))
         rng, caches, metrics = Random(), Caches(names=names), Metrics(registry)
         self._rng, self.caches, self._metrics = rng, caches, metrics
-        identity = unique_identity(settings.identity_or_hostname)
+        # No other operator has the same, even if two have the same name.
+        identity = f"{settings.identity_or_hostname}_{uuid4()}"
         terms, read = settings.terms, settings.request_timeout_seconds
         lease_limits = Limits(terms.request_timeout, lambda: terms.request_timeout)
         self._leader = Leader(
@@ -135,7 +130,7 @@ class Operator:
         )
         self._gateways = Gateways(caches.slices, lambda: self._reconciler.is_busy, self._enqueue)
         self._installations = Installations(
-            kube, settings.installation, settings.claim_timeout_seconds, self._changed
+            kube, settings.installation, settings.claim_timeout_seconds, self._add
         )
         self._reconciler = Reconciler(
             caches,
@@ -152,7 +147,7 @@ class Operator:
             kube,
             caches,
             Scope(settings.namespace, settings.gateway_namespace, settings.gateway_service),
-            ChangeHandlers(self._changed, self._resource_changed),
+            ChangeHandlers(self._add, self._resource_changed),
             metrics,
             rng,
         )
@@ -221,9 +216,6 @@ class Operator:
         """Enqueue these resources, or all for None."""
         for key in self.caches.resources.owners() if keys is None else keys:
             self._add(key)
-
-    def _changed(self, key: Key) -> None:
-        self._add(key)
 
     def _resource_changed(self, key: Key) -> None:
         self._reconciler.mark_seen(key)

@@ -7,6 +7,7 @@ serves all resources. The interval is short while a resource is changing, and lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,19 +110,18 @@ class Gateways:
         """Poll until cancelled."""
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             while True:
-                await self._poll(session)
+                urls = admin_urls(self._slices())
+                pages = await asyncio.gather(*(_fetch(session, url) for url in urls))
+                old, self._pools = self._pools, merge_pools([page for page in pages if page])
+                changed = changed_keys(old, self._pools)
+                if changed is None or changed:
+                    self._changed(changed)
                 self._wake.clear()
                 if not self._is_busy():
-                    await _wait(self._wake, IDLE_SECONDS - BUSY_SECONDS)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(IDLE_SECONDS - BUSY_SECONDS):
+                            await self._wake.wait()
                 await asyncio.sleep(BUSY_SECONDS)
-
-    async def _poll(self, session: aiohttp.ClientSession) -> None:
-        urls = admin_urls(self._slices())
-        pages = await asyncio.gather(*(_fetch(session, url) for url in urls))
-        old, self._pools = self._pools, merge_pools([page for page in pages if page is not None])
-        changed = changed_keys(old, self._pools)
-        if changed is None or changed:
-            self._changed(changed)
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str) -> Page | None:
@@ -133,12 +133,3 @@ async def _fetch(session: aiohttp.ClientSession, url: str) -> Page | None:
         fields: dict[str, Any] = {"url": url, "error": str(error) or type(error).__name__}
         _log.debug("a gateway does not respond", extra={"fields": fields})
         return None
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for the event, but no longer than `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

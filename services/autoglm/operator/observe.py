@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
 from autoglm.kube.kinds import (
@@ -46,10 +45,6 @@ def warning_owner(head: Head) -> Key | None:
     return Key(regarding.namespace, match[1]) if match else None
 
 
-def _children() -> dict[Kind, Cache]:
-    return {kind: Cache(kind) for kind in (*CHILDREN, *OPTIONAL_CHILDREN)}
-
-
 @dataclass(frozen=True, slots=True)
 class ApplyFailures:
     """Conflicts and rejections of the last reconcile."""
@@ -63,7 +58,9 @@ class Caches:
     """One cache for each kind, and the index of model names."""
 
     resources: Cache = field(default_factory=lambda: Cache(RESOURCE, own_key))
-    children: dict[Kind, Cache] = field(default_factory=_children)
+    children: dict[Kind, Cache] = field(
+        default_factory=lambda: {kind: Cache(kind) for kind in (*CHILDREN, *OPTIONAL_CHILDREN)}
+    )
     pods: Cache = field(default_factory=lambda: Cache(POD))
     warnings: Cache = field(default_factory=lambda: Cache(WARNING, warning_owner))
     gateway_slices: Cache = field(default_factory=lambda: Cache(ENDPOINT_SLICE, own_key))
@@ -93,13 +90,19 @@ def observe(
     resource = caches.resources.get(key)
     if resource is None:
         return None
-    uid = resource["metadata"]["uid"]
     children = [child for cache in caches.children.values() for child in cache.of(key)]
+    # Labels can be copied, so only owner references count.
+    uid = resource["metadata"]["uid"]
+    owned = (
+        child
+        for child in children
+        if any(o.get("uid") == uid for o in child["metadata"].get("ownerReferences") or ())
+    )
     return Observed(
         resource=resource,
-        children=tuple(child for child in children if _is_owned(child, uid)),
+        children=tuple(owned),
         pods=tuple(caches.pods.of(key)),
-        warnings=tuple(sorted(caches.warnings.of(key), key=_time)[-_MOST_WARNINGS:]),
+        warnings=tuple(sorted(caches.warnings.of(key), key=_last_time)[-_MOST_WARNINGS:]),
         routable=routable(key),
         optional_kinds=frozenset(kind.kind for kind in caches.optional_kinds),
         unavailable_kinds=caches.unavailable_kinds,
@@ -107,12 +110,6 @@ def observe(
         rejected=last.rejected,
         lost_names=caches.names.lost(key),
     )
-
-
-def _is_owned(child: Raw, uid: str) -> bool:
-    """Return whether the resource owns the child: labels can be copied, owner references count."""
-    owners: list[dict[str, Any]] = child["metadata"].get("ownerReferences") or []
-    return any(owner.get("uid") == uid for owner in owners)
 
 
 def _is_current(conflict: Conflict, children: Iterable[Raw]) -> bool:
@@ -125,7 +122,8 @@ def _is_current(conflict: Conflict, children: Iterable[Raw]) -> bool:
     )
 
 
-def _time(event: Raw) -> str:
+def _last_time(event: Raw) -> str:
+    """Return when an event occurred last."""
     series = event.get("series") or {}
     return str(
         series.get("lastObservedTime")

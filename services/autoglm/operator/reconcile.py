@@ -22,6 +22,7 @@ from autoglm.common.telemetry import tracer
 from autoglm.kube.kinds import RESOURCE, Key
 from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
+from autoglm.operator.children.metadata import identity
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches, observe
 from autoglm.operator.observed import Event, NoData, Observed, Plan, Raw, Settings
@@ -72,7 +73,11 @@ class ReconcileResult:
 
 
 class Reconciler:
-    """Reconciles resources by key. `decide` computes plans; `routable` reads gateways' pools."""
+    """Reconciles resources by key.
+
+    `decide` computes plans, `routable` reads gateways' pools, and `operator` is the identity with
+    which events are written.
+    """
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class Reconciler:
         metrics: Metrics,
         routable: Callable[[Key], frozenset[str] | NoData],
         decide: Callable[[Observed, datetime], Plan],
-        identity: str,
+        operator: str,
         rng: Random,
         installations: Installations | None = None,
     ) -> None:
@@ -93,12 +98,13 @@ class Reconciler:
         self._rng = rng
         self._histories: dict[Key, History] = {}
         self._seen: dict[Key, float] = {}
-        self._events = EventRecorder(kube, identity, time.time)
+        self._events = EventRecorder(kube, operator, time.time)
         self._installations = installations or Installations(
             kube, Installation(), math.inf, lambda _: None
         )
-        mine = self._installations.mine
-        self._apply = Applier(kube, caches, self._events, self._confirm_exists, mine.rival)
+        self._apply = Applier(
+            kube, caches, self._events, self._confirm_exists, self._installations.mine.rival
+        )
 
     def mark_seen(self, key: Key) -> None:
         """Record that the API server has just delivered this resource."""
@@ -120,24 +126,35 @@ class Reconciler:
             return ended
 
     async def _reconcile(self, key: Key, span: trace.Span) -> ReconcileResult:
+        now = asyncio.get_running_loop().time()
         history = self._histories.setdefault(key, History())
         observed = observe(self._caches, key, self._routable, history.failures)
         if observed is None or "deletionTimestamp" in observed.resource["metadata"]:
             self._forget(key)
             return ReconcileResult("gone")
-        if not self._installations.mine.is_responsible(observed.resource):
+        mine = self._installations.mine
+        if not mine.is_responsible(observed.resource):
             self._forget(key)
             return ReconcileResult("other_class")
-        if rival := self._rival(key, observed):
+        rival = mine.rival_of(key.name, observed.children)
+        if rival and not self._installations.is_stale(rival, now):
             return await self._skip_claimed(key, observed.resource, rival)
-        self._clear_claim(history)
-        now = asyncio.get_running_loop().time()
+        self._set_claim(history, "")
+
         observed = replace(observed, reverted=history.reverts.conflicts(now))
         plan = self._decide(observed, datetime.now(UTC))
-        plan = _defer_first_status(plan, observed, history)
-        plan = _without_paused_children(plan, history.reverts, now)
+        has_status = observed.resource.get("status") or observed.rejected or history.writes
+        if plan.apply and not has_status:
+            # The first status would be outdated at once, and delay children of other resources.
+            plan = replace(plan, status=None, events=())
+        if (due := history.reverts.next_due(now)) is not None:
+            # Children that other controllers keep reverting are not applied during a pause.
+            apply = tuple(body for body in plan.apply if history.reverts.may_apply(body, now))
+            after = due if plan.requeue_after is None else min(due, plan.requeue_after)
+            plan = replace(plan, apply=apply, requeue_after=after)
         span.set_attribute("autoglm.plan.apply", len(plan.apply))
         span.set_attribute("autoglm.plan.delete", len(plan.delete))
+
         try:
             applied = await self._apply(observed.resource, plan, observed.conflicts)
         except ClaimedByAnother as error:
@@ -146,11 +163,13 @@ class Reconciler:
             self._forget(key)
             # The watch will not deliver a new resource of the same name that was stored here.
             return ReconcileResult("gone", 0.0 if self._caches.resources.version(key) else None)
-        self._record_phase(history, observed, plan)
-        before = {(c["kind"], c["metadata"]["name"]): c for c in observed.children}
-        for body in applied.bodies:
-            live = before.get((body["kind"], body["metadata"]["name"]))
-            history.reverts.applied(body, live, now, self._rng)
+
+        status = plan.status if plan.status is not None else observed.resource.get("status")
+        self._set_phase(history, str((status or {}).get("phase", "Pending")))
+        if applied.bodies:
+            before = {identity(child): child for child in observed.children}
+            for body in applied.bodies:
+                history.reverts.applied(body, before.get(identity(body)), now, self._rng)
         changed = applied.failures != history.failures
         history.failures = applied.failures
         if changed:
@@ -158,62 +177,49 @@ class Reconciler:
             self._metrics.conflicts.set(sum(len(f.conflicts) for f in failures))
         if rejected := applied.failures.rejected:
             raise ChildrenRejected("; ".join(f"{r.kind} {r.name}: {r.message}" for r in rejected))
-        return self._result(history, plan, wrote=applied.wrote or changed)
 
-    def _rival(self, key: Key, observed: Observed) -> str:
-        """Return the Lease of another installation that reconciles the resource; empty for none."""
-        rival = self._installations.mine.rival_of(key.name, observed.children)
-        is_stale = rival and self._installations.is_stale(rival, asyncio.get_running_loop().time())
-        return "" if is_stale else rival
+        wrote = applied.wrote or changed
+        history.writes = history.writes + 1 if wrote else 0
+        next_due = plan.requeue_after
+        history.is_busy = wrote or (next_due is not None and next_due <= _BUSY_SECONDS)
+        if not wrote:
+            return ReconcileResult("unchanged", next_due)
+        delay = _AFTER_WRITE.delay(history.writes, self._rng)
+        return ReconcileResult("written", delay if next_due is None else min(next_due, delay))
 
     async def _skip_claimed(self, key: Key, resource: Raw, rival: str) -> ReconcileResult:
         """Report once that another installation reconciles the resource; write nothing else."""
         history, installations = self._histories[key], self._installations
         installations.watch_claim(key, rival)
         if history.claimed_by != rival:
-            self._count_phase(history.phase, -1)
-            self._histories[key] = History(claimed_by=rival)
-            self._count_claimed()
+            self._set_phase(history, "")
+            history = self._histories[key] = History()
+            self._set_claim(history, rival)
             why = claimed_message(installations.mine, rival, key.name, installations.timeout)
             fields = {"resource": str(key), "lease": rival}
             _log.warning("another installation reconciles a resource", extra={"fields": fields})
             await self._events.record(resource, Event("Warning", "ClaimedByAnother", why))
         return ReconcileResult("claimed")
 
-    def _clear_claim(self, history: History) -> None:
-        if history.claimed_by:
-            history.claimed_by = ""
-            self._count_claimed()
+    def _set_claim(self, history: History, lease: str) -> None:
+        """Record the Lease of the installation that reconciles the resource; empty for this one."""
+        if history.claimed_by != lease:
+            history.claimed_by = lease
+            claimed = sum(bool(h.claimed_by) for h in self._histories.values())
+            self._metrics.claimed_elsewhere.set(claimed)
 
-    def _count_claimed(self) -> None:
-        claimed = sum(bool(h.claimed_by) for h in self._histories.values())
-        self._metrics.claimed_elsewhere.set(claimed)
-
-    def _result(self, history: History, plan: Plan, *, wrote: bool) -> ReconcileResult:
-        history.writes = history.writes + 1 if wrote else 0
-        after = plan.requeue_after
-        history.is_busy = wrote or (after is not None and after <= _BUSY_SECONDS)
-        if not wrote:
-            return ReconcileResult("unchanged", after)
-        delay = _AFTER_WRITE.delay(history.writes, self._rng)
-        return ReconcileResult("written", delay if after is None else min(after, delay))
-
-    def _record_phase(self, history: History, observed: Observed, plan: Plan) -> None:
-        status = plan.status if plan.status is not None else observed.resource.get("status")
-        phase = str((status or {}).get("phase", "Pending"))
-        if phase != history.phase:
-            self._count_phase(history.phase, -1)
-            self._count_phase(phase, 1)
+    def _set_phase(self, history: History, phase: str) -> None:
+        """Count the resource under its phase; empty removes it from the count."""
+        if history.phase != phase:
+            for name, change in ((history.phase, -1), (phase, 1)):
+                if name:
+                    self._metrics.resources.labels(name).inc(change)
             history.phase = phase
-
-    def _count_phase(self, phase: str, change: int) -> None:
-        if phase:
-            self._metrics.resources.labels(phase).inc(change)
 
     def _forget(self, key: Key) -> None:
         if history := self._histories.pop(key, None):
-            self._count_phase(history.phase, -1)
-            self._clear_claim(history)
+            self._set_phase(history, "")
+            self._set_claim(history, "")
         self._seen.pop(key, None)
         self._events.correlator.forget(key)
         self._caches.names.put(key, claim_of(self._caches.resources.get(key)))
@@ -237,20 +243,3 @@ class Reconciler:
         now = self._caches.resources.get(key)
         if now is None or now["metadata"]["uid"] != metadata["uid"]:
             raise Gone(str(key))
-
-
-def _defer_first_status(plan: Plan, observed: Observed, history: History) -> Plan:
-    """Return the plan without the first status while children are applied: it would be outdated
-    at once, and delay the children of resources in the queue."""
-    has_status = observed.resource.get("status") or observed.rejected or history.writes
-    return plan if has_status or not plan.apply else replace(plan, status=None, events=())
-
-
-def _without_paused_children(plan: Plan, reverts: Reverts, now: float) -> Plan:
-    """Return the plan without children that other controllers keep reverting, during a pause."""
-    due = reverts.next_due(now)
-    if due is None:
-        return plan
-    after = due if plan.requeue_after is None else min(due, plan.requeue_after)
-    apply = tuple(body for body in plan.apply if reverts.may_apply(body, now))
-    return replace(plan, apply=apply, requeue_after=after)

@@ -1,24 +1,49 @@
-"""Watches every kind that the operator requires, and fills the caches.
+"""Watches every kind that the operator reads, and fills the caches; reports changed resources.
 
-Optional kinds are in `optional`. Decides nothing about resources; reports changed ones by key.
+An optional kind never blocks the operator: where it cannot be listed (forbidden, a failing
+conversion webhook, a server that hangs) the operator works without it, reports that, and uses it
+once its watch has listed it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+import msgspec
+
 from autoglm.api.labels import SERVICE_NAME
-from autoglm.kube.kinds import CHILDREN, WARNING, Key
+from autoglm.kube.errors import Refused, Unreachable
+from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, WARNING, Key, Kind
 from autoglm.kube.reflector import Query, Reflector
 from autoglm.kube.store import Cache, Selection, watch
 from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import MANAGED, WARNINGS, Caches
-from autoglm.operator.optional import OptionalKinds
+
+_DISCOVERY_SECONDS = 60.0
+_FIRST_LIST_SECONDS = 5.0
+"""How long the start waits for the first lists, so that most operators start with all kinds."""
+_NOT_FOUND = 404
+# Newer than any object: all of them are dropped.
+_NEWEST = 2**63
+_log = logging.getLogger("autoglm.operator")
+
+
+class _Served(msgspec.Struct):
+    """The fields of an APIResourceList that are read."""
+
+    class Resource(msgspec.Struct):
+        kind: str
+
+    resources: list[Resource] = []
+
+
+_served = msgspec.json.Decoder(_Served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +84,39 @@ class Watches:
         self._metrics = metrics
         self._rng = rng
         self._required: dict[str, list[Reflector[bytes]]] = {}
-        self._optional = OptionalKinds(kube, caches, metrics, self._reflectors, self._all_changed)
+        self._optional = OptionalKinds(
+            kube, caches, metrics, self._optional_reflectors, self._all_changed
+        )
         for cache in caches.by_kind():
             metrics.cached.labels(cache.kind.kind).set_function(partial(len, cache))
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Start all watches; return when every required kind has been listed once, and optional
         kinds too, as far as the API server serves them and lists them soon."""
-        caches = self._caches
-        for kind in CHILDREN:
-            self._start(tasks, caches.children[kind], MANAGED)
-        self._start(tasks, caches.pods, MANAGED)
-        self._start(tasks, caches.resources, (), self._handlers.resource_changed)
+        caches, changed = self._caches, self._handlers.changed
+        required: list[tuple[Cache, Query, Callable[[Key], None]]] = [
+            *((caches.children[kind], MANAGED, changed) for kind in CHILDREN),
+            (caches.pods, MANAGED, changed),
+            (caches.resources, (), self._handlers.resource_changed),
+        ]
+        for cache, query, handler in required:
+            watches = self._required[cache.kind.kind] = self._reflectors(cache, query, handler)
+            for one in watches:
+                tasks.create_task(one.run(), name=f"watch {cache.kind.kind}")
         # Not required: events only explain failures, and gateways are polled periodically anyway.
-        for events in self._reflectors(caches.warnings, WARNINGS):
+        for events in self._reflectors(caches.warnings, WARNINGS, changed):
             tasks.create_task(events.run(), name=f"watch {WARNING.kind}")
-        tasks.create_task(self._gateway_reflector().run(), name="watch EndpointSlice")
+        service = (("labelSelector", f"{SERVICE_NAME}={self._scope.gateway_service}"),)
+        selection = Selection(self._scope.gateway_namespace, service)
+        slices = watch(
+            self._kube,
+            caches.gateway_slices,
+            selection,
+            lambda _: None,
+            self._metrics,
+            self._rng,
+        )
+        tasks.create_task(slices.run(), name="watch EndpointSlice")
         self._optional.start(tasks)
         for watches in self._required.values():
             for one in watches:
@@ -89,51 +131,151 @@ class Watches:
             if not all(w.synced.is_set() for w in watches)
         }
 
-    def _all_changed(self) -> None:
-        for key in self._caches.resources.owners():
-            self._handlers.changed(key)
-
-    def _start(
-        self,
-        tasks: asyncio.TaskGroup,
-        cache: Cache,
-        query: Query,
-        changed: Callable[[Key], None] | None = None,
-    ) -> None:
-        watches = self._required[cache.kind.kind] = self._reflectors(cache, query, changed)
-        for one in watches:
-            tasks.create_task(one.run(), name=f"watch {cache.kind.kind}")
-
     def _reflectors(
         self,
         cache: Cache,
-        query: Query = MANAGED,
-        changed: Callable[[Key], None] | None = None,
+        query: Query,
+        changed: Callable[[Key], None],
         problem_changed: Callable[[], None] = lambda: None,
     ) -> list[Reflector[bytes]]:
         """Return one reflector for all namespaces, or one for each namespace of the scope."""
         return [
-            self._reflector(
+            watch(
+                self._kube,
                 cache,
                 Selection(namespace, query),
-                changed or self._handlers.changed,
+                changed,
+                self._metrics,
+                self._rng,
                 problem_changed,
             )
             for namespace in self._scope.namespaces or ("",)
         ]
 
-    def _gateway_reflector(self) -> Reflector[bytes]:
-        service = (("labelSelector", f"{SERVICE_NAME}={self._scope.gateway_service}"),)
-        selection = Selection(self._scope.gateway_namespace, service)
-        return self._reflector(self._caches.gateway_slices, selection, lambda _: None)
+    def _optional_reflectors(
+        self, cache: Cache, problem_changed: Callable[[], None]
+    ) -> list[Reflector[bytes]]:
+        return self._reflectors(cache, MANAGED, self._handlers.changed, problem_changed)
 
-    def _reflector(
+    def _all_changed(self) -> None:
+        for key in self._caches.resources.owners():
+            self._handlers.changed(key)
+
+
+@dataclass(slots=True)
+class _State:
+    """Discovery and watches of one optional kind."""
+
+    watches: list[Reflector[bytes]] = field(default_factory=list)
+    """Empty while the API server does not serve the kind."""
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    undiscovered: str = ""
+    """Why it is unknown whether the API server serves the kind."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it is known whether the kind can be used."""
+
+    @property
+    def is_listed(self) -> bool:
+        """Return whether the kind was listed. It stays in use from then on."""
+        return bool(self.watches) and all(watch.synced.is_set() for watch in self.watches)
+
+    @property
+    def problem(self) -> str:
+        """Return why the kind cannot be used; empty if it can, or if it is not served."""
+        if self.is_listed:
+            return ""
+        return next((w.problem for w in self.watches if w.problem), self.undiscovered)
+
+
+class OptionalKinds:
+    """Updates `caches.optional_kinds` and `caches.unavailable_kinds`; calls `changed` after it.
+
+    `reflectors` returns the watches that fill a cache; they call their second argument when their
+    problem has changed.
+    """
+
+    def __init__(
         self,
-        cache: Cache,
-        selection: Selection,
-        changed: Callable[[Key], None],
-        problem_changed: Callable[[], None] = lambda: None,
-    ) -> Reflector[bytes]:
-        return watch(
-            self._kube, cache, selection, changed, self._metrics, self._rng, problem_changed
-        )
+        kube: Kube,
+        caches: Caches,
+        metrics: Metrics,
+        reflectors: Callable[[Cache, Callable[[], None]], list[Reflector[bytes]]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._kube = kube
+        self._caches = caches
+        self._metrics = metrics
+        self._reflectors = reflectors
+        self._changed = changed
+        self._states = {kind: _State() for kind in OPTIONAL_CHILDREN}
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Discover and watch every optional kind, in tasks of the group."""
+        for kind in self._states:
+            tasks.create_task(self._discover(kind, tasks), name=f"discover {kind.kind}")
+
+    async def settled(self) -> None:
+        """Wait until each kind is listed, unavailable or not served, at most 5 seconds."""
+        try:
+            async with asyncio.timeout(_FIRST_LIST_SECONDS):
+                for state in self._states.values():
+                    await state.settled.wait()
+        except TimeoutError:
+            names = [k.kind for k, state in self._states.items() if not state.settled.is_set()]
+            fields = {"kinds": ", ".join(names)}
+            _log.warning("starting before optional kinds are listed", extra={"fields": fields})
+
+    async def _discover(self, kind: Kind, tasks: asyncio.TaskGroup) -> None:
+        state, cache = self._states[kind], self._caches.children[kind]
+        while True:
+            served = await self._serves(kind)
+            state.undiscovered = served if isinstance(served, str) else ""
+            if served is True and not state.watches:
+                state.watches = self._reflectors(cache, self._publish)
+                state.tasks = [tasks.create_task(w.run()) for w in state.watches]
+                state.tasks.append(tasks.create_task(self._publish_once_listed(state)))
+            elif served is False:
+                # The kind was removed, and its objects with it.
+                for task in state.tasks:
+                    task.cancel()
+                if state.watches:
+                    cache.replace((), _NEWEST)
+                state.watches, state.tasks = [], []
+                state.settled.set()
+            self._publish()
+            await asyncio.sleep(_DISCOVERY_SECONDS)
+
+    async def _publish_once_listed(self, state: _State) -> None:
+        for one in state.watches:
+            await one.synced.wait()
+        self._publish()
+
+    async def _serves(self, kind: Kind) -> bool | str:
+        """Return whether the API server serves the kind, or why that is unknown."""
+        try:
+            body = await self._kube.get(f"/apis/{kind.api_version}")
+        except Refused as error:
+            return False if error.status == _NOT_FOUND else str(error)
+        except Unreachable as error:
+            return str(error)
+        return any(r.kind == kind.kind for r in _served.decode(body).resources)
+
+    def _publish(self) -> None:
+        """Update caches and metrics; log what has become unavailable, or is available again."""
+        usable = frozenset(kind for kind, state in self._states.items() if state.is_listed)
+        unavailable = {k.kind: s.problem for k, s in self._states.items() if s.problem}
+        for kind, state in self._states.items():
+            if kind in usable or state.problem:
+                state.settled.set()
+            self._metrics.unavailable.labels(kind.kind).set(int(kind.kind in unavailable))
+        caches, before = self._caches, self._caches.unavailable_kinds
+        if (usable, unavailable) == (caches.optional_kinds, before):
+            return
+        for name in sorted(unavailable.keys() | before.keys()):
+            if (why := unavailable.get(name)) is None:
+                _log.info("an optional kind is available again", extra={"fields": {"kind": name}})
+            elif why != before.get(name):
+                fields = {"kind": name, "error": why}
+                _log.warning("working without an optional kind", extra={"fields": fields})
+        caches.optional_kinds, caches.unavailable_kinds = usable, unavailable
+        self._changed()
