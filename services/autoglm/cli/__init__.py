@@ -85,21 +85,18 @@ class LazyGroup(click.Group):
             found: Any = getattr(module, attribute or "command")
             command: click.Command = found if isinstance(found, click.Command) else found()
         except ModuleNotFoundError as error:
-            raise _missing(f"{ctx.command_path} {cmd_name}", entry, error) from error
+            package = (error.name or "").partition(".")[0]
+            if not entry.extra or package == "autoglm":
+                raise
+            raise click.ClickException(
+                f"`{ctx.command_path} {cmd_name}` needs the package {package!r}: "
+                f"pip install 'open-autoglm[{entry.extra}]'"
+            ) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.offered.items()])
-
-
-def _missing(name: str, entry: Lazy, error: ModuleNotFoundError) -> Exception:
-    package = (error.name or "").partition(".")[0]
-    if not entry.extra or package == "autoglm":
-        return error
-    return click.ClickException(
-        f"`{name}` needs the package {package!r}: pip install 'open-autoglm[{entry.extra}]'"
-    )
 
 
 @click.group(

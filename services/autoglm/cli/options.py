@@ -1,10 +1,11 @@
-"""Options that several commands share: a service's settings, the connection, sampling, output."""
+"""Options that several commands share: settings, connection, sampling, output, cluster."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, Union, get_args, get_origin
 
@@ -15,9 +16,12 @@ from autoglm.client import Client, TlsFiles
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from autoglm.cli.cluster import Cluster
     from autoglm.common.settings import ProcessSettings
 
 BAD_SETTINGS = 64
+NOT_HEALTHY = 3
+"""Exit code if a deployment is not healthy."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 S = TypeVar("S", bound="ProcessSettings")
 
@@ -29,13 +33,40 @@ def examples(*lines: str) -> str:
 
 def settings_options(cls: type[ProcessSettings]) -> Callable[[Function], Function]:
     """Add a flag for each field of a settings class; `load_settings` validates the values."""
+    prefix = cls.model_config.get("env_prefix", "")
 
     def decorate(command: Function) -> Function:
         for name, field in reversed(cls.model_fields.items()):
-            command = _setting(name, field, cls.model_config.get("env_prefix", ""))(command)
+            command = _setting(name, field, prefix)(command)
         return command
 
     return decorate
+
+
+def _setting(name: str, field: FieldInfo, prefix: str) -> Callable[[Function], Function]:
+    annotation: Any = field.annotation
+    if get_origin(annotation) in (Union, UnionType):  # X | None
+        annotation = next(a for a in get_args(annotation) if a is not type(None))
+    is_list = get_origin(annotation) is tuple
+    text, notes = field.description or "", list[str]()
+    if is_list and "repeated" not in text:
+        notes.append("may be repeated")
+    if (default := field.default) not in (None, "", ()):
+        if isinstance(default, bool):
+            default = "yes" if default else "no"
+        elif isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        notes.append(f"default: {default}")
+    variables = getattr(field.validation_alias, "choices", None)
+    variables = variables or [field.validation_alias or f"{prefix}{name.upper()}"]
+    notes.append(f"env: {', '.join(map(str, variables))}")
+    text, flag = f"{text}  [{'; '.join(notes)}]", name.replace("_", "-")
+    if annotation is bool:
+        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
+    metavar = {int: "INTEGER", float: "NUMBER"}.get(annotation, "TEXT")
+    if get_origin(annotation) is Literal:
+        metavar = "[" + "|".join(map(str, get_args(annotation))) + "]"
+    return click.option(f"--{flag}", name, multiple=is_list, metavar=metavar, help=text)
 
 
 def load_settings(cls: type[S], flags: Mapping[str, Any]) -> S:
@@ -47,53 +78,6 @@ def load_settings(cls: type[S], flags: Mapping[str, Any]) -> S:
     except SettingsError as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(BAD_SETTINGS) from error
-
-
-def _setting(name: str, field: FieldInfo, prefix: str) -> Callable[[Function], Function]:
-    flag, annotation = name.replace("_", "-"), _inner(field.annotation)
-    notes = [] if field.default in (None, "", ()) else [f"default: {_shown(field.default)}"]
-    notes.append(f"env: {', '.join(_variables(name, field, prefix))}")
-    described = field.description or ""
-    if get_origin(annotation) is tuple and "repeated" not in described:
-        notes.insert(0, "may be repeated")
-    text = f"{described}  [{'; '.join(notes)}]"
-    if annotation is bool:
-        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
-    return click.option(
-        f"--{flag}",
-        name,
-        multiple=get_origin(annotation) is tuple,
-        metavar=_metavar(annotation),
-        help=text,
-    )
-
-
-def _inner(annotation: Any) -> Any:
-    """Return X for `X | None`."""
-    if get_origin(annotation) in (Union, UnionType):
-        return next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
-
-
-def _metavar(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "[" + "|".join(str(a) for a in get_args(annotation)) + "]"
-    if annotation is int:
-        return "INTEGER"
-    return "NUMBER" if annotation is float else "TEXT"
-
-
-def _shown(default: object) -> str:
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _variables(name: str, field: FieldInfo, prefix: str) -> list[str]:
-    alias = field.validation_alias
-    if alias is None:
-        return [f"{prefix}{name.upper()}"]
-    return [alias] if isinstance(alias, str) else [str(c) for c in getattr(alias, "choices", ())]
 
 
 api_key_file_option = click.option(
@@ -230,3 +214,56 @@ def given_text(words: tuple[str, ...]) -> str:
     if not text:
         raise click.UsageError("missing text; pass it as an argument or on standard input")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Cluster and namespaces that a command inspects."""
+
+    namespace: str = ""
+    """Empty: the namespace of the context."""
+    is_everywhere: bool = False
+    context: str = ""
+    kubeconfig: str = ""
+
+    @property
+    def is_named(self) -> bool:
+        return self != Where()
+
+    def open(self) -> Cluster:
+        # `status` also works in core installs, which have no Kubernetes client.
+        from autoglm.cli.cluster import Cluster
+
+        return Cluster(self.kubeconfig or None, self.context or None)
+
+    def namespace_in(self, cluster: Cluster) -> str:
+        """Return the namespace to inspect, empty for all."""
+        return "" if self.is_everywhere else self.namespace or cluster.namespace
+
+
+# With kubectl's names.
+_CLUSTER = (
+    click.option("-n", "--namespace", default="", help="Namespace. [default: the context's]"),
+    click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
+    click.option("--context", default="", help="Context of the kubeconfig. [default: current]"),
+    click.option("--kubeconfig", default="", help="Kubeconfig file. [default: $KUBECONFIG]"),
+)
+
+watch_option = click.option(
+    "-w", "--watch", is_flag=True, help="After listing, watch for changes until Ctrl-C."
+)
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add options of a cluster; the command gets a Where as `where` instead of them."""
+
+    @functools.wraps(command)
+    def placed(
+        *, namespace: str, all_namespaces: bool, context: str, kubeconfig: str, **options: Any
+    ) -> Any:
+        if namespace and all_namespaces:
+            raise click.UsageError(f"-A and -n {namespace} exclude each other; give one")
+        where = Where(namespace, all_namespaces, context, kubeconfig)
+        return command(where=where, **options)
+
+    return _all(_CLUSTER, placed)

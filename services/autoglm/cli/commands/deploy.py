@@ -14,8 +14,7 @@ import yaml
 from autoglm.api import InvalidSpec, Problem
 from autoglm.api.documents import parse_manifest, problems_between, read_yaml
 from autoglm.api.short_form import is_short_form, to_manifest
-from autoglm.cli.cluster_options import NOT_HEALTHY
-from autoglm.cli.options import examples
+from autoglm.cli.options import NOT_HEALTHY, examples
 
 if TYPE_CHECKING:
     from autoglm.cli.cluster import Cluster
@@ -83,7 +82,20 @@ def command(
     cluster = Cluster(kubeconfig, context)
     for manifest in manifests:
         manifest["metadata"].setdefault("namespace", cluster.namespace)
-    return _deploy(cluster, manifests, force_conflicts, timeout if wait else None)
+    for manifest in manifests:
+        uri = manifest["spec"]["model"].get("uri") or ""
+        if uri.startswith(("./", "../")):
+            notice = (
+                f"{manifest['metadata']['name']}: spec.model.uri = {uri} is a path on this "
+                "machine, which pods don't have; set a hub name, or a path on a volume of the pods"
+            )
+            click.echo(notice, err=True)
+        cluster.apply(manifest, dry_run=False, force=force_conflicts)
+        click.echo(f"{_subject(manifest)} applied")
+    if not wait:
+        return 0
+    until = time.monotonic() + timeout
+    return max([_wait(cluster, manifest, until) for manifest in manifests])
 
 
 def manifests_in(text: str, source: str, name: str, namespace: str) -> list[Manifest]:
@@ -126,22 +138,20 @@ def _manifest(document: Any, name: str, namespace: str) -> Manifest:
     return {key: value for key, value in document.items() if key != "status"}
 
 
-def _deploy(cluster: Cluster, manifests: list[Manifest], force: bool, timeout: float | None) -> int:
-    for manifest in manifests:
-        for notice in _notices(manifest):
-            click.echo(notice, err=True)
-        cluster.apply(manifest, dry_run=False, force=force)
-        click.echo(f"{_subject(manifest)} applied")
-    if timeout is None:
-        return 0
-    until = time.monotonic() + timeout
-    codes = [_follow(cluster, manifest, until) for manifest in manifests]
-    return max(codes)
+def _wait(cluster: Cluster, manifest: Manifest, until: float) -> int:
+    """Print each change of the progress; return NOT_HEALTHY if it is not ready in time."""
+    from autoglm.cli.cluster import ClusterError
 
+    def poll() -> Progress:
+        try:
+            return progress_of(cluster.read(manifest))
+        except ClusterError as error:
+            if not error.is_temporary:
+                raise
+            return Progress(f"{error.reason}: {error.message}")
 
-def _follow(cluster: Cluster, manifest: Manifest, until: float) -> int:
     progress = Progress("not read yet")
-    for progress in follow(lambda: _poll(cluster, manifest), until, time.monotonic, time.sleep):
+    for progress in follow(poll, until, time.monotonic, time.sleep):
         click.echo(f"{_subject(manifest)}: {progress.line}")
     if progress.is_ready:
         return 0
@@ -189,33 +199,10 @@ def progress_of(resource: Mapping[str, Any]) -> Progress:
     counts = f"{status.get('readyReplicas', 0)} of {resource['spec'].get('replicas', 1)} ready"
     line = f"{status.get('phase') or 'Pending'}, {counts}"
     if ready.get("status") == "True":
-        return Progress(f"{line}{_at(status)}", is_ready=True)
+        at = f" at {status['url']}" if status.get("url") else ""
+        return Progress(f"{line}{at}", is_ready=True)
     why = f": {ready['reason']}: {ready.get('message', '')}" if ready.get("reason") else ""
     return Progress(line + why.rstrip(": "), is_hopeless=ready.get("reason") == "InvalidSpec")
-
-
-def _at(status: Mapping[str, Any]) -> str:
-    return f" at {status['url']}" if status.get("url") else ""
-
-
-def _poll(cluster: Cluster, manifest: Manifest) -> Progress:
-    from autoglm.cli.cluster import ClusterError
-
-    try:
-        return progress_of(cluster.read(manifest))
-    except ClusterError as error:
-        if not error.is_temporary:
-            raise
-        return Progress(f"{error.reason}: {error.message}")
-
-
-def _notices(manifest: Manifest) -> Iterator[str]:
-    uri = manifest["spec"]["model"].get("uri") or ""
-    if uri.startswith(("./", "../")):
-        yield (
-            f"{manifest['metadata']['name']}: spec.model.uri = {uri} is a path on this machine, "
-            "which pods don't have; set a hub name, or a path on a volume of the pods"
-        )
 
 
 def _subject(manifest: Manifest) -> str:

@@ -84,14 +84,27 @@ def command(
         api_key = api_key_file.read().strip()
     body = _body(text, file)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    body["model"] = model or body.get("model") or _only_model(url, headers)
+    if served := model or body.get("model"):
+        body["model"] = served
+    else:
+        cards = _send(urllib.request.Request(f"{url}/v1/models", headers=headers))["data"]
+        names = [str(card["id"]) for card in cards]
+        if len(names) != 1:
+            choices = ", ".join(names)
+            raise click.UsageError(f"several models are available; set --model to {choices}")
+        body["model"] = names[0]
     path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     headers |= {"content-type": "application/json", "x-autoglm-debug": "explain"}
     found = _send(urllib.request.Request(url + path, json.dumps(body).encode(), headers))
     if output != "text":
         click.echo(document(found, output), nl=False)
-    else:
-        _print(found)
+        return 0
+    click.echo(f"{found['model']} -> {found['endpoint']}")
+    click.echo(f"  policy {found['policy']}, decided by {found['reason']}: {found['why']}")
+    click.echo(f"  prompt: about {found['prompt_tokens']} tokens, {found['prompt_blocks']} blocks")
+    click.echo(f"\nCandidates after filters: {found['candidates_left']}")
+    rows = [[c[name] for name in _COLUMNS.values()] for c in found["candidates"]]
+    print_table(list(_COLUMNS), rows)
     return 0
 
 
@@ -107,14 +120,6 @@ def _body(text: tuple[str, ...], file: Path | None) -> dict[str, Any]:
     return body
 
 
-def _only_model(url: str, headers: dict[str, str]) -> str:
-    listed = _send(urllib.request.Request(f"{url}/v1/models", headers=headers))
-    names = [str(card["id"]) for card in listed["data"]]
-    if len(names) != 1:
-        raise click.UsageError(f"several models are available; set --model to {', '.join(names)}")
-    return names[0]
-
-
 def _send(request: urllib.request.Request) -> dict[str, Any]:
     if not request.full_url.startswith(("http://", "https://")):
         raise click.UsageError(f"--url is {request.full_url!r:.60}, not http(s)://HOST:PORT")
@@ -124,22 +129,10 @@ def _send(request: urllib.request.Request) -> dict[str, Any]:
             return found
     except urllib.error.HTTPError as error:
         with error:
-            raise click.ClickException(_message(error.read(), error.code)) from error
+            try:
+                message = str(json.loads(error.read())["error"]["message"])
+            except (ValueError, LookupError, TypeError):
+                message = f"the gateway responded with status {error.code}"
+        raise click.ClickException(message) from error
     except (OSError, ValueError) as error:
         raise click.ClickException(f"no response from {request.full_url}: {error}") from error
-
-
-def _message(body: bytes, code: int) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"the gateway responded with status {code}"
-
-
-def _print(found: dict[str, Any]) -> None:
-    click.echo(f"{found['model']} -> {found['endpoint']}")
-    click.echo(f"  policy {found['policy']}, decided by {found['reason']}: {found['why']}")
-    click.echo(f"  prompt: about {found['prompt_tokens']} tokens, {found['prompt_blocks']} blocks")
-    click.echo(f"\nCandidates after filters: {found['candidates_left']}")
-    rows = [[c[name] for name in _COLUMNS.values()] for c in found["candidates"]]
-    print_table(list(_COLUMNS), rows)

@@ -135,15 +135,17 @@ def chat(
 
     On a terminal and without MESSAGE, start a conversation.
     """
-    talk = _Conversation(client, chosen_model(client, model), system, sampling)
+    conversation = _Conversation(client, chosen_model(client, model), system, sampling)
     if not message and output == "text" and sys.stdin.isatty():
-        _converse(talk)
+        _converse(conversation)
         return
-    talk.messages.append(v1.ChatMessage(role="user", content=given_text(message)))
+    conversation.messages.append(v1.ChatMessage(role="user", content=given_text(message)))
     if output == "json":
-        print_json(as_dict(client.chat(talk.messages, model=talk.model, **sampling)))
+        print_json(
+            as_dict(client.chat(conversation.messages, model=conversation.model, **sampling))
+        )
     else:
-        talk.stream_response()
+        conversation.stream_response()
 
 
 @dataclass
@@ -154,7 +156,7 @@ class _Conversation:
     model: str
     system: str
     sampling: dict[str, Any]
-    messages: list[v1.ChatMessage] = field(default_factory=list)
+    messages: list[v1.ChatMessage] = field(init=False)
 
     def __post_init__(self) -> None:
         self.reset()
@@ -167,8 +169,14 @@ class _Conversation:
         """Print the next message as it is generated and add it to the conversation."""
         content = ""
         for chunk in self.client.chat_stream(self.messages, model=self.model, **self.sampling):
-            content += chunk.delta.content
-            _print_delta(chunk.delta)
+            delta = chunk.delta
+            content += delta.content
+            if delta.reasoning:
+                click.secho(delta.reasoning, dim=True, nl=False)
+            click.echo(delta.content, nl=False)
+            for call in delta.tool_calls:
+                click.secho(f"\n[{call.name}] " if call.name else "", fg="cyan", nl=False)
+                click.echo(call.arguments, nl=False)
         click.echo()
         self.messages.append(v1.ChatMessage(role="assistant", content=content))
 
@@ -186,20 +194,11 @@ class _Conversation:
             del self.messages[turns:]
 
 
-def _print_delta(delta: v1.ChatMessage) -> None:
-    if delta.reasoning:
-        click.secho(delta.reasoning, dim=True, nl=False)
-    click.echo(delta.content, nl=False)
-    for call in delta.tool_calls:
-        click.secho(f"\n[{call.name}] " if call.name else "", fg="cyan", nl=False)
-        click.echo(call.arguments, nl=False)
-
-
-def _converse(talk: _Conversation) -> None:
+def _converse(conversation: _Conversation) -> None:
     if importlib.util.find_spec("readline"):
         # Enables line editing and history in input().
         importlib.import_module("readline")
-    click.secho(f"{talk.model}. {_HELP}", dim=True)
+    click.secho(f"{conversation.model}. {_HELP}", dim=True)
     while True:
         try:
             text = input("> ").strip()
@@ -209,6 +208,6 @@ def _converse(talk: _Conversation) -> None:
         if text in ("/exit", "/quit"):
             return
         if text == "/reset":
-            talk.reset()
+            conversation.reset()
         elif text:
-            talk.send(text)
+            conversation.send(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,12 @@ def _counted(directory: Path) -> int | None:
     """Return the number of parameters in the weights, None if they are absent or packed."""
     files = list(directory.glob("*.safetensors"))
     headers = [_header(file) for file in files]
-    kinds = {entry.get("dtype") for header in headers for entry in _tensors(header)}
+    kinds = {
+        entry.get("dtype")
+        for header in headers
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
     # The shape of packed numbers is not the number of parameters.
     if not files or not kinds <= {"F64", "F32", "F16", "BF16", "F8_E4M3"}:
         return None
@@ -140,10 +144,6 @@ def _header(file: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise ValueError(f"{file.name} is not a safetensors file; download it again")
     return header
-
-
-def _tensors(header: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return (entry for name, entry in header.items() if name != "__metadata__")
 
 
 def _document(shape: Shape, load: Load) -> dict[str, Any]:
@@ -174,11 +174,10 @@ def _best(found: list[Fit]) -> Fit | None:
 
 
 def _print(shape: Shape, load: Load) -> None:
-    needed = need(shape, load)
-    click.echo(
-        f"{_short(shape.parameters)} parameters, {load.concurrency} requests of "
-        f"{load.context} tokens\n"
-    )
+    needed, found = need(shape, load), fits(shape, load)
+    count = shape.parameters
+    parameters = f"{count / 1e9:.2f} billion" if count >= 10**7 else f"{count:,}"
+    click.echo(f"{parameters} parameters, {load.concurrency} requests of {load.context} tokens\n")
     rows = [
         (f"weights ({load.precision})", _gib(needed.weights)),
         (f"KV cache ({load.kv_precision}, {needed.kv_token / 1024:.4g} KiB a token)",
@@ -188,54 +187,44 @@ def _print(shape: Shape, load: Load) -> None:
     ]  # fmt: skip
     print_table(["ONE REPLICA", "MEMORY"], rows)
     click.echo("")
-    found = fits(shape, load)
-    print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], [_row(f) for f in found])
+    gpus = [
+        (
+            fit.gpu.name,
+            fit.tensor_parallel,
+            f"{fit.used / (fit.gpu.gib * GIB):.0%}",
+            fit.concurrency,
+        )
+        if fit.tensor_parallel is not None
+        else (fit.gpu.name, "-", "too small", "-")
+        for fit in found
+    ]
+    print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], gpus)
     click.echo("")
-    _advise(shape, load, _best(found))
-
-
-def _row(fit: Fit) -> tuple[str, str, str, str]:
-    if fit.tensor_parallel is None:
-        return fit.gpu.name, "-", "too small", "-"
-    share = f"{fit.used / (fit.gpu.gib * GIB):.0%}"
-    return fit.gpu.name, str(fit.tensor_parallel), share, str(fit.concurrency)
-
-
-def _advise(shape: Shape, load: Load, best: Fit | None) -> None:
-    if best is None:
+    if (best := _best(found)) is None:
         click.echo(
             "Not enough memory on 8 GPUs of any type. Lower --precision, --context or "
             "--concurrency, or distribute the model with spec.engine.parallelism.pipeline."
         )
         return
-    gpus = best.tensor_parallel or 1
-    pod = host(shape, load, gpus)
-    halved = replace(load, kv_precision="fp8")
+    count = best.tensor_parallel or 1
+    pod = host(shape, load, count)
     click.echo(f"One replica on {best.gpu.name} or larger:\n")
     click.echo(f"  model: {{maxModelLen: {load.context}}}")
     click.echo(
         f"  engine: {{maxNumSeqs: {load.concurrency}, gpuMemoryUtilization: {UTILIZATION}, "
-        f"parallelism: {{tensor: {gpus}}}}}"
+        f"parallelism: {{tensor: {count}}}}}"
     )
     click.echo(
-        f"  resources: {{requests: {{cpu: {pod.cpu}, memory: {_whole_gib(pod.memory)}}}, "
-        f"limits: {{nvidia.com/gpu: {gpus}}}}}\n"
+        f"  resources: {{requests: {{cpu: {pod.cpu}, memory: {-int(-pod.memory // GIB)}Gi}}, "
+        f"limits: {{nvidia.com/gpu: {count}}}}}\n"
     )
     click.echo(f"The node needs {_gib(pod.disk)} of disk for the weights.")
-    total = need(shape, load).total
-    click.echo(f"Without a GPU, vLLM for CPUs needs {_gib(total)} of memory, and is much slower.")
+    total = _gib(needed.total)
+    click.echo(f"Without a GPU, vLLM for CPUs needs {total} of memory, and is much slower.")
     if BYTES[load.kv_precision] > 1:
-        saved = need(shape, load).kv_cache - need(shape, halved).kv_cache
+        saved = needed.kv_cache - need(shape, replace(load, kv_precision="fp8")).kv_cache
         click.echo(f"quantization.kvCacheDtype: fp8 saves {_gib(saved)} at some loss of quality.")
-
-
-def _short(count: int) -> str:
-    return f"{count / 1e9:.2f} billion" if count >= 10**7 else f"{count:,}"
 
 
 def _gib(size: float) -> str:
     return f"{size / GIB:.4g} GiB" if size >= GIB / 100 else f"{size / 2**20:.3g} MiB"
-
-
-def _whole_gib(size: float) -> str:
-    return f"{-int(-size // GIB)}Gi"

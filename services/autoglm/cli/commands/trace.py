@@ -28,8 +28,6 @@ _SHOWN = (
     semconv.GEN_AI_USAGE_INPUT_TOKENS,
     semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
 )
-
-
 _WIDTH = 240
 
 
@@ -98,22 +96,16 @@ def show(trace: Sequence[Span]) -> None:
 
 def _grow(node: Tree, parent: str, children: Mapping[str, Sequence[Span]], begin: float) -> None:
     for span in children.get(parent, ()):
-        _grow(node.add(_label(span, begin)), span.span_id, children, begin)
-
-
-def _label(span: Span, begin: float) -> Text:
-    details = [f"{name.rpartition('.')[2]}={span.attributes[name]}" for name in _shown(span)]
-    return Text.assemble(
-        (f"{1e3 * (span.end - span.start):8.1f} ms ", "cyan"),
-        (span.name, "bold"),
-        f"  {span.service} {span.kind.lower()}",
-        (f"  +{1e3 * (span.start - begin):.1f} ms", "dim"),
-        (f"  {' '.join(details)}" if details else "", "green"),
-    )
-
-
-def _shown(span: Span) -> list[str]:
-    return [name for name in _SHOWN if name in span.attributes]
+        shown = [name for name in _SHOWN if name in span.attributes]
+        details = [f"{name.rpartition('.')[2]}={span.attributes[name]}" for name in shown]
+        label = Text.assemble(
+            (f"{1e3 * (span.end - span.start):8.1f} ms ", "cyan"),
+            (span.name, "bold"),
+            f"  {span.service} {span.kind.lower()}",
+            (f"  +{1e3 * (span.start - begin):.1f} ms", "dim"),
+            (f"  {' '.join(details)}" if details else "", "green"),
+        )
+        _grow(node.add(label), span.span_id, children, begin)
 
 
 @click.command(

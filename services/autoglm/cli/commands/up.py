@@ -102,24 +102,18 @@ def command(
 
     Ctrl-C drains and stops all processes; a second one kills them.
     """
+    # Invalid settings end the command before anything starts.
+    access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
+    at = {"grpc_address": grpc_address, "http_address": http_address}
+    load_settings(GatewaySettings, at | access)
+    anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
+    gateway_flags = (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
     gateway = Addresses(grpc_address, http_address, metrics_address)
-    gateway_flags = _access_flags(gateway, api_keys_file, allow_anonymous)
     options = UpOptions(run_dir, gateway, traces, gateway_flags, watch)
     if dry_run:
         return _print_commands(files, options)
     raise_open_file_limit()
     return asyncio.run(up(files, options))
-
-
-def _access_flags(
-    gateway: Addresses, api_keys_file: str | None, allow_anonymous: bool | None
-) -> tuple[str, ...]:
-    """Return the gateway's flags for authentication; exit if they are invalid, before any start."""
-    at = {"grpc_address": gateway.grpc, "http_address": gateway.http}
-    access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
-    load_settings(GatewaySettings, at | access)
-    anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
-    return (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
 
 
 def _print_commands(files: Sequence[Path], options: UpOptions) -> int:

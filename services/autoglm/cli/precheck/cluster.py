@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoglm.api import AutoGLMDeployment
@@ -12,8 +12,9 @@ from autoglm.api.deployment import VERSION
 from autoglm.api.labels import COMPONENT, GATEWAY, OPERATOR
 from autoglm.cli.kube import Raw, is_ready
 from autoglm.cli.precheck.facts import DEPLOY_PERMISSIONS, INSPECT_PERMISSIONS, Facts, NotAccessible
-from autoglm.cli.precheck.gpu import gpus
 from autoglm.cli.precheck.view import Check
+from autoglm.kube.quantities import amount
+from autoglm.operator.children.deployment import GPU, resources
 
 OLDEST = (1, 30)
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -21,29 +22,26 @@ _INSTALL = "helm install open-autoglm, or kubectl apply -k deploy/kustomize"
 _RESOURCE_METRICS = {"CPU", "Memory"}
 
 
-def checks(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> tuple[Check, ...]:
+def checks(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> tuple[Check, ...]:
     """Return all checks of a cluster for the resources of a manifest."""
+    match = re.match(r"v(\d+)\.(\d+)", facts.version)
+    is_supported = match is not None and (int(match[1]), int(match[2])) >= OLDEST
+    version = f"Kubernetes {facts.version}"
     return (
-        _version(facts),
+        Check("cluster", "ok", version)
+        if is_supported
+        else Check("cluster", "fail", version, "use Kubernetes 1.30 or newer"),
         _crd(facts),
         _part("operator", OPERATOR, facts.operators),
         _part("gateway", GATEWAY, facts.gateways),
-        _namespace(facts, resources),
-        *_rights(facts),
-        *_manifest(facts, resources),
-        *gpus(facts, resources),
-        *_storage(facts, resources),
-        *_metrics(facts, resources),
-        *_optional(facts, resources),
+        _namespace(facts, wanted),
+        *_permissions(facts),
+        *_manifest(facts, wanted),
+        *_gpus(facts, wanted),
+        *_storage(facts, wanted),
+        *_metrics(facts, wanted),
+        *_optional(facts, wanted),
     )
-
-
-def _version(facts: Facts) -> Check:
-    match = re.match(r"v(\d+)\.(\d+)", facts.version)
-    found = f"Kubernetes {facts.version}"
-    if match and (int(match[1]), int(match[2])) >= OLDEST:
-        return Check("cluster", "ok", found)
-    return Check("cluster", "fail", found, "use Kubernetes 1.30 or newer")
 
 
 def _crd(facts: Facts) -> Check:
@@ -97,7 +95,7 @@ def _part(name: str, component: str, pods: tuple[Raw, ...] | NotAccessible) -> C
     return Check(name, "fail", found, remedy)
 
 
-def _namespace(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Check:
+def _namespace(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Check:
     name = f"namespace {facts.namespace_name}"
     if facts.namespace is None:
         remedy = f"kubectl create namespace {facts.namespace_name}"
@@ -105,7 +103,7 @@ def _namespace(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Check:
     if isinstance(facts.namespace, NotAccessible):
         return Check(name, "warn", "forbidden to read it", "check that it exists")
     level = (facts.namespace["metadata"].get("labels") or {}).get(_ENFORCE, "")
-    hosted = [r.name for r in resources if r.spec.model.cache.type == "hostPath"]
+    hosted = [r.name for r in wanted if r.spec.model.cache.type == "hostPath"]
     if hosted and level in ("baseline", "restricted"):
         found = f"Pod Security {level} rejects the hostPath cache of {', '.join(hosted)}"
         return Check(name, "fail", found, "use a pvc or emptyDir in spec.model.cache")
@@ -113,22 +111,22 @@ def _namespace(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Check:
     return Check(name, "ok", f"{found}; replicas comply with restricted")
 
 
-def _rights(facts: Facts) -> Iterator[Check]:
+def _permissions(facts: Facts) -> Iterator[Check]:
     where = f"in {facts.namespace_name}"
-    denied = [str(right) for right in DEPLOY_PERMISSIONS if right in facts.denied]
+    denied = [str(each) for each in DEPLOY_PERMISSIONS if each in facts.denied]
     if denied:
         remedy = "have an administrator grant the permission"
         yield Check("deploy permission", "fail", f"cannot {', '.join(denied)} {where}", remedy)
     else:
         yield Check("deploy permission", "ok", f"granted {where}")
-    if denied := [str(right) for right in INSPECT_PERMISSIONS if right in facts.denied]:
+    if denied := [str(each) for each in INSPECT_PERMISSIONS if each in facts.denied]:
         remedy = "without the permission `autoglm status` shows less"
         yield Check("read permission", "warn", f"cannot {', '.join(denied)} {where}", remedy)
 
 
-def _manifest(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+def _manifest(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
     rejected = dict(facts.rejections)
-    for resource in resources:
+    for resource in wanted:
         name, uri = f"manifest {resource.name}", resource.spec.model.uri or ""
         if resource.name in rejected:
             yield Check(name, "fail", rejected[resource.name], "correct it as the message says")
@@ -139,12 +137,27 @@ def _manifest(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[
             yield Check(name, "ok", "accepted by the API server")
 
 
-def _storage(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
-    for resource in resources:
+def _storage(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    for resource in wanted:
         if claim := resource.spec.model.cache.claim_name:
             yield _claim(claim, (facts.claims or {}).get(claim), resource)
-    if not resources:
-        yield _storage_class(facts)
+    if wanted:
+        return
+    if isinstance(facts.storage_classes, NotAccessible):
+        found = "forbidden to list StorageClasses"
+        yield Check("storage", "warn", found, "check that one is the default")
+        return
+    annotation = "storageclass.kubernetes.io/is-default-class"
+    default = [
+        c["metadata"]["name"]
+        for c in facts.storage_classes
+        if (c["metadata"].get("annotations") or {}).get(annotation) == "true"
+    ]
+    if default:
+        yield Check("storage", "ok", f"{default[0]} is the default StorageClass")
+    else:
+        remedy = "set a class in claims for model caches, or cache in emptyDir"
+        yield Check("storage", "warn", "no default StorageClass", remedy)
 
 
 def _claim(name: str, claim: Raw | NotAccessible | None, resource: AutoGLMDeployment) -> Check:
@@ -168,44 +181,28 @@ def _claim(name: str, claim: Raw | NotAccessible | None, resource: AutoGLMDeploy
     return Check(title, "ok", f"bound, {', '.join(modes)}")
 
 
-def _storage_class(facts: Facts) -> Check:
-    if isinstance(facts.storage_classes, NotAccessible):
-        found = "forbidden to list StorageClasses"
-        return Check("storage", "warn", found, "check that one is the default")
-    annotation = "storageclass.kubernetes.io/is-default-class"
-    default = [
-        c["metadata"]["name"]
-        for c in facts.storage_classes
-        if (c["metadata"].get("annotations") or {}).get(annotation) == "true"
-    ]
-    if default:
-        return Check("storage", "ok", f"{default[0]} is the default StorageClass")
-    remedy = "set a class in claims for model caches, or cache in emptyDir"
-    return Check("storage", "warn", "no default StorageClass", remedy)
-
-
-def _metrics(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+def _metrics(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
     """Check the APIs that the HorizontalPodAutoscaler reads."""
-    scaled = [r for r in resources if r.spec.scaling and r.spec.scaling.actuator == "hpa"]
-    wanted = {m.type for r in scaled if r.spec.scaling for m in r.spec.scaling.metrics}
+    scaled = [r for r in wanted if r.spec.scaling and r.spec.scaling.actuator == "hpa"]
+    types = {m.type for r in scaled if r.spec.scaling for m in r.spec.scaling.metrics}
     remedy = "install metrics-server"
     if "metrics" in facts.apis:
         yield Check("metrics", "ok", "scaling by CPU and memory is available")
-    elif wanted & _RESOURCE_METRICS:
+    elif types & _RESOURCE_METRICS:
         yield Check("metrics", "fail", "metrics.k8s.io is not available; scaling needs it", remedy)
     else:
         yield Check("metrics", "warn", "no scaling by CPU or memory", remedy)
-    if (signals := sorted(wanted - _RESOURCE_METRICS)) and "custom metrics" not in facts.apis:
+    if (signals := sorted(types - _RESOURCE_METRICS)) and "custom metrics" not in facts.apis:
         found = f"custom.metrics.k8s.io is not available; {', '.join(signals)} need it"
         yield Check("custom metrics", "fail", found, "install prometheus-adapter, or use keda")
 
 
-def _optional(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+def _optional(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
     if "PodMonitor" in facts.apis:
         yield Check("PodMonitor", "ok", "available; Prometheus discovers the replicas")
     else:
         yield Check("PodMonitor", "ok", "no Prometheus operator; none is created")
-    by_keda = [r.name for r in resources if r.spec.scaling and r.spec.scaling.actuator == "keda"]
+    by_keda = [r.name for r in wanted if r.spec.scaling and r.spec.scaling.actuator == "keda"]
     if "ScaledObject" in facts.apis:
         yield Check("KEDA", "ok", "installed")
     elif by_keda:
@@ -213,3 +210,76 @@ def _optional(facts: Facts, resources: Sequence[AutoGLMDeployment]) -> Iterator[
         yield Check("KEDA", "fail", found, "install KEDA, or set spec.scaling.actuator to hpa")
     else:
         yield Check("KEDA", "ok", "not installed, not needed")
+
+
+def _gpus(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    """Yield a check for each requested device; without a manifest, for NVIDIA GPUs."""
+    requests = [(resource, _devices(resource)) for resource in wanted]
+    devices = {device for _, counts in requests for device in counts}
+    for device in sorted(devices) or ([] if wanted else [GPU]):
+        if isinstance(facts.nodes, NotAccessible):
+            remedy = f"check that nodes have {device}"
+            yield Check(device, "warn", "forbidden to list nodes", remedy)
+        else:
+            each = [(resource, counts.get(device, 0)) for resource, counts in requests]
+            yield _gpu(device, facts.nodes, facts.pods, each)
+
+
+def _gpu(
+    device: str,
+    nodes: Iterable[Raw],
+    pods: tuple[Raw, ...] | NotAccessible,
+    requests: Sequence[tuple[AutoGLMDeployment, int]],
+) -> Check:
+    """Compare the devices that the resources request with those on ready nodes.
+
+    `requests` has the devices of one replica, which must be on one node.
+    """
+    largest = max((count for _, count in requests), default=0)
+    now = sum(count * resource.desired_replicas for resource, count in requests)
+    most = sum(
+        count * (r.spec.scaling.max_replicas if r.spec.scaling else r.desired_replicas)
+        for r, count in requests
+    )
+    on_nodes = [
+        _count(node["status"].get("allocatable"), device) for node in nodes if _is_schedulable(node)
+    ]
+    total, used = sum(on_nodes), None
+    if not isinstance(pods, NotAccessible):
+        containers = [c for pod in pods for c in pod["spec"].get("containers", ())]
+        used = sum(_count(c.get("resources", {}).get("limits"), device) for c in containers)
+    has = f"{total} on ready nodes" + ("" if used is None else f", {used} in use")
+    if not total:
+        remedy = "add GPU nodes with the vendor's device plugin"
+        if now or most:
+            return Check(device, "fail", f"none, {now} requested", remedy)
+        return Check(device, "warn", "none; models run on CPUs only", remedy)
+    if largest > max(on_nodes):
+        found = f"a replica needs {largest}, and no node has more than {max(on_nodes)}"
+        return Check(device, "fail", found, "lower spec.engine.parallelism, or add larger nodes")
+    if now > total:
+        return Check(device, "fail", f"{now} requested; {has}", "lower the replicas, or add nodes")
+    if used is not None and now > total - used:
+        remedy = "unless it runs already, free some or add nodes"
+        return Check(device, "warn", f"{now} requested; {has}", remedy)
+    if most > total:
+        remedy = "lower maxReplicas, or enable a cluster autoscaler"
+        return Check(device, "warn", f"{most} at maxReplicas; {has}", remedy)
+    return Check(device, "ok", f"{now} requested; {has}" if now else has)
+
+
+def _devices(resource: AutoGLMDeployment) -> dict[str, int]:
+    """Return the devices of one replica, as the operator would request them."""
+    limits = resources(resource.spec).get("limits", {})
+    return {name: int(amount(q) or 0) for name, q in limits.items() if name.endswith("/gpu")}
+
+
+def _is_schedulable(node: Raw) -> bool:
+    """Return whether the scheduler places pods on the node."""
+    conditions = node["status"].get("conditions") or ()
+    is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return is_ready and not node["spec"].get("unschedulable")
+
+
+def _count(quantities: Raw | None, device: str) -> int:
+    return int(amount((quantities or {}).get(device, 0)) or 0)

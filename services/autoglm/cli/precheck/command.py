@@ -5,7 +5,6 @@ Exits with 1 if a check fails, so that a script stops before it deploys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import click
 
 from autoglm.api import InvalidSpec, parse
 from autoglm.cli.cluster import ClusterError
-from autoglm.cli.cluster_options import Where, cluster_options
 from autoglm.cli.commands.deploy import BAD_MANIFEST, manifests_in
-from autoglm.cli.options import document_option, examples
+from autoglm.cli.options import Where, cluster_options, document_option, examples
 from autoglm.cli.output import document
 from autoglm.cli.precheck import machine
 from autoglm.cli.precheck.cluster import checks as cluster_checks
@@ -55,7 +53,10 @@ def command(where: Where, file: Path | None, local: bool, output: str) -> int:
     if local and where.is_named:
         raise click.UsageError("--local excludes -n, --context and --kubeconfig")
     try:
-        found = _local(file) if local else _cluster(where, file)
+        if local:
+            found = machine.checks(machine.observe(read([file]) if file else ()))
+        else:
+            found = _cluster(where, file)
     except (InvalidSpec, UnicodeDecodeError) as error:
         click.echo(str(error), err=True)
         return BAD_MANIFEST
@@ -68,34 +69,22 @@ def command(where: Where, file: Path | None, local: bool, output: str) -> int:
     return FAILED if has_failed else 0
 
 
-def _local(file: Path | None) -> Sequence[Check]:
-    return machine.checks(machine.observe(read([file]) if file else ()))
-
-
-def _cluster(where: Where, file: Path | None) -> Sequence[Check]:
+def _cluster(where: Where, file: Path | None) -> tuple[Check, ...]:
     manifests: list[dict[str, Any]] = []
     if file:
         manifests = manifests_in(file.read_text(encoding="utf-8"), str(file), "", where.namespace)
-    try:
-        cluster = where.open()
-        namespace = _namespace(where, manifests) or cluster.namespace
-        for manifest in manifests:
-            manifest["metadata"].setdefault("namespace", namespace)
-        facts = gather(cluster, namespace, manifests)
-    except ClusterError as error:
-        return (Check("cluster", "fail", *_split(error)),)
-    return cluster_checks(facts, [parse(manifest) for manifest in manifests])
-
-
-def _namespace(where: Where, manifests: Sequence[dict[str, Any]]) -> str:
     given = {manifest["metadata"].get("namespace", "") for manifest in manifests} - {""}
     if len(given) > 1:
         names = ", ".join(sorted(given))
         raise click.UsageError(f"the manifest has several namespaces ({names}); split it")
-    return where.namespace or next(iter(given), "")
-
-
-def _split(error: ClusterError) -> tuple[str, str]:
-    """Split a message into the problem and the remedy at its end."""
-    found, _, remedy = error.message.rpartition("; ")
-    return (found, remedy) if found else (remedy, "")
+    try:
+        cluster = where.open()
+        namespace = where.namespace or next(iter(given), "") or cluster.namespace
+        for manifest in manifests:
+            manifest["metadata"].setdefault("namespace", namespace)
+        facts = gather(cluster, namespace, manifests)
+    except ClusterError as error:
+        # A message ends with its remedy.
+        problem, _, remedy = error.message.rpartition("; ")
+        return (Check("cluster", "fail", problem or remedy, remedy if problem else ""),)
+    return cluster_checks(facts, [parse(manifest) for manifest in manifests])

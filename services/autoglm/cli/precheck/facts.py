@@ -89,7 +89,9 @@ def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, An
     """Read all facts. Raises ClusterError if the API server is unreachable."""
     version = cluster.send("GET", "/version")["gitVersion"]
     has_api = _read(cluster, f"/apis/{API_VERSION}") is not None
-    claims = {name: None for name in map(_claim, manifests) if name}
+    caches = [manifest["spec"]["model"].get("cache") or {} for manifest in manifests]
+    claims = dict.fromkeys(str(name) for cache in caches if (name := cache.get("claimName")))
+    volumes = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
     return Facts(
         version=version,
         namespace_name=namespace,
@@ -99,14 +101,14 @@ def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, An
         operators=_list(cluster, POD, labelSelector=labelled(OPERATOR)),
         gateways=_list(cluster, POD, labelSelector=labelled(GATEWAY)),
         denied=frozenset(
-            right
-            for right in (*DEPLOY_PERMISSIONS, *INSPECT_PERMISSIONS)
-            if not _may(cluster, namespace, right)
+            permission
+            for permission in (*DEPLOY_PERMISSIONS, *INSPECT_PERMISSIONS)
+            if not _is_allowed(cluster, namespace, permission)
         ),
         nodes=_list(cluster, _NODE),
         pods=_list(cluster, POD, fieldSelector="status.phase!=Succeeded,status.phase!=Failed"),
         storage_classes=_list(cluster, _STORAGE_CLASS),
-        claims={name: _read(cluster, _claim_path(namespace, name)) for name in claims},
+        claims={name: _read(cluster, f"{volumes}/{name}") for name in claims},
         apis=frozenset(
             name
             for name, path in OPTIONAL_APIS.items()
@@ -134,12 +136,12 @@ def _list(cluster: Cluster, kind: Kind, **query: str) -> tuple[Raw, ...] | NotAc
         return NotAccessible(error.message)
 
 
-def _may(cluster: Cluster, namespace: str, right: Permission) -> bool:
-    resource, _, subresource = right.resource.partition("/")
+def _is_allowed(cluster: Cluster, namespace: str, permission: Permission) -> bool:
+    resource, _, subresource = permission.resource.partition("/")
     attributes = {
         "namespace": namespace,
-        "verb": right.verb,
-        "group": right.group,
+        "verb": permission.verb,
+        "group": permission.group,
         "resource": resource,
         "subresource": subresource,
     }
@@ -149,15 +151,6 @@ def _may(cluster: Cluster, namespace: str, right: Permission) -> bool:
         "spec": {"resourceAttributes": attributes},
     }
     return bool(cluster.send("POST", _REVIEWS, body=body)["status"]["allowed"])
-
-
-def _claim(manifest: Mapping[str, Any]) -> str:
-    cache = manifest["spec"]["model"].get("cache") or {}
-    return str(cache.get("claimName") or "")
-
-
-def _claim_path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
 
 
 def _rejections(

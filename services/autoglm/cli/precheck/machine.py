@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,10 +59,11 @@ class Machine:
 def observe(placed: Sequence[Placed]) -> Machine:
     """Read the facts about this machine and the weights of the resources."""
     addresses = Addresses()
+    ports = (addresses.grpc, addresses.http, addresses.metrics)
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor),
         engine=_engine(),
-        busy=tuple(filter(_is_busy, (addresses.grpc, addresses.http, addresses.metrics))),
+        busy=tuple(filter(_is_busy, ports)),
         memory=_available_memory(),
         gpus=_gpus(),
         models=tuple(map(_weights, placed)),
@@ -71,21 +72,22 @@ def observe(placed: Sequence[Placed]) -> Machine:
 
 def checks(machine: Machine) -> tuple[Check, ...]:
     """Return all checks of a machine. Pure."""
+    python = Check("Python", "ok", ".".join(map(str, machine.python)))
+    if machine.python < OLDEST:
+        python = Check("Python", "fail", python.found, "use Python 3.11 or newer")
+    ports = Check("ports", "ok", "the gateway's ports are free")
+    if machine.busy:
+        remedy = "stop what listens there, or set --grpc-address, --http-address, --metrics-address"
+        ports = Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
+    gpus = "; ".join(machine.gpus) or "none; models run on the CPU"
     return (
-        _python(machine),
+        python,
         _package(machine),
         *map(_model, machine.models),
-        _ports(machine),
+        ports,
         _memory(machine),
-        _devices(machine),
+        Check("GPU", "ok", gpus),
     )
-
-
-def _python(machine: Machine) -> Check:
-    found = ".".join(map(str, machine.python))
-    if machine.python >= OLDEST:
-        return Check("Python", "ok", found)
-    return Check("Python", "fail", found, "use Python 3.11 or newer")
 
 
 def _package(machine: Machine) -> Check:
@@ -113,13 +115,6 @@ def _model(model: Weights) -> Check:
     return Check(title, "ok", f"{model.path}, {_gib(model.size)} of weights")
 
 
-def _ports(machine: Machine) -> Check:
-    if not machine.busy:
-        return Check("ports", "ok", "the gateway's ports are free")
-    remedy = "stop what listens there, or set --grpc-address, --http-address, --metrics-address"
-    return Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
-
-
 def _memory(machine: Machine) -> Check:
     if machine.memory is None:
         return Check("memory", "warn", "unknown on this system", "check that the weights fit")
@@ -130,12 +125,6 @@ def _memory(machine: Machine) -> Check:
         remedy = "use fewer replicas, or a smaller or quantized model; see `autoglm size`"
         return Check("memory", "fail", f"{has}, the weights alone need {_gib(needed)}", remedy)
     return Check("memory", "ok", has)
-
-
-def _devices(machine: Machine) -> Check:
-    if machine.gpus:
-        return Check("GPU", "ok", "; ".join(machine.gpus))
-    return Check("GPU", "ok", "none; models run on the CPU")
 
 
 def _gib(size: int) -> str:
@@ -194,7 +183,9 @@ def _weights(placed: Placed) -> Weights:
     path = located(spec.model.uri, placed.directory) or ""
     settings = InferenceSettings.load({"engine": spec.engine.type, "model_path": path})
     problem = model_path_problem(settings)
-    files = [file for pattern in _WEIGHTS for file in _files(path, pattern)]
+    directory = Path(path).expanduser()
+    is_local = bool(path) and directory.is_dir()
+    files = [file for pattern in _WEIGHTS for file in directory.glob(pattern)] if is_local else []
     return Weights(
         name=placed.resource.name,
         engine=spec.engine.type,
@@ -203,8 +194,3 @@ def _weights(placed: Placed) -> Weights:
         problem=problem.message if problem else "",
         size=sum(file.stat().st_size for file in files) if files else None,
     )
-
-
-def _files(path: str, pattern: str) -> Iterator[Path]:
-    directory = Path(path).expanduser()
-    return directory.glob(pattern) if path and directory.is_dir() else iter(())

@@ -26,13 +26,10 @@ class Check:
 def precheck_text(checks: Sequence[Check], canvas: Canvas) -> str:
     """Render a table of checks and a summary."""
     rows = [(Text(c.outcome, STYLES[c.outcome]), c.name, c.found, c.remedy) for c in checks]
-    return drawn([table(("", "CHECK", "FOUND", "WHAT TO DO"), rows), "", _verdict(checks)], canvas)
-
-
-def _verdict(checks: Sequence[Check]) -> Text:
     failed = sum(check.outcome == "fail" for check in checks)
     warned = sum(check.outcome == "warn" for check in checks)
     counts = [f"{failed} failed"] if failed else []
     counts += [f"{warned} warnings" if warned > 1 else "1 warning"] if warned else []
     style = STYLES["fail" if failed else "warn" if warned else "ok"]
-    return heading(", ".join(counts) if counts else "All checks passed.", style)
+    summary = heading(", ".join(counts) if counts else "All checks passed.", style)
+    return drawn([table(("", "CHECK", "FOUND", "WHAT TO DO"), rows), "", summary], canvas)

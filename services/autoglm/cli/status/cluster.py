@@ -1,24 +1,55 @@
-"""Status of the deployments on a cluster, for `autoglm status` and `kubectl autoglm status`."""
+"""Status of the deployments on a cluster, for `autoglm status` and `kubectl autoglm status`.
+
+The output is a table of all resources, then problems and remedies.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import NoReturn
 
 import click
+from rich.console import RenderableType
+from rich.text import Text
 
+from autoglm.api.status import ConditionType, Phase
 from autoglm.cli.cluster import ClusterError
-from autoglm.cli.cluster_options import NOT_HEALTHY, Where, cluster_options, watch_option
 from autoglm.cli.kube import ClusterState, read_state
-from autoglm.cli.options import document_option, examples
+from autoglm.cli.options import (
+    NOT_HEALTHY,
+    Where,
+    cluster_options,
+    document_option,
+    examples,
+    watch_option,
+)
 from autoglm.cli.output import document
-from autoglm.cli.screen import canvas_of_terminal
-from autoglm.cli.status.text import status_text
-from autoglm.cli.status.view import views
+from autoglm.cli.screen import (
+    Canvas,
+    Cell,
+    age,
+    canvas_of_terminal,
+    drawn,
+    heading,
+    sentence,
+    table,
+)
+from autoglm.cli.status.replicas import Replica
+from autoglm.cli.status.view import Autoscaler, View, views
 
 _EVERY_SECONDS = 2.0
+_COLUMNS = (
+    *("NAMESPACE", "NAME", "PHASE", "READY", "ROUTABLE", "REVISION", "MODEL", "AGE", "URL"),
+)
+_STYLES = {
+    Phase.READY: "green",
+    Phase.FAILED: "red",
+    Phase.DEGRADED: "red",
+    Phase.SUSPENDED: "dim",
+    Phase.IDLE: "dim",
+}
 
 
 @click.command(
@@ -80,3 +111,107 @@ def watch(page: Callable[[], str], sleep: Callable[[float], None]) -> NoReturn:
             click.echo(now, nl=False)
         shown = now
         sleep(_EVERY_SECONDS)
+
+
+def status_text(
+    views: Sequence[View],
+    not_accessible: Sequence[tuple[str, str]],
+    canvas: Canvas,
+    *,
+    is_full: bool,
+) -> str:
+    """Render the status; `is_full` shows the details of healthy resources as well."""
+    phases = set(Phase)
+    rows: list[list[Cell]] = [
+        [
+            view.namespace,
+            view.name,
+            Text(
+                view.phase,
+                style=_STYLES.get(Phase(view.phase), "yellow") if view.phase in phases else "",
+            ),
+            f"{view.ready}/{view.desired}",
+            "?" if view.routable is None else f"{view.routable}/{view.desired}",
+            view.revision or "-",
+            view.model,
+            age(view.age),
+            view.url or "-",
+        ]
+        for view in views
+    ]
+    parts: list[RenderableType] = [table(_COLUMNS, rows)]
+    for view in views:
+        if is_full or not view.is_healthy:
+            parts += ["", *_details(view)]
+    if not_accessible:
+        parts += ["", heading("Not accessible")]
+        parts += [sentence(f"{what}: {why}") for what, why in not_accessible]
+    return drawn(parts, canvas)
+
+
+def _details(view: View) -> Iterator[RenderableType]:
+    subject = f"{view.namespace}/{view.name}"
+    if view.is_healthy:
+        yield heading(f"{subject} is healthy", "green")
+    else:
+        yield heading(f"{subject} is not healthy", "red")
+    # One line for each reason and message, with all conditions that have them.
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for each in view.conditions:
+        grouped.setdefault((each.reason, each.message), []).append(f"{each.type} is {each.status}")
+    for (reason, message), group in grouped.items():
+        yield sentence(f"{', '.join(group)} ({reason}){f': {message}' if message else ''}")
+    if failure := view.failure:
+        code = "" if failure.exit_code is None else f", exit code {failure.exit_code}"
+        pod = f", pod {failure.pod}" if failure.pod else ""
+        yield sentence(f"Last failure: {failure.reason}{code}{pod}", style="red")
+        if failure.message:
+            yield sentence(failure.message, 4)
+    if view.advice:
+        yield heading("What to do")
+        yield from (sentence(line) for line in view.advice)
+    if view.replicas:
+        yield heading("Pods")
+        yield _pods(view.replicas)
+        shown = view.failure.pod if view.failure else ""
+        others = (r for r in view.replicas if r.why and r.name != shown)
+        yield from (sentence(f"{r.name}: {r.why}", 4) for r in others)
+    if view.autoscaler:
+        yield heading("Autoscaler")
+        has_condition = any(each.type == ConditionType.SCALING_ACTIVE for each in view.conditions)
+        yield from _autoscaler(view.autoscaler, has_condition=has_condition)
+    if view.warnings:
+        yield heading("Warnings of the last hour")
+        header = ("AGE", "COUNT", "OBJECT", "REASON", "MESSAGE")
+        events = ((age(w.age), str(w.count), w.object, w.reason, w.message) for w in view.warnings)
+        yield table(header, events, indent=2)
+
+
+def _pods(replicas: Sequence[Replica]) -> RenderableType:
+    header = ("NAME", "STATE", "READY", "ROUTABLE", "RESTARTS", "AGE", "NODE", "REVISION")
+    rows = (
+        (
+            replica.name,
+            replica.state,
+            _yes(replica.is_ready),
+            _yes(replica.is_routable),
+            str(replica.restarts),
+            age(replica.age),
+            replica.node or "-",
+            replica.revision or "-",
+        )
+        for replica in replicas
+    )
+    return table(header, rows, indent=2)
+
+
+def _yes(fact: bool | None) -> str:
+    return "?" if fact is None else "yes" if fact else "no"
+
+
+def _autoscaler(autoscaler: Autoscaler, *, has_condition: bool) -> Iterator[RenderableType]:
+    bounds = f"{autoscaler.min_replicas} to {autoscaler.max_replicas} replicas"
+    metrics = f"; {', '.join(autoscaler.metrics)}" if autoscaler.metrics else ""
+    yield sentence(f"{bounds}, {autoscaler.current} current, {autoscaler.desired} desired{metrics}")
+    if autoscaler.problem and not has_condition:
+        yield sentence(autoscaler.problem, style="red")

@@ -1,20 +1,61 @@
 """`autoglm status`: the status of a gateway, or of the deployments on a Kubernetes cluster.
 
-Any option that selects a cluster shows the cluster; otherwise the gateway is shown.
+Any option that selects a cluster shows the cluster; otherwise the gateway is shown: its readiness,
+models and endpoints. The models are read over gRPC; readiness and endpoints from the admin port,
+which may be unreachable: that is shown and is not a failure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from autoglm.cli.cluster_options import Where, cluster_options, watch_option
-from autoglm.cli.options import connection_options, connects, document_option, examples
-from autoglm.cli.status import gateway
+from autoglm import v1
+from autoglm.cli.options import (
+    Where,
+    cluster_options,
+    connection_options,
+    connects,
+    document_option,
+    examples,
+    watch_option,
+)
+from autoglm.cli.output import as_dict, document, print_table
+from autoglm.client import Client
+from autoglm.common.errors import AutoGLMError
 
-_show_gateway = connects(gateway.show)
+_PAGE_SECONDS = 3.0
+# Columns of the endpoint table and their keys on the gateway's page, with `load` flattened.
+_COLUMNS = {
+    "ENDPOINT": "url",
+    "STATE": "state",
+    "MODELS": "models",
+    "IN FLIGHT": "in_flight",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+    "KV CACHE": "kv_cache_usage",
+    "WHY": "why",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """What was read from a gateway; None for a port that did not respond."""
+
+    models: list[v1.Model] | None
+    error: str
+    readiness: Mapping[str, Any] | None
+    endpoints: Sequence[Mapping[str, Any]] | None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.models is not None and (self.readiness or {"ready": True})["ready"] is True
 
 
 @click.command(
@@ -65,7 +106,16 @@ def command(
     if kubernetes or name or where.is_named:
         if gateway:
             raise click.UsageError(f"--gateway {gateway} and a cluster exclude each other")
-        return _of_cluster()(where, name, output, is_watched=watch)
+        try:
+            # Imported here, since a gateway's status works in a core install.
+            from autoglm.cli.status.cluster import show
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("autoglm"):
+                raise
+            raise click.ClickException(
+                f"a cluster needs the package {error.name!r}: pip install 'open-autoglm[cli]'"
+            ) from error
+        return show(where, name, output, is_watched=watch)
     if watch:
         raise click.UsageError("--watch is for a cluster; add -k")
     if gateway:
@@ -74,14 +124,74 @@ def command(
     return code
 
 
-def _of_cluster() -> Callable[..., int]:
-    """Import the cluster's status lazily, since a gateway's status works in a core install."""
+@connects
+def _show_gateway(client: Client, metrics_address: str, output: str) -> int:
+    """Print the status; return 1 if the gateway is not ready."""
+    models, error = None, ""
     try:
-        from autoglm.cli.status.cluster import show
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("autoglm"):
-            raise
-        raise click.ClickException(
-            f"a cluster needs the package {error.name!r}: pip install 'open-autoglm[cli]'"
-        ) from error
-    return show
+        models = client.list_models()
+    except AutoGLMError as failure:
+        error = f"{failure.reason}: {failure.message}"
+    is_ready, body = _page(metrics_address, "/health/ready")
+    _, page = _page(metrics_address, "/admin/endpoints")
+    status = _Status(
+        models,
+        error,
+        None if body is None else {**body, "ready": is_ready},
+        None if page is None else page.get("endpoints", []),
+    )
+    if output == "text":
+        _print(status, metrics_address)
+    else:
+        value = {
+            "ready": status.is_ready,
+            "error": status.error or None,
+            "gateway": status.readiness,
+            "models": None if models is None else [as_dict(m) for m in models],
+            "endpoints": status.endpoints,
+        }
+        click.echo(document(value, output), nl=False)
+    return 0 if status.is_ready else 1
+
+
+def _page(address: str, path: str) -> tuple[bool, dict[str, Any] | None]:
+    """Return whether the status is 200, and the JSON of a page; None without a response or JSON."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=_PAGE_SECONDS) as page:
+            return True, json.load(page)
+    except urllib.error.HTTPError as error:
+        with error:
+            try:
+                value = json.loads(error.read())
+            except ValueError:
+                return False, None
+            return False, value if isinstance(value, dict) else None
+    except (OSError, ValueError):
+        return False, None
+
+
+def _print(status: _Status, metrics_address: str) -> None:
+    click.echo(f"Gateway: {'ready' if status.is_ready else 'not ready'}")
+    if status.error:
+        click.echo(f"  {status.error}", err=True)
+    if status.models == []:
+        click.echo("\nModels: none")
+    elif status.models:
+        click.echo("\nModels:")
+        rows = [(m.name, m.engine, m.max_model_len, m.ready_endpoints) for m in status.models]
+        print_table(["NAME", "ENGINE", "CONTEXT", "READY"], rows)
+    if status.endpoints is None:
+        click.echo(f"\nEndpoints: no response from the admin port at {metrics_address}")
+    elif status.endpoints:
+        click.echo("\nEndpoints:")
+        facts = [{**endpoint, **endpoint.get("load", {})} for endpoint in status.endpoints]
+        cells = [[_cell(each.get(name)) for name in _COLUMNS.values()] for each in facts]
+        print_table(list(_COLUMNS), cells)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "-" if value in (None, "") else str(value)

@@ -63,19 +63,19 @@ def replicas(resource: Raw, observed: ClusterState, now: float) -> tuple[Replica
         if event["metadata"]["namespace"] == metadata["namespace"]
     ]
     # The operator's own functions, so that both report the same failures.
-    judged = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
-    found = {failure.pod: failure for failure in failures(judged, about)}
-    made = [_replica(pod, found.get(pod["metadata"]["name"]), observed, now) for pod in mine]
-    return tuple(sorted(made, key=lambda replica: (replica.is_ready, replica.name)))
+    pods = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
+    failed = {failure.pod: failure for failure in failures(pods, about)}
+    found = [_replica(pod, failed.get(pod["metadata"]["name"]), observed, now) for pod in mine]
+    return tuple(sorted(found, key=lambda replica: (replica.is_ready, replica.name)))
 
 
-def warned(resource: Raw, observed: ClusterState, now: float) -> tuple[WarningEvent, ...]:
+def warning_events(resource: Raw, observed: ClusterState, now: float) -> tuple[WarningEvent, ...]:
     """Return recent warning events of a resource and its children, the latest first."""
     metadata = resource["metadata"]
     # Children are named NAME, NAME-pods or NAME-HASH, pods NAME-HASH-...
     of_it = re.compile(re.escape(metadata["name"]) + r"(-pods|-[0-9a-f]{8}(-.*)?)?")
     found = [
-        _warned(event, now)
+        _warning_event(event, now)
         for event in observed.warnings
         if event["metadata"]["namespace"] == metadata["namespace"]
         and of_it.fullmatch(_about(event).get("name", ""))
@@ -119,10 +119,6 @@ def _state(pod: Raw) -> str:
     return str(status.get("reason") or status.get("phase", "Unknown"))
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _labels(pod: Raw) -> Mapping[str, str]:
     return pod["metadata"].get("labels") or {}
 
@@ -132,7 +128,7 @@ def _about(event: Raw) -> Mapping[str, str]:
     return event.get("involvedObject") or event.get("regarding") or {}
 
 
-def _warned(event: Raw, now: float) -> WarningEvent:
+def _warning_event(event: Raw, now: float) -> WarningEvent:
     series = event.get("series") or {}
     times = (
         *(series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")),
@@ -144,5 +140,5 @@ def _warned(event: Raw, now: float) -> WarningEvent:
         count=series.get("count") or event.get("count") or 1,
         object=f"{about.get('kind', '')}/{about.get('name', '')}",
         reason=event.get("reason", ""),
-        message=_line(event.get("message") or event.get("note") or ""),
+        message=" ".join((event.get("message") or event.get("note") or "").split()),
     )

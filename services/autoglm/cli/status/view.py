@@ -1,6 +1,6 @@
 """Derives the health, problems and remedies of resources for `autoglm status`. Pure.
 
-`text` renders them.
+`cluster` renders them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from autoglm.api.labels import COMPONENT, OPERATOR
 from autoglm.api.status import ConditionType, Phase
 from autoglm.cli.kube import ClusterState, Raw
 from autoglm.cli.status.remedies import remedy
-from autoglm.cli.status.replicas import Replica, WarningEvent, replicas, seconds_since, warned
+from autoglm.cli.status.replicas import (
+    Replica,
+    WarningEvent,
+    replicas,
+    seconds_since,
+    warning_events,
+)
 
 # Expected status of each condition. Progressing may have any.
 _WANTED: Final = {
@@ -118,16 +124,28 @@ def failed_conditions(resource: Raw) -> Iterator[FailedCondition]:
 def _view(resource: Raw, observed: ClusterState, now: float) -> View:
     metadata, spec = resource["metadata"], resource["spec"]
     status: Mapping[str, Any] = resource.get("status") or {}
-    conditions, failure = tuple(failed_conditions(resource)), _failure(status)
+    conditions = tuple(failed_conditions(resource))
+    failure = None
+    if last := (status.get("model") or {}).get("lastFailure"):
+        reason, code = last.get("reason", ""), last.get("exitCode")
+        message, pod = last.get("message", ""), last.get("pod", "")
+        failure = Failure(reason, message, code, pod, remedy(reason, code))
+    # The operator's events that repeat a condition are left out.
+    shown = {condition.reason for condition in conditions}
+    warnings = tuple(
+        w
+        for w in warning_events(resource, observed, now)
+        if not (w.object.startswith(KIND) and w.reason in shown)
+    )
     pods = replicas(resource, observed, now)
-    is_seen = is_observed(resource)
+    is_current = is_observed(resource)
     revisions = status.get("revisions") or ()
     has_ready_condition = any(c["type"] == "Ready" for c in status.get("conditions") or ())
     view = View(
         namespace=metadata["namespace"],
         name=metadata["name"],
         phase=status.get("phase") or "Unknown",
-        is_healthy=is_seen and has_ready_condition and not conditions,
+        is_healthy=is_current and has_ready_condition and not conditions,
         desired=desired(spec),
         ready=status.get("readyReplicas") or 0,
         routable=_routable(pods, status),
@@ -139,9 +157,12 @@ def _view(resource: Raw, observed: ClusterState, now: float) -> View:
         failure=failure,
         replicas=pods,
         autoscaler=_autoscaler(resource, observed),
-        warnings=_unsaid(warned(resource, observed, now), conditions),
+        warnings=warnings,
     )
-    return _advised(view, is_seen)
+    if view.is_healthy:
+        return view
+    advice = dict.fromkeys(line for line in _advice(view, is_current) if line)
+    return replace(view, advice=tuple(advice))
 
 
 def desired(spec: Raw) -> int:
@@ -154,14 +175,6 @@ def desired(spec: Raw) -> int:
     return int(max(scaling.get("minReplicas", 1), min(count, scaling.get("maxReplicas", count))))
 
 
-def _unsaid(
-    warnings: Sequence[WarningEvent], conditions: Sequence[FailedCondition]
-) -> tuple[WarningEvent, ...]:
-    """Drop the operator's events that repeat a condition."""
-    shown = {condition.reason for condition in conditions}
-    return tuple(w for w in warnings if not (w.object.startswith(KIND) and w.reason in shown))
-
-
 def _routable(pods: Sequence[Replica], status: Mapping[str, Any]) -> int | None:
     known = [pod.is_routable for pod in pods if pod.is_routable is not None]
     if pods and len(known) == len(pods):
@@ -170,20 +183,6 @@ def _routable(pods: Sequence[Replica], status: Mapping[str, Any]) -> int | None:
     actual = {c["type"]: c["status"] for c in status.get("conditions") or ()}
     is_routable = actual.get(ConditionType.ROUTABLE) == "True"
     return status.get("readyReplicas") if is_routable else None
-
-
-def _failure(status: Mapping[str, Any]) -> Failure | None:
-    last = (status.get("model") or {}).get("lastFailure")
-    if not last:
-        return None
-    code = last.get("exitCode")
-    return Failure(
-        last.get("reason", ""),
-        last.get("message", ""),
-        code,
-        last.get("pod", ""),
-        remedy(last.get("reason", ""), code),
-    )
 
 
 def _autoscaler(resource: Raw, observed: ClusterState) -> Autoscaler | None:
@@ -199,7 +198,10 @@ def _autoscaler(resource: Raw, observed: ClusterState) -> Autoscaler | None:
 
 
 def autoscaler(child: Raw) -> Autoscaler:
+    """Return the state of a HorizontalPodAutoscaler."""
     spec, status = child["spec"], child.get("status") or {}
+    metrics = status.get("currentMetrics") or ()
+    current = {_metric_name(metric): _value(metric, "current") for metric in metrics}
     problems = [
         f"{condition.get('reason', condition['type'])}: {condition.get('message', '')}"
         for condition in status.get("conditions") or ()
@@ -210,16 +212,13 @@ def autoscaler(child: Raw) -> Autoscaler:
         max_replicas=spec["maxReplicas"],
         current=status.get("currentReplicas") or 0,
         desired=status.get("desiredReplicas") or 0,
-        metrics=tuple(_metrics(spec.get("metrics") or (), status.get("currentMetrics") or ())),
+        metrics=tuple(
+            f"{_metric_name(metric)} {current.get(_metric_name(metric), '?')} of "
+            f"{_value(metric, 'target')}"
+            for metric in spec.get("metrics") or ()
+        ),
         problem="; ".join(problems),
     )
-
-
-def _metrics(wanted: Sequence[Raw], current: Sequence[Raw]) -> Iterator[str]:
-    now = {_metric_name(metric): _value(metric, "current") for metric in current}
-    for metric in wanted:
-        name = _metric_name(metric)
-        yield f"{name} {now.get(name, '?')} of {_value(metric, 'target')}"
 
 
 def _metric_name(metric: Raw) -> str:
@@ -239,17 +238,10 @@ def _source(metric: Raw) -> Mapping[str, Any]:
     return metric.get(kind[:1].lower() + kind[1:]) or {}
 
 
-def _advised(view: View, is_seen: bool) -> View:
-    if view.is_healthy:
-        return view
-    unique = dict.fromkeys(line for line in _advice(view, is_seen) if line)
-    return replace(view, advice=tuple(unique))
-
-
-def _advice(view: View, is_seen: bool) -> Iterator[str]:
+def _advice(view: View, is_current: bool) -> Iterator[str]:
     """Yield remedies, those for causes before those for symptoms."""
     here = f"-n {view.namespace}"
-    if not is_seen:
+    if not is_current:
         yield (
             "the operator has not reconciled the current spec; check that it runs: "
             f"kubectl get pods -A -l {COMPONENT}={OPERATOR}"

@@ -9,8 +9,7 @@ import pytest
 
 from autoglm.cli.kube import ClusterState
 from autoglm.cli.screen import Canvas
-from autoglm.cli.status.explain import explain_text
-from autoglm.cli.status.explain_view import Explanation, explain
+from autoglm.cli.status.explain import Explanation, explain, explain_text
 
 
 def of(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from autoglm.cli.kube import ClusterState
 from autoglm.cli.screen import Canvas, age
-from autoglm.cli.status.text import status_text
+from autoglm.cli.status.cluster import status_text
 from autoglm.cli.status.view import views
 
 
