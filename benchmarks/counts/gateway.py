@@ -113,9 +113,8 @@ class Rig:
             upstreams,
             settings.retry_policy,
             metrics,
-            Random(1),
+            Router(metrics, Random(1), settings.routing_policy),
             clock,
-            router=Router(metrics, Random(1), settings.routing_policy),
             defaults=Defaults(
                 settings.stream_timeouts,
                 settings.stream_recovery,

@@ -38,6 +38,7 @@ from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.gateway.request_telemetry import Observer
+from autoglm.gateway.routing import Router
 
 FUZZ = settings(
     max_examples=examples(300),
@@ -77,7 +78,8 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
     observer = Observer(metrics, lambda _: True)
     admission = Admission(pool, AdmissionSettings(100), metrics)
     memory = Memory(2**30)
-    proxy = Proxy(pool, {"grpc": upstream}, RetryPolicy(), metrics, Random(1))
+    router = Router(metrics, Random(1), "LeastLoaded")
+    proxy = Proxy(pool, {"grpc": upstream}, RetryPolicy(), metrics, router)
     edge = GrpcEdge(
         GrpcParts(
             pipeline=stack(request_layers(pool, admission, observer, memory), proxy),

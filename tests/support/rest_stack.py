@@ -34,6 +34,7 @@ from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request_telemetry import Observer
+from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
@@ -92,7 +93,8 @@ async def rest_stack(
         memory = memory or Memory(2**30)
         http = HttpUpstream(await enter(client_session()))
         upstream = EnvoyUpstream(http) if plane == "envoy" else http
-        proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, Random(1))
+        router = Router(metrics, Random(1), "LeastLoaded")
+        proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, router)
         layers = stack(request_layers(pool, admission, observer, memory, identify), proxy)
         exchanges, bounds = Exchanges(), Bounds(max_body_bytes, timeout, 3600.0)
         parts = RestParts(

@@ -128,8 +128,7 @@ class GatewayCore:
             upstreams,
             settings.retry_policy,
             self.metrics,
-            Random(),
-            router=self.router,
+            self.router,
             defaults=Defaults(
                 settings.stream_timeouts,
                 settings.stream_recovery,

@@ -21,14 +21,23 @@ from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.edges.cors import check_origin
 from autoglm.gateway.edges.inbound_memory import process_limit
-from autoglm.gateway.endpoints.static_discovery import parse_target
+from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS
+from autoglm.gateway.endpoints.static_discovery import Sources, parse_target
 from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
 from autoglm.validation import bounds as content_bounds
 
-_QUEUE = Bounds()
+# The types of the parts hold the defaults.
+_ADMISSION = AdmissionSettings()
+_HEDGING = Hedging()
+_OUTLIERS = OutlierDetection()
+_QUEUE = _ADMISSION.line.queue
+_RECOVERY = StreamRecovery()
+_RETRIES = RetryPolicy()
+_SOURCES = Sources()
+_TOKENS = TokenRules("", ())
 
 
 def _checked_or_empty(address: str) -> str:
@@ -84,7 +93,7 @@ class GatewaySettings(ServiceSettings):
     kubeconfig: str = ""
     """Kubeconfig file for --kubernetes; empty takes $KUBECONFIG, then the pod's service account,
     then ~/.kube/config."""
-    dns_refresh_seconds: float = Field(default=5.0, gt=0)
+    dns_refresh_seconds: float = Field(default=_SOURCES.dns_refresh_seconds, gt=0)
     """How often names of dns+grpc endpoints are looked up, in seconds."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Longest request body or message that is accepted, in bytes."""
@@ -109,7 +118,7 @@ class GatewaySettings(ServiceSettings):
     max_connections: int = Field(default=10_000, gt=0)
     """Connections that may be open at once, on the gRPC and on the REST port each; over it a new
     one is closed."""
-    max_inflight: int = Field(default=4096, gt=0)
+    max_inflight: int = Field(default=_ADMISSION.requests, gt=0)
     """Requests served or waiting at once, of all models; over it one is rejected (QUEUE_FULL)."""
     queue_requests: int = Field(default=_QUEUE.requests, gt=0)
     """Requests of one model that may wait for its pods; over it the newest of the tenant with the
@@ -121,12 +130,12 @@ class GatewaySettings(ServiceSettings):
     queue_ageing_seconds: float = Field(default=_QUEUE.ageing_seconds, gt=0)
     """A request that has waited so long is sent before its turn one time in ten, so that low
     priorities get through, in seconds."""
-    pod_waiting_requests: int = Field(default=4, ge=0)
+    pod_waiting_requests: int = Field(default=_ADMISSION.line.spare, ge=0)
     """Requests sent to a pod beyond its batch, so that it never runs dry."""
     allowed_origins: StringList = ()
     """An origin whose web pages may use the REST port from a browser (CORS), as SCHEME://HOST[:PORT];
     may be repeated; * is every origin. None given, browsers let no page of another origin."""
-    slow_reader_seconds: float = Field(default=60.0, gt=0)
+    slow_reader_seconds: float = Field(default=SLOW_READER_SECONDS, gt=0)
     """Seconds after which the stream of a client that reads nothing is cancelled."""
     default_timeout_seconds: float = Field(default=600.0, gt=0)
     """Timeout of a request without a deadline, in seconds."""
@@ -147,22 +156,22 @@ class GatewaySettings(ServiceSettings):
     chunk_timeout_seconds: float = Field(default=60.0, ge=0)
     """Timeout between two chunks of a stream, after which another pod resumes it, in seconds,
     where the model's AutoGLMDeployment sets none; 0 is no limit."""
-    recovery_attempts: int = Field(default=3, ge=0)
+    recovery_attempts: int = Field(default=_RECOVERY.max_attempts, ge=0)
     """Attempts to resume one broken stream on other pods; 0 turns recovery off."""
-    recovery_max_tokens: int = Field(default=32768, gt=0)
+    recovery_max_tokens: int = Field(default=_RECOVERY.max_replay_tokens, gt=0)
     """Tokens of one stream that are kept for recovery; a longer one is not recovered."""
     hedging_percentile: float = Field(default=0.0, ge=0, lt=100)
     """Send a stream's request to a second pod when its first chunk takes longer than this
     percentile of those before; the slower one is cancelled. 0 turns hedging off."""
-    hedging_max_extra_ratio: float = Field(default=0.05, ge=0, le=1)
+    hedging_max_extra_ratio: float = Field(default=_HEDGING.max_extra_ratio, ge=0, le=1)
     """Second requests allowed for each request, on the average."""
-    outlier_consecutive_failures: int = Field(default=5, ge=0)
+    outlier_consecutive_failures: int = Field(default=_OUTLIERS.consecutive_failures, ge=0)
     """Failures in a row after which a pod is ejected for some time; 0 turns this off."""
-    retry_attempts: int = Field(default=3, ge=1)
+    retry_attempts: int = Field(default=_RETRIES.attempts, ge=1)
     """Attempts for one request before its first chunk, the first one included; 1 is no retry."""
-    retry_budget_ratio: float = Field(default=0.2, ge=0, le=1)
+    retry_budget_ratio: float = Field(default=_RETRIES.ratio, ge=0, le=1)
     """Retries allowed for each request, on the average."""
-    retry_budget_per_second: float = Field(default=10.0, ge=0)
+    retry_budget_per_second: float = Field(default=_RETRIES.per_second, ge=0)
     """Retries allowed each second on top of the ratio."""
     routing_policy: RoutingPolicy = "PrefixAffinity"
     """How an endpoint is chosen where the model's AutoGLMDeployment names no policy."""
@@ -196,11 +205,11 @@ class GatewaySettings(ServiceSettings):
     """What a token's `iss` must be."""
     jwt_audience: StringList = ()
     """What a token's `aud` must have one of; may be repeated."""
-    jwt_tenant_claim: str = Field(default="tenant", min_length=1)
+    jwt_tenant_claim: str = Field(default=_TOKENS.tenant_claim, min_length=1)
     """The claim that names the tenant; a path such as `org.id` reaches into objects."""
-    jwt_roles_claim: str = Field(default="roles", min_length=1)
+    jwt_roles_claim: str = Field(default=_TOKENS.roles_claim, min_length=1)
     """The claim that lists roles (User, Admin, Auditor). A token without it is a User's."""
-    jwt_models_claim: str = Field(default="models", min_length=1)
+    jwt_models_claim: str = Field(default=_TOKENS.models_claim, min_length=1)
     """The claim that lists the models, with * and ?, that may be used; without it all of them."""
     tenants_file: str = ""
     """JSON file of the tenants' limits: share, priority, requests and tokens a minute; re-read

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
+from tests.unit.deploy.conftest import CHART
 
 from autoglm.api import labels
 from autoglm.api.names import read_rules
@@ -114,6 +116,34 @@ def test_processes_understand_all_that_they_are_given(
     assert told.keys() <= settings.model_fields.keys()
     assert settings.load(told) is not None
     assert told["namespace"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "path"),
+    [
+        (GatewaySettings, "log_level", "logs.level"),
+        (GatewaySettings, "log_format", "logs.format"),
+        (GatewaySettings, "trace_sample_ratio", "tracing.sampleRatio"),
+        (GatewaySettings, "data_plane", "gateway.dataPlane"),
+        (GatewaySettings, "envoy_concurrency", "gateway.envoy.concurrency"),
+        (GatewaySettings, "processes", "gateway.envoy.processes"),
+        (GatewaySettings, "jwt_tenant_claim", "gateway.authentication.jwt.tenantClaim"),
+        (GatewaySettings, "jwt_roles_claim", "gateway.authentication.jwt.rolesClaim"),
+        (GatewaySettings, "jwt_models_claim", "gateway.authentication.jwt.modelsClaim"),
+        (GatewaySettings, "prefix_cache", "gateway.prefixCache.mode"),
+        (OperatorSettings, "operator_class", "operator.class"),
+        (OperatorSettings, "allow_host_path", "operator.allowHostPath"),
+        (OperatorSettings, "image_pull_policy", "image.pullPolicy"),
+        (OperatorSettings, "monitoring_namespace", "monitoring.namespace"),
+    ],
+)
+def test_values_that_become_flags_have_the_flags_defaults(
+    settings: type[ProcessSettings], name: str, path: str
+) -> None:
+    value = yaml.safe_load((CHART / "values.yaml").read_text())
+    for key in path.split("."):
+        value = value[key]
+    assert value == settings.model_fields[name].default
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -24,7 +24,7 @@ from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES, Page
 from autoglm.gateway.edges.inbound_memory import InboundMessages
 from autoglm.gateway.edges.model_stream_infer import respond_to_stream
-from autoglm.gateway.edges.slow_client import SlowReader
+from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS, SlowReader
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.pipeline import Identify
 from autoglm.gateway.request.grpc_methods import INFERENCE, METHODS, OIP, Method
@@ -54,7 +54,7 @@ class GrpcParts:
     snapshot: Callable[[], Snapshot]
     default_timeout_seconds: float
     max_timeout_seconds: float
-    slow_reader_seconds: float = 60.0
+    slow_reader_seconds: float = SLOW_READER_SECONDS
     identify: Identify | None = None
     content: bounds.Bounds = bounds.DEFAULT
 

@@ -31,6 +31,7 @@ from autoglm.gateway.edges.rest_response import (
     json_response,
     respond,
 )
+from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS
 from autoglm.gateway.edges.start_throttle import StartThrottle
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
@@ -68,7 +69,7 @@ class RestParts:
     ready: Readiness
     registry: CollectorRegistry
     bounds: Bounds
-    slow_reader_seconds: float = 60.0
+    slow_reader_seconds: float = SLOW_READER_SECONDS
     cors: Cors = Cors()
 
 

@@ -29,7 +29,7 @@ _protocol_log.addFilter(_is_ours)
 class RestServer:
     """The edge on a port. `stop` closes idle connections at once, others after the grace period."""
 
-    def __init__(self, edge: RestEdge, grace_seconds: float, max_connections: int = 10_000) -> None:
+    def __init__(self, edge: RestEdge, grace_seconds: float, max_connections: int) -> None:
         self._edge = edge
         self._max_connections = max_connections
         self._listener: asyncio.Server | None = None

@@ -14,6 +14,7 @@ from typing import Self
 
 from autoglm.common.errors import Cancelled
 
+SLOW_READER_SECONDS = 60.0
 _CHECKS = 4
 
 

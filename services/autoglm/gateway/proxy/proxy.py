@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from random import Random
 
 from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
 from autoglm.common.errors import AutoGLMError
@@ -63,16 +62,15 @@ class Proxy:
         upstreams: Mapping[Wire, Upstream],
         policy: RetryPolicy,
         metrics: Metrics,
-        rng: Random,
+        router: Router,
         clock: Callable[[], float] = time.monotonic,
-        router: Router | None = None,
         defaults: Defaults = Defaults(),
     ) -> None:
         self._pool = pool
         self._attempts = Attempts(
             pool,
             upstreams,
-            router or Router(metrics, rng),
+            router,
             clock,
             defaults.outliers,
             defaults.cache_salts,

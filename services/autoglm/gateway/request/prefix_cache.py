@@ -23,7 +23,7 @@ _VARIABLE = "AUTOGLM_GENERATED_PREFIX_CACHE_KEY"
 class CacheSalts:
     """Salts by tenant. `default` applies to models whose AutoGLMDeployment sets no mode."""
 
-    def __init__(self, key: bytes, default: PrefixCache = "Isolated") -> None:
+    def __init__(self, key: bytes, default: PrefixCache) -> None:
         self._default = default
         self._salt = lru_cache(maxsize=4096)(
             lambda tenant: hmac.new(key, tenant.encode(), "sha256").hexdigest()[:_DIGITS]

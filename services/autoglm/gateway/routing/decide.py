@@ -34,14 +34,14 @@ def pick(
     snapshot: Snapshot,
     now: float,
     rng: Random,
+    default: RoutingPolicy,
     exclude: Set[str] = frozenset(),
     memory: Memory | None = None,
-    default: RoutingPolicy = "LeastLoaded",
 ) -> Decision:
     """Return the decision for the request. Raises NoReadyEndpoint or Unimplemented.
 
-    `exclude` holds the URLs that failed this request already; they are used again only if no other
-    endpoint is routable. `default` is the policy if the model's resource names none.
+    `default` is the policy if the model's resource names none. `exclude` holds the URLs that failed
+    this request already; they are used again only if no other endpoint is routable.
     """
     model = snapshot.models.get(call.model)
     candidates: Candidates = model.endpoints(call.wire) if model else ()

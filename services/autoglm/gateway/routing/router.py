@@ -19,9 +19,7 @@ from autoglm.gateway.routing.types import Decision
 class Router:
     """Routes requests. `default` is the policy of models whose resource names none."""
 
-    def __init__(
-        self, metrics: Metrics, rng: Random, default: RoutingPolicy = "LeastLoaded"
-    ) -> None:
+    def __init__(self, metrics: Metrics, rng: Random, default: RoutingPolicy) -> None:
         self.memory = Memory()
         self._decisions = cache(metrics.routing_decisions.labels)
         self._knowledge = cache(metrics.prefix_knowledge.labels)
@@ -35,7 +33,7 @@ class Router:
 
         Raises NoReadyEndpoint or Unimplemented.
         """
-        decision = pick(call, snapshot, now, self._rng, exclude, self.memory, self._default)
+        decision = pick(call, snapshot, now, self._rng, self._default, exclude, self.memory)
         self.memory.picked(call, decision.endpoint, decision.known, now)
         self._decisions(decision.policy, decision.reason).inc()
         if decision.known is not None:
@@ -44,7 +42,7 @@ class Router:
 
     def preview(self, call: GatewayRequest, snapshot: Snapshot, now: float) -> Decision:
         """Return the decision for the request without recording anything."""
-        return pick(call, snapshot, now, self._rng, frozenset(), self.memory, self._default)
+        return pick(call, snapshot, now, self._rng, self._default, memory=self.memory)
 
     @contextmanager
     def sending(

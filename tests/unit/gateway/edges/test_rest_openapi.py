@@ -21,6 +21,7 @@ from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import Handler
+from autoglm.gateway.routing import Router
 from autoglm.validation.http_apis import Dialect, dialect_of
 
 DOCUMENT: dict[str, Any] = json.loads(rest_local.openapi())
@@ -29,7 +30,9 @@ MODEL = v1.Model(name="m", max_model_len=2**20)
 
 def edge() -> RestEdge:
     registry = CollectorRegistry()
-    proxy: Handler = Proxy(Pool(Random(1)), {}, RetryPolicy(), Metrics(registry), Random(1))
+    metrics = Metrics(registry)
+    router = Router(metrics, Random(1), "LeastLoaded")
+    proxy: Handler = Proxy(Pool(Random(1)), {}, RetryPolicy(), metrics, router)
     parts = RestParts(
         pipeline=proxy,
         local=lambda handler: handler,

@@ -39,7 +39,7 @@ def test_a_response_is_found_on_its_pod_by_any_gateway_with_the_key(make: Any) -
         name = IDS.new("acme", make.endpoint(number).url)
         found = follow(about(make, name), snapshot, ResponseIds(b"k" * 32))
         assert (found.only, found.model) == (make.endpoint(number).url, "glm")
-        assert pick(found, snapshot, 0, Random(0)).endpoint.url == found.only
+        assert pick(found, snapshot, 0, Random(0), "LeastLoaded").endpoint.url == found.only
 
 
 def test_another_tenants_id_is_as_one_that_never_was(make: Any) -> None:
@@ -82,7 +82,7 @@ def test_a_pod_that_is_not_ready_is_not_replaced_by_another(make: Any) -> None:
     snapshot = pool_of(make, 1).snapshot
     lost = changed(about(make, "", model="glm"), only=make.endpoint(2).url)
     with pytest.raises(NoReadyEndpoint, match="stored the response"):
-        pick(lost, snapshot, 0, Random(0))
+        pick(lost, snapshot, 0, Random(0), "LeastLoaded")
 
 
 def test_who_may_use_none_of_the_pods_models_finds_nothing(make: Any) -> None:

@@ -15,6 +15,7 @@ from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
+from autoglm.gateway.routing import Router
 
 NOT_NOW = errors.NoReadyEndpoint("not now")
 
@@ -66,7 +67,8 @@ class Stage:
             for event in make.up():
                 self.pool.apply(view.url, event, self.now)
         metrics, policy_ = Metrics(CollectorRegistry()), RetryPolicy(**policy)
-        self.proxy = Proxy(self.pool, {"grpc": script}, policy_, metrics, Random(0), clock)
+        router = Router(metrics, Random(0), "LeastLoaded")
+        self.proxy = Proxy(self.pool, {"grpc": script}, policy_, metrics, router, clock)
         self.notes = RequestRecord()
 
     async def send(self) -> bytes:

@@ -22,6 +22,7 @@ from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
+from autoglm.gateway.routing import Router
 from autoglm.validation import Operation, RequestInfo
 
 pytestmark = pytest.mark.looptime
@@ -102,7 +103,7 @@ class Stage:
             {"grpc": pods},
             policy,
             self.metrics,
-            Random(0),
+            Router(self.metrics, Random(0), "LeastLoaded"),
             clock,
             defaults=Defaults(**defaults),
         )

@@ -8,27 +8,28 @@ from autoglm.gateway.endpoints.kubernetes_objects import resource_of
 from autoglm.gateway.request.prefix_cache import CacheSalts, read_key
 
 KEY = b"0123456789abcdef"
+ISOLATED = CacheSalts(KEY, "Isolated")
 
 
 def test_a_tenant_has_one_salt_wherever_the_key_is_the_same() -> None:
-    assert CacheSalts(KEY).of("acme", None) == CacheSalts(KEY).of("acme", "Isolated")
-    assert len(CacheSalts(KEY).of("acme", None)) == 32
+    assert ISOLATED.of("acme", None) == CacheSalts(KEY, "Shared").of("acme", "Isolated")
+    assert len(ISOLATED.of("acme", None)) == 32
 
 
 def test_tenants_and_keys_have_salts_of_their_own() -> None:
     salts = {
-        CacheSalts(KEY).of("acme", None),
-        CacheSalts(KEY).of("evil", None),
-        CacheSalts(KEY).of("", None),
-        CacheSalts(KEY[::-1]).of("acme", None),
+        ISOLATED.of("acme", None),
+        ISOLATED.of("evil", None),
+        ISOLATED.of("", None),
+        CacheSalts(KEY[::-1], "Isolated").of("acme", None),
     }
     assert len(salts) == 4
 
 
 def test_shared_models_have_none_and_the_model_comes_before_the_default() -> None:
-    assert CacheSalts(KEY).of("acme", "Shared") == ""
+    assert ISOLATED.of("acme", "Shared") == ""
     assert CacheSalts(KEY, "Shared").of("acme", None) == ""
-    assert CacheSalts(KEY, "Shared").of("acme", "Isolated") == CacheSalts(KEY).of("acme", None)
+    assert CacheSalts(KEY, "Shared").of("acme", "Isolated") == ISOLATED.of("acme", None)
 
 
 def test_a_key_file_is_read_without_its_line_break_and_a_short_one_is_rejected(

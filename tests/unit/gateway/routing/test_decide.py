@@ -19,7 +19,7 @@ from autoglm.gateway.routing import pick
 
 
 def chosen(call: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: int = 0) -> str:
-    return pick(call, take_snapshot(views), 0, Random(seed), exclude).endpoint.url
+    return pick(call, take_snapshot(views), 0, Random(seed), "LeastLoaded", exclude).endpoint.url
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_model_of_foreign_servers_is_served_over_rest_only(make: Any) -> None:
 
 def test_unknown_model_has_no_endpoint(make: Any) -> None:
     with pytest.raises(NoReadyEndpoint):
-        pick(make.call("gpt"), Snapshot(), 0, Random(0))
+        pick(make.call("gpt"), Snapshot(), 0, Random(0), "LeastLoaded")
 
 
 LOADS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=9)
@@ -101,6 +101,7 @@ def test_no_request_waits_while_another_has_room(
     make: Any, loads: list[tuple[int, int]], seed: int
 ) -> None:
     views = [make.view(n, running=r, waiting=w) for n, (r, w) in enumerate(loads)]
-    picked = pick(make.call(), take_snapshot(views), 0, Random(seed)).endpoint.live.load
+    decision = pick(make.call(), take_snapshot(views), 0, Random(seed), "LeastLoaded")
+    picked = decision.endpoint.live.load
     has_room = any(running < 8 and not waiting for running, waiting in loads)
     assert not has_room or (picked.running < 8 and not picked.waiting)

@@ -35,7 +35,7 @@ class Fleet:
 
     def pick(self, now: float = 2.0) -> Decision:
         call = self.make.call(info=request_info())
-        return pick(call, self.snapshot, now, Random(0), memory=self.memory)
+        return pick(call, self.snapshot, now, Random(0), "LeastLoaded", memory=self.memory)
 
     def chosen(self, now: float = 2.0) -> int:
         return self.views.index(self.pick(now).endpoint)
