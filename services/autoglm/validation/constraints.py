@@ -14,7 +14,7 @@ import msgspec
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.validation.bounds import MAX_GRAMMAR_BYTES
-from autoglm.validation.request_info import Format, RequestInfo, ToolFacts
+from autoglm.validation.request_info import RequestInfo
 from autoglm.validation.scan.json_text import depth_within
 
 MAX_PROPERTIES = 1000
@@ -51,49 +51,46 @@ _GRAMMAR = re.compile(r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|' + _PARTS + r'|[^\\\[(){"]+
 
 
 def shown(value: object) -> str:
-    """Formats a value for an error message, shortened to 60 characters."""
+    """Format a value for an error message, shortened to 60 characters."""
     text = f"{value:.6g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def invalid(field: str, problem: str, remedy: str) -> InvalidRequest:
-    """Makes the error of a field, with the way out."""
+    """Return the error of a field, with the way out."""
     return InvalidRequest(f"{field} {problem}; {remedy}", field=field)
 
 
 def check_formats(info: RequestInfo) -> None:
-    """Raises InvalidRequest for a wrong output format, or for more than one."""
+    """Raise InvalidRequest for a wrong output format, or for more than one."""
     kinds = [f for f in info.formats if f.kind != "text"]
     if len(kinds) > 1 and len({f.path.partition(".")[0] for f in kinds}) == 1:
         raise invalid(kinds[1].path, f"is set beside {kinds[0].path}", "set one of them")
+    problem_of = {
+        "regex": regex_problem,
+        "grammar": grammar_problem,
+        "structural_tag": _tag_problem,
+    }
     for wanted in info.formats:
-        _check_format(wanted)
-
-
-def _check_format(wanted: Format) -> None:
-    if wanted.kind not in _FORMATS:
-        raise invalid(wanted.path, f"is {shown(wanted.kind)}", f"use one of {', '.join(_FORMATS)}")
-    if wanted.values is not None:
-        if not wanted.values:
-            raise invalid(wanted.path, "is empty", "give at least one choice")
-        _check_size(wanted.path, sum(len(v) for v in wanted.values))
-        if len(wanted.values) > MAX_ENUM_VALUES:
-            problem = f"has {len(wanted.values)} choices"
-            raise invalid(wanted.path, problem, f"give at most {MAX_ENUM_VALUES}")
-    if wanted.kind == "json_schema":
-        _check_schema(wanted.path, wanted.text)
-    elif wanted.text is not None and wanted.kind in ("regex", "grammar", "structural_tag"):
-        if not wanted.text:
-            raise invalid(wanted.path, "is empty", "give its text")
-        _check_size(wanted.path, len(wanted.text))
-        _check_cost(wanted)
-
-
-def _check_cost(wanted: Format) -> None:
-    text = wanted.text.decode() if isinstance(wanted.text, bytes) else wanted.text or ""
-    find = {"regex": regex_problem, "grammar": grammar_problem, "structural_tag": _tag_problem}
-    if problem := find[wanted.kind](text):
-        raise invalid(wanted.path, problem, "split or simplify it")
+        path, kind = wanted.path, wanted.kind
+        if kind not in _FORMATS:
+            raise invalid(path, f"is {shown(kind)}", f"use one of {', '.join(_FORMATS)}")
+        if wanted.values is not None:
+            if not wanted.values:
+                raise invalid(path, "is empty", "give at least one choice")
+            _check_size(path, sum(len(v) for v in wanted.values))
+            if len(wanted.values) > MAX_ENUM_VALUES:
+                problem = f"has {len(wanted.values)} choices"
+                raise invalid(path, problem, f"give at most {MAX_ENUM_VALUES}")
+        if kind == "json_schema":
+            _check_schema(path, wanted.text)
+        elif wanted.text is not None and kind in problem_of:
+            if not wanted.text:
+                raise invalid(path, "is empty", "give its text")
+            _check_size(path, len(wanted.text))
+            text = wanted.text.decode() if isinstance(wanted.text, bytes) else wanted.text
+            if found := problem_of[kind](text):
+                raise invalid(path, found, "split or simplify it")
 
 
 def _tag_problem(text: str) -> str | None:
@@ -131,7 +128,7 @@ def _check_size(path: str, size: int) -> None:
 
 
 def check_tools(info: RequestInfo) -> None:
-    """Raises InvalidRequest for wrong tools or a wrong tool choice."""
+    """Raise InvalidRequest for wrong tools or a wrong tool choice."""
     mode, tools = info.tool_choice.mode, info.tools
     if tools is not None and not tools:
         raise invalid("tools", "is empty", "give at least one tool or leave it out")
@@ -139,7 +136,10 @@ def check_tools(info: RequestInfo) -> None:
         remedy = "use none, auto, required or a function"
         raise invalid("tool_choice", f"is {shown(mode)}", remedy)
     for tool in tools or ():
-        _check_tool(tool)
+        if not tool.name:
+            raise invalid(f"{tool.path}.name", "is empty", "give the function a name")
+        if tool.parameters is not None:
+            _check_schema(f"{tool.path}.parameters", tool.parameters)
     if mode in ("", "none"):
         return
     if tools is None:
@@ -154,15 +154,8 @@ def check_tools(info: RequestInfo) -> None:
         raise invalid(constrained.path, f"is set while tool_choice is {mode}", remedy)
 
 
-def _check_tool(tool: ToolFacts) -> None:
-    if not tool.name:
-        raise invalid(f"{tool.path}.name", "is empty", "give the function a name")
-    if tool.parameters is not None:
-        _check_schema(f"{tool.path}.parameters", tool.parameters)
-
-
 def schema_problem(schema: Any) -> str | None:
-    """What is too much in a decoded JSON schema; None where nothing is."""
+    """Return which bound a decoded JSON schema exceeds; None if it exceeds none."""
     properties = values = patterns = 0
     for number, node in enumerate(_values(schema)):
         if number >= MAX_SCHEMA_VALUES:
@@ -192,12 +185,12 @@ def schema_problem(schema: Any) -> str | None:
 
 
 def regex_problem(text: str) -> str | None:
-    """What is too much in a regular expression."""
+    """Return which bound a regular expression exceeds; None if it exceeds none."""
     return _problem(_REGEX, text)
 
 
 def grammar_problem(text: str) -> str | None:
-    """What is too much in a grammar, rule by rule."""
+    """Return which bound a rule of a grammar exceeds; None if none exceeds one."""
     return _problem(_GRAMMAR, text)
 
 
@@ -217,8 +210,9 @@ def _problem(tokens: re.Pattern[str], text: str) -> str | None:
             closed = most.pop()
             most[-1] = max(most[-1], closed)
             continue
-        elif mark[0] == "{" and (count := _repetitions(mark)) is not None:
-            closed *= count
+        elif mark[0] == "{" and (numbers := [n for n in mark[1:-1].split(",") if n]):
+            # The most of `{3}`, `{1,3}` or `{3,}`; nine digits are over every bound.
+            closed *= max(int(n[:9]) for n in numbers)
             most[-1] = max(most[-1], closed)
             if closed > MAX_REPETITIONS:
                 return f"repeats a part up to {closed:.6g} times, more than {MAX_REPETITIONS}"
@@ -227,15 +221,8 @@ def _problem(tokens: re.Pattern[str], text: str) -> str | None:
     return None
 
 
-def _repetitions(mark: str) -> int | None:
-    """The most of `{3}`, `{1,3}` or `{3,}`; None for braces without a number."""
-    numbers = [n for n in mark[1:-1].split(",") if n]
-    # More digits than any bound of ours has.
-    return max(int(n[:9]) for n in numbers) if numbers else None
-
-
 def _values(schema: Any) -> Iterator[Any]:
-    """Every value in it but data, the whole first."""
+    """Yield every value in the schema but data, the whole first."""
     waiting = [schema]
     while waiting:
         node = waiting.pop()

@@ -40,7 +40,6 @@ TEXT_FIELDS = frozenset(
     )
 )
 """Where messages have the text of prompts, as `bounds` names fields."""
-_TOKEN_IDS = "token_ids.ids"
 _OPTIONAL = (
     "n",
     "temperature",
@@ -85,23 +84,35 @@ _MODES = {
 def of_generate(
     request: v1.GenerateRequest, *, streaming: bool = False, cut: Cut = NOTHING
 ) -> RequestInfo:
-    """`cut` is what the request lacks, here and below."""
+    """Return the facts of a generation. `cut` is the part that the request lacks, as below."""
+    if request.WhichOneof("prompt") == "token_ids":
+        rest = cut.numbers.get("token_ids.ids")
+        count = len(request.token_ids.ids) + (rest.count if rest else 0)
+        prompt = Prompt("token_ids.ids", count * TOKEN_BYTES, count)
+        prefix = prefix_hash.of_token_ids(request.token_ids.ids, count)
+    else:
+        prompt = Prompt("text", len(request.text.encode()))
+        prefix = prefix_hash.of_text(request.text)
     info = RequestInfo(
         operation=Operation.GENERATE,
         model=request.model,
         field_name=_WORDS,
         streaming=streaming,
-        prompts=_prompts(request, cut),
+        prompts=(prompt,),
         sampling=_sampling(request.sampling_params, GENERATE_MAX_TOKENS),
         formats=_formats(request.response_format),
         priority=request.priority,
         session=request.session_id,
-        prefix=_prompt_prefix(request, cut),
+        prefix=prefix,
     )
     return with_cut(info, cut, TEXT_FIELDS)
 
 
 def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTHING) -> RequestInfo:
+    """Return the facts of a chat."""
+    messages = (prefix_hash.Message(m.role, tuple(_parts(m))) for m in request.messages)
+    tools = (f"{t.name}{t.description}{t.parameters}" for t in request.tools)
+    tools_size = sum(len(t.name) + len(t.description) + len(t.parameters) for t in request.tools)
     opens_turn = request.add_generation_prompt or not request.HasField("add_generation_prompt")
     info = RequestInfo(
         operation=Operation.CHAT,
@@ -122,23 +133,25 @@ def of_chat(request: v1.ChatRequest, *, streaming: bool = False, cut: Cut = NOTH
         continue_final_message=request.continue_final_message,
         priority=request.priority,
         session=request.session_id,
-        prefix=_chat_prefix(request),
-        unchecked=_tool_texts(request.tools),
+        prefix=prefix_hash.of_chat(messages, tools),
+        unchecked=(Prompt("tools", tools_size),) if tools_size else (),
     )
     return with_cut(info, cut, TEXT_FIELDS)
 
 
 def of_embed(request: v1.EmbedRequest, *, cut: Cut = NOTHING) -> RequestInfo:
+    """Return the facts of a request for embeddings."""
     info = RequestInfo(
         operation=Operation.EMBED,
         model=request.model,
         field_name=_EMBED,
-        prompts=_texts("texts", request.texts),
+        prompts=tuple(Prompt(f"texts[{i}]", len(t.encode())) for i, t in enumerate(request.texts)),
     )
     return with_cut(info, cut, TEXT_FIELDS)
 
 
 def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> RequestInfo:
+    """Return the facts of a prediction, with or without labels."""
     info = RequestInfo(
         operation=Operation.PREDICT,
         model=request.model_name,
@@ -153,6 +166,7 @@ def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> RequestInfo
 
 
 def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> RequestInfo:
+    """Return the facts of a request for tokens, of a text or of a chat."""
     chat = request.WhichOneof("input") == "chat"
     text = (Prompt("text", len(request.text.encode())),)
     info = RequestInfo(
@@ -166,23 +180,6 @@ def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> RequestIn
     return with_cut(info, cut, TEXT_FIELDS)
 
 
-def _prompt_prefix(request: v1.GenerateRequest, cut: Cut) -> prefix_hash.Prefix:
-    if request.WhichOneof("prompt") == "token_ids":
-        return prefix_hash.of_token_ids(request.token_ids.ids, _id_count(request, cut))
-    return prefix_hash.of_text(request.text)
-
-
-def _chat_prefix(request: v1.ChatRequest) -> prefix_hash.Prefix:
-    messages = (prefix_hash.Message(m.role, tuple(_parts(m))) for m in request.messages)
-    tools = (f"{t.name}{t.description}{t.parameters}" for t in request.tools)
-    return prefix_hash.of_chat(messages, tools)
-
-
-def _tool_texts(tools: Sequence[v1.Tool]) -> tuple[Prompt, ...]:
-    size = sum(len(t.name) + len(t.description) + len(t.parameters) for t in tools)
-    return (Prompt("tools", size),) if size else ()
-
-
 def _parts(message: v1.ChatMessage) -> Iterator[str]:
     if message.content:
         yield message.content
@@ -191,22 +188,6 @@ def _parts(message: v1.ChatMessage) -> Iterator[str]:
             yield getattr(part, kind)
     for call in message.tool_calls:
         yield f"{call.name}{call.arguments}"
-
-
-def _id_count(request: v1.GenerateRequest, cut: Cut) -> int:
-    rest = cut.numbers.get(_TOKEN_IDS)
-    return len(request.token_ids.ids) + (rest.count if rest else 0)
-
-
-def _prompts(request: v1.GenerateRequest, cut: Cut) -> Sequence[Prompt]:
-    if request.WhichOneof("prompt") == "token_ids":
-        count = _id_count(request, cut)
-        return (Prompt("token_ids.ids", count * TOKEN_BYTES, count),)
-    return (Prompt("text", len(request.text.encode())),)
-
-
-def _texts(path: str, texts: Sequence[str]) -> Sequence[Prompt]:
-    return tuple(Prompt(f"{path}[{i}]", len(t.encode())) for i, t in enumerate(texts))
 
 
 def _sampling(params: v1.SamplingParams, default_max_tokens: int | None = None) -> Sampling:
@@ -244,22 +225,26 @@ def _tool_choice(choice: v1.ToolChoice) -> ToolChoice:
 
 
 def _turns(path: str, messages: Sequence[v1.ChatMessage]) -> Sequence[Turn]:
-    return tuple(_turn(f"{path}[{i}]", m) for i, m in enumerate(messages))
-
-
-def _turn(path: str, message: v1.ChatMessage) -> Turn:
-    kinds = [part.WhichOneof("part") for part in message.parts]
-    texts = [message.content, *(p.text for p in message.parts)]
-    return Turn(
-        path,
-        message.role,
-        size=sum(len(t.encode()) for t in texts),
-        parts=len(kinds),
-        has_text=bool(message.content),
-        media=tuple(
-            Media(f"{path}.parts[{i}].{kind}", getattr(message.parts[i], kind))
-            for i, kind in enumerate(kinds)
-            if kind in _MEDIA
-        ),
-        empty_part=next((f"{path}.parts[{i}]" for i, k in enumerate(kinds) if k is None), ""),
+    return tuple(
+        Turn(
+            f"{path}[{number}]",
+            message.role,
+            size=len(message.content.encode()) + sum(len(p.text.encode()) for p in message.parts),
+            parts=len(message.parts),
+            has_text=bool(message.content),
+            media=tuple(
+                Media(f"{path}[{number}].parts[{i}].{kind}", getattr(part, kind))
+                for i, part in enumerate(message.parts)
+                if (kind := part.WhichOneof("part")) in _MEDIA
+            ),
+            empty_part=next(
+                (
+                    f"{path}[{number}].parts[{i}]"
+                    for i, part in enumerate(message.parts)
+                    if part.WhichOneof("part") is None
+                ),
+                "",
+            ),
+        )
+        for number, message in enumerate(messages)
     )

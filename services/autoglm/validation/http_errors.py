@@ -33,7 +33,7 @@ EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS: Mapping[str, str] = MappingProxyType(
     {"cache-control": "no-cache", "x-accel-buffering": "no"}
 )
-"""What keeps proxies in front from holding an event stream back."""
+"""They keep proxies in front from holding an event stream back."""
 _OPENAI_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -76,12 +76,12 @@ class HttpError:
 
 
 def to_http(error: AutoGLMError, request_id: str, path: str) -> HttpError:
-    """The response to a request for `path`, which may have a query."""
+    """Return the response to a request for `path`, which may have a query."""
     return in_dialect(error, request_id, dialect_of(path))
 
 
 def in_dialect(error: AutoGLMError, request_id: str, dialect: Dialect) -> HttpError:
-    """The response in a dialect, for callers that have no single path."""
+    """Return the response in a dialect, for callers that have no single path."""
     headers = {
         **error.headers,
         **_request_id_headers(request_id, dialect),
@@ -99,7 +99,7 @@ def in_dialect(error: AutoGLMError, request_id: str, dialect: Dialect) -> HttpEr
 
 
 def request_id_headers(request_id: str, path: str) -> dict[str, str]:
-    """The headers that carry the request id in every response to a request for `path`."""
+    """Return the headers that carry the request id in every response to a request for `path`."""
     return _request_id_headers(request_id, dialect_of(path))
 
 
@@ -110,14 +110,11 @@ def _request_id_headers(request_id: str, dialect: Dialect) -> dict[str, str]:
     return headers
 
 
-def payload(error: AutoGLMError, request_id: str, dialect: Dialect) -> dict[str, object]:
-    """The JSON of an error."""
-    return _payload(error, error.http_status, request_id, dialect)
-
-
-def _payload(
-    error: AutoGLMError, code: int, request_id: str, dialect: Dialect
+def payload(
+    error: AutoGLMError, request_id: str, dialect: Dialect, code: int = 0
 ) -> dict[str, object]:
+    """Return the JSON of an error; `code` is the HTTP status if it is not the error's own."""
+    code = code or error.http_status
     message = visible_message(error)
     if dialect is Dialect.OIP:
         return {"error": message}
@@ -136,7 +133,7 @@ def _payload(
 
 
 def anthropic_type(code: int) -> str:
-    """Anthropic's name for an HTTP status."""
+    """Return Anthropic's name for an HTTP status."""
     return _ANTHROPIC_TYPES.get(code, _other_type(code))
 
 
@@ -145,39 +142,35 @@ def _other_type(code: int) -> str:
 
 
 def stream_event(error: AutoGLMError, request_id: str, path: str, before: bytes = b"") -> bytes:
-    """The server-sent event that ends a broken stream, so that no client takes it as whole.
+    """Return the server-sent event that ends a broken stream, so that none takes it as whole.
 
-    `before` is the end of what was sent: an event of the Responses API continues its numbering.
+    `before` is the end of what was sent: an event of the Responses API continues its numbering. It
+    has the fields that the API documents and `error`, which its SDKs raise.
     """
     dialect = dialect_of(path)
     content = payload(error, request_id, dialect)
     name = "error" if dialect is Dialect.ANTHROPIC else ""
     if is_responses(path):
-        name, content = "error", _responses_error(content, before)
+        name, error_fields = "error", content["error"]
+        assert isinstance(error_fields, dict), "OpenAI's dialect"
+        sent = _SEQUENCE_NUMBER.findall(before)
+        content = {
+            "type": "error",
+            **{field: error_fields[field] for field in ("code", "message", "param")},
+            "sequence_number": int(sent[-1]) + 1 if sent else 0,
+            **content,
+        }
     event = f"event: {name}\n" if name else ""
     return f"{event}data: {json.dumps(content, separators=_COMPACT)}\n\n".encode()
 
 
 def is_responses(path: str) -> bool:
-    """Whether a path is of the Responses API, stored responses included."""
+    """Return whether a path is of the Responses API, stored responses included."""
     return f"{path.partition('?')[0]}/".startswith(f"{RESPONSES}/")
 
 
-def _responses_error(content: dict[str, object], before: bytes) -> dict[str, object]:
-    """As the API documents the event, and with `error`, which is what its SDKs raise for."""
-    error = content["error"]
-    assert isinstance(error, dict), "OpenAI's dialect"
-    fields = {name: error[name] for name in ("code", "message", "param")}
-    return {"type": "error", **fields, "sequence_number": _next_number(before), **content}
-
-
-def _next_number(before: bytes) -> int:
-    found = _SEQUENCE_NUMBER.findall(before)
-    return int(found[-1]) + 1 if found else 0
-
-
 def is_in_dialect(content: object, dialect: Dialect) -> bool:
-    """Whether decoded JSON is an error of the dialect; `request_id` may be missing."""
+    """Return whether decoded JSON is an error of the dialect; `request_id` may be missing."""
     error = content.get("error") if isinstance(content, dict) else None
     if dialect is Dialect.OIP:
         return isinstance(error, str)
@@ -188,7 +181,7 @@ def is_in_dialect(content: object, dialect: Dialect) -> bool:
 
 
 def translated(body: bytes, code: int, request_id: str, dialect: Dialect) -> bytes:
-    """An error of another framework's shape in the dialect; as it is where it is in it already."""
+    """Translate another framework's error to the dialect, unless it has that form already."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -196,7 +189,7 @@ def translated(body: bytes, code: int, request_id: str, dialect: Dialect) -> byt
     if is_in_dialect(content, dialect):
         return body
     error = _Foreign(_message_of(content) or http.client.responses.get(code, "error"))
-    return json.dumps(_payload(error, code, request_id, dialect)).encode()
+    return json.dumps(payload(error, request_id, dialect, code)).encode()
 
 
 class _Foreign(AutoGLMError):

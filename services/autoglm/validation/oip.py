@@ -71,7 +71,7 @@ class InferRequest(msgspec.Struct):
 
 
 def infer_path(path: str) -> str | None:
-    """The model that a path of OIP over REST runs, None for any other path."""
+    """Return the model that a path of OIP over REST runs, None for any other path."""
     match = _INFER.fullmatch(path)
     return match[1] if match else None
 
@@ -79,42 +79,67 @@ def infer_path(path: str) -> str | None:
 def of_oip(
     request: oip.ModelInferRequest, *, streaming: bool = False, cut: Cut = NOTHING
 ) -> RequestInfo:
+    """Return the facts of a gRPC request; `cut` is the part that it lacks."""
     parameters = {
         name: getattr(value, kind)
         for name, value in request.parameters.items()
         if (kind := value.WhichOneof("parameter_choice"))
     }
-    prompts = _grpc_prompts(request, is_cut=bool(cut.text))
-    info = _info(request.model_name, parameters, prompts, streaming, _grpc_text(request))
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidRequest(
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; "
+            "send one for each",
+            field="raw_input_contents",
+        )
+    found: list[tuple[str, bytes]] = []
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name != TEXT_INPUT:
+            continue
+        _check_tensor(f"inputs[{index}]", tensor.datatype, tensor.shape)
+        if raw:
+            field = f"raw_input_contents[{index}]"
+            text = _raw_text(field, raw[index], is_cut=bool(cut.text))
+        else:
+            field = f"inputs[{index}].contents.bytes_contents"
+            _check_count(field, len(tensor.contents.bytes_contents))
+            text = tensor.contents.bytes_contents[0]
+        _check_utf8(field, text)
+        found.append((field, text))
+    prompts = [Prompt(field, len(text)) for field, text in found]
+    first = found[0][1] if found else b""
+    info = _info(request.model_name, parameters, prompts, streaming, first)
     return with_cut(info, cut, TEXT_FIELDS)
 
 
-def _grpc_text(request: oip.ModelInferRequest) -> bytes:
-    """The prompt; called once the tensors are known to be well formed."""
-    for index, tensor in enumerate(request.inputs):
-        if tensor.name == TEXT_INPUT:
-            raw = request.raw_input_contents
-            return raw[index][LENGTH_BYTES:] if raw else tensor.contents.bytes_contents[0]
-    return b""
+def _raw_text(field: str, raw: bytes, *, is_cut: bool) -> bytes:
+    """Return the text that is there; the pod compares the length of one that is cut here."""
+    size = int.from_bytes(raw[:LENGTH_BYTES], "little")
+    is_part = is_cut and LENGTH_BYTES <= len(raw) < LENGTH_BYTES + size
+    if len(raw) != LENGTH_BYTES + size and not is_part:
+        raise InvalidRequest(
+            f"{field} has {len(raw)} bytes; send one element: its length in four little-endian "
+            "bytes, then the text",
+            field=field,
+        )
+    return raw[LENGTH_BYTES:]
 
 
 def of_oip_json(model: str, body: bytes) -> RequestInfo:
-    asked = decode(body, InferRequest)
-    streaming = bool(asked.parameters.get("stream"))
-    if asked.text_input is not None:
-        prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, len(asked.text_input.encode())),)
-        return _info(model, asked.parameters, prompts, streaming, asked.text_input)
-    tensors = [(i, t) for i, t in enumerate(asked.inputs) if t.name == TEXT_INPUT]
+    """Return the facts of a REST request for the model."""
+    request = decode(body, InferRequest)
+    streaming = bool(request.parameters.get("stream"))
+    if request.text_input is not None:
+        prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, len(request.text_input.encode())),)
+        return _info(model, request.parameters, prompts, streaming, request.text_input)
+    tensors = [(i, t) for i, t in enumerate(request.inputs) if t.name == TEXT_INPUT]
     prompts = [_json_prompt(i, t) for i, t in tensors]
-    text = _first_text(tensors[0][1].data) if tensors else b""
-    return _info(model, asked.parameters, prompts, streaming, text)
-
-
-def _first_text(data: Any) -> str | bytes:
-    """The tensor's one text; nothing where it stands behind the JSON, as binary tensors do."""
-    while isinstance(data, list) and data:
-        data = data[0]
-    return data if isinstance(data, str) else b""
+    text = tensors[0][1].data if tensors else b""
+    while isinstance(text, list) and text:
+        text = text[0]
+    # Binary tensors stand behind the JSON.
+    text = text if isinstance(text, str) else b""
+    return _info(model, request.parameters, prompts, streaming, text)
 
 
 def _info(
@@ -141,85 +166,30 @@ def _sampling(parameters: Mapping[str, Any]) -> Sampling:
     stop = parameters.get("stop") or []
     if not isinstance(stop, str | list) or not all(isinstance(s, str) for s in stop):
         raise _wrong("stop", stop, "give a string or a list of strings")
-    given: dict[str, Any] = {
-        name: _number(name, value) for name, value in parameters.items() if name in _WHOLE | _REAL
-    }
+    given: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name in _WHOLE or name in _REAL:
+            kind: type[int] | type[float] = int if name in _WHOLE else float
+            try:
+                # Many clients can only send numbers as text.
+                given[name] = (
+                    None if value is None else msgspec.convert(value, type=kind, strict=False)
+                )
+            except msgspec.ValidationError as error:
+                wanted = "a whole number" if kind is int else "a number"
+                raise _wrong(name, value, f"give {wanted}") from error
+    # Without a chat template the text is completed as it is.
+    is_bare = str(parameters.get("chat", True)).lower() in ("false", "0")
     return Sampling(
         **given,
         stop=(stop,) if isinstance(stop, str) else stop,
-        default_max_tokens=_COMPLETION_MAX_TOKENS if _is_bare(parameters) else None,
+        default_max_tokens=_COMPLETION_MAX_TOKENS if is_bare else None,
     )
-
-
-def _is_bare(parameters: Mapping[str, Any]) -> bool:
-    """Returns whether the text is completed as it is; otherwise it is a chat message."""
-    return str(parameters.get("chat", True)).lower() in ("false", "0")
-
-
-def _number(name: str, value: Any) -> int | float | None:
-    """The value of a parameter; many clients can only send numbers as text."""
-    kind = int if name in _WHOLE else float
-    if value is None:
-        return None
-    try:
-        number = msgspec.convert(value, type=kind, strict=False)
-    except msgspec.ValidationError as error:
-        wanted = "a whole number" if kind is int else "a number"
-        raise _wrong(name, value, f"give {wanted}") from error
-    return number
 
 
 def _wrong(name: str, value: object, remedy: str) -> InvalidRequest:
     field = f"parameters.{name}"
     return InvalidRequest(f"{field} is {value!r:.60}; {remedy}", field=field)
-
-
-def _grpc_prompts(request: oip.ModelInferRequest, *, is_cut: bool) -> Sequence[Prompt]:
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidRequest(
-            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; "
-            "send one for each",
-            field="raw_input_contents",
-        )
-    return [
-        _grpc_prompt(i, tensor, raw[i] if raw else None, is_cut=is_cut)
-        for i, tensor in enumerate(request.inputs)
-        if tensor.name == TEXT_INPUT
-    ]
-
-
-def _grpc_prompt(
-    index: int,
-    tensor: oip.ModelInferRequest.InferInputTensor,
-    raw: bytes | None,
-    *,
-    is_cut: bool,
-) -> Prompt:
-    path = f"inputs[{index}]"
-    _check_tensor(path, tensor.datatype, tensor.shape)
-    if raw is not None:
-        return Prompt(f"raw_input_contents[{index}]", _raw_text_size(index, raw, is_cut=is_cut))
-    values = tensor.contents.bytes_contents
-    _check_count(f"{path}.contents.bytes_contents", len(values))
-    _check_utf8(f"{path}.contents.bytes_contents", values[0])
-    return Prompt(f"{path}.contents.bytes_contents", len(values[0]))
-
-
-def _raw_text_size(index: int, raw: bytes, *, is_cut: bool) -> int:
-    """Of what is there; the pod compares the length of one that is cut here."""
-    field = f"raw_input_contents[{index}]"
-    size = int.from_bytes(raw[:LENGTH_BYTES], "little")
-    if is_cut and len(raw) < LENGTH_BYTES + size:
-        size = max(0, len(raw) - LENGTH_BYTES)
-    if len(raw) != LENGTH_BYTES + size:
-        raise InvalidRequest(
-            f"{field} has {len(raw)} bytes; send one element: its length in four little-endian "
-            "bytes, then the text",
-            field=field,
-        )
-    _check_utf8(field, raw[LENGTH_BYTES:])
-    return size
 
 
 def _json_prompt(index: int, tensor: InferInput) -> Prompt:

@@ -26,7 +26,7 @@ from autoglm.validation.bounds import (
     MAX_STOPS,
 )
 from autoglm.validation.constraints import check_formats, check_tools, invalid, shown
-from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Turn
+from autoglm.validation.request_info import Operation, Prompt, RequestInfo
 
 MAX_STOP_LENGTH = 4096
 MAX_LABEL_LENGTH = 1000
@@ -74,14 +74,17 @@ _RANGES = (
 
 
 def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) -> None:
-    """Raise InvalidRequest or ModelNotFound, or let it pass.
+    """Raise InvalidRequest or ModelNotFound for a request that the engine would not serve.
 
-    `model` is what `info.model` names, None when nothing does; `known` are the names there are.
+    `model` is the one that `info.model` names, or None; `known` are the names of served models.
     """
     served = _served(info, model, known)
     _check_prompts(info)
     _check_turns(info)
-    _check_sampling(info)
+    _check_numbers(info)
+    _check_stop(info)
+    _check_logit_bias(info)
+    _check_combinations(info)
     if not info.has_checked_constraints:
         check_formats(info)
         check_tools(info)
@@ -91,7 +94,7 @@ def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) ->
 
 
 def with_checked_constraints(info: RequestInfo) -> RequestInfo:
-    """Does the part of `validate` that takes long where there are many schemas, ahead of it."""
+    """Check formats and tools ahead of `validate`, as many schemas take long."""
     check_formats(info)
     check_tools(info)
     return replace(info, has_checked_constraints=True)
@@ -135,36 +138,24 @@ def _check_turns(info: RequestInfo) -> None:
     if not info.turns:
         raise invalid(info.field_name("messages"), "is empty", "give at least one message")
     for turn in info.turns:
-        _check_turn(turn)
+        if not turn.role:
+            raise invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
+        if turn.has_text and turn.parts:
+            raise invalid(f"{turn.path}.content", "is set beside parts", "put the text in a part")
+        if turn.empty_part:
+            raise invalid(turn.empty_part, "has no content", "set its text or URL, or leave it out")
+        for media in turn.media:
+            if not media.url.lower().startswith(_URL_SCHEMES):
+                remedy = "give a URL that starts with http://, https:// or data:"
+                raise invalid(media.path, f"is {shown(media.url)}", remedy)
 
 
-def _check_turn(turn: Turn) -> None:
-    if not turn.role:
-        raise invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
-    if turn.has_text and turn.parts:
-        raise invalid(f"{turn.path}.content", "is set beside parts", "put the text in a part")
-    if turn.empty_part:
-        raise invalid(turn.empty_part, "has no content", "set its text or URL, or leave it out")
-    for media in turn.media:
-        if not media.url.lower().startswith(_URL_SCHEMES):
-            remedy = "give a URL that starts with http://, https:// or data:"
-            raise invalid(media.path, f"is {shown(media.url)}", remedy)
-
-
-def _check_sampling(info: RequestInfo) -> None:
+def _check_numbers(info: RequestInfo) -> None:
     for allowed in _RANGES:
         value = getattr(info.sampling, allowed.name)
         if value is not None and not allowed.allows(value):
             field = info.field_name(allowed.name)
             raise invalid(field, f"is {shown(value)}", f"it must be {allowed}")
-    _check_integers(info)
-    _check_stop(info)
-    _check_logit_bias(info)
-    _check_lengths(info)
-    _check_conflicts(info)
-
-
-def _check_integers(info: RequestInfo) -> None:
     seed, priority = info.sampling.seed, info.priority
     if not -_INT32 <= priority < _INT32:
         raise invalid("priority", f"is {shown(priority)}", "it must fit in 32 signed bits")
@@ -208,23 +199,17 @@ def _check_count(field: str, count: int, bound: int) -> None:
         raise invalid(field, f"has {count} entries", f"send at most {bound}")
 
 
-def _check_lengths(info: RequestInfo) -> None:
-    given, least, most = (
-        info.sampling.max_tokens,
-        info.sampling.min_tokens,
-        info.sampling.most_tokens,
-    )
+def _check_combinations(info: RequestInfo) -> None:
+    """Check parameters whose valid values depend on others."""
+    sampling = info.sampling
+    given, least, most = sampling.max_tokens, sampling.min_tokens, sampling.most_tokens
     field = info.field_name("max_tokens")
-    if given is not None and given < (0 if info.sampling.echo else 1):
+    if given is not None and given < (0 if sampling.echo else 1):
         raise invalid(field, f"is {shown(given)}", "it must be at least 1")
     if least is not None and most is not None and least > most:
         unset = " when not set" if given is None else ""
         remedy = f"raise {field}, which is {most}{unset}, or lower it"
         raise invalid(info.field_name("min_tokens"), f"is {least}", remedy)
-
-
-def _check_conflicts(info: RequestInfo) -> None:
-    sampling = info.sampling
     greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
     if greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
         remedy = (
@@ -270,7 +255,7 @@ def _check_template(info: RequestInfo) -> None:
 
 
 def _check_context(info: RequestInfo, model: v1.Model) -> None:
-    """What cannot fit. The engine itself shortens max_tokens to the room that a prompt leaves."""
+    """Reject what cannot fit. The engine shortens max_tokens to the room that a prompt leaves."""
     limit, sampling = model.max_model_len, info.sampling
     if not limit or info.operation is Operation.TOKENIZE:
         return

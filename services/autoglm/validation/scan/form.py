@@ -17,7 +17,7 @@ MAX_PARTS = 64
 MAX_HEAD_BYTES = 1024
 MAX_VALUE_BYTES = 4096
 _STEP_BYTES = 1024 * 1024
-# Of mono PCM at 16 kHz, of which a speech model takes fifty positions a second.
+# Bytes of mono PCM at 16 kHz, of which a speech model takes fifty positions a second.
 _BYTES_PER_TOKEN = 640
 _KIND = re.compile(
     r"""multipart/form-data\s*;\s*boundary=(?:"([^"\\]{1,70})"|([\w'+./:=?-]{1,70}))"""
@@ -38,15 +38,20 @@ class _Part:
 
 
 def scan_form(body: bytes, content_type: str) -> Generator[int, None, RequestInfo]:
-    """A request for a transcription, in steps of a few milliseconds.
+    """Return the facts of a transcription, in steps of a few milliseconds.
 
     Raises InvalidRequest for a form that cannot be read. A file costs its length; without one the
     body does.
     """
     fields: dict[str, _Part] = {}
     audio = 0
-    mark = b"--" + _boundary(content_type).encode()
-    for part in _parts(body, mark):
+    found = _KIND.match(content_type.strip())
+    if found is None:
+        raise InvalidRequest(
+            f"header content-type is {content_type[:60]!r}; send multipart/form-data",
+            field="content-type",
+        )
+    for part in _parts(body, b"--" + (found[1] or found[2]).encode()):
         if part is None:
             yield 0
             continue
@@ -64,7 +69,7 @@ def scan_form(body: bytes, content_type: str) -> Generator[int, None, RequestInf
 
 
 def of_form(body: bytes, content_type: str) -> RequestInfo:
-    """The same at once."""
+    """Return the facts of a transcription at once."""
     steps = scan_form(body, content_type)
     while True:
         try:
@@ -74,18 +79,8 @@ def of_form(body: bytes, content_type: str) -> RequestInfo:
             return info
 
 
-def _boundary(content_type: str) -> str:
-    found = _KIND.match(content_type.strip())
-    if found is None:
-        raise InvalidRequest(
-            f"header content-type is {content_type[:60]!r}; send multipart/form-data",
-            field="content-type",
-        )
-    return found[1] or found[2]
-
-
 def _parts(body: bytes, mark: bytes) -> Iterator[_Part | None]:
-    """None where the search for a part's end continues."""
+    """Yield the parts, and None where the search for a part's end continues."""
     if not body.startswith(mark):
         raise _malformed("does not begin with its boundary")
     at, count = len(mark), 0
@@ -108,7 +103,7 @@ def _parts(body: bytes, mark: bytes) -> Iterator[_Part | None]:
 
 
 def _ends(body: bytes, mark: bytes, start: int) -> Iterator[int]:
-    """Where the mark is, last of all; before that -1 for every step without it."""
+    """Yield -1 for every step without the mark, then its position."""
     while start < len(body):
         found = body.find(mark, start, start + _STEP_BYTES + len(mark))
         yield found

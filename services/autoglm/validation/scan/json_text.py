@@ -19,9 +19,12 @@ T = TypeVar("T")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """The body as `kind`. Raises InvalidRequest, whatever the bytes are."""
+    """Return the body as `kind`. Raises InvalidRequest, whatever the bytes are."""
     try:
-        _check_depth(body)
+        # Text can't nest deeper than it has brackets, so most bodies are not decoded twice.
+        may_nest = body.count(b"{") + body.count(b"[") > MAX_DEPTH
+        if may_nest and not isinstance(body, Abridged) and not depth_within(body, MAX_DEPTH):
+            raise too_deep()
         return msgspec.json.decode(body, type=kind, strict=False)
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error), body) from error
@@ -34,21 +37,13 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def depth_within(text: str | bytes, limit: int) -> bool:
-    """Whether JSON text nests at most `limit` levels. Raises as `msgspec.json.decode` does."""
+    """Return whether JSON text nests at most `limit` levels. Raises as `json.decode` does."""
     level: list[Any] = [msgspec.json.decode(text)]
     for _ in range(limit + 1):
         level = [child for node in level for child in _children(node)]
         if not level:
             return True
     return False
-
-
-def _check_depth(body: bytes) -> None:
-    # Text can't nest deeper than it has brackets, so most bodies are not decoded twice.
-    if isinstance(body, Abridged) or body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return
-    if not depth_within(body, MAX_DEPTH):
-        raise too_deep()
 
 
 def _children(node: Any) -> Any:
@@ -66,13 +61,16 @@ def _wrong_type(problem: str, body: bytes) -> InvalidRequest:
         return InvalidRequest(f"{field} is missing; it is required", field=field)
     field = place.lstrip(".")
     value = _value_at(place, body)
-    shown = "" if value is _ABSENT else f" {_shown(value)}"
+    shown = ""
+    if value is not _ABSENT:
+        text = msgspec.json.encode(value).decode()
+        shown = f" {text}" if len(text) <= 60 else f" {text[:57]}..."
     expected = sentence[:1].lower() + sentence[1:].replace("`", "")
     return InvalidRequest(f"{field or 'the body'} is{shown}: {expected}", field=field)
 
 
 def _value_at(place: str, body: bytes) -> Any:
-    """The value, decoded alone: what is around it may be large."""
+    """Decode the value alone: the body around it may be large."""
     value = msgspec.Raw(body)
     try:
         for name, index in _STEP.findall(place):
@@ -86,8 +84,3 @@ def _value_at(place: str, body: bytes) -> Any:
         )
     except (LookupError, TypeError, ValueError, RecursionError):
         return _ABSENT
-
-
-def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else f"{text[:57]}..."
