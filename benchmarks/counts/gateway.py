@@ -114,6 +114,7 @@ class Rig:
             settings.retry_policy,
             metrics,
             Router(metrics, Random(1), settings.routing_policy),
+            Random(1),
             clock,
             defaults=Defaults(
                 settings.stream_timeouts,

@@ -79,7 +79,7 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
     admission = Admission(pool, AdmissionSettings(100), metrics)
     memory = Memory(2**30)
     router = Router(metrics, Random(1), "LeastLoaded")
-    proxy = Proxy(pool, {"grpc": upstream}, RetryPolicy(), metrics, router)
+    proxy = Proxy(pool, {"grpc": upstream}, RetryPolicy(), metrics, router, Random(1))
     edge = GrpcEdge(
         GrpcParts(
             pipeline=stack(request_layers(pool, admission, observer, memory), proxy),

@@ -94,7 +94,7 @@ async def rest_stack(
         http = HttpUpstream(await enter(client_session()))
         upstream = EnvoyUpstream(http) if plane == "envoy" else http
         router = Router(metrics, Random(1), "LeastLoaded")
-        proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, router)
+        proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, router, Random(1))
         layers = stack(request_layers(pool, admission, observer, memory, identify), proxy)
         exchanges, bounds = Exchanges(), Bounds(max_body_bytes, timeout, 3600.0)
         parts = RestParts(

@@ -129,6 +129,7 @@ class GatewayCore:
             settings.retry_policy,
             self.metrics,
             self.router,
+            Random(),
             defaults=Defaults(
                 settings.stream_timeouts,
                 settings.stream_recovery,

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 
 from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
 from autoglm.common.errors import AutoGLMError
@@ -63,6 +64,7 @@ class Proxy:
         policy: RetryPolicy,
         metrics: Metrics,
         router: Router,
+        rng: Random,
         clock: Callable[[], float] = time.monotonic,
         defaults: Defaults = Defaults(),
     ) -> None:

@@ -32,7 +32,7 @@ def edge() -> RestEdge:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     router = Router(metrics, Random(1), "LeastLoaded")
-    proxy: Handler = Proxy(Pool(Random(1)), {}, RetryPolicy(), metrics, router)
+    proxy: Handler = Proxy(Pool(Random(1)), {}, RetryPolicy(), metrics, router, Random(1))
     parts = RestParts(
         pipeline=proxy,
         local=lambda handler: handler,

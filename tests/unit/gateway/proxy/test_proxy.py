@@ -68,7 +68,7 @@ class Stage:
                 self.pool.apply(view.url, event, self.now)
         metrics, policy_ = Metrics(CollectorRegistry()), RetryPolicy(**policy)
         router = Router(metrics, Random(0), "LeastLoaded")
-        self.proxy = Proxy(self.pool, {"grpc": script}, policy_, metrics, router, clock)
+        self.proxy = Proxy(self.pool, {"grpc": script}, policy_, metrics, router, Random(0), clock)
         self.notes = RequestRecord()
 
     async def send(self) -> bytes:

@@ -104,6 +104,7 @@ class Stage:
             policy,
             self.metrics,
             Router(self.metrics, Random(0), "LeastLoaded"),
+            Random(0),
             clock,
             defaults=Defaults(**defaults),
         )
