@@ -195,7 +195,7 @@ def received(memory: Memory) -> Layer:
                 reservation.take(REQUEST_BYTES)
                 if request.receive is not None:
                     request = await request.receive(request, reservation)
-                record.call = request = replace(request, receive=None, hold=reservation)
+                record.request = request = replace(request, receive=None, hold=reservation)
                 async with inner(request, record) as response:
                     yield response
 
@@ -211,7 +211,7 @@ def followed(pool: Pool, ids: ResponseIds) -> Layer:
         def handle(
             request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
-            record.call = request = follow(request, pool.snapshot, ids)
+            record.request = request = follow(request, pool.snapshot, ids)
             return inner(request, record)
 
         return handle
@@ -226,7 +226,7 @@ def validated(pool: Pool) -> Layer:
         def handle(
             request: GatewayRequest, record: RequestRecord
         ) -> AbstractAsyncContextManager[Response]:
-            record.call = request = with_model(request, pool)
+            record.request = request = with_model(request, pool)
             check(request, pool)
             return inner(request, record)
 

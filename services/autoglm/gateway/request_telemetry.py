@@ -59,7 +59,7 @@ class Observer:
         failure: BaseException | None,
     ) -> None:
         """Record how the request ended: with its response's HTTP status, or with a failure."""
-        request, now = record.call or request, self._clock()
+        request, now = record.request or request, self._clock()
         seconds = now - request.started
         first = record.first_chunk - request.started if record.first_chunk else None
         error = error_of(failure, overdue=now >= request.deadline - _DEADLINE_SLACK)

@@ -97,7 +97,7 @@ class Admission:
         return sum(line.queue.waiting for line in self._lines.values())
 
     @asynccontextmanager
-    async def slot(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[None]:
+    async def slot(self, request: GatewayRequest, record: RequestRecord) -> AsyncIterator[None]:
         """Wait for a slot and hold it until the context exits, after the stream has ended.
 
         Raises QueueFull, DeadlineExceeded, NoReadyEndpoint or ShuttingDown if it is rejected.
@@ -111,16 +111,16 @@ class Admission:
         self.idle.clear()
         try:
             models = self._pool.snapshot.models
-            model = models.get(call.model)
+            model = models.get(request.model)
             if model is None or not (model.grpc or model.http):
                 yield
                 return
-            line, waiter = self._line(queue_of(call.model, models)), self._waiter(call)
+            line, waiter = self._line(queue_of(request.model, models)), self._waiter(request)
             try:
-                notes.queued = await line.enter(waiter)
+                record.queued = await line.enter(waiter)
                 yield
             finally:
-                line.leave(waiter, notes.usage.total if notes.usage else None)
+                line.leave(waiter, record.usage.total if record.usage else None)
         finally:
             self.in_flight -= 1
             if self.in_flight == 0:
@@ -158,17 +158,17 @@ class Admission:
             return ()
         return tuple({view.url: view for view in (*found.grpc, *found.http)}.values())
 
-    def _waiter(self, call: GatewayRequest) -> Waiter:
-        assert call.info is not None, "validation rejects requests without info"
-        policy = self._policy_of(call.principal.tenant)
+    def _waiter(self, request: GatewayRequest) -> Waiter:
+        assert request.info is not None, "validation rejects requests without info"
+        policy = self._policy_of(request.principal.tenant)
         return Waiter(
-            call.principal.tenant,
-            tokens=max(1, call.info.estimated_tokens),
+            request.principal.tenant,
+            tokens=max(1, request.info.estimated_tokens),
             # Envoy may hold the body; then the size comes from the routing hint.
-            size=len(call.payload) or call.info.size,
-            deadline=call.deadline,
+            size=len(request.payload) or request.info.size,
+            deadline=request.deadline,
             # A request can lower its tenant's priority, not raise it.
-            priority=max(policy.priority, call.info.priority),
+            priority=max(policy.priority, request.info.priority),
             weight=policy.weight,
         )
 

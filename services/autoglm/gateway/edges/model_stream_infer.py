@@ -40,7 +40,7 @@ async def respond_to_stream(
                 if not record.is_metered:
                     record.usage = reported_usage(await response.trailers())
         except errors.AutoGLMError as error:
-            await queue.put(error_message(record.call or request, error))
+            await queue.put(error_message(record.request or request, error))
         finally:
             gate.release()
 

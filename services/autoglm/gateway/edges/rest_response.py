@@ -83,7 +83,7 @@ def _reader(
     """Returns a reader for the usage of a pod's response, where no layer reads it."""
     if record.is_metered or request.continues or request.info is not None:
         return None
-    info = record.call.info if record.call is not None else None
+    info = record.request.info if record.request is not None else None
     if info is None or info.billing is Billing.FREE or response.status >= 400:
         return None
     return UsageReader(is_stream=is_event_stream(response.headers), headers=response.headers)

@@ -58,39 +58,41 @@ class ResponseIds:
         return hmac.new(self._key, text, "sha256").hexdigest()
 
 
-def follow(call: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> GatewayRequest:
+def follow(request: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> GatewayRequest:
     """Return the request, bound to the pod with the stored response it refers to.
 
     Raises ResponseNotFound, for another tenant's id as well as for an invalid one.
     """
-    info = call.info
+    info = request.info
     if info is None or not info.stored:
-        return call
-    is_own, view = ids.find(info.stored, call.principal.tenant, snapshot.endpoints)
-    if not is_own and _is_foreign(call, snapshot):
-        return call
-    model = info.model or _model(call, view)
+        return request
+    is_own, view = ids.find(info.stored, request.principal.tenant, snapshot.endpoints)
+    if not is_own and _is_foreign(request, snapshot):
+        return request
+    model = info.model or _model(request, view)
     if not is_own or (view is not None and not model):
-        raise ResponseNotFound(f"response {info.stored[:100]!r} is not found", field=_field(call))
+        raise ResponseNotFound(
+            f"response {info.stored[:100]!r} is not found", field=_field(request)
+        )
     if view is None:
         raise ResponseNotFound(
             f"response {info.stored[:100]!r} is lost: the pod that stored it no longer exists",
-            field=_field(call),
+            field=_field(request),
         )
-    return changed(call, info=replace(info, model=model), only=view.url)
+    return changed(request, info=replace(info, model=model), only=view.url)
 
 
-def _is_foreign(call: GatewayRequest, snapshot: Snapshot) -> bool:
+def _is_foreign(request: GatewayRequest, snapshot: Snapshot) -> bool:
     """Whether OpenAI servers serve the model; they make their own ids."""
-    model = snapshot.models.get(call.model)
+    model = snapshot.models.get(request.model)
     return model is not None and any(view.endpoint.kind != "pod" for view in model.http)
 
 
-def _model(call: GatewayRequest, view: EndpointView | None) -> str:
+def _model(request: GatewayRequest, view: EndpointView | None) -> str:
     """Any model of the pod that the caller may use; the response's own is unknown here."""
     names = (m.name for m in view.state.models) if view is not None else ()
-    return next((name for name in names if call.principal.may_use(name)), "")
+    return next((name for name in names if request.principal.may_use(name)), "")
 
 
-def _field(call: GatewayRequest) -> str:
-    return "previous_response_id" if call.model else "response_id"
+def _field(request: GatewayRequest) -> str:
+    return "previous_response_id" if request.model else "response_id"

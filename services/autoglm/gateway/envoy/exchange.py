@@ -154,11 +154,11 @@ class Exchange:
 
     # Called by the gateway's own servers.
 
-    def take_over(self, call: GatewayRequest) -> bool:
+    def take_over(self, request: GatewayRequest) -> bool:
         """Resume with this request; returns False if the request has an outcome already."""
         if self._outcome.done():
             return False
-        self._outcome.set_result(call)
+        self._outcome.set_result(request)
         return True
 
     async def response(self) -> Response:
@@ -221,20 +221,20 @@ class TakeOver:
         self._layers = layers
 
     def __call__(
-        self, call: GatewayRequest, notes: RequestRecord
+        self, request: GatewayRequest, record: RequestRecord
     ) -> AbstractAsyncContextManager[Response]:
-        exchange = self._exchanges.get(call.continues) if call.continues else None
+        exchange = self._exchanges.get(request.continues) if request.continues else None
         if exchange is None:
-            return self._layers(call, notes)
-        return _resumed(exchange, call)
+            return self._layers(request, record)
+        return _resumed(exchange, request)
 
 
 @asynccontextmanager
-async def _resumed(exchange: Exchange, call: GatewayRequest) -> AsyncIterator[Response]:
-    if call.receive is not None:
+async def _resumed(exchange: Exchange, request: GatewayRequest) -> AsyncIterator[Response]:
+    if request.receive is not None:
         # Its memory is counted already.
-        call = await call.receive(call, call.hold)
-    if not exchange.take_over(call):
+        request = await request.receive(request, request.hold)
+    if not exchange.take_over(request):
         raise Cancelled("the request has ended")
     failure: BaseException | None = None
     try:

@@ -22,7 +22,9 @@ from autoglm.gateway.envoy import (
     access_log_pb2_grpc,
     ext_proc_pb2_grpc,
     messages,
-    request,
+)
+from autoglm.gateway.envoy import (
+    request as envoy_request,
 )
 from autoglm.gateway.envoy.config.bootstrap import WINDOW_BYTES
 from autoglm.gateway.envoy.config.names import Sockets
@@ -56,13 +58,13 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         first = await context.read()
         if first is grpc.aio.EOF:
             return
-        seen = request.seen(first.request_headers)
-        wire = request.wire_of(seen)
+        seen = envoy_request.seen(first.request_headers)
+        wire = envoy_request.wire_of(seen)
         exchange = Exchange(seen.values[rpc.CALL_HEADER], wire, frozenset(seen.values))
         self._exchanges.open(exchange)
         body = _Body(context, seen.has_body)
-        call = request.begin(seen, exchange, self._bounds, body, self._clock())
-        task = self._start(call, exchange)
+        request = envoy_request.begin(seen, exchange, self._bounds, body, self._clock())
+        task = self._start(request, exchange)
         try:
             directions = await exchange.directions
         except asyncio.CancelledError:
@@ -70,26 +72,26 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
             task.cancel()
             raise
         if isinstance(directions, AutoGLMError):
-            message = messages.rejected(call, directions)
+            message = messages.rejected(request, directions)
         else:
             message = messages.sent(directions, after_body=body.is_requested)
         await context.write(message)
 
-    def _start(self, call: GatewayRequest, exchange: Exchange) -> asyncio.Task[None]:
+    def _start(self, request: GatewayRequest, exchange: Exchange) -> asyncio.Task[None]:
         """Run the request in a task of its own until it has ended."""
-        task = asyncio.create_task(self._run(call, exchange))
+        task = asyncio.create_task(self._run(request, exchange))
         exchange.on_left = task.cancel
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
 
-    async def _run(self, call: GatewayRequest, exchange: Exchange) -> None:
-        notes = RequestRecord()
+    async def _run(self, request: GatewayRequest, exchange: Exchange) -> None:
+        record = RequestRecord()
         try:
-            async with asyncio.timeout(call.deadline - self._clock() + _REPORT_SECONDS):
-                async with self._relay(call, notes) as response:
-                    notes.usage = exchange.usage
-                    notes.endpoint = exchange.served or notes.endpoint
+            async with asyncio.timeout(request.deadline - self._clock() + _REPORT_SECONDS):
+                async with self._relay(request, record) as response:
+                    record.usage = exchange.usage
+                    record.endpoint = exchange.served or record.endpoint
                     await exchange.deliver(response)
         except AutoGLMError as error:
             forget_frames(error)

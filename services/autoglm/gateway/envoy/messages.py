@@ -117,14 +117,14 @@ def _response(phase: Phase, message: Any) -> Any:
     return ext_proc.ProcessingResponse(**fields)
 
 
-def rejected(call: GatewayRequest, error: AutoGLMError) -> Any:
+def rejected(request: GatewayRequest, error: AutoGLMError) -> Any:
     """Send the error to the client, as the gateway's own servers would."""
-    make = _grpc_error if call.wire == "grpc" else _http_error
-    return ext_proc.ProcessingResponse(immediate_response=make(call, error))
+    make = _grpc_error if request.wire == "grpc" else _http_error
+    return ext_proc.ProcessingResponse(immediate_response=make(request, error))
 
 
-def _grpc_error(call: GatewayRequest, error: AutoGLMError) -> Any:
-    rendered = status.to_grpc(error, call.request_id)
+def _grpc_error(request: GatewayRequest, error: AutoGLMError) -> Any:
+    rendered = status.to_grpc(error, request.request_id)
     trailers = ((k, v if isinstance(v, str) else _binary(v)) for k, v in rendered.trailers)
     return ext_proc.ImmediateResponse(
         status=ext_proc.HttpStatus(code=200),
@@ -135,8 +135,8 @@ def _grpc_error(call: GatewayRequest, error: AutoGLMError) -> Any:
     )
 
 
-def _http_error(call: GatewayRequest, error: AutoGLMError) -> Any:
-    rendered = to_http(error, call.request_id, call.target)
+def _http_error(request: GatewayRequest, error: AutoGLMError) -> Any:
+    rendered = to_http(error, request.request_id, request.target)
     return ext_proc.ImmediateResponse(
         status=ext_proc.HttpStatus(code=rendered.status),
         headers=ext_proc.HeaderMutation(set_headers=_options(rendered.headers.items())),

@@ -76,11 +76,11 @@ def wire_of(seen: Seen) -> Wire:
 
 def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float) -> GatewayRequest:
     """Build the request from its headers; `body` is called when the pipeline needs it."""
-    call = (
+    request = (
         _grpc_call(seen, bounds, now) if exchange.wire == "grpc" else _http_call(seen, bounds, now)
     )
     return replace(
-        call,
+        request,
         exchange=exchange,
         receive=partial(receive, partial(_read, body), bounds, seen.values.get(HINT_METADATA, "")),
         started=now,
@@ -146,17 +146,17 @@ async def receive(
     read: Callable[[MemoryReservation], Awaitable[bytes]],
     bounds: Bounds,
     hint: str,
-    call: GatewayRequest,
+    request: GatewayRequest,
     hold: MemoryReservation,
 ) -> GatewayRequest:
     """Return the request with `info`, from the routing hint or from the body.
 
     `read` returns the body, which counts in the memory reservation. Raises AutoGLMError.
     """
-    if hint and (info := _hinted(call, hint)):
+    if hint and (info := _hinted(request, hint)):
         hold.take(info.size)
-        return replace(call, info=info)
-    return replace(call, info=await _info_of(call, await read(hold), bounds))
+        return replace(request, info=info)
+    return replace(request, info=await _info_of(request, await read(hold), bounds))
 
 
 async def _read(body: Body, hold: MemoryReservation) -> bytes:
@@ -166,19 +166,19 @@ async def _read(body: Body, hold: MemoryReservation) -> bytes:
     return received
 
 
-async def _info_of(call: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
-    if call.wire == "grpc":
+async def _info_of(request: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
+    if request.wire == "grpc":
         check_length(len(received) - _FRAME_BYTES, bounds.max_body_bytes)
-        return await BY_PATH[call.target].info(message_of(received), bounds.content)
+        return await BY_PATH[request.target].info(message_of(received), bounds.content)
     check_length(len(received), bounds.max_body_bytes)
-    path, kind = call.target.partition("?")[0], call.headers.get("content-type", "")
+    path, kind = request.target.partition("?")[0], request.headers.get("content-type", "")
     return await read_openai(path, received, bounds.content, kind)
 
 
-def _hinted(call: GatewayRequest, hint: str) -> RequestInfo | None:
+def _hinted(request: GatewayRequest, hint: str) -> RequestInfo | None:
     """Return the info in the client's routing hint, if that suffices: Envoy keeps the body."""
-    method = BY_PATH.get(call.target)
-    if method is None or method.name not in _HINTED or call.principal.models is not None:
+    method = BY_PATH.get(request.target)
+    if method is None or method.name not in _HINTED or request.principal.models is not None:
         # The model in a hint is a claim: a caller that may not use all models needs its body read.
         return None
     try:

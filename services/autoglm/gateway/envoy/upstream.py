@@ -61,76 +61,78 @@ class EnvoyUpstream:
     @asynccontextmanager
     async def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Response]:
-        exchange = call.exchange
+        exchange = request.exchange
         if isinstance(exchange, Exchange):
             outcome: End | GatewayRequest | None = exchange.taken
             if outcome is None:
-                directions = self._directions(call, exchange, endpoint, headers, timeout, fallbacks)
+                directions = self._directions(
+                    request, exchange, endpoint, headers, timeout, fallbacks
+                )
                 outcome = await exchange.send(directions)
                 if isinstance(outcome, GatewayRequest) and directions.address:
                     raise _no_response(endpoint)
             if isinstance(outcome, End):
-                yield _response(outcome, endpoint.plain_address(call.wire))
+                yield _response(outcome, endpoint.plain_address(request.wire))
                 return
             # Its body may have arrived only now.
-            call = replace(call, payload=outcome.payload)
-        async with self._relay(call, endpoint, headers, timeout) as response:
+            request = replace(request, payload=outcome.payload)
+        async with self._relay(request, endpoint, headers, timeout) as response:
             yield response
 
     def _directions(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         exchange: Exchange,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks,
     ) -> Directions:
-        address = endpoint.plain_address(call.wire)
+        address = endpoint.plain_address(request.wire)
         # Envoy does not detect a truncated HTTP/1.0 response.
         is_own = exchange.is_read or not address or endpoint.state.is_http10
         if not exchange.is_external_proxy and is_own:
             return Directions(removed_headers=(DESTINATION_HEADER,))
         left = max(1, math.ceil(timeout * 1000))
         added = {DESTINATION_HEADER: address, **headers}
-        if call.wire == "grpc":
+        if request.wire == "grpc":
             added["grpc-timeout"] = f"{left}m"
             # A little later than the route's own timeout, which has the better message.
             left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
-            added |= self._for_openai(call, endpoint)
+            added |= self._for_openai(request, endpoint)
         if exchange.is_external_proxy:
-            others = self._others(call, endpoint, fallbacks)
+            others = self._others(request, endpoint, fallbacks)
             added[DESTINATION_HEADER] = ",".join((address, *others))
         else:
             added[_TIMEOUT] = str(left)
         sent = _REMOVED & exchange.request_headers
-        removed = tuple(name for name in sent if name not in call.headers and name not in added)
+        removed = tuple(name for name in sent if name not in request.headers and name not in added)
         return Directions(address, added, removed, timeout)
 
     def _others(
-        self, call: GatewayRequest, endpoint: EndpointView, fallbacks: Fallbacks
+        self, request: GatewayRequest, endpoint: EndpointView, fallbacks: Fallbacks
     ) -> Iterable[str]:
         """Return addresses of endpoints that accept the same request unchanged."""
         if not self._fallbacks:
             return ()
         kind = (endpoint.endpoint.kind, endpoint.endpoint.base)
         found = (
-            view.plain_address(call.wire)
+            view.plain_address(request.wire)
             for view in fallbacks()
             if (view.endpoint.kind, view.endpoint.base) == kind
         )
         return islice(found, self._fallbacks)
 
-    def _for_openai(self, call: GatewayRequest, endpoint: EndpointView) -> Mapping[str, str]:
+    def _for_openai(self, request: GatewayRequest, endpoint: EndpointView) -> Mapping[str, str]:
         base = endpoint.endpoint.base
-        return dict(self._key.headers) | ({":path": base + call.target} if base else {})
+        return dict(self._key.headers) | ({":path": base + request.target} if base else {})
 
 
 def _no_response(endpoint: EndpointView) -> RetryElsewhere:

@@ -81,23 +81,25 @@ class Identity:
 
         closing.push_async_callback(stop)
 
-    async def identify(self, call: GatewayRequest) -> Principal:
+    async def identify(self, request: GatewayRequest) -> Principal:
         """Return the caller. Raises Unauthenticated, PermissionDenied, RateLimited or
         KeysUnavailable.
         """
-        verdict = self._judge(call)
+        verdict = self._judge(request)
         if verdict.outcome is Outcome.UNKNOWN_KEY and self._url is not None:
             await self._url.refresh()
-            verdict = self._judge(call)
+            verdict = self._judge(request)
         if verdict.outcome is Outcome.UNKNOWN_KEY:
-            verdict = self._authenticator.give_up(call.peer, self._clock(), verdict)
+            verdict = self._authenticator.give_up(request.peer, self._clock(), verdict)
         self._attempts(verdict.method, verdict.outcome).inc()
         if verdict.principal is None:
             raise verdict.error()
         return verdict.principal
 
-    def _judge(self, call: GatewayRequest) -> Verdict:
-        return self._authenticator.judge(call.credentials, call.peer, self._clock(), self._wall())
+    def _judge(self, request: GatewayRequest) -> Verdict:
+        return self._authenticator.judge(
+            request.credentials, request.peer, self._clock(), self._wall()
+        )
 
     def _take_keys(self, keys: ApiKeys) -> None:
         self._authenticator.know(replace(self._authenticator.known, keys=keys))

@@ -74,25 +74,25 @@ class Limits:
     def policy_of(self, tenant: str) -> TenantPolicy:
         return self.rates.policy_of(tenant)
 
-    def account_of(self, call: GatewayRequest) -> Account | None:
-        return self.rates.account_of(call.principal.tenant, self._clock())
+    def account_of(self, request: GatewayRequest) -> Account | None:
+        return self.rates.account_of(request.principal.tenant, self._clock())
 
     @contextmanager
     def reserved(
-        self, account: Account, call: GatewayRequest, notes: RequestRecord
+        self, account: Account, request: GatewayRequest, record: RequestRecord
     ) -> Iterator[Callable[[Response], Response]]:
         """Reserve the request's estimated tokens; settle to those it used at the end.
 
         Yields a function that wraps the response to count its tokens. Raises RateLimited.
         """
-        now, tokens = self._clock(), call.info.estimated_tokens if call.info else 0
+        now, tokens = self._clock(), request.info.estimated_tokens if request.info else 0
         what, wait = limiter.shortage(account, tokens, now)
         if wait > 0:
             self._rejected.labels(what).inc()
-            raise limiter.rejection(call.principal.tenant, account, what, wait, now)
+            raise limiter.rejection(request.principal.tenant, account, what, wait, now)
         reservation = limiter.reserve(account, tokens, now)
         headers = limiter.headers_of(account, now)
-        meter = Meter(call, notes, lambda why: self._unmetered.labels(why).inc())
+        meter = Meter(request, record, lambda why: self._unmetered.labels(why).inc())
         failure: BaseException | None = None
         try:
             yield lambda reply: meter.read(reply, headers)
@@ -101,7 +101,7 @@ class Limits:
             raise
         finally:
             now = self._clock()
-            if failure is not None and notes.attempts == 0:
+            if failure is not None and record.attempts == 0:
                 limiter.cancel(reservation, now)
             else:
                 limiter.settle(reservation, meter.used(tokens, failure), now)
@@ -113,10 +113,10 @@ class Meter:
     """
 
     def __init__(
-        self, call: GatewayRequest, notes: RequestRecord, unmetered: Callable[[str], object]
+        self, request: GatewayRequest, record: RequestRecord, unmetered: Callable[[str], object]
     ) -> None:
-        self._call = call
-        self._notes = notes
+        self._request = request
+        self._record = record
         self._unmetered = unmetered
         self._reader: UsageReader | None = None
         self._last = b""
@@ -126,8 +126,8 @@ class Meter:
     def read(self, reply: Response, headers: Mapping[str, str]) -> Response:
         """Return the response with its chunks counted and `headers` added; trailers over gRPC."""
         self._status = reply.status
-        self._notes.is_metered = True
-        if self._call.wire == "http":
+        self._record.is_metered = True
+        if self._request.wire == "http":
             is_stream = is_event_stream(reply.headers)
             self._reader = UsageReader(is_stream=is_stream, headers=reply.headers)
             chunks = self._chunks(reply, self._reader.add)
@@ -140,21 +140,21 @@ class Meter:
 
     def used(self, reserved: float, failure: BaseException | None) -> float:
         """Return the tokens to charge, after the request has ended."""
-        info, notes = self._call.info, self._notes
+        info, record = self._request.info, self._record
         if info is None or info.billing is Billing.FREE or self._status >= 400:
             return 0.0
-        notes.usage = notes.usage or self._usage()
-        if notes.usage is not None and notes.usage.total:
-            return float(notes.usage.total)
+        record.usage = record.usage or self._usage()
+        if record.usage is not None and record.usage.total:
+            return float(record.usage.total)
         counted = self._reader.events if self._reader else self._tokens
-        so_far = float(info.prompt_tokens + self._call.exchange.generated(counted, reserved))
+        so_far = float(info.prompt_tokens + self._request.exchange.generated(counted, reserved))
         if failure is None:
             if info.billing is Billing.BODY:
                 self._unmetered("unknown_path")
             elif not self._tokens and (self._reader is None or not self._reader.events):
                 self._unmetered("no_usage")
             return max(reserved, so_far)
-        return so_far if notes.first_chunk or isinstance(failure, _LEFT) else 0.0
+        return so_far if record.first_chunk or isinstance(failure, _LEFT) else 0.0
 
     async def _chunks(self, reply: Response, note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
         async with aclosing(cast(Any, reply.chunks)) as chunks:
@@ -162,18 +162,18 @@ class Meter:
                 note(chunk)
                 yield chunk
         usage = self._usage()
-        if usage is None and self._call.wire == "grpc":
+        if usage is None and self._request.wire == "grpc":
             # Messages of the Open Inference Protocol have no field for usage.
             usage = reported_usage(await reply.trailers())
         # Before the proxy's context ends: its span reports the usage.
-        self._notes.usage = usage or self._notes.usage
+        self._record.usage = usage or self._record.usage
 
     def _note_message(self, chunk: bytes) -> None:
         self._last = chunk
-        if generated := _GENERATED.get(self._call.target):
+        if generated := _GENERATED.get(self._request.target):
             self._tokens += generated(chunk)
 
     def _usage(self) -> Usage | None:
         if self._reader is not None:
             return self._reader.usage()
-        return BY_PATH[self._call.target].usage(self._last) if self._last else None
+        return BY_PATH[self._request.target].usage(self._last) if self._last else None

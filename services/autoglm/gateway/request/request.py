@@ -143,7 +143,7 @@ class RequestRecord:
     """What the pipeline records of one request: for its span, access log and metrics."""
 
     span: Span = INVALID_SPAN
-    call: GatewayRequest | None = None
+    request: GatewayRequest | None = None
     """The request with its body, once read."""
     endpoint: str = ""
     why: str = ""
@@ -184,5 +184,5 @@ class Handler(Protocol):
     """A step of the pipeline, or all of it. Entering raises AutoGLMError without a response."""
 
     def __call__(
-        self, call: GatewayRequest, notes: RequestRecord, /
+        self, request: GatewayRequest, record: RequestRecord, /
     ) -> AbstractAsyncContextManager[Response]: ...

@@ -30,7 +30,7 @@ _SHOWN = 3
 
 
 def pick(
-    call: GatewayRequest,
+    request: GatewayRequest,
     snapshot: Snapshot,
     now: float,
     rng: Random,
@@ -43,16 +43,16 @@ def pick(
     `default` is the policy if the model's resource names none. `exclude` holds the URLs that failed
     this request already; they are used again only if no other endpoint is routable.
     """
-    model = snapshot.models.get(call.model)
-    candidates: Candidates = model.endpoints(call.wire) if model else ()
+    model = snapshot.models.get(request.model)
+    candidates: Candidates = model.endpoints(request.wire) if model else ()
     if not candidates:
-        raise _none_ready(call, snapshot, now)
-    if call.only:
-        candidates = _one(call, candidates)
-    if call.allows is not None:
-        candidates = _allowed(call, call.allows, candidates)
-    routing = snapshot.rules_of(call.model).routing
-    query = Query(call, now, rng, memory or Memory(), routing.slo.first_token_seconds)
+        raise _none_ready(request, snapshot, now)
+    if request.only:
+        candidates = _one(request, candidates)
+    if request.allows is not None:
+        candidates = _allowed(request, request.allows, candidates)
+    routing = snapshot.rules_of(request.model).routing
+    query = Query(request, now, rng, memory or Memory(), routing.slo.first_token_seconds)
     policy = routing.policy or default
     if len(candidates) > MOST and POLICIES[policy].scorers:
         candidates = sample(query, POLICIES[policy], query.memory.rings.of(candidates))
@@ -83,22 +83,22 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
 
 
 def _allowed(
-    call: GatewayRequest, allows: Callable[[str], bool], candidates: Candidates
+    request: GatewayRequest, allows: Callable[[str], bool], candidates: Candidates
 ) -> Candidates:
     """Return the candidates that the proxy in front can reach. Raises NoReadyEndpoint for none."""
-    kept = [v for v in candidates if (address := v.plain_address(call.wire)) and allows(address)]
+    kept = [v for v in candidates if (address := v.plain_address(request.wire)) and allows(address)]
     if not kept:
         raise NoReadyEndpoint(
             f"the proxy in front can reach none of the {len(candidates)} ready endpoints of "
-            f"{call.model!r}: they are behind TLS, have names instead of addresses, or are not "
+            f"{request.model!r}: they are behind TLS, have names instead of addresses, or are not "
             "among those that it allows; try again later",
             retry_after=_RETRY_AFTER,
         )
     return kept
 
 
-def _one(call: GatewayRequest, candidates: Candidates) -> Candidates:
-    kept = [view for view in candidates if view.url == call.only]
+def _one(request: GatewayRequest, candidates: Candidates) -> Candidates:
+    kept = [view for view in candidates if view.url == request.only]
     if not kept:
         raise NoReadyEndpoint(
             "the pod that stored the response accepts no requests now; try again later",
@@ -145,22 +145,22 @@ def _note_missing(policy: Policy, query: Query, view: EndpointView) -> None:
         )
 
 
-def _none_ready(call: GatewayRequest, snapshot: Snapshot, now: float) -> AutoGLMError:
-    model = snapshot.models.get(call.model)
+def _none_ready(request: GatewayRequest, snapshot: Snapshot, now: float) -> AutoGLMError:
+    model = snapshot.models.get(request.model)
     resource = model.resource if model else None
     allowed = (None, resource.key if resource else None)
     serving = [
         view
         for view in snapshot.endpoints
-        if _serves(view, call.model) and view.endpoint.origin in allowed
+        if _serves(view, request.model) and view.endpoint.origin in allowed
     ]
-    if call.wire == "grpc" and serving and all(v.endpoint.kind == "openai" for v in serving):
-        return Unimplemented(f"{call.model!r} is served over REST only; use the HTTP port")
+    if request.wire == "grpc" and serving and all(v.endpoint.kind == "openai" for v in serving):
+        return Unimplemented(f"{request.model!r} is served over REST only; use the HTTP port")
     states = ", ".join(_describe(view, now) for view in serving[:_SHOWN])
     retry_after = _RETRY_AFTER
     if resource is not None and not states:
         states, retry_after = resource.state, resource.retry_after
-    message = f"no endpoint of {call.model!r} is ready: {states or 'there is none'}"
+    message = f"no endpoint of {request.model!r} is ready: {states or 'there is none'}"
     return NoReadyEndpoint(f"{message}; try again later", retry_after=retry_after)
 
 

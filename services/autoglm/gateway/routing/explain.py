@@ -16,18 +16,18 @@ from autoglm.gateway.routing.types import Decision
 
 
 def explain(
-    call: GatewayRequest, decision: Decision, memory: Memory, most: int
+    request: GatewayRequest, decision: Decision, memory: Memory, most: int
 ) -> dict[str, object]:
     """Return the decision with at most `most` candidates; `candidates_left` counts all."""
-    blocks = call.info.prefix.blocks if call.info else ()
-    held = memory.prefixes.match(blocks, salt_of(call.principal.tenant, call.model))
+    blocks = request.info.prefix.blocks if request.info else ()
+    held = memory.prefixes.match(blocks, salt_of(request.principal.tenant, request.model))
     return {
-        "model": call.model,
+        "model": request.model,
         "policy": decision.policy,
         "endpoint": decision.endpoint.url,
         "reason": decision.reason.value,
         "why": decision.why,
-        "prompt_tokens": call.info.prompt_tokens if call.info else 0,
+        "prompt_tokens": request.info.prompt_tokens if request.info else 0,
         "prompt_blocks": len(blocks),
         "candidates_left": len(decision.trail.candidates),
         "candidates": [

@@ -46,17 +46,22 @@ class Memory:
         return self._of(model).reuse
 
     def picked(
-        self, call: GatewayRequest, view: EndpointView, known: int | None = None, now: float = 0.0
+        self,
+        request: GatewayRequest,
+        view: EndpointView,
+        known: int | None = None,
+        now: float = 0.0,
     ) -> None:
         """Record that a request is sent to the endpoint.
 
         `known` blocks of its prompt were known to be cached on any endpoint; from now on the chosen
         one is assumed to hold all of them. None if the policy ignores prefixes.
         """
-        past = self._past.setdefault(call.model, _Past())
+        past = self._past.setdefault(request.model, _Past())
         past.requests += 1
-        if known is not None and call.info and call.info.prefix.blocks:
-            blocks, salt = call.info.prefix.blocks, salt_of(call.principal.tenant, call.model)
+        if known is not None and request.info and request.info.prefix.blocks:
+            blocks = request.info.prefix.blocks
+            salt = salt_of(request.principal.tenant, request.model)
             past.reuse += _NEWEST * (known / len(blocks) - past.reuse)
             capacity = view.live.load.kv_tokens // BLOCK_TOKENS or UNKNOWN_BLOCKS
             self.prefixes.add(view.url, blocks, salt, capacity, now)

@@ -34,7 +34,7 @@ def by_affinity(query: Query, candidates: Candidates, scores: Sequence[float]) -
 
 def in_turn(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
     """Pick each candidate in turn."""
-    turn = query.memory.turn(query.call.model)
+    turn = query.memory.turn(query.request.model)
     return candidates[turn % len(candidates)], Reason.CRITERION
 
 

@@ -27,26 +27,30 @@ class Router:
         self._default = default
 
     def route(
-        self, call: GatewayRequest, snapshot: Snapshot, now: float, exclude: Set[str] = frozenset()
+        self,
+        request: GatewayRequest,
+        snapshot: Snapshot,
+        now: float,
+        exclude: Set[str] = frozenset(),
     ) -> Decision:
         """Return the decision of `pick` and record that the request is sent there.
 
         Raises NoReadyEndpoint or Unimplemented.
         """
-        decision = pick(call, snapshot, now, self._rng, self._default, exclude, self.memory)
-        self.memory.picked(call, decision.endpoint, decision.known, now)
+        decision = pick(request, snapshot, now, self._rng, self._default, exclude, self.memory)
+        self.memory.picked(request, decision.endpoint, decision.known, now)
         self._decisions(decision.policy, decision.reason).inc()
         if decision.known is not None:
             self._knowledge("exact" if decision.is_exact else "approximate").inc()
         return decision
 
-    def preview(self, call: GatewayRequest, snapshot: Snapshot, now: float) -> Decision:
+    def preview(self, request: GatewayRequest, snapshot: Snapshot, now: float) -> Decision:
         """Return the decision for the request without recording anything."""
-        return pick(call, snapshot, now, self._rng, self._default, memory=self.memory)
+        return pick(request, snapshot, now, self._rng, self._default, memory=self.memory)
 
     @contextmanager
     def sending(
-        self, call: GatewayRequest, decision: Decision, clock: Callable[[], float]
+        self, request: GatewayRequest, decision: Decision, clock: Callable[[], float]
     ) -> Iterator[Callable[[float], None]]:
         """Measure the latency of a request while it is in flight on the endpoint.
 
@@ -57,7 +61,7 @@ class Router:
             return
         latency, url = self.memory.latency, decision.endpoint.url
         sending = latency.sent(url, decision.uncached_tokens, clock())
-        is_stream = call.info is not None and call.info.streaming
+        is_stream = request.info is not None and request.info.streaming
         try:
             yield lambda at: latency.first_chunk(sending, at, is_first_token=is_stream)
         finally:

@@ -89,7 +89,7 @@ class Decision:
 class Query:
     """One request during its routing decision. `notes` are the reasons that filters add."""
 
-    call: GatewayRequest
+    request: GatewayRequest
     now: float
     rng: Random
     memory: Memory
@@ -106,17 +106,17 @@ class Query:
     @property
     def prefix(self) -> Prefix:
         """Return the block hashes of the prompt."""
-        return self.call.info.prefix if self.call.info else NO_PREFIX
+        return self.request.info.prefix if self.request.info else NO_PREFIX
 
     @property
     def session(self) -> str:
         """Return the request's session id; empty without one."""
-        return self.call.info.session if self.call.info else ""
+        return self.request.info.session if self.request.info else ""
 
     @property
     def salt(self) -> int:
         """Return the salt of the request's block names."""
-        return salt_of(self.call.principal.tenant, self.call.model)
+        return salt_of(self.request.principal.tenant, self.request.model)
 
     @property
     def holders(self) -> Holders:
@@ -145,14 +145,14 @@ class Query:
 
     def uncached_tokens(self, url: str) -> int:
         """Estimate the prompt tokens that the endpoint would have to compute."""
-        tokens = self.call.info.prompt_tokens if self.call.info else 0
+        tokens = self.request.info.prompt_tokens if self.request.info else 0
         return max(0, tokens - BLOCK_TOKENS * self.matches.get(url, 0))
 
     def first_token_seconds(self, candidates: Candidates) -> list[float]:
         """Predict the seconds to the first token of each candidate; by work if no pace is known."""
         latency, now, matches = self.memory.latency, self.now, self.matches
         fastest = latency.fastest(now) or 1.0
-        tokens = self.call.info.prompt_tokens if self.call.info else 0
+        tokens = self.request.info.prompt_tokens if self.request.info else 0
         return [
             latency.predict(view, tokens - BLOCK_TOKENS * matches.get(view.url, 0), now, fastest)
             for view in candidates
@@ -171,7 +171,7 @@ class Query:
         """Return how likely the request's prefix is seen again, from 0 to 1."""
         if self.session or self.prefix.is_continued:
             return 1.0
-        return max(_LEAST_TRUST, self.memory.reuse(self.call.model))
+        return max(_LEAST_TRUST, self.memory.reuse(self.request.model))
 
     def add_note(self, reason: Reason, why: str) -> None:
         """Add a reason to the decision."""

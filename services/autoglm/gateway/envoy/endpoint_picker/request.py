@@ -16,7 +16,8 @@ from autoglm.common import rpc
 from autoglm.common.addresses import split_address
 from autoglm.common.errors import AutoGLMError, InvalidRequest, NoReadyEndpoint, Unimplemented
 from autoglm.gateway.edges.rest_request import BINARY_HEADER, Bounds
-from autoglm.gateway.envoy import ext_proc_pb2, request
+from autoglm.gateway.envoy import ext_proc_pb2
+from autoglm.gateway.envoy import request as envoy_request
 from autoglm.gateway.envoy.config.names import (
     DESTINATION_NAMESPACE,
     SERVED_KEY,
@@ -73,14 +74,14 @@ def call_of(
     if problem is None and listed is not None and not listed:
         problem = NoReadyEndpoint("the proxy in front allows no endpoint; try again later")
     if problem is None:
-        call = request.begin(seen, exchange, bounds, _none, now)
+        request = envoy_request.begin(seen, exchange, bounds, _none, now)
     else:
-        call = _stray(seen, exchange, bounds, now)
+        request = _stray(seen, exchange, bounds, now)
     hint = seen.values.get(HINT_METADATA, "")
     return replace(
-        call,
-        problem=problem or call.problem,
-        receive=partial(request.receive, body.whole, bounds, hint),
+        request,
+        problem=problem or request.problem,
+        receive=partial(envoy_request.receive, body.whole, bounds, hint),
         peer=seen.values.get(_FORWARDED, "").rpartition(",")[2].strip(),
         allows=_allows(listed),
     )

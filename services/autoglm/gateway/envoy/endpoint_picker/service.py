@@ -17,7 +17,8 @@ import grpc
 
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded
 from autoglm.common.rpc import new_request_id
-from autoglm.gateway.envoy import messages, request
+from autoglm.gateway.envoy import messages
+from autoglm.gateway.envoy import request as envoy_request
 from autoglm.gateway.envoy.endpoint_picker.request import (
     MODE,
     body_mode,
@@ -44,16 +45,16 @@ class EndpointPicker(Picker):
         first = await context.read()
         if first is grpc.aio.EOF:
             return
-        seen = request.seen(first.request_headers)
+        seen = envoy_request.seen(first.request_headers)
         names = frozenset(seen.values)
         exchange = Exchange(new_request_id(), wire_of(seen), names, is_external_proxy=True)
         body = StreamedBody(self._bounds.max_body_bytes, is_there=seen.has_body)
-        call = call_of(first, seen, exchange, self._bounds, body, self._clock())
-        task = self._start(call, exchange)
+        request = call_of(first, seen, exchange, self._bounds, body, self._clock())
+        task = self._start(request, exchange)
         stream = _Stream(context, first, exchange, body)
         try:
             if await stream.until_directed():
-                await self._forward(stream, call)
+                await self._forward(stream, request)
             else:
                 # The client has left while its request waited, or the proxy has responded.
                 task.cancel()
@@ -65,10 +66,10 @@ class EndpointPicker(Picker):
             else:
                 task.cancel()
 
-    async def _forward(self, stream: _Stream, call: GatewayRequest) -> None:
+    async def _forward(self, stream: _Stream, request: GatewayRequest) -> None:
         directions = stream.exchange.directions.result()
         if isinstance(directions, AutoGLMError):
-            await stream.write(messages.rejected(call, directions))
+            await stream.write(messages.rejected(request, directions))
             return
         try:
             async with asyncio.timeout(directions.timeout + _LATER_SECONDS):
@@ -77,7 +78,7 @@ class EndpointPicker(Picker):
         except TimeoutError:
             error = DeadlineExceeded("the deadline passed before the response ended")
             stream.exchange.end(stream.response.late(error))
-            await stream.write(messages.rejected(call, error))
+            await stream.write(messages.rejected(request, error))
 
 
 class _Stream:
