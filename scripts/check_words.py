@@ -5,10 +5,15 @@
 
 Read are docstrings, comments, messages and names of Python, and every other text whole. Strings of
 tests are data and are not read. scripts/words_allowed.toml lists what may stay, with the reason.
+
+A docstring of services/ states what its function returns or does: "Return whether ...", not
+"Whether ...". Those of modules and classes begin with no such clause either.
 """
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -19,6 +24,7 @@ from scripts.measure.words import Allowed, Found, find
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = ROOT / "scripts/words_allowed.toml"
+OPENING = re.compile(r"(?:What|Whether|Who|Whose|Of)\b")
 
 
 def allowed(text: str) -> list[Allowed]:
@@ -47,6 +53,18 @@ def read(paths: Iterable[str], rules: Sequence[Allowed]) -> Iterator[Found]:
         for found in find(path, text, rules):
             if found.kind != "string" or not path.startswith("tests/"):
                 yield found
+        is_generated = any(rule.covers(path) and not rule.phrase for rule in rules)
+        if path.startswith("services/") and path.endswith(".py") and not is_generated:
+            yield from openings(path, text)
+
+
+def openings(path: str, text: str) -> Iterator[Found]:
+    """Yield the docstrings that begin with a clause instead of a verb or a noun."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            opening = OPENING.match(ast.get_docstring(node, clean=False) or "")
+            if opening is not None:
+                yield Found(path, node.body[0].lineno, opening.group().lower(), "docstring")
 
 
 def main(paths: Sequence[str]) -> int:

@@ -49,6 +49,7 @@ INSTEAD = {
     "left": "ejected (outlier detection)",
     "cannot": "is not available",
     "is": "is unknown, is not a known",
+    **dict.fromkeys(("what", "whether", "who", "of"), "begin with a verb, as in 'Return ...'"),
 }
 
 

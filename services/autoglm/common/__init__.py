@@ -1,1 +1,1 @@
-"""What every service needs, once: errors, settings, rpc, telemetry, probes, TLS, validation."""
+"""Shared by every service: errors, settings, rpc, telemetry, probes, TLS, validation."""

@@ -1,4 +1,4 @@
-"""What a process is to its operating system: signals, drain, garbage, memory, open files."""
+"""The process and its operating system: signals, drain, garbage, memory, open files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway records of each request, and the child spans of admission, routing and attempts.
+"""The gateway's record of each request, and the child spans of admission, routing and attempts.
 
 `common.request_telemetry` records it. Called by the observe layer, by admission and the proxy.
 """

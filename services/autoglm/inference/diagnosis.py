@@ -56,7 +56,7 @@ class _Symptom:
 
 
 def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
-    """What `cause`, an exception as `Type: message`, means for who started the pod."""
+    """Explain `cause`, an exception as `Type: message`, to the user who started the pod."""
     for symptom in _SYMPTOMS:
         if match := symptom.pattern.search(cause):
             return symptom.explain(match, settings)
@@ -69,7 +69,7 @@ def engine_dead(cause: str) -> Diagnosis:
 
 
 def model_path_problem(settings: InferenceSettings) -> Diagnosis | None:
-    """What can be seen without starting an engine."""
+    """Return a problem that is found without starting an engine, None if there is none."""
     path = settings.model_path
     if settings.engine != "vllm":
         return None

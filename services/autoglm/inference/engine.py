@@ -34,7 +34,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What to serve and how. None leaves a choice to the engine, which takes it from the model."""
+    """The model and how to serve it. None leaves a choice to the engine and the model."""
 
     model: str
     """A local path or a hub name."""

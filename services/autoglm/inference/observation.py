@@ -1,4 +1,4 @@
-"""What a pod records of each request; `common.request_telemetry` records it.
+"""A pod's record of each request; `common.request_telemetry` writes it.
 
 The engine's own metrics are in the same registry. Used by the gRPC interceptor and the HTTP
 middleware.

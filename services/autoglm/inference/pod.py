@@ -50,7 +50,7 @@ class Pod:
 
     @property
     def model_names(self) -> list[str]:
-        """Of the engine's models with their aliases; none before there is an engine."""
+        """Return the engine's models with their aliases; none before there is an engine."""
         models = self._engine.models() if self._engine else ()
         return [name for model in models for name in (model.name, *model.aliases)]
 

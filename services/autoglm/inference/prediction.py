@@ -23,7 +23,7 @@ async def predict(
 
 
 def text_of(request: v1.PredictRequest) -> str:
-    """What the model reads: the task in words, then the text."""
+    """Return the prompt: the task in words, then the text."""
     task = request.task
     if not task and request.labels:
         task = f"Classify the text as one of: {', '.join(request.labels)}."

@@ -1,4 +1,4 @@
-"""What servicers do with every request: validate it, and identify it to the engine."""
+"""Steps of every request in a servicer: validate it, and identify it to the engine."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class BlockPool:
             self._drop(key)
 
     def is_cached(self, key: Key) -> bool:
-        """Whether a block of that name is there, held or not."""
+        """Return whether a block of that name is there, held or not."""
         return key in self._held or key in self._idle
 
     def _private(self) -> Private:

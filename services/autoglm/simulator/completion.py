@@ -22,7 +22,7 @@ _CHOSEN_LOGPROB = -0.125
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one token adds."""
+    """The text and tokens that one token adds."""
 
     token_id: int
     text: str
@@ -53,7 +53,7 @@ class StopFinder:
         return self._held
 
     def _undecided(self) -> int:
-        """How many characters at the end may be the beginning of a stop string."""
+        """Return how many characters at the end may be the beginning of a stop string."""
         longest = max((len(s) for s in self._stops), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
             if any(s.startswith(self._held[-size:]) for s in self._stops):

@@ -156,7 +156,7 @@ class _Api:
 
     @property
     def _default_model(self) -> str:
-        """Of a request that names none, as for vLLM."""
+        """Return the model of a request that names none, as vLLM does."""
         return self._engine.models()[0].name
 
 

@@ -230,7 +230,7 @@ def _structured(outputs: bodies.StructuredOutputs) -> v1.ResponseFormat:
 
 
 def _schema(written: bytes) -> v1.ResponseFormat:
-    """Of a schema as a JSON object, or as a string with one inside."""
+    """Return the format of a schema: a JSON object, or a string with one inside."""
     text = msgspec.json.decode(written, type=str) if written[:1] == b'"' else written.decode()
     return v1.ResponseFormat(json_schema=v1.ResponseFormat.JsonSchema(schema=text))
 

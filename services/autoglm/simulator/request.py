@@ -67,7 +67,7 @@ class Request:
         self.news.set()
 
     def take(self) -> list[v1.GenerateChunk]:
-        """What is new, one chunk for each completion; the last of all with usage and timing."""
+        """Return what is new, a chunk for each completion; the last of all has usage and timing."""
         self.news.clear()
         chunks = []
         for line in self.lines:

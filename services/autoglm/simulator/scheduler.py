@@ -99,7 +99,7 @@ class Scheduler:
             self.pool.fill(job.keys, job.ids, job.root)
 
     def wake_at(self) -> float | None:
-        """When the next token is due; None when none will be by itself."""
+        """Return when the next token is due; None if none will be by itself."""
         return min((job.next_token for job in self.running if not job.is_hanging), default=None)
 
     def _start(self, job: Job, taken: tuple[list[Key], int], now: float) -> None:

@@ -22,7 +22,7 @@ MODEL = "{model:.+}"
 
 
 class Dialect(StrEnum):
-    """Whose error format an API has."""
+    """The error format of an API."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
@@ -30,7 +30,7 @@ class Dialect(StrEnum):
 
 
 class Body(StrEnum):
-    """What form a request's body has, which says how its tokens are estimated."""
+    """The form of a request's body, which determines how its tokens are estimated."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -67,7 +67,7 @@ class HttpApi:
 
     @property
     def has_model(self) -> bool:
-        """Whether the model is named by the path."""
+        """Return whether the path names the model."""
         return MODEL in self.path
 
     @property
@@ -252,7 +252,7 @@ def inference_post(path: str) -> HttpApi | None:
 
 
 def is_form(path: str) -> bool:
-    """Whether a POST to the path has a form with a file."""
+    """Return whether a POST to the path has a form with a file."""
     api = _BY_PATH.get(path)
     return api is not None and api.body is Body.FORM
 
@@ -298,6 +298,6 @@ _DIALECT_FORMS = tuple((re.compile(form, re.DOTALL), dialect) for form, dialect 
 
 
 def dialect_of(path: str) -> Dialect:
-    """Whose error format a path has, forwarded or not; a query does not matter."""
+    """Return the error format of a path, forwarded or not; a query does not matter."""
     path = path.partition("?")[0]
     return next(dialect for form, dialect in _DIALECT_FORMS if form.fullmatch(path))

@@ -42,7 +42,7 @@ class Operation(StrEnum):
 
 
 class Billing(StrEnum):
-    """What a request is charged with, beside being one request."""
+    """The charge of a request, beside being one request."""
 
     TOKENS = "tokens"
     FREE = "free"

@@ -45,6 +45,24 @@ def test_strings_of_tests_are_data_and_their_names_are_not(tree: Path) -> None:
     assert check_words.main(["tests/b.py"]) == 1
 
 
+@pytest.mark.parametrize("opening", ["What", "Whether", "Who", "Whose", "Of"])
+@pytest.mark.parametrize("owner", ["def f():", "async def f():", "class C:", "if True:"])
+def test_a_docstring_begins_with_no_clause(
+    tree: Path, capsys: pytest.CaptureFixture[str], owner: str, opening: str
+) -> None:
+    is_docstring = owner != "if True:"
+    (tree / "services").mkdir()
+    (tree / "services/a.py").write_text(f'{owner}\n    """{opening} it is."""\n')
+    assert check_words.main(["services/a.py"]) == is_docstring
+    assert ("services/a.py:2: " in capsys.readouterr().out) == is_docstring
+
+
+def test_a_docstring_may_state_what_is_returned(tree: Path) -> None:
+    (tree / "services").mkdir()
+    (tree / "services/a.py").write_text('"""Words."""\n\ndef f():\n    """Return whether."""\n')
+    assert check_words.main(["services/a.py"]) == 0
+
+
 def test_every_rule_has_a_reason() -> None:
     rules = check_words.allowed(check_words.ALLOWED.read_text())
     assert rules

@@ -46,7 +46,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class _Status:
-    """What was read from a gateway; None for a port that did not respond."""
+    """Values read from a gateway; None for a port that did not respond."""
 
     models: list[v1.Model] | None
     error: str

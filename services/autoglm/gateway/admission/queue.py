@@ -198,7 +198,7 @@ class Queue:
         return None
 
     def _may_go(self, waiter: Waiter, now: float) -> bool:
-        """Whether a slot and its tokens are free; a request larger than the cache runs alone."""
+        """Return whether a slot and its tokens are free; one larger than the cache runs alone."""
         room = self._room(waiter, now)
         if self.admitted >= room.requests:
             return False

@@ -68,7 +68,7 @@ class Cors:
         }
 
     def response_headers(self, origin: str) -> dict[str, str]:
-        """What every response to a request from the origin has; empty is a request without one."""
+        """Return the headers of every response to a request from the origin, which may be empty."""
         if not (allowed := self._allowed(origin)):
             return self._vary()
         return {

@@ -55,7 +55,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """What relieves the pressure now."""
+    """Measures that relieve the pressure now."""
 
     is_short: bool = False
     """Whether further messages have to wait."""

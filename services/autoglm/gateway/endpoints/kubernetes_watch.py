@@ -73,7 +73,7 @@ class Read(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Collection(Generic[T]):
-    """What to follow, and how to read one object; `read` raises ValueError."""
+    """A collection to follow. `read` parses one object and raises ValueError."""
 
     name: str
     path: str

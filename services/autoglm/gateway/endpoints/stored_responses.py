@@ -83,7 +83,7 @@ def follow(request: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> Gat
 
 
 def _is_foreign(request: GatewayRequest, snapshot: Snapshot) -> bool:
-    """Whether OpenAI servers serve the model; they make their own ids."""
+    """Return whether OpenAI servers serve the model; they make their own ids."""
     model = snapshot.models.get(request.model)
     return model is not None and any(view.endpoint.kind != "pod" for view in model.http)
 

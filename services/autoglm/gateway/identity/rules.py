@@ -12,7 +12,7 @@ _LONGEST_NAME = 128
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a JSON Web Token (RFC 7519) must contain, and the claims that name the caller.
+    """Required contents of JSON Web Tokens (RFC 7519), and the claims that name the caller.
 
     A claim is found by its whole name first, then as a path: `realm_access.roles`.
     """

@@ -218,7 +218,7 @@ async def _race(begin: Begin, delay: float, may_begin_another: Callable[[], bool
 
 @dataclass(slots=True)
 class _Failures:
-    """What the failed attempts of one request have in common."""
+    """The state that the failed attempts of one request share."""
 
     elsewhere_only: bool = False
     rejections: int = 0

@@ -1,4 +1,4 @@
-"""What was delivered of a stream, over gRPC and as OpenAI's events: two `recovery.Transcript`s.
+"""Record the delivered part of a stream, of gRPC and of OpenAI's events, as `recovery.Transcript`.
 
 Does no I/O. gRPC chunks stay bytes; they are parsed when the pod is lost, and before that only to
 reduce memory. Over HTTP a pod writes the token ids of an event into a comment before it, at the

@@ -30,7 +30,7 @@ _UNBOUNDED = Memory(2**63).open("").__enter__()
 
 
 class Exchange(Protocol):
-    """What the data plane of a request can do: `embedded` here, Envoy's in `envoy.exchange`."""
+    """Capabilities of a request's data plane: `embedded` here, Envoy's in `envoy.exchange`."""
 
     @property
     def has_chunks(self) -> bool:
@@ -140,7 +140,7 @@ async def no_trailers() -> Trailers:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What the pipeline records of one request: for its span, access log and metrics."""
+    """The pipeline's record of one request, for its span, access log and metrics."""
 
     span: Span = INVALID_SPAN
     request: GatewayRequest | None = None

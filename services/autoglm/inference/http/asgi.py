@@ -1,4 +1,4 @@
-"""What the pod's ASGI middleware shares: bodies of requests, and responses of its own."""
+"""Shared by the pod's ASGI middleware: bodies of requests, and responses of its own."""
 
 from __future__ import annotations
 

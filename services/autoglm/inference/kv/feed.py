@@ -1,4 +1,4 @@
-"""What the pod's KV cache holds, as a stream for each gateway: first all of it, then every change.
+"""Stream the contents of the pod's KV cache to each gateway: first all of it, then every change.
 
 Changes wait in a bounded buffer. A subscriber that does not read them in time is disconnected and
 must subscribe again, so a slow subscriber uses bounded memory and delays no other one. Read by
@@ -43,7 +43,7 @@ class Subscriber:
         self.news.set()
 
     def take(self) -> list[Change]:
-        """What has come since the last call. Raises StreamBroken where that was too much."""
+        """Return the changes since the last call. Raises StreamBroken if they were too many."""
         if self._is_cut:
             raise StreamBroken(
                 f"more than {MOST_WAITING} changes of the KV cache were not read; subscribe again"

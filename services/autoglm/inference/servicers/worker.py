@@ -30,7 +30,7 @@ def should_report(
     silent_seconds: float,
     look_seconds: float = LOOK_SECONDS,
 ) -> bool:
-    """Whether a gateway that knows `last` should hear of `load`."""
+    """Return whether `load` should be sent to a gateway that has `last`."""
     if last is None or silent_seconds >= _SILENCE_SECONDS - look_seconds / 2:
         return True
     if (load.running, load.waiting, load.draining) != (last.running, last.waiting, last.draining):

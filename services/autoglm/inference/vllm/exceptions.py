@@ -79,7 +79,7 @@ _TABLE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Rule], ...] 
 
 
 def translate(error: Exception, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
-    """What `error` is called outside this package."""
+    """Return the error to raise outside this package in place of `error`."""
     if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     found = next(rule for kinds, rule in _TABLE if isinstance(error, kinds))(error, prompt_field)

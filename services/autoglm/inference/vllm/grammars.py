@@ -126,7 +126,7 @@ class Judge:
         self._backends: dict[str, Any] = {}
 
     def __call__(self, params: Any) -> Any:
-        """What vLLM makes of the constraint. Raises any exception for one that is wrong."""
+        """Return vLLM's form of the constraint. Raises any exception for one that is wrong."""
         config = self._config
         _VALIDATE(params, config.model_config, config.structured_outputs_config, self._tokenizer)
         constraint = params.structured_outputs
@@ -213,7 +213,7 @@ def _key(constraint: Any) -> bytes:
 
 
 def _field(constraint: Any) -> str:
-    """How a client names it; the schemas of tools that must be called count as response_format."""
+    """Return the client's name of it; schemas of tools that must be called are response_format."""
     kinds = ("json", "json_object", "structural_tag")
     is_format = any(getattr(constraint, kind) is not None for kind in kinds)
     return "response_format" if is_format else "structured_outputs"

@@ -1,4 +1,4 @@
-"""What the engine serves, as the API describes it. Called by `launch` once and by `engine`."""
+"""The engine's models, as the API describes them. Called by `launch` once and by `engine`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def describe_adapter(model: v1.Model, name: str, path: str) -> v1.Model:
 
 
 def has_template(state: Any, tokenizer: Any) -> bool:
-    """Whether a conversation can be put into one prompt."""
+    """Return whether a conversation can be put into one prompt."""
     given = state.online_renderer.chat_template
     return bool(given or getattr(tokenizer, "chat_template", None))
 

@@ -67,7 +67,7 @@ class Installation:
 
 @dataclass(slots=True)
 class Freshness:
-    """Whether a Lease is still renewed, by the local clock only: no two clocks are compared.
+    """Judges whether a Lease is renewed, by the local clock only: no two clocks are compared.
 
     A Lease that is released or deleted counts as not renewed: operators that are updated release
     and acquire it again.

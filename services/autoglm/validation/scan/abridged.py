@@ -44,8 +44,11 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was cut. Keys of `text` are fields as `messages[].content`, those of `numbers` are
-    places as `prompt[3]`; values of `text` are bytes of UTF-8."""
+    """The parts that were cut.
+
+    Keys of `text` are fields as `messages[].content`, those of `numbers` places as `prompt[3]`;
+    values of `text` are bytes of UTF-8.
+    """
 
     text: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, Numbers] = field(default_factory=dict)

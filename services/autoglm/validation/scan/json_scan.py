@@ -45,7 +45,7 @@ _QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
 
 
 def is_small(body: bytes | memoryview) -> bool:
-    """Whether the body can be decoded as it is. Takes some microseconds."""
+    """Return whether the body can be decoded as it is. Takes some microseconds."""
     if len(body) > SMALL_BYTES:
         return False
     body = bytes(body)
@@ -226,7 +226,7 @@ class _Scan:
         return raw.decode(errors="replace")
 
     def _cut_text(self, frame: _Frame | None, start: int, text: bytes, at: int, end: int) -> None:
-        """Of a part of a string, all but the string's first characters."""
+        """Cut all of this part of a string but the string's first characters."""
         if any(frame.field in self._bounds.bytes for frame in self._frames):
             return
         if start + at == self._string:
@@ -358,7 +358,7 @@ class _Scan:
             raise too_long(self._place(self._frames.index(frame)), bound)
 
     def _place(self, depth: int) -> str:
-        """Where the frame of that depth is, as `messages[3].content`."""
+        """Return the place of the frame of that depth, as `messages[3].content`."""
         steps: Iterator[str] = (
             f"[{frame.count - 1}]" if frame.is_list else f".{frame.key}"
             for frame in self._frames[:depth]
@@ -367,7 +367,7 @@ class _Scan:
 
 
 def _field(parent: _Frame) -> str:
-    """What the bounds call a value of this list or object."""
+    """Return the bounds' name of a value of this list or object."""
     if parent.is_list:
         return parent.field + "[]"
     return f"{parent.field}.{parent.key}" if parent.field else parent.key

@@ -40,7 +40,7 @@ _FIXED = {
 
 
 def is_small(payload: bytes | memoryview, kind: type[Message]) -> bool:
-    """Whether the message can be read as it is. Takes some microseconds."""
+    """Return whether the message can be read as it is. Takes some microseconds."""
     if len(payload) <= TINY_BYTES:
         return True
     if len(payload) > SMALL_BYTES:
@@ -79,7 +79,7 @@ def scan(
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What the scan does with a field. `size` is that of a packed value, 0 of a varint."""
+    """A field, as the scan reads it. `size` is that of a packed value, 0 of a varint."""
 
     name: str
     is_repeated: bool
@@ -129,7 +129,7 @@ class _Scan:
         self.cut = Cut({}, {})
 
     def message(self, span: _Span) -> Generator[int, None, list[Piece] | None]:
-        """What the message becomes; None where it stays as it is."""
+        """Return the parts of the abridged message; None if it stays as it is."""
         if span.depth > MAX_DEPTH:
             raise too_deep()
         fields, counts = _fields(span.descriptor), dict[int, int]()

@@ -84,7 +84,7 @@ class Chat:
                 yield _completed(final, event)
 
     def _is_parsed(self, request: v1.ChatRequest) -> bool:
-        """Whether a parser decides what of the tokens is content, reasoning or a call."""
+        """Return whether a parser separates the tokens into content, reasoning and calls."""
         choice = request.tool_choice
         no_tools = choice.WhichOneof("choice") == "mode" and choice.mode == v1.ToolChoice.MODE_NONE
         return self._runtime.parses_reasoning or bool(request.tools and not no_tools)

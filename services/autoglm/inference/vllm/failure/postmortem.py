@@ -88,7 +88,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def _last_exception(text: str) -> str:
-    """What follows the last indented line of a traceback: the exception and its message."""
+    """Return the text after a traceback's last indented line: the exception and its message."""
     lines = text.splitlines()
     start = max((i for i, line in enumerate(lines) if line.startswith("  ")), default=-1)
     return re.sub(r"^[\w.]*\.(?=\w+:)", "", "\n".join(lines[start + 1 :]).strip())

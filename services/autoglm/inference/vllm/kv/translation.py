@@ -22,7 +22,7 @@ _SALT_KEY = "cache_salt"
 
 
 class BlockStored(msgspec.Struct, tag=True):
-    """What we read of vLLM's message of that name, as of those below."""
+    """The fields that are read of vLLM's message of that name, as of those below."""
 
     block_hashes: list[Hash]
     parent_block_hash: Hash | None
@@ -55,7 +55,7 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 def root(adapter: str | None, salt: str = "") -> int:
-    """What stands in front of a prompt's first block."""
+    """Return the hash in front of a prompt's first block."""
     if not (adapter or salt):
         return 0
     return xxh3_64_intdigest(f"{adapter or ''}\0{salt}".encode())

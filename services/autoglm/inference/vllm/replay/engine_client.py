@@ -66,7 +66,7 @@ class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM i
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What `generate` was called with."""
+    """The arguments of a call of `generate`."""
 
     replay: ReplayState
     prompt: Any
@@ -89,7 +89,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What the front end's state of a request that is about to be added begins with."""
+    """The initial state in the front end of a request that is about to be added."""
 
     replay: ReplayState
     restored: Primed | None = None

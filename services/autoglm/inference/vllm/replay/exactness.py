@@ -15,7 +15,7 @@ from autoglm.validation.openai_stream import ResumedChoice
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the engine was started with, as far as it matters here."""
+    """The options that the engine was started with, as far as they matter here."""
 
     is_patched: bool
     vocabulary: int

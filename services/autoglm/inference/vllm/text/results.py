@@ -31,7 +31,7 @@ def finish_reason(reason: str | None) -> v1.FinishReason:
 
 
 def chunk(request_id: str, completion: Any, top: int) -> v1.GenerateChunk:
-    """What one completion has gained."""
+    """Return the new part of one completion as a chunk."""
     made = v1.GenerateChunk(
         id=request_id,
         index=completion.index,
