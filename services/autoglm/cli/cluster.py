@@ -139,9 +139,9 @@ def _mapped_errors(subject: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        refusal = _cluster_error(error, subject)
-        refusal.status = error.status or 0
-        raise refusal from error
+        mapped = _cluster_error(error, subject)
+        mapped.status = error.status or 0
+        raise mapped from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         # Only the innermost cause is specific.
         message = f"the API server is unreachable: {_cause(error)}; check the kubeconfig's server"
@@ -154,7 +154,13 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _cluster_error(error: ApiException, subject: str) -> ClusterError:
-    text = _message(error)
+    try:
+        status = json.loads(error.body or "")
+    except ValueError:
+        text = str(error.body or error.reason).strip()
+    else:
+        is_status = isinstance(status, dict)
+        text = str(status.get("message") or error.reason) if is_status else str(status)
     if error.status == 401:
         message = "the API server rejected the credentials; log in again"
         return ClusterError("Unauthenticated", message)
@@ -173,11 +179,3 @@ def _cluster_error(error: ApiException, subject: str) -> ClusterError:
         return ClusterError("Rejected", text)
     message = f"{subject}: {error.status} {text}; retry"
     return ClusterError("ClusterFailed", message, is_temporary=True)
-
-
-def _message(error: ApiException) -> str:
-    try:
-        status = json.loads(error.body or "")
-    except ValueError:
-        return str(error.body or error.reason).strip()
-    return str(status.get("message") or error.reason) if isinstance(status, dict) else str(status)

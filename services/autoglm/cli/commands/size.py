@@ -96,10 +96,28 @@ def command(
     if load.context > shape.context:
         message = f"--context {load.context} exceeds the model's maximum of {shape.context} tokens"
         raise click.UsageError(message)
-    if output == "json":
-        print_json(_document(shape, load))
-    else:
+    if output == "text":
         _print(shape, load)
+        return 0
+    needed, found = need(shape, load), fits(shape, load)
+    best = _best(found)
+    gpus = best.tensor_parallel or 0 if best else 0
+    value = {
+        "parameters": shape.parameters,
+        **asdict(load),
+        "bytes": {**asdict(needed), "total": needed.total},
+        "gpus": [
+            {
+                "name": fit.gpu.name,
+                "tensorParallel": fit.tensor_parallel,
+                "usedBytes": fit.used,
+                "concurrency": fit.concurrency,
+            }
+            for fit in found
+        ],
+        "advice": best and {"gpu": best.gpu.name, **asdict(host(shape, load, gpus))},
+    }
+    print_json(value)
     return 0
 
 
@@ -144,27 +162,6 @@ def _header(file: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise ValueError(f"{file.name} is not a safetensors file; download it again")
     return header
-
-
-def _document(shape: Shape, load: Load) -> dict[str, Any]:
-    needed, found = need(shape, load), fits(shape, load)
-    best = _best(found)
-    gpus = best.tensor_parallel or 0 if best else 0
-    return {
-        "parameters": shape.parameters,
-        **asdict(load),
-        "bytes": {**asdict(needed), "total": needed.total},
-        "gpus": [
-            {
-                "name": fit.gpu.name,
-                "tensorParallel": fit.tensor_parallel,
-                "usedBytes": fit.used,
-                "concurrency": fit.concurrency,
-            }
-            for fit in found
-        ],
-        "advice": best and {"gpu": best.gpu.name, **asdict(host(shape, load, gpus))},
-    }
 
 
 def _best(found: list[Fit]) -> Fit | None:

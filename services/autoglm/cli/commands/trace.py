@@ -49,21 +49,20 @@ class Span:
 def read_spans(path: Path) -> list[Span]:
     """Return all spans of the file, without an incomplete last line."""
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return [_span(json.loads(line)) for line in whole.splitlines() if line]
-
-
-def _span(entry: Mapping[str, Any]) -> Span:
-    return Span(
-        trace_id=entry["context"]["trace_id"].removeprefix("0x"),
-        span_id=entry["context"]["span_id"].removeprefix("0x"),
-        parent_id=(entry["parent_id"] or "").removeprefix("0x"),
-        name=entry["name"],
-        kind=entry["kind"].removeprefix("SpanKind."),
-        service=entry["resource"]["attributes"].get("service.name", ""),
-        start=datetime.fromisoformat(entry["start_time"]).timestamp(),
-        end=datetime.fromisoformat(entry["end_time"]).timestamp(),
-        attributes=entry["attributes"] or {},
-    )
+    return [
+        Span(
+            trace_id=entry["context"]["trace_id"].removeprefix("0x"),
+            span_id=entry["context"]["span_id"].removeprefix("0x"),
+            parent_id=(entry["parent_id"] or "").removeprefix("0x"),
+            name=entry["name"],
+            kind=entry["kind"].removeprefix("SpanKind."),
+            service=entry["resource"]["attributes"].get("service.name", ""),
+            start=datetime.fromisoformat(entry["start_time"]).timestamp(),
+            end=datetime.fromisoformat(entry["end_time"]).timestamp(),
+            attributes=entry["attributes"] or {},
+        )
+        for entry in map(json.loads, filter(None, whole.splitlines()))
+    ]
 
 
 def trace_of(spans: Sequence[Span], request_id: str = "", trace_id: str = "") -> list[Span]:

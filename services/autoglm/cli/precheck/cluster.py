@@ -39,8 +39,7 @@ def checks(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> tuple[Check, ..
         *_manifest(facts, wanted),
         *_gpus(facts, wanted),
         *_storage(facts, wanted),
-        *_metrics(facts, wanted),
-        *_optional(facts, wanted),
+        *_optional_apis(facts, wanted),
     )
 
 
@@ -181,8 +180,8 @@ def _claim(name: str, claim: Raw | NotAccessible | None, resource: AutoGLMDeploy
     return Check(title, "ok", f"bound, {', '.join(modes)}")
 
 
-def _metrics(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
-    """Check the APIs that the HorizontalPodAutoscaler reads."""
+def _optional_apis(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
+    """Check the APIs that the HorizontalPodAutoscaler reads, PodMonitor and KEDA."""
     scaled = [r for r in wanted if r.spec.scaling and r.spec.scaling.actuator == "hpa"]
     types = {m.type for r in scaled if r.spec.scaling for m in r.spec.scaling.metrics}
     remedy = "install metrics-server"
@@ -195,9 +194,6 @@ def _metrics(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Chec
     if (signals := sorted(types - _RESOURCE_METRICS)) and "custom metrics" not in facts.apis:
         found = f"custom.metrics.k8s.io is not available; {', '.join(signals)} need it"
         yield Check("custom metrics", "fail", found, "install prometheus-adapter, or use keda")
-
-
-def _optional(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> Iterator[Check]:
     if "PodMonitor" in facts.apis:
         yield Check("PodMonitor", "ok", "available; Prometheus discovers the replicas")
     else:

@@ -92,6 +92,12 @@ def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, An
     caches = [manifest["spec"]["model"].get("cache") or {} for manifest in manifests]
     claims = dict.fromkeys(str(name) for cache in caches if (name := cache.get("claimName")))
     volumes = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+    rejections: list[tuple[str, str]] = []
+    for manifest in manifests if has_api else ():
+        try:
+            cluster.apply(manifest, dry_run=True, force=True)
+        except ClusterError as error:
+            rejections.append((manifest["metadata"]["name"], error.message))
     return Facts(
         version=version,
         namespace_name=namespace,
@@ -114,7 +120,7 @@ def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, An
             for name, path in OPTIONAL_APIS.items()
             if isinstance(_read(cluster, path), Mapping)
         ),
-        rejections=tuple(_rejections(cluster, manifests)) if has_api else (),
+        rejections=tuple(rejections),
     )
 
 
@@ -151,16 +157,3 @@ def _is_allowed(cluster: Cluster, namespace: str, permission: Permission) -> boo
         "spec": {"resourceAttributes": attributes},
     }
     return bool(cluster.send("POST", _REVIEWS, body=body)["status"]["allowed"])
-
-
-def _rejections(
-    cluster: Cluster, manifests: Sequence[Mapping[str, Any]]
-) -> Sequence[tuple[str, str]]:
-    """Return the resources that a dry run of the API server rejects, with its messages."""
-    found = []
-    for manifest in manifests:
-        try:
-            cluster.apply(manifest, dry_run=True, force=True)
-        except ClusterError as error:
-            found.append((manifest["metadata"]["name"], error.message))
-    return found

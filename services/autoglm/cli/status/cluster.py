@@ -37,12 +37,13 @@ from autoglm.cli.screen import (
     table,
 )
 from autoglm.cli.status.replicas import Replica
-from autoglm.cli.status.view import Autoscaler, View, views
+from autoglm.cli.status.view import View, views
 
 _EVERY_SECONDS = 2.0
 _COLUMNS = (
     *("NAMESPACE", "NAME", "PHASE", "READY", "ROUTABLE", "REVISION", "MODEL", "AGE", "URL"),
 )
+_POD_COLUMNS = ("NAME", "STATE", "READY", "ROUTABLE", "RESTARTS", "AGE", "NODE", "REVISION")
 _STYLES = {
     Phase.READY: "green",
     Phase.FAILED: "red",
@@ -84,18 +85,20 @@ def show(where: Where, name: str, output: str, *, is_watched: bool) -> int:
     return code
 
 
-def screen(seen: ClusterState, name: str, output: str, now: float) -> tuple[str, int]:
+def screen(observed: ClusterState, name: str, output: str, now: float) -> tuple[str, int]:
     """Return the text to print and the exit code."""
-    found = views(seen, now)
+    found = views(observed, now)
     code = 0 if all(view.is_healthy for view in found) else NOT_HEALTHY
     if output != "text":
         items = [asdict(view) for view in found]
         return document(
-            {"ready": code == 0, "items": items, "not_accessible": seen.not_accessible}, output
+            {"ready": code == 0, "items": items, "not_accessible": observed.not_accessible}, output
         ), code
     if not found:
         return "No AutoGLMDeployment found; create one with `autoglm deploy -c FILE`.\n", code
-    return status_text(found, seen.not_accessible, canvas_of_terminal(), is_full=bool(name)), code
+    return status_text(
+        found, observed.not_accessible, canvas_of_terminal(), is_full=bool(name)
+    ), code
 
 
 def watch(page: Callable[[], str], sleep: Callable[[float], None]) -> NoReturn:
@@ -172,14 +175,19 @@ def _details(view: View) -> Iterator[RenderableType]:
         yield from (sentence(line) for line in view.advice)
     if view.replicas:
         yield heading("Pods")
-        yield _pods(view.replicas)
+        yield table(_POD_COLUMNS, map(_pod_row, view.replicas), indent=2)
         shown = view.failure.pod if view.failure else ""
         others = (r for r in view.replicas if r.why and r.name != shown)
         yield from (sentence(f"{r.name}: {r.why}", 4) for r in others)
     if view.autoscaler:
         yield heading("Autoscaler")
+        hpa = view.autoscaler
+        metrics = f"; {', '.join(hpa.metrics)}" if hpa.metrics else ""
+        bounds = f"{hpa.min_replicas} to {hpa.max_replicas} replicas"
+        yield sentence(f"{bounds}, {hpa.current} current, {hpa.desired} desired{metrics}")
         has_condition = any(each.type == ConditionType.SCALING_ACTIVE for each in view.conditions)
-        yield from _autoscaler(view.autoscaler, has_condition=has_condition)
+        if hpa.problem and not has_condition:
+            yield sentence(hpa.problem, style="red")
     if view.warnings:
         yield heading("Warnings of the last hour")
         header = ("AGE", "COUNT", "OBJECT", "REASON", "MESSAGE")
@@ -187,31 +195,11 @@ def _details(view: View) -> Iterator[RenderableType]:
         yield table(header, events, indent=2)
 
 
-def _pods(replicas: Sequence[Replica]) -> RenderableType:
-    header = ("NAME", "STATE", "READY", "ROUTABLE", "RESTARTS", "AGE", "NODE", "REVISION")
-    rows = (
-        (
-            replica.name,
-            replica.state,
-            _yes(replica.is_ready),
-            _yes(replica.is_routable),
-            str(replica.restarts),
-            age(replica.age),
-            replica.node or "-",
-            replica.revision or "-",
-        )
-        for replica in replicas
+def _pod_row(pod: Replica) -> tuple[str, ...]:
+    def yes(fact: bool | None) -> str:
+        return "?" if fact is None else "yes" if fact else "no"
+
+    return (
+        *(pod.name, pod.state, yes(pod.is_ready), yes(pod.is_routable), str(pod.restarts)),
+        *(age(pod.age), pod.node or "-", pod.revision or "-"),
     )
-    return table(header, rows, indent=2)
-
-
-def _yes(fact: bool | None) -> str:
-    return "?" if fact is None else "yes" if fact else "no"
-
-
-def _autoscaler(autoscaler: Autoscaler, *, has_condition: bool) -> Iterator[RenderableType]:
-    bounds = f"{autoscaler.min_replicas} to {autoscaler.max_replicas} replicas"
-    metrics = f"; {', '.join(autoscaler.metrics)}" if autoscaler.metrics else ""
-    yield sentence(f"{bounds}, {autoscaler.current} current, {autoscaler.desired} desired{metrics}")
-    if autoscaler.problem and not has_condition:
-        yield sentence(autoscaler.problem, style="red")

@@ -10,13 +10,10 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from autoglm import v1
 from autoglm.cli.options import (
     Where,
     cluster_options,
@@ -42,20 +39,6 @@ _COLUMNS = {
     "KV CACHE": "kv_cache_usage",
     "WHY": "why",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Status:
-    """Values read from a gateway; None for a port that did not respond."""
-
-    models: list[v1.Model] | None
-    error: str
-    readiness: Mapping[str, Any] | None
-    endpoints: Sequence[Mapping[str, Any]] | None
-
-    @property
-    def is_ready(self) -> bool:
-        return self.models is not None and (self.readiness or {"ready": True})["ready"] is True
 
 
 @click.command(
@@ -126,32 +109,48 @@ def command(
 
 @connects
 def _show_gateway(client: Client, metrics_address: str, output: str) -> int:
-    """Print the status; return 1 if the gateway is not ready."""
+    """Print the status; return 1 if the gateway is not ready.
+
+    Models, readiness or endpoints are None if their port did not respond.
+    """
     models, error = None, ""
     try:
         models = client.list_models()
     except AutoGLMError as failure:
         error = f"{failure.reason}: {failure.message}"
-    is_ready, body = _page(metrics_address, "/health/ready")
+    has_status_200, readiness = _page(metrics_address, "/health/ready")
+    if readiness is not None:
+        readiness = {**readiness, "ready": has_status_200}
     _, page = _page(metrics_address, "/admin/endpoints")
-    status = _Status(
-        models,
-        error,
-        None if body is None else {**body, "ready": is_ready},
-        None if page is None else page.get("endpoints", []),
-    )
-    if output == "text":
-        _print(status, metrics_address)
-    else:
+    endpoints = None if page is None else page.get("endpoints", [])
+    is_ready = models is not None and (readiness is None or has_status_200)
+    if output != "text":
         value = {
-            "ready": status.is_ready,
-            "error": status.error or None,
-            "gateway": status.readiness,
+            "ready": is_ready,
+            "error": error or None,
+            "gateway": readiness,
             "models": None if models is None else [as_dict(m) for m in models],
-            "endpoints": status.endpoints,
+            "endpoints": endpoints,
         }
         click.echo(document(value, output), nl=False)
-    return 0 if status.is_ready else 1
+        return 0 if is_ready else 1
+    click.echo(f"Gateway: {'ready' if is_ready else 'not ready'}")
+    if error:
+        click.echo(f"  {error}", err=True)
+    if models == []:
+        click.echo("\nModels: none")
+    elif models:
+        click.echo("\nModels:")
+        rows = [(m.name, m.engine, m.max_model_len, m.ready_endpoints) for m in models]
+        print_table(["NAME", "ENGINE", "CONTEXT", "READY"], rows)
+    if endpoints is None:
+        click.echo(f"\nEndpoints: no response from the admin port at {metrics_address}")
+    elif endpoints:
+        click.echo("\nEndpoints:")
+        facts = [{**endpoint, **endpoint.get("load", {})} for endpoint in endpoints]
+        cells = [[_cell(each.get(name)) for name in _COLUMNS.values()] for each in facts]
+        print_table(list(_COLUMNS), cells)
+    return 0 if is_ready else 1
 
 
 def _page(address: str, path: str) -> tuple[bool, dict[str, Any] | None]:
@@ -168,25 +167,6 @@ def _page(address: str, path: str) -> tuple[bool, dict[str, Any] | None]:
             return False, value if isinstance(value, dict) else None
     except (OSError, ValueError):
         return False, None
-
-
-def _print(status: _Status, metrics_address: str) -> None:
-    click.echo(f"Gateway: {'ready' if status.is_ready else 'not ready'}")
-    if status.error:
-        click.echo(f"  {status.error}", err=True)
-    if status.models == []:
-        click.echo("\nModels: none")
-    elif status.models:
-        click.echo("\nModels:")
-        rows = [(m.name, m.engine, m.max_model_len, m.ready_endpoints) for m in status.models]
-        print_table(["NAME", "ENGINE", "CONTEXT", "READY"], rows)
-    if status.endpoints is None:
-        click.echo(f"\nEndpoints: no response from the admin port at {metrics_address}")
-    elif status.endpoints:
-        click.echo("\nEndpoints:")
-        facts = [{**endpoint, **endpoint.get("load", {})} for endpoint in status.endpoints]
-        cells = [[_cell(each.get(name)) for name in _COLUMNS.values()] for each in facts]
-        print_table(list(_COLUMNS), cells)
 
 
 def _cell(value: object) -> str:

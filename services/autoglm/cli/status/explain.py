@@ -21,7 +21,6 @@ from autoglm.cli.kube import ClusterState, Raw, is_ready, read_state
 from autoglm.cli.options import NOT_HEALTHY, Where, cluster_options, document_option, examples
 from autoglm.cli.output import document
 from autoglm.cli.screen import STYLES, Canvas, canvas_of_terminal, drawn, heading, sentence
-from autoglm.cli.status.replicas import Replica
 from autoglm.cli.status.view import View, autoscaler, is_observed, views
 
 State = Literal["ok", "failed", "unknown"]
@@ -156,8 +155,8 @@ def _operator(resource: Raw, observed: ClusterState, view: View) -> Step:
     generation = resource["metadata"].get("generation", 0)
     if is_observed(resource):
         return Step("Operator", "ok", f"reconciled generation {generation}")
-    seen = (resource.get("status") or {}).get("observedGeneration")
-    reconciled = f"reconciled generation {seen} only" if seen else "has not reconciled it"
+    last = (resource.get("status") or {}).get("observedGeneration")
+    reconciled = f"reconciled generation {last} only" if last else "has not reconciled it"
     selector = f"{COMPONENT}={OPERATOR}"
     if any(map(is_ready, observed.operators)):
         metadata = next(pod for pod in observed.operators if is_ready(pod))["metadata"]
@@ -179,23 +178,23 @@ def _children(resource: Raw, observed: ClusterState, view: View) -> Step:
     managed = (resource.get("status") or {}).get("managedResources") or ()
     expected = dict.fromkeys((each["kind"], each["name"]) for each in managed)
     expected |= dict.fromkeys([("Service", pods_service(view.name)), *mine])
-    pieces = tuple(_child(view, key, mine.get(key), not_accessible) for key in expected)
+    pieces: list[Piece] = []
+    for kind, name in expected:
+        what, here = f"{kind}/{name}", f"-n {view.namespace}"
+        if child := mine.get((kind, name)):
+            health, found = _health(child)
+            command = f"kubectl describe {kind.lower()} {name} {here}" if health == "failed" else ""
+            pieces.append(Piece(what, health, found, command))
+        # Plurals of these kinds end in s or ies.
+        elif {f"{kind.lower()}s", f"{kind.lower()[:-1]}ies"} & not_accessible:
+            pieces.append(Piece(what, "unknown", "forbidden to read it"))
+        else:
+            events = f"kubectl describe agd {view.name} {here}"
+            found = "missing; the operator creates it again"
+            pieces.append(Piece(what, "failed", found, events))
     good = sum(piece.state == "ok" for piece in pieces)
     state: State = "failed" if any(piece.state == "failed" for piece in pieces) else "ok"
-    return Step("Children", state, f"{good} of {len(pieces)} are healthy", pieces)
-
-
-def _child(view: View, key: tuple[str, str], child: Raw | None, not_accessible: set[str]) -> Piece:
-    kind, name = key
-    what, command = f"{kind}/{name}", f"kubectl describe {kind.lower()} {name} -n {view.namespace}"
-    if child is None:
-        # Plurals of these kinds end in s or ies.
-        if {f"{kind.lower()}s", f"{kind.lower()[:-1]}ies"} & not_accessible:
-            return Piece(what, "unknown", "forbidden to read it", "")
-        events = f"kubectl describe agd {view.name} -n {view.namespace}"
-        return Piece(what, "failed", "missing; the operator creates it again", events)
-    state, found = _health(child)
-    return Piece(what, state, found, command if state == "failed" else "")
+    return Step("Children", state, f"{good} of {len(pieces)} are healthy", tuple(pieces))
 
 
 def _health(child: Raw) -> tuple[State, str]:
@@ -210,10 +209,10 @@ def _health(child: Raw) -> tuple[State, str]:
             # The next step checks replicas that start or fail.
             return ("ok" if ready >= wanted else "unknown"), found
         case "HorizontalPodAutoscaler":
-            seen = autoscaler(child)
-            if seen.problem:
-                return "failed", seen.problem
-            return "ok", f"{seen.desired} desired, {seen.current} present"
+            hpa = autoscaler(child)
+            if hpa.problem:
+                return "failed", hpa.problem
+            return "ok", f"{hpa.desired} desired, {hpa.current} present"
         case "PodDisruptionBudget":
             return "ok", f"{status.get('disruptionsAllowed', 0)} may be evicted now"
     for condition in status.get("conditions") or ():
@@ -223,30 +222,31 @@ def _health(child: Raw) -> tuple[State, str]:
 
 
 def _pods(view: View) -> Step:
+    found_pieces: list[Piece] = []
+    for replica in view.replicas:
+        what = f"Pod/{replica.name}"
+        where = f" on {replica.node}" if replica.node else ""
+        if replica.is_ready:
+            found_pieces.append(Piece(what, "ok", f"ready{where}"))
+            continue
+        verb = (
+            f"logs {replica.name} -c engine --previous"
+            if replica.restarts
+            else f"describe pod {replica.name}"
+        )
+        why = f": {replica.why}" if replica.why else ""
+        command = f"kubectl {verb} -n {view.namespace}"
+        # A pod that is starting has not failed.
+        has_failed = replica.why or replica.restarts or replica.remedy
+        state: State = "failed" if has_failed else "unknown"
+        found_pieces.append(Piece(what, state, f"{replica.state}{where}{why}", command))
+    pieces = tuple(found_pieces)
     ready = sum(replica.is_ready for replica in view.replicas)
-    pieces = tuple(_pod(view, replica) for replica in view.replicas)
     found = f"{ready} of {view.desired} ready"
     if ready >= view.desired:
         return Step("Pods", "ok", found, pieces)
     command = "" if pieces else f"kubectl get events -n {view.namespace}"
     return Step("Pods", "failed", found if pieces else f"{found}, none exists", pieces, command)
-
-
-def _pod(view: View, replica: Replica) -> Piece:
-    what = f"Pod/{replica.name}"
-    where = f" on {replica.node}" if replica.node else ""
-    if replica.is_ready:
-        return Piece(what, "ok", f"ready{where}")
-    verb = (
-        f"logs {replica.name} -c engine --previous"
-        if replica.restarts
-        else f"describe pod {replica.name}"
-    )
-    why = f": {replica.why}" if replica.why else ""
-    command = f"kubectl {verb} -n {view.namespace}"
-    # A pod that is starting has not failed.
-    state: State = "failed" if replica.why or replica.restarts or replica.remedy else "unknown"
-    return Piece(what, state, f"{replica.state}{where}{why}", command)
 
 
 def _endpoints(observed: ClusterState, view: View) -> Step:
@@ -269,7 +269,16 @@ def _gateways(observed: ClusterState, view: View) -> Step:
     ready = sum(map(is_ready, observed.gateways))
     command = f"kubectl get pods -A -l {COMPONENT}={GATEWAY}"
     if observed.routable is None:
-        return _gateways_by_condition(observed, view, ready, command)
+        # No gateway responded: the operator's condition decides.
+        is_forbidden = any(what.startswith("pods in all") for what, _ in observed.not_accessible)
+        if not ready and not is_forbidden:
+            found = "none is ready; the model is not available to clients"
+            return Step("Gateways", "failed", found, (), command)
+        if condition := next((s for s in view.conditions if s.type == "Routable"), None):
+            found = f"{condition.reason}: {condition.message}"
+            return Step("Gateways", "failed", found, (), command)
+        found = "not accessible; the operator reports no problem with them"
+        return Step("Gateways", "unknown", found)
     pods = [replica for replica in view.replicas if replica.is_ready]
     pieces = tuple(
         Piece(f"Pod/{pod.name}", "ok", "receives requests")
@@ -283,15 +292,3 @@ def _gateways(observed: ClusterState, view: View) -> Step:
     return Step(
         "Gateways", "ok" if is_good else "failed", found, pieces, "" if is_good else command
     )
-
-
-def _gateways_by_condition(observed: ClusterState, view: View, ready: int, command: str) -> Step:
-    """Use the operator's condition if no gateway responded."""
-    is_unseen = any(what.startswith("pods in all") for what, _ in observed.not_accessible)
-    if not ready and not is_unseen:
-        found = "none is ready; the model is not available to clients"
-        return Step("Gateways", "failed", found, (), command)
-    routable = next((s for s in view.conditions if s.type == "Routable"), None)
-    if routable:
-        return Step("Gateways", "failed", f"{routable.reason}: {routable.message}", (), command)
-    return Step("Gateways", "unknown", "not accessible; the operator reports no problem with them")

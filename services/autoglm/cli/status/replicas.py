@@ -11,7 +11,7 @@ from autoglm.api.labels import DEPLOYMENT, REVISION
 from autoglm.cli.kube import ClusterState, Raw, is_ready
 from autoglm.cli.status.remedies import remedy
 from autoglm.operator.observed import NO_DATA
-from autoglm.operator.status.pods import Failure, containers, failures, present
+from autoglm.operator.status.pods import containers, failures, present
 
 RECENT_SECONDS = 3600.0
 _MOST_WARNINGS = 6
@@ -65,7 +65,23 @@ def replicas(resource: Raw, observed: ClusterState, now: float) -> tuple[Replica
     # The operator's own functions, so that both report the same failures.
     pods = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
     failed = {failure.pod: failure for failure in failures(pods, about)}
-    found = [_replica(pod, failed.get(pod["metadata"]["name"]), observed, now) for pod in mine]
+    found: list[Replica] = []
+    for pod in mine:
+        name = pod["metadata"]["name"]
+        place, failure = (metadata["namespace"], name), failed.get(name)
+        replica = Replica(
+            name=name,
+            state=_state(pod),
+            is_ready=is_ready(pod),
+            is_routable=None if observed.routable is None else place in observed.routable,
+            restarts=sum(status.get("restartCount", 0) for status in containers(pod)),
+            age=seconds_since(pod["metadata"].get("creationTimestamp"), now),
+            node=pod["spec"].get("nodeName", ""),
+            revision=_labels(pod).get(REVISION, ""),
+            why=f"{failure.reason}: {failure.message}" if failure else "",
+            remedy=remedy(failure.reason, failure.exit_code) if failure else "",
+        )
+        found.append(replica)
     return tuple(sorted(found, key=lambda replica: (replica.is_ready, replica.name)))
 
 
@@ -73,14 +89,31 @@ def warning_events(resource: Raw, observed: ClusterState, now: float) -> tuple[W
     """Return recent warning events of a resource and its children, the latest first."""
     metadata = resource["metadata"]
     # Children are named NAME, NAME-pods or NAME-HASH, pods NAME-HASH-...
-    of_it = re.compile(re.escape(metadata["name"]) + r"(-pods|-[0-9a-f]{8}(-.*)?)?")
-    found = [
-        _warning_event(event, now)
-        for event in observed.warnings
-        if event["metadata"]["namespace"] == metadata["namespace"]
-        and of_it.fullmatch(_about(event).get("name", ""))
-    ]
-    recent = [event for event in found if event.age <= RECENT_SECONDS]
+    own = re.compile(re.escape(metadata["name"]) + r"(-pods|-[0-9a-f]{8}(-.*)?)?")
+    recent: list[WarningEvent] = []
+    for event in observed.warnings:
+        # The field differs in core/v1 and events.k8s.io/v1.
+        about = event.get("involvedObject") or event.get("regarding") or {}
+        if event["metadata"]["namespace"] != metadata["namespace"]:
+            continue
+        if not own.fullmatch(about.get("name", "")):
+            continue
+        series = event.get("series") or {}
+        time = (
+            series.get("lastObservedTime")
+            or event.get("lastTimestamp")
+            or event.get("eventTime")
+            or event["metadata"].get("creationTimestamp")
+        )
+        if (age := seconds_since(time, now) or 0.0) <= RECENT_SECONDS:
+            warning = WarningEvent(
+                age=age,
+                count=series.get("count") or event.get("count") or 1,
+                object=f"{about.get('kind', '')}/{about.get('name', '')}",
+                reason=event.get("reason", ""),
+                message=" ".join((event.get("message") or event.get("note") or "").split()),
+            )
+            recent.append(warning)
     return tuple(sorted(recent, key=lambda event: event.age)[:_MOST_WARNINGS])
 
 
@@ -88,23 +121,6 @@ def seconds_since(timestamp: str | None, now: float) -> float | None:
     if not timestamp:
         return None
     return max(0.0, now - datetime.fromisoformat(timestamp).timestamp())
-
-
-def _replica(pod: Raw, failure: Failure | None, observed: ClusterState, now: float) -> Replica:
-    metadata = pod["metadata"]
-    place = (metadata["namespace"], metadata["name"])
-    return Replica(
-        name=metadata["name"],
-        state=_state(pod),
-        is_ready=is_ready(pod),
-        is_routable=None if observed.routable is None else place in observed.routable,
-        restarts=sum(status.get("restartCount", 0) for status in containers(pod)),
-        age=seconds_since(metadata.get("creationTimestamp"), now),
-        node=pod["spec"].get("nodeName", ""),
-        revision=_labels(pod).get(REVISION, ""),
-        why=f"{failure.reason}: {failure.message}" if failure else "",
-        remedy=remedy(failure.reason, failure.exit_code) if failure else "",
-    )
 
 
 def _state(pod: Raw) -> str:
@@ -121,24 +137,3 @@ def _state(pod: Raw) -> str:
 
 def _labels(pod: Raw) -> Mapping[str, str]:
     return pod["metadata"].get("labels") or {}
-
-
-def _about(event: Raw) -> Mapping[str, str]:
-    """Return the object of an event, whose field differs in core/v1 and events.k8s.io/v1."""
-    return event.get("involvedObject") or event.get("regarding") or {}
-
-
-def _warning_event(event: Raw, now: float) -> WarningEvent:
-    series = event.get("series") or {}
-    times = (
-        *(series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")),
-        event["metadata"].get("creationTimestamp"),
-    )
-    about = _about(event)
-    return WarningEvent(
-        age=seconds_since(next((time for time in times if time), None), now) or 0.0,
-        count=series.get("count") or event.get("count") or 1,
-        object=f"{about.get('kind', '')}/{about.get('name', '')}",
-        reason=event.get("reason", ""),
-        message=" ".join((event.get("message") or event.get("note") or "").split()),
-    )

@@ -138,6 +138,18 @@ def _view(resource: Raw, observed: ClusterState, now: float) -> View:
         if not (w.object.startswith(KIND) and w.reason in shown)
     )
     pods = replicas(resource, observed, now)
+    # KEDA creates one for a ScaledObject.
+    scalers = (metadata["name"], f"keda-hpa-{metadata['name']}")
+    hpas = (each for each in observed.children if each["kind"] == "HorizontalPodAutoscaler")
+    hpa = next(
+        (
+            each
+            for each in hpas
+            if each["metadata"]["namespace"] == metadata["namespace"]
+            and each["metadata"]["name"] in scalers
+        ),
+        None,
+    )
     is_current = is_observed(resource)
     revisions = status.get("revisions") or ()
     has_ready_condition = any(c["type"] == "Ready" for c in status.get("conditions") or ())
@@ -156,7 +168,7 @@ def _view(resource: Raw, observed: ClusterState, now: float) -> View:
         conditions=conditions,
         failure=failure,
         replicas=pods,
-        autoscaler=_autoscaler(resource, observed),
+        autoscaler=autoscaler(hpa) if hpa else None,
         warnings=warnings,
     )
     if view.is_healthy:
@@ -183,18 +195,6 @@ def _routable(pods: Sequence[Replica], status: Mapping[str, Any]) -> int | None:
     actual = {c["type"]: c["status"] for c in status.get("conditions") or ()}
     is_routable = actual.get(ConditionType.ROUTABLE) == "True"
     return status.get("readyReplicas") if is_routable else None
-
-
-def _autoscaler(resource: Raw, observed: ClusterState) -> Autoscaler | None:
-    metadata = resource["metadata"]
-    # KEDA creates one for a ScaledObject.
-    names = (metadata["name"], f"keda-hpa-{metadata['name']}")
-    for child in observed.children:
-        found = child["metadata"]
-        is_mine = found["namespace"] == metadata["namespace"] and found["name"] in names
-        if child["kind"] == "HorizontalPodAutoscaler" and is_mine:
-            return autoscaler(child)
-    return None
 
 
 def autoscaler(child: Raw) -> Autoscaler:
