@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,15 +71,20 @@ class Child:
         message = _read_tail(self._files.termination).strip()
         if message:
             return Failure(message, code)
+        status = f"exited with code {code}"
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = " (by a user, or by the kernel when out of memory)" if name == "SIGKILL" else ""
+            status = f"killed by {name}{hint}"
         last = last_line(self._files.log)
         shown = f"; last line: {last}" if last else ""
-        return Failure(f"{_exit_status(code)}{shown}; log: {self._files.log}", code)
+        return Failure(f"{status}{shown}; log: {self._files.log}", code)
 
 
 async def start(process: Process, addresses: Addresses, files: Files) -> Child:
     """Start a child. Raises OSError if the program can't be run."""
     command = [*process.argv, *addresses.flags()]
-    env = _environment(process, files)
+    termination = {TERMINATION_VARIABLE: str(files.termination)}
     with ExitStack() as stack:
         log = stack.enter_context(files.log.open("ab"))
         files.termination.unlink(missing_ok=True)
@@ -89,7 +94,7 @@ async def start(process: Process, addresses: Addresses, files: Files) -> Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=env,
+            env={**os.environ, **dict(process.env), **termination},
             start_new_session=True,
         )
     return Child(running, files)
@@ -124,23 +129,14 @@ def _with_port(address: str, free: str) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last non-empty line of a log, shortened."""
+    """Return the last non-empty line of a log, or its message if it is JSON; shortened."""
     lines = [line.strip() for line in _read_tail(log).splitlines()]
     last = next((line for line in reversed(lines) if line), "")
-    return _message(last)[:_SHOWN_CHARACTERS]
-
-
-def _message(line: str) -> str:
-    """Return the message of a JSON log line, and any other line unchanged."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return line
-    return str(record["message"]) if isinstance(record, dict) and "message" in record else line
-
-
-def _environment(process: Process, files: Files) -> Mapping[str, str]:
-    return {**os.environ, **dict(process.env), TERMINATION_VARIABLE: str(files.termination)}
+    with suppress(ValueError):
+        record = json.loads(last)
+        if isinstance(record, dict) and "message" in record:
+            last = str(record["message"])
+    return last[:_SHOWN_CHARACTERS]
 
 
 def _read_tail(path: Path) -> str:
@@ -150,11 +146,3 @@ def _read_tail(path: Path) -> str:
             return file.read(_TAIL_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return ""
-
-
-def _exit_status(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exited with code {code}"
-    name = signal.Signals(-code).name
-    hint = " (by a user, or by the kernel when out of memory)" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"

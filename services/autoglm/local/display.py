@@ -49,7 +49,10 @@ def rows(members: Sequence[Member], now: float) -> list[Row]:
                 name_of(m) if not m.workload.process.is_routed else m.replica.workload,
                 str(m.replica.index),
                 str(m.pid or "-"),
-                *(_port(a) for a in (m.addresses.grpc, m.addresses.http, m.addresses.metrics)),
+                *(
+                    address.rpartition(":")[2]
+                    for address in (m.addresses.grpc, m.addresses.http, m.addresses.metrics)
+                ),
                 m.replica.state.value,
                 str(m.starts - 1),
                 age(now - m.replica.since),
@@ -99,8 +102,14 @@ class Display:
 
     def refresh(self, runtime: Runtime) -> None:
         """Update the table."""
-        if self._live is not None:
-            self._live.update(_table(rows(runtime.members, runtime.now())), refresh=True)
+        if self._live is None:
+            return
+        table = Table(*_COLUMNS, "LAST FAILURE", box=None, header_style="bold", pad_edge=False)
+        for row in rows(runtime.members, runtime.now()):
+            cells = [Text(cell) for cell in row.cells]
+            cells[_COLUMNS.index("STATE")].stylize(_STYLES[row.state])
+            table.add_row(*cells, Text(row.last_failure, style="red"))
+        self._live.update(table, refresh=True)
 
     def _report_slow_starts(self, runtime: Runtime) -> None:
         # Not of the gateway, which only waits for its first replica.
@@ -109,16 +118,3 @@ class Display:
             if member.replica.state is State.STARTING and seconds >= _SLOW_SECONDS / 2:
                 line = last_line(member.files.log)
                 self.report(f"{name_of(member)}: starting for {age(seconds)}; {line}")
-
-
-def _table(shown: Sequence[Row]) -> Table:
-    table = Table(*_COLUMNS, "LAST FAILURE", box=None, header_style="bold", pad_edge=False)
-    for row in shown:
-        cells = [Text(cell) for cell in row.cells]
-        cells[6].stylize(_STYLES[row.state])
-        table.add_row(*cells, Text(row.last_failure, style="red"))
-    return table
-
-
-def _port(address: str) -> str:
-    return address.rpartition(":")[2]

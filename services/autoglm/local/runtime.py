@@ -32,7 +32,6 @@ from autoglm.local.planning import (
     Workload,
     plan,
 )
-from autoglm.local.readiness import wait_ready, wait_routable
 from autoglm.local.watchdog import Watchdog
 
 
@@ -57,8 +56,8 @@ class Member:
     pid: int | None = None
     starts: int = 1
     last_failure: Failure | None = None
-    verdict: Failure | None = None
-    """Failure for which the runtime ends it."""
+    timeout: Failure | None = None
+    """Failure to become ready in time, for which the runtime ends it."""
     was_listed: bool = False
     """Whether it was published to the gateway since its start."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -118,7 +117,7 @@ class Runtime:
     def now(self) -> float:
         return self._clock()
 
-    def want(self, desired: Sequence[Workload]) -> None:
+    def set_workloads(self, desired: Sequence[Workload]) -> None:
         """Set the desired workloads."""
         self._desired = tuple(desired)
         self._changed()
@@ -136,23 +135,23 @@ class Runtime:
             async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
                 while True:
                     observed = [member.replica for member in self._members.values()]
-                    todo = plan(self._desired, observed, self.now(), self.policy)
-                    for action in todo.actions:
-                        life = self._carry_out(action, session, watchdog)
-                        if life is not None:
-                            tasks.create_task(life)
+                    next_plan = plan(self._desired, observed, self.now(), self.policy)
+                    for action in next_plan.actions:
+                        process = self._carry_out(action, session, watchdog)
+                        if process is not None:
+                            tasks.create_task(process)
                     # After actions, the next plan may have an earlier wake-up.
-                    if not todo.actions:
-                        await self._next_change(todo.wake_at)
+                    if not next_plan.actions:
+                        await self._next_change(next_plan.wake_at)
         finally:
             self.kill()
             watchdog.close()
 
     async def stop(self) -> None:
         """Drain the gateway, then the replicas; return when all processes have ended."""
-        self.want([workload for workload in self._desired if workload.process.is_routed])
+        self.set_workloads([workload for workload in self._desired if workload.process.is_routed])
         await self.until(lambda: all(m.workload.process.is_routed for m in self.members))
-        self.want(())
+        self.set_workloads(())
         await self.until(lambda: not self._members)
 
     def kill(self) -> None:
@@ -161,9 +160,9 @@ class Runtime:
             if member.child is not None:
                 member.child.kill_group()
 
-    async def until(self, fact: Callable[[], bool]) -> None:
+    async def until(self, predicate: Callable[[], bool]) -> None:
         """Wait until the predicate holds; it is evaluated after each change."""
-        while not fact():
+        while not predicate():
             await self._next_change(None)
 
     def _changed(self) -> None:
@@ -193,48 +192,39 @@ class Runtime:
         """Apply an action; return the coroutine of a process that is to start."""
         match action:
             case Start(workload, index):
-                member = self._new(workload, index)
-                return self._live(member, session, watchdog)
+                replica = Replica(
+                    workload.name, index, workload.revision, State.STARTING, self.now()
+                )
+                name = replica.id.lstrip("_")
+                files = Files(self._run_dir / f"{name}.log", self._run_dir / f"{name}.termination")
+                files.log.unlink(missing_ok=True)  # of an earlier run
+                member = Member(replica, workload, self._addresses(workload), files)
+                self._members[replica.id] = member
+                self._changed()
+                return self._run_process(member, session, watchdog)
             case Restart(id):
                 member = self._members[id]
-                self._reset(member)
-                return self._live(member, session, watchdog)
+                member.addresses = self._addresses(member.workload)
+                member.starts += 1
+                member.timeout = None
+                member.was_listed = False
+                member.stop = asyncio.Event()
+                self._enter(member, State.STARTING)
+                return self._run_process(member, session, watchdog)
             case Stop(id):
-                self._stop(self._members[id])
+                member = self._members[id]
+                self._enter(member, State.STOPPING)
+                member.stop.set()
+                self._report(f"{name_of(member)}: stopping")
             case GiveUp(id):
-                self._give_up(self._members[id])
+                member, seconds = self._members[id], self.policy.ready_timeout
+                message = f"not ready after {seconds:g} s; log: {member.files.log}"
+                member.timeout = Failure(message)
+                self._enter(member, State.FAILING)
+                member.stop.set()
             case Forget(id):
                 self._drop(self._members[id])
         return None
-
-    def _new(self, workload: Workload, index: int) -> Member:
-        replica = Replica(workload.name, index, workload.revision, State.STARTING, self.now())
-        name = replica.id.lstrip("_")
-        files = Files(self._run_dir / f"{name}.log", self._run_dir / f"{name}.termination")
-        files.log.unlink(missing_ok=True)  # of an earlier run
-        member = Member(replica, workload, self._addresses(workload), files)
-        self._members[replica.id] = member
-        self._changed()
-        return member
-
-    def _reset(self, member: Member) -> None:
-        member.addresses = self._addresses(member.workload)
-        member.starts += 1
-        member.verdict = None
-        member.was_listed = False
-        member.stop = asyncio.Event()
-        self._enter(member, State.STARTING)
-
-    def _stop(self, member: Member) -> None:
-        self._enter(member, State.STOPPING)
-        member.stop.set()
-        self._report(f"{name_of(member)}: stopping")
-
-    def _give_up(self, member: Member) -> None:
-        seconds = self.policy.ready_timeout
-        member.verdict = Failure(f"not ready after {seconds:g} s; log: {member.files.log}")
-        self._enter(member, State.FAILING)
-        member.stop.set()
 
     def _addresses(self, workload: Workload) -> Addresses:
         # A process binds its ports late in its start; until then they are free for others.
@@ -253,7 +243,7 @@ class Runtime:
             self._publish()
         self._changed()
 
-    async def _live(
+    async def _run_process(
         self, member: Member, session: aiohttp.ClientSession, watchdog: Watchdog
     ) -> None:
         """Run one process from start to end."""
@@ -266,19 +256,6 @@ class Runtime:
         watchdog.add(child.pid, grace)
         member.child, member.pid = child, child.pid
         self._report(f"{name_of(member)}: starting, pid {child.pid}, log {member.files.log}")
-        try:
-            await self._supervise(member, child, session)
-        finally:
-            # Also after a clean exit, since the leader may have left processes behind.
-            child.kill_group()
-            await child.wait()
-            watchdog.remove(child.pid)
-            member.child, member.pid = None, None
-        self._ended(member, member.verdict or child.failure())
-
-    async def _supervise(
-        self, member: Member, child: Child, session: aiohttp.ClientSession
-    ) -> None:
         exited = asyncio.create_task(child.wait())
         ready = asyncio.create_task(self._become_ready(member, session))
         stop = asyncio.create_task(member.stop.wait())
@@ -287,44 +264,39 @@ class Runtime:
             if ready.done() and not exited.done() and not stop.done():
                 ready.result()
                 await asyncio.wait((exited, stop), return_when=asyncio.FIRST_COMPLETED)
-            if not exited.done():
-                await self._end(member, child, exited)
+            if not exited.done() and member.timeout is None:
+                if member.was_listed:
+                    await asyncio.wait([exited], timeout=self._timing.settle)
+                child.terminate()
+                await asyncio.wait([exited], timeout=grace)
+                if not exited.done():
+                    self._report(f"{name_of(member)}: did not end within {grace:g} s, killed")
         finally:
             for task in (exited, ready, stop):
                 task.cancel()
-
-    async def _end(self, member: Member, child: Child, exited: asyncio.Task[int]) -> None:
-        if member.verdict is None:
-            if member.was_listed:
-                await asyncio.wait([exited], timeout=self._timing.settle)
-            child.terminate()
-            grace = member.workload.process.grace_seconds + self._timing.kill_margin
-            await asyncio.wait([exited], timeout=grace)
-            if not exited.done():
-                self._report(f"{name_of(member)}: did not end within {grace:g} s, killed")
-        child.kill_group()
-        await exited
+            # Also after a clean exit, since the leader may have left processes behind.
+            child.kill_group()
+            await child.wait()
+            watchdog.remove(child.pid)
+            member.child, member.pid = None, None
+        self._ended(member, member.timeout or child.failure())
 
     async def _become_ready(self, member: Member, session: aiohttp.ClientSession) -> None:
         """Wait until the process receives requests, unless it is stopped before."""
         started, addresses = self.now(), member.addresses
-        await wait_ready(session, addresses.metrics)
+        await endpoints.wait_ready(session, addresses)
         if not member.is_in(State.STARTING):
             return
         if member.workload.process.is_routed:
             self._enter(member, State.JOINING)
-            for gateway in self._gateways():
-                await wait_routable(session, gateway, endpoints.url_of(addresses))
+            for process in (workload.process for workload in self._desired):
+                if not process.is_routed and process.addresses:
+                    await endpoints.wait_routable(session, process.addresses, addresses)
             if not member.is_in(State.JOINING):
                 return
         self._enter(member, State.READY)
         seconds = self.now() - started
         self._report(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {addresses.grpc}")
-
-    def _gateways(self) -> list[str]:
-        """Return the metrics addresses of the gateways."""
-        processes = [w.process for w in self._desired if not w.process.is_routed]
-        return [process.addresses.metrics for process in processes if process.addresses]
 
     def _ended(self, member: Member, failure: Failure) -> None:
         if member.replica.state is State.STOPPING:

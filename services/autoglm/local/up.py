@@ -20,8 +20,8 @@ from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
 from autoglm.local import manifest
 from autoglm.local.child import with_free_ports
-from autoglm.local.command import Placed, gateway_workload, model_workload, notices
 from autoglm.local.display import Display
+from autoglm.local.manifest import Placed, gateway_workload, model_workload, notices
 from autoglm.local.planning import Addresses, Policy, Workload
 from autoglm.local.runtime import Runtime, Timing
 
@@ -112,26 +112,26 @@ class _Session:
                 jobs = [self._runtime.run(), self._display.follow(self._runtime), self._announce()]
                 jobs += [self._apply_saves(gateway)] if self._options.watch else []
                 running = [tasks.create_task(job) for job in jobs]
-                code = await self._until_the_end()
+                code = await self._wait_and_drain()
                 for task in running:
                     task.cancel()
         return 128 + signal.SIGINT if self._is_forced else code
 
-    async def _until_the_end(self) -> int:
+    async def _wait_and_drain(self) -> int:
         """Wait for a signal or a permanent failure, then drain; return the exit code."""
         stop = asyncio.create_task(self._stop.wait())
-        hopeless = asyncio.create_task(self._runtime.until(lambda: self._verdict() is not None))
+        failed = asyncio.create_task(self._runtime.until(lambda: self._failed() is not None))
         try:
-            await asyncio.wait((stop, hopeless), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.cancel()
-            hopeless.cancel()
-        code = self._verdict() or 0
+            failed.cancel()
+        code = self._failed() or 0
         self._is_ending = True
         await self._runtime.stop()
         return code
 
-    def _verdict(self) -> int | None:
+    def _failed(self) -> int | None:
         """Return the exit code of a process that failed permanently; None when watching."""
         if self._options.watch:
             return None
@@ -146,7 +146,9 @@ class _Session:
             self._display.report(sentence)
         program, traces = self._options.program, self._options.traces
         self._runtime.set_resources(p.resource for p in placed)
-        self._runtime.want([gateway, *(model_workload(p, program, traces) for p in placed)])
+        self._runtime.set_workloads(
+            [gateway, *(model_workload(p, program, traces) for p in placed)]
+        )
 
     async def _apply_saves(self, gateway: Workload) -> None:
         async for _ in manifest.saves(self._files):

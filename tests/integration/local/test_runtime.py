@@ -56,7 +56,7 @@ async def running(
     lines: list[str] = []
     timing = Timing(settle=0.0, kill_margin=0.1)
     run = Running(Runtime(run_dir, lines.append, policy, timing), lines)
-    run.runtime.want(desired)
+    run.runtime.set_workloads(desired)
     task = asyncio.create_task(run.runtime.run())
     try:
         await run.until(lambda: bool(run.runtime.members))
@@ -164,7 +164,7 @@ async def test_a_change_starts_the_new_before_it_stops_the_old(tmp_path: Path) -
         await run.until_ready()
         run.lines.clear()
 
-        run.runtime.want([fake("family")])
+        run.runtime.set_workloads([fake("family")])
         await run.until_ready()
 
     kinds = [line.split(",")[0].split(" after")[0] for line in run.lines]
@@ -176,7 +176,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_alone(tmp_path: Path)
         await run.until_ready()
         served = run.endpoints()
 
-        run.runtime.want([fake("broken")])
+        run.runtime.set_workloads([fake("broken")])
         await run.until(lambda: any(m.starts >= 3 for m in run.runtime.members))
 
         assert run.endpoints() == served

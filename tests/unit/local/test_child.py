@@ -11,7 +11,7 @@ from autoglm.local.planning import Addresses
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "line"),
     [
         ("one\ntwo\n\n", "two"),
         ('x\n{"level": "info", "message": "listening"}\n', "listening"),
@@ -21,10 +21,10 @@ from autoglm.local.planning import Addresses
         ("\n", ""),
     ],
 )
-def test_the_last_line_that_says_something_is_found(tmp_path: Path, log: str, said: str) -> None:
+def test_the_last_line_that_says_something_is_found(tmp_path: Path, log: str, line: str) -> None:
     (tmp_path / "log").write_text(log)
 
-    assert last_line(tmp_path / "log") == said
+    assert last_line(tmp_path / "log") == line
 
 
 def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from autoglm.cli.options import examples, load_settings
 from autoglm.common.process import raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
-from autoglm.local.command import gateway_workload, model_workload
-from autoglm.local.manifest import read
+from autoglm.local.manifest import gateway_workload, model_workload, read
 from autoglm.local.planning import Workload
 from autoglm.local.up import EXIT_BAD_MANIFEST
 

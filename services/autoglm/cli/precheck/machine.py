@@ -17,7 +17,7 @@ from pathlib import Path
 from autoglm.cli.precheck.view import Check
 from autoglm.inference.diagnosis import model_path_problem
 from autoglm.inference.settings import InferenceSettings
-from autoglm.local.command import Placed, located
+from autoglm.local.manifest import Placed, located
 from autoglm.local.planning import Addresses
 
 OLDEST = (3, 11)

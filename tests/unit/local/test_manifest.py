@@ -9,7 +9,7 @@ from autoglm.api import AutoGLMDeployment, parse
 from autoglm.api.rules import ECHO_ARGS
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.inference.settings import InferenceSettings
-from autoglm.local.command import (
+from autoglm.local.manifest import (
     GATEWAY,
     Placed,
     gateway_workload,
