@@ -44,7 +44,7 @@ class Process:
     grace_seconds: float = 30.0
     """Time for running requests to complete once the process is terminated, in seconds."""
     is_routed: bool = True
-    """Whether the gateway sends requests to it. False for the gateway itself, which is ready only
+    """The gateway sends requests to it. False for the gateway itself, which is ready only
     once a replica is, and may start without a time limit."""
 
 

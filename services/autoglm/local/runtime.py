@@ -59,7 +59,7 @@ class Member:
     timeout: Failure | None = None
     """Failure to become ready in time, for which the runtime ends it."""
     was_listed: bool = False
-    """Whether it was published to the gateway since its start."""
+    """It was published to the gateway since its start."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     child: Child | None = None
 

@@ -45,10 +45,10 @@ class UpOptions:
     gateway_flags: tuple[str, ...] = ()
     """Further flags of `autoglm gateway`."""
     watch: bool = True
-    """Whether to apply manifests when their files change. Without it, a failure that a restart
+    """Apply manifests when their files change. Without it, a failure that a restart
     cannot resolve ends the run with the exit code of the process."""
     table: bool | None = None
-    """Whether to show a live table. None: if standard output is a terminal."""
+    """Show a live table. None: if standard output is a terminal."""
     policy: Policy = field(default_factory=Policy)
     """Back-off and timeout of starts."""
     timing: Timing = field(default_factory=Timing)

@@ -31,8 +31,8 @@ class Settings:
     echo_image: str
     image_pull_policy: str = "IfNotPresent"
     allow_host_path: bool = False
-    """Whether spec.model.cache may be a directory of the node. Every user who may write a resource
-    can then read and write any such directory."""
+    """Allow spec.model.cache to be a directory of the node. Every user who may write a resource can
+    then read and write any such directory."""
     gateway_namespace: str = "autoglm-system"
     monitoring_namespace: str = "monitoring"
     tracing_endpoint: str = ""
@@ -61,7 +61,7 @@ class Observed:
     optional_kinds: frozenset[str] = frozenset()
     """PodMonitor and ScaledObject, as far as they can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
-    """Of the same, those that the API server serves but cannot list, with the error."""
+    """Those that the API server serves but cannot list, with the error."""
     conflicts: tuple[Conflict, ...] = ()
     """Conflicts with other field managers in the last reconcile."""
     reverted: tuple[Conflict, ...] = ()

@@ -43,7 +43,12 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     try:
         context, template = _checked(resource, settings)
     except InvalidSpec as error:
-        return _while_invalid(observed, settings, error, now)
+        # A newer operator may reject a spec that an older one accepted; running pods stay then.
+        with contextlib.suppress(InvalidSpec):
+            if earlier := restored(resource):
+                return _plan(*_checked(earlier, settings), observed, now, error)
+        after = invalid_status(observed, settings, error, now)
+        return _with_status(Plan(requeue_after=_AT_REST_SECONDS), resource, after)
     return _plan(context, template, observed, now)
 
 
@@ -51,17 +56,6 @@ def _checked(resource: Raw, settings: Settings) -> tuple[Context, Body]:
     """Return the resource and its pod template. Raises InvalidSpec."""
     context = valid(resource, settings)
     return context, with_template(pod_template(context), context.spec.template)
-
-
-def _while_invalid(
-    observed: Observed, settings: Settings, error: InvalidSpec, now: datetime
-) -> Plan:
-    # A newer operator may reject a spec that an older one accepted; running pods stay then.
-    with contextlib.suppress(InvalidSpec):
-        if earlier := restored(observed.resource):
-            return _plan(*_checked(earlier, settings), observed, now, error)
-    after = invalid_status(observed, settings, error, now)
-    return _with_status(Plan(requeue_after=_AT_REST_SECONDS), observed.resource, after)
 
 
 def _plan(

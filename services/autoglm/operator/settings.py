@@ -30,7 +30,7 @@ class OperatorSettings(ProcessSettings):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """Pull policy of both: Always, IfNotPresent or Never."""
     allow_host_path: bool = False
-    """Whether spec.model.cache may be a directory of the node. Every user who may write an
+    """Allow spec.model.cache to be a directory of the node. Every user who may write an
     AutoGLMDeployment can then read and write any such directory."""
     model_name_rules: ModelNameRules = ""
     """Which namespaces may claim which model names, as JSON: [{"names": ["gpt-*"], "namespaces":
@@ -52,8 +52,7 @@ class OperatorSettings(ProcessSettings):
     metrics_address: Address = "127.0.0.1:9090"
     """Where kubelet probes and metrics are served, as HOST:PORT."""
     leader_election: bool = True
-    """Whether operators elect a leader, which alone writes, by a Lease. Without it only one may
-    run."""
+    """Elect a leader by a Lease, which alone writes. Without it only one operator may run."""
     lease_namespace: str = "autoglm-system"
     """Namespace of the Lease."""
     lease_name: str = "autoglm-operator"

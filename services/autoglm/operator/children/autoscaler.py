@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autoglm.api import API_VERSION, KIND
-from autoglm.api.spec.scaling import Metric, Scaling
+from autoglm.api.spec.scaling import Metric
 from autoglm.operator.children.metadata import Body, Context, child
 from autoglm.operator.observed import Observed
 
@@ -30,7 +30,7 @@ class Signal:
     unit: float = 1.0
     """The metric's value for a target of 1."""
     is_whole: bool = False
-    """Whether the result is a value of all replicas, not divided by their number."""
+    """The result is a value of all replicas, not divided by their number."""
 
 
 SIGNALS: Final = {
@@ -49,45 +49,43 @@ SIGNALS: Final = {
 
 
 def autoscaler(context: Context, observed: Observed) -> Body | None:
-    """Return the autoscaler; None if replicas are fixed, or if the autoscaler is not installed."""
+    """Return the HorizontalPodAutoscaler or KEDA's ScaledObject; None if replicas are fixed, or if
+    KEDA is not installed."""
     scaling = context.spec.scaling
     if scaling is None or context.spec.suspend:
         return None
-    if scaling.actuator == "hpa":
-        return horizontal_pod_autoscaler(context, scaling)
-    if SCALED_OBJECT in observed.optional_kinds:
-        return scaled_object(context, scaling)
-    return None
-
-
-def horizontal_pod_autoscaler(context: Context, scaling: Scaling) -> Body:
-    """Return the HorizontalPodAutoscaler."""
-    spec = {
-        "scaleTargetRef": _target(context),
-        "minReplicas": scaling.min_replicas,
-        "maxReplicas": scaling.max_replicas,
-        "metrics": [_hpa_metric(metric) for metric in scaling.metrics],
-        **_behavior(scaling),
+    target = {"apiVersion": API_VERSION, "kind": KIND, "name": context.name}
+    directions = {
+        "scaleUp": scaling.behavior.scale_up,
+        "scaleDown": scaling.behavior.scale_down,
     }
-    body = child(context, "autoscaling/v2", "HorizontalPodAutoscaler")
-    return body | {"spec": spec}
-
-
-def scaled_object(context: Context, scaling: Scaling) -> Body:
-    """Return KEDA's ScaledObject."""
-    spec: Body = {
-        "scaleTargetRef": _target(context),
+    # The fields of Kubernetes; only those that are set.
+    rules = {
+        name: fields
+        for name, direction in directions.items()
+        if (fields := direction.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    }
+    behavior = {"behavior": rules} if rules else {}
+    if scaling.actuator == "hpa":
+        spec = {
+            "scaleTargetRef": target,
+            "minReplicas": scaling.min_replicas,
+            "maxReplicas": scaling.max_replicas,
+            "metrics": [_hpa_metric(metric) for metric in scaling.metrics],
+            **behavior,
+        }
+        return child(context, "autoscaling/v2", "HorizontalPodAutoscaler") | {"spec": spec}
+    if SCALED_OBJECT not in observed.optional_kinds:
+        return None
+    spec = {
+        "scaleTargetRef": target,
         "minReplicaCount": scaling.min_replicas,
         "maxReplicaCount": scaling.max_replicas,
         "triggers": [_trigger(metric, context) for metric in scaling.metrics],
     }
-    if behavior := _behavior(scaling):
+    if behavior:
         spec["advanced"] = {"horizontalPodAutoscalerConfig": behavior}
     return child(context, "keda.sh/v1alpha1", SCALED_OBJECT) | {"spec": spec}
-
-
-def _target(context: Context) -> Body:
-    return {"apiVersion": API_VERSION, "kind": KIND, "name": context.name}
 
 
 def _hpa_metric(metric: Metric) -> Body:
@@ -122,17 +120,3 @@ def _trigger(metric: Metric, context: Context) -> Body:
             "threshold": f"{metric.target * signal.unit:g}",
         },
     }
-
-
-def _behavior(scaling: Scaling) -> Body:
-    directions = {
-        "scaleUp": scaling.behavior.scale_up,
-        "scaleDown": scaling.behavior.scale_down,
-    }
-    # The fields of Kubernetes; only those that are set.
-    given = {
-        name: fields
-        for name, rules in directions.items()
-        if (fields := rules.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-    }
-    return {"behavior": given} if given else {}

@@ -76,7 +76,7 @@ class Freshness:
     timeout: float
     """Seconds without a renewal after which its claims no longer count."""
     since: float
-    """When the last renewal was observed; at first, when it was first polled."""
+    """Time of the last observed renewal; at first, of the first poll."""
     polled: float = -math.inf
     version: str = ""
     why_unknown: str = ""

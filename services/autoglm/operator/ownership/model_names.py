@@ -85,17 +85,15 @@ class NameIndex:
 
     def lost(self, key: Key) -> tuple[LostName, ...]:
         """Return the declared names that are not routed to the resource, in its own order."""
-        claim = self._claims.get(key)
-        return tuple(self._lost(claim)) if claim else ()
-
-    def _lost(self, claim: Claim) -> Iterable[LostName]:
-        for name in claim.names:
-            if not self.rules.may_claim(claim.namespace, name):
-                yield LostName(name)
+        claim, lost = self._claims.get(key), list[LostName]()
+        for name in claim.names if claim else ():
+            if not self.rules.may_claim(key.namespace, name):
+                lost.append(LostName(name))
                 continue
             owner = owner_of(name, self._by_name[name].values(), self.rules)
-            if owner is not None and owner.key != claim.key:
-                yield LostName(name, owner.key)
+            if owner is not None and owner.key != key:
+                lost.append(LostName(name, owner.key))
+        return tuple(lost)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -141,22 +141,17 @@ def _degraded(state: ObservedState) -> Condition:
     if names := _names(state):
         return replace(names, holds=True)
     if state.conflicts:
-        messages = (
-            _revert_message(c) if c.is_reverted else _conflict_message(c) for c in state.conflicts
-        )
-        return Condition(True, "Conflict", "; ".join(messages))
+        return Condition(True, "Conflict", "; ".join(map(_conflict_message, state.conflicts)))
     return Condition(False, "AsExpected", "no problem found")
 
 
 def _conflict_message(conflict: Conflict) -> str:
-    return (
-        f"{conflict.kind} {conflict.name}: {conflict.field} is owned by {conflict.manager} and "
-        f"not changed; remove the field there, or set it in this resource"
-    )
-
-
-def _revert_message(conflict: Conflict) -> str:
     child = f"{conflict.kind} {conflict.name}"
+    if not conflict.is_reverted:
+        return (
+            f"{child}: {conflict.field} is owned by {conflict.manager} and not changed; remove the "
+            "field there, or set it in this resource"
+        )
     if not conflict.manager:
         return (
             f"another controller keeps changing or deleting {child}; it is applied again with "

@@ -153,16 +153,19 @@ def _cannot_start(raw: Raw) -> Failure | None:
 
 
 def _exited(raw: Raw) -> Failure | None:
-    for container in containers(raw):
-        for state in ("state", "lastState"):
-            terminated = container.get(state, {}).get("terminated")
-            if terminated and terminated.get("exitCode") and not container.get("ready"):
-                return _termination(raw, container["name"], terminated)
-    return None
-
-
-def _termination(raw: Raw, name: str, end: Mapping[str, Any]) -> Failure:
-    """Return the failure of a container that has exited with an error."""
+    """Return the failure of the first container that has exited with an error."""
+    found = (
+        (container["name"], end)
+        for container in containers(raw)
+        for state in ("state", "lastState")
+        if (end := container.get(state, {}).get("terminated"))
+        and end.get("exitCode")
+        and not container.get("ready")
+    )
+    first = next(found, None)
+    if first is None:
+        return None
+    name, end = first
     code = end["exitCode"]
     if end.get("reason") == "OOMKilled":
         specs = (c for c in raw.get("spec", {}).get("containers", []) if c["name"] == name)

@@ -5,7 +5,6 @@ Reads the conditions of the HorizontalPodAutoscaler or of KEDA's ScaledObject.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from autoglm.api.spec.scaling import Scaling
@@ -45,7 +44,12 @@ def scaling_active(state: ObservedState) -> Condition:
         return Condition(None, "Starting", "the autoscaler is about to be created")
     required = [condition(live, kind) for kind in _REQUIRED[scaling.actuator]]
     if failed := next((c for c in required if c.get("status") == "False"), None):
-        return _inactive(failed)
+        reason, message = failed.get("reason", "Unknown"), failed.get("message", "")
+        advice = _ADVICE.get(reason, "`kubectl describe` of the autoscaler shows more")
+        if _NO_REQUEST in message:
+            resource = message.split(_NO_REQUEST, 1)[1].split()[0]
+            reason, advice = "MissingRequest", f"set spec.resources.requests.{resource}"
+        return Condition(False, reason, f"{message.rstrip('.')}; {advice}")
     if not required[-1]:
         reporter = "the autoscaler" if scaling.actuator == "hpa" else "KEDA"
         return Condition(None, "Starting", f"{reporter} has not reported yet")
@@ -84,12 +88,3 @@ def live_autoscaler(state: ObservedState, scaling: Scaling) -> Raw | None:
     """Return the autoscaler as it exists in the cluster."""
     kind = _KINDS[scaling.actuator]
     return next((c for c in state.observed.children if c["kind"] == kind), None)
-
-
-def _inactive(found: Mapping[str, Any]) -> Condition:
-    reason, message = found.get("reason", "Unknown"), found.get("message", "")
-    advice = _ADVICE.get(reason, "`kubectl describe` of the autoscaler shows more")
-    if _NO_REQUEST in message:
-        resource = message.split(_NO_REQUEST, 1)[1].split()[0]
-        reason, advice = "MissingRequest", f"set spec.resources.requests.{resource}"
-    return Condition(False, reason, f"{message.rstrip('.')}; {advice}")

@@ -75,15 +75,12 @@ def _unknown(where: str, value: str, allowed: Iterable[str], why: str) -> Object
     unknown = f"{value}.filter(k, !(k in {_texts(allowed)}))"
     names = ", ".join(sorted(allowed))
     message = f"{why}; remove it. Allowed: {names}"
+    quoted = "'" + f": {message}".replace("\\", "\\\\").replace("'", "\\'") + "'"
     return {
         "expression": f"{unknown}.size() == 0",
-        "messageExpression": f"'{where}.' + {unknown}.join(', ') + {_quoted(f': {message}')}",
+        "messageExpression": f"'{where}.' + {unknown}.join(', ') + {quoted}",
         "message": f"{where}: {message}",
     }
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _rule(expression: str, message: str) -> Object:

@@ -39,27 +39,20 @@ def violations(
     """Yield every field of a pod's spec that the profile forbids. `path` is that of the spec."""
     yield from _shared(spec.get("securityContext"), f"{path}.securityContext")
     for volume in (v for v in spec.get("volumes", []) if v not in own_volumes):
-        yield from _volume(volume, f"{path}.volumes[name={volume['name']}]")
+        where = f"{path}.volumes[name={volume['name']}]"
+        for kind in sorted(volume.keys() - VOLUMES - {"name"}):
+            message = f"such volumes are not allowed; use one of {', '.join(sorted(VOLUMES))}"
+            yield Problem(f"{where}.{kind}", message, volume[kind])
+        for index, source in enumerate(_mappings(_at(volume, "projected", "sources"))):
+            for kind in sorted(source.keys() - PROJECTED):
+                message = (
+                    "replicas get no credential of the Kubernetes API; remove it. A projected "
+                    f"volume may have {', '.join(sorted(PROJECTED))}"
+                )
+                yield Problem(f"{where}.projected.sources[{index}].{kind}", message, source[kind])
     for field in ("containers", "initContainers"):
         for container in spec.get(field, []):
             yield from _container(container, f"{path}.{field}[name={container['name']}]")
-
-
-def _volume(volume: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    for kind in sorted(volume.keys() - VOLUMES - {"name"}):
-        message = f"such volumes are not allowed; use one of {', '.join(sorted(VOLUMES))}"
-        yield Problem(f"{path}.{kind}", message, volume[kind])
-    yield from _sources(_at(volume, "projected", "sources"), f"{path}.projected.sources")
-
-
-def _sources(sources: Any, path: str) -> Iterator[Problem]:
-    for index, source in enumerate(_mappings(sources)):
-        for kind in sorted(source.keys() - PROJECTED):
-            message = (
-                "replicas get no credential of the Kubernetes API; remove it. A projected volume "
-                f"may have {', '.join(sorted(PROJECTED))}"
-            )
-            yield Problem(f"{path}[{index}].{kind}", message, source[kind])
 
 
 def _container(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -110,10 +103,6 @@ def _shared(security: Any, path: str) -> Iterator[Problem]:
     if profile is not None and profile not in SECCOMP:
         message = f"must be one of {', '.join(SECCOMP)}; remove it"
         yield Problem(f"{path}.seccompProfile.type", message, profile)
-    yield from _rare_fields(security, path)
-
-
-def _rare_fields(security: Mapping[str, Any], path: str) -> Iterator[Problem]:
     linux = security.get("seLinuxOptions") or {}
     if not isinstance(linux, Mapping) or linux.get("user") or linux.get("role"):
         yield Problem(f"{path}.seLinuxOptions", "may have type and level only", linux)

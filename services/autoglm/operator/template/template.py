@@ -81,7 +81,14 @@ def with_template(pod: dict[str, Any], template: Mapping[str, Any]) -> dict[str,
         if field in spec:
             spec[field] = [secured(container) for container in spec[field]]
     problems = list(violations(spec, f"{ROOT}.spec", pod["spec"]["volumes"]))
-    problems += _container_problems(spec)
+    for field in ("containers", "initContainers"):
+        for container in spec.get(field, []):
+            if not container.get("image"):
+                path = f"{ROOT}.spec.{field}[name={container['name']}].image"
+                message = (
+                    f"is required for a container of your own; the engine's is called {ENGINE!r}"
+                )
+                problems.append(Problem(path, message))
     if problems:
         raise InvalidSpec(problems)
     return result
@@ -190,14 +197,3 @@ def _mistyped_lists(template: Mapping[str, Any]) -> Iterator[Problem]:
                 if not isinstance(item.get("name"), str):
                     path = f"{ROOT}.spec.{field}[{index}].name"
                     yield Problem(path, f"is required; the engine's container is {ENGINE!r}")
-
-
-def _container_problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    for field in ("containers", "initContainers"):
-        for container in spec.get(field, []):
-            if not container.get("image"):
-                message = (
-                    f"is required for a container of your own; the engine's is called {ENGINE!r}"
-                )
-                path = f"{ROOT}.spec.{field}[name={container['name']}].image"
-                yield Problem(path, message)

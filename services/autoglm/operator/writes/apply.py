@@ -38,7 +38,7 @@ class Applied:
     """The outcome of a plan."""
 
     wrote: bool
-    """Whether an object was changed."""
+    """An object was changed."""
     failures: ApplyFailures
     bodies: tuple[Raw, ...] = field(default=(), compare=False)
     """Bodies of the children that were changed."""

@@ -37,7 +37,7 @@ class Contested:
     field: str
     manager: str
     is_manual: bool
-    """Whether it was changed by an update, not declared by another applier."""
+    """It was changed by an update, not declared by another applier."""
 
 
 def contested(causes: Iterable[Mapping[str, str]]) -> tuple[Contested, ...]:
@@ -58,7 +58,7 @@ class _LastApply:
 
     declaration: str
     times: int = 0
-    """How many times the same declaration was applied again."""
+    """Repetitions of the same declaration."""
     at: float = 0.0
     pause: float = 0.0
     conflicts: tuple[Conflict, ...] = ()
