@@ -26,7 +26,7 @@ _CANONICAL = {"1000m": "1", "1024Mi": "1Gi", "0.5": "500m"}
 
 
 def resource(name: str = "m", **spec: Any) -> dict[str, Any]:
-    """An AutoGLMDeployment with the echo engine, unless `spec` says otherwise."""
+    """An AutoGLMDeployment with the echo engine, unless `spec` sets another."""
     echo: dict[str, Any] = {"model": {}, "engine": {"type": "echo"}}
     return {
         "apiVersion": API_VERSION,
@@ -133,7 +133,7 @@ class FakeCluster:
         self.children[key] = stored
 
     def _follow(self) -> None:
-        """What the controller manager does: pods as Deployments require them."""
+        """Act as the controller manager: create and delete pods as Deployments require."""
         wanted = self.deployments()
         for name, pod in self.pods.items():
             if pod["owner"] not in wanted:

@@ -30,8 +30,8 @@ async def until(condition: Condition, what: str, limit: float = 60.0) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
-        answer = condition()
-        if answer if isinstance(answer, bool) else await answer:
+        result = condition()
+        if result if isinstance(result, bool) else await result:
             return loop.time() - began
         assert loop.time() - began < limit, f"not within {limit} s: {what}"
         await asyncio.sleep(0.1)
@@ -108,8 +108,8 @@ class Cluster:
         query: tuple[tuple[str, str], ...] = (),
     ) -> Object:
         request = Request(method, path, query, body, content_type)
-        answer: Object = json.loads(await self.client.send(request, 20))
-        return answer
+        result: Object = json.loads(await self.client.send(request, 20))
+        return result
 
     async def change(self, name: str, spec: Object) -> None:
         """Merges into the spec of the resource."""
@@ -159,7 +159,7 @@ class Cluster:
         return await self.children(name)
 
     async def is_ready(self, name: str) -> bool:
-        """Replicas are ready, and the status says so."""
+        """Replicas are ready, and the status reports it."""
         status = (await self.resource(name)).get("status") or {}
         return bool(status.get("readyReplicas", 0) > 0)
 

@@ -43,7 +43,7 @@ class Crash:
         return Unreachable("crashed") if self.happened and request.is_write else None
 
 
-@pytest.mark.parametrize("sent", [False, True], ids=["before-sending", "before-the-answer"])
+@pytest.mark.parametrize("sent", [False, True], ids=["before-sending", "before-the-response"])
 async def test_an_operator_killed_at_any_write_is_continued_by_the_next(
     cluster: Cluster, sent: bool
 ) -> None:
@@ -175,12 +175,12 @@ async def test_lists_and_watches_that_are_refused_at_first_end_in_the_same(
     cluster: Cluster, error: Exception
 ) -> None:
     running = await cluster.start()
-    asked: Counter[str] = Counter()
+    reads: Counter[str] = Counter()
 
     def the_first_two(request: Request) -> Exception | None:
         kind = f"{request.path}{'watch' in dict(request.query)}"
-        asked[kind] += not request.is_write
-        return error if not request.is_write and asked[kind] <= 2 else None
+        reads[kind] += not request.is_write
+        return error if not request.is_write and reads[kind] <= 2 else None
 
     running.faults.before = the_first_two
     await cluster.create("glm")
@@ -210,7 +210,7 @@ async def test_one_bad_resource_slows_no_other(cluster: Cluster) -> None:
     await cluster.settled("bad")
 
 
-async def test_what_the_server_refuses_is_said_and_the_rest_is_done(cluster: Cluster) -> None:
+async def test_what_the_server_rejects_is_reported_and_the_rest_is_done(cluster: Cluster) -> None:
     running = await cluster.start()
 
     def no_budgets(request: Request) -> Exception | None:
@@ -221,11 +221,11 @@ async def test_what_the_server_refuses_is_said_and_the_rest_is_done(cluster: Clu
     running.faults.before = no_budgets
     await cluster.create("glm")
 
-    async def is_said() -> bool:
+    async def is_reported() -> bool:
         status = (await cluster.resource("glm")).get("status") or {}
         return any("exceeded quota" in c["message"] for c in status.get("conditions", []))
 
-    await until(is_said, "refusal in a condition", 30)
+    await until(is_reported, "refusal in a condition", 30)
     assert len(await cluster.children("glm")) == 5
     running.faults.before = lambda request: None
 

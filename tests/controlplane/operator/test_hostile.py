@@ -180,17 +180,17 @@ async def neighbour_is_served(cluster: Cluster, running: Running, name: str) -> 
 
 @pytest.mark.parametrize("field", NAMES)
 async def test_injected_names_are_refused_at_apply(cluster: Cluster, field: str) -> None:
-    answers = {text: await refusal(cluster, NAMES[field](text)) for text in INJECTED}
+    refusals = {text: await refusal(cluster, NAMES[field](text)) for text in INJECTED}
 
-    assert [text for text, answer in answers.items() if field not in answer] == []
-    assert "should match" in answers["a b"]
+    assert [text for text, message in refusals.items() if field not in message] == []
+    assert "should match" in refusals["a b"]
 
 
 async def test_injected_names_of_resources_are_refused_at_apply(cluster: Cluster) -> None:
-    answers = {text: await refusal(cluster, {}, text) for text in INJECTED}
+    refusals = {text: await refusal(cluster, {}, text) for text in INJECTED}
 
-    assert [text for text, answer in answers.items() if not answer] == []
-    assert "metadata.name" in answers["a b"]
+    assert [text for text, message in refusals.items() if not message] == []
+    assert "metadata.name" in refusals["a b"]
 
 
 async def test_text_in_free_form_fields_stays_text(cluster: Cluster) -> None:
@@ -216,21 +216,21 @@ async def test_no_template_lends_rights_of_the_operator(cluster: Cluster) -> Non
     await cluster.create("bad-selected", template=SELECTED)
     await neighbour_is_served(cluster, running, "neighbour")
 
-    said = {}
+    found = {}
 
     async def all_are_judged() -> bool:
         for field, name in names.items():
             conditions = ((await cluster.resource(name)).get("status") or {}).get("conditions")
             if not conditions:
                 return False
-            said[field] = conditions[0]
+            found[field] = conditions[0]
         return True
 
     await until(all_are_judged, "every resource judged", 30)
-    assert {f for f, condition in said.items() if condition["reason"] != "InvalidSpec"} == set()
-    silent = {f for f, c in said.items() if f"spec.template.spec.{f}" not in c["message"]}
+    assert {f for f, condition in found.items() if condition["reason"] != "InvalidSpec"} == set()
+    silent = {f for f, c in found.items() if f"spec.template.spec.{f}" not in c["message"]}
     assert silent == set()
-    assert {f for f, c in said.items() if not _names_a_way_out(c["message"])} == set()
+    assert {f for f, c in found.items() if not _names_a_way_out(c["message"])} == set()
     children = [await cluster.children(name) for name in (*names.values(), "bad-selected")]
     assert children == [{}] * len(children)
 
@@ -255,11 +255,11 @@ async def test_the_huge_and_the_bottomless_are_contained(
     await neighbour_is_served(cluster, second, "afterwards")
     for field, name in names.items():
 
-        async def is_said(field: str = field, name: str = name) -> bool:
+        async def is_reported(field: str = field, name: str = name) -> bool:
             text = await ready(control_plane, cluster, name)
             return text.startswith("InvalidSpec ") and field.strip(" =") in text
 
-        await until(is_said, f"{field} is invalid", 40)
+        await until(is_reported, f"{field} is invalid", 40)
         assert HUGE[field][1] in await ready(control_plane, cluster, name)
     await cluster.change("before", {"replicas": 2})
     await until(lambda: has_replicas(cluster, "before", 2), "a change carried out")
@@ -287,8 +287,8 @@ async def test_a_resource_that_leaves_no_room_for_its_status_slows_no_other(
     assert 1 <= len(tries) < 40
     assert await cluster.children("full") == {}
     events = (await cluster.send("GET", EVENT.path(cluster.namespace)))["items"]
-    told = [e["note"] for e in events if e["regarding"]["name"] == "full"]
-    assert told and all("put large content into a ConfigMap" in note for note in told)
+    notes = [e["note"] for e in events if e["regarding"]["name"] == "full"]
+    assert notes and all("put large content into a ConfigMap" in note for note in notes)
 
 
 def filled(size: int) -> str:
@@ -296,7 +296,7 @@ def filled(size: int) -> str:
 
 
 async def largest(control_plane: ControlPlane, cluster: Cluster) -> int:
-    """How much a template may hold, within a few bytes."""
+    """Return the largest size of a template that is accepted, within a few bytes."""
     low, high = 1_400_000, 1_700_000
     while high - low > 16:
         size = (low + high) // 2

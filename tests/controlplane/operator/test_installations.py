@@ -52,8 +52,8 @@ async def test_two_installations_do_not_fight_and_the_second_says_why(cluster: C
 
     assert len(first.writes) + len(second.writes) - before <= 2
     events = (await cluster.send("GET", EVENT.path(cluster.namespace)))["items"]
-    said = {e["regarding"]["name"] for e in events if e["reason"] == "ClaimedByAnother"}
-    assert said == set(names)
+    reported = {e["regarding"]["name"] for e in events if e["reason"] == "ClaimedByAnother"}
+    assert reported == set(names)
     claims = {await claim(cluster, name) for name in names}
     assert claims <= {f"{cluster.namespace}/{lease}" for lease in ("first", "second")}
 
@@ -111,7 +111,7 @@ async def test_a_controller_that_changes_a_field_back_is_named_and_written_seldo
     await cluster.settled("glm")
     path = SERVICE.path(cluster.namespace, "glm-pods")
 
-    async def fight() -> None:
+    async def overwrite() -> None:
         while True:
             await cluster.send(
                 *("PATCH", path, {"spec": {"selector": {"autoglm.io/deployment": "other"}}}),
@@ -120,7 +120,7 @@ async def test_a_controller_that_changes_a_field_back_is_named_and_written_seldo
             )
             await asyncio.sleep(0.2)
 
-    task = asyncio.create_task(fight())
+    task = asyncio.create_task(overwrite())
 
     async def is_reported() -> bool:
         conditions = (await cluster.resource("glm"))["status"]["conditions"]

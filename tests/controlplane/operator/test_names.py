@@ -24,17 +24,17 @@ async def other(cluster: Cluster, control_plane: ControlPlane) -> AsyncIterator[
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
 
 
-async def said(cluster: Cluster, *types: str) -> dict[str, str]:
+async def conditions_of(cluster: Cluster, *types: str) -> dict[str, str]:
     status = (await cluster.resource("glm")).get("status") or {}
     found = {c["type"]: f"{c['status']} {c['reason']}" for c in status.get("conditions", ())}
     return {type_: found.get(type_, "") for type_ in types}
 
 
-async def says(cluster: Cluster, **wanted: str) -> None:
-    async def is_said() -> bool:
-        return await said(cluster, *wanted) == wanted
+async def reports(cluster: Cluster, **wanted: str) -> None:
+    async def is_reported() -> bool:
+        return await conditions_of(cluster, *wanted) == wanted
 
-    await until(is_said, f"{wanted} in {cluster.namespace}", 60)
+    await until(is_reported, f"{wanted} in {cluster.namespace}", 60)
 
 
 async def events(cluster: Cluster) -> list[dict[str, Any]]:
@@ -51,17 +51,19 @@ async def test_the_younger_of_two_resources_with_one_name_is_not_ready_until_the
     await cluster.start(namespace=(cluster.namespace, other.namespace))
     await cluster.create("glm", model={"servedName": "gpt-4o"})
     older = (await cluster.resource("glm"))["metadata"]["creationTimestamp"]
-    await says(cluster, Ready="True Ready")
+    await reports(cluster, Ready="True Ready")
 
     async def is_another_second() -> bool:
-        """Of equal age the namespace decides, and creation has a resolution of a second."""
+        """The namespace decides at equal age, and creation has a resolution of a second."""
         if await other.get(RESOURCE, "glm"):
             await other.send("DELETE", RESOURCE.path(other.namespace, "glm"))
         made = await other.create("glm", model={"aliases": ["gpt-4o"]})
         return bool(made["metadata"]["creationTimestamp"] > older)
 
     await until(is_another_second, "a younger resource", 10)
-    await says(other, Ready="False NameTaken", Routable="False NameTaken", Available="True Serving")
+    await reports(
+        other, Ready="False NameTaken", Routable="False NameTaken", Available="True Serving"
+    )
     conditions = (await other.resource("glm"))["status"]["conditions"]
     (message,) = (c["message"] for c in conditions if c["type"] == "Ready")
     assert f"'gpt-4o' by {cluster.namespace}/glm" in message
@@ -74,10 +76,10 @@ async def test_the_younger_of_two_resources_with_one_name_is_not_ready_until_the
 
     await until(is_announced, "one event", 30)
     assert "NameTaken" not in {e["reason"] for e in await events(cluster)}
-    await says(cluster, Ready="True Ready")
+    await reports(cluster, Ready="True Ready")
 
     await cluster.send("DELETE", RESOURCE.path(cluster.namespace, "glm"))
-    await says(other, Ready="True Ready")
+    await reports(other, Ready="True Ready")
 
 
 async def test_a_name_that_a_namespace_may_not_claim_is_rejected_and_blocks_no_other(
@@ -86,10 +88,10 @@ async def test_a_name_that_a_namespace_may_not_claim_is_rejected_and_blocks_no_o
     rules = RULES.replace("platform", other.namespace)
     await cluster.start(namespace=(cluster.namespace, other.namespace), model_name_rules=rules)
     await cluster.create("glm", model={"aliases": ["gpt-4o"]})
-    await says(cluster, Ready="False NameNotAllowed", Routable="False NameNotAllowed")
+    await reports(cluster, Ready="False NameNotAllowed", Routable="False NameNotAllowed")
     await other.create("glm", model={"servedName": "gpt-4o"})
-    await says(other, Ready="True Ready")
+    await reports(other, Ready="True Ready")
 
     await cluster.change("glm", {"model": {"aliases": None}})
     # It is the older of the two, so the name `glm` is its own.
-    await says(cluster, Ready="True Ready")
+    await reports(cluster, Ready="True Ready")

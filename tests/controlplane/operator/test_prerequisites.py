@@ -118,14 +118,14 @@ async def test_pods_wait_for_what_a_quota_refuses_and_start_when_it_is_lifted(
     await reason_is(cluster, "Rejected")
 
     assert await pods(cluster) == []
-    said = {t: await condition(cluster, t) for t in ("Available", "Progressing", "Degraded")}
-    assert {t: c["status"] for t, c in said.items()} == {
+    conditions = {t: await condition(cluster, t) for t in ("Available", "Progressing", "Degraded")}
+    assert {t: c["status"] for t, c in conditions.items()} == {
         "Available": "False",
         "Progressing": "False",
         "Degraded": "True",
     }
-    assert "exceeded quota" in said["Progressing"]["message"]
-    assert "raise the quota" in said["Progressing"]["message"]
+    assert "exceeded quota" in conditions["Progressing"]["message"]
+    assert "raise the quota" in conditions["Progressing"]["message"]
 
     await cluster.send("DELETE", QUOTA.path(cluster.namespace, "q"))
     await until(lambda: cluster.is_ready("glm"), "ready without further action", 60)

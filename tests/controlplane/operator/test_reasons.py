@@ -85,7 +85,7 @@ def at_rest(reason: str) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class Case:
     name: str
-    says: Mapping[str, str]
+    conditions: Mapping[str, str]
     phase: str
     spec: Mapping[str, Any] = field(default_factory=dict)
 
@@ -114,7 +114,7 @@ LIVES = (
 )  # fmt: skip
 
 
-def waits(reason: str, message: str = "said so") -> dict[str, Any]:
+def waits(reason: str, message: str = "a message") -> dict[str, Any]:
     return {"state": {"waiting": {"reason": reason, "message": message}}}
 
 
@@ -125,7 +125,7 @@ def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What kubelet says of a container, and the reason that comes of it."""
+    """A state of a container as kubelet reports it, and the reason that follows."""
 
     reason: str
     status: Mapping[str, Any]
@@ -182,22 +182,24 @@ async def status(cluster: Cluster, name: str) -> dict[str, Any]:
     return found
 
 
-async def said(cluster: Cluster, name: str) -> dict[str, str]:
+async def conditions_of(cluster: Cluster, name: str) -> dict[str, str]:
     conditions = (await status(cluster, name)).get("conditions", ())
     return {c["type"]: f"{c['status']} {c['reason']}" for c in conditions}
 
 
-async def says(cluster: Cluster, name: str, wanted: Mapping[str, str], limit: float = 30) -> float:
-    """Seconds until the conditions are these, of all that there are."""
+async def reports(
+    cluster: Cluster, name: str, wanted: Mapping[str, str], limit: float = 30
+) -> float:
+    """Wait until the conditions are exactly these; return the seconds."""
     last: dict[str, str] = {}
 
-    async def is_said() -> bool:
+    async def is_reported() -> bool:
         last.clear()
-        last.update(await said(cluster, name))
+        last.update(await conditions_of(cluster, name))
         return last == wanted
 
     try:
-        return await until(is_said, "conditions", limit)
+        return await until(is_reported, "conditions", limit)
     except AssertionError:
         assert last == wanted
         raise
@@ -227,15 +229,15 @@ async def announced(cluster: Cluster, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("case", LIVES, ids=lambda case: case.name)
-async def test_what_a_resource_does_is_said(cluster: Cluster, case: Case) -> None:
+async def test_what_a_resource_does_is_reported(cluster: Cluster, case: Case) -> None:
     await cluster.start()
     await cluster.create("glm", **case.spec)
-    await says(cluster, "glm", case.says)
+    await reports(cluster, "glm", case.conditions)
     assert await cluster.phase("glm") == case.phase
 
 
 @pytest.mark.parametrize("trouble", CONTAINERS, ids=repr)
-async def test_what_is_wrong_with_a_pod_is_said_within_seconds(
+async def test_what_is_wrong_with_a_pod_is_reported_within_seconds(
     cluster: Cluster, trouble: Trouble
 ) -> None:
     await cluster.start()
@@ -245,7 +247,7 @@ async def test_what_is_wrong_with_a_pod_is_said_within_seconds(
     container = {"image": "x", "imageID": "", "ready": False, "restartCount": 1}
     state = [{**container, "name": trouble.container, **trouble.status}]
     await patched(cluster, POD, name, {"containerStatuses": state})
-    assert await says(cluster, "glm", failing(trouble.reason)) < 10
+    assert await reports(cluster, "glm", failing(trouble.reason)) < 10
     now = await status(cluster, "glm")
     failure = now["model"]["lastFailure"]
     ended = trouble.status.get("lastState", {}).get("terminated", {})
@@ -256,7 +258,7 @@ async def test_what_is_wrong_with_a_pod_is_said_within_seconds(
 
 
 @pytest.mark.parametrize("reason", POD_EVENTS)
-async def test_what_kubelet_only_warns_of_is_said(cluster: Cluster, reason: str) -> None:
+async def test_what_kubelet_only_warns_of_is_reported(cluster: Cluster, reason: str) -> None:
     await cluster.start()
     await cluster.create("glm", template=HELD)
     pod = (await the_pod(cluster))["metadata"]
@@ -271,11 +273,11 @@ async def test_what_kubelet_only_warns_of_is_said(cluster: Cluster, reason: str)
         "message": "not to be had",
     }
     await cluster.send("POST", f"/api/v1/namespaces/{cluster.namespace}/events", event)
-    assert await says(cluster, "glm", failing(reason)) < 10
+    assert await reports(cluster, "glm", failing(reason)) < 10
 
 
 @pytest.mark.parametrize("case", REFUSING, ids=lambda case: case.name)
-async def test_why_pods_cannot_be_made_is_said(cluster: Cluster, case: Case) -> None:
+async def test_why_pods_cannot_be_created_is_reported(cluster: Cluster, case: Case) -> None:
     kind, spec = case.spec["kind"], case.spec["spec"]
     body = {"apiVersion": "v1", "kind": kind.kind, "metadata": {"name": "q"}, "spec": spec}
     await cluster.send("POST", kind.path(cluster.namespace), body)
@@ -285,7 +287,7 @@ async def test_why_pods_cannot_be_made_is_said(cluster: Cluster, case: Case) -> 
     await cluster.start()
     resources = {"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}}
     await cluster.create("glm", resources=resources)
-    await says(cluster, "glm", case.says)
+    await reports(cluster, "glm", case.conditions)
     assert await cluster.phase("glm") == case.phase
 
 
@@ -294,10 +296,10 @@ async def is_counted(cluster: Cluster) -> bool:
     return bool(quota and quota.get("status", {}).get("hard"))
 
 
-async def test_an_update_is_said_and_whether_it_works(cluster: Cluster) -> None:
+async def test_an_update_is_reported_and_whether_it_works(cluster: Cluster) -> None:
     await cluster.start()
     await cluster.create("glm")
-    await says(cluster, "glm", SERVING)
+    await reports(cluster, "glm", SERVING)
     old = (await the_pod(cluster))["metadata"]["name"]
     await cluster.change("glm", {"template": HELD})
     updating = {
@@ -306,26 +308,26 @@ async def test_an_update_is_said_and_whether_it_works(cluster: Cluster) -> None:
         "ModelLoaded": "False Loading",
         "RolloutHealthy": "True Updating",
     }
-    await says(cluster, "glm", SERVING | updating)
+    await reports(cluster, "glm", SERVING | updating)
 
     pods = (await cluster.send("GET", POD.path(cluster.namespace)))["items"]
     (new,) = {pod["metadata"]["name"] for pod in pods} - {old}
     container = {"name": "engine", "image": "x", "imageID": "", "ready": False, "restartCount": 1}
     await patched(cluster, POD, new, {"containerStatuses": [container | waits("ImagePullBackOff")]})
     broken = failing("ImagePullBackOff") | {"Available": "True Serving"}
-    await says(cluster, "glm", broken)
+    await reports(cluster, "glm", broken)
     assert await cluster.phase("glm") == "Degraded"
 
 
-async def test_what_others_hold_or_have_made_is_said(cluster: Cluster) -> None:
+async def test_conflicts_and_objects_of_others_are_reported(cluster: Cluster) -> None:
     strange = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "glm"}}
     await cluster.send("POST", CONFIG.path(cluster.namespace), strange)
     await cluster.start()
     await cluster.create("glm")
     await cluster.create("held")
-    await says(cluster, "glm", failing("Rejected") | {"RolloutHealthy": "True Updating"})
+    await reports(cluster, "glm", failing("Rejected") | {"RolloutHealthy": "True Updating"})
 
-    await says(cluster, "held", SERVING)
+    await reports(cluster, "held", SERVING)
     theirs = {
         "apiVersion": BUDGET.api_version,
         "kind": BUDGET.kind,
@@ -336,11 +338,11 @@ async def test_what_others_hold_or_have_made_is_said(cluster: Cluster) -> None:
     await cluster.send(
         "PATCH", path, theirs, content_type="application/apply-patch+yaml", query=query
     )
-    await says(cluster, "held", SERVING | {"Degraded": "True Conflict"})
+    await reports(cluster, "held", SERVING | {"Degraded": "True Conflict"})
     assert await cluster.phase("held") == "Degraded"
 
 
-async def test_what_gateways_have_is_said(
+async def test_the_pools_of_gateways_are_reported(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway's page is made up: an EndpointSlice can't name loopback."""
@@ -365,7 +367,7 @@ async def test_what_gateways_have_is_said(
     await cluster.send("POST", ENDPOINT_SLICE.path(cluster.namespace), body)
     await cluster.start()
     await cluster.create("held", template=HELD)
-    await says(cluster, "held", LOADING | {"Routable": "False NoReplicaReady"})
+    await reports(cluster, "held", LOADING | {"Routable": "False NoReplicaReady"})
     await cluster.send("DELETE", f"{CHILDREN[0].path(cluster.namespace)}")
 
     await cluster.create("glm")
@@ -375,31 +377,31 @@ async def test_what_gateways_have_is_said(
         "ModelLoaded": "True Loaded",
         "Routable": "False NotInEveryGateway",
     }
-    await says(cluster, "glm", LOADING | unseen)
+    await reports(cluster, "glm", LOADING | unseen)
     pods = (await cluster.send("GET", POD.path(cluster.namespace)))["items"]
     names = [p["metadata"]["name"] for p in pods if p["metadata"]["name"].startswith("glm-")]
     pool += [Endpoint(cluster.namespace, "glm", name) for name in names]
-    await says(cluster, "glm", SERVING | {"Routable": "True InEveryGateway"})
+    await reports(cluster, "glm", SERVING | {"Routable": "True InEveryGateway"})
 
 
-async def test_what_waits_for_controllers_is_said(
+async def test_what_waits_for_controllers_is_reported(
     cluster: Cluster, control_plane: ControlPlane
 ) -> None:
     await cluster.start()
     await cluster.create("two", replicas=2)
-    await says(cluster, "two", SERVING)
+    await reports(cluster, "two", SERVING)
     await cluster.create("scaled", scaling=HPA_CPU)
-    await says(cluster, "scaled", SERVING | {"ScalingActive": "False FailedGetResourceMetric"})
+    await reports(cluster, "scaled", SERVING | {"ScalingActive": "False FailedGetResourceMetric"})
     with control_plane.paused("kube-controller-manager"):
         await cluster.create("new", scaling=HPA_CPU)
-        await says(cluster, "new", PENDING | {"ScalingActive": "Unknown Starting"})
+        await reports(cluster, "new", PENDING | {"ScalingActive": "Unknown Starting"})
         await cluster.change("two", {"replicas": 1})
         less = {"Ready": "False ScalingDown", "Progressing": "True ScalingDown"}
-        await says(cluster, "two", SERVING | less | {"RolloutHealthy": "True Updating"})
+        await reports(cluster, "two", SERVING | less | {"RolloutHealthy": "True Updating"})
         for word, conditions in AUTOSCALERS.items():
             await patched(cluster, HPA, "scaled", {"conditions": conditions})
-            await says(cluster, "scaled", SERVING | {"ScalingActive": word})
-    await says(cluster, "two", SERVING)
+            await reports(cluster, "scaled", SERVING | {"ScalingActive": word})
+    await reports(cluster, "two", SERVING)
 
 
 def reasons(tree: ast.Module) -> Iterator[str]:

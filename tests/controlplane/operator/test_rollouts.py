@@ -28,7 +28,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 async def replicas(cluster: Cluster) -> dict[str, int]:
-    """Of each revision's Deployment."""
+    """Return the replicas of each Deployment of a revision."""
     found = await cluster.children("glm")
     names = (name for name in found if name.startswith("Deployment/"))
     return {name: found[name]["spec"]["replicas"] for name in names}

@@ -1,6 +1,6 @@
-"""Stands in for a pod or a gateway: takes its address flags and does as the mode says.
+"""Stands in for a pod or a gateway: takes its address flags and behaves as its mode requires.
 
-Stands in for a gateway as well: `/admin/endpoints` says that all listed endpoints are ready.
+Stands in for a gateway as well: `/admin/endpoints` lists all endpoints as ready.
 The mode is the first argument that names one: ready (responds to `/health/ready`), never (runs, but
 never ready), broken (a diagnosis and exit code 66), stubborn (ready, ignores SIGTERM), family
 (ready, leaves a child behind, whose pid it logs). On SIGTERM it logs the endpoints file.

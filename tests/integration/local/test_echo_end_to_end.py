@@ -56,12 +56,12 @@ async def test_a_changed_manifest_fails_no_request(
     async with served(file, tmp_path / "run") as url, aiohttp.ClientSession() as session:
         file.write_text(MANIFEST.format(max_model_len=4096))
         while "echo-0: stopped" not in shown:
-            async with session.post(f"{url}/v1/chat/completions", json=QUESTION) as answer:
-                await answer.read()
-            statuses.append(answer.status)
+            async with session.post(f"{url}/v1/chat/completions", json=QUESTION) as response:
+                await response.read()
+            statuses.append(response.status)
             shown += capsys.readouterr().out
-        async with session.get(f"{url}/v1/models") as answer:
-            [model] = (await answer.json())["data"]
+        async with session.get(f"{url}/v1/models") as response:
+            [model] = (await response.json())["data"]
 
     assert set(statuses) == {200}
     assert model["max_model_len"] == 4096

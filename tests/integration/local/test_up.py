@@ -33,7 +33,7 @@ spec:
 
 @dataclass
 class Screen:
-    """What `up` has written, as lines to wait for."""
+    """Lines that `up` has written, to wait for."""
 
     capture: pytest.CaptureFixture[str]
     text: str = ""

@@ -1,4 +1,4 @@
-"""What a killed parent leaves behind is ended."""
+"""The watchdog ends the processes that a killed parent leaves behind."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from autoglm.local.planning import Addresses
         ("\n", ""),
     ],
 )
-def test_the_last_line_that_says_something_is_found(tmp_path: Path, log: str, line: str) -> None:
+def test_the_last_line_that_is_not_empty_is_found(tmp_path: Path, log: str, line: str) -> None:
     (tmp_path / "log").write_text(log)
 
     assert last_line(tmp_path / "log") == line
 
 
-def test_a_log_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+def test_a_missing_log_has_no_last_line(tmp_path: Path) -> None:
     assert last_line(tmp_path / "log") == ""
 
 

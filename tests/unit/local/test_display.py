@@ -1,4 +1,4 @@
-"""The table says what runs, in a few columns."""
+"""The table shows what runs, in a few columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done next follows from what is wanted and what is there."""
+"""The next actions follow from desired and observed state."""
 
 from __future__ import annotations
 

@@ -69,10 +69,10 @@ def test_ready_gateway_pods_are_polled_on_their_metrics_port(
 
 
 async def test_responses_reach_the_resources_and_broken_ones_count_as_none() -> None:
-    answers: list[Any] = [{"endpoints": [{"namespace": "ns", "deployment": "glm", "pod": "a"}]}]
+    pages: list[Any] = [{"endpoints": [{"namespace": "ns", "deployment": "glm", "pod": "a"}]}]
 
     async def routable(request: web.Request) -> web.Response:
-        return web.json_response(answers[-1])
+        return web.json_response(pages[-1])
 
     app = web.Application()
     app.router.add_get("/routable", routable)
@@ -85,14 +85,14 @@ async def test_responses_reach_the_resources_and_broken_ones_count_as_none() -> 
         "endpoints": [{"addresses": ["127.0.0.1"]}],
         "ports": [{"name": "metrics", "port": port}],
     }
-    told: asyncio.Queue[set[Key] | None] = asyncio.Queue()
-    gateways = Gateways(lambda: [endpoint_slice], lambda: True, told.put_nowait)
+    changes: asyncio.Queue[set[Key] | None] = asyncio.Queue()
+    gateways = Gateways(lambda: [endpoint_slice], lambda: True, changes.put_nowait)
     assert gateways.routable(GLM) is NO_DATA
     task = asyncio.create_task(gateways.run())
-    assert await told.get() is None
+    assert await changes.get() is None
     assert (gateways.routable(GLM), gateways.routable(OTHER)) == (frozenset("a"), frozenset())
-    answers.append({"nonsense": 1})
-    assert await told.get() is None
+    pages.append({"unknown": 1})
+    assert await changes.get() is None
     assert gateways.routable(GLM) is NO_DATA
     task.cancel()
     await asyncio.wait((task,))

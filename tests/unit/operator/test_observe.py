@@ -1,4 +1,4 @@
-"""What a reconcile observes: what the resource owns and what concerns it, and nothing else."""
+"""A reconcile observes a resource, its children and all that concerns it, and nothing else."""
 
 import json
 from typing import Any

@@ -87,7 +87,7 @@ def test_every_child_belongs_to_the_resource() -> None:
         assert body["metadata"]["namespace"] == "ns"
 
 
-def test_at_rest_all_is_said_and_nothing_is_written() -> None:
+def test_at_rest_the_status_is_complete_and_nothing_is_written() -> None:
     cluster = settled(replicas=2)
 
     assert step(cluster) == Plan(requeue_after=300.0)
@@ -358,9 +358,9 @@ def test_suspending_ends_all_replicas_and_keeps_the_rest() -> None:
     assert status_of(cluster, "Ready") == ("False", "Suspended")
 
 
-@pytest.mark.parametrize(("asked", "replicas"), [(1, 2), (3, 3), (9, 4)])
-def test_the_autoscalers_number_is_kept_within_its_bounds(asked: int, replicas: int) -> None:
-    cluster = FakeCluster(resource(replicas=asked, scaling={"minReplicas": 2, "maxReplicas": 4}))
+@pytest.mark.parametrize(("wanted", "replicas"), [(1, 2), (3, 3), (9, 4)])
+def test_the_autoscalers_number_is_kept_within_its_bounds(wanted: int, replicas: int) -> None:
+    cluster = FakeCluster(resource(replicas=wanted, scaling={"minReplicas": 2, "maxReplicas": 4}))
 
     step(cluster)
 
@@ -701,7 +701,7 @@ def test_a_kind_that_cannot_be_listed_is_reported_and_not_taken_for_absent(
 
 
 @pytest.mark.parametrize(
-    ("lost", "reason", "said_of_it"),
+    ("lost", "reason", "message"),
     [
         ((LostName("gpt-4o", Key("other", "older")),), "NameTaken", "'gpt-4o' by other/older"),
         ((LostName("gpt-4o"),), "NameNotAllowed", "the namespace ns may not claim 'gpt-4o'"),
@@ -713,7 +713,7 @@ def test_a_kind_that_cannot_be_listed_is_reported_and_not_taken_for_absent(
     ],
 )
 def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
-    lost: tuple[LostName, ...], reason: str, said_of_it: str
+    lost: tuple[LostName, ...], reason: str, message: str
 ) -> None:
     cluster = settled()
     made = plan(replace(cluster.observed(), lost_names=lost), SETTINGS, NOW)
@@ -724,7 +724,7 @@ def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
     assert status_of(cluster, "Routable") == ("False", reason)
     assert status_of(cluster, "Degraded") == ("True", reason)
     assert status_of(cluster, "Available") == ("True", "Serving")
-    assert said_of_it in condition(cluster, "Ready")["message"]
+    assert message in condition(cluster, "Ready")["message"]
     assert [(e.type, e.reason) for e in made.events] == [("Warning", reason)]
     assert cluster.resource["status"]["phase"] == "Degraded"
     step(cluster)
@@ -733,13 +733,13 @@ def test_a_name_that_gateways_do_not_route_to_the_resource_is_reported(
 
 def test_each_reason_is_one_event() -> None:
     cluster = FakeCluster(resource(), routable=set())
-    told: list[Event] = []
+    written: list[Event] = []
     for turn in range(20):
-        told += step(cluster).events
+        written += step(cluster).events
         if turn % 3 == 2:
             cluster.move(0)
 
-    assert [(e.type, e.reason) for e in told] == [
+    assert [(e.type, e.reason) for e in written] == [
         ("Normal", "Pending"),
         ("Normal", "Loading"),
         ("Normal", "NotRoutable"),

@@ -1,4 +1,4 @@
-"""What holds of every plan, whatever the spec and whenever the operator dies."""
+"""Properties of every plan, for any spec, wherever the operator is interrupted."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Decide = Callable[[Observed, datetime], Plan]
 
 
 def config(observed: Observed, now: datetime) -> Plan:
-    """Wants one ConfigMap and says how many there are."""
+    """Plan one ConfigMap, and a status with the number of those that exist."""
     resource, have = observed.resource, len(observed.children)
     owner = {"uid": resource["metadata"]["uid"]}
     metadata = {"name": "glm", "namespace": "ns", "ownerReferences": [owner]}
@@ -80,7 +80,7 @@ async def test_reconciles_repeat_until_there_is_nothing_to_write() -> None:
     assert (rig.phase("Ready"), rig.phase("Pending"), rig.reconcile.is_busy) == (1, 0, False)
 
 
-async def test_each_look_is_a_span_that_says_what_it_planned_and_did(
+async def test_each_reconcile_is_a_span_with_its_plan_and_its_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spans, provider = InMemorySpanExporter(), TracerProvider()
@@ -100,7 +100,7 @@ async def test_each_look_is_a_span_that_says_what_it_planned_and_did(
     }
 
 
-async def test_the_first_status_comes_after_the_children_and_at_the_next_look() -> None:
+async def test_the_first_status_comes_after_the_children_and_at_the_next_reconcile() -> None:
     rig = Rig()
     rig.create()
     await rig.reconcile(KEY)
@@ -113,16 +113,16 @@ async def test_the_first_status_comes_after_the_children_and_at_the_next_look() 
 async def test_a_plan_that_never_settles_does_not_spin() -> None:
     numbers = iter(range(100))
 
-    def restless(observed: Observed, now: datetime) -> Plan:
+    def never_settled(observed: Observed, now: datetime) -> Plan:
         return Plan(status={"n": next(numbers)})
 
-    rig = Rig(restless)
+    rig = Rig(never_settled)
     rig.create()
     delays = [(await rig.reconcile(KEY)).requeue_after or 0 for _ in range(12)]
     assert delays[0] < 0.3 and delays[-1] > 40
 
 
-async def test_the_next_look_knows_what_was_refused() -> None:
+async def test_the_next_reconcile_observes_what_was_rejected() -> None:
     rig = Rig()
     rig.create()
 
@@ -199,7 +199,7 @@ async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pau
     rig.create()
     path, writes, loop = CONFIG.path("ns", "glm"), 0, asyncio.get_running_loop()
     while loop.time() < 3600:
-        looked = await rig.reconcile(KEY)
+        ended = await rig.reconcile(KEY)
         if path in rig.server.objects and rig.server.objects[path].get("data") == {"a": "ours"}:
             writes += 1
             entry = {"manager": "rival", "operation": "Update"}
@@ -208,7 +208,7 @@ async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pau
             metadata = found["metadata"] | {"managedFields": [entry | fields]}
             theirs = rig.server.put(path, found | {"metadata": metadata, "data": {"a": "theirs"}})
             rig.caches.children[CONFIG].put(json.dumps(theirs).encode())
-        await asyncio.sleep(min(1.0, looked.requeue_after or 1.0))
+        await asyncio.sleep(min(1.0, ended.requeue_after or 1.0))
 
     assert 5 <= writes <= 20
     assert [(c.manager, c.field) for c in seen[-1]] == [("rival", ".data.a")]

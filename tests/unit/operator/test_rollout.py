@@ -1,4 +1,4 @@
-"""How many replicas each revision has next follows from what is there."""
+"""The next replicas of each revision follow from the observed ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from autoglm.operator.rollout import Group, Step, next_step
 
 
 def group(revision: str, ready: int, replicas: int | None = None, present: int = 0) -> Group:
-    asked = ready if replicas is None else replicas
-    return Group(revision, asked, max(asked, present), ready, ready)
+    replicas_of_spec = ready if replicas is None else replicas
+    return Group(revision, replicas_of_spec, max(replicas_of_spec, present), ready, ready)
 
 
 @pytest.mark.parametrize("desired", [0, 1, 7])

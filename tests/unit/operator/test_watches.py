@@ -53,7 +53,7 @@ class Rig:
     caches: Caches
     watches: Watches
     registry: CollectorRegistry
-    heard: list[Key]
+    changed: list[Key]
     filled: asyncio.Event
 
     def usable(self) -> set[Kind]:
@@ -66,13 +66,13 @@ class Rig:
 
 @asynccontextmanager
 async def starting(api: Api) -> AsyncIterator[Rig]:
-    registry, caches, heard = CollectorRegistry(), Caches(), list[Key]()
+    registry, caches, changed = CollectorRegistry(), Caches(), list[Key]()
     metrics = Metrics(registry)
     api.put("/apis/autoglm.io/v1alpha1/namespaces/ns/autoglmdeployments/glm", RESOURCE)
     kube = Kube(api, metrics, Limits(10, lambda: 0))
-    handlers = ChangeHandlers(heard.append, lambda _: None)
+    handlers = ChangeHandlers(changed.append, lambda _: None)
     watches = Watches(kube, caches, Scope((), "system", "gateway"), handlers, metrics, Random(1))
-    rig = Rig(api, caches, watches, registry, heard, asyncio.Event())
+    rig = Rig(api, caches, watches, registry, changed, asyncio.Event())
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -137,13 +137,13 @@ async def test_discovery_that_hangs_does_not_block() -> None:
 async def test_a_kind_is_picked_up_once_it_can_be_listed_and_resources_are_reconciled() -> None:
     async with starting(Api(fault=refusing(SCALER, 500))) as rig:
         await asyncio.wait_for(rig.filled.wait(), 10)
-        rig.heard.clear()
+        rig.changed.clear()
         rig.api.fault = lambda _: None
         await asyncio.sleep(30)
         assert rig.usable() == {MONITOR, SCALER}
         assert rig.caches.unavailable_kinds == {}
         assert rig.metric(SCALER) == 0
-        assert Key("ns", "glm") in rig.heard
+        assert Key("ns", "glm") in rig.changed
 
 
 async def test_a_kind_that_was_listed_stays_in_use_while_it_cannot_be() -> None:

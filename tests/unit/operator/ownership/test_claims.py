@@ -1,4 +1,4 @@
-"""Of several installations that see a resource exactly one runs it."""
+"""Exactly one of several installations that watch a resource reconciles it."""
 
 from __future__ import annotations
 

@@ -106,9 +106,9 @@ async def test_a_resource_that_another_installation_runs_is_left_to_it_and_repor
     assert await b.reconcile() == "claimed"
     assert b.writes == []
     events = [o for path, o in server.objects.items() if "/events/" in path]
-    said = [e for e in events if e["reason"] == "ClaimedByAnother"]
-    assert len(said) == 1
-    assert "a/op" in said[0]["note"] and "spec.operatorClass" in said[0]["note"]
+    reported = [e for e in events if e["reason"] == "ClaimedByAnother"]
+    assert len(reported) == 1
+    assert "a/op" in reported[0]["note"] and "spec.operatorClass" in reported[0]["note"]
     assert (a.left(), b.left()) == (0, 1)
     assert await a.reconcile() == "unchanged"
 
