@@ -91,42 +91,51 @@ class Gateway:
         self.grpc_port = self.http_port = self.admin_port = self.picker_port = 0
 
     async def start(self) -> None:
-        """Raises AddressInUse, and OSError where a file cannot be read."""
+        """Serve on all ports. Raises AddressInUse, and OSError where a file cannot be read."""
+        settings, core = self._settings, self.core
         # Names a missing file, which OpenSSL does not.
-        self._settings.server_tls.fingerprint()
-        self._settings.endpoint_picker_tls.fingerprint()
-        await self.core.start()
+        settings.server_tls.fingerprint()
+        settings.endpoint_picker_tls.fingerprint()
+        await core.start()
         self._start_admin()
         await self._start_grpc()
         await self._start_rest()
         if self._plane is not None:
-            await self._start_envoy(self._plane)
-        if self._settings.endpoint_picker_address:
-            await self._start_picker()
+            for address in self._plane.addresses:
+                with _binding(address):
+                    rpc.check_free(address)
+            bound = await self._plane.start(core.pipeline, core.exchanges, self._bounds)
+            self.grpc_port, self.http_port = bound["grpc"], bound["http"]
+        if settings.endpoint_picker_address:
+            most = _CALLS * settings.max_inflight
+            picker = PickerServer(settings, core.pipeline, self._bounds, self._health, most)
+            with _binding(settings.endpoint_picker_address):
+                await picker.start()
+            self._picker, self.picker_port = picker, picker.port
         self._is_listening = True
         self._keep(self._follow_health(), "health")
-        self._keep(collect_garbage(lambda: self.core.admission.in_flight), "garbage")
+        self._keep(collect_garbage(lambda: core.admission.in_flight), "garbage")
         ports = {"grpc": self.grpc_port, "http": self.http_port, "admin": self.admin_port}
         if self._picker is not None:
             ports["endpoint_picker"] = self.picker_port
         _log.info("listening", extra={"fields": ports})
 
     async def broken(self) -> None:
-        """Raises EnvoyFailed once the gateway's Envoy has exited unexpectedly; never returns."""
+        """Raise EnvoyFailed once the gateway's Envoy has exited unexpectedly; never returns."""
         if self._plane is not None:
             code = await self._plane.ended()
             raise EnvoyFailed(f"Envoy ended with code {code}; its own lines above say why")
         await asyncio.Event().wait()
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Returns readiness with details. Also called from the admin port's threads."""
+        """Return readiness with details. Also called from the admin port's threads."""
         routable = sum(view.is_routable for view in self.core.pool.views)
         details = {"draining": self._draining, "routable_endpoints": routable}
         is_ready = self.core.pool.is_ready and self._is_listening
         return is_ready and not self._draining, details
 
     async def drain(self) -> None:
-        """Reports NOT_SERVING, waits for load balancers to notice, and lets open requests end."""
+        """Report NOT_SERVING, wait for load balancers to notice, and let open requests end."""
         self._draining = True
         if self._plane is not None:
             await self._plane.turn_away()
@@ -146,7 +155,7 @@ class Gateway:
         rejection.cancel()
 
     async def close(self) -> None:
-        """Ends everything that still runs, at once."""
+        """End everything that still runs, at once."""
         await cancel_all(*self._background)
         if self._plane is not None:
             await self._plane.close()
@@ -179,7 +188,7 @@ class Gateway:
         await server.stop(min(grace, _LAST_CALLS_SECONDS))
 
     def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs a task until the gateway is closed."""
+        """Run a task until the gateway is closed."""
         self._background.append(asyncio.create_task(work, name=name))
 
     def _start_admin(self) -> None:
@@ -256,22 +265,8 @@ class Gateway:
             reload = reload_http_server(context, files, _TLS_POLL_SECONDS)
             self._keep(reload, "server TLS")
 
-    async def _start_picker(self) -> None:
-        settings, most = self._settings, _CALLS * self._settings.max_inflight
-        picker = PickerServer(settings, self.core.pipeline, self._bounds, self._health, most)
-        with _binding(settings.endpoint_picker_address):
-            await picker.start()
-        self._picker, self.picker_port = picker, picker.port
-
-    async def _start_envoy(self, plane: EnvoyPlane) -> None:
-        for address in plane.addresses:
-            with _binding(address):
-                rpc.check_free(address)
-        ports = await plane.start(self.core.pipeline, self.core.exchanges, self._bounds)
-        self.grpc_port, self.http_port = ports["grpc"], ports["http"]
-
     async def _finish_envoy(self, plane: EnvoyPlane, grace: float) -> None:
-        """Waits until open requests have ended, for the grace period at most."""
+        """Wait until open requests have ended, for the grace period at most."""
         exchanges, seen = self.core.exchanges, -1
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):

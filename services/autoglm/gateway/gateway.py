@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from random import Random
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -102,20 +103,25 @@ class GatewayCore:
         self._response_ids = ResponseIds(key)
 
     async def start(self) -> None:
-        """Raises OSError where a file cannot be read."""
+        """Build the request path, and begin to watch endpoints, credentials and limits.
+
+        Raises OSError where a file cannot be read, ValueError where a key is invalid.
+        """
         settings, pool, closing = self.settings, self.pool, self._closing
         # Names a missing file, which OpenSSL does not.
         settings.upstream_tls.fingerprint()
         self._tls = http_client_context(settings.upstream_tls)
         closing.push_async_callback(self.channels.close)
-        self._session = await closing.enter_async_context(client_session(self._tls))
-        key = self._follow_upstream_key(closing)
-        foreign = OpenAIWatch(pool, self._session, key)
-        self._watches = Watches({"pod": self._pod_watch(), "openai": foreign})
-        closing.push_async_callback(self._watches.close)
+        session = await closing.enter_async_context(client_session(self._tls))
+        key = UpstreamKey(settings.upstream_api_key)
+        if settings.upstream_api_key_file:
+            file = WatchedFile(settings.upstream_api_key_file, key_of_file)
+            key.set(file.value)
+            self._keep(file.watch(key.set), "upstream key")
+
         upstreams: dict[Wire, Upstream] = {
             "grpc": GrpcUpstream(self.channels),
-            "http": HttpUpstream(self._session, key),
+            "http": HttpUpstream(session, key),
         }
         if settings.data_plane == "envoy" or settings.endpoint_picker_address:
             fallbacks = settings.endpoint_picker_fallbacks
@@ -123,7 +129,7 @@ class GatewayCore:
                 wire: EnvoyUpstream(upstream, key, fallbacks)
                 for wire, upstream in upstreams.items()
             }
-        self._proxy = Proxy(
+        proxy = Proxy(
             pool,
             upstreams,
             settings.retry_policy,
@@ -139,10 +145,6 @@ class GatewayCore:
                 self._response_ids,
             ),
         )
-
-        if self._identity is not None:
-            await self._identity.start(closing)
-        await self._limits.start(closing)
         layers = request_layers(
             pool,
             self.admission,
@@ -153,72 +155,64 @@ class GatewayCore:
             self._response_ids,
             RouteDebug(self.router, self.snapshot, is_open=settings.route_debug),
         )
-        self.pipeline: Handler = stack(layers, self._proxy)
+        self.pipeline: Handler = stack(layers, proxy)
         self.edge_pipeline: Handler = TakeOver(self.exchanges, self.pipeline)
-        sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
-        discovery = Discovery(
-            sources, self._take_endpoints, on_resources=self.pool.replace_directory
-        )
-        await discovery.start()
-        closing.push_async_callback(
-            cancel_all,
-            asyncio.create_task(discovery.run(), name="discovery"),
-            asyncio.create_task(self._renew_tls(settings.upstream_tls), name="upstream TLS"),
-        )
-        if settings.kubernetes:
-            kubernetes = asyncio.create_task(self._follow_kubernetes(), name="kubernetes")
-            closing.push_async_callback(cancel_all, kubernetes)
 
-    def _follow_upstream_key(self, closing: AsyncExitStack) -> UpstreamKey:
-        """Returns the key, which follows its file. Raises OSError or ValueError."""
-        key = UpstreamKey(self.settings.upstream_api_key)
-        if path := self.settings.upstream_api_key_file:
-            file = WatchedFile(path, key_of_file)
-            key.set(file.value)
-            following = asyncio.create_task(file.watch(key.set), name="upstream key")
-            closing.push_async_callback(cancel_all, following)
-        return key
+        def load_seconds() -> float:
+            return load_interval(len(pool.views), settings.load_messages_per_second)
+
+        prefixes = self.router.memory.prefixes
+        pod_watch = PodWatch(
+            pool,
+            self.channels,
+            settings.connect_timeout_seconds,
+            settings.load_timeout_seconds,
+            proxy.abandon,
+            follow_cache=KvFollower(prefixes, self.channels, self.metrics, load_seconds),
+            interval=load_seconds,
+        )
+        self._watches = Watches({"pod": pod_watch, "openai": OpenAIWatch(pool, session, key)})
+        closing.push_async_callback(self._watches.close)
+
+        if self._identity is not None:
+            await self._identity.start(closing)
+        await self._limits.start(closing)
+        sources = Sources(settings.endpoint, settings.endpoints_file, settings.dns_refresh_seconds)
+        discovery = Discovery(sources, self._take_endpoints, on_resources=pool.replace_directory)
+        await discovery.start()
+        self._keep(discovery.run(), "discovery")
+        self._keep(self._renew_tls(settings.upstream_tls), "upstream TLS")
+        if settings.kubernetes:
+            self._keep(self._follow_kubernetes(), "kubernetes")
+
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a task until the gateway is closed."""
+        self._closing.push_async_callback(cancel_all, asyncio.create_task(work, name=name))
 
     def local(self, handler: Handler) -> Handler:
-        """Returns the handler behind the layers for the gateway's own responses."""
+        """Return the handler behind the layers for the gateway's own responses."""
         return stack(local_layers(self._observer, self.memory, self.identify), handler)
 
     def open(self, handler: Handler) -> Handler:
-        """Returns the handler behind those layers, without authentication."""
+        """Return the handler behind those layers, without authentication."""
         return stack(local_layers(self._observer, self.memory), handler)
 
     @property
     def identify(self) -> Identify | None:
-        """Authenticates a request; None where no credentials are configured."""
+        """Return what authenticates a request; None where no credentials are configured."""
         return self._identity.identify if self._identity else None
 
     def snapshot(self) -> Snapshot:
         return self.pool.snapshot
 
     async def close(self) -> None:
+        """End all tasks and connections."""
         await self._closing.aclose()
 
     def reconnect(self) -> None:
-        """Reconnects to all pods; open requests continue on the old connections."""
+        """Reconnect to all pods; open requests continue on the old connections."""
         self.channels.renew()
         self._watches.restart()
-
-    def _pod_watch(self) -> PodWatch:
-        settings, pool = self.settings, self.pool
-
-        def interval() -> float:
-            return load_interval(len(pool.views), settings.load_messages_per_second)
-
-        memory = self.router.memory
-        return PodWatch(
-            pool,
-            self.channels,
-            settings.connect_timeout_seconds,
-            settings.load_timeout_seconds,
-            lambda url, why: self._proxy.abandon(url, why),
-            follow_cache=KvFollower(memory.prefixes, self.channels, self.metrics, interval),
-            interval=interval,
-        )
 
     async def _follow_kubernetes(self) -> None:
         settings, connect = self.settings, self._connect
@@ -232,7 +226,7 @@ class GatewayCore:
         await KubernetesDiscovery(*parts).run()
 
     def take_change(self, change: Change) -> None:
-        """Applies a change on Kubernetes."""
+        """Apply a change on Kubernetes."""
         # Endpoints first: once there is a directory, readiness requires that all have been met.
         self._change_endpoints(change.gone, change.come)
         if change.directory is not None:
@@ -240,7 +234,7 @@ class GatewayCore:
         self.changed.set()
 
     def _take_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """Replaces the endpoints of flags, file and DNS names."""
+        """Replace the endpoints of flags, file and DNS names."""
         before, self._given = self._given, frozenset(endpoints)
         self._change_endpoints(before - self._given, self._given - before)
 
@@ -253,6 +247,7 @@ class GatewayCore:
             self.channels.discard(endpoint.url)
 
     def _note_change(self, before: EndpointView | None, after: EndpointView | None) -> None:
+        """Count and log an endpoint's change of state."""
         self.changed.set()
         was = before.state.phase if before else None
         now = after.state.phase if after else None
@@ -267,10 +262,14 @@ class GatewayCore:
             self.router.gone(before.url)
         if now is Phase.EJECTED and was in (Phase.READY, Phase.DRAINING):
             self.metrics.ejections.inc()
-        _log_change(before, after)
+        view = after or before
+        assert view is not None, "an endpoint that came, changed or went"
+        phase, why = (now.value, view.state.why) if now else ("removed", "")
+        fields = {"endpoint": view.url, "state": phase, "why": why}
+        _log.info("endpoint %s is %s", view.url, phase, extra={"fields": fields})
 
     async def _renew_tls(self, files: TlsFiles) -> None:
-        """Reloads the certificate files when they change, and reconnects."""
+        """Reload the certificate files when they change, and reconnects."""
         seen = files.fingerprint()
         while files:
             await asyncio.sleep(_TLS_POLL_SECONDS)
@@ -290,14 +289,7 @@ class GatewayCore:
 
 
 async def cancel_all(*tasks: asyncio.Task[None]) -> None:
+    """Cancel the tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _log_change(before: EndpointView | None, after: EndpointView | None) -> None:
-    view = after or before
-    assert view is not None
-    phase = after.state.phase.value if after else "removed"
-    fields = {"endpoint": view.url, "state": phase, "why": after.state.why if after else ""}
-    _log.info("endpoint %s is %s", view.url, phase, extra={"fields": fields})

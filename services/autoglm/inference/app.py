@@ -44,7 +44,7 @@ from autoglm.v1 import inference_pb2_grpc, open_inference_pb2_grpc, worker_pb2_g
 
 _INFERENCE_SERVICES = ("autoglm.v1.Inference", "inference.GRPCInferenceService")
 _REFLECTED = (*_INFERENCE_SERVICES, "autoglm.v1.Worker", "grpc.health.v1.Health")
-_TLS_LOOK_SECONDS = 5.0
+_TLS_POLL_SECONDS = 5.0
 # For streams that only watch and end when the server ends them.
 _LAST_CALLS_SECONDS = 0.5
 _log = logging.getLogger("autoglm.inference")
@@ -258,7 +258,7 @@ class PodServer:
         assert self._http_socket is not None
         await self._http.start(self._http_socket)
         if context is not None:
-            reload = reload_http_server(context, files, _TLS_LOOK_SECONDS)
+            reload = reload_http_server(context, files, _TLS_POLL_SECONDS)
             self._background.append(asyncio.create_task(reload, name="server TLS"))
 
     async def _started_engine(self) -> Engine:

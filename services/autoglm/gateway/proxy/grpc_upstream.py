@@ -41,20 +41,21 @@ class GrpcUpstream:
         method = BY_PATH[request.target]
         start = self._channels.get(endpoint.endpoint).raw[request.target]
         metadata = (*request.headers.items(), *headers.items())
-        payload = _once(request.payload) if method.bidi else request.payload
+        payload = _one(request.payload) if method.bidi else request.payload
         rpc = start(payload, timeout=timeout, metadata=metadata)
+        messages: AsyncIterator[bytes] | None = aiter(rpc) if method.streaming else None
         try:
             try:
-                chunks = await (_stream(rpc, endpoint) if method.streaming else _single(rpc))
+                first = await (anext(messages, None) if messages is not None else rpc)
             except grpc.aio.AioRpcError as error:
                 raise failure(error, endpoint.url) from error
-            yield Response(chunks, trailers=lambda: _trailers(rpc))
+            yield Response(_chunks(first, messages, endpoint.url), trailers=lambda: _trailers(rpc))
         finally:
             rpc.cancel()
 
 
 def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
-    """Returns the error for a gRPC call that failed before its first chunk."""
+    """Return the error for a gRPC call that failed before its first chunk."""
     ours = status.from_grpc(error)
     if error.code() is grpc.StatusCode.CANCELLED and not _is_explained(error):
         # Cancelled neither by us nor by the pod's servicer: its server stopped before that.
@@ -70,7 +71,7 @@ def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
 
 
 def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:
-    """Returns the error for a gRPC call that failed after its first chunk."""
+    """Return the error for a gRPC call that failed after its first chunk."""
     ours = status.from_grpc(error)
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return ours
@@ -84,34 +85,18 @@ def _is_explained(error: grpc.aio.AioRpcError) -> bool:
     return any(name == status.DETAILS_TRAILER for name, _ in error.trailing_metadata() or ())
 
 
-async def _once(payload: bytes) -> AsyncIterator[bytes]:
-    yield payload
-
-
-async def _single(rpc: Any) -> AsyncIterator[bytes]:
-    return _one(await rpc)
-
-
 async def _one(payload: bytes) -> AsyncIterator[bytes]:
     yield payload
 
 
-async def _stream(rpc: Any, endpoint: EndpointView) -> AsyncIterator[bytes]:
-    messages = aiter(rpc)
-    try:
-        first = await anext(messages)
-    except StopAsyncIteration:
-        return _none()
-    return _rest(first, messages, endpoint.url)
-
-
-async def _none() -> AsyncIterator[bytes]:
-    return
-    yield
-
-
-async def _rest(first: bytes, messages: AsyncIterator[bytes], url: str) -> AsyncIterator[bytes]:
-    yield first
+async def _chunks(
+    first: bytes | None, messages: AsyncIterator[bytes] | None, url: str
+) -> AsyncIterator[bytes]:
+    """Yield the first message, if there is one, then those that follow it in a stream."""
+    if first is not None:
+        yield first
+    if messages is None:
+        return
     try:
         async for message in messages:
             yield message

@@ -17,7 +17,7 @@ from autoglm.inference.kv.feed import Change
 from autoglm.inference.pod import Phase, Pod
 from autoglm.v1 import worker_pb2_grpc
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 _SILENCE_SECONDS = 1.0
 _KV_STEP = 0.05
 # Changes of the cache that come within so many seconds travel together.
@@ -28,10 +28,10 @@ def should_report(
     load: v1.WatchLoadResponse,
     last: v1.WatchLoadResponse | None,
     silent_seconds: float,
-    look_seconds: float = LOOK_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
 ) -> bool:
     """Return whether `load` should be sent to a gateway that has `last`."""
-    if last is None or silent_seconds >= _SILENCE_SECONDS - look_seconds / 2:
+    if last is None or silent_seconds >= _SILENCE_SECONDS - poll_seconds / 2:
         return True
     if (load.running, load.waiting, load.draining) != (last.running, last.waiting, last.draining):
         return True
@@ -48,17 +48,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         self, request: v1.WatchLoadRequest, context: Any
     ) -> AsyncIterator[v1.WatchLoadResponse]:
         now = asyncio.get_running_loop().time
-        look = _interval(request.min_interval_seconds, LOOK_SECONDS)
+        poll = _interval(request.min_interval_seconds, POLL_SECONDS)
         last, sent = None, now()
         self._pod.engine()
         while self._pod.phase not in (Phase.CLOSING, Phase.DEAD):
             changed = self._pod.changed
             load = self._load()
-            if should_report(load, last, now() - sent, look):
+            if should_report(load, last, now() - sent, poll):
                 yield load
                 last, sent = load, now()
             with suppress(TimeoutError):
-                async with asyncio.timeout(look):
+                async with asyncio.timeout(poll):
                     await changed.wait()
 
     async def Abort(self, request: v1.AbortRequest, context: Any) -> v1.AbortResponse:
