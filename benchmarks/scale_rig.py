@@ -26,8 +26,9 @@ from tests.support.kube.controlplane import ControlPlane
 from tests.support.processes import free_ports
 
 from autoglm.api.deployment import API_VERSION, KIND
+from autoglm.kube.client import Client, configure
 from autoglm.kube.kinds import RESOURCE
-from autoglm.kube.transport import Client, Request, configure
+from autoglm.kube.transport import Request
 from benchmarks import load
 
 CRD = load.ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"

@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer, Faults
 from tests.support.fake_cluster import pod_condition, resource
+from tests.support.kube.fake_api_server import FakeApiServer, Faults
 
 from autoglm.kube.kinds import POD, RESOURCE, Key, Kind, child_kind
 from autoglm.kube.verbs import Kube, Limits

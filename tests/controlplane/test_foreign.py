@@ -25,8 +25,9 @@ from tests.support.prerequisites import lacking
 from tests.support.resources import GOOD
 
 from autoglm.api import parse
+from autoglm.kube.client import Client, configure
 from autoglm.kube.kinds import OPTIONAL_CHILDREN, RESOURCE
-from autoglm.kube.transport import MERGE, Client, configure
+from autoglm.kube.transport import MERGE
 from autoglm.operator.observed import Observed, Settings
 from autoglm.operator.plan import plan
 from autoglm.operator.writes.diff import differs
@@ -154,7 +155,7 @@ def test_a_wrong_field_in_any_of_it_would_be_refused(foreign: ControlPlane, name
 @pytest.fixture
 async def cluster(foreign: ControlPlane, namespace: str) -> AsyncIterator[Cluster]:
     configuration = await configure(str(foreign.kubeconfig), "")
-    client = Client(configuration)
+    client = Client(configuration, "tests")
     cluster = Cluster(configuration, client, namespace)
     yield cluster
     await cluster.stop_all()

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubernetes.aio.client import Configuration
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import Faults
+from tests.support.kube.fake_api_server import Faults
 
 from autoglm.kube.kinds import CHILDREN, LEASE, RESOURCE, Kind
 from autoglm.kube.transport import JSON, MERGE, Refused, Request, Transport

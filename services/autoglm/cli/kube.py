@@ -25,9 +25,9 @@ from autoglm.api.labels import (
 from autoglm.cli.cluster import ClusterError
 from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, OPTIONAL_CHILDREN, POD, RESOURCE, Kind
 from autoglm.kube.kinds import WARNING as EVENT
+from autoglm.kube.transport import Pages
 
 Raw = Mapping[str, Any]
-_PAGE = "500"
 _PROXY_SECONDS = 3.0
 # Gateways are polled one by one; all of them should have the same pool.
 _MOST_GATEWAYS = 8
@@ -83,13 +83,12 @@ class Reader:
 def listed(cluster: Api, kind: Kind, namespace: str, **query: str) -> tuple[Raw, ...]:
     """Return all objects of a kind, with the kind and version that items of a list lack."""
     items: list[Raw] = []
-    more: dict[str, str] = {}
-    while True:
-        page = cluster.send("GET", kind.path(namespace), {**query, "limit": _PAGE, **more})
+    pages = Pages(tuple(query.items()))
+    for page_query in pages:
+        page = cluster.send("GET", kind.path(namespace), dict(page_query))
         items += [{"apiVersion": kind.api_version, "kind": kind.kind, **i} for i in page["items"]]
-        if not (token := page["metadata"].get("continue")):
-            return tuple(items)
-        more = {"continue": token}
+        pages.token = page["metadata"].get("continue") or ""
+    return tuple(items)
 
 
 def read_state(cluster: Api, namespace: str, name: str = "", *, deep: bool = False) -> ClusterState:

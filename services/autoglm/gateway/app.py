@@ -29,13 +29,13 @@ from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
 from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.edges.rest_server import RestServer
-from autoglm.gateway.endpoints.kubernetes_watch import Connect
 from autoglm.gateway.envoy.endpoint_picker.server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.program import EnvoyFailed
 from autoglm.gateway.gateway import GatewayCore, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.kube.reflector import Connect
 
 _TLS_POLL_SECONDS = 5.0
 _LAST_CALLS_SECONDS = 0.5

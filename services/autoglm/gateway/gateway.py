@@ -21,11 +21,11 @@ from autoglm.api.names import read_rules
 from autoglm.common.tls import TlsFiles, http_client_context
 from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.admission import Admission
+from autoglm.gateway.endpoints import kubernetes_discovery
 from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Phase
 from autoglm.gateway.endpoints.kubernetes_cluster import Change
 from autoglm.gateway.endpoints.kubernetes_discovery import KubernetesDiscovery
-from autoglm.gateway.endpoints.kubernetes_watch import Connect
 from autoglm.gateway.endpoints.kv_event_watch import KvFollower
 from autoglm.gateway.endpoints.load_watch import PodWatch, Watches, load_interval
 from autoglm.gateway.endpoints.openai_watch import OpenAIWatch
@@ -51,6 +51,7 @@ from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.kube.reflector import Connect
 
 _TLS_POLL_SECONDS = 5.0
 _log = logging.getLogger("autoglm.gateway")
@@ -215,12 +216,8 @@ class GatewayCore:
         self._watches.restart()
 
     async def _follow_kubernetes(self) -> None:
-        settings, connect = self.settings, self._connect
-        if connect is None:
-            # Imported here, since nothing else needs the package.
-            from autoglm.gateway.endpoints import kubernetes_api
-
-            connect = partial(kubernetes_api.connect, settings.kubeconfig)
+        settings = self.settings
+        connect = self._connect or partial(kubernetes_discovery.connect, settings.kubeconfig)
         rules = read_rules(settings.model_name_rules)
         parts = (settings.namespace, connect, self.take_change, Random(), rules)
         await KubernetesDiscovery(*parts).run()

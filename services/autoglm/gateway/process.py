@@ -17,6 +17,7 @@ from autoglm.common.process import (
 )
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.gateway.app import AddressInUse, Gateway
+from autoglm.gateway.endpoints import kubernetes_discovery
 from autoglm.gateway.envoy.program import EnvoyFailed, EnvoyMissing
 from autoglm.gateway.gateway import cancel_all
 from autoglm.gateway.settings import GatewaySettings
@@ -76,14 +77,12 @@ def _log_open_files(settings: GatewaySettings, limit: int, fitting: int) -> None
 def _check_kubernetes(settings: GatewaySettings) -> None:
     """Raises ValueError where no cluster's API is configured or reachable."""
     try:
-        # The one package that only --kubernetes needs; it takes a second to import.
-        from autoglm.gateway.endpoints import kubernetes_api
+        asyncio.run(kubernetes_discovery.configure(settings.kubeconfig))
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--kubernetes needs the package {(error.name or '').partition('.')[0]!r}: "
             "pip install 'open-autoglm[gateway-kubernetes]'"
         ) from error
-    asyncio.run(kubernetes_api.check(settings.kubeconfig))
 
 
 def _cannot_start(why: str, code: int) -> int:

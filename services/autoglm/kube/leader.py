@@ -1,4 +1,4 @@
-"""Acquires, renews and releases the Lease as the election decides.
+"""Acquires, renews and releases the Lease as the election decides, and fences writes.
 
 Releases it on a clean shutdown, so that the next operator need not wait for it to expire.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,9 +17,8 @@ from typing import Any
 import msgspec
 
 from autoglm.kube.election import Election, Move, Record
-from autoglm.kube.fence import Fence
 from autoglm.kube.kinds import LEASE
-from autoglm.kube.transport import Refused, Unreachable
+from autoglm.kube.transport import NotLeading, Refused, Unreachable
 from autoglm.kube.verbs import Kube
 
 _CONFLICT, _NOT_FOUND = 409, 404
@@ -29,6 +29,41 @@ _log = logging.getLogger("autoglm.operator")
 class LeaseName:
     namespace: str
     name: str
+
+
+class Fence:
+    """Cancels writes in progress before another operator may lead. Uses the event loop's clock.
+
+    A write may take as long as the API server needs while the Lease is renewed: cancelled earlier,
+    it would be retried while the API server still carries out the first one.
+    """
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+        self._open: set[asyncio.Timeout] = set()
+
+    def extend(self, seconds: float) -> None:
+        """Allow writes for `seconds` from now; 0 cancels them now."""
+        self._until = asyncio.get_running_loop().time() + seconds
+        for timeout in self._open:
+            if not timeout.expired():
+                timeout.reschedule(self._until)
+
+    @asynccontextmanager
+    async def guard(self) -> AsyncIterator[None]:
+        """Guard the write inside. Raises NotLeading when the time has passed."""
+        timeout = asyncio.timeout_at(self._until)
+        try:
+            async with timeout:
+                self._open.add(timeout)
+                try:
+                    yield
+                finally:
+                    self._open.discard(timeout)
+        except TimeoutError:
+            if timeout.expired():
+                raise NotLeading("the Lease was not renewed in time") from None
+            raise
 
 
 class Leader:
@@ -85,13 +120,27 @@ class Leader:
             _log.warning("cannot release the lease", extra={"fields": fields})
 
     async def _step(self) -> None:
+        """Read the Lease, and create, acquire or renew it where the election decides so."""
         began = self._clock()
         move = self._election.move(await self._read(), self._clock())
         if move is Move.WAIT:
             self._election.lost()
             return
+        old = self._body.get("spec") or {}
+        transitions = int(old.get("leaseTransitions") or 0)
         try:
-            await (self._create() if move is Move.CREATE else self._acquire(move))
+            if move is Move.CREATE:
+                body = {
+                    "apiVersion": LEASE.api_version,
+                    "kind": LEASE.kind,
+                    "metadata": {"namespace": self._lease.namespace, "name": self._lease.name},
+                    "spec": self._spec(0) | {"acquireTime": _now()},
+                }
+                await self._kube.create(LEASE.path(self._lease.namespace), body)
+            elif move is Move.RENEW:
+                await self._write(old | self._spec(transitions))
+            else:
+                await self._write(self._spec(transitions + 1) | {"acquireTime": _now()})
         except Refused as error:
             if error.status != _CONFLICT:
                 raise
@@ -122,23 +171,6 @@ class Leader:
             duration=float(spec.get("leaseDurationSeconds") or 0),
             version=self._body["metadata"]["resourceVersion"],
         )
-
-    async def _create(self) -> None:
-        body = {
-            "apiVersion": LEASE.api_version,
-            "kind": LEASE.kind,
-            "metadata": {"namespace": self._lease.namespace, "name": self._lease.name},
-            "spec": self._spec(0) | {"acquireTime": _now()},
-        }
-        await self._kube.create(LEASE.path(self._lease.namespace), body)
-
-    async def _acquire(self, move: Move) -> None:
-        spec = self._body.get("spec") or {}
-        transitions = int(spec.get("leaseTransitions") or 0)
-        if move is Move.RENEW:
-            await self._write(spec | self._spec(transitions))
-        else:
-            await self._write(self._spec(transitions + 1) | {"acquireTime": _now()})
 
     async def _write(self, spec: dict[str, Any]) -> None:
         """Replace the Lease. Raises Refused with 409 if it was written since it was read."""

@@ -1,7 +1,7 @@
 """Keeps a store in sync with one collection of the Kubernetes API: list in pages, then watch.
 
 After a broken connection the watch resumes at the last resourceVersion; after history that the
-server no longer has (410) the collection is listed again; both wait by `pacing`. Meanwhile the
+server no longer has (410) the collection is listed again; both wait by `Pacing`. Meanwhile the
 store keeps its objects: none is dropped because the API server is unreachable. Never writes to the
 cluster.
 """
@@ -16,19 +16,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Generic, Protocol, TypeVar
 
-import aiohttp
 import msgspec
 
 from autoglm.api.shallow import decoded, shallow
 from autoglm.common.pacing import Backoff
-from autoglm.kube.errors import Refused, Unreachable
-from autoglm.kube.pacing import Pacing
+from autoglm.kube.transport import Pages, Query, Refused, Unreachable
 
 T = TypeVar("T")
 Taken = TypeVar("Taken", contravariant=True)
-Query = tuple[tuple[str, str], ...]
 BACKOFF: Final = Backoff(first=0.2, most=10.0, jitter=0.5)
-_PAGE_OBJECTS = 500
+SHORT_SECONDS: Final = 1.0
+"""A watch that lasts less ended early."""
 # The server ends a watch after some minutes; different ones, so that not all return at once.
 _WATCH_SECONDS = (240.0, 480.0)
 # Parsing larger pages would block the event loop; it moves to a thread.
@@ -113,11 +111,49 @@ _heads = msgspec.json.Decoder(_Head)
 _events = msgspec.json.Decoder(_Event)
 
 
+@dataclass(slots=True)
+class Pacing:
+    """Computes the delays of one collection from its consecutive failures. Pure.
+
+    An API server (or a proxy before it) that ends every watch at once must not be polled in a tight
+    loop, whether or not it delivers an event each time; a watch that ends after its minutes
+    restarts at once.
+    """
+
+    rng: Random
+    backoff: Backoff
+    failures: int = 0
+    """Consecutive attempts without a list or an event."""
+
+    def progressed(self) -> None:
+        """Record that a list or an event was received."""
+        self.failures = 0
+
+    def ended(self, lasted: float, events: int) -> float:
+        """Return the seconds to wait after a watch that the server ended without an error.
+
+        `lasted` is how long it was open, in seconds; `events` counts what it delivered.
+        """
+        if lasted >= SHORT_SECONDS:
+            self.failures = 0
+            return 0.0
+        if not events:
+            self.failures += 1
+            return self.backoff.delay(self.failures, self.rng)
+        # Events arrive, so they must not be delayed; one request a second is no load.
+        return (SHORT_SECONDS - lasted) * (1 - self.backoff.jitter * self.rng.random())
+
+    def failed(self, retry_after: float | None = None) -> float:
+        """Return the seconds to wait after an error, at least the server's Retry-After."""
+        self.failures += 1
+        return max(retry_after or 0.0, self.backoff.delay(self.failures, self.rng))
+
+
 class Reflector(Generic[T]):
     """Lists and watches one collection into a store.
 
     Calls `listing` before each list with its cause (start, expired or refused), and
-    `problem_changed` when `problem` has changed.
+    `problem_changed` when `problem` has changed. `explain` returns the text of a refusal.
     """
 
     def __init__(
@@ -129,6 +165,7 @@ class Reflector(Generic[T]):
         *,
         listing: Callable[[str], None] = lambda _: None,
         problem_changed: Callable[[], None] = lambda: None,
+        explain: Callable[[Refused], str] = str,
     ) -> None:
         self._collection = collection
         self._store = store
@@ -136,6 +173,7 @@ class Reflector(Generic[T]):
         self._rng = rng
         self._listing = listing
         self._problem_changed = problem_changed
+        self._explain = explain
         self._pacing = Pacing(rng, BACKOFF)
         self._version = ""
         self._why = "start"
@@ -180,23 +218,18 @@ class Reflector(Generic[T]):
 
     async def _list(self, reader: Reader) -> str:
         """Fill the store; return the list's resourceVersion, at which the watch begins."""
-        collection, token, found = self._collection, "", list[T]()
-        while True:
-            more = (("continue", token),) if token else ()
-            query = (*collection.query, ("limit", str(_PAGE_OBJECTS)), *more)
-            page, objects = await self._off_loop(await reader.page(collection.path, query))
+        version, found, pages = "", list[T](), Pages(self._collection.query)
+        for query in pages:
+            body = await reader.page(self._collection.path, query)
+            if len(body) < _OFF_LOOP_BYTES:
+                page, objects = self.read_page(body)
+            else:
+                page, objects = await asyncio.to_thread(self.read_page, body)
             found += objects
-            token = page.metadata.token
-            if not token:
-                break
-        self._store.replace(found, page.metadata.version)
+            version, pages.token = page.metadata.version, page.metadata.token
+        self._store.replace(found, version)
         self.synced.set()
-        return page.metadata.version
-
-    async def _off_loop(self, body: bytes) -> tuple[_Page, list[T]]:
-        if len(body) < _OFF_LOOP_BYTES:
-            return self.read_page(body)
-        return await asyncio.to_thread(self.read_page, body)
+        return version
 
     def read_page(self, body: bytes) -> tuple[_Page, list[T]]:
         """Decode one page of a list."""
@@ -244,8 +277,9 @@ class Reflector(Generic[T]):
 
     def _report(self, error: Exception) -> None:
         """Log a problem once, and again when it changes."""
-        known = (Expired, Refused, Unreachable, OSError, aiohttp.ClientError, ValueError)
-        text = str(error) or type(error).__name__
+        known = (Expired, Refused, Unreachable, OSError, ValueError)
+        text = self._explain(error) if isinstance(error, Refused) else str(error)
+        text = text or type(error).__name__
         # History that expired once is normal.
         if text == self.problem or (isinstance(error, Expired) and self._pacing.failures == 1):
             return

@@ -1,49 +1,49 @@
-"""Sends requests to the API server over the connections of the official client.
+"""Requests to the Kubernetes API: their form, their errors, and how lists are read in pages.
 
-Translates the exceptions of the libraries to `Refused` and `Unreachable`. The client is untyped,
-hence the ignored calls.
+Types only; `client` is the transport to an API server.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, Final, Protocol
 
-import aiohttp
-import msgspec
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException
-from yaml import YAMLError
+APPLY: Final = "application/apply-patch+yaml"
+MERGE: Final = "application/merge-patch+json"
+JSON: Final = "application/json"
+Query = tuple[tuple[str, str], ...]
+# The API server itself ends a request after so long.
+_PAGE_SECONDS = 60.0
+_PAGE_OBJECTS = 500
 
-from autoglm.kube.errors import Refused, TimedOut, Unreachable
 
-__all__ = (
-    "Client",
-    "ConfigException",
-    "Configuration",
-    "Refused",
-    "Request",
-    "TimedOut",
-    "Transport",
-    "Unreachable",
-    "configure",
-)
+class Unreachable(Exception):
+    """No response: the connection was refused or broken, or the timeout has passed."""
 
-APPLY = "application/apply-patch+yaml"
-MERGE = "application/merge-patch+json"
-JSON = "application/json"
-# The API server sends a bookmark about every minute: a longer silence is a dead connection.
-_SILENCE = 100.0
-_CONNECT = 5.0
-_CLOSING_SECONDS = 0.25
-_USER_AGENT = "open-autoglm/operator"
+
+class TimedOut(Unreachable):
+    """No response within the timeout; the API server may still carry out the request."""
+
+
+class NotLeading(Exception):
+    """This operator may not write, because another one may hold the Lease."""
+
+
+class Refused(Exception):
+    """The API server responded with an error status."""
+
+    def __init__(self, status: int, reason: str, message: str, **more: Any) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.causes: tuple[Mapping[str, str], ...] = tuple(more.get("causes", ()))
+        self.retry_after: float | None = more.get("retry_after")
+
+    @property
+    def is_transient(self) -> bool:
+        return self.status == 429 or self.status >= 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Request:
 
     method: str
     path: str
-    query: tuple[tuple[str, str], ...] = ()
+    query: Query = ()
     body: Mapping[str, Any] | None = None
     content_type: str = JSON
 
@@ -73,128 +73,30 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-async def configure(kubeconfig: str, context: str) -> Configuration:
-    """Return the client's configuration, from a kubeconfig file or the pod's service account.
+@dataclass(frozen=True, slots=True)
+class PlainReader:
+    """Reads lists and watches over a transport. Retries nothing, since reflectors do."""
 
-    Raises ConfigException."""
-    configuration = Configuration()
-    if kubeconfig:
-        await _read(kubeconfig, context, configuration)
-    else:
-        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    configuration.connection_pool_maxsize = 100
-    # Otherwise aiohttp reads proxy settings and ~/.netrc for every request: half of its time.
-    configuration.client_session_kwargs = {"trust_env": _is_behind_proxy(configuration.host)}
-    return configuration
+    transport: Transport
 
+    async def page(self, path: str, query: Query) -> bytes:
+        """Read one page of a list."""
+        return await self.transport.send(Request("GET", path, query), _PAGE_SECONDS)
 
-def _is_behind_proxy(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
+    def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
+        """Yield the lines of a watch, until the server ends it."""
+        return self.transport.stream(Request("GET", path, query))
 
 
-async def _read(kubeconfig: str, context: str, configuration: Configuration) -> None:
-    load = kube_config.load_kube_config
-    try:
-        await load(kubeconfig, context=context or None, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except (TypeError, AttributeError, KeyError, YAMLError) as error:
-        # The client does not validate the file.
-        raise ConfigException(f"{kubeconfig!r} is not a kubeconfig: {error}") from error
+@dataclass(slots=True)
+class Pages:
+    """Iterates over the queries of a list's pages; `token` is the `continue` of the last page."""
 
+    query: Query = ()
+    token: str = ""
 
-class Client:
-    """A transport over the official client.
-
-    Its request method costs more time than the request (it traverses every body), so its
-    connections are used directly: TLS, proxies and credentials stay the client's.
-    """
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._connections = RESTClientObject(configuration)
-
-    async def send(self, request: Request, timeout: float) -> bytes:
-        limit = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT)
-        with _translated():
-            response = await self._open(request, limit)
-            body: bytes = await response.read()
-            return body
-
-    async def stream(self, request: Request) -> AsyncIterator[bytes]:
-        limit = aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=_SILENCE)
-        with _translated():
-            response = await self._open(request, limit)
-            try:
-                async for line in response.content:
-                    yield line
-            finally:
-                response.close()
-
-    async def close(self) -> None:
-        await self._connections.close()
-        # aiohttp does not wait for TLS connections to end; the event loop may be gone by then.
-        await asyncio.sleep(_CLOSING_SECONDS)
-
-    async def _open(self, request: Request, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        query = f"?{urlencode(request.query)}" if request.query else ""
-        opened = await self._connections.request(  # type: ignore[no-untyped-call]
-            request.method,
-            f"{self._configuration.host}{request.path}{query}",
-            headers=await self._headers(request),
-            body=request.body,
-            _request_timeout=limit,
-        )
-        response: aiohttp.ClientResponse = opened.response
-        if response.status >= 300:
-            raise _refused(response, await response.read())
-        return response
-
-    async def _headers(self, request: Request) -> dict[str, str]:
-        headers = {"Accept": JSON, "Content-Type": request.content_type, "User-Agent": _USER_AGENT}
-        # Read for each request: a pod's token is rotated.
-        credentials = await self._configuration.get_api_key_with_prefix(
-            "BearerToken", "authorization"
-        )
-        return headers | ({"Authorization": credentials} if credentials else {})
-
-
-@contextlib.contextmanager
-def _translated() -> Any:
-    """Translate exceptions of the client."""
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise Unreachable(str(error) or type(error).__name__) from error
-    except TimeoutError as error:
-        raise TimedOut(str(error) or type(error).__name__) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(str(error) or type(error).__name__) from error
-
-
-def _refused(response: aiohttp.ClientResponse, body: bytes) -> Refused:
-    try:
-        status = msgspec.json.decode(body, type=_Status)
-    except msgspec.DecodeError:
-        # A proxy's page, not a Status of the API server.
-        status = _Status(message=body[:200].decode(errors="replace"))
-    return Refused(
-        response.status,
-        status.reason or str(response.reason),
-        status.message,
-        causes=(status.details or _Details()).causes or (),
-        retry_after=_seconds(response.headers.get("Retry-After")),
-    )
-
-
-class _Details(msgspec.Struct):
-    causes: list[dict[str, str]] | None = None
-
-
-class _Status(msgspec.Struct):
-    reason: str = ""
-    message: str = ""
-    details: _Details | None = None
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text and text.isdigit() else None
+    def __iter__(self) -> Iterator[Query]:
+        limited = (*self.query, ("limit", str(_PAGE_OBJECTS)))
+        yield limited
+        while self.token:
+            yield (*limited, ("continue", self.token))

@@ -18,18 +18,18 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.api.shallow import shallow
 from autoglm.common.pacing import Backoff
-from autoglm.kube.fence import NotLeading
-from autoglm.kube.reflector import Query
 from autoglm.kube.transport import (
     APPLY,
     MERGE,
+    NotLeading,
+    Query,
     Refused,
     Request,
     TimedOut,
     Transport,
     Unreachable,
 )
-from autoglm.kube.write_slots import WriteSlots
+from autoglm.kube.write_limit import WriteSlots
 
 _ATTEMPTS = 3
 # Longer delays are left to the queue, so that no worker is blocked.
@@ -134,16 +134,13 @@ class Kube:
     async def _attempt(self, request: Request) -> bytes:
         if not request.is_write:
             return await self._exchange(request, self._limits.read)
-        async with self._slot(request):
+        slots = self._limits.slots
+        async with slots.slot(_collection(request.path)) if slots else nullcontext():
             timeout = self._limits.write()
             if timeout <= 0:
                 raise NotLeading("this operator does not hold the lease")
             async with self._limits.guard():
                 return await self._exchange(request, timeout)
-
-    def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
-        slots = self._limits.slots
-        return slots.slot(_collection(request.path)) if slots else nullcontext()
 
     async def _exchange(self, request: Request, timeout: float) -> bytes:
         with self._metrics.api_call(request.method) as outcome:
@@ -162,7 +159,8 @@ def _is_transient(request: Request, error: BaseException) -> bool:
         if error.status == _CONFLICT and request.method == "PATCH":
             # A concurrent write; conflicts over fields have causes, and one over a version that the
             # request names stays.
-            return not error.causes and not _names_version(request)
+            metadata = (request.body or {}).get("metadata") or {}
+            return not error.causes and "resourceVersion" not in metadata
         return error.is_transient and (error.retry_after or 0) <= _LONGEST_WAIT
     # A write that timed out may still be carried out: the queue's back-off has longer delays.
     is_under_way = request.is_write and isinstance(error, TimedOut)
@@ -174,10 +172,6 @@ def _collection(path: str) -> str:
     parts = path.split("/")
     index = parts.index("namespaces") + 2 if "namespaces" in parts else -1
     return parts[index] + ("/status" if path.endswith("/status") else "")
-
-
-def _names_version(request: Request) -> bool:
-    return "resourceVersion" in ((request.body or {}).get("metadata") or {})
 
 
 def _wait(state: RetryCallState) -> float:

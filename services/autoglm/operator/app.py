@@ -21,18 +21,13 @@ from autoglm.api.names import read_rules
 from autoglm.common.admin_server import AdminServer
 from autoglm.common.process import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
+from autoglm.kube.client import Client, ConfigException, Configuration, configure
 from autoglm.kube.election import Election
 from autoglm.kube.kinds import Key
 from autoglm.kube.leader import Leader, LeaseName
-from autoglm.kube.transport import (
-    Client,
-    ConfigException,
-    Configuration,
-    Transport,
-    configure,
-)
+from autoglm.kube.transport import Transport
 from autoglm.kube.verbs import Kube, Limits
-from autoglm.kube.write_slots import WriteSlots
+from autoglm.kube.write_limit import WriteSlots
 from autoglm.operator.dispatch import Dispatcher, Queue
 from autoglm.operator.gateways import Gateways
 from autoglm.operator.metrics import Metrics
@@ -107,7 +102,7 @@ class Operator:
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._transport = wrap(Client(configuration))
+        self._transport = wrap(Client(configuration, "operator"))
         self._synced = False
         names = NameIndex(read_rules(settings.model_name_rules))
         rng, caches, metrics = Random(), Caches(names=names), Metrics(registry)

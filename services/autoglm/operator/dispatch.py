@@ -16,9 +16,8 @@ from random import Random
 from typing import Generic, TypeVar
 
 from autoglm.common.pacing import Backoff
-from autoglm.kube.fence import NotLeading
 from autoglm.kube.kinds import Key
-from autoglm.kube.transport import Refused, Unreachable
+from autoglm.kube.transport import NotLeading, Refused, Unreachable
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.reconcile import ChildrenRejected, ReconcileResult
 

@@ -17,10 +17,10 @@ from random import Random
 import msgspec
 
 from autoglm.api.labels import SERVICE_NAME
-from autoglm.kube.errors import Refused, Unreachable
 from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, WARNING, Key, Kind
-from autoglm.kube.reflector import Query, Reflector
+from autoglm.kube.reflector import Reflector
 from autoglm.kube.store import Cache, Selection, watch
+from autoglm.kube.transport import Query, Refused, Unreachable
 from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import MANAGED, WARNINGS, Caches

@@ -7,26 +7,27 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from tests.support.fake_kube import Object, agd, endpoint_slice
 from tests.support.kube.controlplane import ControlPlane
+from tests.support.kube.objects import Object, agd, endpoint_slice
 
 from autoglm import v1
 from autoglm.api.deployment import API_VERSION
 from autoglm.api.labels import PLURAL
 from autoglm.common import rpc
 from autoglm.gateway.app import Gateway
-from autoglm.gateway.endpoints import kubernetes_api
+from autoglm.gateway.endpoints import kubernetes_discovery
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.kube.reflector import Reader
+from autoglm.kube.transport import Query
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
@@ -43,30 +44,14 @@ CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 class OnLoopback:
     """Reads the real API; its responses name loopback in place of `NOWHERE`."""
 
-    def __init__(self, api: kubernetes_api.Api) -> None:
-        self._api = api
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
 
-    async def get(self, path: str, query: Mapping[str, str], silence: float) -> Any:
-        response = await self._api.get(path, query, silence)
-        return _Response(response) if "endpointslices" in path else response
+    async def page(self, path: str, query: Query) -> bytes:
+        return _moved(await self._reader.page(path, query))
 
-
-class _Response:
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self.content = self._lines()
-
-    async def __aenter__(self) -> _Response:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._response.close()
-
-    async def read(self) -> bytes:
-        return _moved(await self._response.read())
-
-    async def _lines(self) -> AsyncIterator[bytes]:
-        async for line in self._response.content:
+    async def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
+        async for line in self._reader.lines(path, query):
             yield _moved(line)
 
 
@@ -76,8 +61,8 @@ def _moved(text: bytes) -> bytes:
 
 @asynccontextmanager
 async def connect(kubeconfig: str) -> AsyncIterator[OnLoopback]:
-    async with kubernetes_api.connect(kubeconfig) as api:
-        yield OnLoopback(api)
+    async with kubernetes_discovery.connect(kubeconfig) as reader:
+        yield OnLoopback(reader)
 
 
 @pytest.fixture

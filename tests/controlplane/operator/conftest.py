@@ -7,8 +7,8 @@ import pytest
 from tests.support.kube.controlplane import ControlPlane
 from tests.support.operating import Cluster
 
+from autoglm.kube.client import Client, configure
 from autoglm.kube.kinds import RESOURCE
-from autoglm.kube.transport import Client, configure
 
 CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
 
@@ -24,7 +24,7 @@ def crd(control_plane: ControlPlane) -> ControlPlane:
 @pytest.fixture
 async def cluster(crd: ControlPlane, namespace: str) -> AsyncIterator[Cluster]:
     configuration = await configure(str(crd.kubeconfig), "")
-    client = Client(configuration)
+    client = Client(configuration, "tests")
     cluster = Cluster(configuration, client, namespace)
     yield cluster
     await cluster.stop_all()

@@ -8,17 +8,20 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.support.fake_kube import FakeKube, Object, agd, endpoint_slice
+from tests.support.kube.fake_api_server import FakeApiServer, served
+from tests.support.kube.objects import Object, agd, endpoint_slice
 
 from autoglm import v1
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.kube.client import reading
 from autoglm.testing.fake_pod import FakePod
 
 FREE = "127.0.0.1:0"
@@ -28,14 +31,14 @@ GOING = {"ready": False, "serving": True, "terminating": True}
 class Cluster:
     """A fake API server, and a gateway that follows it."""
 
-    def __init__(self, kube: FakeKube, gateway: Gateway) -> None:
+    def __init__(self, kube: FakeApiServer, gateway: Gateway) -> None:
         self.kube = kube
         self.gateway = gateway
 
     async def pods(self, name: str, *pods: FakePod, **conditions: Any) -> None:
         """One slice a pod, since each fake listens on a port of its own."""
         for number, pod in enumerate(pods):
-            await self.kube.put(slice_of(name, number, pod, **conditions))
+            self.kube.add(slice_of(name, number, pod, **conditions))
 
     async def page(self, path: str) -> tuple[int, Any]:
         return await asyncio.to_thread(_get, f"http://127.0.0.1:{self.gateway.admin_port}{path}")
@@ -71,8 +74,10 @@ async def following(**more: Any) -> AsyncIterator[Cluster]:
         drain_delay_seconds=0,
         **more,
     )
-    async with FakeKube() as kube:
-        gateway = Gateway(settings, CollectorRegistry(), kube.connect)
+    kube = FakeApiServer()
+    async with served(kube) as configuration:
+        connect = partial(reading, configuration, "gateway")
+        gateway = Gateway(settings, CollectorRegistry(), connect)
         await gateway.start()
         yield Cluster(kube, gateway)
         await gateway.close()
@@ -97,7 +102,7 @@ async def test_a_model_comes_without_a_restart_and_is_reported(
 ) -> None:
     (pod,) = await fleet.pods(FakePod(model="glm"))
     stub = await fleet.stub(cluster.gateway)
-    await cluster.kube.put(agd("glm"))
+    cluster.kube.add(agd("glm"))
     await cluster.pods("glm", pod)
     await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)
     answer = await stub.Generate(v1.GenerateRequest(model="glm", text="hi"))
@@ -116,7 +121,7 @@ async def test_a_model_comes_without_a_restart_and_is_reported(
             ]
         },
     )
-    await cluster.kube.delete(agd("glm"))
+    cluster.kube.delete(agd("glm"))
     await fleet.until(lambda: not cluster.gateway.core.snapshot().models)
 
 
@@ -125,7 +130,7 @@ async def test_a_pod_that_begins_to_end_gets_nothing_new_and_finishes_what_runs(
 ) -> None:
     (leaving,) = await fleet.pods(FakePod(model="glm", text="a long answer"))
     stub = await fleet.stub(cluster.gateway)
-    await cluster.kube.put(agd("glm"))
+    cluster.kube.add(agd("glm"))
     await cluster.pods("glm", leaving)
     await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)
     leaving.open_gate.clear()
@@ -133,8 +138,8 @@ async def test_a_pod_that_begins_to_end_gets_nothing_new_and_finishes_what_runs(
     chunks = aiter(stream)
     first = await anext(chunks)
     (staying,) = await fleet.pods(FakePod(model="glm"))
-    await cluster.kube.put(slice_of("glm", 1, staying))
-    await cluster.kube.put(slice_of("glm", 0, leaving, **GOING))
+    cluster.kube.add(slice_of("glm", 1, staying))
+    cluster.kube.add(slice_of("glm", 0, leaving, **GOING))
     await fleet.until(
         lambda: [v.endpoint.pod for v in cluster.gateway.core.pool.views] == ["glm-1"]
     )
@@ -152,7 +157,7 @@ async def test_a_known_model_without_pods_says_why_and_when_to_come_back(
 ) -> None:
     failure = {"reason": "OOMKilled", "message": "needs more memory"}
     status = {"phase": "Failed", "model": {"lastFailure": failure}}
-    await cluster.kube.put(agd("glm", status=status))
+    cluster.kube.add(agd("glm", status=status))
     await fleet.until(lambda: "glm" in cluster.gateway.core.snapshot().models)
     stub = await fleet.stub(cluster.gateway)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -170,8 +175,8 @@ async def test_the_older_resource_serves_a_name_even_while_it_has_no_pod(
 ) -> None:
     (pod,) = await fleet.pods(FakePod(model="glm", aliases=("mine",)))
     young = {"servedName": "glm", "aliases": ["mine"]}
-    await cluster.kube.put(agd("young", created="2026-02-01T00:00:00Z", spec={"model": young}))
-    await cluster.kube.put(agd("glm", created="2026-01-01T00:00:00Z"))
+    cluster.kube.add(agd("young", created="2026-02-01T00:00:00Z", spec={"model": young}))
+    cluster.kube.add(agd("glm", created="2026-01-01T00:00:00Z"))
     await cluster.pods("young", pod)
     await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)
     stub = await fleet.stub(cluster.gateway)
@@ -189,7 +194,7 @@ async def test_a_name_is_never_routed_to_a_resource_that_may_not_claim_it(fleet:
     )
     rules = '[{"names": ["gpt-*"], "namespaces": ["platform"]}]'
     async with following(model_name_rules=rules) as cluster:
-        await cluster.kube.put(agd("glm", spec={"model": {"aliases": ["gpt-4o"]}}))
+        cluster.kube.add(agd("glm", spec={"model": {"aliases": ["gpt-4o"]}}))
         await cluster.pods("glm", pod)
         await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)
         stub = await fleet.stub(cluster.gateway)
@@ -202,11 +207,11 @@ async def test_a_name_is_never_routed_to_a_resource_that_may_not_claim_it(fleet:
 
         young = agd("x", "platform", created="2026-02-01T00:00:00Z")
         young["spec"]["model"]["servedName"] = "gpt-4o"
-        await cluster.kube.put(young)
+        cluster.kube.add(young)
         found = endpoint_slice(
             "x", {"x-0": "127.0.0.1"}, namespace="platform", name="x-0", port=other.port
         )
-        await cluster.kube.put(found)
+        cluster.kube.add(found)
         await fleet.until(lambda: fleet.routable(cluster.gateway) == 2)
         await stub.Generate(v1.GenerateRequest(model="gpt-4o", text="hi"))
         assert (len(pod.received), len(other.received)) == (1, 1)
@@ -223,7 +228,7 @@ async def test_a_resource_bounds_its_requests_by_its_own_timeouts(
     cluster: Cluster, fleet: Any, timeouts: dict[str, float], sentence: str
 ) -> None:
     (pod,) = await fleet.pods(FakePod(model="glm"))
-    await cluster.kube.put(agd("glm", spec={"model": {}, "routing": {"timeouts": timeouts}}))
+    cluster.kube.add(agd("glm", spec={"model": {}, "routing": {"timeouts": timeouts}}))
     await cluster.pods("glm", pod)
     await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)
     pod.open_gate.clear()
@@ -239,14 +244,14 @@ async def test_requests_are_served_while_the_api_server_is_away(
     cluster: Cluster, fleet: Any
 ) -> None:
     pods = await fleet.pods(FakePod(model="glm"), FakePod(model="glm"))
-    await cluster.kube.put(agd("glm"))
+    cluster.kube.add(agd("glm"))
     await cluster.pods("glm", *pods)
     await fleet.until(lambda: fleet.routable(cluster.gateway) == 2)
     stub = await fleet.stub(cluster.gateway)
-    await cluster.kube.stop()
+    cluster.kube.stop()
     for _ in range(20):
         await stub.Generate(v1.GenerateRequest(model="glm", text="hi"))
     assert cluster.gateway.is_ready()[0]
-    await cluster.kube.put(slice_of("glm", 0, pods[0], **GOING))
-    await cluster.kube.start()
+    cluster.kube.add(slice_of("glm", 0, pods[0], **GOING))
+    cluster.kube.start()
     await fleet.until(lambda: fleet.routable(cluster.gateway) == 1)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer, Faults
+from tests.support.kube.fake_api_server import FakeApiServer, Faults
 
 from autoglm.kube.election import Election, Terms
 from autoglm.kube.kinds import LEASE
-from autoglm.kube.leader import Leader, LeaseName
-from autoglm.kube.transport import Request, Unreachable
+from autoglm.kube.leader import Fence, Leader, LeaseName
+from autoglm.kube.transport import NotLeading, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 
@@ -151,3 +151,56 @@ async def test_a_lease_deleted_by_hand_is_made_again_with_one_leader() -> None:
     server.remove(PATH)
     await asyncio.sleep(30)
     assert a.leader.is_leading + b.leader.is_leading == 1
+
+
+async def write(fence: Fence, seconds: float) -> float:
+    """Returns when it was done."""
+    async with fence.guard():
+        await asyncio.sleep(seconds)
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_write_outlasts_the_lease_time_while_it_is_renewed() -> None:
+    fence = Fence()
+    fence.extend(9)
+    task = asyncio.create_task(write(fence, 40))
+    for _ in range(30):
+        await asyncio.sleep(2)
+        fence.extend(9)
+    assert await task == pytest.approx(40)
+
+
+async def test_a_write_ends_in_time_where_the_lease_is_not_renewed() -> None:
+    fence = Fence()
+    fence.extend(9)
+    with pytest.raises(NotLeading):
+        await write(fence, 40)
+    assert asyncio.get_running_loop().time() == pytest.approx(9)
+
+
+async def test_losing_the_lease_ends_what_is_in_progress_at_once() -> None:
+    fence = Fence()
+    fence.extend(9)
+    tasks = [asyncio.create_task(write(fence, 5)) for _ in range(3)]
+    await asyncio.sleep(1)
+    fence.extend(0)
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(e) for e in ended] == [NotLeading] * 3
+    assert asyncio.get_running_loop().time() == pytest.approx(1)
+
+
+async def test_time_outs_of_other_kinds_and_cancellation_pass_through() -> None:
+    fence = Fence()
+    fence.extend(9)
+    with pytest.raises(TimeoutError):
+        async with fence.guard(), asyncio.timeout(1):
+            await asyncio.sleep(5)
+    task = asyncio.create_task(write(fence, 5))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_without_an_election_nothing_ends_a_write() -> None:
+    assert await write(Fence(), 1000) == pytest.approx(1000)

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer, Faults, Object
+from tests.support.kube.fake_api_server import FakeApiServer, Faults, Object
 
 from autoglm.api.labels import DEPLOYMENT
 from autoglm.kube.kinds import POD, Key

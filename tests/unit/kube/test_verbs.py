@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from autoglm.kube.fence import NotLeading
 from autoglm.kube.kinds import CHILDREN, RESOURCE
-from autoglm.kube.transport import Refused, Request, TimedOut, Unreachable
+from autoglm.kube.transport import NotLeading, Refused, Request, TimedOut, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 

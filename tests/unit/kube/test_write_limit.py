@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.kube.errors import Refused, TimedOut
-from autoglm.kube.write_limit import FIRST, WriteLimit
-from autoglm.kube.write_slots import WriteSlots
+from autoglm.kube.transport import Refused, TimedOut
+from autoglm.kube.write_limit import FIRST, WriteLimit, WriteSlots
 
 
 def drive(limit: WriteLimit, seconds: float, writes: int, now: float = 0.0) -> float:

@@ -9,9 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoglm.common.pacing import Backoff
-from autoglm.kube.fence import NotLeading
 from autoglm.kube.kinds import Key
-from autoglm.kube.transport import Refused, Unreachable
+from autoglm.kube.transport import NotLeading, Refused, Unreachable
 from autoglm.operator.dispatch import Dispatcher, Queue
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.reconcile import ChildrenRejected, ReconcileResult

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer, Faults
+from tests.support.kube.fake_api_server import FakeApiServer, Faults
 
 from autoglm.kube.kinds import CHILDREN, RESOURCE, Key
 from autoglm.kube.transport import Refused, Request

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer
+from tests.support.kube.fake_api_server import FakeApiServer
 
 from autoglm.kube.kinds import OPTIONAL_CHILDREN, Key, Kind
 from autoglm.kube.transport import Refused, Request, Unreachable

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
-from autoglm.gateway.endpoints.deployments import Directory, Key, Resource, conflicts_in
+from autoglm.gateway.endpoints.deployments import Directory, Resource, conflicts_in
 from autoglm.gateway.endpoints.endpoint import EndpointView
+from autoglm.kube.kinds import Key
 
 
 def endpoints(views: Collection[EndpointView], now: float) -> dict[str, object]:

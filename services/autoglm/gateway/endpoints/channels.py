@@ -22,10 +22,10 @@ class Stubs:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.raw: dict[str, Any] = {
-            method.path: _multicallable(channel, method.path, method.streaming, method.bidi)
-            for method in METHODS
-        }
+        self.raw: dict[str, Any] = {}
+        for method in METHODS:
+            make = channel.unary_stream if method.streaming else channel.unary_unary
+            self.raw[method.path] = (channel.stream_stream if method.bidi else make)(method.path)
 
 
 class Channels:
@@ -67,9 +67,3 @@ class Channels:
         channels = [stubs.channel for stubs in self._stubs.values()]
         self._stubs.clear()
         await asyncio.gather(*(channel.close() for channel in channels))
-
-
-def _multicallable(channel: grpc.aio.Channel, path: str, streaming: bool, bidi: bool) -> Any:
-    if bidi:
-        return channel.stream_stream(path)
-    return channel.unary_stream(path) if streaming else channel.unary_unary(path)

@@ -13,17 +13,7 @@ from types import MappingProxyType
 from autoglm.api.names import NO_RULES, NameRules, Seniority, owners_of, seniority
 from autoglm.api.schema import Part
 from autoglm.api.spec.traffic import Routing, Tenancy
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
-    """Namespace and name of a resource."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+from autoglm.kube.kinds import Key
 
 
 class Rules(Part):

@@ -20,8 +20,8 @@ from typing import Literal
 
 from autoglm import v1
 from autoglm.common.pacing import Backoff
-from autoglm.gateway.endpoints.deployments import Key
 from autoglm.gateway.request.request import Wire
+from autoglm.kube.kinds import Key
 
 Kind = Literal["pod", "openai"]
 # The capacity of a pod that has not reported its batch size; vLLM's own default.

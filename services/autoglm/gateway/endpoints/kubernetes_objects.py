@@ -18,7 +18,8 @@ from autoglm.api.labels import DEPLOYMENT, SERVICE_NAME, pods_service
 from autoglm.api.names import declared_names
 from autoglm.api.parse import lenient
 from autoglm.api.spec.traffic import Tenancy
-from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
+from autoglm.gateway.endpoints.deployments import Resource, Rules
+from autoglm.kube.kinds import Key
 
 GRPC_PORT_NAME = "grpc"
 _FAMILIES = ("IPv4", "IPv6")
@@ -41,12 +42,6 @@ class ObjectMeta(_Struct):
     @property
     def key(self) -> Key:
         return Key(self.namespace, self.name)
-
-
-class Head(_Struct):
-    """The metadata of any object."""
-
-    metadata: ObjectMeta
 
 
 class _Conditions(_Struct):

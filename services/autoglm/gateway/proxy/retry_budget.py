@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from autoglm.api.spec.traffic import Hedging
-from autoglm.gateway.endpoints.deployments import Key
 from autoglm.gateway.endpoints.snapshot import ModelView
+from autoglm.kube.kinds import Key
 
 _REMEMBERED = 256
 # Fewer samples give no percentile.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from autoglm.kube.errors import Refused, Unreachable
 from autoglm.kube.kinds import LEASE, Key
+from autoglm.kube.transport import Refused, Unreachable
 from autoglm.kube.verbs import Kube
 from autoglm.operator.ownership.claims import POLLS, Freshness, Installation
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import FIELD_MANAGER
-from autoglm.kube.errors import Refused, Unreachable
 from autoglm.kube.kinds import EVENT, Key
+from autoglm.kube.transport import Refused, Unreachable
 from autoglm.kube.verbs import Kube
 from autoglm.operator.observed import Event, Raw
 

@@ -16,12 +16,13 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.admission.admission import queue_of
-from autoglm.gateway.endpoints.deployments import Key, Resource
+from autoglm.gateway.endpoints.deployments import Resource
 from autoglm.gateway.endpoints.endpoint import Disconnected, Load, Loaded
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import RequestRecord, Usage
+from autoglm.kube.kinds import Key
 
 
 class Stage:

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from autoglm.api.names import NameRule, NameRules
 from autoglm.gateway.endpoints.deployments import (
     Conflict,
-    Key,
     Resource,
     conflicts_in,
     directory_of,
 )
+from autoglm.kube.kinds import Key
 
 NAMES = st.lists(st.sampled_from("abc"), max_size=3).map(tuple)
 RESOURCES = st.lists(

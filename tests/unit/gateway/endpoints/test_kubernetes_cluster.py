@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.gateway.endpoints.deployments import Directory, Key, Resource, directory_of
+from autoglm.gateway.endpoints.deployments import Directory, Resource, directory_of
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.endpoints.kubernetes_cluster import Change, Cluster, endpoints_of
 from autoglm.gateway.endpoints.kubernetes_objects import Mention, Slice
+from autoglm.kube.kinds import Key
+from autoglm.kube.typed_store import Decoded, TypedStore
 
+T = TypeVar("T")
 GLM = Key("default", "glm")
+SLICE = Key("default", "s")
 PODS = st.integers(1, 4)
 
 
@@ -89,23 +94,23 @@ class Watched:
         self.slices = self.cluster.slice_store()
 
     def lists(self, *numbers: int) -> Change | None:
-        self.resources.replace({GLM: Resource(GLM, names=("glm",))})
-        self.slices.replace({Key("default", "s"): slice_(*map(mention, numbers))})
+        self.resources.replace([Decoded(GLM, Resource(GLM, names=("glm",)))])
+        self.slices.replace([Decoded(SLICE, slice_(*map(mention, numbers)))])
         return self.cluster.take_change()
 
 
 def test_nothing_is_reported_before_all_lists_have_come() -> None:
     watched = Watched()
-    watched.resources.replace({GLM: Resource(GLM)})
+    watched.resources.replace([Decoded(GLM, Resource(GLM))])
     assert watched.cluster.take_change() is None
-    watched.slices.replace({})
+    watched.slices.replace(())
     assert watched.cluster.take_change() == Change(directory=directory_of([Resource(GLM)]))
 
 
 def test_a_cluster_without_resources_is_reported_too() -> None:
     watched = Watched()
-    watched.resources.replace({})
-    watched.slices.replace({})
+    watched.resources.replace(())
+    watched.slices.replace(())
     assert watched.cluster.take_change() == Change(directory=Directory({}, {}))
     assert watched.cluster.take_change() is None
 
@@ -114,7 +119,7 @@ def test_only_what_is_new_is_reported() -> None:
     watched = Watched()
     first = watched.lists(1, 2)
     assert first is not None and first.come == {endpoint(1), endpoint(2)}
-    watched.slices.put(Key("default", "s"), slice_(mention(1, is_usable=False), mention(3)))
+    watched.slices.put(Decoded(SLICE, slice_(mention(1, is_usable=False), mention(3))))
     gone, come = frozenset({endpoint(1), endpoint(2)}), frozenset({endpoint(3)})
     assert watched.cluster.take_change() == Change(gone, come)
     assert watched.cluster.take_change() is None
@@ -129,14 +134,14 @@ def test_a_second_list_drops_nothing_that_is_still_there() -> None:
 def test_an_object_that_cannot_be_read_stays_as_it_was() -> None:
     watched = Watched()
     watched.lists(1)
-    watched.slices.replace({Key("default", "s"): None})
+    watched.slices.replace([Decoded(SLICE, None)])
     assert watched.cluster.take_change() is None
 
 
 def test_pods_without_their_resource_are_not_used() -> None:
     watched = Watched()
     watched.lists(1)
-    watched.resources.put(GLM, None)
+    watched.resources.remove(Decoded(GLM, None))
     assert watched.cluster.take_change() == Change(
         gone=frozenset({endpoint()}), directory=Directory({}, {})
     )
@@ -146,7 +151,7 @@ def test_a_pod_at_the_address_of_another_is_another_endpoint() -> None:
     watched = Watched()
     watched.lists(1)
     heir = replace(mention(), pod="heir", uid="heir")
-    watched.slices.put(Key("default", "s"), slice_(heir))
+    watched.slices.put(Decoded(SLICE, slice_(heir)))
     change = watched.cluster.take_change()
     assert change is not None
     assert change.gone == {endpoint()} and {e.pod for e in change.come} == {"heir"}
@@ -162,13 +167,18 @@ STEPS = st.lists(
 )
 
 
+def put(store: TypedStore[T], key: Key, value: T | None) -> None:
+    """An event that the object was written, or deleted."""
+    (store.remove if value is None else store.put)(Decoded(key, value))
+
+
 @given(STEPS)
 def test_changes_add_up_to_what_a_list_would_report(
     steps: list[tuple[str, int, list[Mention] | None]],
 ) -> None:
     watched, fresh = Watched(), Watched()
-    watched.resources.replace({})
-    watched.slices.replace({})
+    watched.resources.replace(())
+    watched.slices.replace(())
     there: set[Endpoint] = set()
     slices: dict[Key, Slice] = {}
     resources: dict[Key, Resource] = {}
@@ -176,17 +186,17 @@ def test_changes_add_up_to_what_a_list_would_report(
         key, name = Key("default", f"o{number}"), Key("default", f"glm{number % 2}")
         if kind == "slice":
             fact = None if found is None else slice_(*found, of=name)
-            watched.slices.put(key, fact)
+            put(watched.slices, key, fact)
             slices = {k: s for k, s in (slices | {key: fact}).items() if s is not None}
         else:
             resource = None if found is None else Resource(name)
-            watched.resources.put(name, resource)
+            put(watched.resources, name, resource)
             both = resources | {name: resource}
             resources = {k: r for k, r in both.items() if r is not None}
         change = watched.cluster.take_change() or Change()
         assert change.gone <= there and not change.come & there
         there = (there - change.gone) | change.come
-    fresh.slices.replace(slices)
-    fresh.resources.replace(resources)
+    fresh.slices.replace([Decoded(*item) for item in slices.items()])
+    fresh.resources.replace([Decoded(*item) for item in resources.items()])
     whole = fresh.cluster.take_change() or Change()
     assert there == whole.come

@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.fake_kube import agd, endpoint_slice
+from tests.support.kube.objects import agd, endpoint_slice
 
 from autoglm.api.spec.traffic import (
     Hedging,
@@ -14,8 +14,9 @@ from autoglm.api.spec.traffic import (
     Tenancy,
     Timeouts,
 )
-from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
+from autoglm.gateway.endpoints.deployments import Resource, Rules
 from autoglm.gateway.endpoints.kubernetes_objects import Mention, Slice, resource_of, slice_of
+from autoglm.kube.kinds import Key
 
 GLM = Key("default", "glm")
 

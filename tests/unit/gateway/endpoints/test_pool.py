@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm import v1
-from autoglm.gateway.endpoints.deployments import Directory, Key, Resource, directory_of
+from autoglm.gateway.endpoints.deployments import Directory, Resource, directory_of
 from autoglm.gateway.endpoints.endpoint import (
     Disconnected,
     Endpoint,
@@ -19,6 +19,7 @@ from autoglm.gateway.endpoints.endpoint import (
 )
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView, Snapshot, take_snapshot
+from autoglm.kube.kinds import Key
 
 KEYS = (Key("n", "a"), Key("n", "b"))
 

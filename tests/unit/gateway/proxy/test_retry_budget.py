@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from autoglm import v1
 from autoglm.api.spec.traffic import Hedging, Retries, Routing
-from autoglm.gateway.endpoints.deployments import Key, Resource, Rules
+from autoglm.gateway.endpoints.deployments import Resource, Rules
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.proxy.retry_budget import Hedges, RetriesByModel, RetryBudget, RetryPolicy
+from autoglm.kube.kinds import Key
 
 POLICY = RetryPolicy(attempts=3, ratio=0.2, per_second=1.0, reserve=10.0)
 P90 = Hedging(percentile=90, max_extra_ratio=0.1)

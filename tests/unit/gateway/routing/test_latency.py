@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 
 from autoglm.api.spec.traffic import Routing, ServiceLevel
-from autoglm.gateway.endpoints.deployments import Key, Resource, Rules, directory_of
+from autoglm.gateway.endpoints.deployments import Resource, Rules, directory_of
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.latency import Latency
+from autoglm.kube.kinds import Key
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.request_info import Prompt
 

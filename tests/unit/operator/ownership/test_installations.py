@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer, Faults
 from tests.support.fake_cluster import resource
+from tests.support.kube.fake_api_server import FakeApiServer, Faults
 
 from autoglm.kube.kinds import LEASE, RESOURCE, Key, child_kind
 from autoglm.kube.transport import Refused, Request

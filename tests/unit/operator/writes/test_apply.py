@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.support.fake_api_server import FakeApiServer, Faults
+from tests.support.kube.fake_api_server import FakeApiServer, Faults
 
 from autoglm.kube.kinds import CHILDREN, RESOURCE, Key
 from autoglm.kube.store import Cache
