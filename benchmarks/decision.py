@@ -24,7 +24,7 @@ from autoglm.gateway.endpoints.snapshot import Snapshot, take_snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing import POLICIES, Router
-from autoglm.gateway.routing.prefix import salt_of
+from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.validation import Operation, RequestInfo, prefix_hash
 from autoglm.validation.request_info import Prompt
 from benchmarks.report import Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from autoglm.gateway.routing.prefix import UNKNOWN_BLOCKS, PrefixIndex
+from autoglm.gateway.routing.prefix_index import UNKNOWN_BLOCKS, PrefixIndex
 from autoglm.simulator.blocks import BLOCK_SIZE, block_hashes
 from autoglm.validation.prefix_hash import BLOCK_TOKENS
 from benchmarks.fleet.pod import Pod

@@ -19,7 +19,7 @@ from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing import Router
-from autoglm.gateway.routing.prefix import salt_of
+from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.inference.servicers.worker import message_of
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix, of_token_ids

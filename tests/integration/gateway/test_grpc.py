@@ -11,7 +11,7 @@ import pytest
 from autoglm import v1
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.request.principal import ANONYMOUS
-from autoglm.gateway.routing.prefix import salt_of
+from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.open_inference_pb2_grpc import GRPCInferenceServiceStub

@@ -16,7 +16,7 @@ from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.endpoints.kv_event_watch import KvFollower
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.routing.prefix import PrefixIndex
+from autoglm.gateway.routing.prefix_index import PrefixIndex
 from autoglm.v1.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 
 Script = list[tuple[int, tuple[int, ...] | None]]

@@ -39,7 +39,7 @@ from autoglm.gateway.request.prefix_cache import CacheSalts
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
 from autoglm.gateway.request_telemetry import child_span, client_span, note_decision
 from autoglm.gateway.routing import Decision, Router
-from autoglm.gateway.routing.prefix import salt_of
+from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.validation.http_apis import RESPONSES
 from autoglm.validation.openai_stream import REPLAY_HEADER
 

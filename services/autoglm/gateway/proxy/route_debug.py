@@ -26,7 +26,7 @@ from autoglm.gateway.request.request import (
     Trailers,
 )
 from autoglm.gateway.routing import Decision, Router
-from autoglm.gateway.routing.explain import explain
+from autoglm.gateway.routing.router import explain
 
 ROUTE_HEADER = "x-autoglm-route"
 _WANTED = ("route", "explain")

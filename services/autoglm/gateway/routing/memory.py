@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.request.request import GatewayRequest
+from autoglm.gateway.routing.consistent_hash import Rings
 from autoglm.gateway.routing.latency import Latency
-from autoglm.gateway.routing.prefix import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
-from autoglm.gateway.routing.rings import Rings
+from autoglm.gateway.routing.prefix_index import MOST_BLOCKS, UNKNOWN_BLOCKS, PrefixIndex, salt_of
 from autoglm.validation.prefix_hash import BLOCK_TOKENS
 
 # The most models with state; above it all are reset, which costs one uneven round.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoglm.gateway.endpoints.endpoint import Live
-from autoglm.gateway.routing.affinity import draws
+from autoglm.gateway.routing.consistent_hash import draws
 from autoglm.gateway.routing.types import Candidates, Query
 
 # The scores of the two endpoints that a conversation hashes to.

@@ -14,9 +14,9 @@ from random import Random
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
 from autoglm.gateway.request.request import GatewayRequest
-from autoglm.gateway.routing.affinity import name_of
+from autoglm.gateway.routing.consistent_hash import name_of
 from autoglm.gateway.routing.memory import Memory
-from autoglm.gateway.routing.prefix import Holders, salt_of
+from autoglm.gateway.routing.prefix_index import Holders, salt_of
 from autoglm.validation.prefix_hash import BLOCK_TOKENS, NO_PREFIX, Prefix
 
 Candidates = Sequence[EndpointView]

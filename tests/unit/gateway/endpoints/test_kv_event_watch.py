@@ -10,7 +10,7 @@ from tests.support.soak import examples
 
 from autoglm import v1
 from autoglm.gateway.endpoints.kv_event_watch import Lost, Reader
-from autoglm.gateway.routing.prefix import PROMISE_SECONDS, PrefixIndex
+from autoglm.gateway.routing.prefix_index import PROMISE_SECONDS, PrefixIndex
 from autoglm.inference.kv.feed import KvFeed
 from autoglm.inference.kv.ledger import ends
 from autoglm.inference.servicers.worker import message_of

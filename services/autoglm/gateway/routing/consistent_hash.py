@@ -1,15 +1,40 @@
-"""Hash rings of a model's endpoints, to find those next to a position without a full scan.
+"""Consistent hashing of conversations and sessions to endpoints, equal on all gateways. Pure.
 
-Consistent hashing with one point an endpoint; routing by load compensates the imbalance. Pure.
+Rendezvous hashing: each endpoint draws a number from the name, and the highest wins; when an
+endpoint is removed, only its own names move (Thaler and Ravishankar, A Name-Based Mapping Scheme
+for Rendezvous, 1996). For models with too many endpoints to draw from all, a ring with one point an
+endpoint finds those next to a position; routing by load compensates the imbalance.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from xxhash import xxh3_64_intdigest
 
 from autoglm.gateway.endpoints.endpoint import EndpointView
-from autoglm.gateway.routing.affinity import seed_of
+
+_MASK = (1 << 64) - 1
+# An odd number with well-mixed bits: multiplication spreads a difference over the higher bits.
+_SPREAD = 0x9E3779B97F4A7C15
+
+
+@lru_cache(maxsize=65536)
+def seed_of(url: str) -> int:
+    """Return the seed of an endpoint's draws."""
+    return xxh3_64_intdigest(url.encode())
+
+
+def draws(name: int, urls: Iterable[str]) -> list[int]:
+    """Return the number that each endpoint draws from the name; the highest wins."""
+    return [((name ^ seed) * _SPREAD) & _MASK for seed in map(seed_of, urls)]
+
+
+def name_of(session: str, salt: int) -> int:
+    """Return the name of a session; the salt separates equal session ids of tenants."""
+    return xxh3_64_intdigest(session.encode(), salt)
 
 
 class Ring:

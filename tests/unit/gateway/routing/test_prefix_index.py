@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.support.soak import examples
 
-from autoglm.gateway.routing.prefix import PrefixIndex, salt_of
+from autoglm.gateway.routing.prefix_index import PrefixIndex, salt_of
 
 PROMPTS = st.lists(st.integers(0, 2), max_size=6)
 URLS = st.sampled_from("abcd")

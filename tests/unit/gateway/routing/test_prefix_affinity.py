@@ -1,4 +1,3 @@
-from collections import Counter
 from random import Random
 from typing import Any
 
@@ -11,8 +10,7 @@ from autoglm.gateway.endpoints.endpoint import Load
 from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
-from autoglm.gateway.routing.affinity import draws, name_of
-from autoglm.gateway.routing.filters import load_bound
+from autoglm.gateway.routing.policies import load_bound
 from autoglm.gateway.routing.scorers import share_in_use
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
@@ -126,22 +124,3 @@ def test_prompts_never_seen_again_are_placed_by_load(make: Any) -> None:
     fleet = Fleet(make, [1, 1, 1, 0, 1, 1, 1, 1])
     idle = fleet.views[3]
     assert {fleet.decide(Prefix((n,), n)).endpoint.url for n in range(100, 150)} == {idle.url}
-
-
-@given(st.integers(0, 2**64 - 1))
-def test_only_what_an_endpoint_had_moves_when_it_goes(name: int) -> None:
-    urls = [f"grpc://10.0.0.{n}:50051" for n in range(9)]
-    numbers = draws(name, urls)
-    winner = urls[numbers.index(max(numbers))]
-    for gone in urls:
-        rest = [url for url in urls if url != gone]
-        left = draws(name, rest)
-        assert gone == winner or rest[left.index(max(left))] == winner
-
-
-def test_names_spread_evenly() -> None:
-    urls = [f"grpc://10.0.0.{n}:50051" for n in range(16)]
-    won = Counter(
-        max(zip(draws(name_of(str(n), 0), urls), urls, strict=True))[1] for n in range(16_000)
-    )
-    assert min(won.values()) > 800 and max(won.values()) < 1200
