@@ -26,8 +26,8 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common import rpc
+from autoglm.common.status import USAGE_TRAILER, write_usage
 from autoglm.common.telemetry import JsonFormatter
-from autoglm.common.usage import USAGE_TRAILER, write_usage
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
 from autoglm.gateway.edges.rest import RestEdge, RestParts

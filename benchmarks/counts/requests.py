@@ -14,7 +14,7 @@ from typing import Any
 
 from autoglm.client.requests import hint_metadata
 from autoglm.common import rpc
-from autoglm.common.usage import USAGE_TRAILER, write_usage
+from autoglm.common.status import USAGE_TRAILER, write_usage
 from autoglm.gateway.envoy import access_log_pb2 as access_log
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from benchmarks.counts.gateway import STREAM, UNARY, Rig, rig

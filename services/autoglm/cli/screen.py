@@ -56,13 +56,13 @@ def drawn(parts: Iterable[RenderableType], canvas: Canvas) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 0) -> RenderableType:
-    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in header:
-        made.add_column(name, overflow="fold", no_wrap=name not in _FOLDING)
+        grid.add_column(name, overflow="fold", no_wrap=name not in _FOLDING)
     for row in rows:
         # As Text, since rich interprets [words in brackets] of a str as markup.
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    return Padding(made, (0, 0, 0, indent), expand=False)
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return Padding(grid, (0, 0, 0, indent), expand=False)
 
 
 def heading(text: str, style: str = "") -> Text:

@@ -1,4 +1,6 @@
-"""Maps our errors to the statuses of gRPC and back; `validation.http_errors` is HTTP's mapper.
+"""Maps the end of a call to its status and trailers, and back: its error or its usage.
+
+`validation.http_errors` is the mapper of errors to HTTP.
 
 Edges call `to_grpc` on the way out; clients and the gateway call `from_grpc` on the way in. Errors
 carry google.rpc.Status details (ErrorInfo, BadRequest, RetryInfo; AIP-193) in the standard trailer.
@@ -6,6 +8,7 @@ carry google.rpc.Status details (ErrorInfo, BadRequest, RetryInfo; AIP-193) in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +17,15 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from autoglm.common import errors
-from autoglm.common.usage import USAGE_TRAILER
 
 DOMAIN = "autoglm.io"
 REQUEST_ID = "x-request-id"
 DETAILS_TRAILER = "grpc-status-details-bin"
+# The usage of a request, written by pods: a trailer over gRPC, a header over HTTP. Gateways read it
+# where their data plane does not see the response's messages, and where the API has no place for
+# usage (the Open Inference Protocol).
+USAGE_TRAILER = "autoglm-usage"
+_USAGE = re.compile(r"prompt=(\d{1,12}) completion=(\d{1,12})(?: finish=([a-z_,]{1,200}))?")
 # Headers and trailers of a response that report how its call ended.
 RESULT_HEADERS = ("grpc-status", "grpc-message", DETAILS_TRAILER, USAGE_TRAILER)
 _HIDDEN = "internal error; the server's log has the details under this request id"
@@ -106,3 +113,40 @@ def from_details(name: str, message: str, details: bytes) -> errors.AutoGLMError
 def visible_message(error: errors.AutoGLMError) -> str:
     """Return the message for the caller; that of Internal is in the log only."""
     return _HIDDEN if type(error) is errors.Internal else error.message
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Numbers of tokens, and the finish reason of each choice, in lower case."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reasons: tuple[str, ...] = ()
+
+    def after(self, before: TokenUsage | None) -> TokenUsage:
+        """Return the tokens of both, with the finish reasons of the later one."""
+        if before is None:
+            return self
+        prompt = before.prompt_tokens + self.prompt_tokens
+        completion = before.completion_tokens + self.completion_tokens
+        return TokenUsage(prompt, completion, self.finish_reasons)
+
+
+def write_usage(prompt: int, completion: int, finish_reasons: Sequence[str] = ()) -> str:
+    finish = f" finish={','.join(finish_reasons)}" if finish_reasons else ""
+    return f"prompt={prompt} completion={completion}{finish}"
+
+
+def usage_field(usage: TokenUsage) -> tuple[str, str]:
+    """Return name and value of the header or trailer."""
+    reasons = usage.finish_reasons
+    return USAGE_TRAILER, write_usage(usage.prompt_tokens, usage.completion_tokens, reasons)
+
+
+def read_usage(text: str) -> TokenUsage | None:
+    """Parse the output of `write_usage`; None for any other text."""
+    found = _USAGE.fullmatch(text)
+    if found is None:
+        return None
+    prompt, completion, finish = found.groups()
+    return TokenUsage(int(prompt), int(completion), tuple(finish.split(",")) if finish else ())

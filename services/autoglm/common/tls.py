@@ -45,15 +45,15 @@ def grpc_server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         pair = (Path(files.key_file).read_bytes(), Path(files.cert_file).read_bytes())
         return grpc.ssl_server_certificate_configuration([pair], _read(files.ca_file))
 
-    seen = files.fingerprint()
+    loaded = files.fingerprint()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal seen
+        nonlocal loaded
         now = files.fingerprint()
-        if now == seen:
+        if now == loaded:
             return None
         fresh = configuration()
-        seen = now
+        loaded = now
         return fresh
 
     # types-grpcio does not know that the callback may return None for "unchanged".
@@ -84,13 +84,13 @@ async def reload_http_server(
     context: ssl.SSLContext, files: TlsFiles, every_seconds: float
 ) -> None:
     """Keep a server's context fresh; new connections use the new certificate."""
-    seen = files.fingerprint()
+    loaded = files.fingerprint()
     while True:
         await asyncio.sleep(every_seconds)
         now = files.fingerprint()
-        if now != seen:
+        if now != loaded:
             _load_server_files(context, files)
-            seen = now
+            loaded = now
 
 
 def _load_server_files(context: ssl.SSLContext, files: TlsFiles) -> None:

@@ -25,7 +25,7 @@ from autoglm.common.request_telemetry import (
     error_of,
     trace_id,
 )
-from autoglm.common.usage import TokenUsage
+from autoglm.common.status import TokenUsage
 
 _log = logging.getLogger("autoglm.inference.request")
 

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from autoglm import v1
 from autoglm.common import errors, rpc
-from autoglm.common.usage import USAGE_TRAILER, write_usage
+from autoglm.common.status import USAGE_TRAILER, write_usage
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1.inference_pb2_grpc import InferenceServicer, add_InferenceServicer_to_server
 from autoglm.v1.open_inference_pb2_grpc import (

@@ -17,7 +17,7 @@ from tests.support.processes import Process
 
 from autoglm.client import Client, RetryPolicy
 from autoglm.common import errors
-from autoglm.common.usage import read_usage
+from autoglm.common.status import read_usage
 from autoglm.gateway.identity.keys import new_key
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.v1 import open_inference_pb2_grpc

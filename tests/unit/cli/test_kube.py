@@ -1,4 +1,4 @@
-"""Reading through an API that refuses, pages and is_temporary on."""
+"""Reading through an API that forbids, splits lists into pages, and fails."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

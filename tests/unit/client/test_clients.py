@@ -71,8 +71,8 @@ def test_key_is_the_given_one_or_the_environments(
 
 def test_every_method_reaches_its_rpc(send: Send, server: FakeServer) -> None:
     text = "".join(c.text for c in send(server, "generate_stream", ("Hi",), {}))
-    said = "".join(c.delta.content for c in send(server, "chat_stream", (USER,), {}))
-    assert text == said == server.text
+    streamed = "".join(c.delta.content for c in send(server, "chat_stream", (USER,), {}))
+    assert text == streamed == server.text
     assert send(server, "generate", ("Hi",), {}).completions[0].text == server.text
     assert send(server, "chat", (USER,), {}).choices[0].message.content == server.text
     assert len(send(server, "embed", (["a", "b"],), {}).embeddings) == 2

@@ -31,7 +31,7 @@ def server(probe: Probe) -> Iterator[AdminServer]:
     Counter("demo_things", "Things.", registry=registry).inc()
     server = AdminServer(
         "127.0.0.1:0",
-        lambda: (probe.ready, {"why": "asked"}),
+        lambda: (probe.ready, {"why": "test"}),
         registry=registry,
         pages={"/admin/page": lambda: {"x": 1}},
     )
@@ -53,7 +53,7 @@ def test_metrics_are_served(server: AdminServer) -> None:
 
 
 def test_readiness_follows_what_the_service_says(server: AdminServer, probe: Probe) -> None:
-    assert get(server, "/health/ready") == (200, '{"why": "asked"}\n')
+    assert get(server, "/health/ready") == (200, '{"why": "test"}\n')
     probe.ready = False
     assert get(server, "/health/ready")[0] == 503
 
@@ -94,8 +94,10 @@ def test_head_is_get_without_a_body(server: AdminServer) -> None:
 
 
 def test_metrics_come_in_the_format_that_is_requested(server: AdminServer) -> None:
-    asked = b"GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0\r\n\r\n"
-    assert b"# EOF" in raw(server, asked)
+    request = (
+        b"GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0\r\n\r\n"
+    )
+    assert b"# EOF" in raw(server, request)
 
 
 def test_a_page_that_fails_is_an_error(server: AdminServer) -> None:

@@ -55,9 +55,9 @@ async def test_a_given_request_id_is_kept_and_returned() -> None:
 async def test_a_request_id_that_is_not_128_visible_characters_is_replaced(given: str) -> None:
     async with served(Scripted()) as stub:
         call = stub.Generate(v1.GenerateRequest(), metadata=((status.REQUEST_ID, given),))
-        made = dict(await call.initial_metadata())[status.REQUEST_ID]
-        assert len(str(made)) == 32
-        assert (await call).id == made
+        request_id = dict(await call.initial_metadata())[status.REQUEST_ID]
+        assert len(str(request_id)) == 32
+        assert (await call).id == request_id
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
+"""Statuses and trailers of calls."""
+
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoglm.common import errors, status
+from autoglm.common.status import TokenUsage, read_usage, write_usage
 
 
-def rpc_error(answer: status.GrpcError) -> grpc.aio.AioRpcError:
-    trailers = grpc.aio.Metadata(*answer.trailers)
-    return grpc.aio.AioRpcError(answer.code, grpc.aio.Metadata(), trailers, answer.message)
+def rpc_error(response: status.GrpcError) -> grpc.aio.AioRpcError:
+    trailers = grpc.aio.Metadata(*response.trailers)
+    return grpc.aio.AioRpcError(response.code, grpc.aio.Metadata(), trailers, response.message)
 
 
 @pytest.mark.parametrize("cls", [c for c in errors.ERRORS if c is not errors.Internal])
@@ -30,3 +35,27 @@ def test_a_foreign_error_without_details_is_reported_by_its_status() -> None:
         grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "connection refused"
     )
     assert type(status.from_grpc(error)) is errors.NoReadyEndpoint
+
+
+COUNTS = st.integers(0, 10**12 - 1)
+REASONS = st.lists(st.sampled_from(["stop", "length", "tool_calls"]), max_size=8)
+
+
+@given(prompt=COUNTS, completion=COUNTS, reasons=REASONS)
+def test_what_is_written_is_read(prompt: int, completion: int, reasons: list[str]) -> None:
+    assert read_usage(write_usage(prompt, completion, reasons)) == TokenUsage(
+        prompt, completion, tuple(reasons)
+    )
+
+
+def test_the_usage_of_several_requests_adds_up() -> None:
+    first, last = TokenUsage(1, 2, ("stop",)), TokenUsage(30, 40, ("length",))
+    assert first.after(None) == first
+    assert last.after(first) == TokenUsage(31, 42, ("length",))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "prompt=1", "prompt=-1 completion=2", "prompt=1 completion=2 x"]
+)
+def test_other_texts_are_no_usage(text: str) -> None:
+    assert read_usage(text) is None

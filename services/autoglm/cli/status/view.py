@@ -100,8 +100,8 @@ def views(observed: ClusterState, now: float) -> tuple[View, ...]:
 
 def is_observed(resource: Raw) -> bool:
     """Return whether the status describes the current spec."""
-    seen = (resource.get("status") or {}).get("observedGeneration", 0)
-    return bool(seen >= resource["metadata"].get("generation", 0))
+    observed = (resource.get("status") or {}).get("observedGeneration", 0)
+    return bool(observed >= resource["metadata"].get("generation", 0))
 
 
 def failed_conditions(resource: Raw) -> Iterator[FailedCondition]:

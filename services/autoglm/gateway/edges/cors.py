@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoglm.common.status import REQUEST_ID
-from autoglm.common.usage import USAGE_TRAILER
+from autoglm.common.status import REQUEST_ID, USAGE_TRAILER
 from autoglm.validation.http_errors import ANTHROPIC_REQUEST_ID, SHOULD_RETRY
 
 ANY = "*"

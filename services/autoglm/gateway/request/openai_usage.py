@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from autoglm.common.usage import USAGE_TRAILER, read_usage
+from autoglm.common.status import USAGE_TRAILER, read_usage
 from autoglm.gateway.request.request import Usage
 from autoglm.validation.openai_stream import DATA, Choice
 

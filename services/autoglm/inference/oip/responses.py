@@ -13,7 +13,7 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.common.usage import TokenUsage
+from autoglm.common.status import TokenUsage
 from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.observation import counted_of
 from autoglm.inference.oip.request import EngineInput, Infer, engine_request

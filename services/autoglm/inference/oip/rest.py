@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
-from autoglm.common.usage import usage_field
+from autoglm.common.status import usage_field
 from autoglm.inference.engine import AsgiApp, Engine, EngineRequest, Receive, Scope, Send
 from autoglm.inference.http.asgi import Body
 from autoglm.inference.http.bounded_http import abridged

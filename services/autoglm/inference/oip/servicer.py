@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from autoglm.common import errors, status
-from autoglm.common.usage import TokenUsage, usage_field
+from autoglm.common.status import TokenUsage, usage_field
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip import responses
 from autoglm.inference.oip.request import TEXT_OUTPUT, EngineInput, of_grpc

@@ -22,8 +22,8 @@ from autoglm import v1
 from autoglm.common import rpc, semconv
 from autoglm.common.errors import AutoGLMError, InvalidRequest
 from autoglm.common.request_telemetry import trace_headers
+from autoglm.common.status import usage_field
 from autoglm.common.telemetry import MODEL_CHARACTERS
-from autoglm.common.usage import usage_field
 from autoglm.inference.observation import Observation, counted_of, outcome_of
 from autoglm.inference.pod import Pod
 from autoglm.v1 import open_inference_pb2 as oip

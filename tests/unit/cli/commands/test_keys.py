@@ -17,8 +17,8 @@ def test_entry_in_a_file_is_the_printed_keys(autoglm: Any) -> None:
         *("keys", "create", "--tenant", "acme", "--name", "ci", "--role", "User"),
         *("--role", "Auditor", "--model", "glm-*", "--expires-in-days", "2", "--output", "json"),
     )
-    made = json.loads(result.out)
-    found = keys_of(json.dumps({"keys": [made["entry"]]}).encode()).find(made["key"])
+    created = json.loads(result.out)
+    found = keys_of(json.dumps({"keys": [created["entry"]]}).encode()).find(created["key"])
     assert found is not None and found.expires is not None
     assert found.principal == Principal(
         "acme", "ci", frozenset((Role.USER, Role.AUDITOR)), ("glm-*",)

@@ -61,8 +61,8 @@ def test_a_terminal_gets_a_conversation(
     assert result.code == 0
     assert result.out.count("Hello there.\n") == 3
     assert result.err == "INVALID_REQUEST: bad\n"
-    said = [[m.content for m in s.request.messages] for s in server.seen]  # type: ignore[attr-defined]  # all are ChatRequests
-    assert said == [
+    sent = [[m.content for m in s.request.messages] for s in server.seen]  # type: ignore[attr-defined]  # all are ChatRequests
+    assert sent == [
         ["Hi"],
         ["Hi", "Hello there.", "Again"],
         ["Hi", "Hello there.", "Again", "Hello there.", "fails"],

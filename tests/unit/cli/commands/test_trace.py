@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     def span(
         service: str, name: str, parent: api.Span | None, begin: int, took: int, **attributes: Any
     ) -> api.Span:
-        made = (
+        started = (
             providers[service]
             .get_tracer("test")
             .start_span(
@@ -39,8 +39,8 @@ def file(tmp_path: Path) -> Path:
                 attributes={k.replace("_", "."): v for k, v in attributes.items()},
             )
         )
-        made.end(START + (begin + took) * MS)
-        return made
+        started.end(START + (begin + took) * MS)
+        return started
 
     span("client", "older", None, -500, 1)
     root = span("client", "Chat", None, 0, 100, autoglm_request_id="r-1")

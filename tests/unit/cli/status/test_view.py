@@ -146,8 +146,8 @@ def test_operators_own_event_is_not_shown_beside_its_condition(
 
 
 def test_every_reason_with_a_remedy_is_one_of_the_operators() -> None:
-    told = Path(__file__).parents[4].joinpath("docs/conditions.md").read_text()
-    assert [reason for reason in BY_REASON if f"`{reason}`" not in told] == []
+    documented = Path(__file__).parents[4].joinpath("docs/conditions.md").read_text()
+    assert [reason for reason in BY_REASON if f"`{reason}`" not in documented] == []
 
 
 def test_every_exit_code_of_the_engine_has_a_remedy() -> None:

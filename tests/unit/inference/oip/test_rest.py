@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from autoglm.common.usage import read_usage
+from autoglm.common.status import read_usage
 from autoglm.inference.oip.rest import with_oip
 from autoglm.inference.settings import Rates
 from autoglm.simulator import EchoEngine, EchoSettings, start

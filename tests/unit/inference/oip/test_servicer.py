@@ -10,7 +10,7 @@ import pytest
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.common.usage import read_usage
+from autoglm.common.status import read_usage
 from autoglm.inference.engine import EngineRequest
 from autoglm.inference.oip.servicer import OipServicer
 from autoglm.inference.requests import closing

@@ -6,7 +6,7 @@ import json
 
 from autoglm.common import status
 from autoglm.common.errors import Cancelled, DeadlineExceeded, ShuttingDown, StreamBroken
-from autoglm.common.usage import write_usage
+from autoglm.common.status import write_usage
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
 from autoglm.gateway.envoy.messages import _binary
