@@ -65,8 +65,33 @@ class ChangeHandlers:
     """The resource itself has changed."""
 
 
+@dataclass(slots=True)
+class _OptionalKind:
+    """Discovery and watches of one optional kind."""
+
+    watches: list[Reflector[bytes]] = field(default_factory=list)
+    """Empty while the API server does not serve the kind."""
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    undiscovered: str = ""
+    """Why it is unknown whether the API server serves the kind."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it is known whether the kind can be used."""
+
+    @property
+    def is_listed(self) -> bool:
+        """Return whether the kind was listed. It stays in use from then on."""
+        return bool(self.watches) and all(one.synced.is_set() for one in self.watches)
+
+    @property
+    def problem(self) -> str:
+        """Return why the kind cannot be used; empty if it can, or if it is not served."""
+        if self.is_listed:
+            return ""
+        return next((w.problem for w in self.watches if w.problem), self.undiscovered)
+
+
 class Watches:
-    """All watches of the operator."""
+    """All watches of the operator. Updates `caches.optional_kinds` and `unavailable_kinds`, too."""
 
     def __init__(
         self,
@@ -84,9 +109,7 @@ class Watches:
         self._metrics = metrics
         self._rng = rng
         self._required: dict[str, list[Reflector[bytes]]] = {}
-        self._optional = OptionalKinds(
-            kube, caches, metrics, self._optional_reflectors, self._all_changed
-        )
+        self._optional = {kind: _OptionalKind() for kind in OPTIONAL_CHILDREN}
         for cache in caches.by_kind():
             metrics.cached.labels(cache.kind.kind).set_function(partial(len, cache))
 
@@ -117,11 +140,19 @@ class Watches:
             self._rng,
         )
         tasks.create_task(slices.run(), name="watch EndpointSlice")
-        self._optional.start(tasks)
+        for kind in self._optional:
+            tasks.create_task(self._discover(kind, tasks), name=f"discover {kind.kind}")
         for watches in self._required.values():
             for one in watches:
                 await one.synced.wait()
-        await self._optional.settled()
+        try:
+            async with asyncio.timeout(_FIRST_LIST_SECONDS):
+                for state in self._optional.values():
+                    await state.settled.wait()
+        except TimeoutError:
+            names = [k.kind for k, state in self._optional.items() if not state.settled.is_set()]
+            fields = {"kinds": ", ".join(names)}
+            _log.warning("starting before optional kinds are listed", extra={"fields": fields})
 
     def unsynced(self) -> Mapping[str, str]:
         """Return the required kinds that are not listed yet, each with the cause."""
@@ -152,86 +183,16 @@ class Watches:
             for namespace in self._scope.namespaces or ("",)
         ]
 
-    def _optional_reflectors(
-        self, cache: Cache, problem_changed: Callable[[], None]
-    ) -> list[Reflector[bytes]]:
-        return self._reflectors(cache, MANAGED, self._handlers.changed, problem_changed)
-
-    def _all_changed(self) -> None:
-        for key in self._caches.resources.owners():
-            self._handlers.changed(key)
-
-
-@dataclass(slots=True)
-class _State:
-    """Discovery and watches of one optional kind."""
-
-    watches: list[Reflector[bytes]] = field(default_factory=list)
-    """Empty while the API server does not serve the kind."""
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    undiscovered: str = ""
-    """Why it is unknown whether the API server serves the kind."""
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it is known whether the kind can be used."""
-
-    @property
-    def is_listed(self) -> bool:
-        """Return whether the kind was listed. It stays in use from then on."""
-        return bool(self.watches) and all(watch.synced.is_set() for watch in self.watches)
-
-    @property
-    def problem(self) -> str:
-        """Return why the kind cannot be used; empty if it can, or if it is not served."""
-        if self.is_listed:
-            return ""
-        return next((w.problem for w in self.watches if w.problem), self.undiscovered)
-
-
-class OptionalKinds:
-    """Updates `caches.optional_kinds` and `caches.unavailable_kinds`; calls `changed` after it.
-
-    `reflectors` returns the watches that fill a cache; they call their second argument when their
-    problem has changed.
-    """
-
-    def __init__(
-        self,
-        kube: Kube,
-        caches: Caches,
-        metrics: Metrics,
-        reflectors: Callable[[Cache, Callable[[], None]], list[Reflector[bytes]]],
-        changed: Callable[[], None],
-    ) -> None:
-        self._kube = kube
-        self._caches = caches
-        self._metrics = metrics
-        self._reflectors = reflectors
-        self._changed = changed
-        self._states = {kind: _State() for kind in OPTIONAL_CHILDREN}
-
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Discover and watch every optional kind, in tasks of the group."""
-        for kind in self._states:
-            tasks.create_task(self._discover(kind, tasks), name=f"discover {kind.kind}")
-
-    async def settled(self) -> None:
-        """Wait until each kind is listed, unavailable or not served, at most 5 seconds."""
-        try:
-            async with asyncio.timeout(_FIRST_LIST_SECONDS):
-                for state in self._states.values():
-                    await state.settled.wait()
-        except TimeoutError:
-            names = [k.kind for k, state in self._states.items() if not state.settled.is_set()]
-            fields = {"kinds": ", ".join(names)}
-            _log.warning("starting before optional kinds are listed", extra={"fields": fields})
-
     async def _discover(self, kind: Kind, tasks: asyncio.TaskGroup) -> None:
-        state, cache = self._states[kind], self._caches.children[kind]
+        """Watch an optional kind while the API server serves it."""
+        state, cache = self._optional[kind], self._caches.children[kind]
         while True:
             served = await self._serves(kind)
             state.undiscovered = served if isinstance(served, str) else ""
             if served is True and not state.watches:
-                state.watches = self._reflectors(cache, self._publish)
+                state.watches = self._reflectors(
+                    cache, MANAGED, self._handlers.changed, self._publish
+                )
                 state.tasks = [tasks.create_task(w.run()) for w in state.watches]
                 state.tasks.append(tasks.create_task(self._publish_once_listed(state)))
             elif served is False:
@@ -245,7 +206,7 @@ class OptionalKinds:
             self._publish()
             await asyncio.sleep(_DISCOVERY_SECONDS)
 
-    async def _publish_once_listed(self, state: _State) -> None:
+    async def _publish_once_listed(self, state: _OptionalKind) -> None:
         for one in state.watches:
             await one.synced.wait()
         self._publish()
@@ -261,10 +222,11 @@ class OptionalKinds:
         return any(r.kind == kind.kind for r in _served.decode(body).resources)
 
     def _publish(self) -> None:
-        """Update caches and metrics; log what has become unavailable, or is available again."""
-        usable = frozenset(kind for kind, state in self._states.items() if state.is_listed)
-        unavailable = {k.kind: s.problem for k, s in self._states.items() if s.problem}
-        for kind, state in self._states.items():
+        """Update which optional kinds can be used; log what has changed, and reconcile all
+        resources then."""
+        usable = frozenset(kind for kind, state in self._optional.items() if state.is_listed)
+        unavailable = {k.kind: s.problem for k, s in self._optional.items() if s.problem}
+        for kind, state in self._optional.items():
             if kind in usable or state.problem:
                 state.settled.set()
             self._metrics.unavailable.labels(kind.kind).set(int(kind.kind in unavailable))
@@ -278,4 +240,5 @@ class OptionalKinds:
                 fields = {"kind": name, "error": why}
                 _log.warning("working without an optional kind", extra={"fields": fields})
         caches.optional_kinds, caches.unavailable_kinds = usable, unavailable
-        self._changed()
+        for key in caches.resources.owners():
+            self._handlers.changed(key)
