@@ -36,7 +36,7 @@ class Queue(Generic[K]):
     _heap: list[tuple[float, int, K]] = field(default_factory=list)
     _running: set[K] = field(default_factory=set)
     _failures: dict[K, int] = field(default_factory=dict)
-    _held_until: dict[K, float] = field(default_factory=dict)
+    _retry_at: dict[K, float] = field(default_factory=dict)
     _urgent: set[K] = field(default_factory=set)
     _count: int = 0
 
@@ -63,7 +63,7 @@ class Queue(Generic[K]):
         if urgent:
             self._urgent.add(key)
         else:
-            due = max(due, self._held_until.get(key, due))
+            due = max(due, self._retry_at.get(key, due))
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             self._push(key, due)
@@ -83,7 +83,7 @@ class Queue(Generic[K]):
     def done(self, key: K, now: float, requeue_after: float | None = None) -> None:
         """Record success, and requeue the key if `requeue_after` is given, in seconds."""
         self._failures.pop(key, None)
-        self._held_until.pop(key, None)
+        self._retry_at.pop(key, None)
         self._finish(key)
         if requeue_after is not None:
             self.add(key, now, requeue_after)
@@ -92,7 +92,7 @@ class Queue(Generic[K]):
         """Requeue the key after its back-off; return that in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = max(at_least, self.backoff.delay(failures, self.rng))
-        self._held_until[key] = now + delay
+        self._retry_at[key] = now + delay
         if key not in self._urgent:
             self._due.pop(key, None)
         self._finish(key)

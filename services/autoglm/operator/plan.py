@@ -68,7 +68,20 @@ def _plan(
     revision = revision_of(template)
     state = ObservedState.of(context, observed, revision, now, invalid)
     step = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
-    required = [with_hash(body) for body in _required(context)]
+    # The ConfigMap, which carries the claim, comes first: if another installation was faster, no
+    # other child is applied.
+    required = [
+        with_hash(companions.config_map(context)),
+        with_hash(companions.service_account(context)),
+        with_hash(companions.headless_service(context)),
+        # The policy admits only gateways and Prometheus, which connect to pods: no Service then.
+        with_hash(
+            network.network_policy(context)
+            if network.is_wanted(context)
+            else companions.cluster_service(context)
+        ),
+        with_hash(companions.disruption_budget(context)),
+    ]
     if any(r.blocks_pods for r in _rejections_of(required, observed.rejected)):
         deployments = list(_without_new_pods(step, state))
     else:
@@ -108,20 +121,6 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
     names = set(map(identity, bodies))
     found = [r for r in rejected if (r.kind, r.name) in names]
     return sorted(found, key=lambda r: not r.blocks_pods)
-
-
-def _required(context: Context) -> Iterable[Body]:
-    """Yield the children that pods need before they start."""
-    # First the one that carries the claim: if another installation was faster, no other is applied.
-    yield companions.config_map(context)
-    yield companions.service_account(context)
-    yield companions.headless_service(context)
-    if network.is_wanted(context):
-        yield network.network_policy(context)
-    else:
-        # The policy allows only gateways and Prometheus, which connect to pod addresses.
-        yield companions.cluster_service(context)
-    yield companions.disruption_budget(context)
 
 
 def _without_new_pods(step: Step, state: ObservedState) -> Iterable[Body]:

@@ -70,23 +70,18 @@ class Installations:
         loop = asyncio.get_running_loop()
         known = self._known.setdefault(rival, Freshness(self.timeout, loop.time()))
         before = known.why_unknown
+        namespace, _, name = rival.partition("/")
         try:
-            known.seen(await self._version(rival), loop.time())
+            body = await self._kube.get(LEASE.path(namespace, name))
+            known.seen(_leases.decode(body).metadata.resource_version, loop.time())
         except (Refused, Unreachable) as error:
-            known.unknown(str(error), loop.time())
+            if isinstance(error, Refused) and error.status == _NOT_FOUND:
+                known.seen("", loop.time())
+            else:
+                known.unknown(str(error), loop.time())
         if known.why_unknown and known.why_unknown != before:
             fields = {"lease": rival, "error": known.why_unknown}
             _log.warning("cannot read the Lease of another installation", extra={"fields": fields})
         if known.is_stale(loop.time()):
             for key in self._claimed.pop(rival):
                 self._lapsed(key)
-
-    async def _version(self, rival: str) -> str:
-        namespace, _, name = rival.partition("/")
-        try:
-            body = await self._kube.get(LEASE.path(namespace, name))
-        except Refused as error:
-            if error.status == _NOT_FOUND:
-                return ""
-            raise
-        return _leases.decode(body).metadata.resource_version
