@@ -114,7 +114,7 @@ async def test_the_process_itself_says_why_it_failed(tmp_path: Path) -> None:
         assert run.lines.count("m-0: no such model: x (restart in 0.01 s)") == 1
 
 
-async def test_a_program_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+async def test_a_missing_program_is_a_failure(tmp_path: Path) -> None:
     missing = Workload("m", 1, Process((str(tmp_path / "nothing"),)))
     async with running(tmp_path, missing) as run:
         await run.until(lambda: run.only.last_failure is not None)

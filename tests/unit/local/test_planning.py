@@ -49,7 +49,7 @@ def test_everything_missing_starts_at_once() -> None:
     assert plan([wanted], [], NOW, POLICY) == Plan((Start(wanted, 0), Start(wanted, 1)))
 
 
-def test_nothing_is_done_when_all_is_as_it_should_be() -> None:
+def test_there_is_no_action_when_observed_and_desired_state_agree() -> None:
     assert plan([workload(2)], [replica(0), replica(1)], NOW, POLICY) == Plan()
 
 

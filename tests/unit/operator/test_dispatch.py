@@ -42,14 +42,14 @@ def test_a_key_is_never_run_twice_at_once_but_once_more_afterwards() -> None:
     assert [q.take(2), q.take(2)] == ["a", None]
 
 
-def test_who_waits_longest_goes_first() -> None:
+def test_the_key_that_waits_longest_goes_first() -> None:
     q = queue()
     for now, key in enumerate("cab"):
         q.add(key, now)
     assert [q.take(9) for _ in range(3)] == ["c", "a", "b"]
 
 
-def test_an_earlier_time_wins_over_a_later_one_and_is_not_taken_back() -> None:
+def test_an_earlier_time_wins_over_a_later_one() -> None:
     q = queue()
     q.add("a", 0, after=60)
     q.add("a", 0, after=5)
@@ -206,7 +206,7 @@ async def test_a_servers_wish_to_wait_is_respected() -> None:
         assert tries[1] - tries[0] == pytest.approx(45)
 
 
-async def test_who_does_not_lead_does_not_try_again_by_itself() -> None:
+async def test_a_standby_does_not_retry() -> None:
     tries = []
 
     async def reconcile(key: Key) -> ReconcileResult:

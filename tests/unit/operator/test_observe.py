@@ -49,7 +49,7 @@ def test_children_are_those_that_the_resource_owns() -> None:
     assert names == [("Deployment", "mine-too"), ("Service", "mine")]
 
 
-def test_a_resource_that_is_not_there_is_not_observed() -> None:
+def test_a_missing_resource_is_not_observed() -> None:
     assert observe(Caches(), GLM, lambda _: NO_DATA, ApplyFailures()) is None
 
 

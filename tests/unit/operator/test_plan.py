@@ -134,7 +134,7 @@ def test_the_time_of_a_transition_is_that_of_the_change() -> None:
     assert condition(cluster, "Degraded")["lastTransitionTime"] == "2026-01-01T12:00:00Z"
 
 
-def test_the_order_of_conditions_is_no_news() -> None:
+def test_the_order_of_conditions_is_not_a_change() -> None:
     cluster = settled()
     cluster.resource["status"]["conditions"].reverse()
 
@@ -473,7 +473,7 @@ def test_objects_of_others_are_never_deleted() -> None:
     assert step(cluster).delete == ()
 
 
-def test_a_child_edited_by_hand_is_put_right() -> None:
+def test_a_manually_edited_child_is_repaired() -> None:
     cluster = settled()
     ((_, name),) = (key for key in cluster.children if key[0] == "Deployment")
     cluster.children["Deployment", name]["spec"]["template"]["spec"]["containers"][0]["image"] = "x"
@@ -570,7 +570,7 @@ def test_without_a_gateway_readiness_has_to_do() -> None:
     assert status_of(cluster, "Routable") == ("Unknown", "NoGateway")
 
 
-def test_a_service_with_an_address_is_there_only_where_clients_are_let_in() -> None:
+def test_a_service_with_an_address_exists_only_where_clients_may_connect() -> None:
     cluster = settled(network={"policy": "None"})
     assert {("Service", "m"), ("Service", "m-pods")} <= set(cluster.children)
 
@@ -686,7 +686,7 @@ def test_missing_keda_is_reported() -> None:
         ("PodMonitor", "MonitoringActive", "PodMonitorUnavailable"),
     ],
 )
-def test_a_kind_that_cannot_be_listed_is_reported_and_not_taken_for_absent(
+def test_a_kind_that_cannot_be_listed_is_reported_and_not_considered_absent(
     kind: str, condition_type: str, reason: str
 ) -> None:
     cluster = FakeCluster(resource(scaling={"maxReplicas": 2, "actuator": "keda"}))

@@ -110,7 +110,7 @@ async def test_the_first_status_comes_after_the_children_and_at_the_next_reconci
     assert rig.server.objects[PATH]["status"] == {"phase": "Ready", "children": 1}
 
 
-async def test_a_plan_that_never_settles_does_not_spin() -> None:
+async def test_a_plan_that_never_settles_is_repeated_with_growing_delays() -> None:
     numbers = iter(range(100))
 
     def never_settled(observed: Observed, now: datetime) -> Plan:
@@ -141,7 +141,7 @@ async def test_the_next_reconcile_observes_what_was_rejected() -> None:
     assert CONFIG.path("ns", "glm") in rig.server.objects
 
 
-async def test_nothing_is_made_for_a_resource_that_was_deleted_unseen(
+async def test_no_child_is_created_for_a_resource_whose_deletion_was_not_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("autoglm.operator.reconcile._FRESH_SECONDS", 0.0)
@@ -152,7 +152,7 @@ async def test_nothing_is_made_for_a_resource_that_was_deleted_unseen(
     assert (rig.server.objects, rig.server.writes, len(rig.caches.resources)) == ({}, [], 0)
 
 
-async def test_nothing_is_made_for_a_namesake_that_was_not_seen_yet(
+async def test_no_child_is_created_for_a_new_resource_of_the_same_name_before_it_is_observed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("autoglm.operator.reconcile._FRESH_SECONDS", 0.0)
@@ -175,7 +175,7 @@ async def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
     assert rig.server.writes == []
 
 
-async def test_a_deleted_resource_is_counted_no_more() -> None:
+async def test_a_deleted_resource_is_not_counted() -> None:
     rig = Rig()
     rig.create()
     await rig.reconcile(KEY)
@@ -185,7 +185,7 @@ async def test_a_deleted_resource_is_counted_no_more() -> None:
     assert rig.phase("Pending") == 0
 
 
-async def test_a_controller_that_changes_a_child_back_is_fought_with_growing_pauses() -> None:
+async def test_a_child_that_another_controller_reverts_is_applied_with_growing_pauses() -> None:
     def decide(observed: Observed, now: datetime) -> Plan:
         made = config(observed, now)
         if observed.children and observed.children[0].get("data") != {"a": "ours"}:

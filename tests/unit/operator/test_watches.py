@@ -95,14 +95,14 @@ def refusing(kind: Kind, status: int) -> Fault:
     return fault
 
 
-async def test_kinds_that_are_there_are_listed_before_anything_is_planned() -> None:
+async def test_installed_kinds_are_listed_before_the_first_plan() -> None:
     async with starting(Api()) as rig:
         await asyncio.wait_for(rig.filled.wait(), 1)
         assert rig.usable() == {MONITOR, SCALER}
         assert rig.caches.unavailable_kinds == {}
 
 
-async def test_kinds_that_are_not_installed_are_no_trouble() -> None:
+async def test_kinds_that_are_not_installed_are_not_unavailable() -> None:
     async with starting(Api(served=set())) as rig:
         await asyncio.wait_for(rig.filled.wait(), 1)
         assert (rig.usable(), rig.caches.unavailable_kinds) == (set(), {})

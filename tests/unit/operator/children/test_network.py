@@ -71,7 +71,7 @@ def test_name_resolution_is_all_that_an_echo_reaches() -> None:
         ({"uri": "/m", "adapters": [{"name": "a", "uri": "org/lora"}]}, [tcp(443)]),
     ],
 )
-def test_the_hub_is_reached_only_by_who_needs_it(model: Any, ports: Any) -> None:
+def test_only_replicas_that_need_the_hub_may_connect_to_it(model: Any, ports: Any) -> None:
     assert [rule["ports"] for rule in egress(model=model, engine={})] == ports
 
 

@@ -30,7 +30,7 @@ def test_only_the_resources_own_config_map_carries_the_claim() -> None:
     assert B.rival_of("glm", [{"kind": "ConfigMap", "metadata": {"name": "glm"}}]) == ""
 
 
-def test_without_a_lease_nothing_is_claimed_and_nothing_is_left() -> None:
+def test_without_a_lease_no_resource_is_claimed_or_skipped() -> None:
     assert Installation().annotations == {}
     assert Installation().rival_of("glm", [claimed(A)]) == ""
 
@@ -75,7 +75,7 @@ def test_a_lease_that_is_not_renewed_or_is_gone_is_stale_after_the_time_and_not_
     assert not known.is_stale(400)
 
 
-def test_a_lease_that_cannot_be_read_is_not_taken_for_stale() -> None:
+def test_a_lease_that_cannot_be_read_is_not_stale() -> None:
     known = Freshness(300, 0)
     for now in range(0, 1000, 30):
         known.unknown("403 Forbidden", now)

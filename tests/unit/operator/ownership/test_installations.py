@@ -144,7 +144,7 @@ async def test_a_change_of_class_hands_the_resource_over_at_once() -> None:
     assert claim(server) == "x/op"
 
 
-async def test_what_a_dead_installation_ran_is_taken_over_after_the_timeout() -> None:
+async def test_resources_of_a_dead_installation_are_taken_over_after_the_timeout() -> None:
     server, a, b = pair()
     await a.reconcile()
     await b.reconcile()

@@ -25,7 +25,7 @@ RULES = st.sampled_from([NO_RULES, NameRules((NameRule(("p",), ("b",)),))])
     ),
     RULES,
 )
-def test_verdicts_are_those_of_all_claims_and_whose_changes_is_named(
+def test_lost_names_follow_from_all_claims_and_affected_resources_are_returned(
     changes: list[tuple[Key, tuple[str, ...] | None, str]], rules: NameRules
 ) -> None:
     index, claims = NameIndex(rules), dict[Key, Claim]()

@@ -56,7 +56,7 @@ def test_an_image_that_is_not_available_is_one_reason(reason: str) -> None:
     assert (failure.pod, failure.revision, failure.is_own) == ("p", "r", True)
 
 
-def test_kubelets_tries_are_no_news() -> None:
+def test_repeated_attempts_of_kubelet_are_one_failure() -> None:
     tries = only(pod(**waiting("ErrImagePull", "not found: img:1")))
     waits = only(
         pod(

@@ -234,7 +234,7 @@ shaped = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["spec", "metadata"]), shaped))
-def test_whatever_is_given_is_taken_or_refused(template: Any) -> None:
+def test_any_template_is_accepted_or_rejected(template: Any) -> None:
     try:
         result = with_template(pod_template(CONTEXT), template)
     except InvalidSpec:

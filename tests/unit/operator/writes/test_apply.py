@@ -79,7 +79,7 @@ def refuse_once(error: Refused) -> Any:
     return lambda request: left.pop() if left and request.method == "PATCH" else None
 
 
-async def test_a_second_time_nothing_is_new() -> None:
+async def test_a_plan_that_is_repeated_writes_nothing() -> None:
     rig, plan = Rig(), Plan(apply=(BODY,), status={"phase": "Ready"})
     assert (await rig(plan)).wrote
     rig.resource = rig.server.objects[GLM]
@@ -128,7 +128,7 @@ async def test_a_child_of_another_resource_is_never_taken_over() -> None:
     assert rig.server.objects[path]["metadata"]["ownerReferences"] == [other]
 
 
-async def test_what_an_earlier_resource_of_the_same_name_left_behind_is_adopted() -> None:
+async def test_a_child_of_an_earlier_resource_of_the_same_name_is_adopted() -> None:
     rig = Rig()
     earlier = {"kind": "AutoGLMDeployment", "name": "glm", "uid": "x", "controller": True}
     metadata = {**BODY["metadata"], "ownerReferences": [earlier]}
@@ -185,7 +185,7 @@ async def test_a_child_that_the_watch_has_not_delivered_yet_is_applied_all_the_s
     assert rig.server.objects[SERVICE.path("ns", "glm")]["spec"]["type"] == "NodePort"
 
 
-async def test_changes_by_hand_are_taken_back() -> None:
+async def test_manual_changes_are_reverted() -> None:
     rig = Rig()
     await rig(Plan(apply=(BODY,)))
     rig.faults.seen.clear()

@@ -42,7 +42,7 @@ CAUSES = [
 ]
 
 
-def test_an_update_is_by_hand_and_an_apply_is_not() -> None:
+def test_an_update_is_manual_and_an_apply_is_not() -> None:
     assert contested(CAUSES) == (
         Contested(".spec.replicas", "kubectl-edit", True),
         Contested(".spec.replicas", "kubectl", True),
@@ -67,13 +67,13 @@ def revert(times: int, every: float, replicas: int = 2) -> tuple[Reverts, list[f
     return reverts, applied
 
 
-def test_a_few_changes_by_hand_are_taken_back_at_once() -> None:
+def test_a_few_manual_changes_are_reverted_at_once() -> None:
     _, applied = revert(FREE + 2, every=0.2)
     assert applied[-1] <= 0.2 * (FREE + 2)
 
 
 @given(st.floats(0.05, 5))
-def test_a_controller_that_fights_gets_a_bounded_number_of_writes(every: float) -> None:
+def test_a_controller_that_keeps_reverting_causes_a_bounded_number_of_writes(every: float) -> None:
     _, applied = revert(FREE + 12, every)
     pauses = [later - sooner for sooner, later in zip(applied, applied[1:], strict=False)]
     assert pauses[-1] >= PAUSES.most * 0.7
@@ -86,7 +86,7 @@ def test_a_new_declaration_is_applied_at_once() -> None:
     assert reverts.may_apply(body(replicas=3), applied[-1] + 1)
 
 
-def test_changes_far_apart_are_no_fight() -> None:
+def test_changes_far_apart_cause_no_pause() -> None:
     reverts, _ = revert(20, every=3600)
     assert reverts.next_due(20 * 3600.0) is None
 

@@ -74,14 +74,14 @@ def test_empty_values_may_be_left_out() -> None:
     assert not differs(deployment(emptyDir={}, items=[]), deployment())
 
 
-def test_a_field_that_we_no_longer_want_is_noticed() -> None:
+def test_a_field_that_is_no_longer_declared_is_a_difference() -> None:
     before, after = deployment({"args": ["a"]}), deployment()
 
     assert not differs(with_hash(before), with_hash(before))
     assert differs(with_hash(after), with_hash(before))
 
 
-def test_the_seal_does_not_depend_on_the_order_of_keys() -> None:
+def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
     body = deployment()
     reordered = dict(reversed(body.items()))
 
