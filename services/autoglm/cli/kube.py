@@ -137,27 +137,21 @@ def _routable(cluster: Api, gateways: Iterable[Raw]) -> frozenset[tuple[str, str
 
     NetworkPolicies close the gateways' admin port to other clients.
     """
-    ready = [gateway for gateway in gateways if is_ready(gateway)][:_MOST_GATEWAYS]
-    try:
-        pools = [pool for gateway in ready if (pool := _pool(cluster, gateway)) is not None]
-    except ClusterError:
-        # A NetworkPolicy that drops packets does so for all gateways: one timeout is enough.
-        return None
+    pools = []
+    for gateway in [gateway for gateway in gateways if is_ready(gateway)][:_MOST_GATEWAYS]:
+        metadata = gateway["metadata"]
+        pod = f"{metadata['name']}:{METRICS_PORT}"
+        path = POD.path(metadata["namespace"], pod, "proxy/routable")
+        try:
+            page = cluster.send("GET", path, timeout=_PROXY_SECONDS)
+            endpoints = [e for e in page["endpoints"] if e["ready"]]
+            pools.append(frozenset((e["namespace"], e["pod"]) for e in endpoints))
+        except ClusterError as error:
+            if not error.status:
+                # A NetworkPolicy that drops packets does so for all gateways: one time-out is
+                # enough.
+                return None
+        except (ValueError, KeyError, TypeError):
+            # Another server listens there.
+            continue
     return frozenset.intersection(*pools) if pools else None
-
-
-def _pool(cluster: Api, gateway: Raw) -> frozenset[tuple[str, str]] | None:
-    metadata = gateway["metadata"]
-    pod = f"{metadata['name']}:{METRICS_PORT}"
-    path = POD.path(metadata["namespace"], pod, "proxy/routable")
-    try:
-        page = cluster.send("GET", path, timeout=_PROXY_SECONDS)
-        endpoints = [e for e in page["endpoints"] if e["ready"]]
-        return frozenset((e["namespace"], e["pod"]) for e in endpoints)
-    except ClusterError as error:
-        if not error.status:
-            raise
-        return None
-    except (ValueError, KeyError, TypeError):
-        # Another server listens there.
-        return None

@@ -251,23 +251,21 @@ class Reflector(Generic[T]):
         lines = reader.lines(self._collection.path, query)
         async with aclosing(lines):  # type: ignore[type-var]  # a generator in fact
             async for line in lines:
-                self._process(decoded(_events, line))
+                event = decoded(_events, line)
+                if event.type == "ERROR":
+                    status = msgspec.json.decode(event.object, type=_Status)
+                    raise Expired(f"the watch ended with {status.code}: {status.message}")
+                thing = shallow(bytes(event.object))
+                if event.type == "DELETED":
+                    self._store.remove(self._collection.decode(thing))
+                elif event.type in ("ADDED", "MODIFIED"):
+                    self._store.put(self._collection.decode(thing))
+                # A bookmark has nothing else.
+                self._version = _heads.decode(thing).metadata.version
                 self._pacing.progressed()
                 self._recovered()
                 events += 1
         return events
-
-    def _process(self, event: _Event) -> None:
-        if event.type == "ERROR":
-            status = msgspec.json.decode(event.object, type=_Status)
-            raise Expired(f"the watch ended with {status.code}: {status.message}")
-        thing = shallow(bytes(event.object))
-        if event.type == "DELETED":
-            self._store.remove(self._collection.decode(thing))
-        elif event.type in ("ADDED", "MODIFIED"):
-            self._store.put(self._collection.decode(thing))
-        # A bookmark has nothing else.
-        self._version = _heads.decode(thing).metadata.version
 
     def _recovered(self) -> None:
         if self.problem:

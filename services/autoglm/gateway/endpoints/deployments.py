@@ -91,15 +91,11 @@ def directory_of(resources: Iterable[Resource], rules: NameRules = NO_RULES) -> 
 
 def conflicts_in(directory: Directory) -> frozenset[Conflict]:
     """Return the names that resources declare but do not own."""
-    return frozenset(
-        Conflict(resource.key, name, owner)
-        for resource in directory.resources.values()
-        for name in resource.names
-        if (owner := _owner(directory, resource, name)) != resource.key
-    )
-
-
-def _owner(directory: Directory, resource: Resource, name: str) -> Key | None:
-    if not directory.may_serve(resource.key, name):
-        return None
-    return directory.owners[name].key
+    conflicts = set()
+    for resource in directory.resources.values():
+        for name in resource.names:
+            may_serve = directory.may_serve(resource.key, name)
+            owner = directory.owners[name].key if may_serve else None
+            if owner != resource.key:
+                conflicts.add(Conflict(resource.key, name, owner))
+    return frozenset(conflicts)

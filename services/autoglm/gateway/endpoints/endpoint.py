@@ -181,67 +181,50 @@ Event = ModelsDiscovered | Loaded | Disconnected | Draining | Ejected | ProbeSuc
 
 def step(state: State, event: Event, now: float, rng: Random) -> State:
     """Return the state after an event."""
+    is_ejected, is_ready = state.phase is Phase.EJECTED, state.phase is Phase.READY
     match event:
         case ModelsDiscovered(models, is_http10):
             return replace(state, models=models, is_http10=is_http10)
         case Loaded(load):
-            return _loaded(state, load, now)
-        case Disconnected():
-            return _disconnected(state, event, now, rng)
-        case Ejected():
-            return _ejected(state, event, now)
+            if load.http_port != state.http_port:
+                state = replace(state, http_port=load.http_port)
+            if load.draining:
+                return _enter(state, Phase.DRAINING, "the pod is shutting down", now)
+            if not state.models or (is_ejected and now < state.retry_at):
+                return state
+            if state.may_respond:
+                state = replace(state, may_respond=False)
+            return _enter(state, Phase.READY, "", now)
+        case Disconnected(why, silent):
+            if is_ejected and now < state.retry_at:
+                # Many requests observe the same failure; it counts once.
+                is_gone = state.may_respond and not silent
+                return replace(state, may_respond=False, why=why) if is_gone else state
+            was_fine = is_ready and now - state.since >= _FORGIVEN_AFTER
+            failures = 1 if was_fine else state.failures + 1
+            silent_before = state.may_respond and now - state.since < _SILENCE_BORNE
+            may_respond = silent and (silent_before if is_ejected else is_ready)
+            retry_at = now + BACKOFF.delay(failures, rng)
+            state = replace(state, failures=failures, retry_at=retry_at, may_respond=may_respond)
+            return _enter(state, Phase.EJECTED, why, now)
+        case Ejected(why, seconds, ramp_seconds):
+            if not is_ready:
+                return state
+            was_fine = not state.probing and now - state.since >= _STRIKE_FORGIVEN_AFTER
+            strikes = 1 if was_fine else state.strikes + 1
+            ejected = replace(
+                state,
+                strikes=strikes,
+                retry_at=now + seconds * min(2 ** (strikes - 1), _MOST_TIMES),
+                may_respond=True,
+                probing=True,
+                ramp_seconds=ramp_seconds,
+            )
+            return _enter(ejected, Phase.EJECTED, why, now)
         case ProbeSucceeded():
             return replace(state, probing=False, ramp_since=now) if state.probing else state
         case Draining():
             return _enter(state, Phase.DRAINING, "the pod is shutting down", now)
-
-
-def _loaded(state: State, load: Load, now: float) -> State:
-    if load.http_port != state.http_port:
-        state = replace(state, http_port=load.http_port)
-    if load.draining:
-        return _enter(state, Phase.DRAINING, "the pod is shutting down", now)
-    if not state.models or (state.phase is Phase.EJECTED and now < state.retry_at):
-        return state
-    if state.may_respond:
-        state = replace(state, may_respond=False)
-    return _enter(state, Phase.READY, "", now)
-
-
-def _disconnected(state: State, lost: Disconnected, now: float, rng: Random) -> State:
-    if state.phase is Phase.EJECTED and now < state.retry_at:
-        # Many requests observe the same failure; it counts once.
-        is_gone = state.may_respond and not lost.silent
-        return replace(state, may_respond=False, why=lost.why) if is_gone else state
-    was_fine = state.phase is Phase.READY and now - state.since >= _FORGIVEN_AFTER
-    failures = 1 if was_fine else state.failures + 1
-    retry_at = now + BACKOFF.delay(failures, rng)
-    may_respond = lost.silent and _was_ready_recently(state, now)
-    state = replace(state, failures=failures, retry_at=retry_at, may_respond=may_respond)
-    return _enter(state, Phase.EJECTED, lost.why, now)
-
-
-def _was_ready_recently(state: State, now: float) -> bool:
-    if state.phase is Phase.EJECTED:
-        return state.may_respond and now - state.since < _SILENCE_BORNE
-    return state.phase is Phase.READY
-
-
-def _ejected(state: State, event: Ejected, now: float) -> State:
-    if state.phase is not Phase.READY:
-        return state
-    was_fine = not state.probing and now - state.since >= _STRIKE_FORGIVEN_AFTER
-    strikes = 1 if was_fine else state.strikes + 1
-    seconds = event.seconds * min(2 ** (strikes - 1), _MOST_TIMES)
-    ejected = replace(
-        state,
-        strikes=strikes,
-        retry_at=now + seconds,
-        may_respond=True,
-        probing=True,
-        ramp_seconds=event.ramp_seconds,
-    )
-    return _enter(ejected, Phase.EJECTED, event.why, now)
 
 
 def _enter(state: State, phase: Phase, why: str, now: float) -> State:

@@ -108,22 +108,18 @@ def slice_of(data: bytes) -> Slice:
         return Slice(deployment)
     if found.address_type not in _FAMILIES:
         return Slice(deployment)
-    mentions = (
-        _mention(found.address_type, host, ports[0], endpoint)
-        for endpoint in found.endpoints or ()
-        # All addresses of an endpoint are of one pod; the first one is used.
-        for host in endpoint.addresses[:1]
-    )
+    mentions = []
+    for endpoint in found.endpoints or ():
+        conditions = endpoint.conditions or _Conditions()
+        target = endpoint.target_ref or _TargetRef()
+        pod, uid = (target.name, target.uid) if target.kind in ("", "Pod") else ("", "")
+        # An absent `ready` means unknown, which the API defines to be treated as true.
+        is_usable = conditions.ready is not False and conditions.terminating is not True
+        if endpoint.addresses:
+            # All addresses of an endpoint are of one pod; the first one is used.
+            host = endpoint.addresses[0]
+            mentions.append(Mention(found.address_type, host, ports[0], pod, uid, is_usable))
     return Slice(deployment, tuple(sorted(mentions)))
-
-
-def _mention(family: str, host: str, port: int, endpoint: _Endpoint) -> Mention:
-    conditions = endpoint.conditions or _Conditions()
-    target = endpoint.target_ref or _TargetRef()
-    pod, uid = (target.name, target.uid) if target.kind in ("", "Pod") else ("", "")
-    # An absent `ready` means unknown, which the API defines to be treated as true.
-    is_usable = conditions.ready is not False and conditions.terminating is not True
-    return Mention(family, host, port, pod, uid, is_usable)
 
 
 class _Adapter(_Struct):
@@ -168,21 +164,16 @@ def resource_of(data: bytes) -> Resource:
     """Parse an AutoGLMDeployment. Raises ValueError."""
     found = msgspec.json.decode(data, type=_Deployment)
     state, retry_after = _state(found)
+    model = found.spec.model or _Model()
+    adapters = (adapter.name for adapter in model.adapters or ())
     return Resource(
         found.metadata.key,
         found.metadata.creation_timestamp or "",
-        _names(found),
+        declared_names(found.metadata.name, model.served_name, model.aliases or (), adapters),
         _rules(found),
         state,
         retry_after,
     )
-
-
-def _names(found: _Deployment) -> tuple[str, ...]:
-    model = found.spec.model or _Model()
-    adapters = (adapter.name for adapter in model.adapters or ())
-    aliases = model.aliases or ()
-    return declared_names(found.metadata.name, model.served_name, aliases, adapters)
 
 
 def _rules(found: _Deployment) -> Rules:

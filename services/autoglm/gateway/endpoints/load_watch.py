@@ -179,7 +179,8 @@ class Watches:
                 task.cancel()
         for endpoint in come:
             if endpoint not in self._tasks:
-                self._start(endpoint)
+                task = asyncio.create_task(self._watch(endpoint), name=f"watch {endpoint.url}")
+                self._tasks[endpoint] = task
 
     def restart(self) -> None:
         """Restart all watches over new channels; the endpoints keep their state."""
@@ -192,10 +193,6 @@ class Watches:
         tasks = list(self._tasks.values())
         self.follow(())
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _start(self, endpoint: Endpoint) -> None:
-        task = asyncio.create_task(self._watch(endpoint), name=f"watch {endpoint.url}")
-        self._tasks[endpoint] = task
 
     async def _watch(self, endpoint: Endpoint) -> None:
         while True:

@@ -74,7 +74,12 @@ class Snapshot:
 def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> ModelView | None:
     """Return the view of a name from the endpoints that list it; None if none serves or owns it."""
     found = [(m, v) for m, v in listed if directory.may_serve(v.endpoint.origin, name)]
-    owner = directory.owners.get(name) or _oldest(found, directory)
+    owner = directory.owners.get(name)
+    if owner is None:
+        # A name that no resource declares, such as an adapter loaded by hand.
+        origins = {view.endpoint.origin for _, view in found}
+        known = [directory.resources[key] for key in origins if key and key in directory.resources]
+        owner = min(known, key=lambda resource: resource.seniority, default=None)
     if owner is not None:
         found = [(m, v) for m, v in found if v.endpoint.origin in (None, owner.key)]
     ready = [(model, view) for model, view in found if view.is_routable]
@@ -82,23 +87,16 @@ def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> Mo
     # can still serve requests.
     ready = ready or [(model, view) for model, view in found if view.is_usable]
     views = [view for _, view in ready]
-    known = next((model for model, _ in ready or found), None)
-    if known is None and owner is None:
+    model = next((model for model, _ in ready or found), None)
+    if model is None and owner is None:
         return None
     return ModelView(
-        known or v1.Model(name=name),
+        model or v1.Model(name=name),
         tuple(view for view in views if view.speaks("grpc")),
         tuple(view for view in views if view.speaks("http")),
         owner,
         len(found),
     )
-
-
-def _oldest(found: Iterable[Serving], directory: Directory) -> Resource | None:
-    """Return the owner of a name that no resource declares, such as an adapter loaded by hand."""
-    origins = {view.endpoint.origin for _, view in found}
-    known = [directory.resources[key] for key in origins if key and key in directory.resources]
-    return min(known, key=lambda resource: resource.seniority, default=None)
 
 
 def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = None) -> Snapshot:

@@ -67,32 +67,21 @@ def follow(request: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> Gat
     if info is None or not info.stored:
         return request
     is_own, view = ids.find(info.stored, request.principal.tenant, snapshot.endpoints)
-    if not is_own and _is_foreign(request, snapshot):
+    served = snapshot.models.get(request.model)
+    if not is_own and served is not None and any(v.endpoint.kind != "pod" for v in served.http):
+        # OpenAI servers make their own ids.
         return request
-    model = info.model or _model(request, view)
+    model = info.model
+    if view is not None and not model:
+        # Any model of the pod that the caller may use; the response's own is unknown here.
+        names = (m.name for m in view.state.models)
+        model = next((name for name in names if request.principal.may_use(name)), "")
+    field = "previous_response_id" if request.model else "response_id"
     if not is_own or (view is not None and not model):
-        raise ResponseNotFound(
-            f"response {info.stored[:100]!r} is not found", field=_field(request)
-        )
+        raise ResponseNotFound(f"response {info.stored[:100]!r} is not found", field=field)
     if view is None:
         raise ResponseNotFound(
             f"response {info.stored[:100]!r} is lost: the pod that stored it no longer exists",
-            field=_field(request),
+            field=field,
         )
     return changed(request, info=replace(info, model=model), only=view.url)
-
-
-def _is_foreign(request: GatewayRequest, snapshot: Snapshot) -> bool:
-    """Return whether OpenAI servers serve the model; they make their own ids."""
-    model = snapshot.models.get(request.model)
-    return model is not None and any(view.endpoint.kind != "pod" for view in model.http)
-
-
-def _model(request: GatewayRequest, view: EndpointView | None) -> str:
-    """Any model of the pod that the caller may use; the response's own is unknown here."""
-    names = (m.name for m in view.state.models) if view is not None else ()
-    return next((name for name in names if request.principal.may_use(name)), "")
-
-
-def _field(request: GatewayRequest) -> str:
-    return "previous_response_id" if request.model else "response_id"
