@@ -144,7 +144,7 @@ class FakePod:
         if self.failures:
             raise self.failures.pop(0)
 
-    async def pieces(self, context: Any) -> AsyncIterator[str]:
+    async def pieces(self) -> AsyncIterator[str]:
         try:
             for number, word in enumerate(self.text.split(" ")):
                 yield word if number == 0 else f" {word}"
@@ -195,7 +195,7 @@ class _Inference(InferenceServicer):
             context.set_code(grpc.StatusCode.CANCELLED)
             return
         context.set_trailing_metadata(self._pod.trailers())
-        async for piece in self._pod.pieces(context):
+        async for piece in self._pod.pieces():
             yield v1.GenerateChunk(text=piece)
         yield v1.GenerateChunk(finish_reason=v1.FINISH_REASON_STOP, usage=self._pod.usage())
 
@@ -209,7 +209,7 @@ class _Inference(InferenceServicer):
         self, request: v1.ChatRequest, context: Any
     ) -> AsyncIterator[v1.ChatChunk]:
         self._pod.receive(request, context)
-        async for piece in self._pod.pieces(context):
+        async for piece in self._pod.pieces():
             yield v1.ChatChunk(delta=v1.ChatMessage(content=piece))
         yield v1.ChatChunk(finish_reason=v1.FINISH_REASON_STOP, usage=self._pod.usage())
 
@@ -244,7 +244,7 @@ class _OpenInference(GRPCInferenceServiceServicer):
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         async for request in request_iterator:
             self._pod.receive(request, context)
-            async for piece in self._pod.pieces(context):
+            async for piece in self._pod.pieces():
                 yield oip.ModelStreamInferResponse(infer_response=_infer_response(request, piece))
 
 

@@ -26,7 +26,7 @@ from autoglm.v1.inference_pb2_grpc import InferenceServicer, add_InferenceServic
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Received:
     """A received request; `seconds_left` until its deadline, infinite without one."""
 
     method: str
@@ -48,7 +48,7 @@ class FakeServer:
     endless: bool = False
     """Whether streams stay open after the text until the client cancels."""
     credentials: grpc.ServerCredentials | None = None
-    seen: list[Seen] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
@@ -76,7 +76,8 @@ class FakeServer:
         metadata = {k: v for k, v in context.invocation_metadata() if isinstance(v, str)}
         # gRPC represents no deadline as a time in the very distant future.
         left = context.time_remaining()
-        self.seen.append(Seen(method, request, metadata, left if left < 1e9 else math.inf))
+        seconds_left = left if left < 1e9 else math.inf
+        self.received.append(Received(method, request, metadata, seconds_left))
         request_id = metadata.get(status.REQUEST_ID, "")
         if self.failures:
             _abort(context, self.failures.pop(0), request_id)

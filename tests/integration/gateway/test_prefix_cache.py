@@ -73,9 +73,9 @@ async def test_shared_caches_and_open_gateways_have_none(fleet: Any, keys: dict[
 class SlowPod(FakePod):
     """Holds a stream before its first chunk while the gate is closed."""
 
-    async def pieces(self, context: Any) -> AsyncIterator[str]:
+    async def pieces(self) -> AsyncIterator[str]:
         await self.open_gate.wait()
-        async for piece in super().pieces(context):
+        async for piece in super().pieces():
             yield piece
 
 

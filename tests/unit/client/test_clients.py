@@ -66,7 +66,7 @@ def test_key_is_the_given_one_or_the_environments(
         assert "k1" not in repr(client._target)
 
     asyncio.run(send())
-    assert [s.metadata.get("authorization") for s in server.seen] == [sent, sent]
+    assert [s.metadata.get("authorization") for s in server.received] == [sent, sent]
 
 
 def test_every_method_reaches_its_rpc(send: Send, server: FakeServer) -> None:
@@ -80,7 +80,7 @@ def test_every_method_reaches_its_rpc(send: Send, server: FakeServer) -> None:
     assert list(send(server, "tokenize", ("A",), {}).token_ids) == [65]
     assert [m.name for m in send(server, "list_models", (), {})] == ["fake"]
     assert send(server, "get_model", ("fake",), {}).max_model_len == 2048
-    assert {s.method for s in server.seen} == {
+    assert {s.method for s in server.received} == {
         *("GenerateStream", "ChatStream", "Generate", "Chat", "Embed"),
         *("Predict", "Tokenize", "ListModels", "GetModel"),
     }
@@ -100,42 +100,42 @@ def test_not_now_is_tried_again_under_one_request_id(
 ) -> None:
     server.failures = [errors.NoReadyEndpoint("none"), errors.QueueFull("full", retry_after=0)]
     assert send(server, method, args, {})
-    assert len(server.seen) == 3
-    assert len({s.metadata["x-request-id"] for s in server.seen}) == 1
+    assert len(server.received) == 3
+    assert len({s.metadata["x-request-id"] for s in server.received}) == 1
 
 
 def test_retries_end_after_the_attempts_allowed(send: Send, server: FakeServer) -> None:
     server.failures = [errors.NoReadyEndpoint("none") for _ in range(9)]
     with pytest.raises(errors.NoReadyEndpoint):
         send(server, "chat", (USER,), {})
-    assert len(server.seen) == AT_ONCE.attempts
+    assert len(server.received) == AT_ONCE.attempts
 
 
 def test_no_retry_would_end_after_the_deadline(send: Send, server: FakeServer) -> None:
     server.failures = [errors.QueueFull("full", retry_after=30)]
     with pytest.raises(errors.QueueFull):
         send(server, "chat", (USER,), {"timeout": 5})
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
 def test_a_wrong_request_is_not_tried_again(send: Send, server: FakeServer) -> None:
     server.failures = [errors.InvalidRequest("bad", field="messages")]
     with pytest.raises(errors.InvalidRequest) as caught:
         send(server, "chat", (USER,), {})
-    assert (caught.value.field, len(server.seen)) == ("messages", 1)
+    assert (caught.value.field, len(server.received)) == ("messages", 1)
 
 
 def test_nothing_is_tried_again_after_the_first_chunk(send: Send, server: FakeServer) -> None:
     server.break_with = errors.NoReadyEndpoint("gone")
     with pytest.raises(errors.NoReadyEndpoint):
         send(server, "generate_stream", ("Hi",), {})
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
 def test_the_timeout_is_the_deadline(send: Send, server: FakeServer) -> None:
     send(server, "chat", (USER,), {"timeout": 7})
     send(server, "chat", (USER,), {"timeout": None})
-    limited, free = (s.seconds_left for s in server.seen)
+    limited, free = (s.seconds_left for s in server.received)
     assert limited == pytest.approx(7, abs=3)
     assert free == math.inf
 
@@ -151,7 +151,7 @@ def test_the_current_trace_is_passed_on(send: Send, server: FakeServer) -> None:
     with trace.use_span(trace.NonRecordingSpan(parent)):
         send(server, "chat", (USER,), {})
     send(server, "chat", (USER,), {})
-    inside, outside = (s.metadata.get("traceparent") for s in server.seen)
+    inside, outside = (s.metadata.get("traceparent") for s in server.received)
     assert inside == f"00-{0xABC:032x}-{0xDEF:016x}-01"
     assert outside is None
 
@@ -184,7 +184,7 @@ def test_a_call_is_one_client_span_that_servers_join(
         "rpc.status_code": "OK",
     }
     assert [e.name for e in span.events] == ["retry"]
-    sent = {s.metadata["traceparent"].split("-")[2] for s in server.seen}
+    sent = {s.metadata["traceparent"].split("-")[2] for s in server.received}
     assert sent == {trace.format_span_id(span.context.span_id)}
 
 
@@ -203,7 +203,7 @@ def test_a_failed_call_marks_its_span(
 def test_a_wrong_argument_never_leaves_the_process(send: Send, server: FakeServer) -> None:
     with pytest.raises(errors.InvalidRequest):
         send(server, "generate", ("Hi",), {"max_tokens": -1})
-    assert server.seen == []
+    assert server.received == []
 
 
 def test_missing_server_is_no_ready_endpoint(send: Send) -> None:

@@ -32,8 +32,8 @@ def checks(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> tuple[Check, ..
         if is_supported
         else Check("cluster", "fail", version, "use Kubernetes 1.30 or newer"),
         _crd(facts),
-        _part("operator", OPERATOR, facts.operators),
-        _part("gateway", GATEWAY, facts.gateways),
+        _component("operator", OPERATOR, facts.operators),
+        _component("gateway", GATEWAY, facts.gateways),
         _namespace(facts, wanted),
         *_permissions(facts),
         *_manifest(facts, wanted),
@@ -81,7 +81,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-def _part(name: str, component: str, pods: tuple[Raw, ...] | NotAccessible) -> Check:
+def _component(name: str, component: str, pods: tuple[Raw, ...] | NotAccessible) -> Check:
     if isinstance(pods, NotAccessible):
         found = "forbidden to list its pods"
         return Check(name, "warn", found, "have an administrator run this")

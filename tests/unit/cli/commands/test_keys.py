@@ -46,4 +46,4 @@ def test_key_file_is_sent_without_its_line_break(autoglm: Any, tmp_path: Path) -
     (tmp_path / "key").write_text("hush\n")
     with FakeServer() as server:
         autoglm("models", "--address", server.address, "--api-key-file", str(tmp_path / "key"))
-    assert server.seen[-1].metadata["authorization"] == "Bearer hush"
+    assert server.received[-1].metadata["authorization"] == "Bearer hush"

@@ -19,7 +19,7 @@ def test_chat_prints_the_response(autoglm: Any, server: FakeServer) -> None:
         *("--stop", "x", "Who", "are you?"),
     )
     assert (result.code, result.out, result.err) == (0, "Hello there.\n", "")
-    request: Any = server.seen[-1].request
+    request: Any = server.received[-1].request
     assert [(m.role, m.content) for m in request.messages] == [
         ("system", "Be brief."),
         ("user", "Who are you?"),
@@ -35,7 +35,7 @@ def test_chat_reads_standard_input_and_writes_json(
     piped(monkeypatch, "Hi\n")
     answer = json.loads(autoglm("chat", "--output", "json").out)
     assert answer["choices"][0]["message"]["content"] == server.text
-    request: Any = server.seen[-1].request
+    request: Any = server.received[-1].request
     assert request.messages[0].content == "Hi"
 
 
@@ -61,7 +61,7 @@ def test_a_terminal_gets_a_conversation(
     assert result.code == 0
     assert result.out.count("Hello there.\n") == 3
     assert result.err == "INVALID_REQUEST: bad\n"
-    sent = [[m.content for m in s.request.messages] for s in server.seen]  # type: ignore[attr-defined]  # all are ChatRequests
+    sent = [[m.content for m in s.request.messages] for s in server.received]  # type: ignore[attr-defined]  # all are ChatRequests
     assert sent == [
         ["Hi"],
         ["Hi", "Hello there.", "Again"],
