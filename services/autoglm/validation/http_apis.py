@@ -63,7 +63,7 @@ class HttpApi:
     dialect: Dialect = Dialect.OPENAI
     billing: Billing = Billing.TOKENS
     needs: str = ""
-    """What the model or its pod must have; empty where every generating model serves it."""
+    """A requirement on the model or its pod; empty if every generating model serves it."""
 
     @property
     def has_model(self) -> bool:
@@ -72,12 +72,12 @@ class HttpApi:
 
     @property
     def route(self) -> str:
-        """The path as a label of few values."""
+        """Return the path as a label of few values."""
         return self.path.replace(MODEL, "{model}")
 
     @property
     def regex(self) -> str:
-        """RE2 and Python both take it; it matches whole paths."""
+        """Return a pattern of whole paths, for RE2 and Python."""
         return ".+".join(map(re.escape, self.path.split(MODEL)))
 
 
@@ -137,7 +137,7 @@ INFERENCE_POSTS: tuple[HttpApi, ...] = (
     HttpApi(f"/v2/models/{MODEL}/generate", Operation.INFER, Body.OIP, Dialect.OIP),
     HttpApi(f"/v2/models/{MODEL}/generate_stream", Operation.INFER, Body.OIP, Dialect.OIP),
 )
-"""What is forwarded to a pod, by the model that the request names."""
+"""POSTs that are forwarded to a pod, by the model that the request names."""
 
 INFERENCE_GETS: tuple[HttpApi, ...] = (
     HttpApi(
@@ -247,7 +247,7 @@ _POD_GETS = frozenset((*POD_GETS, *(api.path for api in INFERENCE_GETS)))
 
 
 def inference_post(path: str) -> HttpApi | None:
-    """The API of a POST to the path; None for a path that is not forwarded."""
+    """Return the API of a POST to the path; None for a path that is not forwarded."""
     return _BY_PATH.get(path) or _by_template(path)
 
 
@@ -258,7 +258,7 @@ def is_form(path: str) -> bool:
 
 
 def is_served_by_pods(method: str, path: str) -> bool:
-    """Returns whether a pod serves the request; its OIP routes cover all paths below /v2."""
+    """Return whether a pod serves the request; its OIP routes cover all paths below /v2."""
     if any(method == m and form.fullmatch(path) for m, form in _STORED):
         return True
     if path == "/v2" or path.startswith(("/v2/health/", "/v2/models/")):
@@ -281,7 +281,7 @@ _FAMILIES: tuple[tuple[str, Dialect], ...] = (
 
 
 def _dialects() -> tuple[tuple[str, Dialect], ...]:
-    """The first expression that matches a whole path has its dialect."""
+    """Return patterns with their dialect; the first that matches a whole path decides."""
     single = ((api.regex, api.dialect) for api in INFERENCE_POSTS)
     families = [(re.compile(form), dialect) for form, dialect in _FAMILIES]
     exceptions = (

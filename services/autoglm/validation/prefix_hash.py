@@ -55,12 +55,13 @@ class Message:
 
 
 def of_text(text: str | bytes) -> Prefix:
+    """Name the blocks of a text."""
     data = _bytes(text)
     return _named(data, data[:_OPENING_BYTES], _TEXT, len(data))
 
 
 def of_token_ids(ids: Sequence[int], count: int | None = None) -> Prefix:
-    """Ids are from 0 to 2^32 - 1. `count` is how many there are where `ids` are not all."""
+    """Name the blocks of token ids, from 0 to 2^32 - 1; `count` is the number of all ids."""
     numbers = array("I")
     # In parts, since each holds up all other threads.
     for start in range(0, min(len(ids), MOST_BLOCKS * BLOCK_TOKENS), _PART_TOKENS):
@@ -71,7 +72,7 @@ def of_token_ids(ids: Sequence[int], count: int | None = None) -> Prefix:
 
 
 def of_chat(messages: Iterable[Message], tools: Iterable[str | bytes] = ()) -> Prefix:
-    """Tools come first and roles before contents, as chat templates have them."""
+    """Name the blocks of a chat: tools first and roles before contents, as in chat templates."""
     data, end, size, is_continued = bytearray(), 0, 0, False
     for tool in tools:
         data += _MESSAGE + _bytes(tool)

@@ -191,13 +191,13 @@ class RequestInfo:
 
     @property
     def size(self) -> int:
-        """Bytes of prompt text; token ids count four each."""
+        """Return the bytes of prompt text; token ids count four each."""
         prompts = sum(p.size for p in (*(self.prompts or ()), *self.unchecked))
         return prompts + sum(t.size for t in self.turns or ()) + self.unread_bytes
 
     @property
     def prompt_tokens(self) -> int:
-        """Exact for token ids, an estimate for text."""
+        """Return the tokens of the prompt: exact for token ids, an estimate for text."""
         parts = (*(self.prompts or ()), *self.unchecked)
         known = sum(p.tokens for p in parts if p.tokens is not None)
         text = sum(p.size for p in parts if p.tokens is None)
@@ -206,14 +206,14 @@ class RequestInfo:
 
     @property
     def estimated_tokens(self) -> int:
-        """Prompt and longest completion together; 0 for requests that use no tokens."""
+        """Return the tokens of prompt and longest completion; 0 if the request uses none."""
         if self.billing is Billing.FREE:
             return 0
         return self.prompt_tokens + (self.sampling.most_tokens or 0) * (self.sampling.n or 1)
 
 
 def with_cut(info: RequestInfo, cut: Cut, fields: frozenset[str]) -> RequestInfo:
-    """Adds the text that the body lacks: `fields` are those of prompts, others are no media."""
+    """Add the text that the body lacks: `fields` are those of prompts, others are no media."""
     if cut is NOTHING or not cut.text:
         return info
     unread = sum(size for name, size in cut.text.items() if name in fields)

@@ -25,7 +25,7 @@ _MOST_SIZE, _MOST_TOKENS = 2**32 - 1, 2**31 - 1
 
 
 def write_hint(info: RequestInfo) -> bytes:
-    """Empty where there is nothing to say, or no room to say it."""
+    """Encode the request; empty if it names no model, or a name is too long."""
     model, session = info.model.encode(), info.session.encode()
     if info.operation not in _OPERATIONS or not model or max(len(model), len(session)) > 255:
         return b""
@@ -52,7 +52,7 @@ def write_hint(info: RequestInfo) -> bytes:
 
 
 def read_hint(data: bytes, *, streaming: bool) -> RequestInfo | None:
-    """As much of the request as was said; None for what `write_hint` does not write."""
+    """Decode a hint to the facts that it has; None if `write_hint` would not write it."""
     try:
         version, operation, continued, n, priority, size, tokens, most, opening, named, *lengths = (
             _HEAD.unpack_from(data)

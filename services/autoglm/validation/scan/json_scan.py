@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from typing import NoReturn
 
 import msgspec
 
@@ -40,6 +39,7 @@ _WHITESPACE = b" \t\n\r"
 _TOKEN = re.compile(rb'["{}\[\],:]')
 _RUN = re.compile(rb"[-+0-9.eE, \t\n\r]*+")
 _RUN_STARTS = frozenset(b"-0123456789 \t\n\r")
+_HIGH_SURROGATES = frozenset((b"\\ud8", b"\\ud9", b"\\uda", b"\\udb"))
 _OBJECT, _LIST, _END_OBJECT, _END_LIST = b"{[}]"
 _QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
 
@@ -53,7 +53,7 @@ def is_small(body: bytes | memoryview) -> bool:
 
 
 def scan(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> Generator[int, None, Abridged]:
-    """Yields the work of each step, in bytes read and tokens; returns the abridged body.
+    """Yield the work of each step, in bytes read and tokens; return the abridged body.
 
     Raises InvalidRequest for a body that is over a bound, or whose cut parts are not valid.
     """
@@ -86,7 +86,7 @@ class _Frame:
 
 
 class _Scan:
-    """Where the reading of a body is."""
+    """The state of reading a body."""
 
     def __init__(self, body: bytes | memoryview, bounds: Bounds) -> None:
         self._body = body
@@ -108,7 +108,7 @@ class _Scan:
         return Abridged.of(self._parts, self._cut, self._entries, len(self._body))
 
     def piece(self, start: int) -> Generator[int, None, int]:
-        """Reads on from `start`, and returns where it stopped."""
+        """Read from `start`, and return where it stopped."""
         raw = bytes(self._body[start : start + PIECE_BYTES])
         is_last = start + len(raw) == len(self._body)
         # Escapes all begin with a backslash, and no other quote or backslash is left.
@@ -123,7 +123,9 @@ class _Scan:
                     break
             else:
                 yield STEP_TOKENS
-        self._check_sizes(start + position)
+        for frame in self._frames:
+            self._check_size(frame, start + position)
+        self._check_text(start + position)
         return start + position
 
     def _token(self, start: int, text: bytes, position: int, is_last: bool) -> tuple[int, bool]:
@@ -135,12 +137,18 @@ class _Scan:
             return self._tail(start, text, position, is_last)
         at = found.start()
         if at - position > _STUB_BYTES:
-            self._gap(start + position, text[position:at])
+            # A long way to the next token: white space, and one literal at most.
+            literal = text[position:at].strip(_WHITESPACE)
+            self._check_literal(literal, start + position)
+            self._drop(start + position, start + at, b" %s " % literal)
         token = text[at]
         if token == _QUOTE:
             self._string = start + at + 1
         elif token == _COMMA:
-            self._comma(frame)
+            if frame is None:
+                raise InvalidRequest("the body is not valid JSON: a comma outside of its value")
+            frame.is_key = not frame.is_list
+            self._count(frame, 1)
         elif token in (_OBJECT, _LIST):
             self._open(frame, token == _LIST, start + at)
         elif token != _COLON:
@@ -165,26 +173,17 @@ class _Scan:
         self._frames.pop()
         self._is_over = not self._frames
 
-    def _comma(self, frame: _Frame | None) -> None:
-        if frame is None:
-            raise InvalidRequest("the body is not valid JSON: a comma outside of its value")
-        frame.is_key = not frame.is_list
-        self._count(frame, 1)
-
     def _count(self, frame: _Frame, more: int) -> None:
         frame.count += more
         self._entries += more
         if frame.count > frame.bound:
-            self._refuse(frame.bound, frame)
+            raise too_many(self._place(self._frames.index(frame)), frame.bound)
         if frame.total:
             total = self._totals[frame.field] = self._totals.get(frame.field, 0) + more
             if total > frame.total:
                 raise too_many(frame.field, frame.total, "entries in all")
         if self._entries > self._bounds.all_entries:
             raise too_many("", self._bounds.all_entries, "values")
-
-    def _refuse(self, bound: int, frame: _Frame) -> NoReturn:
-        raise too_many(self._place(self._frames.index(frame)), bound)
 
     def _in_string(self, start: int, text: bytes, at: int, is_last: bool) -> tuple[int, bool]:
         end = text.find(b'"', at)
@@ -197,7 +196,10 @@ class _Scan:
             # A piece ends in front of an escape or a character, so that it can be decoded.
             end = len(text) if is_last else _aligned(text, len(text), at)
         frame = self._frames[-1] if self._frames else None
-        size = self._weight(start, text, at, end)
+        size = end - at
+        if self._text_left > 0 and text.find(b"\\", at, end) >= 0:
+            # As text, so that the kept part is enough for prefixes; at least half of its JSON.
+            size = max(self._decoded_size(start + at, start + end), size // 2)
         if size > self._text_left:
             self._cut_text(frame, start, text, at, end)
         else:
@@ -209,12 +211,6 @@ class _Scan:
         self._check_text(start + end)
         self._string = -1
         return end + 1, False
-
-    def _weight(self, start: int, text: bytes, at: int, end: int) -> int:
-        """Bytes of text, so that what is kept is enough for prefixes; half of its JSON at least."""
-        if self._text_left <= 0 or text.find(b"\\", at, end) < 0:
-            return end - at
-        return max(self._decoded_size(start + at, start + end), (end - at) // 2)
 
     def _name(self, start: int, end: int) -> str:
         raw = bytes(self._body[start : min(end, start + _MAX_NAME_BYTES)])
@@ -259,7 +255,7 @@ class _Scan:
     def _run(
         self, frame: _Frame, start: int, text: bytes, position: int, is_last: bool
     ) -> tuple[int, bool]:
-        """Numbers of a list, and the commas between them."""
+        """Read numbers of a list, and the commas between them."""
         found = _RUN.match(text, position)
         assert found is not None
         end = found.end()
@@ -302,50 +298,36 @@ class _Scan:
         try:
             values, is_whole = msgspec.json.decode(listed, type=list[int]), True
         except msgspec.DecodeError:
-            values, is_whole = self._floats(listed, place), False
+            is_whole = False
+            try:
+                values = msgspec.json.decode(listed, type=list[float])
+            except msgspec.DecodeError as error:
+                raise InvalidRequest(f"the body is not valid JSON: {error}, in {place}") from error
         if frame.numbers is None:
             frame.numbers = self._cut.numbers[place] = Numbers()  # type: ignore[index]
         frame.numbers.add(values, is_whole=is_whole)
         self._drop(start, end, b"0," if run.endswith(b",") else b"0")
 
-    def _floats(self, listed: bytes, place: str) -> list[float]:
-        try:
-            return msgspec.json.decode(listed, type=list[float])
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"the body is not valid JSON: {error}, in {place}") from error
-
     def _tail(self, start: int, text: bytes, position: int, is_last: bool) -> tuple[int, bool]:
-        """No token is left in the piece: white space, or a literal that the next piece ends."""
+        """Read a piece without tokens: white space, or a literal that the next piece ends."""
         literal = text[position:].lstrip(_WHITESPACE)
         if is_last:
             return len(text), True
-        if len(literal) > _MAX_GAP_BYTES:
-            self._refuse_literal(start + position)
+        self._check_literal(literal, start + position)
         end = len(text) - len(literal)
         if end - position > _STUB_BYTES:
             self._drop(start + position, start + end)
         return end, True
 
-    def _gap(self, at: int, gap: bytes) -> None:
-        """A long way to the next token: white space, and one literal at most."""
-        literal = gap.strip(_WHITESPACE)
+    def _check_literal(self, literal: bytes, at: int) -> None:
         if len(literal) > _MAX_GAP_BYTES:
-            self._refuse_literal(at)
-        self._drop(at, at + len(gap), b" %s " % literal)
-
-    def _refuse_literal(self, at: int) -> NoReturn:
-        raise InvalidRequest(
-            f"the body has a literal of more than {_MAX_GAP_BYTES} bytes at byte {at}; "
-            "send numbers that fit in 64 bits"
-        )
-
-    def _check_sizes(self, position: int) -> None:
-        for frame in self._frames:
-            self._check_size(frame, position)
-        self._check_text(position)
+            raise InvalidRequest(
+                f"the body has a literal of more than {_MAX_GAP_BYTES} bytes at byte {at}; "
+                "send numbers that fit in 64 bits"
+            )
 
     def _check_text(self, position: int) -> None:
-        """A text may be shorter than its JSON; the rules compare what is left of it exactly."""
+        """Check the open string, whose text may be shorter; rules check the rest exactly."""
         if position - self._string <= 2 * self._least_bytes or self._string < 0:
             return
         bound = self._bounds.bytes.get(_field(self._frames[-1])) if self._frames else None
@@ -374,7 +356,7 @@ def _field(parent: _Frame) -> str:
 
 
 def _aligned(text: bytes, end: int, start: int) -> int:
-    """The last position up to `end` that splits neither an escape nor a character."""
+    """Return the last position up to `end` that splits neither an escape nor a character."""
     escape = text.rfind(b"\\", max(start, end - 6), end)
     if escape >= 0 and escape + (6 if text[escape + 1 : escape + 2] == b"u" else 2) > end:
         end = escape
@@ -382,14 +364,7 @@ def _aligned(text: bytes, end: int, start: int) -> int:
     if first in _HIGH_SURROGATES:
         # Its other half follows.
         return end - 6
-    return _whole_characters(text, start, end)
-
-
-_HIGH_SURROGATES = frozenset((b"\\ud8", b"\\ud9", b"\\uda", b"\\udb"))
-
-
-def _whole_characters(text: bytes, start: int, end: int) -> int:
-    """Without a character at the end whose last bytes are still to come."""
+    # Without a character at the end whose last bytes are still to come.
     for back in range(1, min(4, end - start) + 1):
         byte = text[end - back]
         if byte & 0xC0 != 0x80:

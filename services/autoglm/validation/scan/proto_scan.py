@@ -55,7 +55,7 @@ def is_small(payload: bytes | memoryview, kind: type[Message]) -> bool:
 
 @cache
 def _lists(descriptor: Any) -> tuple[attrgetter[Any], ...]:
-    """The lists of a message, and of those within it that are no lists."""
+    """Return getters of a message's lists, and of the lists in its single messages."""
     names = [f.name for f in descriptor.fields if f.is_repeated]
     for field in descriptor.fields:
         if field.message_type is not None and not field.is_repeated:
@@ -67,7 +67,7 @@ def _lists(descriptor: Any) -> tuple[attrgetter[Any], ...]:
 def scan(
     payload: bytes | memoryview, kind: type[Message], bounds: Bounds = DEFAULT
 ) -> Generator[int, None, Abridged]:
-    """Yields the work of each step, in bytes and fields; returns the abridged message.
+    """Yield the work of each step, in bytes and fields; return the abridged message.
 
     Raises InvalidRequest for a message that is over a bound or is not a valid `kind`.
     """
@@ -136,7 +136,9 @@ class _Scan:
         parts: list[Piece] = []
         position = copied = span.start
         while position < span.end:
-            self._count_one()
+            self.entries += 1
+            if self.entries > self._bounds.all_entries:
+                raise too_many("", self._bounds.all_entries, "values")
             if self.entries % STEP_TOKENS == 0:
                 yield STEP_TOKENS
             begin = position
@@ -221,36 +223,29 @@ class _Scan:
             ends = bytes(piece).translate(None, _CONTINUED) if not known.size else b""
             count = len(piece) // known.size if known.size else len(ends)
             total += count
-            self._count_numbers(place, field, count)
+            is_free = self._bounds.is_numbers(field)
+            bound = self._bounds.numbers if is_free else self._bounds.entries_of(field)
+            self._numbers += count
+            if (self._numbers if is_free else count) > bound:
+                raise too_many(place, bound, "numbers" if is_free else "entries")
             if count <= self._ids_left:
                 self._ids_left -= count
                 kept = at + len(piece)
             yield len(piece)
         if kept >= end:
             return None
-        kept = self._whole_number(start, kept, known.size)
-        held = self._amount(start, kept, known.size)
+        # The last number that is kept is whole.
+        if known.size:
+            kept -= (kept - start) % known.size
+            held = (kept - start) // known.size
+        else:
+            while kept > start and self._payload[kept - 1] & 0x80:
+                kept -= 1
+            held = len(bytes(self._payload[start:kept]).translate(None, _CONTINUED))
         rest = self.cut.numbers.get(place) or Numbers()
         rest.count += total - held
         self.cut.numbers[place] = rest  # type: ignore[index]
         return (self._payload[start:kept],)
-
-    def _whole_number(self, start: int, end: int, size: int) -> int:
-        if size:
-            return end - (end - start) % size
-        while end > start and self._payload[end - 1] & 0x80:
-            end -= 1
-        return end
-
-    def _amount(self, start: int, end: int, size: int) -> int:
-        if size:
-            return (end - start) // size
-        return len(bytes(self._payload[start:end]).translate(None, _CONTINUED))
-
-    def _count_one(self) -> None:
-        self.entries += 1
-        if self.entries > self._bounds.all_entries:
-            raise too_many("", self._bounds.all_entries, "values")
 
     def _check(self, span: _Span, known: _Field, count: int) -> None:
         field = f"{span.field}.{known.name}".lstrip(".")
@@ -263,13 +258,6 @@ class _Scan:
             total = self._totals[field] = self._totals.get(field, 0) + 1
             if total > most:
                 raise too_many(field, most, "entries in all")
-
-    def _count_numbers(self, place: str, field: str, count: int) -> None:
-        is_free = self._bounds.is_numbers(field)
-        bound = self._bounds.numbers if is_free else self._bounds.entries_of(field)
-        self._numbers += count
-        if (self._numbers if is_free else count) > bound:
-            raise too_many(place, bound, "numbers" if is_free else "entries")
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
         value = shift = 0
@@ -295,7 +283,7 @@ class _Scan:
 
 
 def _encoded(value: int) -> bytes:
-    """As a varint."""
+    """Encode as a varint."""
     made = bytearray()
     while value > 0x7F:
         made.append(value & 0x7F | 0x80)

@@ -36,21 +36,21 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 async def read_openai(
     path: str, body: bytes | memoryview, bounds: Bounds = DEFAULT, content_type: str = ""
 ) -> RequestInfo:
-    """Raises InvalidRequest for a body that cannot be read or is over a bound."""
+    """Return the facts of a body. Raises InvalidRequest if it is malformed or over a bound."""
     if is_form(path):
         return await in_steps(scan_form(bytes(body), content_type))
     return await read_abridged(path, await abridge(body, bounds))
 
 
 async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
-    """The body, abridged where it is large. Raises InvalidRequest where it is over a bound."""
+    """Return the body, abridged if it is large. Raises InvalidRequest if it is over a bound."""
     if json_scan.is_small(body):
         return bytes(body)
     return await in_steps(json_scan.scan(body, bounds))
 
 
 async def read_abridged(path: str, body: bytes) -> RequestInfo:
-    """Returns the facts of a body that is small or abridged."""
+    """Return the facts of a body that is small or abridged."""
     if isinstance(body, Abridged):
         return await off_loop(body, lambda: of_openai(path, body))
     return of_openai(path, body)
@@ -62,7 +62,7 @@ async def read_message(
     payload: bytes | memoryview,
     bounds: Bounds = DEFAULT,
 ) -> RequestInfo:
-    """The same for a protobuf message; `read` takes it abridged."""
+    """Return the facts of a protobuf message; `read` takes it abridged."""
     if proto_scan.is_small(payload, kind):
         return read(bytes(payload))
     abridged = await in_steps(proto_scan.scan(payload, kind, bounds))
@@ -70,7 +70,7 @@ async def read_message(
 
 
 async def in_steps(reading: Generator[int, None, T]) -> T:
-    """Runs it to its end; of all that run, one takes a step in a turn of the loop."""
+    """Run it to its end; of all that run, one takes a step in a turn of the loop."""
     loop = asyncio.get_running_loop()
     turn = _turns.setdefault(loop, asyncio.Lock())
     while True:
@@ -84,7 +84,7 @@ async def in_steps(reading: Generator[int, None, T]) -> T:
 
 
 async def off_loop(abridged: Abridged, read: Callable[[], RequestInfo]) -> RequestInfo:
-    """Reads here what takes little time, and the rest on the thread."""
+    """Read here if it takes little time, otherwise on the thread."""
     if len(abridged) <= _INLINE_BYTES and abridged.entries <= _INLINE_ENTRIES:
         return read()
     loop = asyncio.get_running_loop()
