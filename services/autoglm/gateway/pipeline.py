@@ -72,7 +72,7 @@ def request_layers(
     response_ids: ResponseIds | None = None,
     route_debug: Layer | None = None,
 ) -> Sequence[Layer]:
-    """Returns the layers of a request for a pod. Without `identify` every caller is admitted."""
+    """Return the layers of a request for a pod. Without `identify` every caller is admitted."""
     return (
         # Outermost: every failure inside leaves as an AutoGLMError.
         map_errors,
@@ -99,7 +99,7 @@ def request_layers(
 def local_layers(
     observer: Observer, memory: Memory, identify: Identify | None = None
 ) -> Sequence[Layer]:
-    """Returns the layers of a request that the gateway responds to itself: it takes no slot."""
+    """Return the layers of a request that the gateway responds to itself: it takes no slot."""
     return (
         map_errors,
         observed(observer),
@@ -109,7 +109,7 @@ def local_layers(
 
 
 def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
-    """Returns the handler with all layers around it, the first one outermost."""
+    """Return the handler with all layers around it, the first one outermost."""
     handler = innermost
     for layer in reversed(layers):
         handler = layer(handler)
@@ -236,7 +236,7 @@ def validated(pool: Pool) -> Layer:
 
 
 def with_model(request: GatewayRequest, pool: Pool) -> GatewayRequest:
-    """Returns an HTTP request that names no model with the only served one.
+    """Return an HTTP request that names no model with the only served one.
 
     As in vLLM, adapters do not count. Where there are several models the request is invalid.
     """

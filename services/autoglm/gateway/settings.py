@@ -317,21 +317,21 @@ class GatewaySettings(ServiceSettings):
         return TlsFiles(self.upstream_cert_file, self.upstream_key_file, self.upstream_ca_file)
 
     def with_memory(self, found: int) -> Self:
-        """Returns the settings with the system's memory limit where none is set."""
+        """Return the settings with the system's memory limit where none is set."""
         total = self.memory_bytes or found
         envoy = self.envoy_memory_bytes or total // 2
         return self.model_copy(update={"memory_bytes": total, "envoy_memory_bytes": envoy})
 
     @property
     def process_memory_bytes(self) -> int:
-        """Returns the bytes that this process may use before slow messages are rejected."""
+        """Return the bytes that this process may use before slow messages are rejected."""
         has_envoy = self.data_plane == "envoy" and not self.envoy_directory
         envoy = self.envoy_memory_bytes if has_envoy else 0
         return process_limit(self.memory_bytes, envoy)
 
     @property
     def message_bytes(self) -> int:
-        """Returns the longest message that gRPC accepts, in bytes."""
+        """Return the longest message that gRPC accepts, in bytes."""
         return min(self.max_message_bytes or self.max_body_bytes, self.max_body_bytes)
 
     @property

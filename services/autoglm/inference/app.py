@@ -68,7 +68,7 @@ def run(settings: InferenceSettings) -> int:
 
 
 async def serve(settings: InferenceSettings) -> int:
-    """The same on a running loop."""
+    """Do the same on a running loop."""
     set_up_logs(settings.log_level, settings.log_format)
     # uvicorn logs each start and end of a server; the pod logs both itself.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -198,7 +198,7 @@ class PodServer:
             await asyncio.to_thread(self._admin.close)
 
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Returns readiness and details; also called from the admin port's threads."""
+        """Return readiness and details; also called from the admin port's threads."""
         details = {"phase": self.pod.phase, "in_flight": self.pod.in_flight}
         return self.pod.is_ready, details
 

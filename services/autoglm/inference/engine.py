@@ -102,15 +102,15 @@ class Engine(Protocol):
     """
 
     def models(self) -> Sequence[v1.Model]:
-        """The model and its adapters, the model first."""
+        """Return the model and its adapters, the model first."""
         ...
 
     def load(self) -> EngineLoad:
-        """The load now; cheap enough to be read a hundred times a second."""
+        """Return the load now; cheap enough for a hundred calls a second."""
         ...
 
     def kv_feed(self) -> KvFeed | None:
-        """Returns the blocks in the KV cache by the gateways' names; None where unsupported."""
+        """Return the blocks in the KV cache by the gateways' names; None where unsupported."""
         ...
 
     async def generate(
@@ -142,7 +142,7 @@ class Engine(Protocol):
         ...
 
     def is_running(self, request_id: str) -> bool:
-        """Returns whether a stream still generates, rather than waits to be read to its end."""
+        """Return whether a stream still generates, rather than waits to be read to its end."""
         ...
 
     def hold(self, request_id: str) -> None:
@@ -158,7 +158,7 @@ class Engine(Protocol):
         ...
 
     def http_app(self) -> AsgiApp:
-        """The OpenAI-compatible app on this engine."""
+        """Return the OpenAI-compatible app on this engine."""
         ...
 
     async def wait_dead(self) -> str:

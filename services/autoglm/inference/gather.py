@@ -34,7 +34,7 @@ def window(active_streams: int, most_milliseconds: float) -> float:
 
 class Wait(Protocol):
     async def __call__(self, seconds: float, ended: Ended) -> None:
-        """Returns after `seconds`, or soon after `ended` comes true."""
+        """Return after `seconds`, or soon after `ended` comes true."""
 
 
 class Source(Protocol):
@@ -77,7 +77,7 @@ class Ticks:
 async def paced(
     chunks: AsyncIterator[T], pause: Callable[[], float], source: Source, wait: Wait
 ) -> AsyncGenerator[T, None]:
-    """The chunks, with `pause()` seconds between them while the source runs."""
+    """Yield the chunks, with `pause()` seconds between them while the source runs."""
 
     def ended() -> bool:
         return not source.is_running()

@@ -125,7 +125,7 @@ class Observation:
 
 
 def counted_of(message: Any) -> TokenUsage | None:
-    """Returns the usage of a response or of a stream's last chunk; None where it has none."""
+    """Return the usage of a response or of a stream's last chunk; None where it has none."""
     usage = getattr(message, "usage", None)
     if usage is None:
         return None

@@ -55,7 +55,7 @@ class Pod:
         return [name for model in models for name in (model.name, *model.aliases)]
 
     def engine(self) -> Engine:
-        """The engine. Raises while there is none."""
+        """Return the engine. Raises while there is none."""
         if self.phase is Phase.DEAD:
             raise errors.EngineDead(f"the engine has stopped: {self._cause_of_death}")
         if self._engine is None:
@@ -94,7 +94,7 @@ class Pod:
                 self._idle.set()
 
     async def idle(self) -> None:
-        """Returns when no request is under way."""
+        """Return when no request is under way."""
         await self._idle.wait()
 
     def _enter(self, phase: Phase) -> None:

@@ -76,7 +76,7 @@ async def _generate(
 async def _prompt_usage(
     engine: Engine, request: v1.PredictRequest, call: EngineRequest
 ) -> v1.Usage:
-    """The prompt's tokens; scoring labels generates none."""
+    """Return the prompt's tokens; scoring labels generates none."""
     tokenize = v1.TokenizeRequest(model=request.model_name)
     if _chats(engine, request):
         tokenize.chat.messages.append(_message(request))

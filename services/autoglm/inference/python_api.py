@@ -34,7 +34,7 @@ class AutoGLMEngine:
             raise SystemExit(code)
 
     def flags(self, host: str, port: int) -> dict[str, Any]:
-        """The settings by name."""
+        """Return the settings by name."""
         devices = {None: None, True: "cuda", False: "cpu"}
         return {
             "model_path": self.model_path,

@@ -29,12 +29,12 @@ def begin(engine: Engine, info: RequestInfo) -> None:
 
 
 def find(engine: Engine, name: str) -> v1.Model | None:
-    """The model or adapter of that name or alias."""
+    """Return the model or adapter of that name or alias."""
     return next((m for m in engine.models() if name == m.name or name in m.aliases), None)
 
 
 def current_call() -> EngineRequest:
-    """The call being served, as the engine needs it."""
+    """Return the call being served, as the engine needs it."""
     current = rpc.current_rpc.get()
     return EngineRequest(current.request_id, current.trace_headers)
 

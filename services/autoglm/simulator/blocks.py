@@ -29,7 +29,7 @@ Key = int | Private
 
 
 def block_hashes(ids: Sequence[int], root: int = 0) -> list[int]:
-    """The names of all full blocks of a sequence; those of another root are never the same."""
+    """Return the names of all full blocks of a sequence; they differ from another root's."""
     hashes: list[int] = []
     for start in range(0, len(ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
         parent = hashes[-1] if hashes else root
@@ -81,7 +81,7 @@ class BlockPool:
         return True
 
     def fill(self, keys: list[Key], ids: Sequence[int], root: int = 0) -> None:
-        """The last block of `ids` is full: give it a name that others can find."""
+        """Name the last block of `ids`, which is full, so that others can find it."""
         index = len(ids) // BLOCK_SIZE - 1
         parent = keys[index - 1] if index else root
         name = next_hash(parent, ids[-BLOCK_SIZE:])

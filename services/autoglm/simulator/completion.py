@@ -78,7 +78,7 @@ class Completion:
         self._stops = StopFinder(params.stop, params.include_stop_str_in_output)
 
     def step(self) -> Piece:
-        """The next token. Not to be called after one with a finish reason."""
+        """Return the next token. Not to be called after one with a finish reason."""
         token_id = self._next()
         self._count += 1
         text = self._decoder.feed(token_id)

@@ -94,7 +94,7 @@ class EchoEngine:
     async def label_logprobs(
         self, request: v1.PredictRequest, call: EngineRequest
     ) -> Sequence[float]:
-        """A label that the text contains is likely; of several, the shorter."""
+        """Return high values for labels that the text contains; of several, for the shorter."""
         text = request.input_data.lower()
         return [
             (_FOUND if label.lower() in text else _MISSED) - 0.1 * len(tokenizer.encode(label))
@@ -125,7 +125,7 @@ class EchoEngine:
 
 
 async def start(settings: EchoSettings) -> EchoEngine:
-    """A running engine."""
+    """Return a running engine."""
     if settings.fault and settings.fault.kind == "start":
         raise errors.EngineDead("the echo engine is configured not to start")
     return EchoEngine(settings)

@@ -22,7 +22,7 @@ class PromptEcho:
     _echoed: set[int] = field(default_factory=set)
 
     def before(self, choice: Json) -> Json:
-        """The choice of a completion or of a chunk of one; only the first of an index changes."""
+        """Return the choice of a completion or of its chunk; only the first of an index changes."""
         if choice["index"] in self._echoed:
             return choice | {"text": "", "logprobs": None} if self.is_alone else choice
         self._echoed.add(choice["index"])

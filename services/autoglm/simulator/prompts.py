@@ -55,7 +55,7 @@ def chat_task(request: v1.ChatRequest, capacity: int) -> Task:
 
 
 def render(request: v1.ChatRequest) -> str:
-    """The conversation as the prompt that the "model" sees."""
+    """Return the conversation as the prompt that the "model" sees."""
     opens = not request.HasField("add_generation_prompt") or request.add_generation_prompt
     return conversation(request.messages) + ("<|assistant|>\n" if opens else "")
 

@@ -8,7 +8,7 @@ from autoglm import v1
 
 
 def chat_chunk(chunk: v1.GenerateChunk, model: str, *, is_first: bool) -> v1.ChatChunk:
-    """The chat's form of a chunk; the first of each completion carries the role."""
+    """Return the chat's form of a chunk; the first of each completion carries the role."""
     role = "assistant" if is_first else ""
     made = v1.ChatChunk(
         id=chunk.id,

@@ -68,7 +68,7 @@ class Scheduler:
         heapq.heappush(self._waiting, (job.priority, next(self._order), job))
 
     def remove(self, job: Job) -> None:
-        """The job has ended, for whatever reason. Its full blocks stay cached."""
+        """Remove a job that has ended, for whatever reason. Its full blocks stay cached."""
         if job in self.running:
             del self.running[job]
             self.pool.release(job.keys)

@@ -25,7 +25,7 @@ _SIMPLEST: Mapping[str, object] = {
 
 
 def shaped(response_format: v1.ResponseFormat, text: str) -> str:
-    """Returns `text`, or the smallest output that fits where a format is set."""
+    """Return `text`, or the smallest output that fits where a format is set."""
     kind = response_format.WhichOneof("format")
     if kind is None or (kind == "json_object" and not response_format.json_object):
         return text
@@ -40,7 +40,7 @@ def shaped(response_format: v1.ResponseFormat, text: str) -> str:
 
 
 def minimal(schema: Mapping[str, Any]) -> object:
-    """The smallest JSON value that fits a plain schema."""
+    """Return the smallest JSON value that fits a plain schema."""
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):

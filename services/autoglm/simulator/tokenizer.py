@@ -27,7 +27,7 @@ def encode(text: str) -> list[int]:
 
 
 def decode_bytes(token_id: int) -> bytes:
-    """The token's bytes; empty for the end of a sequence. Raises InvalidRequest."""
+    """Return the token's bytes; empty for the end of a sequence. Raises InvalidRequest."""
     if token_id == EOS:
         return b""
     size = (token_id.bit_length() - 1) // 8
@@ -41,7 +41,7 @@ def decode(ids: Iterable[int]) -> str:
 
 
 def words(ids: Sequence[int]) -> list[list[int]]:
-    """The ids cut where words begin; joined, they are the ids again."""
+    """Return the ids cut where words begin; joined, they are the ids again."""
     cut: list[list[int]] = []
     for token_id in ids:
         if not cut or decode_bytes(token_id)[:1].isspace():

@@ -100,7 +100,7 @@ class Sizing:
         return Capacity(requests, tokens, self._reserved(views, requests))
 
     def _reserved(self, views: tuple[EndpointView, ...], requests: int) -> int:
-        """The spare requests and a part of the batches, so that a reserved slot runs at once."""
+        """Return the spare requests and a part of the batches: a reserved slot runs at once."""
         batches = sum(view.live.capacity for view in views)
         slots = self._spare * len(views) + max(1, int(batches * _RESERVED))
         return min(slots, int(requests * _MOST_RESERVED))

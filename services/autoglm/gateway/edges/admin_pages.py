@@ -16,7 +16,7 @@ def endpoints(views: Collection[EndpointView], now: float) -> dict[str, object]:
 
 
 def routable(views: Collection[EndpointView]) -> dict[str, object]:
-    """The pods of AutoGLMDeployments, and whether requests are sent to them now."""
+    """Return the pods of AutoGLMDeployments, and whether requests are sent to them now."""
     pods = (_pod(view, view.endpoint.origin) for view in _by_url(views) if view.endpoint.origin)
     return {"endpoints": list(pods)}
 

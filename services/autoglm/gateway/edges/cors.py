@@ -38,7 +38,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]
 
 
 def check_origin(origin: str) -> str:
-    """The origin as browsers send it. Raises ValueError for anything else."""
+    """Return the origin as browsers send it. Raises ValueError for anything else."""
     if origin == ANY or _ORIGIN.fullmatch(origin):
         return origin
     raise ValueError(
@@ -54,7 +54,7 @@ class Cors:
     origins: tuple[str, ...] = ()
 
     def preflight(self, headers: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of the response to an OPTIONS request with these; None where it is none."""
+        """Return the headers of the response to a preflight request; None for other requests."""
         allowed = self._allowed(headers.get("origin", ""))
         if not allowed or "access-control-request-method" not in headers:
             return None

@@ -144,7 +144,7 @@ class GrpcEdge:
     async def _messages(
         self, stream: GatewayRequest, requests: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        """Yields the messages of a stream; those of unauthenticated callers are not read."""
+        """Yield the messages of a stream; those of unauthenticated callers are not read."""
         identify = self._parts.identify
         tenant = (await identify(stream) if identify else stream.principal).tenant
         messages = aiter(requests)
@@ -152,7 +152,7 @@ class GrpcEdge:
             yield payload
 
     def _receiver(self, requests: AsyncIterator[bytes]) -> Receive:
-        """Returns what reads the one message of a call, which gRPC delivers as a whole."""
+        """Return what reads the one message of a call, which gRPC delivers as a whole."""
 
         async def receive(
             request: GatewayRequest, reservation: MemoryReservation
@@ -232,7 +232,7 @@ def _peer(context: Any) -> str:
 
 
 def host_of_peer(peer: str) -> str:
-    """Returns the address of gRPC's name for a peer, such as `ipv6:%5B::1%5D:50051`."""
+    """Return the address of gRPC's name for a peer, such as `ipv6:%5B::1%5D:50051`."""
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return peer

@@ -21,7 +21,7 @@ Page = Callable[[Snapshot, bytes], bytes]
 
 
 def list_models(snapshot: Snapshot, _: bytes) -> bytes:
-    """Returns the models with a ready endpoint, over either wire."""
+    """Return the models with a ready endpoint, over either wire."""
     views = {view.model.name: view for view in snapshot.models.values() if view.ready_endpoints}
     models = [_with_count(view) for _, view in sorted(views.items())]
     return v1.ListModelsResponse(models=models).SerializeToString()

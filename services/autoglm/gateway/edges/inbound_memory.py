@@ -38,7 +38,7 @@ _log = logging.getLogger("autoglm.gateway")
 
 
 def process_limit(total: int, envoy: int) -> int:
-    """Returns the bytes that the gateway's process may use, after Envoy's part."""
+    """Return the bytes that the gateway's process may use, after Envoy's part."""
     return int((total - envoy) * _USABLE)
 
 
@@ -112,7 +112,7 @@ class InboundMessages:
     async def next(
         self, messages: AsyncIterator[bytes], tenant: str, *, may_idle: bool = False
     ) -> bytes | None:
-        """Returns the next message; None after the last. Raises QueueFull where it is given up."""
+        """Return the next message; None after the last. Raises QueueFull where it is given up."""
         if not self._has_room.is_set():
             await self._has_room.wait()
         task = asyncio.current_task()
@@ -174,6 +174,6 @@ class InboundMessages:
 
 
 def _trim() -> None:
-    """Returns free memory to the system, where the C library is glibc (malloc_trim(3))."""
+    """Return free memory to the system, where the C library is glibc (malloc_trim(3))."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

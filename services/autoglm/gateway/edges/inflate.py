@@ -18,7 +18,7 @@ _RAW = -zlib.MAX_WBITS
 
 
 async def inflated(body: bytes, limit: int, reservation: MemoryReservation) -> bytes:
-    """Returns the content and reserves its memory.
+    """Return the content and reserve its memory.
 
     Raises InvalidRequest where the body is not one whole stream, RequestTooLarge over the limit,
     QueueFull without memory.
@@ -38,7 +38,7 @@ async def inflated(body: bytes, limit: int, reservation: MemoryReservation) -> b
 
 
 def inflate(body: bytes) -> Iterator[bytes]:
-    """Yields the content in pieces of at most PIECE_BYTES. Raises InvalidRequest."""
+    """Yield the content in pieces of at most PIECE_BYTES. Raises InvalidRequest."""
     reader = zlib.decompressobj(zlib.MAX_WBITS if _is_zlib(body) else _RAW)
     try:
         for start in range(0, len(body), PIECE_BYTES):
@@ -59,5 +59,5 @@ def inflate(body: bytes) -> Iterator[bytes]:
 
 
 def _is_zlib(body: bytes) -> bool:
-    """Returns whether the body begins with a zlib header (RFC 1950, 2.2)."""
+    """Return whether the body begins with a zlib header (RFC 1950, 2.2)."""
     return len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0

@@ -27,7 +27,7 @@ async def respond_to_stream(
     request_of: Callable[[bytes], Awaitable[GatewayRequest]],
     handler: Handler,
 ) -> AsyncIterator[bytes]:
-    """Yields the chunks of all responses, until the requests and their responses have ended."""
+    """Yield the chunks of all responses, until the requests and their responses have ended."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUED)
     gate = asyncio.Semaphore(MAX_CONCURRENT)
 
@@ -78,7 +78,7 @@ async def respond_to_stream(
 
 
 def error_message(request: GatewayRequest, error: errors.AutoGLMError) -> bytes:
-    """Returns the protocol's message for an error."""
+    """Return the protocol's message for an error."""
     try:
         name = oip.ModelInferRequest.FromString(request.payload).id
     except DecodeError:

@@ -217,7 +217,7 @@ class RestEdge:
         return http_response
 
     def _preflight(self, http_request: web.Request) -> web.Response | None:
-        """Returns the response to a CORS preflight request, which has no credential."""
+        """Return the response to a CORS preflight request, which has no credential."""
         if http_request.method != "OPTIONS":
             return None
         headers = self._parts.cors.preflight(http_request.headers)

@@ -19,7 +19,7 @@ _VERSION = re.compile("/versions/[^/]+$")
 
 
 def models(snapshot: Snapshot) -> dict[str, object]:
-    """Returns the models with a ready endpoint, merged over all endpoints."""
+    """Return the models with a ready endpoint, merged over all endpoints."""
     found = {view.model.name: view for view in snapshot.models.values() if view.ready_endpoints}
     return {"object": "list", "data": [_card(name, view) for name, view in sorted(found.items())]}
 
@@ -53,7 +53,7 @@ def oip_unimplemented(snapshot: Snapshot, name: str, what: str) -> dict[str, obj
 
 
 def index() -> dict[str, object]:
-    """Returns the list of paths, for a user who opens the port in a browser."""
+    """Return the list of paths, for a user who opens the port in a browser."""
     return {
         "name": f"{OWNER} gateway",
         "get": {**OWN, **{api.path: api.needs for api in INFERENCE_GETS}},
@@ -88,7 +88,7 @@ def _found(snapshot: Snapshot, name: str) -> ModelView:
 
 
 def _card(name: str, view: ModelView) -> dict[str, object]:
-    """Returns OpenAI's fields, then vLLM's, then the gateway's own."""
+    """Return OpenAI's fields, then vLLM's, then the gateway's own."""
     about: v1.Model = view.model
     optional: Mapping[str, object] = {
         "max_model_len": about.max_model_len,

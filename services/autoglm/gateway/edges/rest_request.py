@@ -82,13 +82,13 @@ class Bounds:
 
 
 def canonical(target: str) -> str:
-    """Returns the target without a slash at the end of its path, which pods do not serve."""
+    """Return the target without a slash at the end of its path, which pods do not serve."""
     path, mark, query = target.partition("?")
     return (path.rstrip("/") or "/") + mark + query
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """Returns the caller's request id, or a new one where it is absent or invalid."""
+    """Return the caller's request id, or a new one where it is absent or invalid."""
     return rpc.request_id_of(headers.get(status.REQUEST_ID, ""))
 
 
@@ -99,7 +99,7 @@ def request_of(
     info: RequestInfo | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> GatewayRequest:
-    """Returns a request without its body. With an `info` the body is never read.
+    """Return a request without its body. With an `info` the body is never read.
 
     Never raises an AutoGLMError: it becomes the request's `problem`.
     """
@@ -152,7 +152,7 @@ def _peer(http_request: web.Request) -> str:
 
 
 def _credentials(headers: CIMultiDictProxy[str]) -> rpc.Credentials:
-    """Returns the credentials; looked up by name, since most requests have many headers."""
+    """Return the credentials; looked up by name, since most requests have many headers."""
     return tuple(
         (name, value)
         for name in (rpc.AUTHORIZATION, rpc.API_KEY)
@@ -177,7 +177,7 @@ def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Returns the headers that are forwarded to the pod."""
+    """Return the headers that are forwarded to the pod."""
     named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     dropped = _NOT_FORWARDED | named
     return {k.lower(): v for k, v in headers.items() if k.lower() not in dropped}
@@ -260,7 +260,7 @@ async def _decompressed(
 
 
 def plain_size(body: bytes) -> int:
-    """Returns the content's length by the gzip trailer (ISIZE of RFC 1952)."""
+    """Return the content's length by the gzip trailer (ISIZE of RFC 1952)."""
     return int.from_bytes(body[-4:], "little")
 
 

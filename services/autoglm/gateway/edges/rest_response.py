@@ -80,7 +80,7 @@ async def _whole_events(chunks: AsyncIterator[bytes], events: WholeEvents) -> As
 def _reader(
     request: GatewayRequest, record: RequestRecord, response: Response
 ) -> UsageReader | None:
-    """Returns a reader for the usage of a pod's response, where no layer reads it."""
+    """Return a reader for the usage of a pod's response, where no layer reads it."""
     if record.is_metered or request.continues or request.info is not None:
         return None
     info = record.request.info if record.request is not None else None

@@ -18,7 +18,7 @@ _KEEPALIVE_SECONDS = 75.0
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Returns whether a log record is about the gateway, not about a client's invalid HTTP."""
+    """Return whether a log record is about the gateway, not about a client's invalid HTTP."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 

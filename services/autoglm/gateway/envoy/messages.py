@@ -187,7 +187,7 @@ def _failure(common: Any) -> AutoGLMError | None:
 
 
 def _overdue(response: Any) -> AutoGLMError | None:
-    """A stream cut at its deadline has no flag, only response code details."""
+    """Return the error of a stream cut at its deadline, which has no flag, only details."""
     if "duration_timeout" not in response.response_code_details:
         return None
     return errors.DeadlineExceeded("the deadline passed before the response ended")

@@ -160,7 +160,7 @@ async def receive(
 
 
 async def _read(body: Body, hold: MemoryReservation) -> bytes:
-    """The body counts in the memory budget, although Envoy holds it."""
+    """Return the body, counted in the memory budget although Envoy holds it."""
     received = await body()
     hold.take(len(received))
     return received

@@ -76,7 +76,7 @@ _OF_BODY = ("etag", "last-modified", "retry-after", "vary")
 
 
 def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
-    """Returns a session without cookies and without connection limits, which admission sets."""
+    """Return a session without cookies and without connection limits, which admission sets."""
     connector = aiohttp.TCPConnector(
         limit=0, ssl=tls or True, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=10
     )
@@ -98,7 +98,7 @@ async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: ob
 
 
 def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
-    """Returns a response's headers without hop-by-hop headers."""
+    """Return a response's headers without hop-by-hop headers."""
     named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     return {
         name: value
@@ -152,7 +152,7 @@ class HttpUpstream:
         timeout: float,
         context: SimpleNamespace,
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        """Returns the response with its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
+        """Return the response with its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._session.request(
@@ -250,7 +250,7 @@ def _before_first_byte(
 
 
 async def _own_error(response: aiohttp.ClientResponse, request: GatewayRequest) -> bytes:
-    """Returns the body of an API error. Raises Unimplemented for an error of the framework."""
+    """Return the body of an API error. Raises Unimplemented for an error of the framework."""
     body = await response.content.read(_MAX_ERROR_BYTES)
     try:
         if "error" in json.loads(body):
@@ -261,7 +261,7 @@ async def _own_error(response: aiohttp.ClientResponse, request: GatewayRequest) 
 
 
 async def _unavailable(response: aiohttp.ClientResponse) -> RetryElsewhere:
-    """Returns the error for a 503: the pod accepts no requests now and has begun nothing."""
+    """Return the error for a 503: the pod accepts no requests now and has begun nothing."""
     body = await response.content.read(_MAX_ERROR_BYTES)
     try:
         error = json.loads(body)["error"]
@@ -277,13 +277,13 @@ async def _unavailable(response: aiohttp.ClientResponse) -> RetryElsewhere:
 
 
 def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
-    """Returns the headers that also apply to the gateway's own error body."""
+    """Return the headers that also apply to the gateway's own error body."""
     named = {name.lower(): value for name, value in headers.items()}
     return {k: v for k, v in named.items() if not k.startswith("content-") and k not in _OF_BODY}
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
-    """Returns the seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is invalid.
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is invalid.
 
     `now` is a Unix time, for the form that is a date.
     """
@@ -297,7 +297,7 @@ def retry_after_seconds(value: str, now: float) -> float | None:
 
 
 def _is_framed(response: aiohttp.ClientResponse) -> bool:
-    """Returns whether HTTP's framing shows an incomplete response, or it is no event stream."""
+    """Return whether HTTP's framing shows an incomplete response, or it is no event stream."""
     names = ("content-length", "transfer-encoding")
     is_stream = response.status == 200 and response.content_type == EVENT_STREAM
     return not is_stream or any(name in response.headers for name in names)

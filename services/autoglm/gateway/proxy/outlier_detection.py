@@ -65,7 +65,7 @@ class Health:
         self._records.pop(url, None)
 
     def is_due(self, url: str, policy: OutlierDetection, now: float) -> bool:
-        """Returns whether `judge` is worth its cost, which grows with the number of endpoints."""
+        """Return whether `judge` is worth its cost, which grows with the number of endpoints."""
         record = self._records.get(url)
         if record is None:
             return False
@@ -74,7 +74,7 @@ class Health:
     def judge(
         self, url: str, policy: OutlierDetection, ready: Collection[str], total: int, now: float
     ) -> str:
-        """Returns why the endpoint is to be ejected; empty where it is not to or may not be.
+        """Return why the endpoint is to be ejected; empty where it is not to or may not be.
 
         `ready` are the model's endpoints that accept requests, of `total`.
         """
@@ -126,7 +126,7 @@ def _may_eject(url: str, policy: OutlierDetection, ready: Collection[str], total
 
 
 def is_failure(error: BaseException | None, response: Response | None) -> bool | None:
-    """Returns whether an attempt's outcome is a failure of its endpoint; None if neither."""
+    """Return whether an attempt's outcome is a failure of its endpoint; None if neither."""
     if isinstance(error, Stalled):
         return True
     if isinstance(error, RetryElsewhere):

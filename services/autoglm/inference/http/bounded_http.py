@@ -55,7 +55,7 @@ class BoundedHttp:
         await self._app(scope, again(body, receive, is_whole=is_whole), send)
 
     async def _whole(self, receive: Receive) -> tuple[bytes, bool]:
-        """The body, and whether all of it came. Raises RequestTooLarge."""
+        """Return the body, and whether all of it came. Raises RequestTooLarge."""
         body = Body()
         while True:
             message = await receive()

@@ -44,7 +44,7 @@ _NO_ROUTE = (b'{"detail":"Not Found"}', b"Not Found")
 
 
 def route_of(path: str) -> str:
-    """The path as a bounded label."""
+    """Return the path as a bounded label."""
     if path.startswith("/v2/models/"):
         return "/v2/models"
     api = inference_post(path)

@@ -67,7 +67,7 @@ class _HeadHeld:
 
 
 def bind(address: str) -> socket.socket:
-    """A socket that owns the address but does not listen yet. Raises OSError."""
+    """Return a socket that owns the address but does not listen yet. Raises OSError."""
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)

@@ -38,7 +38,7 @@ _current: ContextVar[Naming | None] = ContextVar("kv_naming", default=None)
 
 
 def take() -> Naming | None:
-    """The names for the prompt that the engine is about to work on; None where it has none."""
+    """Return the names for the prompt that the engine is about to compute; None without any."""
     naming = _current.get()
     if naming is None or naming.is_taken or not naming.prefix.blocks:
         return None

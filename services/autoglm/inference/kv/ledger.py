@@ -58,7 +58,7 @@ class KvLedger:
         return len(self._block_of)
 
     def held(self) -> list[int]:
-        """The names of blocks that are cached."""
+        """Return the names of blocks that are cached."""
         return [name for name, block in self._block_of.items() if block in self._cached]
 
     def requested(self, named: Sequence[tuple[int, int]]) -> None:
@@ -80,13 +80,13 @@ class KvLedger:
         self._forget_oldest()
 
     def stored(self, blocks: Iterable[int]) -> None:
-        """The engine's blocks are cached from now on."""
+        """Record that the engine's blocks are cached from now on."""
         new = [block for block in blocks if block not in self._cached]
         self._cached.update(new)
         self._publish_names("stored", self._names(new))
 
     def removed(self, blocks: Iterable[int]) -> None:
-        """The engine's blocks are cached no more."""
+        """Record that the engine's blocks are cached no more."""
         gone = [block for block in blocks if block in self._cached]
         self._cached.difference_update(gone)
         self._publish_names("removed", self._names(gone))

@@ -99,7 +99,7 @@ def generate_response(infer: Infer, text: str) -> Json:
 
 
 def generate_event(infer: Infer, piece: Piece) -> Json:
-    """The last one has the usage, in OpenAI's words: its headers were sent before it was known."""
+    """Return the event; the last one has OpenAI's usage, which headers came too early for."""
     event = generate_response(infer, piece.text) | {"triton_final_response": piece.is_final}
     if piece.usage is None:
         return event

@@ -51,7 +51,7 @@ def engine_request_of(engine: Engine, infer: Infer) -> EngineInput:
 
 
 async def whole(engine: Engine, engine_input: EngineInput, call: EngineRequest) -> Piece:
-    """The response as its one piece."""
+    """Return the response as its one piece."""
     if isinstance(engine_input, v1.ChatRequest):
         chat = await engine.chat(engine_input, call)
         choice = chat.choices[0]

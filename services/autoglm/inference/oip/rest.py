@@ -92,7 +92,7 @@ class _Api:
         return _counted(request, json_codec.generate_response(infer, piece.text), piece)
 
     async def generate_stream(self, request: Request) -> Response:
-        """The first piece is waited for, so that a failure before it has a status of its own."""
+        """Wait for the first piece, so that a failure before it has a status of its own."""
         body, _ = await self._checked_body(request)
         infer = json_codec.generate_request(_model_of(request), body)
         engine_input = responses.engine_request_of(self._engine, infer)
@@ -116,7 +116,7 @@ class _Api:
         )
 
     async def _checked_body(self, request: Request) -> tuple[bytes, bytes]:
-        """The JSON, judged, and what came behind it."""
+        """Return the JSON, judged, and what came behind it."""
         whole = await _read(request, self._max_body_bytes)
         body, binary = json_codec.split(whole, request.headers.get(BINARY_HEADER))
         path = request.scope["path"]
@@ -181,7 +181,7 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Returns the result, or raises ClientDisconnect once the client has disconnected."""
+    """Return the result, or raise ClientDisconnect once the client has disconnected."""
     wanted = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnected(request))
     try:

@@ -131,7 +131,7 @@ def message_of(change: Change, sequence: int) -> v1.SubscribeKvEventsResponse:
 
 
 def _interval(requested: float, least: float) -> float:
-    """Returns the requested interval in seconds, within bounds; the least for NaN."""
+    """Return the requested interval in seconds, within bounds; the least for NaN."""
     return min(max(least, requested), _SILENCE_SECONDS)
 
 

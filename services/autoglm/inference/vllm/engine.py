@@ -120,7 +120,7 @@ class VllmEngine:
         return sentence(self._log.first_failure(), manager.finished_procs() if manager else {})
 
     def processes(self) -> Sequence[int]:
-        """The engine's own processes, for those who watch their memory or end them in tests."""
+        """Return the engine's own processes, to watch their memory or to end them in tests."""
         manager = self._runtime.llm.engine_core.resources.engine_manager
         return [p.pid for p in manager.processes] if manager else []
 

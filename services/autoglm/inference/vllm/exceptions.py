@@ -91,7 +91,7 @@ def invalid(message: str, parameter: str, prompt_field: str) -> errors.InvalidRe
 
 
 def _field(message: str, parameter: str, prompt_field: str) -> str:
-    """The API's name of what vLLM complains about; many of its messages start with it."""
+    """Return the API's name of what vLLM complains about; many of its messages start with it."""
     name = parameter or _first_word(message)
     if name in _PROMPT or (not parameter and _ABOUT_PROMPT.search(message)):
         return prompt_field
@@ -108,7 +108,7 @@ def _first_word(message: str) -> str:
 
 
 def translate_body(body: Any, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
-    """The error of an OpenAI response: `message`, `code` and `param`."""
+    """Return the error of an OpenAI response: `message`, `code` and `param`."""
     if body.code >= 500 and engine_is_dead:
         return errors.EngineDead(ENGINE_DEAD)
     match body.code:

@@ -143,7 +143,7 @@ class Judge:
         self.backend("xgrammar" if configured == "auto" else configured)
 
     def backend(self, name: str) -> Any:
-        """The one that the engine uses under this name."""
+        """Return the one that the engine uses under this name."""
         if name not in self._backends:
             self._backends[name] = _build(self._config, self._tokenizer, name)
         return self._backends[name]
@@ -180,7 +180,7 @@ def _build(config: Any, tokenizer: Any, name: str) -> Any:
 
 
 def _threads() -> int:
-    """The engine needs the rest."""
+    """Return the number of threads to use; the engine needs the rest."""
     return max(2, (os.cpu_count() or 1) // 2)
 
 

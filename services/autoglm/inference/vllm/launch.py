@@ -30,7 +30,7 @@ _COMPILATION = frozenset({"enforce_eager", "compilation_config", "optimization_l
 
 
 async def start(options: EngineOptions) -> VllmEngine:
-    """A running engine. Raises what vLLM raises; see `root_cause`."""
+    """Return a running engine. Raises what vLLM raises; see `root_cause`."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     announce_pod()
     announce_name()
@@ -96,7 +96,7 @@ def _launch(options: EngineOptions, log: EngineLog) -> _Launched:
 
 
 def _can_read_events(engine_args: Any) -> bool:
-    """Returns whether the pod may read KV-cache events: one engine, and no other reader."""
+    """Return whether the pod may read KV-cache events: one engine, and no other reader."""
     return (
         engine_args.kv_events_config is None
         and engine_args.enable_prefix_caching is not False

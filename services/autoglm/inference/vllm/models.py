@@ -18,7 +18,7 @@ _SENTENCEPIECE_SPACE = "\u2581"
 
 
 def describe(options: EngineOptions, llm: Any, state: Any, tasks: Sequence[str]) -> v1.Model:
-    """The model. Takes long for a large vocabulary: not for the event loop."""
+    """Return the model. Takes long for a large vocabulary: not for the event loop."""
     config = llm.model_config
     tokenizer = llm.renderer.tokenizer
     return v1.Model(

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 
 
 def predict_id(request_id: str, index: int) -> str:
-    """Returns the id of one engine request of those for label log-probabilities."""
+    """Return the id of one engine request of those for label log-probabilities."""
     return f"predict-{request_id}-{index}"
 
 
 def stream_ids(request_id: str) -> tuple[str, str]:
-    """The engine's ids that a request to generate or to chat may have."""
+    """Return the engine's ids that a request to generate or to chat may have."""
     return request_id, f"chatcmpl-{request_id}"
 
 
 def engine_ids(request_id: str, live: Iterable[str]) -> list[str]:
-    """The engine's ids of a request; vLLM's serving classes put marks around x-request-id."""
+    """Return the engine's ids of a request; vLLM's classes put marks around x-request-id."""
     name = re.escape(request_id)
     ours = re.compile(rf"{name}|chatcmpl-{name}(_\d+)?|(cmpl|predict|embd)-{name}-\d+")
     return [i for i in live if ours.fullmatch(i)]

@@ -41,7 +41,7 @@ class Runtime:
             raise translate(error, prompt_field, self.llm.errored) from error
 
     def find(self, model: str) -> Any:
-        """The adapter called `model`, or None where that is the model itself."""
+        """Return the adapter called `model`, or None where that is the model itself."""
         adapter = self.adapters.get(model)
         if model and adapter is None and model not in (self.model.name, *self.model.aliases):
             known = ", ".join([self.model.name, *self.model.aliases, *self.adapters])

@@ -16,7 +16,7 @@ from autoglm.common import errors
 
 
 def given(params: v1.SamplingParams) -> dict[str, Any]:
-    """The parameters that the request sets, by name, as plain Python values."""
+    """Return the parameters that the request sets, by name, as plain Python values."""
     return {f.name: _plain(f.name, value) for f, value in params.ListFields()}
 
 
@@ -29,7 +29,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _decimal(value: float) -> float:
-    """The number that was written: 0.7 travels as the 32-bit float 0.699999988."""
+    """Return the number that was written: 0.7 travels as the 32-bit float 0.699999988."""
     return float(str(np.float32(value)))
 
 
@@ -54,7 +54,7 @@ def schema(wanted: v1.ResponseFormat) -> dict[str, Any]:
 
 
 def json_object(text: str, field: str) -> dict[str, Any]:
-    """A JSON object from a field of the request that holds one as text."""
+    """Return a JSON object from a field of the request that holds one as text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -34,7 +34,7 @@ class Tokenization:
             )
 
     async def submit(self, request: Any, call: EngineRequest, field: str) -> Any:
-        """Returns vLLM's response to one of its own tokenize requests."""
+        """Return vLLM's response to one of its own tokenize requests."""
         self._runtime.find(request.model)
         serving = self._runtime.app.state.serving_tokenization
         found = await serving.create_tokenize(request, http_request(call))

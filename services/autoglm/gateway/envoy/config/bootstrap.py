@@ -130,7 +130,7 @@ def _connection_manager(wire: Wire, settings: GatewaySettings) -> Json:
 
 
 def _cors_filters(settings: GatewaySettings) -> list[Json]:
-    """The first filters, so that errors have the headers too; Envoy's CORS filter sets no Vary."""
+    """Return the first filters: errors have the headers too; Envoy's CORS filter sets no Vary."""
     if not settings.allowed_origins:
         return []
     filters = f"{TYPE}.extensions.filters.http"

@@ -62,7 +62,7 @@ def _mappers(which: Json, error: AutoGLMError) -> Iterator[Json]:
 
 
 def _path_matches(form: str) -> Json:
-    """The path may have a query string."""
+    """Match the path, which may have a query string."""
     return {
         "name": ":path",
         "string_match": {"safe_regex": {"regex": f"(?s)(?:{form})(?:\\?.*)?"}},

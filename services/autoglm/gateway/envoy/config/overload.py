@@ -39,7 +39,7 @@ def _heap(size: int) -> Json:
 
 
 def _connections(settings: GatewaySettings) -> Json:
-    """The limit of both listeners together; connections above it are closed."""
+    """Return the limit of both listeners together; connections above it are closed."""
     kind = f"{TYPE}.extensions.resource_monitors.downstream_connections.v3"
     config = {
         "@type": f"{kind}.DownstreamConnectionsConfig",

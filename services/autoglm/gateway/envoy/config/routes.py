@@ -107,7 +107,7 @@ def _response_headers(wire: Wire, path: str) -> Iterator[Json]:
 
 
 def _deadline(settings: GatewaySettings) -> Json:
-    """The client's deadline within bounds; the only timeout that ends as DEADLINE_EXCEEDED."""
+    """Return the client's deadline within bounds; only this ends as DEADLINE_EXCEEDED."""
     return {
         "max_stream_duration": seconds(settings.default_timeout_seconds),
         "grpc_timeout_header_max": seconds(settings.max_timeout_seconds),
@@ -115,7 +115,7 @@ def _deadline(settings: GatewaySettings) -> Json:
 
 
 def _longest_silence(settings: GatewaySettings) -> str:
-    """The idle timeout of a stream, its wait in the queue included; also ends slow readers."""
+    """Return the idle timeout of a stream, its wait in the queue included; ends slow readers."""
     first = settings.first_token_timeout_seconds
     silence = max(first, settings.chunk_timeout_seconds, settings.slow_reader_seconds)
     return seconds(settings.queue_timeout_seconds + silence if first else 0.0)

@@ -86,7 +86,7 @@ _decode = msgspec.json.Decoder(Event).decode
 
 
 def parse(event: str) -> Event | None:
-    """The event in `data: …`; None for the mark at the end of the stream."""
+    """Return the event in `data: …`; None for the mark at the end of the stream."""
     data = event.removeprefix("data: ")
     return None if data.startswith("[DONE]") else _decode(data)
 

@@ -17,7 +17,7 @@ _TOOL_MODES = {
 
 
 def chat_request(request: v1.ChatRequest, *, stream: bool) -> dict[str, Any]:
-    """The body of /v1/chat/completions that says the same as `request`."""
+    """Return the body of /v1/chat/completions that says the same as `request`."""
     body = _sampling(request.sampling_params) | _format(request.response_format) | _tools(request)
     body["messages"] = messages(request.messages)
     body["model"] = request.model

@@ -32,7 +32,7 @@ class EngineLog:
         self._read_from = 0
 
     def configure(self, default: Mapping[str, Any]) -> str:
-        """A Python logging configuration like vLLM's own that fills this log; the file's path."""
+        """Write a logging configuration like vLLM's own that fills this log; return its path."""
         config = copy.deepcopy(dict(default))
         config["formatters"]["postmortem"] = {"format": _FORMAT}
         config["handlers"]["postmortem"] = {
@@ -52,7 +52,7 @@ class EngineLog:
         self._read_from = self._errors.stat().st_size if self._errors.exists() else 0
 
     def first_failure(self) -> str:
-        """The first traceback of another process, or an empty string."""
+        """Return the first traceback of another process, or an empty string."""
         if not self._errors.exists():
             return ""
         return first_failure(self._errors.read_text(errors="replace")[self._read_from :])
@@ -62,7 +62,7 @@ class EngineLog:
 
 
 def first_failure(log: str, own_pid: int | None = None) -> str:
-    """The first record with a traceback that a process other than `own_pid` wrote."""
+    """Return the first record with a traceback that a process other than `own_pid` wrote."""
     own = str(os.getpid() if own_pid is None else own_pid)
     for record in log.split(_RECORD)[1:]:
         pid, _, text = record.partition(" ")
@@ -78,7 +78,7 @@ def attach(error: BaseException, failure: str) -> None:
 
 
 def root_cause(error: BaseException) -> str:
-    """The exception that started it all, as `Type: message`, from whichever process."""
+    """Return the exception that started it all, as `Type: message`, from whichever process."""
     for note in getattr(error, "__notes__", ()):
         if note.startswith(_HEADER):
             return _last_exception(note)

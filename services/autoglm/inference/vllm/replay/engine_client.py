@@ -76,7 +76,7 @@ class _Request:
 
     @property
     def choices(self) -> dict[int, ResumedChoice]:
-        """Returns the delivered tokens of each choice."""
+        """Return the delivered tokens of each choice."""
         given = self.replay.choices or {}
         return {i: given.get(i, ResumedChoice(i)) for i in range(self.params.n or 1)}
 
@@ -96,7 +96,7 @@ class _Start:
 
 
 def salted(prompt: Any) -> Any:
-    """The prompt with the cache salt of the request being served, where it has one."""
+    """Return the prompt with the cache salt of the request being served, where it has one."""
     if isinstance(prompt, str):
         prompt = {"prompt": prompt}
     if not isinstance(prompt, Mapping):
@@ -199,7 +199,7 @@ class ReplayClient:
         return restored
 
     def _stops(self, params: Any) -> set[int]:
-        """Returns the tokens that end a choice, which vLLM adds to the parameters later."""
+        """Return the tokens that end a choice, which vLLM adds to the parameters later."""
         resolved = copy(params)
         resolved.stop_token_ids = list(params.stop_token_ids or ())
         resolved._all_stop_token_ids = set()
@@ -278,7 +278,7 @@ def _check_taken_up(replay: ReplayState, output: Any) -> None:
 
 
 def abilities(llm: Any) -> Abilities:
-    """Returns what this engine can do for resumed requests."""
+    """Return what this engine can do for resumed requests."""
     from vllm.platforms import current_platform
 
     config = llm.vllm_config

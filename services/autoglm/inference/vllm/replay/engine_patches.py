@@ -36,12 +36,12 @@ def announce_name() -> None:
 
 
 def extra_args(token_ids: list[int]) -> dict[str, list[int]]:
-    """Returns the argument by which a request carries tokens that are generated already."""
+    """Return the argument by which a request carries tokens that are generated already."""
     return {os.environ[_NAME_VARIABLE]: token_ids}
 
 
 def resumed_ids(sampling_params: Any) -> list[int]:
-    """Returns the tokens of the request that are generated already."""
+    """Return the tokens of the request that are generated already."""
     given = getattr(sampling_params, "extra_args", None) or {}
     found: list[int] = given.get(os.environ.get(_NAME_VARIABLE), [])
     return found
@@ -146,7 +146,7 @@ def _patch_grammars() -> None:
 
 
 def _cpu_generator(state: Any) -> Any:
-    """The sampler's source of randomness: one draw for each output token."""
+    """Return the sampler's source of randomness: one draw for each output token."""
     import torch
 
     class Generator(torch.Generator):  # type: ignore[misc]  # torch is not typed here

@@ -25,7 +25,7 @@ class Abilities:
 
 
 def objection(able: Abilities, params: Any, *, is_stepwise: bool) -> str:
-    """Returns why a request with these sampling parameters cannot resume; empty where it can."""
+    """Return why a request with these sampling parameters cannot resume; empty where it can."""
     # Greedy decoding has no use for a seed.
     if params.seed is not None and params.temperature > 0 and not able.is_seed_replayable:
         return "the state of a seeded sampler is not known on this engine"
@@ -41,7 +41,7 @@ def objection(able: Abilities, params: Any, *, is_stepwise: bool) -> str:
 def objection_to_tokens(
     able: Abilities, params: Any, prompt_len: int, choice: ResumedChoice, stops: Collection[int]
 ) -> str:
-    """Returns the same for the tokens of one unfinished choice."""
+    """Return the same for the tokens of one unfinished choice."""
     ids = choice.token_ids
     if any(not 0 <= i < able.vocabulary for i in ids):
         return "its tokens are not in the vocabulary of this model"

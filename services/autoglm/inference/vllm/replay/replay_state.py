@@ -35,7 +35,7 @@ class ReplayState:
         self._recorded.setdefault(index, []).extend(token_ids)
 
     def take(self, index: int) -> list[int]:
-        """The ids that were recorded since the last call."""
+        """Return the ids that were recorded since the last call."""
         return self._recorded.pop(index, [])
 
     def is_named(self, index: int) -> bool:

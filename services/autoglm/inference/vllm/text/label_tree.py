@@ -13,7 +13,7 @@ END = -1
 
 
 def branches(paths: Iterable[Path]) -> dict[Path, list[int]]:
-    """Returns the next tokens of each inner node of the tree that `paths` make."""
+    """Return the next tokens of each inner node of the tree that `paths` make."""
     found: dict[Path, dict[int, None]] = {}
     for path in paths:
         for i, token in enumerate(path):
@@ -22,12 +22,12 @@ def branches(paths: Iterable[Path]) -> dict[Path, list[int]]:
 
 
 def score(path: Path, read: Mapping[Path, Logprobs]) -> float:
-    """The log-probability of a whole path."""
+    """Return the log-probability of a whole path."""
     return math.fsum(read[path[:i]][token] for i, token in enumerate(path))
 
 
 def log_sum(logprobs: Iterable[float]) -> float:
-    """The log-probability of one or another."""
+    """Return the log-probability of one or another."""
     values = list(logprobs)
     top = max(values)
     return top + math.log(math.fsum(math.exp(v - top) for v in values)) if top > -math.inf else top
