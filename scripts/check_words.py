@@ -7,7 +7,7 @@ Read are docstrings, comments, messages and names of Python, and every other tex
 tests are data and are not read. scripts/words_allowed.toml lists what may stay, with the reason.
 
 A docstring of services/ states what its function returns or does: "Return whether ...", not
-"Whether ...". Those of modules and classes begin with no such clause either.
+"Whether ..." or "The ...". Those of modules and classes begin with no such clause either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from scripts.measure.words import Allowed, Found, find
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = ROOT / "scripts/words_allowed.toml"
-OPENING = re.compile(r"(?:What|Whether|Who|Whose|Of)\b")
+_CLAUSE = r"What|Whether|Who|Whose|Of"
+OPENING = re.compile(rf"(?:{_CLAUSE})\b")
+FUNCTION_OPENING = re.compile(rf"(?:{_CLAUSE}|How|When|Where|Which|Why|The|An?)\b")
 
 
 def allowed(text: str) -> list[Allowed]:
@@ -59,12 +61,17 @@ def read(paths: Iterable[str], rules: Sequence[Allowed]) -> Iterator[Found]:
 
 
 def openings(path: str, text: str) -> Iterator[Found]:
-    """Yield the docstrings that begin with a clause instead of a verb or a noun."""
+    """Yield the docstrings that begin with a clause, and those of functions without a verb."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            opening = OPENING.match(ast.get_docstring(node, clean=False) or "")
-            if opening is not None:
-                yield Found(path, node.body[0].lineno, opening.group().lower(), "docstring")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            form = FUNCTION_OPENING
+        elif isinstance(node, ast.Module | ast.ClassDef):
+            form = OPENING
+        else:
+            continue
+        opening = form.match(ast.get_docstring(node, clean=False) or "")
+        if opening is not None:
+            yield Found(path, node.body[0].lineno, opening.group().lower(), "docstring")
 
 
 def main(paths: Sequence[str]) -> int:

@@ -49,7 +49,8 @@ INSTEAD = {
     "left": "ejected (outlier detection)",
     "cannot": "is not available",
     "is": "is unknown, is not a known",
-    **dict.fromkeys(("what", "whether", "who", "of"), "begin with a verb, as in 'Return ...'"),
+    # Openings of docstrings.
+    **dict.fromkeys(("wh", "how", "of", "the", "a"), "begin with a verb, as in 'Return ...'"),
 }
 
 

@@ -9,7 +9,7 @@ __all__ = ["AutoGLMEngine"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the engine's package only when it is used; a client needs none of it."""
+    """Import the engine's package only when it is used; a client needs none of it."""
     if name == "AutoGLMEngine":
         from autoglm.inference.python_api import AutoGLMEngine
 

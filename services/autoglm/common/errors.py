@@ -222,7 +222,7 @@ def outcome_of_status(status: int) -> Outcome:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Drops the tracebacks of an error and of its causes, once the error has been sent.
+    """Drop the tracebacks of an error and of its causes, once the error has been sent.
 
     The frames in a traceback refer to the error, and the error to them: without this, all memory of
     the request is held until the next full garbage collection.

@@ -166,7 +166,7 @@ def server(
 def bind(
     to: grpc.aio.Server, address: str, tls: TlsFiles | grpc.ServerCredentials | None = None
 ) -> int:
-    """Binds the address and returns the port. Raises OSError when it is not available."""
+    """Bind the address and return the port. Raises OSError when it is not available."""
     try:
         check_free(address)
         if tls:

@@ -266,7 +266,7 @@ class GatewayCore:
         _log.info("endpoint %s is %s", view.url, phase, extra={"fields": fields})
 
     async def _renew_tls(self, files: TlsFiles) -> None:
-        """Reload the certificate files when they change, and reconnects."""
+        """Reload the certificate files when they change, and reconnect."""
         seen = files.fingerprint()
         while files:
             await asyncio.sleep(_TLS_POLL_SECONDS)

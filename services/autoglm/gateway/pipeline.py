@@ -117,7 +117,7 @@ def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
 
 
 def map_errors(inner: Handler) -> Handler:
-    """Maps every exception to an AutoGLMError."""
+    """Map every exception to an AutoGLMError."""
 
     @asynccontextmanager
     async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
@@ -137,7 +137,7 @@ def map_errors(inner: Handler) -> Handler:
 
 
 def observed(observer: Observer) -> Layer:
-    """Records the request from its begin to its end."""
+    """Record the request from its begin to its end."""
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
@@ -159,7 +159,7 @@ def observed(observer: Observer) -> Layer:
 
 
 def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
-    """Requires one of the roles, and removes the credentials before the request is forwarded."""
+    """Require one of the roles, and remove the credentials before the request is forwarded."""
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
@@ -184,7 +184,7 @@ def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
 
 
 def received(memory: Memory) -> Layer:
-    """Reads the body, where there is one to read, and reserves its memory."""
+    """Read the body, where there is one to read, and reserve its memory."""
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager
@@ -205,7 +205,7 @@ def received(memory: Memory) -> Layer:
 
 
 def followed(pool: Pool, ids: ResponseIds) -> Layer:
-    """Binds requests for a stored response to the pod that has it."""
+    """Bind requests for a stored response to the pod that has it."""
 
     def layer(inner: Handler) -> Handler:
         def handle(
@@ -220,7 +220,7 @@ def followed(pool: Pool, ids: ResponseIds) -> Layer:
 
 
 def validated(pool: Pool) -> Layer:
-    """Rejects invalid requests and those for models that are unknown or not allowed."""
+    """Reject invalid requests and those for models that are unknown or not allowed."""
 
     def layer(inner: Handler) -> Handler:
         def handle(
@@ -250,7 +250,7 @@ def with_model(request: GatewayRequest, pool: Pool) -> GatewayRequest:
 
 
 def check(request: GatewayRequest, pool: Pool) -> None:
-    """Validates the request. Raises an AutoGLMError."""
+    """Validate the request. Raises an AutoGLMError."""
     assert request.info is not None, "an edge decodes a request or sets its problem"
     if request.model and not request.principal.may_use(request.model):
         # The same error whether the model is served or not, so that callers cannot probe for names.
@@ -270,7 +270,7 @@ def check(request: GatewayRequest, pool: Pool) -> None:
 
 
 def limited(limits: Limits) -> Layer:
-    """Applies the tenant's rate limits and meters the response's tokens."""
+    """Apply the tenant's rate limits and meter the response's tokens."""
 
     def layer(inner: Handler) -> Handler:
         def handle(
@@ -299,7 +299,7 @@ def limited(limits: Limits) -> Layer:
 
 
 def admitted(admission: Admission) -> Layer:
-    """Acquires a slot, after a wait in the queue where none is free."""
+    """Acquire a slot, after a wait in the queue where none is free."""
 
     def layer(inner: Handler) -> Handler:
         @asynccontextmanager

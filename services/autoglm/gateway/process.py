@@ -105,7 +105,7 @@ async def _serve(settings: GatewaySettings, files: int) -> None:
 
 
 async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
-    """Waits for a signal. Raises EnvoyFailed where Envoy exits before."""
+    """Wait for a signal. Raises EnvoyFailed where Envoy exits before."""
     signal, broken = asyncio.create_task(shutdown.wait()), asyncio.create_task(gateway.broken())
     try:
         await asyncio.wait((signal, broken), return_when=asyncio.FIRST_COMPLETED)

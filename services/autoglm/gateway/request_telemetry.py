@@ -98,7 +98,7 @@ class Observer:
 def child_span(
     record: RequestRecord, name: str, kind: SpanKind = SpanKind.INTERNAL
 ) -> Iterator[Span]:
-    """Opens a child of the request's span; yields the request's own where nothing is recorded."""
+    """Open a child of the request's span; yield the request's own where nothing is recorded."""
     if not record.span.is_recording():
         yield record.span
         return
@@ -117,7 +117,7 @@ def child_span(
 def client_span(
     request: GatewayRequest, record: RequestRecord, endpoint: Endpoint
 ) -> Iterator[Span]:
-    """Opens the GenAI span of one attempt, from sending the request to the end of the stream."""
+    """Open the GenAI span of one attempt, from sending the request to the end of the stream."""
     name = f"{request.info.operation} {request.model}" if request.info else request.route
     started = time.monotonic()
     with child_span(record, name, SpanKind.CLIENT) as span:
@@ -215,7 +215,7 @@ def note_wait(span: Span, record: RequestRecord) -> None:
 
 
 def note_recovery(record: RequestRecord, broken: str) -> None:
-    """Records that the record's endpoint has resumed the stream of the endpoint `broken`."""
+    """Record that the record's endpoint has resumed the stream of the endpoint `broken`."""
     record.span.add_event("autoglm.stream.recovered", {semconv.ENDPOINT: record.endpoint})
     _log.info(
         "stream resumed on another pod",

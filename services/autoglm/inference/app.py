@@ -60,7 +60,7 @@ class CannotStart(Exception):
 
 
 def run(settings: InferenceSettings) -> int:
-    """Serves until a signal; the exit code of the process."""
+    """Serve until a signal; return the exit code of the process."""
     raise_open_file_limit()
     tune_allocator()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -97,7 +97,7 @@ async def serve(settings: InferenceSettings) -> int:
 
 
 async def _before(shutdown: Shutdown, start: Coroutine[Any, Any, None]) -> None:
-    """Starts; a signal that comes first ends the process."""
+    """Start; a signal that comes first ends the process."""
     starting, signalled = asyncio.create_task(start), asyncio.create_task(shutdown.wait())
     await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
@@ -138,12 +138,12 @@ class PodServer:
         _log.info("ready", extra={"fields": ports | {"models": self.pod.model_names}})
 
     def collect_garbage(self) -> None:
-        """From now on when few requests run; what is alive now lives as long as the process."""
+        """Collect from now on when few requests run; objects alive now are taken to stay."""
         garbage = collect_garbage(lambda: self.pod.in_flight)
         self._background.append(asyncio.create_task(garbage, name="garbage"))
 
     async def until_end(self, shutdown: Shutdown) -> str | None:
-        """Serves until a signal and drains, or until the engine dies: then the cause."""
+        """Serve until a signal and drain, or until the engine dies: then return the cause."""
         signalled = asyncio.create_task(shutdown.wait())
         death = asyncio.create_task(self.pod.engine().wait_dead())
         await asyncio.wait((signalled, death), return_when=asyncio.FIRST_COMPLETED)
@@ -164,7 +164,7 @@ class PodServer:
         return death.result()
 
     async def drain(self) -> None:
-        """Say that we go, wait for gateways to notice, finish what runs."""
+        """Report NOT_SERVING, wait for gateways to notice, and finish open requests."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.shutdown_grace_seconds
         self.pod.drain()
@@ -179,7 +179,7 @@ class PodServer:
             _log.warning("grace is over", extra={"fields": {"cut_off": self.pod.in_flight}})
 
     async def close(self) -> None:
-        """Stops everything; what still runs is ended."""
+        """Stop everything; what still runs is ended."""
         self.pod.close()
         stops: list[Awaitable[None]] = []
         if self._grpc is not None:

@@ -92,7 +92,7 @@ def address_in_use(error: OSError, flag: str, address: str) -> Diagnosis:
 
 
 def publish(diagnosis: Diagnosis, settings: InferenceSettings) -> None:
-    """Say it on stderr, and where Kubernetes looks for it."""
+    """Write it to stderr, and to the file that Kubernetes reads."""
     print(f"autoglm inference: {diagnosis}", file=sys.stderr, flush=True)
     if settings.can_write_termination_message():
         text = str(diagnosis).encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")

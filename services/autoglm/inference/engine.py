@@ -120,7 +120,7 @@ class Engine(Protocol):
     def generate_stream(
         self, request: v1.GenerateRequest, call: EngineRequest
     ) -> AsyncIterator[v1.GenerateChunk]:
-        """Chunks as tokens appear; the last one of all carries usage and timing."""
+        """Yield chunks as tokens appear; the last one of all carries usage and timing."""
         ...
 
     async def chat(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse: ...
@@ -138,7 +138,7 @@ class Engine(Protocol):
     async def label_logprobs(
         self, request: v1.PredictRequest, call: EngineRequest
     ) -> Sequence[float]:
-        """For each label, the natural logarithm of the probability that the model generates it."""
+        """Return for each label the natural logarithm of the probability of generating it."""
         ...
 
     def is_running(self, request_id: str) -> bool:
@@ -146,11 +146,11 @@ class Engine(Protocol):
         ...
 
     def hold(self, request_id: str) -> None:
-        """Announces that the stream is not read until `release`; the engine may keep its tokens."""
+        """Announce that the stream is not read until `release`; the engine may keep its tokens."""
         ...
 
     def release(self, request_id: str) -> None:
-        """Makes the tokens that were held available to the reader."""
+        """Make the tokens that were held available to the reader."""
         ...
 
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
@@ -166,5 +166,5 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stops the engine; requests still running end with an error."""
+        """Stop the engine; requests still running end with an error."""
         ...

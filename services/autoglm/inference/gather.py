@@ -26,7 +26,7 @@ Ended = Callable[[], bool]
 
 
 def window(active_streams: int, most_milliseconds: float) -> float:
-    """Seconds to leave between two messages of one stream."""
+    """Return the seconds to leave between two messages of one stream."""
     if active_streams <= FEW_STREAMS:
         return 0.0
     return min(most_milliseconds / 1000, active_streams / MESSAGES_PER_SECOND)

@@ -133,7 +133,7 @@ def counted_of(message: Any) -> TokenUsage | None:
 
 
 def _reasons(message: Any) -> tuple[str, ...]:
-    """Why each choice ended, in lower case, as far as it says."""
+    """Return why each choice ended, in lower case, as far as it reports it."""
     parts = getattr(message, "completions", None) or getattr(message, "choices", None) or (message,)
     given = (getattr(part, "finish_reason", 0) for part in parts)
     names = (v1.FinishReason.Name(reason) for reason in given if reason)

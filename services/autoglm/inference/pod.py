@@ -79,7 +79,7 @@ class Pod:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Counts a request while it lasts. Raises ShuttingDown when no more may come."""
+        """Count a request while it lasts. Raises ShuttingDown when no more may come."""
         if self.phase is Phase.CLOSING:
             raise errors.ShuttingDown(
                 "this pod is shutting down; retry on another", retry_after=0.1

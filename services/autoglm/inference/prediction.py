@@ -31,14 +31,14 @@ def text_of(request: v1.PredictRequest) -> str:
 
 
 def ranked(labels: Sequence[str], logprobs: Sequence[float]) -> list[v1.LabelScore]:
-    """Likeliest first; labels that are as likely keep the request's order."""
+    """Return the labels, likeliest first; equal ones keep the request's order."""
     scored = zip(labels, shares(logprobs), logprobs, strict=True)
     scores = [v1.LabelScore(label=label, score=s, logprob=p) for label, s, p in scored]
     return sorted(scores, key=lambda s: -s.logprob)
 
 
 def shares(logprobs: Sequence[float]) -> list[float]:
-    """Softmax: each one's part of their sum, however small all of them are."""
+    """Return each one's share of the sum (softmax), however small all of them are."""
     top = max(logprobs)
     if top == -math.inf:
         return [1 / len(logprobs)] * len(logprobs)

@@ -23,7 +23,7 @@ def check(engine: Engine, info: RequestInfo) -> None:
 
 
 def begin(engine: Engine, info: RequestInfo) -> None:
-    """Validates a gRPC request and names its prompt's blocks. Raises as `check` does."""
+    """Validate a gRPC request and name its prompt's blocks. Raises as `check` does."""
     check(engine, info)
     block_naming.name(info)
 
@@ -40,6 +40,6 @@ def current_call() -> EngineRequest:
 
 
 def closing(chunks: AsyncIterator[T]) -> aclosing[AsyncGenerator[T, None]]:
-    """Ends the engine's request with the block, whatever ends the block."""
+    """End the engine's request with the block, whatever ends the block."""
     # Engines give generators; the contract speaks of iterators, as that is all most callers need.
     return aclosing(cast(AsyncGenerator[T, None], chunks))

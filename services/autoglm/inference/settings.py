@@ -233,7 +233,7 @@ class InferenceSettings(ServiceSettings):
 
 
 def _value(text: str) -> object:
-    """true, false, lists and mappings as JSON has them; everything else is vLLM's to read."""
+    """Parse true, false, lists and mappings as JSON; everything else is vLLM's to read."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -58,7 +58,7 @@ class BlockPool:
         return self.used / self.size
 
     def take(self, ids: Sequence[int], root: int = 0) -> tuple[list[Key], int] | None:
-        """Blocks for a sequence and its next token, and how many tokens were cached already.
+        """Return blocks for a sequence and its next token, and how many tokens were cached already.
 
         None when there are too few. The last token is never counted as cached: its computation
         gives the next one.

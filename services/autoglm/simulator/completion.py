@@ -39,7 +39,7 @@ class StopFinder:
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Text that may go out, and the stop string that was found, if any."""
+        """Return the text that may go out, and the stop string that was found, if any."""
         self._held += text
         found = min(((at, s) for s in self._stops if (at := self._held.find(s)) >= 0), default=None)
         if found:
@@ -93,7 +93,7 @@ class Completion:
         return Piece(token_id, text, finish, why)
 
     def skip(self, token_ids: Sequence[int]) -> None:
-        """Resumes behind the tokens that another pod has delivered. Raises ResumeImpossible."""
+        """Resume behind the tokens that another pod has delivered. Raises ResumeImpossible."""
         for place, token_id in enumerate(token_ids):
             if self.step().token_id != token_id:
                 raise ResumeImpossible(
@@ -118,7 +118,7 @@ class Completion:
 
 
 def logprob(token_id: int, alternatives: int) -> v1.TokenLogprob:
-    """Made-up, repeatable log-probabilities: the chosen token is always the likeliest."""
+    """Make up repeatable log-probabilities: the chosen token is always the likeliest."""
     top = [_one_logprob(token_id, 0)]
     top += [_one_logprob(0x100 + (token_id + i) % 0x80, i) for i in range(1, alternatives)]
     chosen = _one_logprob(token_id, 0)

@@ -48,7 +48,7 @@ class EchoCore:
 
     @property
     def capacity(self) -> int:
-        """Tokens of prompt and completion together."""
+        """Return the most tokens of prompt and completion together."""
         return min(self._settings.max_model_len, self._settings.kv_blocks * BLOCK_SIZE)
 
     def load(self) -> EngineLoad:
@@ -63,7 +63,7 @@ class EchoCore:
         )
 
     async def run(self, task: Task, request_id: str) -> AsyncGenerator[v1.GenerateChunk, None]:
-        """Chunks as tokens appear. Closing the iterator ends the request."""
+        """Yield chunks as tokens appear. Closing the iterator ends the request."""
         request = self._admit(task, request_id)
         try:
             while not request.is_done or request.news.is_set():
@@ -94,7 +94,7 @@ class EchoCore:
         return self._cause_of_death
 
     def die(self, why: str) -> None:
-        """Ends every request with an error, now and from now on."""
+        """End every request with an error, now and from now on."""
         self._cause_of_death = self._cause_of_death or why
         self._died.set()
         self._driver.cancel()

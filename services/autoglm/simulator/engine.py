@@ -105,10 +105,10 @@ class EchoEngine:
         return self._core.is_running(request_id)
 
     def hold(self, request_id: str) -> None:
-        """Merging costs nothing here."""
+        """Do nothing: merging costs nothing here."""
 
     def release(self, request_id: str) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
     async def abort(self, request_ids: Sequence[str]) -> Sequence[str]:
         return self._core.abort(request_ids)

@@ -161,7 +161,7 @@ class _Api:
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Renders our errors in the path's own dialect."""
+    """Render our errors in the path's own dialect."""
 
     async def guarded(request: Request) -> Response:
         try:
@@ -181,7 +181,7 @@ Render = Callable[[Any], tuple[bytes, Json]]
 def _with_tokens(
     choice: Callable[[Any], Json], request: Request, *, resumable: bool = True
 ) -> Render:
-    """Renders a chunk as the comment before its event, and its choice."""
+    """Render a chunk as the comment before its event, and its choice."""
     replayed = resumable and request.headers.get(REPLAY_HEADER) == "1"
 
     def render(chunk: Any) -> tuple[bytes, Json]:

@@ -214,7 +214,7 @@ def _format(
 
 
 def _structured(outputs: bodies.StructuredOutputs) -> v1.ResponseFormat:
-    """vLLM's own form of a response format."""
+    """Return the format of vLLM's own form."""
     if outputs.choice is not None:
         return v1.ResponseFormat(choice=v1.ResponseFormat.Choice(values=outputs.choice))
     if outputs.json_object:

@@ -44,7 +44,7 @@ class PromptEcho:
 
 
 def prompt_echo(request: v1.GenerateRequest, body: Completion) -> PromptEcho | None:
-    """None where the request has no `echo`. Raises ResumeImpossible, as a vLLM pod does."""
+    """Return the prompt's echo; None without `echo`. Raises ResumeImpossible, as vLLM does."""
     if not body.echo:
         return None
     if body.autoglm_resume is not None:

@@ -43,7 +43,7 @@ class Request:
         return all(line.is_done for line in self.lines)
 
     def add(self, line: Line, piece: Piece, now: float) -> None:
-        """Appends `piece` to the output of `line`."""
+        """Append `piece` to the output of `line`."""
         chunk = line.chunk
         chunk.text += piece.text
         chunk.token_ids.append(piece.token_id)

@@ -87,12 +87,12 @@ class Scheduler:
             self._start(job, taken, now)
 
     def due(self, now: float) -> list[Job]:
-        """Those whose next token is due, each with room for it."""
+        """Return the jobs whose next token is due, each with room for it."""
         ready = [job for job in self.running if job.next_token <= now and not job.is_hanging]
         return [job for job in ready if job in self.running and self._has_room(job)]
 
     def append(self, job: Job, token_id: int) -> None:
-        """`job` got its token; its next one is due by the rate, without drift."""
+        """Record that `job` got its token; its next one is due by the rate, without drift."""
         job.ids.append(token_id)
         job.next_token += self.rates.token_seconds
         if len(job.ids) % BLOCK_SIZE == 0:

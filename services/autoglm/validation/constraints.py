@@ -195,7 +195,7 @@ def grammar_problem(text: str) -> str | None:
 
 
 def _problem(tokens: re.Pattern[str], text: str) -> str | None:
-    """Repetitions multiply with those inside of the group that they repeat."""
+    """Return which bound is exceeded; repetitions multiply with those inside of their group."""
     if len(text) > MAX_TEXT_BYTES:
         return f"has {len(text)} characters, more than {MAX_TEXT_BYTES}"
     most = [1]

@@ -45,16 +45,18 @@ def test_strings_of_tests_are_data_and_their_names_are_not(tree: Path) -> None:
     assert check_words.main(["tests/b.py"]) == 1
 
 
-@pytest.mark.parametrize("opening", ["What", "Whether", "Who", "Whose", "Of"])
+@pytest.mark.parametrize("opening", ["What", "Whether", "Who", "Whose", "Of", "The", "An", "How"])
 @pytest.mark.parametrize("owner", ["def f():", "async def f():", "class C:", "if True:"])
-def test_a_docstring_begins_with_no_clause(
+def test_a_docstring_begins_with_no_clause_and_that_of_a_function_with_a_verb(
     tree: Path, capsys: pytest.CaptureFixture[str], owner: str, opening: str
 ) -> None:
-    is_docstring = owner != "if True:"
+    is_function, is_noun = "def" in owner, opening in ("The", "An", "How")
+    is_rejected = is_function or (owner == "class C:" and not is_noun)
     (tree / "services").mkdir()
     (tree / "services/a.py").write_text(f'{owner}\n    """{opening} it is."""\n')
-    assert check_words.main(["services/a.py"]) == is_docstring
-    assert ("services/a.py:2: " in capsys.readouterr().out) == is_docstring
+    assert check_words.main(["services/a.py"]) == is_rejected
+    message = f"services/a.py:2: '{opening.lower()}' (docstring): begin with a verb"
+    assert (message in capsys.readouterr().out) == is_rejected
 
 
 def test_a_docstring_may_state_what_is_returned(tree: Path) -> None:

@@ -11,7 +11,7 @@ from autoglm.kube.kinds import Key
 
 
 def endpoints(views: Collection[EndpointView], now: float) -> dict[str, object]:
-    """Every endpoint with its state and load, by URL."""
+    """Return every endpoint with its state and load, by URL."""
     return {"endpoints": [_endpoint(view, now) for view in _by_url(views)]}
 
 
@@ -32,7 +32,7 @@ def _pod(view: EndpointView, origin: Key) -> dict[str, object]:
 
 
 def resources(directory: Directory) -> dict[str, object]:
-    """Every AutoGLMDeployment, with the names that an older one serves in its place and
+    """Return every AutoGLMDeployment, with the names that an older one serves in its place and
     those that its namespace may not claim."""
     lost: dict[Key, dict[str, str]] = {}
     denied: dict[Key, list[str]] = {}

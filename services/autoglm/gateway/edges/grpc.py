@@ -83,7 +83,7 @@ class GrpcEdge:
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """Every method takes a stream, so that the receive layer decides when to read a message."""
+        """Return a handler that takes a stream, so that the receive layer decides when to read."""
         if method.bidi:
             return grpc.stream_stream_rpc_method_handler(self._bidi(method))
         if method.streaming:
@@ -240,7 +240,7 @@ def host_of_peer(peer: str) -> str:
 
 
 async def _count(request: GatewayRequest, reservation: MemoryReservation) -> GatewayRequest:
-    """Reserves memory for a message that was read from its stream already."""
+    """Reserve memory for a message that was read from its stream already."""
     reservation.take(len(request.payload))
     return request
 
@@ -248,7 +248,7 @@ async def _count(request: GatewayRequest, reservation: MemoryReservation) -> Gat
 async def _finish(
     method: Method, record: RequestRecord, response: Response, last: bytes, context: Any
 ) -> None:
-    """Forwards the pod's trailers, and reads the usage where the limit layer does not."""
+    """Forward the pod's trailers, and read the usage where the limit layer does not."""
     trailers = await response.trailers()
     if not record.is_metered:
         record.usage = method.usage(last) or reported_usage(trailers)
@@ -267,7 +267,7 @@ async def _one(payload: bytes) -> AsyncIterator[bytes]:
 
 
 async def _abort(context: Any, seconds: float) -> None:
-    """Sends the error to a client that does not read; ends when it reads again or disconnects.
+    """Send the error to a client that does not read; ends when it reads again or disconnects.
 
     The task of the call itself cannot: it is cancelled while it sends.
     """

@@ -131,7 +131,7 @@ class InboundMessages:
             self._given_up.discard(arrival)
 
     async def watch(self, limit: int, used: Callable[[], int | None] = resident_bytes) -> None:
-        """Polls until cancelled, or until `used` returns None. Both are in bytes."""
+        """Poll until cancelled, or until `used` returns None. Both are in bytes."""
         pressure = MemoryPressure(limit)
         while (bytes_used := used()) is not None:
             relief = pressure.relieve(bytes_used, [*self._tasks], self._clock())

@@ -58,7 +58,7 @@ async def respond_to_stream(
         await queue.put(None)
 
     async def begin_all(tasks: asyncio.TaskGroup) -> errors.AutoGLMError | None:
-        """Starts all requests. Returns the stream's error, which follows the open responses."""
+        """Start all requests. Returns the stream's error, which follows the open responses."""
         try:
             async for payload in requests:
                 await gate.acquire()

@@ -132,14 +132,14 @@ class RestEdge:
         )
 
     async def _relayed_get(self, http_request: web.Request) -> web.StreamResponse:
-        """Forwards a GET for the model that the query names, or for the only one."""
+        """Forward a GET for the model that the query names, or for the only one."""
         info = RequestInfo(
             Operation.TOKENIZE, http_request.query.get("model", ""), billing=Billing.FREE
         )
         return await self._forwarded(http_request, info, canonical(str(http_request.rel_url)))
 
     async def _stored(self, http_request: web.Request) -> web.StreamResponse:
-        """Forwards a request for a stored response; its id determines the pod."""
+        """Forward a request for a stored response; its id determines the pod."""
         name = http_request.match_info["response_id"]
         info = RequestInfo(Operation.CHAT, "", billing=Billing.FREE, stored=name)
         return await self._forwarded(http_request, info, canonical(str(http_request.rel_url)))
@@ -197,7 +197,7 @@ class RestEdge:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Writes unknown paths and errors of handlers in the error dialect of the path."""
+        """Write unknown paths and errors of handlers in the error dialect of the path."""
         try:
             if (preflight := self._preflight(request)) is not None:
                 return preflight

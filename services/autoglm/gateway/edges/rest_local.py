@@ -29,7 +29,7 @@ def model(snapshot: Snapshot, name: str) -> dict[str, object]:
 
 
 def oip_get(rest: str, names: Container[str]) -> tuple[str, str]:
-    """Parses what follows `/v2/models/` in a path: the model and `ready`, `config` or `stats`.
+    """Parse what follows `/v2/models/` in a path: the model and `ready`, `config` or `stats`.
 
     Empty for the model's metadata. A served name may itself end like one of them. Models have no
     versions, so any version is the model.

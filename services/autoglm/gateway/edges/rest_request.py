@@ -184,7 +184,7 @@ def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 async def expect(_: web.Request) -> None:
-    """Sends nothing yet: `100 Continue` is sent when the body is read."""
+    """Send nothing yet: `100 Continue` is sent when the body is read."""
 
 
 def _waits(http_request: web.Request) -> bool:
@@ -219,7 +219,7 @@ async def _payload(
 
 
 async def _read(http_request: web.Request, limit: int, reservation: MemoryReservation) -> bytes:
-    """Reads the body and reserves memory as it arrives, not for the announced length."""
+    """Read the body and reserve memory as it arrives, not for the announced length."""
     # Grows in place and returns its bytes without a copy: joining a list would block the loop.
     body, first = io.BytesIO(), b""
     async for chunk in http_request.content.iter_any():
@@ -265,7 +265,7 @@ def plain_size(body: bytes) -> int:
 
 
 def gunzip(body: bytes) -> bytes:
-    """Decompresses, to at most the length of the gzip trailer."""
+    """Decompress, to at most the length of the gzip trailer."""
     reader, size, plain = zlib.decompressobj(_GZIP), plain_size(body), io.BytesIO()
     try:
         for at in range(0, len(body), _GUNZIP_BYTES):

@@ -159,7 +159,7 @@ async def _end_broken(
     request: GatewayRequest,
     before: bytes,
 ) -> web.StreamResponse:
-    """Ends a response that has begun: with an error event, or else with a broken connection."""
+    """End a response that has begun: with an error event, or else with a broken connection."""
     is_stream = http_response.content_type == http_errors.EVENT_STREAM
     if is_stream and not isinstance(error, errors.Cancelled):
         event = http_errors.stream_event(error, request.request_id, request.target, before)
@@ -172,7 +172,7 @@ async def _end_broken(
 
 
 async def _send_or_leave(writing: Awaitable[object]) -> None:
-    """Sends, and ignores that the client has disconnected too."""
+    """Send, and ignore that the client has disconnected too."""
     try:
         await writing
     except ConnectionError as error:

@@ -44,7 +44,7 @@ class RestServer:
         )
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listens and returns the port. Raises OSError."""
+        """Listen and return the port. Raises OSError."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._accept, host, port, ssl=tls, backlog=1024)
@@ -56,7 +56,7 @@ class RestServer:
         self._listener = await loop.create_unix_server(self._accept, path, backlog=1024)
 
     def begin_drain(self) -> None:
-        """Closes each connection with its next response, so that clients reconnect elsewhere."""
+        """Close each connection with its next response, so that clients reconnect elsewhere."""
         self._edge.draining = True
 
     async def stop(self) -> None:

@@ -39,11 +39,11 @@ class SlowReader:
         return self
 
     def begin(self) -> None:
-        """Starts the time of a write."""
+        """Start the time of a write."""
         self._writing_since = self._loop.time()
 
     def end(self) -> None:
-        """Stops it: the chunk was written."""
+        """Stop it: the chunk was written."""
         self._writing_since = None
 
     def __exit__(

@@ -20,7 +20,7 @@ class StartThrottle:
         self._is_next_round_due = False
 
     async def wait(self) -> None:
-        """Waits for a later round where this one's requests have begun."""
+        """Wait for a later round where this one's requests have begun."""
         self._schedule_round()
         if self._left and not self._waiting:
             self._left -= 1

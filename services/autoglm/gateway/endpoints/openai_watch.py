@@ -208,7 +208,7 @@ class OpenAIWatch:
         return ModelsDiscovered(models_of(page), is_http10)
 
     async def _check_health(self, endpoint: Endpoint) -> None:
-        """Some servers list their models while their engine is dead; /health reports it."""
+        """Check /health, since some servers list their models while their engine is dead."""
         status, *_ = await self._get(endpoint, "/health")
         if status >= 500:
             raise NotServing(f"/health returned {status}")

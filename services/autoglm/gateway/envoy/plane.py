@@ -86,7 +86,7 @@ class EnvoyPlane:
 
 
 async def _resolved(address: str) -> tuple[str, int]:
-    """Envoy listens on IP addresses only. Raises OSError."""
+    """Resolve the host, as Envoy listens on IP addresses only. Raises OSError."""
     host, port = split_address(address)
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -199,7 +199,7 @@ class Sidecar:
         await self.admin.close()
 
     async def _configure(self, config: str) -> None:
-        """Ends an Envoy first that still runs with the configuration of a killed gateway."""
+        """End an Envoy first that still runs with the configuration of a killed gateway."""
         self._sockets.config.unlink(missing_ok=True)
         while await self.admin.responds():
             await self.admin.quit()

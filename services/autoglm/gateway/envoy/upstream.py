@@ -152,7 +152,7 @@ def _response(end: End, address: str) -> Response:
 
 
 async def _no_chunks(error: AutoGLMError | None) -> AsyncIterator[bytes]:
-    """Iterating raises the error with which the request ended."""
+    """Raise the error with which the request ended, once iterated."""
     if error is not None:
         raise error
     for chunk in _NO_BYTES:

@@ -91,7 +91,7 @@ def credential_of(header: str, value: str) -> Credential:
 
 
 def _digest(header: str, text: str) -> bytes:
-    """No header's name is empty or contains a NUL, so the two kinds of digest never collide."""
+    """Hash both; no header's name is empty or has a NUL, so the two kinds never collide."""
     return hashlib.sha256(f"{header}\0{text}".encode(errors="surrogatepass")).digest()
 
 

@@ -168,7 +168,7 @@ class JwksUrl:
         return True
 
     async def _get(self) -> bytes:
-        """Redirects are not followed: they could leave TLS."""
+        """Fetch the key set; redirects are not followed, since they could leave TLS."""
         request = self._session.get(self._url, timeout=_FETCH, allow_redirects=False)
         async with request as response:
             if response.status != 200:

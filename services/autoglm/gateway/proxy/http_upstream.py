@@ -178,7 +178,7 @@ class HttpUpstream:
 
 
 async def _first_bytes(response: aiohttp.ClientResponse, request: GatewayRequest) -> bytes:
-    """Reads the first bytes of a stream, or the whole of another response, unless it is long.
+    """Read the first bytes of a stream, or the whole of another response, unless it is long.
 
     A response that was not forwarded yet can be retried when it breaks.
     """

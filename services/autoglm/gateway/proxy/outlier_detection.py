@@ -47,7 +47,7 @@ class Health:
         self._records: dict[str, Record] = {}
 
     def note(self, url: str, now: float, *, failed: bool, waited: float | None = None) -> None:
-        """Records a request that has ended; `waited` is the seconds to its first chunk."""
+        """Record a request that has ended; `waited` is the seconds to its first chunk."""
         record = self._records.get(url)
         if record is None:
             record = self._records[url] = Record(now)

@@ -70,7 +70,7 @@ class BoundedHttp:
 
 
 def _json_part(length: bytes, body: bytes) -> bytes | memoryview:
-    """Without the tensors behind it; an invalid length is rejected by the app."""
+    """Return the JSON without the tensors behind it; the app rejects an invalid length."""
     if length.isdigit() and len(length) <= 12 and int(length) < len(body):
         return memoryview(body)[: int(length)]
     return body

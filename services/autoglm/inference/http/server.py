@@ -83,7 +83,7 @@ def bind(address: str) -> socket.socket:
 class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the pod's to handle."""
+        """Leave signals to the pod."""
         yield
 
 
@@ -110,7 +110,7 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Accepts no new connections; open responses may finish within the grace, in seconds."""
+        """Accept no new connections; open responses may finish within the grace, in seconds."""
         self._config.timeout_graceful_shutdown = max(1, round(grace_seconds))
         self._server.should_exit = True
         if self._task is not None:

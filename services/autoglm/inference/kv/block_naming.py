@@ -47,7 +47,7 @@ def take() -> Naming | None:
 
 
 def name(info: RequestInfo) -> None:
-    """From now on this gRPC call's prompt has the names that the gateway gave it."""
+    """Name this gRPC call's prompt as the gateway did, from now on."""
     salt = _salt(current_rpc.get(Rpc()).prefix_salt)
     _current.set(None if salt is None else Naming(info.prefix, salt))
 
@@ -78,7 +78,7 @@ class NamedHttp:
             await self._app(scope, again(body, receive), send)
 
     def _salt_of(self, scope: Scope) -> int | None:
-        """None for a request that needs no names."""
+        """Return the salt; None for a request that needs no names."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return None
         headers = dict(scope["headers"])

@@ -54,7 +54,7 @@ class Subscriber:
         return changes
 
     def _append(self, kind: Kind, names: Sequence[int]) -> None:
-        """Joined to the last change where it is of the same kind and not long."""
+        """Append the change, joined to the last one if that is of the same kind and not long."""
         if kind == "cleared":
             self._changes.clear()
             self._changes.append((kind, []))

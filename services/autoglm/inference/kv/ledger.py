@@ -19,8 +19,10 @@ Publish = Callable[[Kind, Sequence[int]], None]
 
 
 def next_hash(parent: object, ids: Sequence[int]) -> int:
-    """Our name of an engine's full block after `parent` (0 at the start); equal in all processes
-    where `parent` is a number."""
+    """Return our name of an engine's full block after `parent` (0 at the start).
+
+    It is equal in all processes if `parent` is a number.
+    """
     # Hashes of tuples of integers are not randomised, unlike those of strings.
     return hash((parent, *ids))
 
@@ -28,7 +30,7 @@ def next_hash(parent: object, ids: Sequence[int]) -> int:
 def ends(
     prefix: Prefix, salt: int, tokens: int, blocks: Sequence[int], size: int
 ) -> list[tuple[int, int]]:
-    """Each name of the prompt with the engine's block that its last token is in.
+    """Return each name of the prompt with the engine's block that its last token is in.
 
     `blocks` are the engine's full blocks of `size` tokens of a prompt of `tokens`. Token ids are
     named by 64, so it is known where those end; text is taken to have as many tokens a byte all
@@ -62,7 +64,7 @@ class KvLedger:
         return [name for name, block in self._block_of.items() if block in self._cached]
 
     def requested(self, named: Sequence[tuple[int, int]]) -> None:
-        """Records the names of a request's prompt, each with the block that it ends in."""
+        """Record the names of a request's prompt, each with the block that it ends in."""
         found = []
         # The end of a prompt is forgotten before its beginning.
         for name, block in reversed(named):
@@ -92,7 +94,7 @@ class KvLedger:
         self._publish_names("removed", self._names(gone))
 
     def cleared(self) -> None:
-        """Nothing is cached, or nothing is known of it any more."""
+        """Record that nothing is cached, or nothing is known of it any more."""
         self._cached.clear()
         self._publish("cleared", ())
 

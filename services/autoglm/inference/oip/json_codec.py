@@ -53,7 +53,7 @@ class _Predict(msgspec.Struct):
 
 
 def infer_request(model: str, body: bytes, binary: bytes) -> Infer:
-    """`binary` is what came behind the JSON."""
+    """Return the request of a JSON body; `binary` is the part behind the JSON."""
     parsed = decode(body, _InferWithOutputs)
     if not parsed.inputs:
         raise InvalidRequest("inputs is missing; it is required", field="inputs")
@@ -70,7 +70,7 @@ def generate_request(model: str, body: bytes) -> Infer:
 
 
 def predict_request(body: bytes) -> v1.PredictRequest:
-    """Whatever is not Predict's own is a sampling parameter."""
+    """Return the request of a JSON body; fields that are not Predict's are sampling parameters."""
     parsed = decode(body, _Predict)
     own = _Predict.__struct_fields__
     given = {k: v for k, v in decode(body, Json).items() if k not in own}
@@ -131,7 +131,7 @@ def metadata(model: v1.Model) -> Json:
 
 
 def split(body: bytes, length: str | None) -> tuple[bytes, bytes]:
-    """Splits a body into JSON and binary parts, by the header with the length of the first."""
+    """Split a body into JSON and binary parts, by the header with the length of the first."""
     if length is None:
         return body, b""
     if not length.isdecimal() or len(length) > 12 or int(length) > len(body):

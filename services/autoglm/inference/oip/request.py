@@ -68,7 +68,7 @@ def of_grpc(request: oip.ModelInferRequest) -> Infer:
 
 
 def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """One text comes in, one goes out."""
+    """Check that one text comes in and one goes out."""
     for i, name in enumerate(inputs):
         if i or name != TEXT_INPUT:
             field = f"inputs[{i}].name"
@@ -82,7 +82,7 @@ def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 def engine_request(infer: Infer, model: v1.Model) -> EngineInput:
-    """One user message of a conversation, or a bare prompt with `chat` false."""
+    """Return one user message of a conversation, or a bare prompt with `chat` false."""
     effective = {k: v for k, v in infer.parameters.items() if k not in _WITHOUT_EFFECT}
     own = {k: _converted("parameters.", k, v, _OWN[k]) for k, v in effective.items() if k in _OWN}
     wanted = {k: v for k, v in effective.items() if k not in _OWN}
@@ -131,7 +131,7 @@ def _stops(prefix: str, given: object) -> Sequence[str]:
 
 
 def _converted(prefix: str, name: str, given: object, kind: type) -> Any:
-    """Numbers and booleans may be text, as some clients can send nothing else."""
+    """Convert a value; numbers and booleans may be text, as some clients send nothing else."""
     if given is None:
         return None
     try:

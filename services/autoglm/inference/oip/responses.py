@@ -66,7 +66,7 @@ async def whole(engine: Engine, engine_input: EngineInput, call: EngineRequest) 
 async def pieces(
     engine: Engine, engine_input: EngineInput, call: EngineRequest, pace: Pace | None = None
 ) -> AsyncGenerator[Piece, None]:
-    """Text as it appears, the last piece marked. Closing this ends the engine's request."""
+    """Yield text as it appears, the last piece marked. Closing this ends the engine's request."""
     chunks = _chunks(engine, engine_input, call)
     async with closing(pace(chunks, engine, call) if pace else chunks) as source:
         async for chunk in source:

@@ -125,7 +125,7 @@ class _Api:
 
 
 def _routes(api: _Api) -> list[Route]:
-    """Before the model's own path come those that it would match as well."""
+    """Return the routes; those that the model's own path would match as well come before it."""
     return [
         Route("/v2", _guarded(api.server)),
         Route("/v2/health/live", _guarded(api.live)),
@@ -140,7 +140,7 @@ def _routes(api: _Api) -> list[Route]:
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Renders our errors in the path's own dialect."""
+    """Render our errors in the path's own dialect."""
 
     async def guarded(request: Request) -> Response:
         # Made once, so that every part of the response has the same id.
@@ -162,7 +162,7 @@ def _new_call(request: Request) -> EngineRequest:
 
 
 def _model_of(request: Request) -> str:
-    """As the validator reads it, which knows versions in paths."""
+    """Return the model as the validator reads it, which knows versions in paths."""
     return infer_path(request.scope["path"]) or ""
 
 
@@ -222,7 +222,7 @@ def _event(payload: object) -> bytes:
 
 
 def _counted(request: Request, payload: object, piece: Piece) -> Response:
-    """With the usage as a header, since the protocol has no place for it."""
+    """Return the response with the usage as a header, since the protocol has no field for it."""
     response = _json(request, payload)
     if piece.usage is not None:
         name, value = usage_field(piece.usage)

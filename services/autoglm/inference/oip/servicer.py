@@ -58,7 +58,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelReady(
         self, request: oip.ModelReadyRequest, context: Any
     ) -> oip.ModelReadyResponse:
-        """False for a model that is not there, as the gateway says it."""
+        """Return False for a model that is not served, as the gateway does."""
         ready = self._ready() and find(self._engine(), request.name) is not None
         return oip.ModelReadyResponse(ready=ready)
 
@@ -86,7 +86,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
-        """In the order of the requests; a rejected one leaves the stream open for the next."""
+        """Respond in order of requests; a rejected one leaves the stream open for the next."""
         counted: TokenUsage | None = None
         async for request in requests:
             try:
@@ -109,7 +109,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def _note_usage(context: Any, counted: TokenUsage | None) -> None:
-    """As a trailer, since the protocol's messages have no place for it."""
+    """Send the usage as a trailer, since the protocol's messages have no field for it."""
     if counted is not None:
         context.set_trailing_metadata((usage_field(counted),))
 
@@ -128,7 +128,7 @@ def response(request: oip.ModelInferRequest, text: str) -> oip.ModelInferRespons
 def rejection(
     request: oip.ModelInferRequest, error: errors.AutoGLMError
 ) -> oip.ModelStreamInferResponse:
-    """Names the request in words too, as Triton's client hands on the words alone."""
+    """Return an error that names the request in its text too, as Triton's client has that alone."""
     whose = f"request {request.id!r:.80}: " if request.id else ""
     message = oip.ModelStreamInferResponse(
         error_message=f"{whose}{error.reason}: {status.visible_message(error)}",

@@ -29,7 +29,7 @@ _OWN = {
 
 
 def command_line(options: EngineOptions) -> list[str]:
-    """Arguments for vLLM's parser. Raises ValueError for an option that is given twice."""
+    """Return arguments for vLLM's parser. Raises ValueError for an option that is given twice."""
     extra = given_options(options)
     if twice := sorted(_OWN.keys() & extra.keys()):
         raise ValueError("; ".join(f"engine_args.{n}: set {_OWN[n]} instead" for n in twice))
@@ -37,7 +37,7 @@ def command_line(options: EngineOptions) -> list[str]:
 
 
 def given_options(options: EngineOptions) -> dict[str, object]:
-    """vLLM's own options that were given, by name in snake case."""
+    """Return vLLM's own options that were given, by name in snake case."""
     return {name.lstrip("-").replace("-", "_"): v for name, v in options.engine_args.items()}
 
 

@@ -31,7 +31,7 @@ def install() -> None:
 
 
 def without_helpers(compile_function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` for all modules but those of vLLM that do not compile the model."""
+    """Return `torch.compile` for all modules but those of vLLM that do not compile the model."""
 
     @functools.wraps(compile_function)
     def selective(model: Any = None, **options: Any) -> Any:

@@ -136,7 +136,7 @@ class VllmEngine:
 
 
 def _end_messaging(resources: Any) -> None:
-    """vLLM closes its ZeroMQ sockets and forgets the context; ending that waits for open ones."""
+    """End the ZeroMQ context that vLLM forgets, unless that would wait for open sockets."""
     names = ("input", "output", "first_req_send", "first_req_rcv", "stats_update")
     sockets = [getattr(resources, f"{name}_socket", None) for name in names]
     if all(socket is None or socket.closed for socket in sockets):

@@ -79,7 +79,7 @@ class Grammars:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _task(self, key: bytes, params: Any) -> asyncio.Task[Verdict]:
-        """One for all requests with the same constraint."""
+        """Return the one task of all requests with the same constraint."""
         task = self._judging.get(key)
         if task is None:
             if len(self._judging) >= _MOST_WAITING:

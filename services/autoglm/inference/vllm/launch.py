@@ -128,7 +128,7 @@ def _parse(options: EngineOptions, log: EngineLog) -> Any:
 
 
 def _reject(message: str) -> None:
-    """In place of the parser's own way, which prints a usage of 900 lines and exits."""
+    """Raise, in place of the parser, which prints a usage of 900 lines and exits."""
     raise ValueError(f"vLLM does not take these arguments: {message}")
 
 
@@ -197,7 +197,7 @@ def _join_traces(llm: Any) -> None:
 
 
 def _quieten() -> None:
-    """Drops tracebacks that vLLM logs for streams that it rejects because of a client's error."""
+    """Drop tracebacks that vLLM logs for streams that it rejects because of a client's error."""
     for name in ("chat_completion", "completion"):
         logger = logging.getLogger(f"vllm.entrypoints.openai.{name}.serving")
         logger.addFilter(_is_news)

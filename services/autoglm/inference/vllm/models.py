@@ -63,7 +63,7 @@ def _tasks(supported: Sequence[str], chats: bool) -> Iterable[str]:
 
 
 def bytes_bound(tokenizer: Any) -> int:
-    """Bytes of text that a token stands for at most; 0 where nothing bounds them.
+    """Return the most bytes of text that a token stands for; 0 if nothing bounds them.
 
     Only byte-level tokenizers keep every byte: others drop or replace some, normalizers may make
     text shorter, and added tokens may take the white space around them.
@@ -80,7 +80,7 @@ def bytes_bound(tokenizer: Any) -> int:
 
 
 def _is_byte_level(pre_tokenizer: Any) -> bool:
-    """Also of a sequence of which one step is."""
+    """Return whether the step is byte-level, or one of its sequence is."""
     parts = pre_tokenizer if _name(pre_tokenizer) == "Sequence" else (pre_tokenizer,)
     return any(_name(part) == "ByteLevel" for part in parts)
 
@@ -90,7 +90,7 @@ def _name(part: Any) -> str:
 
 
 def longest_token(vocabulary: Iterable[str]) -> int:
-    """Bytes of text that the longest entry stands for."""
+    """Return the bytes of text that the longest entry stands for."""
     return max(map(_size, vocabulary), default=0)
 
 

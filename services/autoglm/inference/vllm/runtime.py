@@ -55,7 +55,7 @@ class Runtime:
 
     @property
     def adapters(self) -> dict[str, Any]:
-        """vLLM's LoRA requests by name."""
+        """Return vLLM's LoRA requests by name."""
         adapters: dict[str, Any] = self.app.state.openai_serving_models.lora_requests
         return adapters
 
@@ -63,7 +63,7 @@ class Runtime:
         return str(adapter.lora_name) if adapter else self.model.name
 
     def priority(self, requested: int) -> int:
-        """vLLM takes priorities only where its scheduler uses them."""
+        """Return the priority, which vLLM takes only if its scheduler uses priorities."""
         policy = self.llm.vllm_config.scheduler_config.policy
         return requested if policy == "priority" else 0
 

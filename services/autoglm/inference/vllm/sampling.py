@@ -34,7 +34,7 @@ def _decimal(value: float) -> float:
 
 
 def constraint(wanted: v1.ResponseFormat) -> dict[str, Any] | None:
-    """vLLM's structured outputs parameters for a response format, or None."""
+    """Return vLLM's structured outputs parameters for a response format, or None."""
     match wanted.WhichOneof("format"):
         case "json_object":
             return {"json_object": True} if wanted.json_object else None

@@ -165,7 +165,7 @@ def _cors_policy(settings: GatewaySettings) -> Json:
 
 
 def _gzip() -> Json:
-    """Compresses long responses that are not streamed, if the client accepts it."""
+    """Compress long responses that are not streamed, if the client accepts it."""
     compressor = f"{TYPE}.extensions.filters.http.compressor.v3.Compressor"
     return {
         "name": "envoy.filters.http.compressor",
@@ -204,7 +204,7 @@ def _picker(settings: GatewaySettings) -> Json:
 
 
 def _request_keys() -> Json:
-    """Sets an unguessable key and the peer's address on every request, replacing the client's.
+    """Set an unguessable key and the peer's address on every request, replacing the client's.
 
     Adds a request id as well, unless there is one: Envoy's own errors contain it too.
     """
@@ -228,7 +228,7 @@ def _request_keys() -> Json:
 
 
 def _access_log() -> Json:
-    """Sends the picker an entry for each request that it has sent to a pod, as the request ends."""
+    """Send the picker an entry for each request that it has sent to a pod, as the request ends."""
     return {
         "name": "envoy.access_loggers.http_grpc",
         "filter": {"header_filter": {"header": {"name": rpc.CALL_HEADER, "present_match": True}}},
@@ -250,7 +250,7 @@ def _access_log() -> Json:
 
 
 def _server_tls(files: TlsFiles) -> Json:
-    """Envoy reloads the certificates when their files are replaced."""
+    """Return the TLS context; Envoy reloads the certificates when their files are replaced."""
     common: Json = {
         "tls_certificates": [
             {

@@ -39,12 +39,12 @@ def clusters(sockets: Sockets) -> Sequence[Json]:
 
 
 def _wire_clusters(wire: Wire, path: str) -> Sequence[Json]:
-    """`path` is the socket of the gateway's own server."""
+    """Return the clusters of the wires; `path` is the socket of the gateway's own server."""
     return own_cluster(f"own-{wire}", path, wire), _pods(wire), _first_pod_then_own(wire)
 
 
 def _first_pod_then_own(wire: Wire) -> Json:
-    """Envoy's first attempt is on the pod in the header, the second on the gateway's own server.
+    """Send the first attempt to the pod in the header, the second to the gateway's own server.
 
     Without a pod in the header, so is the first.
     """

@@ -55,7 +55,7 @@ def _is(code: int) -> dict[str, Any]:
 
 
 def _mappers(which: Json, error: AutoGLMError) -> Iterator[Json]:
-    """One mapper for each dialect; the first that matches is used."""
+    """Yield a mapper for each dialect; the first that matches is used."""
     for form, dialect in DIALECTS:
         has_path = {"header_filter": {"header": _path_matches(form)}}
         yield _mapper({"and_filter": {"filters": [which, has_path]}}, error, dialect)

@@ -44,7 +44,7 @@ def routes(wire: Wire, settings: GatewaySettings) -> list[Json]:
 
 
 def _direct_matches(wire: Wire) -> Sequence[Json]:
-    """Not `bidi`: each message of such a stream is a request that is routed by itself."""
+    """Match all methods but `bidi`, each message of which is a request that is routed by itself."""
     if wire == "grpc":
         return [{"path": method.path} for method in METHODS if not method.bidi]
     is_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}

@@ -103,7 +103,7 @@ class Chat:
             yield event
 
     async def _submit(self, request: v1.ChatRequest, call: EngineRequest, *, stream: bool) -> Any:
-        """vLLM's response object, or its stream of server-sent events."""
+        """Return vLLM's response object, or its stream of server-sent events."""
         self._runtime.find(request.model)
         self._runtime.require("chat")
         body = chat_request(request, stream=stream)
@@ -119,7 +119,7 @@ class Chat:
 async def _gathered(
     chunks: AsyncIterator[v1.ChatChunk], replay: ReplayState
 ) -> AsyncIterator[v1.ChatChunk]:
-    """Merges the waiting outputs into one chunk a choice; the parsers read them one by one."""
+    """Merge the waiting outputs into one chunk a choice; the parsers read them one by one."""
     waiting: dict[int, v1.ChatChunk] = {}
     async for chunk in chunks:
         before = waiting.pop(chunk.index, None)

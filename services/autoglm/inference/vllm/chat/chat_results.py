@@ -92,7 +92,7 @@ def parse(event: str) -> Event | None:
 
 
 def chunk(request_id: str, model: str, choice: Any) -> v1.ChatChunk:
-    """Converts the delta of one choice."""
+    """Convert the delta of one choice."""
     made = v1.ChatChunk(
         id=request_id,
         model=model,
@@ -108,7 +108,7 @@ def chunk(request_id: str, model: str, choice: Any) -> v1.ChatChunk:
 
 
 def joined(first: v1.ChatChunk, second: v1.ChatChunk) -> v1.ChatChunk:
-    """Joins two chunks of one choice."""
+    """Join two chunks of one choice."""
     content = first.delta.content + second.delta.content
     reasoning = first.delta.reasoning + second.delta.reasoning
     first.MergeFrom(second)

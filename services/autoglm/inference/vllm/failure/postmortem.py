@@ -72,7 +72,7 @@ def first_failure(log: str, own_pid: int | None = None) -> str:
 
 
 def attach(error: BaseException, failure: str) -> None:
-    """Adds `failure` as a note to `error`, for `root_cause` and for tracebacks."""
+    """Add `failure` as a note to `error`, for `root_cause` and for tracebacks."""
     if failure:
         error.add_note(_HEADER + failure)
 
@@ -95,7 +95,7 @@ def _last_exception(text: str) -> str:
 
 
 def sentence(failure: str, exit_codes: Mapping[str, int]) -> str:
-    """Why an engine that was running has died."""
+    """Return why an engine that was running has died."""
     if failure:
         return f"the engine process failed: {_last_exception(failure)}"
     for name, code in exit_codes.items():

@@ -53,7 +53,7 @@ class KvEvents:
         self._reading = asyncio.create_task(self._read(translator), name="kv events")
 
     def requested(self, prompt: Any, adapter: Any) -> None:
-        """Records the block names of a prompt that the engine is about to process."""
+        """Record the block names of a prompt that the engine is about to process."""
         naming = block_naming.take()
         ids = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
         if naming is None or self.feed is None or not ids:

@@ -62,7 +62,7 @@ def root(adapter: str | None, salt: str = "") -> int:
 
 
 def block_names(ids: Sequence[int], size: int, adapter: str | None, salt: str = "") -> list[int]:
-    """Our names of a prompt's full blocks."""
+    """Return our names of a prompt's full blocks."""
     names, parent = [], root(adapter, salt)
     for start in range(0, len(ids) - size + 1, size):
         parent = next_hash(parent, ids[start : start + size])
@@ -71,7 +71,7 @@ def block_names(ids: Sequence[int], size: int, adapter: str | None, salt: str = 
 
 
 def salt_and_others(keys: tuple[Any, ...] | None) -> tuple[str, tuple[Any, ...]]:
-    """vLLM's extra keys of a first block: its cache salt, and the others."""
+    """Return vLLM's extra keys of a first block: its cache salt, and the others."""
     salt, others = "", []
     for key in keys or ():
         if isinstance(key, list | tuple) and len(key) == 2 and key[0] == _SALT_KEY:
@@ -108,7 +108,7 @@ class Translator:
             self._ledger.stored(self._stored(event))
 
     def lose(self) -> None:
-        """Nothing is known of the cache any more."""
+        """Record that nothing is known of the cache any more."""
         self._blocks.clear()
         self._ledger.cleared()
 

@@ -57,7 +57,7 @@ class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM i
 
     @classmethod
     def become(cls, collector: Any) -> deque[Any]:
-        """Turns a collector of vLLM's that is still empty into one of these."""
+        """Turn a collector of vLLM's that is still empty into one of these."""
         collector.__class__ = cls
         collector.waiting = deque()
         waiting: deque[Any] = collector.waiting
@@ -212,7 +212,7 @@ class ReplayClient:
     async def _going_on(
         self, request: _Request, restored: dict[int, Primed]
     ) -> AsyncGenerator[Any, None]:
-        """Sends one request to the engine for each unfinished choice, as vLLM splits them."""
+        """Send one request to the engine for each unfinished choice, as vLLM splits them."""
         indices = [i for i, c in request.choices.items() if not c.finished]
         sources = [self._start(request, i, restored[i]) for i in indices]
         unfinished = len(sources)
@@ -249,7 +249,7 @@ class ReplayClient:
             del self._starts[key]
 
     def _add_started(self, request: Any, *details: Any, **named: Any) -> None:
-        """In place of OutputProcessor.add_request."""
+        """Add a request, in place of OutputProcessor.add_request."""
         self._add_request(request, *details, **named)
         extra = getattr(request.sampling_params, "extra_args", None) or {}
         start = self._starts.get(extra.get(_START, ""))

@@ -105,7 +105,7 @@ def _patch_scheduler() -> None:
 
 
 def _advance(request: Any, ids: list[int], accept: Callable[[Any, list[int]], bool]) -> bool:
-    """As the scheduler does with each token that is sampled; False where the grammar rejects it."""
+    """Advance as the scheduler does with each sampled token; False if the grammar rejects one."""
     for token_id in ids:
         request.append_output_token_ids(token_id)
         if not accept(request, [token_id]):
@@ -160,7 +160,7 @@ def _cpu_generator(state: Any) -> Any:
             return 0
 
         def set_offset(self, offset: int) -> None:
-            """vLLM takes back the draw of an unfinished prefill so, which fails on a CPU."""
+            """Rewind: so vLLM takes back the draw of an unfinished prefill, which fails on CPU."""
             self.rewind()
 
     made = Generator()

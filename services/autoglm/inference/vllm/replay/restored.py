@@ -32,13 +32,13 @@ class Primed:
     stop_string: str | None = None
 
     def finish(self, index: int) -> None:
-        """Marks the last step as the end of the choice."""
+        """Mark the last step as the end of the choice."""
         if not self.steps:
             self.steps.append(CompletionOutput(index, "", [], None, None))
         self.steps[-1].finish_reason = "stop"
 
     def whole(self) -> list[Any]:
-        """All steps as one, or none."""
+        """Return all steps as one, or none."""
         if not self.steps:
             return []
         last = self.steps[-1]

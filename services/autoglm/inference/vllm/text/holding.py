@@ -20,7 +20,7 @@ _NEVER = 1 << 40
 
 
 def states(processor: Any, request_id: str) -> Iterator[Any]:
-    """vLLM's `RequestState` of each completion that still runs."""
+    """Yield vLLM's `RequestState` of each completion that still runs."""
     for name in stream_ids(request_id):
         for internal in processor.external_req_ids.get(name, ()):
             state = processor.request_states[internal]

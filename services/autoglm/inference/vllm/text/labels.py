@@ -95,7 +95,7 @@ class Labels:
     async def _read(
         self, prompt: list[int], tokens: list[int], request_id: str, options: Mapping[str, Any]
     ) -> Logprobs:
-        """Log-probabilities of `tokens` as the next one."""
+        """Return the log-probabilities of `tokens` as the next one."""
         ends = self._stops if END in tokens else ()
         ids = list(dict.fromkeys([*(t for t in tokens if t != END), *ends]))
         read: dict[int, float] = {}
@@ -125,7 +125,7 @@ class Labels:
 
 
 def _stop_tokens(llm: Any) -> Sequence[int]:
-    """Tokens that end the model's turn."""
+    """Return the tokens that end the model's turn."""
     configured = llm.input_processor.generation_config_fields.get("eos_token_id")
     own = [configured] if isinstance(configured, int) else list(configured or ())
     ids = [llm.renderer.get_eos_token_id(), *own]

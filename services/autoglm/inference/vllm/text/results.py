@@ -47,7 +47,7 @@ def chunk(request_id: str, completion: Any, top: int) -> v1.GenerateChunk:
 
 
 def completion(output: Any, top: int) -> v1.Completion:
-    """One finished completion."""
+    """Return one finished completion."""
     return v1.Completion(
         index=output.index,
         text=output.text,
@@ -65,7 +65,7 @@ def stop_reason(reason: int | str | None) -> str:
 def token_logprobs(
     token_ids: Sequence[int], positions: Sequence[Any] | None, top: int
 ) -> list[v1.TokenLogprob]:
-    """One entry a token, none where not requested; `positions` map token ids to vLLM's Logprob."""
+    """Return an entry a token, none unless requested; `positions` map ids to vLLM's Logprob."""
     return [
         _token(token_id, position, top)
         for token_id, position in zip(token_ids, positions or (), strict=False)
@@ -99,7 +99,7 @@ def usage(output: Any, completion_tokens: int) -> v1.Usage:
 
 
 def timing(stats: Any) -> v1.Timing | None:
-    """From vLLM's timestamps; 0 stands for a moment that never came."""
+    """Return the timing by vLLM's timestamps; 0 stands for a moment that never came."""
     if stats is None or not stats.last_token_ts:
         return None
     return v1.Timing(
