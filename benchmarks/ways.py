@@ -26,7 +26,6 @@ from tests.support.processes import Process, free_ports
 
 from autoglm import v1
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.config.clusters import NO_BREAKERS
 from autoglm.gateway.identity.keys import new_key
 from benchmarks import load, rivals
 
@@ -35,6 +34,14 @@ MOCK = load.ROOT / "build/bin/mockpod"
 ANSWERS = ((4, 0, 1), (64, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
 MODEL = "instant"
 _TYPE = "type.googleapis.com/envoy"
+_UNLIMITED = 2**31 - 1
+_NO_BREAKERS = {
+    "thresholds": [
+        dict.fromkeys(
+            ("max_connections", "max_pending_requests", "max_requests", "max_retries"), _UNLIMITED
+        )
+    ]
+}
 
 
 def wish(tokens: int, pace: int, together: int) -> str:
@@ -199,7 +206,7 @@ def _cluster(wire: str, address: str) -> dict[str, Any]:
     return {
         "name": wire,
         "type": "STATIC",
-        "circuit_breakers": NO_BREAKERS,
+        "circuit_breakers": _NO_BREAKERS,
         "load_assignment": {
             "cluster_name": wire,
             "endpoints": [{"lb_endpoints": [{"endpoint": where}]}],

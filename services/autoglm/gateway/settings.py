@@ -55,7 +55,7 @@ class GatewaySettings(ServiceSettings):
     envoy_concurrency: int = Field(default=2, gt=0)
     """Worker threads of Envoy, each with its own connections to the pods."""
     envoy_directory: str = ""
-    """Directory shared with an Envoy that is started elsewhere, with -c DIRECTORY/envoy.json once
+    """Directory shared with an Envoy that is started elsewhere, with -c DIRECTORY/envoy.yaml once
     that file exists, such as a sidecar of the official image; empty: this process starts Envoy."""
     grpc_address: Address = "127.0.0.1:50051"
     """Address for gRPC clients, as HOST:PORT; port 0 takes a free port."""

@@ -27,7 +27,7 @@ from autoglm.client import AsyncClient
 from autoglm.common import errors, status
 from autoglm.gateway.app import Gateway
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.config.names import Sockets
+from autoglm.gateway.envoy.config import Sockets
 from autoglm.gateway.identity.keys import new_key
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
@@ -352,7 +352,9 @@ class Sites:
             *(one.grpc for one in pods), endpoint_picker_address="127.0.0.1:0", **settings
         )
         config = proxy(gateway, pods, self._by, self._directory, body_mode)
-        envoy = await program.Envoy.start(program.find(), config, Sockets(self._directory), 1)
+        envoy = await program.Envoy.start(
+            program.find(), json.dumps(config), Sockets(self._directory), 1
+        )
         stack.push_async_callback(envoy.stop)
         port = (await envoy.admin.ports())["in"]
         session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")

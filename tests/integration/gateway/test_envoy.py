@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -24,8 +23,7 @@ from tests.support.processes import Process
 from autoglm import v1
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.config.bootstrap import bootstrap
-from autoglm.gateway.envoy.config.names import PLANE_HEADER, PLANE_WITHOUT, Sockets
+from autoglm.gateway.envoy.config import PLANE_HEADER, PLANE_WITHOUT, Sockets, bootstrap
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
@@ -49,13 +47,21 @@ def certificates(directory: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("is_mutual", [False, True], ids=["plain", "mutual"])
-def test_envoy_finds_nothing_wrong_with_its_configuration(tmp_path: Path, is_mutual: bool) -> None:
-    files = certificates(tmp_path) if is_mutual else {}
-    settings = GatewaySettings.load({"data_plane": "envoy"} | files).with_memory(2**30)
+@pytest.mark.parametrize(
+    ("files", "origins"),
+    [((), ()), (("cert", "key"), ("*",)), (("cert", "key", "client_ca"), ("https://a.example",))],
+    ids=["plain", "tls and any origin", "mutual tls and an origin"],
+)
+def test_envoy_finds_nothing_wrong_with_its_configuration(
+    tmp_path: Path, files: tuple[str, ...], origins: tuple[str, ...]
+) -> None:
+    all_files = certificates(tmp_path)
+    used = {name: all_files[name] for name in (f"tls_{file}_file" for file in files)}
+    values = {"data_plane": "envoy", "allowed_origins": origins} | used
+    settings = GatewaySettings.load(values).with_memory(2**30)
     listen: Any = {"grpc": ("127.0.0.1", 0), "http": ("::1", 0)}
-    file = tmp_path / "envoy.json"
-    file.write_text(json.dumps(bootstrap(settings, Sockets(tmp_path), listen)))
+    file = tmp_path / "envoy.yaml"
+    file.write_text(bootstrap(settings, Sockets(tmp_path), listen), "utf-8")
     command = [program.find(), "--mode", "validate", "-c", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -34,7 +34,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """The directory of a sidecar that runs as the chart has it."""
-    envoy, config = shlex.quote(program.find()), tmp_path / "shared/envoy.json"
+    envoy, config = shlex.quote(program.find()), tmp_path / "shared/envoy.yaml"
     once = (
         f"until [ -e {config} ]; do sleep 0.1; done; {envoy} -c {config} --concurrency 1 "
         "--disable-hot-restart --drain-strategy immediate --log-level warning"
@@ -84,7 +84,7 @@ def test_gateway_that_is_stopped_ends_its_envoy_and_can_come_back(
 ) -> None:
     check_responses(gateway)
     assert gateway.stop() == 0
-    assert not (shared / "envoy.json").exists()
+    assert not (shared / "envoy.yaml").exists()
     gateway.start().wait_ready()
     processes.eventually(lambda: gateway.ready_endpoints() == 1)
     check_responses(gateway)

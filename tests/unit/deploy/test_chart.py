@@ -270,7 +270,7 @@ def test_an_image_of_envoy_makes_a_sidecar_that_shares_a_directory_with_the_gate
     pod = named(objects, "Deployment", "open-autoglm-gateway")["spec"]["template"]["spec"]
     (envoy,), (gateway,) = pod["initContainers"], pod["containers"]
     assert (envoy["image"], envoy["restartPolicy"]) == ("envoyproxy/envoy:v1.40.0", "Always")
-    assert f"exec envoy -c {told.envoy_directory}/envoy.json" in envoy["args"][0]
+    assert f"exec envoy -c {told.envoy_directory}/envoy.yaml" in envoy["args"][0]
     shared = {"name": "envoy", "mountPath": told.envoy_directory}
     assert shared in envoy["volumeMounts"] and shared in gateway["volumeMounts"]
     # Envoy serves the certificates, from where the gateway's settings say they are.

@@ -26,8 +26,7 @@ from autoglm.gateway.envoy import (
 from autoglm.gateway.envoy import (
     request as envoy_request,
 )
-from autoglm.gateway.envoy.config.bootstrap import WINDOW_BYTES
-from autoglm.gateway.envoy.config.names import Sockets
+from autoglm.gateway.envoy.config import WINDOW_BYTES, Sockets
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
 from autoglm.gateway.envoy.messages import ending_of
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord

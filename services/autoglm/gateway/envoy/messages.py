@@ -16,7 +16,7 @@ import grpc
 from autoglm.common import errors, status
 from autoglm.common.errors import AutoGLMError
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
-from autoglm.gateway.envoy.config.names import (
+from autoglm.gateway.envoy.config import (
     DESTINATION_HEADER,
     DESTINATION_NAMESPACE,
 )

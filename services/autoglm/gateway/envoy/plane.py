@@ -11,9 +11,7 @@ from pathlib import Path
 from autoglm.common.addresses import split_address
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.config.bootstrap import bootstrap
-from autoglm.gateway.envoy.config.names import Sockets
-from autoglm.gateway.envoy.config.parts import Json
+from autoglm.gateway.envoy.config import Sockets, bootstrap
 from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.envoy.ext_proc_edge import Picking
 from autoglm.gateway.envoy.program import Sidecar
@@ -52,7 +50,7 @@ class EnvoyPlane:
         self._envoy = await self._started(config)
         return await self._envoy.admin.ports()
 
-    async def _started(self, config: Json) -> program.Envoy | Sidecar:
+    async def _started(self, config: str) -> program.Envoy | Sidecar:
         if not self._program:
             return await Sidecar.start(config, self.sockets)
         return await program.Envoy.start(

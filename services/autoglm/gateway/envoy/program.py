@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from autoglm.gateway.envoy.config.names import Sockets
+from autoglm.gateway.envoy.config import Sockets
 
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.02
@@ -68,11 +65,9 @@ class Envoy:
         self.admin = Admin(socket)
 
     @classmethod
-    async def start(
-        cls, program: str, config: Mapping[str, Any], sockets: Sockets, concurrency: int
-    ) -> Envoy:
+    async def start(cls, program: str, config: str, sockets: Sockets, concurrency: int) -> Envoy:
         """Start Envoy and wait until it listens. Raises EnvoyFailed."""
-        sockets.config.write_text(json.dumps(config))
+        sockets.config.write_text(config, "utf-8")
         command = (
             *LAUNCH,
             program,
@@ -172,12 +167,12 @@ class Sidecar:
         self.admin = Admin(sockets.admin)
 
     @classmethod
-    async def start(cls, config: Mapping[str, Any], sockets: Sockets) -> Sidecar:
+    async def start(cls, config: str, sockets: Sockets) -> Sidecar:
         """Write the configuration and wait until Envoy listens. Raises EnvoyFailed."""
         sidecar = cls(sockets)
         try:
             async with asyncio.timeout(_SIDECAR_START_SECONDS):
-                await sidecar._configure(json.dumps(config))
+                await sidecar._configure(config)
         except TimeoutError as error:
             await sidecar.admin.close()
             raise EnvoyFailed(
@@ -205,7 +200,7 @@ class Sidecar:
             await self.admin.quit()
             await asyncio.sleep(_SIDECAR_POLL_SECONDS)
         unfinished = self._sockets.config.with_suffix(".new")
-        unfinished.write_text(config)
+        unfinished.write_text(config, "utf-8")
         unfinished.replace(self._sockets.config)
         # Envoy has no other signal of its readiness.
         while not await self.admin.responds(READY):  # noqa: ASYNC110

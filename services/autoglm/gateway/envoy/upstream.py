@@ -18,7 +18,7 @@ from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
 from autoglm.gateway.edges.rest_request import TIMEOUT_HEADER
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
-from autoglm.gateway.envoy.config.names import DESTINATION_HEADER
+from autoglm.gateway.envoy.config import DESTINATION_HEADER
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, Upstream, no_fallbacks
 from autoglm.gateway.request.request import GatewayRequest, Response

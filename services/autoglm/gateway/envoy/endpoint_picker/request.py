@@ -18,7 +18,7 @@ from autoglm.common.errors import AutoGLMError, InvalidRequest, NoReadyEndpoint,
 from autoglm.gateway.edges.rest_request import BINARY_HEADER, Bounds
 from autoglm.gateway.envoy import ext_proc_pb2
 from autoglm.gateway.envoy import request as envoy_request
-from autoglm.gateway.envoy.config.names import (
+from autoglm.gateway.envoy.config import (
     DESTINATION_NAMESPACE,
     SERVED_KEY,
     SUBSET_KEY,

@@ -1,25 +1,40 @@
-"""Envoy's configuration: who goes to the picker, who does not, and what bounds what."""
+"""Envoy's configuration: where requests are sent, what bounds them, and Envoy's own responses."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from autoglm.gateway.envoy.config.bootstrap import bootstrap
-from autoglm.gateway.envoy.config.names import Sockets
+from autoglm.common import errors, rpc, status
+from autoglm.gateway.envoy import config as envoy_config
+from autoglm.gateway.envoy.config import Sockets, bootstrap
 from autoglm.gateway.request.grpc_methods import METHODS
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.validation import http_errors
 from autoglm.validation.http_apis import INFERENCE_POSTS
 
 SOCKETS = Sockets(Path("/run/x"))
 LISTEN: Any = {"grpc": ("127.0.0.1", 1), "http": ("::1", 2)}
 
 
-def config(**settings: Any) -> dict[str, Any]:
+def text(**settings: Any) -> str:
     return bootstrap(GatewaySettings(**settings).with_memory(2**30), SOCKETS, LISTEN)
+
+
+def config(**settings: Any) -> dict[str, Any]:
+    return parsed(text(**settings))
+
+
+@cache
+def parsed(filled: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load(filled, yaml.CSafeLoader)
+    return found
 
 
 def manager(wire: str, **settings: Any) -> dict[str, Any]:
@@ -120,7 +135,7 @@ def test_silence_ends_streams_only_and_not_while_they_may_wait_for_a_place() -> 
     idle = {
         r["match"]["path"].rpartition("/")[2]: r["route"]["idle_timeout"]
         for r in routes("grpc", **settings)
-        if "idle_timeout" in r["route"]
+        if r["route"].get("idle_timeout", "0.000s") != "0.000s"
     }
     assert idle == {"GenerateStream": "75.000s", "ChatStream": "75.000s"}
 
@@ -142,7 +157,7 @@ def test_certificates_are_served_and_requested_as_the_settings_say() -> None:
 
 def test_only_bodies_of_http_have_to_be_whole_in_time() -> None:
     timeouts = {w: manager(w, default_timeout_seconds=5.0)["request_timeout"] for w in LISTEN}
-    assert timeouts == {"grpc": "0.000s", "http": "5.000s"}
+    assert timeouts == {"grpc": "0s", "http": "5.000s"}
 
 
 def test_connection_of_many_streams_is_not_ended_for_a_client_that_reads_late() -> None:
@@ -151,3 +166,112 @@ def test_connection_of_many_streams_is_not_ended_for_a_client_that_reads_late() 
         options = manager(wire)["http2_protocol_options"]
         most = GatewaySettings().max_inflight
         assert options["max_outbound_frames"] >= 40 * most
+
+
+def test_filled_template_has_no_open_place() -> None:
+    filled = text()
+    assert "# insert" not in filled
+    assert not re.search(r"\$\w", filled)
+
+
+def test_values_are_quoted_for_yaml() -> None:
+    odd = "/run/a b: #'\"{}$x%"
+    filled = bootstrap(GatewaySettings().with_memory(2**30), Sockets(Path(odd)), LISTEN)
+    assert parsed(filled)["admin"]["address"]["pipe"]["path"] == f"{odd}/admin"
+
+
+def test_operators_find_the_comments_in_the_filled_file() -> None:
+    template = files("autoglm.gateway.envoy").joinpath("envoy.yaml").read_text("utf-8")
+    bootstrap_part = template.partition("\n---")[0]
+    comments = {x for x in bootstrap_part.splitlines() if x.lstrip().startswith("#")}
+    missing = comments - set(text().splitlines())
+    assert all("# insert " in line for line in missing), missing
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        rpc.CALL_HEADER,
+        rpc.PEER_HEADER,
+        status.REQUEST_ID,
+        http_errors.SHOULD_RETRY,
+        *http_errors.STREAM_HEADERS,
+        envoy_config.DESTINATION_HEADER,
+        envoy_config.PLANE_HEADER,
+        envoy_config.PLANE_WITHOUT,
+    ],
+)
+def test_names_in_the_template_are_those_of_the_code(name: str) -> None:
+    template = files("autoglm.gateway.envoy").joinpath("envoy.yaml").read_text("utf-8")
+    assert re.search(rf"[ \"]{re.escape(name)}[],}}\"\n]", template)
+
+
+def test_clients_are_told_not_to_retry_what_is_not_implemented() -> None:
+    values = re.findall(r"response\.code == (\d+) \? 'false'", text())
+    assert set(map(int, values)) == {errors.Unimplemented.http_status}
+
+
+@pytest.mark.parametrize("origins", [("https://a.example",), ("*",)])
+def test_only_listed_origins_are_allowed(origins: tuple[str, ...]) -> None:
+    http = manager("http", allowed_origins=origins)
+    names = [found["name"] for found in http["http_filters"]]
+    assert names[:2] == ["envoy.filters.http.header_mutation", "envoy.filters.http.cors"]
+    (host,) = http["route_config"]["virtual_hosts"]
+    policy = host["typed_per_filter_config"]["envoy.filters.http.cors"]
+    any_origin = [{"safe_regex": {"regex": ".+"}}]
+    listed = [{"exact": "https://a.example"}]
+    assert policy["allow_origin_string_match"] == (any_origin if origins == ("*",) else listed)
+    assert "cors" not in str(manager("grpc", allowed_origins=origins)["http_filters"])
+    assert "typed_per_filter_config" not in manager("http")["route_config"]["virtual_hosts"][0]
+
+
+_ID = "%REQ(x-request-id)%"
+
+
+def _mapper(flag: str, path: str) -> Any:
+    """The one that Envoy uses: the first whose filters all match."""
+    for mapper in manager("http")["local_reply_config"]["mappers"]:
+        which, has_path = mapper["filter"]["and_filter"]["filters"]
+        form = has_path["header_filter"]["header"]["string_match"]["safe_regex"]["regex"]
+        flags = which.get("response_flag_filter", {}).get("flags", ())
+        if flag in flags and re.fullmatch(form, path):
+            return mapper
+    raise AssertionError(f"no mapper for {flag} on {path}")
+
+
+def _body(flag: str, path: str) -> Any:
+    return _mapper(flag, path)["body_format_override"]["json_format"]
+
+
+@pytest.mark.parametrize("flag", ["UT", "SI", "DPE", "UC", "OM", "UF"])
+def test_a_response_of_envoys_own_is_in_the_paths_dialect(flag: str) -> None:
+    openai = _body(flag, "/v1/chat/completions?a=b")["error"]
+    assert openai["request_id"] == _ID and openai["code"] and openai["message"]
+    anthropic = _body(flag, "/v1/messages")
+    assert anthropic["type"] == "error" and anthropic["request_id"] == _ID
+    assert set(anthropic["error"]) == {"type", "message"}
+    assert isinstance(_body(flag, "/v2/models/a/b/infer?x")["error"], str)
+
+
+def test_every_inference_path_and_every_other_one_has_a_mapper() -> None:
+    for path in (*(api.path.replace("{model:.+}", "a/b") for api in INFERENCE_POSTS), "/", "/x\ny"):
+        assert _mapper("UT", path)["status_code"] == 504
+
+
+def test_every_response_has_the_request_id_in_the_dialects_headers() -> None:
+    def names(path: str) -> set[str]:
+        return {x["header"]["key"] for x in _mapper("UF", path)["headers_to_add"]}
+
+    assert {"x-request-id", "retry-after"} <= names("/v1/completions")
+    assert {"x-request-id", "request-id", "retry-after"} <= names("/v1/messages")
+
+
+def test_no_flag_is_judged_twice() -> None:
+    default = [
+        flag
+        for mapper in manager("http")["local_reply_config"]["mappers"]
+        for which, has_path in [mapper["filter"]["and_filter"]["filters"]]
+        if "(?:.*)" in has_path["header_filter"]["header"]["string_match"]["safe_regex"]["regex"]
+        for flag in which.get("response_flag_filter", {}).get("flags", ())
+    ]
+    assert len(default) == len(set(default)) > 0

@@ -1,0 +1,269 @@
+"""Envoy's configuration: fills the template `envoy.yaml` from the gateway's settings.
+
+The template has the structure, the fixed numbers and their reasons. This module has what depends on
+settings, and what repeats for each method, path and error. Also names that Envoy and the gateway
+share.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from textwrap import indent
+
+from autoglm.common import errors, rpc, status
+from autoglm.common.errors import AutoGLMError
+from autoglm.common.tls import TlsFiles
+from autoglm.gateway.edges import cors
+from autoglm.gateway.edges.rest_request import BINARY_HEADER
+from autoglm.gateway.edges.rest_response import GZIP_FROM_BYTES
+from autoglm.gateway.proxy.http_upstream import (
+    CONNECT_SECONDS,
+    KEEPALIVE_SECONDS,
+    UPSTREAM_CORS_HEADERS,
+)
+from autoglm.gateway.request.grpc_methods import METHODS
+from autoglm.gateway.request.request import Wire
+from autoglm.gateway.settings import GatewaySettings
+from autoglm.validation import http_errors
+from autoglm.validation.http_apis import DIALECTS, INFERENCE_POSTS
+
+# From the Gateway API Inference Extension's endpoint picker protocol.
+DESTINATION_HEADER = "x-gateway-destination-endpoint"
+# Namespaces of dynamic metadata: of the destination, and of the endpoints that may be picked.
+DESTINATION_NAMESPACE = "envoy.lb"
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+SERVED_KEY = "x-gateway-destination-endpoint-served"
+PLANE_HEADER = "x-autoglm-data-plane"
+# The features that this data plane lacks.
+PLANE_WITHOUT = "envoy; without=token-replay,hedging"
+WINDOW_BYTES = 1024 * 1024
+# Requests with these headers need the gateway's own servers: to decompress, to explain a routing
+# decision, to find the JSON before binary tensors.
+_OWN_HEADERS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HEADER)
+# Space for the frame of a message, so that the longest message fits.
+_ROOM_BYTES = 1024
+# The longest timeout of a message to the picker; requests may wait in the queue there.
+_MAX_MESSAGE_SECONDS = 3600.0
+_REQUEST_ID = f"%REQ({status.REQUEST_ID})%"
+_INSERT = re.compile(r"^( *)# insert (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^ *#(?! insert ).*\n", re.MULTILINE)
+_PART = re.compile(r"^--- # (\w+).*\n", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Unix sockets between Envoy and the gateway, in a directory of their own.
+
+    The directory has Envoy's configuration file, too.
+    """
+
+    directory: Path
+
+    @property
+    def config(self) -> Path:
+        """Return the path of Envoy's configuration."""
+        return self.directory / "envoy.yaml"
+
+    @property
+    def picker(self) -> str:
+        """Return the socket of the picker and the access log."""
+        return str(self.directory / "picker")
+
+    @property
+    def grpc(self) -> str:
+        """Return the socket of the gateway's own gRPC server."""
+        return str(self.directory / "grpc")
+
+    @property
+    def http(self) -> str:
+        """Return the socket of the gateway's own REST server."""
+        return str(self.directory / "http")
+
+    @property
+    def admin(self) -> str:
+        """Return the socket of Envoy's admin API."""
+        return str(self.directory / "admin")
+
+
+def bootstrap(
+    settings: GatewaySettings, sockets: Sockets, listen: Mapping[Wire, tuple[str, int]]
+) -> str:
+    """Return Envoy's configuration as YAML; `listen` has the listeners' IP addresses and ports."""
+    has_cors = bool(settings.allowed_origins)
+    return _filled(
+        "bootstrap",
+        {
+            "tls": _tls(settings.server_tls),
+            "own_grpc_routes": _own_routes("own-grpc"),
+            "own_http_routes": _own_routes("own-http"),
+            "grpc_pod_routes": _grpc_pod_routes(settings),
+            "http_pod_routes": _http_pod_routes(settings),
+            "local_replies": local_replies(),
+            "cors_filters": [_filled("cors_filters", vary=cors.VARY)] if has_cors else (),
+            "cors_policy": [_cors_policy(settings.allowed_origins)] if has_cors else (),
+        },
+        admin_socket=sockets.admin,
+        picker_socket=sockets.picker,
+        grpc_socket=sockets.grpc,
+        http_socket=sockets.http,
+        grpc_host=listen["grpc"][0],
+        grpc_port=listen["grpc"][1],
+        http_host=listen["http"][0],
+        http_port=listen["http"][1],
+        heap_bytes=settings.envoy_memory_bytes,
+        connections=2 * settings.max_connections,
+        max_streams=max(100, settings.max_inflight),
+        window_bytes=WINDOW_BYTES,
+        result_headers=status.RESULT_HEADERS,
+        message_timeout=_seconds(min(settings.max_timeout_seconds, _MAX_MESSAGE_SECONDS)),
+        request_timeout=_seconds(settings.default_timeout_seconds),
+        connect_timeout=_seconds(CONNECT_SECONDS),
+        pod_idle_timeout=_seconds(KEEPALIVE_SECONDS),
+        gzip_from_bytes=GZIP_FROM_BYTES,
+    )
+
+
+def _filled(
+    name: str, parts: Mapping[str, Iterable[str]] | None = None, /, **values: object
+) -> str:
+    """Return a document of the template with its values as JSON, and with its parts inserted.
+
+    Raises KeyError if the document has a name without a value.
+    """
+    found = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    text = Template(_documents()[name]).substitute(found)
+    return _INSERT.sub(lambda at: "".join(indent(x, at[1]) for x in (parts or {})[at[2]]), text)
+
+
+@cache
+def _documents() -> Mapping[str, str]:
+    """Return the documents of the template by name; only the bootstrap keeps its comments."""
+    text = files("autoglm.gateway.envoy").joinpath("envoy.yaml").read_text("utf-8")
+    first, *rest = _PART.split(text)
+    parts = {
+        name: _COMMENT.sub("", part).strip() + "\n"
+        for name, part in zip(rest[::2], rest[1::2], strict=True)
+    }
+    return {"bootstrap": first, **parts}
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}s"
+
+
+def _own_routes(cluster: str) -> Iterator[str]:
+    return (_filled("own_route", header=header, cluster=cluster) for header in _OWN_HEADERS)
+
+
+def _grpc_pod_routes(settings: GatewaySettings) -> Iterator[str]:
+    """Yield a route for each method but `bidi`, each message of which is routed by itself."""
+    first = settings.first_token_timeout_seconds
+    silence = max(first, settings.chunk_timeout_seconds, settings.slow_reader_seconds)
+    longest = settings.queue_timeout_seconds + silence if first else 0.0
+    for method in METHODS:
+        if not method.bidi:
+            yield _filled(
+                "grpc_pod_route",
+                {"request_id_headers": _request_id_headers(method.path)},
+                path=method.path,
+                default_timeout=_seconds(settings.default_timeout_seconds),
+                max_timeout=_seconds(settings.max_timeout_seconds),
+                idle_timeout=_seconds(longest if method.streaming else 0.0),
+                body_bytes=settings.max_body_bytes + _ROOM_BYTES,
+                pods_cors_headers=UPSTREAM_CORS_HEADERS,
+            )
+
+
+def _http_pod_routes(settings: GatewaySettings) -> Iterator[str]:
+    for api in INFERENCE_POSTS:
+        yield _filled(
+            "http_pod_route",
+            {"request_id_headers": _request_id_headers("" if api.has_model else api.path)},
+            path_kind="safe_regex" if api.has_model else "path",
+            path={"regex": api.regex} if api.has_model else api.path,
+            body_bytes=settings.max_body_bytes + _ROOM_BYTES,
+            pods_cors_headers=UPSTREAM_CORS_HEADERS,
+        )
+
+
+def _request_id_headers(path: str) -> Iterator[str]:
+    return _headers(http_errors.request_id_headers(_REQUEST_ID, path))
+
+
+def _headers(values: Mapping[str, str]) -> Iterator[str]:
+    return (_filled("header", name=name, value=value) for name, value in values.items())
+
+
+def _local_errors() -> Iterator[tuple[Mapping[str, object], AutoGLMError]]:
+    """Yield Envoy's response flags (listed in its access-log documentation) with their errors."""
+
+    def flags(*names: str) -> Mapping[str, object]:
+        return {"response_flag_filter": {"flags": names}}
+
+    def unavailable(message: str) -> AutoGLMError:
+        return errors.NoReadyEndpoint(f"{message}; try again later", retry_after=1.0)
+
+    late = errors.DeadlineExceeded
+    yield flags("UT", "DT"), late("the deadline passed before the pod responded")
+    yield flags("SI"), late("the response stalled for too long")
+    yield flags("DPE"), errors.InvalidRequest("the request violates its protocol")
+    yield flags("UC", "UR", "UPE", "LR"), unavailable("the pod disconnected")
+    yield flags("OM"), unavailable("the gateway has no memory left")
+    yield flags("UF", "UH", "UO", "URX", "NC"), unavailable("no pod could be reached")
+    timeout = {"default_value": 408, "runtime_key": "autoglm.status.408"}
+    is_timeout = {"status_code_filter": {"comparison": {"op": "EQ", "value": timeout}}}
+    yield is_timeout, late("the deadline passed before the body had arrived")
+
+
+def local_replies() -> Iterator[str]:
+    """Yield a mapper for each error and dialect; Envoy uses the first that matches."""
+    for condition, error in _local_errors():
+        for form, dialect in DIALECTS:
+            rendered = http_errors.in_dialect(error, _REQUEST_ID, dialect)
+            yield _filled(
+                "local_reply",
+                {"headers": _headers(rendered.headers)},
+                condition=condition,
+                # The path may have a query string.
+                path_regex=f"(?s)(?:{form})(?:\\?.*)?",
+                status=rendered.status,
+                body=http_errors.payload(error, _REQUEST_ID, dialect),
+            )
+
+
+def _cors_policy(origins: tuple[str, ...]) -> str:
+    listed = [{"exact": origin} for origin in origins]
+    return _filled(
+        "cors_policy",
+        origins=[{"safe_regex": {"regex": ".+"}}] if cors.ANY in origins else listed,
+        methods=cors.METHODS,
+        headers=cors.HEADERS,
+        exposed=cors.EXPOSED,
+        max_age=str(cors.MAX_AGE_SECONDS),
+    )
+
+
+def _tls(files: TlsFiles) -> list[str]:
+    if not files:
+        return []
+    authorities = _filled(
+        "client_ca", ca_file=files.ca_file, ca_directory=str(Path(files.ca_file).parent)
+    )
+    return [
+        _filled(
+            "tls",
+            {"client_ca": [authorities] if files.ca_file else ()},
+            requires_client_certificate=bool(files.ca_file),
+            cert_file=files.cert_file,
+            key_file=files.key_file,
+            cert_directory=str(Path(files.cert_file).parent),
+        )
+    ]
