@@ -15,7 +15,7 @@ PODS = "/api/v1/namespaces/models/pods"
 ROUTABLE = "/api/v1/namespaces/system/pods/{}:9090/proxy/routable"
 
 
-def refused(status: int) -> ClusterError:
+def failed(status: int) -> ClusterError:
     error = ClusterError("No", "no")
     error.status = status
     return error
@@ -48,37 +48,37 @@ class FakeApi:
     def send(
         self, method: str, path: str, query: Mapping[str, str] = NO_QUERY, *, timeout: float = 0
     ) -> dict[str, Any]:
-        answer = self.responses.get(path + query.get("continue", ""), page())
-        if isinstance(answer, ClusterError):
-            raise answer
-        return answer
+        response = self.responses.get(path + query.get("continue", ""), page())
+        if isinstance(response, ClusterError):
+            raise response
+        return response
 
 
 def test_long_lists_come_whole() -> None:
     api = FakeApi({AGD: page("a", more="#2"), f"{AGD}#2": page("b")})
-    seen = read_state(api, "models")
-    assert [r["metadata"]["name"] for r in seen.resources] == ["a", "b"]
-    assert seen.resources[0]["kind"] == "AutoGLMDeployment"
+    observed = read_state(api, "models")
+    assert [r["metadata"]["name"] for r in observed.resources] == ["a", "b"]
+    assert observed.resources[0]["kind"] == "AutoGLMDeployment"
 
 
 def test_what_may_not_be_read_is_remembered_and_the_rest_read() -> None:
-    seen = read_state(FakeApi({AGD: page("a"), PODS: refused(403)}), "models")
-    assert (len(seen.resources), seen.not_accessible) == (1, (("pods in models", "no"),))
+    observed = read_state(FakeApi({AGD: page("a"), PODS: failed(403)}), "models")
+    assert (len(observed.resources), observed.not_accessible) == (1, (("pods in models", "no"),))
 
 
 @pytest.mark.parametrize("path", [AGD, PODS])
 def test_cluster_out_of_reach_is_an_error(path: str) -> None:
     with pytest.raises(ClusterError):
-        read_state(FakeApi({path: refused(0)}), "models")
+        read_state(FakeApi({path: failed(0)}), "models")
 
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
         (pool("x", "y"), pool("x"), frozenset({("models", "x")})),
-        (pool("x"), refused(403), frozenset({("models", "x")})),
-        (refused(503), {"endpoints": [1]}, None),
-        (refused(0), pool("x"), None),
+        (pool("x"), failed(403), frozenset({("models", "x")})),
+        (failed(503), {"endpoints": [1]}, None),
+        (failed(0), pool("x"), None),
     ],
 )
 def test_pod_is_routable_if_all_responding_gateways_have_it(

@@ -25,17 +25,17 @@ Send = Callable[[FakeServer, str, tuple[Any, ...], dict[str, Any]], Any]
 
 def send_sync(server: FakeServer, method: str, args: Any, options: Any) -> Any:
     with Client(server.address, model="fake", retries=AT_ONCE) as client:
-        answer = getattr(client, method)(*args, **options)
-        return list(answer) if isinstance(answer, Iterator) else answer
+        response = getattr(client, method)(*args, **options)
+        return list(response) if isinstance(response, Iterator) else response
 
 
 def send_async(server: FakeServer, method: str, args: Any, options: Any) -> Any:
     async def send() -> Any:
         async with AsyncClient(server.address, model="fake", retries=AT_ONCE) as client:
-            answer = getattr(client, method)(*args, **options)
-            if isinstance(answer, AsyncIterator):
-                return [chunk async for chunk in answer]
-            return await answer
+            response = getattr(client, method)(*args, **options)
+            if isinstance(response, AsyncIterator):
+                return [chunk async for chunk in response]
+            return await response
 
     return asyncio.run(send())
 
@@ -247,13 +247,13 @@ async def test_cancelling_a_task_cancels_the_call(server: FakeServer) -> None:
 
 
 def test_one_client_serves_many_threads(server: FakeServer) -> None:
-    answers: list[v1.ChatResponse] = []
+    responses: list[v1.ChatResponse] = []
     with Client(server.address) as client:
         threads = [
-            threading.Thread(target=lambda: answers.append(client.chat(USER))) for _ in range(8)
+            threading.Thread(target=lambda: responses.append(client.chat(USER))) for _ in range(8)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(answers) == 8
+    assert len(responses) == 8

@@ -35,7 +35,7 @@ def test_an_error_lets_go_of_the_frames_of_all_that_led_to_it() -> None:
 
 
 def test_an_error_that_is_its_own_cause_lets_go_as_well() -> None:
-    error = errors.StreamBroken("raised anew")
+    error = errors.StreamBroken("raised again")
     error.__cause__ = error
     errors.forget_frames(error)
     assert error.__traceback__ is None

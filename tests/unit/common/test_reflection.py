@@ -61,7 +61,7 @@ async def test_a_server_has_both_versions(version: str) -> None:
             request_serializer=messages.ServerReflectionRequest.SerializeToString,
             response_deserializer=messages.ServerReflectionResponse.FromString,
         )
-        listed, found = [answer async for answer in call(requests())]
+        listed, found = [response async for response in call(requests())]
     await server.stop(None)
     names = {service.name for service in listed.list_services_response.service}
     assert names == {"autoglm.v1.Inference", V1, V1ALPHA}

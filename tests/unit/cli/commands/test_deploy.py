@@ -1,4 +1,4 @@
-"""`autoglm deploy` applies what the file says, and explains each refusal."""
+"""`autoglm deploy` applies what the file says, and explains each rejection."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def live(ready: str = "True", observed: int = 1, reason: str = "AllReady") -> di
     return {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": status}
 
 
-def refused(code: int, message: str) -> Response:
+def failed(code: int, message: str) -> Response:
     return code, {"kind": "Status", "message": message, "code": code}
 
 
@@ -195,30 +195,30 @@ def test_waiting_for_what_is_hopeless_ends_at_once(
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "advice"),
+    ("response", "reason", "advice"),
     [
-        (refused(401, "Unauthorized"), "Unauthenticated", "log in again"),
+        (failed(401, "Unauthorized"), "Unauthenticated", "log in again"),
         (
-            refused(403, "jo cannot patch"),
+            failed(403, "jo cannot patch"),
             "PermissionDenied",
             "jo cannot patch; request the permission",
         ),
         ((404, {}), "NotFound", "--namespace"),
         (
-            refused(404, "404 page not found"),
+            failed(404, "404 page not found"),
             "CrdMissing",
             "install Open-AutoGLM with its CRD first",
         ),
-        (refused(409, 'conflict with "kubectl"'), "Conflict", "--force-conflicts"),
-        (refused(422, "spec.model.uri is required"), "Rejected", "spec.model.uri is required"),
-        (refused(503, "starting"), "ClusterFailed", "503 starting; retry"),
+        (failed(409, 'conflict with "kubectl"'), "Conflict", "--force-conflicts"),
+        (failed(422, "spec.model.uri is required"), "Rejected", "spec.model.uri is required"),
+        (failed(503, "starting"), "ClusterFailed", "503 starting; retry"),
     ],
 )
 @pytest.mark.usefixtures("kubeconfig")
 def test_a_rejection_says_what_to_do(
-    autoglm: Any, config: Path, api: FakeApi, answer: Response, reason: str, advice: str
+    autoglm: Any, config: Path, api: FakeApi, response: Response, reason: str, advice: str
 ) -> None:
-    api.responses = [answer]
+    api.responses = [response]
 
     result = autoglm("deploy", "-c", str(config))
 

@@ -33,8 +33,8 @@ def test_chat_reads_standard_input_and_writes_json(
     autoglm: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     piped(monkeypatch, "Hi\n")
-    answer = json.loads(autoglm("chat", "--output", "json").out)
-    assert answer["choices"][0]["message"]["content"] == server.text
+    response = json.loads(autoglm("chat", "--output", "json").out)
+    assert response["choices"][0]["message"]["content"] == server.text
     request: Any = server.received[-1].request
     assert request.messages[0].content == "Hi"
 
@@ -46,7 +46,7 @@ def test_a_terminal_gets_a_conversation(
         def isatty(self) -> bool:
             return True
 
-    typed = Terminal("Hi\n\nAgain\nfails\n/reset\nAnew\n/exit\n")
+    typed = Terminal("Hi\n\nAgain\nfails\n/reset\nNew\n/exit\n")
     monkeypatch.setattr(sys, "stdin", typed)
     lines = iter(typed.getvalue().splitlines())
 
@@ -66,7 +66,7 @@ def test_a_terminal_gets_a_conversation(
         ["Hi"],
         ["Hi", "Hello there.", "Again"],
         ["Hi", "Hello there.", "Again", "Hello there.", "fails"],
-        ["Anew"],
+        ["New"],
     ]
 
 
