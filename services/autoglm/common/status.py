@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from autoglm import v1
 from autoglm.common import errors
 
 DOMAIN = "autoglm.io"
@@ -150,3 +152,18 @@ def read_usage(text: str) -> TokenUsage | None:
         return None
     prompt, completion, finish = found.groups()
     return TokenUsage(int(prompt), int(completion), tuple(finish.split(",")) if finish else ())
+
+
+def usage_of(message: Any) -> TokenUsage | None:
+    """Return the usage in a response message or a stream's last one; None if it has no such field.
+
+    The finish reasons are those of its completions or choices, or its own.
+    """
+    usage = getattr(message, "usage", None)
+    if usage is None:
+        return None
+    parts = getattr(message, "completions", None) or getattr(message, "choices", None) or (message,)
+    given = (getattr(part, "finish_reason", 0) for part in parts)
+    names = (v1.FinishReason.Name(reason) for reason in given if reason)
+    reasons = tuple(name.removeprefix("FINISH_REASON_").lower() for name in names)
+    return TokenUsage(usage.prompt_tokens, usage.completion_tokens, reasons)

@@ -15,7 +15,6 @@ from typing import Any
 from opentelemetry.trace import Span
 from prometheus_client import Counter, Gauge, Histogram
 
-from autoglm import v1
 from autoglm.common import semconv
 from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.common.request_telemetry import (
@@ -25,7 +24,6 @@ from autoglm.common.request_telemetry import (
     error_of,
     trace_id,
 )
-from autoglm.common.status import TokenUsage
 
 _log = logging.getLogger("autoglm.inference.request")
 
@@ -122,19 +120,3 @@ class Observation:
             "input_tokens": self.attributes.get(semconv.GEN_AI_USAGE_INPUT_TOKENS),
             "output_tokens": self.attributes.get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS),
         }
-
-
-def counted_of(message: Any) -> TokenUsage | None:
-    """Return the usage of a response or of a stream's last chunk; None where it has none."""
-    usage = getattr(message, "usage", None)
-    if usage is None:
-        return None
-    return TokenUsage(usage.prompt_tokens, usage.completion_tokens, _reasons(message))
-
-
-def _reasons(message: Any) -> tuple[str, ...]:
-    """Return why each choice ended, in lower case, as far as it reports it."""
-    parts = getattr(message, "completions", None) or getattr(message, "choices", None) or (message,)
-    given = (getattr(part, "finish_reason", 0) for part in parts)
-    names = (v1.FinishReason.Name(reason) for reason in given if reason)
-    return tuple(name.removeprefix("FINISH_REASON_").lower() for name in names)

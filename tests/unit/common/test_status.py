@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm import v1
 from autoglm.common import errors, status
-from autoglm.common.status import TokenUsage, read_usage, write_usage
+from autoglm.common.status import TokenUsage, read_usage, usage_of, write_usage
 
 
 def rpc_error(response: status.GrpcError) -> grpc.aio.AioRpcError:
@@ -59,3 +60,26 @@ def test_the_usage_of_several_requests_adds_up() -> None:
 )
 def test_other_texts_are_no_usage(text: str) -> None:
     assert read_usage(text) is None
+
+
+COUNTED = v1.Usage(prompt_tokens=3, completion_tokens=5)
+LENGTH = v1.FINISH_REASON_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("message", "usage"),
+    [
+        (
+            v1.ChatResponse(usage=COUNTED, choices=[v1.ChatChoice(finish_reason=LENGTH)] * 2),
+            TokenUsage(3, 5, ("length", "length")),
+        ),
+        (v1.ChatChunk(usage=COUNTED, finish_reason=LENGTH), TokenUsage(3, 5, ("length",))),
+        (v1.EmbedResponse(usage=COUNTED), TokenUsage(3, 5)),
+        (v1.GenerateResponse(), TokenUsage(0, 0)),
+        (v1.TokenizeResponse(), None),
+    ],
+)
+def test_a_message_has_its_usage_and_the_reasons_of_its_parts(
+    message: object, usage: TokenUsage | None
+) -> None:
+    assert usage_of(message) == usage

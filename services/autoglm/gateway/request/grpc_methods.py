@@ -6,14 +6,14 @@ where its usage is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest
+from autoglm.common.status import usage_of
 from autoglm.gateway.request.request import Usage
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
@@ -28,12 +28,15 @@ from autoglm.validation import (
     of_tokenize,
 )
 from autoglm.validation.bounds import Bounds
-from autoglm.validation.scan.abridged import cut_of
+from autoglm.validation.scan.abridged import Cut, cut_of
 from autoglm.validation.scan.reading import read_message
 
 INFERENCE = "autoglm.v1.Inference"
 OIP = "inference.GRPCInferenceService"
-M = TypeVar("M", bound=Message)
+
+
+def _of_metadata(request: oip.ModelMetadataRequest, *, cut: Cut) -> RequestInfo:
+    return RequestInfo(Operation.INFER, request.name, billing=Billing.FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class Method:
     service: str
     name: str
     request: type[Message]
-    read: Callable[[bytes], RequestInfo]
-    read_usage: Callable[[bytes], Usage | None]
+    decode: Callable[..., RequestInfo]
+    """Returns what a request message requests, one of the validation's `of_` functions."""
+    response: type[Message] | None = None
+    """The message of the response, or of its stream, if it reports usage."""
     streaming: bool = False
     bidi: bool = False
 
@@ -52,16 +57,33 @@ class Method:
         """Return what the message requests. Raises InvalidRequest if it exceeds a bound."""
         return await read_message(self.request, self.read, payload, bounds)
 
+    def read(self, payload: bytes) -> RequestInfo:
+        """Return what a whole message requests. Raises InvalidRequest if it is not one."""
+        try:
+            message = self.request.FromString(payload)
+        except DecodeError as error:
+            name = self.request.DESCRIPTOR.full_name
+            raise InvalidRequest(
+                f"the request is not a valid {name}; check its encoding"
+            ) from error
+        streaming = {"streaming": True} if self.streaming else {}
+        return self.decode(message, cut=cut_of(payload), **streaming)
+
     def usage(self, payload: bytes) -> Usage | None:
         """Return the usage in a response or in the last message of a stream.
 
         Returns None for bytes that are no such message: they were already delivered to the client,
         so the request does not fail.
         """
+        if self.response is None:
+            return None
         try:
-            return self.read_usage(payload)
+            counted = usage_of(self.response.FromString(payload))
         except DecodeError:
             return None
+        if counted is None:
+            return None
+        return Usage(counted.prompt_tokens, counted.completion_tokens, counted.finish_reasons)
 
     @property
     def path(self) -> str:
@@ -72,124 +94,23 @@ class Method:
         return f"{self.service}/{self.name}"
 
 
-def _parse(kind: type[M], payload: bytes) -> M:
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        name = kind.DESCRIPTOR.full_name
-        raise InvalidRequest(f"the request is not a valid {name}; check its encoding") from error
-
-
-def _generate(payload: bytes) -> RequestInfo:
-    return of_generate(_parse(v1.GenerateRequest, payload), cut=cut_of(payload))
-
-
-def _generate_stream(payload: bytes) -> RequestInfo:
-    request = _parse(v1.GenerateRequest, payload)
-    return of_generate(request, streaming=True, cut=cut_of(payload))
-
-
-def _chat(payload: bytes) -> RequestInfo:
-    return of_chat(_parse(v1.ChatRequest, payload), cut=cut_of(payload))
-
-
-def _chat_stream(payload: bytes) -> RequestInfo:
-    return of_chat(_parse(v1.ChatRequest, payload), streaming=True, cut=cut_of(payload))
-
-
-def _embed(payload: bytes) -> RequestInfo:
-    return of_embed(_parse(v1.EmbedRequest, payload), cut=cut_of(payload))
-
-
-def _predict(payload: bytes) -> RequestInfo:
-    return of_predict(_parse(v1.PredictRequest, payload), cut=cut_of(payload))
-
-
-def _tokenize(payload: bytes) -> RequestInfo:
-    return of_tokenize(_parse(v1.TokenizeRequest, payload), cut=cut_of(payload))
-
-
-def _infer(payload: bytes) -> RequestInfo:
-    return of_oip(_parse(oip.ModelInferRequest, payload), cut=cut_of(payload))
-
-
-def _infer_stream(payload: bytes) -> RequestInfo:
-    return of_oip(_parse(oip.ModelInferRequest, payload), streaming=True, cut=cut_of(payload))
-
-
-def _model_metadata(payload: bytes) -> RequestInfo:
-    name = _parse(oip.ModelMetadataRequest, payload).name
-    return RequestInfo(Operation.INFER, name, billing=Billing.FREE)
-
-
-def _reasons(values: Iterable[int]) -> tuple[str, ...]:
-    names = (v1.FinishReason.Name(v1.FinishReason.ValueType(value)) for value in values if value)
-    return tuple(name.removeprefix("FINISH_REASON_").lower() for name in names)
-
-
-def _usage(counted: v1.Usage, reasons: Iterable[int] = ()) -> Usage:
-    return Usage(counted.prompt_tokens, counted.completion_tokens, _reasons(reasons))
-
-
-def _usage_of_generate(payload: bytes) -> Usage:
-    response = v1.GenerateResponse.FromString(payload)
-    return _usage(response.usage, (c.finish_reason for c in response.completions))
-
-
-def _usage_of_generate_chunk(payload: bytes) -> Usage:
-    chunk = v1.GenerateChunk.FromString(payload)
-    return _usage(chunk.usage, (chunk.finish_reason,))
-
-
-def _usage_of_chat(payload: bytes) -> Usage:
-    response = v1.ChatResponse.FromString(payload)
-    return _usage(response.usage, (c.finish_reason for c in response.choices))
-
-
-def _usage_of_chat_chunk(payload: bytes) -> Usage:
-    chunk = v1.ChatChunk.FromString(payload)
-    return _usage(chunk.usage, (chunk.finish_reason,))
-
-
-def _usage_of_embed(payload: bytes) -> Usage:
-    return _usage(v1.EmbedResponse.FromString(payload).usage)
-
-
-def _usage_of_predict(payload: bytes) -> Usage:
-    return _usage(v1.PredictResponse.FromString(payload).usage)
-
-
-def _unknown(_: bytes) -> None:
-    return None
-
-
 METHODS: tuple[Method, ...] = (
-    Method(INFERENCE, "Generate", v1.GenerateRequest, _generate, _usage_of_generate),
+    Method(INFERENCE, "Generate", v1.GenerateRequest, of_generate, v1.GenerateResponse),
     Method(
         INFERENCE,
         "GenerateStream",
         v1.GenerateRequest,
-        _generate_stream,
-        _usage_of_generate_chunk,
+        of_generate,
+        v1.GenerateChunk,
         streaming=True,
     ),
-    Method(INFERENCE, "Chat", v1.ChatRequest, _chat, _usage_of_chat),
-    Method(
-        INFERENCE, "ChatStream", v1.ChatRequest, _chat_stream, _usage_of_chat_chunk, streaming=True
-    ),
-    Method(INFERENCE, "Embed", v1.EmbedRequest, _embed, _usage_of_embed),
-    Method(INFERENCE, "Predict", v1.PredictRequest, _predict, _usage_of_predict),
-    Method(INFERENCE, "Tokenize", v1.TokenizeRequest, _tokenize, _unknown),
-    Method(OIP, "ModelInfer", oip.ModelInferRequest, _infer, _unknown),
-    Method(OIP, "ModelMetadata", oip.ModelMetadataRequest, _model_metadata, _unknown),
-    Method(
-        OIP,
-        "ModelStreamInfer",
-        oip.ModelInferRequest,
-        _infer_stream,
-        _unknown,
-        streaming=True,
-        bidi=True,
-    ),
+    Method(INFERENCE, "Chat", v1.ChatRequest, of_chat, v1.ChatResponse),
+    Method(INFERENCE, "ChatStream", v1.ChatRequest, of_chat, v1.ChatChunk, streaming=True),
+    Method(INFERENCE, "Embed", v1.EmbedRequest, of_embed, v1.EmbedResponse),
+    Method(INFERENCE, "Predict", v1.PredictRequest, of_predict, v1.PredictResponse),
+    Method(INFERENCE, "Tokenize", v1.TokenizeRequest, of_tokenize),
+    Method(OIP, "ModelInfer", oip.ModelInferRequest, of_oip),
+    Method(OIP, "ModelMetadata", oip.ModelMetadataRequest, _of_metadata),
+    Method(OIP, "ModelStreamInfer", oip.ModelInferRequest, of_oip, streaming=True, bidi=True),
 )
 BY_PATH: Mapping[str, Method] = {method.path: method for method in METHODS}

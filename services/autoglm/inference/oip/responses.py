@@ -13,9 +13,8 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.common.status import TokenUsage
+from autoglm.common.status import TokenUsage, usage_of
 from autoglm.inference.engine import Engine, EngineRequest
-from autoglm.inference.observation import counted_of
 from autoglm.inference.oip.request import EngineInput, Infer, engine_request
 from autoglm.inference.requests import check, closing, find
 from autoglm.validation import Operation, RequestInfo
@@ -56,11 +55,11 @@ async def whole(engine: Engine, engine_input: EngineInput, call: EngineRequest) 
         chat = await engine.chat(engine_input, call)
         choice = chat.choices[0]
         _check_whole(choice.finish_reason)
-        return Piece(choice.message.content, True, counted_of(chat))
+        return Piece(choice.message.content, True, usage_of(chat))
     generated = await engine.generate(engine_input, call)
     completion = generated.completions[0]
     _check_whole(completion.finish_reason)
-    return Piece(completion.text, True, counted_of(generated))
+    return Piece(completion.text, True, usage_of(generated))
 
 
 async def pieces(
@@ -75,7 +74,7 @@ async def pieces(
             # Usage marks the last chunk of a stream.
             is_final = chunk.HasField("usage")
             if new or is_final:
-                yield Piece(new, is_final, counted_of(chunk) if is_final else None)
+                yield Piece(new, is_final, usage_of(chunk) if is_final else None)
 
 
 def _chunks(engine: Engine, engine_input: EngineInput, call: EngineRequest) -> AsyncIterator[Any]:

@@ -22,9 +22,9 @@ from autoglm import v1
 from autoglm.common import rpc, semconv
 from autoglm.common.errors import AutoGLMError, InvalidRequest
 from autoglm.common.request_telemetry import trace_headers
-from autoglm.common.status import usage_field
+from autoglm.common.status import usage_field, usage_of
 from autoglm.common.telemetry import MODEL_CHARACTERS
-from autoglm.inference.observation import Observation, counted_of, outcome_of
+from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
@@ -189,7 +189,7 @@ def _begin(request: Any) -> Observation:
 
 def _note_usage(seen: Observation, message: Any, context: Any) -> None:
     """Set usage on the span, and as a trailer for proxies that do not read the messages."""
-    counted = counted_of(message)
+    counted = usage_of(message)
     if counted is not None:
         seen.attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = counted.prompt_tokens
         seen.attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = counted.completion_tokens
