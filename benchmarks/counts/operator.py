@@ -27,7 +27,7 @@ from benchmarks.counts.tracer import Counting
 
 KEY = Key("ns", "m")
 PATH = RESOURCE.path("ns", "m")
-_LOOKS = 12
+_RECONCILES = 12
 _SERVICE = child_kind("v1", "Service")
 
 
@@ -60,9 +60,9 @@ class Rig:
         self.reconcile.mark_seen(KEY)
 
     async def settle(self) -> Counter[str]:
-        """Looks until there is nothing to write and all pods are ready; the calls, by verb."""
+        """Reconcile until nothing is written and all pods are ready; return the calls by verb."""
         self.faults.seen.clear()
-        for _ in range(_LOOKS):
+        for _ in range(_RECONCILES):
             await self.reconcile(KEY)
             self._play_controllers()
             self._notify()
@@ -106,9 +106,9 @@ async def operator() -> Found:
     rig.faults.seen.clear()
     with Counting() as counting:
         await rig.reconcile(KEY)
-    found["operator at rest, API calls of a look"] = len(rig.faults.seen)
-    found["operator at rest, instructions of a look, own"] = counting.found.own
-    found["operator at rest, instructions of a look, all"] = counting.found.all
+    found["operator at rest, API calls of a reconcile"] = len(rig.faults.seen)
+    found["operator at rest, instructions of a reconcile, own"] = counting.found.own
+    found["operator at rest, instructions of a reconcile, all"] = counting.found.all
     rig.put(_edited(rig.server.objects[PATH], replicas=3))
     found |= _calls("replicas changed", await rig.settle())
     rig.delete(_SERVICE, "m-pods")

@@ -34,6 +34,7 @@ from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import NameIndex, claim_of
+from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.watches import ChangeHandlers, Scope, Watches
@@ -46,8 +47,6 @@ _log = logging.getLogger("autoglm.operator")
 
 def run(settings: OperatorSettings) -> int:
     """Run until a signal; return the exit code of the process."""
-    from autoglm.operator.plan import plan
-
     set_up_logs(settings.log_level, settings.log_format)
     try:
         set_up_traces("autoglm-operator", settings.traces, settings.trace_sample_ratio)

@@ -19,7 +19,7 @@ from autoglm.operator.children.autoscaler import autoscaler
 from autoglm.operator.children.deployment import deployment, pod_template, scaled
 from autoglm.operator.children.metadata import Body, Context, identity, revision_of
 from autoglm.operator.observed import Observed, Plan, Raw, Ref, Rejection, Settings
-from autoglm.operator.rollout import Step, next_step
+from autoglm.operator.rollout import next_step
 from autoglm.operator.status.observed_state import ObservedState
 from autoglm.operator.status.status import events, invalid_status, same_status, status
 from autoglm.operator.status.validity import restored, valid
@@ -83,7 +83,12 @@ def _plan(
         with_hash(companions.disruption_budget(context)),
     ]
     if any(r.blocks_pods for r in _rejections_of(required, observed.rejected)):
-        deployments = list(_without_new_pods(step, state))
+        # No replicas beyond existing pods: a ReplicaSet with too few must not create them either.
+        present = {group.revision: group.present for group in state.groups}
+        deployments = [
+            scaled(live, min(live["spec"].get("replicas", 1), present[r], step.replicas.get(r, 0)))
+            for r, live in state.deployments.items()
+        ]
     else:
         # Old revisions first, to free resources for the new one.
         outgoing = {r: count for r, count in step.replicas.items() if r != revision}
@@ -121,15 +126,6 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
     names = set(map(identity, bodies))
     found = [r for r in rejected if (r.kind, r.name) in names]
     return sorted(found, key=lambda r: not r.blocks_pods)
-
-
-def _without_new_pods(step: Step, state: ObservedState) -> Iterable[Body]:
-    """Yield every revision unchanged, with no more replicas than it has pods: a ReplicaSet with
-    too few pods must not create them either."""
-    present = {group.revision: group.present for group in state.groups}
-    for revision, live in state.deployments.items():
-        most = min(live["spec"].get("replicas", 1), present[revision])
-        yield scaled(live, min(most, step.replicas.get(revision, 0)))
 
 
 def _to_delete(state: ObservedState) -> Iterable[Ref]:

@@ -9,7 +9,7 @@ from benchmarks.counts import counted
 from benchmarks.counts.baseline import RECORD, Baseline, changes, recorded
 
 CHUNK = "grpc stream, instructions of a chunk, own"
-CALLS = "operator at rest, API calls of a look"
+CALLS = "operator at rest, API calls of a reconcile"
 
 
 @pytest.mark.timeout(120)
