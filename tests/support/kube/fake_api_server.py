@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -254,7 +255,9 @@ class Faults:
 
 
 @asynccontextmanager
-async def served(server: Transport) -> AsyncIterator[Configuration]:
+async def served(
+    server: Transport, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Configuration]:
     """Serves a transport over HTTP on loopback; yields the configuration of a client.
 
     An error Unreachable cuts the connection.
@@ -292,9 +295,10 @@ async def served(server: Transport) -> AsyncIterator[Configuration]:
     app.router.add_route("*", "/{path:.+}", respond)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     configuration = Configuration()
-    configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    scheme = "https" if tls else "http"
+    configuration.host = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield configuration
     finally:

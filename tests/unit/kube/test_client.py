@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import ssl
+import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from tests.support.kube.fake_api_server import FakeApiServer, Faults, served
 from tests.support.kube.objects import agd
 
@@ -146,6 +151,27 @@ async def test_the_current_token_is_sent_with_each_request_over_one_connection()
     assert server.connections == 1
     assert b"bearer old" in server.heads[0] and b"bearer new" in server.heads[1]
     assert b"User-Agent: open-autoglm/tests" in server.heads[0]
+
+
+async def test_a_closed_client_leaves_no_connection_open_over_tls(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    server = FakeApiServer()
+    server.add(agd("a"))
+    async with served(server, context) as configuration:
+        configuration.ssl_ca_cert = str(tmp_path / "ca.pem")
+        client = Client(configuration, "tests")
+        await client.send(LIST, 5)
+        lines = client.stream(WATCH)
+        async with aclosing(lines):  # type: ignore[type-var]  # a generator in fact
+            assert b'"ADDED"' in await anext(lines)
+        await client.close()
+    del client, lines
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [w.message for w in seen if issubclass(w.category, ResourceWarning)] == []
 
 
 async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Any) -> None:
