@@ -125,6 +125,11 @@ class TokenUsage:
     completion_tokens: int
     finish_reasons: tuple[str, ...] = ()
 
+    @property
+    def total(self) -> int:
+        """Return the tokens of prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
     def after(self, before: TokenUsage | None) -> TokenUsage:
         """Return the tokens of both, with the finish reasons of the later one."""
         if before is None:

@@ -167,8 +167,8 @@ def _response_attributes(record: RequestRecord, started: float) -> dict[str, Att
         first = record.first_chunk - started
         attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
     if record.usage is not None:
-        attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = record.usage.input_tokens
-        attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = record.usage.output_tokens
+        attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = record.usage.prompt_tokens
+        attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = record.usage.completion_tokens
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = record.usage.finish_reasons
     return attributes
 
@@ -197,8 +197,8 @@ def _fields(request: GatewayRequest, record: RequestRecord, ending: Ending) -> d
     if record.recoveries:
         fields["recoveries"] = record.recoveries
     if record.usage is not None:
-        fields["input_tokens"] = record.usage.input_tokens
-        fields["output_tokens"] = record.usage.output_tokens
+        fields["input_tokens"] = record.usage.prompt_tokens
+        fields["output_tokens"] = record.usage.completion_tokens
     return fields
 
 

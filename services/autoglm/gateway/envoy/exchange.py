@@ -15,14 +15,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.gateway.request.request import (
-    GatewayRequest,
-    Handler,
-    RequestRecord,
-    Response,
-    Usage,
-    Wire,
-)
+from autoglm.common.status import TokenUsage
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response, Wire
 
 # The least size of a streamed message with a token in it.
 _LEAST_BYTES = 10
@@ -46,7 +40,7 @@ class End:
 
     status: int
     error: AutoGLMError | None = None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     first_chunk: float = 0.0
     body_bytes: int = 0
     served: str = ""
@@ -92,7 +86,7 @@ class Exchange:
         return outcome if isinstance(outcome, GatewayRequest) else None
 
     @property
-    def usage(self) -> Usage | None:
+    def usage(self) -> TokenUsage | None:
         """Return the usage that the pod reported to Envoy."""
         return self._end.usage if self._end else None
 

@@ -18,6 +18,7 @@ from prometheus_client import Counter
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.common.status import TokenUsage
 from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.limits import limiter
 from autoglm.gateway.limits.limiter import Account, RateLimits
@@ -25,7 +26,7 @@ from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers, Usage
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
 from autoglm.validation import Billing
 
 # Failures that the client pays for: the pod has computed its prompt.
@@ -173,7 +174,7 @@ class Meter:
         if generated := _GENERATED.get(self._request.target):
             self._tokens += generated(chunk)
 
-    def _usage(self) -> Usage | None:
+    def _usage(self) -> TokenUsage | None:
         if self._reader is not None:
             return self._reader.usage()
         return BY_PATH[self._request.target].usage(self._last) if self._last else None

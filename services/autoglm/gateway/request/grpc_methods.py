@@ -13,8 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest
-from autoglm.common.status import usage_of
-from autoglm.gateway.request.request import Usage
+from autoglm.common.status import TokenUsage, usage_of
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
     Billing,
@@ -69,7 +68,7 @@ class Method:
         streaming = {"streaming": True} if self.streaming else {}
         return self.decode(message, cut=cut_of(payload), **streaming)
 
-    def usage(self, payload: bytes) -> Usage | None:
+    def usage(self, payload: bytes) -> TokenUsage | None:
         """Return the usage in a response or in the last message of a stream.
 
         Returns None for bytes that are no such message: they were already delivered to the client,
@@ -78,12 +77,9 @@ class Method:
         if self.response is None:
             return None
         try:
-            counted = usage_of(self.response.FromString(payload))
+            return usage_of(self.response.FromString(payload))
         except DecodeError:
             return None
-        if counted is None:
-            return None
-        return Usage(counted.prompt_tokens, counted.completion_tokens, counted.finish_reasons)
 
     @property
     def path(self) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 
 import msgspec
 
-from autoglm.common.status import USAGE_TRAILER, read_usage
-from autoglm.gateway.request.request import Usage
+from autoglm.common.status import USAGE_TRAILER, TokenUsage, read_usage
 from autoglm.validation.openai_stream import DATA, Choice
 
 WHOLE_BYTES = 1024 * 1024
@@ -93,13 +92,10 @@ class _Whole(_Counted):
         return tuple(reason for reason in given if reason)
 
 
-def reported_usage(fields: Iterable[tuple[str, str | bytes]]) -> Usage | None:
+def reported_usage(fields: Iterable[tuple[str, str | bytes]]) -> TokenUsage | None:
     """Return the usage in a pod's headers, or in its trailers over gRPC; None without it."""
     text = next((v for k, v in fields if k.lower() == USAGE_TRAILER and isinstance(v, str)), "")
-    counted = read_usage(text)
-    if counted is None:
-        return None
-    return Usage(counted.prompt_tokens, counted.completion_tokens, counted.finish_reasons)
+    return read_usage(text)
 
 
 class UsageReader:
@@ -127,7 +123,7 @@ class UsageReader:
             chunk, self._pieces = b"".join(self._pieces), []
         self._search(chunk)
 
-    def usage(self) -> Usage | None:
+    def usage(self) -> TokenUsage | None:
         """Return the usage found in the chunks added; None if there is none."""
         if self._reported is not None:
             return self._reported
@@ -137,7 +133,7 @@ class UsageReader:
         if not found:
             return None
         reasons = _reasons(self._tail, self._end)
-        return Usage(max(c.input for c in found), max(c.output for c in found), reasons)
+        return TokenUsage(max(c.input for c in found), max(c.output for c in found), reasons)
 
     def _search(self, chunk: bytes) -> None:
         self.events += chunk.count(DATA)
@@ -166,7 +162,7 @@ class UsageReader:
         return end
 
 
-def _of_whole(body: bytes) -> Usage | None:
+def _of_whole(body: bytes) -> TokenUsage | None:
     try:
         found = _decoded(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -175,7 +171,7 @@ def _of_whole(body: bytes) -> Usage | None:
     if counts is None or not (counts.input or counts.output):
         return None
     reasons = found.reasons if isinstance(found, _Whole) else ()
-    return Usage(counts.input, counts.output, reasons)
+    return TokenUsage(counts.input, counts.output, reasons)
 
 
 def _decoded(body: bytes) -> _Counted:

@@ -22,6 +22,7 @@ from autoglm.validation import RequestInfo
 
 if TYPE_CHECKING:
     from autoglm.common.rpc import Credentials
+    from autoglm.common.status import TokenUsage
 
 Wire = Literal["grpc", "http"]
 # Reads the body into the memory reservation and returns the complete request. Raises AutoGLMError.
@@ -117,19 +118,6 @@ class GatewayRequest(msgspec.Struct, frozen=True):
         return f"GatewayRequest({self.wire} {self.route!r}, {self.request_id!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a completed request, as counted by the pod."""
-
-    input_tokens: int
-    output_tokens: int
-    finish_reasons: tuple[str, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
@@ -154,7 +142,7 @@ class RequestRecord:
     """When the first chunk arrived from the pod, on the monotonic clock; 0 before that."""
     queued: float = 0.0
     """Seconds that the request waited in the queue."""
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     principal: Principal | None = None
     """The caller; None if authentication is not configured."""
     is_metered: bool = False

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.common.status import TokenUsage
 from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds, LineSettings
 from autoglm.gateway.admission.admission import queue_of
 from autoglm.gateway.endpoints.deployments import Resource
@@ -21,7 +22,7 @@ from autoglm.gateway.endpoints.endpoint import Disconnected, Load, Loaded
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import ModelView
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import RequestRecord, Usage
+from autoglm.gateway.request.request import RequestRecord
 from autoglm.kube.kinds import Key
 
 
@@ -48,7 +49,7 @@ class Stage:
         async with self.admission.slot(self.make.call(**values), notes):
             self.order.append(name)
             await asyncio.sleep(seconds)
-            notes.usage = Usage(1, 1)
+            notes.usage = TokenUsage(1, 1)
         return notes.queued
 
     def start(self, name: str, **values: Any) -> asyncio.Task[float]:

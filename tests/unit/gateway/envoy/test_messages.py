@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from autoglm.common import errors, status
+from autoglm.common.status import TokenUsage
 from autoglm.gateway.envoy import access_log_pb2
 from autoglm.gateway.envoy.messages import ending_of
-from autoglm.gateway.request.request import Usage
 
 
 def entry(code: int = 200, flags: str = "", **trailers: str) -> Any:
@@ -29,7 +29,7 @@ def test_a_good_end_has_its_usage_and_the_time_of_the_first_chunk() -> None:
     good.common_properties.time_to_first_upstream_rx_byte.FromMilliseconds(200)
     good.common_properties.duration.FromMilliseconds(1200)
     end = ending_of(good, "grpc", now=10.0)
-    assert (end.error, end.usage, end.body_bytes) == (None, Usage(3, 5, ("stop",)), 42)
+    assert (end.error, end.usage, end.body_bytes) == (None, TokenUsage(3, 5, ("stop",)), 42)
     assert end.first_chunk == pytest.approx(9.0)
 
 

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
+from autoglm.common.status import TokenUsage
 from autoglm.gateway.request.openai_usage import WHOLE_BYTES, UsageReader
-from autoglm.gateway.request.request import Usage
 
 
 def test_what_a_pod_writes_into_its_headers_comes_first() -> None:
     headers = {"Autoglm-Usage": "prompt=7 completion=2 finish=stop"}
     reader = UsageReader(is_stream=False, headers=headers)
     reader.add(WHOLE)
-    assert reader.usage() == Usage(7, 2, ("stop",))
+    assert reader.usage() == TokenUsage(7, 2, ("stop",))
 
 
 def test_a_header_that_no_pod_writes_is_ignored() -> None:
     reader = UsageReader(is_stream=False, headers={"autoglm-usage": "prompt=-7"})
     reader.add(WHOLE)
-    assert reader.usage() == Usage(3, 5, ("stop",))
+    assert reader.usage() == TokenUsage(3, 5, ("stop",))
 
 
-def usage_in(body: bytes, *, is_stream: bool = False) -> Usage | None:
+def usage_in(body: bytes, *, is_stream: bool = False) -> TokenUsage | None:
     reader = UsageReader(is_stream=is_stream)
     reader.add(body)
     return reader.usage()
@@ -76,7 +76,7 @@ RESPONSES = (
 @pytest.mark.parametrize(
     ("body", "usage"),
     [
-        (WHOLE, Usage(3, 5, ("stop",))),
+        (WHOLE, TokenUsage(3, 5, ("stop",))),
         (b'{"data": []}', None),
         (b'{"usage": 5}', None),
         (b"\xff", None),
@@ -85,33 +85,33 @@ RESPONSES = (
             b'{"type": "message", "stop_reason": "max_tokens", "usage": {"input_tokens": 4,'
             b' "output_tokens": 6, "cache_creation_input_tokens": 2, '
             b'"cache_read_input_tokens": 3}}',
-            Usage(9, 6, ("max_tokens",)),
+            TokenUsage(9, 6, ("max_tokens",)),
         ),
         (
             b'{"object": "response", "status": "completed", "incomplete_details": null,'
             b' "usage": {"input_tokens": 5000, "output_tokens": 5000, "total_tokens": 10000}}',
-            Usage(5000, 5000, ("completed",)),
+            TokenUsage(5000, 5000, ("completed",)),
         ),
         (
             b'{"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"},'
             b' "usage": {"input_tokens": 5, "output_tokens": 1}}',
-            Usage(5, 1, ("max_output_tokens",)),
+            TokenUsage(5, 1, ("max_output_tokens",)),
         ),
-        (b'{"results": [], "usage": {"total_tokens": 12}}', Usage(12, 0)),
-        (b'{"usage": {"prompt_tokens": 8, "total_tokens": 8}}', Usage(8, 0)),
-        (b'{"meta": {"billed_units": {"input_tokens": 11.0}}}', Usage(11, 0)),
+        (b'{"results": [], "usage": {"total_tokens": 12}}', TokenUsage(12, 0)),
+        (b'{"usage": {"prompt_tokens": 8, "total_tokens": 8}}', TokenUsage(8, 0)),
+        (b'{"meta": {"billed_units": {"input_tokens": 11.0}}}', TokenUsage(11, 0)),
         (b'{"text": "a", "usage": {"type": "duration", "seconds": 3}}', None),
-        (b'{"status": 200, "usage": {"prompt_tokens": 2}}', Usage(2, 0)),
+        (b'{"status": 200, "usage": {"prompt_tokens": 2}}', TokenUsage(2, 0)),
     ],
 )
-def test_usage_is_what_a_whole_response_reports(body: bytes, usage: Usage | None) -> None:
+def test_usage_is_what_a_whole_response_reports(body: bytes, usage: TokenUsage | None) -> None:
     assert usage_in(body) == usage
 
 
 STREAMS = [
-    (CHAT, Usage(3, 5, ("length",))),
-    (MESSAGES, Usage(42, 7, ("end_turn",))),
-    (RESPONSES, Usage(30, 4, ("incomplete",))),
+    (CHAT, TokenUsage(3, 5, ("length",))),
+    (MESSAGES, TokenUsage(42, 7, ("end_turn",))),
+    (RESPONSES, TokenUsage(30, 4, ("incomplete",))),
     (b"data: {}\n\n" * 1000, None),
 ]
 
@@ -119,7 +119,7 @@ STREAMS = [
 @pytest.mark.parametrize(("body", "usage"), STREAMS)
 @pytest.mark.parametrize("size", [1, 7, 100, 1400, 10**6])
 def test_usage_of_a_stream_is_found_however_it_is_cut(
-    body: bytes, usage: Usage | None, size: int
+    body: bytes, usage: TokenUsage | None, size: int
 ) -> None:
     reader = UsageReader(is_stream=True)
     for start in range(0, len(body), size):
@@ -139,7 +139,7 @@ def test_usage_behind_a_body_too_long_to_decode_is_found() -> None:
     reader = UsageReader(is_stream=False)
     for start in range(0, len(body), 65536):
         reader.add(body[start : start + 65536])
-    assert reader.usage() == Usage(77, 0)
+    assert reader.usage() == TokenUsage(77, 0)
 
 
 def test_events_of_a_stream_are_counted() -> None:

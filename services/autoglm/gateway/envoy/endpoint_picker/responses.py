@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from autoglm.common.errors import AutoGLMError, Cancelled
+from autoglm.common.status import TokenUsage
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.messages import grpc_error
 from autoglm.gateway.envoy.request import seen
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
-from autoglm.gateway.request.request import Usage, Wire
+from autoglm.gateway.request.request import Wire
 
 
 class PodResponse:
@@ -82,5 +83,5 @@ class PodResponse:
         first, size = self._first_chunk, self._body_bytes
         return End(status, error, self._usage(), first, size, self.served)
 
-    def _usage(self) -> Usage | None:
+    def _usage(self) -> TokenUsage | None:
         return reported_usage(self._fields.items()) or self._reader.usage()

@@ -6,11 +6,10 @@ import json
 
 from autoglm.common import status
 from autoglm.common.errors import Cancelled, DeadlineExceeded, ShuttingDown, StreamBroken
-from autoglm.common.status import write_usage
+from autoglm.common.status import TokenUsage, write_usage
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
 from autoglm.gateway.envoy.messages import _binary
-from autoglm.gateway.request.request import Usage
 
 
 def pairs(**values: str) -> ext_proc.HeaderMap:
@@ -39,7 +38,7 @@ def test_a_grpc_response_ends_with_its_trailers_and_their_usage() -> None:
     answer.trailers(trailers(grpc_status="0", autoglm_usage=write_usage(3, 4, ("stop",))))
     end = answer.end()
     assert answer.has_ended and end.error is None
-    assert (end.status, end.usage, end.first_chunk) == (200, Usage(3, 4, ("stop",)), 5.0)
+    assert (end.status, end.usage, end.first_chunk) == (200, TokenUsage(3, 4, ("stop",)), 5.0)
     assert end.body_bytes == 5
 
 
@@ -70,7 +69,7 @@ def test_what_the_proxy_says_of_a_pod_that_it_cannot_reach_is_a_broken_stream() 
 
 def test_a_rest_response_is_read_only_where_usage_is_charged() -> None:
     said = json.dumps({"usage": {"prompt_tokens": 2, "completion_tokens": 3}}).encode()
-    for is_read, usage in ((True, Usage(2, 3)), (False, None)):
+    for is_read, usage in ((True, TokenUsage(2, 3)), (False, None)):
         answer = PodResponse("http")
         answer.is_read = is_read
         answer.head(head(content_type="application/json"), now=1.0)
@@ -85,7 +84,7 @@ def test_of_an_event_stream_its_end_says_the_usage() -> None:
     answer.head(head(content_type="text/event-stream"), now=1.0)
     answer.piece(b"data: {}\n\n" * 10_000, is_last=False)
     answer.piece(b'data: {"usage": {"prompt_tokens": 2, "completion_tokens": 3}}\n\n', is_last=True)
-    assert answer.end().usage == Usage(2, 3)
+    assert answer.end().usage == TokenUsage(2, 3)
 
 
 def test_a_rest_error_is_its_status() -> None:
