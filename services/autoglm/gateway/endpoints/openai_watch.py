@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -99,17 +99,16 @@ def models_of(page: bytes) -> tuple[v1.Model, ...]:
         cards = msgspec.json.decode(page, type=_Cards).data
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise NotServing(f"/v1/models is not a list of models: {error}") from error
-    return tuple(_model(card) for card in cards)
-
-
-def _model(card: _Card) -> v1.Model:
-    return v1.Model(
-        name=card.id,
-        max_model_len=min(max(card.max_model_len or 0, 0), 2**32 - 1),
-        parent=card.parent or "",
-        uri=card.root or "",
-        engine="openai",
-        created=int(card.created or 0),
+    return tuple(
+        v1.Model(
+            name=card.id,
+            max_model_len=min(max(card.max_model_len or 0, 0), 2**32 - 1),
+            parent=card.parent or "",
+            uri=card.root or "",
+            engine="openai",
+            created=int(card.created or 0),
+        )
+        for card in cards
     )
 
 
@@ -117,40 +116,24 @@ def reported_by(page: str) -> Reported:
     """Parse the load from a `/metrics` page; empty if the page is not in Prometheus' format."""
     # Pages are long, so only the lines of interest are parsed.
     lines = [line for line in page.splitlines() if line.startswith(_ALL)]
+    samples: dict[str, list[float]] = {}
     try:
-        samples = _samples("\n".join(lines) + "\n")
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+            for sample in family.samples:
+                if math.isfinite(sample.value):
+                    samples.setdefault(sample.name, []).append(sample.value)
     except (ValueError, LookupError):
         return Reported()
-    return Reported(
-        _whole(_sum(samples, _RUNNING)), _whole(_sum(samples, _WAITING)), _largest(samples, _KV_USE)
+    running, waiting, kv_use = (
+        next((samples[name] for name in names if name in samples), [])
+        for names in (_RUNNING, _WAITING, _KV_USE)
     )
-
-
-def _samples(text: str) -> Mapping[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if math.isfinite(sample.value):
-                found.setdefault(sample.name, []).append(sample.value)
-    return found
-
-
-def _values(samples: Mapping[str, list[float]], names: Iterable[str]) -> list[float]:
-    return next((samples[name] for name in names if name in samples), [])
-
-
-def _sum(samples: Mapping[str, list[float]], names: Iterable[str]) -> float | None:
-    """Sum over all ranks of a server; None without such a metric."""
-    values = _values(samples, names)
-    return sum(values) if values else None
-
-
-def _largest(samples: Mapping[str, list[float]], names: Iterable[str]) -> float | None:
-    return max(_values(samples, names), default=None)
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else max(0, int(value))
+    # Each rank of a server has a sample.
+    return Reported(
+        max(0, int(sum(running))) if running else None,
+        max(0, int(sum(waiting))) if waiting else None,
+        max(kv_use, default=None),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +172,10 @@ class OpenAIWatch:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _poll(self, endpoint: Endpoint) -> None:
-        await self._check_health(endpoint)
-        learned, load = await self._models(endpoint), await self._load(endpoint)
-        now = self.clock()
-        state = self.pool.apply(endpoint.url, Loaded(load), now)
-        if state is not None and ModelsDiscovered(state.models, state.is_http10) != learned:
-            self.pool.apply(endpoint.url, learned, now)
-            self.pool.apply(endpoint.url, Loaded(load), now)
-
-    async def _models(self, endpoint: Endpoint) -> ModelsDiscovered:
+        # Some servers list their models while their engine is dead; /health reports it.
+        status, *_ = await self._get(endpoint, "/health")
+        if status >= 500:
+            raise NotServing(f"/health returned {status}")
         status, page, is_http10 = await self._get(endpoint, "/v1/models")
         if status in (401, 403):
             raise NotServing(
@@ -205,17 +183,14 @@ class OpenAIWatch:
             )
         if status != 200:
             raise NotServing(f"/v1/models returned {status}; it must be an OpenAI server's URL")
-        return ModelsDiscovered(models_of(page), is_http10)
-
-    async def _check_health(self, endpoint: Endpoint) -> None:
-        """Check /health, since some servers list their models while their engine is dead."""
-        status, *_ = await self._get(endpoint, "/health")
-        if status >= 500:
-            raise NotServing(f"/health returned {status}")
-
-    async def _load(self, endpoint: Endpoint) -> Load:
+        learned = ModelsDiscovered(models_of(page), is_http10)
         status, page, _ = await self._get(endpoint, "/metrics")
-        return (reported_by(page.decode(errors="replace")) if status == 200 else Reported()).load()
+        reported = reported_by(page.decode(errors="replace")) if status == 200 else Reported()
+        load, now = reported.load(), self.clock()
+        state = self.pool.apply(endpoint.url, Loaded(load), now)
+        if state is not None and ModelsDiscovered(state.models, state.is_http10) != learned:
+            self.pool.apply(endpoint.url, learned, now)
+            self.pool.apply(endpoint.url, Loaded(load), now)
 
     async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, bytes, bool]:
         """Return the status, the body, and whether the server speaks HTTP/1.0."""

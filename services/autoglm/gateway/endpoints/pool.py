@@ -86,11 +86,8 @@ class Pool:
         if not self._awaits_lists:
             return any(view.is_usable for view in self.views)
         if not self._has_met_all and self._has_lists:
-            self._has_met_all = self._knows_all()
+            self._has_met_all = all(view.state.phase is not Phase.CONNECTING for view in self.views)
         return self._has_met_all
-
-    def _knows_all(self) -> bool:
-        return all(view.state.phase is not Phase.CONNECTING for view in self.views)
 
     @property
     def directory(self) -> Directory:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -60,20 +60,16 @@ def parse_target(url: str) -> Target:
         )
     if parts.query or parts.fragment:
         raise ValueError(f"endpoint {shown!r} has more than {_FORMS}")
-    endpoint = _endpoint(kind, tls, parts.hostname, _port(url, parts, tls), base)
-    return Name(endpoint) if named else endpoint
-
-
-def _port(url: str, parts: SplitResult, tls: bool) -> int:
     try:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"endpoint {url!r}: {error}") from error
     if port is None and parts.scheme.startswith("http"):
-        return 443 if tls else 80
+        port = 443 if tls else 80
     if not port:
         raise ValueError(f"endpoint {url!r} has no port; it is {_FORMS}")
-    return port
+    endpoint = _endpoint(kind, tls, parts.hostname, port, base)
+    return Name(endpoint) if named else endpoint
 
 
 def _endpoint(kind: Kind, tls: bool, host: str, port: int, base: str = "") -> Endpoint:
