@@ -1,4 +1,4 @@
-"""The rules of `autoglm.validation`, as tables of requests and the field they name."""
+"""The rules of validation, as tables of requests and the field that their errors name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from autoglm import v1, validation
 from autoglm.common.errors import InvalidRequest, ModelNotFound
-from autoglm.validation import RequestInfo, of_chat, of_embed, of_generate, of_oip, of_openai
+from autoglm.validation import RequestInfo, of_chat, of_embed, of_generate, of_openai
 
 MODEL = v1.Model(name="m", max_model_len=100, max_token_bytes=8)
 KNOWN = ["m", "n"]
@@ -18,8 +18,8 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-def judge(ask: RequestInfo) -> None:
-    validation.validate(ask, MODEL, KNOWN)
+def judge(info: RequestInfo) -> None:
+    validation.validate(info, MODEL, KNOWN)
 
 
 def chat(**fields: Any) -> RequestInfo:
@@ -39,9 +39,9 @@ def chat_grpc(*messages: v1.ChatMessage, **fields: Any) -> RequestInfo:
     return of_chat(v1.ChatRequest(model="m", messages=turns, **fields))
 
 
-def refused(ask: RequestInfo) -> InvalidRequest:
+def refused(info: RequestInfo) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        judge(ask)
+        judge(info)
     return caught.value
 
 
@@ -335,9 +335,9 @@ GRPC_CHAT_ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("ask", "field"), GRPC_CHAT_ERRORS)
-def test_grpc_names_the_proto_path(ask: RequestInfo, field: str) -> None:
-    assert refused(ask).field == field
+@pytest.mark.parametrize(("info", "field"), GRPC_CHAT_ERRORS)
+def test_grpc_names_the_proto_path(info: RequestInfo, field: str) -> None:
+    assert refused(info).field == field
 
 
 def test_grpc_chat_passes() -> None:
@@ -379,61 +379,6 @@ def test_tokenize_takes_any_text_but_a_sane_conversation() -> None:
     judge(of_openai("/tokenize", b'{"model": "m", "prompt": ""}'))
     bad = validation.of_tokenize(v1.TokenizeRequest(model="m", chat={"messages": [{"role": ""}]}))
     assert refused(bad).field == "chat.messages[0].role"
-
-
-def oip_request(**fields: Any) -> Any:
-    from autoglm.v1 import open_inference_pb2 as oip
-
-    text = {"name": "text_input", "datatype": "BYTES", "shape": [1]}
-    return oip.ModelInferRequest(**{"model_name": "m", "inputs": [text]} | fields)
-
-
-def test_oip_reads_text_from_raw_and_typed_contents() -> None:
-    raw = b"\x02\x00\x00\x00Hi"
-    judge(of_oip(oip_request(raw_input_contents=[raw])))
-    typed = oip_request()
-    typed.inputs[0].contents.bytes_contents.append(b"Hi")
-    judge(of_oip(typed))
-    assert of_oip(typed).size == 2
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"raw_input_contents": [b"\x09\x00\x00\x00Hi"]}, "raw_input_contents[0]"),
-        ({"raw_input_contents": [b"\x01\x00\x00\x00\xff"]}, "raw_input_contents[0]"),
-        ({"raw_input_contents": [b"", b""]}, "raw_input_contents"),
-        ({"inputs": []}, "inputs.text_input"),
-        ({}, "inputs[0].contents.bytes_contents"),
-        ({"inputs": [{"name": "text_input", "datatype": "FP32"}]}, "inputs[0].datatype"),
-        (
-            {"inputs": [{"name": "text_input", "datatype": "BYTES", "shape": [2]}]},
-            "inputs[0].shape",
-        ),
-        (
-            {
-                "raw_input_contents": [b"\x02\x00\x00\x00Hi"],
-                "parameters": {"top_p": {"double_param": 2.0}},
-            },
-            "parameters.top_p",
-        ),
-        ({"parameters": {"top_p": {"string_param": "x"}}}, "parameters.top_p"),
-    ],
-)
-def test_oip_names_the_protocols_fields(fields: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        if fields.get("parameters"):
-            fields = {"raw_input_contents": [b"\x02\x00\x00\x00Hi"]} | fields
-        judge(of_oip(oip_request(**fields)))
-    assert caught.value.field == field
-
-
-def test_oip_over_rest_takes_the_model_from_the_path() -> None:
-    text = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["Hi"]}
-    body = json.dumps({"inputs": [text], "parameters": {"max_tokens": 5}}).encode()
-    ask = of_openai("/v2/models/m/infer", body)
-    judge(ask)
-    assert (ask.model, ask.sampling.max_tokens, ask.size) == ("m", 5, 2)
 
 
 def test_the_estimate_counts_tokens_where_known_and_guesses_from_bytes() -> None:
