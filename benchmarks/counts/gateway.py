@@ -19,7 +19,6 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -94,17 +93,10 @@ class Rig:
         memory = Memory(settings.request_memory_bytes, admission.retry_after)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models, clock)
         self.http_pods = HttpPods(self._parts)
-        session = await closing.enter_async_context(
-            aiohttp.ClientSession(
-                connector=self.http_pods,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent",),
-            )
-        )
+        closing.push_async_callback(self.http_pods.close)
         upstreams: dict[Any, Any] = {
             "grpc": GrpcUpstream(self.grpc_pods),  # type: ignore[arg-type]  # in place of Channels
-            "http": HttpUpstream(session),
+            "http": HttpUpstream(self.http_pods),
         }
         if plane == "envoy":
             upstreams = {wire: EnvoyUpstream(upstream) for wire, upstream in upstreams.items()}

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
+from autoglm.http1.connection import Connection
+from autoglm.http1.pool import Pool
 
 # More than a chunk takes through the gateway.
 TURNS = 20
@@ -68,19 +69,19 @@ class Wire(asyncio.Transport):
     resume_reading = pause_reading
 
 
-class HttpPods(aiohttp.BaseConnector):
+class HttpPods(Pool):
     """Connections to pods whose response to every request is these parts, head first."""
 
     def __init__(self, parts: Callable[[], Sequence[bytes]]) -> None:
-        super().__init__(keepalive_timeout=3600)
+        super().__init__(connect_seconds=1.0, keepalive_seconds=3600.0)
         self._parts = parts
         self.hold = asyncio.Event()
         """Set while pods may continue behind their first chunk."""
         self.hold.set()
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
-        protocol: ResponseHandler = self._factory()
+    async def _connect(self, key: tuple[str, int, bool]) -> Connection:
+        protocol = Connection(partial(self._keep, key), self._open.discard)
 
         def take(data: bytes) -> None:
             # The gateway writes a request's head and its body, in one piece or in two.
@@ -92,7 +93,7 @@ class HttpPods(aiohttp.BaseConnector):
         protocol.connection_made(Wire(protocol, take))
         return protocol
 
-    async def _respond(self, protocol: ResponseHandler) -> None:
+    async def _respond(self, protocol: Connection) -> None:
         head, first, *rest = self._parts()
         await Turns()
         protocol.data_received(head + first)

@@ -28,7 +28,7 @@ from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
-from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_session
+from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_pool
 from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.request.memory_budget import Memory
@@ -91,7 +91,9 @@ async def rest_stack(
         admission = Admission(pool, AdmissionSettings(100), metrics)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models)
         memory = memory or Memory(2**30)
-        http = HttpUpstream(await enter(client_session()))
+        connections = client_pool()
+        open_parts.push_async_callback(connections.close)
+        http = HttpUpstream(connections)
         upstream = EnvoyUpstream(http) if plane == "envoy" else http
         router = Router(metrics, Random(1), "LeastLoaded")
         proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, router, Random(1))

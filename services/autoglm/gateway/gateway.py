@@ -40,7 +40,7 @@ from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.limits.limits import Limits
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
 from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
-from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_session
+from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_pool
 from autoglm.gateway.proxy.proxy import Defaults, Proxy
 from autoglm.gateway.proxy.route_debug import RouteDebug
 from autoglm.gateway.proxy.upstream import Upstream
@@ -113,7 +113,8 @@ class GatewayCore:
         settings.upstream_tls.fingerprint()
         self._tls = http_client_context(settings.upstream_tls)
         closing.push_async_callback(self.channels.close)
-        session = await closing.enter_async_context(client_session(self._tls))
+        http = client_pool(self._tls)
+        closing.push_async_callback(http.close)
         key = UpstreamKey(settings.upstream_api_key)
         if settings.upstream_api_key_file:
             file = WatchedFile(settings.upstream_api_key_file, key_of_file)
@@ -122,7 +123,7 @@ class GatewayCore:
 
         upstreams: dict[Wire, Upstream] = {
             "grpc": GrpcUpstream(self.channels),
-            "http": HttpUpstream(session, key),
+            "http": HttpUpstream(http, key),
         }
         if settings.data_plane == "envoy" or settings.endpoint_picker_address:
             fallbacks = settings.endpoint_picker_fallbacks
@@ -172,7 +173,7 @@ class GatewayCore:
             follow_cache=KvFollower(prefixes, self.channels, self.metrics, load_seconds),
             interval=load_seconds,
         )
-        self._watches = Watches({"pod": pod_watch, "openai": OpenAIWatch(pool, session, key)})
+        self._watches = Watches({"pod": pod_watch, "openai": OpenAIWatch(pool, http, key)})
         closing.push_async_callback(self._watches.close)
 
         if self._identity is not None:

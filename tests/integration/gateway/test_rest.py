@@ -246,7 +246,7 @@ async def test_a_short_response_that_breaks_and_has_no_other_pod_is_a_clean_503(
     async with rest_stack(respond, plane=plane) as gateway:
         status, said, _ = await post(gateway)
     assert (status, said["error"]["code"]) == (503, "no_ready_endpoint")
-    assert "payload is not completed" in said["error"]["message"]
+    assert "closed before the response was complete" in said["error"]["message"]
 
 
 async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot(plane: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,7 +19,7 @@ from autoglm.gateway.endpoints.openai_watch import OpenAIWatch
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
-from autoglm.gateway.proxy.http_upstream import client_session
+from autoglm.gateway.proxy.http_upstream import client_pool
 
 CARDS = {"object": "list", "data": [{"id": "m", "max_model_len": 64}]}
 
@@ -62,11 +62,15 @@ class Followed:
 async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]:
     changed = asyncio.Event()
     pool = Pool(Random(1), lambda *_: changed.set())
-    async with fake_server(server.respond) as url, client_session() as session:
+    async with fake_server(server.respond) as url, AsyncExitStack() as closing:
+        connections = client_pool()
+        closing.push_async_callback(connections.close)
         endpoint = parse_target(f"{url}/base/v1")
         assert isinstance(endpoint, Endpoint)
         pool.replace_endpoints([endpoint], time.monotonic())
-        watching = asyncio.create_task(OpenAIWatch(pool, session, UpstreamKey(api_key))(endpoint))
+        watching = asyncio.create_task(
+            OpenAIWatch(pool, connections, UpstreamKey(api_key))(endpoint)
+        )
         yield Followed(pool, changed)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

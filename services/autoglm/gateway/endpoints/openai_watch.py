@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import aiohttp
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,6 +27,11 @@ from autoglm.gateway.endpoints.endpoint import (
 )
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
+from autoglm.http1.connection import ConnectionLost
+from autoglm.http1.connection import Response as HttpResponse
+from autoglm.http1.heads import origin_of, request_head
+from autoglm.http1.pool import ConnectFailed
+from autoglm.http1.pool import Pool as HttpPool
 
 POLL_SECONDS = 1.0
 # A busy server may respond slowly; it is lost only after so many failed polls in a row.
@@ -141,7 +145,7 @@ class OpenAIWatch:
     """A `Watch` of endpoints of kind `openai`; `timeout` is for one poll, in seconds."""
 
     pool: Pool
-    session: aiohttp.ClientSession
+    http: HttpPool
     key: UpstreamKey = field(default_factory=UpstreamKey)
     timeout: float = 2.0
     clock: Callable[[], float] = time.monotonic
@@ -163,9 +167,9 @@ class OpenAIWatch:
             try:
                 await self._poll(endpoint)
                 failures = 0
-            except (NotServing, aiohttp.ClientConnectorError) as error:
+            except (NotServing, ConnectFailed) as error:
                 return str(error)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (ConnectionLost, TimeoutError) as error:
                 failures += 1
                 if failures >= _PATIENCE:
                     return str(error) or "no response in time"
@@ -195,19 +199,21 @@ class OpenAIWatch:
     async def _get(self, endpoint: Endpoint, path: str) -> tuple[int, bytes, bool]:
         """Return the status, the body, and whether the server speaks HTTP/1.0."""
         scheme = "https" if endpoint.tls else "http"
-        async with self.session.get(
-            f"{scheme}://{endpoint.address}{endpoint.base}{path}",
-            headers=self.key.headers,
-            timeout=aiohttp.ClientTimeout(self.timeout),
-            allow_redirects=False,
-        ) as response:
-            is_http10 = response.version is not None and response.version < aiohttp.HttpVersion11
-            return response.status, await _bounded(response.content), is_http10
+        origin = origin_of(f"{scheme}://{endpoint.address}{endpoint.base}")
+        head = request_head(
+            "GET", origin.path + path, origin.authority, self.key.headers.items(), 0
+        )
+        async with asyncio.timeout(self.timeout):
+            response = await self.http.send(origin, head, b"")
+            try:
+                return response.status, await _bounded(response), response.is_http10
+            finally:
+                response.close()
 
 
-async def _bounded(content: aiohttp.StreamReader) -> bytes:
+async def _bounded(response: HttpResponse) -> bytes:
     page = bytearray()
-    while chunk := await content.readany():
+    while chunk := await response.read():
         page += chunk
         if len(page) > _MAX_PAGE_BYTES:
             raise NotServing(f"its response has more than {_MAX_PAGE_BYTES} bytes")

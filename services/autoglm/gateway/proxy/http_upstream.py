@@ -13,10 +13,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
-
-import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from autoglm.common import errors
 from autoglm.common.process import LOCAL_SHORTAGE
@@ -25,6 +21,10 @@ from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.event_stream import LastEvent
 from autoglm.gateway.request.request import GatewayRequest, Response
+from autoglm.http1.connection import ConnectionLost
+from autoglm.http1.connection import Response as HttpResponse
+from autoglm.http1.heads import Fields, field, origin_of, request_head
+from autoglm.http1.pool import ConnectFailed, Pool, ReusedConnectionLost
 from autoglm.validation.http_errors import EVENT_STREAM
 
 # CORS headers of upstream servers, which do not apply to the gateway's origin.
@@ -49,8 +49,6 @@ _WHOLE_BYTES = 4 * 1024 * 1024
 _STREAMS = ("text/event-stream", "multipart/mixed", "application/x-ndjson")
 _MAX_DIGITS = 9
 _NO_SUCH_PATH = (404, 405)
-_LARGE_BYTES = 256 * 1024
-_PIECE_BYTES = 64 * 1024
 # Hop-by-hop headers (RFC 9110, 7.6.1), and those that each hop sets itself.
 _NOT_RELAYED = frozenset(
     (
@@ -75,46 +73,33 @@ _NOT_RELAYED = frozenset(
 _OF_BODY = ("etag", "last-modified", "retry-after", "vary")
 
 
-def client_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
-    """Return a session without cookies and without connection limits, which admission sets."""
-    connector = aiohttp.TCPConnector(
-        limit=0, ssl=tls or True, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=10
-    )
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(_note_reuse)
-    return aiohttp.ClientSession(
-        connector=connector,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent",),
-        trace_configs=[tracing],
-    )
+def client_pool(tls: ssl.SSLContext | None = None) -> Pool:
+    """Return a pool for connections to endpoints."""
+    return Pool(tls, connect_seconds=CONNECT_SECONDS, keepalive_seconds=KEEPALIVE_SECONDS)
 
 
-async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    # Polls of watches share the session and keep no record.
-    if context.trace_request_ctx is not None:
-        context.trace_request_ctx.reused = True
+def relayed_headers(fields: Fields) -> dict[str, str]:
+    """Return a response's headers without hop-by-hop headers, with names in lower case.
 
-
-def relayed_headers(headers: CIMultiDictProxy[str]) -> dict[str, str]:
-    """Return a response's headers without hop-by-hop headers."""
-    named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    return {
-        name: value
-        for name, value in headers.items()
-        if name.lower() not in _NOT_RELAYED and name.lower() not in named
-    }
+    Repeated ones are joined as RFC 9110 (5.3) allows.
+    """
+    named = {name.strip().lower() for name in field(fields, b"connection").split(b",")}
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in fields:
+        name, value = raw_name.decode(), raw_value.decode("utf-8", "surrogateescape")
+        if name not in _NOT_RELAYED and raw_name not in named:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 class HttpUpstream:
-    """An `Upstream` over one client session. The HTTP method is the first word of the route.
+    """An `Upstream` over one pool of connections. The HTTP method is the first word of the route.
 
     `key` is sent to OpenAI servers in place of the caller's credentials.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, key: UpstreamKey | None = None) -> None:
-        self._session = session
+    def __init__(self, pool: Pool, key: UpstreamKey | None = None) -> None:
+        self._pool = pool
         self._key = key or UpstreamKey()
 
     @asynccontextmanager
@@ -126,23 +111,21 @@ class HttpUpstream:
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Response]:
-        context = SimpleNamespace(reused=False)
-        response, first = await self._begin(request, endpoint, headers, timeout, context)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        response, first = await self._begin(request, endpoint, headers, timeout)
+        timer = loop.call_at(end, response.fail, TimeoutError())
         try:
             yield Response(
                 _chunks(response, first, endpoint, request.target),
                 status=response.status,
-                headers=relayed_headers(response.headers),
+                headers=relayed_headers(response.fields),
             )
         finally:
-            if response.content.is_eof():
-                response.release()
-            else:
-                # The closed connection cancels the request in the pod.
-                response.close()
-
-    def _key_for(self, endpoint: EndpointView) -> Mapping[str, str]:
-        return self._key.headers if endpoint.endpoint.kind == "openai" else {}
+            timer.cancel()
+            # Before the response is complete this closes the connection, which cancels the
+            # request in the pod.
+            response.close()
 
     async def _begin(
         self,
@@ -150,46 +133,51 @@ class HttpUpstream:
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
-        context: SimpleNamespace,
-    ) -> tuple[aiohttp.ClientResponse, bytes]:
+    ) -> tuple[HttpResponse, bytes]:
         """Return the response with its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
-        response: aiohttp.ClientResponse | None = None
+        method, origin = request.route.partition(" ")[0], origin_of(endpoint.http_base)
+        sent = {**request.headers, **headers, "accept-encoding": "identity"}
+        if endpoint.endpoint.kind == "openai":
+            sent |= self._key.headers
+        head = request_head(
+            method,
+            origin.path + request.target,
+            origin.authority,
+            sent.items(),
+            len(request.payload),
+        )
+        response: HttpResponse | None = None
         try:
-            response = await self._session.request(
-                request.route.partition(" ")[0],
-                endpoint.http_base + request.target,
-                data=_body(request.payload),
-                headers=_sent(request.headers, headers, self._key_for(endpoint)),
-                timeout=aiohttp.ClientTimeout(timeout, sock_connect=CONNECT_SECONDS),
-                allow_redirects=False,
-                trace_request_ctx=context,
-            )
-            if response.status == errors.NoReadyEndpoint.http_status:
-                raise await _unavailable(response)
-            if response.status in _NO_SUCH_PATH:
-                return response, await _own_error(response, request)
-            return response, await _first_bytes(response, request)
+            async with asyncio.timeout(timeout):
+                response = await self._pool.send(
+                    origin, head, request.payload, is_head=method == "HEAD"
+                )
+                if response.status == errors.NoReadyEndpoint.http_status:
+                    raise await _unavailable(response)
+                if response.status in _NO_SUCH_PATH:
+                    return response, await _own_error(response, request)
+                return response, await _first_bytes(response, request)
         except BaseException as error:
             if response is not None:
                 response.close()
-            if isinstance(error, aiohttp.ClientError | TimeoutError):
-                raise _before_first_byte(error, endpoint, context.reused) from error
+            if isinstance(error, ConnectFailed | ConnectionLost | TimeoutError):
+                raise _before_first_byte(error, endpoint) from error
             raise
 
 
-async def _first_bytes(response: aiohttp.ClientResponse, request: GatewayRequest) -> bytes:
+async def _first_bytes(response: HttpResponse, request: GatewayRequest) -> bytes:
     """Read the first bytes of a stream, or the whole of another response, unless it is long.
 
     A response that was not forwarded yet can be retried when it breaks.
     """
-    first = await response.content.readany()
-    is_stream = response.content_type in _STREAMS or (
+    first = await response.read()
+    is_stream = _content_type(response) in _STREAMS or (
         request.info is not None and request.info.streaming
     )
     if is_stream or not first:
         return first
     parts, size = [first], len(first)
-    while size <= _WHOLE_BYTES and (part := await response.content.readany()):
+    while size <= _WHOLE_BYTES and (part := await response.read()):
         parts.append(part)
         size += len(part)
         if not request.hold.try_take(len(part)):
@@ -197,61 +185,30 @@ async def _first_bytes(response: aiohttp.ClientResponse, request: GatewayRequest
     return b"".join(parts)
 
 
-def _body(payload: bytes) -> bytes | _LargeBody | None:
-    return _LargeBody(payload) if len(payload) > _LARGE_BYTES else payload or None
-
-
-class _LargeBody(aiohttp.payload.Payload):
-    """Writes a body in pieces, so that other requests run in between; never copies the whole."""
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value)
-        self._size = len(value)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return str(self._value, encoding, errors)
-
-    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(
-        self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None
-    ) -> None:
-        view = memoryview(self._value)[:content_length]
-        for start in range(0, len(view), _PIECE_BYTES):
-            await writer.write(view[start : start + _PIECE_BYTES])
-            await asyncio.sleep(0)
-
-
-def _sent(*parts: Mapping[str, str]) -> CIMultiDict[str]:
-    headers: CIMultiDict[str] = CIMultiDict()
-    for part in parts:
-        headers.update(part)
-    # Bytes are forwarded unchanged; the edge compresses for clients that accept it.
-    headers["accept-encoding"] = "identity"
-    return headers
+def _content_type(response: HttpResponse) -> str:
+    return field(response.fields, b"content-type").partition(b";")[0].strip().lower().decode()
 
 
 def _before_first_byte(
-    error: aiohttp.ClientError | TimeoutError, endpoint: EndpointView, reused: bool
+    error: ConnectFailed | ConnectionLost | TimeoutError, endpoint: EndpointView
 ) -> Exception:
-    if isinstance(error, OSError) and error.errno in LOCAL_SHORTAGE:
+    if isinstance(error, ConnectFailed) and error.errno in LOCAL_SHORTAGE:
         # The endpoint is healthy.
-        full = errors.QueueFull(
-            f"the gateway cannot open another connection: {error.strerror}", retry_after=1.0
+        return RetryElsewhere(
+            errors.QueueFull(
+                f"the gateway cannot open another connection: {error}", retry_after=1.0
+            )
         )
-        return RetryElsewhere(full)
-    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, TimeoutError):
         return errors.DeadlineExceeded("the deadline passed before the pod responded")
     unreachable = errors.NoReadyEndpoint(f"{endpoint.url} did not respond: {error}")
     # A healthy pod may have closed a connection that was idle.
-    gone = not (reused and isinstance(error, aiohttp.ServerConnectionError))
-    return RetryElsewhere(unreachable, gone=gone)
+    return RetryElsewhere(unreachable, gone=not isinstance(error, ReusedConnectionLost))
 
 
-async def _own_error(response: aiohttp.ClientResponse, request: GatewayRequest) -> bytes:
+async def _own_error(response: HttpResponse, request: GatewayRequest) -> bytes:
     """Return the body of an API error. Raises Unimplemented for an error of the framework."""
-    body = await response.content.read(_MAX_ERROR_BYTES)
+    body = await _error_body(response)
     try:
         if "error" in json.loads(body):
             return body
@@ -260,26 +217,34 @@ async def _own_error(response: aiohttp.ClientResponse, request: GatewayRequest) 
     raise errors.Unimplemented(f"the server of {request.model!r} has no {request.route}")
 
 
-async def _unavailable(response: aiohttp.ClientResponse) -> RetryElsewhere:
+async def _error_body(response: HttpResponse) -> bytes:
+    """Return the start of a body, as far as an error's can be."""
+    body = b""
+    while len(body) < _MAX_ERROR_BYTES and (piece := await response.read()):
+        body += piece
+    return body[:_MAX_ERROR_BYTES]
+
+
+async def _unavailable(response: HttpResponse) -> RetryElsewhere:
     """Return the error for a 503: the pod accepts no requests now and has begun nothing."""
-    body = await response.content.read(_MAX_ERROR_BYTES)
+    body = await _error_body(response)
     try:
         error = json.loads(body)["error"]
         code, message = str(error["code"]), str(error["message"])
     except (ValueError, LookupError, TypeError, RecursionError):
         code, message = "", "the endpoint takes no requests now"
     draining = code == errors.ShuttingDown.reason.lower()
-    wait = retry_after_seconds(response.headers.get("retry-after", ""), time.time())
+    headers = relayed_headers(response.fields)
+    wait = retry_after_seconds(headers.get("retry-after", ""), time.time())
     error = errors.NoReadyEndpoint(message, retry_after=wait)
-    error.headers = _without_body(relayed_headers(response.headers))
+    error.headers = _without_body(headers)
     elsewhere_only = wait is not None
     return RetryElsewhere(error, draining=draining, elsewhere_only=elsewhere_only, refused=True)
 
 
 def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that also apply to the gateway's own error body."""
-    named = {name.lower(): value for name, value in headers.items()}
-    return {k: v for k, v in named.items() if not k.startswith("content-") and k not in _OF_BODY}
+    return {k: v for k, v in headers.items() if not k.startswith("content-") and k not in _OF_BODY}
 
 
 def retry_after_seconds(value: str, now: float) -> float | None:
@@ -296,29 +261,24 @@ def retry_after_seconds(value: str, now: float) -> float | None:
         return None
 
 
-def _is_framed(response: aiohttp.ClientResponse) -> bool:
-    """Return whether HTTP's framing shows an incomplete response, or it is no event stream."""
-    names = ("content-length", "transfer-encoding")
-    is_stream = response.status == 200 and response.content_type == EVENT_STREAM
-    return not is_stream or any(name in response.headers for name in names)
-
-
 async def _chunks(
-    response: aiohttp.ClientResponse, first: bytes, endpoint: EndpointView, target: str
+    response: HttpResponse, first: bytes, endpoint: EndpointView, target: str
 ) -> AsyncIterator[bytes]:
-    last = LastEvent("" if _is_framed(response) else target)
+    is_stream = response.status == 200 and _content_type(response) == EVENT_STREAM
+    # HTTP's framing shows an incomplete response; without it only the events do.
+    last = LastEvent(target if is_stream and not response.is_framed else "")
     if first:
         last.feed(first)
         yield first
     try:
-        while chunk := await response.content.readany():
+        while chunk := await response.read():
             last.feed(chunk)
             yield chunk
         if last.is_missing:
             raise errors.StreamBroken(f"{endpoint.url} ended the stream before its last event")
     except TimeoutError as error:
         raise errors.DeadlineExceeded("the deadline passed during the response") from error
-    except (aiohttp.ClientError, asyncio.IncompleteReadError) as error:
+    except ConnectionLost as error:
         raise errors.StreamBroken(
             f"{endpoint.url} disconnected during the response: {error}"
         ) from error

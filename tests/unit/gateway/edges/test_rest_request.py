@@ -7,7 +7,7 @@ import gzip
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.gateway.edges.rest_request import (
@@ -59,10 +59,8 @@ def test_headers_of_the_connection_stay_behind() -> None:
         ]
     )
     assert forwarded_headers(headers) == {"x-kept": "2", "authorization": "Bearer k"}
-    assert relayed_headers(CIMultiDictProxy(headers)) == {
-        "X-Kept": "2",
-        "Authorization": "Bearer k",
-    }
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    assert relayed_headers(fields) == {"x-kept": "2", "authorization": "Bearer k"}
 
 
 def test_the_callers_own_salt_stays_behind() -> None:

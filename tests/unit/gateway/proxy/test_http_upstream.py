@@ -6,13 +6,13 @@ import errno
 import os
 from types import SimpleNamespace
 
-import aiohttp
 import pytest
 
 from autoglm.common import errors
 from autoglm.gateway.proxy import http_upstream
 from autoglm.gateway.proxy.http_upstream import retry_after_seconds
 from autoglm.gateway.proxy.upstream import RetryElsewhere
+from autoglm.http1.pool import ConnectFailed
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -41,7 +41,7 @@ def test_retry_after_has_two_forms_and_others_say_nothing(
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 def test_a_lack_of_files_here_says_nothing_against_the_endpoint(number: int) -> None:
-    error = aiohttp.ClientOSError(number, os.strerror(number))
-    found = http_upstream._before_first_byte(error, SimpleNamespace(url="http://x"), reused=False)  # type: ignore[arg-type]
+    error = ConnectFailed(os.strerror(number), number)
+    found = http_upstream._before_first_byte(error, SimpleNamespace(url="http://x"))  # type: ignore[arg-type]
     assert isinstance(found, RetryElsewhere)
     assert (found.gone, type(found.error)) == (False, errors.QueueFull)

@@ -1,0 +1,239 @@
+"""One request of a server's connection, and the response to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from autoglm.http1.heads import Fields, field
+
+if TYPE_CHECKING:
+    from autoglm.http1.server_connection import ServerConnection
+
+HIGH_WATER_BYTES = 256 * 1024
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_NO_BODY = (204, 304)
+_date = (0, b"")
+
+
+class ClientDisconnected(ConnectionError):
+    """The client's connection ended before the response did."""
+
+
+class BadBody(Exception):
+    """The request's body is not HTTP, or too slow. `status` is that of the response."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Exchange:
+    """A request with its head, whose body is read by `read`; its response is written here.
+
+    The response is one `start`, any number of `write` (and `drain`), and one `finish`.
+    """
+
+    __slots__ = (
+        "_buffered",
+        "_connection",
+        "_error",
+        "_head",
+        "_is_chunked",
+        "_is_paused",
+        "_left",
+        "_pieces",
+        "_waiter",
+        "fields",
+        "has_body",
+        "is_finished",
+        "is_http10",
+        "is_kept_alive",
+        "is_read",
+        "is_started",
+        "method",
+        "target",
+        "waits_for_continue",
+    )
+
+    def __init__(
+        self, connection: ServerConnection, method: str, target: bytes, fields: Fields
+    ) -> None:
+        self._connection = connection
+        self.method, self.target, self.fields = method, target, fields
+        self.is_http10 = False
+        self.is_kept_alive = True
+        """Whether the connection takes another request after this one."""
+        self.has_body = False
+        self.waits_for_continue = False
+        self.is_read = False
+        """Whether the whole body has arrived."""
+        self.is_started = False
+        self.is_finished = False
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._is_paused = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        self._is_chunked = False
+        self._left = -1
+
+    def header(self, name: bytes) -> str:
+        """Return the first value of a header field; empty where there is none."""
+        return field(self.fields, name).decode("utf-8", "surrogateescape")
+
+    @property
+    def peer(self) -> str:
+        """The IP address of the connection's other end; empty on a Unix socket."""
+        return self._connection.peer
+
+    async def read(self) -> bytes:
+        """Return the bytes of the body that have arrived, at least one; empty after the last.
+
+        Sends `100 Continue` where the client waits for it. Raises BadBody or ClientDisconnected.
+        """
+        if self.waits_for_continue and not self.is_read and not self.is_started:
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.waits_for_continue = False
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.is_read:
+                return b""
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        pieces, self._pieces, self._buffered = self._pieces, [], 0
+        if self._is_paused:
+            self._is_paused = False
+            self._connection.resume_reading()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def start(self, status: int, fields: Fields, length: int | None = None) -> None:
+        """Begin the response. Without a length it is chunked, or ends with the connection.
+
+        The head is sent with the first bytes of the body. Raises ValueError for a line break in
+        a header field.
+        """
+        assert not self.is_started, "a response has one head"
+        self.is_started = True
+        connection = self._connection
+        if self.method == "HEAD" or status in _NO_BODY:
+            self._left = 0
+        elif length is not None:
+            self._left = length
+        elif self.is_http10:
+            self.is_kept_alive = False
+        else:
+            self._is_chunked = True
+        if not self.is_read or connection.is_draining:
+            self.is_kept_alive = False
+        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}".encode()]
+        lines += [name + b": " + value for name, value in fields]
+        if length is not None and status != 204:
+            lines.append(b"content-length: %d" % length)
+        elif self._is_chunked:
+            lines.append(b"transfer-encoding: chunked")
+        if not self.is_kept_alive:
+            lines.append(b"connection: close")
+        elif self.is_http10:
+            lines.append(b"connection: keep-alive")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+            self.is_started = False
+            raise ValueError("a header field has a line break")
+        self._head = head + b"\r\ndate: " + _now() + b"\r\n\r\n"
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the body. Raises ClientDisconnected."""
+        if self._connection.is_lost:
+            raise ClientDisconnected("the client disconnected")
+        head, self._head = self._head, b""
+        if not data or self._left == 0:
+            data = b""
+        elif self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        elif self._left > 0:
+            data = data[: self._left]
+            self._left -= len(data)
+        if head or data:
+            self._connection.write(head + data)
+
+    async def drain(self) -> None:
+        """Wait while the client reads more slowly than it is written to.
+
+        Raises ClientDisconnected.
+        """
+        if self._connection.can_write is not None:
+            # Shielded, since a cancelled wait must not cancel those that follow.
+            await asyncio.shield(self._connection.can_write)
+        if self._connection.is_lost:
+            raise ClientDisconnected("the client disconnected")
+
+    def finish(self, data: bytes = b"") -> None:
+        """Send the last bytes and end the response. Raises ClientDisconnected."""
+        if self.is_finished:
+            return
+        self.is_finished = True
+        if self._is_chunked:
+            head, self._head = self._head, b""
+            if self._connection.is_lost:
+                raise ClientDisconnected("the client disconnected")
+            last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+            self._connection.write(head + last)
+        else:
+            self.write(data)
+            if self._left > 0:
+                # Fewer bytes than announced: only the end of the connection shows it.
+                self._connection.abort()
+
+    def respond(self, status: int, fields: Fields, body: bytes) -> None:
+        """Send a whole response."""
+        self.start(status, fields, len(body))
+        self.finish(body)
+
+    def abort(self) -> None:
+        """End the connection, so that the client notices an incomplete response."""
+        self._connection.abort()
+
+    # Called by the connection.
+
+    def feed(self, piece: bytes) -> None:
+        """Take bytes of the body."""
+        self._pieces.append(piece)
+        self._buffered += len(piece)
+        if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._connection.pause_reading()
+        self._wake()
+
+    def end(self) -> None:
+        """Note that the body is complete."""
+        self.is_read = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Make the next `read` that finds no bytes raise the error."""
+        if self._error is None and not self.is_read:
+            self._error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+def _now() -> bytes:
+    """Return the Date header's value, formatted once a second."""
+    global _date
+    second = int(time.time())
+    if _date[0] != second:
+        _date = (second, formatdate(second, usegmt=True).encode())
+    return _date[1]

@@ -1,0 +1,512 @@
+"""A server's connection: valid requests are handled in order, others are rejected and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from autoglm.http1.exchange import HIGH_WATER_BYTES, BadBody, ClientDisconnected, Exchange
+from autoglm.http1.heads import Fields
+from autoglm.http1.server import Server, Timeouts
+from autoglm.http1.server_connection import ServerConnection
+
+GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
+
+
+class Wire(asyncio.Transport):
+    """A client's end of a connection."""
+
+    def __init__(self, server: Server, *, is_full: bool = False) -> None:
+        super().__init__({"peername": ("192.0.2.1", 5)})
+        self.written = b""
+        self.reads = True
+        self.is_closed = self.is_aborted = self.has_eof = False
+        self.connection = ServerConnection(server, is_full=is_full, limit=1)
+        self.connection.connection_made(self)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.has_eof = True
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self.close()
+
+    async def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self.connection.data_received(part)
+        await settle()
+
+    @property
+    def statuses(self) -> list[int]:
+        lines = self.written.split(b"HTTP/1.1 ")[1:]
+        return [int(line[:3]) for line in lines]
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Seen:
+    """A handler that reads the whole body, and echoes method, target and body."""
+
+    requests: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        body = b""
+        try:
+            while piece := await exchange.read():
+                body += piece
+        except BadBody as error:
+            self.errors.append(error)
+            exchange.respond(error.status, [], str(error).encode())
+            return
+        except ClientDisconnected as error:
+            self.errors.append(error)
+            raise
+        self.requests.append((exchange.method, exchange.target, body))
+        exchange.respond(200, [(b"x", b"y")], exchange.target + b"=" + body)
+
+
+def reject(status: int, why: str, fields: Fields) -> tuple[Fields, bytes]:
+    return [(b"content-type", b"text/plain")], why.encode()
+
+
+def server_of(handler: Callable[[Exchange], object], clock: Clock | None = None) -> Server:
+    return Server(handler, reject, clock=clock or Clock())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+async def test_requests_are_handled_in_order_however_they_are_cut(size: int) -> None:
+    chunked = b"PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    raw = GET + POST + chunked + b"2\r\nde\r\n1\r\nf\r\n0\r\nT: t\r\n\r\n" + GET
+    seen = Seen()
+    wire = Wire(server_of(seen))
+    await wire.send(*(raw[at : at + size] for at in range(0, len(raw), size)))
+
+    assert seen.requests == [
+        ("GET", b"/a", b""),
+        ("POST", b"/b", b"abc"),
+        ("PUT", b"/c", b"def"),
+        ("GET", b"/a", b""),
+    ]
+    assert wire.statuses == [200] * 4
+    assert not wire.is_closed and wire.reads
+
+
+async def test_a_whole_response_is_written_at_once_with_its_length() -> None:
+    wire = Wire(server_of(Seen()))
+    await wire.send(POST)
+
+    head, _, body = wire.written.partition(b"\r\n\r\n")
+    assert body == b"/b=abc"
+    lines = head.split(b"\r\n")
+    assert lines[:3] == [b"HTTP/1.1 200 OK", b"x: y", b"content-length: 6"]
+    assert lines[3].startswith(b"date: ") and len(lines) == 4
+
+
+async def test_hundreds_of_pipelined_requests_wait_unparsed() -> None:
+    handled = 0
+    gate = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        nonlocal handled
+        await gate.wait()
+        handled += 1
+        exchange.respond(200, [], b"")
+
+    wire = Wire(server_of(handler))
+    await wire.send(*[GET * 1000] * 3)
+    assert not wire.reads
+    gate.set()
+    for _ in range(1000):
+        await settle()
+
+    assert wire.statuses == [200] * 3000
+    assert wire.reads
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 505),
+        (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 405),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\na", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET",
+            400,
+        ),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\nContent-Length: 1\r\n\r\n", 417),
+        (b"GET /" + 70_000 * b"a", 431),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n" + 7_000 * b"x: 123456789\r\n" + b"\r\n", 431),
+    ],
+)
+async def test_an_invalid_head_is_rejected_and_the_connection_ends(raw: bytes, status: int) -> None:
+    seen, clock = Seen(), Clock()
+    server = server_of(seen, clock)
+    wire = Wire(server)
+    await wire.send(raw)
+
+    assert wire.statuses == [status]
+    assert b"connection: close\r\n" in wire.written
+    assert seen.requests == []
+    await wire.send(GET)
+    assert wire.statuses == [status], "what follows is discarded"
+    clock.now += 3
+    wire.connection.check(clock.now)
+    assert wire.is_closed
+
+
+async def test_a_request_before_an_invalid_one_is_still_handled() -> None:
+    seen = Seen()
+    wire = Wire(server_of(seen))
+    await wire.send(POST + b"nonsense\r\n\r\n")
+
+    assert seen.requests == [("POST", b"/b", b"abc")]
+    assert wire.statuses == [200] and b"connection: close" in wire.written
+    assert wire.has_eof
+
+
+async def test_an_invalid_chunk_is_an_error_of_the_body() -> None:
+    seen = Seen()
+    wire = Wire(server_of(seen))
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await wire.send(head + b"1\r\na\r\nzz\r\n")
+
+    assert wire.statuses == [400] and wire.has_eof
+    assert "not valid HTTP" in str(seen.errors[0])
+
+
+async def test_single_byte_chunks_are_allowed_and_endless_framing_is_not() -> None:
+    seen = Seen()
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    wire = Wire(server_of(seen))
+    await wire.send(head, *[b"1\r\na\r\n" * 1000] * 50, b"0\r\n\r\n")
+    assert wire.statuses == [200] and len(seen.requests[0][2]) == 50_000
+
+    wire = Wire(server_of(seen))
+    await wire.send(head, b"1;" + 100_000 * b"e")
+    assert wire.statuses == [400]
+
+
+async def test_continue_is_sent_only_to_a_client_whose_body_is_wanted() -> None:
+    head = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")[:-3]
+    wire = Wire(server_of(Seen()))
+    await wire.send(head)
+    assert wire.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await wire.send(b"abc")
+    assert wire.statuses == [100, 200] and not wire.is_closed
+
+    async def unauthenticated(exchange: Exchange) -> None:
+        exchange.respond(401, [], b"")
+
+    wire = Wire(server_of(unauthenticated))
+    await wire.send(head)
+    assert wire.statuses == [401] and b"connection: close" in wire.written
+
+
+async def test_after_a_rejection_whose_body_has_not_arrived_the_connection_ends() -> None:
+    async def unauthenticated(exchange: Exchange) -> None:
+        exchange.respond(401, [], b"who?")
+
+    clock = Clock()
+    wire = Wire(server_of(unauthenticated, clock))
+    await wire.send(POST.replace(b": 3", b": 99"))
+    assert wire.statuses == [401] and b"connection: close" in wire.written
+    assert wire.has_eof and not wire.is_closed
+    await wire.send(*[bytes(100_000)] * 5)
+    assert not wire.is_closed, "so that the client can read the response"
+    await wire.send(*[bytes(100_000)] * 6)
+    assert wire.is_closed, "but not without end"
+
+
+async def test_a_response_without_a_length_is_chunked() -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.start(200, [])
+        exchange.write(b"one")
+        exchange.write(b"")
+        exchange.write(b"two")
+        await exchange.drain()
+        exchange.finish()
+
+    wire = Wire(server_of(handler))
+    await wire.send(GET)
+    head, _, body = wire.written.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+
+    wire = Wire(server_of(handler))
+    await wire.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    head, _, body = wire.written.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head and b"connection: close" in head
+    assert body == b"onetwo" and wire.is_closed
+
+
+@pytest.mark.parametrize(
+    ("request_head", "closes"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", True),
+        (b"GET / HTTP/1.0\r\n\r\n", True),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False),
+    ],
+)
+async def test_a_connection_is_kept_as_the_client_requests(
+    request_head: bytes, closes: bool
+) -> None:
+    wire = Wire(server_of(Seen()))
+    await wire.send(request_head)
+
+    assert wire.is_closed is closes
+    assert (b"connection: close" in wire.written) is closes
+
+
+async def test_a_response_to_head_has_the_length_and_no_body() -> None:
+    wire = Wire(server_of(Seen()))
+    await wire.send(GET.replace(b"GET", b"HEAD"))
+
+    assert b"content-length: 3\r\n" in wire.written
+    assert wire.written.endswith(b"\r\n\r\n") and not wire.is_closed
+
+
+async def test_an_upgrade_is_ignored_and_the_body_is_kept() -> None:
+    seen = Seen()
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nHost"
+    wire = Wire(server_of(seen))
+    raw = POST.replace(b"Host", upgrade) + GET.replace(b"Host", upgrade) + GET
+    await wire.send(raw[:-100], raw[-100:])
+
+    assert seen.requests == [("POST", b"/b", b"abc"), ("GET", b"/a", b""), ("GET", b"/a", b"")]
+    assert wire.statuses == [200] * 3
+
+
+async def test_an_absolute_target_and_an_asterisk_reach_the_handler() -> None:
+    seen = Seen()
+    wire = Wire(server_of(seen))
+    await wire.send(GET.replace(b"/a", b"http://h/a"), GET.replace(b"GET /a", b"OPTIONS *"))
+
+    assert [target for _, target, _ in seen.requests] == [b"http://h/a", b"*"]
+
+
+async def test_a_line_break_in_a_header_of_a_response_is_never_sent() -> None:
+    failed: list[ValueError] = []
+
+    async def handler(exchange: Exchange) -> None:
+        try:
+            exchange.respond(200, [(b"x", b"a\r\nset-cookie: b")], b"")
+        except ValueError as error:
+            failed.append(error)
+        exchange.respond(500, [], b"")
+
+    wire = Wire(server_of(handler))
+    await wire.send(GET)
+
+    assert wire.statuses == [500] and failed
+
+
+async def test_a_handler_that_fails_ends_only_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(exchange: Exchange) -> None:
+        raise KeyError("bug")
+
+    wire = Wire(server_of(handler))
+    await wire.send(GET)
+
+    assert wire.is_aborted
+    assert "unexpected error in a handler" in caplog.text
+
+
+async def test_a_client_that_disconnects_cancels_its_handler() -> None:
+    cancelled = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    wire = Wire(server_of(handler))
+    await wire.send(GET)
+    wire.connection.connection_lost(None)
+    await settle()
+
+    assert cancelled.is_set()
+
+
+async def test_a_body_that_nobody_reads_stops_the_connection_from_reading() -> None:
+    gate = asyncio.Event()
+    sizes = []
+
+    async def handler(exchange: Exchange) -> None:
+        await gate.wait()
+        sizes.append(len(await exchange.read()))
+        exchange.respond(200, [], b"")
+
+    wire = Wire(server_of(handler))
+    size = HIGH_WATER_BYTES + 1
+    await wire.send(POST.replace(b": 3", b": %d" % size)[:-3], bytes(size))
+    assert not wire.reads
+    gate.set()
+    await settle()
+
+    assert sizes == [size] and bool(wire.reads)
+
+
+class Waiting:
+    """A handler that waits for the body, or for ever."""
+
+    async def __call__(self, exchange: Exchange) -> None:
+        while await exchange.read():
+            pass
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds", "status"),
+    [
+        (b"", Timeouts().idle, None),
+        (GET[:-2], Timeouts().head, 408),
+        (GET[:1], Timeouts().head, 408),
+    ],
+)
+async def test_a_client_that_sends_nothing_more_is_ended(
+    sent: bytes, seconds: float, status: int | None
+) -> None:
+    clock = Clock()
+    wire = Wire(server_of(Seen(), clock))
+    if sent:
+        await wire.send(sent)
+    clock.now += seconds - 0.1
+    wire.connection.check(clock.now)
+    assert not wire.is_closed and not wire.written
+    clock.now += 0.2
+    wire.connection.check(clock.now)
+    await settle()
+
+    assert wire.is_closed or wire.has_eof
+    assert wire.statuses == ([status] if status else [])
+
+
+async def test_a_body_that_drips_is_ended_with_a_408() -> None:
+    seen, clock = Seen(), Clock()
+    wire = Wire(server_of(seen, clock))
+    await wire.send(POST.replace(b": 3", b": 99999"))
+    for _ in range(25):
+        clock.now += 1
+        await wire.send(b"x")
+        wire.connection.check(clock.now)
+    await settle()
+
+    assert wire.statuses == [408] and wire.has_eof
+
+
+async def test_a_slow_but_steady_body_is_read() -> None:
+    seen, clock = Seen(), Clock()
+    wire = Wire(server_of(seen, clock))
+    await wire.send(POST.replace(b": 3", b": 100003"))
+    for _ in range(100):
+        clock.now += 1
+        await wire.send(bytes(1000))
+        wire.connection.check(clock.now)
+
+    assert wire.statuses == [200]
+
+
+async def test_a_handler_may_take_any_time() -> None:
+    clock = Clock()
+    wire = Wire(server_of(Waiting(), clock))
+    await wire.send(POST)
+    clock.now += 10_000
+    wire.connection.check(clock.now)
+
+    assert not wire.is_closed
+
+
+async def test_a_client_that_reads_nothing_is_ended() -> None:
+    clock = Clock()
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.start(200, [])
+        while True:
+            exchange.write(b"x")
+            await exchange.drain()
+            await asyncio.sleep(0)
+
+    wire = Wire(server_of(handler, clock))
+    wire.connection.pause_writing()
+    await wire.send(GET)
+    written = len(wire.written)
+    clock.now += 61
+    wire.connection.check(clock.now)
+    await settle()
+
+    assert wire.is_aborted and len(wire.written) == written
+
+
+async def test_a_full_server_says_so() -> None:
+    wire = Wire(server_of(Seen()), is_full=True)
+
+    assert wire.statuses == [429] and wire.is_closed
+    await settle()
+
+
+async def test_draining_ends_idle_connections_and_each_other_with_its_response() -> None:
+    seen = Seen()
+    server = server_of(seen)
+    idle, busy = Wire(server), Wire(server)
+    await busy.send(POST[:-1])
+    server.begin_drain()
+
+    assert idle.is_closed and not busy.is_closed
+    await busy.send(b"c")
+    assert busy.statuses == [200] and b"connection: close" in busy.written
+    assert busy.is_closed
