@@ -13,8 +13,14 @@ from pydantic import ConfigDict, Field
 from autoglm.api.schema import Part
 from autoglm.api.spec.engine import Engine
 from autoglm.api.spec.model import Model
-from autoglm.api.spec.operations import Disruption, Network, Observability, Resources, Rollout
-from autoglm.api.spec.scaling import Scaling
+from autoglm.api.spec.operations import (
+    Disruption,
+    Network,
+    Observability,
+    Resources,
+    Rollout,
+    Scaling,
+)
 from autoglm.api.spec.traffic import Drain, Routing, Tenancy
 
 GROUP = "autoglm.io"

@@ -39,13 +39,17 @@ _SENTENCES = {
 }
 
 
-def parse(document: Mapping[str, Any]) -> AutoGLMDeployment:
+def parse(document: Any) -> AutoGLMDeployment:
     """Return the resource that a document describes. Raises InvalidSpec with all problems."""
-    if not isinstance(document, Mapping) or (document.get("kind"), document.get("apiVersion")) != (
-        KIND,
-        API_VERSION,
-    ):
-        raise InvalidSpec([_other_kind(document)])
+    if not isinstance(document, Mapping):
+        message = f"is not a mapping; it must be an {KIND} of {API_VERSION}"
+        raise InvalidSpec([Problem("", message, document)])
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if kind != KIND:
+        message = f"only {KIND} ({API_VERSION}) is supported; remove other documents"
+        raise InvalidSpec([Problem("kind", message, kind)])
+    if version != API_VERSION:
+        raise InvalidSpec([Problem("apiVersion", f"must be {API_VERSION}", version)])
     problems = []
     try:
         resource = parse_json(AutoGLMDeployment, document)
@@ -63,7 +67,7 @@ def parse_json(part: type[P], document: Any) -> P:
     """Parse a document into a part. Raises ValidationError, and InvalidSpec if it is not JSON."""
     try:
         # Through JSON, as an API server receives it: tuples are lists and dates are strings.
-        text = json.dumps(document, default=_plain)
+        text = json.dumps(document, default=lambda v: dict(v) if isinstance(v, Mapping) else str(v))
     except (RecursionError, TypeError, ValueError) as error:
         raise InvalidSpec([Problem("", f"can't be written as JSON: {error}")]) from error
     return part.model_validate_json(text)
@@ -102,20 +106,6 @@ def _without(document: Any, location: Location) -> dict[str, Any]:
     }
 
 
-def _other_kind(document: Any) -> Problem:
-    if not isinstance(document, Mapping):
-        return Problem("", f"is not a mapping; it must be an {KIND} of {API_VERSION}", document)
-    kind, version = document.get("kind"), document.get("apiVersion")
-    if kind != KIND:
-        message = f"only {KIND} ({API_VERSION}) is supported; remove other documents"
-        return Problem("kind", message, kind)
-    return Problem("apiVersion", f"must be {API_VERSION}", version)
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else str(value)
-
-
 def _follows(detail: ErrorDetails) -> bool:
     """Return whether a list is too short only because its items are invalid, as reported."""
     least = detail.get("ctx", {}).get("min_length", 0)
@@ -129,32 +119,28 @@ def problem_of(detail: ErrorDetails, root: type[Part] = AutoGLMDeployment) -> Pr
     if kind == "missing":
         return Problem(path, _with_advice("is required", location, root))
     if kind == "extra_forbidden":
-        return Problem(path, _unknown(location, root), detail["input"])
+        parent = _part(location[:-1], root)
+        names = sorted(_fields(parent)) if parent else []
+        close = difflib.get_close_matches(str(location[-1]), names, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        message = f"unknown field; {hint}Valid fields: {', '.join(names)}"
+        return Problem(path, message, detail["input"])
+    if (form := _SENTENCES.get(kind)) is not None:
+        sentence = form.format(**detail.get("ctx", {}))
+    else:
+        sentence = detail["msg"].replace("Input should", "must", 1)
     value = ABSENT if "[key]" in location else detail["input"]
-    return Problem(path, _with_advice(_sentence(detail), location, root), value)
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
-    sentence = _SENTENCES.get(detail["type"])
-    if sentence is None:
-        return detail["msg"].replace("Input should", "must", 1)
-    return sentence.format(**context)
+    return Problem(path, _with_advice(sentence, location, root), value)
 
 
 def _with_advice(sentence: str, location: Location, root: type[Part]) -> str:
-    field = _field(location, root)
+    """Return the sentence with the description of the field at a location, or of the list there."""
+    names = [step for step in location if isinstance(step, str) and step != "[key]"]
+    parent = _part(names[:-1], root) if names else None
+    field = _fields(parent).get(names[-1]) if parent else None
     text = " ".join((field.description or "").split()) if field else ""
     first = text.split(". ")[0].split("; ")[0].rstrip(".")
     return f"{sentence} ({first})" if first else sentence
-
-
-def _unknown(location: Location, root: type[Part]) -> str:
-    parent = _part(location[:-1], root)
-    names = sorted(f.alias or n for n, f in parent.model_fields.items()) if parent else []
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"unknown field; {hint}Valid fields: {', '.join(names)}"
 
 
 def written(location: Location) -> str:
@@ -177,13 +163,6 @@ def _part(location: Location, root: type[Part]) -> type[Part] | None:
         field = _fields(part).get(step)
         part = next(_parts_of(field.annotation), None) if field else None
     return part
-
-
-def _field(location: Location, root: type[Part]) -> FieldInfo | None:
-    """Return the field of the value at a location; of the list, for an item of a list."""
-    names = [step for step in location if isinstance(step, str) and step != "[key]"]
-    parent = _part(names[:-1], root) if names else None
-    return _fields(parent).get(names[-1]) if parent else None
 
 
 def _fields(part: type[Part]) -> dict[str, FieldInfo]:

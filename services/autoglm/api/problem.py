@@ -30,7 +30,11 @@ class Problem:
     source: str = ""
 
     def __str__(self) -> str:
-        shown = "" if self.value is ABSENT else f" = {_short(self.value)}"
+        shown = ""
+        if self.value is not ABSENT:
+            text = json.dumps(self.value, default=str, ensure_ascii=False)
+            is_short = len(text) <= _SHOWN_CHARACTERS
+            shown = f" = {text if is_short else text[: _SHOWN_CHARACTERS - 1] + '…'}"
         where = f"{self.source}: " if self.source else ""
         subject = f"{self.path[:_SHOWN_PATH]}{shown}" if self.path else "the document"
         return f"{where}{subject}: {self.message}"
@@ -44,8 +48,3 @@ class InvalidSpec(ValueError):
         more = len(problems) - len(lines)
         super().__init__("\n".join([*lines, *([f"and {more} more problems"] if more else [])]))
         self.problems = tuple(problems)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

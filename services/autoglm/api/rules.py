@@ -13,7 +13,7 @@ from typing import Any
 from autoglm.api.problem import Problem
 from autoglm.api.spec.engine import Engine
 from autoglm.api.spec.model import Cache
-from autoglm.api.spec.scaling import Scaling
+from autoglm.api.spec.operations import Scaling
 
 Document = Mapping[str, Any]
 # Arguments of vLLM that are fields of the resource; setting both would be ambiguous.

@@ -35,85 +35,72 @@ class CelRule:
         return entry
 
 
-def _served_name_stays() -> CelRule:
-    return CelRule(
+# A field with a default is present even when the manifest omits it.
+_HAS_DEFAULT = {
+    "quantization": "!has(self.model.quantization.method) && "
+    "!has(self.model.quantization.kvCacheDtype)",
+    "adapters": "self.model.adapters.size() == 0",
+    "cache": "self.model.cache.type == 'emptyDir' && !has(self.model.cache.sizeLimit)",
+}
+
+CEL_RULES: tuple[CelRule, ...] = (
+    CelRule(
         "",
         f"{_SERVED.format('self.spec')} == {_SERVED.format('oldSelf.spec')}",
         "spec.model.servedName can't change, since clients depend on it; add the new name to "
         "spec.model.aliases, or create another resource",
-    )
-
-
-def _names_are_distinct() -> tuple[CelRule, ...]:
-    served = _SERVED.format("self.spec")
-    return (
-        CelRule(
-            "",
-            f"!has(self.spec.model.aliases) || !self.spec.model.aliases.exists(a, a == {served})",
-            "spec.model.aliases repeats the served name; remove it there",
-        ),
-        CelRule(
-            "",
-            f"!has(self.spec.model.adapters) || "
-            f"!self.spec.model.adapters.exists(a, a.name == {served})",
-            "spec.model.adapters has the served name; give the adapter another",
-        ),
-        CelRule(
-            "spec.model",
-            "!has(self.aliases) || !has(self.adapters) || "
-            "!self.adapters.exists(a, self.aliases.exists(b, b == a.name))",
-            "an alias and an adapter have the same name; give the adapter another",
-            "adapters",
-        ),
-    )
-
-
-def _weights() -> tuple[CelRule, ...]:
-    needs = CelRule(
+    ),
+    CelRule(
+        "",
+        "!has(self.spec.model.aliases) || "
+        f"!self.spec.model.aliases.exists(a, a == {_SERVED.format('self.spec')})",
+        "spec.model.aliases repeats the served name; remove it there",
+    ),
+    CelRule(
+        "",
+        "!has(self.spec.model.adapters) || "
+        f"!self.spec.model.adapters.exists(a, a.name == {_SERVED.format('self.spec')})",
+        "spec.model.adapters has the served name; give the adapter another",
+    ),
+    CelRule(
+        "spec.model",
+        "!has(self.aliases) || !has(self.adapters) || "
+        "!self.adapters.exists(a, self.aliases.exists(b, b == a.name))",
+        "an alias and an adapter have the same name; give the adapter another",
+        "adapters",
+    ),
+    CelRule(
         "spec",
         "self.engine.type != 'vllm' || has(self.model.uri)",
         "model.uri is required; give a hub name such as zai-org/GLM-4-9B-0414, or a path",
         "model",
-    )
-    # A field with a default is present even when the manifest omits it.
-    says_nothing = {
-        "quantization": "!has(self.model.quantization.method) && "
-        "!has(self.model.quantization.kvCacheDtype)",
-        "adapters": "self.model.adapters.size() == 0",
-        "cache": "self.model.cache.type == 'emptyDir' && !has(self.model.cache.sizeLimit)",
-    }
-    return (
-        needs,
-        *(
-            CelRule(
-                "spec",
-                f"self.engine.type != 'echo' || !has(self.model.{name})"
-                + (f" || {says_nothing[name]}" if name in says_nothing else ""),
-                f"model.{name} is not used by the echo engine; remove it, or set engine.type: vllm",
-                "model",
-            )
-            for name in WEIGHTS_FIELDS
-        ),
-    )
-
-
-def _arguments_have_one_place() -> tuple[CelRule, ...]:
-    return tuple(
+    ),
+    *(
+        CelRule(
+            "spec",
+            f"self.engine.type != 'echo' || !has(self.model.{name})"
+            + (f" || {_HAS_DEFAULT[name]}" if name in _HAS_DEFAULT else ""),
+            f"model.{name} is not used by the echo engine; remove it, or set engine.type: vllm",
+            "model",
+        )
+        for name in WEIGHTS_FIELDS
+    ),
+    *(
         CelRule(
             "spec.engine",
-            f"self.type != 'vllm' || !has(self.args) || !has(self.args.{name}) && "
-            f"!has(self.args.{name.replace('_', '__dash__')})"
-            if "_" in name
-            else f"self.type != 'vllm' || !has(self.args) || !has(self.args.{name})",
+            f"self.type != 'vllm' || !has(self.args) || !has(self.args.{name})"
+            + (f" && !has(self.args.{name.replace('_', '__dash__')})" if "_" in name else ""),
             f"args.{name} has a field of its own; set {field} instead",
             "args",
         )
         for name, field in FIELD_OF_ARG.items()
-    )
-
-
-def _cache() -> tuple[CelRule, ...]:
-    misplaced = tuple(
+    ),
+    CelRule(
+        "spec.engine.env[]",
+        "has(self.value) != has(self.valueFrom)",
+        "needs either value or valueFrom; give one of the two",
+    ),
+    *(
         CelRule(
             "spec.model.cache",
             f"!has(self.{field}) || self.type == '{kind}'",
@@ -121,8 +108,8 @@ def _cache() -> tuple[CelRule, ...]:
             field,
         )
         for kind, field in CACHE_FIELDS.items()
-    )
-    missing = tuple(
+    ),
+    *(
         CelRule(
             "spec.model.cache",
             f"self.type != '{kind}' || has(self.{field})",
@@ -131,11 +118,7 @@ def _cache() -> tuple[CelRule, ...]:
         )
         for kind, field in CACHE_FIELDS.items()
         if kind != "emptyDir"
-    )
-    return misplaced + missing
-
-
-_SCALING = (
+    ),
     CelRule(
         "spec.scaling",
         "self.minReplicas <= self.maxReplicas",
@@ -167,21 +150,6 @@ _SCALING = (
         "target is percent of the KV cache; give at most 100",
         "target",
     ),
-)
-_ENVIRONMENT = CelRule(
-    "spec.engine.env[]",
-    "has(self.value) != has(self.valueFrom)",
-    "needs either value or valueFrom; give one of the two",
-)
-
-CEL_RULES: tuple[CelRule, ...] = (
-    _served_name_stays(),
-    *_names_are_distinct(),
-    *_weights(),
-    *_arguments_have_one_place(),
-    _ENVIRONMENT,
-    *_cache(),
-    *_SCALING,
 )
 
 

@@ -6,7 +6,7 @@ Called by scripts/generate_crd and by `autoglm precheck`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from autoglm.api.crd.cel import CEL_RULES, visible_arguments
@@ -60,32 +60,29 @@ def crd() -> dict[str, Any]:
                 "categories": ["autoglm", "ml"],
             },
             "scope": "Namespaced",
-            "versions": [_version()],
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "additionalPrinterColumns": [
+                        {"name": name, "jsonPath": path, "type": kind}
+                        | ({"priority": priority} if priority else {})
+                        for name, path, kind, priority in COLUMNS
+                    ],
+                    "schema": {"openAPIV3Schema": resource_schema()},
+                }
+            ],
         },
     }
-
-
-def _version() -> dict[str, Any]:
-    return {
-        "name": VERSION,
-        "served": True,
-        "storage": True,
-        "subresources": {
-            "status": {},
-            "scale": {
-                "specReplicasPath": ".spec.replicas",
-                "statusReplicasPath": ".status.replicas",
-                "labelSelectorPath": ".status.selector",
-            },
-        },
-        "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
-        "schema": {"openAPIV3Schema": resource_schema()},
-    }
-
-
-def _column(name: str, path: str, kind: str, priority: int) -> dict[str, Any]:
-    column = {"name": name, "jsonPath": path, "type": kind}
-    return {**column, "priority": priority} if priority else column
 
 
 def resource_schema() -> Schema:
@@ -134,7 +131,10 @@ def _structural(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:
         schema["description"] = " ".join(node["description"].split())
     schema |= {word: node[word] for word in _KEPT if word in node}
     schema |= {word: value for word, value in node.items() if word.startswith("x-kubernetes-")}
-    schema |= dict(_exclusive(node))
+    # OpenAPI 3.0 has an exclusive bound as a bound and a flag.
+    for word, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if word in node:
+            schema |= {bound: node[word], word: True}
     if "const" in node:
         schema["enum"] = [node["const"]]
     if schema.get("x-kubernetes-int-or-string"):
@@ -158,14 +158,6 @@ def _resolved(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Mapping[str,
         outer = {word: value for word, value in node.items() if word != "$ref"}
         return _resolved({**parts[node["$ref"].rpartition("/")[2]], **outer}, parts)
     return node
-
-
-def _exclusive(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield exclusive bounds as OpenAPI 3.0 has them: a bound and a flag."""
-    for word, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if word in node:
-            yield bound, node[word]
-            yield word, True
 
 
 def _members(node: Mapping[str, Any], parts: Mapping[str, Any]) -> Schema:

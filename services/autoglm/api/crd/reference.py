@@ -27,19 +27,32 @@ the same descriptions as this page.
 
 def reference() -> str:
     """Return the page as Markdown."""
-    schema = resource_schema()
-    parts = [_HEAD, _names(schema), *_tables("spec", at(schema, "spec"))]
-    parts += [_rules(), *_tables("status", at(schema, "status")), _columns()]
-    return "\n".join(parts)
-
-
-def _names(schema: Schema) -> str:
-    name = at(dict(schema), "metadata.name")
-    return (
+    schema, definition = resource_schema(), crd()
+    longest = at(schema, "metadata.name")["maxLength"]
+    categories = " ".join(definition["spec"]["names"]["categories"])
+    parts = [
+        _HEAD,
         "## metadata\n\nStandard object metadata. The name has lower-case letters, digits and "
-        f"dashes, starts with a letter, and has at most {name['maxLength']} characters, since "
-        "names of children append to it.\n"
-    )
+        f"dashes, starts with a letter, and has at most {longest} characters, since names of "
+        "children append to it.\n",
+        *_tables("spec", at(schema, "spec")),
+        "## Rules",
+        "",
+        "The API server rejects a resource that violates one of these rules, with this message:",
+        "",
+        *(f"- `{rule.path or 'the resource'}`: {rule.message}." for rule in CEL_RULES),
+        "",
+        *_tables("status", at(schema, "status")),
+        "## Columns of kubectl get",
+        "",
+        f"Shown by `kubectl get {SHORT_NAME}`; the categories are {categories}.",
+        "",
+        "| column | from | only with `-o wide` |",
+        "|---|---|---|",
+        *(f"| {name} | `{path}` | {'yes' if wide else ''} |" for name, path, _, wide in COLUMNS),
+        "",
+    ]
+    return "\n".join(parts)
 
 
 def _tables(path: str, schema: Schema) -> Iterator[str]:
@@ -70,44 +83,17 @@ def _type(field: Schema) -> str:
         return "number or text"
     if "enum" in field:
         return " \\| ".join(f"`{value}`" for value in field["enum"])
-    kind = field.get("type", "anything")
+    kind: str = field.get("type", "anything")
     if kind == "array":
         return f"list of at most {field['maxItems']}: {_type(field['items'])}"
     if "additionalProperties" in field:
         return f"map to {_type(field['additionalProperties'])}"
     words = {"string": "text", "boolean": "true or false", "integer": "whole number"}
-    return f"{words.get(kind, kind)}{_bounds(field)}"
-
-
-def _bounds(field: Schema) -> str:
-    low, high = field.get("minimum"), field.get("maximum")
+    text = words.get(kind, kind)
     if "maxLength" in field:
-        return f", at most {field['maxLength']} characters"
+        return f"{text}, at most {field['maxLength']} characters"
+    low, high = field.get("minimum"), field.get("maximum")
     if low is None:
-        return ""
+        return text
     above = "over " if field.get("exclusiveMinimum") else ""
-    return f", {above}{low:,}" + (f" to {high:,}" if high is not None else " or more")
-
-
-def _rules() -> str:
-    """Return the CEL rules by their messages."""
-    lines = [f"- `{rule.path or 'the resource'}`: {rule.message}." for rule in CEL_RULES]
-    intro = "The API server rejects a resource that violates one of these rules, with this message:"
-    return "\n".join(["## Rules", "", intro, "", *lines, ""])
-
-
-def _columns() -> str:
-    categories = " ".join(crd()["spec"]["names"]["categories"])
-    rows = [f"| {name} | `{path}` | {'yes' if wide else ''} |" for name, path, _, wide in COLUMNS]
-    return "\n".join(
-        [
-            "## Columns of kubectl get",
-            "",
-            f"Shown by `kubectl get {SHORT_NAME}`; the categories are {categories}.",
-            "",
-            "| column | from | only with `-o wide` |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    return f"{text}, {above}{low:,}" + (f" to {high:,}" if high is not None else " or more")

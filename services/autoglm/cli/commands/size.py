@@ -14,8 +14,20 @@ from typing import Any
 
 import click
 
-from autoglm.api.sizing.memory import GIB, UTILIZATION, Fit, Load, fits, host, need
-from autoglm.api.sizing.shape import BYTES, Shape, UnknownModel, counted, shape_of
+from autoglm.api.sizing import (
+    BYTES,
+    GIB,
+    UTILIZATION,
+    Fit,
+    Load,
+    Shape,
+    UnknownModel,
+    counted,
+    fits,
+    host,
+    need,
+    shape_of,
+)
 from autoglm.cli.options import examples, output_option
 from autoglm.cli.output import print_json, print_table
 

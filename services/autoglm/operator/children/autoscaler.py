@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autoglm.api import API_VERSION, KIND
-from autoglm.api.spec.scaling import Metric
+from autoglm.api.spec.operations import Metric
 from autoglm.operator.children.metadata import Body, Context, child
 from autoglm.operator.observed import Observed
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from autoglm.api.spec.scaling import Scaling
+from autoglm.api.spec.operations import Scaling
 from autoglm.operator.children.autoscaler import SCALED_OBJECT
 from autoglm.operator.observed import Raw
 from autoglm.operator.status.observed_state import Condition, ObservedState

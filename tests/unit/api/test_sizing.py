@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.api.sizing.memory import GIB, RUNTIME_BYTES, UTILIZATION, Load, fits, host, need
-from autoglm.api.sizing.shape import Layer, UnknownModel, counted, shape_of
+from autoglm.api.sizing import (
+    GIB,
+    RUNTIME_BYTES,
+    UTILIZATION,
+    Layer,
+    Load,
+    UnknownModel,
+    counted,
+    fits,
+    host,
+    need,
+    shape_of,
+)
 
 # Qwen3-8B, which has 8.19 billion parameters.
 QWEN: dict[str, Any] = {
