@@ -125,7 +125,12 @@ class InboundMessages:
             if arrival not in self._given_up:
                 raise
             task.uncancel()
-            raise self._full(arrival) from None
+            seconds = self._clock() - arrival.since
+            raise QueueFull(
+                f"the gateway has no memory left for the rest of this message, which has been "
+                f"arriving for {seconds:.1f} s; send it again later",
+                retry_after=1.0,
+            ) from None
         finally:
             del self._tasks[arrival]
             self._given_up.discard(arrival)
@@ -135,7 +140,11 @@ class InboundMessages:
         pressure = MemoryPressure(limit)
         while (bytes_used := used()) is not None:
             relief = pressure.relieve(bytes_used, [*self._tasks], self._clock())
-            self._set_room(not relief.is_short, bytes_used, limit)
+            if not relief.is_short:
+                self._has_room.set()
+            elif self._has_room.is_set():
+                self._has_room.clear()
+                self._log_shortage(bytes_used, limit)
             for arrival in relief.give_up:
                 self._given_up.add(arrival)
                 self._tasks[arrival].cancel()
@@ -144,33 +153,14 @@ class InboundMessages:
             else:
                 await asyncio.sleep(POLL_SECONDS if 2 * bytes_used > limit else CALM_SECONDS)
 
-    def _set_room(self, has_room: bool, used: int, limit: int) -> None:
-        if has_room:
-            self._has_room.set()
-        elif self._has_room.is_set():
-            self._has_room.clear()
-            self._log_shortage(used, limit)
-
     def _log_shortage(self, used: int, limit: int) -> None:
         if (now := self._clock()) - self._logged >= _LOG_SECONDS:
             self._logged = now
-            fields = {
-                "bytes": used,
-                "memory_limit_bytes": limit,
-                "arriving_messages": len(self._tasks),
-            }
+            fields = {"bytes": used, "limit_bytes": limit, "arriving_messages": len(self._tasks)}
             _log.warning(
                 "memory is short; rejecting messages that arrive slowly",
                 extra={"fields": fields},
             )
-
-    def _full(self, arrival: Arrival) -> QueueFull:
-        seconds = self._clock() - arrival.since
-        return QueueFull(
-            f"the gateway has no memory left for the rest of this message, which has been arriving "
-            f"for {seconds:.1f} s; send it again later",
-            retry_after=1.0,
-        )
 
 
 def _trim() -> None:

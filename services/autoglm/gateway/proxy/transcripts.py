@@ -75,10 +75,6 @@ def transcript_of(
     return None
 
 
-def _has_text(chunk: v1.GenerateChunk) -> bool:
-    return bool(chunk.text)
-
-
 def _has_delta(chunk: v1.ChatChunk) -> bool:
     delta = v1.ChatMessage()
     delta.CopyFrom(chunk.delta)
@@ -97,7 +93,7 @@ class Kind:
 
 KINDS = {
     "/autoglm.v1.Inference/GenerateStream": Kind(
-        v1.GenerateRequest, v1.GenerateChunk.FromString, _has_text
+        v1.GenerateRequest, v1.GenerateChunk.FromString, lambda chunk: bool(chunk.text)
     ),
     "/autoglm.v1.Inference/ChatStream": Kind(v1.ChatRequest, v1.ChatChunk.FromString, _has_delta),
 }
@@ -157,19 +153,17 @@ class GrpcTranscript:
         raw, self._raw, self._size = self._raw, [], 0
         try:
             for data in raw:
-                self._note(self._kind.parse(data))
+                chunk = self._kind.parse(data)
+                self._has_usage = self._has_usage or chunk.HasField("usage")
+                if not self._ledger.why_not:
+                    self._ledger.add(
+                        chunk.index,
+                        list(chunk.token_ids),
+                        has_text=self._kind.has_text(chunk),
+                        finished=bool(chunk.finish_reason),
+                    )
         except DecodeError:
             self._ledger.give_up("the pod's chunks cannot be read")
-
-    def _note(self, chunk: _Chunk) -> None:
-        self._has_usage = self._has_usage or chunk.HasField("usage")
-        if not self._ledger.why_not:
-            self._ledger.add(
-                chunk.index,
-                list(chunk.token_ids),
-                has_text=self._kind.has_text(chunk),
-                finished=bool(chunk.finish_reason),
-            )
 
 
 class _Delivered(Choice):
