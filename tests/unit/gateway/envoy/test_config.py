@@ -206,7 +206,7 @@ def test_names_in_the_template_are_those_of_the_code(name: str) -> None:
     assert re.search(rf"[ \"]{re.escape(name)}[],}}\"\n]", template)
 
 
-def test_clients_are_told_not_to_retry_what_is_not_implemented() -> None:
+def test_responses_forbid_a_retry_of_what_is_not_implemented() -> None:
     values = re.findall(r"response\.code == (\d+) \? 'false'", text())
     assert set(map(int, values)) == {errors.Unimplemented.http_status}
 
