@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from autoglm.common.tls import http_server_context, reload_http_server
 from autoglm.inference import diagnosis
 from autoglm.inference.diagnosis import Diagnosis
 from autoglm.inference.engine import Engine
-from autoglm.inference.gather import Pace
+from autoglm.inference.gather import Pacer
 from autoglm.inference.http.bounded_http import BoundedHttp
 from autoglm.inference.http.observer import HttpObserver
 from autoglm.inference.http.server import HttpServer, bind
@@ -131,14 +131,27 @@ class PodServer:
         assert self._grpc is not None
         await self._grpc.start()
         self._engine = await self._started_engine()
-        await self._start_http(self._engine)
+        engine = self._engine
+        files = self._settings.server_tls
+        context = http_server_context(files) if files else None
+        most_bytes = self._settings.max_body_bytes
+        app = with_oip(engine, engine.http_app(), lambda: self.pod.is_ready, most_bytes)
+        if engine.kv_feed() is not None:
+            app = NamedHttp(app, most_bytes)
+        app = BoundedHttp(app, self._settings.content_bounds, most_bytes)
+        self._http = HttpServer(HttpObserver(app, self.pod), context)
+        assert self._http_socket is not None
+        await self._http.start(self._http_socket)
+        if context is not None:
+            reload = reload_http_server(context, files, _TLS_POLL_SECONDS)
+            self._background.append(asyncio.create_task(reload, name="server TLS"))
         self.pod.ready(self._engine)
         await self._publish_health()
         ports = {"grpc": self.grpc_port, "http": self.http_port, "metrics": self.metrics_port}
         _log.info("ready", extra={"fields": ports | {"models": self.pod.model_names}})
 
     def collect_garbage(self) -> None:
-        """Collect from now on when few requests run; objects alive now are taken to stay."""
+        """Collect garbage when few requests run; exempt what is alive now."""
         garbage = collect_garbage(lambda: self.pod.in_flight)
         self._background.append(asyncio.create_task(garbage, name="garbage"))
 
@@ -181,12 +194,11 @@ class PodServer:
     async def close(self) -> None:
         """Stop everything; what still runs is ended."""
         self.pod.close()
-        stops: list[Awaitable[None]] = []
-        if self._grpc is not None:
-            stops.append(await self.pod.gate.stop(self._grpc, _LAST_CALLS_SECONDS))
-        if self._http is not None:
-            stops.append(self._http.stop(_LAST_CALLS_SECONDS))
-        await asyncio.gather(*stops)
+        async with asyncio.TaskGroup() as stops:
+            if self._http is not None:
+                stops.create_task(self._http.stop(_LAST_CALLS_SECONDS))
+            if self._grpc is not None:
+                await (await self.pod.gate.stop(self._grpc, _LAST_CALLS_SECONDS))
         if self._http_socket is not None:
             self._http_socket.close()
         if self._engine is not None:
@@ -210,29 +222,10 @@ class PodServer:
             await self._health.set(name, state)
 
     def _take_addresses(self) -> None:
-        settings = self._settings
-        self._grpc = self._grpc_server()
-        grpc_server = self._grpc
-        self.grpc_port = _taken(
-            "grpc-address",
-            settings.grpc_address,
-            lambda address: rpc.bind(grpc_server, address, settings.server_tls),
-        )
-        self._http_socket = _taken("http-address", settings.http_address, bind)
-        self.http_port = self.pod.http_port = self._http_socket.getsockname()[1]
-        self._admin = _taken(
-            "metrics-address",
-            settings.metrics_address,
-            lambda address: AdminServer(address, self.is_ready),
-        )
-        self.metrics_port = self._admin.port
-        self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
-
-    def _grpc_server(self) -> grpc.aio.Server:
-        pace = Pace(self._settings.gather_milliseconds)
-        server = rpc.server(
-            [RequestInterceptor(self.pod, self._settings.content_bounds)],
-            self._settings.max_body_bytes,
+        settings, pace = self._settings, Pacer(self._settings.gather_milliseconds)
+        server = self._grpc = rpc.server(
+            [RequestInterceptor(self.pod, settings.content_bounds)],
+            settings.max_body_bytes,
             in_one_piece=True,
         )
         inference_pb2_grpc.add_InferenceServicer_to_server(
@@ -244,22 +237,20 @@ class PodServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(_REFLECTED, server)
-        return server
-
-    async def _start_http(self, engine: Engine) -> None:
-        files = self._settings.server_tls
-        context = http_server_context(files) if files else None
-        most_bytes = self._settings.max_body_bytes
-        app = with_oip(engine, engine.http_app(), lambda: self.pod.is_ready, most_bytes)
-        if engine.kv_feed() is not None:
-            app = NamedHttp(app, most_bytes)
-        app = BoundedHttp(app, self._settings.content_bounds, most_bytes)
-        self._http = HttpServer(HttpObserver(app, self.pod), context)
-        assert self._http_socket is not None
-        await self._http.start(self._http_socket)
-        if context is not None:
-            reload = reload_http_server(context, files, _TLS_POLL_SECONDS)
-            self._background.append(asyncio.create_task(reload, name="server TLS"))
+        self.grpc_port = _taken(
+            "grpc-address",
+            settings.grpc_address,
+            lambda address: rpc.bind(server, address, settings.server_tls),
+        )
+        self._http_socket = _taken("http-address", settings.http_address, bind)
+        self.http_port = self.pod.http_port = self._http_socket.getsockname()[1]
+        self._admin = _taken(
+            "metrics-address",
+            settings.metrics_address,
+            lambda address: AdminServer(address, self.is_ready),
+        )
+        self.metrics_port = self._admin.port
+        self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
 
     async def _started_engine(self) -> Engine:
         settings = self._settings

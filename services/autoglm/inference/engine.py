@@ -106,7 +106,7 @@ class Engine(Protocol):
         ...
 
     def load(self) -> EngineLoad:
-        """Return the load now; cheap enough for a hundred calls a second."""
+        """Return the load now; cheap enough to be read a hundred times a second."""
         ...
 
     def kv_feed(self) -> KvFeed | None:
@@ -138,7 +138,7 @@ class Engine(Protocol):
     async def label_logprobs(
         self, request: v1.PredictRequest, call: EngineRequest
     ) -> Sequence[float]:
-        """Return for each label the natural logarithm of the probability of generating it."""
+        """Return the natural logarithm of each label's probability to be generated."""
         ...
 
     def is_running(self, request_id: str) -> bool:

@@ -1,9 +1,9 @@
-"""How long a stream waits between messages, so that messages never limit token throughput.
+"""Paces the messages of streams, so that messages never limit token throughput.
 
 The first message goes out at once, and so does the last. Others leave a pause between them while
 many streams are active; the engine keeps what comes meanwhile as one chunk for each completion
 (a promise of the `Engine` contract), so nothing is buffered here. `window` decides, `paced` waits,
-`Ticks` is the one timer that all streams share, `Pace` is what servicers call.
+`Ticks` is the one timer that all streams share, `Pacer` is what servicers call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Ended = Callable[[], bool]
 
 
 def window(active_streams: int, most_milliseconds: float) -> float:
-    """Return the seconds to leave between two messages of one stream."""
+    """Return the pause between two messages of one stream, in seconds."""
     if active_streams <= FEW_STREAMS:
         return 0.0
     return min(most_milliseconds / 1000, active_streams / MESSAGES_PER_SECOND)
@@ -38,7 +38,7 @@ class Wait(Protocol):
 
 
 class Source(Protocol):
-    """Where a stream's chunks come from, as far as pauses are concerned."""
+    """The source of a stream's chunks, as far as pauses are concerned."""
 
     def is_running(self) -> bool: ...
 
@@ -92,7 +92,7 @@ async def paced(
                 source.release()
 
 
-class Pace:
+class Pacer:
     """Paces every stream by how many there are. One for all servicers."""
 
     def __init__(self, most_milliseconds: float) -> None:
@@ -108,13 +108,15 @@ class Pace:
 
         self._active += 1
         try:
-            async for chunk in paced(chunks, pause, _Stream(engine, call.request_id), self._wait):
+            async for chunk in paced(
+                chunks, pause, _EngineStream(engine, call.request_id), self._wait
+            ):
                 yield chunk
         finally:
             self._active -= 1
 
 
-class _Stream:
+class _EngineStream:
     """A `Source`: one request's stream in an engine."""
 
     def __init__(self, engine: Engine, request_id: str) -> None:

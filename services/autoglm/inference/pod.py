@@ -50,12 +50,12 @@ class Pod:
 
     @property
     def model_names(self) -> list[str]:
-        """Return the engine's models with their aliases; none before there is an engine."""
+        """Return the names and aliases of the engine's models; none before there is an engine."""
         models = self._engine.models() if self._engine else ()
         return [name for model in models for name in (model.name, *model.aliases)]
 
     def engine(self) -> Engine:
-        """Return the engine. Raises while there is none."""
+        """Return the engine. Raises NoReadyEndpoint or EngineDead while there is none."""
         if self.phase is Phase.DEAD:
             raise errors.EngineDead(f"the engine has stopped: {self._cause_of_death}")
         if self._engine is None:

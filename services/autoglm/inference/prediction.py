@@ -17,9 +17,42 @@ from autoglm.inference.requests import find
 async def predict(
     engine: Engine, request: v1.PredictRequest, call: EngineRequest
 ) -> v1.PredictResponse:
+    response = v1.PredictResponse(model_name=request.model_name, id=call.request_id)
+    model = find(engine, request.model_name)
+    message = v1.ChatMessage(role="user", content=text_of(request))
+    chats = model is not None and "chat" in model.tasks
     if request.labels:
-        return await _classify(engine, request, call)
-    return await _generate(engine, request, call)
+        scores = ranked(request.labels, await engine.label_logprobs(request, call))
+        response.output = scores[0].label
+        response.labels.extend(scores)
+        # The prompt's tokens; scoring labels generates none.
+        tokenize = v1.TokenizeRequest(model=request.model_name)
+        if chats:
+            tokenize.chat.messages.append(message)
+        else:
+            tokenize.text = message.content
+        response.usage.prompt_tokens = len((await engine.tokenize(tokenize, call)).token_ids)
+    elif chats:
+        chat = v1.ChatRequest(
+            model=request.model_name,
+            messages=(message,),
+            sampling_params=request.sampling_params,
+            priority=request.priority,
+        )
+        replied = await engine.chat(chat, call)
+        response.output = replied.choices[0].message.content
+        response.usage.CopyFrom(replied.usage)
+    else:
+        generate = v1.GenerateRequest(
+            model=request.model_name,
+            text=message.content,
+            sampling_params=request.sampling_params,
+            priority=request.priority,
+        )
+        completed = await engine.generate(generate, call)
+        response.output = completed.completions[0].text
+        response.usage.CopyFrom(completed.usage)
+    return response
 
 
 def text_of(request: v1.PredictRequest) -> str:
@@ -31,7 +64,7 @@ def text_of(request: v1.PredictRequest) -> str:
 
 
 def ranked(labels: Sequence[str], logprobs: Sequence[float]) -> list[v1.LabelScore]:
-    """Return the labels, likeliest first; equal ones keep the request's order."""
+    """Sort labels, the likeliest first; labels that are as likely keep the request's order."""
     scored = zip(labels, shares(logprobs), logprobs, strict=True)
     scores = [v1.LabelScore(label=label, score=s, logprob=p) for label, s, p in scored]
     return sorted(scores, key=lambda s: -s.logprob)
@@ -44,70 +77,3 @@ def shares(logprobs: Sequence[float]) -> list[float]:
         return [1 / len(logprobs)] * len(logprobs)
     parts = [math.exp(p - top) for p in logprobs]
     return [part / sum(parts) for part in parts]
-
-
-async def _classify(
-    engine: Engine, request: v1.PredictRequest, call: EngineRequest
-) -> v1.PredictResponse:
-    scores = ranked(request.labels, await engine.label_logprobs(request, call))
-    return v1.PredictResponse(
-        model_name=request.model_name,
-        output=scores[0].label,
-        labels=scores,
-        usage=await _prompt_usage(engine, request, call),
-        id=call.request_id,
-    )
-
-
-async def _generate(
-    engine: Engine, request: v1.PredictRequest, call: EngineRequest
-) -> v1.PredictResponse:
-    if _chats(engine, request):
-        response = await engine.chat(_chat(request), call)
-        text, usage = response.choices[0].message.content, response.usage
-    else:
-        completed = await engine.generate(_completion(request), call)
-        text, usage = completed.completions[0].text, completed.usage
-    return v1.PredictResponse(
-        model_name=request.model_name, output=text, usage=usage, id=call.request_id
-    )
-
-
-async def _prompt_usage(
-    engine: Engine, request: v1.PredictRequest, call: EngineRequest
-) -> v1.Usage:
-    """Return the prompt's tokens; scoring labels generates none."""
-    tokenize = v1.TokenizeRequest(model=request.model_name)
-    if _chats(engine, request):
-        tokenize.chat.messages.append(_message(request))
-    else:
-        tokenize.text = text_of(request)
-    tokens = (await engine.tokenize(tokenize, call)).token_ids
-    return v1.Usage(prompt_tokens=len(tokens))
-
-
-def _chat(request: v1.PredictRequest) -> v1.ChatRequest:
-    return v1.ChatRequest(
-        model=request.model_name,
-        messages=(_message(request),),
-        sampling_params=request.sampling_params,
-        priority=request.priority,
-    )
-
-
-def _completion(request: v1.PredictRequest) -> v1.GenerateRequest:
-    return v1.GenerateRequest(
-        model=request.model_name,
-        text=text_of(request),
-        sampling_params=request.sampling_params,
-        priority=request.priority,
-    )
-
-
-def _message(request: v1.PredictRequest) -> v1.ChatMessage:
-    return v1.ChatMessage(role="user", content=text_of(request))
-
-
-def _chats(engine: Engine, request: v1.PredictRequest) -> bool:
-    model = find(engine, request.model_name)
-    return model is not None and "chat" in model.tasks

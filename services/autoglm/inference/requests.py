@@ -1,4 +1,4 @@
-"""Steps of every request in a servicer: validate it, and identify it to the engine."""
+"""Validates requests and identifies them to the engine. Called by servicers and the HTTP port."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Key = int | Private
 
 
 def block_hashes(ids: Sequence[int], root: int = 0) -> list[int]:
-    """Return the names of all full blocks of a sequence; they differ from another root's."""
+    """Return the names of all full blocks of a sequence; another root makes others."""
     hashes: list[int] = []
     for start in range(0, len(ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
         parent = hashes[-1] if hashes else root
@@ -58,7 +58,7 @@ class BlockPool:
         return self.used / self.size
 
     def take(self, ids: Sequence[int], root: int = 0) -> tuple[list[Key], int] | None:
-        """Return blocks for a sequence and its next token, and how many tokens were cached already.
+        """Acquire blocks for a sequence and its next token; return them and the cached tokens.
 
         None when there are too few. The last token is never counted as cached: its computation
         gives the next one.
@@ -81,7 +81,7 @@ class BlockPool:
         return True
 
     def fill(self, keys: list[Key], ids: Sequence[int], root: int = 0) -> None:
-        """Name the last block of `ids`, which is full, so that others can find it."""
+        """Give the last block of `ids`, which is full, a name that others can find."""
         index = len(ids) // BLOCK_SIZE - 1
         parent = keys[index - 1] if index else root
         name = next_hash(parent, ids[-BLOCK_SIZE:])
@@ -90,12 +90,12 @@ class BlockPool:
         self._hold([name])
 
     def release(self, keys: Sequence[Key]) -> None:
-        """Let go of all `keys`; full blocks stay cached, the beginning of the text longest."""
+        """Release all `keys`; full blocks stay cached, the beginning of the text longest."""
         for key in reversed(keys):
             self._drop(key)
 
     def is_cached(self, key: Key) -> bool:
-        """Return whether a block of that name is there, held or not."""
+        """Return whether a block of that name is in the cache, held or not."""
         return key in self._held or key in self._idle
 
     def _private(self) -> Private:

@@ -21,8 +21,8 @@ _CHOSEN_LOGPROB = -0.125
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """The text and tokens that one token adds."""
+class TokenOutput:
+    """The output of one token."""
 
     token_id: int
     text: str
@@ -39,29 +39,26 @@ class StopFinder:
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Return the text that may go out, and the stop string that was found, if any."""
+        """Return the text that may be delivered, and the stop string found, if any."""
         self._held += text
         found = min(((at, s) for s in self._stops if (at := self._held.find(s)) >= 0), default=None)
         if found:
             at, stop = found
             return self._held[: at + len(stop) if self._include else at], stop
-        keep = self._undecided()
+        # How much of the end may be the beginning of a stop string.
+        longest = max((len(s) for s in self._stops), default=1) - 1
+        sizes = range(min(longest, len(self._held)), 0, -1)
+        keep = next(
+            (n for n in sizes if any(s.startswith(self._held[-n:]) for s in self._stops)), 0
+        )
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return out, ""
 
     def end(self) -> str:
         return self._held
 
-    def _undecided(self) -> int:
-        """Return how many characters at the end may be the beginning of a stop string."""
-        longest = max((len(s) for s in self._stops), default=1) - 1
-        for size in range(min(longest, len(self._held)), 0, -1):
-            if any(s.startswith(self._held[-size:]) for s in self._stops):
-                return size
-        return 0
 
-
-class Completion:
+class EchoCompletion:
     def __init__(
         self, output: Sequence[int], params: v1.SamplingParams, max_tokens: int, index: int
     ) -> None:
@@ -77,20 +74,28 @@ class Completion:
         self._decoder = tokenizer.Decoder()
         self._stops = StopFinder(params.stop, params.include_stop_str_in_output)
 
-    def step(self) -> Piece:
+    def step(self) -> TokenOutput:
         """Return the next token. Not to be called after one with a finish reason."""
-        token_id = self._next()
+        params = self._params
+        wants_more = params.ignore_eos or self._count < params.min_tokens
+        token_id = next(self._body, None) or (next(self._filler) if wants_more else tokenizer.EOS)
         self._count += 1
-        text = self._decoder.feed(token_id)
-        stop = ""
-        if self._count > self._params.min_tokens:
+        may_stop = self._count > params.min_tokens
+        text, stop = self._decoder.feed(token_id), ""
+        if may_stop:
             text, stop = self._stops.feed(text)
-        finish, why = self._finish(token_id, stop)
+        finish, why = v1.FINISH_REASON_UNSPECIFIED, stop
+        if stop or token_id == tokenizer.EOS:
+            finish = v1.FINISH_REASON_STOP
+        elif may_stop and token_id in params.stop_token_ids:
+            finish, why = v1.FINISH_REASON_STOP, str(token_id)
+        elif self._count >= self._max_tokens:
+            finish = v1.FINISH_REASON_LENGTH
         if finish and not stop:
             last, stop = self._stops.feed(self._decoder.end())
             finish, why = (v1.FINISH_REASON_STOP, stop) if stop else (finish, why)
             text += last + ("" if stop else self._stops.end())
-        return Piece(token_id, text, finish, why)
+        return TokenOutput(token_id, text, finish, why)
 
     def skip(self, token_ids: Sequence[int]) -> None:
         """Resume behind the tokens that another pod has delivered. Raises ResumeImpossible."""
@@ -101,24 +106,9 @@ class Completion:
                     "with a temperature it needs a seed"
                 )
 
-    def _next(self) -> int:
-        wants_more = self._params.ignore_eos or self._count < self._params.min_tokens
-        return next(self._body, None) or (next(self._filler) if wants_more else tokenizer.EOS)
-
-    def _finish(self, token_id: int, stop: str) -> tuple[v1.FinishReason, str]:
-        if stop:
-            return v1.FINISH_REASON_STOP, stop
-        if token_id == tokenizer.EOS:
-            return v1.FINISH_REASON_STOP, ""
-        if token_id in self._params.stop_token_ids and self._count > self._params.min_tokens:
-            return v1.FINISH_REASON_STOP, str(token_id)
-        if self._count >= self._max_tokens:
-            return v1.FINISH_REASON_LENGTH, ""
-        return v1.FINISH_REASON_UNSPECIFIED, ""
-
 
 def logprob(token_id: int, alternatives: int) -> v1.TokenLogprob:
-    """Make up repeatable log-probabilities: the chosen token is always the likeliest."""
+    """Return made-up, repeatable log-probabilities; the chosen token is the likeliest."""
     top = [_one_logprob(token_id, 0)]
     top += [_one_logprob(0x100 + (token_id + i) % 0x80, i) for i in range(1, alternatives)]
     chosen = _one_logprob(token_id, 0)

@@ -20,8 +20,8 @@ from autoglm.inference.kv.ledger import ends
 from autoglm.inference.settings import EchoSettings, Fault, fault_in
 from autoglm.simulator import tokenizer
 from autoglm.simulator.blocks import BLOCK_SIZE, BlockPool, block_hashes
-from autoglm.simulator.prompts import Task
-from autoglm.simulator.request import Line, Request, new_request
+from autoglm.simulator.prompts import EchoTask
+from autoglm.simulator.request import EchoRequest, SequenceState, new_request
 from autoglm.simulator.scheduler import Job, Scheduler
 
 # Loops fire timers up to a clock tick early; what is due within this is due now.
@@ -37,13 +37,13 @@ class EchoCore:
         self.kv_feed = KvFeed(settings.kv_blocks)
         pool = BlockPool(settings.kv_blocks, self.kv_feed.ledger)
         self._scheduler = Scheduler(settings.rates, settings.max_num_seqs, pool)
-        self._requests: dict[Request, Fault | None] = {}
-        self._lines: dict[Job, tuple[Request, Line]] = {}
+        self._requests: dict[EchoRequest, Fault | None] = {}
+        self._sequences: dict[Job, tuple[EchoRequest, SequenceState]] = {}
         self._served = 0
         self._work = asyncio.Event()
         self._cause_of_death = ""
         self._died = asyncio.Event()
-        self._by_id: dict[str, Request] = {}
+        self._by_id: dict[str, EchoRequest] = {}
         self._driver = asyncio.create_task(self._drive())
 
     @property
@@ -62,7 +62,7 @@ class EchoCore:
             kv_block_size=BLOCK_SIZE,
         )
 
-    async def run(self, task: Task, request_id: str) -> AsyncGenerator[v1.GenerateChunk, None]:
+    async def run(self, task: EchoTask, request_id: str) -> AsyncGenerator[v1.GenerateChunk, None]:
         """Yield chunks as tokens appear. Closing the iterator ends the request."""
         request = self._admit(task, request_id)
         try:
@@ -73,7 +73,11 @@ class EchoCore:
                 if request.error:
                     raise request.error
         finally:
-            self._forget(request)
+            self._release(request)
+            self._requests.pop(request, None)
+            # A client may have given its id to another request since.
+            if self._by_id.get(request.id) is request:
+                del self._by_id[request.id]
 
     def is_running(self, request_id: str) -> bool:
         request = self._by_id.get(request_id)
@@ -84,9 +88,9 @@ class EchoCore:
         ended = [request for request in self._requests if request.id in wanted]
         for request in ended:
             self._release(request)
-            for line in request.lines:
-                if not line.is_done:
-                    request.finish(line, v1.FINISH_REASON_ABORT)
+            for sequence in request.sequences:
+                if not sequence.is_done:
+                    request.finish(sequence, v1.FINISH_REASON_ABORT)
         return sorted({request.id for request in ended})
 
     async def wait_dead(self) -> str:
@@ -94,99 +98,78 @@ class EchoCore:
         return self._cause_of_death
 
     def die(self, why: str) -> None:
-        """End every request with an error, now and from now on."""
+        """End all requests with an error, later ones included."""
         self._cause_of_death = self._cause_of_death or why
         self._died.set()
         self._driver.cancel()
         for request in self._requests:
             request.fail(errors.EngineDead(why))
 
-    def _admit(self, task: Task, request_id: str) -> Request:
-        self._count_request()
-        if self._died.is_set():
-            raise errors.EngineDead(self._cause_of_death)
-        fault = fault_in(tokenizer.decode(task.prompt)) or self._settings.fault
-        hang_after = fault.count if fault and fault.kind == "hang" else None
-        salt = cache_salt.effective()
-        root = xxh3_64_intdigest(salt.encode()) if salt else 0
-        request = new_request(request_id, task, self._now(), hang_after, root)
-        self._name(task.prompt, root)
-        self._requests[request] = fault
-        self._by_id[request_id] = request
-        for line in request.lines:
-            if not line.is_done:
-                self._lines[line.job] = (request, line)
-                self._scheduler.submit(line.job)
-        self._work.set()
-        return request
-
-    def _name(self, prompt: Sequence[int], root: int) -> None:
-        if (naming := block_naming.take()) is not None:
-            blocks = block_hashes(prompt, root)
-            self.kv_feed.ledger.requested(
-                ends(naming.prefix, naming.salt, len(prompt), blocks, BLOCK_SIZE)
-            )
-
-    def _count_request(self) -> None:
+    def _admit(self, task: EchoTask, request_id: str) -> EchoRequest:
         self._served += 1
         fault = self._settings.fault
         if fault and fault.kind == "die-after-requests" and self._served > fault.count:
             self.die(f"the echo engine is configured to die after {fault.count} requests")
+        if self._died.is_set():
+            raise errors.EngineDead(self._cause_of_death)
+        fault = fault_in(tokenizer.decode(task.prompt)) or fault
+        hang_after = fault.count if fault and fault.kind == "hang" else None
+        salt = cache_salt.effective()
+        root = xxh3_64_intdigest(salt.encode()) if salt else 0
+        request = new_request(request_id, task, self._now(), hang_after, root)
+        if (naming := block_naming.take()) is not None:
+            blocks = block_hashes(task.prompt, root)
+            self.kv_feed.ledger.requested(
+                ends(naming.prefix, naming.salt, len(task.prompt), blocks, BLOCK_SIZE)
+            )
+        self._requests[request] = fault
+        self._by_id[request_id] = request
+        for sequence in request.sequences:
+            if not sequence.is_done:
+                self._sequences[sequence.job] = (request, sequence)
+                self._scheduler.submit(sequence.job)
+        self._work.set()
+        return request
 
-    def _forget(self, request: Request) -> None:
-        self._release(request)
-        self._requests.pop(request, None)
-        # A client may have given its id to another request since.
-        if self._by_id.get(request.id) is request:
-            del self._by_id[request.id]
-
-    def _release(self, request: Request) -> None:
-        for line in request.lines:
-            if self._lines.pop(line.job, None):
-                self._scheduler.remove(line.job)
+    def _release(self, request: EchoRequest) -> None:
+        for sequence in request.sequences:
+            if self._sequences.pop(sequence.job, None):
+                self._scheduler.remove(sequence.job)
         self._work.set()
 
     async def _drive(self) -> None:
         while True:
             self._work.clear()
-            self._step(self._now())
+            now = self._now()
+            self._scheduler.admit(now)
+            for job in self._scheduler.due(now + _CLOCK_SECONDS):
+                # A request that failed in this step takes its other jobs with it.
+                if job in self._sequences:
+                    self._advance(job, now)
             due = self._scheduler.wake_at()
             if due is None:
                 await self._work.wait()
             elif due <= self._now() + _CLOCK_SECONDS:
                 await asyncio.sleep(0)
             else:
-                await self._wait_until(due)
-
-    async def _wait_until(self, due: float) -> None:
-        timer = asyncio.get_running_loop().call_at(due, self._work.set)
-        try:
-            await self._work.wait()
-        finally:
-            timer.cancel()
-
-    def _step(self, now: float) -> None:
-        self._scheduler.admit(now)
-        for job in self._scheduler.due(now + _CLOCK_SECONDS):
-            # A request that failed in this step takes its other jobs with it.
-            if job in self._lines:
-                self._advance(job, now)
+                timer = asyncio.get_running_loop().call_at(due, self._work.set)
+                try:
+                    await self._work.wait()
+                finally:
+                    timer.cancel()
 
     def _advance(self, job: Job, now: float) -> None:
-        request, line = self._lines[job]
-        piece = line.completion.step()
+        request, sequence = self._sequences[job]
+        piece = sequence.completion.step()
         self._scheduler.append(job, piece.token_id)
-        request.add(line, piece, now)
-        if line.is_done:
-            del self._lines[job]
+        request.add(sequence, piece, now)
+        if sequence.is_done:
+            del self._sequences[job]
             self._scheduler.remove(job)
-            # For who waits for its place; nothing else may be due.
+            # For the job that waits for its slot; nothing else may be due.
             self._work.set()
-        elif self._fails_now(request, job):
+            return
+        fault, generated = self._requests[request], len(job.ids) - job.prompt_tokens
+        if fault is not None and fault.kind == "after-tokens" and generated >= fault.count:
             self._release(request)
             request.fail(errors.Internal("the echo engine is configured to fail"))
-
-    def _fails_now(self, request: Request, job: Job) -> bool:
-        fault = self._requests[request]
-        generated = len(job.ids) - job.prompt_tokens
-        return fault is not None and fault.kind == "after-tokens" and generated >= fault.count

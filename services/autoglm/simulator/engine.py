@@ -7,29 +7,68 @@ engine. `start` is its way in, as `autoglm.inference.vllm.start` is vLLM's.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference.engine import AsgiApp, EngineLoad, EngineRequest
 from autoglm.inference.kv.feed import KvFeed
 from autoglm.inference.settings import EchoSettings
-from autoglm.simulator import prompts, responses, tokenizer
+from autoglm.simulator import prompts, tokenizer
 from autoglm.simulator.completion import logprob
 from autoglm.simulator.core import EchoCore
-from autoglm.simulator.openai import LoadCollector, openai_app
+from autoglm.simulator.openai import openai_app
 
 _FOUND, _MISSED = -0.5, -5.0
+
+
+class LoadCollector(Collector):
+    """Exports the echo engine's load under vLLM's metric names."""
+
+    def __init__(self, model_name: str, load: Callable[[], EngineLoad]) -> None:
+        self._labels = (model_name, "0")
+        self._load = load
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        # Claims no names, so that several engines can be in one registry.
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        load = self._load()
+        yield self._gauge("num_requests_running", "Requests being worked on.", load.running)
+        yield self._gauge("num_requests_waiting", "Requests waiting.", load.waiting)
+        yield self._gauge("kv_cache_usage_perc", "Share of blocks in use.", load.kv_cache_usage)
+        labels = ["model_name", "engine", "block_size", "num_gpu_blocks"]
+        info = GaugeMetricFamily("vllm:cache_config_info", "The cache's size.", labels=labels)
+        info.add_metric([*self._labels, str(load.kv_block_size), str(load.num_kv_blocks)], 1)
+        yield info
+
+    def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
+        gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=["model_name", "engine"])
+        gauge.add_metric(self._labels, value)
+        return gauge
 
 
 class EchoEngine:
     def __init__(self, settings: EchoSettings) -> None:
         self._core = EchoCore(settings)
         self._has_feed = settings.kv_events
-        self._model = _described(settings, self._core.capacity)
+        self._model = v1.Model(
+            name=settings.model_name,
+            aliases=settings.aliases,
+            max_model_len=self._core.capacity,
+            max_token_bytes=tokenizer.MAX_TOKEN_BYTES,
+            tasks=("generate", "chat", "classify", "tokenize"),
+            uri="echo",
+            engine="echo",
+            created=int(time.time()),
+            resumable=True,
+        )
         self._collector = LoadCollector(self._model.name, self._core.load)
         REGISTRY.register(self._collector)
 
@@ -47,7 +86,7 @@ class EchoEngine:
     ) -> v1.GenerateResponse:
         task = prompts.generate_task(request, self._core.capacity)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
-            response = await responses.whole_completion(chunks, self._model.name)
+            response = await _whole_completion(chunks, self._model.name)
         if request.sampling_params.HasField("prompt_logprobs"):
             wanted = request.sampling_params.prompt_logprobs
             response.prompt_logprobs.extend(logprob(i, wanted) for i in task.prompt[1:])
@@ -64,9 +103,24 @@ class EchoEngine:
     async def chat(self, request: v1.ChatRequest, call: EngineRequest) -> v1.ChatResponse:
         task = prompts.chat_task(request, self._core.capacity)
         async with aclosing(self._core.run(task, call.request_id)) as chunks:
-            return responses.chat_response(
-                await responses.whole_completion(chunks, self._model.name)
+            response = await _whole_completion(chunks, self._model.name)
+        choices = [
+            v1.ChatChoice(
+                index=c.index,
+                message=v1.ChatMessage(role="assistant", content=c.text),
+                logprobs=c.logprobs,
+                finish_reason=c.finish_reason,
+                stop_reason=c.stop_reason,
             )
+            for c in response.completions
+        ]
+        return v1.ChatResponse(
+            id=response.id,
+            model=response.model,
+            choices=choices,
+            usage=response.usage,
+            timing=response.timing,
+        )
 
     async def chat_stream(
         self, request: v1.ChatRequest, call: EngineRequest
@@ -77,7 +131,7 @@ class EchoEngine:
             async for chunk in chunks:
                 is_first = chunk.index not in begun
                 begun.add(chunk.index)
-                yield responses.chat_chunk(chunk, self._model.name, is_first=is_first)
+                yield _chat_chunk(chunk, self._model.name, is_first=is_first)
 
     async def embed(self, request: v1.EmbedRequest, call: EngineRequest) -> v1.EmbedResponse:
         raise errors.Unimplemented(f"{self._model.name!r} generates text and makes no embeddings")
@@ -131,15 +185,40 @@ async def start(settings: EchoSettings) -> EchoEngine:
     return EchoEngine(settings)
 
 
-def _described(settings: EchoSettings, capacity: int) -> v1.Model:
-    return v1.Model(
-        name=settings.model_name,
-        aliases=settings.aliases,
-        max_model_len=capacity,
-        max_token_bytes=tokenizer.MAX_TOKEN_BYTES,
-        tasks=("generate", "chat", "classify", "tokenize"),
-        uri="echo",
-        engine="echo",
-        created=int(time.time()),
-        resumable=True,
+def _chat_chunk(chunk: v1.GenerateChunk, model: str, *, is_first: bool) -> v1.ChatChunk:
+    """Return the chat's form of a chunk; the first of each completion carries the role."""
+    role = "assistant" if is_first else ""
+    made = v1.ChatChunk(
+        id=chunk.id,
+        model=model,
+        index=chunk.index,
+        delta=v1.ChatMessage(role=role, content=chunk.text),
+        logprobs=chunk.logprobs,
+        finish_reason=chunk.finish_reason,
+        stop_reason=chunk.stop_reason,
+        token_ids=chunk.token_ids,
     )
+    if chunk.HasField("usage"):
+        made.usage.CopyFrom(chunk.usage)
+        made.timing.CopyFrom(chunk.timing)
+    return made
+
+
+async def _whole_completion(
+    chunks: AsyncIterator[v1.GenerateChunk], model: str
+) -> v1.GenerateResponse:
+    response = v1.GenerateResponse(model=model)
+    found: dict[int, v1.Completion] = {}
+    async for chunk in chunks:
+        completion = found.setdefault(chunk.index, v1.Completion(index=chunk.index))
+        completion.text += chunk.text
+        completion.token_ids.extend(chunk.token_ids)
+        completion.logprobs.extend(chunk.logprobs)
+        completion.finish_reason = chunk.finish_reason
+        completion.stop_reason = chunk.stop_reason
+        response.id = chunk.id
+        if chunk.HasField("usage"):
+            response.usage.CopyFrom(chunk.usage)
+            response.timing.CopyFrom(chunk.timing)
+    response.completions.extend(found[index] for index in sorted(found))
+    return response

@@ -7,65 +7,35 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from autoglm import v1
-from autoglm.common import errors, rpc, status
-from autoglm.inference.engine import AsgiApp, Engine, EngineLoad, EngineRequest
-from autoglm.inference.http.asgi import Body
+from autoglm.common import errors, status
+from autoglm.inference.engine import AsgiApp, Engine, EngineRequest
+from autoglm.inference.http.asgi import call_of, guarded, read_body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.requests import check, closing
-from autoglm.simulator import openai_json
+from autoglm.simulator import openai_json, tokenizer
+from autoglm.simulator.completion import logprob
 from autoglm.simulator.openai_json import Json
-from autoglm.simulator.prompt_echo import prompt_echo
 from autoglm.validation import http_errors
 from autoglm.validation.openai_stream import REPLAY_HEADER, token_comment
 from autoglm.validation.scan.reading import read_abridged
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 
-
-class LoadCollector(Collector):
-    """Exports the echo engine's load under vLLM's metric names."""
-
-    def __init__(self, model_name: str, load: Callable[[], EngineLoad]) -> None:
-        self._labels = (model_name, "0")
-        self._load = load
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        # Claims no names, so that several engines can be in one registry.
-        return ()
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        load = self._load()
-        yield self._gauge("num_requests_running", "Requests being worked on.", load.running)
-        yield self._gauge("num_requests_waiting", "Requests waiting.", load.waiting)
-        yield self._gauge("kv_cache_usage_perc", "Share of blocks in use.", load.kv_cache_usage)
-        labels = ["model_name", "engine", "block_size", "num_gpu_blocks"]
-        info = GaugeMetricFamily("vllm:cache_config_info", "The cache's size.", labels=labels)
-        info.add_metric([*self._labels, str(load.kv_block_size), str(load.num_kv_blocks)], 1)
-        yield info
-
-    def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
-        gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=["model_name", "engine"])
-        gauge.add_metric(self._labels, value)
-        return gauge
-
-
-def openai_app(engine: Engine, collector: LoadCollector) -> AsgiApp:
+def openai_app(engine: Engine, collector: Collector) -> AsgiApp:
     registry = CollectorRegistry()
     registry.register(collector)
-    api = _Api(engine)
+    api = _OpenAIApi(engine)
 
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -77,16 +47,16 @@ def openai_app(engine: Engine, collector: LoadCollector) -> AsgiApp:
         routes=[
             Route("/health", health),
             Route("/metrics", metrics),
-            Route("/v1/models", _guarded(api.models)),
-            Route("/v1/chat/completions", _guarded(api.chat), methods=["POST"]),
-            Route("/v1/completions", _guarded(api.complete), methods=["POST"]),
-            Route("/v1/embeddings", _guarded(api.embed), methods=["POST"]),
-            Route("/tokenize", _guarded(api.tokenize), methods=["POST"]),
+            Route("/v1/models", guarded(api.models)),
+            Route("/v1/chat/completions", guarded(api.chat), methods=["POST"]),
+            Route("/v1/completions", guarded(api.complete), methods=["POST"]),
+            Route("/v1/embeddings", guarded(api.embed), methods=["POST"]),
+            Route("/tokenize", guarded(api.tokenize), methods=["POST"]),
         ]
     )
 
 
-class _Api:
+class _OpenAIApi:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -102,7 +72,7 @@ class _Api:
         body = await self._checked_body(request)
         given, options = openai_json.chat_request(body)
         given.model = given.model or self._default_model
-        call = _call(request)
+        call = call_of(request)
         kind = "chat.completion.chunk" if options.stream else "chat.completion"
         head = _head(f"chatcmpl-{call.request_id}", kind, given.model)
         if options.stream:
@@ -117,7 +87,7 @@ class _Api:
         body = await self._checked_body(request)
         given, options = openai_json.generate_request(body)
         given.model = given.model or self._default_model
-        call = _call(request)
+        call = call_of(request)
         echo = prompt_echo(given, options)
 
         def choice(part: v1.Completion | v1.GenerateChunk) -> Json:
@@ -135,44 +105,26 @@ class _Api:
         return _whole(head, choices, response.usage, call)
 
     async def embed(self, request: Request) -> Response:
-        await self._engine.embed(v1.EmbedRequest(), _call(request))
+        await self._engine.embed(v1.EmbedRequest(), call_of(request))
         raise AssertionError("the echo engine embeds nothing")
 
     async def tokenize(self, request: Request) -> Response:
         given = openai_json.tokenize_request(await self._checked_body(request))
-        found = await self._engine.tokenize(given, _call(request))
+        found = await self._engine.tokenize(given, call_of(request))
         ids = list(found.token_ids)
         payload = {"tokens": ids, "count": len(ids), "max_model_len": found.max_model_len}
         return JSONResponse(payload)
 
     async def _checked_body(self, request: Request) -> bytes:
-        received = Body()
-        async for chunk in request.stream():
-            received.add(chunk)
-        body = received.value()
+        body = await read_body(request)
         info = await read_abridged(request.url.path, abridged(request.scope, body))
         check(self._engine, replace(info, model=info.model or self._default_model))
         return body
 
     @property
     def _default_model(self) -> str:
-        """Return the model of a request that names none, as vLLM does."""
+        """Return the model of a request that names none, as for vLLM."""
         return self._engine.models()[0].name
-
-
-def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Render our errors in the path's own dialect."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except errors.AutoGLMError as error:
-            failed = http_errors.to_http(error, _call(request).request_id, request.url.path)
-            return Response(failed.body, failed.status, failed.headers)
-        except ClientDisconnect:
-            return Response(status_code=499)
-
-    return guarded
 
 
 Render = Callable[[Any], tuple[bytes, Json]]
@@ -233,7 +185,41 @@ def _head(name: str, kind: str, model: str) -> Json:
     return {"id": name, "object": kind, "created": int(time.time()), "model": model}
 
 
-def _call(request: Request) -> EngineRequest:
-    headers = [(k, v) for k, v in request.headers.items()]
-    known = rpc.rpc_from_metadata(request.url.path, headers)
-    return EngineRequest(known.request_id, known.trace_headers)
+@dataclass(slots=True)
+class PromptEcho:
+    """`is_alone` is `max_tokens: 0`: the prompt is all of the text."""
+
+    prompt: Sequence[int]
+    logprobs: int | None
+    is_alone: bool
+    _echoed: set[int] = field(default_factory=set)
+
+    def before(self, choice: Json) -> Json:
+        """Return the choice of a completion or of its chunk; only an index's first changes."""
+        if choice["index"] in self._echoed:
+            return choice | {"text": "", "logprobs": None} if self.is_alone else choice
+        self._echoed.add(choice["index"])
+        text, found = tokenizer.decode(self.prompt), None
+        if self.logprobs is not None:
+            scored = [logprob(i, self.logprobs) for i in self.prompt]
+            found = openai_json.completion_logprobs(scored) or {}
+            # Nothing precedes the first token, so it has no probability.
+            for name in ("token_logprobs", "top_logprobs"):
+                found[name][0] = None
+        if self.is_alone:
+            return choice | {"text": text, "logprobs": found}
+        if found and choice["logprobs"]:
+            found = {name: [*found[name], *choice["logprobs"][name]] for name in found}
+        return choice | {"text": text + choice["text"], "logprobs": found}
+
+
+def prompt_echo(request: v1.GenerateRequest, body: openai_json.CompletionBody) -> PromptEcho | None:
+    """Return None without `echo`. Raises ResumeImpossible, as a vLLM pod does."""
+    if not body.echo:
+        return None
+    if body.autoglm_resume is not None:
+        raise errors.ResumeImpossible("echo: the prompt is not in the tokens of the broken stream")
+    is_text = request.WhichOneof("prompt") == "text"
+    ids = tokenizer.encode(request.text) if is_text else list(request.token_ids.ids)
+    kept = ids[-max(0, body.truncate_prompt_tokens or 0) :]
+    return PromptEcho(kept, body.logprobs, body.max_tokens == 0)

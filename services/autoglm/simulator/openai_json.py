@@ -1,21 +1,20 @@
-"""OpenAI's JSON to the API's messages and back, as far as the echo engine implements it. Pure."""
+"""OpenAI's JSON to the API's messages and back, as far as the echo engine implements it. Pure.
+
+Parameters that change a response and that the echo engine does not implement are rejected. Sampling
+weights (`top_p`, `top_k`, `min_p`, penalties, `logit_bias`) are accepted without effect: they shift
+probabilities, and the echo engine has none. Unknown fields pass, as with vLLM.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.simulator.prompts import check_logprobs
-from autoglm.simulator.unfollowed import (
-    Unfollowed,
-    UnfollowedByChat,
-    not_followed,
-    reject_unfollowed,
-)
+from autoglm.simulator.prompts import check_logprobs, not_followed
 from autoglm.validation import openai_types as bodies
 from autoglm.validation.openai_stream import Resume
 from autoglm.validation.scan.json_text import decode
@@ -33,7 +32,7 @@ _SCALARS = (
     "truncate_prompt_tokens",
 )
 _CONTEXT = -1
-"""What `truncate_prompt_tokens` has for all that the model can take."""
+"""The value of `truncate_prompt_tokens` for all that the model can take."""
 _FINISH = {
     v1.FINISH_REASON_STOP: "stop",
     v1.FINISH_REASON_LENGTH: "length",
@@ -41,21 +40,62 @@ _FINISH = {
 }
 
 
-class Chat(bodies.Chat):
+class ChatBody(bodies.Chat):
     autoglm_resume: Resume | None = None
     logprobs: bool | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
 
 
-class Completion(bodies.Completion):
+class CompletionBody(bodies.Completion):
     autoglm_resume: Resume | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
 
 
-def chat_request(body: bytes) -> tuple[v1.ChatRequest, Chat]:
-    chat = decode(body, Chat)
+class Unfollowed(msgspec.Struct):
+    """Fields of `/v1/completions` that only a real engine implements."""
+
+    allowed_token_ids: Any = None
+    bad_words: Any = None
+    best_of: Any = None
+    chat_template: Any = None
+    logprob_token_ids: Any = None
+    prompt_embeds: Any = None
+    prompt_logprobs: Any = None
+    repetition_detection: Any = None
+    return_prompt_text: Any = None
+    return_token_ids: Any = None
+    return_tokens_as_token_ids: Any = None
+    suffix: Any = None
+    truncation_side: Any = None
+    use_beam_search: Any = None
+
+
+class UnfollowedByChat(Unfollowed):
+    echo: Any = None
+
+
+_WITHOUT_EFFECT: tuple[object, ...] = (None, False, "", [])
+_MORE_WITHOUT_EFFECT: Mapping[str, Collection[object]] = {
+    "best_of": (1,),
+    "truncation_side": ("left",),
+}
+
+
+def reject_unfollowed(body: bytes, fields: type[Unfollowed]) -> None:
+    """Raises Unimplemented for the first field whose value would have an effect."""
+    given = decode(body, fields)
+    for name in fields.__struct_fields__:
+        value = getattr(given, name)
+        # Zero alternatives are still log-probabilities.
+        is_without = value in _WITHOUT_EFFECT and not (name == "prompt_logprobs" and value == 0)
+        if not is_without and value not in _MORE_WITHOUT_EFFECT.get(name, ()):
+            raise not_followed(name)
+
+
+def chat_request(body: bytes) -> tuple[v1.ChatRequest, ChatBody]:
+    chat = decode(body, ChatBody)
     reject_unfollowed(body, UnfollowedByChat)
     limit = chat.max_completion_tokens or chat.max_tokens
     logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
@@ -77,8 +117,8 @@ def chat_request(body: bytes) -> tuple[v1.ChatRequest, Chat]:
     return request, chat
 
 
-def generate_request(body: bytes) -> tuple[v1.GenerateRequest, Completion]:
-    completion = decode(body, Completion)
+def generate_request(body: bytes) -> tuple[v1.GenerateRequest, CompletionBody]:
+    completion = decode(body, CompletionBody)
     reject_unfollowed(body, Unfollowed)
     request = v1.GenerateRequest(
         model=completion.model or "",
@@ -181,7 +221,7 @@ def completion_logprobs(logprobs: Sequence[v1.TokenLogprob]) -> Json | None:
 
 
 def _params(
-    body: Chat | Completion, max_tokens: int | None, logprobs: int | None
+    body: ChatBody | CompletionBody, max_tokens: int | None, logprobs: int | None
 ) -> v1.SamplingParams:
     if logprobs is not None:
         check_logprobs(logprobs)
@@ -203,7 +243,17 @@ def _format(
     given: bodies.ResponseFormat | None, outputs: bodies.StructuredOutputs | None
 ) -> v1.ResponseFormat:
     if outputs is not None:
-        return _structured(outputs)
+        # vLLM's own form of a response format.
+        if outputs.choice is not None:
+            return v1.ResponseFormat(choice=v1.ResponseFormat.Choice(values=outputs.choice))
+        if outputs.json_object:
+            return v1.ResponseFormat(json_object=True)
+        if outputs.json not in (bodies.ABSENT, b"null"):
+            return _schema(bytes(outputs.json))
+        for name in ("regex", "grammar", "structural_tag"):
+            if getattr(outputs, name):
+                raise not_followed(f"structured_outputs.{name}")
+        return v1.ResponseFormat()
     if given is None or given.type == "text":
         return v1.ResponseFormat()
     if given.type == "json_object":
@@ -213,24 +263,8 @@ def _format(
     raise not_followed(f"response_format.{given.type}")
 
 
-def _structured(outputs: bodies.StructuredOutputs) -> v1.ResponseFormat:
-    """Return the format of vLLM's own form."""
-    if outputs.choice is not None:
-        return v1.ResponseFormat(choice=v1.ResponseFormat.Choice(values=outputs.choice))
-    if outputs.json_object:
-        return v1.ResponseFormat(json_object=True)
-    if outputs.json not in (bodies.ABSENT, b"null"):
-        return _schema(bytes(outputs.json))
-    unfollowed = next(
-        (n for n in ("regex", "grammar", "structural_tag") if getattr(outputs, n)), ""
-    )
-    if unfollowed:
-        raise not_followed(f"structured_outputs.{unfollowed}")
-    return v1.ResponseFormat()
-
-
 def _schema(written: bytes) -> v1.ResponseFormat:
-    """Return the format of a schema: a JSON object, or a string with one inside."""
+    """Return the format of a schema, written as a JSON object or as a string with one inside."""
     text = msgspec.json.decode(written, type=str) if written[:1] == b'"' else written.decode()
     return v1.ResponseFormat(json_schema=v1.ResponseFormat.JsonSchema(schema=text))
 

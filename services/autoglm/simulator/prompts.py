@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.simulator import tokenizer
-from autoglm.simulator.structured import shaped
 
 _GENERATE_MAX_TOKENS = 16
 _MAX_COMPLETIONS = 128
 # vLLM's max_logprobs where it is not set.
 _MAX_LOGPROBS = 20
+_SIMPLEST: Mapping[str, object] = {
+    "string": "",
+    "integer": 0,
+    "number": 0,
+    "boolean": False,
+    "null": None,
+    "array": [],
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class EchoTask:
     """A request as the engine serves it; `output` is the whole text, before any limit."""
 
     prompt: Sequence[int]
@@ -33,24 +42,24 @@ class Task:
         return self.params.n or 1
 
 
-def generate_task(request: v1.GenerateRequest, capacity: int) -> Task:
+def generate_task(request: v1.GenerateRequest, capacity: int) -> EchoTask:
     kind = request.WhichOneof("prompt")
     if kind is None:
         raise errors.InvalidRequest("set text or token_ids", field="prompt")
     ids = tokenizer.encode(request.text) if kind == "text" else list(request.token_ids.ids)
     text = tokenizer.decode(ids)
-    output = shaped(request.response_format, text)
+    output = _shaped(request.response_format, text)
     output_ids = ids if output == text else tokenizer.encode(output)
     return _task(ids, output_ids, request, _GENERATE_MAX_TOKENS, capacity)
 
 
-def chat_task(request: v1.ChatRequest, capacity: int) -> Task:
+def chat_task(request: v1.ChatRequest, capacity: int) -> EchoTask:
     choice = request.tool_choice
     if choice.function or choice.mode == v1.ToolChoice.MODE_REQUIRED:
         raise errors.Unimplemented("the echo engine calls no tools", field="tool_choice")
     ids = tokenizer.encode(render(request))
     users = [m for m in request.messages if m.role == "user"]
-    output = shaped(request.response_format, content(users[-1]) if users else "")
+    output = _shaped(request.response_format, content(users[-1]) if users else "")
     return _task(ids, tokenizer.encode(output), request, capacity, capacity)
 
 
@@ -70,6 +79,12 @@ def content(message: v1.ChatMessage) -> str:
     return message.content + "".join(p.text for p in message.parts)
 
 
+def not_followed(name: str) -> errors.Unimplemented:
+    return errors.Unimplemented(
+        f"the echo engine does not implement {name}; leave it out, or use a vLLM pod", field=name
+    )
+
+
 def check_logprobs(count: int) -> None:
     """Raises InvalidRequest for more than the engine reports, or for a whole vocabulary (-1)."""
     if not 0 <= count <= _MAX_LOGPROBS:
@@ -84,7 +99,7 @@ def _task(
     request: v1.GenerateRequest | v1.ChatRequest,
     default_max_tokens: int,
     capacity: int,
-) -> Task:
+) -> EchoTask:
     params = request.sampling_params
     if not ids:
         raise errors.InvalidRequest("the prompt is empty", field="prompt")
@@ -99,4 +114,51 @@ def _task(
         raise errors.InvalidRequest(message, field="prompt")
     wanted = params.max_tokens if params.HasField("max_tokens") else default_max_tokens
     resumed = {choice.index: choice for choice in request.resume.choices}
-    return Task(ids, output, params, max(1, min(wanted, room)), request.priority, resumed)
+    return EchoTask(ids, output, params, max(1, min(wanted, room)), request.priority, resumed)
+
+
+def _shaped(response_format: v1.ResponseFormat, text: str) -> str:
+    """Return `text`, or the smallest output that fits where a format is set.
+
+    Covers what is cheap: any JSON object, plain JSON schemas, and literal choices. Anything else is
+    Unimplemented; only a real engine follows grammars.
+    """
+    kind = response_format.WhichOneof("format")
+    if kind is None or (kind == "json_object" and not response_format.json_object):
+        return text
+    if kind == "json_object":
+        return "{}"
+    if kind == "json_schema":
+        return json.dumps(_minimal(_parsed(response_format.json_schema.schema)))
+    if kind == "choice" and response_format.choice.values:
+        values = response_format.choice.values
+        return next((v for v in values if v in text), values[0])
+    raise not_followed(f"response_format.{kind}")
+
+
+def _minimal(schema: Mapping[str, Any]) -> object:
+    """Return the smallest JSON value that fits a plain schema."""
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type")
+    if kind == "object":
+        properties = schema.get("properties", {})
+        return {name: _minimal(properties.get(name, {})) for name in schema.get("required", [])}
+    bounded = any(k.startswith("min") or k == "pattern" for k in schema)
+    if isinstance(kind, str) and kind in _SIMPLEST and not bounded:
+        return _SIMPLEST[kind]
+    message = "the echo engine fills only plain JSON schemas"
+    raise errors.Unimplemented(message, field="response_format.json_schema.schema")
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    field = "response_format.json_schema.schema"
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise errors.InvalidRequest(f"the schema is not JSON: {error}", field=field) from error
+    if not isinstance(schema, dict):
+        raise errors.InvalidRequest("the schema is not a JSON object", field=field)
+    return schema

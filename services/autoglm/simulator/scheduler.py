@@ -1,4 +1,4 @@
-"""Which echo sequence gets its next token when, and with which cache blocks.
+"""Decides which sequence gets its next token when, and with which cache blocks.
 
 Continuous batching in miniature: first come first served (by priority) up to `max_num_seqs` and
 the block budget, prompts prefilled at a rate, then one token at a time at a rate. A sequence that
@@ -25,7 +25,7 @@ class Job:
     hang_after: int | None = None
     """Give no more tokens after this many, but keep slot and blocks."""
     root: int = 0
-    """What stands in front of its first block: only sequences with the same one share blocks."""
+    """The parent of its first block: only sequences with the same root share blocks."""
     prompt_tokens: int = field(init=False)
     keys: list[Key] = field(default_factory=list)
     cached_tokens: int = 0
@@ -68,7 +68,7 @@ class Scheduler:
         heapq.heappush(self._waiting, (job.priority, next(self._order), job))
 
     def remove(self, job: Job) -> None:
-        """Remove a job that has ended, for whatever reason. Its full blocks stay cached."""
+        """Remove a job that has ended, for any reason. Its full blocks stay cached."""
         if job in self.running:
             del self.running[job]
             self.pool.release(job.keys)
@@ -84,7 +84,12 @@ class Scheduler:
             if taken is None:
                 return
             heapq.heappop(self._waiting)
-            self._start(job, taken, now)
+            job.keys, cached = taken
+            if job.admitted is None:
+                job.admitted = now
+                job.cached_tokens = cached
+            job.next_token = now + self.rates.prefill_seconds(len(job.ids) - cached)
+            self.running[job] = None
 
     def due(self, now: float) -> list[Job]:
         """Return the jobs whose next token is due, each with room for it."""
@@ -92,34 +97,23 @@ class Scheduler:
         return [job for job in ready if job in self.running and self._has_room(job)]
 
     def append(self, job: Job, token_id: int) -> None:
-        """Record that `job` got its token; its next one is due by the rate, without drift."""
+        """Append the token of `job`; its next one is due by the rate, without drift."""
         job.ids.append(token_id)
         job.next_token += self.rates.token_seconds
         if len(job.ids) % BLOCK_SIZE == 0:
             self.pool.fill(job.keys, job.ids, job.root)
 
     def wake_at(self) -> float | None:
-        """Return when the next token is due; None if none will be by itself."""
+        """Return when the next token is due; None when none will be by itself."""
         return min((job.next_token for job in self.running if not job.is_hanging), default=None)
-
-    def _start(self, job: Job, taken: tuple[list[Key], int], now: float) -> None:
-        job.keys, cached = taken
-        if job.admitted is None:
-            job.admitted = now
-            job.cached_tokens = cached
-        job.next_token = now + self.rates.prefill_seconds(len(job.ids) - cached)
-        self.running[job] = None
 
     def _has_room(self, job: Job) -> bool:
         while not self.pool.grow(job.keys, len(job.ids) + 1):
             victim = next(reversed(self.running))
-            self._preempt(victim)
+            del self.running[victim]
+            self.pool.release(victim.keys)
+            # Before all who wait: negative numbers are older than any newcomer's.
+            heapq.heappush(self._waiting, (victim.priority, -next(self._order), victim))
             if victim is job:
                 return False
         return True
-
-    def _preempt(self, victim: Job) -> None:
-        del self.running[victim]
-        self.pool.release(victim.keys)
-        # Before all who wait: negative numbers are older than any newcomer's.
-        heapq.heappush(self._waiting, (victim.priority, -next(self._order), victim))

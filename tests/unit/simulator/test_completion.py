@@ -4,26 +4,26 @@ import pytest
 
 from autoglm import v1
 from autoglm.simulator import tokenizer
-from autoglm.simulator.completion import Completion, Piece, StopFinder, logprob
+from autoglm.simulator.completion import EchoCompletion, StopFinder, TokenOutput, logprob
 
 
-def say(text: str, max_tokens: int = 100, index: int = 0, **params: object) -> list[Piece]:
+def say(text: str, max_tokens: int = 100, index: int = 0, **params: object) -> list[TokenOutput]:
     sampling = v1.SamplingParams(**params)  # type: ignore[arg-type]  # a table of fields
-    completion = Completion(tokenizer.encode(text), sampling, max_tokens, index)
+    completion = EchoCompletion(tokenizer.encode(text), sampling, max_tokens, index)
     pieces = [completion.step()]
     while not pieces[-1].finish_reason:
         pieces.append(completion.step())
     return pieces
 
 
-def text_of(pieces: list[Piece]) -> str:
+def text_of(pieces: list[TokenOutput]) -> str:
     return "".join(p.text for p in pieces)
 
 
 def test_it_says_the_words_and_stops() -> None:
     pieces = say("one two three")
     assert text_of(pieces) == "one two three"
-    assert pieces[-1] == Piece(tokenizer.EOS, "", v1.FINISH_REASON_STOP)
+    assert pieces[-1] == TokenOutput(tokenizer.EOS, "", v1.FINISH_REASON_STOP)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 50])

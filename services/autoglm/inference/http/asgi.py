@@ -1,15 +1,24 @@
-"""Shared by the pod's ASGI middleware: bodies of requests, and responses of its own."""
+"""Bodies of requests, whole responses and errors over ASGI, for the pod's apps and middleware."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Awaitable, Callable
 
-from autoglm.common.errors import AutoGLMError
-from autoglm.inference.engine import Message, Receive, Send
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from autoglm.common import rpc
+from autoglm.common.errors import AutoGLMError, RequestTooLarge
+from autoglm.inference.engine import EngineRequest, Message, Receive, Send
 from autoglm.validation.http_errors import to_http
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+# As nginx logs a request whose client closed the connection.
+_CLOSED = 499
 
-class Body:
+
+class ReceivedBody:
     """A body as it arrives. Never copied as a whole, which would stop the event loop."""
 
     def __init__(self) -> None:
@@ -33,7 +42,7 @@ class Body:
 
 async def whole(receive: Receive) -> bytes:
     """Return the whole body, or what came of it before the client disconnected."""
-    body = Body()
+    body = ReceivedBody()
     while True:
         message = await receive()
         body.add(message.get("body", b""))
@@ -63,3 +72,38 @@ async def reject(send: Send, error: AutoGLMError, request_id: str, path: str) ->
     rejection = to_http(error, request_id, path)
     headers = [(k.encode(), v.encode("latin-1")) for k, v in rejection.headers.items()]
     await respond(send, rejection.status, headers, rejection.body)
+
+
+def guarded(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint that renders our errors in the dialect of the path."""
+
+    async def guard(request: Request) -> Response:
+        path = request.scope["path"]
+        # Made once, so that every part of the response has the same id.
+        known = rpc.rpc_from_metadata(path, request.headers.items())
+        request.state.call = EngineRequest(known.request_id, known.trace_headers)
+        try:
+            return await endpoint(request)
+        except AutoGLMError as error:
+            failed = to_http(error, known.request_id, path)
+            return Response(failed.body, failed.status, failed.headers)
+        except ClientDisconnect:
+            return Response(status_code=_CLOSED)
+
+    return guard
+
+
+def call_of(request: Request) -> EngineRequest:
+    """Return the engine's request of a `guarded` endpoint."""
+    call: EngineRequest = request.state.call
+    return call
+
+
+async def read_body(request: Request, limit: int | None = None) -> bytes:
+    """Return the body of a request. Raises RequestTooLarge beyond `limit` bytes."""
+    body = ReceivedBody()
+    async for chunk in request.stream():
+        body.add(chunk)
+        if limit is not None and body.size > limit:
+            raise RequestTooLarge(f"the body has more than {limit} bytes; send less")
+    return body.value()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from autoglm.common import errors, rpc
 from autoglm.inference.engine import AsgiApp, Receive, Scope, Send
-from autoglm.inference.http.asgi import Body, again, reject
+from autoglm.inference.http.asgi import ReceivedBody, again, reject
 from autoglm.validation.bounds import Bounds
 from autoglm.validation.scan.abridged import NOTHING, cut_of
 from autoglm.validation.scan.reading import abridge
@@ -20,7 +20,7 @@ _FORMS = (b"multipart/", b"application/x-www-form-urlencoded")
 
 
 def abridged(scope: Scope, body: bytes) -> bytes:
-    """Return the body to validate in place of this one."""
+    """Return the abridged form of this body, which is validated in its place."""
     found: bytes = scope.get(ABRIDGED, body)
     return found
 
@@ -39,10 +39,24 @@ class BoundedHttp:
         if headers.get(b"content-type", b"").lower().startswith(_FORMS):
             await self._app(scope, receive, send)
             return
+        received, is_whole = ReceivedBody(), False
         try:
-            body, is_whole = await self._whole(receive)
+            while not is_whole:
+                message = await receive()
+                received.add(message.get("body", b""))
+                if received.size > self._max_body_bytes:
+                    limit = self._max_body_bytes
+                    raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
+                if message["type"] != "http.request":
+                    break
+                is_whole = not message.get("more_body", False)
+            body = received.value()
             if is_whole:
-                part = _json_part(headers.get(BINARY_HEADER, b""), body)
+                part: bytes | memoryview = body
+                length = headers.get(BINARY_HEADER, b"")
+                # Tensors may stand behind the JSON; an invalid length is rejected by the app.
+                if length.isdigit() and len(length) <= 12 and int(length) < len(body):
+                    part = memoryview(body)[: int(length)]
                 short = await abridge(part, self._bounds)
                 scope = {**scope, ABRIDGED: short}
                 if part is body and cut_of(short) == NOTHING:
@@ -53,24 +67,3 @@ class BoundedHttp:
             await reject(send, error, request_id, scope["path"])
             return
         await self._app(scope, again(body, receive, is_whole=is_whole), send)
-
-    async def _whole(self, receive: Receive) -> tuple[bytes, bool]:
-        """Return the body, and whether all of it came. Raises RequestTooLarge."""
-        body = Body()
-        while True:
-            message = await receive()
-            body.add(message.get("body", b""))
-            if body.size > self._max_body_bytes:
-                limit = self._max_body_bytes
-                raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
-            if message["type"] != "http.request":
-                return body.value(), False
-            if not message.get("more_body", False):
-                return body.value(), True
-
-
-def _json_part(length: bytes, body: bytes) -> bytes | memoryview:
-    """Return the JSON without the tensors behind it; the app rejects an invalid length."""
-    if length.isdigit() and len(length) <= 12 and int(length) < len(body):
-        return memoryview(body)[: int(length)]
-    return body

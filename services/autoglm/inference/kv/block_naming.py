@@ -38,7 +38,7 @@ _current: ContextVar[Naming | None] = ContextVar("kv_naming", default=None)
 
 
 def take() -> Naming | None:
-    """Return the names for the prompt that the engine is about to compute; None without any."""
+    """Return the names for the prompt that the engine is about to process; None without any."""
     naming = _current.get()
     if naming is None or naming.is_taken or not naming.prefix.blocks:
         return None
@@ -47,7 +47,7 @@ def take() -> Naming | None:
 
 
 def name(info: RequestInfo) -> None:
-    """Name this gRPC call's prompt as the gateway did, from now on."""
+    """Give this gRPC call's prompt the names of its gateway."""
     salt = _salt(current_rpc.get(Rpc()).prefix_salt)
     _current.set(None if salt is None else Naming(info.prefix, salt))
 
@@ -69,31 +69,19 @@ class NamedHttp:
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        salt = self._salt_of(scope)
-        if salt is None:
-            await self._app(scope, receive, send)
-            return
-        body = await whole(receive)
-        with named(await _prefix(scope["path"], abridged(scope, body)), salt):
-            await self._app(scope, again(body, receive), send)
-
-    def _salt_of(self, scope: Scope) -> int | None:
-        """Return the salt; None for a request that needs no names."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return None
-        headers = dict(scope["headers"])
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
         salt = _salt(headers.get(PREFIX_SALT.encode(), b"").decode("latin-1"))
         length = headers.get(b"content-length", b"")
-        if salt is None or not length.isdigit() or int(length) > self._most_bytes:
-            return None
-        return salt
-
-
-async def _prefix(path: str, body: bytes) -> Prefix:
-    # Whatever is wrong with the body is the app's to say.
-    with suppress(AutoGLMError):
-        return (await read_abridged(path, body)).prefix
-    return NO_PREFIX
+        is_named = salt is not None and scope["method"] == "POST" and length.isdigit()
+        if salt is None or not is_named or int(length) > self._most_bytes:
+            await self._app(scope, receive, send)
+            return
+        body, prefix = await whole(receive), NO_PREFIX
+        # Whatever is wrong with the body is the app's to say.
+        with suppress(AutoGLMError):
+            prefix = (await read_abridged(scope["path"], abridged(scope, body))).prefix
+        with named(prefix, salt):
+            await self._app(scope, again(body, receive), send)
 
 
 def _salt(text: str) -> int | None:

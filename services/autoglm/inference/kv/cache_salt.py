@@ -31,7 +31,7 @@ def salted(salt: str) -> Iterator[None]:
 
 
 def effective(given: str | None = None) -> str:
-    """Return the salt of the request being served; `given` is the client's own. Empty for none."""
+    """Return the salt of the request being served, or empty; `given` is the client's own."""
     tenant = _current.get() or current_rpc.get(Rpc()).cache_salt
     if not tenant:
         return given or ""

@@ -1,4 +1,4 @@
-"""Stream the contents of the pod's KV cache to each gateway: first all of it, then every change.
+"""Streams the contents of the pod's KV cache to each gateway: first all of it, then every change.
 
 Changes wait in a bounded buffer. A subscriber that does not read them in time is disconnected and
 must subscribe again, so a slow subscriber uses bounded memory and delays no other one. Read by
@@ -43,7 +43,7 @@ class Subscriber:
         self.news.set()
 
     def take(self) -> list[Change]:
-        """Return the changes since the last call. Raises StreamBroken if they were too many."""
+        """Return the changes since the last call. Raises StreamBroken where they were too many."""
         if self._is_cut:
             raise StreamBroken(
                 f"more than {MOST_WAITING} changes of the KV cache were not read; subscribe again"
@@ -54,7 +54,7 @@ class Subscriber:
         return changes
 
     def _append(self, kind: Kind, names: Sequence[int]) -> None:
-        """Append the change, joined to the last one if that is of the same kind and not long."""
+        """Append a change, joined to the last one where that is of the same kind and not long."""
         if kind == "cleared":
             self._changes.clear()
             self._changes.append((kind, []))

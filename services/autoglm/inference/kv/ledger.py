@@ -19,9 +19,9 @@ Publish = Callable[[Kind, Sequence[int]], None]
 
 
 def next_hash(parent: object, ids: Sequence[int]) -> int:
-    """Return our name of an engine's full block after `parent` (0 at the start).
+    """Return the pod's name of an engine's full block after `parent` (0 at the start).
 
-    It is equal in all processes if `parent` is a number.
+    It is equal in all processes where `parent` is a number.
     """
     # Hashes of tuples of integers are not randomised, unlike those of strings.
     return hash((parent, *ids))
@@ -79,22 +79,28 @@ class KvLedger:
             if block in self._cached:
                 found.append(name)
         self._publish_names("stored", found[::-1])
-        self._forget_oldest()
+        gone = []
+        while len(self._block_of) > self._most:
+            name = next(iter(self._block_of))
+            if self._block_of[name] in self._cached:
+                gone.append(name)
+            self._drop(name)
+        self._publish_names("removed", gone)
 
     def stored(self, blocks: Iterable[int]) -> None:
-        """Record that the engine's blocks are cached from now on."""
+        """Record that the engine's blocks are cached."""
         new = [block for block in blocks if block not in self._cached]
         self._cached.update(new)
         self._publish_names("stored", self._names(new))
 
     def removed(self, blocks: Iterable[int]) -> None:
-        """Record that the engine's blocks are cached no more."""
+        """Record that the engine's blocks are no longer cached."""
         gone = [block for block in blocks if block in self._cached]
         self._cached.difference_update(gone)
         self._publish_names("removed", self._names(gone))
 
     def cleared(self) -> None:
-        """Record that nothing is cached, or nothing is known of it any more."""
+        """Forget all blocks: none is cached, or none is known any more."""
         self._cached.clear()
         self._publish("cleared", ())
 
@@ -104,15 +110,6 @@ class KvLedger:
     def _publish_names(self, kind: Kind, names: Sequence[int]) -> None:
         if names:
             self._publish(kind, names)
-
-    def _forget_oldest(self) -> None:
-        gone = []
-        while len(self._block_of) > self._most:
-            name = next(iter(self._block_of))
-            if self._block_of[name] in self._cached:
-                gone.append(name)
-            self._drop(name)
-        self._publish_names("removed", gone)
 
     def _drop(self, name: int) -> None:
         block = self._block_of.pop(name)

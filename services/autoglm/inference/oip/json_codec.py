@@ -23,7 +23,7 @@ from autoglm.inference.oip.request import (
 from autoglm.inference.oip.responses import DATATYPE, SHAPE, Piece
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import of_oip
-from autoglm.validation.oip import TEXT_INPUT, InferInput, InferRequest
+from autoglm.validation.oip import TEXT_INPUT, InferRequest
 from autoglm.validation.scan.json_text import decode
 
 Json = dict[str, Any]
@@ -58,7 +58,14 @@ def infer_request(model: str, body: bytes, binary: bytes) -> Infer:
     if not parsed.inputs:
         raise InvalidRequest("inputs is missing; it is required", field="inputs")
     check_tensors([t.name for t in parsed.inputs], [t.name for t in parsed.outputs])
-    text = _text(parsed.inputs[0], binary)
+    tensor = parsed.inputs[0]
+    if _BINARY_SIZE in tensor.parameters:
+        text = _binary_text(tensor.parameters[_BINARY_SIZE], binary)
+    else:
+        value = tensor.data
+        while isinstance(value, list):
+            value = value[0]
+        text = str(value)
     return Infer(model, parsed.id or "", text, parsed.parameters)
 
 
@@ -138,15 +145,6 @@ def split(body: bytes, length: str | None) -> tuple[bytes, bytes]:
         problem = f"the JSON part is said to have {length!r:.40} bytes of {len(body)}"
         raise InvalidRequest(f"{problem}; give its length", field="inference-header-content-length")
     return body[: int(length)], body[int(length) :]
-
-
-def _text(tensor: InferInput, binary: bytes) -> str:
-    if _BINARY_SIZE in tensor.parameters:
-        return _binary_text(tensor.parameters[_BINARY_SIZE], binary)
-    values = tensor.data
-    while isinstance(values, list):
-        values = values[0]
-    return str(values)
 
 
 def _binary_text(size: object, binary: bytes) -> str:

@@ -68,7 +68,7 @@ def of_grpc(request: oip.ModelInferRequest) -> Infer:
 
 
 def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Check that one text comes in and one goes out."""
+    """Raise InvalidRequest unless there is one text input and at most one text output."""
     for i, name in enumerate(inputs):
         if i or name != TEXT_INPUT:
             field = f"inputs[{i}].name"
@@ -82,7 +82,7 @@ def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 def engine_request(infer: Infer, model: v1.Model) -> EngineInput:
-    """Return one user message of a conversation, or a bare prompt with `chat` false."""
+    """Return the text as a user message, or as a bare prompt with `chat` false."""
     effective = {k: v for k, v in infer.parameters.items() if k not in _WITHOUT_EFFECT}
     own = {k: _converted("parameters.", k, v, _OWN[k]) for k, v in effective.items() if k in _OWN}
     wanted = {k: v for k, v in effective.items() if k not in _OWN}
@@ -114,20 +114,16 @@ def sampling_params(
             problem = f"{field:.80} is not a parameter; there are: {known}"
             raise InvalidRequest(problem, field=field)
         if name == "stop":
-            params.stop.extend(_stops(prefix, given))
+            stops = [given] if isinstance(given, str) else given or []
+            if not isinstance(stops, list) or not all(isinstance(s, str) for s in stops):
+                raise _wrong(prefix, "stop", given, "a string or a list of strings")
+            params.stop.extend(s for s in stops if s)
         elif given is not None:
             _set(params, prefix, name, _converted(prefix, name, given, _SCALARS[name]))
     if params.n > 1:
         problem = f"{prefix}n is {params.n}; there is one output, send a request for each"
         raise InvalidRequest(problem, field=f"{prefix}n")
     return params
-
-
-def _stops(prefix: str, given: object) -> Sequence[str]:
-    stops = [given] if isinstance(given, str) else given or []
-    if isinstance(stops, list) and all(isinstance(s, str) for s in stops):
-        return [s for s in stops if s]
-    raise _wrong(prefix, "stop", given, "a string or a list of strings")
 
 
 def _converted(prefix: str, name: str, given: object, kind: type) -> Any:

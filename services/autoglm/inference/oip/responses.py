@@ -23,7 +23,7 @@ from autoglm.validation.request_info import FieldNames
 SERVER_NAME = "open-autoglm"
 DATATYPE = "BYTES"
 SHAPE = (1,)
-Pace = Callable[[AsyncIterator[Any], Engine, EngineRequest], AsyncIterator[Any]]
+Pacer = Callable[[AsyncIterator[Any], Engine, EngineRequest], AsyncIterator[Any]]
 """Gathers chunks while many streams are active."""
 
 
@@ -40,7 +40,7 @@ def server_version() -> str:
 
 
 def described(engine: Engine, name: str) -> v1.Model:
-    """Raises ModelNotFound, listing what there is."""
+    """Return the model. Raises ModelNotFound, listing the models."""
     check(engine, RequestInfo(Operation.INFER, name, field_name=FieldNames("", {"model": "name"})))
     return _model(engine, name)
 
@@ -50,7 +50,7 @@ def engine_request_of(engine: Engine, infer: Infer) -> EngineInput:
 
 
 async def whole(engine: Engine, engine_input: EngineInput, call: EngineRequest) -> Piece:
-    """Return the response as its one piece."""
+    """Return the whole response as one piece."""
     if isinstance(engine_input, v1.ChatRequest):
         chat = await engine.chat(engine_input, call)
         choice = chat.choices[0]
@@ -63,10 +63,14 @@ async def whole(engine: Engine, engine_input: EngineInput, call: EngineRequest) 
 
 
 async def pieces(
-    engine: Engine, engine_input: EngineInput, call: EngineRequest, pace: Pace | None = None
+    engine: Engine, engine_input: EngineInput, call: EngineRequest, pace: Pacer | None = None
 ) -> AsyncGenerator[Piece, None]:
-    """Yield text as it appears, the last piece marked. Closing this ends the engine's request."""
-    chunks = _chunks(engine, engine_input, call)
+    """Yield text as it appears, the last piece marked. Closing ends the engine's request."""
+    chunks: AsyncIterator[Any] = (
+        engine.chat_stream(engine_input, call)
+        if isinstance(engine_input, v1.ChatRequest)
+        else engine.generate_stream(engine_input, call)
+    )
     async with closing(pace(chunks, engine, call) if pace else chunks) as source:
         async for chunk in source:
             _check_whole(chunk.finish_reason)
@@ -75,12 +79,6 @@ async def pieces(
             is_final = chunk.HasField("usage")
             if new or is_final:
                 yield Piece(new, is_final, usage_of(chunk) if is_final else None)
-
-
-def _chunks(engine: Engine, engine_input: EngineInput, call: EngineRequest) -> AsyncIterator[Any]:
-    if isinstance(engine_input, v1.ChatRequest):
-        return engine.chat_stream(engine_input, call)
-    return engine.generate_stream(engine_input, call)
 
 
 def _model(engine: Engine, name: str) -> v1.Model:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +18,8 @@ from starlette.routing import Route, Router
 
 from autoglm.common import errors, rpc, status
 from autoglm.common.status import usage_field
-from autoglm.inference.engine import AsgiApp, Engine, EngineRequest, Receive, Scope, Send
-from autoglm.inference.http.asgi import Body
+from autoglm.inference.engine import AsgiApp, Engine, Receive, Scope, Send
+from autoglm.inference.http.asgi import call_of, guarded, read_body
 from autoglm.inference.http.bounded_http import abridged
 from autoglm.inference.oip import json_codec, responses
 from autoglm.inference.oip.request import Infer
@@ -32,8 +32,6 @@ from autoglm.validation.scan.reading import read_abridged
 
 BINARY_HEADER = "inference-header-content-length"
 _MODEL = "/v2/models/{model:path}"
-_CLOSED = 499
-Endpoint = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 
 
@@ -43,9 +41,21 @@ def with_oip(
     ready: Callable[[], bool],
     max_body_bytes: int = rpc.MAX_MESSAGE_BYTES,
 ) -> AsgiApp:
-    router = Router(
-        _routes(_Api(engine, ready, max_body_bytes)), redirect_slashes=False, default=app
-    )
+    """Return an app that serves the protocol's paths and leaves all others to `app`."""
+    api = _OipApi(engine, ready, max_body_bytes)
+    # Before the model's own path come those that it would match as well.
+    routes = [
+        Route("/v2", guarded(api.server)),
+        Route("/v2/health/live", guarded(api.live)),
+        Route("/v2/health/ready", guarded(api.ready)),
+        Route("/v2/inference", guarded(api.predict), methods=["POST"]),
+        Route(f"{_MODEL}/infer", guarded(api.infer), methods=["POST"]),
+        Route(f"{_MODEL}/generate", guarded(api.generate), methods=["POST"]),
+        Route(f"{_MODEL}/generate_stream", guarded(api.generate_stream), methods=["POST"]),
+        Route(f"{_MODEL}/ready", guarded(api.model_ready)),
+        Route(_MODEL, guarded(api.model)),
+    ]
+    router = Router(routes, redirect_slashes=False, default=app)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         ours = scope["type"] == "http" and scope["path"].startswith("/v2")
@@ -54,7 +64,7 @@ def with_oip(
     return serve
 
 
-class _Api:
+class _OipApi:
     def __init__(self, engine: Engine, ready: Callable[[], bool], max_body_bytes: int) -> None:
         self._engine = engine
         self._ready = ready
@@ -96,7 +106,7 @@ class _Api:
         body, _ = await self._checked_body(request)
         infer = json_codec.generate_request(_model_of(request), body)
         engine_input = responses.engine_request_of(self._engine, infer)
-        call = _call(request)
+        call = call_of(request)
         pieces = responses.pieces(self._engine, engine_input, call)
         first = await _unless_gone(request, anext(pieces))
         events = _events(infer, first, pieces, call.request_id, request.scope["path"])
@@ -106,59 +116,24 @@ class _Api:
     async def predict(self, request: Request) -> Response:
         body, _ = await self._checked_body(request)
         engine_input = json_codec.predict_request(body)
-        predicted = await _unless_gone(request, predict(self._engine, engine_input, _call(request)))
+        predicted = await _unless_gone(
+            request, predict(self._engine, engine_input, call_of(request))
+        )
         return _json(request, json_codec.predict_response(predicted))
 
     async def _whole(self, request: Request, infer: Infer) -> Piece:
         engine_input = responses.engine_request_of(self._engine, infer)
         return await _unless_gone(
-            request, responses.whole(self._engine, engine_input, _call(request))
+            request, responses.whole(self._engine, engine_input, call_of(request))
         )
 
     async def _checked_body(self, request: Request) -> tuple[bytes, bytes]:
-        """Return the JSON, judged, and what came behind it."""
-        whole = await _read(request, self._max_body_bytes)
+        """Return the JSON, validated, and the tensors behind it."""
+        whole = await read_body(request, self._max_body_bytes)
         body, binary = json_codec.split(whole, request.headers.get(BINARY_HEADER))
         path = request.scope["path"]
         check(self._engine, await read_abridged(path, abridged(request.scope, body)))
         return body, binary
-
-
-def _routes(api: _Api) -> list[Route]:
-    """Return the routes; those that the model's own path would match as well come before it."""
-    return [
-        Route("/v2", _guarded(api.server)),
-        Route("/v2/health/live", _guarded(api.live)),
-        Route("/v2/health/ready", _guarded(api.ready)),
-        Route("/v2/inference", _guarded(api.predict), methods=["POST"]),
-        Route(f"{_MODEL}/infer", _guarded(api.infer), methods=["POST"]),
-        Route(f"{_MODEL}/generate", _guarded(api.generate), methods=["POST"]),
-        Route(f"{_MODEL}/generate_stream", _guarded(api.generate_stream), methods=["POST"]),
-        Route(f"{_MODEL}/ready", _guarded(api.model_ready)),
-        Route(_MODEL, _guarded(api.model)),
-    ]
-
-
-def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Render our errors in the path's own dialect."""
-
-    async def guarded(request: Request) -> Response:
-        # Made once, so that every part of the response has the same id.
-        request.state.call = _new_call(request)
-        try:
-            return await endpoint(request)
-        except errors.AutoGLMError as error:
-            failed = http_errors.to_http(error, _call(request).request_id, request.scope["path"])
-            return Response(failed.body, failed.status, failed.headers)
-        except ClientDisconnect:
-            return Response(status_code=_CLOSED)
-
-    return guarded
-
-
-def _new_call(request: Request) -> EngineRequest:
-    known = rpc.rpc_from_metadata(request.scope["path"], request.headers.items())
-    return EngineRequest(known.request_id, known.trace_headers)
 
 
 def _model_of(request: Request) -> str:
@@ -166,24 +141,15 @@ def _model_of(request: Request) -> str:
     return infer_path(request.scope["path"]) or ""
 
 
-def _call(request: Request) -> EngineRequest:
-    call: EngineRequest = request.state.call
-    return call
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    body = Body()
-    async for chunk in request.stream():
-        body.add(chunk)
-        if body.size > limit:
-            raise errors.RequestTooLarge(f"the body has more than {limit} bytes; send less")
-    return body.value()
-
-
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """Return the result, or raise ClientDisconnect once the client has disconnected."""
+    """Returns the result, or raises ClientDisconnect once the client has disconnected."""
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+
     wanted = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_disconnected(request))
+    gone = asyncio.create_task(disconnected())
     try:
         await asyncio.wait((wanted, gone), return_when=asyncio.FIRST_COMPLETED)
         if not wanted.done():
@@ -191,18 +157,9 @@ async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
         return wanted.result()
     finally:
         # The engine's request ends before this does.
-        await _cancelled(wanted, gone)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
-
-
-async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+        wanted.cancel()
+        gone.cancel()
+        await asyncio.wait((wanted, gone))
 
 
 async def _events(
@@ -222,7 +179,7 @@ def _event(payload: object) -> bytes:
 
 
 def _counted(request: Request, payload: object, piece: Piece) -> Response:
-    """Return the response with the usage as a header, since the protocol has no field for it."""
+    """Respond with the usage as a header, since the protocol has no field for it."""
     response = _json(request, payload)
     if piece.usage is not None:
         name, value = usage_field(piece.usage)
@@ -231,6 +188,6 @@ def _counted(request: Request, payload: object, piece: Piece) -> Response:
 
 
 def _json(request: Request, payload: object, code: int = 200) -> Response:
-    headers = {status.REQUEST_ID: _call(request).request_id}
+    headers = {status.REQUEST_ID: call_of(request).request_id}
     body = msgspec.json.encode(payload)
     return Response(body, code, headers, media_type="application/json")

@@ -15,7 +15,7 @@ from autoglm.common.status import TokenUsage, usage_field
 from autoglm.inference.engine import Engine
 from autoglm.inference.oip import responses
 from autoglm.inference.oip.request import TEXT_OUTPUT, EngineInput, of_grpc
-from autoglm.inference.oip.responses import DATATYPE, SHAPE, Pace, Piece
+from autoglm.inference.oip.responses import DATATYPE, SHAPE, Pacer
 from autoglm.inference.requests import begin, current_call, find
 from autoglm.inference.servicers.interceptor import info_of
 from autoglm.v1 import open_inference_pb2 as oip
@@ -30,7 +30,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """`engine` raises an AutoGLMError while there is none."""
 
     def __init__(
-        self, engine: Callable[[], Engine], ready: Callable[[], bool], pace: Pace | None = None
+        self, engine: Callable[[], Engine], ready: Callable[[], bool], pace: Pacer | None = None
     ) -> None:
         self._engine = engine
         self._ready = ready
@@ -58,7 +58,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelReady(
         self, request: oip.ModelReadyRequest, context: Any
     ) -> oip.ModelReadyResponse:
-        """Return False for a model that is not served, as the gateway does."""
+        """Respond false for an unknown model, as the gateway does."""
         ready = self._ready() and find(self._engine(), request.name) is not None
         return oip.ModelReadyResponse(ready=ready)
 
@@ -86,30 +86,30 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
-        """Respond in order of requests; a rejected one leaves the stream open for the next."""
+        """Respond in the order of requests; a rejected one leaves the stream open for the next."""
         counted: TokenUsage | None = None
         async for request in requests:
             try:
-                async with aclosing(self._pieces(request)) as pieces:
+                engine = self._engine()
+                engine_input = _engine_request(engine, request, streaming=True)
+                found = responses.pieces(engine, engine_input, current_call(), self._pace)
+                async with aclosing(found) as pieces:
                     async for piece in pieces:
                         if piece.usage is not None:
                             counted = piece.usage.after(counted)
                             _note_usage(context, counted)
-                        yield _streamed(request, piece)
+                        part = response(request, piece.text)
+                        part.parameters[FINAL].bool_param = piece.is_final
+                        yield oip.ModelStreamInferResponse(infer_response=part)
             except errors.AutoGLMError as error:
                 # Only a status lets the caller, such as the gateway, retry on another pod.
                 if error.retryable:
                     raise
                 yield rejection(request, error)
 
-    def _pieces(self, request: oip.ModelInferRequest) -> Any:
-        engine = self._engine()
-        engine_input = _engine_request(engine, request, streaming=True)
-        return responses.pieces(engine, engine_input, current_call(), self._pace)
-
 
 def _note_usage(context: Any, counted: TokenUsage | None) -> None:
-    """Send the usage as a trailer, since the protocol's messages have no field for it."""
+    """Set usage as a trailer, since the protocol's messages have no field for it."""
     if counted is not None:
         context.set_trailing_metadata((usage_field(counted),))
 
@@ -135,12 +135,6 @@ def rejection(
         infer_response=oip.ModelInferResponse(model_name=request.model_name, id=request.id),
     )
     message.infer_response.parameters[FINAL].bool_param = True
-    return message
-
-
-def _streamed(request: oip.ModelInferRequest, piece: Piece) -> oip.ModelStreamInferResponse:
-    message = oip.ModelStreamInferResponse(infer_response=response(request, piece.text))
-    message.infer_response.parameters[FINAL].bool_param = piece.is_final
     return message
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoglm import v1
 from autoglm.common import errors
-from autoglm.inference.gather import Pace
+from autoglm.inference.gather import Pacer
 from autoglm.inference.pod import Pod
 from autoglm.inference.prediction import predict
 from autoglm.inference.requests import begin, check, current_call, find
@@ -16,7 +16,7 @@ from autoglm.v1 import inference_pb2_grpc
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServicer):
-    def __init__(self, pod: Pod, pace: Pace) -> None:
+    def __init__(self, pod: Pod, pace: Pacer) -> None:
         self._pod = pod
         self._pace = pace
 

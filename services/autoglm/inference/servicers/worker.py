@@ -30,7 +30,7 @@ def should_report(
     silent_seconds: float,
     poll_seconds: float = POLL_SECONDS,
 ) -> bool:
-    """Return whether `load` should be sent to a gateway that has `last`."""
+    """Return whether to send `load` to a gateway that has received `last`."""
     if last is None or silent_seconds >= _SILENCE_SECONDS - poll_seconds / 2:
         return True
     if (load.running, load.waiting, load.draining) != (last.running, last.waiting, last.draining):

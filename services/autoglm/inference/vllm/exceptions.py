@@ -1,18 +1,22 @@
 """vLLM's exceptions and error bodies as ours: the one table.
 
-Decides which class an error becomes and which field of the request it names. Called by `runtime`
-and `chat`; nothing else handles a vLLM exception.
+Decides which class an error becomes and which field of the request it names, and makes the death
+of the engine a retryable 503 of vLLM's OpenAI app. Called by `runtime` and `chat`; nothing else
+handles a vLLM exception.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import TemplateError
 from pydantic import ValidationError
 from vllm import exceptions as vllm
+from vllm.v1.engine import async_llm, core_client
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from autoglm import v1
@@ -79,7 +83,7 @@ _TABLE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Rule], ...] 
 
 
 def translate(error: Exception, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
-    """Return the error to raise outside this package in place of `error`."""
+    """Return the error that stands for `error` outside this package."""
     if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     found = next(rule for kinds, rule in _TABLE if isinstance(error, kinds))(error, prompt_field)
@@ -87,24 +91,20 @@ def translate(error: Exception, prompt_field: str, engine_is_dead: bool) -> erro
 
 
 def invalid(message: str, parameter: str, prompt_field: str) -> errors.InvalidRequest:
-    return errors.InvalidRequest(message, field=_field(message, parameter, prompt_field))
-
-
-def _field(message: str, parameter: str, prompt_field: str) -> str:
-    """Return the API's name of what vLLM complains about; many of its messages start with it."""
-    name = parameter or _first_word(message)
+    """Return the error with the API's name of the field that vLLM names."""
+    # Many of its messages start with it.
+    first = re.match(r"\W*(\w+)", message)
+    name = parameter or (first[1] if first else "")
+    field = ""
     if name in _PROMPT or (not parameter and _ABOUT_PROMPT.search(message)):
-        return prompt_field
-    if name in _SAMPLING:
-        return f"sampling_params.{name}"
-    if name in _TOP_LEVEL or name in _FIELDS:
-        return _FIELDS.get(name, name)
-    return "response_format" if not parameter and _ABOUT_FORMAT.search(message) else ""
-
-
-def _first_word(message: str) -> str:
-    found = re.match(r"\W*(\w+)", message)
-    return found[1] if found else ""
+        field = prompt_field
+    elif name in _SAMPLING:
+        field = f"sampling_params.{name}"
+    elif name in _TOP_LEVEL or name in _FIELDS:
+        field = _FIELDS.get(name, name)
+    elif not parameter and _ABOUT_FORMAT.search(message):
+        field = "response_format"
+    return errors.InvalidRequest(message, field=field)
 
 
 def translate_body(body: Any, prompt_field: str, engine_is_dead: bool) -> errors.AutoGLMError:
@@ -122,3 +122,22 @@ def translate_body(body: Any, prompt_field: str, engine_is_dead: bool) -> errors
             return errors.QueueFull(_BUSY)
         case _:
             return errors.Internal(f"vLLM: {body.message}")
+
+
+class EngineStopped(EngineDeadError, vllm.GracefulHTTPError):  # type: ignore[misc]  # not typed
+    """Carries the status that all of vLLM's APIs report, streams and dialects included."""
+
+    def __init__(self, *_: Any, suppress_context: bool = False) -> None:
+        vllm.GracefulHTTPError.__init__(self, ENGINE_DEAD, HTTPStatus.SERVICE_UNAVAILABLE)
+        self.__suppress_context__ = suppress_context
+
+
+def install(state: Any) -> None:
+    """Make vLLM's engine client raise EngineStopped; `state` is that of its OpenAI app.
+
+    vLLM responds with 500 to the death of its engine and stops the server in `state.server`, which
+    a pod does not have: the pod's own life cycle ends the process (`VllmEngine.wait_dead`).
+    """
+    for module in (async_llm, core_client):
+        module.EngineDeadError = EngineStopped
+    state.server = SimpleNamespace(should_exit=False)

@@ -79,7 +79,7 @@ class Grammars:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _task(self, key: bytes, params: Any) -> asyncio.Task[Verdict]:
-        """Return the one task of all requests with the same constraint."""
+        """Return the task that judges a constraint, one for all requests with it."""
         task = self._judging.get(key)
         if task is None:
             if len(self._judging) >= _MOST_WAITING:
@@ -126,7 +126,7 @@ class Judge:
         self._backends: dict[str, Any] = {}
 
     def __call__(self, params: Any) -> Any:
-        """Return vLLM's form of the constraint. Raises any exception for one that is wrong."""
+        """Return what vLLM makes of the constraint. Raises any exception for one that is wrong."""
         config = self._config
         _VALIDATE(params, config.model_config, config.structured_outputs_config, self._tokenizer)
         constraint = params.structured_outputs
@@ -145,7 +145,18 @@ class Judge:
     def backend(self, name: str) -> Any:
         """Return the one that the engine uses under this name."""
         if name not in self._backends:
-            self._backends[name] = _build(self._config, self._tokenizer, name)
+            module, class_name = _BACKENDS[name]
+            kind = getattr(import_module(f"vllm.v1.structured_output.{module}"), class_name)
+            size = self._config.model_config.get_vocab_size()
+            backend = kind(self._config, tokenizer=self._tokenizer, vocab_size=size)
+            if name == "xgrammar":
+                from xgrammar import GrammarCompiler
+
+                info = backend.compiler.compile_regex("a").tokenizer_info
+                backend.compiler = GrammarCompiler(
+                    info, max_threads=_threads(), cache_enabled=False
+                )
+            self._backends[name] = backend
         return self._backends[name]
 
 
@@ -167,18 +178,6 @@ def _try(backend: Any, grammar: Any) -> None:
             raise ValueError(problem.splitlines()[0])
 
 
-def _build(config: Any, tokenizer: Any, name: str) -> Any:
-    module, class_name = _BACKENDS[name]
-    kind = getattr(import_module(f"vllm.v1.structured_output.{module}"), class_name)
-    backend = kind(config, tokenizer=tokenizer, vocab_size=config.model_config.get_vocab_size())
-    if name == "xgrammar":
-        from xgrammar import GrammarCompiler
-
-        info = backend.compiler.compile_regex("a").tokenizer_info
-        backend.compiler = GrammarCompiler(info, max_threads=_threads(), cache_enabled=False)
-    return backend
-
-
 def _threads() -> int:
     """Return the number of threads to use; the engine needs the rest."""
     return max(2, (os.cpu_count() or 1) // 2)
@@ -187,14 +186,14 @@ def _threads() -> int:
 _VALIDATE = SamplingParams._validate_structured_outputs
 
 
-def _validate_unless_accepted(self: Any, *details: Any) -> None:
-    if not getattr(self.structured_outputs, _ACCEPTED, False):
-        _VALIDATE(self, *details)
-
-
 def install() -> None:
     """Make vLLM take the constraints that were accepted as they are."""
-    SamplingParams._validate_structured_outputs = _validate_unless_accepted
+
+    def validate_unless_accepted(self: Any, *details: Any) -> None:
+        if not getattr(self.structured_outputs, _ACCEPTED, False):
+            _VALIDATE(self, *details)
+
+    SamplingParams._validate_structured_outputs = validate_unless_accepted
 
 
 def _key(constraint: Any) -> bytes:

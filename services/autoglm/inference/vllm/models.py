@@ -1,4 +1,4 @@
-"""The engine's models, as the API describes them. Called by `launch` once and by `engine`."""
+"""Describes the served model and its adapters. Called by `launch` once and by `engine`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,28 @@ def describe(options: EngineOptions, llm: Any, state: Any, tasks: Sequence[str])
     """Return the model. Takes long for a large vocabulary: not for the event loop."""
     config = llm.model_config
     tokenizer = llm.renderer.tokenizer
+    generates = "generate" in tasks
+    # A conversation is put into one prompt by a template.
+    template = state.online_renderer.chat_template or getattr(tokenizer, "chat_template", None)
+    able = {
+        "generate": generates,
+        "chat": generates and bool(template),
+        "classify": generates,
+        "embed": "embed" in tasks,
+        "tokenize": True,
+    }
     return v1.Model(
         name=options.served_name or options.model,
         aliases=options.aliases,
         max_model_len=config.max_model_len,
         max_token_bytes=bytes_bound(tokenizer),
-        tasks=list(_tasks(tasks, has_template(state, tokenizer))),
+        tasks=[name for name, is_able in able.items() if is_able],
         uri=options.model,
         dtype=str(config.dtype).removeprefix("torch."),
         quantization=config.quantization or "",
         engine="vllm",
         created=int(time.time()),
-        resumable="generate" in tasks,
+        resumable=generates,
     )
 
 
@@ -45,31 +55,18 @@ def describe_adapter(model: v1.Model, name: str, path: str) -> v1.Model:
     return described
 
 
-def has_template(state: Any, tokenizer: Any) -> bool:
-    """Return whether a conversation can be put into one prompt."""
-    given = state.online_renderer.chat_template
-    return bool(given or getattr(tokenizer, "chat_template", None))
-
-
-def _tasks(supported: Sequence[str], chats: bool) -> Iterable[str]:
-    if "generate" in supported:
-        yield "generate"
-        if chats:
-            yield "chat"
-        yield "classify"
-    if "embed" in supported:
-        yield "embed"
-    yield "tokenize"
-
-
 def bytes_bound(tokenizer: Any) -> int:
-    """Return the most bytes of text that a token stands for; 0 if nothing bounds them.
+    """Return the most bytes of text that a token stands for; 0 where nothing bounds them.
 
     Only byte-level tokenizers keep every byte: others drop or replace some, normalizers may make
     text shorter, and added tokens may take the white space around them.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not _is_byte_level(backend.pre_tokenizer):
+    if backend is None:
+        return 0
+    pre = backend.pre_tokenizer
+    steps = pre if _name(pre) == "Sequence" else (pre,)
+    if not any(_name(step) == "ByteLevel" for step in steps):
         return 0
     if backend.normalizer is not None and _name(backend.normalizer) not in _LENGTHENING:
         return 0
@@ -79,22 +76,16 @@ def bytes_bound(tokenizer: Any) -> int:
     return longest_token(tokenizer.get_vocab())
 
 
-def _is_byte_level(pre_tokenizer: Any) -> bool:
-    """Return whether the step is byte-level, or one of its sequence is."""
-    parts = pre_tokenizer if _name(pre_tokenizer) == "Sequence" else (pre_tokenizer,)
-    return any(_name(part) == "ByteLevel" for part in parts)
-
-
 def _name(part: Any) -> str:
     return type(part).__name__
 
 
 def longest_token(vocabulary: Iterable[str]) -> int:
-    """Return the bytes of text that the longest entry stands for."""
-    return max(map(_size, vocabulary), default=0)
-
-
-def _size(token: str) -> int:
-    if _BYTE_LEVEL.issuperset(token):
-        return len(token)
-    return len(token.replace(_SENTENCEPIECE_SPACE, " ").encode(errors="replace"))
+    """Bytes of text that the longest entry stands for."""
+    sizes = (
+        len(token)
+        if _BYTE_LEVEL.issuperset(token)
+        else len(token.replace(_SENTENCEPIECE_SPACE, " ").encode(errors="replace"))
+        for token in vocabulary
+    )
+    return max(sizes, default=0)

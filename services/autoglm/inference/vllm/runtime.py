@@ -1,4 +1,4 @@
-"""Shared by the parts of the vLLM engine: vLLM's own objects, names, and one way for errors."""
+"""vLLM's own objects, names and one way for errors, shared by the parts of the engine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Runtime:
 
 
 def http_request(call: EngineRequest) -> Request:
-    """Return the HTTP request that vLLM's serving classes read: its id and its trace."""
+    """Return the HTTP request that vLLM's serving classes read: an id and trace headers."""
     headers = {"x-request-id": call.request_id} | call.trace_headers
     raw = [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}

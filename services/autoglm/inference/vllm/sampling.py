@@ -17,15 +17,15 @@ from autoglm.common import errors
 
 def given(params: v1.SamplingParams) -> dict[str, Any]:
     """Return the parameters that the request sets, by name, as plain Python values."""
-    return {f.name: _plain(f.name, value) for f, value in params.ListFields()}
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name == "logit_bias":
-        return {token: _decimal(bias) for token, bias in value.items()}
-    if isinstance(value, float):
-        return _decimal(value)
-    return value if isinstance(value, int | bool) else list(value)
+    found: dict[str, Any] = {}
+    for field, value in params.ListFields():
+        if field.name == "logit_bias":
+            found[field.name] = {token: _decimal(bias) for token, bias in value.items()}
+        elif isinstance(value, float):
+            found[field.name] = _decimal(value)
+        else:
+            found[field.name] = value if isinstance(value, int) else list(value)
+    return found
 
 
 def _decimal(value: float) -> float:

@@ -26,7 +26,21 @@ class Tokenization:
     ) -> v1.TokenizeResponse:
         field = request.WhichOneof("input") or "text"
         with self._runtime.translating(field):
-            found = await self.submit(_request(request, field), call, field)
+            common: dict[str, Any] = {
+                "model": request.model,
+                "return_token_strs": request.return_tokens,
+            }
+            if request.HasField("add_special_tokens"):
+                common["add_special_tokens"] = request.add_special_tokens
+            if field == "chat":
+                turns = messages(request.chat.messages)
+                wanted: Any = TokenizeChatRequest(messages=turns, **common)
+            elif request.HasField("text"):
+                wanted = TokenizeCompletionRequest(prompt=request.text, **common)
+            else:
+                problem = "Set text or chat to what is to be tokenised."
+                raise errors.InvalidRequest(problem, field="text")
+            found = await self.submit(wanted, call, field)
             return v1.TokenizeResponse(
                 token_ids=found.tokens,
                 max_model_len=found.max_model_len,
@@ -41,14 +55,3 @@ class Tokenization:
         if isinstance(found, ErrorResponse):
             raise translate_body(found.error, field, self._runtime.llm.errored)
         return found
-
-
-def _request(request: v1.TokenizeRequest, field: str) -> Any:
-    common: dict[str, Any] = {"model": request.model, "return_token_strs": request.return_tokens}
-    if request.HasField("add_special_tokens"):
-        common["add_special_tokens"] = request.add_special_tokens
-    if field == "chat":
-        return TokenizeChatRequest(messages=messages(request.chat.messages), **common)
-    if not request.HasField("text"):
-        raise errors.InvalidRequest("Set text or chat to what is to be tokenised.", field="text")
-    return TokenizeCompletionRequest(prompt=request.text, **common)

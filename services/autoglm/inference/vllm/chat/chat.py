@@ -25,9 +25,10 @@ from autoglm.inference.vllm.replay.replay_state import ReplayState, replaying
 from autoglm.inference.vllm.runtime import Runtime, http_request
 
 _PROMPT_FIELD = "messages"
+_NO_TOOLS = v1.ToolChoice(mode=v1.ToolChoice.MODE_NONE)
 
 
-class Chat:
+class ChatCompletions:
     """`Engine.chat` and `Engine.chat_stream`."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -48,7 +49,10 @@ class Chat:
         self, request: v1.ChatRequest, call: EngineRequest
     ) -> AsyncIterator[v1.ChatChunk]:
         with self._runtime.translating(_PROMPT_FIELD):
-            replay = replay_state.of_message(request, is_stepwise=self._is_parsed(request))
+            # A parser decides what of the tokens is content, reasoning or a call.
+            tools = request.tools and request.tool_choice != _NO_TOOLS
+            is_stepwise = self._runtime.parses_reasoning or bool(tools)
+            replay = replay_state.of_message(request, is_stepwise=is_stepwise)
             with replaying(replay):
                 submitted = await self._submit(request, call, stream=True)
             async with aclosing(submitted) as events:
@@ -66,7 +70,14 @@ class Chat:
         unfinished = max(1, request.sampling_params.n)
         begun = set(replay.choices or ())
         final: v1.ChatChunk | None = None
-        async for event in self._parsed(events, replay):
+        async for text in events:
+            event = results.parse(text)
+            if event is None:
+                return
+            if event.error is not None:
+                if replay.rejection is not None:
+                    raise replay.rejection
+                raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
             for choice in event.choices:
                 unfinished -= choice.finish_reason is not None
                 if replay.is_replaying and replay.is_named(choice.index):
@@ -81,26 +92,10 @@ class Chat:
                 else:
                     final = chunk
             if final and event.usage:
-                yield _completed(final, event)
-
-    def _is_parsed(self, request: v1.ChatRequest) -> bool:
-        """Return whether a parser separates the tokens into content, reasoning and calls."""
-        choice = request.tool_choice
-        no_tools = choice.WhichOneof("choice") == "mode" and choice.mode == v1.ToolChoice.MODE_NONE
-        return self._runtime.parses_reasoning or bool(request.tools and not no_tools)
-
-    async def _parsed(
-        self, events: AsyncIterator[str], replay: ReplayState
-    ) -> AsyncIterator[results.Event]:
-        async for text in events:
-            event = results.parse(text)
-            if event is None:
-                return
-            if event.error is not None:
-                if replay.rejection is not None:
-                    raise replay.rejection
-                raise translate_body(event.error, _PROMPT_FIELD, self._runtime.llm.errored)
-            yield event
+                final.usage.CopyFrom(results.usage(event.usage))
+                if timing := results.timing(event.metrics):
+                    final.timing.CopyFrom(timing)
+                yield final
 
     async def _submit(self, request: v1.ChatRequest, call: EngineRequest, *, stream: bool) -> Any:
         """Return vLLM's response object, or its stream of server-sent events."""
@@ -111,7 +106,9 @@ class Chat:
         wanted = ChatCompletionRequest.model_validate(body)
         found = await self._serving.create_chat_completion(wanted, http_request(call))
         if isinstance(found, ErrorResponse):
-            _reraise_cancellation()
+            # vLLM returns an error of its own for a cancelled call.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError
             raise translate_body(found.error, _PROMPT_FIELD, self._runtime.llm.errored)
         return found
 
@@ -128,17 +125,3 @@ async def _gathered(
             for gathered in waiting.values():
                 yield gathered
             waiting.clear()
-
-
-def _completed(chunk: v1.ChatChunk, event: results.Event) -> v1.ChatChunk:
-    chunk.usage.CopyFrom(results.usage(event.usage))
-    if timing := results.timing(event.metrics):
-        chunk.timing.CopyFrom(timing)
-    return chunk
-
-
-def _reraise_cancellation() -> None:
-    """Raises CancelledError; vLLM returns an error of its own for a cancelled call instead."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

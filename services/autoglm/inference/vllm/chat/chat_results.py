@@ -12,9 +12,10 @@ import msgspec
 
 from autoglm import v1
 from autoglm.inference.vllm.text.results import finish_reason, stop_reason
+from autoglm.validation.openai_stream import Choice
 
 
-class Function(msgspec.Struct):
+class CalledFunction(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
 
@@ -22,10 +23,10 @@ class Function(msgspec.Struct):
 class ToolCall(msgspec.Struct):
     id: str | None = None
     index: int = 0
-    function: Function | None = None
+    function: CalledFunction | None = None
 
 
-class Message(msgspec.Struct):
+class Delta(msgspec.Struct):
     role: str | None = None
     content: str | None = None
     reasoning: str | None = None
@@ -42,11 +43,9 @@ class Logprobs(msgspec.Struct):
     content: list[Token] | None = None
 
 
-class Choice(msgspec.Struct):
-    index: int
-    delta: Message
+class StreamedChoice(Choice):
+    delta: Delta = msgspec.field(default_factory=Delta)
     logprobs: Logprobs | None = None
-    finish_reason: str | None = None
     stop_reason: int | str | None = None
 
 
@@ -54,13 +53,13 @@ class PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class UsageCounts(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     prompt_tokens_details: PromptDetails | None = None
 
 
-class Metrics(msgspec.Struct):
+class RequestMetrics(msgspec.Struct):
     time_to_first_token_ms: float | None = None
     generation_time_ms: float | None = None
     queue_time_ms: float | None = None
@@ -72,20 +71,20 @@ class Error(msgspec.Struct):
     param: str | None = None
 
 
-class Event(msgspec.Struct):
+class ChatEvent(msgspec.Struct):
     """One event of a stream: a delta of a choice, the usage at its end, or an error."""
 
     model: str = ""
-    choices: list[Choice] = []
-    usage: Usage | None = None
-    metrics: Metrics | None = None
+    choices: list[StreamedChoice] = []
+    usage: UsageCounts | None = None
+    metrics: RequestMetrics | None = None
     error: Error | None = None
 
 
-_decode = msgspec.json.Decoder(Event).decode
+_decode = msgspec.json.Decoder(ChatEvent).decode
 
 
-def parse(event: str) -> Event | None:
+def parse(event: str) -> ChatEvent | None:
     """Return the event in `data: …`; None for the mark at the end of the stream."""
     data = event.removeprefix("data: ")
     return None if data.startswith("[DONE]") else _decode(data)
@@ -120,20 +119,18 @@ def response(request_id: str, found: Any) -> v1.ChatResponse:
     return v1.ChatResponse(
         id=request_id,
         model=found.model,
-        choices=[_choice(c) for c in found.choices],
+        choices=[
+            v1.ChatChoice(
+                index=choice.index,
+                message=message(choice.message),
+                logprobs=map(token, (choice.logprobs and choice.logprobs.content) or ()),
+                finish_reason=finish_reason(choice.finish_reason),
+                stop_reason=stop_reason(choice.stop_reason),
+            )
+            for choice in found.choices
+        ],
         usage=usage(found.usage),
         timing=timing(found.metrics),
-    )
-
-
-def _choice(found: Any) -> v1.ChatChoice:
-    scored = found.logprobs.content if found.logprobs else None
-    return v1.ChatChoice(
-        index=found.index,
-        message=message(found.message),
-        logprobs=map(token, scored or ()),
-        finish_reason=finish_reason(found.finish_reason),
-        stop_reason=stop_reason(found.stop_reason),
     )
 
 

@@ -18,7 +18,43 @@ _TOOL_MODES = {
 
 def chat_request(request: v1.ChatRequest, *, stream: bool) -> dict[str, Any]:
     """Return the body of /v1/chat/completions that says the same as `request`."""
-    body = _sampling(request.sampling_params) | _format(request.response_format) | _tools(request)
+    body = sampling.given(request.sampling_params)
+    if "prompt_logprobs" in body:
+        raise errors.InvalidRequest(
+            "Chat does not report prompt_logprobs; call Generate.",
+            field="sampling_params.prompt_logprobs",
+        )
+    if "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    if "logprobs" in body:
+        body |= {"logprobs": True, "top_logprobs": body["logprobs"]}
+    if "logit_bias" in body:
+        body["logit_bias"] = {str(token): bias for token, bias in body["logit_bias"].items()}
+    if "truncate_prompt_tokens" in body:
+        body["truncation_side"] = "left"
+    wanted = request.response_format
+    match wanted.WhichOneof("format"):
+        case "json_object" if wanted.json_object:
+            body["response_format"] = {"type": "json_object"}
+        case "json_schema":
+            named = {"name": wanted.json_schema.name or "answer", "schema": sampling.schema(wanted)}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        case "regex" | "choice" | "grammar":
+            body["structured_outputs"] = sampling.constraint(wanted)
+    for i, tool in enumerate(request.tools):
+        function: dict[str, Any] = {"name": tool.name}
+        if tool.description:
+            function["description"] = tool.description
+        if tool.parameters:
+            field = f"tools[{i}].parameters"
+            function["parameters"] = sampling.json_object(tool.parameters, field)
+        body.setdefault("tools", []).append({"type": "function", "function": function})
+    choice = request.tool_choice
+    match choice.WhichOneof("choice"):
+        case "function":
+            body["tool_choice"] = {"type": "function", "function": {"name": choice.function}}
+        case "mode" if choice.mode in _TOOL_MODES:
+            body["tool_choice"] = _TOOL_MODES[choice.mode]
     body["messages"] = messages(request.messages)
     body["model"] = request.model
     if request.HasField("parallel_tool_calls"):
@@ -40,24 +76,27 @@ def chat_request(request: v1.ChatRequest, *, stream: bool) -> dict[str, Any]:
 
 
 def messages(turns: Sequence[v1.ChatMessage]) -> list[dict[str, Any]]:
+    """Return the messages of a conversation. Raises InvalidRequest."""
     if not turns:
         raise errors.InvalidRequest("messages must hold at least one.", field="messages")
-    return [_message(turn, f"messages[{i}]") for i, turn in enumerate(turns)]
-
-
-def _message(turn: v1.ChatMessage, field: str) -> dict[str, Any]:
-    if not turn.role:
-        raise errors.InvalidRequest(f"{field}.role is missing.", field=f"{field}.role")
-    if turn.content and turn.parts:
-        raise errors.InvalidRequest(f"Set {field}.content or {field}.parts.", field=field)
-    content = [_part(p, f"{field}.parts[{i}]") for i, p in enumerate(turn.parts)] or turn.content
-    message: dict[str, Any] = {"role": turn.role, "content": content}
-    if turn.tool_calls:
-        message["tool_calls"] = [_tool_call(c) for c in turn.tool_calls]
-    for name in ("name", "tool_call_id", "reasoning"):
-        if value := getattr(turn, name):
-            message[name] = value
-    return message
+    made = []
+    for number, turn in enumerate(turns):
+        field = f"messages[{number}]"
+        if not turn.role:
+            raise errors.InvalidRequest(f"{field}.role is missing.", field=f"{field}.role")
+        if turn.content and turn.parts:
+            raise errors.InvalidRequest(f"Set {field}.content or {field}.parts.", field=field)
+        content = [_part(p, f"{field}.parts[{i}]") for i, p in enumerate(turn.parts)]
+        message: dict[str, Any] = {"role": turn.role, "content": content or turn.content}
+        for call in turn.tool_calls:
+            function = {"name": call.name, "arguments": call.arguments}
+            given = {"id": call.id, "type": "function", "function": function}
+            message.setdefault("tool_calls", []).append(given)
+        for name in ("name", "tool_call_id", "reasoning"):
+            if value := getattr(turn, name):
+                message[name] = value
+        made.append(message)
+    return made
 
 
 def _part(part: v1.ContentPart, field: str) -> dict[str, Any]:
@@ -67,60 +106,3 @@ def _part(part: v1.ContentPart, field: str) -> dict[str, Any]:
         case "image_url" | "audio_url" | "video_url" as kind:
             return {"type": kind, kind: {"url": getattr(part, kind)}}
     raise errors.InvalidRequest(f"{field} is empty.", field=field)
-
-
-def _tool_call(call: v1.ToolCall) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id, "type": "function", "function": function}
-
-
-def _sampling(params: v1.SamplingParams) -> dict[str, Any]:
-    body = sampling.given(params)
-    if "prompt_logprobs" in body:
-        raise errors.InvalidRequest(
-            "Chat does not report prompt_logprobs; call Generate.",
-            field="sampling_params.prompt_logprobs",
-        )
-    if "max_tokens" in body:
-        body["max_completion_tokens"] = body.pop("max_tokens")
-    if "logprobs" in body:
-        body |= {"logprobs": True, "top_logprobs": body["logprobs"]}
-    if "logit_bias" in body:
-        body["logit_bias"] = {str(token): bias for token, bias in body["logit_bias"].items()}
-    if "truncate_prompt_tokens" in body:
-        body["truncation_side"] = "left"
-    return body
-
-
-def _format(wanted: v1.ResponseFormat) -> dict[str, Any]:
-    match wanted.WhichOneof("format"):
-        case "json_object" if wanted.json_object:
-            return {"response_format": {"type": "json_object"}}
-        case "json_schema":
-            named = {"name": wanted.json_schema.name or "answer", "schema": sampling.schema(wanted)}
-            return {"response_format": {"type": "json_schema", "json_schema": named}}
-        case "regex" | "choice" | "grammar":
-            return {"structured_outputs": sampling.constraint(wanted)}
-    return {}
-
-
-def _tools(request: v1.ChatRequest) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    if request.tools:
-        body["tools"] = [_tool(t, f"tools[{i}]") for i, t in enumerate(request.tools)]
-    match request.tool_choice.WhichOneof("choice"):
-        case "function":
-            name = request.tool_choice.function
-            body["tool_choice"] = {"type": "function", "function": {"name": name}}
-        case "mode" if request.tool_choice.mode in _TOOL_MODES:
-            body["tool_choice"] = _TOOL_MODES[request.tool_choice.mode]
-    return body
-
-
-def _tool(tool: v1.Tool, field: str) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
-    if tool.parameters:
-        function["parameters"] = sampling.json_object(tool.parameters, f"{field}.parameters")
-    return {"type": "function", "function": function}

@@ -1,4 +1,4 @@
-"""Why an engine did not start or has died.
+"""Finds out why an engine did not start or has died.
 
 vLLM's engine and its workers are processes of their own; an exception there reaches this process as
 "see root cause above", meaning the log. So their errors are logged into a file as well, which is
@@ -88,14 +88,14 @@ def root_cause(error: BaseException) -> str:
 
 
 def _last_exception(text: str) -> str:
-    """Return the text after a traceback's last indented line: the exception and its message."""
+    """Return the exception and its message, behind the last indented line of a traceback."""
     lines = text.splitlines()
     start = max((i for i, line in enumerate(lines) if line.startswith("  ")), default=-1)
     return re.sub(r"^[\w.]*\.(?=\w+:)", "", "\n".join(lines[start + 1 :]).strip())
 
 
 def sentence(failure: str, exit_codes: Mapping[str, int]) -> str:
-    """Return why an engine that was running has died."""
+    """Return in a sentence why a running engine died."""
     if failure:
         return f"the engine process failed: {_last_exception(failure)}"
     for name, code in exit_codes.items():

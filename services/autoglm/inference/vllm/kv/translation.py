@@ -55,14 +55,14 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 def root(adapter: str | None, salt: str = "") -> int:
-    """Return the hash in front of a prompt's first block."""
+    """Return the parent of a prompt's first block."""
     if not (adapter or salt):
         return 0
     return xxh3_64_intdigest(f"{adapter or ''}\0{salt}".encode())
 
 
 def block_names(ids: Sequence[int], size: int, adapter: str | None, salt: str = "") -> list[int]:
-    """Return our names of a prompt's full blocks."""
+    """Return the pod's names of a prompt's full blocks."""
     names, parent = [], root(adapter, salt)
     for start in range(0, len(ids) - size + 1, size):
         parent = next_hash(parent, ids[start : start + size])
@@ -103,12 +103,19 @@ class Translator:
             # What lies in slower memory, and further groups of layers: they follow the first.
             return
         elif isinstance(event, BlockRemoved):
-            self._ledger.removed(self._removed(event.block_hashes))
+            names = []
+            for hashed in event.block_hashes:
+                block = self._blocks.get(hashed)
+                if block is not None:
+                    block.copies -= 1
+                    if not block.copies:
+                        names.append(self._blocks.pop(hashed).name)
+            self._ledger.removed(names)
         elif event.block_size == self._size:
             self._ledger.stored(self._stored(event))
 
     def lose(self) -> None:
-        """Record that nothing is known of the cache any more."""
+        """Forget all blocks."""
         self._blocks.clear()
         self._ledger.cleared()
 
@@ -137,14 +144,4 @@ class Translator:
             parent = next_hash(parent, event.token_ids[start : start + self._size])
             self._blocks[hashed] = _Block(parent)
             names.append(parent)
-        return names
-
-    def _removed(self, hashes: Sequence[Hash]) -> list[int]:
-        names = []
-        for hashed in hashes:
-            block = self._blocks.get(hashed)
-            if block is not None:
-                block.copies -= 1
-                if not block.copies:
-                    names.append(self._blocks.pop(hashed).name)
         return names

@@ -24,9 +24,14 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from autoglm.inference.kv import cache_salt
 from autoglm.inference.vllm.grammars import Grammars
 from autoglm.inference.vllm.kv.events import KvEvents
-from autoglm.inference.vllm.replay import engine_patches, exactness
-from autoglm.inference.vllm.replay.exactness import Abilities
-from autoglm.inference.vllm.replay.replay_state import ReplayState, current_state
+from autoglm.inference.vllm.replay import engine_patches
+from autoglm.inference.vllm.replay.replay_state import (
+    Abilities,
+    ReplayState,
+    current_state,
+    objection,
+    objection_to_tokens,
+)
 from autoglm.inference.vllm.replay.restored import Primed, prime
 from autoglm.validation.openai_stream import ResumedChoice
 
@@ -66,7 +71,7 @@ class StepwiseCollector(RequestOutputCollector):  # type: ignore[misc]  # vLLM i
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The arguments of a call of `generate`."""
+    """The arguments of `generate`."""
 
     replay: ReplayState
     prompt: Any
@@ -169,7 +174,7 @@ class ReplayClient:
 
     async def _resumed(self, request: _Request) -> AsyncGenerator[Any, None]:
         replay, params = request.replay, request.params
-        if reason := exactness.objection(self._abilities, params, is_stepwise=replay.is_stepwise):
+        if reason := objection(self._abilities, params, is_stepwise=replay.is_stepwise):
             raise replay.reject(reason)
         restored = {i: await self._primed(request, c) for i, c in request.choices.items()}
         # Makes the serving classes send the roles of choices that have not begun.
@@ -178,7 +183,7 @@ class ReplayClient:
             for step in choice.steps if replay.is_stepwise else choice.whole():
                 yield request.output([step])
         replay.is_replaying = False
-        async with aclosing(self._going_on(request, restored)) as outputs:
+        async with aclosing(self._continued(request, restored)) as outputs:
             async for output in outputs:
                 yield output
 
@@ -189,17 +194,7 @@ class ReplayClient:
         if choice.finished:
             restored.finish(choice.index)
             return restored
-        reason = exactness.objection_to_tokens(
-            self._abilities, params, len(prompt_ids), choice, self._stops(params)
-        )
-        if restored.stop_string is not None and not reason:
-            reason = "its text holds a stop string, yet its end was not delivered"
-        if reason:
-            raise request.replay.reject(reason)
-        return restored
-
-    def _stops(self, params: Any) -> set[int]:
-        """Return the tokens that end a choice, which vLLM adds to the parameters later."""
+        # The tokens that end a choice, which vLLM adds to the parameters later.
         resolved = copy(params)
         resolved.stop_token_ids = list(params.stop_token_ids or ())
         resolved._all_stop_token_ids = set()
@@ -207,9 +202,15 @@ class ReplayClient:
             self._llm.input_processor.generation_config_fields,
             self._llm.renderer.get_eos_token_id(),
         )
-        return {*resolved.stop_token_ids, resolved.eos_token_id} - {None}
+        stops = {*resolved.stop_token_ids, resolved.eos_token_id} - {None}
+        reason = objection_to_tokens(self._abilities, params, len(prompt_ids), choice, stops)
+        if restored.stop_string is not None and not reason:
+            reason = "its text holds a stop string, yet its end was not delivered"
+        if reason:
+            raise request.replay.reject(reason)
+        return restored
 
-    async def _going_on(
+    async def _continued(
         self, request: _Request, restored: dict[int, Primed]
     ) -> AsyncGenerator[Any, None]:
         """Send one request to the engine for each unfinished choice, as vLLM splits them."""
@@ -243,7 +244,12 @@ class ReplayClient:
             async with aclosing(outputs):
                 async for output in outputs:
                     if restored is not None and restored.steps:
-                        _check_taken_up(request.replay, output)
+                        # An engine that starts from the beginning reports how much of the prompt
+                        # was cached; one that resumes does not. The patches exclude it, but a wrong
+                        # response would be worse than an error.
+                        if output.num_cached_tokens != _UNKNOWN:
+                            raise request.replay.reject("the engine restarted the request")
+                        output.num_cached_tokens = 0
                     yield output
         finally:
             del self._starts[key]
@@ -264,17 +270,6 @@ class ReplayClient:
             state.sent_tokens_offset = len(start.restored.steps)
             if start.restored.steps:
                 state.num_cached_tokens = _UNKNOWN
-
-
-def _check_taken_up(replay: ReplayState, output: Any) -> None:
-    """Raises ResumeImpossible where the engine started the request from the beginning.
-
-    An engine that does so reports how much of the prompt was cached; one that resumes does not. The
-    patches exclude it, but a wrong response would be worse than an error.
-    """
-    if output.num_cached_tokens != _UNKNOWN:
-        raise replay.reject("the engine restarted the request")
-    output.num_cached_tokens = 0
 
 
 def abilities(llm: Any) -> Abilities:

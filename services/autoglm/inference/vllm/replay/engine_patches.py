@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 VERSIONS = ("0.32.",)
@@ -94,23 +93,16 @@ def _patch_scheduler() -> None:
         was_compiling = request.status == compiling
         if not proceed(self, request):
             return False
-        ids = resumed_ids(request.sampling_params) if was_compiling else []
-        if _advance(request, ids, self.structured_output_manager.accept_tokens):
-            return True
-        request.status = compiling
-        self.grammar_compile_error_reqs.add(request.request_id)
-        return False
+        # As the scheduler does with each token that is sampled.
+        for token_id in resumed_ids(request.sampling_params) if was_compiling else ():
+            request.append_output_token_ids(token_id)
+            if not self.structured_output_manager.accept_tokens(request, [token_id]):
+                request.status = compiling
+                self.grammar_compile_error_reqs.add(request.request_id)
+                return False
+        return True
 
     Scheduler._handle_blocked_waiting_request = handle_blocked_waiting_request
-
-
-def _advance(request: Any, ids: list[int], accept: Callable[[Any, list[int]], bool]) -> bool:
-    """Advance as the scheduler does with each sampled token; False if the grammar rejects one."""
-    for token_id in ids:
-        request.append_output_token_ids(token_id)
-        if not accept(request, [token_id]):
-            return False
-    return True
 
 
 def _patch_worker() -> None:

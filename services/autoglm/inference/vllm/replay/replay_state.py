@@ -3,11 +3,15 @@
 A replay state records what the engine generates, so that each chunk can carry the ids of all tokens
 since the last one; and it holds the delivered tokens of a broken stream that is resumed here.
 `engine_client` replays and records; `chat`, `generation` and `rest_replay` read.
+
+`objection` and `objection_to_tokens` decide whether a choice can be resumed exactly behind tokens
+of another pod. What they do not reject is exact, as docs/reliability.md says and the tests of token
+replay show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -92,3 +96,42 @@ def resumed(given: Sequence[ResumedChoice], n: int, *, is_stepwise: bool) -> Rep
     if any(not 0 <= index < n for index in by_index):
         raise state.reject(f"its state names a choice beyond the {n} requested")
     return state
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """The options of the engine that decide what it can resume."""
+
+    is_patched: bool
+    vocabulary: int
+    max_model_len: int
+    is_seed_replayable: bool = True
+    has_stepwise_outputs: bool = True
+
+
+def objection(able: Abilities, params: Any, *, is_stepwise: bool) -> str:
+    """Returns why a request with these sampling parameters cannot resume; empty where it can."""
+    # Greedy decoding has no use for a seed.
+    if params.seed is not None and params.temperature > 0 and not able.is_seed_replayable:
+        return "the state of a seeded sampler is not known on this engine"
+    if params.prompt_logprobs is not None:
+        return "log-probabilities of the prompt are delivered once"
+    if getattr(params, "thinking_token_budget", None) is not None:
+        return "the state of a thinking budget is not known"
+    if is_stepwise and not able.has_stepwise_outputs:
+        return "tools and reasoning are parsed several tokens at a time on this engine"
+    return "" if able.is_patched else "this version of vLLM is not known to resume requests"
+
+
+def objection_to_tokens(
+    able: Abilities, params: Any, prompt_len: int, choice: ResumedChoice, stops: Collection[int]
+) -> str:
+    """Returns the same for the tokens of one unfinished choice."""
+    ids = choice.token_ids
+    if any(not 0 <= i < able.vocabulary for i in ids):
+        return "its tokens are not in the vocabulary of this model"
+    if len(ids) >= params.max_tokens or prompt_len + len(ids) >= able.max_model_len:
+        return "its tokens reach max_tokens, yet its end was not delivered"
+    if ids and ids[-1] in stops:
+        return "its last token is a stop token, yet its end was not delivered"
+    return ""

@@ -31,7 +31,7 @@ from autoglm.validation.openai_stream import (
 _HEADER = REPLAY_HEADER.encode()
 
 
-class _Body(msgspec.Struct):
+class _ReplayFields(msgspec.Struct):
     """The fields that decide whether a stream can be replayed, whatever types they have."""
 
     stream: Any = None
@@ -86,7 +86,7 @@ class RestReplay:
         if not is_recorded and f'"{RESUME_FIELD}"'.encode() not in body:
             return None
         try:
-            wanted = msgspec.json.decode(body, type=_Body)
+            wanted = msgspec.json.decode(body, type=_ReplayFields)
         except msgspec.DecodeError:
             return None
         is_resumed = wanted.autoglm_resume is not None
@@ -108,7 +108,7 @@ class RestReplay:
         return replay_state.resumed(choices, n, is_stepwise=is_stepwise)
 
 
-def _objection(wanted: _Body) -> str:
+def _objection(wanted: _ReplayFields) -> str:
     """Return why the stream of this request cannot be replayed; empty where it can."""
     if wanted.stream is not True:
         return "it is no stream"

@@ -65,26 +65,24 @@ async def prime(
         LogprobsProcessor.from_new_request(tokenizer, request),
         [],
     )
+    scores = restored.logprobs
+    is_scored = scores.logprobs is not None
     for position, token_id in enumerate(token_ids):
         if position % _TURN == _TURN - 1:
             await asyncio.sleep(0)
         restored.stop_string = (
             restored.detokenizer.update([token_id], False) or restored.stop_string
         )
-        restored.steps.append(_step(restored, index, token_id))
+        if is_scored:
+            # Their values have been delivered; what follows depends on the tokens alone.
+            one = (np.array([[token_id]]), np.zeros((1, 1)), np.ones(1, dtype=int), None)
+            scores._update_sample_logprobs(LogprobsLists(*one))
+        step = CompletionOutput(
+            index=index,
+            text=restored.detokenizer.get_next_output_text(False, True),
+            token_ids=[token_id],
+            cumulative_logprob=None,
+            logprobs=scores.logprobs[-1:] if is_scored else None,
+        )
+        restored.steps.append(step)
     return restored
-
-
-def _step(restored: Primed, index: int, token_id: int) -> Any:
-    scored = restored.logprobs.logprobs is not None
-    if scored:
-        # Their values have been delivered; what follows depends on the tokens alone.
-        one = (np.array([[token_id]]), np.zeros((1, 1)), np.ones(1, dtype=int), None)
-        restored.logprobs._update_sample_logprobs(LogprobsLists(*one))
-    return CompletionOutput(
-        index=index,
-        text=restored.detokenizer.get_next_output_text(False, True),
-        token_ids=[token_id],
-        cumulative_logprob=None,
-        logprobs=restored.logprobs.logprobs[-1:] if scored else None,
-    )

@@ -53,7 +53,20 @@ class Generation:
             replay_state.reject_unary(request)
             sent = await self._submit(request, call, RequestOutputKind.FINAL_ONLY)
             async with aclosing(sent.outputs) as outputs:
-                return self._response(sent, call, [output async for output in outputs][-1])
+                final = [output async for output in outputs][-1]
+            return v1.GenerateResponse(
+                id=call.request_id,
+                model=self._runtime.served_name(sent.adapter),
+                completions=[
+                    results.completion(c, sent.top)
+                    for c in sorted(final.outputs, key=lambda c: c.index)
+                ],
+                usage=results.usage(final, sum(len(c.token_ids) for c in final.outputs)),
+                timing=results.timing(final.metrics),
+                prompt_logprobs=results.token_logprobs(
+                    final.prompt_token_ids, final.prompt_logprobs, sent.prompt_top
+                ),
+            )
 
     async def stream(
         self, request: v1.GenerateRequest, call: EngineRequest
@@ -84,11 +97,50 @@ class Generation:
         self._runtime.require("generate")
         given = sampling.given(request.sampling_params)
         if kind is RequestOutputKind.DELTA and "prompt_logprobs" in given:
-            _reject_prompt_logprobs()
-        tops = given.get("logprobs", 0), given.get("prompt_logprobs", 0)
-        prompt = await self._render(request, given.pop("truncate_prompt_tokens", None), given)
-        params = self._params(request, given, len(prompt["prompt_token_ids"]), kind)
-        outputs = self._runtime.llm.generate(
+            raise errors.InvalidRequest(
+                "prompt_logprobs are not available in a stream; call Generate.",
+                field="sampling_params.prompt_logprobs",
+            )
+        top, prompt_top = given.get("logprobs", 0), given.get("prompt_logprobs", 0)
+        llm = self._runtime.llm
+        given_prompt: dict[str, Any] = {"prompt": request.text}
+        if _prompt_field(request) == "token_ids":
+            given_prompt = {"prompt_token_ids": list(request.token_ids.ids)}
+            if not request.token_ids.ids:
+                raise errors.InvalidRequest("token_ids must not be empty.", field="token_ids")
+        elif not request.text:
+            problem = "Set text or token_ids to what is to be completed."
+            raise errors.InvalidRequest(problem, field="text")
+        keep = given.pop("truncate_prompt_tokens", None)
+        max_tokens = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
+        context = llm.model_config.max_model_len
+        limits = TokenizeParams(
+            max_total_tokens=context,
+            max_output_tokens=max_tokens,
+            truncate_prompt_tokens=keep,
+            truncation_side="left" if keep is not None else None,
+            max_total_tokens_param="max_model_len",
+            max_output_tokens_param="max_tokens",
+        )
+        parsed = parse_model_prompt(llm.model_config, given_prompt)
+        (prompt,) = await llm.renderer.render_cmpl_async([parsed], limits)
+        prompt_len = len(prompt["prompt_token_ids"])
+        if prompt_len >= context:
+            raise errors.InvalidRequest(
+                f"The prompt has {prompt_len} tokens and leaves no room for a completion: "
+                f"{self._runtime.model.name} takes {context} tokens in all.",
+                field=_prompt_field(request),
+            )
+        given["stop_token_ids"] = [*given.get("stop_token_ids", ()), *self._stops]
+        wanted = sampling.constraint(request.response_format)
+        params = SamplingParams(
+            **self._defaults | given,
+            max_tokens=get_max_tokens(context, max_tokens, prompt_len, {}),
+            structured_outputs=StructuredOutputsParams(**wanted) if wanted else None,
+            output_kind=kind,
+            skip_clone=True,
+        )
+        outputs = llm.generate(
             prompt,
             params,
             call.request_id,
@@ -97,78 +149,8 @@ class Generation:
             priority=self._runtime.priority(request.priority),
             session_id=request.session_id or None,
         )
-        return _Submission(outputs, adapter, *tops)
-
-    async def _render(
-        self, request: v1.GenerateRequest, keep: int | None, given: dict[str, Any]
-    ) -> Any:
-        llm = self._runtime.llm
-        parsed = parse_model_prompt(llm.model_config, _prompt(request))
-        limits = TokenizeParams(
-            max_total_tokens=llm.model_config.max_model_len,
-            max_output_tokens=given.get("max_tokens", _DEFAULT_MAX_TOKENS),
-            truncate_prompt_tokens=keep,
-            truncation_side="left" if keep is not None else None,
-            max_total_tokens_param="max_model_len",
-            max_output_tokens_param="max_tokens",
-        )
-        (prompt,) = await llm.renderer.render_cmpl_async([parsed], limits)
-        return prompt
-
-    def _params(
-        self, request: v1.GenerateRequest, given: dict[str, Any], prompt_len: int, kind: Any
-    ) -> Any:
-        context = self._runtime.llm.model_config.max_model_len
-        if prompt_len >= context:
-            raise errors.InvalidRequest(
-                f"The prompt has {prompt_len} tokens and leaves no room for a completion: "
-                f"{self._runtime.model.name} takes {context} tokens in all.",
-                field=_prompt_field(request),
-            )
-        max_tokens = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
-        given["stop_token_ids"] = [*given.get("stop_token_ids", ()), *self._stops]
-        wanted = sampling.constraint(request.response_format)
-        return SamplingParams(
-            **self._defaults | given,
-            max_tokens=get_max_tokens(context, max_tokens, prompt_len, {}),
-            structured_outputs=StructuredOutputsParams(**wanted) if wanted else None,
-            output_kind=kind,
-            skip_clone=True,
-        )
-
-    def _response(self, sent: _Submission, call: EngineRequest, final: Any) -> v1.GenerateResponse:
-        count = sum(len(c.token_ids) for c in final.outputs)
-        ordered = sorted(final.outputs, key=lambda c: c.index)
-        return v1.GenerateResponse(
-            id=call.request_id,
-            model=self._runtime.served_name(sent.adapter),
-            completions=[results.completion(c, sent.top) for c in ordered],
-            usage=results.usage(final, count),
-            timing=results.timing(final.metrics),
-            prompt_logprobs=results.token_logprobs(
-                final.prompt_token_ids, final.prompt_logprobs, sent.prompt_top
-            ),
-        )
+        return _Submission(outputs, adapter, top, prompt_top)
 
 
 def _prompt_field(request: v1.GenerateRequest) -> str:
     return request.WhichOneof("prompt") or "text"
-
-
-def _prompt(request: v1.GenerateRequest) -> dict[str, Any]:
-    if request.WhichOneof("prompt") == "token_ids":
-        if not request.token_ids.ids:
-            raise errors.InvalidRequest("token_ids must not be empty.", field="token_ids")
-        return {"prompt_token_ids": list(request.token_ids.ids)}
-    if not request.text:
-        raise errors.InvalidRequest(
-            "Set text or token_ids to what is to be completed.", field="text"
-        )
-    return {"prompt": request.text}
-
-
-def _reject_prompt_logprobs() -> None:
-    raise errors.InvalidRequest(
-        "prompt_logprobs are not available in a stream; call Generate.",
-        field="sampling_params.prompt_logprobs",
-    )

@@ -12,7 +12,7 @@ model that is about to say "outage". Called by `engine`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -36,34 +36,32 @@ class Labels:
     def __init__(self, runtime: Runtime, tokenization: Tokenization) -> None:
         self._runtime = runtime
         self._tokenization = tokenization
-        self._stops = _stop_tokens(runtime.llm)
+        # Tokens that end the model's turn.
+        configured = runtime.llm.input_processor.generation_config_fields.get("eos_token_id")
+        own = [configured] if isinstance(configured, int) else list(configured or ())
+        ids = [runtime.llm.renderer.get_eos_token_id(), *own]
+        self._stops = tuple(dict.fromkeys(i for i in ids if i is not None))
         self._chats = "chat" in runtime.model.tasks and bool(self._stops)
 
     async def logprobs(self, request: v1.PredictRequest, call: EngineRequest) -> list[float]:
         with self._runtime.translating("input_data"):
             adapter = self._runtime.find(request.model_name)
             self._runtime.require("classify")
-            prompt = await self._prompt(request, call)
-            paths = [await self._path(request, i, call) for i in range(len(request.labels))]
+            text = text_of(request)
+            wanted: Any = TokenizeCompletionRequest(prompt=f"{text}\n")
+            if "chat" in self._runtime.model.tasks:
+                wanted = TokenizeChatRequest(messages=[{"role": "user", "content": text}])
+            prompt = list((await self._tokenization.submit(wanted, call, "input_data")).tokens)
+            paths: list[Path] = []
+            for i, label in enumerate(request.labels):
+                field = f"labels[{i}]"
+                wanted = TokenizeCompletionRequest(prompt=label, add_special_tokens=False)
+                tokens = (await self._tokenization.submit(wanted, call, field)).tokens
+                if not tokens:
+                    raise errors.InvalidRequest(f"{field} is empty.", field=field)
+                paths.append((*tokens, END) if self._chats else tuple(tokens))
             read = await self._read_all(prompt, branches(paths), call, adapter, request.priority)
             return [score(path, read) for path in paths]
-
-    async def _prompt(self, request: v1.PredictRequest, call: EngineRequest) -> list[int]:
-        text = text_of(request)
-        wanted = (
-            TokenizeChatRequest(messages=[{"role": "user", "content": text}])
-            if "chat" in self._runtime.model.tasks
-            else TokenizeCompletionRequest(prompt=f"{text}\n")
-        )
-        return list((await self._tokenization.submit(wanted, call, "input_data")).tokens)
-
-    async def _path(self, request: v1.PredictRequest, index: int, call: EngineRequest) -> Path:
-        field = f"labels[{index}]"
-        wanted = TokenizeCompletionRequest(prompt=request.labels[index], add_special_tokens=False)
-        tokens = (await self._tokenization.submit(wanted, call, field)).tokens
-        if not tokens:
-            raise errors.InvalidRequest(f"{field} is empty.", field=field)
-        return (*tokens, END) if self._chats else tuple(tokens)
 
     async def _read_all(
         self,
@@ -100,33 +98,19 @@ class Labels:
         ids = list(dict.fromkeys([*(t for t in tokens if t != END), *ends]))
         read: dict[int, float] = {}
         for i in range(0, len(ids), MAX_LOGPROB_TOKEN_IDS):
-            read |= await self._query(
-                prompt, ids[i : i + MAX_LOGPROB_TOKEN_IDS], request_id, options
+            part = ids[i : i + MAX_LOGPROB_TOKEN_IDS]
+            params = SamplingParams(
+                temperature=0.0,
+                max_tokens=1,
+                logprob_token_ids=part,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
             )
+            source = self._runtime.llm.generate(tokens_input(prompt), params, request_id, **options)
+            async with aclosing(source) as outputs:
+                final = [output async for output in outputs][-1].outputs[0]
+            if not final.logprobs:
+                raise errors.Cancelled("The request was aborted.")
+            read |= {token: final.logprobs[0][token].logprob for token in part}
         return read | ({END: log_sum(read[t] for t in ends)} if ends else {})
-
-    async def _query(
-        self, prompt: list[int], ids: list[int], request_id: str, options: Mapping[str, Any]
-    ) -> Logprobs:
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            logprob_token_ids=ids,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
-        outputs = self._runtime.llm.generate(tokens_input(prompt), params, request_id, **options)
-        async with aclosing(outputs):
-            final = [output async for output in outputs][-1].outputs[0]
-        if not final.logprobs:
-            raise errors.Cancelled("The request was aborted.")
-        return {token: final.logprobs[0][token].logprob for token in ids}
-
-
-def _stop_tokens(llm: Any) -> Sequence[int]:
-    """Return the tokens that end the model's turn."""
-    configured = llm.input_processor.generation_config_fields.get("eos_token_id")
-    own = [configured] if isinstance(configured, int) else list(configured or ())
-    ids = [llm.renderer.get_eos_token_id(), *own]
-    return tuple(dict.fromkeys(i for i in ids if i is not None))

@@ -31,7 +31,7 @@ def finish_reason(reason: str | None) -> v1.FinishReason:
 
 
 def chunk(request_id: str, completion: Any, top: int) -> v1.GenerateChunk:
-    """Return the new part of one completion as a chunk."""
+    """Convert the new tokens of one completion."""
     made = v1.GenerateChunk(
         id=request_id,
         index=completion.index,
@@ -47,7 +47,7 @@ def chunk(request_id: str, completion: Any, top: int) -> v1.GenerateChunk:
 
 
 def completion(output: Any, top: int) -> v1.Completion:
-    """Return one finished completion."""
+    """Convert one finished completion."""
     return v1.Completion(
         index=output.index,
         text=output.text,
@@ -65,20 +65,17 @@ def stop_reason(reason: int | str | None) -> str:
 def token_logprobs(
     token_ids: Sequence[int], positions: Sequence[Any] | None, top: int
 ) -> list[v1.TokenLogprob]:
-    """Return an entry a token, none unless requested; `positions` map ids to vLLM's Logprob."""
-    return [
-        _token(token_id, position, top)
-        for token_id, position in zip(token_ids, positions or (), strict=False)
-        if position is not None
-    ]
-
-
-def _token(token_id: int, position: dict[int, Any], top: int) -> v1.TokenLogprob:
-    entry = _entry(token_id, position[token_id])
-    likeliest = [(i, p) for i, p in position.items() if p.rank is not None and p.rank <= top]
-    likeliest.sort(key=lambda item: item[1].rank)
-    entry.top_logprobs.extend(_entry(i, p) for i, p in likeliest)
-    return entry
+    """Return an entry a token, none if not requested; `positions` map token ids to Logprobs."""
+    made = []
+    for token_id, position in zip(token_ids, positions or (), strict=False):
+        if position is None:
+            continue
+        entry = _entry(token_id, position[token_id])
+        likeliest = [(i, p) for i, p in position.items() if p.rank is not None and p.rank <= top]
+        likeliest.sort(key=lambda item: item[1].rank)
+        entry.top_logprobs.extend(_entry(i, p) for i, p in likeliest)
+        made.append(entry)
+    return made
 
 
 def _entry(token_id: int, found: Any) -> v1.TokenLogprob:
@@ -99,7 +96,7 @@ def usage(output: Any, completion_tokens: int) -> v1.Usage:
 
 
 def timing(stats: Any) -> v1.Timing | None:
-    """Return the timing by vLLM's timestamps; 0 stands for a moment that never came."""
+    """Convert vLLM's timestamps; 0 stands for a moment that never came."""
     if stats is None or not stats.last_token_ts:
         return None
     return v1.Timing(

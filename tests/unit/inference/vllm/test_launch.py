@@ -3,7 +3,7 @@
 import pytest
 
 from autoglm.inference.engine import EngineOptions
-from autoglm.inference.vllm.arguments import command_line
+from autoglm.inference.vllm.launch import command_line
 
 
 def test_what_is_not_set_is_left_to_vllm() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from autoglm.common import errors
 from autoglm.simulator import openai_json, tokenizer
-from autoglm.simulator.prompt_echo import PromptEcho, prompt_echo
+from autoglm.simulator.openai import PromptEcho, prompt_echo
 
 PROMPT = "one two"
 
