@@ -1,6 +1,6 @@
 """A client connection: one request at a time, and its response as it arrives.
 
-Framing is llhttp's (strict mode). While nobody reads a response, at most `HIGH_WATER_BYTES` of it
+Framing is llhttp's (strict mode). While a response is not read, at most `HIGH_WATER_BYTES` of it
 are kept and the connection stops reading. Knows no pool and no retries.
 """
 
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._response is None:
-            # Bytes that no request expects: what follows could not be told from a response.
+            # Bytes that no request expects: what follows could not be distinguished from one.
             self.close()
             return
         if self._in_head:

@@ -88,7 +88,7 @@ class Exchange:
 
     @property
     def peer(self) -> str:
-        """The IP address of the connection's other end; empty on a Unix socket."""
+        """Return the IP address of the other end; empty on a Unix socket."""
         return self._connection.peer
 
     async def read(self) -> bytes:

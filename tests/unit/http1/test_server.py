@@ -382,7 +382,7 @@ async def test_a_client_that_disconnects_cancels_its_handler() -> None:
     assert cancelled.is_set()
 
 
-async def test_a_body_that_nobody_reads_stops_the_connection_from_reading() -> None:
+async def test_a_body_that_is_not_read_stops_the_connection_from_reading() -> None:
     gate = asyncio.Event()
     sizes = []
 
