@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -91,14 +91,42 @@ def to_manifest(document: Any, name: str = "") -> dict[str, Any]:
     except ValidationError as error:
         details = error.errors(include_url=False)
         raise InvalidSpec([problem_of(detail, ShortForm) for detail in details]) from error
-    problems = list(_problems(short))
+    problems: list[Problem] = []
+    model: dict[str, Any] = {"uri": short.model}
+    spec: dict[str, Any] = {"model": model}
+    if short.quantization in _PREQUANTIZED:
+        message = (
+            "is not available while loading; use a quantized checkpoint (awq, gptq) and remove it, "
+            "or set int8 or fp8"
+        )
+        problems.append(Problem("quantization", message, short.quantization))
+    elif short.quantization in _DTYPES:
+        spec["engine"] = {"args": {"dtype": _DTYPES[short.quantization]}}
+    elif short.quantization != "none":
+        method = _ONLINE.get(short.quantization, short.quantization)
+        model["quantization"] = {"method": method}
+    if short.autoscale is None:
+        spec["replicas"] = short.replicas
+    else:
+        low, high = short.autoscale.min, short.autoscale.max
+        low = max(short.replicas, 1) if low is None else low
+        if low > high:
+            message = f"is under the fewest replicas ({low}); raise it"
+            problems.append(Problem("autoscale.max", message, high))
+        elif not low <= short.replicas <= high and "replicas" in short.model_fields_set:
+            message = f"is not between autoscale.min ({low}) and autoscale.max ({high}); remove it"
+            problems.append(Problem("replicas", message, short.replicas))
+        # Kubernetes computes CPU use as a share of the request.
+        spec["resources"] = {"requests": {"cpu": "1"}}
+        metric = {"type": "CPU", "target": short.autoscale.cpu_threshold}
+        spec["scaling"] = {"minReplicas": low, "maxReplicas": high, "metrics": [metric]}
     if problems:
         raise InvalidSpec(problems)
     metadata: dict[str, Any] = {"name": name or name_of(short.model)}
     if short.pipeline:
         tasks = [task.model_dump(mode="json") for task in short.pipeline]
         metadata["annotations"] = {PIPELINE: json.dumps(tasks, ensure_ascii=False)}
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": _spec(short)}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
 
 
 def name_of(model: str) -> str:
@@ -109,42 +137,3 @@ def name_of(model: str) -> str:
         return TypeAdapter(ResourceName).validate_python(name)
     except ValidationError:
         return "model"
-
-
-def _problems(short: ShortForm) -> Iterator[Problem]:
-    if short.quantization in _PREQUANTIZED:
-        message = (
-            "is not available while loading; use a quantized checkpoint (awq, gptq) and remove it, "
-            "or set int8 or fp8"
-        )
-        yield Problem("quantization", message, short.quantization)
-    if short.autoscale is None:
-        return
-    low, high = _bounds(short.autoscale, short)
-    if low > high:
-        yield Problem("autoscale.max", f"is under the fewest replicas ({low}); raise it", high)
-    elif not low <= short.replicas <= high and "replicas" in short.model_fields_set:
-        message = f"is not between autoscale.min ({low}) and autoscale.max ({high}); remove it"
-        yield Problem("replicas", message, short.replicas)
-
-
-def _bounds(autoscale: Autoscale, short: ShortForm) -> tuple[int, int]:
-    low = max(short.replicas, 1) if autoscale.min is None else autoscale.min
-    return low, autoscale.max
-
-
-def _spec(short: ShortForm) -> dict[str, Any]:
-    model: dict[str, Any] = {"uri": short.model}
-    spec: dict[str, Any] = {"model": model}
-    if short.quantization in _DTYPES:
-        spec["engine"] = {"args": {"dtype": _DTYPES[short.quantization]}}
-    elif short.quantization != "none":
-        method = _ONLINE.get(short.quantization, short.quantization)
-        model["quantization"] = {"method": method}
-    if short.autoscale is None:
-        return {**spec, "replicas": short.replicas}
-    low, high = _bounds(short.autoscale, short)
-    metric = {"type": "CPU", "target": short.autoscale.cpu_threshold}
-    # Kubernetes computes CPU use as a share of the request.
-    spec["resources"] = {"requests": {"cpu": "1"}}
-    return {**spec, "scaling": {"minReplicas": low, "maxReplicas": high, "metrics": [metric]}}
