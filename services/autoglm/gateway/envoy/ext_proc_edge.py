@@ -26,15 +26,12 @@ from autoglm.gateway.envoy import (
 from autoglm.gateway.envoy import (
     request as envoy_request,
 )
-from autoglm.gateway.envoy.config import WINDOW_BYTES, Sockets
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
 from autoglm.gateway.envoy.messages import ending_of
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 
 # Envoy ends a request at its deadline; without its report, the request ends so much later.
 _REPORT_SECONDS = 10.0
-# Space for the excess of a body that is too long, and for the message around it.
-_ROOM_BYTES = 2 * WINDOW_BYTES
 
 
 class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
@@ -140,35 +137,7 @@ class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):
     async def StreamAccessLogs(self, requests: Any, _: Any) -> Any:
         async for message in requests:
             for entry in message.http_logs.log_entry:
-                self._note(entry)
+                key = entry.request.request_headers.get(rpc.CALL_HEADER, "")
+                if (exchange := self._exchanges.get(key)) is not None:
+                    exchange.end(ending_of(entry, exchange.wire, self._clock()))
         return access_log_pb2.StreamAccessLogsResponse()
-
-    def _note(self, entry: Any) -> None:
-        exchange = self._exchanges.get(entry.request.request_headers.get(rpc.CALL_HEADER, ""))
-        if exchange is not None:
-            exchange.end(ending_of(entry, exchange.wire, self._clock()))
-
-
-class Picking:
-    """The server of ext_proc and the access log, on a Unix socket for the gateway's own Envoy."""
-
-    def __init__(
-        self, sockets: Sockets, relay: Handler, exchanges: Exchanges, bounds: Bounds
-    ) -> None:
-        self._picker = Picker(relay, exchanges, bounds)
-        options = (("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES),)
-        self._server = grpc.aio.server(options=options)
-        ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(self._picker, self._server)
-        access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(
-            AccessLogService(exchanges), self._server
-        )
-        self._server.add_insecure_port(f"unix:{sockets.picker}")
-
-    async def start(self) -> None:
-        """Start the server."""
-        await self._server.start()
-
-    async def close(self) -> None:
-        """Cancel all requests and stop the server."""
-        await self._picker.close()
-        await self._server.stop(None)

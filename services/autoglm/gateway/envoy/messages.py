@@ -165,32 +165,26 @@ def ending_of(entry: Any, wire: Wire, now: float) -> End:
     response = entry.response
     fields = {**response.response_headers, **response.response_trailers}
     code = response.response_code.value
-    error = _failure(entry.common_properties) or _overdue(response)
+    common, first = entry.common_properties, 0.0
+    error = _failure(common, response.response_code_details)
     if error is None and wire == "grpc":
         error = grpc_error(fields)
-    first = _first_chunk(entry.common_properties, now)
+    if common.HasField("time_to_first_upstream_rx_byte"):
+        after_first = _seconds(common.duration) - _seconds(common.time_to_first_upstream_rx_byte)
+        first = now - max(0.0, after_first)
     return End(code, error, reported_usage(fields.items()), first, response.response_body_bytes)
 
 
-def _failure(common: Any) -> AutoGLMError | None:
-    """Return the error of the response flags."""
-    if not common.HasField("response_flags"):
-        return None
+def _failure(common: Any, details: str) -> AutoGLMError | None:
+    """Return the error of the response flags and the response code details."""
     flags = {field.name for field, value in common.response_flags.ListFields() if value is True}
     if flags.intersection(_LEFT):
         return errors.Cancelled("the client disconnected")
-    if flags.intersection(_DEADLINES):
+    is_broken = not flags.isdisjoint(_BROKEN)
+    # A stream cut at its deadline may have no flag, only details.
+    if flags.intersection(_DEADLINES) or ("duration_timeout" in details and not is_broken):
         return errors.DeadlineExceeded("the deadline passed before the response ended")
-    if flags.intersection(_BROKEN):
-        return errors.StreamBroken("the pod disconnected during the response")
-    return None
-
-
-def _overdue(response: Any) -> AutoGLMError | None:
-    """Return the error of a stream cut at its deadline, which has no flag, only details."""
-    if "duration_timeout" not in response.response_code_details:
-        return None
-    return errors.DeadlineExceeded("the deadline passed before the response ended")
+    return errors.StreamBroken("the pod disconnected during the response") if is_broken else None
 
 
 def grpc_error(fields: dict[str, str], *, is_rejection: bool = False) -> AutoGLMError | None:
@@ -217,13 +211,6 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         return b""
-
-
-def _first_chunk(common: Any, now: float) -> float:
-    if not common.HasField("time_to_first_upstream_rx_byte"):
-        return 0.0
-    first = _seconds(common.time_to_first_upstream_rx_byte)
-    return now - max(0.0, _seconds(common.duration) - first)
 
 
 def _seconds(duration: Any) -> float:

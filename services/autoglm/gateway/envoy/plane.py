@@ -8,15 +8,22 @@ import socket
 import tempfile
 from pathlib import Path
 
+import grpc
+
 from autoglm.common.addresses import split_address
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import program
-from autoglm.gateway.envoy.config import Sockets, bootstrap
+from autoglm.gateway.envoy.access_log_pb2_grpc import add_AccessLogServiceServicer_to_server
+from autoglm.gateway.envoy.config import WINDOW_BYTES, Sockets, bootstrap
 from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.ext_proc_edge import Picking
+from autoglm.gateway.envoy.ext_proc_edge import AccessLogService, Picker
+from autoglm.gateway.envoy.ext_proc_pb2_grpc import add_ExternalProcessorServicer_to_server
 from autoglm.gateway.envoy.program import Sidecar
 from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.settings import GatewaySettings
+
+# Space for the excess of a body that is too long, and for the message around it.
+_ROOM_BYTES = 2 * WINDOW_BYTES
 
 
 class EnvoyPlane:
@@ -29,7 +36,8 @@ class EnvoyPlane:
         given = settings.envoy_directory
         self.sockets = Sockets(Path(given or tempfile.mkdtemp(prefix="autoglm-envoy-")))
         self.sockets.directory.mkdir(parents=True, exist_ok=True)
-        self._picking: Picking | None = None
+        self._picker: Picker | None = None
+        self._picker_server: grpc.aio.Server | None = None
         self._envoy: program.Envoy | Sidecar | None = None
 
     @property
@@ -40,22 +48,26 @@ class EnvoyPlane:
 
     async def start(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> dict[str, int]:
         """Start Envoy; return the ports of both listeners by name. Raises EnvoyFailed."""
-        self._picking = Picking(self.sockets, relay, exchanges, bounds)
-        await self._picking.start()
+        settings, sockets = self._settings, self.sockets
+        self._picker = Picker(relay, exchanges, bounds)
+        longest = ("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES)
+        self._picker_server = server = grpc.aio.server(options=(longest,))
+        add_ExternalProcessorServicer_to_server(self._picker, server)
+        add_AccessLogServiceServicer_to_server(AccessLogService(exchanges), server)
+        server.add_insecure_port(f"unix:{sockets.picker}")
+        await server.start()
         listen: dict[Wire, tuple[str, int]] = {
-            "grpc": await _resolved(self._settings.grpc_address),
-            "http": await _resolved(self._settings.http_address),
+            "grpc": await _resolved(settings.grpc_address),
+            "http": await _resolved(settings.http_address),
         }
-        config = bootstrap(self._settings, self.sockets, listen)
-        self._envoy = await self._started(config)
+        config = bootstrap(settings, sockets, listen)
+        if self._program:
+            self._envoy = await program.Envoy.start(
+                self._program, config, sockets, settings.envoy_concurrency
+            )
+        else:
+            self._envoy = await Sidecar.start(config, sockets)
         return await self._envoy.admin.ports()
-
-    async def _started(self, config: str) -> program.Envoy | Sidecar:
-        if not self._program:
-            return await Sidecar.start(config, self.sockets)
-        return await program.Envoy.start(
-            self._program, config, self.sockets, self._settings.envoy_concurrency
-        )
 
     async def ended(self) -> int:
         """Wait until Envoy exits; return its exit code."""
@@ -77,8 +89,10 @@ class EnvoyPlane:
         envoy, self._envoy = self._envoy, None
         if envoy is not None:
             await envoy.stop()
-        if self._picking is not None:
-            await self._picking.close()
+        if self._picker is not None:
+            await self._picker.close()
+        if self._picker_server is not None:
+            await self._picker_server.stop(None)
         if self._program:
             shutil.rmtree(self.sockets.directory, ignore_errors=True)
 

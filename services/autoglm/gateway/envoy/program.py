@@ -24,7 +24,7 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-LAUNCH = (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT)
+_LAUNCH = (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT)
 # The format of the gateway's own log lines.
 _LINE = '{"level":"%l","logger":"envoy.%n","message":"%j"}'
 _log = logging.getLogger("autoglm.gateway")
@@ -69,7 +69,7 @@ class Envoy:
         """Start Envoy and wait until it listens. Raises EnvoyFailed."""
         sockets.config.write_text(config, "utf-8")
         command = (
-            *LAUNCH,
+            *_LAUNCH,
             program,
             *("-c", str(sockets.config), "--concurrency", str(concurrency)),
             *("--disable-hot-restart", "--drain-strategy", "immediate"),
@@ -82,7 +82,13 @@ class Envoy:
         envoy = cls(child, sockets.admin)
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await envoy._wait_ready()
+                while not await envoy.admin.responds(READY):
+                    if envoy._ended.done():
+                        raise EnvoyFailed(
+                            f"Envoy exited with code {envoy._ended.result()} before it listened; "
+                            "its log lines above give the reason"
+                        )
+                    await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
             await envoy.stop()
             raise
@@ -101,15 +107,6 @@ class Envoy:
         if not self._ended.done():
             self._child.kill()
         await self._ended
-
-    async def _wait_ready(self) -> None:
-        while not await self.admin.responds(READY):
-            if self._ended.done():
-                raise EnvoyFailed(
-                    f"Envoy exited with code {self._ended.result()} before it listened; "
-                    "its log lines above give the reason"
-                )
-            await asyncio.sleep(_POLL_SECONDS)
 
 
 class Admin:
@@ -172,7 +169,17 @@ class Sidecar:
         sidecar = cls(sockets)
         try:
             async with asyncio.timeout(_SIDECAR_START_SECONDS):
-                await sidecar._configure(config)
+                # End an Envoy first that still runs with the configuration of a killed gateway.
+                sockets.config.unlink(missing_ok=True)
+                while await sidecar.admin.responds():
+                    await sidecar.admin.quit()
+                    await asyncio.sleep(_SIDECAR_POLL_SECONDS)
+                unfinished = sockets.config.with_suffix(".new")
+                unfinished.write_text(config, "utf-8")
+                unfinished.replace(sockets.config)
+                # Envoy has no other signal of its readiness.
+                while not await sidecar.admin.responds(READY):  # noqa: ASYNC110
+                    await asyncio.sleep(_SIDECAR_POLL_SECONDS)
         except TimeoutError as error:
             await sidecar.admin.close()
             raise EnvoyFailed(
@@ -192,16 +199,3 @@ class Sidecar:
         if await self.admin.responds():
             await self.admin.quit()
         await self.admin.close()
-
-    async def _configure(self, config: str) -> None:
-        """End an Envoy first that still runs with the configuration of a killed gateway."""
-        self._sockets.config.unlink(missing_ok=True)
-        while await self.admin.responds():
-            await self.admin.quit()
-            await asyncio.sleep(_SIDECAR_POLL_SECONDS)
-        unfinished = self._sockets.config.with_suffix(".new")
-        unfinished.write_text(config, "utf-8")
-        unfinished.replace(self._sockets.config)
-        # Envoy has no other signal of its readiness.
-        while not await self.admin.responds(READY):  # noqa: ASYNC110
-            await asyncio.sleep(_SIDECAR_POLL_SECONDS)

@@ -76,9 +76,19 @@ class EnvoyUpstream:
                 )
                 outcome = await exchange.send(directions)
                 if isinstance(outcome, GatewayRequest) and directions.address:
-                    raise _no_response(endpoint)
+                    error = NoReadyEndpoint(f"{endpoint.url} did not respond; try again later")
+                    # A pod's load stream ends at once if it is gone; other servers are polled every
+                    # few seconds. Envoy does not report whether the connection was refused or lost.
+                    is_openai = endpoint.endpoint.kind == "openai"
+                    raise RetryElsewhere(error, gone=is_openai, refused=True)
             if isinstance(outcome, End):
-                yield _response(outcome, endpoint.plain_address(request.wire))
+                yield Response(
+                    _no_chunks(outcome.error),
+                    status=outcome.status,
+                    first_chunk=outcome.first_chunk,
+                    served_by_fallback=outcome.served
+                    not in ("", endpoint.plain_address(request.wire)),
+                )
                 return
             # Its body may have arrived only now.
             request = replace(request, payload=outcome.payload)
@@ -106,7 +116,9 @@ class EnvoyUpstream:
             # A little later than the route's own timeout, which has the better message.
             left += _LATER_MILLISECONDS
         elif endpoint.endpoint.kind == "openai":
-            added |= self._for_openai(request, endpoint)
+            added |= self._key.headers
+            if base := endpoint.endpoint.base:
+                added[":path"] = base + request.target
         if exchange.is_external_proxy:
             others = self._others(request, endpoint, fallbacks)
             added[DESTINATION_HEADER] = ",".join((address, *others))
@@ -129,26 +141,6 @@ class EnvoyUpstream:
             if (view.endpoint.kind, view.endpoint.base) == kind
         )
         return islice(found, self._fallbacks)
-
-    def _for_openai(self, request: GatewayRequest, endpoint: EndpointView) -> Mapping[str, str]:
-        base = endpoint.endpoint.base
-        return dict(self._key.headers) | ({":path": base + request.target} if base else {})
-
-
-def _no_response(endpoint: EndpointView) -> RetryElsewhere:
-    error = NoReadyEndpoint(f"{endpoint.url} did not respond; try again later")
-    # A pod's load stream ends at once if it is gone; other servers are polled every few seconds.
-    # Envoy does not report whether the connection was refused or lost.
-    return RetryElsewhere(error, gone=endpoint.endpoint.kind == "openai", refused=True)
-
-
-def _response(end: End, address: str) -> Response:
-    return Response(
-        _no_chunks(end.error),
-        status=end.status,
-        first_chunk=end.first_chunk,
-        served_by_fallback=end.served not in ("", address),
-    )
 
 
 async def _no_chunks(error: AutoGLMError | None) -> AsyncIterator[bytes]:

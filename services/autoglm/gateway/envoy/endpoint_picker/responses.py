@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from autoglm.common.errors import AutoGLMError, Cancelled
-from autoglm.common.status import TokenUsage
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.messages import grpc_error
 from autoglm.gateway.envoy.request import seen
@@ -80,8 +79,5 @@ class PodResponse:
         return self._end(self._status or error.http_status, error)
 
     def _end(self, status: int, error: AutoGLMError | None) -> End:
-        first, size = self._first_chunk, self._body_bytes
-        return End(status, error, self._usage(), first, size, self.served)
-
-    def _usage(self) -> TokenUsage | None:
-        return reported_usage(self._fields.items()) or self._reader.usage()
+        usage = reported_usage(self._fields.items()) or self._reader.usage()
+        return End(status, error, usage, self._first_chunk, self._body_bytes, self.served)

@@ -21,6 +21,7 @@ from autoglm.gateway.envoy import messages
 from autoglm.gateway.envoy import request as envoy_request
 from autoglm.gateway.envoy.endpoint_picker.request import (
     MODE,
+    StreamedBody,
     body_mode,
     call_of,
     response_mode,
@@ -28,7 +29,6 @@ from autoglm.gateway.envoy.endpoint_picker.request import (
     wire_of,
 )
 from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
-from autoglm.gateway.envoy.endpoint_picker.streamed_body import StreamedBody
 from autoglm.gateway.envoy.exchange import Directions, Exchange
 from autoglm.gateway.envoy.ext_proc_edge import Picker
 from autoglm.gateway.request.request import GatewayRequest
@@ -104,7 +104,8 @@ class _Stream:
             if not wanted.done():
                 waits.append(wanted)
             if not self._body.is_long:
-                waits.append(self._begin_reading())
+                self._reading = self._reading or asyncio.ensure_future(self._context.read())
+                waits.append(self._reading)
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if wanted.done() and not (self._is_duplex or self._has_requested_body):
                 # The body arrives only after the response to the headers.
@@ -115,7 +116,12 @@ class _Stream:
                 if message is grpc.aio.EOF or message.WhichOneof("request") in _RESPONSE_PHASES:
                     return False
                 self._reading = None
-                self._keep(message)
+                if message.WhichOneof("request") == "request_body":
+                    body = message.request_body
+                    self._body.add(body.body, is_last=body.end_of_stream or not self._is_duplex)
+                else:
+                    self._has_trailers = True
+                    self._body.end()
         return True
 
     async def send(self, directions: Directions) -> None:
@@ -132,7 +138,12 @@ class _Stream:
 
     async def follow(self, clock: Callable[[], float]) -> None:
         """Pass messages through until the response or the stream has ended."""
-        while (message := await self._read()) is not grpc.aio.EOF:
+        while True:
+            # A read that `until_directed` began is completed first.
+            message = await (self._reading or self._context.read())
+            self._reading = None
+            if message is grpc.aio.EOF:
+                break
             await self.write(*self._replies(message, clock))
             if self.response.has_ended:
                 self.exchange.end(self.response.end())
@@ -150,26 +161,6 @@ class _Stream:
         """Stop reading."""
         if self._reading is not None:
             self._reading.cancel()
-
-    def _begin_reading(self) -> asyncio.Future[Any]:
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._context.read())
-        return self._reading
-
-    async def _read(self) -> Any:
-        if self._reading is None:
-            return await self._context.read()
-        message = await self._reading
-        self._reading = None
-        return message
-
-    def _keep(self, message: Any) -> None:
-        if message.WhichOneof("request") == "request_body":
-            body = message.request_body
-            self._body.add(body.body, is_last=body.end_of_stream or not self._is_duplex)
-        else:
-            self._has_trailers = True
-            self._body.end()
 
     def _replies(self, message: Any, clock: Callable[[], float]) -> Iterable[Any]:
         phase = message.WhichOneof("request")

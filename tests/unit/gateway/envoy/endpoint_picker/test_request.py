@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from autoglm.common.errors import QueueFull, RequestTooLarge
-from autoglm.gateway.envoy.endpoint_picker.streamed_body import START_BYTES, StreamedBody
+from autoglm.gateway.envoy.endpoint_picker.request import START_BYTES, StreamedBody
 from autoglm.gateway.request.memory_budget import Memory
 
 LIMIT = 2**20

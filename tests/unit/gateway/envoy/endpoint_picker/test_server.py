@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from autoglm.gateway.envoy.certificate import self_signed
+from autoglm.gateway.envoy.endpoint_picker.server import self_signed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
