@@ -91,7 +91,9 @@ class Sizing:
             limit = known.get(view.url)
             if limit is not None and is_due:
                 self._adapt(view, limit, now)
-            self._limits[view.url] = limit or self._new_limit(view)
+            most = view.live.capacity + self._spare
+            start = max(most / 2, most - view.live.others)
+            self._limits[view.url] = limit or _Limit(start, view.live.load)
         if is_due:
             self._checked = now
             self._adapt_factor(views, token_bound, now)
@@ -104,10 +106,6 @@ class Sizing:
         batches = sum(view.live.capacity for view in views)
         slots = self._spare * len(views) + max(1, int(batches * _RESERVED))
         return min(slots, int(requests * _MOST_RESERVED))
-
-    def _new_limit(self, view: EndpointView) -> _Limit:
-        most = view.live.capacity + self._spare
-        return _Limit(max(most / 2, most - view.live.others), view.live.load)
 
     def _adapt(self, view: EndpointView, limit: _Limit, now: float) -> None:
         live, load = view.live, view.live.load

@@ -88,7 +88,7 @@ class Queue:
         is_light = not self._waits(waiter.tenant) and self._reserve.request(
             waiter.tenant, size, now
         )
-        # A reserved slot is taken before waiting requests of the same and of lower priorities.
+        # A request for a reserved slot precedes those that wait, unless one has a higher priority.
         is_next = not self.waiting or (is_light and _lane_of(waiter) <= min(self._lanes))
         if is_next and self._may_go(waiter, now):
             self._enter(waiter)
