@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._response is None:
-            # Bytes that no request expects: what follows could not be distinguished from one.
+            # Bytes that no request expects: what follows could be taken for a response.
             self.close()
             return
         if self._in_head:

@@ -6,17 +6,35 @@ import asyncio
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from autoglm.http1.heads import Fields, field
-
-if TYPE_CHECKING:
-    from autoglm.http1.server_connection import ServerConnection
 
 HIGH_WATER_BYTES = 256 * 1024
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _NO_BODY = (204, 304)
 _date = (0, b"")
+
+
+class Wire(Protocol):
+    """The connection under an exchange."""
+
+    peer: str
+    """The IP address of the other end; empty on a Unix socket."""
+    is_lost: bool
+    can_write: asyncio.Future[None] | None
+    """Set while the client reads more slowly than it is written to."""
+
+    @property
+    def is_draining(self) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class ClientDisconnected(ConnectionError):
@@ -59,9 +77,7 @@ class Exchange:
         "waits_for_continue",
     )
 
-    def __init__(
-        self, connection: ServerConnection, method: str, target: bytes, fields: Fields
-    ) -> None:
+    def __init__(self, connection: Wire, method: str, target: bytes, fields: Fields) -> None:
         self._connection = connection
         self.method, self.target, self.fields = method, target, fields
         self.is_http10 = False
@@ -88,7 +104,7 @@ class Exchange:
 
     @property
     def peer(self) -> str:
-        """Return the IP address of the other end; empty on a Unix socket."""
+        """Return the IP address of the connection's other end; empty on a Unix socket."""
         return self._connection.peer
 
     async def read(self) -> bytes:

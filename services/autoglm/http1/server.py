@@ -10,38 +10,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
-from autoglm.http1.exchange import Exchange
-from autoglm.http1.heads import Fields
+from autoglm.http1.rules import DEFAULT_TIMEOUTS, Handler, Reject, Timeouts
 from autoglm.http1.server_connection import ServerConnection
 
 _SWEEP_SECONDS = 1.0
 _BACKLOG = 1024
-
-Handler = Callable[[Exchange], Awaitable[None]]
-Reject = Callable[[int, str, Fields], tuple[Fields, bytes]]
-"""Returns fields and body of a rejection: status, reason for the client, and the fields that had
-arrived."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds that a client may take."""
-
-    head: float = 15.0
-    """From the first byte of a request to the end of its head."""
-    idle: float = 75.0
-    """Between two requests, and before the first."""
-    body: float = 20.0
-    """In which at least `min_body_bytes` of a body must arrive."""
-    write: float = 60.0
-    """In which a client that reads nothing is given up."""
-    linger: float = 2.0
-    """In which what a rejected client still sends is discarded, so that it reads the response."""
-    min_body_bytes: int = 1024
 
 
 class Server:
@@ -52,7 +28,7 @@ class Server:
         handler: Handler,
         reject: Reject,
         *,
-        timeouts: Timeouts = Timeouts(),
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
         max_connections: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

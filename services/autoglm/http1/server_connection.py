@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import httptools
 
 from autoglm.http1.exchange import BadBody, ClientDisconnected, Exchange
-from autoglm.http1.heads import MAX_HEAD_BYTES, Fields, field
-
-if TYPE_CHECKING:
-    from autoglm.http1.server import Server
+from autoglm.http1.heads import MAX_HEAD_BYTES, field
+from autoglm.http1.rules import Handler, Reject, Timeouts, check_head
 
 # Pipelined requests that may wait; then the rest is parsed when they have been handled.
 _MAX_WAITING = 8
@@ -29,10 +28,24 @@ _LINGER_BYTES = 1024 * 1024
 _log = logging.getLogger("autoglm.http1")
 
 
+class Owner(Protocol):
+    """The server of a connection."""
+
+    handler: Handler
+    reject: Reject
+    timeouts: Timeouts
+    is_draining: bool
+    clock: Callable[[], float]
+
+    def add(self, connection: ServerConnection, /) -> None: ...
+
+    def remove(self, connection: ServerConnection, /) -> None: ...
+
+
 class ServerConnection(asyncio.Protocol):
     """One connection of a server."""
 
-    def __init__(self, server: Server, *, is_full: bool = False, limit: int = 0) -> None:
+    def __init__(self, server: Owner, *, is_full: bool = False, limit: int = 0) -> None:
         self._server = server
         self._is_full, self._limit = is_full, limit
         self._parser = httptools.HttpRequestParser(self)
@@ -186,7 +199,7 @@ class ServerConnection(asyncio.Protocol):
         if len(self._target) + sum(len(n) + len(v) for n, v in fields) > MAX_HEAD_BYTES:
             raise BadBody(431, _LONG_HEAD)
         method, version = parser.get_method().decode(), parser.get_http_version()
-        _check_head(method, version, fields)
+        check_head(method, version, fields)
         exchange = Exchange(self, method, self._target, fields)
         exchange.is_http10 = version == "1.0"
         exchange.is_kept_alive = parser.should_keep_alive()
@@ -362,24 +375,3 @@ class ServerConnection(asyncio.Protocol):
 
 
 _LONG_HEAD = f"the request's head has more than {MAX_HEAD_BYTES} bytes, the limit"
-
-
-def _check_head(method: str, version: str, fields: Fields) -> None:
-    """Raise BadBody for what llhttp leaves to its user."""
-    if version not in ("1.1", "1.0"):
-        raise BadBody(505, f"HTTP/{version} is not supported; use HTTP/1.1")
-    if method == "CONNECT":
-        raise BadBody(405, "CONNECT is not supported; this is no proxy")
-    hosts = sum(name == b"host" for name, _ in fields)
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise BadBody(400, f"the request has {hosts} Host headers; send one")
-    coding = field(fields, b"transfer-encoding")
-    if coding and version == "1.0":
-        raise BadBody(400, "HTTP/1.0 has no Transfer-Encoding; use HTTP/1.1")
-    if coding and coding.strip().lower() != b"chunked":
-        raise BadBody(501, "Transfer-Encoding other than chunked is not supported")
-    if coding and field(fields, b"upgrade"):
-        raise BadBody(501, "Upgrade with a chunked body is not supported; send Content-Length")
-    expected = field(fields, b"expect").lower()
-    if expected and expected != b"100-continue":
-        raise BadBody(417, "Expect other than 100-continue is not supported")

@@ -131,7 +131,7 @@ async def test_a_long_body_arrives_whole() -> None:
         assert server.requests[0].endswith(body)
 
 
-async def test_a_reused_connection_that_ends_is_distinguished_from_a_new_one() -> None:
+async def test_a_reused_connection_that_ends_differs_from_a_new_one() -> None:
     async with serving(OK, None) as server, pool() as made:
         await post(made, server.url)
         with pytest.raises(ReusedConnectionLost):
@@ -192,7 +192,7 @@ async def test_closing_the_pool_ends_open_requests() -> None:
     [
         test_requests_in_turn_share_a_connection,
         test_a_long_body_arrives_whole,
-        test_a_reused_connection_that_ends_is_distinguished_from_a_new_one,
+        test_a_reused_connection_that_ends_differs_from_a_new_one,
         test_closing_the_pool_ends_open_requests,
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 
 from autoglm.http1.exchange import HIGH_WATER_BYTES, BadBody, ClientDisconnected, Exchange
 from autoglm.http1.heads import Fields
-from autoglm.http1.server import Server, Timeouts
+from autoglm.http1.rules import Timeouts
+from autoglm.http1.server import Server
 from autoglm.http1.server_connection import ServerConnection
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"

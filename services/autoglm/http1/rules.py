@@ -1,0 +1,55 @@
+"""A server's rules: the time that a client may take, and the heads that are not served."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from autoglm.http1.exchange import BadBody, Exchange
+from autoglm.http1.heads import Fields, field
+
+Handler = Callable[[Exchange], Awaitable[None]]
+Reject = Callable[[int, str, Fields], tuple[Fields, bytes]]
+"""Returns fields and body of a rejection: status, reason for the client, and the fields that had
+arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that a client may take."""
+
+    head: float = 15.0
+    """From the first byte of a request to the end of its head."""
+    idle: float = 75.0
+    """Between two requests, and before the first."""
+    body: float = 20.0
+    """In which at least `min_body_bytes` of a body must arrive."""
+    write: float = 60.0
+    """In which a client that reads nothing is given up."""
+    linger: float = 2.0
+    """In which what a rejected client still sends is discarded, so that it reads the response."""
+    min_body_bytes: int = 1024
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+def check_head(method: str, version: str, fields: Fields) -> None:
+    """Raise BadBody for what llhttp leaves to its user."""
+    if version not in ("1.1", "1.0"):
+        raise BadBody(505, f"HTTP/{version} is not supported; use HTTP/1.1")
+    if method == "CONNECT":
+        raise BadBody(405, "CONNECT is not supported; this is no proxy")
+    hosts = sum(name == b"host" for name, _ in fields)
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise BadBody(400, f"the request has {hosts} Host headers; send one")
+    coding = field(fields, b"transfer-encoding")
+    if coding and version == "1.0":
+        raise BadBody(400, "HTTP/1.0 has no Transfer-Encoding; use HTTP/1.1")
+    if coding and coding.strip().lower() != b"chunked":
+        raise BadBody(501, "Transfer-Encoding other than chunked is not supported")
+    if coding and field(fields, b"upgrade"):
+        raise BadBody(501, "Upgrade with a chunked body is not supported; send Content-Length")
+    expected = field(fields, b"expect").lower()
+    if expected and expected != b"100-continue":
+        raise BadBody(417, "Expect other than 100-continue is not supported")
