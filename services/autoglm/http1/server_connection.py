@@ -190,7 +190,8 @@ class ServerConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Fields behind the body are trailers, which no API has.
         if self._in_head:
-            self._fields.append((name.lower(), value))
+            # llhttp leaves white space behind the value.
+            self._fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser, fields = self._parser, self._fields

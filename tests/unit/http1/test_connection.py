@@ -80,7 +80,7 @@ async def read_all(response: Response) -> bytes:
 async def test_a_response_is_the_same_however_it_is_cut(size: int) -> None:
     raw = (
         b"HTTP/1.1 100 Continue\r\n\r\n"
-        b"HTTP/1.1 201 Created\r\nX: 1\r\nx: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"HTTP/1.1 201 Created\r\nX: 1\r\nx:  2 \t\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"3\r\nabc\r\n2;e=f\r\nde\r\n0\r\nTrailer: t\r\n\r\n"
     )
     parts = [raw[at : at + size] for at in range(0, len(raw), size)]

@@ -129,6 +129,18 @@ async def test_requests_are_handled_in_order_however_they_are_cut(size: int) -> 
     assert not wire.is_closed and wire.reads
 
 
+async def test_white_space_around_a_value_is_not_part_of_it() -> None:
+    seen: list[Fields] = []
+
+    async def handler(exchange: Exchange) -> None:
+        seen.append(exchange.fields)
+        exchange.respond(200, [], b"")
+
+    await Wire(server_of(handler)).send(b"GET / HTTP/1.1\r\nHost: \t h \t \r\n\r\n")
+
+    assert seen == [[(b"host", b"h")]]
+
+
 async def test_a_whole_response_is_written_at_once_with_its_length() -> None:
     wire = Wire(server_of(Seen()))
     await wire.send(POST)
