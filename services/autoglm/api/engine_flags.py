@@ -1,7 +1,7 @@
 """Translates a resource into flags of `autoglm inference`. Pure.
 
 Shared by processes (`autoglm up`) and pods (the operator). The two differ in paths, which callers
-resolve, and in the target of spans, whose flags callers add.
+resolve with `locate`, and in addresses and telemetry, which callers configure.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]
 
 
 def flags(*named: tuple[str, object]) -> tuple[str, ...]:
-    """Return `--name=value` for each value that is not None; one word, so that no value is parsed
+    """Return `--name=value` for each value that is not None.
+
+    Each flag is one argument, so that no value that begins with `-` is parsed
     as a flag."""
     return tuple(f"--{name}={value}" for name, value in named if value is not None)
 
 
 def _engine_args(spec: Spec) -> list[tuple[str, object]]:
-    """Return the engine's own arguments, and the fields without a flag of `autoglm inference`."""
+    """Return flags for `engine.args`, and for vLLM also for fields without a flag of their own."""
     engine = spec.engine
     args = {name.replace("-", "_"): _text(value) for name, value in engine.args.items()}
     if engine.type == "echo":

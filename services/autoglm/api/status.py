@@ -93,7 +93,7 @@ class ModelStatus(Part):
     state: Word = ""
     """Pending, Loading, Loaded or Failed."""
     last_failure: LastFailure | None = None
-    """The last failure of a pod. Absent: none, or it is resolved."""
+    """The last failure of a pod. Absent: no pod has failed, or the failure is resolved."""
 
 
 class RevisionStatus(Part):
@@ -102,13 +102,13 @@ class RevisionStatus(Part):
     hash: Word
     """Hash of the revision; its Deployment is named NAME-HASH."""
     replicas: Count = 0
-    """Number of pods."""
+    """Number of pods, without terminating ones."""
     ready_replicas: Count = 0
     """Number of ready pods."""
 
 
 class MetricStatus(Part):
-    """Last reading of a signal."""
+    """Latest value of a metric."""
 
     type: Word
     """Type of the metric in spec.scaling.metrics."""
@@ -130,7 +130,7 @@ class ScalingStatus(Part):
     metrics: Annotated[
         tuple[MetricStatus, ...], Field(max_length=16, json_schema_extra=keyed_by("type"))
     ] = ()
-    """Last readings of the signals."""
+    """Latest values of the metrics in spec.scaling.metrics."""
 
 
 class ManagedResource(Part):
@@ -162,9 +162,9 @@ class Status(Part):
     """Summary: Pending, Loading, Ready, Updating, Degraded, Failed, Suspended or Idle (scaled to
     zero)."""
     url: Annotated[str, Field(max_length=2048)] = ""
-    """URL of the model for clients."""
+    """URL of the gateway, through which clients send requests to the model."""
     replicas: Count | None = None
-    """Number of pods."""
+    """Number of pods, without terminating ones."""
     ready_replicas: Count | None = None
     """Number of ready pods."""
     selector: Annotated[str, Field(max_length=1024)] = ""
@@ -178,7 +178,8 @@ class Status(Part):
     revisions: Annotated[
         tuple[RevisionStatus, ...], Field(max_length=32, json_schema_extra=keyed_by("hash"))
     ] = ()
-    """Revisions with pods, the desired one first."""
+    """The desired revision, with or without pods, then others that have replicas or pods. While no
+    spec has been valid: the revisions of existing pods, sorted by hash."""
     scaling: ScalingStatus | None = None
     """State of the autoscaler. Absent: the number of replicas is fixed."""
     last_valid: LastValid | None = None

@@ -33,7 +33,10 @@ Response = TypeVar("Response")
 
 
 class AsyncClient:
-    """Speaks to one gateway or pod. Make it where an event loop runs; arguments as `Client`."""
+    """Connects to one gateway or pod. The arguments are those of `Client`.
+
+    Create it while an event loop is running.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class AsyncClient:
     async def chat(
         self, messages: str | ChatMessages, **options: Unpack[ChatOptions]
     ) -> v1.ChatResponse:
-        """Respond to a conversation, or to a text as its only user message."""
+        """Return the response to a conversation, or to a text as its only user message."""
         request = requests.chat_request(messages, options, self._target.model)
         call = ClientCall("Chat", request.model, self._target, options, hint_metadata(request))
         return await self._unary(self._stub.Chat, request, call)
@@ -111,7 +114,7 @@ class AsyncClient:
         return await self._unary(self._stub.Embed, request, call)
 
     async def predict(self, text: str, **options: Unpack[PredictOptions]) -> v1.PredictResponse:
-        """Classify a text over `labels`, or generate where none are given."""
+        """Classify a text as one of `labels`, or generate a response if no labels are given."""
         request = requests.predict_request(text, options, self._target.model)
         call = ClientCall("Predict", request.model_name, self._target, options)
         return await self._unary(self._stub.Predict, request, call)
@@ -158,19 +161,19 @@ class AsyncClient:
     ) -> AsyncGenerator[Response, None]:
         async def open_stream() -> tuple[Any, Response | None]:
             with call.mapped_errors():
-                messages = method(request, **call.arguments())
-                return messages, await anext(aiter(messages), None)
+                stream_call = method(request, **call.arguments())
+                return stream_call, await anext(aiter(stream_call), None)
 
         with call:
             opened: tuple[Any, Response | None] = await AsyncRetrying(**call.retrying())(
                 open_stream
             )
-            messages, first = opened
+            stream_call, first = opened
             try:
                 if first is not None:
                     yield first
                     with call.mapped_errors():
-                        async for message in messages:
+                        async for message in stream_call:
                             yield message
             finally:
-                messages.cancel()
+                stream_call.cancel()

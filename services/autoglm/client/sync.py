@@ -88,7 +88,7 @@ class Client:
         return self._stream(self._stub.GenerateStream, request, call)
 
     def chat(self, messages: str | ChatMessages, **options: Unpack[ChatOptions]) -> v1.ChatResponse:
-        """Respond to a conversation, or to a text as its only user message."""
+        """Return the response to a conversation, or to a text as its only user message."""
         request = requests.chat_request(messages, options, self._target.model)
         call = ClientCall("Chat", request.model, self._target, options, hint_metadata(request))
         return self._unary(self._stub.Chat, request, call)
@@ -112,7 +112,7 @@ class Client:
         return self._unary(self._stub.Embed, request, call)
 
     def predict(self, text: str, **options: Unpack[PredictOptions]) -> v1.PredictResponse:
-        """Classify a text over `labels`, or generate where none are given."""
+        """Classify a text as one of `labels`, or generate a response if no labels are given."""
         request = requests.predict_request(text, options, self._target.model)
         call = ClientCall("Predict", request.model_name, self._target, options)
         return self._unary(self._stub.Predict, request, call)
@@ -156,15 +156,15 @@ class Client:
     ) -> Generator[Response, None, None]:
         def open_stream() -> tuple[Any, Response | None]:
             with call.mapped_errors():
-                messages = method(request, **call.arguments())
-                return messages, next(messages, None)
+                stream_call = method(request, **call.arguments())
+                return stream_call, next(stream_call, None)
 
         with call:
-            messages, first = Retrying(**call.retrying())(open_stream)
+            stream_call, first = Retrying(**call.retrying())(open_stream)
             try:
                 if first is not None:
                     yield first
                     with call.mapped_errors():
-                        yield from messages
+                        yield from stream_call
             finally:
-                messages.cancel()
+                stream_call.cancel()

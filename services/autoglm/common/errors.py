@@ -16,8 +16,8 @@
       ShuttingDown          the process takes no new requests
       ResumeImpossible      a pod cannot resume a broken stream exactly where it ended
       StreamBroken          a stream ended after its first chunk and could not be recovered
-      DeadlineExceeded      the caller's deadline passed
-      Cancelled             the caller disconnected
+      DeadlineExceeded      the client's deadline passed
+      Cancelled             the client disconnected
       Internal              a bug; details go to the log, not to the caller
 
 Codes live on the classes; `autoglm.common.status` is the one place that knows gRPC and HTTP.

@@ -61,7 +61,7 @@ class RequestRecorder:
     ) -> None:
         self._log = log
         self._in_flight = in_flight
-        # Looking up a child is most of the cost of counting, and there are few.
+        # Most of the cost of counting is the lookup by label values; these have few combinations.
         self._requests = cache(requests.labels)
         self._duration = cache(duration.labels)
         self._first_chunk = cache(first_chunk.labels)
@@ -118,14 +118,14 @@ class RequestRecorder:
 def error_of(failure: BaseException | None, *, overdue: bool = False) -> errors.AutoGLMError | None:
     """Return the API error for an exception; None for success.
 
-    A cancellation is one by the client, or if `overdue` by its deadline.
+    A cancellation means that the client disconnected, or if `overdue`, that its deadline passed.
     """
     if failure is None or isinstance(failure, errors.AutoGLMError):
         return failure
     if isinstance(failure, asyncio.CancelledError | GeneratorExit):
         if overdue:
-            return errors.DeadlineExceeded("the caller's deadline passed")
-        return errors.Cancelled("the caller disconnected")
+            return errors.DeadlineExceeded("the client's deadline passed")
+        return errors.Cancelled("the client disconnected")
     if isinstance(failure, TimeoutError):
         return errors.DeadlineExceeded("the deadline passed")
     return errors.Internal(str(failure))

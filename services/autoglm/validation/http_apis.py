@@ -114,7 +114,12 @@ INFERENCE_POSTS: tuple[HttpApi, ...] = (
         HttpApi(path, Operation.TRANSCRIBE, Body.FORM, needs="a speech-to-text model")
         for path in ("/v1/audio/transcriptions", "/v1/audio/translations")
     ),
-    HttpApi("/v1/systemone", Operation.GENERATE, Body.ANY, needs="a model with label reads"),
+    HttpApi(
+        "/v1/systemone",
+        Operation.GENERATE,
+        Body.ANY,
+        needs="a model that supports structured decisions",
+    ),
     HttpApi("/tokenize", Operation.TOKENIZE, Body.TOKENIZE, billing=Billing.FREE),
     HttpApi("/detokenize", Operation.TOKENIZE, Body.DETOKENIZE, billing=Billing.FREE),
     *(
@@ -160,14 +165,14 @@ _STORED = tuple((method, re.compile(re.sub("{.*}", "[^/]+", path))) for method, 
 
 OWN: Mapping[str, str] = MappingProxyType(
     {
-        "/": "what is here",
+        "/": "the paths that the gateway serves",
         "/version": "the gateway's version",
         "/openapi.json": "OpenAPI description of this API",
         "/health": "the process is alive",
         "/health/live": "the same",
         "/health/ready": "requests can be served",
         "/metrics": "Prometheus metrics",
-        "/v1/models": "the models there are",
+        "/v1/models": "the models with a ready endpoint",
         f"/v1/models/{MODEL}": "one of them",
         "/v2": "Open Inference Protocol: the server",
         "/v2/health/live": "the process is alive",
@@ -177,9 +182,12 @@ OWN: Mapping[str, str] = MappingProxyType(
 )
 """GETs that the gateway serves itself; they are never forwarded."""
 
-_MANAGES = "manages the engine, which the resource configures"
-_WEIGHTS = "changes the model's weights"
-_SHAPE = "shows the pod's own app, management included; the gateway has a description of its own"
+_MANAGES = "manages or inspects the engine, which the resource configures"
+_WEIGHTS = "changes or inspects the model's weights"
+_DOCUMENTS = (
+    "documents all routes of the engine, management routes included; "
+    "the gateway serves its own /openapi.json"
+)
 DENIED: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -228,12 +236,12 @@ DENIED: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(
             ("/abort_requests", "/inference/v1/abort_requests"), "ends requests of other callers"
         ),
-        "/inference/v1/generate": "takes token ids past the chat template and the validation",
+        "/inference/v1/generate": "takes token ids, bypassing the chat template and the validation",
         "/invocations": "is one path for several APIs, distinguished by the body alone",
         "/v1/realtime": "is a WebSocket, which neither data plane relays",
         "/cohere/v2/chat": "needs the `cohere` package, which pods do not have",
         "/cohere/v2/chat/render": "needs the `cohere` package, which pods do not have",
-        **dict.fromkeys(("/docs", "/docs/oauth2-redirect", "/redoc"), _SHAPE),
+        **dict.fromkeys(("/docs", "/docs/oauth2-redirect", "/redoc"), _DOCUMENTS),
     }
 )
 """Other paths of vLLM's app: gateways do not forward them and pods do not serve them."""
@@ -258,8 +266,11 @@ def is_form(path: str) -> bool:
 
 
 def is_served_by_pods(method: str, path: str) -> bool:
-    """Return whether a pod serves the request; its OIP routes cover all paths below /v2."""
-    if any(method == m and form.fullmatch(path) for m, form in _STORED):
+    """Return whether a pod serves the request.
+
+    Its OIP routes cover `/v2`, `/v2/health/...` and `/v2/models/...`, with every method.
+    """
+    if any(method == m and pattern.fullmatch(path) for m, pattern in _STORED):
         return True
     if path == "/v2" or path.startswith(("/v2/health/", "/v2/models/")):
         return True
@@ -270,34 +281,34 @@ def is_served_by_pods(method: str, path: str) -> bool:
 
 @lru_cache(1024)
 def _by_template(path: str) -> HttpApi | None:
-    return next((api for form, api in _TEMPLATES if form.fullmatch(path)), None)
+    return next((api for pattern, api in _TEMPLATES if pattern.fullmatch(path)), None)
 
 
 _FAMILIES: tuple[tuple[str, Dialect], ...] = (
     ("/v1/messages(/.*)?", Dialect.ANTHROPIC),
     ("/v2(/.*)?", Dialect.OIP),
 )
-"""Whole families of paths, those that nothing serves included."""
+"""Dialects by path prefix; they apply to paths that are not served, too."""
 
 
 def _dialects() -> tuple[tuple[str, Dialect], ...]:
     """Return patterns with their dialect; the first that matches a whole path decides."""
     single = ((api.regex, api.dialect) for api in INFERENCE_POSTS)
-    families = [(re.compile(form), dialect) for form, dialect in _FAMILIES]
+    families = [(re.compile(pattern), dialect) for pattern, dialect in _FAMILIES]
     exceptions = (
-        (form, dialect)
-        for form, dialect in single
-        if any(family.fullmatch(form) and whose is not dialect for family, whose in families)
+        (pattern, dialect)
+        for pattern, dialect in single
+        if any(family.fullmatch(pattern) and whose is not dialect for family, whose in families)
     )
     return (*exceptions, *_FAMILIES, (".*", Dialect.OPENAI))
 
 
 DIALECTS = _dialects()
 """Regular expressions of whole paths, in the order in which they are tried; RE2 takes them too."""
-_DIALECT_FORMS = tuple((re.compile(form, re.DOTALL), dialect) for form, dialect in DIALECTS)
+_DIALECT_FORMS = tuple((re.compile(pattern, re.DOTALL), dialect) for pattern, dialect in DIALECTS)
 
 
 def dialect_of(path: str) -> Dialect:
     """Return the error format of a path, forwarded or not; a query does not matter."""
     path = path.partition("?")[0]
-    return next(dialect for form, dialect in _DIALECT_FORMS if form.fullmatch(path))
+    return next(dialect for pattern, dialect in _DIALECT_FORMS if pattern.fullmatch(path))

@@ -116,20 +116,23 @@ def payload(
     """Return the JSON of an error; `code` is the HTTP status if it is not the error's own."""
     code = code or error.http_status
     message = visible_message(error)
-    if dialect is Dialect.OIP:
-        return {"error": message}
-    if dialect is Dialect.ANTHROPIC:
-        kind = {"type": anthropic_type(code), "message": message}
-        return {"type": "error", "error": kind, "request_id": request_id}
-    return {
-        "error": {
-            "message": message,
-            "type": _OPENAI_TYPES.get(code, _other_type(code)),
-            "param": error.field or None,
-            "code": error.reason.lower(),
-            "request_id": request_id,
-        }
-    }
+    # Without a default, so that mypy rejects a dialect that is not here.
+    match dialect:
+        case Dialect.OIP:
+            return {"error": message}
+        case Dialect.ANTHROPIC:
+            kind = {"type": anthropic_type(code), "message": message}
+            return {"type": "error", "error": kind, "request_id": request_id}
+        case Dialect.OPENAI:
+            return {
+                "error": {
+                    "message": message,
+                    "type": _OPENAI_TYPES.get(code, _other_type(code)),
+                    "param": error.field or None,
+                    "code": error.reason.lower(),
+                    "request_id": request_id,
+                }
+            }
 
 
 def anthropic_type(code: int) -> str:
@@ -172,12 +175,14 @@ def is_responses(path: str) -> bool:
 def is_in_dialect(content: object, dialect: Dialect) -> bool:
     """Return whether decoded JSON is an error of the dialect; `request_id` may be missing."""
     error = content.get("error") if isinstance(content, dict) else None
-    if dialect is Dialect.OIP:
-        return isinstance(error, str)
-    if dialect is Dialect.ANTHROPIC:
-        is_known = isinstance(error, dict) and error.get("type") in _ANTHROPIC_KINDS
-        return is_known and isinstance(content, dict) and content.get("type") == "error"
-    return isinstance(error, dict) and "message" in error
+    match dialect:
+        case Dialect.OIP:
+            return isinstance(error, str)
+        case Dialect.ANTHROPIC:
+            is_known = isinstance(error, dict) and error.get("type") in _ANTHROPIC_KINDS
+            return is_known and isinstance(content, dict) and content.get("type") == "error"
+        case Dialect.OPENAI:
+            return isinstance(error, dict) and "message" in error
 
 
 def translated(body: bytes, code: int, request_id: str, dialect: Dialect) -> bytes:

@@ -126,7 +126,6 @@ def test_processes_understand_all_that_they_are_given(
         (GatewaySettings, "trace_sample_ratio", "tracing.sampleRatio"),
         (GatewaySettings, "data_plane", "gateway.dataPlane"),
         (GatewaySettings, "envoy_concurrency", "gateway.envoy.concurrency"),
-        (GatewaySettings, "processes", "gateway.envoy.processes"),
         (GatewaySettings, "jwt_tenant_claim", "gateway.authentication.jwt.tenantClaim"),
         (GatewaySettings, "jwt_roles_claim", "gateway.authentication.jwt.rolesClaim"),
         (GatewaySettings, "jwt_models_claim", "gateway.authentication.jwt.modelsClaim"),

@@ -26,12 +26,13 @@ class EnvVar(Part):
 
 
 class Parallelism(Part):
-    """How one replica is distributed over GPUs. It needs the product of the three numbers."""
+    """Distribution of one replica over tensor * pipeline * data GPUs."""
 
     tensor: Annotated[int, Field(ge=1, le=1024)] = 1
     """GPUs that share each layer; on one machine, where links are fast."""
     pipeline: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Stages of consecutive layers; may span machines."""
+    """Pipeline parallelism: number of stages of consecutive layers. All stages of a replica run in
+    one pod, so on one node."""
     data: Annotated[int, Field(ge=1, le=1024)] = 1
     """Copies of the model in one replica, mainly for mixture-of-experts models; for other models
     more replicas are simpler."""
@@ -66,7 +67,8 @@ class Engine(Part):
     args: Annotated[dict[ArgName, Any], Field(max_length=128)] = {}
     """Further arguments of the engine by name. vllm accepts the options of vLLM's server, such as
     reasoning_parser: qwen3, except those that are fields of this resource. echo accepts token_rate
-    and prefill_rate (tokens per second), kv_blocks (of 16 tokens) and fail (a failure for tests).
+    and prefill_rate (tokens per second), kv_blocks (of 16 tokens) and fail (a fault for tests, as
+    KIND[=N], such as after-tokens=5).
     """
     env: Annotated[
         tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=keyed_by("name"))
@@ -75,7 +77,8 @@ class Engine(Part):
     parallelism: Parallelism = Parallelism()
     """How one replica is distributed over GPUs."""
     max_num_seqs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Most requests in one batch. Absent: the engine's default; fewer reduces latency, more raises
+    """Maximum number of requests in one batch. Absent: the engine's default. A lower number reduces
+    latency, a higher one raises
     throughput."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     """Share of the device's memory (on a CPU, of the machine's) for weights and KV cache. Absent:

@@ -271,7 +271,7 @@ async def _abort(context: Any, seconds: float) -> None:
 
     The task of the call itself cannot: it is cancelled while it sends.
     """
-    error = errors.Cancelled(f"the caller read nothing for {seconds:g} s")
+    error = errors.Cancelled(f"the client read nothing for {seconds:g} s")
     error_status = status.to_grpc(error, current_rpc.get().request_id)
     with suppress(grpc.aio.AbortError, grpc.aio.UsageError):
         await context.abort(error_status.code, error_status.message, error_status.trailers)

@@ -97,7 +97,7 @@ async def _send(writing: Awaitable[object]) -> None:
     try:
         await writing
     except ConnectionError as error:
-        raise errors.Cancelled("the caller disconnected") from error
+        raise errors.Cancelled("the client disconnected") from error
 
 
 def _known_length(response: Response) -> int | None:

@@ -55,7 +55,7 @@ class SlowReader:
         self._timer.cancel()
         if self._is_stalled and isinstance(error, asyncio.CancelledError):
             self._task.uncancel()
-            raise Cancelled(f"the caller read nothing for {self._seconds:g} s") from error
+            raise Cancelled(f"the client read nothing for {self._seconds:g} s") from error
 
     def _check(self) -> None:
         since, now = self._writing_since, self._loop.time()

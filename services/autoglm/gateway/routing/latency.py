@@ -14,13 +14,18 @@ from autoglm.gateway.endpoints.endpoint import EndpointView
 _FIXED_TOKENS = 256
 # Weight of the newest observation.
 _NEWEST = 0.2
-# Observations older than this, in seconds, are not used; the endpoint is tried again.
+# A pace older than this, in seconds, is replaced by the fastest one, so that the endpoint is tried
+# again. The mean duration of requests has no such limit.
 _STALE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class _Seen:
-    """One endpoint: prompt tokens without a first token, seconds a token, seconds a request."""
+    """The observations of one endpoint.
+
+    `pending` counts uncached prompt tokens of requests without a first chunk. `pace` is the mean of
+    seconds per token, as of `at`. `seconds` is the mean duration of a request.
+    """
 
     pending: int = 0
     pace: float = 0.0
@@ -36,7 +41,7 @@ class Sending:
     tokens: int
     work: int
     started: float
-    has_first_chunk: bool = False
+    is_settled: bool = False
 
 
 def _mean(old: float, new: float) -> float:
@@ -50,12 +55,15 @@ class Latency:
         self._seen: dict[str, _Seen] = {}
 
     def fastest(self, now: float) -> float | None:
-        """Return the best known pace, assumed for endpoints without one; None if none is known."""
+        """Return the fastest recent pace, which is assumed for endpoints without a recent pace.
+
+        None if no endpoint has one.
+        """
         paces = [s.pace for s in self._seen.values() if s.pace and now - s.at < _STALE_SECONDS]
         return min(paces, default=None)
 
     def predict(self, view: EndpointView, tokens: int, now: float, fastest: float) -> float:
-        """Return the seconds to the first token of a prompt with so many uncached tokens."""
+        """Return the seconds to the first token of a prompt with `tokens` uncached tokens."""
         seen, live = self._seen.get(view.url, _NOTHING), view.live
         is_known = seen.pace and now - seen.at < _STALE_SECONDS
         work = _FIXED_TOKENS + seen.pending + max(0, tokens)
@@ -70,7 +78,7 @@ class Latency:
         return Sending(url, tokens, _FIXED_TOKENS + seen.pending, now)
 
     def first_chunk(self, sending: Sending, now: float, *, is_first_token: bool) -> None:
-        """Record the first chunk of the response; only in a stream it is the first token."""
+        """Record the first chunk, which changes the pace only if it is the first token."""
         seen = self._settled(sending)
         if seen is not None and is_first_token:
             seen.pace = _mean(seen.pace, (now - sending.started) / sending.work)
@@ -78,7 +86,7 @@ class Latency:
 
     def ended(self, sending: Sending, now: float) -> None:
         """Record the end of the request."""
-        had_first_chunk = sending.has_first_chunk
+        had_first_chunk = sending.is_settled
         seen = self._settled(sending)
         if seen is not None and had_first_chunk:
             seen.seconds = _mean(seen.seconds, now - sending.started)
@@ -89,9 +97,9 @@ class Latency:
 
     def _settled(self, sending: Sending) -> _Seen | None:
         seen = self._seen.get(sending.url)
-        if seen is not None and not sending.has_first_chunk:
+        if seen is not None and not sending.is_settled:
             seen.pending = max(0, seen.pending - sending.tokens)
-        sending.has_first_chunk = True
+        sending.is_settled = True
         return seen
 
 

@@ -26,6 +26,7 @@ from autoglm.common.status import usage_field, usage_of
 from autoglm.common.telemetry import MODEL_CHARACTERS
 from autoglm.inference.observation import Observation, outcome_of
 from autoglm.inference.pod import Pod
+from autoglm.v1 import inference_pb2
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
     RequestInfo,
@@ -42,21 +43,15 @@ from autoglm.validation.scan.reading import in_steps, off_loop
 
 M = TypeVar("M", bound=Message)
 Behaviour = Callable[[Any, Any], Any]
-_METHODS = {
-    "autoglm.v1.Inference": (
-        "Generate",
-        "GenerateStream",
-        "Chat",
-        "ChatStream",
-        "Embed",
-        "Predict",
-        "Tokenize",
-        "ListModels",
-        "GetModel",
-    ),
-    "inference.GRPCInferenceService": ("ModelInfer", "ModelStreamInfer", "ModelMetadata"),
-}
-OBSERVED = frozenset(f"/{service}/{name}" for service, names in _METHODS.items() for name in names)
+# Probes of the Open Inference Protocol are no requests.
+_OIP_REQUESTS = ("ModelInfer", "ModelStreamInfer", "ModelMetadata")
+_INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"]
+OBSERVED = frozenset(
+    (
+        *(f"/{_INFERENCE.full_name}/{method.name}" for method in _INFERENCE.methods),
+        *(f"/inference.GRPCInferenceService/{name}" for name in _OIP_REQUESTS),
+    )
+)
 _EXTRACTORS: dict[type[Message], Callable[..., RequestInfo]] = {
     v1.GenerateRequest: of_generate,
     v1.ChatRequest: of_chat,
