@@ -7,6 +7,7 @@ hence the ignored calls.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,7 @@ __all__ = ("Client", "ConfigException", "Configuration", "configure", "reading")
 # The API server sends a bookmark about every minute: a longer silence is a dead connection.
 _SILENCE_SECONDS = 90.0
 _CONNECT_SECONDS = 5.0
+_CLOSING_SECONDS = 0.25
 # With these the kernel closes the connection to a vanished host after about 25 seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
@@ -91,6 +93,9 @@ class Client:
 
     async def close(self) -> None:
         await self._connections.close()
+        # aiohttp does not wait for the TLS shutdown of a watch that was ended before, but the event
+        # loop may end next.
+        await asyncio.sleep(_CLOSING_SECONDS)
 
     async def _open(self, request: Request, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         query = f"?{urlencode(request.query)}" if request.query else ""
