@@ -12,9 +12,9 @@ from typing import cast
 
 import httptools
 
+from autoglm.http1.body import BodyBuffer
 from autoglm.http1.heads import MAX_HEAD_BYTES, Fields, field
 
-HIGH_WATER_BYTES = 256 * 1024
 _PIECE_BYTES = 64 * 1024
 _CONTINUE, _SWITCHING, _FINAL = 100, 101, 200
 
@@ -27,102 +27,37 @@ class InvalidResponse(ConnectionLost):
     """The server sent something that is not HTTP/1.1."""
 
 
-class Response:
+class Response(BodyBuffer):
     """One response. Its body is read by `read`; `close` ends it at any time.
 
-    `is_framed` is false where only the end of the connection ends the body (HTTP/1.0).
+    `is_framed` is false where only the end of the connection ends the body (HTTP/1.0). `head` and
+    `read` raise ConnectionLost, or the error of `fail`.
     """
 
-    __slots__ = (
-        "_buffered",
-        "_connection",
-        "_error",
-        "_is_paused",
-        "_pieces",
-        "_waiter",
-        "fields",
-        "is_complete",
-        "is_framed",
-        "is_http10",
-        "status",
-    )
+    __slots__ = ("_connection", "fields", "is_framed", "is_http10", "status")
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
         self._connection = connection
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._is_paused = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: Exception | None = None
         self.status = 0
         self.fields: Fields = []
         self.is_framed = True
         self.is_http10 = False
-        self.is_complete = False
-
-    async def read(self) -> bytes:
-        """Return the bytes that have arrived, at least one; empty after the last.
-
-        Raises ConnectionLost, or the error of `fail`.
-        """
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self.is_complete:
-                return b""
-            await self._wait()
-        pieces, self._pieces, self._buffered = self._pieces, [], 0
-        if self._is_paused:
-            self._is_paused = False
-            self._connection.resume_reading()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """End the exchange; the connection is reused where the response is complete."""
         self._connection.release(self)
 
-    def fail(self, error: Exception) -> None:
-        """Make the wait for the head, or for the next bytes, raise the error."""
-        if not self.is_complete and self._error is None:
-            self._error = error
-            self._wake()
-
     async def head(self) -> None:
-        """Wait for the final status and header fields. Raises as `read` does."""
+        """Wait for the final status and header fields."""
         while not self.status:
             if self._error is not None:
                 raise self._error
             await self._wait()
 
-    async def _wait(self) -> None:
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
     def begin(self, status: int, fields: Fields, is_framed: bool) -> None:
         """Take the head. Called by the connection."""
         self.status, self.fields, self.is_framed = status, fields, is_framed
-        self._wake()
-
-    def feed(self, piece: bytes) -> None:
-        """Take bytes of the body. Called by the connection."""
-        self._pieces.append(piece)
-        self._buffered += len(piece)
-        if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
-            self._is_paused = True
-            self._connection.pause_reading()
-        self._wake()
-
-    def end(self) -> None:
-        """Note that the body is complete. Called by the connection."""
-        self.is_complete = True
         self._wake()
 
 

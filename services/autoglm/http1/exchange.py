@@ -8,9 +8,9 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
+from autoglm.http1.body import BodyBuffer
 from autoglm.http1.heads import Fields, field
 
-HIGH_WATER_BYTES = 256 * 1024
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _NO_BODY = (204, 304)
 _date = (0, b"")
@@ -49,28 +49,22 @@ class BadBody(Exception):
         self.status = status
 
 
-class Exchange:
+class Exchange(BodyBuffer):
     """A request with its head, whose body is read by `read`; its response is written here.
 
     The response is one `start`, any number of `write` (and `drain`), and one `finish`.
     """
 
     __slots__ = (
-        "_buffered",
         "_connection",
-        "_error",
         "_head",
         "_is_chunked",
-        "_is_paused",
         "_left",
-        "_pieces",
-        "_waiter",
         "fields",
         "has_body",
         "is_finished",
         "is_http10",
         "is_kept_alive",
-        "is_read",
         "is_started",
         "method",
         "target",
@@ -78,6 +72,7 @@ class Exchange:
     )
 
     def __init__(self, connection: Wire, method: str, target: bytes, fields: Fields) -> None:
+        super().__init__(connection)
         self._connection = connection
         self.method, self.target, self.fields = method, target, fields
         self.is_http10 = False
@@ -85,15 +80,8 @@ class Exchange:
         """Whether the connection takes another request after this one."""
         self.has_body = False
         self.waits_for_continue = False
-        self.is_read = False
-        """Whether the whole body has arrived."""
         self.is_started = False
         self.is_finished = False
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._is_paused = False
-        self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._head = b""
         self._is_chunked = False
         self._left = -1
@@ -112,24 +100,10 @@ class Exchange:
 
         Sends `100 Continue` where the client waits for it. Raises BadBody or ClientDisconnected.
         """
-        if self.waits_for_continue and not self.is_read and not self.is_started:
+        if self.waits_for_continue and not self.is_complete and not self.is_started:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.waits_for_continue = False
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self.is_read:
-                return b""
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
-        pieces, self._pieces, self._buffered = self._pieces, [], 0
-        if self._is_paused:
-            self._is_paused = False
-            self._connection.resume_reading()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return await super().read()
 
     def start(self, status: int, fields: Fields, length: int | None = None) -> None:
         """Begin the response. Without a length it is chunked, or ends with the connection.
@@ -148,7 +122,7 @@ class Exchange:
             self.is_kept_alive = False
         else:
             self._is_chunked = True
-        if not self.is_read or connection.is_draining:
+        if not self.is_complete or connection.is_draining:
             self.is_kept_alive = False
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}".encode()]
         lines += [name + b": " + value for name, value in fields]
@@ -217,33 +191,6 @@ class Exchange:
     def abort(self) -> None:
         """End the connection, so that the client notices an incomplete response."""
         self._connection.abort()
-
-    # Called by the connection.
-
-    def feed(self, piece: bytes) -> None:
-        """Take bytes of the body."""
-        self._pieces.append(piece)
-        self._buffered += len(piece)
-        if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
-            self._is_paused = True
-            self._connection.pause_reading()
-        self._wake()
-
-    def end(self) -> None:
-        """Note that the body is complete."""
-        self.is_read = True
-        self._wake()
-
-    def fail(self, error: Exception) -> None:
-        """Make the next `read` that finds no bytes raise the error."""
-        if self._error is None and not self.is_read:
-            self._error = error
-            self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
 
 def _now() -> bytes:

@@ -290,7 +290,7 @@ class ServerConnection(asyncio.Protocol):
             self._after(exchange)
 
     def _after(self, exchange: Exchange) -> None:
-        if not exchange.is_kept_alive or not exchange.is_read:
+        if not exchange.is_kept_alive or not exchange.is_complete:
             self._close_gently()
             return
         self._since = self._server.clock()

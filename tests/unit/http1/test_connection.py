@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from autoglm.http1.body import HIGH_WATER_BYTES
 from autoglm.http1.connection import (
-    HIGH_WATER_BYTES,
     Connection,
     ConnectionLost,
     InvalidResponse,

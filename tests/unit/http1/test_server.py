@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from autoglm.http1.exchange import HIGH_WATER_BYTES, BadBody, ClientDisconnected, Exchange
+from autoglm.http1.body import HIGH_WATER_BYTES
+from autoglm.http1.exchange import BadBody, ClientDisconnected, Exchange
 from autoglm.http1.heads import Fields
 from autoglm.http1.rules import Timeouts
 from autoglm.http1.server import Server
