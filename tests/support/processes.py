@@ -159,6 +159,14 @@ class Process:
         """How many endpoints a gateway has ready; 0 without a response."""
         return self.get("/admin/endpoints")[1].count('"ready"')
 
+    def wait_idle(self) -> Process:
+        """Until a gateway has recorded the end of each request: its usage, log line and metrics.
+
+        Envoy reports the end of a request after its client has the whole response.
+        """
+        eventually(lambda: self.metric("autoglm_gateway_requests_in_flight") == 0, what="idle")
+        return self
+
     def signal(self, number: signal.Signals) -> None:
         """To the process itself, as a kubelet would."""
         os.kill(self.pid, number)

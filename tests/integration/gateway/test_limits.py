@@ -97,6 +97,7 @@ def test_tokens_are_settled_to_the_pods_own_count(gateway: Process) -> None:
     api = openai_of(gateway, "metered").chat.completions.with_raw_response
 
     def left() -> int:
+        gateway.wait_idle()
         return int(api.create(**HELLO).headers["x-ratelimit-remaining-tokens"])
 
     used = openai_of(gateway, "free").chat.completions.create(**HELLO).usage
@@ -145,6 +146,7 @@ def test_requests_of_the_open_inference_protocol_are_charged_for_their_tokens(
     api = openai_of(gateway, "open").chat.completions.with_raw_response
 
     def left() -> int:
+        gateway.wait_idle()
         return int(api.create(**HELLO).headers["x-ratelimit-remaining-tokens"])
 
     used = openai_of(gateway, "free").chat.completions.create(**HELLO).usage
@@ -160,7 +162,7 @@ def test_requests_of_the_open_inference_protocol_are_charged_for_their_tokens(
         infer(gateway, method)
         last, before = left(), last
         assert before - last == 2 * each, method
-    assert gateway.metric("autoglm_gateway_unmetered_requests_total") == 0
+    assert gateway.wait_idle().metric("autoglm_gateway_unmetered_requests_total") == 0
 
 
 @pytest.mark.parametrize("api", ["infer", "generate"])
