@@ -25,8 +25,8 @@ from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDis
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.identity.authenticate import Authenticator, Known
 from autoglm.gateway.identity.keys import ApiKey, ApiKeys, id_of, new_key
-from autoglm.gateway.limits.limiter import RateLimits, reserve, settle, shortage
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
+from autoglm.gateway.limits.token_buckets import RateLimits, reserve, settle, shortage
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.request.request import RequestRecord

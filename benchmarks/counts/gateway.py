@@ -39,7 +39,7 @@ from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.rules import IdentitySources
-from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.limits.metering import Limits
 from autoglm.gateway.pipeline import local_layers, request_layers, stack
 from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
 from autoglm.gateway.proxy.http_upstream import HttpUpstream

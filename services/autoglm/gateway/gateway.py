@@ -37,7 +37,7 @@ from autoglm.gateway.endpoints.upstream_key import UpstreamKey, key_of_file
 from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
-from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.limits.metering import Limits
 from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
 from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
 from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_pool

@@ -46,8 +46,8 @@ from autoglm.gateway.admission import Admission
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import check_reached, visible
 from autoglm.gateway.endpoints.stored_responses import ResponseIds, follow
-from autoglm.gateway.limits.limiter import Account
-from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.limits.metering import Limits
+from autoglm.gateway.limits.token_buckets import Account
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
 from autoglm.gateway.request.principal import Principal, Role
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response

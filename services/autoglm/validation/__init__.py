@@ -12,8 +12,8 @@ from autoglm.validation.grpc_messages import (
     of_predict,
     of_tokenize,
 )
+from autoglm.validation.http_bodies import of_openai
 from autoglm.validation.oip import of_oip
-from autoglm.validation.openai import of_openai
 from autoglm.validation.request_info import Billing, Operation, RequestInfo
 from autoglm.validation.rules import validate
 

@@ -28,8 +28,8 @@ from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS, SlowReader
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
 from autoglm.gateway.pipeline import Identify
 from autoglm.gateway.request.grpc_methods import INFERENCE, METHODS, OIP, Method
+from autoglm.gateway.request.http_usage import reported_usage
 from autoglm.gateway.request.memory_budget import MemoryReservation
-from autoglm.gateway.request.openai_usage import reported_usage
 from autoglm.gateway.request.request import (
     GatewayRequest,
     Handler,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from google.protobuf.message import DecodeError
 
 from autoglm.common import errors, status
-from autoglm.gateway.request.openai_usage import reported_usage
+from autoglm.gateway.request.http_usage import reported_usage
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 from autoglm.v1 import open_inference_pb2 as oip
 

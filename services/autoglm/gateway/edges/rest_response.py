@@ -18,7 +18,7 @@ from autoglm.common import errors
 from autoglm.gateway.edges.rest_request import request_id_of
 from autoglm.gateway.edges.slow_client import SlowReader
 from autoglm.gateway.request.event_stream import WholeEvents, is_event_stream
-from autoglm.gateway.request.openai_usage import UsageReader
+from autoglm.gateway.request.http_usage import UsageReader
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 from autoglm.validation import Billing, http_errors
 

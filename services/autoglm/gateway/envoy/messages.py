@@ -21,7 +21,7 @@ from autoglm.gateway.envoy.config import (
     DESTINATION_NAMESPACE,
 )
 from autoglm.gateway.envoy.exchange import Directions, End
-from autoglm.gateway.request.openai_usage import reported_usage
+from autoglm.gateway.request.http_usage import reported_usage
 from autoglm.gateway.request.request import GatewayRequest, Wire
 from autoglm.validation.http_errors import to_http
 

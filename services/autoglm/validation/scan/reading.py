@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from autoglm.validation.bounds import DEFAULT, Bounds
 from autoglm.validation.http_apis import is_form
-from autoglm.validation.openai import of_openai
+from autoglm.validation.http_bodies import of_openai
 from autoglm.validation.request_info import RequestInfo
 from autoglm.validation.rules import with_checked_constraints
 from autoglm.validation.scan import json_scan, proto_scan

@@ -14,7 +14,7 @@ from tests.support.soak import examples
 
 from autoglm.common.errors import InvalidRequest
 from autoglm.validation.bounds import Bounds
-from autoglm.validation.openai import of_openai
+from autoglm.validation.http_bodies import of_openai
 from autoglm.validation.scan import json_scan
 from autoglm.validation.scan.abridged import Abridged
 

@@ -12,7 +12,7 @@ from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.messages import grpc_error
 from autoglm.gateway.envoy.request import seen
 from autoglm.gateway.request.event_stream import is_event_stream
-from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
+from autoglm.gateway.request.http_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Wire
 
 

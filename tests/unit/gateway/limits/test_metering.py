@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from autoglm import v1
 from autoglm.common import errors, status
-from autoglm.gateway.limits.limits import Limits
+from autoglm.gateway.limits.metering import Limits
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 from autoglm.gateway.pipeline import limited
 from autoglm.gateway.request.principal import Principal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoglm.common.status import TokenUsage
-from autoglm.gateway.request.openai_usage import WHOLE_BYTES, UsageReader
+from autoglm.gateway.request.http_usage import WHOLE_BYTES, UsageReader
 
 
 def test_what_a_pod_writes_into_its_headers_comes_first() -> None:

@@ -1,8 +1,8 @@
 """Applies rate limits to requests for the pipeline and reloads the tenants file.
 
-`limiter` decides. The tokens that a request used are counted from its response, only for tenants
-with a rate limit: gRPC chunks are parsed for their token ids, and the last one for the pod's usage;
-`openai_usage` reads responses over HTTP.
+`token_buckets` decides. The tokens that a request used are counted from its response, only for
+tenants with a rate limit: gRPC chunks are parsed for their token ids, and the last one for the
+pod's usage; `http_usage` reads responses over HTTP.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.status import TokenUsage
 from autoglm.common.watched_file import WatchedFile
-from autoglm.gateway.limits import limiter
-from autoglm.gateway.limits.limiter import Account, RateLimits
+from autoglm.gateway.limits import token_buckets
 from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
+from autoglm.gateway.limits.token_buckets import Account, RateLimits
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.openai_usage import UsageReader, reported_usage
+from autoglm.gateway.request.http_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
 from autoglm.validation import Billing
 
@@ -87,12 +87,12 @@ class Limits:
         Yields a function that wraps the response to count its tokens. Raises RateLimited.
         """
         now, tokens = self._clock(), request.info.estimated_tokens if request.info else 0
-        what, wait = limiter.shortage(account, tokens, now)
+        what, wait = token_buckets.shortage(account, tokens, now)
         if wait > 0:
             self._rejected.labels(what).inc()
-            raise limiter.rejection(request.principal.tenant, account, what, wait, now)
-        reservation = limiter.reserve(account, tokens, now)
-        headers = limiter.headers_of(account, now)
+            raise token_buckets.rejection(request.principal.tenant, account, what, wait, now)
+        reservation = token_buckets.reserve(account, tokens, now)
+        headers = token_buckets.headers_of(account, now)
         meter = Meter(request, record, lambda why: self._unmetered.labels(why).inc())
         failure: BaseException | None = None
         try:
@@ -103,9 +103,9 @@ class Limits:
         finally:
             now = self._clock()
             if failure is not None and record.attempts == 0:
-                limiter.cancel(reservation, now)
+                token_buckets.cancel(reservation, now)
             else:
-                limiter.settle(reservation, meter.used(tokens, failure), now)
+                token_buckets.settle(reservation, meter.used(tokens, failure), now)
 
 
 class Meter:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.gateway.limits.limiter import (
+from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
+from autoglm.gateway.limits.token_buckets import (
     Account,
     RateLimits,
     cancel,
@@ -19,7 +20,6 @@ from autoglm.gateway.limits.limiter import (
     settle,
     shortage,
 )
-from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 
 
 def account(requests: float | None = None, tokens: float | None = None, now: float = 0) -> Account:
