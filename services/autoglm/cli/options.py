@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, Union, get_args, get_origin
@@ -196,14 +196,19 @@ def _all(options: tuple[Callable[[Any], Any], ...], command: Function) -> Functi
 
 def chosen_model(client: Client, name: str) -> str:
     """Return the given name, or the name of the only model. Raises ClickException."""
-    if name:
-        return name
-    names = [m.name for m in client.list_models() if not m.parent]
-    if len(names) == 1:
-        return names[0]
+    return name or only_model([m.name for m in client.list_models() if not m.parent])
+
+
+def only_model(names: Sequence[str]) -> str:
+    """Return the name of the only available model. Raises ClickException."""
     if not names:
-        raise click.ClickException("no model is available; `autoglm status` shows the cause")
-    raise click.UsageError(f"several models are available; set --model to {', '.join(names)}")
+        raise click.ClickException(
+            "the model is unknown: no model is available; `autoglm models` lists those that are, "
+            "and `autoglm status` shows the cause"
+        )
+    if len(names) > 1:
+        raise click.UsageError(f"several models are available; set --model to {', '.join(names)}")
+    return names[0]
 
 
 def given_text(words: tuple[str, ...]) -> str:

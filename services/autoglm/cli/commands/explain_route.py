@@ -15,7 +15,13 @@ from typing import Any, TextIO
 import click
 from click.core import ParameterSource
 
-from autoglm.cli.options import api_key_file_option, document_option, examples, given_text
+from autoglm.cli.options import (
+    api_key_file_option,
+    document_option,
+    examples,
+    given_text,
+    only_model,
+)
 from autoglm.cli.output import document, print_table
 
 _SECONDS = 10.0
@@ -84,15 +90,10 @@ def command(
         api_key = api_key_file.read().strip()
     body = _body(text, file)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    if served := model or body.get("model"):
-        body["model"] = served
-    else:
+    body["model"] = model or body.get("model")
+    if not body["model"]:
         cards = _send(urllib.request.Request(f"{url}/v1/models", headers=headers))["data"]
-        names = [str(card["id"]) for card in cards]
-        if len(names) != 1:
-            choices = ", ".join(names)
-            raise click.UsageError(f"several models are available; set --model to {choices}")
-        body["model"] = names[0]
+        body["model"] = only_model([card["id"] for card in cards if not card.get("parent")])
     path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     headers |= {"content-type": "application/json", "x-autoglm-debug": "explain"}
     found = _send(urllib.request.Request(url + path, json.dumps(body).encode(), headers))

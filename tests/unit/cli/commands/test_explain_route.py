@@ -35,7 +35,7 @@ class Gateway(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.models = ["glm"]
+        self.models = [{"id": "glm"}, {"id": "glm-adapter", "parent": "glm"}]
         self.error = ""
         self.received: list[tuple[str, dict[str, str], Any]] = []
 
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Gateway
 
     def do_GET(self) -> None:
-        self._respond(200, {"data": [{"id": name} for name in self.server.models]})
+        self._respond(200, {"data": self.server.models})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -127,9 +127,16 @@ def test_error_is_shown(autoglm: Any, gateway: Gateway) -> None:
 def test_failed_requests_are_reported(
     autoglm: Any, gateway: Gateway, args: tuple[str, ...], message: str
 ) -> None:
-    gateway.models = ["a", "b"]
+    gateway.models = [{"id": "a"}, {"id": "b"}]
     result = autoglm("explain-route", *args)
     assert result.code in (1, 2) and message in result.err
+
+
+def test_unknown_model_is_reported_with_how_to_list_models(autoglm: Any, gateway: Gateway) -> None:
+    gateway.models = []
+    result = autoglm("explain-route", "Hi")
+    assert result.code == 1 and gateway.received == []
+    assert "no model is available" in result.err and "`autoglm models`" in result.err
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[]"])
