@@ -33,7 +33,9 @@ def main(context: click.Context, root: Path, as_json: bool) -> None:
     blank lines. Generated modules (_pb2) are left out everywhere.
     A private function is one whose name starts with _, or a function of a
     module's top level that no other module mentions; it is called once when
-    its module refers to its name exactly once.
+    its module refers to its name exactly once: by a direct call, or as a value
+    (a callback, an entry of a table, a decorator, a property, the target of a
+    thread or a task, a hook that several classes define).
     Import rings are strongly connected modules, with imports for type
     checking and imports inside functions.
     Banned words are those that docs/glossary.md replaces, in docstrings,

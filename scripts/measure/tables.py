@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from scripts.measure.functions import lengths, lengths_by_folder, private_functions
+from scripts.measure.functions import lengths, lengths_by_folder
 from scripts.measure.imports import graph, rings_by_package, with_one_importer
+from scripts.measure.private import Private, private_functions
 from scripts.measure.size import full_folders, long_files, repeated_classes, size
 from scripts.measure.source import Module
 from scripts.measure.spine import Spine
@@ -26,9 +27,7 @@ def figures(modules: Sequence[Module]) -> Figures:
         "code_lines": sizes.code_lines,
         "header_share": round(sizes.header_share, 3),
         "modules_with_one_importer": len(one),
-        "private_functions": private.count,
-        "private_functions_called_once": private.called_once,
-        "private_functions_called_once_share": round(private.share, 3),
+        **_private(private),
         "functions": asdict(length),
         "functions_by_folder": {
             folder: asdict(found) for folder, found in lengths_by_folder(modules).items()
@@ -38,6 +37,21 @@ def figures(modules: Sequence[Module]) -> Figures:
         "class_names_in_several_files": repeated_classes(modules),
         "words": word_counts(found for m in modules for found in find(str(m.path), m.text)),
         "rings": rings_by_package(graph(modules)),
+    }
+
+
+def _private(found: Private) -> Figures:
+    once, direct = found.called_once, len(found.direct)
+    return {
+        "private_functions": found.count,
+        "private_functions_called_once": once,
+        "private_functions_called_once_share": round(found.share(once), 3),
+        "private_functions_called_once_directly": direct,
+        "private_functions_called_once_directly_share": round(found.share(direct), 3),
+        "private_functions_called_once_directly_median_lines": found.direct_median,
+        "private_functions_called_once_directly_up_to_6_lines": found.direct_short,
+        "private_functions_used_once_as_value": found.as_values,
+        "private_functions_used_once_as_value_share": round(found.share(found.as_values), 3),
     }
 
 
@@ -78,7 +92,9 @@ def text(found: Figures) -> Iterator[str]:
         ("code lines", f"{found['code_lines']:,}"),
         ("share of file headers", f"{found['header_share']:.0%}"),
         ("modules with one importer", found["modules_with_one_importer"]),
-        ("private functions called once", _share(found)),
+        ("private functions called once", _share(found, "called_once")),
+        ("- by a direct call (one caller)", _direct(found)),
+        ("- as a value (callback, table, hook)", _share(found, "used_once_as_value")),
         ("function length: median / p90 / max", _lengths(functions)),
         ("functions over 60 / over 110 lines", _over(functions)),
         ("files over 400 lines", len(found["files_over_400_lines"])),
@@ -124,9 +140,16 @@ def packages_text(found: Figures) -> Iterator[str]:
         )
 
 
-def _share(found: Figures) -> str:
-    once, count = found["private_functions_called_once"], found["private_functions"]
-    return f"{once:,} of {count:,} ({found['private_functions_called_once_share']:.0%})"
+def _share(found: Figures, part: str) -> str:
+    number, count = found[f"private_functions_{part}"], found["private_functions"]
+    return f"{number:,} of {count:,} ({found[f'private_functions_{part}_share']:.0%})"
+
+
+def _direct(found: Figures) -> str:
+    prefix = "private_functions_called_once_directly"
+    lines, short = found[f"{prefix}_median_lines"], found[f"{prefix}_up_to_6_lines"]
+    share = _share(found, "called_once_directly")
+    return f"{share}, median {lines} lines, {short:,} of up to 6 lines"
 
 
 def _lengths(functions: Figures) -> str:

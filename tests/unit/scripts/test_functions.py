@@ -1,8 +1,8 @@
-"""Lengths of functions, and private functions that are called once."""
+"""Lengths of functions."""
 
 from __future__ import annotations
 
-from scripts.measure.functions import Lengths, lengths, lengths_by_folder, private_functions
+from scripts.measure.functions import Lengths, lengths, lengths_by_folder
 from tests.unit.scripts.conftest import Tree
 
 
@@ -23,24 +23,3 @@ def test_functions_over_60_and_110_lines_are_named(tree: Tree) -> None:
 
 def test_a_tree_without_functions_has_lengths(tree: Tree) -> None:
     assert lengths(tree({"a.py": "x = 1\n"})) == Lengths()
-
-
-def test_private_is_an_underscore_or_a_name_that_no_other_module_mentions(tree: Tree) -> None:
-    modules = tree(
-        {
-            "a.py": """\
-                def public(): _once(); _twice(); _twice(); own()
-                def own(): ...
-                def _once(): ...
-                def _twice(): ...
-                class A:
-                    def __init__(self): self._method()
-                    def _method(self): ...
-                    def method(self): ...
-            """,
-            "b.py": "from app.a import public\n",
-        }
-    )
-    found = private_functions(modules)
-    assert (found.count, found.called_once) == (4, 3)
-    assert found.share == 0.75
