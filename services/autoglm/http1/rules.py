@@ -19,11 +19,11 @@ class Timeouts:
     """Seconds that a client may take."""
 
     head: float = 15.0
-    """From the first byte of a request to the end of its head."""
+    """From the first byte of a request to the end of its head; for a TLS handshake as well."""
     idle: float = 75.0
     """Between two requests, and before the first."""
     body: float = 20.0
-    """In which at least `min_body_bytes` of a body must arrive."""
+    """In which at least `min_body_bytes` of a body must arrive, while the handler reads it."""
     write: float = 60.0
     """In which a client that reads nothing is given up."""
     linger: float = 2.0

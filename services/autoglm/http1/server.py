@@ -47,7 +47,12 @@ class Server:
         """Listen, and return the port. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            self._accept, host, port, ssl=tls, backlog=_BACKLOG
+            self._accept,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=self.timeouts.head if tls else None,
+            backlog=_BACKLOG,
         )
         self._schedule()
         return int(self._listener.sockets[0].getsockname()[1])

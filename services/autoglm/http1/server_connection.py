@@ -69,6 +69,7 @@ class ServerConnection(asyncio.Protocol):
         """Whether bytes of the next head have arrived."""
         self._seen_bytes = 0
         self._blocked_since: float | None = None
+        self._is_paused = False
         self._is_ending = False
         """Whether the last response was sent: whatever arrives is discarded."""
         self._discarded = 0
@@ -326,10 +327,12 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def pause_reading(self) -> None:
+        self._is_paused = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
+        self._is_paused = False
         self._seen_bytes, self._since = self._body_bytes, self._server.clock()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
@@ -360,7 +363,10 @@ class ServerConnection(asyncio.Protocol):
             if self._active is None and waited > limits.linger:
                 self.abort()
         elif self._reading is not None:
-            if waited > limits.body:
+            if self._is_paused or self._reading.waits_for_continue:
+                # The handler does not take the body yet: the client cannot send it.
+                self._since, self._seen_bytes = now, self._body_bytes
+            elif waited > limits.body:
                 if self._body_bytes - self._seen_bytes < limits.min_body_bytes:
                     self._invalid(
                         408,

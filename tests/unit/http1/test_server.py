@@ -463,6 +463,45 @@ async def test_a_body_that_drips_is_ended_with_a_408() -> None:
     assert wire.statuses == [408] and wire.has_eof
 
 
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (POST.replace(b": 3", b": %d" % (HIGH_WATER_BYTES + 9))[:-3], bytes(HIGH_WATER_BYTES + 1)),
+        (POST.replace(b"Host: h", b"Host: h\r\nExpect: 100-continue")[:-3], b""),
+    ],
+    ids=["paused", "continue"],
+)
+async def test_time_in_which_a_handler_does_not_read_is_not_the_clients(
+    head: bytes, body: bytes
+) -> None:
+    clock, gate = Clock(), asyncio.Event()
+    failures: list[Exception] = []
+
+    async def handler(exchange: Exchange) -> None:
+        await gate.wait()
+        try:
+            while await exchange.read():
+                pass
+        except BadBody as error:
+            failures.append(error)
+            exchange.respond(error.status, [], b"")
+
+    wire = Wire(server_of(handler, clock))
+    await wire.send(head, body)
+    for _ in range(100):
+        clock.now += 1
+        wire.connection.check(clock.now)
+    gate.set()
+    await settle()
+    assert not failures and not wire.statuses.count(408)
+    for _ in range(30):
+        clock.now += 1
+        wire.connection.check(clock.now)
+    await settle()
+
+    assert [error.status for error in failures if isinstance(error, BadBody)] == [408]
+
+
 async def test_a_slow_but_steady_body_is_read() -> None:
     seen, clock = Seen(), Clock()
     wire = Wire(server_of(seen, clock))
