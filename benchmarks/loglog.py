@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import linear_regression
 
 Points = tuple[tuple[int, float], ...]
-WIDTH, HEIGHT, MARGIN, LEGEND = 420, 300, 50, 18
+WIDTH, HEIGHT, LEFT, BELOW, LEGEND = 420, 300, 76, 50, 18
 COLOURS = (
     *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2"),
     *("#7f7f7f", "#bcbd22", "#17becf"),
@@ -45,10 +46,8 @@ class Panel:
 
 def exponent(points: Points) -> float:
     """The slope of the best straight line through the logarithms (least squares)."""
-    xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
-    x_mean, y_mean = sum(xs) / len(xs), sum(ys) / len(ys)
-    along = sum((x - x_mean) ** 2 for x in xs)
-    return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / along
+    logarithms = ([math.log(part) for part in parts] for parts in zip(*points, strict=True))
+    return linear_regression(*logarithms).slope
 
 
 def svg(panels: Sequence[Panel], columns: int = 2) -> str:
@@ -68,24 +67,24 @@ def svg(panels: Sequence[Panel], columns: int = 2) -> str:
 
 
 def _drawn(panel: Panel) -> Iterator[str]:
-    across = _Axis([x for c in panel.curves for x, _ in c.points], MARGIN, WIDTH - 20)
-    up = _Axis([y for c in panel.curves for _, y in c.points], HEIGHT - MARGIN, 30)
-    yield f'<text x="{MARGIN}" y="18" font-weight="bold">{escape(panel.unit)}</text>'
-    yield f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 15}">{escape(panel.title)}</text>'
+    across = _Axis([x for c in panel.curves for x, _ in c.points], LEFT, WIDTH - 20)
+    up = _Axis([y for c in panel.curves for _, y in c.points], HEIGHT - BELOW, 30)
+    yield f'<text x="{LEFT}" y="18" font-weight="bold">{escape(panel.unit)}</text>'
+    yield _text((across.begin + across.end) / 2, HEIGHT - 15, panel.title, "middle")
     for decade in across.decades:
         x = across.at(decade)
-        yield _line(x, up.begin, x, up.end) + _text(x - 8, up.begin + 15, f"{decade:,g}")
+        yield _line(x, up.begin, x, up.end) + _text(x, up.begin + 15, _number(decade), "middle")
     for decade in up.decades:
         y = up.at(decade)
-        yield _line(across.begin, y, across.end, y) + _text(5, y + 4, f"{decade:,g}")
+        yield _line(across.begin, y, across.end, y) + _text(LEFT - 5, y + 4, _number(decade), "end")
     for number, curve in enumerate(panel.curves):
         colour = curve.colour or COLOURS[number % len(COLOURS)]
         places = " ".join(f"{across.at(x):.1f},{up.at(y):.1f}" for x, y in curve.points)
         yield f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        fitted = f" (exponent {exponent(curve.points):.2f})" if panel.exponents else ""
+        fitted = f" (exponent {exponent(curve.points):z.2f})" if panel.exponents else ""
         words = f"{curve.name}{fitted}"
         below = HEIGHT + LEGEND * number
-        yield f'<text x="{MARGIN}" y="{below}" fill="{colour}">{escape(words)}</text>'
+        yield f'<text x="{LEFT}" y="{below}" fill="{colour}">{escape(words)}</text>'
 
 
 class _Axis:
@@ -110,5 +109,10 @@ def _line(x: float, y: float, to_x: float, to_y: float) -> str:
     return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}" stroke="#ddd"/>'
 
 
-def _text(x: float, y: float, words: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
+def _text(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def _number(decade: float) -> str:
+    """Digits rather than an exponent, also for a million."""
+    return f"{decade:,.0f}" if decade >= 1 else f"{decade:g}"

@@ -33,6 +33,13 @@ def test_a_plot_has_every_curve_with_its_exponent() -> None:
     assert "pick <fast> (exponent 1.00)" in texts and "endpoints" in texts
 
 
+def test_numbers_of_the_axes_are_written_in_digits_and_end_at_their_lines() -> None:
+    curve = Curve("c", ((1, 2e6), (1000, 9e6)))
+    drawn = ElementTree.fromstring(svg([Panel("p", "u", (curve,))]))
+    anchors = {e.text: e.attrib.get("text-anchor") for e in drawn.iter() if e.text}
+    assert anchors["10,000,000"] == "end" and anchors["1,000"] == "middle"
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_no_panel_of_a_plot_lies_on_another_or_outside(count: int) -> None:
     curve = Curve("c", tuple((n, 2.0 * n) for n in SIZES))
