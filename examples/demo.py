@@ -72,6 +72,7 @@ def main() -> int:
         return 1
     shutil.rmtree(scratch)
     console.print(f"\n[bold green]All as it should be[/], in {time.monotonic() - began:.0f} s.")
+    console.print("To serve the model until Ctrl-C: .venv/bin/autoglm up -f examples/tiny-glm.yaml")
     return 0
 
 
@@ -130,7 +131,8 @@ def _wait_ready(up: subprocess.Popen[str]) -> None:
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(up, lines), daemon=True).start()
     began = time.monotonic()
-    with console.status("two vLLM engines are starting; that takes 20 to 60 seconds") as status:
+    console.print("Two vLLM engines start; that takes 20 to 60 seconds on an idle machine.")
+    with console.status("starting") as status:
         while (left := began + START_SECONDS - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
                 line = lines.get(timeout=left)

@@ -95,7 +95,7 @@ class Display:
 
     async def follow(self, runtime: Runtime) -> None:
         """Show the runtime until cancelled."""
-        show = self._report_slow_starts if self._live is None else self.refresh
+        show = self.report_slow_starts if self._live is None else self.refresh
         while True:
             await asyncio.sleep(_SLOW_SECONDS if self._live is None else _REFRESH_SECONDS)
             show(runtime)
@@ -111,10 +111,12 @@ class Display:
             table.add_row(*cells, Text(row.last_failure, style="red"))
         self._live.update(table, refresh=True)
 
-    def _report_slow_starts(self, runtime: Runtime) -> None:
+    def report_slow_starts(self, runtime: Runtime) -> None:
+        """Report replicas that have been starting for long, with what each logged last."""
         # Not of the gateway, which only waits for its first replica.
         for member in (m for m in runtime.members if m.workload.process.is_routed):
             seconds = runtime.now() - member.replica.since
             if member.replica.state is State.STARTING and seconds >= _SLOW_SECONDS / 2:
                 line = last_line(member.files.log)
-                self.report(f"{name_of(member)}: starting for {age(seconds)}; {line}")
+                logged = f"last log line: {line}" if line else "nothing logged yet"
+                self.report(f"{name_of(member)}: starting for {age(seconds)}; {logged}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -51,3 +53,21 @@ async def test_a_terminal_gets_a_table_and_lines_above_it(tmp_path: Path) -> Non
 
     assert "LAST FAILURE" in output.getvalue()
     assert "hello [bold]" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("log", "logged"),
+    [("", "nothing logged yet"), ("loading\nweights read\n", "last log line: weights read")],
+)
+def test_a_slow_start_is_reported_with_what_the_replica_logged_last(
+    tmp_path: Path, log: str, logged: str
+) -> None:
+    slow, gateway = (member(name, State.STARTING, is_routed=name == "m") for name in "mg")
+    slow.files = Files(tmp_path / "log", tmp_path / "termination")
+    slow.files.log.write_text(log)
+    output = io.StringIO()
+    runtime: Any = SimpleNamespace(members=(slow, gateway), now=lambda: 170.0)
+
+    Display(Console(file=output, width=120), is_live=False).report_slow_starts(runtime)
+
+    assert output.getvalue() == f"m-0: starting for 1m10s; {logged}\n"

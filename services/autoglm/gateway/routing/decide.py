@@ -114,7 +114,7 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
             view, reason = candidates[0], Reason.CRITERION
         else:
             view, reason = policy.picker(query, candidates, scores)
-        why = f"{policy.words(query, view)}, of {len(candidates)}"
+        why = f"{policy.words(query, view)}, of {len(candidates)} candidates"
         absent = view.live.load.missing
         if absent and (missing := [signal for signal in policy.needs if signal in absent]):
             text = f"it reports no {' nor '.join(missing)}: own requests counted"

@@ -126,7 +126,7 @@ def _cached(query: Query, view: EndpointView) -> str:
     held, blocks = query.matches.get(view.url, 0), len(query.prefix.blocks)
     source = "by its events" if query.memory.prefixes.is_exact(view.url) else "by requests sent"
     load = share_in_use(view.live)
-    return f"holds {held} of {blocks} blocks of the prompt {source}, at {load:.3f}"
+    return f"holds {held} of {blocks} blocks of the prompt {source}, at load {load:.3f}"
 
 
 def _soon(query: Query, view: EndpointView) -> str:
@@ -139,7 +139,7 @@ POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
     {
         "LeastLoaded": Policy(
             best,
-            lambda query, view: f"least loaded, at {share_in_use(view.live):.3f}",
+            lambda query, view: f"least loaded, at load {share_in_use(view.live):.3f}",
             scorers=((scorers.room, 1),),
             needs=(_REQUESTS,),
         ),
@@ -182,7 +182,7 @@ POLICIES: Mapping[RoutingPolicy, Policy] = MappingProxyType(
         ),
         "PowerOfTwoChoices": Policy(
             better_of_two,
-            lambda query, view: f"the better of two, at {share_in_use(view.live):.3f}",
+            lambda query, view: f"the better of two, at load {share_in_use(view.live):.3f}",
             needs=(_REQUESTS,),
         ),
         "RoundRobin": Policy(in_turn, lambda query, view: "next in turn"),

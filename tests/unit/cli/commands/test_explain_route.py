@@ -12,7 +12,7 @@ DECISION = {
     "policy": "PrefixAffinity",
     "endpoint": "grpc://10.0.0.1:50051",
     "reason": "prefix",
-    "why": "holds 3 of 4 blocks of the prompt, at 0.250, of 2",
+    "why": "holds 3 of 4 blocks of the prompt by its events, at load 0.250, of 2 candidates",
     "prompt_tokens": 280,
     "prompt_blocks": 4,
     "candidates_left": 1,
