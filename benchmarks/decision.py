@@ -14,13 +14,14 @@ from pathlib import Path
 from random import Random
 
 from prometheus_client import CollectorRegistry
+from tests.support.snapshots import take_snapshot
 
 from autoglm import v1
 from autoglm.gateway.admission.capacity import Capacity
 from autoglm.gateway.admission.lane import Waiter
 from autoglm.gateway.admission.queue import Bounds, Queue
 from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Live, Load, Phase, State
-from autoglm.gateway.endpoints.snapshot import Snapshot, take_snapshot
+from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing import POLICIES, Router

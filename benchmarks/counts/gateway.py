@@ -231,7 +231,7 @@ def _pool() -> Pool:
     pool, now = Pool(Random(1)), time.monotonic()
     hosts = [f"10.0.0.{number}" for number in range(1, PODS + 1)]
     endpoints = [Endpoint(f"grpc://{host}:50051", "pod", host, 50051) for host in hosts]
-    pool.replace_endpoints(endpoints, now)
+    pool.change_endpoints((), endpoints, now)
     for endpoint in endpoints:
         pool.apply(endpoint.url, ModelsDiscovered((MODEL,)), now)
         load = Load(max_num_seqs=64, http_port=8000, kv_tokens=400_000)

@@ -10,12 +10,12 @@ from functools import partial
 from random import Random
 
 from prometheus_client import CollectorRegistry
+from tests.support.snapshots import take_snapshot
 
 from autoglm import v1
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.endpoint import Endpoint, EndpointView, Live, Phase, State
 from autoglm.gateway.endpoints.kv_event_watch import Reader
-from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing import Router

@@ -70,7 +70,7 @@ async def upstream(
 
 async def _open() -> AsyncIterator[grpc.aio.Channel]:
     pool, metrics = Pool(Random(1)), Metrics(CollectorRegistry())
-    pool.replace_endpoints([Endpoint("grpc://pod:1", "pod", "pod", 1)], time.monotonic())
+    pool.change_endpoints((), [Endpoint("grpc://pod:1", "pod", "pod", 1)], time.monotonic())
     pool.apply(
         "grpc://pod:1", ModelsDiscovered((v1.Model(name="m", max_model_len=64),)), time.monotonic()
     )

@@ -103,7 +103,7 @@ async def rest_stack(
             pipeline=TakeOver(exchanges, layers),
             local=partial(stack, local_layers(observer, memory, identify)),
             snapshot=lambda: pool.snapshot,
-            ready=lambda: (pool.snapshot.has_routable, {}),
+            ready=lambda: (pool.is_ready, {}),
             registry=registry,
             bounds=bounds,
             cors=Cors(allowed_origins if plane == "embedded" else ()),
@@ -139,7 +139,7 @@ def _envoy_plane(bounds: Bounds, allowed_origins: tuple[str, ...]) -> EnvoyPlane
 def _pool(urls: list[str], model: v1.Model) -> Pool:
     pool, now = Pool(Random(1)), time.monotonic()
     endpoints = [Endpoint(url, "openai", "127.0.0.1", int(url.rpartition(":")[2])) for url in urls]
-    pool.replace_endpoints(endpoints, now)
+    pool.change_endpoints((), endpoints, now)
     for url in urls:
         pool.apply(url, ModelsDiscovered((model,)), now)
         pool.apply(url, Loaded(Load()), now)

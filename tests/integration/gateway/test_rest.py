@@ -415,7 +415,7 @@ async def test_readiness_follows_the_pool(plane: str) -> None:
     async with rest_stack(echo, plane=plane) as gateway:
         async with gateway.client.get("/health/ready") as response:
             before = response.status
-        gateway.pool.replace_endpoints([], 0.0)
+        gateway.pool.change_endpoints([view.url for view in gateway.pool.views], (), 0.0)
         async with gateway.client.get("/health/ready") as response:
             after = response.status
         async with gateway.client.get("/health") as response:

@@ -67,7 +67,7 @@ async def followed(server: Server, api_key: str = "") -> AsyncIterator[Followed]
         closing.push_async_callback(connections.close)
         endpoint = parse_target(f"{url}/base/v1")
         assert isinstance(endpoint, Endpoint)
-        pool.replace_endpoints([endpoint], time.monotonic())
+        pool.change_endpoints((), [endpoint], time.monotonic())
         watching = asyncio.create_task(
             OpenAIWatch(pool, connections, UpstreamKey(api_key))(endpoint)
         )

@@ -78,7 +78,7 @@ async def gateway(files: TlsFiles, upstream_port: int) -> AsyncIterator[str]:
     front = Gateway(settings, CollectorRegistry())
     await front.start()
     async with asyncio.timeout(10):
-        while not front.core.snapshot().has_routable:
+        while not front.core.pool.is_ready:
             front.core.changed.clear()
             await front.core.changed.wait()
     yield f"https://localhost:{front.http_port}"

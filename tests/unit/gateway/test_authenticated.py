@@ -39,7 +39,7 @@ class Stage:
 
     def __init__(self, make: Any, principal: Principal | errors.AutoGLMError | None) -> None:
         pool = Pool(Random(0))
-        pool.replace_endpoints([make.endpoint()], 0)
+        pool.change_endpoints((), [make.endpoint()], 0)
         models = tuple(v1.Model(name=name, max_model_len=2048) for name in NAMES)
         for event in (ModelsDiscovered(models), Loaded(Load(max_num_seqs=8))):
             pool.apply(make.endpoint().url, event, 0)

@@ -35,7 +35,7 @@ class Stage:
     def __init__(self, make: Any, failure: BaseException | None = None, status: int = 200) -> None:
         self.registry = CollectorRegistry()
         self.pool = Pool(Random(0))
-        self.pool.replace_endpoints([make.endpoint()], 0)
+        self.pool.change_endpoints((), [make.endpoint()], 0)
         for event in make.up():
             self.pool.apply(make.endpoint().url, event, 0)
         metrics = Metrics(self.registry)
@@ -225,7 +225,7 @@ async def test_request_without_room_is_refused_before_its_body_is_read(make: Any
 def pool_of(make: Any, *names: str, parent: str = "") -> Pool:
     """A pool whose one pod serves the names; those after the first are adapters of `parent`."""
     pool = Pool(Random(0))
-    pool.replace_endpoints([make.endpoint()], 0)
+    pool.change_endpoints((), [make.endpoint()], 0)
     models = (make.model(names[0]), *(make.model(name, parent=parent) for name in names[1:]))
     for event in (ModelsDiscovered(models), make.up()[1]):
         pool.apply(make.endpoint().url, event, 0)

@@ -94,13 +94,6 @@ class Pool:
         """Return the known resources."""
         return self._directory
 
-    def replace_endpoints(self, endpoints: Iterable[Endpoint], now: float) -> None:
-        """Replace all endpoints; known ones keep their state."""
-        wanted = {endpoint.url: endpoint for endpoint in endpoints}
-        known = {view.endpoint for view in self._views.values()}
-        gone = known - set(wanted.values())
-        self.change_endpoints((e.url for e in gone), set(wanted.values()) - known, now)
-
     def change_endpoints(self, gone: Iterable[str], come: Iterable[Endpoint], now: float) -> None:
         """Remove and add endpoints. One that replaces another with its URL gets a new state."""
         gone, come = set(gone), tuple(come)

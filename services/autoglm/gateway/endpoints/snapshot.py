@@ -60,11 +60,6 @@ class Snapshot:
     unreached: int = 0
     """The number of endpoints without a resource that were never reached: they may serve more."""
 
-    @property
-    def has_routable(self) -> bool:
-        """Return whether any endpoint is routable."""
-        return any(view.is_routable for view in self.endpoints)
-
     def rules_of(self, name: str) -> Rules:
         """Return the rules for requests of a model, which may be unknown."""
         model = self.models.get(name)
@@ -97,20 +92,6 @@ def model_view(name: str, listed: Iterable[Serving], directory: Directory) -> Mo
         owner,
         len(found),
     )
-
-
-def take_snapshot(views: Iterable[EndpointView], directory: Directory | None = None) -> Snapshot:
-    """Return a snapshot of these endpoints."""
-    endpoints, directory = tuple(views), directory or Directory()
-    listed: dict[str, list[Serving]] = {name: [] for name in directory.owners}
-    for view in endpoints:
-        for model, name in names_of(view):
-            listed.setdefault(name, []).append((model, view))
-    models = {name: model_view(name, found, directory) for name, found in listed.items()}
-    is_ready = any(view.is_usable for view in endpoints)
-    unreached = sum(is_unreached(view) for view in endpoints)
-    known = {n: m for n, m in models.items() if m is not None}
-    return Snapshot(endpoints, known, is_ready, unreached)
 
 
 def is_unreached(view: EndpointView) -> bool:

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import sha256
 
-from autoglm.common.rpc import CACHE_SALT, Rpc, current_rpc
+from autoglm.common.rpc import Rpc, current_rpc
 
-HEADER = CACHE_SALT.encode()
 _DIGITS = 32
 _current: ContextVar[str] = ContextVar("cache_salt", default="")
 

@@ -32,7 +32,7 @@ class Stage:
     def __init__(self, make: Any, slots: int = 1, **bounds: Any) -> None:
         self.make, self.loop = make, asyncio.get_running_loop()
         self.pool, self.url = Pool(Random(0)), make.endpoint().url
-        self.pool.replace_endpoints([make.endpoint()], 0)
+        self.pool.change_endpoints((), [make.endpoint()], 0)
         for event in make.up(max_num_seqs=slots):
             self.pool.apply(self.url, event, self.loop.time())
         self.registry = CollectorRegistry()

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.snapshots import take_snapshot
 
 from autoglm import v1
 from autoglm.gateway.endpoints.endpoint import (
@@ -20,7 +21,6 @@ from autoglm.gateway.endpoints.endpoint import (
     step,
 )
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.endpoints.snapshot import take_snapshot
 
 MODEL = v1.Model(name="glm")
 LEARNED = ModelsDiscovered((MODEL,))
@@ -95,7 +95,7 @@ def test_a_silent_endpoint_is_the_last_resort_for_a_while() -> None:
 def test_an_outlier_is_used_while_no_other_is_left(make: Any) -> None:
     first, second = make.endpoint(1), make.endpoint(2)
     pool = Pool(Random(0))
-    pool.replace_endpoints((first, second), 0.0)
+    pool.change_endpoints((), (first, second), 0.0)
     for endpoint in (first, second):
         for event in (LEARNED, LOADED):
             pool.apply(endpoint.url, event, 0.0)
@@ -130,7 +130,7 @@ def test_models_are_remembered_while_no_pod_serves_them(make: Any) -> None:
 
 def test_own_requests_count_between_load_messages(make: Any) -> None:
     pool = Pool(Random(0))
-    pool.replace_endpoints([make.endpoint()], 0)
+    pool.change_endpoints((), [make.endpoint()], 0)
     for event in make.up(running=3):
         pool.apply(make.endpoint().url, event, 0)
     (view,) = pool.snapshot.models["glm"].grpc
@@ -147,7 +147,7 @@ def test_own_requests_count_between_load_messages(make: Any) -> None:
 
 def test_load_messages_do_not_rebuild_the_snapshot(make: Any) -> None:
     pool = Pool(Random(0))
-    pool.replace_endpoints([make.endpoint(n) for n in range(3)], 0)
+    pool.change_endpoints((), [make.endpoint(n) for n in range(3)], 0)
     url = make.endpoint(1).url
     for event in make.up():
         pool.apply(url, event, 0)
@@ -161,19 +161,19 @@ def test_load_messages_do_not_rebuild_the_snapshot(make: Any) -> None:
 def test_known_endpoints_keep_their_state_when_others_come_and_go(make: Any) -> None:
     changes: list[tuple[Any, Any]] = []
     pool = Pool(Random(0), lambda before, after: changes.append((before, after)))
-    pool.replace_endpoints([make.endpoint(1)], 0)
+    pool.change_endpoints((), [make.endpoint(1)], 0)
     for event in make.up():
         pool.apply(make.endpoint(1).url, event, 0)
-    pool.replace_endpoints([make.endpoint(2), make.endpoint(1)], 1)
+    pool.change_endpoints((), [make.endpoint(2)], 1)
     assert [v.state.phase for v in pool.views] == [Phase.READY, Phase.CONNECTING]
-    pool.replace_endpoints([make.endpoint(2)], 2)
+    pool.change_endpoints([make.endpoint(1).url], (), 2)
     assert pool.apply(make.endpoint(1).url, LOST, 3) is None
     assert changes[-1][0].url == make.endpoint(1).url and changes[-1][1] is None
 
 
 def test_rest_is_where_the_load_message_says(make: Any) -> None:
     pool = Pool(Random(0))
-    pool.replace_endpoints([make.endpoint()], 0)
+    pool.change_endpoints((), [make.endpoint()], 0)
     for event in make.up(http_port=8000):
         pool.apply(make.endpoint().url, event, 0)
     (view,) = pool.snapshot.models["glm"].http

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.snapshots import take_snapshot
 
 from autoglm import v1
 from autoglm.gateway.endpoints.deployments import Directory, Resource, directory_of
@@ -18,7 +19,7 @@ from autoglm.gateway.endpoints.endpoint import (
     ModelsDiscovered,
 )
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.endpoints.snapshot import ModelView, Snapshot, take_snapshot
+from autoglm.gateway.endpoints.snapshot import ModelView, Snapshot
 from autoglm.kube.kinds import Key
 
 KEYS = (Key("n", "a"), Key("n", "b"))

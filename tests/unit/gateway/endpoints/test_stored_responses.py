@@ -21,7 +21,7 @@ ALICE, MALLORY = Principal("acme", "alice"), Principal("evil", "mallory")
 
 def pool_of(make: Any, *numbers: int) -> Pool:
     pool = Pool(Random(0))
-    pool.replace_endpoints([make.endpoint(n) for n in numbers], 0)
+    pool.change_endpoints((), [make.endpoint(n) for n in numbers], 0)
     for number in numbers:
         for event in make.up():
             pool.apply(make.endpoint(number).url, event, 0)

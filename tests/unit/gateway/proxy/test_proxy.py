@@ -62,7 +62,7 @@ class Stage:
         clock = asyncio.get_running_loop().time
         self.make, self.script, self.now = make, script, clock()
         self.pool = Pool(Random(0))
-        self.pool.replace_endpoints([make.endpoint(n) for n in range(pods)], self.now)
+        self.pool.change_endpoints((), [make.endpoint(n) for n in range(pods)], self.now)
         for view in self.pool.views:
             for event in make.up():
                 self.pool.apply(view.url, event, self.now)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.support.snapshots import take_snapshot
 
 from autoglm.common.errors import InvalidRequest, PermissionDenied
-from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.proxy.route_debug import ROUTE_HEADER, RouteDebug
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal, Role

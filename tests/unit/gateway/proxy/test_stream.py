@@ -91,7 +91,7 @@ class Stage:
         clock = asyncio.get_running_loop().time
         self.make, self.pods, self.now = make, pods, clock()
         self.pool = Pool(Random(0))
-        self.pool.replace_endpoints([make.endpoint(n) for n in range(fleet)], self.now)
+        self.pool.change_endpoints((), [make.endpoint(n) for n in range(fleet)], self.now)
         _, loaded = make.up()
         for view in self.pool.views:
             self.pool.apply(view.url, ModelsDiscovered((make.model(resumable=True),)), self.now)

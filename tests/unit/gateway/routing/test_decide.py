@@ -5,6 +5,7 @@ import pytest
 from benchmarks.counts.tracer import Counting
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.snapshots import take_snapshot
 
 from autoglm.common.errors import NoReadyEndpoint, Unimplemented
 from autoglm.gateway.endpoints.endpoint import (
@@ -14,7 +15,7 @@ from autoglm.gateway.endpoints.endpoint import (
     Phase,
     State,
 )
-from autoglm.gateway.endpoints.snapshot import Snapshot, take_snapshot
+from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.routing import POLICIES, Decision, Memory, Reason, pick
 from autoglm.gateway.routing.decide import MOST

@@ -2,10 +2,10 @@ from random import Random
 from typing import Any
 
 import pytest
+from tests.support.snapshots import take_snapshot
 
 from autoglm.api.spec.traffic import Routing, ServiceLevel
 from autoglm.gateway.endpoints.deployments import Resource, Rules, directory_of
-from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.latency import Latency
 from autoglm.kube.kinds import Key

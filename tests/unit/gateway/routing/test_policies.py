@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from tests.support.snapshots import take_snapshot
 from tests.support.soak import examples
 
 from autoglm.gateway.endpoints.endpoint import Load, Phase, Signal
-from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.routing import POLICIES, Memory, Reason, Router, pick
 from autoglm.validation import Operation, RequestInfo

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.snapshots import take_snapshot
 from tests.support.soak import examples
 
 from autoglm.gateway.endpoints.endpoint import Load
-from autoglm.gateway.endpoints.snapshot import take_snapshot
 from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.routing import Decision, Memory, Reason, pick
 from autoglm.gateway.routing.policies import load_bound
