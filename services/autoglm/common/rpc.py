@@ -89,12 +89,20 @@ RESPONSE_ID = "x-autoglm-response-id"
 # From Envoy to its gateway: a call's key, and its peer's address.
 CALL_HEADER = "x-autoglm-call"
 PEER_HEADER = "x-autoglm-peer"
+# Headers of this installation's own hops, and those in which proxies report the client's address.
+_INTERNAL = ("x-autoglm-", "autoglm-", "x-envoy-", "x-gateway-", "x-forwarded-")
+_CLIENT_ADDRESS = frozenset(("forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip"))
 # Set by the interceptor for every handler.
 current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
 
 
 def new_request_id() -> str:
     return secrets.token_hex(16)
+
+
+def is_internal_header(name: str) -> bool:
+    """Return whether a header, in lower case, must not reach third-party servers."""
+    return name.startswith(_INTERNAL) or name in _CLIENT_ADDRESS
 
 
 def request_id_of(given: str) -> str:

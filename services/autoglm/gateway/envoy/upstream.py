@@ -44,6 +44,8 @@ _REMOVED = frozenset(
         REPLAY_HEADER,
     )
 )
+# Envoy still routes by these: to the endpoint, or back to the gateway if that does not respond.
+_ROUTING = frozenset((rpc.CALL_HEADER, DESTINATION_HEADER))
 
 
 class EnvoyUpstream:
@@ -124,9 +126,11 @@ class EnvoyUpstream:
             added[DESTINATION_HEADER] = ",".join((address, *others))
         else:
             added[_TIMEOUT] = str(left)
-        sent = _REMOVED & exchange.request_headers
-        removed = tuple(name for name in sent if name not in request.headers and name not in added)
-        return Directions(address, added, removed, timeout)
+        sent = exchange.request_headers
+        removed = {name for name in sent & _REMOVED if name not in request.headers}
+        if endpoint.endpoint.kind == "openai":
+            removed |= {name for name in sent if rpc.is_internal_header(name)} - _ROUTING
+        return Directions(address, added, tuple(sorted(removed - added.keys())), timeout)
 
     def _others(
         self, request: GatewayRequest, endpoint: EndpointView, fallbacks: Fallbacks

@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 
 from autoglm.common import errors
 from autoglm.common.process import LOCAL_SHORTAGE
+from autoglm.common.rpc import is_internal_header
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
@@ -138,6 +139,7 @@ class HttpUpstream:
         method, origin = request.route.partition(" ")[0], origin_of(endpoint.http_base)
         sent = {**request.headers, **headers, "accept-encoding": "identity"}
         if endpoint.endpoint.kind == "openai":
+            sent = {k: v for k, v in sent.items() if not is_internal_header(k)}
             sent |= self._key.headers
         head = request_head(
             method,

@@ -87,6 +87,16 @@ async def test_credentials_and_what_is_this_hops_alone_stay_here(make: Any) -> N
     assert set(told.removed_headers) == {"authorization", "x-api-key", "cookie"}
 
 
+async def test_headers_of_our_own_hops_are_removed_for_third_party_servers_only(make: Any) -> None:
+    names = ("x-autoglm-call", "x-autoglm-peer", "x-envoy-external-address", "x-forwarded-for")
+    headers = {"x-forwarded-for": "192.0.2.7"}
+    call = make.call(wire="http", exchange=exchange(*names, wire="http"), headers=headers)
+    removed = (await directed(call, openai(make))).removed_headers
+    assert set(removed) == {"x-autoglm-peer", "x-envoy-external-address", "x-forwarded-for"}
+    call = make.call(exchange=exchange(*names), headers=headers)
+    assert (await directed(call, make.view())).removed_headers == ()
+
+
 async def test_credentials_of_an_open_gateway_are_forwarded_to_the_server(make: Any) -> None:
     one = exchange("authorization", wire="http")
     call = make.call(wire="http", exchange=one, headers={"authorization": "Bearer theirs"})
