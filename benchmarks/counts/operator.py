@@ -19,9 +19,10 @@ from autoglm.kube.kinds import POD, RESOURCE, Key, Kind, child_kind
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
-from autoglm.operator.observed import NO_DATA, Settings
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import NO_DATA
 from benchmarks.counts.requests import Found
 from benchmarks.counts.tracer import Counting
 
@@ -39,7 +40,7 @@ class Rig:
         self.faults = Faults(self.server)
         self.caches, metrics = Caches(), Metrics(CollectorRegistry())
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
-        settings = Settings("inference:1", "echo:1")
+        settings = OperatorSettings()
         self.reconcile = Reconciler(
             self.caches,
             kube,

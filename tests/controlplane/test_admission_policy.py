@@ -21,7 +21,7 @@ from autoglm.api import InvalidSpec
 from autoglm.api.deployment import API_VERSION, GROUP, KIND, VERSION
 from autoglm.api.labels import PLURAL
 from autoglm.operator.children.deployment import pod_template
-from autoglm.operator.observed import Settings
+from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.status.validity import valid
 from autoglm.operator.template.admission_policy import ALLOW_HOST_PATH, admission_policy, binding
 from autoglm.operator.template.template import with_template
@@ -185,7 +185,7 @@ def rejection(cluster: ControlPlane, namespace: str, allows_host_path: bool) -> 
 
 def is_valid(spec: Spec, *, allow_host_path: bool) -> bool:
     """As the operator judges."""
-    settings = Settings("inference:1", "echo:1", allow_host_path=allow_host_path)
+    settings = OperatorSettings(allow_host_path=allow_host_path)
     try:
         context = valid(document(spec, "ns"), settings)
         with_template(pod_template(context), context.spec.template)

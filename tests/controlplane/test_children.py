@@ -12,11 +12,12 @@ from tests.support.kube.controlplane import ControlPlane
 from tests.support.resources import GOOD
 
 from autoglm.api import parse
-from autoglm.operator.observed import Observed, Settings
 from autoglm.operator.plan import plan
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import ObservedObjects
 from autoglm.operator.writes.diff import differs
 
-SETTINGS = Settings("inference:1", "echo:1", allow_host_path=True)
+SETTINGS = OperatorSettings(allow_host_path=True)
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 TEMPLATE = {
     "metadata": {"labels": {"team": "a"}},
@@ -68,7 +69,7 @@ def planned(restricted: str) -> dict[str, list[dict[str, Any]]]:
     for number, (case, spec) in enumerate(SPECS.items()):
         document = resource(f"m{number}", spec, restricted)
         parse(document)
-        made = plan(Observed(document), SETTINGS, NOW)
+        made = plan(ObservedObjects(document), SETTINGS, NOW)
         assert made.apply, made.status
         children[case] = [dict(body) for body in made.apply]
     return children

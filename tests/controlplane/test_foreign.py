@@ -28,8 +28,9 @@ from autoglm.api import parse
 from autoglm.kube.client import Client, configure
 from autoglm.kube.kinds import OPTIONAL_CHILDREN, RESOURCE
 from autoglm.kube.transport import MERGE
-from autoglm.operator.observed import Observed, Settings
 from autoglm.operator.plan import plan
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import ObservedObjects
 from autoglm.operator.writes.diff import differs
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +90,8 @@ def test_what_the_operator_writes_for_others_is_taken_and_kept(
         "spec": SPECS[case],
     }
     parse(document)
-    settings = Settings("inference:1", "echo:1", allow_host_path=True)
-    made = plan(Observed(document, optional_kinds=KINDS), settings, NOW)
+    settings = OperatorSettings(allow_host_path=True)
+    made = plan(ObservedObjects(document, optional_kinds=KINDS), settings, NOW)
     bodies = [dict(body) for body in made.apply if body["kind"] in KINDS]
     assert [body["kind"] for body in bodies][-1] == MONITOR.kind
 

@@ -21,7 +21,6 @@ from autoglm.kube.kinds import LEASE
 from autoglm.kube.transport import NotLeading, Refused, Unreachable
 from autoglm.kube.verbs import Kube
 
-_CONFLICT, _NOT_FOUND = 409, 404
 _log = logging.getLogger("autoglm.operator")
 
 
@@ -142,7 +141,7 @@ class Leader:
             else:
                 await self._write(self._spec(transitions + 1) | {"acquireTime": _now()})
         except Refused as error:
-            if error.status != _CONFLICT:
+            if not error.is_conflict:
                 raise
             # Another candidate was faster; the next read shows which.
             self._election.lost()
@@ -161,7 +160,7 @@ class Leader:
         try:
             body = await self._kube.get(LEASE.path(self._lease.namespace, self._lease.name))
         except Refused as error:
-            if error.status == _NOT_FOUND:
+            if error.is_not_found:
                 return None
             raise
         self._body = msgspec.json.decode(body)

@@ -42,6 +42,14 @@ class Refused(Exception):
         self.retry_after: float | None = more.get("retry_after")
 
     @property
+    def is_not_found(self) -> bool:
+        return self.status == 404
+
+    @property
+    def is_conflict(self) -> bool:
+        return self.status == 409
+
+    @property
     def is_transient(self) -> bool:
         return self.status == 429 or self.status >= 500
 

@@ -34,7 +34,6 @@ from autoglm.kube.write_limit import WriteSlots
 _ATTEMPTS = 3
 # Longer delays are left to the queue, so that no worker is blocked.
 _LONGEST_WAIT = 2.0
-_CONFLICT = 409
 _BACKOFF = Backoff(first=0.2, most=_LONGEST_WAIT, jitter=0.5)
 # Randomness that no decision depends on.
 _rng = Random()
@@ -156,7 +155,7 @@ class Kube:
 
 def _is_transient(request: Request, error: BaseException) -> bool:
     if isinstance(error, Refused):
-        if error.status == _CONFLICT and request.method == "PATCH":
+        if error.is_conflict and request.method == "PATCH":
             # A concurrent write; conflicts over fields have causes, and one over a version that the
             # request names stays.
             metadata = (request.body or {}).get("metadata") or {}

@@ -131,7 +131,7 @@ class Operator:
             kube,
             metrics,
             self._gateways.routable,
-            lambda observed, now: planner(observed, settings.children, now),
+            lambda observed, now: planner(observed, settings, now),
             identity,
             rng,
             self._installations,

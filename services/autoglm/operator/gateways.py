@@ -18,7 +18,7 @@ import msgspec
 
 from autoglm.api.labels import METRICS_PORT
 from autoglm.kube.kinds import Key
-from autoglm.operator.observed import NO_DATA, NoData, Raw
+from autoglm.operator.types import NO_DATA, NoData, Raw
 
 Routable = Mapping[Key, frozenset[str]]
 BUSY_SECONDS = 1.0

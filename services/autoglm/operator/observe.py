@@ -21,8 +21,8 @@ from autoglm.kube.kinds import (
     Kind,
 )
 from autoglm.kube.store import Cache, Head, own_key
-from autoglm.operator.observed import Conflict, NoData, Observed, Raw, Rejection
 from autoglm.operator.ownership.model_names import NameIndex
+from autoglm.operator.types import Conflict, NoData, ObservedObjects, Raw, Rejection
 
 MANAGED = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
 WARNINGS = (("fieldSelector", "type=Warning"),)
@@ -85,7 +85,7 @@ def observe(
     key: Key,
     routable: Callable[[Key], frozenset[str] | NoData],
     last: ApplyFailures,
-) -> Observed | None:
+) -> ObservedObjects | None:
     """Return a resource and everything that belongs to it; None if the resource does not exist."""
     resource = caches.resources.get(key)
     if resource is None:
@@ -98,7 +98,7 @@ def observe(
         for child in children
         if any(o.get("uid") == uid for o in child["metadata"].get("ownerReferences") or ())
     )
-    return Observed(
+    return ObservedObjects(
         resource=resource,
         children=tuple(owned),
         pods=tuple(caches.pods.of(key)),

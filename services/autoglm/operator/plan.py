@@ -18,12 +18,13 @@ from autoglm.operator.children import companions, network
 from autoglm.operator.children.autoscaler import autoscaler
 from autoglm.operator.children.deployment import deployment, pod_template, scaled
 from autoglm.operator.children.metadata import Body, Context, identity, revision_of
-from autoglm.operator.observed import Observed, Plan, Raw, Ref, Rejection, Settings
 from autoglm.operator.rollout import next_step
-from autoglm.operator.status.observed_state import ObservedState
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.status.resource_state import ResourceState
 from autoglm.operator.status.status import events, invalid_status, same_status, status
 from autoglm.operator.status.validity import restored, valid
 from autoglm.operator.template.template import with_template
+from autoglm.operator.types import ObservedObjects, Plan, Raw, Ref, Rejection
 from autoglm.operator.writes.diff import current_conflicts, differs, with_hash
 
 # Periodic reconciles, for changes that no watch delivers.
@@ -33,7 +34,7 @@ _WHILE_FAILING_SECONDS = 30.0
 _AT_REST_SECONDS = 300.0
 
 
-def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
+def plan(observed: ObservedObjects, settings: OperatorSettings, now: datetime) -> Plan:
     """Return the writes for one resource. Never raises for an invalid spec: the last valid one
     stays in effect, and without one only the status changes."""
     resource = observed.resource
@@ -52,7 +53,7 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     return _plan(context, template, observed, now)
 
 
-def _checked(resource: Raw, settings: Settings) -> tuple[Context, Body]:
+def _checked(resource: Raw, settings: OperatorSettings) -> tuple[Context, Body]:
     """Return the resource and its pod template. Raises InvalidSpec."""
     context = valid(resource, settings)
     return context, with_template(pod_template(context), context.spec.template)
@@ -61,12 +62,12 @@ def _checked(resource: Raw, settings: Settings) -> tuple[Context, Body]:
 def _plan(
     context: Context,
     template: Body,
-    observed: Observed,
+    observed: ObservedObjects,
     now: datetime,
     invalid: InvalidSpec | None = None,
 ) -> Plan:
     revision = revision_of(template)
-    state = ObservedState.of(context, observed, revision, now, invalid)
+    state = ResourceState.of(context, observed, revision, now, invalid)
     step = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
     # The ConfigMap, which carries the claim, comes first: if another installation was faster, no
     # other child is applied.
@@ -128,7 +129,7 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
     return sorted(found, key=lambda r: not r.blocks_pods)
 
 
-def _to_delete(state: ObservedState) -> Iterable[Ref]:
+def _to_delete(state: ResourceState) -> Iterable[Ref]:
     """Yield the children that are not desired, except ServiceAccounts of any revision, which needs
     them to replace pods."""
     specs = [d["spec"]["template"].get("spec", {}) for d in state.deployments.values()]
@@ -148,7 +149,7 @@ def _to_delete(state: ObservedState) -> Iterable[Ref]:
             )
 
 
-def _requeue(state: ObservedState) -> float:
+def _requeue(state: ResourceState) -> float:
     if state.ready > state.serving:
         return _WHILE_ROUTED_SECONDS
     if state.failure or state.conflicts:

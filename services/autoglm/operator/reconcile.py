@@ -25,15 +25,16 @@ from autoglm.kube.verbs import Kube
 from autoglm.operator.children.metadata import identity
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches, observe
-from autoglm.operator.observed import Event, NoData, Observed, Plan, Raw, Settings
 from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, claimed_message
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import claim_of
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import Event, NoData, ObservedObjects, Plan, Raw
 from autoglm.operator.writes.apply import Applier
 from autoglm.operator.writes.conflicts import Reverts
 from autoglm.operator.writes.events import EventRecorder
 
-Planner = Callable[[Observed, Settings, datetime], Plan]
+Planner = Callable[[ObservedObjects, OperatorSettings, datetime], Plan]
 # A reconcile that wrote is followed by another, later each time: a plan that never converges must
 # not loop at full speed.
 _AFTER_WRITE = Backoff(first=0.2, most=60.0)
@@ -85,7 +86,7 @@ class Reconciler:
         kube: Kube,
         metrics: Metrics,
         routable: Callable[[Key], frozenset[str] | NoData],
-        decide: Callable[[Observed, datetime], Plan],
+        decide: Callable[[ObservedObjects, datetime], Plan],
         operator: str,
         rng: Random,
         installations: Installations | None = None,
@@ -103,7 +104,7 @@ class Reconciler:
             kube, Installation(), math.inf, lambda _: None
         )
         self._apply = Applier(
-            kube, caches, self._events, self._confirm_exists, self._installations.mine.rival
+            kube, caches, self._events, self._confirm_exists, self._installations.mine
         )
 
     def mark_seen(self, key: Key) -> None:
@@ -136,9 +137,9 @@ class Reconciler:
         if not mine.is_responsible(observed.resource):
             self._forget(key)
             return ReconcileResult("other_class")
-        rival = mine.rival_of(key.name, observed.children)
-        if rival and not self._installations.is_stale(rival, now):
-            return await self._skip_claimed(key, observed.resource, rival)
+        lease = mine.other_claim(key.name, observed.children)
+        if lease and not self._installations.is_stale(lease, now):
+            return await self._skip_claimed(key, observed.resource, lease)
         self._set_claim(history, "")
 
         observed = replace(observed, reverted=history.reverts.conflicts(now))
@@ -187,16 +188,16 @@ class Reconciler:
         delay = _AFTER_WRITE.delay(history.writes, self._rng)
         return ReconcileResult("written", delay if next_due is None else min(next_due, delay))
 
-    async def _skip_claimed(self, key: Key, resource: Raw, rival: str) -> ReconcileResult:
+    async def _skip_claimed(self, key: Key, resource: Raw, lease: str) -> ReconcileResult:
         """Report once that another installation reconciles the resource; write nothing else."""
         history, installations = self._histories[key], self._installations
-        installations.watch_claim(key, rival)
-        if history.claimed_by != rival:
+        installations.watch_claim(key, lease)
+        if history.claimed_by != lease:
             self._set_phase(history, "")
             history = self._histories[key] = History()
-            self._set_claim(history, rival)
-            why = claimed_message(installations.mine, rival, key.name, installations.timeout)
-            fields = {"resource": str(key), "lease": rival}
+            self._set_claim(history, lease)
+            why = claimed_message(installations.mine, lease, key.name, installations.timeout)
+            fields = {"resource": str(key), "lease": lease}
             _log.warning("another installation reconciles a resource", extra={"fields": fields})
             await self._events.record(resource, Event("Warning", "ClaimedByAnother", why))
         return ReconcileResult("claimed")
@@ -234,7 +235,7 @@ class Reconciler:
         try:
             body = await self._kube.get(RESOURCE.path(key.namespace, key.name))
         except Refused as error:
-            if error.status != 404:
+            if not error.is_not_found:
                 raise
             self._caches.resources.forget(key, metadata["uid"])
             raise Gone(str(key)) from error

@@ -10,7 +10,6 @@ from pydantic import Field
 from autoglm.api.names import ModelNameRules
 from autoglm.common.settings import Address, ProcessSettings, StringList
 from autoglm.kube.election import Terms
-from autoglm.operator.observed import Settings
 from autoglm.operator.ownership.claims import Installation
 
 
@@ -92,19 +91,3 @@ class OperatorSettings(ProcessSettings):
     @property
     def installation(self) -> Installation:
         return Installation(f"{self.lease_namespace}/{self.lease_name}", self.operator_class)
-
-    @property
-    def children(self) -> Settings:
-        """Return the settings on which children depend."""
-        return Settings(
-            inference_image=self.inference_image,
-            echo_image=self.echo_image,
-            image_pull_policy=self.image_pull_policy,
-            allow_host_path=self.allow_host_path,
-            gateway_namespace=self.gateway_namespace,
-            monitoring_namespace=self.monitoring_namespace,
-            tracing_endpoint=self.tracing_endpoint,
-            prometheus_url=self.prometheus_url,
-            gateway_url=self.gateway_url,
-            installation=self.installation,
-        )

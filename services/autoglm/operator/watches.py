@@ -28,7 +28,6 @@ from autoglm.operator.observe import MANAGED, WARNINGS, Caches
 _DISCOVERY_SECONDS = 60.0
 _FIRST_LIST_SECONDS = 5.0
 """How long the start waits for the first lists, so that most operators start with all kinds."""
-_NOT_FOUND = 404
 # Newer than any object: all of them are dropped.
 _NEWEST = 2**63
 _log = logging.getLogger("autoglm.operator")
@@ -216,7 +215,7 @@ class Watches:
         try:
             body = await self._kube.get(f"/apis/{kind.api_version}")
         except Refused as error:
-            return False if error.status == _NOT_FOUND else str(error)
+            return False if error.is_not_found else str(error)
         except Unreachable as error:
             return str(error)
         return any(r.kind == kind.kind for r in _served.decode(body).resources)

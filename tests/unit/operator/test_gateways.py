@@ -15,7 +15,7 @@ from autoglm.operator.gateways import (
     changed_keys,
     merge_pools,
 )
-from autoglm.operator.observed import NO_DATA
+from autoglm.operator.types import NO_DATA
 
 GLM, OTHER = Key("ns", "glm"), Key("ns", "other")
 

@@ -9,7 +9,7 @@ from autoglm.api.labels import DEPLOYMENT
 from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Key, Kind
 from autoglm.kube.store import Head, Metadata, Regarding
 from autoglm.operator.observe import ApplyFailures, Caches, observe, warning_owner
-from autoglm.operator.observed import NO_DATA, Conflict, Observed
+from autoglm.operator.types import NO_DATA, Conflict, ObservedObjects
 
 GLM = Key("ns", "glm")
 NOTHING = ApplyFailures()
@@ -34,7 +34,7 @@ def filled() -> Caches:
     return made
 
 
-def observe_glm(seen: Caches, last: ApplyFailures = NOTHING) -> Observed:
+def observe_glm(seen: Caches, last: ApplyFailures = NOTHING) -> ObservedObjects:
     observed = observe(seen, GLM, lambda _: NO_DATA, last)
     assert observed is not None
     return observed

@@ -17,10 +17,20 @@ from tests.support.soak import examples
 from autoglm.api import Spec
 from autoglm.api.status import Status
 from autoglm.kube.kinds import Key
-from autoglm.operator.observed import Conflict, Event, LostName, Observed, Plan, Rejection, Settings
 from autoglm.operator.plan import plan
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import (
+    Conflict,
+    Event,
+    LostName,
+    ObservedObjects,
+    Plan,
+    Rejection,
+)
 
-SETTINGS = Settings("inference:1", "echo:1", gateway_url="http://gateway:8080")
+SETTINGS = OperatorSettings(
+    inference_image="inference:1", echo_image="echo:1", gateway_url="http://gateway:8080"
+)
 
 
 def step(cluster: FakeCluster) -> Plan:
@@ -201,7 +211,7 @@ FIELDS = [alias for f in Spec.model_fields.values() if (alias := f.alias)]
 def test_nothing_that_a_user_can_write_stops_the_operator(spec: Any, name: str) -> None:
     document = resource(name) | {"spec": spec}
 
-    made = plan(Observed(document), SETTINGS, NOW)
+    made = plan(ObservedObjects(document), SETTINGS, NOW)
 
     assert made.status is not None
     assert bool(made.apply) != ("InvalidSpec" in str(made.status))
@@ -212,7 +222,7 @@ def test_a_bottomless_resource_is_invalid() -> None:
     for _ in range(100_000):
         bottomless = {"x": bottomless}
 
-    made = plan(Observed(resource() | {"spec": bottomless}), SETTINGS, NOW)
+    made = plan(ObservedObjects(resource() | {"spec": bottomless}), SETTINGS, NOW)
 
     assert "spec.x: is nested deeper than 32 levels; flatten it" in str(made.status)
     assert not made.apply
@@ -226,7 +236,7 @@ def test_a_bottomless_resource_is_invalid() -> None:
     ],
 )
 def test_what_no_command_line_can_hold_is_invalid(path: str, engine: dict[str, Any]) -> None:
-    made = plan(Observed(resource(model={"uri": "a/b"}, engine=engine)), SETTINGS, NOW)
+    made = plan(ObservedObjects(resource(model={"uri": "a/b"}, engine=engine)), SETTINGS, NOW)
 
     assert f"{path}: has " in str(made.status)
     assert not made.apply
@@ -237,7 +247,7 @@ def test_a_cache_on_the_node_is_the_installations_to_allow() -> None:
         resource(model={"uri": "a/b", "cache": {"type": "hostPath", "path": "/x"}}, engine={})
     )
 
-    made = plan(cluster.observed(), replace(SETTINGS, allow_host_path=True), NOW)
+    made = plan(cluster.observed(), SETTINGS.model_copy(update={"allow_host_path": True}), NOW)
 
     assert "Deployment" in [body["kind"] for body in made.apply]
 
@@ -590,7 +600,7 @@ def test_conflicts_are_reported_and_not_forced() -> None:
     seen = cluster.observed()
     conflict = Conflict("Service", "m-pods", "argo", ".spec.clusterIP")
     made = plan(
-        Observed(
+        ObservedObjects(
             seen.resource, seen.children, seen.pods, routable=seen.routable, conflicts=(conflict,)
         ),
         SETTINGS,
@@ -612,7 +622,7 @@ def test_a_rejection_is_reported_with_the_api_servers_message() -> None:
     seen = cluster.observed()
     rejection = Rejection("Service", "m-pods", "spec.ports: Invalid value")
     made = plan(
-        Observed(
+        ObservedObjects(
             seen.resource, seen.children, seen.pods, routable=seen.routable, rejected=(rejection,)
         ),
         SETTINGS,

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tests.support.fake_cluster import NOW, FakeCluster, resource
 from tests.support.soak import examples
 
-from autoglm.operator.observed import Plan, Settings
 from autoglm.operator.plan import plan
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import Plan
 
-SETTINGS = Settings("inference:1", "echo:1")
+SETTINGS = OperatorSettings()
 LIMITED = settings(
     max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

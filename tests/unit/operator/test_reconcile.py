@@ -20,17 +20,17 @@ from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator import reconcile
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
-from autoglm.operator.observed import NO_DATA, Observed, Plan
 from autoglm.operator.reconcile import ChildrenRejected, Reconciler, ReconcileResult
+from autoglm.operator.types import NO_DATA, ObservedObjects, Plan
 
 pytestmark = pytest.mark.looptime
 KEY = Key("ns", "glm")
 PATH = RESOURCE.path("ns", "glm")
 CONFIG = CHILDREN[3]
-Decide = Callable[[Observed, datetime], Plan]
+Decide = Callable[[ObservedObjects, datetime], Plan]
 
 
-def config(observed: Observed, now: datetime) -> Plan:
+def config(observed: ObservedObjects, now: datetime) -> Plan:
     """Plan one ConfigMap, and a status with the number of those that exist."""
     resource, have = observed.resource, len(observed.children)
     owner = {"uid": resource["metadata"]["uid"]}
@@ -113,7 +113,7 @@ async def test_the_first_status_comes_after_the_children_and_at_the_next_reconci
 async def test_a_plan_that_never_settles_is_repeated_with_growing_delays() -> None:
     numbers = iter(range(100))
 
-    def never_settled(observed: Observed, now: datetime) -> Plan:
+    def never_settled(observed: ObservedObjects, now: datetime) -> Plan:
         return Plan(status={"n": next(numbers)})
 
     rig = Rig(never_settled)
@@ -186,10 +186,11 @@ async def test_a_deleted_resource_is_not_counted() -> None:
 
 
 async def test_a_child_that_another_controller_reverts_is_applied_with_growing_pauses() -> None:
-    def decide(observed: Observed, now: datetime) -> Plan:
+    def decide(observed: ObservedObjects, now: datetime) -> Plan:
         made = config(observed, now)
         if observed.children and observed.children[0].get("data") != {"a": "ours"}:
-            body = {**config(Observed(observed.resource), now).apply[0], "data": {"a": "ours"}}
+            applied = config(ObservedObjects(observed.resource), now).apply[0]
+            body = {**applied, "data": {"a": "ours"}}
             made = Plan(apply=(body,))
         seen.append(observed.reverted)
         return made

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from autoglm.api.labels import DEPLOYMENT, REVISION
 from autoglm.cli.kube import ClusterState, Raw, is_ready
 from autoglm.cli.status.remedies import remedy
-from autoglm.operator.observed import NO_DATA
 from autoglm.operator.status.pods import containers, failures, present
+from autoglm.operator.types import NO_DATA
 
 RECENT_SECONDS = 3600.0
 _MOST_WARNINGS = 6

@@ -13,7 +13,7 @@ from typing import Final
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.spec.operations import Metric
 from autoglm.operator.children.metadata import Body, Context, child
-from autoglm.operator.observed import Observed
+from autoglm.operator.types import ObservedObjects
 
 SCALED_OBJECT: Final = "ScaledObject"
 _RESOURCES = {"CPU": "cpu", "Memory": "memory"}
@@ -48,7 +48,7 @@ SIGNALS: Final = {
 }
 
 
-def autoscaler(context: Context, observed: Observed) -> Body | None:
+def autoscaler(context: Context, observed: ObservedObjects) -> Body | None:
     """Return the HorizontalPodAutoscaler or KEDA's ScaledObject; None if replicas are fixed, or if
     KEDA is not installed."""
     scaling = context.spec.scaling

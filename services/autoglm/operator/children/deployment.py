@@ -19,7 +19,7 @@ from autoglm.kube.quantities import amount
 from autoglm.operator.children.companions import account_name, telemetry
 from autoglm.operator.children.metadata import Body, Context, child, labels, revision_of, selector
 from autoglm.operator.children.network import needs_hub
-from autoglm.operator.observed import Raw
+from autoglm.operator.types import Raw
 
 ENGINE: Final = "engine"
 GPU: Final = "nvidia.com/gpu"

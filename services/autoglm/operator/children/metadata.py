@@ -22,7 +22,8 @@ from autoglm.api.labels import (
     NAME,
     PRODUCT,
 )
-from autoglm.operator.observed import Raw, Settings
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import Raw
 
 Body = dict[str, Any]
 APPLIED: Final = "autoglm.io/applied"
@@ -34,7 +35,7 @@ class Context:
     """A valid resource and the settings of the operator."""
 
     resource: AutoGLMDeployment
-    settings: Settings
+    settings: OperatorSettings
 
     @property
     def spec(self) -> Spec:

@@ -49,19 +49,15 @@ class Installation:
         wanted = (resource.get("spec") or {}).get("operatorClass") or ""
         return bool(wanted == self.operator_class)
 
-    def rival(self, child: Mapping[str, Any]) -> str:
-        """Return the Lease of another installation of this class whose claim the object carries;
+    def other_claim(self, name: str, children: Iterable[Mapping[str, Any]]) -> str:
+        """Return the Lease of another installation of this class that claims the resource `name`;
         empty for none."""
-        found = child["metadata"].get("annotations") or {}
-        lease = found.get(OPERATOR_LEASE, "")
-        is_rival = found.get(OPERATOR_CLASS, "") == self.operator_class and lease != self.lease
-        return str(lease) if self.lease and is_rival else ""
-
-    def rival_of(self, name: str, children: Iterable[Mapping[str, Any]]) -> str:
-        """Return the Lease of another installation that claims the resource; empty for none."""
         for child in children:
             if child["kind"] == _CONFIG_MAP and child["metadata"]["name"] == name:
-                return self.rival(child)
+                found = child["metadata"].get("annotations") or {}
+                lease = str(found.get(OPERATOR_LEASE, ""))
+                is_same_class = found.get(OPERATOR_CLASS, "") == self.operator_class
+                return lease if self.lease and is_same_class and lease != self.lease else ""
         return ""
 
 
@@ -98,10 +94,10 @@ class Freshness:
         return is_recent and now - self.since >= self.timeout
 
 
-def claimed_message(mine: Installation, rival: str, name: str, timeout: float) -> str:
+def claimed_message(mine: Installation, lease: str, name: str, timeout: float) -> str:
     """Return the message for a resource `name` that another installation reconciles."""
     return (
-        f"the operator with the Lease {rival} reconciles this resource, so the one with the Lease "
+        f"the operator with the Lease {lease} reconciles this resource, so the one with the Lease "
         f"{mine.lease} does not. Give installations different namespaces or classes "
         f"(spec.operatorClass). If the first is gone, this one takes over {timeout:g} s after the "
         f"last renewal of its Lease, or after `kubectl annotate configmap {name} {OPERATOR_LEASE}-`"

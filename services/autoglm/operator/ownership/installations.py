@@ -17,7 +17,6 @@ from autoglm.kube.transport import Refused, Unreachable
 from autoglm.kube.verbs import Kube
 from autoglm.operator.ownership.claims import POLLS, Freshness, Installation
 
-_NOT_FOUND = 404
 _log = logging.getLogger("autoglm.operator")
 
 
@@ -46,14 +45,14 @@ class Installations:
         self._claimed: defaultdict[str, set[Key]] = defaultdict(set)
         self._wake = asyncio.Event()
 
-    def watch_claim(self, key: Key, rival: str) -> None:
+    def watch_claim(self, key: Key, lease: str) -> None:
         """Poll the Lease of the installation that has claimed the resource."""
-        self._claimed[rival].add(key)
+        self._claimed[lease].add(key)
         self._wake.set()
 
-    def is_stale(self, rival: str, now: float) -> bool:
+    def is_stale(self, lease: str, now: float) -> bool:
         """Return whether claims of the installation with this Lease have lapsed."""
-        known = self._known.get(rival)
+        known = self._known.get(lease)
         return known is not None and known.is_stale(now)
 
     async def run(self) -> None:
@@ -62,26 +61,26 @@ class Installations:
             await self._wake.wait()
             self._wake.clear()
             while self._claimed:
-                for rival in list(self._claimed):
-                    await self._poll(rival)
+                for lease in list(self._claimed):
+                    await self._poll(lease)
                 await asyncio.sleep(self.timeout / POLLS)
 
-    async def _poll(self, rival: str) -> None:
+    async def _poll(self, lease: str) -> None:
         loop = asyncio.get_running_loop()
-        known = self._known.setdefault(rival, Freshness(self.timeout, loop.time()))
+        known = self._known.setdefault(lease, Freshness(self.timeout, loop.time()))
         before = known.why_unknown
-        namespace, _, name = rival.partition("/")
+        namespace, _, name = lease.partition("/")
         try:
             body = await self._kube.get(LEASE.path(namespace, name))
             known.seen(_leases.decode(body).metadata.resource_version, loop.time())
         except (Refused, Unreachable) as error:
-            if isinstance(error, Refused) and error.status == _NOT_FOUND:
+            if isinstance(error, Refused) and error.is_not_found:
                 known.seen("", loop.time())
             else:
                 known.unknown(str(error), loop.time())
         if known.why_unknown and known.why_unknown != before:
-            fields = {"lease": rival, "error": known.why_unknown}
+            fields = {"lease": lease, "error": known.why_unknown}
             _log.warning("cannot read the Lease of another installation", extra={"fields": fields})
         if known.is_stale(loop.time()):
-            for key in self._claimed.pop(rival):
+            for key in self._claimed.pop(lease):
                 self._lapsed(key)

@@ -19,7 +19,7 @@ from autoglm.api.names import (
     seniority,
 )
 from autoglm.kube.kinds import Key
-from autoglm.operator.observed import LostName, Raw
+from autoglm.operator.types import LostName, Raw
 
 
 @dataclass(frozen=True, slots=True)

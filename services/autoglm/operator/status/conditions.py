@@ -13,10 +13,10 @@ from typing import Final
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
 from autoglm.operator.children.companions import POD_MONITOR
-from autoglm.operator.observed import Conflict, NoData
-from autoglm.operator.status.observed_state import Condition, ObservedState
+from autoglm.operator.status.resource_state import Condition, ResourceState
 from autoglm.operator.status.scaling import scaling_active, unavailable
 from autoglm.operator.status.validity import recorded
+from autoglm.operator.types import Conflict, NoData
 
 _MOST_NAMED: Final = 5
 _INVALID: Final = "InvalidSpec"
@@ -25,12 +25,12 @@ _LONGEST_ERROR: Final = 3500
 _CHECK_GATEWAY = "check the gateway's pods and the Service of the gateway"
 
 
-def conditions_of(state: ObservedState) -> dict[ConditionType, Condition]:
+def conditions_of(state: ResourceState) -> dict[ConditionType, Condition]:
     """Return every condition of a resource with a valid spec, current or last."""
     return {type_: evaluate(state) for type_, evaluate in _EVALUATORS.items()}
 
 
-def _idle(state: ObservedState) -> Condition | None:
+def _idle(state: ResourceState) -> Condition | None:
     """Return the common reason where no replica is desired."""
     if state.context.spec.suspend:
         return Condition(False, "Suspended", "spec.suspend is true; set it to false to resume")
@@ -44,7 +44,7 @@ def invalid_spec(error: InvalidSpec, in_effect: str) -> Condition:
     return Condition(False, _INVALID, f"{str(error)[:_LONGEST_ERROR]}; {in_effect}")
 
 
-def _invalid(state: ObservedState) -> Condition | None:
+def _invalid(state: ResourceState) -> Condition | None:
     if state.invalid is None:
         return None
     earlier = recorded(state.observed.resource) or {}
@@ -55,7 +55,7 @@ def _invalid(state: ObservedState) -> Condition | None:
     return invalid_spec(state.invalid, in_effect)
 
 
-def _names(state: ObservedState) -> Condition | None:
+def _names(state: ResourceState) -> Condition | None:
     """Return the condition for model names that gateways do not route to the resource."""
     lost = state.observed.lost_names
     if not lost:
@@ -80,7 +80,7 @@ def _join(words: list[str]) -> str:
     return ", ".join(words[:_MOST_NAMED]) + (", …" if len(words) > _MOST_NAMED else "")
 
 
-def _ready(state: ObservedState) -> Condition:
+def _ready(state: ResourceState) -> Condition:
     if invalid := _invalid(state):
         return invalid
     if idle := _idle(state):
@@ -94,7 +94,7 @@ def _ready(state: ObservedState) -> Condition:
     return _in_progress(state)
 
 
-def _in_progress(state: ObservedState) -> Condition:
+def _in_progress(state: ResourceState) -> Condition:
     """Return the condition of a resource that is not complete and has no failure."""
     new = state.new
     so_far = f"{_count(state)} of the desired revision serve"
@@ -114,7 +114,7 @@ def available(replicas: int) -> Condition:
     return Condition(True, "Serving", f"{replicas} replicas serve")
 
 
-def _available(state: ObservedState) -> Condition:
+def _available(state: ResourceState) -> Condition:
     if state.serving:
         return available(state.serving)
     if idle := _idle(state):
@@ -124,7 +124,7 @@ def _available(state: ObservedState) -> Condition:
     return Condition(False, "NoReplicaServes", "no replica serves yet")
 
 
-def _progressing(state: ObservedState) -> Condition:
+def _progressing(state: ResourceState) -> Condition:
     if state.is_complete:
         return _invalid(state) or Condition(False, "Complete", "the rollout is complete")
     if (failure := state.failure) and (state.new_fails or state.rejected):
@@ -133,7 +133,7 @@ def _progressing(state: ObservedState) -> Condition:
     return Condition(True, in_progress.reason, in_progress.message)
 
 
-def _degraded(state: ObservedState) -> Condition:
+def _degraded(state: ResourceState) -> Condition:
     if invalid := _invalid(state):
         return replace(invalid, holds=True)
     if failure := state.failure:
@@ -164,7 +164,7 @@ def _conflict_message(conflict: Conflict) -> str:
     )
 
 
-def _model_loaded(state: ObservedState) -> Condition:
+def _model_loaded(state: ResourceState) -> Condition:
     if state.new.ready:
         return Condition(True, "Loaded", f"{state.new.ready} replicas have loaded the model")
     if idle := _idle(state):
@@ -175,7 +175,7 @@ def _model_loaded(state: ObservedState) -> Condition:
     return Condition(False, reason, "no replica of the desired revision has loaded the model yet")
 
 
-def _routable(state: ObservedState) -> Condition:
+def _routable(state: ResourceState) -> Condition:
     ready = [pod.name for pod in state.pods if pod.is_ready]
     if names := _names(state):
         return names
@@ -191,7 +191,7 @@ def _routable(state: ObservedState) -> Condition:
     return Condition(True, "InEveryGateway", "every gateway has every ready replica")
 
 
-def _rollout_healthy(state: ObservedState) -> Condition:
+def _rollout_healthy(state: ResourceState) -> Condition:
     own = (f for f in state.failures if f.revision == state.revision and f.is_own)
     failure = next(own, None)
     if failure and not state.new.serving:
@@ -204,7 +204,7 @@ def _rollout_healthy(state: ObservedState) -> Condition:
     return Condition(True, reason, f"{_count(state)} of revision {state.revision} serve")
 
 
-def _monitoring_active(state: ObservedState) -> Condition:
+def _monitoring_active(state: ResourceState) -> Condition:
     if not state.context.spec.observability.pod_monitor:
         return Condition(False, "Off", "spec.observability.podMonitor is false")
     if POD_MONITOR in state.observed.optional_kinds:
@@ -214,11 +214,11 @@ def _monitoring_active(state: ObservedState) -> Condition:
     return Condition(False, "NotInstalled", "the Prometheus operator is not installed")
 
 
-def _count(state: ObservedState) -> str:
+def _count(state: ResourceState) -> str:
     return f"{state.new.serving} of {state.desired} replicas"
 
 
-_EVALUATORS: Final[Mapping[ConditionType, Callable[[ObservedState], Condition]]] = {
+_EVALUATORS: Final[Mapping[ConditionType, Callable[[ResourceState], Condition]]] = {
     ConditionType.READY: _ready,
     ConditionType.AVAILABLE: _available,
     ConditionType.PROGRESSING: _progressing,

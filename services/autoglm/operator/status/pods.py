@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from autoglm.api.labels import REVISION
 from autoglm.operator.children.deployment import ENGINE
-from autoglm.operator.observed import NoData, Raw
+from autoglm.operator.types import NoData, Raw
 
 _SHOWN = 1024
 _DIAGNOSIS = re.compile(r"(?P<reason>[A-Z][A-Za-z]{2,63}): (?P<message>.+)", re.DOTALL)

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from autoglm.api.spec.operations import Scaling
 from autoglm.operator.children.autoscaler import SCALED_OBJECT
-from autoglm.operator.observed import Raw
-from autoglm.operator.status.observed_state import Condition, ObservedState
 from autoglm.operator.status.pods import condition
+from autoglm.operator.status.resource_state import Condition, ResourceState
+from autoglm.operator.types import Raw
 
 _KINDS: Final = {"hpa": "HorizontalPodAutoscaler", "keda": SCALED_OBJECT}
 # Conditions of each that must not be False; the last one is set once it has begun to work.
@@ -27,7 +27,7 @@ _ADVICE: Final = {
 }
 
 
-def scaling_active(state: ObservedState) -> Condition:
+def scaling_active(state: ResourceState) -> Condition:
     """Return the condition ScalingActive."""
     scaling = state.context.spec.scaling
     if scaling is None:
@@ -68,7 +68,7 @@ def unavailable(kind: str, why: str) -> str:
     )
 
 
-def scaling_status(state: ObservedState) -> dict[str, Any] | None:
+def scaling_status(state: ResourceState) -> dict[str, Any] | None:
     """Return status.scaling. Without the metrics, which change all the time and would cause a
     write each time."""
     scaling = state.context.spec.scaling
@@ -84,7 +84,7 @@ def scaling_status(state: ObservedState) -> dict[str, Any] | None:
     return status
 
 
-def live_autoscaler(state: ObservedState, scaling: Scaling) -> Raw | None:
+def live_autoscaler(state: ResourceState, scaling: Scaling) -> Raw | None:
     """Return the autoscaler as it exists in the cluster."""
     kind = _KINDS[scaling.actuator]
     return next((c for c in state.observed.children if c["kind"] == kind), None)

@@ -15,12 +15,13 @@ from typing import Any, Final
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType, Phase, Status
 from autoglm.operator.children.metadata import identity, selector_text
-from autoglm.operator.observed import Event, Observed, Raw, Settings
+from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.status.conditions import available, conditions_of, invalid_spec
-from autoglm.operator.status.observed_state import Condition, ObservedState
 from autoglm.operator.status.pods import present
+from autoglm.operator.status.resource_state import Condition, ResourceState
 from autoglm.operator.status.scaling import scaling_status
 from autoglm.operator.status.validity import record, recorded
+from autoglm.operator.types import Event, ObservedObjects, Raw
 
 # Conditions whose changes become events; the others follow from them.
 _EVENT_CONDITIONS: Final = (
@@ -51,7 +52,7 @@ _MOST_REVISIONS = 32
 _LONGEST_EVENT = 1024
 
 
-def status(state: ObservedState, now: datetime) -> dict[str, Any]:
+def status(state: ResourceState, now: datetime) -> dict[str, Any]:
     """Return the status of a resource with a valid spec, current or last."""
     resource, raw = state.context.resource, state.observed.resource
     body = {
@@ -81,7 +82,7 @@ def status(state: ObservedState, now: datetime) -> dict[str, Any]:
 
 
 def invalid_status(
-    observed: Observed, settings: Settings, error: InvalidSpec, now: datetime
+    observed: ObservedObjects, settings: OperatorSettings, error: InvalidSpec, now: datetime
 ) -> dict[str, Any]:
     """Return the status of a resource without any valid spec: the observed pods only."""
     resource, metadata = observed.resource, observed.resource["metadata"]
@@ -147,7 +148,7 @@ def _ordered(status: Raw) -> dict[str, Any]:
     return {**status, **lists}
 
 
-def phase(state: ObservedState) -> Phase:
+def phase(state: ResourceState) -> Phase:
     """Return the phase of a resource with a valid spec, current or last."""
     if state.context.spec.suspend:
         return Phase.SUSPENDED
@@ -182,7 +183,7 @@ def events(resource: Raw, after: Raw) -> tuple[Event, ...]:
     return tuple(found.values())
 
 
-def _model(state: ObservedState) -> dict[str, Any]:
+def _model(state: ResourceState) -> dict[str, Any]:
     if state.new.ready:
         loading = "Loaded"
     elif state.new_fails:

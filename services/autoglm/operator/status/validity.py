@@ -19,8 +19,9 @@ from autoglm.api import InvalidSpec, Problem, parse
 from autoglm.api.rules import at
 from autoglm.operator.children.deployment import resource_problems
 from autoglm.operator.children.metadata import Context
-from autoglm.operator.observed import Raw, Settings
+from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.template.template import depth
+from autoglm.operator.types import Raw
 
 LARGEST: Final = 1_048_576
 _REPLICAS = "replicas"
@@ -28,7 +29,7 @@ _DEEPEST: Final = 32
 _MOST_BYTES: Final = 64 * 1024
 
 
-def valid(resource: Raw, settings: Settings) -> Context:
+def valid(resource: Raw, settings: OperatorSettings) -> Context:
     """Return the parsed resource with the settings. Raises InvalidSpec with every problem."""
     if problems := list(_size_problems(resource)):
         raise InvalidSpec(problems)

@@ -21,13 +21,13 @@ from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
 from autoglm.operator.children.metadata import identity
 from autoglm.operator.observe import ApplyFailures, Caches
-from autoglm.operator.observed import Conflict, Plan, Raw, Ref, Rejection
-from autoglm.operator.ownership.claims import ClaimedByAnother
+from autoglm.operator.ownership.claims import ClaimedByAnother, Installation
+from autoglm.operator.types import Conflict, Plan, Raw, Ref, Rejection
 from autoglm.operator.writes.conflicts import contested
 from autoglm.operator.writes.diff import without
 from autoglm.operator.writes.events import EventRecorder
 
-_NOT_FOUND, _CONFLICT = 404, 409
+_CONFLICT = 409
 # A version that no object has: applied with it, an object is created, or rejected if it exists.
 _NO_OBJECT_VERSION = "1"
 _NOT_OWNED = "it exists and does not belong to this resource; delete it, or rename the resource"
@@ -53,8 +53,7 @@ class Applier:
     caches: Caches
     events: EventRecorder
     confirm: Callable[[Raw], Awaitable[None]]
-    rival: Callable[[Raw], str] = lambda _: ""
-    """Returns the Lease of another installation whose claim an object carries."""
+    mine: Installation = Installation()
 
     async def __call__(
         self, resource: Raw, plan: Plan, known: tuple[Conflict, ...] = ()
@@ -114,7 +113,7 @@ class Applier:
                 created = await self.kube.apply(path, {**body, "metadata": metadata})
                 return cache.put_response(created, before), []
             except Refused as error:
-                if error.status != _CONFLICT:
+                if not error.is_conflict:
                     raise
             # It exists: the watch has not delivered it yet, or it belongs to another owner.
             await self._check_ownership(resource, path)
@@ -123,7 +122,7 @@ class Applier:
         try:
             return cache.put_response(await self.kube.apply(path, body), before), []
         except Refused as error:
-            fields = contested(error.causes) if error.status == _CONFLICT else ()
+            fields = contested(error.causes) if error.is_conflict else ()
             if not fields:
                 raise
         declared = [f for f in fields if not f.is_manual]
@@ -139,14 +138,14 @@ class Applier:
         try:
             found = msgspec.json.decode(await self.kube.get(path))
         except Refused as error:
-            if error.status != _NOT_FOUND:
+            if not error.is_not_found:
                 raise
             return
         owners = found["metadata"].get("ownerReferences", ())
         if not any(owner["uid"] == resource["metadata"]["uid"] for owner in owners):
             raise Refused(_CONFLICT, "AlreadyExists", _NOT_OWNED)
-        if rival := self.rival(found):
-            raise ClaimedByAnother(rival)
+        if lease := self.mine.other_claim(resource["metadata"]["name"], [found]):
+            raise ClaimedByAnother(lease)
 
     async def _delete(self, ref: Ref) -> bool:
         kind = child_kind(ref.api_version, ref.kind)
@@ -154,7 +153,7 @@ class Applier:
             await self.kube.delete(kind.path(ref.namespace, ref.name), ref.uid)
         except Refused as error:
             # Deleted already, or replaced by another object, which the watch will deliver.
-            if error.status not in (_NOT_FOUND, _CONFLICT):
+            if not (error.is_not_found or error.is_conflict):
                 raise
             return False
         self.caches.children[kind].forget(Key(ref.namespace, ref.name), ref.uid)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from autoglm.api.labels import FIELD_MANAGER
 from autoglm.common.pacing import Backoff
 from autoglm.operator.children.metadata import APPLIED, digest, identity
-from autoglm.operator.observed import Conflict, Raw
+from autoglm.operator.types import Conflict, Raw
 from autoglm.operator.writes.diff import is_within
 
 FREE: Final = 3

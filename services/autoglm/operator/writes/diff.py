@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from autoglm.kube.quantities import amount
 from autoglm.operator.children.metadata import APPLIED, Body, digest, identity
-from autoglm.operator.observed import Conflict, Raw
+from autoglm.operator.types import Conflict, Raw
 
 _QUANTITIES: Final = frozenset({"averageValue", "sizeLimit"})
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})

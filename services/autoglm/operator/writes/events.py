@@ -17,7 +17,7 @@ from autoglm.api.labels import FIELD_MANAGER
 from autoglm.kube.kinds import EVENT, Key
 from autoglm.kube.transport import Refused, Unreachable
 from autoglm.kube.verbs import Kube
-from autoglm.operator.observed import Event, Raw
+from autoglm.operator.types import Event, Raw
 
 _FORGET_SECONDS = 3600.0
 # The limit of events.k8s.io/v1, in bytes.

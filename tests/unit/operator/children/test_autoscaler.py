@@ -10,15 +10,16 @@ from tests.support.fake_cluster import resource
 from autoglm.api import parse
 from autoglm.operator.children.autoscaler import SIGNALS, autoscaler, quantity
 from autoglm.operator.children.metadata import Context
-from autoglm.operator.observed import Observed, Settings
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import ObservedObjects
 
-SETTINGS = Settings("inference:1", "echo:1")
+SETTINGS = OperatorSettings()
 TARGET = {"apiVersion": "autoglm.io/v1alpha1", "kind": "AutoGLMDeployment", "name": "m"}
 
 
 def built(*kinds: str, suspend: bool = False, **scaling: Any) -> dict[str, Any] | None:
     document = resource(scaling={"maxReplicas": 4, **scaling}, suspend=suspend)
-    observed = Observed(document, optional_kinds=frozenset(kinds))
+    observed = ObservedObjects(document, optional_kinds=frozenset(kinds))
     return autoscaler(Context(parse(document), SETTINGS), observed)
 
 

@@ -13,9 +13,11 @@ from autoglm.api.engine_flags import engine_flags
 from autoglm.inference.settings import InferenceSettings
 from autoglm.operator.children.deployment import pod_template
 from autoglm.operator.children.metadata import Context
-from autoglm.operator.observed import Settings
+from autoglm.operator.settings import OperatorSettings
 
-SETTINGS = Settings("inference:1", "echo:1", tracing_endpoint="http://otel.obs.svc:4317")
+SETTINGS = OperatorSettings(
+    inference_image="inference:1", echo_image="echo:1", tracing_endpoint="http://otel.obs.svc:4317"
+)
 MODEL = {"uri": "org/model"}
 
 

@@ -10,14 +10,12 @@ from tests.support.fake_cluster import resource
 from autoglm.api import parse
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.children.network import is_wanted, network_policy
-from autoglm.operator.observed import Settings
+from autoglm.operator.settings import OperatorSettings
 
-SETTINGS = Settings(
-    "inference:1", "echo:1", gateway_namespace="gw", monitoring_namespace="prometheus"
-)
+SETTINGS = OperatorSettings(gateway_namespace="gw", monitoring_namespace="prometheus")
 
 
-def policy(settings: Settings = SETTINGS, **spec: Any) -> dict[str, Any]:
+def policy(settings: OperatorSettings = SETTINGS, **spec: Any) -> dict[str, Any]:
     body: dict[str, Any] = network_policy(Context(parse(resource(**spec)), settings))["spec"]
     return body
 

@@ -19,20 +19,20 @@ def claimed(by: Installation, name: str = "glm") -> dict[str, Any]:
 
 
 def test_a_claim_counts_for_the_others_of_its_class_only() -> None:
-    assert A.rival_of("glm", [claimed(A)]) == ""
-    assert B.rival_of("glm", [claimed(A)]) == "a/operator"
-    assert X.rival_of("glm", [claimed(A)]) == ""
-    assert A.rival_of("glm", [claimed(X)]) == ""
+    assert A.other_claim("glm", [claimed(A)]) == ""
+    assert B.other_claim("glm", [claimed(A)]) == "a/operator"
+    assert X.other_claim("glm", [claimed(A)]) == ""
+    assert A.other_claim("glm", [claimed(X)]) == ""
 
 
 def test_only_the_resources_own_config_map_carries_the_claim() -> None:
-    assert B.rival_of("glm", [claimed(A, "other")]) == ""
-    assert B.rival_of("glm", [{"kind": "ConfigMap", "metadata": {"name": "glm"}}]) == ""
+    assert B.other_claim("glm", [claimed(A, "other")]) == ""
+    assert B.other_claim("glm", [{"kind": "ConfigMap", "metadata": {"name": "glm"}}]) == ""
 
 
 def test_without_a_lease_no_resource_is_claimed_or_skipped() -> None:
     assert Installation().annotations == {}
-    assert Installation().rival_of("glm", [claimed(A)]) == ""
+    assert Installation().other_claim("glm", [claimed(A)]) == ""
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
-from autoglm.operator.observed import NO_DATA, Settings
 from autoglm.operator.ownership.claims import Installation
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import NO_DATA
 
 pytestmark = pytest.mark.looptime
 KEY = Key("ns", "m")
@@ -44,8 +45,12 @@ class Operator:
         self.registry = CollectorRegistry()
         metrics = Metrics(self.registry)
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
-        settings = Settings(
-            f"image-of-{self.installation.lease}:1", "echo:1", installation=self.installation
+        namespace, _, name = self.installation.lease.partition("/")
+        settings = OperatorSettings(
+            inference_image=f"image-of-{self.installation.lease}:1",
+            lease_namespace=namespace,
+            lease_name=name,
+            operator_class=self.installation.operator_class,
         )
         self.others = Installations(kube, self.installation, TIMEOUT, self.lapsed.append)
         self.reconciler = Reconciler(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from autoglm.api.names import NO_RULES, NameRule, NameRules, owners_of
 from autoglm.kube.kinds import Key
-from autoglm.operator.observed import LostName
 from autoglm.operator.ownership.model_names import Claim, NameIndex, claim_of
+from autoglm.operator.types import LostName
 
 KEYS = [Key("a", "x"), Key("a", "y"), Key("b", "x")]
 CLAIMS = st.lists(st.sampled_from("pqr"), max_size=3, unique=True).map(tuple)

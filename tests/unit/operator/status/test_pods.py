@@ -8,8 +8,8 @@ import pytest
 from tests.support.fake_cluster import LATER, NOW, pod_condition
 
 from autoglm.inference.diagnosis import engine_dead
-from autoglm.operator.observed import NO_DATA
 from autoglm.operator.status.pods import Failure, creation_failure, failures, present
+from autoglm.operator.types import NO_DATA
 
 
 def pod(name: str = "p", *, conditions: Any = (), **state: Any) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from tests.support.fake_cluster import resource
 from autoglm.api import InvalidSpec, parse
 from autoglm.operator.children.deployment import pod_template
 from autoglm.operator.children.metadata import Context
-from autoglm.operator.observed import Settings
+from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.template.template import with_template
 
 CONTEXT = Context(
-    parse(resource(model={"uri": "org/model"}, engine={})), Settings("inference:1", "echo:1")
+    parse(resource(model={"uri": "org/model"}, engine={})),
+    OperatorSettings(),
 )
 
 

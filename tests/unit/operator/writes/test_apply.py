@@ -13,7 +13,7 @@ from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches
-from autoglm.operator.observed import Conflict, Event, Plan, Raw, Ref, Rejection
+from autoglm.operator.types import Conflict, Event, Plan, Raw, Ref, Rejection
 from autoglm.operator.writes.apply import Applied, Applier
 from autoglm.operator.writes.events import EventRecorder
 

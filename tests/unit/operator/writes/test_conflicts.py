@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.operator.observed import Conflict
+from autoglm.operator.types import Conflict
 from autoglm.operator.writes.conflicts import (
     FREE,
     PAUSES,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from autoglm.operator.observed import Conflict
+from autoglm.operator.types import Conflict
 from autoglm.operator.writes.diff import current_conflicts, differs, with_hash, without
 
 

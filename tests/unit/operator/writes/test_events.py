@@ -1,7 +1,7 @@
 """Events: each is written once, repeated with a count, never in a flood."""
 
 from autoglm.kube.kinds import Key
-from autoglm.operator.observed import Event
+from autoglm.operator.types import Event
 from autoglm.operator.writes.events import EventCorrelator, EventUpdate
 
 KEY = Key("ns", "glm")

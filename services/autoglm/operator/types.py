@@ -1,6 +1,6 @@
 """Input and output of a reconcile as frozen data. No I/O, no decisions.
 
-`observe` returns Observed, `plan` computes a Plan from it, `apply` carries the Plan out.
+`observe` returns ObservedObjects, `plan` computes a Plan from it, `apply` carries the Plan out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from autoglm.kube.kinds import Key
-from autoglm.operator.ownership.claims import Installation
 
 # An object as the API server sends it. Never changed in place.
 Raw = Mapping[str, Any]
@@ -24,30 +23,7 @@ NO_DATA: Final = NoData()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Settings of the operator on which children depend."""
-
-    inference_image: str
-    echo_image: str
-    image_pull_policy: str = "IfNotPresent"
-    allow_host_path: bool = False
-    """Allow spec.model.cache to be a directory of the node. Every user who may write a resource can
-    then read and write any such directory."""
-    gateway_namespace: str = "autoglm-system"
-    monitoring_namespace: str = "monitoring"
-    tracing_endpoint: str = ""
-    """Where replicas send spans unless the resource sets an endpoint."""
-    prometheus_url: str = ""
-    """Where KEDA queries metrics; empty is the Prometheus operator's Service in the monitoring
-    namespace."""
-    gateway_url: str = ""
-    """URL of the gateway for users; published as status.url."""
-    installation: Installation = Installation()
-    """The installation whose claim the children carry."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
+class ObservedObjects:
     """A resource and all that belongs to it, as the caches hold it."""
 
     resource: Raw

@@ -12,9 +12,9 @@ from datetime import datetime
 
 from autoglm.api import InvalidSpec
 from autoglm.operator.children.metadata import Context, identity
-from autoglm.operator.observed import Conflict, Observed, Raw, Rejection
 from autoglm.operator.rollout import Group
 from autoglm.operator.status.pods import Failure, Pod, creation_failure, failures, present
+from autoglm.operator.types import Conflict, ObservedObjects, Raw, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class ObservedState:
+class ResourceState:
     """A valid resource, its children and pods, and their failures."""
 
     context: Context
-    observed: Observed
+    observed: ObservedObjects
     revision: str
     """The desired revision."""
     children: dict[tuple[str, str], Raw]
@@ -53,11 +53,11 @@ class ObservedState:
     def of(
         cls,
         context: Context,
-        observed: Observed,
+        observed: ObservedObjects,
         revision: str,
         now: datetime,
         invalid: InvalidSpec | None = None,
-    ) -> ObservedState:
+    ) -> ResourceState:
         """Return the state of a resource whose desired revision is `revision`."""
         children = {identity(child): child for child in observed.children}
         prefix = f"{context.name}-"
