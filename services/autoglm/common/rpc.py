@@ -36,7 +36,9 @@ _CHANNEL_OPTIONS = (
     *_KEEPALIVE,
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name, how long an attempt to connect may take at least. It would end with the
+    # backoff otherwise, which a handshake over TLS, far away or on a busy machine exceeds.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.support.tcp_proxy import TcpProxy
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
@@ -132,3 +133,16 @@ async def test_a_taken_address_is_an_os_error() -> None:
     port = rpc.bind(first, "127.0.0.1:0")
     with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
         rpc.bind(second, f"127.0.0.1:{port}")
+
+
+async def test_a_server_that_is_far_away_or_busy_is_connected_to() -> None:
+    """With 0.3 s each way a handshake takes longer than the first reconnect backoff."""
+    server = rpc.server()
+    inference_pb2_grpc.add_InferenceServicer_to_server(Scripted(), server)
+    port = rpc.bind(server, "127.0.0.1:0")
+    await server.start()
+    with TcpProxy(f"127.0.0.1:{port}", delay_seconds=0.3) as proxy:
+        async with rpc.channel(proxy.address) as channel:
+            stub = inference_pb2_grpc.InferenceStub(channel)
+            assert (await stub.Generate(v1.GenerateRequest())).id
+    await server.stop(None)
