@@ -13,8 +13,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,6 +94,15 @@ PEER_HEADER = "x-autoglm-peer"
 # Headers of this installation's own hops, and those in which proxies report the client's address.
 _INTERNAL = ("x-autoglm-", "autoglm-", "x-envoy-", "x-gateway-", "x-forwarded-")
 _CLIENT_ADDRESS = frozenset(("forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip"))
+# Streams of these are open to every client and have no end of their own.
+_OPEN_STREAM_METHODS = frozenset(
+    (
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    )
+)
+_OPEN_STREAMS = 64
 # Set by the interceptor for every handler.
 current_rpc: ContextVar[Rpc] = ContextVar("current_rpc")
 
@@ -159,15 +168,16 @@ def server(
     in_one_piece: bool = False,
 ) -> grpc.aio.Server:
     """Make a server that closes connections over the maximum, and rejects calls over it with
-    RESOURCE_EXHAUSTED.
+    RESOURCE_EXHAUSTED. Streams that need no credential have a bound of their own below it.
 
     `in_one_piece` is for pods: see `ErrorInterceptor`.
     """
     options = [*SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
     if max_connections is not None:
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
+    open_streams = min(_OPEN_STREAMS, max_calls // 4) if max_calls else _OPEN_STREAMS
     return grpc.aio.server(
-        interceptors=[ErrorInterceptor(in_one_piece), *interceptors],
+        interceptors=[ErrorInterceptor(in_one_piece, open_streams), *interceptors],
         options=options,
         maximum_concurrent_rpcs=max_calls,
     )
@@ -212,8 +222,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     message.
     """
 
-    def __init__(self, in_one_piece: bool = False) -> None:
+    def __init__(self, in_one_piece: bool = False, max_open_streams: int = _OPEN_STREAMS) -> None:
         self._in_one_piece = in_one_piece
+        self._max_open_streams = max_open_streams
+        self._open_streams = 0
 
     async def intercept_service(
         self,
@@ -228,6 +240,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             behaviour = getattr(handler, name)
             # A coroutine writes to the context itself, as grpc_health's Watch does.
             wrap: Wrapper = _writer if inspect.iscoroutinefunction(behaviour) else _stream
+            if handler_call_details.method in _OPEN_STREAM_METHODS:
+                behaviour = self._bounded(behaviour)
         else:
             name = "stream_unary" if handler.request_streaming else "unary_unary"
             behaviour = getattr(handler, name)
@@ -235,6 +249,35 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         make = getattr(grpc, f"{name}_rpc_method_handler")
         wrapped = wrap(behaviour, handler_call_details)
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _bounded(self, behaviour: Behaviour) -> Behaviour:
+        """Count the streams of methods that need no credential, and reject those over the bound."""
+
+        async def write(request: Any, context: Any) -> Any:
+            with self._open_stream():
+                return await behaviour(request, context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            with self._open_stream():
+                async with aclosing(behaviour(request, context)) as messages:
+                    async for message in messages:
+                        yield message
+
+        return write if inspect.iscoroutinefunction(behaviour) else stream
+
+    @contextmanager
+    def _open_stream(self) -> Iterator[None]:
+        if self._open_streams >= self._max_open_streams:
+            raise errors.QueueFull(
+                f"{self._open_streams} streams of health and reflection are open, the limit; "
+                "close one, or poll Health/Check",
+                retry_after=1.0,
+            )
+        self._open_streams += 1
+        try:
+            yield
+        finally:
+            self._open_streams -= 1
 
 
 def _begin(details: Any) -> Rpc:

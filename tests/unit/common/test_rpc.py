@@ -4,10 +4,13 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.support.tcp_proxy import TcpProxy
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
+from autoglm.common.reflection import add_reflection
 from autoglm.v1 import inference_pb2_grpc
 
 
@@ -145,4 +148,36 @@ async def test_a_server_that_is_far_away_or_busy_is_connected_to() -> None:
         async with rpc.channel(proxy.address) as channel:
             stub = inference_pb2_grpc.InferenceStub(channel)
             assert (await stub.Generate(v1.GenerateRequest())).id
+
+
+async def test_open_streams_have_a_bound_of_their_own_and_leave_room_for_calls() -> None:
+    server = rpc.server(max_calls=16)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    add_reflection((), server)
+    inference_pb2_grpc.add_InferenceServicer_to_server(Scripted(), server)
+    port = rpc.bind(server, "127.0.0.1:0")
+    await server.start()
+    async with rpc.channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        inference = inference_pb2_grpc.InferenceStub(channel)
+        streams: list[Any] = [watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
+        for stream in streams:
+            await stream.read()
+        reflecting = reflect()
+        await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services="*"))
+        await reflecting.read()
+        for _ in range(40):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await watch(health_pb2.HealthCheckRequest()).read()
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "4 streams of health and reflection are open" in str(caught.value.details())
+        assert (await inference.Generate(v1.GenerateRequest())).id
+
+        # The end of one makes room for another.
+        await reflecting.done_writing()
+        assert await reflecting.code() is grpc.StatusCode.OK
+        assert await watch(health_pb2.HealthCheckRequest()).read()
+        for stream in streams:
+            stream.cancel()
     await server.stop(None)
