@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,11 +24,15 @@ from types import MappingProxyType
 
 from prometheus_client.parser import text_string_to_metric_families
 
-READY_SECONDS = 300.0
+READY_SECONDS = 600.0
 STOP_SECONDS = 45.0
 _POLL_SECONDS = 0.1
 _POLL_SHARE = 3
 """Of the time that a poll takes, the time until the next one."""
+_PORTS = (11_000, 30_000)
+# Not the seeded one, which would give two runs the same ports.
+_random = random.SystemRandom()
+_given: set[int] = set()
 # Proven on small CPU machines; a GPU machine overrides nothing of this.
 VLLM_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -45,15 +50,30 @@ class ChildFailed(RuntimeError):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports that were free a moment ago; none is returned twice.
+
+    Below those that Linux gives to connections and to servers without a port of their own: one of
+    these could take a port before it is listened on.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = _random.randrange(*_PORTS)
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            found.append(port)
+    return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 15.0, what: str = "") -> None:
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0, what: str = "") -> None:
     """Polls until the condition holds. Raises AssertionError when it never does.
 
     One that takes long is polled less often: what is waited for needs the CPU, and kubectl takes

@@ -25,7 +25,7 @@ class Traffic:
     _busy: int = 0
     _pause: float = 0.0
 
-    def wait_served(self, more: int, seconds: float = 60.0) -> None:
+    def wait_served(self, more: int, seconds: float = 300.0) -> None:
         """Until `more` requests have been served from now on. Raises TimeoutError."""
         with self._changed:
             goal = self.served + more

@@ -15,7 +15,7 @@ from autoglm.gateway.settings import GatewaySettings
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 FREE = "127.0.0.1:0"
 
 
