@@ -221,7 +221,7 @@ async def test_a_name_is_never_routed_to_a_resource_that_may_not_claim_it(fleet:
     ("timeouts", "sentence"),
     [
         ({"chunkSeconds": 0.2}, "no chunk"),
-        ({"totalSeconds": 0.3}, "deadline|Deadline|DEADLINE"),
+        ({"totalSeconds": 1.5}, "deadline|Deadline|DEADLINE"),
     ],
 )
 async def test_a_resource_bounds_its_requests_by_its_own_timeouts(
