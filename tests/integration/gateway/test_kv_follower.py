@@ -65,7 +65,7 @@ class Rig:
         endpoint = Endpoint(f"grpc://127.0.0.1:{port}", "pod", "127.0.0.1", port)
         task = asyncio.create_task(follower(endpoint))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await self.worker.heard.wait()
                 # What has been sent is read by another task, which reports nothing.
                 while not self._follows(endpoint.url):  # noqa: ASYNC110

@@ -70,7 +70,7 @@ async def post(
 
 async def until(fact: Callable[[], bool]) -> None:
     """Lets the loop turn until it is so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not fact():  # noqa: ASYNC110 (plain counters have no event to wait for)
             await asyncio.sleep(0)
 
@@ -148,10 +148,14 @@ async def test_a_pod_that_fails_between_head_and_first_byte_is_replaced(plane: s
 async def check_replaced(bad: Answer, plane: str) -> None:
     async with rest_stack(bad, echo, plane=plane) as gateway:
         statuses = [(await post(gateway))[0] for _ in range(6)]
-        phases = {v.url: v.state.phase for v in gateway.pool.snapshot.endpoints}
+        await until(lambda: phases(gateway)[0] != "ready")
+        assert phases(gateway)[1] == "ready"
     assert statuses == [200] * 6
-    assert phases[gateway.endpoints[0]] != "ready"
-    assert phases[gateway.endpoints[1]] == "ready"
+
+
+def phases(gateway: RestStack) -> list[str]:
+    found = {view.url: str(view.state.phase) for view in gateway.pool.snapshot.endpoints}
+    return [found[url] for url in gateway.endpoints]
 
 
 async def test_a_refused_connection_is_tried_elsewhere(plane: str) -> None:
@@ -200,12 +204,12 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(plane: str) -> None
             await response.content.readany()
             pause.set()
             rest = await response.content.read()
-        code = b'autoglm_gateway_requests_total{code="502"'
-        async with gateway.client.get("/metrics") as page:
-            metrics = await page.read()
+        page = b""
+        while b'autoglm_gateway_requests_total{code="502"' not in page:
+            async with gateway.client.get("/metrics") as response:
+                page = await response.read()
     event = json.loads(rest.strip().removeprefix(b"data: "))
     assert event["error"]["code"] == "stream_broken"
-    assert code in metrics
 
 
 async def test_a_long_response_that_breaks_does_not_look_whole(plane: str) -> None:
@@ -269,7 +273,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_pod_and_frees_its_slot(pla
                 await response.content.readany()
                 assert gateway.admission.in_flight == 1
                 response.close()
-            await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(gone.wait(), 30)
         await until(lambda: gateway.admission.in_flight == 0)
 
 
@@ -288,7 +292,7 @@ async def test_a_client_that_leaves_before_the_first_byte_is_noticed_too(plane: 
         asking = asyncio.create_task(post(gateway))
         await begun.wait()
         asking.cancel()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 30)
 
 
 async def test_the_deadline_of_the_header_ends_the_request(plane: str) -> None:
@@ -314,7 +318,8 @@ async def overdue(first: bytes, plane: str) -> tuple[int, bytes]:
         return response
 
     async with rest_stack(respond, plane=plane) as gateway:
-        headers = {"x-request-timeout-seconds": "0.2"}
+        # Of a stream, long enough for its head.
+        headers = {"x-request-timeout-seconds": "1.5" if first else "0.2"}
         async with gateway.client.post(CHAT, json=HELLO, headers=headers) as response:
             return response.status, await response.read()
 
@@ -448,7 +453,7 @@ async def test_a_slow_reader_holds_the_pod_back(plane: str) -> None:
         await response.prepare(request)
         while not stuck.is_set():
             try:
-                async with asyncio.timeout(0.3):
+                async with asyncio.timeout(1.0):
                     await response.write(b"x" * 2**17)
                 written += 2**17
             except TimeoutError:
@@ -459,7 +464,7 @@ async def test_a_slow_reader_holds_the_pod_back(plane: str) -> None:
         rest_stack(respond, plane=plane) as gateway,
         gateway.client.post(CHAT, json=HELLO) as response,
     ):
-        await asyncio.wait_for(stuck.wait(), 10)
+        await asyncio.wait_for(stuck.wait(), 30)
         assert 0 < written < 64 * 2**20
         response.close()
 

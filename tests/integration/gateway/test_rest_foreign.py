@@ -49,7 +49,7 @@ class Followed:
     changed: asyncio.Event
 
     async def until_phase(self, phase: str) -> EndpointView:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 (view,) = self.pool.snapshot.endpoints
                 if view.state.phase == phase:

@@ -77,7 +77,7 @@ async def gateway(files: TlsFiles, upstream_port: int) -> AsyncIterator[str]:
     )
     front = Gateway(settings, CollectorRegistry())
     await front.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not front.core.pool.is_ready:
             front.core.changed.clear()
             await front.core.changed.wait()
@@ -111,7 +111,7 @@ async def test_a_renewed_certificate_is_served_to_new_connections(tmp_path: Path
         reloading = asyncio.create_task(reload_http_server(context, files, 0.01))
         before = await names_served(port, client)
         issue(authority, tmp_path, "new.example")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (after := await names_served(port, client)) == before:
                 pass
         reloading.cancel()
