@@ -33,15 +33,15 @@ async def traffic(fleet: Any, gateway: Any, ended: asyncio.Event) -> list[asynci
     return [asyncio.create_task(send_until(stub, ended)) for _ in range(4)]
 
 
-async def test_killed_pod_fails_no_request_and_leaves_within_a_second(fleet: Any) -> None:
+async def test_killed_pod_fails_no_request_and_leaves_with_its_connection(fleet: Any) -> None:
     first, second = await fleet.pods(FakePod(), FakePod())
-    gateway = await fleet.gateway(first, second)
+    # Not by its silence.
+    gateway = await fleet.gateway(first, second, load_timeout_seconds=3600)
     ended = asyncio.Event()
     clients = await traffic(fleet, gateway, ended)
     await fleet.until(lambda: len(first.received) > 20)
     await first.stop(grace=0)
-    async with asyncio.timeout(1.0):
-        await fleet.until(lambda: fleet.routable(gateway) == 1)
+    await fleet.until(lambda: fleet.routable(gateway) == 1)
     alone = len(second.received)
     await fleet.until(lambda: len(second.received) > alone + 20)
     await first.start()
@@ -69,11 +69,11 @@ async def test_draining_pod_fails_no_request(fleet: Any) -> None:
 
 async def test_silent_pod_leaves_the_pool_and_returns(fleet: Any) -> None:
     pods = await fleet.pods(FakePod(), FakePod())
-    gateway = await fleet.gateway(*pods, load_timeout_seconds=0.5)
+    gateway = await fleet.gateway(*pods, load_timeout_seconds=1.5)
     pods[0].silent = True
     await fleet.until(lambda: fleet.routable(gateway) == 1)
     (view,) = [v for v in gateway.core.pool.views if not v.is_routable]
-    assert (view.url, view.state.why) == (pods[0].url, "no load report for 0.5 s")
+    assert (view.url, view.state.why) == (pods[0].url, "no load report for 1.5 s")
     pods[0].update(silent=False)
     await fleet.until(lambda: fleet.routable(gateway) == 2)
 
@@ -97,7 +97,7 @@ async def test_health_follows_the_pods(fleet: Any) -> None:
     async with rpc.channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest(service="fake"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await _status(watch, health_pb2.HealthCheckResponse.SERVING)
             overall = await stub.Check(health_pb2.HealthCheckRequest())
             assert overall.status == health_pb2.HealthCheckResponse.SERVING
@@ -186,7 +186,7 @@ async def test_watcher_of_health_does_not_hold_up_a_drain(fleet: Any) -> None:
     async with rpc.channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         await watch.read()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await gateway.drain()
         watch.cancel()
 

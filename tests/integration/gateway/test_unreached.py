@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -16,10 +17,12 @@ from autoglm.testing.fake_pod import FakePod
 CHAT = {"messages": [{"role": "user", "content": "x"}]}
 
 
-def unused_address() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+@pytest.fixture
+def unused_address() -> Iterator[str]:
+    """One at which connections are refused; no other program can take it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 async def http_error(port: int, path: str, body: object = None) -> tuple[int, str | None, str]:
@@ -32,9 +35,11 @@ async def http_error(port: int, path: str, body: object = None) -> tuple[int, st
         return response.status, response.headers.get("retry-after"), answer["error"]["message"]
 
 
-async def test_a_model_is_unknown_only_once_every_endpoint_was_reached(fleet: Any) -> None:
+async def test_a_model_is_unknown_only_once_every_endpoint_was_reached(
+    fleet: Any, unused_address: str
+) -> None:
     (pod,) = await fleet.pods(FakePod(model="here"))
-    dead = f"grpc://{unused_address()}"
+    dead = f"grpc://{unused_address}"
     gateway = await fleet.gateway(pod, ready=1, endpoint=(pod.url, dead))
     stub = await fleet.stub(gateway)
     asked = CHAT | {"model": "there"}
