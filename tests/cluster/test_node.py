@@ -128,8 +128,8 @@ def test_pods_of_each_node_reach_each_other_and_themselves_by_the_service(toy: N
     for pod in pods:
         name = pod["metadata"]["name"]
         code = f"{ASK}\n" * 10
-        answers = toy.kubectl("exec", "-n", "toy", name, "--", "python3", "-c", code)
-        assert answers.count("hello") == 10
+        output = toy.kubectl("exec", "-n", "toy", name, "--", "python3", "-c", code)
+        assert output.count("hello") == 10
 
 
 def test_drained_node_hands_its_pods_to_the_other(toy: Node) -> None:
@@ -143,18 +143,18 @@ def test_drained_node_hands_its_pods_to_the_other(toy: Node) -> None:
 
 
 def test_unknown_name_does_not_exist_rather_than_fail(toy: Node) -> None:
-    ask = """
+    code = """
 import socket
 try:
     socket.getaddrinfo("nowhere.example.com", 80)
 except socket.gaierror as error:
     print(error.errno == socket.EAI_NONAME)
 """
-    assert in_pod(toy, ask).strip() == "True"
+    assert in_pod(toy, code).strip() == "True"
 
 
 def test_pod_reaches_the_api_server_with_its_own_account(toy: Node) -> None:
-    ask = """
+    code = """
 import ssl, urllib.request
 mounted = "/var/run/secrets/kubernetes.io/serviceaccount"
 page = urllib.request.Request("https://kubernetes.default.svc/version", headers={
@@ -162,7 +162,7 @@ page = urllib.request.Request("https://kubernetes.default.svc/version", headers=
 trust = ssl.create_default_context(cafile=mounted + "/ca.crt")
 print(urllib.request.urlopen(page, context=trust).read().decode())
 """
-    assert json.loads(in_pod(toy, ask))["gitVersion"] == "v1.36.3"
+    assert json.loads(in_pod(toy, code))["gitVersion"] == "v1.36.3"
 
 
 def test_resource_metrics_of_pods_are_there(toy: Node) -> None:

@@ -152,9 +152,9 @@ def plane(address: str) -> str:
     body = json.dumps({"model": "echo", "prompt": PROMPT}).encode()
     url = f"http://{address}:8000/v1/completions"
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        answer.read()
-    return str(answer.headers.get("x-autoglm-data-plane", "")).partition(";")[0]
+    with urllib.request.urlopen(request, timeout=30) as response:
+        response.read()
+    return str(response.headers.get("x-autoglm-data-plane", "")).partition(";")[0]
 
 
 def images(model: Model) -> set[str]:

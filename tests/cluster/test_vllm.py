@@ -89,8 +89,8 @@ def senders(address: str) -> list[Send]:
 
     def grpc() -> None:
         with Client(f"{address}:50051") as client:
-            answer = client.chat(QUESTION, model="tiny-glm", temperature=0, timeout=60)
-            assert answer.choices[0].message.content == ANSWERS[QUESTION]
+            response = client.chat(QUESTION, model="tiny-glm", temperature=0, timeout=60)
+            assert response.choices[0].message.content == ANSWERS[QUESTION]
 
     def stream() -> None:
         with Client(f"{address}:50051") as client:

@@ -73,10 +73,10 @@ def documents(text: str) -> list[Object]:
 def tried(control_plane: ControlPlane, document: Object) -> Object:
     """What the API server would keep."""
     how = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
-    answer = control_plane.kubectl(
+    output = control_plane.kubectl(
         *("apply", *how, "-o", "json", "-f", "-"), text=json.dumps(document)
     )
-    kept: Object = json.loads(answer)
+    kept: Object = json.loads(output)
     return kept
 
 
@@ -194,7 +194,7 @@ def test_installed_it_runs_and_uninstalled_it_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("component", "verb", "resource", "answer"),
+    ("component", "verb", "resource", "is_allowed"),
     [
         ("gateway", "watch", "autoglmdeployments.autoglm.io", True),
         ("gateway", "watch", "endpointslices.discovery.k8s.io", True),
@@ -215,7 +215,7 @@ def test_rights_in_a_named_namespace_are_what_is_needed(
     component: str,
     verb: str,
     resource: str,
-    answer: bool,
+    is_allowed: bool,
 ) -> None:
     name, _, subresource = resource.partition("/")
     account = f"--as=system:serviceaccount:{granted}:rights-{component}"
@@ -224,7 +224,7 @@ def test_rights_in_a_named_namespace_are_what_is_needed(
     says = ("auth", "can-i", verb, name, *more, "-n", granted, account)
     command = [program("kubectl"), f"--kubeconfig={control_plane.kubeconfig}", *says]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == ("yes" if answer else "no")
+    assert done.stdout.strip() == ("yes" if is_allowed else "no")
 
 
 @pytest.fixture(scope="module")

@@ -67,12 +67,12 @@ def foreign(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 def taken(cluster: ControlPlane, *bodies: Any) -> list[dict[str, Any]]:
     """As the API server would keep them; every unknown or wrong field is refused."""
-    answer = cluster.kubectl(
+    output = cluster.kubectl(
         *("apply", "--server-side", "--dry-run=server", "--validate=strict", "-o", "json"),
         *("-f", "-"),
         text=json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies}),
     )
-    kept = json.loads(answer)
+    kept = json.loads(output)
     # One object comes without a list around it.
     found: list[dict[str, Any]] = kept["items"] if kept["kind"] == "List" else [kept]
     return found

@@ -67,12 +67,12 @@ async def post(gateway: RestStack, path: str, body: bytes, **headers: str) -> tu
 
 
 async def beside_a_stream(gateway: RestStack, path: str, body: bytes, **headers: str) -> int:
-    (status, answer), neighbour = await asyncio.gather(
+    (status, text), neighbour = await asyncio.gather(
         post(gateway, path, body, **headers), post(gateway, CHAT, HELLO)
     )
     assert neighbour == (200, b"".join(EVENTS))
     if status != 200:
-        error = json.loads(answer)["error"]
+        error = json.loads(text)["error"]
         assert error if dialect_of(path) is Dialect.OIP else error["message"]
     return status
 

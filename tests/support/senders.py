@@ -18,10 +18,10 @@ TEXT = "Hello, how are you?"
 
 def send_grpc(channel: grpc.Channel, **options: Any) -> Send:
     def send() -> None:
-        answer = InferenceStub(channel).Generate(
+        response = InferenceStub(channel).Generate(
             v1.GenerateRequest(model="echo", text=TEXT), timeout=10, **options
         )
-        assert answer.completions[0].text == TEXT
+        assert response.completions[0].text == TEXT
 
     return send
 
@@ -32,8 +32,8 @@ def send_rest(gateway: Process) -> Send:
     def send() -> None:
         url = f"http://{gateway.http_address}/v1/completions"
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert json.load(answer)["choices"][0]["text"] == TEXT
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert json.load(response)["choices"][0]["text"] == TEXT
 
     return send
 

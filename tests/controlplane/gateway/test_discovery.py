@@ -233,8 +233,8 @@ async def test_the_documented_role_is_enough_and_grants_nothing_else(
             "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
         },
     )
-    ask = partial(cluster.kubectl, "auth", "can-i", "--list", "-n", namespace, f"--as={account}")
-    allowed = {line.split()[0]: line for line in (await asyncio.to_thread(ask)).splitlines()}
+    can_i = partial(cluster.kubectl, "auth", "can-i", "--list", "-n", namespace, f"--as={account}")
+    allowed = {line.split()[0]: line for line in (await asyncio.to_thread(can_i)).splitlines()}
     for resource in ("autoglmdeployments.autoglm.io", "endpointslices.discovery.k8s.io"):
         assert "[get list watch]" in allowed[resource]
     assert not any(verb in line for line in allowed.values() for verb in ("update", "patch"))

@@ -124,6 +124,6 @@ def chat(address: str, model: str, question: str) -> str:
         json.dumps(body).encode(),
         {"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        content: str = json.load(answer)["choices"][0]["message"]["content"]
+    with urllib.request.urlopen(request, timeout=60) as response:
+        content: str = json.load(response)["choices"][0]["message"]["content"]
     return content

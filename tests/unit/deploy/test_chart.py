@@ -256,8 +256,8 @@ def test_without_autoscaling_the_chart_sets_replicas(render: Render) -> None:
 
 def test_the_data_plane_is_the_gateways_own_by_default(render: Render) -> None:
     assert "data_plane" not in settings_of(render(), "gateway")
-    asked = render("gateway.dataPlane=envoy")
-    assert settings_of(asked, "gateway")["data_plane"] == "envoy"
+    rendered = render("gateway.dataPlane=envoy")
+    assert settings_of(rendered, "gateway")["data_plane"] == "envoy"
 
 
 def test_an_image_of_envoy_makes_a_sidecar_that_shares_a_directory_with_the_gateway(
@@ -429,8 +429,8 @@ def test_the_admission_policy_follows_the_values(render: Render) -> None:
 
 
 def test_directories_of_nodes_are_allowed_only_where_that_is_requested(render: Render) -> None:
-    asked = settings_of(render("operator.allowHostPath=true"), "operator")
-    assert asked["allow_host_path"] == "true"
+    settings = settings_of(render("operator.allowHostPath=true"), "operator")
+    assert settings["allow_host_path"] == "true"
     assert "allow_host_path" not in settings_of(render(), "operator")
 
 

@@ -48,8 +48,8 @@ def test_the_task_is_in_front_of_the_text(request_: v1.PredictRequest, text: str
 async def test_the_best_label_is_the_output_and_the_prompt_is_counted() -> None:
     engine = await start(EchoSettings())
     request = v1.PredictRequest(model_name="echo", input_data="an outage", labels=["x", "outage"])
-    answer = await predict(engine, request, EngineRequest("r"))
-    assert (answer.output, answer.id, answer.model_name) == ("outage", "r", "echo")
-    assert answer.usage.prompt_tokens > 0
-    assert answer.usage.completion_tokens == 0
+    response = await predict(engine, request, EngineRequest("r"))
+    assert (response.output, response.id, response.model_name) == ("outage", "r", "echo")
+    assert response.usage.prompt_tokens > 0
+    assert response.usage.completion_tokens == 0
     await engine.close()

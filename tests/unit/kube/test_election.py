@@ -70,7 +70,7 @@ def test_two_candidates_never_may_write_at_once(steps: list[tuple[str, float, bo
     candidates = {name: election(name) for name in "ab"}
     lease: Record | None = None
     now, version = 0.0, 0
-    for name, pause, answer_arrives in steps:
+    for name, pause, response_arrives in steps:
         now += pause
         me = candidates[name]
         if me.move(lease, now) is Move.WAIT:
@@ -78,6 +78,6 @@ def test_two_candidates_never_may_write_at_once(steps: list[tuple[str, float, bo
         else:
             version += 1
             lease = held(name, str(version))
-            if answer_arrives:
+            if response_arrives:
                 me.renewed(now)
         assert sum(c.time_left(now) > 0 for c in candidates.values()) <= 1

@@ -17,16 +17,16 @@ SERVICES = CHILDREN[1]
 class Script:
     """A transport with scripted responses."""
 
-    def __init__(self, *answers: Exception | bytes) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: Exception | bytes) -> None:
+        self.responses = list(responses)
         self.requests: list[Request] = []
 
     async def send(self, request: Request, timeout: float) -> bytes:
         self.requests.append(request)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = self.responses.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     async def stream(self, request: Request) -> AsyncIterator[bytes]:
         yield await self.send(request, 0)
@@ -67,7 +67,7 @@ async def test_only_a_patch_that_met_another_write_is_tried_again_after_409() ->
         await client.apply("/x", {})
     with pytest.raises(Refused):
         await client.replace("/lease", {})
-    assert script.answers == []
+    assert script.responses == []
 
 
 async def test_a_write_that_timed_out_is_left_to_the_queue_since_it_may_still_be_carried_out() -> (

@@ -34,10 +34,10 @@ def test_every_inference_api_has_the_dialect_that_its_row_names() -> None:
 
 @pytest.mark.parametrize("path", OPENAI)
 def test_openai_errors_name_the_field_the_code_and_the_request(path: str) -> None:
-    answer = to_http(errors.InvalidRequest("top_p is 3", field="top_p"), "id-1", path)
-    assert (answer.status, answer.headers["x-request-id"]) == (400, "id-1")
-    assert "request-id" not in answer.headers
-    assert json.loads(answer.body)["error"] == {
+    response = to_http(errors.InvalidRequest("top_p is 3", field="top_p"), "id-1", path)
+    assert (response.status, response.headers["x-request-id"]) == (400, "id-1")
+    assert "request-id" not in response.headers
+    assert json.loads(response.body)["error"] == {
         "message": "top_p is 3",
         "type": "invalid_request_error",
         "param": "top_p",
@@ -48,10 +48,10 @@ def test_openai_errors_name_the_field_the_code_and_the_request(path: str) -> Non
 
 @pytest.mark.parametrize("path", ANTHROPIC)
 def test_anthropic_errors_have_its_shape_and_its_header(path: str) -> None:
-    answer = to_http(errors.QueueFull("full", retry_after=3.0), "id-1", path)
-    assert answer.headers["request-id"] == answer.headers["x-request-id"] == "id-1"
-    assert answer.headers["retry-after"] == "3"
-    assert json.loads(answer.body) == {
+    response = to_http(errors.QueueFull("full", retry_after=3.0), "id-1", path)
+    assert response.headers["request-id"] == response.headers["x-request-id"] == "id-1"
+    assert response.headers["retry-after"] == "3"
+    assert json.loads(response.body) == {
         "type": "error",
         "error": {"type": "rate_limit_error", "message": "full"},
         "request_id": "id-1",
@@ -60,9 +60,9 @@ def test_anthropic_errors_have_its_shape_and_its_header(path: str) -> None:
 
 @pytest.mark.parametrize("path", OIP)
 def test_oip_errors_are_a_text(path: str) -> None:
-    answer = to_http(errors.ModelNotFound("no m"), "id-1", path)
-    assert json.loads(answer.body) == {"error": "no m"}
-    assert (answer.status, answer.headers["x-request-id"]) == (404, "id-1")
+    response = to_http(errors.ModelNotFound("no m"), "id-1", path)
+    assert json.loads(response.body) == {"error": "no m"}
+    assert (response.status, response.headers["x-request-id"]) == (404, "id-1")
 
 
 @pytest.mark.parametrize(

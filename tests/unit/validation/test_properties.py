@@ -54,9 +54,9 @@ BODIES = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).map(
 )
 
 
-def judged(ask: RequestInfo) -> None:
-    validation.validate(ask, MODEL, ["m"])
-    assert ask.estimated_tokens >= 0
+def judged(info: RequestInfo) -> None:
+    validation.validate(info, MODEL, ["m"])
+    assert info.estimated_tokens >= 0
 
 
 @settings(max_examples=examples(300), deadline=None)
@@ -98,9 +98,9 @@ PARAMS = st.builds(
 
 @given(PARAMS)
 def test_what_passes_is_in_range(params: v1.SamplingParams) -> None:
-    ask = validation.of_generate(v1.GenerateRequest(model="m", text="x", sampling_params=params))
+    info = validation.of_generate(v1.GenerateRequest(model="m", text="x", sampling_params=params))
     try:
-        judged(ask)
+        judged(info)
     except EXPECTED as error:
         assert error.field
         return

@@ -234,9 +234,9 @@ def test_how_many_logprobs_there_may_be_is_the_pods_setting(count: int) -> None:
 
 
 def test_logprobs_of_completions_may_be_true() -> None:
-    asked = completion(prompt="x", logprobs=True)
-    judge(asked)
-    assert asked.sampling.logprobs == 1
+    info = completion(prompt="x", logprobs=True)
+    judge(info)
+    assert info.sampling.logprobs == 1
 
 
 @pytest.mark.parametrize(("fields", "field"), COMPLETION_ERRORS)

@@ -42,10 +42,10 @@ def infer(text: str = "one two three", **parameters: Any) -> dict[str, Any]:
 
 async def test_infer_responds_with_a_tensor(http: httpx.AsyncClient) -> None:
     headers = {"x-request-id": "r"}
-    answer = await http.post("/v2/models/echo/infer", json=infer(), headers=headers)
+    response = await http.post("/v2/models/echo/infer", json=infer(), headers=headers)
     output = {"name": "text_output", "datatype": "BYTES", "shape": [1], "data": ["one two three"]}
-    assert answer.json() == {"model_name": "echo", "id": "mine", "outputs": [output]}
-    assert answer.headers["x-request-id"] == "r"
+    assert response.json() == {"model_name": "echo", "id": "mine", "outputs": [output]}
+    assert response.headers["x-request-id"] == "r"
 
 
 async def test_a_tensor_may_come_behind_the_json(http: httpx.AsyncClient) -> None:
@@ -53,11 +53,11 @@ async def test_a_tensor_may_come_behind_the_json(http: httpx.AsyncClient) -> Non
     value = b"\x05\x00\x00\x00hello"
     size = {"binary_data_size": len(value)}
     tensor = {"name": "text_input", "datatype": "BYTES", "shape": [1], "parameters": size}
-    asked = {"inputs": [tensor], "parameters": {"temperature": 0, "binary_data_output": True}}
-    head = json.dumps(asked).encode()
+    body = {"inputs": [tensor], "parameters": {"temperature": 0, "binary_data_output": True}}
+    head = json.dumps(body).encode()
     length = {"inference-header-content-length": str(len(head))}
-    answer = await http.post("/v2/models/echo/infer", content=head + value, headers=length)
-    assert answer.json()["outputs"][0]["data"] == ["hello"]
+    response = await http.post("/v2/models/echo/infer", content=head + value, headers=length)
+    assert response.json()["outputs"][0]["data"] == ["hello"]
     short = await http.post("/v2/models/echo/infer", content=head + value[:-1], headers=length)
     assert short.status_code == 400
     assert "inputs[0].parameters.binary_data_size" in short.json()["error"]
@@ -79,10 +79,10 @@ async def test_a_tensor_may_come_behind_the_json(http: httpx.AsyncClient) -> Non
 async def test_errors_are_a_text_that_names_the_field(
     http: httpx.AsyncClient, path: str, body: object, status: int, param: str | None
 ) -> None:
-    answer = await http.post(path, json=body)
-    assert answer.status_code == status
-    assert list(answer.json()) == ["error"] and (param or "") in answer.json()["error"]
-    assert answer.headers["x-request-id"]
+    response = await http.post(path, json=body)
+    assert response.status_code == status
+    assert list(response.json()) == ["error"] and (param or "") in response.json()["error"]
+    assert response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ async def test_errors_are_a_text_that_names_the_field(
 async def test_errors_of_predictions_have_openais_shape_and_name_the_field(
     http: httpx.AsyncClient, body: object, status: int, param: str
 ) -> None:
-    answer = await http.post("/v2/inference", json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
-    assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"]
+    response = await http.post("/v2/inference", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (status, param)
+    assert response.json()["error"]["request_id"] == response.headers["x-request-id"]
 
 
 async def test_generate_has_the_text_at_the_top(http: httpx.AsyncClient) -> None:
     body = {"text_input": "a b c", "parameters": {"temperature": 0}}
-    answer = await http.post("/v2/models/echo/versions/1/generate", json=body)
-    assert answer.json() == {"model_name": "echo", "id": "", "text_output": "a b c"}
+    response = await http.post("/v2/models/echo/versions/1/generate", json=body)
+    assert response.json() == {"model_name": "echo", "id": "", "text_output": "a b c"}
 
 
 async def test_generate_stream_sends_events(http: httpx.AsyncClient) -> None:
     body = {"text_input": "a b c", "parameters": {"temperature": 0}}
-    answer = await http.post("/v2/models/echo/generate_stream", json=body)
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = [json.loads(e.removeprefix("data: ")) for e in answer.text.split("\n\n") if e]
+    response = await http.post("/v2/models/echo/generate_stream", json=body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(e.removeprefix("data: ")) for e in response.text.split("\n\n") if e]
     assert "".join(e["text_output"] for e in events) == "a b c"
     ends = [e["triton_final_response"] for e in events]
     assert ends == [False] * (len(events) - 1) + [True]
@@ -128,9 +128,9 @@ async def test_usage_is_a_header_and_the_same_as_in_the_last_event(
     stream = await http.post("/v2/models/echo/generate_stream", json=body)
     (text,) = re.findall(r'"usage":(\{[^}]*\})', stream.text)
     usage = json.loads(text)
-    for path, asked in (("infer", infer()), ("generate", body)):
-        answer = await http.post(f"/v2/models/echo/{path}", json=asked)
-        found = read_usage(answer.headers["autoglm-usage"])
+    for path, request in (("infer", infer()), ("generate", body)):
+        response = await http.post(f"/v2/models/echo/{path}", json=request)
+        found = read_usage(response.headers["autoglm-usage"])
         assert found is not None
         assert found.prompt_tokens == usage["prompt_tokens"]
         assert found.completion_tokens == usage["completion_tokens"]
@@ -139,24 +139,24 @@ async def test_usage_is_a_header_and_the_same_as_in_the_last_event(
 
 async def test_a_stream_that_cannot_begin_is_a_plain_error(http: httpx.AsyncClient) -> None:
     body = {"text_input": "x", "parameters": {"top_p": 2}}
-    answer = await http.post("/v2/models/echo/generate_stream", json=body)
-    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
+    response = await http.post("/v2/models/echo/generate_stream", json=body)
+    assert (response.status_code, response.headers["content-type"]) == (400, "application/json")
 
 
 async def test_inference_judges_by_labels(http: httpx.AsyncClient) -> None:
-    asked = {"model_name": "echo", "input_data": "It is an outage.", "labels": ["fine", "outage"]}
-    answer = (await http.post("/v2/inference", json=asked)).json()
-    assert answer["output"] == "outage"
-    assert [entry["label"] for entry in answer["labels"]] == ["outage", "fine"]
-    assert sum(entry["score"] for entry in answer["labels"]) == pytest.approx(1)
-    assert answer["usage"]["prompt_tokens"] > 0
+    body = {"model_name": "echo", "input_data": "It is an outage.", "labels": ["fine", "outage"]}
+    response = (await http.post("/v2/inference", json=body)).json()
+    assert response["output"] == "outage"
+    assert [entry["label"] for entry in response["labels"]] == ["outage", "fine"]
+    assert sum(entry["score"] for entry in response["labels"]) == pytest.approx(1)
+    assert response["usage"]["prompt_tokens"] > 0
 
 
 async def test_inference_responds_where_there_are_no_labels(http: httpx.AsyncClient) -> None:
-    asked = {"model": "echo", "input_data": "hi", "task": "Greet", "temperature": 0}
-    answer = (await http.post("/v2/inference", json=asked)).json()
-    assert (answer["output"], answer["labels"]) == ("Greet\n\nhi", [])
-    assert answer["usage"]["completion_tokens"] > 0
+    body = {"model": "echo", "input_data": "hi", "task": "Greet", "temperature": 0}
+    response = (await http.post("/v2/inference", json=body)).json()
+    assert (response["output"], response["labels"]) == ("Greet\n\nhi", [])
+    assert response["usage"]["completion_tokens"] > 0
 
 
 async def test_the_server_and_its_model_describe_themselves(http: httpx.AsyncClient) -> None:

@@ -226,12 +226,12 @@ async def test_a_stream_responds_in_order_and_marks_each_end(serve: Any) -> None
     seen: dict[str, list[tuple[str, bool]]] = {"first": [], "last": []}
     refusals = []
     async for message in stub.ModelStreamInfer(requests):
-        answer = message.infer_response
-        final = answer.parameters["triton_final_response"].bool_param
+        response = message.infer_response
+        final = response.parameters["triton_final_response"].bool_param
         if message.error_message:
-            refusals.append((answer.id, message.error_message, final))
+            refusals.append((response.id, message.error_message, final))
         else:
-            seen[answer.id].append((text_of(answer), final))
+            seen[response.id].append((text_of(response), final))
     assert list(seen) == ["first", "last"]
     for text, pieces in zip(("a b c", "d e f"), seen.values(), strict=True):
         assert "".join(t for t, _ in pieces) == text

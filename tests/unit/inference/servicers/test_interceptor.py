@@ -65,22 +65,22 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 async def test_many_schemas_are_read_and_checked_on_another_thread(
     threads: list[threading.Thread],
 ) -> None:
-    ask = await served(chat(schemas=100), read_info)
+    info = await served(chat(schemas=100), read_info)
     assert threads and threading.main_thread() not in threads
-    assert ask.has_checked_constraints
-    assert ask.streaming
+    assert info.has_checked_constraints
+    assert info.streaming
 
 
 async def test_a_small_request_is_read_where_it_is_served(threads: list[threading.Thread]) -> None:
-    ask = await served(chat(schemas=0), read_info)
+    info = await served(chat(schemas=0), read_info)
     assert threads == [threading.main_thread()]
-    assert ask == of_chat(chat(schemas=0), streaming=True)
+    assert info == of_chat(chat(schemas=0), streaming=True)
 
 
 async def test_a_large_request_requires_the_same_as_a_small_one() -> None:
     request = chat(schemas=100)
-    ask = await served(request, read_info)
-    assert ask.tools == of_chat(request).tools
+    info = await served(request, read_info)
+    assert info.tools == of_chat(request).tools
 
 
 async def test_an_error_of_a_large_request_is_raised_by_the_servicer() -> None:

@@ -101,23 +101,23 @@ class Busy(WorkerServicer):
 
 @pytest.mark.looptime
 @pytest.mark.parametrize(
-    ("asked", "kept"),
+    ("requested", "kept"),
     [(0.0, 0.05), (0.01, 0.05), (0.4, 0.4), (60.0, 1.0), (float("nan"), 0.05), (-1.0, 0.05)],
 )
 async def test_a_busy_pod_reports_its_load_no_more_often_than_is_requested(
-    asked: float, kept: float
+    requested: float, kept: float
 ) -> None:
     async with a_pod(EchoSettings()) as pod:
-        times = await report_times(pod, 5.0, asked)
+        times = await report_times(pod, 5.0, requested)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps == pytest.approx([kept] * len(gaps))
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("asked", [0.0, 0.3, 0.7, 1.0])
-async def test_a_quiet_pod_reports_its_load_about_once_a_second(asked: float) -> None:
+@pytest.mark.parametrize("requested", [0.0, 0.3, 0.7, 1.0])
+async def test_a_quiet_pod_reports_its_load_about_once_a_second(requested: float) -> None:
     async with a_pod(EchoSettings()) as pod:
-        request = v1.WatchLoadRequest(min_interval_seconds=asked)
+        request = v1.WatchLoadRequest(min_interval_seconds=requested)
         messages = aiter(WorkerServicer(pod).WatchLoad(request, None))
         await anext(messages)
         for _ in range(5):

@@ -27,24 +27,22 @@ AUDIO = (FILE, b"\x00\r\n--b1\r\n" * 64_000)
 
 
 def test_the_model_is_read_and_the_file_is_estimated() -> None:
-    asked = of_openai(PATH, form(AUDIO, field("model", "whisper"), field("stream", "true")), KIND)
-    assert (asked.model, asked.streaming) == ("whisper", True)
-    assert asked.operation is Operation.TRANSCRIBE
-    assert asked.estimated_tokens == 64_000 * 9 // 640
+    info = of_openai(PATH, form(AUDIO, field("model", "whisper"), field("stream", "true")), KIND)
+    assert (info.model, info.streaming) == ("whisper", True)
+    assert info.operation is Operation.TRANSCRIBE
+    assert info.estimated_tokens == 64_000 * 9 // 640
 
 
 def test_a_form_without_a_model_names_none_and_is_not_free() -> None:
-    asked = of_openai(PATH, form(field("language", "en")), KIND)
-    assert asked.model == ""
-    assert asked.estimated_tokens > 0
+    info = of_openai(PATH, form(field("language", "en")), KIND)
+    assert info.model == ""
+    assert info.estimated_tokens > 0
 
 
 def test_names_of_files_may_be_of_any_language() -> None:
     name = b'form-data; name="file"; filename="a"; filename*=utf-8\'\'%C3%A9.wav'
-    asked = of_openai(
-        PATH, form((b"content-disposition: " + name, b"x"), field("model", "w")), KIND
-    )
-    assert asked.model == "w"
+    info = of_openai(PATH, form((b"content-disposition: " + name, b"x"), field("model", "w")), KIND)
+    assert info.model == "w"
 
 
 @pytest.mark.parametrize(

@@ -205,16 +205,16 @@ def test_what_is_cut_is_as_valid_as_what_is_kept(inside: bytes) -> None:
 
 def test_a_long_text_is_measured_whole() -> None:
     body = json.dumps({"model": "m", "prompt": "日\n" * 1_000_000}).encode()
-    ask = of_openai("/v1/completions", scanned(body))
-    assert ask.size == 4_000_000
-    assert ask.prefix == of_openai("/v1/completions", body).prefix
+    info = of_openai("/v1/completions", scanned(body))
+    assert info.size == 4_000_000
+    assert info.prefix == of_openai("/v1/completions", body).prefix
 
 
 def test_a_long_list_of_ids_is_counted_judged_and_named_whole() -> None:
     ids = list(range(500_000))
     body = json.dumps({"model": "m", "prompt": ids}).encode()
-    ask, whole = of_openai("/v1/completions", scanned(body)), of_openai("/v1/completions", body)
-    assert ask == whole
+    info, whole = of_openai("/v1/completions", scanned(body)), of_openai("/v1/completions", body)
+    assert info == whole
     ids[-1] = 2**31
     with pytest.raises(InvalidRequest, match="from 0 to 2147483648") as caught:
         of_openai("/v1/completions", scanned(json.dumps({"prompt": ids}).encode()))
@@ -233,9 +233,9 @@ def test_images_count_as_no_text() -> None:
     part = {"type": "image_url", "image_url": {"url": "data:," + "A" * 3_000_000}}
     message = {"role": "user", "content": [part, {"type": "text", "text": "Which?"}]}
     body = json.dumps({"model": "m", "messages": [message]}).encode()
-    ask = of_openai(CHAT, scanned(body))
-    assert ask.size == len("Which?")
-    assert ask.turns and ask.turns[0].media[0].url.startswith("data:,AAA")
+    info = of_openai(CHAT, scanned(body))
+    assert info.size == len("Which?")
+    assert info.turns and info.turns[0].media[0].url.startswith("data:,AAA")
 
 
 def test_an_ordinary_body_is_not_scanned() -> None:

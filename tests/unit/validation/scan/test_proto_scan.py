@@ -145,17 +145,17 @@ def test_work_is_linear_in_the_bytes_and_no_step_is_long(make: Callable[[int], M
 
 def test_what_is_cut_is_counted() -> None:
     text = v1.GenerateRequest(model="m", text="日本" * 600_000)
-    ask = of_generate(v1.GenerateRequest.FromString(kept := scanned(text)), cut=kept.cut)
-    assert (ask.size, ask.model) == (3_600_000, "m")
-    assert ask.prefix == of_generate(text).prefix
+    info = of_generate(v1.GenerateRequest.FromString(kept := scanned(text)), cut=kept.cut)
+    assert (info.size, info.model) == (3_600_000, "m")
+    assert info.prefix == of_generate(text).prefix
 
     ids = v1.GenerateRequest(model="m", token_ids=v1.TokenIds(ids=range(700_000)))
-    ask = of_generate(v1.GenerateRequest.FromString(kept := scanned(ids)), cut=kept.cut)
-    assert ask == of_generate(ids)
+    info = of_generate(v1.GenerateRequest.FromString(kept := scanned(ids)), cut=kept.cut)
+    assert info == of_generate(ids)
 
     long = chat(3, parts=[v1.ContentPart(text="x" * 900_000)])
-    ask = of_chat(v1.ChatRequest.FromString(kept := scanned(long)), cut=kept.cut)
-    assert ask.size == 2_700_000
+    info = of_chat(v1.ChatRequest.FromString(kept := scanned(long)), cut=kept.cut)
+    assert info.size == 2_700_000
 
     texts = v1.EmbedRequest(model="m", texts=["é" * 300_000] * 4)
     assert of_embed(v1.EmbedRequest.FromString(kept := scanned(texts)), cut=kept.cut).size == (

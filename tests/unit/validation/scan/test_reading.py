@@ -62,16 +62,16 @@ async def test_what_is_over_a_bound_is_refused_on_both_wires() -> None:
 async def test_a_body_with_many_values_is_read_as_a_small_one() -> None:
     message = b'{"role":"user","content":"x"}'
     body = b'{"model":"m","messages":[%s]}' % b",".join([message] * 2048)
-    ask = await read_openai("/v1/chat/completions", body)
-    assert ask.turns is not None and len(ask.turns) == 2048
+    info = await read_openai("/v1/chat/completions", body)
+    assert info.turns is not None and len(info.turns) == 2048
 
 
 async def test_many_schemas_are_checked_off_the_loop() -> None:
     function = {"name": "f", "parameters": {"type": "object", "title": "x" * 1000}}
     tool = {"type": "function", "function": function}
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [tool] * 500}
-    ask = await read_openai("/v1/chat/completions", json.dumps(body).encode())
-    assert ask.has_checked_constraints
+    info = await read_openai("/v1/chat/completions", json.dumps(body).encode())
+    assert info.has_checked_constraints
     function["parameters"] = []
     with pytest.raises(InvalidRequest, match="a JSON schema is an object"):
         await read_openai("/v1/chat/completions", json.dumps(body).encode())

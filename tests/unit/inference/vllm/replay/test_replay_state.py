@@ -87,7 +87,7 @@ def params(**given: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("able", "asked", "is_stepwise", "reason"),
+    ("able", "sampling", "is_stepwise", "reason"),
     [
         (ABLE, params(), False, ""),
         (ABLE, params(seed=1), True, ""),
@@ -102,9 +102,9 @@ def params(**given: Any) -> Any:
     ],
 )
 def test_what_an_engine_cannot_continue_is_refused(
-    able: Abilities, asked: Any, is_stepwise: bool, reason: str
+    able: Abilities, sampling: Any, is_stepwise: bool, reason: str
 ) -> None:
-    found = objection(able, asked, is_stepwise=is_stepwise)
+    found = objection(able, sampling, is_stepwise=is_stepwise)
 
     assert reason in found and bool(found) == bool(reason)
 

@@ -40,10 +40,12 @@ class App:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def post(app: App, path: str, body: dict[str, Any], *, asks: bool = True) -> httpx.Response:
+async def post(
+    app: App, path: str, body: dict[str, Any], *, opts_in: bool = True
+) -> httpx.Response:
     transport = httpx.ASGITransport(app=RestReplay(app, parses_reasoning=False))
     async with httpx.AsyncClient(transport=transport, base_url="http://pod") as http:
-        headers = {"x-autoglm-replay": "1"} if asks else {}
+        headers = {"x-autoglm-replay": "1"} if opts_in else {}
         return await http.post(path, json=body, headers=headers)
 
 
@@ -60,9 +62,9 @@ async def two_tokens(replay: ReplayState | None, say: Callable[[str], Awaitable[
 
 
 async def test_tokens_stand_before_the_event_they_belong_to() -> None:
-    answer = await post(App(two_tokens), TEXT, {"stream": True})
+    response = await post(App(two_tokens), TEXT, {"stream": True})
 
-    assert answer.text == (
+    assert response.text == (
         ': autoglm-tokens {"index":0,"ids":[5]}\n' + event(0, "")
         + ': autoglm-tokens {"index":0,"ids":[6]}\n' + event(0, "b")
         + 'data: {"choices": [], "usage": {}}\n\ndata: [DONE]\n\n'
@@ -70,9 +72,9 @@ async def test_tokens_stand_before_the_event_they_belong_to() -> None:
 
 
 async def test_the_role_of_a_chat_carries_no_tokens() -> None:
-    answer = await post(App(two_tokens), CHAT, {"stream": True})
+    response = await post(App(two_tokens), CHAT, {"stream": True})
 
-    comments = [line for line in answer.text.split("\n") if line.startswith(":")]
+    comments = [line for line in response.text.split("\n") if line.startswith(":")]
     assert comments == [
         ': autoglm-tokens {"index":0,"ids":[]}',
         ': autoglm-tokens {"index":0,"ids":[5,6]}',
@@ -80,7 +82,7 @@ async def test_the_role_of_a_chat_carries_no_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "asks"),
+    ("body", "opts_in"),
     [
         ({"stream": True}, False),
         ({"stream": False}, True),
@@ -90,25 +92,25 @@ async def test_the_role_of_a_chat_carries_no_tokens() -> None:
         ({"stream": True, "prompt": 'with "autoglm_resume" in it'}, False),
     ],
 )
-async def test_other_responses_pass_untouched(body: dict[str, Any], asks: bool) -> None:
+async def test_other_responses_pass_untouched(body: dict[str, Any], opts_in: bool) -> None:
     app = App(two_tokens)
-    answer = await post(app, TEXT, body, asks=asks)
+    response = await post(app, TEXT, body, opts_in=opts_in)
 
-    assert "autoglm-tokens" not in answer.text
+    assert "autoglm-tokens" not in response.text
     assert app.body == body
 
 
 @pytest.mark.parametrize("prompt", ["a", ["a"], [1, 2], [[1, 2]]])
 async def test_one_prompt_is_one_prompt_in_every_form(prompt: Any) -> None:
-    answer = await post(App(two_tokens), TEXT, {"stream": True, "prompt": prompt})
+    response = await post(App(two_tokens), TEXT, {"stream": True, "prompt": prompt})
 
-    assert answer.text.count("autoglm-tokens") == 2
+    assert response.text.count("autoglm-tokens") == 2
 
 
 async def test_the_state_never_reaches_vllm() -> None:
     app = App(two_tokens)
     state = {"choices": [{"index": 0, "token_ids": [1, 2]}]}
-    await post(app, TEXT, {"stream": True, "prompt": "é", "autoglm_resume": state}, asks=False)
+    await post(app, TEXT, {"stream": True, "prompt": "é", "autoglm_resume": state}, opts_in=False)
 
     assert app.body == {"stream": True, "prompt": "é"}
     assert int(app.length) == len('{"stream":true,"prompt":"é"}'.encode())
@@ -124,9 +126,9 @@ async def test_what_was_delivered_is_not_sent_again() -> None:
         await say(event(0, "new"))
 
     state = {"choices": [{"index": 0, "token_ids": [1, 2]}]}
-    answer = await post(App(script), CHAT, {"stream": True, "n": 2, "autoglm_resume": state})
+    response = await post(App(script), CHAT, {"stream": True, "n": 2, "autoglm_resume": state})
 
-    assert answer.text == (
+    assert response.text == (
         ': autoglm-tokens {"index":1,"ids":[]}\n' + event(1, "role")
         + ': autoglm-tokens {"index":0,"ids":[3]}\n' + event(0, "new")
     )  # fmt: skip
@@ -139,11 +141,11 @@ async def test_a_refusal_in_the_stream_becomes_a_status() -> None:
         await say('data: {"error": {}}\n\n')
         await say("data: [DONE]\n\n")
 
-    answer = await post(App(script), CHAT, {"stream": True, "autoglm_resume": {"choices": []}})
+    response = await post(App(script), CHAT, {"stream": True, "autoglm_resume": {"choices": []}})
 
-    assert answer.status_code == errors.ResumeImpossible.http_status
-    assert answer.json()["error"]["code"] == "resume_impossible"
-    assert "it is a test" in answer.json()["error"]["message"]
+    assert response.status_code == errors.ResumeImpossible.http_status
+    assert response.json()["error"]["code"] == "resume_impossible"
+    assert "it is a test" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,6 @@ async def test_what_cannot_be_carried_on_is_refused_at_once(
     body: dict[str, Any], status: int
 ) -> None:
     app = App(two_tokens)
-    answer = await post(app, TEXT, {"autoglm_resume": {"choices": []}} | body)
+    response = await post(app, TEXT, {"autoglm_resume": {"choices": []}} | body)
 
-    assert (answer.status_code, app.body) == (status, {})
+    assert (response.status_code, app.body) == (status, {})
