@@ -22,9 +22,10 @@ from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import errors, rpc, status
-from autoglm.gateway.envoy import program
+from autoglm.gateway.envoy import config, program
 from autoglm.gateway.envoy.config import PLANE_HEADER, PLANE_WITHOUT, Sockets, bootstrap
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.rules import Timeouts
 from autoglm.testing.fake_pod import FakePod
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
@@ -207,6 +208,38 @@ def test_missing_package_is_one_sentence_and_an_exit_code(tmp_path: Path) -> Non
     assert gateway.start().wait() == 70
     (line,) = gateway.log_tail().splitlines()
     assert "pip install 'open-autoglm[envoy]'" in line
+
+
+@pytest.mark.parametrize(
+    ("wire", "sent"),
+    [
+        ("http", b""),
+        ("http", b"GET /health HTTP/1.1\r\nHost: h\r\nx-slow: "),
+        ("grpc", b""),
+        ("grpc", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"),
+    ],
+    ids=["idle", "slow head", "idle gRPC", "idle gRPC after its preface"],
+)
+async def test_clients_that_send_nothing_more_are_disconnected_and_streams_are_not(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch, wire: str, sent: bytes
+) -> None:
+    monkeypatch.setattr(config, "DEFAULT_TIMEOUTS", Timeouts(head=0.5, idle=1.0))
+    (pod,) = await fleet.pods(FakePod(text="one two"))
+    gateway = await fleet.gateway(pod)
+    pod.open_gate.clear()
+    stream = (await fleet.stub(gateway)).GenerateStream(ASK)
+    assert (await stream.read()).text == "one"
+    port = gateway.http_port if wire == "http" else gateway.grpc_port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    async with asyncio.timeout(30):
+        # Frames, or a response of 408, and then the end of the connection.
+        while await reader.read(4096):
+            pass
+    writer.close()
+    # It has been silent for longer than both timeouts.
+    pod.open_gate.set()
+    assert (await stream.read()).text == " two"
 
 
 async def test_python_does_nothing_for_a_chunk(fleet: Any) -> None:

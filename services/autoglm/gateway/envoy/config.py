@@ -31,6 +31,7 @@ from autoglm.gateway.proxy.http_upstream import (
 from autoglm.gateway.request.grpc_methods import METHODS
 from autoglm.gateway.request.request import Wire
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.rules import DEFAULT_TIMEOUTS
 from autoglm.validation import http_errors
 from autoglm.validation.http_apis import DIALECTS, INFERENCE_POSTS
 
@@ -125,6 +126,8 @@ def bootstrap(
         result_headers=status.RESULT_HEADERS,
         message_timeout=_seconds(min(settings.max_timeout_seconds, _MAX_MESSAGE_SECONDS)),
         request_timeout=_seconds(settings.default_timeout_seconds),
+        head_timeout=_seconds(DEFAULT_TIMEOUTS.head),
+        client_idle_timeout=_seconds(DEFAULT_TIMEOUTS.idle),
         connect_timeout=_seconds(CONNECT_SECONDS),
         pod_idle_timeout=_seconds(KEEPALIVE_SECONDS),
         gzip_from_bytes=GZIP_FROM_BYTES,
