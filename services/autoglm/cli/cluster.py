@@ -19,9 +19,10 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
-from autoglm.api.deployment import GROUP, KIND, VERSION
-from autoglm.api.labels import PLURAL
+from autoglm.api.deployment import KIND
 from autoglm.api.shallow import decoded
+from autoglm.kube.kinds import RESOURCE, Key
+from autoglm.kube.transport import APPLY, JSON
 
 FIELD_MANAGER = "autoglm-cli"
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
@@ -61,30 +62,22 @@ class Cluster:
         retries = client.Configuration.get_default_copy()
         retries.retries = urllib3.Retry(total=0)
         self._api = client.ApiClient(retries)
-        self._objects = client.CustomObjectsApi(self._api)
 
     def apply(self, manifest: Mapping[str, Any], *, dry_run: bool, force: bool) -> dict[str, Any]:
         """Apply a manifest server-side and return the resource."""
-        with _mapped_errors(_subject(manifest)):
-            applied = self._objects.patch_namespaced_custom_object(
-                *_path(manifest),
-                body=dict(manifest),
-                field_manager=FIELD_MANAGER,
-                field_validation="Strict",
-                force=force,
-                dry_run="All" if dry_run else None,
-                _content_type="application/apply-patch+yaml",
-                _request_timeout=_TIMEOUT_SECONDS,
-            )
-        return cast(dict[str, Any], applied)
+        query = {
+            "fieldManager": FIELD_MANAGER,
+            "fieldValidation": "Strict",
+            "force": "true" if force else "false",
+        }
+        query |= {"dryRun": "All"} if dry_run else {}
+        path, subject = _resource(manifest)
+        return self.send("PATCH", path, query, dict(manifest), APPLY, subject=subject)
 
     def read(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Return the resource of a manifest as it is on the cluster."""
-        with _mapped_errors(_subject(manifest)):
-            found = self._objects.get_namespaced_custom_object(
-                *_path(manifest), _request_timeout=_TIMEOUT_SECONDS
-            )
-        return cast(dict[str, Any], found)
+        path, subject = _resource(manifest)
+        return self.send("GET", path, subject=subject)
 
     def send(
         self,
@@ -92,15 +85,21 @@ class Cluster:
         path: str,
         query: Mapping[str, str] = NO_QUERY,
         body: object = None,
+        content_type: str = JSON,
+        *,
+        subject: str = "",
         timeout: float = _TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
-        """Send a request and return the JSON of the response."""
-        with _mapped_errors(path):
+        """Send a request and return the JSON of the response.
+
+        Messages of errors name the `subject`, or the path without one.
+        """
+        with _mapped_errors(subject or path):
             request = self._api.param_serialize(
                 method,
                 path,
                 query_params=list(query.items()),
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": JSON, "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )
@@ -125,13 +124,11 @@ def _namespace(kubeconfig: str | None, context: str | None) -> str:
     return str((chosen or {}).get("context", {}).get("namespace") or "default")
 
 
-def _subject(manifest: Mapping[str, Any]) -> str:
-    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
-
-
-def _path(manifest: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+def _resource(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the path of a resource, and its name for messages."""
     metadata = manifest["metadata"]
-    return GROUP, VERSION, metadata["namespace"], PLURAL, metadata["name"]
+    key = Key(metadata["namespace"], metadata["name"])
+    return RESOURCE.path(key.namespace, key.name), str(key)
 
 
 @contextmanager
