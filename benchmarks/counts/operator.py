@@ -22,7 +22,6 @@ from autoglm.operator.observe import Caches
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
-from autoglm.operator.types import NO_DATA
 from benchmarks.counts.requests import Found
 from benchmarks.counts.tracer import Counting
 
@@ -45,7 +44,7 @@ class Rig:
             self.caches,
             kube,
             metrics,
-            lambda _: NO_DATA,
+            lambda _: None,
             lambda observed, now: plan(observed, settings, now),
             "me",
             Random(1),

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoglm.api import API_VERSION, KIND
-from autoglm.operator.types import NO_DATA, NoData, ObservedObjects, Plan
+from autoglm.operator.types import ObservedObjects, Plan
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 LATER = "2099-01-01T00:00:00Z"
@@ -52,15 +52,12 @@ class FakeCluster:
     serial: int = 0
 
     def observed(self) -> ObservedObjects:
-        routable: frozenset[str] | NoData = (
-            NO_DATA if self.routable is None else frozenset(self.routable)
-        )
         return ObservedObjects(
             resource=copy.deepcopy(self.resource),
             children=tuple(copy.deepcopy(list(self.children.values()))),
             pods=tuple(copy.deepcopy(list(self.pods.values()))),
             warnings=self.warnings,
-            routable=routable,
+            routable=None if self.routable is None else frozenset(self.routable),
             optional_kinds=self.optional_kinds,
         )
 

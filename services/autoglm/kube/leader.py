@@ -10,24 +10,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from autoglm.kube.election import Election, Move, Record
-from autoglm.kube.kinds import LEASE
+from autoglm.kube.kinds import LEASE, Key
 from autoglm.kube.transport import NotLeading, Refused, Unreachable
 from autoglm.kube.verbs import Kube
 
 _log = logging.getLogger("autoglm.operator")
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseName:
-    namespace: str
-    name: str
 
 
 class Fence:
@@ -71,7 +64,7 @@ class Leader:
     def __init__(
         self,
         kube: Kube,
-        lease: LeaseName,
+        lease: Key,
         election: Election,
         changed: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,

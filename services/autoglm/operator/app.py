@@ -24,7 +24,7 @@ from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.kube.client import Client, ConfigException, Configuration, configure
 from autoglm.kube.election import Election
 from autoglm.kube.kinds import Key
-from autoglm.kube.leader import Leader, LeaseName
+from autoglm.kube.leader import Leader
 from autoglm.kube.transport import Transport
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.kube.write_limit import WriteSlots
@@ -37,7 +37,7 @@ from autoglm.operator.ownership.model_names import NameIndex, claim_of
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Planner, Reconciler
 from autoglm.operator.settings import OperatorSettings
-from autoglm.operator.watches import ChangeHandlers, Scope, Watches
+from autoglm.operator.watches import ChangeHandlers, Watches
 
 # As in docs/exit-codes.md.
 BAD_SETTINGS = 64
@@ -112,7 +112,7 @@ class Operator:
         lease_limits = Limits(terms.request_timeout, lambda: terms.request_timeout)
         self._leader = Leader(
             Kube(self._transport, metrics, lease_limits),
-            LeaseName(settings.lease_namespace, settings.lease_name),
+            Key(settings.lease_namespace, settings.lease_name),
             Election(identity, terms),
             self._leadership_changed,
         )
@@ -140,7 +140,7 @@ class Operator:
         self._watches = Watches(
             kube,
             caches,
-            Scope(settings.namespace, settings.gateway_namespace, settings.gateway_service),
+            settings,
             ChangeHandlers(self._add, self._resource_changed),
             metrics,
             rng,

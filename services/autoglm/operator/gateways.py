@@ -18,7 +18,7 @@ import msgspec
 
 from autoglm.api.labels import METRICS_PORT
 from autoglm.kube.kinds import Key
-from autoglm.operator.types import NO_DATA, NoData, Raw
+from autoglm.operator.types import Raw
 
 Routable = Mapping[Key, frozenset[str]]
 BUSY_SECONDS = 1.0
@@ -58,10 +58,10 @@ def admin_urls(slices: Iterable[Raw]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def merge_pools(responses: Sequence[Page]) -> Routable | NoData:
-    """Return the pods that all gateways have, by resource; NO_DATA without any response."""
+def merge_pools(responses: Sequence[Page]) -> Routable | None:
+    """Return the pods that all gateways have, by resource; None without any response."""
     if not responses:
-        return NO_DATA
+        return None
     pools: list[dict[Key, set[str]]] = []
     for page in responses:
         pool: dict[Key, set[str]] = defaultdict(set)
@@ -74,9 +74,9 @@ def merge_pools(responses: Sequence[Page]) -> Routable | NoData:
     return {key: frozenset.intersection(*(none | p.get(key, none) for p in pools)) for key in keys}
 
 
-def changed_keys(old: Routable | NoData, new: Routable | NoData) -> set[Key] | None:
+def changed_keys(old: Routable | None, new: Routable | None) -> set[Key] | None:
     """Return the resources whose pods differ; None for all of them."""
-    if isinstance(old, NoData) or isinstance(new, NoData):
+    if old is None or new is None:
         return set() if old is new else None
     return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
@@ -94,13 +94,11 @@ class Gateways:
         self._is_busy = is_busy
         self._changed = changed
         self._wake = asyncio.Event()
-        self._pools: Routable | NoData = NO_DATA
+        self._pools: Routable | None = None
 
-    def routable(self, key: Key) -> frozenset[str] | NoData:
-        """Return the names of the resource's pods that every gateway has."""
-        if isinstance(self._pools, NoData):
-            return NO_DATA
-        return self._pools.get(key, frozenset())
+    def routable(self, key: Key) -> frozenset[str] | None:
+        """Return the names of the resource's pods that every gateway has; None if none responds."""
+        return None if self._pools is None else self._pools.get(key, frozenset())
 
     def poll_soon(self) -> None:
         """Cut a long interval short, because a resource is changing."""

@@ -22,7 +22,7 @@ from autoglm.kube.kinds import (
 )
 from autoglm.kube.store import Cache, Head, own_key
 from autoglm.operator.ownership.model_names import NameIndex
-from autoglm.operator.types import Conflict, NoData, ObservedObjects, Raw, Rejection
+from autoglm.operator.types import Conflict, ObservedObjects, Raw, Rejection
 
 MANAGED = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
 WARNINGS = (("fieldSelector", "type=Warning"),)
@@ -83,7 +83,7 @@ class Caches:
 def observe(
     caches: Caches,
     key: Key,
-    routable: Callable[[Key], frozenset[str] | NoData],
+    routable: Callable[[Key], frozenset[str] | None],
     last: ApplyFailures,
 ) -> ObservedObjects | None:
     """Return a resource and everything that belongs to it; None if the resource does not exist."""

@@ -29,7 +29,7 @@ from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, cl
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import claim_of
 from autoglm.operator.settings import OperatorSettings
-from autoglm.operator.types import Event, NoData, ObservedObjects, Plan, Raw
+from autoglm.operator.types import Event, ObservedObjects, Plan, Raw
 from autoglm.operator.writes.apply import Applier
 from autoglm.operator.writes.conflicts import Reverts
 from autoglm.operator.writes.events import EventRecorder
@@ -85,7 +85,7 @@ class Reconciler:
         caches: Caches,
         kube: Kube,
         metrics: Metrics,
-        routable: Callable[[Key], frozenset[str] | NoData],
+        routable: Callable[[Key], frozenset[str] | None],
         decide: Callable[[ObservedObjects, datetime], Plan],
         operator: str,
         rng: Random,

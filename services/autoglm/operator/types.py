@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from autoglm.kube.kinds import Key
 
 # An object as the API server sends it. Never changed in place.
 Raw = Mapping[str, Any]
-
-
-class NoData:
-    """No gateway responded; not the same as an empty response."""
-
-
-NO_DATA: Final = NoData()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +25,8 @@ class ObservedObjects:
     pods: tuple[Raw, ...] = ()
     warnings: tuple[Raw, ...] = ()
     """Recent events of type Warning on the resource's pods, ReplicaSets, Deployments and HPA."""
-    routable: frozenset[str] | NoData = NO_DATA
-    """Names of the pods that every gateway has in its pool."""
+    routable: frozenset[str] | None = None
+    """Names of the pods that every gateway has in its pool; None if no gateway responded."""
     optional_kinds: frozenset[str] = frozenset()
     """PodMonitor and ScaledObject, as far as they can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)

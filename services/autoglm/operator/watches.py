@@ -24,6 +24,7 @@ from autoglm.kube.transport import Query, Refused, Unreachable
 from autoglm.kube.verbs import Kube
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import MANAGED, WARNINGS, Caches
+from autoglm.operator.settings import OperatorSettings
 
 _DISCOVERY_SECONDS = 60.0
 _FIRST_LIST_SECONDS = 5.0
@@ -43,15 +44,6 @@ class _Served(msgspec.Struct):
 
 
 _served = msgspec.json.Decoder(_Served)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Namespaces to watch (empty: all), and the Service of the gateway."""
-
-    namespaces: tuple[str, ...]
-    gateway_namespace: str
-    gateway_service: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +88,14 @@ class Watches:
         self,
         kube: Kube,
         caches: Caches,
-        scope: Scope,
+        settings: OperatorSettings,
         handlers: ChangeHandlers,
         metrics: Metrics,
         rng: Random,
     ) -> None:
         self._kube = kube
         self._caches = caches
-        self._scope = scope
+        self._settings = settings
         self._handlers = handlers
         self._metrics = metrics
         self._rng = rng
@@ -128,8 +120,8 @@ class Watches:
         # Not required: events only explain failures, and gateways are polled periodically anyway.
         for events in self._reflectors(caches.warnings, WARNINGS, changed):
             tasks.create_task(events.run(), name=f"watch {WARNING.kind}")
-        service = (("labelSelector", f"{SERVICE_NAME}={self._scope.gateway_service}"),)
-        selection = Selection(self._scope.gateway_namespace, service)
+        service = (("labelSelector", f"{SERVICE_NAME}={self._settings.gateway_service}"),)
+        selection = Selection(self._settings.gateway_namespace, service)
         slices = watch(
             self._kube,
             caches.gateway_slices,
@@ -168,7 +160,7 @@ class Watches:
         changed: Callable[[Key], None],
         problem_changed: Callable[[], None] = lambda: None,
     ) -> list[Reflector[bytes]]:
-        """Return one reflector for all namespaces, or one for each namespace of the scope."""
+        """Return one reflector for all namespaces, or one for each namespace of the settings."""
         return [
             watch(
                 self._kube,
@@ -179,7 +171,7 @@ class Watches:
                 self._rng,
                 problem_changed,
             )
-            for namespace in self._scope.namespaces or ("",)
+            for namespace in self._settings.namespace or ("",)
         ]
 
     async def _discover(self, kind: Kind, tasks: asyncio.TaskGroup) -> None:

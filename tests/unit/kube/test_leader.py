@@ -8,15 +8,15 @@ from prometheus_client import CollectorRegistry
 from tests.support.kube.fake_api_server import FakeApiServer, Faults
 
 from autoglm.kube.election import Election, Terms
-from autoglm.kube.kinds import LEASE
-from autoglm.kube.leader import Fence, Leader, LeaseName
+from autoglm.kube.kinds import LEASE, Key
+from autoglm.kube.leader import Fence, Leader
 from autoglm.kube.transport import NotLeading, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 
 pytestmark = pytest.mark.looptime
 TERMS = Terms(10)
-NAME = LeaseName("system", "operator")
+NAME = Key("system", "operator")
 PATH = LEASE.path("system", "operator")
 
 

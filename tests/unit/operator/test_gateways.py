@@ -15,7 +15,6 @@ from autoglm.operator.gateways import (
     changed_keys,
     merge_pools,
 )
-from autoglm.operator.types import NO_DATA
 
 GLM, OTHER = Key("ns", "glm"), Key("ns", "other")
 
@@ -29,7 +28,7 @@ def test_a_pod_is_routable_when_every_gateway_has_it() -> None:
 
 
 def test_no_response_is_no_data_and_an_empty_response_is_no_pod() -> None:
-    assert merge_pools([]) is NO_DATA
+    assert merge_pools([]) is None
     assert merge_pools([page()]) == {}
     assert merge_pools([page("a"), page()]) == {GLM: frozenset()}
 
@@ -43,9 +42,9 @@ def test_only_changed_resources_are_notified_and_all_when_data_come_or_go() -> N
     two = merge_pools([Page(page("a").endpoints + page("x", key=OTHER).endpoints)])
     assert changed_keys(one, two) == {OTHER}
     assert changed_keys(one, one) == set()
-    assert changed_keys(NO_DATA, NO_DATA) == set()
-    assert changed_keys(NO_DATA, one) is None
-    assert changed_keys(one, NO_DATA) is None
+    assert changed_keys(None, None) == set()
+    assert changed_keys(None, one) is None
+    assert changed_keys(one, None) is None
 
 
 @pytest.mark.parametrize(
@@ -87,13 +86,13 @@ async def test_responses_reach_the_resources_and_broken_ones_count_as_none() -> 
     }
     changes: asyncio.Queue[set[Key] | None] = asyncio.Queue()
     gateways = Gateways(lambda: [endpoint_slice], lambda: True, changes.put_nowait)
-    assert gateways.routable(GLM) is NO_DATA
+    assert gateways.routable(GLM) is None
     task = asyncio.create_task(gateways.run())
     assert await changes.get() is None
     assert (gateways.routable(GLM), gateways.routable(OTHER)) == (frozenset("a"), frozenset())
     pages.append({"unknown": 1})
     assert await changes.get() is None
-    assert gateways.routable(GLM) is NO_DATA
+    assert gateways.routable(GLM) is None
     task.cancel()
     await asyncio.wait((task,))
     await runner.cleanup()

@@ -9,7 +9,7 @@ from autoglm.api.labels import DEPLOYMENT
 from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, POD, RESOURCE, WARNING, Key, Kind
 from autoglm.kube.store import Head, Metadata, Regarding
 from autoglm.operator.observe import ApplyFailures, Caches, observe, warning_owner
-from autoglm.operator.types import NO_DATA, Conflict, ObservedObjects
+from autoglm.operator.types import Conflict, ObservedObjects
 
 GLM = Key("ns", "glm")
 NOTHING = ApplyFailures()
@@ -35,7 +35,7 @@ def filled() -> Caches:
 
 
 def observe_glm(seen: Caches, last: ApplyFailures = NOTHING) -> ObservedObjects:
-    observed = observe(seen, GLM, lambda _: NO_DATA, last)
+    observed = observe(seen, GLM, lambda _: None, last)
     assert observed is not None
     return observed
 
@@ -50,7 +50,7 @@ def test_children_are_those_that_the_resource_owns() -> None:
 
 
 def test_a_missing_resource_is_not_observed() -> None:
-    assert observe(Caches(), GLM, lambda _: NO_DATA, ApplyFailures()) is None
+    assert observe(Caches(), GLM, lambda _: None, ApplyFailures()) is None
 
 
 def test_warnings_come_oldest_first_and_bounded() -> None:

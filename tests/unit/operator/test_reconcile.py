@@ -21,7 +21,7 @@ from autoglm.operator import reconcile
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
 from autoglm.operator.reconcile import ChildrenRejected, Reconciler, ReconcileResult
-from autoglm.operator.types import NO_DATA, ObservedObjects, Plan
+from autoglm.operator.types import ObservedObjects, Plan
 
 pytestmark = pytest.mark.looptime
 KEY = Key("ns", "glm")
@@ -55,7 +55,7 @@ class Rig:
         metrics = Metrics(self.registry)
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
         self.reconcile = Reconciler(
-            self.caches, kube, metrics, lambda _: NO_DATA, decide, "me", Random(1)
+            self.caches, kube, metrics, lambda _: None, decide, "me", Random(1)
         )
 
     def deliver(self) -> None:

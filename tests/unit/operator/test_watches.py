@@ -18,7 +18,8 @@ from autoglm.kube.transport import Refused, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
-from autoglm.operator.watches import ChangeHandlers, Scope, Watches
+from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.watches import ChangeHandlers, Watches
 
 pytestmark = pytest.mark.looptime
 MONITOR, SCALER = OPTIONAL_CHILDREN
@@ -71,7 +72,8 @@ async def starting(api: Api) -> AsyncIterator[Rig]:
     api.put("/apis/autoglm.io/v1alpha1/namespaces/ns/autoglmdeployments/glm", RESOURCE)
     kube = Kube(api, metrics, Limits(10, lambda: 0))
     handlers = ChangeHandlers(changed.append, lambda _: None)
-    watches = Watches(kube, caches, Scope((), "system", "gateway"), handlers, metrics, Random(1))
+    settings = OperatorSettings(gateway_namespace="system", gateway_service="gateway")
+    watches = Watches(kube, caches, settings, handlers, metrics, Random(1))
     rig = Rig(api, caches, watches, registry, changed, asyncio.Event())
 
     async def run() -> None:

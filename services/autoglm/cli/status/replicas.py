@@ -11,7 +11,6 @@ from autoglm.api.labels import DEPLOYMENT, REVISION
 from autoglm.cli.kube import ClusterState, Raw, is_ready
 from autoglm.cli.status.remedies import remedy
 from autoglm.operator.status.pods import containers, failures, present
-from autoglm.operator.types import NO_DATA
 
 RECENT_SECONDS = 3600.0
 _MOST_WARNINGS = 6
@@ -63,7 +62,7 @@ def replicas(resource: Raw, observed: ClusterState, now: float) -> tuple[Replica
         if event["metadata"]["namespace"] == metadata["namespace"]
     ]
     # The operator's own functions, so that both report the same failures.
-    pods = present(mine, NO_DATA, datetime.fromtimestamp(now, UTC))
+    pods = present(mine, None, datetime.fromtimestamp(now, UTC))
     failed = {failure.pod: failure for failure in failures(pods, about)}
     found: list[Replica] = []
     for pod in mine:

@@ -16,7 +16,7 @@ from autoglm.operator.children.companions import POD_MONITOR
 from autoglm.operator.status.resource_state import Condition, ResourceState
 from autoglm.operator.status.scaling import scaling_active, unavailable
 from autoglm.operator.status.validity import recorded
-from autoglm.operator.types import Conflict, NoData
+from autoglm.operator.types import Conflict
 
 _MOST_NAMED: Final = 5
 _INVALID: Final = "InvalidSpec"
@@ -179,7 +179,7 @@ def _routable(state: ResourceState) -> Condition:
     ready = [pod.name for pod in state.pods if pod.is_ready]
     if names := _names(state):
         return names
-    if isinstance(state.observed.routable, NoData):
+    if state.observed.routable is None:
         return Condition(None, "NoGateway", f"no gateway responds; {_CHECK_GATEWAY}")
     if not ready:
         return Condition(False, "NoReplicaReady", "no replica is ready")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from autoglm.api.labels import REVISION
 from autoglm.operator.children.deployment import ENGINE
-from autoglm.operator.types import NoData, Raw
+from autoglm.operator.types import Raw
 
 _SHOWN = 1024
 _DIAGNOSIS = re.compile(r"(?P<reason>[A-Z][A-Za-z]{2,63}): (?P<message>.+)", re.DOTALL)
@@ -82,7 +82,7 @@ class Failure:
     is_own: bool = True
 
 
-def present(raws: Iterable[Raw], routable: frozenset[str] | NoData, now: datetime) -> list[Pod]:
+def present(raws: Iterable[Raw], routable: frozenset[str] | None, now: datetime) -> list[Pod]:
     """Return the pods that occupy resources: neither completed ones nor those past their
     termination, since the pod of a lost node may stay for ever."""
     pods = []
@@ -94,7 +94,7 @@ def present(raws: Iterable[Raw], routable: frozenset[str] | NoData, now: datetim
             continue
         revision = str(metadata.get("labels", {}).get(REVISION, ""))
         is_ready = condition(raw, "Ready").get("status") == "True" and deadline is None
-        is_serving = is_ready and (isinstance(routable, NoData) or name in routable)
+        is_serving = is_ready and (routable is None or name in routable)
         pods.append(Pod(raw, name, revision, is_ready, deadline is not None, is_serving))
     return pods
 

@@ -23,7 +23,6 @@ from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
-from autoglm.operator.types import NO_DATA
 
 pytestmark = pytest.mark.looptime
 KEY = Key("ns", "m")
@@ -57,7 +56,7 @@ class Operator:
             self.caches,
             kube,
             metrics,
-            lambda _: NO_DATA,
+            lambda _: None,
             lambda observed, now: plan(observed, settings, now),
             self.installation.lease,
             Random(1),

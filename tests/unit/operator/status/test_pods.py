@@ -9,7 +9,6 @@ from tests.support.fake_cluster import LATER, NOW, pod_condition
 
 from autoglm.inference.diagnosis import engine_dead
 from autoglm.operator.status.pods import Failure, creation_failure, failures, present
-from autoglm.operator.types import NO_DATA
 
 
 def pod(name: str = "p", *, conditions: Any = (), **state: Any) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def pod(name: str = "p", *, conditions: Any = (), **state: Any) -> dict[str, Any
 
 
 def found(*pods: dict[str, Any], warnings: Any = ()) -> list[Failure]:
-    return failures(present(pods, NO_DATA, NOW), warnings)
+    return failures(present(pods, None, NOW), warnings)
 
 
 def only(*pods: dict[str, Any], warnings: Any = ()) -> Failure:
