@@ -26,7 +26,7 @@ class Make:
     """Frozen data with everything that a test does not mention."""
 
     @staticmethod
-    def call(model: str = "glm", **changes: Any) -> GatewayRequest:
+    def request(model: str = "glm", **changes: Any) -> GatewayRequest:
         values: dict[str, Any] = {
             "wire": "grpc",
             "route": "autoglm.v1.Inference/Generate",

@@ -52,8 +52,8 @@ class Stage:
             return principal
 
         @asynccontextmanager
-        async def innermost(call: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
-            self.passed.append(call)
+        async def innermost(request: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
+            self.passed.append(request)
             yield Response(_one(b"x"))
 
         metrics = Metrics(CollectorRegistry())
@@ -66,8 +66,8 @@ class Stage:
         )
         self.local: Handler = stack(local_layers(observer, memory, who), innermost)
 
-    async def send(self, call: GatewayRequest, local: bool = False) -> GatewayRequest:
-        async with (self.local if local else self.pipeline)(call, RequestRecord()):
+    async def send(self, request: GatewayRequest, local: bool = False) -> GatewayRequest:
+        async with (self.local if local else self.pipeline)(request, RequestRecord()):
             return self.passed[-1]
 
 
@@ -80,23 +80,27 @@ async def test_roles_say_who_may_infer_and_any_role_may_look(
 ) -> None:
     stage = Stage(make, Principal("acme", "alice", frozenset(roles)))
     if infers:
-        assert (await stage.send(make.call("glm-4"))).principal.tenant == "acme"
+        assert (await stage.send(make.request("glm-4"))).principal.tenant == "acme"
     else:
         with pytest.raises(errors.PermissionDenied, match="needs the role Admin or User"):
-            await stage.send(make.call("glm-4"))
+            await stage.send(make.request("glm-4"))
     if roles:
-        await stage.send(make.call("glm-4"), local=True)
+        await stage.send(make.request("glm-4"), local=True)
     else:
         with pytest.raises(errors.PermissionDenied):
-            await stage.send(make.call("glm-4"), local=True)
+            await stage.send(make.request("glm-4"), local=True)
 
 
 async def test_stranger_learns_nothing_but_that_they_are_one(make: Any) -> None:
     stage = Stage(make, errors.Unauthenticated("who?"))
     problem = errors.InvalidRequest("bad bytes")
-    for call in (make.call("glm-4"), make.call("none"), make.call(info=None, problem=problem)):
+    for request in (
+        make.request("glm-4"),
+        make.request("none"),
+        make.request(info=None, problem=problem),
+    ):
         with pytest.raises(errors.Unauthenticated):
-            await stage.send(call)
+            await stage.send(request)
     assert stage.passed == []
 
 
@@ -105,7 +109,7 @@ async def test_model_that_may_not_be_used_is_refused_alike_whether_it_is_served(
     make: Any, name: str
 ) -> None:
     with pytest.raises(errors.PermissionDenied) as caught:
-        await Stage(make, ALICE).send(make.call(name))
+        await Stage(make, ALICE).send(make.request(name))
     assert caught.value.message == (
         f"model {name!r} is not among the models that you may use; "
         "list the models, or use a credential that allows it"
@@ -115,7 +119,7 @@ async def test_model_that_may_not_be_used_is_refused_alike_whether_it_is_served(
 @pytest.mark.parametrize("name", ["glm-9", ""])
 async def test_wrong_model_names_only_those_that_may_be_used(make: Any, name: str) -> None:
     with pytest.raises((errors.ModelNotFound, errors.InvalidRequest)) as caught:
-        await Stage(make, ALICE).send(make.call(name))
+        await Stage(make, ALICE).send(make.request(name))
     assert "'glm-4', 'glm-5'" in caught.value.message
     assert "hidden" not in caught.value.message
 
@@ -124,19 +128,19 @@ async def test_pods_do_not_get_the_credential_where_it_was_meant_for_the_gateway
     make: Any,
 ) -> None:
     headers = {"authorization": "Bearer k", "x-api-key": "k", "x-other": "1"}
-    call = make.call("glm-4", headers=headers)
-    assert (await Stage(make, ALICE).send(call)).headers == {"x-other": "1"}
-    assert (await Stage(make, None).send(call)).headers == headers
+    request = make.request("glm-4", headers=headers)
+    assert (await Stage(make, ALICE).send(request)).headers == {"x-other": "1"}
+    assert (await Stage(make, None).send(request)).headers == headers
 
 
 async def test_log_line_has_tenant_and_subject_and_no_credential(
     make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     credentials = (("authorization", "Bearer hush"),)
-    call = make.call("glm-4", credentials=credentials, headers={"x-api-key": "hush"})
-    assert "hush" not in repr(call)
+    request = make.request("glm-4", credentials=credentials, headers={"x-api-key": "hush"})
+    assert "hush" not in repr(request)
     with caplog.at_level(logging.DEBUG):
-        await Stage(make, ALICE).send(call)
+        await Stage(make, ALICE).send(request)
     (record,) = [r for r in caplog.records if r.name == "autoglm.gateway.request"]
     assert (vars(record)["fields"]["tenant"], vars(record)["fields"]["subject"]) == (
         "acme",
@@ -158,22 +162,22 @@ async def test_log_line_has_tenant_and_subject_and_no_credential(
 async def test_nothing_of_a_request_but_its_credential_says_whose_it_is(
     make: Any, headers: dict[str, str], session: str
 ) -> None:
-    ask = RequestInfo(Operation.GENERATE, "glm-4", session=session)
-    call = make.call(info=ask, headers=headers, trace_headers=headers)
-    assert (await Stage(make, ALICE).send(call)).principal is ALICE
-    assert (await Stage(make, None).send(call)).principal is ANONYMOUS
+    info = RequestInfo(Operation.GENERATE, "glm-4", session=session)
+    request = make.request(info=info, headers=headers, trace_headers=headers)
+    assert (await Stage(make, ALICE).send(request)).principal is ALICE
+    assert (await Stage(make, None).send(request)).principal is ANONYMOUS
 
 
 @pytest.mark.parametrize("local", [False, True])
 async def test_body_of_a_stranger_is_never_read(make: Any, local: bool) -> None:
     read = 0
 
-    async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
+    async def receive(request: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
         nonlocal read
         read += 1
-        return call
+        return request
 
     stage = Stage(make, errors.Unauthenticated("who?"))
     with pytest.raises(errors.Unauthenticated):
-        await stage.send(make.call(info=None, receive=receive), local)
+        await stage.send(make.request(info=None, receive=receive), local)
     assert read == 0

@@ -46,19 +46,21 @@ class Stage:
         self.reached = 0
 
         @asynccontextmanager
-        async def innermost(call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
+        async def innermost(
+            request: GatewayRequest, record: RequestRecord
+        ) -> AsyncIterator[Response]:
             self.reached += 1
             if failure is not None:
                 raise failure
-            notes.first_chunk = 0.5
+            record.first_chunk = 0.5
             yield Response(_chunks(2), status=status)
 
         self.handler: Handler = stack(
             request_layers(self.pool, self.admission, observer, self.memory), innermost
         )
 
-    async def send(self, call: GatewayRequest) -> None:
-        async with self.handler(call, RequestRecord()) as reply:
+    async def send(self, request: GatewayRequest) -> None:
+        async with self.handler(request, RequestRecord()) as reply:
             assert self.admission.in_flight == 1
             async for _ in reply.chunks:
                 pass
@@ -92,34 +94,34 @@ async def test_every_end_has_one_outcome_and_only_our_errors_leave(
 ) -> None:
     stage = Stage(make, failure)
     with pytest.raises(raised):
-        await stage.send(make.call())
+        await stage.send(make.request())
     assert stage.outcome() == ("glm", outcome, code)
     assert stage.admission.in_flight == 0
 
 
 async def test_served_request_is_counted_once_with_its_model(make: Any) -> None:
     stage = Stage(make)
-    await stage.send(make.call())
+    await stage.send(make.request())
     assert stage.outcome() == ("glm", "served", "OK")
 
 
 async def test_cancel_after_the_deadline_is_an_expiry(make: Any) -> None:
     stage = Stage(make, asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await stage.send(make.call(deadline=1.5))
+        await stage.send(make.request(deadline=1.5))
     assert stage.outcome()[1] == "expired"
 
 
 async def test_status_passed_on_from_a_pod_is_the_code(make: Any) -> None:
     stage = Stage(make, status=404)
-    await stage.send(make.call(wire="http", route="POST /v1/completions"))
+    await stage.send(make.request(wire="http", route="POST /v1/completions"))
     assert stage.outcome() == ("glm", "rejected_invalid", "404")
 
 
 async def test_wrong_request_takes_no_place_and_its_model_is_no_label(make: Any) -> None:
     stage = Stage(make)
     with pytest.raises(errors.ModelNotFound):
-        await stage.send(make.call("made-up-by-a-client"))
+        await stage.send(make.request("made-up-by-a-client"))
     assert stage.outcome() == ("other", "rejected_invalid", "NOT_FOUND")
     assert stage.reached == 0
 
@@ -127,16 +129,16 @@ async def test_wrong_request_takes_no_place_and_its_model_is_no_label(make: Any)
 async def test_request_that_could_not_be_read_is_observed_too(make: Any) -> None:
     stage = Stage(make)
     with pytest.raises(errors.InvalidRequest):
-        await stage.send(make.call(info=None, problem=errors.InvalidRequest("bad bytes")))
+        await stage.send(make.request(info=None, problem=errors.InvalidRequest("bad bytes")))
     assert stage.outcome() == ("other", "rejected_invalid", "INVALID_ARGUMENT")
 
 
 async def test_place_is_held_until_the_stream_ends(make: Any) -> None:
     stage = Stage(make)
-    async with stage.handler(make.call(), RequestRecord()):
+    async with stage.handler(make.request(), RequestRecord()):
         with pytest.raises(errors.QueueFull):
-            await stage.send(make.call())
-    await stage.send(make.call())
+            await stage.send(make.request())
+    await stage.send(make.request())
 
 
 async def test_one_line_is_logged_for_each_request(
@@ -144,7 +146,7 @@ async def test_one_line_is_logged_for_each_request(
 ) -> None:
     stage = Stage(make)
     with caplog.at_level(logging.INFO, logger="autoglm.gateway.request"):
-        await stage.send(make.call())
+        await stage.send(make.request())
     (record,) = caplog.records
     fields = getattr(record, "fields")  # noqa: B009 - LogRecord does not declare it
     assert fields["outcome"] == "served" and fields["first_chunk_seconds"] == 0.5
@@ -157,16 +159,16 @@ def test_every_error_has_an_outcome_that_is_not_served(cls: type[errors.AutoGLME
 
 
 def received(make: Any, size: int, failure: BaseException | None = None) -> GatewayRequest:
-    """A call whose body of so many bytes is still to be read."""
+    """A request whose body of so many bytes is still to be read."""
 
-    async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
+    async def receive(request: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
         hold.take(size)
         await asyncio.sleep(0)
         if failure is not None:
             raise failure
-        return replace(call, payload=bytes(size), info=make.call().info)
+        return replace(request, payload=bytes(size), info=make.request().info)
 
-    return cast(GatewayRequest, make.call(info=None, receive=receive))
+    return cast(GatewayRequest, make.request(info=None, receive=receive))
 
 
 _ENDS = st.sampled_from(
@@ -184,11 +186,11 @@ def test_memory_is_given_back_whatever_ends_the_request(
 ) -> None:
     async def run() -> Stage:
         stage = Stage(make, inside)
-        asked = asyncio.create_task(stage.send(received(make, size, reading)))
+        sending = asyncio.create_task(stage.send(received(make, size, reading)))
         for _ in range(steps):
             await asyncio.sleep(0)
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
         return stage
 
     stage = asyncio.run(run())
@@ -207,16 +209,16 @@ async def test_body_counts_until_the_stream_has_ended(make: Any) -> None:
 async def test_request_without_room_is_refused_before_its_body_is_read(make: Any) -> None:
     stage, read = Stage(make), 0
 
-    async def receive(call: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
+    async def receive(request: GatewayRequest, hold: MemoryReservation) -> GatewayRequest:
         nonlocal read
         read += 1
-        return call
+        return request
 
     with stage.memory.open("other") as hold, stage.memory.open("another") as another:
         hold.take(5 * REQUEST_BYTES)
         another.take(5 * REQUEST_BYTES)
         with pytest.raises(errors.QueueFull) as refused:
-            await stage.send(make.call(info=None, receive=receive))
+            await stage.send(make.request(info=None, receive=receive))
     assert (read, stage.reached) == (0, 0)
     assert refused.value.retry_after == 1.0
     assert stage.outcome() == ("other", "rejected_full", "RESOURCE_EXHAUSTED")
@@ -233,16 +235,16 @@ def pool_of(make: Any, *names: str, parent: str = "") -> Pool:
 
 
 def test_request_without_a_model_is_for_the_one_that_there_is(make: Any) -> None:
-    call = make.call("", wire="http")
-    assert with_model(call, pool_of(make, "glm")).model == "glm"
-    assert with_model(call, pool_of(make, "glm", "adapter", parent="glm")).model == "glm"
-    assert with_model(call, pool_of(make, "glm", "other")).model == ""
-    assert with_model(make.call("", wire="grpc"), pool_of(make, "glm")).model == ""
-    others = replace(call, principal=Principal("acme", "alice", models=("x",)))
+    request = make.request("", wire="http")
+    assert with_model(request, pool_of(make, "glm")).model == "glm"
+    assert with_model(request, pool_of(make, "glm", "adapter", parent="glm")).model == "glm"
+    assert with_model(request, pool_of(make, "glm", "other")).model == ""
+    assert with_model(make.request("", wire="grpc"), pool_of(make, "glm")).model == ""
+    others = replace(request, principal=Principal("acme", "alice", models=("x",)))
     assert with_model(others, pool_of(make, "glm")).model == ""
 
 
 def test_request_without_a_model_where_there_are_several_learns_their_names(make: Any) -> None:
     pool = pool_of(make, "glm", "other")
     with pytest.raises(errors.InvalidRequest, match="'glm', 'other'"):
-        check(with_model(make.call("", wire="http"), pool), pool)
+        check(with_model(make.request("", wire="http"), pool), pool)

@@ -42,15 +42,15 @@ class Stage:
         )
         self.order: list[str] = []
 
-    async def hold(self, name: str, seconds: float = 1.0, **call: Any) -> float:
+    async def hold(self, name: str, seconds: float = 1.0, **request: Any) -> float:
         """How long it waited."""
-        values = {"deadline": self.loop.time() + 500, "request_id": name} | call
-        notes = RequestRecord()
-        async with self.admission.slot(self.make.call(**values), notes):
+        values = {"deadline": self.loop.time() + 500, "request_id": name} | request
+        record = RequestRecord()
+        async with self.admission.slot(self.make.request(**values), record):
             self.order.append(name)
             await asyncio.sleep(seconds)
-            notes.usage = TokenUsage(1, 1)
-        return notes.queued
+            record.usage = TokenUsage(1, 1)
+        return record.queued
 
     def start(self, name: str, **values: Any) -> asyncio.Task[float]:
         return asyncio.create_task(self.hold(name, **values))
@@ -200,7 +200,7 @@ def test_names_that_share_pods_share_a_queue_and_no_others_do() -> None:
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 3),
-        st.sampled_from(["ask", "cancel", "lose", "return"]),
+        st.sampled_from(["send", "cancel", "lose", "return"]),
         st.floats(0, 5),
         st.integers(0, 9),
     ),
@@ -216,7 +216,7 @@ async def test_no_place_is_lost_whatever_comes_goes_and_dies(make: Any, events: 
     tasks: list[asyncio.Task[float]] = []
     for pause, what, seconds, number in events:
         await asyncio.sleep(pause)
-        if what == "ask":
+        if what == "send":
             deadline = stage.loop.time() + 2 * seconds + 0.1
             tasks.append(stage.start("x", seconds=seconds, deadline=deadline))
         elif what == "cancel" and tasks:

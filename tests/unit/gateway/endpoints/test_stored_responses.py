@@ -29,8 +29,8 @@ def pool_of(make: Any, *numbers: int) -> Pool:
 
 
 def about(make: Any, name: str, who: Principal = ALICE, model: str = "") -> Any:
-    call = make.call(model, wire="grpc", principal=who)
-    return changed(call, info=replace(call.info, stored=name))
+    request = make.request(model, wire="grpc", principal=who)
+    return changed(request, info=replace(request.info, stored=name))
 
 
 def test_a_response_is_found_on_its_pod_by_any_gateway_with_the_key(make: Any) -> None:

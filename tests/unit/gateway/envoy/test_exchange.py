@@ -35,16 +35,16 @@ async def test_the_first_outcome_counts(make: Any) -> None:
     one = exchange()
     one.end(End(200))
     one.end(End(500))
-    assert not one.take_over(make.call())
+    assert not one.take_over(make.request())
     assert await one.send(Directions("a:1")) == End(200)
     assert one.taken is None
 
 
 async def test_a_call_is_taken_over_once(make: Any) -> None:
-    one, call = exchange(), make.call()
-    assert one.take_over(call) and not one.take_over(make.call(payload=b"x"))
+    one, request = exchange(), make.request()
+    assert one.take_over(request) and not one.take_over(make.request(payload=b"x"))
     one.end(End(200))
-    assert one.taken is call
+    assert one.taken is request
 
 
 @pytest.mark.parametrize(("wire", "is_read"), [("grpc", False), ("http", True)])
@@ -72,25 +72,25 @@ async def test_a_response_through_the_gateway_is_delivered_where_the_request_cam
 ) -> None:
     exchanges, one = Exchanges(), exchange()
     exchanges.open(one)
-    again = make.call(continues="k")
+    again = make.request(continues="k")
     async with asyncio.timeout(5):
         async with asyncio.TaskGroup() as group:
-            answer = group.create_task(_read(take_over(exchanges), again))
+            response = group.create_task(_read(take_over(exchanges), again))
             assert await one.send(Directions()) is again
             await one.deliver(Response(chunks(b"a", b"b")))
-    assert answer.result() == b"ab"
+    assert response.result() == b"ab"
 
 
 async def test_a_client_that_leaves_ends_the_call_where_it_is_held(make: Any) -> None:
     exchanges, one = Exchanges(), exchange()
     exchanges.open(one)
     async with asyncio.timeout(5):
-        answer = asyncio.create_task(_read(take_over(exchanges), make.call(continues="k")))
+        response = asyncio.create_task(_read(take_over(exchanges), make.request(continues="k")))
         await one.send(Directions())
         left = asyncio.Event()
         one.on_left = left.set
-        answer.cancel()
-        await asyncio.gather(answer, return_exceptions=True)
+        response.cancel()
+        await asyncio.gather(response, return_exceptions=True)
         assert left.is_set()
         with pytest.raises(Cancelled):
             await one.deliver(Response(chunks(b"a")))
@@ -102,7 +102,7 @@ async def test_an_error_reaches_the_request_that_waits(make: Any) -> None:
     refused.fail(error)
     assert await refused.directions is error
     taken.directions.set_result(Directions())
-    taken.take_over(make.call())
+    taken.take_over(make.request())
     taken.fail(error)
     with pytest.raises(NoReadyEndpoint):
         await taken.response()
@@ -111,14 +111,14 @@ async def test_an_error_reaches_the_request_that_waits(make: Any) -> None:
 async def test_a_request_that_names_no_call_under_way_passes_the_layers(make: Any) -> None:
     seen: list[Any] = []
 
-    def layers(call: Any, _: Any) -> Any:
-        seen.append(call)
+    def layers(request: Any, _: Any) -> Any:
+        seen.append(request)
 
     for key in ("", "made-up"):
-        TakeOver(Exchanges(), layers)(make.call(continues=key), RequestRecord())
+        TakeOver(Exchanges(), layers)(make.request(continues=key), RequestRecord())
     assert len(seen) == 2
 
 
-async def _read(handler: TakeOver, call: Any) -> bytes:
-    async with handler(call, RequestRecord()) as reply:
+async def _read(handler: TakeOver, request: Any) -> bytes:
+    async with handler(request, RequestRecord()) as reply:
         return b"".join([chunk async for chunk in reply.chunks])

@@ -1,4 +1,4 @@
-"""What Envoy gets of a call, and what becomes of calls that it cannot serve."""
+"""What Envoy gets of a request, and what becomes of requests that it cannot serve."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Inner:
     """The gateway's own upstream."""
 
     def __init__(self) -> None:
-        self.calls: list[GatewayRequest] = []
+        self.requests: list[GatewayRequest] = []
 
     @asynccontextmanager
     async def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Response]:
-        self.calls.append(call)
+        self.requests.append(request)
         yield Response(_none())
 
 
@@ -55,19 +55,19 @@ def openai(make: Any, base: str = "") -> EndpointView:
     )
 
 
-async def directed(call: GatewayRequest, view: EndpointView, key: str = "") -> Directions:
+async def directed(request: GatewayRequest, view: EndpointView, key: str = "") -> Directions:
     """The directions that Envoy gets; the request ends well."""
-    assert isinstance(call.exchange, Exchange)
-    call.exchange.end(End(200))
-    async with EnvoyUpstream(Inner(), UpstreamKey(key))(call, view, HEADERS, 1.5) as reply:
+    assert isinstance(request.exchange, Exchange)
+    request.exchange.end(End(200))
+    async with EnvoyUpstream(Inner(), UpstreamKey(key))(request, view, HEADERS, 1.5) as reply:
         assert [chunk async for chunk in reply.chunks] == []
-    found = await call.exchange.directions
+    found = await request.exchange.directions
     assert isinstance(found, Directions)
     return found
 
 
 async def test_a_pod_is_named_with_what_is_left_of_the_deadline(make: Any) -> None:
-    told = await directed(make.call(exchange=exchange()), make.view(3))
+    told = await directed(make.request(exchange=exchange()), make.view(3))
     assert told == Directions(
         "10.0.0.3:50051",
         {
@@ -82,30 +82,32 @@ async def test_a_pod_is_named_with_what_is_left_of_the_deadline(make: Any) -> No
 
 async def test_credentials_and_what_is_this_hops_alone_stay_here(make: Any) -> None:
     one = exchange("authorization", "x-api-key", "cookie", "x-mine", wire="http")
-    call = make.call(wire="http", exchange=one, headers={"x-mine": "1"})
-    told = await directed(call, openai(make))
+    request = make.request(wire="http", exchange=one, headers={"x-mine": "1"})
+    told = await directed(request, openai(make))
     assert set(told.removed_headers) == {"authorization", "x-api-key", "cookie"}
 
 
 async def test_headers_of_our_own_hops_are_removed_for_third_party_servers_only(make: Any) -> None:
     names = ("x-autoglm-call", "x-autoglm-peer", "x-envoy-external-address", "x-forwarded-for")
     headers = {"x-forwarded-for": "192.0.2.7"}
-    call = make.call(wire="http", exchange=exchange(*names, wire="http"), headers=headers)
-    removed = (await directed(call, openai(make))).removed_headers
+    request = make.request(wire="http", exchange=exchange(*names, wire="http"), headers=headers)
+    removed = (await directed(request, openai(make))).removed_headers
     assert set(removed) == {"x-autoglm-peer", "x-envoy-external-address", "x-forwarded-for"}
-    call = make.call(exchange=exchange(*names), headers=headers)
-    assert (await directed(call, make.view())).removed_headers == ()
+    request = make.request(exchange=exchange(*names), headers=headers)
+    assert (await directed(request, make.view())).removed_headers == ()
 
 
 async def test_credentials_of_an_open_gateway_are_forwarded_to_the_server(make: Any) -> None:
     one = exchange("authorization", wire="http")
-    call = make.call(wire="http", exchange=one, headers={"authorization": "Bearer theirs"})
-    assert (await directed(call, openai(make))).removed_headers == ()
+    request = make.request(wire="http", exchange=one, headers={"authorization": "Bearer theirs"})
+    assert (await directed(request, openai(make))).removed_headers == ()
 
 
 async def test_an_openai_server_gets_its_path_and_its_key(make: Any) -> None:
-    call = make.call(wire="http", target="/v1/chat/completions?x=1", exchange=exchange(wire="http"))
-    told = await directed(call, openai(make, "/base"), key="s3")
+    request = make.request(
+        wire="http", target="/v1/chat/completions?x=1", exchange=exchange(wire="http")
+    )
+    told = await directed(request, openai(make, "/base"), key="s3")
     assert told.address == "10.0.0.9:8000"
     assert told.set_headers[":path"] == "/base/v1/chat/completions?x=1"
     assert told.set_headers["authorization"] == "Bearer s3"
@@ -134,30 +136,30 @@ async def test_a_response_that_has_to_be_read_goes_through_the_gateway(make: Any
 
 async def check_goes_through(make: Any, one: Exchange, view: EndpointView) -> None:
     inner = Inner()
-    one.take_over(make.call(payload=b"came later"))
-    async with EnvoyUpstream(inner)(make.call(exchange=one), view, HEADERS, 1.0) as reply:
+    one.take_over(make.request(payload=b"came later"))
+    async with EnvoyUpstream(inner)(make.request(exchange=one), view, HEADERS, 1.0) as reply:
         assert [chunk async for chunk in reply.chunks] == [b"own"]
-    assert inner.calls[0].payload == b"came later"
+    assert inner.requests[0].payload == b"came later"
 
 
 async def test_a_request_that_comes_back_from_a_pod_is_tried_elsewhere_by_the_gateway(
     make: Any,
 ) -> None:
     one, inner = exchange(), Inner()
-    upstream, call = EnvoyUpstream(inner), make.call(exchange=one)
-    waiting = upstream(call, make.view(1), HEADERS, 1.0)
-    one.directions.add_done_callback(lambda _: one.take_over(call))
+    upstream, request = EnvoyUpstream(inner), make.request(exchange=one)
+    waiting = upstream(request, make.view(1), HEADERS, 1.0)
+    one.directions.add_done_callback(lambda _: one.take_over(request))
     with pytest.raises(RetryElsewhere):
         async with waiting:
             pass
-    async with upstream(call, make.view(2), HEADERS, 1.0) as reply:
+    async with upstream(request, make.view(2), HEADERS, 1.0) as reply:
         assert [chunk async for chunk in reply.chunks] == [b"own"]
 
 
 async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(make: Any) -> None:
     one = Exchange("k", "http", is_external_proxy=True)
     one.is_read = True
-    told = await directed(make.call(wire="http", exchange=one), openai(make))
+    told = await directed(make.request(wire="http", exchange=one), openai(make))
     assert told.set_headers == {"x-gateway-destination-endpoint": "10.0.0.9:8000", **HEADERS}
     assert (told.address, told.timeout) == ("10.0.0.9:8000", 1.5)
 
@@ -170,7 +172,7 @@ async def test_another_gateways_envoy_gets_fallbacks_where_it_wants_them(make: A
     one.end(End(200, served="10.0.0.3:50051"))
     upstream = EnvoyUpstream(Inner(), fallbacks=1)
     async with upstream(
-        make.call(exchange=one), views[0], HEADERS, 1.5, decision.runners_up
+        make.request(exchange=one), views[0], HEADERS, 1.5, decision.runners_up
     ) as reply:
         assert reply.served_by_fallback
     told = await one.directions

@@ -51,7 +51,7 @@ class Stage:
     failure: BaseException | None = None
     headers: dict[str, str] = field(default_factory=dict)
     code: int = 200
-    asked: bool = True
+    attempted: bool = True
     tokens: float | None = 6000
     requests: float | None = 60
     trailers: Trailers = ()
@@ -66,11 +66,11 @@ class Stage:
         self.handler = limited(self.limits)(self._pod)
 
     @asynccontextmanager
-    async def _pod(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-        notes.attempts = int(self.asked)
+    async def _pod(self, request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+        record.attempts = int(self.attempted)
         if self.failure is not None and not self.chunks:
             raise self.failure
-        notes.first_chunk = 1.0
+        record.first_chunk = 1.0
         headers, trailers = self.headers, self._trailers
         yield Response(self._stream(), status=self.code, headers=headers, trailers=trailers)
 
@@ -86,8 +86,8 @@ class Stage:
         finally:
             self.closed = True
 
-    async def send(self, call: GatewayRequest, leave_after: int | None = None) -> Response:
-        async with self.handler(call, RequestRecord()) as reply:
+    async def send(self, request: GatewayRequest, leave_after: int | None = None) -> Response:
+        async with self.handler(request, RequestRecord()) as reply:
             came = 0
             async for _ in reply.chunks:
                 came += 1
@@ -106,7 +106,7 @@ class Stage:
         return 6000 - self.left[1]
 
 
-def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) -> Any:
+def request(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) -> Any:
     info = RequestInfo(
         changes.pop("operation", Operation.GENERATE),
         "glm",
@@ -114,7 +114,7 @@ def call(make: Any, target: str = STREAM, wire: str = "grpc", **changes: Any) ->
         sampling=Sampling(max_tokens=MOST),
         billing=changes.pop("billing", Billing.TOKENS),
     )
-    return make.call(
+    return make.request(
         info=info, target=target, wire=wire, principal=Principal("acme", "alice"), **changes
     )
 
@@ -160,7 +160,7 @@ async def test_finished_request_is_charged_for_its_usage_or_else_as_estimated(
     charged: float,
 ) -> None:
     stage = Stage(chunks, headers=headers)
-    await stage.send(call(make, target, wire))
+    await stage.send(request(make, target, wire))
     assert stage.charged == charged
     assert stage.left[0] == 59
 
@@ -170,7 +170,7 @@ async def test_open_inference_over_grpc_is_charged_by_the_pods_trailer(
     make: Any, method: str
 ) -> None:
     stage = Stage((b"",), trailers=(("autoglm-usage", "prompt=90 completion=7"),))
-    await stage.send(call(make, f"/inference.GRPCInferenceService/{method}"))
+    await stage.send(request(make, f"/inference.GRPCInferenceService/{method}"))
     assert stage.charged == 97
     assert not [s for m in stage.unmetered.collect() for s in m.samples if s.value]
 
@@ -189,7 +189,7 @@ async def test_served_request_that_is_charged_by_an_estimate_alone_is_counted(
     make: Any, billing: Billing, chunks: tuple[bytes, ...], headers: Any, reasons: Any
 ) -> None:
     stage = Stage(chunks, headers=headers)
-    await stage.send(call(make, "/", "http", billing=billing))
+    await stage.send(request(make, "/", "http", billing=billing))
     samples = [s for m in stage.unmetered.collect() for s in m.samples if "total" in s.name]
     assert {s.labels["reason"]: s.value for s in samples} == reasons
     assert (stage.charged > 0) == (billing is not Billing.FREE)
@@ -207,13 +207,13 @@ async def test_stream_that_is_left_is_charged_for_what_had_come(
 ) -> None:
     stage = Stage(chunks, headers=headers)
     with pytest.raises(errors.Cancelled):
-        await stage.send(call(make, wire=wire), leave_after=2)
+        await stage.send(request(make, wire=wire), leave_after=2)
     assert stage.charged == PROMPT + 5
     assert stage.closed
 
 
 @pytest.mark.parametrize(
-    ("failure", "asked", "charged", "requests"),
+    ("failure", "attempted", "charged", "requests"),
     [
         (errors.QueueFull("full"), False, 0, 60),
         (errors.NoReadyEndpoint("none"), False, 0, 60),
@@ -225,31 +225,31 @@ async def test_stream_that_is_left_is_charged_for_what_had_come(
     ],
 )
 async def test_request_without_a_response_is_charged_by_whose_doing_it_was(
-    make: Any, failure: BaseException, asked: bool, charged: float, requests: float
+    make: Any, failure: BaseException, attempted: bool, charged: float, requests: float
 ) -> None:
-    stage = Stage(failure=failure, asked=asked)
+    stage = Stage(failure=failure, attempted=attempted)
     with pytest.raises(type(failure)):
-        await stage.send(call(make))
+        await stage.send(request(make))
     assert (stage.charged, stage.left[0]) == (charged, requests)
 
 
 async def test_broken_stream_is_charged_for_what_had_come(make: Any) -> None:
     stage = Stage((chunk(3),), errors.StreamBroken("gone"))
     with pytest.raises(errors.StreamBroken):
-        await stage.send(call(make))
+        await stage.send(request(make))
     assert stage.charged == PROMPT + 3
 
 
 async def test_pods_own_refusal_costs_no_tokens(make: Any) -> None:
     stage = Stage((b'{"error": {}}',), headers=JSON, code=400)
-    await stage.send(call(make, wire="http"))
+    await stage.send(request(make, wire="http"))
     assert (stage.charged, stage.left[0]) == (0, 59)
 
 
 async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
     stage = Stage((b"",))
     await stage.send(
-        call(
+        request(
             make,
             "/autoglm.v1.Inference/Tokenize",
             operation=Operation.TOKENIZE,
@@ -262,9 +262,9 @@ async def test_tokenizing_costs_a_request_and_no_tokens(make: Any) -> None:
 async def test_tenant_over_its_rate_gets_a_retry_after_and_is_then_served(make: Any) -> None:
     stage = Stage((chunk(1, COUNTED),), tokens=600)
     for _ in range(2):
-        await stage.send(call(make))
+        await stage.send(request(make))
     with pytest.raises(errors.RateLimited) as caught:
-        await stage.send(call(make))
+        await stage.send(request(make))
     wait = caught.value.retry_after
     assert wait is not None and wait > 0
     http = to_http(caught.value, "r1", "/v1/completions")
@@ -272,29 +272,31 @@ async def test_tenant_over_its_rate_gets_a_retry_after_and_is_then_served(make: 
     assert int(http.headers["retry-after"]) >= wait
     assert ("x-ratelimit-limit-tokens", "600") in status.to_grpc(caught.value, "r1").trailers
     stage.now += wait
-    await stage.send(call(make))
+    await stage.send(request(make))
 
 
 async def test_others_are_not_held_up_by_a_tenant_over_its_rate(make: Any) -> None:
     stage = Stage((chunk(1, COUNTED),), requests=1)
-    await stage.send(call(make))
+    await stage.send(request(make))
     with pytest.raises(errors.RateLimited):
-        await stage.send(call(make))
-    other = make.call(info=call(make).info, target=STREAM, principal=Principal("other", "bob"))
+        await stage.send(request(make))
+    other = make.request(
+        info=request(make).info, target=STREAM, principal=Principal("other", "bob")
+    )
     await stage.send(other)
 
 
 async def test_what_is_left_is_in_headers_of_rest_and_trailers_of_grpc(make: Any) -> None:
-    http = await Stage((b"{}",), headers=JSON).send(call(make, wire="http"))
+    http = await Stage((b"{}",), headers=JSON).send(request(make, wire="http"))
     assert http.headers["x-ratelimit-remaining-requests"] == "59"
     assert http.headers["content-type"] == "application/json"
-    grpc = await Stage((chunk(1),)).send(call(make))
+    grpc = await Stage((chunk(1),)).send(request(make))
     assert dict(await grpc.trailers())["x-ratelimit-remaining-tokens"] == "5500"
 
 
 async def test_tenant_without_limits_is_not_touched(make: Any) -> None:
     stage = Stage((chunk(1),), tokens=None, requests=None)
-    reply = await stage.send(call(make, wire="http"))
+    reply = await stage.send(request(make, wire="http"))
     assert reply.headers == {}
 
 

@@ -158,10 +158,10 @@ def test_memory_for_ten_thousand_tenants_is_small_and_bounded() -> None:
     )
 )
 def test_no_pattern_of_requests_gets_more_tokens_than_capacity_rate_and_one_debt(
-    asks: list[tuple[float, int, float]],
+    requests: list[tuple[float, int, float]],
 ) -> None:
     of, now, used = account(tokens=600), 0.0, 0.0
-    for pause, estimate, share in asks:
+    for pause, estimate, share in requests:
         now += pause
         if shortage(of, estimate, now)[1] == 0:
             settle(reserve(of, estimate, now), estimate * share, now)

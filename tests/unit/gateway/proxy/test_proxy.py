@@ -23,33 +23,33 @@ NOT_NOW = errors.NoReadyEndpoint("not now")
 class Script:
     """An upstream with a script for each attempt: an error to raise, or chunks to send."""
 
-    def __init__(self, *answers: BaseException | list[Any]) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: BaseException | list[Any]) -> None:
+        self.responses = list(responses)
         self.attempts: list[tuple[str, float]] = []
         self.open = 0
 
     @asynccontextmanager
     async def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> AsyncIterator[Response]:
         self.attempts.append((endpoint.url, round(timeout, 3)))
-        answer = self.answers.pop(0)
-        if isinstance(answer, BaseException):
-            raise answer
+        response = self.responses.pop(0)
+        if isinstance(response, BaseException):
+            raise response
         self.open += 1
         try:
-            yield Response(_chunks(answer))
+            yield Response(_chunks(response))
         finally:
             self.open -= 1
 
 
-async def _chunks(answer: list[Any]) -> AsyncIterator[bytes]:
-    for chunk in answer:
+async def _chunks(response: list[Any]) -> AsyncIterator[bytes]:
+    for chunk in response:
         if isinstance(chunk, BaseException):
             raise chunk
         yield chunk
@@ -69,11 +69,11 @@ class Stage:
         metrics, policy_ = Metrics(CollectorRegistry()), RetryPolicy(**policy)
         router = Router(metrics, Random(0), "LeastLoaded")
         self.proxy = Proxy(self.pool, {"grpc": script}, policy_, metrics, router, Random(0), clock)
-        self.notes = RequestRecord()
+        self.record = RequestRecord()
 
     async def send(self) -> bytes:
-        call = self.make.call(deadline=self.now + 10)
-        async with self.proxy(call, self.notes) as reply:
+        request = self.make.request(deadline=self.now + 10)
+        async with self.proxy(request, self.record) as reply:
             assert sum(view.live.in_flight for view in self.pool.views) == 1
             return b"".join([chunk async for chunk in reply.chunks])
 
@@ -99,7 +99,7 @@ async def test_refused_call_is_served_elsewhere_and_the_pool_hears_of_it(
     stage = Stage(make, 2, Script(refusal, [b"a", b"b"]))
     assert await stage.send() == b"ab"
     (first, _), (second, _) = stage.script.attempts
-    assert first != second and stage.notes.attempts == 2
+    assert first != second and stage.record.attempts == 2
     assert stage.phases() == sorted([phase, Phase.READY]) and stage.is_idle()
 
 
@@ -186,10 +186,10 @@ async def test_no_attempt_is_made_past_the_deadline(make: Any) -> None:
 @pytest.mark.looptime
 async def test_cancelled_call_leaves_nothing_behind(make: Any) -> None:
     stage = Stage(make, 1, Script([b"a"]))
-    call = make.call(deadline=stage.now + 10)
+    request = make.request(deadline=stage.now + 10)
 
     async def hold() -> None:
-        async with stage.proxy(call, RequestRecord()):
+        async with stage.proxy(request, RequestRecord()):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(hold())

@@ -99,8 +99,8 @@ def test_a_fixed_delay_needs_no_history() -> None:
 @given(st.lists(st.booleans(), max_size=300))
 def test_extra_load_is_a_share_of_the_requests_and_the_first_one(story: list[bool]) -> None:
     hedges, requests, extra = Hedges(), 0, 0
-    for asks in story:
-        if asks:
+    for is_hedge in story:
+        if is_hedge:
             extra += hedges.withdraw()
         else:
             hedges.note(P90, 1.0)

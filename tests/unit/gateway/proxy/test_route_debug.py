@@ -31,23 +31,25 @@ class Stage:
         self.handler = debug(self.proxy)
 
     @asynccontextmanager
-    async def proxy(self, call: GatewayRequest, notes: RequestRecord) -> AsyncIterator[Response]:
-        notes.decision = self.router.route(call, self.snapshot, 0.0)
-        self.sent.append(notes.decision.endpoint.url)
+    async def proxy(
+        self, request: GatewayRequest, record: RequestRecord
+    ) -> AsyncIterator[Response]:
+        record.decision = self.router.route(request, self.snapshot, 0.0)
+        self.sent.append(record.decision.endpoint.url)
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"answer"
 
         yield Response(chunks(), headers={"a": "b"})
 
-    async def send(self, call: GatewayRequest) -> tuple[bytes, Response]:
-        async with self.handler(call, RequestRecord()) as reply:
+    async def send(self, request: GatewayRequest) -> tuple[bytes, Response]:
+        async with self.handler(request, RequestRecord()) as reply:
             return b"".join([chunk async for chunk in reply.chunks]), reply
 
 
 async def test_response_says_how_it_was_routed_on_both_wires(make: Any) -> None:
     stage = Stage(make)
-    body, reply = await stage.send(make.call(info=ASK, debug="route", principal=ADMIN))
+    body, reply = await stage.send(make.request(info=ASK, debug="route", principal=ADMIN))
     told = json.loads(reply.headers[ROUTE_HEADER])
     assert body == b"answer" and reply.headers["a"] == "b"
     assert told["endpoint"] == stage.sent[0] and told["policy"] == "PrefixAffinity"
@@ -58,9 +60,9 @@ async def test_response_says_how_it_was_routed_on_both_wires(make: Any) -> None:
 
 async def test_explaining_sends_and_remembers_nothing(make: Any) -> None:
     stage = Stage(make)
-    call = make.call(info=ASK, debug="explain", principal=ADMIN, wire="http")
+    request = make.request(info=ASK, debug="explain", principal=ADMIN, wire="http")
     stage.snapshot = take_snapshot([http_view(make, n) for n in range(3)])
-    told = [json.loads((await stage.send(call))[0]) for _ in range(2)]
+    told = [json.loads((await stage.send(request))[0]) for _ in range(2)]
     assert told[0] == told[1] and not stage.sent
     assert told[0]["prompt_blocks"] == 3 and len(told[0]["candidates"]) == 3
     assert len(stage.router.memory.prefixes) == 0
@@ -68,8 +70,8 @@ async def test_explaining_sends_and_remembers_nothing(make: Any) -> None:
 
 async def test_explanation_shows_what_is_held(make: Any) -> None:
     stage = Stage(make)
-    await stage.send(make.call(info=ASK, principal=ADMIN))
-    _, reply = await stage.send(make.call(info=ASK, debug="route", principal=ADMIN))
+    await stage.send(make.request(info=ASK, principal=ADMIN))
+    _, reply = await stage.send(make.request(info=ASK, debug="route", principal=ADMIN))
     told = json.loads(reply.headers[ROUTE_HEADER])
     best = told["candidates"][0]
     assert told["reason"] == "prefix" and best["blocks_held"] == 3
@@ -77,20 +79,20 @@ async def test_explanation_shows_what_is_held(make: Any) -> None:
 
 
 async def test_only_admins_may_explain_unless_it_is_open(make: Any) -> None:
-    call = make.call(info=ASK, debug="route")
+    request = make.request(info=ASK, debug="route")
     with pytest.raises(PermissionDenied, match="--route-debug"):
-        await Stage(make).send(call)
-    assert (await Stage(make, is_open=True).send(call))[0] == b"answer"
+        await Stage(make).send(request)
+    assert (await Stage(make, is_open=True).send(request))[0] == b"answer"
 
 
 @pytest.mark.parametrize(("wire", "debug"), [("grpc", "explain"), ("http", "everything")])
 async def test_what_cannot_be_shown_is_refused(make: Any, wire: str, debug: str) -> None:
     with pytest.raises(InvalidRequest, match="x-autoglm-debug"):
-        await Stage(make, is_open=True).send(make.call(info=ASK, debug=debug, wire=wire))
+        await Stage(make, is_open=True).send(make.request(info=ASK, debug=debug, wire=wire))
 
 
 async def test_requests_without_a_debug_header_pass(make: Any) -> None:
-    _, reply = await Stage(make).send(make.call(info=ASK))
+    _, reply = await Stage(make).send(make.request(info=ASK))
     assert ROUTE_HEADER not in reply.headers
 
 

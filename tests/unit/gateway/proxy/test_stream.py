@@ -54,7 +54,7 @@ class Pods:
     @asynccontextmanager
     async def __call__(
         self,
-        call: GatewayRequest,
+        request: GatewayRequest,
         endpoint: EndpointView,
         headers: Mapping[str, str],
         timeout: float,
@@ -71,7 +71,7 @@ class Pods:
             if isinstance(script, float):
                 await asyncio.sleep(script)
                 script = (9, None)
-            resume = v1.GenerateRequest.FromString(call.payload).resume
+            resume = v1.GenerateRequest.FromString(request.payload).resume
             said = len(resume.choices[0].token_ids) if resume.choices else 0
             yield Response(self._words(said, *script))
         finally:
@@ -108,19 +108,19 @@ class Stage:
             clock,
             defaults=Defaults(**defaults),
         )
-        self.notes = RequestRecord()
+        self.record = RequestRecord()
         self.got: list[str] = []
         self.trailers: dict[str, Any] = {}
 
     async def send(self, **changes: Any) -> list[str]:
-        call = self.make.call(
+        request = self.make.request(
             target="/autoglm.v1.Inference/GenerateStream",
             info=RequestInfo(Operation.GENERATE, "glm", streaming=True),
             deadline=self.now + 600,
             **changes,
         )
         try:
-            async with self.proxy(call, self.notes) as reply:
+            async with self.proxy(request, self.record) as reply:
                 async for data in reply.chunks:
                     self.got.append(v1.GenerateChunk.FromString(data).text)
                 self.trailers = dict(await reply.trailers())
@@ -138,7 +138,7 @@ class Stage:
 async def test_a_broken_stream_is_resumed_elsewhere(make: Any, cut: int) -> None:
     stage = Stage(make, Pods((cut, GONE), (9, None)))
     assert await stage.send() == WORDS
-    assert len(set(stage.pods.urls)) == 2 and stage.notes.recoveries == 1
+    assert len(set(stage.pods.urls)) == 2 and stage.record.recoveries == 1
     assert stage.trailers == {"autoglm-recovered": "1"}
     assert stage.recoveries() == {"recovered": 1}
     assert sorted(v.state.phase for v in stage.pool.views) == [Phase.EJECTED, Phase.READY]
@@ -147,7 +147,7 @@ async def test_a_broken_stream_is_resumed_elsewhere(make: Any, cut: int) -> None
 async def test_a_stream_may_lose_several_pods(make: Any) -> None:
     stage = Stage(make, Pods((1, GONE), (2, GONE), (1, GONE), (9, None)), fleet=4)
     assert await stage.send() == WORDS
-    assert len(set(stage.pods.urls)) == 4 and stage.notes.recoveries == 3
+    assert len(set(stage.pods.urls)) == 4 and stage.record.recoveries == 3
 
 
 async def test_attempts_are_bounded(make: Any) -> None:
@@ -210,7 +210,7 @@ async def test_a_stream_is_resumed_only_where_the_same_model_runs(make: Any) -> 
         break
     with pytest.raises(errors.StreamBroken, match="no endpoint of 'glm' is ready"):
         await stage.send()
-    assert len(stage.pods.urls) == 1 and stage.notes.recoveries == 0
+    assert len(stage.pods.urls) == 1 and stage.record.recoveries == 0
 
 
 async def test_a_stalled_stream_is_resumed_elsewhere(make: Any) -> None:

@@ -15,7 +15,7 @@ DEFAULT = StreamTimeouts(300.0, 60.0)
 
 @pytest.mark.parametrize(("total", "deadline"), [(None, 60.0), (5.0, 5.0), (100.0, 60.0)])
 def test_the_shorter_deadline_wins(make: Any, total: float | None, deadline: float) -> None:
-    assert bounded(make.call(), Timeouts(total_seconds=total)).deadline == deadline
+    assert bounded(make.request(), Timeouts(total_seconds=total)).deadline == deadline
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_the_shorter_deadline_wins(make: Any, total: float | None, deadline: flo
 def test_a_resources_timeouts_come_before_the_gateways(
     make: Any, info: RequestInfo, timeouts: Timeouts, expected: StreamTimeouts
 ) -> None:
-    assert stream_timeouts(make.call(info=info), timeouts, DEFAULT) == expected
+    assert stream_timeouts(make.request(info=info), timeouts, DEFAULT) == expected
 
 
 class Enough(Exception):

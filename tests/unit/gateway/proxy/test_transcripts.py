@@ -19,12 +19,12 @@ BODY = b'{"model":"m","prompt":"x","stream":true}  '
 REQUEST = v1.GenerateRequest(model="m", text="x").SerializeToString()
 
 # Outputs as (token, text); a token may have no text, as half a character has none.
-answers = st.lists(
+outputs = st.lists(
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.sampled_from(["", "a", " b", "\n\n", "ü"]))),
     min_size=1,
     max_size=3,
 )
-Answers = list[list[tuple[int, str]]]
+Outputs = list[list[tuple[int, str]]]
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
@@ -36,7 +36,7 @@ def event(payload: object) -> bytes:
     return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
 
 
-def sse(said: Answers, body: bytes) -> bytes:
+def sse(said: Outputs, body: bytes) -> bytes:
     """A pod's whole stream for the request, a token an event, its role first."""
     resumed = json.loads(body).get("autoglm_resume", {"choices": []})["choices"]
     known = {c["index"]: c for c in resumed}
@@ -58,9 +58,9 @@ def sse(said: Answers, body: bytes) -> bytes:
     return b"".join(out) + b"data: [DONE]\n\n"
 
 
-@given(answers, st.lists(st.integers(0, 10**6), max_size=3), st.lists(st.integers(0, 10**6)))
+@given(outputs, st.lists(st.integers(0, 10**6), max_size=3), st.lists(st.integers(0, 10**6)))
 def test_an_event_stream_cut_anywhere_any_number_of_times_is_whole(
-    said: Answers, losses: list[int], places: list[int]
+    said: Outputs, losses: list[int], places: list[int]
 ) -> None:
     transcript, got, body = SseTranscript(10**6), b"", BODY
     for loss in [*losses, None]:
@@ -77,7 +77,7 @@ def test_an_event_stream_cut_anywhere_any_number_of_times_is_whole(
     assert got == undisturbed and transcript.rest() == b""
 
 
-def grpc(said: Answers, payload: bytes) -> list[bytes]:
+def grpc(said: Outputs, payload: bytes) -> list[bytes]:
     request = v1.GenerateRequest.FromString(payload)
     assert (request.model, request.text) == ("m", "x")
     known = {c.index: c for c in request.resume.choices}
@@ -97,8 +97,8 @@ def grpc(said: Answers, payload: bytes) -> list[bytes]:
     return [chunk.SerializeToString() for chunk in out]
 
 
-@given(answers, st.lists(st.integers(0, 10**6), max_size=3))
-def test_a_grpc_stream_that_breaks_anywhere_is_whole(said: Answers, losses: list[int]) -> None:
+@given(outputs, st.lists(st.integers(0, 10**6), max_size=3))
+def test_a_grpc_stream_that_breaks_anywhere_is_whole(said: Outputs, losses: list[int]) -> None:
     transcript, got, payload = GrpcTranscript(GENERATE, 10**6), [], REQUEST
     for loss in [*losses, None]:
         whole = grpc(said, payload)

@@ -24,8 +24,8 @@ from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
 
 
-def chosen(call: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: int = 0) -> str:
-    return pick(call, take_snapshot(views), 0, Random(seed), "LeastLoaded", exclude).endpoint.url
+def chosen(request: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: int = 0) -> str:
+    return pick(request, take_snapshot(views), 0, Random(seed), "LeastLoaded", exclude).endpoint.url
 
 
 @pytest.mark.parametrize(
@@ -40,39 +40,39 @@ def chosen(call: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: 
 )
 def test_less_loaded_one_is_picked(make: Any, one: Any, two: Any) -> None:
     less, more = make.view(1, **one), make.view(2, **two)
-    assert chosen(make.call(), more, less) == less.url
+    assert chosen(make.request(), more, less) == less.url
 
 
 def test_own_requests_in_flight_count(make: Any) -> None:
     busy, idle = make.view(1, running=0), make.view(2, running=1)
     busy.live.in_flight = 2
-    assert chosen(make.call(), busy, idle) == idle.url
+    assert chosen(make.request(), busy, idle) == idle.url
 
 
 def test_equals_are_picked_by_chance(make: Any) -> None:
     views = [make.view(n) for n in range(1, 5)]
-    picks = {chosen(make.call(), *views, seed=seed) for seed in range(50)}
+    picks = {chosen(make.request(), *views, seed=seed) for seed in range(50)}
     assert picks == {view.url for view in views}
 
 
 def test_tried_endpoints_come_last(make: Any) -> None:
     one, two = make.view(1), make.view(2, running=7)
-    assert chosen(make.call(), one, two, exclude=frozenset({one.url})) == two.url
-    assert chosen(make.call(), one, exclude=frozenset({one.url})) == one.url
+    assert chosen(make.request(), one, two, exclude=frozenset({one.url})) == two.url
+    assert chosen(make.request(), one, exclude=frozenset({one.url})) == one.url
 
 
 @pytest.mark.parametrize("phase", [Phase.CONNECTING, Phase.DRAINING, Phase.EJECTED])
 def test_nothing_is_sent_to_an_endpoint_that_is_not_ready(make: Any, phase: Phase) -> None:
     with pytest.raises(NoReadyEndpoint, match=phase.value):
-        chosen(make.call(), make.view(1, phase))
+        chosen(make.request(), make.view(1, phase))
 
 
 def test_only_addresses_that_the_proxy_in_front_allows_are_picked(make: Any) -> None:
     busy, idle = make.view(1, running=7), make.view(2)
-    call = make.call(allows="10.0.0.1:50051".__eq__)
-    assert chosen(call, busy, idle) == busy.url
+    request = make.request(allows="10.0.0.1:50051".__eq__)
+    assert chosen(request, busy, idle) == busy.url
     with pytest.raises(NoReadyEndpoint, match="none of the 1 ready"):
-        chosen(call, idle)
+        chosen(request, idle)
 
 
 def test_a_proxy_in_front_goes_to_no_endpoint_behind_tls_or_a_name(make: Any) -> None:
@@ -80,7 +80,7 @@ def test_a_proxy_in_front_goes_to_no_endpoint_behind_tls_or_a_name(make: Any) ->
     targets = (parse_target("grpcs://10.0.0.2:50051"), parse_target("grpc://pod:50051"))
     others = [EndpointView(t, state, Live()) for t in targets if isinstance(t, Endpoint)]
     assert len(others) == 2
-    assert chosen(make.call(allows=bool), plain, *others) == plain.url
+    assert chosen(make.request(allows=bool), plain, *others) == plain.url
 
 
 def test_model_of_foreign_servers_is_served_over_rest_only(make: Any) -> None:
@@ -88,14 +88,14 @@ def test_model_of_foreign_servers_is_served_over_rest_only(make: Any) -> None:
     assert isinstance(foreign, Endpoint)
     state = State(phase=Phase.READY, models=(make.model(),))
     view = EndpointView(foreign, state, Live(), "http://10.0.0.9:8000")
-    assert chosen(make.call(wire="http"), view) == foreign.url
+    assert chosen(make.request(wire="http"), view) == foreign.url
     with pytest.raises(Unimplemented, match="REST"):
-        chosen(make.call(), view)
+        chosen(make.request(), view)
 
 
 def test_unknown_model_has_no_endpoint(make: Any) -> None:
     with pytest.raises(NoReadyEndpoint):
-        pick(make.call("gpt"), Snapshot(), 0, Random(0), "LeastLoaded")
+        pick(make.request("gpt"), Snapshot(), 0, Random(0), "LeastLoaded")
 
 
 LOADS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=9)
@@ -107,7 +107,7 @@ def test_no_request_waits_while_another_has_room(
     make: Any, loads: list[tuple[int, int]], seed: int
 ) -> None:
     views = [make.view(n, running=r, waiting=w) for n, (r, w) in enumerate(loads)]
-    decision = pick(make.call(), take_snapshot(views), 0, Random(seed), "LeastLoaded")
+    decision = pick(make.request(), take_snapshot(views), 0, Random(seed), "LeastLoaded")
     picked = decision.endpoint.live.load
     has_room = any(running < 8 and not waiting for running, waiting in loads)
     assert not has_room or (picked.running < 8 and not picked.waiting)
@@ -120,19 +120,19 @@ class LargeFleet:
         self.snapshot = take_snapshot(self.views)
 
     def decide(self, policy: Any, prefix: Prefix, seed: int = 0, **rest: Any) -> Decision:
-        call = self.make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=prefix))
+        request = self.make.request(info=RequestInfo(Operation.CHAT, "glm", prefix=prefix))
         return pick(
-            call, self.snapshot, 0, Random(seed), memory=self.memory, default=policy, **rest
+            request, self.snapshot, 0, Random(seed), memory=self.memory, default=policy, **rest
         )
 
 
 def test_the_holder_of_the_prompt_is_among_those_scored(make: Any) -> None:
     fleet, names = LargeFleet(make), (1, 2, 3)
-    call = make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix(names, 9)))
+    request = make.request(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix(names, 9)))
     for seed in range(20):
         holder = Random(seed).choice(fleet.views[::5])
         fleet.memory = Memory()
-        fleet.memory.picked(call, holder, 0)
+        fleet.memory.picked(request, holder, 0)
         decision = fleet.decide("PrefixAffinity", Prefix(names, 9), seed)
         assert decision.endpoint == holder and decision.reason is Reason.PREFIX
 
@@ -165,7 +165,7 @@ def test_a_beginning_that_all_hold_costs_no_visit_of_all_of_them(make: Any) -> N
         fleet, prefix = LargeFleet(make, size), Prefix((1, 2, 3), 9)
         for view in fleet.views:
             fleet.memory.prefixes.add(
-                view.url, (1, 2), salt_of(make.call().principal.tenant, "glm")
+                view.url, (1, 2), salt_of(make.request().principal.tenant, "glm")
             )
         fleet.decide("PrefixAffinity", prefix)
         with Counting() as counting:

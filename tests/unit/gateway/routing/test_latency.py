@@ -35,8 +35,8 @@ class Fleet:
                 self.memory.latency.first_chunk(sending, time, is_first_token=True)
 
     def pick(self, now: float = 2.0) -> Decision:
-        call = self.make.call(info=request_info())
-        return pick(call, self.snapshot, now, Random(0), "LeastLoaded", memory=self.memory)
+        request = self.make.request(info=request_info())
+        return pick(request, self.snapshot, now, Random(0), "LeastLoaded", memory=self.memory)
 
     def chosen(self, now: float = 2.0) -> int:
         return self.views.index(self.pick(now).endpoint)

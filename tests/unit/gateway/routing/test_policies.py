@@ -32,7 +32,7 @@ IN_MAKE = settings(
 
 
 def chosen(make: Any, policy: Any, views: Any, seed: int = 0, **rest: Any) -> Any:
-    return pick(make.call(), take_snapshot(views), 0, Random(seed), default=policy, **rest)
+    return pick(make.request(), take_snapshot(views), 0, Random(seed), default=policy, **rest)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -82,14 +82,14 @@ def test_round_robin_visits_all_in_turn(make: Any) -> None:
     for _ in range(9):
         view = chosen(make, "RoundRobin", views, memory=memory).endpoint
         seen[view.url] += 1
-        memory.picked(make.call(), view)
+        memory.picked(make.request(), view)
     assert set(seen.values()) == {3}
 
 
 def test_turns_are_bounded(make: Any) -> None:
     memory, view = Memory(), make.view()
     for n in range(10_000):
-        memory.picked(make.call(f"m{n}"), view)
+        memory.picked(make.request(f"m{n}"), view)
     assert sum(memory.turn(f"m{n}") > 0 for n in range(10_000)) <= 4096
 
 
@@ -125,7 +125,7 @@ def test_router_counts_decisions_and_remembers_turns(make: Any) -> None:
     metrics = Metrics(CollectorRegistry())
     router = Router(metrics, Random(0), "RoundRobin")
     snapshot = take_snapshot([make.view(n) for n in range(2)])
-    urls = [router.route(make.call(), snapshot, 0).endpoint.url for _ in range(4)]
+    urls = [router.route(make.request(), snapshot, 0).endpoint.url for _ in range(4)]
     assert urls[:2] == urls[2:] and len(set(urls)) == 2
     counted = metrics.routing_decisions.labels("RoundRobin", Reason.CRITERION)
     assert counted._value.get() == 4
@@ -134,10 +134,10 @@ def test_router_counts_decisions_and_remembers_turns(make: Any) -> None:
 def test_router_measures_the_first_chunk_where_the_policy_wants_it(make: Any) -> None:
     router = Router(Metrics(CollectorRegistry()), Random(0), "LatencyAware")
     snapshot = take_snapshot([make.view(n) for n in range(2)])
-    call = make.call(info=RequestInfo(Operation.GENERATE, "glm", streaming=True))
-    decision, times = router.route(call, snapshot, 0), iter((0.0, 2.0))
-    with router.sending(call, decision, lambda: next(times)) as answered:
-        answered(0.5)
+    request = make.request(info=RequestInfo(Operation.GENERATE, "glm", streaming=True))
+    decision, times = router.route(request, snapshot, 0), iter((0.0, 2.0))
+    with router.sending(request, decision, lambda: next(times)) as on_response:
+        on_response(0.5)
     assert router.memory.latency.fastest(2.0) == 0.5 / 256
     router.gone(decision.endpoint.url)
     assert router.memory.latency.fastest(2.0) is None

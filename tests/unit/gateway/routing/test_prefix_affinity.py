@@ -26,9 +26,9 @@ class Fleet:
         self.make, self.memory = make, memory or Memory()
         self.views = [make.view(n, running=load) for n, load in enumerate(loads)]
 
-    def decide(self, prefix: Prefix = LONG, session: str = "", **call: Any) -> Decision:
+    def decide(self, prefix: Prefix = LONG, session: str = "", **request: Any) -> Decision:
         info = RequestInfo(Operation.CHAT, "glm", prefix=prefix, session=session)
-        call_ = self.make.call(info=info, **call)
+        call_ = self.make.request(info=info, **request)
         snapshot = take_snapshot(self.views)
         decision = pick(call_, snapshot, 0, Random(0), memory=self.memory, default="PrefixAffinity")
         self.memory.picked(call_, decision.endpoint, decision.known)
@@ -82,12 +82,12 @@ def test_tenants_do_not_learn_of_each_others_prompts(make: Any) -> None:
 
 
 def test_gateways_place_a_new_conversation_alike(make: Any) -> None:
-    answers = []
+    picked = []
     for _ in range(2):
         fleet = Fleet(make, [0] * 8)
         conversations = [Prefix((n, n + 1), n, is_continued=True) for n in range(1000, 1100)]
-        answers.append([fleet.decide(c).endpoint.url for c in conversations])
-    assert answers[0] == answers[1] and len(set(answers[0])) == 8
+        picked.append([fleet.decide(c).endpoint.url for c in conversations])
+    assert picked[0] == picked[1] and len(set(picked[0])) == 8
 
 
 def test_a_session_stays_where_it_is_whatever_it_requests(make: Any) -> None:
@@ -107,9 +107,9 @@ def test_a_session_of_another_tenant_is_another(make: Any) -> None:
 
 def test_short_prompts_are_spread(make: Any) -> None:
     views = [make.view(n) for n in range(4)]
-    call = make.call(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix((), 99)))
+    request = make.request(info=RequestInfo(Operation.CHAT, "glm", prefix=Prefix((), 99)))
     seen = {
-        pick(call, take_snapshot(views), 0, Random(n), default="PrefixAffinity").endpoint.url
+        pick(request, take_snapshot(views), 0, Random(n), default="PrefixAffinity").endpoint.url
         for n in range(50)
     }
     assert seen == {view.url for view in views}
