@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,9 +28,12 @@ from benchmarks import (
     routing_rivals,
     soak,
 )
+from benchmarks.attacks import run as attacks
+from benchmarks.attacks.kinds import KINDS
 from benchmarks.report import Report
 
 BENCHMARKS: dict[str, Callable[..., Report]] = {
+    "attacks": attacks.run,
     "pod": pod_overhead.run,
     "batching": batching.run,
     "bounds": bounds.run,
@@ -52,14 +56,21 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
 }
 # They need no load generator, which needs go.
 _BOUNDS = {"bounds", "bounds-envoy", "bounds-pod", "bounds-vllm"}
-_ALONE = {*_BOUNDS, "counts", "decision", "fleet-scale", "kv-events", "routing"}
+_ALONE = {*_BOUNDS, "attacks", "counts", "decision", "fleet-scale", "kv-events", "routing"}
+# They say by their exit code what is wrong, and are part of `make soak`.
+_BY_HAND = {"attacks", "soak"}
 _EPILOG = """\b
 Examples:
-  python -m benchmarks                   all of them but the soak, about 50 minutes
+  python -m benchmarks                   all of them but soak and attacks, about 50 minutes
   python -m benchmarks soak              20 minutes of mixed traffic through a gateway
   python -m benchmarks gateway --quick   one, with fewer cases and no repeats
   python -m benchmarks counts --record   rewrite the counts that a test compares with
-"""
+  python -m benchmarks attacks           all attacks on both data planes, about 10 minutes
+  python -m benchmarks attacks --planes embedded --kinds ping --kinds hpack --seconds 2
+
+\b
+Kinds of attacks:
+""" + "\n".join(f"  {kind.name:17} {kind.wire}: {kind.what}" for kind in KINDS)
 
 
 @click.command(epilog=_EPILOG)
@@ -67,12 +78,39 @@ Examples:
 @click.option("--quick", is_flag=True, help="Fewer cases, no repeats.")
 @click.option("--record", is_flag=True, help="Of counts alone: record them as the baseline.")
 @click.option(
+    "--kinds",
+    multiple=True,
+    type=click.Choice([kind.name for kind in KINDS]),
+    metavar="KIND",
+    help="Of attacks alone: this kind; may be repeated. All without it.",
+)
+@click.option(
+    "--planes",
+    multiple=True,
+    type=click.Choice(attacks.PLANES),
+    default=attacks.PLANES,
+    help="Of attacks alone: this data plane; may be repeated. Both without it.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 300),
+    default=attacks.SECONDS,
+    show_default=True,
+    help="Of attacks alone: how long each lasts.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=load.ROOT / "build/benchmarks",
     help="Directory for JSON.",
 )
-def main(names: tuple[str, ...], quick: bool, record: bool, output: Path) -> None:
+def main(
+    names: tuple[str, ...],
+    quick: bool,
+    record: bool,
+    output: Path,
+    **of_attacks: Any,
+) -> None:
     """Measure pods, gateway, operator, routing, and overload. Needs go; `make kube-tools` too."""
     if record:
         if names != ("counts",):
@@ -81,8 +119,9 @@ def main(names: tuple[str, ...], quick: bool, record: bool, output: Path) -> Non
         return
     if not names or not _ALONE.issuperset(names):
         load.build()
-    for name in names or (name for name in BENCHMARKS if name != "soak"):
-        BENCHMARKS[name](output, quick=quick)
+    for name in names or (name for name in BENCHMARKS if name not in _BY_HAND):
+        more = of_attacks if name == "attacks" else {}
+        BENCHMARKS[name](output, quick=quick, **more)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -27,14 +26,17 @@ from tests.support import processes
 from tests.support.processes import Process
 
 from benchmarks import load
-from benchmarks.bounds_cases import Case, Sent, cases, neighbour
-from benchmarks.report import Report, Row
+from benchmarks.bounds_cases import Case, cases, neighbour
+from benchmarks.neighbour import Neighbour
+from benchmarks.report import Report, Row, machine_load
 
 COLUMNS = (
     *("wire", "body", "MB", "status", "longest stop ms", "CPU ms", "seconds"),
     *("neighbour p50 ms", "neighbour p99 ms"),
 )
 MODEL = load.ROOT / "examples/tiny-glm/model"
+# What a failed request of the neighbour counts as.
+_FAILED_SECONDS = 20.0
 _ROOM = ("--max-model-len", "1100000", "--echo-kv-blocks", "100000")
 
 
@@ -58,57 +60,19 @@ class Server:
         return self.process.ready_endpoints() > 0 if is_gateway else self.process.is_ready()
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """Sends a small request every so many seconds."""
-
-    send: Sent
-    period: float
-
-    @contextmanager
-    def at(self, server: Process) -> Iterator[list[float]]:
-        """Seconds of each of its requests; those that fail count as 20."""
-        seconds, ended = list[float](), threading.Event()
-
-        def one() -> None:
-            started = time.monotonic()
-            ok = self.send(server) == "200"
-            seconds.append(time.monotonic() - started if ok else 20.0)
-
-        def many() -> None:
-            threads = []
-            while not ended.wait(self.period):
-                threads.append(threading.Thread(target=one))
-                threads[-1].start()
-            for thread in threads:
-                thread.join()
-
-        sender = threading.Thread(target=many)
-        sender.start()
-        try:
-            yield seconds
-        finally:
-            ended.set()
-            sender.join()
-
-
 def run(directory: Path, *, quick: bool, target: str = "gateway") -> Report:
     name = "bounds" if target == "gateway" else f"bounds-{target}"
     title = f"One large request beside small ones: {target}"
-    report = Report(name, title, COLUMNS, notes=[_load()])
+    report = Report(name, title, COLUMNS, notes=[machine_load()])
     chosen = TARGETS[target]
     small = Neighbour(neighbour(chosen.model), 1 / chosen.rate)
     with chosen.serve() as server:
         for case in cases(chosen.model, 10 if quick else 1):
             print(f"{case.wire} {case.body} ...", file=sys.stderr, flush=True)
             report.rows.append(_measured(server, case, small))
-    report.notes.append(_load())
+    report.notes.append(machine_load())
     report.publish(directory)
     return report
-
-
-def _load() -> str:
-    return "load averages of the machine: " + ", ".join(f"{a:.1f}" for a in os.getloadavg())
 
 
 @contextmanager
@@ -171,13 +135,14 @@ TARGETS = {
 def _measured(server: Server, case: Case, small: Neighbour) -> Row:
     processes.eventually(server.is_ready, 60)
     before = server.longest_stops()
-    with small.at(server.process) as seconds:
+    with small.at(server.process) as outcomes:
         time.sleep(1.0)
         started = time.monotonic()
         status = case.send(server.process)
         took = time.monotonic() - started
         time.sleep(1.0)
     after = server.longest_stops()
+    seconds = [_FAILED_SECONDS if one.is_failed else one.seconds for one in outcomes]
     cuts = quantiles(seconds, n=100) if len(seconds) > 1 else [0.0] * 99
     return {
         "wire": case.wire,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from tests.support.processes import Process
 
 from autoglm import v1
 from autoglm.common import rpc
+from benchmarks.neighbour import Sent
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _MANY = 500_000
-Sent = Callable[[Process], str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ def machine() -> dict[str, object]:
     }
 
 
+def machine_load() -> str:
+    return "load averages of the machine: " + ", ".join(f"{a:.1f}" for a in os.getloadavg())
+
+
 def version(package: str) -> str:
     try:
         return metadata.version(package)
