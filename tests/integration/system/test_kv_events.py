@@ -1,4 +1,4 @@
-"""Two gateways and a pod with KV events: vLLM with a small one, and echo."""
+"""Two gateways and a pod with KV events and a small cache: vLLM, and echo."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ from autoglm.common.rpc import DEBUG_HEADER
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(300)
-MODEL = Path(__file__).parents[3] / "examples/tiny-glm/model"
-# The cache's size.
+# The size of echo's cache; that of vLLM is in the conftest.
 TOKENS = 1536
 QUESTION = "What is the capital of France and why is it so? "
 
 
 @pytest.fixture(scope="module", params=["vllm", "echo"])
 def small_pod(request: pytest.FixtureRequest, directory: Path) -> Iterator[Process]:
-    if request.param == "echo":
-        pod = processes.echo_pod(directory, "small-echo", "--echo-kv-blocks", str(TOKENS // 16))
-    else:
-        pod = processes.vllm_pod(
-            *(directory, MODEL, "small-vllm", "--max-model-len", "1024", "--max-num-seqs", "4"),
-            *("--engine-arg", f"num_gpu_blocks_override={TOKENS // 32}"),
-            *("--engine-arg", "block_size=32"),
-        )
+    if request.param == "vllm":
+        yield request.getfixturevalue("pod")
+        return
+    pod = processes.echo_pod(directory, "small-echo", "--echo-kv-blocks", str(TOKENS // 16))
     with processes.running(pod):
         yield pod
 

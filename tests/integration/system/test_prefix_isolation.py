@@ -24,7 +24,6 @@ from autoglm.common import rpc
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
 pytestmark = pytest.mark.timeout(300)
-MODEL = Path(__file__).parents[3] / "examples/tiny-glm/model"
 SECRET = "The merger with Initech closes on 12 March at 42 dollars a share. " * 6
 
 
@@ -63,11 +62,12 @@ class Stage:
 @pytest.fixture(scope="module", params=["vllm", "echo", "envoy"])
 def stage(request: pytest.FixtureRequest, directory: Path) -> Iterator[Stage]:
     """An engine behind the embedded data plane, and echo behind Envoy."""
-    if request.param != "vllm":
-        pod = processes.echo_pod(directory, f"isolated-{request.param}-echo")
+    if request.param == "vllm":
+        pod = request.getfixturevalue("pod")
+        own_pods = []
     else:
-        details = ("--engine-arg", "enable_prompt_tokens_details=true")
-        pod = processes.vllm_pod(directory, MODEL, "isolated-vllm", *details)
+        pod = processes.echo_pod(directory, f"isolated-{request.param}-echo")
+        own_pods = [pod]
     keys_file = directory / f"keys-{request.param}.json"
     keys = api_keys(keys_file, ("acme", "evil"))
     plane = "envoy" if request.param == "envoy" else "embedded"
@@ -75,7 +75,7 @@ def stage(request: pytest.FixtureRequest, directory: Path) -> Iterator[Stage]:
     own = processes.gateway(directory, [pod], *flags)
     shared = processes.gateway(directory, [pod], *flags, "--prefix-cache", "Shared")
     shared.name, shared.log = "shared-gateway", directory / "shared-gateway.log"
-    with processes.running(pod, own, shared):
+    with processes.running(*own_pods, own, shared):
         for gateway in (own, shared):
             eventually(lambda g=gateway: g.ready_endpoints() > 0, what="the pod is known")  # type: ignore[misc]  # of this round
         yield Stage(pod, own, shared, keys)

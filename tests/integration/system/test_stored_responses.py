@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from tests.support import processes
+from tests.support.processes import Process, eventually
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
-MODEL = Path(__file__).parents[3] / "examples/tiny-glm/model"
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    directory = tmp_path_factory.mktemp("stored")
-    made = processes.vllm_pod(directory, MODEL)
-    store = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
-    pod = replace(made, environment={**made.environment, **store})
-    gateway = processes.gateway(directory, [pod])
-    with processes.running(pod, gateway):
-        processes.eventually(lambda: gateway.ready_endpoints() > 0)
-        url = f"http://{gateway.http_address}/v1"
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as found:
-            yield found
+def client(gateway: Process) -> Iterator[openai.OpenAI]:
+    eventually(lambda: gateway.ready_endpoints() > 0)
+    url = f"http://{gateway.http_address}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as found:
+        yield found
 
 
 def test_a_stored_response_is_read_continued_and_cancelled(client: openai.OpenAI) -> None:
