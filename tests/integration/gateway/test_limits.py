@@ -90,7 +90,8 @@ def test_requests_are_counted_over_both_wires_and_others_continue(gateway: Proce
     assert int(refused.value.response.headers["retry-after"]) > 100
     assert refused.value.response.headers["x-ratelimit-remaining-requests"] == "0"
     openai_of(gateway, "free").chat.completions.create(**HELLO)
-    assert 'autoglm_gateway_rate_limited_total{limit="requests"} 2.0' in gateway.get("/metrics")[1]
+    metrics = gateway.wait_idle().get("/metrics")[1]
+    assert 'autoglm_gateway_rate_limited_total{limit="requests"} 2.0' in metrics
 
 
 def test_tokens_are_settled_to_the_pods_own_count(gateway: Process) -> None:
@@ -155,7 +156,7 @@ def test_requests_of_the_open_inference_protocol_are_charged_for_their_tokens(
     headers = {"authorization": f"Bearer {KEYS['open'][0]}"}
     for name, body in OPEN.items():
         url = f"http://{gateway.http_address}/v2/models/echo/{name}"
-        httpx.post(url, json=body, headers=headers).raise_for_status()
+        httpx.post(url, json=body, headers=headers, timeout=60).raise_for_status()
         last, before = left(), last
         assert before - last == 2 * each, name
     for method in ("ModelInfer", "ModelStreamInfer"):
@@ -171,7 +172,7 @@ def test_usage_of_the_open_inference_protocol_is_logged_and_in_a_header(
 ) -> None:
     headers = {"authorization": f"Bearer {KEYS['free'][0]}", "x-request-id": f"usage-{api}"}
     url = f"http://{gateway.http_address}/v2/models/echo/{api}"
-    response = httpx.post(url, json=OPEN[api], headers=headers)
+    response = httpx.post(url, json=OPEN[api], headers=headers, timeout=60)
     found = read_usage(response.headers["autoglm-usage"])
     assert found is not None
 

@@ -127,6 +127,8 @@ VERBS = 50
 
 
 def series(process: Process) -> set[str]:
+    if process.name == "gateway":
+        process.wait_idle()
     status, page = process.get("/metrics")
     assert status == 200
     lines = (line for line in page.splitlines() if line and not line.startswith("#"))
