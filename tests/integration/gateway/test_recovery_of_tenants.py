@@ -20,7 +20,7 @@ from autoglm import v1
 from autoglm.common import rpc
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 TENANTS = ("acme", "evil")
 TEXT = " ".join(f"wörd{number}" for number in range(40))
 TOKENS = 90
@@ -38,7 +38,7 @@ class Stage:
         with grpc.insecure_channel(self.gateway.grpc_address) as channel:
             metadata = ((rpc.API_KEY, self.keys[tenant]),)
             stream = InferenceStub(channel).GenerateStream(
-                _request(TEXT, TOKENS), metadata=metadata, timeout=30
+                _request(TEXT, TOKENS), metadata=metadata, timeout=90
             )
             pieces = []
             for chunk in stream:
@@ -52,7 +52,7 @@ class Stage:
         url = f"http://{self.gateway.http_address}/v1/completions"
         sent = urllib.request.Request(url, json.dumps(body).encode(), headers)
         pieces = []
-        with urllib.request.urlopen(sent, timeout=30) as response:
+        with urllib.request.urlopen(sent, timeout=90) as response:
             for line in response:
                 if line.startswith(b"data: {"):
                     pieces.append(json.loads(line[6:])["choices"][0]["text"])
@@ -64,7 +64,7 @@ class Stage:
         with grpc.insecure_channel(self.gateway.grpc_address) as channel:
             metadata = ((rpc.API_KEY, self.keys[tenant]),)
             found = InferenceStub(channel).Generate(
-                _request(TEXT, 1), metadata=metadata, timeout=30
+                _request(TEXT, 1), metadata=metadata, timeout=90
             )
         return found.usage.cached_tokens
 
@@ -77,7 +77,7 @@ def _request(text: str, tokens: int) -> v1.GenerateRequest:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     keys = api_keys(tmp_path / "keys.json", (*TENANTS, "other"))
-    pods = [processes.echo_pod(tmp_path, f"echo-{n}", "--echo-token-rate", "40") for n in range(2)]
+    pods = [processes.echo_pod(tmp_path, f"echo-{n}", "--echo-token-rate", "20") for n in range(2)]
     gateway = processes.gateway(tmp_path, pods, "--api-keys-file", str(tmp_path / "keys.json"))
     with processes.running(*pods, gateway):
         processes.eventually(lambda: gateway.ready_endpoints() == 2)
@@ -98,7 +98,7 @@ def test_streams_of_tenants_resume_each_in_its_own_cache(stage: Stage) -> None:
             for way in (stage.generate, stage.complete)
         ]
         for _ in range(PIECES * len(streams)):
-            assert read.acquire(timeout=20)
+            assert read.acquire(timeout=60)
         busiest = max(stage.pods, key=lambda pod: pod.metric("vllm:num_requests_running"))
         assert busiest.metric("vllm:num_requests_running") > 0
         busiest.kill()
