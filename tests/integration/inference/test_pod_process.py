@@ -20,7 +20,7 @@ from autoglm.inference.diagnosis import ExitCode
 from autoglm.v1 import inference_pb2_grpc, worker_pb2_grpc
 
 ANYWHERE = [f"--{name}-address=127.0.0.1:0" for name in ("grpc", "http", "metrics")]
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def stream(channel: grpc.aio.Channel, tokens: int) -> Any:
 
 
 async def test_a_signal_lets_streams_finish_and_the_pod_exits_0(run: Run, connect: Any) -> None:
-    pod = await run("--echo-token-rate=40", "--drain-delay-seconds=0.2")
+    pod = await run("--echo-token-rate=40", "--drain-delay-seconds=3")
     channel = connect((await pod.line("ready"))["grpc"])
     running = stream(channel, 60)
     await running.read()

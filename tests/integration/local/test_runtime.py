@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from tests.support.processes import is_alive
+from tests.support.processes import eventually, is_alive
 
 from autoglm.local.child import Failure, free_addresses
 from autoglm.local.planning import Policy, Process, State, Workload
@@ -148,7 +148,8 @@ async def test_nothing_that_a_replica_started_outlives_it(tmp_path: Path) -> Non
 
     log = (tmp_path / "m-0.log").read_text().splitlines()
     [child] = [int(line.split()[1]) for line in log if line.startswith("child ")]
-    assert not is_alive(child)
+    # It was sent SIGKILL, which it gets when it next runs.
+    await asyncio.to_thread(eventually, lambda: not is_alive(child))
 
 
 async def test_cancelling_ends_every_process(tmp_path: Path) -> None:
