@@ -19,6 +19,7 @@ from autoglm.kube.kinds import POD, RESOURCE, Key, Kind, child_kind
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
+from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.plan import plan
 from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
@@ -48,6 +49,7 @@ class Rig:
             lambda observed, now: plan(observed, settings, now),
             "me",
             Random(1),
+            Installations(kube, settings.installation, 300.0, lambda _: None),
         )
 
     def put(self, body: dict[str, Any]) -> None:

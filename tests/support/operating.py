@@ -18,7 +18,6 @@ from tests.support.kube.fake_api_server import Faults
 from autoglm.kube.kinds import CHILDREN, LEASE, RESOURCE, Kind
 from autoglm.kube.transport import JSON, MERGE, Refused, Request, Transport
 from autoglm.operator.app import Operator
-from autoglm.operator.plan import plan
 from autoglm.operator.settings import OperatorSettings
 
 Object = dict[str, Any]
@@ -86,7 +85,6 @@ class Cluster:
         operator = Operator(
             OperatorSettings(**(defaults | settings)),
             self.configuration,
-            plan,
             wrap=wrap,
             registry=CollectorRegistry(),
         )

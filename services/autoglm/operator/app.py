@@ -35,7 +35,7 @@ from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import NameIndex, claim_of
 from autoglm.operator.plan import plan
-from autoglm.operator.reconcile import Planner, Reconciler
+from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.watches import ChangeHandlers, Watches
 
@@ -51,7 +51,7 @@ def run(settings: OperatorSettings) -> int:
     try:
         set_up_traces("autoglm-operator", settings.traces, settings.trace_sample_ratio)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, plan))
+            runner.run(_serve(settings))
     except ConfigException as error:
         why = f"no access to the API server ({error})"
         return _cannot_start(f"{why}; set --kubeconfig, or run it as a pod", BAD_SETTINGS)
@@ -68,10 +68,10 @@ def _cannot_start(why: str, code: int) -> int:
     return code
 
 
-async def _serve(settings: OperatorSettings, planner: Planner) -> None:
+async def _serve(settings: OperatorSettings) -> None:
     configuration = await configure(settings.kubeconfig, settings.context)
     try:
-        operator = Operator(settings, configuration, planner)
+        operator = Operator(settings, configuration)
     except OSError as error:
         raise ConfigException(f"a certificate of the kubeconfig: {error}") from error
     shutdown = Shutdown()
@@ -94,7 +94,6 @@ class Operator:
         self,
         settings: OperatorSettings,
         configuration: Configuration,
-        planner: Planner,
         *,
         wrap: Callable[[Transport], Transport] = lambda transport: transport,
         registry: CollectorRegistry = REGISTRY,
@@ -131,7 +130,7 @@ class Operator:
             kube,
             metrics,
             self._gateways.routable,
-            lambda observed, now: planner(observed, settings, now),
+            lambda observed, now: plan(observed, settings, now),
             identity,
             rng,
             self._installations,

@@ -68,7 +68,7 @@ def _plan(
 ) -> Plan:
     revision = revision_of(template)
     state = ResourceState.of(context, observed, revision, now, invalid)
-    step = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
+    replicas = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
     # The ConfigMap, which carries the claim, comes first: if another installation was faster, no
     # other child is applied.
     required = [
@@ -87,13 +87,13 @@ def _plan(
         # No replicas beyond existing pods: a ReplicaSet with too few must not create them either.
         present = {group.revision: group.present for group in state.groups}
         deployments = [
-            scaled(live, min(live["spec"].get("replicas", 1), present[r], step.replicas.get(r, 0)))
+            scaled(live, min(live["spec"].get("replicas", 1), present[r], replicas.get(r, 0)))
             for r, live in state.deployments.items()
         ]
     else:
         # Old revisions first, to free resources for the new one.
-        outgoing = {r: count for r, count in step.replicas.items() if r != revision}
-        new = deployment(context, template, revision, step.replicas[revision])
+        outgoing = {r: count for r, count in replicas.items() if r != revision}
+        new = deployment(context, template, revision, replicas[revision])
         deployments = [scaled(state.deployments[r], count) for r, count in outgoing.items()]
         deployments.append(with_hash(new))
     optional = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,16 +24,14 @@ from autoglm.kube.verbs import Kube
 from autoglm.operator.children.metadata import identity
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches, observe
-from autoglm.operator.ownership.claims import ClaimedByAnother, Installation, claimed_message
+from autoglm.operator.ownership.claims import ClaimedByAnother, claimed_message
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import claim_of
-from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.types import Event, ObservedObjects, Plan, Raw
 from autoglm.operator.writes.apply import Applier
 from autoglm.operator.writes.conflicts import Reverts
 from autoglm.operator.writes.events import EventRecorder
 
-Planner = Callable[[ObservedObjects, OperatorSettings, datetime], Plan]
 # A reconcile that wrote is followed by another, later each time: a plan that never converges must
 # not loop at full speed.
 _AFTER_WRITE = Backoff(first=0.2, most=60.0)
@@ -89,7 +86,7 @@ class Reconciler:
         decide: Callable[[ObservedObjects, datetime], Plan],
         operator: str,
         rng: Random,
-        installations: Installations | None = None,
+        installations: Installations,
     ) -> None:
         self._caches = caches
         self._kube = kube
@@ -100,9 +97,7 @@ class Reconciler:
         self._histories: dict[Key, History] = {}
         self._seen: dict[Key, float] = {}
         self._events = EventRecorder(kube, operator, time.time)
-        self._installations = installations or Installations(
-            kube, Installation(), math.inf, lambda _: None
-        )
+        self._installations = installations
         self._apply = Applier(
             kube, caches, self._events, self._confirm_exists, self._installations.mine
         )

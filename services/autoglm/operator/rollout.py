@@ -37,19 +37,11 @@ class Group:
         return not self.held
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The next number of replicas by revision."""
-
-    replicas: dict[str, int]
-    finished: tuple[str, ...] = ()
-    """Old revisions without Deployment replicas and pods."""
-
-
 def next_step(
     desired: int, revision: str, groups: Sequence[Group], *, is_failing: bool = False
-) -> Step:
-    """Return the next step towards `desired` replicas of `revision`.
+) -> dict[str, int]:
+    """Return the next number of replicas by revision, towards `desired` ones of `revision`. Old
+    revisions without replicas and pods are left out.
 
     `is_failing`: the new revision's pods crash or cannot start, for causes of their own.
     """
@@ -59,9 +51,7 @@ def next_step(
     if is_failing and not new.serving:
         kept = _grown(desired, new, old, kept)
     grown = _new_replicas(desired, new, old, kept)
-    finished = tuple(g.revision for g in old if g.is_gone)
-    replicas = {g.revision: kept[g.revision] for g in old if not g.is_gone}
-    return Step({revision: grown} | replicas, finished)
+    return {revision: grown} | {g.revision: kept[g.revision] for g in old if not g.is_gone}
 
 
 def _kept(desired: int, new: Group, old: Sequence[Group]) -> dict[str, int]:

@@ -14,7 +14,6 @@ from tests.support.operating import until
 
 from autoglm.kube.kinds import RESOURCE, child_kind
 from autoglm.operator.app import Operator
-from autoglm.operator.plan import plan
 from autoglm.operator.settings import OperatorSettings
 
 PATH = RESOURCE.path("ns", "glm")
@@ -29,7 +28,6 @@ async def test_the_leader_creates_children_repairs_them_and_releases_the_lease()
     operator = Operator(
         OperatorSettings(metrics_address="127.0.0.1:0", identity="op"),
         Configuration(),
-        plan,
         wrap=lambda _: server,
         registry=CollectorRegistry(),
     )

@@ -20,6 +20,8 @@ from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator import reconcile
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
+from autoglm.operator.ownership.claims import Installation
+from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.reconcile import ChildrenRejected, Reconciler, ReconcileResult
 from autoglm.operator.types import ObservedObjects, Plan
 
@@ -54,8 +56,9 @@ class Rig:
         self.caches, self.registry = Caches(), CollectorRegistry()
         metrics = Metrics(self.registry)
         kube = Kube(self.faults, metrics, Limits(3, lambda: 3))
+        alone = Installations(kube, Installation(), 300.0, lambda _: None)
         self.reconcile = Reconciler(
-            self.caches, kube, metrics, lambda _: None, decide, "me", Random(1)
+            self.caches, kube, metrics, lambda _: None, decide, "me", Random(1), alone
         )
 
     def deliver(self) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from autoglm.api.rules import CACHE_FIELDS, FIELD_OF_ARG, WEIGHTS_FIELDS
 
 _SERVED = "(has({0}.model.servedName) ? {0}.model.servedName : self.metadata.name)"
-_CLASHES = "a served name, an alias and an adapter are the same; each needs a name of its own"
 
 
 @dataclass(frozen=True, slots=True)

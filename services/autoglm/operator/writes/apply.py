@@ -53,7 +53,7 @@ class Applier:
     caches: Caches
     events: EventRecorder
     confirm: Callable[[Raw], Awaitable[None]]
-    mine: Installation = Installation()
+    mine: Installation
 
     async def __call__(
         self, resource: Raw, plan: Plan, known: tuple[Conflict, ...] = ()

@@ -13,6 +13,7 @@ from autoglm.kube.transport import Refused, Request
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches
+from autoglm.operator.ownership.claims import Installation
 from autoglm.operator.types import Conflict, Event, Plan, Raw, Ref, Rejection
 from autoglm.operator.writes.apply import Applied, Applier
 from autoglm.operator.writes.events import EventRecorder
@@ -39,7 +40,7 @@ class Rig:
         self.confirmed: list[Raw] = []
         kube = Kube(self.faults, Metrics(CollectorRegistry()), Limits(3, lambda: 3))
         events = EventRecorder(kube, "me", lambda: 1000.0)
-        self.apply = Applier(kube, self.caches, events, self._confirm)
+        self.apply = Applier(kube, self.caches, events, self._confirm, Installation())
 
     async def _confirm(self, resource: Raw) -> None:
         self.confirmed.append(resource)
