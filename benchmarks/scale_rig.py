@@ -107,7 +107,7 @@ def started(place: Path, size: int) -> Iterator[Bench]:
             cluster.kubectl("create", "namespace", home)
         (port,) = free_ports(1)
         command = [
-            *(sys.executable, "-m", "autoglm.cli", "operator"),
+            *(sys.executable, "-m", "autoglm", "operator"),
             *("--kubeconfig", str(cluster.kubeconfig), "--lease-namespace", HOME),
             *("--metrics-address", f"127.0.0.1:{port}"),
         ]

@@ -108,7 +108,7 @@ def _cluster(addresses: Addresses, scratch: Path, spans: Path) -> Iterator[None]
     console.rule(f"autoglm up -f {shown}")
     up = subprocess.Popen(
         [
-            *(sys.executable, "-m", "autoglm.cli", "up", "-f", str(manifest), "--no-watch"),
+            *(sys.executable, "-m", "autoglm", "up", "-f", str(manifest), "--no-watch"),
             *("--run-dir", str(scratch / "run"), "--traces", f"file:{spans}", *addresses.flags()),
         ],
         stdout=subprocess.PIPE,

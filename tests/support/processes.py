@@ -127,7 +127,7 @@ class Process:
 
     def start(self) -> Process:
         command = [
-            *(sys.executable, "-m", "autoglm.cli", *self.arguments),
+            *(sys.executable, "-m", "autoglm", *self.arguments),
             *("--grpc-address", self.grpc_address),
             *("--http-address", self.http_address),
             *("--metrics-address", self.metrics_address),

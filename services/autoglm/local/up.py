@@ -53,7 +53,7 @@ class UpOptions:
     """Back-off and timeout of starts."""
     timing: Timing = field(default_factory=Timing)
     """Pauses when replicas end."""
-    program: tuple[str, ...] = (sys.executable, "-m", "autoglm.cli")
+    program: tuple[str, ...] = (sys.executable, "-m", "autoglm")
     """The program of the commands `inference` and `gateway`."""
     on_ready: Callable[[Addresses], None] | None = None
     """Called once with the gateway's addresses, when all processes are ready for the first time."""

@@ -32,7 +32,7 @@ def gateway(tmp_path: Path) -> Iterator[Process]:
         gateway = processes.gateway(tmp_path, [pod])
         addresses = (gateway.grpc_address, gateway.http_address, gateway.metrics_address)
         flags = zip(("grpc", "http", "metrics"), addresses, strict=True)
-        command = [sys.executable, "-m", "autoglm.cli", *gateway.arguments]
+        command = [sys.executable, "-m", "autoglm", *gateway.arguments]
         command += [text for name, address in flags for text in (f"--{name}-address", address)]
         limited = ["sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh", *command]
         with gateway.log.open("ab") as log:

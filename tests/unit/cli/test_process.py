@@ -12,7 +12,7 @@ from autoglm.testing.fake_server import FakeServer
 @contextmanager
 def generating(server: FakeServer) -> Iterator[subprocess.Popen[bytes]]:
     with server, heeding_ctrl_c():
-        command = [sys.executable, "-m", "autoglm.cli", "generate", "--model", "fake"]
+        command = [sys.executable, "-m", "autoglm", "generate", "--model", "fake"]
         with subprocess.Popen(
             [*command, "--address", server.address, "Hi"],
             stdout=subprocess.PIPE,

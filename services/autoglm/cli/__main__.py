@@ -1,5 +1,0 @@
-"""`python -m autoglm.cli`."""
-
-from autoglm.cli import main
-
-main()
