@@ -26,6 +26,7 @@ from autoglm.cli.cluster import ClusterError
 from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, OPTIONAL_CHILDREN, POD, RESOURCE, Kind
 from autoglm.kube.kinds import WARNING as EVENT
 from autoglm.kube.transport import Pages
+from autoglm.operator.status.pods import condition
 
 Raw = Mapping[str, Any]
 _PROXY_SECONDS = 3.0
@@ -127,9 +128,8 @@ def labelled(component: str) -> str:
 
 def is_ready(pod: Raw) -> bool:
     """Return whether a pod is ready and not being deleted."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    has_condition = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return has_condition and "deletionTimestamp" not in pod["metadata"]
+    is_deleted = "deletionTimestamp" in pod["metadata"]
+    return not is_deleted and condition(pod, "Ready").get("status") == "True"
 
 
 def _routable(cluster: Api, gateways: Iterable[Raw]) -> frozenset[tuple[str, str]] | None:

@@ -15,6 +15,7 @@ from autoglm.cli.precheck.facts import DEPLOY_PERMISSIONS, INSPECT_PERMISSIONS, 
 from autoglm.cli.precheck.view import Check
 from autoglm.kube.quantities import amount
 from autoglm.operator.children.deployment import GPU, resources
+from autoglm.operator.status.pods import condition
 
 OLDEST = (1, 30)
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -237,8 +238,11 @@ def _gpu(
         count * (r.spec.scaling.max_replicas if r.spec.scaling else r.desired_replicas)
         for r, count in requests
     )
+    ready_nodes = (n for n in nodes if condition(n, "Ready").get("status") == "True")
     on_nodes = [
-        _count(node["status"].get("allocatable"), device) for node in nodes if _is_schedulable(node)
+        _count(node["status"].get("allocatable"), device)
+        for node in ready_nodes
+        if not node["spec"].get("unschedulable")
     ]
     total, used = sum(on_nodes), None
     if not isinstance(pods, NotAccessible):
@@ -268,13 +272,6 @@ def _devices(resource: AutoGLMDeployment) -> dict[str, int]:
     """Return the devices of one replica, as the operator would request them."""
     limits = resources(resource.spec).get("limits", {})
     return {name: int(amount(q) or 0) for name, q in limits.items() if name.endswith("/gpu")}
-
-
-def _is_schedulable(node: Raw) -> bool:
-    """Return whether the scheduler places pods on the node."""
-    conditions = node["status"].get("conditions") or ()
-    is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return is_ready and not node["spec"].get("unschedulable")
 
 
 def _count(quantities: Raw | None, device: str) -> int:
