@@ -30,7 +30,8 @@ SHORT_NAME = "agd"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 
-# Names of children append a revision hash, and a label value has at most 63 characters.
+# A child is named after the resource, with a revision hash appended, and the name is also the value
+# of a label, which has at most 63 characters.
 ResourceName = Annotated[str, Field(max_length=52, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
 
 

@@ -68,7 +68,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports the module of a command when it is used, and takes the command."""
+    """A group that imports the module of a command only when that command is used."""
 
     offered: Mapping[str, Lazy] = MappingProxyType(COMMANDS)
 

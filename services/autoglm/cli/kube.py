@@ -33,7 +33,8 @@ _PROXY_SECONDS = 3.0
 # Gateways are polled one by one; all of them should have the same pool.
 _MOST_GATEWAYS = 8
 AUTOSCALER = next(kind for kind in CHILDREN if kind.kind == "HorizontalPodAutoscaler")
-_NO_SUCH_OBJECT = frozenset({403, 404})
+# Forbidden, or a kind that the cluster does not have: the list is taken as empty.
+_SKIPPED_STATUSES = frozenset({403, 404})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Reader:
         try:
             return listed(self.cluster, kind, namespace, **query)
         except ClusterError as error:
-            if error.status not in _NO_SUCH_OBJECT:
+            if error.status not in _SKIPPED_STATUSES:
                 raise
             if error.status == 403:
                 where = f"in {namespace}" if namespace else "in all namespaces"
@@ -106,13 +107,13 @@ def read_state(cluster: Api, namespace: str, name: str = "", *, deep: bool = Fal
     selector = labelled(INFERENCE) + (f",{DEPLOYMENT}={name}" if name else "")
     kinds = (*CHILDREN, *OPTIONAL_CHILDREN) if deep else (AUTOSCALER,)
     children = [reader.list(kind, namespace, labelSelector=selector) for kind in kinds]
-    sliced = f"{SERVICE_NAME}={pods_service(name)}"
+    of_service = f"{SERVICE_NAME}={pods_service(name)}"
     gateways = reader.list(POD, "", labelSelector=labelled(GATEWAY))
     return ClusterState(
         resources=resources,
         children=tuple(child for some in children for child in some),
         pods=reader.list(POD, namespace, labelSelector=selector),
-        slices=reader.list(ENDPOINT_SLICE, namespace, labelSelector=sliced) if deep else (),
+        slices=reader.list(ENDPOINT_SLICE, namespace, labelSelector=of_service) if deep else (),
         warnings=reader.list(EVENT, namespace, fieldSelector="type=Warning"),
         gateways=gateways,
         operators=reader.list(POD, "", labelSelector=labelled(OPERATOR)) if deep else (),

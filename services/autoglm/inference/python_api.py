@@ -23,9 +23,9 @@ class AutoGLMEngine:
     def start_server(self, host: str = "127.0.0.1", port: int = 50051) -> None:
         """Serve gRPC on `port` until SIGTERM or Ctrl-C; then drain and return.
 
-        REST and metrics are where `settings` says, on free ports when it does not. Raises
-        SettingsError for settings that cannot be, and SystemExit with a pod's exit code when the
-        engine cannot be served.
+        REST and metrics have the addresses of `settings`, or else free ports. Raises SettingsError
+        for invalid settings, and SystemExit with a pod's exit code when the engine cannot be
+        served.
         """
         from autoglm.inference.app import run
         from autoglm.inference.settings import InferenceSettings

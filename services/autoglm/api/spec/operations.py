@@ -1,4 +1,4 @@
-"""Parts for a cluster: scaling, resources, rollout, disruption, network, telemetry."""
+"""Parts of the spec for clusters: scaling, resources, rollout, disruption, network, telemetry."""
 
 from __future__ import annotations
 

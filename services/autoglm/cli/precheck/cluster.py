@@ -17,7 +17,7 @@ from autoglm.kube.quantities import amount
 from autoglm.operator.children.deployment import GPU, resources
 from autoglm.operator.status.pods import condition
 
-OLDEST = (1, 30)
+OLDEST_KUBERNETES = (1, 30)
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _INSTALL = "helm install open-autoglm, or kubectl apply -k deploy/kustomize"
 _RESOURCE_METRICS = {"CPU", "Memory"}
@@ -26,7 +26,7 @@ _RESOURCE_METRICS = {"CPU", "Memory"}
 def checks(facts: Facts, wanted: Sequence[AutoGLMDeployment]) -> tuple[Check, ...]:
     """Return all checks of a cluster for the resources of a manifest."""
     match = re.match(r"v(\d+)\.(\d+)", facts.version)
-    is_supported = match is not None and (int(match[1]), int(match[2])) >= OLDEST
+    is_supported = match is not None and (int(match[1]), int(match[2])) >= OLDEST_KUBERNETES
     version = f"Kubernetes {facts.version}"
     return (
         Check("cluster", "ok", version)

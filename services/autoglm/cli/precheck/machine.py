@@ -20,7 +20,7 @@ from autoglm.inference.settings import InferenceSettings
 from autoglm.local.manifest import Placed, located
 from autoglm.local.planning import Addresses
 
-OLDEST = (3, 11)
+OLDEST_PYTHON = (3, 11)
 _GIB = 2**30
 _SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
 _SMI_SECONDS = 10.0
@@ -36,7 +36,7 @@ class Weights:
     path: str
     replicas: int
     problem: str = ""
-    """Reason why they cannot be loaded, as far as it is known without loading."""
+    """Why they cannot be loaded; empty if nothing is known against it before loading."""
     size: int | None = None
     """Bytes; None if they are not on this machine."""
 
@@ -73,13 +73,13 @@ def observe(placed: Sequence[Placed]) -> Machine:
 def checks(machine: Machine) -> tuple[Check, ...]:
     """Return all checks of a machine. Pure."""
     python = Check("Python", "ok", ".".join(map(str, machine.python)))
-    if machine.python < OLDEST:
+    if machine.python < OLDEST_PYTHON:
         python = Check("Python", "fail", python.found, "use Python 3.11 or newer")
     ports = Check("ports", "ok", "the gateway's ports are free")
     if machine.busy:
         remedy = "stop what listens there, or set --grpc-address, --http-address, --metrics-address"
         ports = Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
-    models, gpus = map(_model, machine.models), "; ".join(machine.gpus)
+    models, gpus = map(_model_check, machine.models), "; ".join(machine.gpus)
     gpu = Check("GPU", "ok", gpus or "none; models run on the CPU")
     return (python, _engine_check(machine), *models, ports, _memory_check(machine), gpu)
 
@@ -97,7 +97,7 @@ def _engine_check(machine: Machine) -> Check:
     return Check("engine", "warn", "vLLM is not installed; only the echo engine runs", remedy)
 
 
-def _model(model: Weights) -> Check:
+def _model_check(model: Weights) -> Check:
     title = f"model {model.name}"
     if model.problem:
         return Check(title, "fail", model.problem, "correct spec.model.uri")
@@ -167,7 +167,7 @@ def _gpus() -> tuple[str, ...]:
             _SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True
         )
     except (subprocess.SubprocessError, OSError):
-        # A driver that fails has no usable GPU.
+        # Where the driver fails, no GPU is usable.
         return ()
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 

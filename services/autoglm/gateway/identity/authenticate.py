@@ -1,4 +1,4 @@
-"""Authenticates a caller: credentials, the current keys and two clocks in; a verdict out. Pure.
+"""Authenticates a caller: from credentials, the current keys and two clocks to a verdict. No I/O.
 
 Every credential that a request presents must be valid, and all of them must be of one principal.
 A credential accepted from an address stays accepted from there without another verification until
@@ -91,7 +91,8 @@ def credential_of(header: str, value: str) -> Credential:
 
 
 def _digest(header: str, text: str) -> bytes:
-    """Hash both; no header's name is empty or has a NUL, so the two kinds never collide."""
+    """Hash both. Without a header the text is a token; a header's name is never empty and has no
+    NUL, so a token and a malformed value never have the same digest."""
     return hashlib.sha256(f"{header}\0{text}".encode(errors="surrogatepass")).digest()
 
 
@@ -161,14 +162,14 @@ class Known:
 class _Accepted:
     verdict: Verdict
     until: float
-    """Since 1970."""
+    """In seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rejected:
     verdict: Verdict
     until: float
-    """On the monotonic clock."""
+    """In seconds of the monotonic clock."""
 
 
 class Authenticator:
@@ -255,10 +256,10 @@ class Authenticator:
             until = _FOREVER if found.expires is None else found.expires
             if wall >= until:
                 name = found.principal.subject
-                return _not("api_key", Outcome.EXPIRED, f"the API key {name!r} has expired")
+                return _rejection("api_key", Outcome.EXPIRED, f"the API key {name!r} has expired")
             return Verdict("api_key", Outcome.ACCEPTED, found.principal), until
         if method == "jwt" and self._known.rules is not None:
-            return self._of_token(credential.token, self._known.rules, wall)
+            return self._verify_token(credential.token, self._known.rules, wall)
         return _invalid("none", f"the credential is neither an API key nor a token; {_HOW}")
 
     def _reject(self, verdict: Verdict, peer: str, now: float, until: float) -> Verdict:
@@ -266,19 +267,19 @@ class Authenticator:
         self.throttle.charge(peer, now)
         return verdict
 
-    def _of_token(self, credential: str, rules: TokenRules, wall: float) -> tuple[Verdict, float]:
+    def _verify_token(self, token: str, rules: TokenRules, wall: float) -> tuple[Verdict, float]:
         known = self._known
         if not known.key_set.has_keys:
             why = "the keys of the token's issuer could not be read yet; try again"
             return Verdict("jwt", Outcome.UNAVAILABLE, why=why, retry_after=5.0), 0.0
         try:
-            principal, until = tokens.principal_of(credential, known.key_set, rules, wall)
+            principal, until = tokens.principal_of(token, known.key_set, rules, wall)
         except tokens.TokenExpired as error:
-            return _not("jwt", Outcome.EXPIRED, str(error))
+            return _rejection("jwt", Outcome.EXPIRED, str(error))
         except tokens.TokenForbidden as error:
-            return _not("jwt", Outcome.FORBIDDEN, str(error))
+            return _rejection("jwt", Outcome.FORBIDDEN, str(error))
         except tokens.UnknownKey as error:
-            return _not("jwt", Outcome.UNKNOWN_KEY, str(error))
+            return _rejection("jwt", Outcome.UNKNOWN_KEY, str(error))
         except tokens.TokenRejected as error:
             return _invalid("jwt", str(error))
         return Verdict("jwt", Outcome.ACCEPTED, principal), until
@@ -291,8 +292,8 @@ def _method(credential: str) -> Method:
 
 
 def _invalid(method: Method, message: str) -> tuple[Verdict, float]:
-    return _not(method, Outcome.INVALID, message)
+    return _rejection(method, Outcome.INVALID, message)
 
 
-def _not(method: Method, outcome: Outcome, message: str) -> tuple[Verdict, float]:
+def _rejection(method: Method, outcome: Outcome, message: str) -> tuple[Verdict, float]:
     return Verdict(method, outcome, why=message), 0.0
