@@ -13,7 +13,7 @@ from tests.support.prerequisites import go_tool
 ROOT = Path(__file__).parents[2]
 GENERATE = "protos/autoglm/v1/generate.proto"
 # The first run builds buf.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 Check = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.processes import Served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 DEFAULT_ADDRESS = "127.0.0.1:50051"

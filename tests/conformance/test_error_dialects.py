@@ -24,7 +24,7 @@ from autoglm.common import errors
 from autoglm.gateway.request.principal import ANONYMOUS, Principal
 from autoglm.gateway.request.request import GatewayRequest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(__file__).parent / "clients"
 TEXT = "what is wrong and what to do"

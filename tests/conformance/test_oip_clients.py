@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.support.processes import Served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-conformance/bin/python"
 CLIENTS = Path(__file__).parent / "clients"

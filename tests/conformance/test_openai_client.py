@@ -11,7 +11,7 @@ import yaml
 from openai import OpenAI
 from tests.support.processes import Served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 LESSONS = yaml.safe_load(
     (Path(__file__).parents[2] / "examples/tiny-glm/questions.yaml").read_text()
 )

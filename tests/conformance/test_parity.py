@@ -12,7 +12,7 @@ from tests.support.processes import Served
 
 from autoglm.client import Client
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text())
 # Some that it was taught, and some that it was not.

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tests.support.processes import Served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 
 

@@ -16,7 +16,7 @@ from tests.support.parity_differences import GENERATING, OF_KIND
 from tests.support.parity_grpc import grpc_outcome, requests
 from tests.support.processes import Process, Served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 POOLED = (
     *("/v1/embeddings", "/v2/embed", "/v1/score", "/score", "/classify", "/pooling"),

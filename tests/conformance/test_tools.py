@@ -13,7 +13,7 @@ from tests.support.prerequisites import go_tool
 from tests.support.processes import Served
 
 # The first run builds the Go tools.
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(__file__).parent / "clients"
 SERVICES = {

@@ -15,7 +15,7 @@ SECONDS = examples(60)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_no_request_that_the_description_suggests_breaks_the_server(tmp_path: Path) -> None:
     pod = processes.echo_pod(tmp_path)
     front = processes.gateway(tmp_path, [pod])

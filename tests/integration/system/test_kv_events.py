@@ -17,7 +17,7 @@ from autoglm import v1
 from autoglm.common.rpc import DEBUG_HEADER
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 # The size of echo's cache; that of vLLM is in the conftest.
 TOKENS = 1536
 QUESTION = "What is the capital of France and why is it so? "

@@ -23,7 +23,7 @@ from autoglm import v1
 from autoglm.common import rpc
 from autoglm.v1.inference_pb2_grpc import InferenceStub
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 SECRET = "The merger with Initech closes on 12 March at 42 dollars a share. " * 6
 
 

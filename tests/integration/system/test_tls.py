@@ -15,7 +15,7 @@ from tests.support.processes import Process
 from autoglm.client import Client, TlsFiles
 from autoglm.common import errors
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Authority:

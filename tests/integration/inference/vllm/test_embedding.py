@@ -14,7 +14,7 @@ from autoglm.inference.engine import Engine, EngineOptions, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.usefixtures("metrics_kept"),
 ]

@@ -10,7 +10,7 @@ from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 

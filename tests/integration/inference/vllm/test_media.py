@@ -30,7 +30,7 @@ TEMPLATE = (
     "{% endif %}{% endfor %}{% endif %}{% endfor %}"
 )
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
 def _png() -> bytes:

@@ -17,7 +17,7 @@ from autoglm.inference.vllm.replay import engine_patches
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 

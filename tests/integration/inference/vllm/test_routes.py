@@ -17,7 +17,7 @@ from autoglm.validation.http_apis import (
     is_served_by_pods,
 )
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
 
 class AnyModel:
