@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from tests.support.processes import Process, eventually
 from autoglm.client import Client
 from autoglm.common import errors
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
-# About 2000 tokens: several seconds, much longer than any of these tests looks.
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+# About 2000 tokens: several seconds.
 ENDLESS: Any = {"ignore_eos": True, "max_tokens": 2000, "temperature": 0.0}
 
 
@@ -27,9 +28,25 @@ def assert_busy(pod: Process) -> None:
     eventually(lambda: gauge(pod, "num_requests_running") == 1)
 
 
+def completed(pod: Process) -> float:
+    """Requests that have generated all their tokens."""
+    name = r'^vllm:request_success_total\{[^}]*finished_reason="length"[^}]*\} (\S+)$'
+    found = re.findall(name, pod.get("/metrics")[1], re.MULTILINE)
+    assert found, "vLLM counts them no more"
+    return sum(map(float, found))
+
+
+@pytest.fixture(autouse=True)
+def no_request_is_completed(pod: Process) -> Iterator[None]:
+    """What a request holds is freed because its client has left."""
+    before = completed(pod)
+    yield
+    assert completed(pod) == before
+
+
 def assert_freed(pod: Process) -> None:
-    eventually(lambda: gauge(pod, "num_requests_running") == 0, 1.5, "nothing runs")
-    eventually(lambda: gauge(pod, "kv_cache_usage_perc") == 0, 1.5, "no blocks are held")
+    eventually(lambda: gauge(pod, "num_requests_running") == 0, what="nothing runs")
+    eventually(lambda: gauge(pod, "kv_cache_usage_perc") == 0, what="no blocks are held")
 
 
 def test_a_cancelled_grpc_stream_frees_its_blocks(pod: Process, front: Process) -> None:
