@@ -51,7 +51,8 @@ class Shutdown:
         await self._requested.wait()
 
 
-_HOLD_SECONDS = 0.05
+# New calls are held until none has come for so many steps in a row, or for the longest time.
+_HOLD_STEPS, _HOLD_STEP_SECONDS, _MOST_HOLD_SECONDS = 5, 0.01, 1.0
 
 
 class DrainGate:
@@ -60,23 +61,33 @@ class DrainGate:
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
+        self._calls = 0
 
     async def passed(self) -> None:
         """Return at once unless calls are held."""
+        self._calls += 1
         await self._open.wait()
 
     async def stop(self, server: grpc.aio.Server, grace: float) -> asyncio.Task[None]:
         """Start to stop the server and return the task that waits for its end.
 
         A stopping server drops calls that have arrived but are not handled yet. While new calls are
-        held for a moment, clients that send one call after the other wait: no further call arrives.
+        held, clients that send one call after the other wait: soon no further call arrives.
         """
         self._open.clear()
-        await asyncio.sleep(_HOLD_SECONDS)
+        await self._until_quiet()
         stopping = asyncio.create_task(server.stop(grace))
         await asyncio.sleep(0)
         self._open.set()
         return stopping
+
+    async def _until_quiet(self) -> None:
+        """Wait until no call comes any more; on a busy machine that takes longer."""
+        end, quiet = time.monotonic() + _MOST_HOLD_SECONDS, 0
+        while quiet < _HOLD_STEPS and time.monotonic() < end:
+            calls = self._calls
+            await asyncio.sleep(_HOLD_STEP_SECONDS)
+            quiet = quiet + 1 if self._calls == calls else 0
 
 
 # Garbage. A full collection traverses all live objects: with a thousand open streams that takes

@@ -131,7 +131,7 @@ async def test_load_follows_requests_and_cancel_frees_blocks(stub: Any, worker: 
 
 async def test_a_deadline_ends_the_engine_request(pod: PodServer, stub: Any, worker: Any) -> None:
     watch = loads(worker)
-    call = stub.Generate(generate_request("<|echo hang|>"), timeout=0.3)
+    call = stub.Generate(generate_request("<|echo hang|>"), timeout=2)
     await until_running(watch, 1)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
@@ -185,14 +185,16 @@ async def test_a_draining_pod_says_so_serves_on_and_then_refuses(
     watch = loads(worker)
     await anext(watch)
     pod.pod.drain()
-    assert (await anext(watch)).draining
+    while not (await anext(watch)).draining:
+        pass
     assert (await stub.Generate(generate_request())).completions
     pod.pod.close()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stub.Generate(generate_request())
     assert isinstance(status.from_grpc(raised.value), errors.ShuttingDown)
-    with pytest.raises(StopAsyncIteration):
-        await anext(watch)
+    # The stream ends.
+    async for load in watch:
+        assert load.draining
 
 
 async def test_a_dead_engine_is_unavailable_and_not_serving(start_pod: Any) -> None:
@@ -216,16 +218,15 @@ async def test_reflection_names_every_service(pod: PodServer) -> None:
     }
 
 
-async def codes_until_refused(stub: Any) -> list[grpc.StatusCode]:
-    """Of one call after the other, until one fails."""
-    codes: list[grpc.StatusCode] = []
-    while not codes or codes[-1] is grpc.StatusCode.OK:
+async def send_until_refused(stub: Any, codes: list[grpc.StatusCode]) -> None:
+    """One call after the other, until one fails; notes the code of each."""
+    code = grpc.StatusCode.OK
+    while code is grpc.StatusCode.OK:
         try:
-            await stub.Generate(v1.GenerateRequest(model="echo", text="a"), timeout=10)
-            codes.append(grpc.StatusCode.OK)
+            await stub.Generate(v1.GenerateRequest(model="echo", text="a"), timeout=30)
         except grpc.aio.AioRpcError as error:
-            codes.append(error.code())
-    return codes
+            code = error.code()
+        codes.append(code)
 
 
 async def test_who_sends_a_request_while_the_pod_ends_is_sent_elsewhere() -> None:
@@ -234,10 +235,11 @@ async def test_who_sends_a_request_while_the_pod_ends_is_sent_elsewhere() -> Non
     await pod.start()
     async with rpc.channel(f"127.0.0.1:{pod.grpc_port}") as channel:
         stub = inference_pb2_grpc.InferenceStub(channel)
-        clients = [asyncio.create_task(codes_until_refused(stub)) for _ in range(32)]
-        await asyncio.sleep(0.3)
+        codes: list[grpc.StatusCode] = []
+        clients = [asyncio.create_task(send_until_refused(stub, codes)) for _ in range(32)]
+        while len(codes) < 10 * len(clients):  # noqa: ASYNC110 (a list has no event to wait for)
+            await asyncio.sleep(0.01)
         await pod.close()
-        codes = [code for client in clients for code in await client]
+        await asyncio.gather(*clients)
 
-    assert codes.count(grpc.StatusCode.OK) > len(clients)
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
