@@ -1,7 +1,6 @@
 """One vLLM engine with the tiny GLM-4 for all tests of this folder."""
 
 import itertools
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
+from tests.support.processes import ONE_PROCESS
 
 from autoglm import v1
 from autoglm.inference import vllm
@@ -22,9 +22,14 @@ MODEL = Path(__file__).parents[4] / "examples/tiny-glm/model"
 _ids = itertools.count(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def offline() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
+@pytest.fixture(scope="package", autouse=True)
+def environment() -> Iterator[None]:
+    """For engines of this process: none binds itself to a core, where all would meet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +53,7 @@ def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
 
 @pytest.fixture(scope="session")
 def options() -> EngineOptions:
+    """Computes in one process, as on a GPU; test_start and test_without_compiler don't."""
     return EngineOptions(
         model=str(MODEL),
         served_name="tiny",
@@ -55,7 +61,11 @@ def options() -> EngineOptions:
         max_model_len=1024,
         max_num_seqs=8,
         tracing=True,
-        engine_args={"enable_auto_tool_choice": True, "tool_call_parser": "hermes"},
+        engine_args={
+            "enable_auto_tool_choice": True,
+            "tool_call_parser": "hermes",
+            "distributed_executor_backend": ONE_PROCESS,
+        },
     )
 
 

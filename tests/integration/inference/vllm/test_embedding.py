@@ -23,7 +23,8 @@ pytestmark = [
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def pooling(options: EngineOptions) -> AsyncIterator[Engine]:
     pools = {"runner": "pooling", "convert": "embed"}
-    engine = await vllm.start(dataclasses.replace(options, engine_args=pools))
+    args = {**options.engine_args, **pools}
+    engine = await vllm.start(dataclasses.replace(options, engine_args=args))
     yield engine
     await engine.close()
 

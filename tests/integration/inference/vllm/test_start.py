@@ -29,38 +29,45 @@ REST: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.fixture
+def of_cpus(options: EngineOptions) -> EngineOptions:
+    """The default of vLLM on CPUs: a worker in a process of its own."""
+    args = {k: v for k, v in options.engine_args.items() if k != "distributed_executor_backend"}
+    return dataclasses.replace(options, engine_args=args)
+
+
 async def failure(options: EngineOptions) -> Exception:
     with pytest.raises(Exception) as failed:
         await vllm.start(options)
     return failed.value
 
 
-async def test_vllm_judges_arguments_itself(options: EngineOptions) -> None:
-    wrong = dataclasses.replace(options, engine_args={"no_such_thing": 1})
+async def test_vllm_judges_arguments_itself(of_cpus: EngineOptions) -> None:
+    wrong = dataclasses.replace(of_cpus, engine_args={"no_such_thing": 1})
 
     assert "no-such-thing" in str(await failure(wrong))
 
 
-async def test_a_missing_model_is_named(options: EngineOptions) -> None:
-    failed = await failure(dataclasses.replace(options, model="/no/such/model"))
+async def test_a_missing_model_is_named(of_cpus: EngineOptions) -> None:
+    failed = await failure(dataclasses.replace(of_cpus, model="/no/such/model"))
 
     assert "/no/such/model" in vllm.root_cause(failed)
 
 
-async def test_a_cpu_is_no_gpu(options: EngineOptions) -> None:
-    assert "runs on cpu" in str(await failure(dataclasses.replace(options, device="cuda")))
+async def test_a_cpu_is_no_gpu(of_cpus: EngineOptions) -> None:
+    assert "runs on cpu" in str(await failure(dataclasses.replace(of_cpus, device="cuda")))
 
 
-async def test_the_cause_in_another_process_is_found(options: EngineOptions) -> None:
+async def test_the_cause_in_another_process_is_found(of_cpus: EngineOptions) -> None:
     """Only the worker process reads the free memory."""
-    failed = await failure(dataclasses.replace(options, gpu_memory_utilization=1.0))
+    failed = await failure(dataclasses.replace(of_cpus, gpu_memory_utilization=1.0))
 
     assert "root cause above" in str(failed)
     assert vllm.root_cause(failed).startswith("ValueError: Available memory on node")
 
 
-async def test_death_is_noticed_at_once_and_reported(options: EngineOptions) -> None:
-    engine = await vllm.start(options)
+async def test_death_is_noticed_at_once_and_reported(of_cpus: EngineOptions) -> None:
+    engine = await vllm.start(of_cpus)
     asked = v1.GenerateRequest(
         text="x", sampling_params=v1.SamplingParams(max_tokens=900, ignore_eos=True)
     )
