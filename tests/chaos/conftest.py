@@ -22,19 +22,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("repetition", range(REPETITIONS))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("logs")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pods(logs: Path) -> Iterator[list[Process]]:
     pods = [processes.vllm_pod(logs, MODEL, f"vllm-{i}") for i in range(2)]
     with processes.running(*pods):
         yield pods
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gateways(logs: Path, pods: list[Process]) -> Iterator[list[Process]]:
     gateways = [processes.gateway(logs, pods) for _ in range(2)]
     with processes.running(*gateways):
