@@ -36,7 +36,9 @@ def pods(logs: Path) -> Iterator[list[Process]]:
 
 @pytest.fixture(scope="session")
 def gateways(logs: Path, pods: list[Process]) -> Iterator[list[Process]]:
-    gateways = [processes.gateway(logs, pods) for _ in range(2)]
+    # Clients that have found one ready have so long to connect to it, on a busy machine too.
+    drain = ("--drain-delay-seconds", "5")
+    gateways = [processes.gateway(logs, pods, *drain) for _ in range(2)]
     with processes.running(*gateways):
         yield gateways
 

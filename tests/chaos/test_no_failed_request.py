@@ -15,7 +15,7 @@ from tests.support.traffic import Send, traffic
 
 from autoglm.client import Client, RetryPolicy
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 QUESTION = "Hello!"
 ANSWER = "Hello! Ask me something about Open-AutoGLM."
 MESSAGES = [{"role": "user", "content": QUESTION}]

@@ -9,7 +9,7 @@ from tests.support import processes
 
 MODEL = Path(__file__).parents[2] / "examples/tiny-glm/model"
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
 def test_the_engine_ends_with_its_killed_pod(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ import grpc
 import pytest
 from tests.support import processes
 from tests.support.chaos_fidelity import Fidelity, measure, threshold
-from tests.support.chaos_ways import GRPC_WAYS, GenerateStream, Way, ways
+from tests.support.chaos_ways import GRPC_WAYS, SECONDS, GenerateStream, Way, ways
 from tests.support.fidelity import Fork, Said
 from tests.support.processes import Process
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.traffic import Send, Traffic, traffic
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 Address = Callable[[], str]
 Figures = Callable[[Traffic, float], None]
 Undisturbed = Sequence[tuple[Way, Said]]
@@ -65,7 +65,7 @@ def watched(gateway: Process, senders: list[Send], figures: Figures) -> Iterator
     """Traffic in which nothing may fail; its figures are kept."""
     before = recovered(gateway)
     with traffic(senders) as result:
-        result.wait_served(6, 120)
+        result.wait_served(6)
         yield result
     figures(result, recovered(gateway) - before)
     assert result.failures == []
@@ -76,7 +76,7 @@ def until_busy(pod: Process) -> None:
         found = re.search(r"^vllm:num_requests_running\S* (\S+)$", pod.get("/metrics")[1], re.M)
         return found is not None and float(found[1]) >= 2
 
-    processes.eventually(is_busy, 60, "the pod has several requests")
+    processes.eventually(is_busy, what="the pod has several requests")
 
 
 def knows_both(gateway: Process) -> bool:
@@ -95,7 +95,7 @@ def strike_in_mid_stream(
     for _ in range(6):
         until_busy(pod)
         strike()
-        result.wait_served(20, 120)
+        result.wait_served(20)
         mend()
         if recovered(gateway) > before:
             return
@@ -143,15 +143,15 @@ def test_a_pod_that_hangs(
 
     def wake() -> None:
         pod.signal(signal.SIGCONT)
-        processes.eventually(lambda: knows_both(gateway), 60)
+        processes.eventually(lambda: knows_both(gateway))
 
     try:
         with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
             strike_in_mid_stream(gateway, pod, lambda: pod.signal(signal.SIGSTOP), wake, result)
     finally:
         pod.signal(signal.SIGCONT)
-    # Far sooner than any request's own limits.
-    assert max(result.seconds) < 45
+    # Sooner than by any request's own limit.
+    assert max(result.seconds) < 0.8 * SECONDS
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def proxied(logs: Path, pods: list[Process]) -> Iterator[tuple[TcpProxy, Process
         endpoints = [part for a in addresses for part in ("--endpoint", f"grpc://{a}")]
         gateway = Process("proxied", ["gateway", *endpoints], logs / "proxied.log")
         with processes.running(gateway):
-            processes.eventually(lambda: knows_both(gateway), 60)
+            processes.eventually(lambda: knows_both(gateway))
             yield proxy, gateway
 
 
@@ -178,7 +178,7 @@ def test_connections_that_are_reset(
         for _ in range(3):
             until_busy(pods[0])
             proxy.reset()
-            result.wait_served(6, 120)
+            result.wait_served(6)
 
 
 def test_connections_that_are_half_open(
@@ -195,9 +195,9 @@ def test_connections_that_are_half_open(
         proxy.go_deaf()
         # Nothing may be healed by hearing again too soon.
         processes.eventually(lambda: not knows_both(gateway))
-        result.wait_served(12, 120)
+        result.wait_served(12)
         proxy.hear()
-        result.wait_served(3, 120)
+        result.wait_served(3)
 
 
 def test_a_slow_pod(
@@ -209,9 +209,9 @@ def test_a_slow_pod(
     proxy, gateway = proxied
     with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
         proxy.delay_seconds = 0.5
-        result.wait_served(12, 120)
+        result.wait_served(12)
         proxy.delay_seconds = 0.0
-        result.wait_served(6, 120)
+        result.wait_served(6)
 
 
 def patient(send: Send, seconds: float = 240.0) -> Send:
@@ -247,8 +247,8 @@ def test_all_pods_gone_and_back(
                 pod.start()
             for pod in pods:
                 pod.wait_ready()
-        result.wait_served(12, 240)
-    processes.eventually(lambda: all(map(knows_both, gateways)), 60)
+        result.wait_served(12)
+    processes.eventually(lambda: all(map(knows_both, gateways)))
 
 
 def test_kill_9_and_restart_of_a_gateway(
@@ -260,10 +260,10 @@ def test_kill_9_and_restart_of_a_gateway(
 ) -> None:
     patiently = [patient(send) for send in of(gateways[1], undisturbed, fidelity)]
     with traffic(patiently) as result:
-        result.wait_served(6, 120)
+        result.wait_served(6)
         gateways[1].kill()
         revive(gateways[1])
-        result.wait_served(12, 120)
+        result.wait_served(12)
     figures(result, recovered(gateways[1]))
     assert result.failures == []
 
@@ -285,13 +285,13 @@ def test_rolling_restart_of_everything(
         undisturbed, fidelity, lambda: ready().grpc_address, lambda: ready().http_address
     )
     with traffic(chosen) as result:
-        result.wait_served(6, 120)
+        result.wait_served(6)
         for process in (*pods, *gateways):
             process.signal(signal.SIGTERM)
             assert process.wait() == 0
             with result.slowed():
                 revive(process)
-            result.wait_served(6, 120)
+            result.wait_served(6)
     figures(result, sum(map(recovered, gateways)))
     assert result.failures == []
 
@@ -303,8 +303,8 @@ def test_a_full_disk_under_the_logs(
     gateway = Process("full", ["gateway", *endpoints], Path("/dev/full"))
     gateway.start()
     try:
-        processes.eventually(gateway.is_ready, 60)
+        processes.eventually(gateway.is_ready)
         with watched(gateway, of(gateway, undisturbed, fidelity), figures) as result:
-            result.wait_served(12, 120)
+            result.wait_served(12)
     finally:
         gateway.stop()
