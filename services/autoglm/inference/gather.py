@@ -2,16 +2,15 @@
 
 The first message goes out at once, and so does the last. Others leave a pause between them while
 many streams are active; the engine keeps what comes meanwhile as one chunk for each completion
-(a promise of the `Engine` contract), so nothing is buffered here. `window` decides, `paced` waits,
-`Ticks` is the one timer that all streams share, `Pacer` is what servicers call.
+(a promise of the `Engine` contract), so nothing is buffered here. `window` decides, `Ticks` is the
+one timer that all streams share, `Pacer` is what servicers call.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from autoglm.inference.engine import Engine, EngineRequest
 from autoglm.inference.requests import closing
@@ -32,21 +31,6 @@ def window(active_streams: int, most_milliseconds: float) -> float:
     return min(most_milliseconds / 1000, active_streams / MESSAGES_PER_SECOND)
 
 
-class Wait(Protocol):
-    async def __call__(self, seconds: float, ended: Ended) -> None:
-        """Return after `seconds`, or soon after `ended` comes true."""
-
-
-class Source(Protocol):
-    """The source of a stream's chunks, as far as pauses are concerned."""
-
-    def is_running(self) -> bool: ...
-
-    def hold(self) -> None: ...
-
-    def release(self) -> None: ...
-
-
 class Ticks:
     """Ends the pauses of many streams with one timer, so that they wake and write together."""
 
@@ -55,6 +39,7 @@ class Ticks:
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, seconds: float, ended: Ended) -> None:
+        """Return after `seconds`, or soon after `ended` comes true."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._waiting[future] = (loop.time() + seconds, ended)
@@ -74,24 +59,6 @@ class Ticks:
         self._timer = None if over else loop.call_later(_TICK_SECONDS, self._tick, loop)
 
 
-async def paced(
-    chunks: AsyncIterator[T], pause: Callable[[], float], source: Source, wait: Wait
-) -> AsyncGenerator[T, None]:
-    """Yield the chunks, with `pause()` seconds between them while the source runs."""
-
-    def ended() -> bool:
-        return not source.is_running()
-
-    async with closing(chunks) as pieces:
-        async for chunk in pieces:
-            yield chunk
-            seconds = pause()
-            if seconds > 0 and source.is_running():
-                source.hold()
-                await wait(seconds, ended)
-                source.release()
-
-
 class Pacer:
     """Paces every stream by how many there are. One for all servicers."""
 
@@ -103,23 +70,21 @@ class Pacer:
     async def __call__(
         self, chunks: AsyncIterator[T], engine: Engine, call: EngineRequest
     ) -> AsyncGenerator[T, None]:
-        def pause() -> float:
-            return window(self._active, self._most_milliseconds)
+        """Yield the chunks of a stream, with pauses between them while the engine generates."""
+        name = call.request_id
+
+        def ended() -> bool:
+            return not engine.is_running(name)
 
         self._active += 1
         try:
-            async for chunk in paced(
-                chunks, pause, _EngineStream(engine, call.request_id), self._wait
-            ):
-                yield chunk
+            async with closing(chunks) as pieces:
+                async for chunk in pieces:
+                    yield chunk
+                    seconds = window(self._active, self._most_milliseconds)
+                    if seconds > 0 and engine.is_running(name):
+                        engine.hold(name)
+                        await self._wait(seconds, ended)
+                        engine.release(name)
         finally:
             self._active -= 1
-
-
-class _EngineStream:
-    """A `Source`: one request's stream in an engine."""
-
-    def __init__(self, engine: Engine, request_id: str) -> None:
-        self.is_running = partial(engine.is_running, request_id)
-        self.hold = partial(engine.hold, request_id)
-        self.release = partial(engine.release, request_id)

@@ -1,9 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
-from autoglm.inference.gather import FEW_STREAMS, MESSAGES_PER_SECOND, Ticks, paced, window
+from autoglm.inference import gather
+from autoglm.inference.engine import EngineRequest
+from autoglm.inference.gather import FEW_STREAMS, MESSAGES_PER_SECOND, Pacer, Ticks, window
 
 TICK = 0.005
 
@@ -32,62 +35,76 @@ async def numbers(every: float, count: int) -> AsyncIterator[int]:
         await asyncio.sleep(every)
 
 
-class Source:
-    """Runs for so many seconds, and records its inputs."""
+class Engine:
+    """Runs its stream for so many seconds, and records its inputs."""
 
     def __init__(self, seconds: float = 1e9) -> None:
         self._end = asyncio.get_running_loop().time() + seconds
         self.told: list[str] = []
 
-    def is_running(self) -> bool:
+    def is_running(self, request_id: str) -> bool:
         return asyncio.get_running_loop().time() < self._end
 
-    def hold(self) -> None:
-        self.told.append("hold")
+    def hold(self, request_id: str) -> None:
+        self.told.append(f"hold {request_id}")
 
-    def release(self) -> None:
-        self.told.append("release")
+    def release(self, request_id: str) -> None:
+        self.told.append(f"release {request_id}")
 
 
-async def times(every: float, pause: float, ended_after: float = 1e9) -> list[float]:
+Paced = Callable[..., AsyncGenerator[int, None]]
+
+
+@pytest.fixture
+def paced(monkeypatch: pytest.MonkeyPatch) -> Paced:
+    """Paces a stream with a pause of so many seconds, however many streams there are."""
+
+    def stream(chunks: AsyncIterator[int], pause: float, engine: Any) -> AsyncGenerator[int, None]:
+        monkeypatch.setattr(gather, "window", lambda active, most: pause)
+        return Pacer(0)(chunks, engine, EngineRequest("a"))
+
+    return stream
+
+
+async def times(paced: Paced, every: float, pause: float, ended_after: float = 1e9) -> list[float]:
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    stream = paced(numbers(every, 4), lambda: pause, Source(ended_after), Ticks())
+    stream = paced(numbers(every, 4), pause, Engine(ended_after))
     return [loop.time() - begun async for _ in stream]
 
 
 @pytest.mark.looptime
-async def test_tokens_are_held_just_as_long_as_none_takes_them() -> None:
-    source = Source()
-    told = [list(source.told) async for _ in paced(numbers(0, 3), lambda: 1, source, Ticks())]
-    assert told == [[], ["hold", "release"], ["hold", "release"] * 2]
+async def test_tokens_are_held_just_as_long_as_none_takes_them(paced: Paced) -> None:
+    engine = Engine()
+    told = [list(engine.told) async for _ in paced(numbers(0, 3), 1, engine)]
+    assert told == [[], ["hold a", "release a"], ["hold a", "release a"] * 2]
 
 
 @pytest.mark.looptime
-async def test_without_a_pause_nothing_is_held() -> None:
-    source = Source()
-    _ = [_ async for _ in paced(numbers(0, 3), lambda: 0, source, Ticks())]
-    assert source.told == []
+async def test_without_a_pause_nothing_is_held(paced: Paced) -> None:
+    engine = Engine()
+    _ = [_ async for _ in paced(numbers(0, 3), 0, engine)]
+    assert engine.told == []
 
 
 @pytest.mark.looptime
-async def test_the_first_chunk_is_not_held_back() -> None:
-    assert (await times(every=0, pause=1))[0] == 0
+async def test_the_first_chunk_is_not_held_back(paced: Paced) -> None:
+    assert (await times(paced, every=0, pause=1))[0] == 0
 
 
 @pytest.mark.looptime
-async def test_later_chunks_keep_their_distance() -> None:
-    assert await times(every=0, pause=1) == pytest.approx([0, 1, 2, 3], abs=4 * TICK)
+async def test_later_chunks_keep_their_distance(paced: Paced) -> None:
+    assert await times(paced, every=0, pause=1) == pytest.approx([0, 1, 2, 3], abs=4 * TICK)
 
 
 @pytest.mark.looptime
-async def test_without_a_pause_chunks_pass_as_they_come() -> None:
-    assert await times(every=0.5, pause=0) == pytest.approx([0, 0.5, 1, 1.5])
+async def test_without_a_pause_chunks_pass_as_they_come(paced: Paced) -> None:
+    assert await times(paced, every=0.5, pause=0) == pytest.approx([0, 0.5, 1, 1.5])
 
 
 @pytest.mark.looptime
-async def test_the_end_of_a_request_is_not_held_back() -> None:
-    found = await times(every=0, pause=1, ended_after=1.5)
+async def test_the_end_of_a_request_is_not_held_back(paced: Paced) -> None:
+    found = await times(paced, every=0, pause=1, ended_after=1.5)
     assert found == pytest.approx([0, 1, 1.5, 1.5], abs=4 * TICK)
 
 
@@ -114,7 +131,7 @@ async def test_a_cancelled_pause_disturbs_no_other() -> None:
     assert first.cancelled()
 
 
-async def test_closing_ends_the_source() -> None:
+async def test_closing_ends_the_source(paced: Paced) -> None:
     closed = asyncio.Event()
 
     async def chunks() -> AsyncIterator[int]:
@@ -124,7 +141,18 @@ async def test_closing_ends_the_source() -> None:
         finally:
             closed.set()
 
-    stream = paced(chunks(), lambda: 0, Source(), Ticks())
+    stream = paced(chunks(), 0, Engine())
     assert await anext(stream) == 1
     await stream.aclose()
     assert closed.is_set()
+
+
+async def test_a_closed_stream_counts_no_more() -> None:
+    pacer = Pacer(40)
+    for _ in range(2 * FEW_STREAMS):
+        stream = pacer(numbers(0, 3), Engine(), EngineRequest("a"))  # type: ignore[arg-type]
+        await anext(stream)
+        await stream.aclose()
+    engine = Engine()
+    _ = [_ async for _ in pacer(numbers(0, 3), engine, EngineRequest("a"))]  # type: ignore[arg-type]
+    assert engine.told == []
