@@ -10,8 +10,8 @@ from typing import Any
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.simulator import tokenizer
+from autoglm.validation.request_info import COMPLETION_MAX_TOKENS
 
-_GENERATE_MAX_TOKENS = 16
 _MAX_COMPLETIONS = 128
 # vLLM's max_logprobs where it is not set.
 _MAX_LOGPROBS = 20
@@ -50,7 +50,7 @@ def generate_task(request: v1.GenerateRequest, capacity: int) -> EchoTask:
     text = tokenizer.decode(ids)
     output = _shaped(request.response_format, text)
     output_ids = ids if output == text else tokenizer.encode(output)
-    return _task(ids, output_ids, request, _GENERATE_MAX_TOKENS, capacity)
+    return _task(ids, output_ids, request, COMPLETION_MAX_TOKENS, capacity)
 
 
 def chat_task(request: v1.ChatRequest, capacity: int) -> EchoTask:

@@ -11,6 +11,10 @@ from typing import Any
 from autoglm import v1
 from autoglm.validation import prefix_hash
 from autoglm.validation.request_info import (
+    COMPLETION_MAX_TOKENS,
+    MEDIA_PARTS,
+    REAL_PARAMETERS,
+    WHOLE_PARAMETERS,
     Billing,
     FieldNames,
     Format,
@@ -26,8 +30,6 @@ from autoglm.validation.request_info import (
 )
 from autoglm.validation.scan.abridged import NOTHING, Cut
 
-GENERATE_MAX_TOKENS = 16
-TOKEN_BYTES = 4
 TEXT_FIELDS = frozenset(
     (
         "text",
@@ -40,22 +42,7 @@ TEXT_FIELDS = frozenset(
     )
 )
 """Where messages have the text of prompts, as `bounds` names fields."""
-_OPTIONAL = (
-    "n",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "seed",
-    "max_tokens",
-    "min_tokens",
-    "logprobs",
-    "prompt_logprobs",
-    "truncate_prompt_tokens",
-)
+_OPTIONAL = (*WHOLE_PARAMETERS, *REAL_PARAMETERS)
 _TOP_LEVEL = {
     name: name
     for name in (
@@ -73,7 +60,6 @@ _PREDICT = FieldNames(
     "sampling_params.", _TOP_LEVEL | {"model": "model_name", "prompt": "input_data"}
 )
 _EMBED = FieldNames("sampling_params.", _TOP_LEVEL | {"prompt": "texts"})
-_MEDIA = ("image_url", "audio_url", "video_url")
 _MODES = {
     v1.ToolChoice.MODE_NONE: "none",
     v1.ToolChoice.MODE_AUTO: "auto",
@@ -88,7 +74,7 @@ def of_generate(
     if request.WhichOneof("prompt") == "token_ids":
         rest = cut.numbers.get("token_ids.ids")
         count = len(request.token_ids.ids) + (rest.count if rest else 0)
-        prompt = Prompt("token_ids.ids", count * TOKEN_BYTES, count)
+        prompt = Prompt.of_ids("token_ids.ids", count)
         prefix = prefix_hash.of_token_ids(request.token_ids.ids, count)
     else:
         prompt = Prompt("text", len(request.text.encode()))
@@ -99,7 +85,7 @@ def of_generate(
         field_name=_WORDS,
         streaming=streaming,
         prompts=(prompt,),
-        sampling=_sampling(request.sampling_params, GENERATE_MAX_TOKENS),
+        sampling=_sampling(request.sampling_params, COMPLETION_MAX_TOKENS),
         formats=_formats(request.response_format),
         priority=request.priority,
         session=request.session_id,
@@ -235,7 +221,7 @@ def _turns(path: str, messages: Sequence[v1.ChatMessage]) -> Sequence[Turn]:
             media=tuple(
                 Media(f"{path}[{number}].parts[{i}].{kind}", getattr(part, kind))
                 for i, part in enumerate(message.parts)
-                if (kind := part.WhichOneof("part")) in _MEDIA
+                if (kind := part.WhichOneof("part")) in MEDIA_PARTS
             ),
             empty_part=next(
                 (

@@ -14,10 +14,13 @@ import msgspec
 
 from autoglm.validation import openai_types as bodies
 from autoglm.validation import prefix_hash, prompts
-from autoglm.validation.grpc_messages import GENERATE_MAX_TOKENS, TOKEN_BYTES
 from autoglm.validation.http_apis import Body, inference_post
 from autoglm.validation.oip import infer_path, of_oip_json
 from autoglm.validation.request_info import (
+    COMPLETION_MAX_TOKENS,
+    MEDIA_PARTS,
+    REAL_PARAMETERS,
+    WHOLE_PARAMETERS,
     Billing,
     FieldNames,
     Format,
@@ -35,20 +38,10 @@ from autoglm.validation.scan.abridged import NOTHING, cut_of, whole_size
 from autoglm.validation.scan.form import of_form
 from autoglm.validation.scan.json_text import decode
 
-_SAMPLING = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "seed",
-    "min_tokens",
-    "prompt_logprobs",
-    "truncate_prompt_tokens",
+# The others have names of their own in each API.
+_SAMPLING = tuple(
+    name for name in (*WHOLE_PARAMETERS, *REAL_PARAMETERS) if name not in ("max_tokens", "logprobs")
 )
-_MEDIA = ("image_url", "audio_url", "video_url")
 _CHAT_WORDS = {"logprobs": "top_logprobs", "tool_choice.function": "tool_choice.function.name"}
 TEXT_FIELDS = frozenset(
     (
@@ -90,7 +83,7 @@ def of_openai(path: str, body: bytes, content_type: str = "") -> RequestInfo:
         ids = sum(n.count - n.stand_ins for n in cut.numbers.values())
         if ids and api.body in (Body.PAIRS, Body.INPUTS):
             # Readers of other bodies have counted them.
-            unread = Prompt("body", ids * TOKEN_BYTES, ids)
+            unread = Prompt.of_ids("body", ids)
             info = replace(info, unchecked=(*info.unchecked, unread))
         info = with_cut(info, cut, TEXT_FIELDS)
     if api.billing is Billing.TOKENS and not info.prompt_tokens:
@@ -152,7 +145,7 @@ def _of_completion(body: bytes) -> RequestInfo:
     return RequestInfo(
         operation=Operation.GENERATE,
         prompts=prompt,
-        sampling=_sampling(completion, completion.max_tokens, logprobs, GENERATE_MAX_TOKENS),
+        sampling=_sampling(completion, completion.max_tokens, logprobs, COMPLETION_MAX_TOKENS),
         prefix=prefix,
         **_common(completion),
     )
@@ -263,7 +256,6 @@ def _sampling(
     stop = request.stop
     return Sampling(
         **{name: getattr(request, name) for name in _SAMPLING},
-        n=request.n,
         max_tokens=max_tokens,
         logprobs=logprobs,
         stop=(stop,) if isinstance(stop, str) else stop or (),
@@ -302,7 +294,7 @@ def _turns(messages: Sequence[bodies.Message]) -> Sequence[Turn]:
 
 def _media(path: str, part: bodies.Part) -> Sequence[Media]:
     found = []
-    for kind in _MEDIA:
+    for kind in MEDIA_PARTS:
         value = getattr(part, kind)
         if isinstance(value, str):
             found.append(Media(f"{path}.{kind}", value))

@@ -15,6 +15,9 @@ import msgspec
 from autoglm.common.errors import InvalidRequest
 from autoglm.validation.prefix_hash import of_text
 from autoglm.validation.request_info import (
+    COMPLETION_MAX_TOKENS,
+    REAL_PARAMETERS,
+    WHOLE_PARAMETERS,
     FieldNames,
     Operation,
     Prompt,
@@ -33,23 +36,7 @@ LENGTH_BYTES = 4
 """Before each element of a raw BYTES tensor: its length, little-endian."""
 TEXT_FIELDS = frozenset(("raw_input_contents[]", "inputs[].contents.bytes_contents[]"))
 """Where messages have the text of prompts, as `bounds` names fields."""
-_COMPLETION_MAX_TOKENS = 16
 _INFER = re.compile(r"/v2/models/(.+?)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)")
-_WHOLE = frozenset(
-    (
-        "n",
-        "top_k",
-        "seed",
-        "max_tokens",
-        "min_tokens",
-        "logprobs",
-        "prompt_logprobs",
-        "truncate_prompt_tokens",
-    )
-)
-_REAL = frozenset(
-    ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-)
 
 
 class InferInput(msgspec.Struct):
@@ -80,11 +67,6 @@ def of_oip(
     request: oip.ModelInferRequest, *, streaming: bool = False, cut: Cut = NOTHING
 ) -> RequestInfo:
     """Return the facts of a gRPC request; `cut` is the part that it lacks."""
-    parameters = {
-        name: getattr(value, kind)
-        for name, value in request.parameters.items()
-        if (kind := value.WhichOneof("parameter_choice"))
-    }
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequest(
@@ -108,8 +90,17 @@ def of_oip(
         found.append((field, text))
     prompts = [Prompt(field, len(text)) for field, text in found]
     first = found[0][1] if found else b""
-    info = _info(request.model_name, parameters, prompts, streaming, first)
+    info = _info(request.model_name, parameters_of(request), prompts, streaming, first)
     return with_cut(info, cut, TEXT_FIELDS)
+
+
+def parameters_of(request: oip.ModelInferRequest) -> dict[str, Any]:
+    """Return the parameters of a gRPC request, as JSON would have them."""
+    return {
+        name: getattr(value, kind)
+        for name, value in request.parameters.items()
+        if (kind := value.WhichOneof("parameter_choice"))
+    }
 
 
 def _raw_text(field: str, raw: bytes, *, is_cut: bool) -> bytes:
@@ -168,8 +159,8 @@ def _sampling(parameters: Mapping[str, Any]) -> Sampling:
         raise _wrong("stop", stop, "give a string or a list of strings")
     given: dict[str, Any] = {}
     for name, value in parameters.items():
-        if name in _WHOLE or name in _REAL:
-            kind: type[int] | type[float] = int if name in _WHOLE else float
+        if name in WHOLE_PARAMETERS or name in REAL_PARAMETERS:
+            kind: type[int] | type[float] = int if name in WHOLE_PARAMETERS else float
             try:
                 # Many clients can only send numbers as text.
                 given[name] = (
@@ -183,7 +174,7 @@ def _sampling(parameters: Mapping[str, Any]) -> Sampling:
     return Sampling(
         **given,
         stop=(stop,) if isinstance(stop, str) else stop,
-        default_max_tokens=_COMPLETION_MAX_TOKENS if is_bare else None,
+        default_max_tokens=COMPLETION_MAX_TOKENS if is_bare else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The fields of REST bodies that `validate` judges, as msgspec types. Used by `openai` alone.
+"""The fields of REST bodies that `validate` judges, as msgspec types. Used by `http_bodies`.
 
 All other fields pass unseen, as the pod's own server knows them. Types are as lenient as that
 server's: "5" is a number, 5.0 a whole one.

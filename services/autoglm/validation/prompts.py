@@ -1,4 +1,4 @@
-"""Reads and measures prompts of JSON bodies. Pure; called by `openai`.
+"""Reads and measures prompts of JSON bodies. Pure; called by `http_bodies`.
 
 `prompt_list` reads a field that is a text, token ids, or a list of these. The `of_...` functions
 are for requests whose fields the pod alone validates: they read just enough of a body to know its
@@ -17,16 +17,12 @@ import msgspec
 from autoglm.common.errors import InvalidRequest
 from autoglm.validation import prefix_hash
 from autoglm.validation.constraints import shown
-from autoglm.validation.grpc_messages import TOKEN_BYTES
-from autoglm.validation.request_info import Operation, Prompt, RequestInfo, Sampling
+from autoglm.validation.request_info import MEDIA_FIELDS, Operation, Prompt, RequestInfo, Sampling
 from autoglm.validation.scan.abridged import Cut
 from autoglm.validation.scan.json_text import decode
 
-_MEDIA = frozenset(
-    ("image_url", "audio_url", "video_url", "input_audio", "file", "file_data", "images")
-)
 # How a body names media: by a field, or by the type of a part.
-_MARKS = tuple(f'"{name}"'.encode() for name in (*sorted(_MEDIA), "input_image", "image"))
+_MARKS = tuple(f'"{name}"'.encode() for name in (*sorted(MEDIA_FIELDS), "input_image", "image"))
 # The size of a prompt without text: about one image's tokens, at four bytes each. Its base64 would
 # be a hundred times that.
 _MEDIA_BYTES = 4096
@@ -126,7 +122,7 @@ def _token_prompt(path: str, ids: Sequence[int], cut: Cut) -> Prompt:
             f"{path} has token ids from {low} to {high}; send ids of the model's tokens",
             field=path,
         )
-    return Prompt(path, count * TOKEN_BYTES, count)
+    return Prompt.of_ids(path, count)
 
 
 def _ids(path: str, ids: Sequence[int], cut: Cut) -> tuple[Sequence[int], int]:
@@ -159,10 +155,10 @@ def weigh(path: str, value: Any, times: int = 1) -> tuple[Prompt, ...]:
             pending += [
                 value
                 for name, value in part.items()
-                if name not in _MEDIA and not (has_source and name == "source")
+                if name not in MEDIA_FIELDS and not (has_source and name == "source")
             ]
     text = (Prompt(path, size * times),) if size else ()
-    ids = (Prompt(path, tokens * TOKEN_BYTES * times, tokens * times),) if tokens else ()
+    ids = (Prompt.of_ids(path, tokens * times),) if tokens else ()
     return text + ids
 
 

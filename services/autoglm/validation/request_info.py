@@ -14,15 +14,25 @@ from enum import StrEnum
 from autoglm.validation.prefix_hash import NO_PREFIX, Prefix
 from autoglm.validation.scan.abridged import NOTHING, Cut
 
+COMPLETION_MAX_TOKENS = 16
+"""What `max_tokens` is for a bare prompt when not set, as for OpenAI."""
+WHOLE_PARAMETERS = (
+    *("n", "top_k", "seed", "max_tokens", "min_tokens"),
+    *("logprobs", "prompt_logprobs", "truncate_prompt_tokens"),
+)
+REAL_PARAMETERS = (
+    *("temperature", "top_p", "min_p"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+)
+"""Names of sampling parameters that are numbers, whole ones and others."""
+MEDIA_PARTS = ("image_url", "audio_url", "video_url")
+"""Content parts of a message that refer to media."""
+MEDIA_FIELDS = frozenset((*MEDIA_PARTS, "input_audio", "file", "file_data", "images"))
+"""Fields of media, whose tokens depend on the model."""
+_NOT_TEXT = MEDIA_FIELDS | {"source", "prompt_embeds"}
 # A guess that errs on the side of too many tokens for European languages.
 _BYTES_PER_TOKEN = 4
-NOT_TEXT = frozenset(
-    (
-        *("image_url", "audio_url", "video_url", "input_audio", "file", "file_data", "images"),
-        *("source", "prompt_embeds"),
-    )
-)
-"""Fields of media, whose tokens depend on the model."""
+_TOKEN_BYTES = 4
 
 
 class Operation(StrEnum):
@@ -68,6 +78,11 @@ class Prompt:
     path: str
     size: int
     tokens: int | None = None
+
+    @classmethod
+    def of_ids(cls, path: str, count: int) -> Prompt:
+        """Return a prompt of so many token ids."""
+        return cls(path, count * _TOKEN_BYTES, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +235,7 @@ def with_cut(info: RequestInfo, cut: Cut, fields: frozenset[str]) -> RequestInfo
     others = sum(
         size
         for name, size in cut.text.items()
-        if name not in fields and NOT_TEXT.isdisjoint(name.replace("[]", "").split("."))
+        if name not in fields and _NOT_TEXT.isdisjoint(name.replace("[]", "").split("."))
     )
     named = (
         replace(info.prefix, size=info.prefix.size + unread) if info.prefix.blocks else info.prefix

@@ -224,8 +224,7 @@ def _check_combinations(info: RequestInfo) -> None:
 
 
 def _check_labels(info: RequestInfo) -> None:
-    if len(info.labels) > MAX_LABELS:
-        raise invalid("labels", f"has {len(info.labels)} entries", f"send at most {MAX_LABELS}")
+    _check_count("labels", len(info.labels), MAX_LABELS)
     seen: set[str] = set()
     for index, label in enumerate(info.labels):
         field = f"labels[{index}]"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError, Message
 
 from autoglm import v1
-from autoglm.common.errors import InvalidRequest
 from autoglm.common.status import TokenUsage, usage_of
 from autoglm.v1 import open_inference_pb2 as oip
 from autoglm.validation import (
@@ -28,6 +27,7 @@ from autoglm.validation import (
 )
 from autoglm.validation.bounds import Bounds
 from autoglm.validation.scan.abridged import Cut, cut_of
+from autoglm.validation.scan.proto_scan import parsed
 from autoglm.validation.scan.reading import read_message
 
 INFERENCE = "autoglm.v1.Inference"
@@ -58,15 +58,8 @@ class Method:
 
     def read(self, payload: bytes) -> RequestInfo:
         """Return what a whole message requests. Raises InvalidRequest if it is not one."""
-        try:
-            message = self.request.FromString(payload)
-        except DecodeError as error:
-            name = self.request.DESCRIPTOR.full_name
-            raise InvalidRequest(
-                f"the request is not a valid {name}; check its encoding"
-            ) from error
         streaming = {"streaming": True} if self.streaming else {}
-        return self.decode(message, cut=cut_of(payload), **streaming)
+        return self.decode(parsed(payload, self.request), cut=cut_of(payload), **streaming)
 
     def usage(self, payload: bytes) -> TokenUsage | None:
         """Return the usage in a response or in the last message of a stream.

@@ -15,22 +15,13 @@ import msgspec
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest
 from autoglm.v1 import open_inference_pb2 as oip
-from autoglm.validation.oip import LENGTH_BYTES, TEXT_INPUT
+from autoglm.validation.oip import LENGTH_BYTES, TEXT_INPUT, parameters_of
+from autoglm.validation.request_info import REAL_PARAMETERS, WHOLE_PARAMETERS
 
 TEXT_OUTPUT = "text_output"
 _SCALARS: Mapping[str, type] = {
-    "n": int,
-    "max_tokens": int,
-    "min_tokens": int,
-    "top_k": int,
-    "seed": int,
-    "truncate_prompt_tokens": int,
-    "temperature": float,
-    "top_p": float,
-    "min_p": float,
-    "presence_penalty": float,
-    "frequency_penalty": float,
-    "repetition_penalty": float,
+    **dict.fromkeys((n for n in WHOLE_PARAMETERS if not n.endswith("logprobs")), int),
+    **dict.fromkeys(REAL_PARAMETERS, float),
     "ignore_eos": bool,
     "skip_special_tokens": bool,
     "spaces_between_special_tokens": bool,
@@ -59,12 +50,7 @@ def of_grpc(request: oip.ModelInferRequest) -> Infer:
     check_tensors([t.name for t in request.inputs], [t.name for t in request.outputs])
     raw = request.raw_input_contents
     text = raw[0][LENGTH_BYTES:] if raw else request.inputs[0].contents.bytes_contents[0]
-    parameters = {
-        name: getattr(value, kind)
-        for name, value in request.parameters.items()
-        if (kind := value.WhichOneof("parameter_choice"))
-    }
-    return Infer(request.model_name, request.id, text.decode(), parameters)
+    return Infer(request.model_name, request.id, text.decode(), parameters_of(request))
 
 
 def check_tensors(inputs: Sequence[str], outputs: Sequence[str]) -> None:

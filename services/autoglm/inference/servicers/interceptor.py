@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from autoglm import v1
 from autoglm.common import rpc, semconv
-from autoglm.common.errors import AutoGLMError, InvalidRequest
+from autoglm.common.errors import AutoGLMError
 from autoglm.common.request_telemetry import trace_headers
 from autoglm.common.status import usage_field, usage_of
 from autoglm.common.telemetry import MODEL_CHARACTERS
@@ -143,16 +143,16 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if not proto_scan.is_small(payload, kind):
             abridged = await in_steps(proto_scan.scan(payload, kind, self._bounds))
             if extract := _EXTRACTORS.get(kind):
+
+                def read() -> RequestInfo:
+                    return extract(proto_scan.parsed(abridged, kind), cut=abridged.cut)
+
                 try:
-                    _info.set(
-                        await off_loop(
-                            abridged, lambda: extract(_parsed(kind, abridged), cut=abridged.cut)
-                        )
-                    )
+                    _info.set(await off_loop(abridged, read))
                 except AutoGLMError as error:
                     # The servicer raises it, where the request is counted.
                     _info.set(error)
-        return _parsed(kind, payload)
+        return proto_scan.parsed(payload, kind)
 
     async def _read_each(self, kind: type[M], payloads: AsyncIterator[bytes]) -> AsyncIterator[M]:
         async def requests() -> AsyncIterator[M]:
@@ -160,14 +160,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 yield await self._read(kind, payload)
 
         return requests()
-
-
-def _parsed(kind: type[M], payload: bytes) -> M:
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        name = kind.DESCRIPTOR.full_name
-        raise InvalidRequest(f"the request is not a valid {name}; check its encoding") from error
 
 
 def _begin(request: Any) -> Observation:

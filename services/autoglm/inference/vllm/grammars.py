@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -23,6 +22,8 @@ import numpy as np
 from vllm.exceptions import QueueOverflowError, VLLMValidationError
 from vllm.sampling_params import SamplingParams
 from vllm.v1.structured_output.request import get_structured_output_key
+
+from autoglm.common.lru import LruCache
 
 SECONDS = 5.0
 # Of constraints that are remembered, and of those that may wait for a thread.
@@ -52,7 +53,7 @@ class Grammars:
         self._judge = judge
         self._seconds = seconds
         self._pool = ThreadPoolExecutor(threads or _threads(), "grammar")
-        self._known: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._known: LruCache[bytes, Verdict] = LruCache(_MOST_KNOWN)
         self._judging: dict[bytes, asyncio.Task[Verdict]] = {}
 
     async def check(self, params: Any) -> None:
@@ -69,8 +70,6 @@ class Grammars:
         verdict = self._known.get(key)
         if verdict is None:
             verdict = await asyncio.shield(self._task(key, params))
-        else:
-            self._known.move_to_end(key)
         if isinstance(verdict, Exception):
             raise verdict
         params.structured_outputs = copy.copy(verdict)
@@ -111,9 +110,7 @@ class Grammars:
             verdict = VLLMValidationError(
                 f"{field} cannot be used: {reason}; correct or simplify it", parameter=field
             )
-        self._known[key] = verdict
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._known.put(key, verdict)
         return verdict
 
 

@@ -1,4 +1,4 @@
-"""Reads the model's name out of a form with a file, without copying the file. Pure; for `openai`.
+"""Reads the model's name out of a form with a file, without copying the file. Pure.
 
 Stricter than servers are: what two parsers may read differently is rejected, since the model that
 is authorized here must be the one that the pod runs.

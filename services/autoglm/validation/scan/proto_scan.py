@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -26,6 +26,7 @@ SMALL_BYTES, SMALL_ENTRIES = 16 * 1024, 256
 """Messages of few bytes, or within both, are read as they are: that takes less than 8 ms."""
 _STUB_BYTES = 64
 Piece = bytes | memoryview
+M = TypeVar("M", bound=Message)
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _CONTINUED = bytes(range(0x80, 0x100))
 _MAX_VARINT_BYTES = 10
@@ -51,6 +52,14 @@ def is_small(payload: bytes | memoryview, kind: type[Message]) -> bool:
         # Its reader says so.
         return True
     return all(len(of(request)) <= SMALL_ENTRIES for of in _lists(kind.DESCRIPTOR))
+
+
+def parsed(payload: bytes, kind: type[M]) -> M:
+    """Parse a message. Raises InvalidRequest if it is not a valid `kind`."""
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise _invalid(kind.DESCRIPTOR.full_name) from error
 
 
 @cache
@@ -154,7 +163,7 @@ class _Scan:
             length, position = self._varint(position, span.end)
             end = position + length
             if end > span.end:
-                raise self._invalid()
+                raise _invalid(self._name)
             if known is not None:
                 made = yield from self._value(span, known, counts.get(number, 0), position, end)
                 if made is not None:
@@ -267,7 +276,7 @@ class _Scan:
             if byte < 0x80:
                 return value, at + 1
             shift += 7
-        raise self._invalid()
+        raise _invalid(self._name)
 
     def _skipped(self, wire: int, position: int, end: int) -> int:
         if wire == _VARINT:
@@ -275,11 +284,12 @@ class _Scan:
         size = {_FIXED32: 4, _FIXED64: 8}.get(wire)
         # Groups are a form that none of our messages has.
         if size is None or position + size > end:
-            raise self._invalid()
+            raise _invalid(self._name)
         return position + size
 
-    def _invalid(self) -> InvalidRequest:
-        return InvalidRequest(f"the request is not a valid {self._name}; check its encoding")
+
+def _invalid(name: str) -> InvalidRequest:
+    return InvalidRequest(f"the request is not a valid {name}; check its encoding")
 
 
 def _encoded(value: int) -> bytes:

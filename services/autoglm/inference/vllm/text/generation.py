@@ -23,8 +23,8 @@ from autoglm.inference.vllm import sampling
 from autoglm.inference.vllm.replay import replay_state
 from autoglm.inference.vllm.runtime import Runtime
 from autoglm.inference.vllm.text import results
+from autoglm.validation.request_info import COMPLETION_MAX_TOKENS
 
-_DEFAULT_MAX_TOKENS = 16
 # Those that a model's generation_config may set.
 _MODEL_DEFAULTS = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p")
 
@@ -112,7 +112,7 @@ class Generation:
             problem = "Set text or token_ids to what is to be completed."
             raise errors.InvalidRequest(problem, field="text")
         keep = given.pop("truncate_prompt_tokens", None)
-        max_tokens = given.pop("max_tokens", _DEFAULT_MAX_TOKENS)
+        max_tokens = given.pop("max_tokens", COMPLETION_MAX_TOKENS)
         context = llm.model_config.max_model_len
         limits = TokenizeParams(
             max_total_tokens=context,
