@@ -28,6 +28,7 @@ from autoglm.gateway.envoy import (
 )
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
 from autoglm.gateway.envoy.messages import ending_of
+from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
 
 # Envoy ends a request at its deadline; without its report, the request ends so much later.
@@ -116,7 +117,8 @@ class _Body:
         self._is_there = is_there
         self.is_requested = False
 
-    async def __call__(self) -> bytes:
+    async def __call__(self, hold: MemoryReservation) -> bytes:
+        """Return the body, counted in the memory budget although Envoy holds it."""
         if not self._is_there:
             return b""
         self.is_requested = True
@@ -124,7 +126,9 @@ class _Body:
         message = await self._context.read()
         if message is grpc.aio.EOF:
             raise Cancelled("the client disconnected")
-        return bytes(message.request_body.body)
+        body = bytes(message.request_body.body)
+        hold.take(len(body))
+        return body
 
 
 class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):

@@ -125,7 +125,7 @@ def rejected(request: GatewayRequest, error: AutoGLMError) -> Any:
 
 def _grpc_error(request: GatewayRequest, error: AutoGLMError) -> Any:
     rendered = status.to_grpc(error, request.request_id)
-    trailers = ((k, v if isinstance(v, str) else _binary(v)) for k, v in rendered.trailers)
+    trailers = ((k, v if isinstance(v, str) else encoded(v)) for k, v in rendered.trailers)
     return ext_proc.ImmediateResponse(
         status=ext_proc.HttpStatus(code=200),
         headers=ext_proc.HeaderMutation(set_headers=_options(trailers)),
@@ -155,9 +155,17 @@ def _options(pairs: Iterable[tuple[str, str]]) -> list[Any]:
     ]
 
 
-def _binary(value: bytes) -> str:
-    # gRPC's form of binary metadata.
+def encoded(value: bytes) -> str:
+    """Return gRPC's form of binary metadata."""
     return base64.b64encode(value).decode().rstrip("=")
+
+
+def decoded(text: str) -> bytes:
+    """Return the value of binary metadata; empty if it is malformed."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def ending_of(entry: Any, wire: Wire, now: float) -> End:
@@ -197,20 +205,13 @@ def grpc_error(fields: dict[str, str], *, is_rejection: bool = False) -> AutoGLM
         return None
     name = _BY_NUMBER.get(number, "UNKNOWN")
     message = unquote(fields.get("grpc-message", "")) or name
-    error = status.from_details(name, message, _decoded(fields.get(status.DETAILS_TRAILER, "")))
+    error = status.from_details(name, message, decoded(fields.get(status.DETAILS_TRAILER, "")))
     if is_rejection and type(error) in _POD_ERRORS:
         return error
     if name == "UNAVAILABLE":
         # Before the first chunk Envoy would have retried it on the gateway's own server.
         return errors.StreamBroken(f"the pod ended the response: {message}")
     return error
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
-        return b""
 
 
 def _seconds(duration: Any) -> float:

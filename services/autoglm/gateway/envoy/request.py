@@ -5,8 +5,6 @@ An error becomes the request's `problem`, so that the pipeline observes it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +23,7 @@ from autoglm.gateway.edges.rest_request import (
     timeout_of,
 )
 from autoglm.gateway.envoy.exchange import Exchange
+from autoglm.gateway.envoy.messages import decoded
 from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.request import GatewayRequest, Wire
@@ -33,8 +32,8 @@ from autoglm.validation.http_apis import inference_post
 from autoglm.validation.routing_hint import HINT_METADATA, read_hint
 from autoglm.validation.scan.reading import read_openai
 
-# Returns the body, once.
-Body = Callable[[], Awaitable[bytes]]
+# Reads the body, once, and counts it in the memory reservation. Raises AutoGLMError.
+Body = Callable[[MemoryReservation], Awaitable[bytes]]
 # The prefix of a gRPC message.
 _FRAME_BYTES = 5
 _HINTED = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
@@ -82,7 +81,7 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
     return replace(
         request,
         exchange=exchange,
-        receive=partial(receive, partial(_read, body), bounds, seen.values.get(HINT_METADATA, "")),
+        receive=partial(receive, body, bounds, seen.values.get(HINT_METADATA, "")),
         started=now,
         peer=seen.values.get(rpc.PEER_HEADER, ""),
     )
@@ -90,8 +89,8 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
 
 def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
     method, metadata = BY_PATH[seen.path], rpc.rpc_from_metadata(seen.path, seen.pairs)
-    given = _grpc_timeout(seen.values.get("grpc-timeout", ""))
-    timeout = bounds.default_timeout_seconds if given is None else given
+    found = _TIMEOUT.fullmatch(seen.values.get("grpc-timeout", ""))
+    timeout = int(found[1]) * _UNITS[found[2]] if found else bounds.default_timeout_seconds
     return GatewayRequest(
         wire="grpc",
         route=method.route,
@@ -103,11 +102,6 @@ def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
         trace_headers=metadata.trace_headers,
         credentials=metadata.credentials,
     )
-
-
-def _grpc_timeout(text: str) -> float | None:
-    found = _TIMEOUT.fullmatch(text)
-    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 def _http_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
@@ -143,27 +137,16 @@ def check_length(length: int, limit: int) -> None:
 
 
 async def receive(
-    read: Callable[[MemoryReservation], Awaitable[bytes]],
-    bounds: Bounds,
-    hint: str,
-    request: GatewayRequest,
-    hold: MemoryReservation,
+    body: Body, bounds: Bounds, hint: str, request: GatewayRequest, hold: MemoryReservation
 ) -> GatewayRequest:
     """Return the request with `info`, from the routing hint or from the body.
 
-    `read` returns the body, which counts in the memory reservation. Raises AutoGLMError.
+    Raises AutoGLMError.
     """
     if hint and (info := _hinted(request, hint)):
         hold.take(info.size)
         return replace(request, info=info)
-    return replace(request, info=await _info_of(request, await read(hold), bounds))
-
-
-async def _read(body: Body, hold: MemoryReservation) -> bytes:
-    """Return the body, counted in the memory budget although Envoy holds it."""
-    received = await body()
-    hold.take(len(received))
-    return received
+    return replace(request, info=await _info_of(request, await body(hold), bounds))
 
 
 async def _info_of(request: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
@@ -181,11 +164,7 @@ def _hinted(request: GatewayRequest, hint: str) -> RequestInfo | None:
     if method is None or method.name not in _HINTED or request.principal.models is not None:
         # The model in a hint is a claim: a caller that may not use all models needs its body read.
         return None
-    try:
-        data = base64.b64decode(hint + "=" * (-len(hint) % 4))
-    except (binascii.Error, ValueError):
-        return None
-    return read_hint(data, streaming=method.streaming)
+    return read_hint(decoded(hint), streaming=method.streaming)
 
 
 def message_of(body: bytes) -> memoryview:

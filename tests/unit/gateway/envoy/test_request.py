@@ -13,7 +13,7 @@ from autoglm.common.errors import InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import ext_proc_pb2, request
 from autoglm.gateway.envoy.exchange import Exchange
-from autoglm.gateway.request.memory_budget import Memory
+from autoglm.gateway.request.memory_budget import Memory, MemoryReservation
 from autoglm.gateway.request.principal import ANONYMOUS, Principal
 from autoglm.validation import of_generate
 from autoglm.validation.routing_hint import HINT_METADATA, write_hint
@@ -31,7 +31,8 @@ def seen(path: str, *more: tuple[str, str], body: bool = True) -> request.Seen:
 
 
 async def begun(path: str, *more: tuple[str, str], body: bytes = b"") -> Any:
-    async def given() -> bytes:
+    async def given(hold: MemoryReservation) -> bytes:
+        hold.take(len(body))
         return body
 
     shown = seen(path, *more)
@@ -133,7 +134,7 @@ def hint(model: str = "glm") -> tuple[str, str]:
     return (HINT_METADATA, base64.b64encode(told).decode().rstrip("="))
 
 
-async def never() -> bytes:
+async def never(_: MemoryReservation) -> bytes:
     raise AssertionError("the body need not be seen")
 
 
@@ -162,7 +163,7 @@ async def test_a_claim_is_not_taken_where_the_model_matters_or_it_cannot_be_read
 ) -> None:
     message = v1.GenerateRequest(model="really", text="Hi").SerializeToString()
 
-    async def body() -> bytes:
+    async def body(_: MemoryReservation) -> bytes:
         return b"\0" + len(message).to_bytes(4, "big") + message
 
     assert (await hinted(principal, told, body=body)).model == "really"

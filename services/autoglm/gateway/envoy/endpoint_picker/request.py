@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
@@ -33,7 +32,6 @@ from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.request import GatewayRequest, Wire
 from autoglm.validation.http_apis import inference_post
-from autoglm.validation.routing_hint import HINT_METADATA
 
 MODE = ext_proc_pb2.ProcessingMode
 _MODES = (MODE.FULL_DUPLEX_STREAMED, MODE.BUFFERED)
@@ -55,21 +53,12 @@ def wire_of(seen: Seen) -> Wire:
     return "grpc" if kind.partition(";")[0].partition("+")[0] == "application/grpc" else "http"
 
 
-def body_mode(first: Any) -> int:
-    """Return how the proxy sends request bodies; the protocol requires FULL_DUPLEX_STREAMED."""
-    return _mode(first, "request_body_mode")
-
-
-def response_mode(first: Any) -> int:
-    """Return how the proxy sends response bodies."""
-    return _mode(first, "response_body_mode")
-
-
-def _mode(first: Any, name: str) -> int:
+def mode_of(first: Any, bodies: Literal["request", "response"]) -> int:
+    """Return how the proxy sends bodies; the protocol requires FULL_DUPLEX_STREAMED."""
     if not first.HasField("protocol_config"):
         # An older Envoy, which does not report it.
         return int(MODE.FULL_DUPLEX_STREAMED)
-    return int(getattr(first.protocol_config, name))
+    return int(getattr(first.protocol_config, f"{bodies}_body_mode"))
 
 
 def call_of(
@@ -81,14 +70,12 @@ def call_of(
     if problem is None and listed is not None and not listed:
         problem = NoReadyEndpoint("the proxy in front allows no endpoint; try again later")
     if problem is None:
-        request = envoy_request.begin(seen, exchange, bounds, _none, now)
+        request = envoy_request.begin(seen, exchange, bounds, body.whole, now)
     else:
         request = _stray(seen, exchange, bounds, now)
-    hint = seen.values.get(HINT_METADATA, "")
     return replace(
         request,
         problem=problem or request.problem,
-        receive=partial(envoy_request.receive, body.whole, bounds, hint),
         peer=seen.values.get(_FORWARDED, "").rpartition(",")[2].strip(),
         allows=_allows(listed),
     )
@@ -131,7 +118,7 @@ def _problem(first: Any, seen: Seen, wire: Wire) -> AutoGLMError | None:
             return InvalidRequest(
                 f"header {name} is not supported behind another gateway; {remedy}", field=name
             )
-    if seen.has_body and (mode := body_mode(first)) not in _MODES:
+    if seen.has_body and (mode := mode_of(first, "request")) not in _MODES:
         name = MODE.BodySendMode.Name(MODE.BodySendMode.ValueType(mode))
         return Unimplemented(
             f"the proxy in front sends request bodies in mode {name}; have it use "
@@ -163,10 +150,6 @@ def _stray(seen: Seen, exchange: Exchange, bounds: Bounds, now: float) -> Gatewa
         credentials=metadata.credentials,
         exchange=exchange,
     )
-
-
-async def _none() -> bytes:
-    return b""
 
 
 class StreamedBody:

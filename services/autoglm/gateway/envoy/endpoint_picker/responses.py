@@ -10,7 +10,7 @@ from typing import Any
 from autoglm.common.errors import AutoGLMError, Cancelled
 from autoglm.gateway.envoy.exchange import End
 from autoglm.gateway.envoy.messages import grpc_error
-from autoglm.gateway.envoy.request import seen
+from autoglm.gateway.envoy.request import pairs_of, seen
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.http_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Wire
@@ -53,9 +53,7 @@ class PodResponse:
 
     def trailers(self, message: Any) -> None:
         """Read the trailers, Envoy's `HttpTrailers`."""
-        self._fields |= {
-            h.key: h.raw_value.decode("utf-8", "replace") for h in message.trailers.headers
-        }
+        self._fields |= dict(pairs_of(message.trailers))
         self.has_ended = True
 
     def end(self) -> End:

@@ -22,9 +22,8 @@ from autoglm.gateway.envoy import request as envoy_request
 from autoglm.gateway.envoy.endpoint_picker.request import (
     MODE,
     StreamedBody,
-    body_mode,
     call_of,
-    response_mode,
+    mode_of,
     served,
     wire_of,
 )
@@ -89,8 +88,8 @@ class _Stream:
         self._body = body
         self._has_body = not body.is_whole
         self._has_trailers = False
-        self._is_duplex = body_mode(first) == MODE.FULL_DUPLEX_STREAMED
-        self._response_mode = response_mode(first)
+        self._is_duplex = mode_of(first, "request") == MODE.FULL_DUPLEX_STREAMED
+        self._response_mode = mode_of(first, "response")
         self._has_requested_body = False
         self._reading: asyncio.Future[Any] | None = None
         self.exchange = exchange

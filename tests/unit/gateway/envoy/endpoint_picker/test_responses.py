@@ -9,7 +9,7 @@ from autoglm.common.errors import Cancelled, DeadlineExceeded, ShuttingDown, Str
 from autoglm.common.status import TokenUsage, write_usage
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
-from autoglm.gateway.envoy.messages import _binary
+from autoglm.gateway.envoy.messages import encoded
 
 
 def pairs(**values: str) -> ext_proc.HeaderMap:
@@ -47,7 +47,7 @@ def test_a_pods_own_refusal_is_known_by_its_details() -> None:
     details = next(v for k, v in told.trailers if k == status.DETAILS_TRAILER)
     assert isinstance(details, bytes)
     answer = PodResponse("grpc")
-    told_details = _binary(details)
+    told_details = encoded(details)
     answer.head(head(is_last=True, grpc_status="14", grpc_status_details_bin=told_details), 1.0)
     assert answer.has_ended
     assert isinstance(answer.end().error, ShuttingDown)
