@@ -89,7 +89,7 @@ class Rig:
             # Read once, and not followed: that would be work of its own in the middle of counting.
             await identity.start(following)
         limits = Limits("", 1, metrics.rate_limited, metrics.unmetered, clock)
-        admission = Admission(pool, settings.admission, metrics, limits.policy_of, clock)
+        admission = Admission(pool, settings.admission, metrics, limits.rates.policy_of, clock)
         memory = Memory(settings.request_memory_bytes, admission.retry_after)
         observer = Observer(metrics, lambda name: name in pool.snapshot.models, clock)
         self.http_pods = HttpPods(self._parts)

@@ -90,7 +90,7 @@ class GatewayCore:
             self.metrics.unmetered,
         )
         self.admission = Admission(
-            self.pool, settings.admission, self.metrics, self._limits.policy_of
+            self.pool, settings.admission, self.metrics, self._limits.rates.policy_of
         )
         self.memory = Memory(settings.request_memory_bytes, self.admission.retry_after)
         self.metrics.follow_memory(self.memory)

@@ -18,7 +18,7 @@ from autoglm.api.spec.traffic import (
 from autoglm.common.addresses import split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
-from autoglm.gateway.admission import AdmissionSettings, Bounds, LineSettings
+from autoglm.gateway.admission import AdmissionSettings, Bounds
 from autoglm.gateway.edges.cors import check_origin
 from autoglm.gateway.edges.inbound_memory import process_limit
 from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS
@@ -33,7 +33,7 @@ from autoglm.validation import bounds as content_bounds
 _ADMISSION = AdmissionSettings()
 _HEDGING = Hedging()
 _OUTLIERS = OutlierDetection()
-_QUEUE = _ADMISSION.line.queue
+_QUEUE = _ADMISSION.queue
 _RECOVERY = StreamRecovery()
 _RETRIES = RetryPolicy()
 _SOURCES = Sources()
@@ -130,7 +130,7 @@ class GatewaySettings(ServiceSettings):
     queue_ageing_seconds: float = Field(default=_QUEUE.ageing_seconds, gt=0)
     """A request that has waited so long is sent before its turn one time in ten, so that low
     priorities get through, in seconds."""
-    pod_waiting_requests: int = Field(default=_ADMISSION.line.spare, ge=0)
+    pod_waiting_requests: int = Field(default=_ADMISSION.spare, ge=0)
     """Requests sent to a pod beyond its batch, so that it never runs dry."""
     allowed_origins: StringList = ()
     """An origin whose web pages may use the REST port from a browser (CORS), as SCHEME://HOST[:PORT];
@@ -346,7 +346,7 @@ class GatewaySettings(ServiceSettings):
             self.queue_timeout_seconds,
             self.queue_ageing_seconds,
         )
-        return AdmissionSettings(self.max_inflight, LineSettings(bounds, self.pod_waiting_requests))
+        return AdmissionSettings(self.max_inflight, bounds, self.pod_waiting_requests)
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -54,19 +54,13 @@ _EQUAL = Equal()
 
 
 @dataclass(frozen=True, slots=True)
-class LineSettings:
-    """Bounds of one model's queue. `spare` requests may wait in each pod."""
-
-    queue: Bounds = Bounds()
-    spare: int = 4
-
-
-@dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """`requests` bounds the requests admitted or waiting, of all models."""
+    """`requests` bounds the requests admitted or waiting, of all models; `queue` those of each."""
 
     requests: int = 4096
-    line: LineSettings = LineSettings()
+    queue: Bounds = Bounds()
+    spare: int = 4
+    """The requests that may wait in each pod."""
 
 
 class Admission:
@@ -147,8 +141,8 @@ class Admission:
                 if name not in known:
                     self._metrics.forget_queue(name)
                     del self._lines[name]
-            settings, views = self._settings.line, partial(self._views, model)
-            line = Line(model, settings, views, self._metrics, self._clock)
+            views = partial(self._views, model)
+            line = Line(model, self._settings, views, self._metrics, self._clock)
             self._lines[model] = line
         return line
 
@@ -199,7 +193,7 @@ class Line:
     def __init__(
         self,
         model: str,
-        settings: LineSettings,
+        settings: AdmissionSettings,
         views: Callable[[], tuple[EndpointView, ...]],
         metrics: Metrics,
         clock: Callable[[], float],

@@ -28,7 +28,6 @@ from autoglm.gateway.endpoints.endpoint import (
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.http1.connection import ConnectionLost
-from autoglm.http1.connection import Response as HttpResponse
 from autoglm.http1.heads import origin_of, request_head
 from autoglm.http1.pool import ConnectFailed
 from autoglm.http1.pool import Pool as HttpPool
@@ -206,15 +205,11 @@ class OpenAIWatch:
         async with asyncio.timeout(self.timeout):
             response = await self.http.send(origin, head, b"")
             try:
-                return response.status, await _bounded(response), response.is_http10
+                page = bytearray()
+                while chunk := await response.read():
+                    page += chunk
+                    if len(page) > _MAX_PAGE_BYTES:
+                        raise NotServing(f"its response has more than {_MAX_PAGE_BYTES} bytes")
+                return response.status, bytes(page), response.is_http10
             finally:
                 response.close()
-
-
-async def _bounded(response: HttpResponse) -> bytes:
-    page = bytearray()
-    while chunk := await response.read():
-        page += chunk
-        if len(page) > _MAX_PAGE_BYTES:
-            raise NotServing(f"its response has more than {_MAX_PAGE_BYTES} bytes")
-    return bytes(page)

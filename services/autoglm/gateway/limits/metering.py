@@ -21,7 +21,7 @@ from autoglm.common import errors
 from autoglm.common.status import TokenUsage
 from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.limits import token_buckets
-from autoglm.gateway.limits.tenants import TenantPolicy, tenants_of
+from autoglm.gateway.limits.tenants import tenants_of
 from autoglm.gateway.limits.token_buckets import Account, RateLimits
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.grpc_methods import BY_PATH
@@ -71,9 +71,6 @@ class Limits:
         self.rates.know(file.value)
         task = asyncio.create_task(file.watch(self.rates.know), name="tenants")
         closing.callback(task.cancel)
-
-    def policy_of(self, tenant: str) -> TenantPolicy:
-        return self.rates.policy_of(tenant)
 
     def account_of(self, request: GatewayRequest) -> Account | None:
         return self.rates.account_of(request.principal.tenant, self._clock())

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.status import TokenUsage
-from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds, LineSettings
+from autoglm.gateway.admission import Admission, AdmissionSettings, Bounds
 from autoglm.gateway.admission.admission import queue_of
 from autoglm.gateway.endpoints.deployments import Resource
 from autoglm.gateway.endpoints.endpoint import Disconnected, Load, Loaded
@@ -36,9 +36,9 @@ class Stage:
         for event in make.up(max_num_seqs=slots):
             self.pool.apply(self.url, event, self.loop.time())
         self.registry = CollectorRegistry()
-        line = LineSettings(Bounds(**bounds), spare=0)
+        settings = AdmissionSettings(50, Bounds(**bounds), spare=0)
         self.admission = Admission(
-            self.pool, AdmissionSettings(50, line), Metrics(self.registry), clock=self.loop.time
+            self.pool, settings, Metrics(self.registry), clock=self.loop.time
         )
         self.order: list[str] = []
 

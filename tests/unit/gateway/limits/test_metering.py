@@ -307,10 +307,10 @@ async def test_rules_are_followed_from_their_file(tmp_path: Path) -> None:
     limits = Limits(str(file), 1, *counters())
     async with AsyncExitStack() as closing:
         await limits.start(closing)
-        assert limits.policy_of("acme").weight == 3
+        assert limits.rates.policy_of("acme").weight == 3
         file.write_text('{"tenants": {"acme": {"weight": 5, "priority": 2}}}')
         await asyncio.sleep(2)
-        assert limits.policy_of("acme") == TenantPolicy(weight=5, priority=2)
+        assert limits.rates.policy_of("acme") == TenantPolicy(weight=5, priority=2)
     file.write_text("nonsense")
     with pytest.raises(ValueError, match=r"tenants\.json: the tenants file"):
         await Limits(str(file), 1, *counters()).start(AsyncExitStack())
