@@ -2,7 +2,7 @@
 
 Pages are served from threads of their own, so that a busy event loop is seen
 (`autoglm_event_loop_lag_seconds`) and not killed: liveness fails only when the loop has not run for
-`stall_seconds`. Plain HTTP, since kubelet probes present no certificates.
+`STALL_SECONDS`. Plain HTTP, since kubelet probes present no certificates.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _TASKS = Gauge("autoglm_event_loop_tasks", "Tasks on the event loop.")
 _COUNT_BEATS = 20
 Readiness = Callable[[], tuple[bool, Mapping[str, Any]]]
 
+STALL_SECONDS = 120.0
 MAX_CONNECTIONS = 64
 REQUEST_SECONDS = 5.0
 """For the head of a request to arrive."""
@@ -80,12 +81,10 @@ class AdminServer:
         *,
         registry: CollectorRegistry = REGISTRY,
         pages: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
-        stall_seconds: float = 120.0,
     ) -> None:
         self._ready = ready
         self._metrics = make_wsgi_app(registry)
         self._pages = pages or {}
-        self._stall_seconds = stall_seconds
         self.lag = LoopLag()
         self._server = PageServer(address, self._probe, self._page)
         self.port = self._server.port
@@ -96,7 +95,7 @@ class AdminServer:
     def _probe(self, request: PageRequest) -> Page | None:
         if request.path in ("/health", "/health/live"):
             silent = time.monotonic() - self.lag.last_beat
-            live = silent < self._stall_seconds
+            live = silent < STALL_SECONDS
             return _json(live, {"live": live, "loop_silent_seconds": round(silent, 3)})
         if request.path == "/health/ready":
             return _json(*self._ready())

@@ -115,9 +115,9 @@ def address_in_use(error: OSError, flag: str, address: str) -> Diagnosis:
 def publish(diagnosis: Diagnosis, settings: InferenceSettings) -> None:
     """Write it to stderr, and to the file that Kubernetes reads."""
     print(f"autoglm inference: {diagnosis}", file=sys.stderr, flush=True)
-    if settings.can_write_termination_message():
-        text = str(diagnosis).encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
-        Path(settings.termination_message_file).write_text(text)
+    file = Path(settings.termination_message_file)
+    if file.exists() or (file.parent.is_dir() and file.parent != Path("/dev")):
+        file.write_text(str(diagnosis).encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore"))
 
 
 _CONFIGS = ("config.json", "params.json")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 
 from pydantic import AfterValidator, AliasChoices, Field
@@ -226,10 +225,6 @@ class InferenceSettings(ServiceSettings):
             rates=Rates(self.echo_token_rate, self.echo_prefill_rate),
             fault=parse_fault(self.echo_fail) if self.echo_fail else None,
         )
-
-    def can_write_termination_message(self) -> bool:
-        path = Path(self.termination_message_file)
-        return path.exists() or (path.parent.is_dir() and path.parent != Path("/dev"))
 
 
 def _value(text: str) -> object:

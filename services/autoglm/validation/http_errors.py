@@ -121,7 +121,7 @@ def payload(
         case Dialect.OIP:
             return {"error": message}
         case Dialect.ANTHROPIC:
-            kind = {"type": anthropic_type(code), "message": message}
+            kind = {"type": _ANTHROPIC_TYPES.get(code, _other_type(code)), "message": message}
             return {"type": "error", "error": kind, "request_id": request_id}
         case Dialect.OPENAI:
             return {
@@ -133,11 +133,6 @@ def payload(
                     "request_id": request_id,
                 }
             }
-
-
-def anthropic_type(code: int) -> str:
-    """Return Anthropic's name for an HTTP status."""
-    return _ANTHROPIC_TYPES.get(code, _other_type(code))
 
 
 def _other_type(code: int) -> str:

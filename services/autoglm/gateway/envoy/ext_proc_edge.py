@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -38,17 +37,10 @@ _REPORT_SECONDS = 10.0
 class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
     """The ext_proc service: one stream of messages for each request."""
 
-    def __init__(
-        self,
-        relay: Handler,
-        exchanges: Exchanges,
-        bounds: Bounds,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> None:
         self._relay = relay
         self._exchanges = exchanges
         self._bounds = bounds
-        self._clock = clock
         self._calls: set[asyncio.Task[None]] = set()
 
     async def Process(self, _: Any, context: Any) -> None:  # type: ignore[override]  # writes by the context
@@ -60,7 +52,7 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
         exchange = Exchange(seen.values[rpc.CALL_HEADER], wire, frozenset(seen.values))
         self._exchanges.open(exchange)
         body = _Body(context, seen.has_body)
-        request = envoy_request.begin(seen, exchange, self._bounds, body, self._clock())
+        request = envoy_request.begin(seen, exchange, self._bounds, body, time.monotonic())
         task = self._start(request, exchange)
         try:
             directions = await exchange.directions
@@ -85,7 +77,7 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
     async def _run(self, request: GatewayRequest, exchange: Exchange) -> None:
         record = RequestRecord()
         try:
-            async with asyncio.timeout(request.deadline - self._clock() + _REPORT_SECONDS):
+            async with asyncio.timeout(request.deadline - time.monotonic() + _REPORT_SECONDS):
                 async with self._relay(request, record) as response:
                     record.usage = exchange.usage
                     record.endpoint = exchange.served or record.endpoint
@@ -134,14 +126,13 @@ class _Body:
 class AccessLogService(access_log_pb2_grpc.AccessLogServiceServicer):
     """Receives Envoy's access log and ends the exchanges of its entries."""
 
-    def __init__(self, exchanges: Exchanges, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, exchanges: Exchanges) -> None:
         self._exchanges = exchanges
-        self._clock = clock
 
     async def StreamAccessLogs(self, requests: Any, _: Any) -> Any:
         async for message in requests:
             for entry in message.http_logs.log_entry:
                 key = entry.request.request_headers.get(rpc.CALL_HEADER, "")
                 if (exchange := self._exchanges.get(key)) is not None:
-                    exchange.end(ending_of(entry, exchange.wire, self._clock()))
+                    exchange.end(ending_of(entry, exchange.wire, time.monotonic()))
         return access_log_pb2.StreamAccessLogsResponse()

@@ -41,17 +41,9 @@ _log = logging.getLogger("autoglm.gateway")
 class Identity:
     """Authenticates requests after `start`. `attempts` counts by credential type and outcome."""
 
-    def __init__(
-        self,
-        sources: IdentitySources,
-        attempts: Counter,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, sources: IdentitySources, attempts: Counter) -> None:
         self._sources = sources
         self._attempts = cache(attempts.labels)
-        self._clock = clock
-        self._wall = wall
         self._url: JwksUrl | None = None
         self._authenticator = Authenticator(Known(sources.allow_anonymous, rules=sources.tokens))
 
@@ -90,7 +82,7 @@ class Identity:
             await self._url.refresh()
             verdict = self._judge(request)
         if verdict.outcome is Outcome.UNKNOWN_KEY:
-            verdict = self._authenticator.give_up(request.peer, self._clock(), verdict)
+            verdict = self._authenticator.give_up(request.peer, time.monotonic(), verdict)
         self._attempts(verdict.method, verdict.outcome).inc()
         if verdict.principal is None:
             raise verdict.error()
@@ -98,7 +90,7 @@ class Identity:
 
     def _judge(self, request: GatewayRequest) -> Verdict:
         return self._authenticator.judge(
-            request.credentials, request.peer, self._clock(), self._wall()
+            request.credentials, request.peer, time.monotonic(), time.time()
         )
 
     def _take_keys(self, keys: ApiKeys) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import msgspec
 
@@ -132,7 +131,9 @@ class UsageReader:
         found = [counts for text in (self._first, self._last) if (counts := _counts(text))]
         if not found:
             return None
-        reasons = _reasons(self._tail, self._end)
+        reasons = tuple(reason.decode() for reason in _REASON.findall(self._tail))
+        if not reasons and self._end:
+            reasons = (self._end,)
         return TokenUsage(max(c.input for c in found), max(c.output for c in found), reasons)
 
     def _search(self, chunk: bytes) -> None:
@@ -209,8 +210,3 @@ def _object_end(text: bytes) -> int:
         if depth == 0:
             return match.end()
     return len(text)
-
-
-def _reasons(tail: bytes | bytearray, end: str) -> tuple[str, ...]:
-    found: list[Any] = [match.decode() for match in _REASON.findall(tail)]
-    return tuple(found) if found or not end else (end,)

@@ -10,7 +10,8 @@ may.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -48,7 +49,7 @@ class EndpointPicker(Picker):
         names = frozenset(seen.values)
         exchange = Exchange(new_request_id(), wire_of(seen), names, is_external_proxy=True)
         body = StreamedBody(self._bounds.max_body_bytes, is_there=seen.has_body)
-        request = call_of(first, seen, exchange, self._bounds, body, self._clock())
+        request = call_of(first, seen, exchange, self._bounds, body, time.monotonic())
         task = self._start(request, exchange)
         stream = _Stream(context, first, exchange, body)
         try:
@@ -57,7 +58,7 @@ class EndpointPicker(Picker):
             else:
                 # The client has left while its request waited, or the proxy has responded.
                 task.cancel()
-                await stream.follow(self._clock)
+                await stream.follow()
         finally:
             stream.close()
             if exchange.directions.done() and not exchange.directions.cancelled():
@@ -73,7 +74,7 @@ class EndpointPicker(Picker):
         try:
             async with asyncio.timeout(directions.timeout + _LATER_SECONDS):
                 await stream.send(directions)
-                await stream.follow(self._clock)
+                await stream.follow()
         except TimeoutError:
             error = DeadlineExceeded("the deadline passed before the response ended")
             stream.exchange.end(stream.response.late(error))
@@ -135,7 +136,7 @@ class _Stream:
         if self._has_trailers:
             await self.write(messages.unchanged("request_trailers"))
 
-    async def follow(self, clock: Callable[[], float]) -> None:
+    async def follow(self) -> None:
         """Pass messages through until the response or the stream has ended."""
         while True:
             # A read that `until_directed` began is completed first.
@@ -143,7 +144,7 @@ class _Stream:
             self._reading = None
             if message is grpc.aio.EOF:
                 break
-            await self.write(*self._replies(message, clock))
+            await self.write(*self._replies(message))
             if self.response.has_ended:
                 self.exchange.end(self.response.end())
                 return
@@ -161,7 +162,7 @@ class _Stream:
         if self._reading is not None:
             self._reading.cancel()
 
-    def _replies(self, message: Any, clock: Callable[[], float]) -> Iterable[Any]:
+    def _replies(self, message: Any) -> Iterable[Any]:
         phase = message.WhichOneof("request")
         if phase == "response_body":
             body = message.response_body
@@ -171,7 +172,7 @@ class _Stream:
             body, is_duplex = message.request_body, self._is_duplex
         else:
             if phase == "response_headers":
-                self.response.head(message.response_headers, clock())
+                self.response.head(message.response_headers, time.monotonic())
                 self.response.served = served(message)
             elif phase == "response_trailers":
                 self.response.trailers(message.response_trailers)
