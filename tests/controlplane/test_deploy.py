@@ -70,14 +70,26 @@ def documents(text: str) -> list[Object]:
     return [document for document in found if document["apiVersion"] not in FOREIGN]
 
 
-def tried(control_plane: ControlPlane, document: Object) -> Object:
+def tried(control_plane: ControlPlane, *objects: Object) -> list[Object]:
     """What the API server would keep."""
     how = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
+    listed = {"apiVersion": "v1", "kind": "List", "items": objects}
     output = control_plane.kubectl(
-        *("apply", *how, "-o", "json", "-f", "-"), text=json.dumps(document)
+        *("apply", *how, "-o", "json", "-f", "-"), text=json.dumps(listed)
     )
-    kept: Object = json.loads(output)
-    return kept
+    kept = json.loads(output)
+    # One object comes without a list around it.
+    found: list[Object] = kept["items"] if kept["kind"] == "List" else [kept]
+    return found
+
+
+def differences(control_plane: ControlPlane, objects: list[Object]) -> list[str]:
+    """Fields that the API server would keep otherwise than they were sent."""
+    return [
+        f"{document['kind']} {difference}"
+        for document, kept in zip(objects, tried(control_plane, *objects), strict=True)
+        for difference in rewritten("", document, kept)
+    ]
 
 
 def rewritten(path: str, sent: Any, kept: Any) -> Iterator[str]:
@@ -97,12 +109,7 @@ def test_the_api_server_takes_every_object_of_kustomize_as_it_is(
     control_plane: ControlPlane, system: str, overlay: str
 ) -> None:
     rendered = control_plane.kubectl("kustomize", str(ROOT / "deploy/kustomize/overlays" / overlay))
-    found = [
-        f"{document['kind']} {difference}"
-        for document in documents(rendered)
-        for difference in rewritten("", document, tried(control_plane, document))
-    ]
-    assert found == []
+    assert differences(control_plane, documents(rendered)) == []
 
 
 @pytest.mark.parametrize("values", sorted(path.name for path in CHART.glob("values*.yaml")))
@@ -113,12 +120,7 @@ def test_the_api_server_takes_every_object_of_the_chart_as_it_is(
     rendered = subprocess.run(
         [*command, "--values", str(CHART / values)], capture_output=True, text=True, check=True
     ).stdout
-    found = [
-        f"{document['kind']} {difference}"
-        for document in documents(rendered)
-        for difference in rewritten("", document, tried(control_plane, document))
-    ]
-    assert found == []
+    assert differences(control_plane, documents(rendered)) == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -154,7 +156,8 @@ def test_pods_are_admitted_where_the_restricted_standard_is_enforced(
         template = deployment["spec"]["template"]
         metadata = {**template["metadata"], "name": "one", "namespace": system}
         pod = {**template, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
-        assert tried(control_plane, pod)["metadata"]["name"] == "one"
+        (kept,) = tried(control_plane, pod)
+        assert kept["metadata"]["name"] == "one"
 
 
 def test_the_pod_of_helm_test_is_admitted_there_too(
@@ -163,7 +166,7 @@ def test_the_pod_of_helm_test_is_admitted_there_too(
     command = [program("helm"), "template", "tried", str(CHART), "--namespace", system]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (pod,) = [d for d in documents(rendered) if d["kind"] == "Pod"]
-    assert list(rewritten("", pod, tried(control_plane, pod))) == []
+    assert differences(control_plane, [pod]) == []
 
 
 def test_an_upgrade_to_the_same_changes_nothing(
