@@ -48,8 +48,7 @@ _CHANNEL_OPTIONS = (
 SERVER_OPTIONS = (
     *_KEEPALIVE,
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # No bound: over one, grpcio closes a flooding connection only after tens of seconds, and takes
-    # more CPU time until then than it takes to acknowledge the pings.
+    # No bound: over one, grpcio closes a flooding connection only after tens of seconds.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

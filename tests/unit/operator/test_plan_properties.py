@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.fake_cluster import NOW, FakeCluster, resource
@@ -13,6 +14,8 @@ from autoglm.operator.plan import plan
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.types import Plan
 
+# Seconds on an idle machine.
+pytestmark = pytest.mark.timeout(120)
 SETTINGS = OperatorSettings()
 LIMITED = settings(
     max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow]
