@@ -20,7 +20,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
@@ -49,6 +48,8 @@ from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.server import Server
+from autoglm.http1.server_connection import ServerConnection
 from benchmarks.counts.wires import GrpcContext, GrpcPods, HttpClient, HttpPods, one
 
 MODEL = v1.Model(name="m", max_model_len=100_000, engine="fake", resumable=True)
@@ -127,12 +128,12 @@ class Rig:
         self._grpc = GrpcEdge(
             GrpcParts(own, self._local, self._local, lambda: pool.snapshot, 600.0, 3600.0)
         )
-        await self._start_rest(closing, pool, own)
+        self._start_rest(closing, pool, own)
         self.picker = Picker(self.pipeline, self.exchanges, self.bounds)
         closing.push_async_callback(self.picker.close)
         self.ends = AccessLogService(self.exchanges)
 
-    async def _start_rest(self, closing: AsyncExitStack, pool: Pool, own: Any) -> None:
+    def _start_rest(self, closing: AsyncExitStack, pool: Pool, own: Any) -> None:
         parts = RestParts(
             pipeline=own,
             local=self._local,
@@ -141,20 +142,12 @@ class Rig:
             registry=self.registry,
             bounds=self.bounds,
         )
-        self._runner = web.AppRunner(
-            RestEdge(parts).app(),
-            handler_cancellation=True,
-            auto_decompress=False,
-            access_log=None,
-            keepalive_timeout=3600.0,
-        )
-        await self._runner.setup()
-        closing.push_async_callback(self._runner.cleanup)
+        edge = RestEdge(parts)
+        self._rest = Server(edge.serve, edge.reject)
         self._closing = closing
 
     def client(self) -> HttpClient:
-        server: Any = self._runner.server
-        client = HttpClient(server())
+        client = HttpClient(ServerConnection(self._rest))
         self._closing.callback(client.close)
         return client
 

@@ -21,7 +21,6 @@ from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
-from autoglm.gateway.edges.rest_server import RestServer
 from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
@@ -36,6 +35,7 @@ from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.server import Server
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -51,7 +51,7 @@ class RestStack:
     pool: Pool
     admission: Admission
     registry: CollectorRegistry
-    server: RestServer
+    server: Server
     endpoints: tuple[str, ...]
 
 
@@ -108,8 +108,9 @@ async def rest_stack(
             bounds=bounds,
             cors=Cors(allowed_origins if plane == "embedded" else ()),
         )
-        server = RestServer(RestEdge(parts), 5.0, max_connections)
-        open_parts.push_async_callback(server.stop)
+        edge = RestEdge(parts)
+        server = Server(edge.serve, edge.reject, max_connections=max_connections)
+        open_parts.push_async_callback(server.stop, 5.0)
         if plane == "envoy":
             envoy = _envoy_plane(bounds, allowed_origins)
             open_parts.push_async_callback(envoy.close)

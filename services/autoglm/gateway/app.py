@@ -28,13 +28,14 @@ from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
 from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
-from autoglm.gateway.edges.rest_server import RestServer
 from autoglm.gateway.envoy.endpoint_picker.server import LIVENESS, READINESS, PickerServer
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.program import EnvoyFailed
 from autoglm.gateway.gateway import GatewayCore, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.rules import Timeouts
+from autoglm.http1.server import Server
 from autoglm.kube.reflector import Connect
 
 _TLS_POLL_SECONDS = 5.0
@@ -83,7 +84,7 @@ class Gateway:
         self._plane = EnvoyPlane(settings) if settings.data_plane == "envoy" else None
         self._health = health.aio.HealthServicer()
         self._draining = self._is_listening = False
-        self._rest: RestServer | None = None
+        self._rest: Server | None = None
         self._grpc: grpc.aio.Server | None = None
         self._picker: PickerServer | None = None
         self._admin: AdminServer | None = None
@@ -170,7 +171,7 @@ class Gateway:
         await asyncio.gather(
             *([picker.stop(grace)] if picker else []),
             *([self._stop_grpc(grpc_server, grace)] if grpc_server else []),
-            *([rest_server.stop()] if rest_server else []),
+            *([rest_server.stop(grace)] if rest_server else []),
         )
 
     async def _stop_grpc(self, server: grpc.aio.Server, grace: float) -> None:
@@ -248,12 +249,16 @@ class Gateway:
             self.is_ready,
             core.registry,
             self._bounds,
-            settings.slow_reader_seconds,
             # With the data plane envoy, Envoy adds CORS headers to all responses.
             Cors(settings.allowed_origins) if self._plane is None else Cors(),
         )
-        edge, grace = RestEdge(parts), settings.shutdown_grace_seconds
-        self._rest = RestServer(edge, grace, settings.max_connections)
+        edge = RestEdge(parts)
+        self._rest = Server(
+            edge.serve,
+            edge.reject,
+            timeouts=Timeouts(write=settings.slow_reader_seconds),
+            max_connections=settings.max_connections,
+        )
         if self._plane is not None:
             await self._rest.start_unix(self._plane.sockets.http)
             return

@@ -23,6 +23,7 @@ class BodyBuffer:
     __slots__ = (
         "_buffered",
         "_error",
+        "_is_discarded",
         "_is_paused",
         "_pieces",
         "_source",
@@ -35,6 +36,7 @@ class BodyBuffer:
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._is_paused = False
+        self._is_discarded = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.is_complete = False
@@ -51,14 +53,18 @@ class BodyBuffer:
             if self.is_complete:
                 return b""
             await self._wait()
-        pieces, self._pieces, self._buffered = self._pieces, [], 0
-        if self._is_paused:
-            self._is_paused = False
-            self._source.resume_reading()
+        pieces = self._take()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def discard(self) -> None:
+        """Drop what has arrived and what still arrives. Called by the connection."""
+        self._is_discarded = True
+        self._take()
 
     def feed(self, piece: bytes) -> None:
         """Take bytes of the body. Called by the connection."""
+        if self._is_discarded:
+            return
         self._pieces.append(piece)
         self._buffered += len(piece)
         if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
@@ -76,6 +82,13 @@ class BodyBuffer:
         if not self.is_complete and self._error is None:
             self._error = error
             self._wake()
+
+    def _take(self) -> list[bytes]:
+        pieces, self._pieces, self._buffered = self._pieces, [], 0
+        if self._is_paused:
+            self._is_paused = False
+            self._source.resume_reading()
+        return pieces
 
     async def _wait(self) -> None:
         waiter = self._waiter = asyncio.get_running_loop().create_future()

@@ -9,10 +9,12 @@ from http import HTTPStatus
 from typing import Protocol
 
 from autoglm.http1.body import BodyBuffer
-from autoglm.http1.heads import Fields, field
+from autoglm.http1.heads import Fields
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _NO_BODY = (204, 304)
+# So much of a body that the response did not wait for is discarded, to keep the connection.
+_MAX_DISCARDED_BYTES = 64 * 1024
 _date = (0, b"")
 
 
@@ -21,7 +23,9 @@ class Wire(Protocol):
 
     peer: str
     """The IP address of the other end; empty on a Unix socket."""
+    is_local: bool
     is_lost: bool
+    stalled_seconds: float
     can_write: asyncio.Future[None] | None
     """Set while the client reads more slowly than it is written to."""
 
@@ -60,8 +64,8 @@ class Exchange(BodyBuffer):
         "_head",
         "_is_chunked",
         "_left",
+        "announced",
         "fields",
-        "has_body",
         "is_finished",
         "is_http10",
         "is_kept_alive",
@@ -78,7 +82,8 @@ class Exchange(BodyBuffer):
         self.is_http10 = False
         self.is_kept_alive = True
         """Whether the connection takes another request after this one."""
-        self.has_body = False
+        self.announced = 0
+        """The length of the request's body in bytes; -1 where only its end shows it."""
         self.waits_for_continue = False
         self.is_started = False
         self.is_finished = False
@@ -86,14 +91,25 @@ class Exchange(BodyBuffer):
         self._is_chunked = False
         self._left = -1
 
-    def header(self, name: bytes) -> str:
-        """Return the first value of a header field; empty where there is none."""
-        return field(self.fields, name).decode("utf-8", "surrogateescape")
-
     @property
     def peer(self) -> str:
         """Return the IP address of the connection's other end; empty on a Unix socket."""
         return self._connection.peer
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the connection is one of a Unix socket."""
+        return self._connection.is_local
+
+    @property
+    def is_blocked(self) -> bool:
+        """Return whether `drain` would wait."""
+        return self._connection.can_write is not None
+
+    @property
+    def stalled_seconds(self) -> float:
+        """Return how long the client read nothing, if that ended the connection; else 0."""
+        return self._connection.stalled_seconds
 
     async def read(self) -> bytes:
         """Return the bytes of the body that have arrived, at least one; empty after the last.
@@ -122,7 +138,7 @@ class Exchange(BodyBuffer):
             self.is_kept_alive = False
         else:
             self._is_chunked = True
-        if not self.is_complete or connection.is_draining:
+        if connection.is_draining or not (self.is_complete or self._is_rest_short):
             self.is_kept_alive = False
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}".encode()]
         lines += [name + b": " + value for name, value in fields]
@@ -139,6 +155,11 @@ class Exchange(BodyBuffer):
             self.is_started = False
             raise ValueError("a header field has a line break")
         self._head = head + b"\r\ndate: " + _now() + b"\r\n\r\n"
+
+    @property
+    def _is_rest_short(self) -> bool:
+        """Return whether so little of the body is missing that it is discarded as it arrives."""
+        return 0 <= self.announced <= _MAX_DISCARDED_BYTES and not self.waits_for_continue
 
     def write(self, data: bytes) -> None:
         """Send bytes of the body. Raises ClientDisconnected."""

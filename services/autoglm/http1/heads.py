@@ -59,6 +59,20 @@ def request_head(
     return head.encode("utf-8", "surrogateescape") + b"\r\nhost: " + authority + b"\r\n\r\n"
 
 
+def joined(fields: Fields) -> dict[str, str]:
+    """Return header fields as text; repeated ones are joined as RFC 9110 (5.3) allows.
+
+    Values keep bytes that are not UTF-8 (surrogateescape).
+    """
+    headers = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in fields}
+    if len(headers) == len(fields):
+        return headers
+    values: dict[str, list[str]] = {}
+    for name, value in fields:
+        values.setdefault(name.decode(), []).append(value.decode("utf-8", "surrogateescape"))
+    return {name: ", ".join(several) for name, several in values.items()}
+
+
 def field(fields: Fields, name: bytes) -> bytes:
     """Return the first value of a header field; empty where there is none."""
     for key, value in fields:

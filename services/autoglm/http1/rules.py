@@ -9,9 +9,10 @@ from autoglm.http1.exchange import BadBody, Exchange
 from autoglm.http1.heads import Fields, field
 
 Handler = Callable[[Exchange], Awaitable[None]]
-Reject = Callable[[int, str, Fields], tuple[Fields, bytes]]
-"""Returns fields and body of a rejection: status, reason for the client, and the fields that had
-arrived."""
+Reject = Callable[[Exchange, int, str], None]
+"""Responds to a request that is not served, with this status and reason for the client.
+
+The exchange has what had arrived of target and fields; nothing for a connection over the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,22 @@ class Timeouts:
 DEFAULT_TIMEOUTS = Timeouts()
 
 
-def check_head(method: str, version: str, fields: Fields) -> None:
-    """Raise BadBody for what llhttp leaves to its user."""
+# The fields that a server acts on itself.
+_OWN = frozenset((b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"))
+
+
+def check_head(method: str, version: str, fields: Fields) -> tuple[int, bool]:
+    """Check what llhttp leaves to its user. Raises BadBody.
+
+    Returns the length of the body in bytes, -1 where only its end shows it, and whether the client
+    waits for `100 Continue` before it sends it.
+    """
+    fields = [pair for pair in fields if pair[0] in _OWN]
     if version not in ("1.1", "1.0"):
         raise BadBody(505, f"HTTP/{version} is not supported; use HTTP/1.1")
     if method == "CONNECT":
         raise BadBody(405, "CONNECT is not supported; this is no proxy")
-    hosts = sum(name == b"host" for name, _ in fields)
+    hosts = [name for name, _ in fields].count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadBody(400, f"the request has {hosts} Host headers; send one")
     coding = field(fields, b"transfer-encoding")
@@ -53,3 +63,5 @@ def check_head(method: str, version: str, fields: Fields) -> None:
     expected = field(fields, b"expect").lower()
     if expected and expected != b"100-continue":
         raise BadBody(417, "Expect other than 100-continue is not supported")
+    announced = -1 if coding else int(field(fields, b"content-length") or b"0")
+    return announced, bool(expected) and announced != 0 and version != "1.0"

@@ -18,10 +18,14 @@ from autoglm.http1.server_connection import ServerConnection
 
 _SWEEP_SECONDS = 1.0
 _BACKLOG = 1024
+# Connections over the limit that are kept for a moment, so that their clients read why.
+_MAX_TURNED_AWAY = 16
+# In which cancelled handlers end.
+_CANCEL_SECONDS = 1.0
 
 
 class Server:
-    """Listens on one address. `on_reject` counts rejections by status."""
+    """Listens on one address. `reject` responds to what does not reach the handler."""
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Server:
         self.connections: set[ServerConnection] = set()
         self.clock = clock
         self._max_connections = max_connections
+        self._turned_away: dict[ServerConnection, None] = {}
         self._all_closed = asyncio.Event()
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -64,34 +69,55 @@ class Server:
         self._schedule()
 
     def begin_drain(self) -> None:
-        """Close idle connections, and each other one with its next response."""
+        """Close each connection with its next response, so that clients reconnect elsewhere.
+
+        Idle ones stay open, since a request may be on its way.
+        """
         self.is_draining = True
-        for connection in tuple(self.connections):
-            connection.close_if_idle()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Stop listening and drain; abort what is open after the grace period."""
+        """Stop listening, close idle connections, and others with their response.
+
+        What is open after the grace period is aborted.
+        """
         self.begin_drain()
         if self._listener is not None:
             self._listener.close()
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
         if self.connections:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._all_closed.wait(), grace_seconds)
-        for connection in tuple(self.connections):
-            connection.abort()
         if self._sweep is not None:
             self._sweep.cancel()
-        # Transports report their end in the next round of the loop.
+        tasks = [c.task for c in self.connections if c.task is not None]
+        for connection in (*self.connections, *self._turned_away):
+            connection.abort()
+        # Transports report their end in the next round of the loop, which cancels the handlers.
         await asyncio.sleep(0)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
     def add(self, connection: ServerConnection) -> None:
         """Count a connection. Called by it."""
         self.connections.add(connection)
         self._all_closed.clear()
 
+    def turn_away(self, connection: ServerConnection) -> None:
+        """Keep a connection over the limit for the linger time. Called by it.
+
+        A few, since each takes an open file: the earliest ends for the latest.
+        """
+        if len(self._turned_away) >= _MAX_TURNED_AWAY:
+            earliest = next(iter(self._turned_away))
+            del self._turned_away[earliest]
+            earliest.abort()
+        self._turned_away[connection] = None
+
     def remove(self, connection: ServerConnection) -> None:
         """Forget a connection that has ended. Called by it."""
         self.connections.discard(connection)
+        self._turned_away.pop(connection, None)
         if not self.connections:
             self._all_closed.set()
 
@@ -104,7 +130,7 @@ class Server:
 
     def check_timeouts(self) -> None:
         """Apply the timeouts to all connections; called every second."""
-        now = self.clock()
-        for connection in tuple(self.connections):
-            connection.check(now)
         self._schedule()
+        now = self.clock()
+        for connection in (*self.connections, *self._turned_away):
+            connection.check(now)

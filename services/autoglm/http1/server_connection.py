@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Protocol, cast
 
 import httptools
 
 from autoglm.http1.exchange import BadBody, ClientDisconnected, Exchange
-from autoglm.http1.heads import MAX_HEAD_BYTES, field
+from autoglm.http1.heads import MAX_HEAD_BYTES
 from autoglm.http1.rules import Handler, Reject, Timeouts, check_head
 
 # Pipelined requests that may wait; then the rest is parsed when they have been handled.
@@ -39,6 +40,8 @@ class Owner(Protocol):
 
     def add(self, connection: ServerConnection, /) -> None: ...
 
+    def turn_away(self, connection: ServerConnection, /) -> None: ...
+
     def remove(self, connection: ServerConnection, /) -> None: ...
 
 
@@ -50,7 +53,8 @@ class ServerConnection(asyncio.Protocol):
         self._is_full, self._limit = is_full, limit
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Runs the handler of the active exchange."""
         self._active: Exchange | None = None
         """The exchange whose handler runs."""
         self._reading: Exchange | None = None
@@ -75,6 +79,9 @@ class ServerConnection(asyncio.Protocol):
         self._discarded = 0
         self.can_write: asyncio.Future[None] | None = None
         self.is_lost = False
+        """Whether nothing that is written now can arrive."""
+        self.stalled_seconds = 0.0
+        self.is_local = False
         self.peer = ""
 
     @property
@@ -88,7 +95,11 @@ class ServerConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else ""
+        own = transport.get_extra_info("sockname")
+        self.is_local = not isinstance(address, tuple) and not isinstance(own, tuple)
         if self._is_full:
+            self._server.turn_away(self)
+            self._discard()
             self._reject(
                 429, f"the server has {self._limit} connections, its limit; try again later"
             )
@@ -96,6 +107,8 @@ class ServerConnection(asyncio.Protocol):
         self._server.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.is_lost:
+            return
         if self._is_ending:
             self._discarded += len(data)
             if self._discarded > _LINGER_BYTES:
@@ -118,8 +131,10 @@ class ServerConnection(asyncio.Protocol):
         for exchange in {self._active, self._reading}:
             if exchange is not None:
                 exchange.fail(ClientDisconnected("the client disconnected"))
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
+        # It refers to the connection, and neither would be freed without a garbage collection.
+        del self._parser
 
     def pause_writing(self) -> None:
         self.can_write = asyncio.get_running_loop().create_future()
@@ -136,7 +151,7 @@ class ServerConnection(asyncio.Protocol):
         """Parse until too many requests wait; the rest stays in the backlog."""
         view = memoryview(data)
         while view:
-            if self._is_ending:
+            if self._is_ending or self.is_lost:
                 return
             if len(self._waiting) >= _MAX_WAITING:
                 self._backlog.appendleft(bytes(view))
@@ -155,8 +170,7 @@ class ServerConnection(asyncio.Protocol):
                 self._end_body()
             return used
         if self._in_head:
-            if not self._has_begun:
-                self._has_begun, self._since = True, self._server.clock()
+            self._note_begin()
             self._head_bytes += len(data)
         else:
             self._wire_bytes += len(data)
@@ -184,6 +198,11 @@ class ServerConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target, self._fields = b"", []
         self._in_head = True
+        self._note_begin()
+
+    def _note_begin(self) -> None:
+        if not self._has_begun:
+            self._has_begun, self._since = True, self._server.clock()
 
     def on_url(self, target: bytes) -> None:
         self._target += target
@@ -198,23 +217,17 @@ class ServerConnection(asyncio.Protocol):
         parser, fields = self._parser, self._fields
         self._in_head, self._has_begun = False, False
         self._head_bytes = self._wire_bytes = self._body_bytes = 0
-        if len(self._target) + sum(len(n) + len(v) for n, v in fields) > MAX_HEAD_BYTES:
+        if len(self._target) + sum(map(len, chain.from_iterable(fields))) > MAX_HEAD_BYTES:
             raise BadBody(431, _LONG_HEAD)
         method, version = parser.get_method().decode(), parser.get_http_version()
-        check_head(method, version, fields)
+        announced, waits_for_continue = check_head(method, version, fields)
         exchange = Exchange(self, method, self._target, fields)
         exchange.is_http10 = version == "1.0"
         exchange.is_kept_alive = parser.should_keep_alive()
-        length = field(fields, b"content-length")
-        exchange.has_body = bool(field(fields, b"transfer-encoding")) or length not in (b"", b"0")
-        exchange.waits_for_continue = (
-            exchange.has_body
-            and not exchange.is_http10
-            and field(fields, b"expect").lower() == b"100-continue"
-        )
-        if parser.should_upgrade() and exchange.has_body:
+        exchange.announced, exchange.waits_for_continue = announced, waits_for_continue
+        if parser.should_upgrade():
             # An Upgrade is ignored, as RFC 9110 (7.8) allows; llhttp ends the message here.
-            self._raw_left = int(length)
+            self._raw_left = announced
         self._reading = exchange
         self._since, self._seen_bytes = self._server.clock(), 0
         self._waiting.append(exchange)
@@ -234,6 +247,7 @@ class ServerConnection(asyncio.Protocol):
         exchange, self._reading = self._reading, None
         self._in_head, self._has_begun, self._head_bytes = True, False, 0
         self._wire_bytes = self._body_bytes = 0
+        self._target, self._fields = b"", []
         if exchange is not None:
             exchange.end()
 
@@ -260,10 +274,9 @@ class ServerConnection(asyncio.Protocol):
 
     def _reject(self, status: int, why: str) -> None:
         """Respond to a request that has no exchange, and close."""
-        fields, body = self._server.reject(status, why, self._fields)
-        exchange = Exchange(self, "", b"", [])
+        exchange = Exchange(self, "", self._target, self._fields)
         exchange.is_kept_alive = False
-        exchange.respond(status, fields, body)
+        self._server.reject(exchange, status, why)
         self._close_gently()
 
     # Exchanges
@@ -271,7 +284,7 @@ class ServerConnection(asyncio.Protocol):
     def _next(self) -> None:
         exchange = self._active = self._waiting.popleft()
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._serve(exchange))
+        self.task = loop.create_task(self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
@@ -285,21 +298,20 @@ class ServerConnection(asyncio.Protocol):
             _log.error("unexpected error in a handler", exc_info=error)
             self.abort()
         finally:
-            self._task = None
+            self.task = None
             self._active = None
         if not self.is_lost:
             self._after(exchange)
 
     def _after(self, exchange: Exchange) -> None:
-        if not exchange.is_kept_alive or not exchange.is_complete:
+        if not exchange.is_kept_alive or (self.is_draining and not self._waiting):
             self._close_gently()
             return
         self._since = self._server.clock()
+        if not exchange.is_complete:
+            exchange.discard()
         if self._waiting:
             self._next()
-        elif self.is_draining:
-            self.close()
-            return
         if self._backlog and len(self._waiting) < _MAX_WAITING:
             backlog, self._backlog = b"".join(self._backlog), deque()
             self.resume_reading()
@@ -344,6 +356,7 @@ class ServerConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now; what was written may be lost."""
+        self.is_lost = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -354,8 +367,11 @@ class ServerConnection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Apply the timeouts. Called every second."""
         limits = self._server.timeouts
+        if self.is_lost:
+            return
         if self._blocked_since is not None:
             if now - self._blocked_since > limits.write:
+                self.stalled_seconds = limits.write
                 self.abort()
             return
         waited = now - self._since

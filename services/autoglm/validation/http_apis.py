@@ -55,7 +55,7 @@ class Body(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HttpApi:
-    """One path, written as aiohttp's router has it; `operation` names it in spans and metrics."""
+    """One path; `operation` names it in spans and metrics."""
 
     path: str
     operation: Operation

@@ -435,7 +435,7 @@ async def test_stopping_lets_a_stream_end(plane: str) -> None:
     ) as gateway:
         async with gateway.client.post(CHAT, json=HELLO) as response:
             await response.content.readany()
-            stopping = asyncio.create_task(gateway.server.stop())
+            stopping = asyncio.create_task(gateway.server.stop(5.0))
             await asyncio.sleep(0)
             pause.set()
             rest = await response.content.read()

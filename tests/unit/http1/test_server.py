@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -104,8 +106,8 @@ class Seen:
         exchange.respond(200, [(b"x", b"y")], exchange.target + b"=" + body)
 
 
-def reject(status: int, why: str, fields: Fields) -> tuple[Fields, bytes]:
-    return [(b"content-type", b"text/plain")], why.encode()
+def reject(exchange: Exchange, status: int, why: str) -> None:
+    exchange.respond(status, [(b"content-type", b"text/plain")], why.encode())
 
 
 def server_of(handler: Callable[[Exchange], object], clock: Clock | None = None) -> Server:
@@ -267,13 +269,13 @@ async def test_continue_is_sent_only_to_a_client_whose_body_is_wanted() -> None:
     assert wire.statuses == [401] and b"connection: close" in wire.written
 
 
-async def test_after_a_rejection_whose_body_has_not_arrived_the_connection_ends() -> None:
+async def test_after_a_rejection_whose_long_body_has_not_arrived_the_connection_ends() -> None:
     async def unauthenticated(exchange: Exchange) -> None:
         exchange.respond(401, [], b"who?")
 
     clock = Clock()
     wire = Wire(server_of(unauthenticated, clock))
-    await wire.send(POST.replace(b": 3", b": 99"))
+    await wire.send(POST.replace(b": 3", b": 9999999"))
     assert wire.statuses == [401] and b"connection: close" in wire.written
     assert wire.has_eof and not wire.is_closed
     await wire.send(*[bytes(100_000)] * 5)
@@ -545,21 +547,156 @@ async def test_a_client_that_reads_nothing_is_ended() -> None:
     assert wire.is_aborted and len(wire.written) == written
 
 
-async def test_a_full_server_says_so() -> None:
-    wire = Wire(server_of(Seen()), is_full=True)
+async def test_a_full_server_says_so_and_the_client_can_read_it() -> None:
+    clock = Clock()
+    server = server_of(Seen(), clock)
+    wire = Wire(server, is_full=True)
+    await wire.send(POST)
+    assert wire.statuses == [429] and wire.has_eof and not wire.is_closed
+    assert not server.connections
 
-    assert wire.statuses == [429] and wire.is_closed
+    clock.now += Timeouts().linger + 0.1
+    server.check_timeouts()
+    assert wire.is_closed
+
+
+async def test_of_connections_over_the_limit_only_the_latest_are_kept() -> None:
+    server = server_of(Seen())
+    wires = [Wire(server, is_full=True) for _ in range(100)]
     await settle()
 
+    assert all(wire.statuses == [429] for wire in wires)
+    kept = [not wire.is_closed for wire in wires]
+    assert any(kept) and kept == sorted(kept) and sum(kept) <= 20
+    await server.stop(0)
+    assert all(wire.is_closed for wire in wires)
 
-async def test_draining_ends_idle_connections_and_each_other_with_its_response() -> None:
-    seen = Seen()
-    server = server_of(seen)
-    idle, busy = Wire(server), Wire(server)
+
+async def test_draining_ends_each_connection_with_its_response_and_stopping_idle_ones() -> None:
+    server = server_of(Seen())
+    idle, late, busy = Wire(server), Wire(server), Wire(server)
     await busy.send(POST[:-1])
     server.begin_drain()
+    await late.send(GET)
+    assert late.statuses == [200] and b"connection: close" in late.written and late.is_closed
+    assert not idle.is_closed and not busy.is_closed
 
-    assert idle.is_closed and not busy.is_closed
+    stopping = asyncio.create_task(server.stop(60.0))
+    await settle()
+    assert bool(idle.is_closed) and busy.written == b""
     await busy.send(b"c")
+    await stopping
     assert busy.statuses == [200] and b"connection: close" in busy.written
     assert busy.is_closed
+
+
+async def test_stopping_without_grace_waits_until_handlers_have_been_cancelled() -> None:
+    cancelled = False
+
+    async def handler(exchange: Exchange) -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cancelled = True
+
+    server = server_of(handler)
+    await Wire(server).send(GET)
+    await server.stop(0)
+
+    assert cancelled and not server.connections
+
+
+class Rejecting:
+    """A handler that reads no body."""
+
+    async def __call__(self, exchange: Exchange) -> None:
+        exchange.respond(401, [], b"")
+
+
+async def test_the_rest_of_a_short_body_is_discarded_and_the_connection_kept() -> None:
+    wire = Wire(server_of(Rejecting()))
+    await wire.send(POST[:-3])
+    assert wire.statuses == [401] and b"connection: close" not in wire.written
+    await wire.send(b"abc" + GET[:10], GET[10:])
+
+    assert wire.statuses == [401, 401] and not wire.is_closed
+
+
+async def test_a_discarded_body_that_drips_ends_the_connection() -> None:
+    clock = Clock()
+    wire = Wire(server_of(Rejecting(), clock))
+    await wire.send(POST.replace(b": 3", b": 5000"))
+    for _ in range(30):
+        clock.now += 1
+        await wire.send(b"x")
+        wire.connection.check(clock.now)
+
+    assert wire.statuses == [401] and wire.is_closed
+
+
+async def test_the_head_of_a_pipelined_request_is_timed_from_its_first_byte() -> None:
+    clock = Clock()
+    wire = Wire(server_of(Seen(), clock))
+    await wire.send(GET + GET[:5])
+    clock.now += Timeouts().head + 0.1
+    wire.connection.check(clock.now)
+
+    assert wire.statuses == [200, 408]
+
+
+async def test_a_rejection_has_the_target_and_fields_that_had_arrived_and_no_others() -> None:
+    seen: list[tuple[bytes, Fields]] = []
+
+    def note(exchange: Exchange, status: int, why: str) -> None:
+        seen.append((exchange.target, exchange.fields))
+        exchange.respond(status, [], b"")
+
+    server = Server(Seen(), note, clock=Clock())
+    await Wire(server).send(b"GET /a HTTP/1.1\r\nX: y\r\nA: b\r\nHost : h\r\n\r\n")
+    wire = Wire(server)
+    await wire.send(GET)
+    await wire.send(b"\x00nonsense\r\n\r\n")
+
+    assert seen == [(b"/a", [(b"x", b"y")]), (b"", [])]
+
+
+async def test_a_handler_that_aborts_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.start(200, [])
+        exchange.abort()
+
+    wire = Wire(server_of(handler))
+    await wire.send(GET)
+
+    assert wire.is_aborted and not caplog.records
+
+
+async def test_an_aborted_connection_that_has_not_ended_yet_is_left_in_peace() -> None:
+    clock = Clock()
+    server = server_of(Seen(), clock)
+    wire = Wire(server)
+    await wire.send(GET[:5])
+    wire.connection.abort()
+    clock.now += 1_000
+    server.check_timeouts()
+    wire.connection.data_received(GET[5:])
+    await settle()
+
+    assert wire.written == b"" and not server.connections
+    await server.stop(0)
+
+
+async def test_a_connection_that_has_ended_is_freed_without_a_garbage_collection() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        wire = Wire(server_of(Seen()))
+        await wire.send(POST)
+        wire.connection.connection_lost(None)
+        ended = weakref.ref(wire.connection)
+        wire.connection = None  # type: ignore[assignment]
+        assert ended() is None
+    finally:
+        gc.enable()

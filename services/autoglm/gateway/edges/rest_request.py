@@ -10,21 +10,24 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import parse_qsl, unquote
 
-from aiohttp import web
 from msgspec.structs import replace
-from multidict import CIMultiDictProxy
 
-from autoglm.common import rpc, status
+from autoglm.common import errors, rpc, status
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
+from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.inflate import inflated
 from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.request import GatewayRequest
+from autoglm.http1.exchange import BadBody, ClientDisconnected, Exchange
+from autoglm.http1.heads import joined
 from autoglm.validation import RequestInfo
 from autoglm.validation import bounds as content_bounds
 from autoglm.validation.openai_stream import REPLAY_HEADER
@@ -36,10 +39,12 @@ BINARY_HEADER = "inference-header-content-length"
 # From this size on a thread decompresses, in pieces, so that other requests are not delayed.
 OFF_LOOP_BYTES = 64 * 1024
 _GUNZIP_BYTES, _PLAIN_BYTES = 16 * 1024, 256 * 1024
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # The highest compression of deflate ("Maximum compression factor" of zlib's technical details).
 _MOST_INFLATION = 1032
 _GZIP = 16 + zlib.MAX_WBITS
+_CREDENTIALS = {name.encode(): name for name in (rpc.AUTHORIZATION, rpc.API_KEY)}
+_ENCODED = re.compile("%(2[Ff5])")
+_AUTHORITY_END = re.compile("[/?#]")
 # The connection's own headers, and those that this hop reads or sets itself.
 _NOT_FORWARDED = frozenset(
     (
@@ -81,6 +86,99 @@ class Bounds:
     content: content_bounds.Bounds = content_bounds.DEFAULT
 
 
+class MethodNotAllowed(AutoGLMError):
+    """A method that the path does not have."""
+
+    reason = "METHOD_NOT_ALLOWED"
+    grpc_status = "UNIMPLEMENTED"
+    http_status = 405
+
+
+def _protocol_errors() -> Mapping[int, type[AutoGLMError]]:
+    """Return the errors of HTTP itself that have no other name here."""
+    names = {
+        408: "REQUEST_TIMEOUT",
+        417: "EXPECTATION_FAILED",
+        431: "HEAD_TOO_LARGE",
+        505: "HTTP_VERSION_NOT_SUPPORTED",
+    }
+    return {
+        code: type(reason, (InvalidRequest,), {"reason": reason, "http_status": code})
+        for code, reason in names.items()
+    }
+
+
+_PROTOCOL_ERRORS: Mapping[int, type[AutoGLMError]] = {
+    **_protocol_errors(),
+    405: MethodNotAllowed,
+    501: errors.Unimplemented,
+}
+
+
+def protocol_error(code: int, why: str) -> AutoGLMError:
+    """Return the error for a request that the HTTP server rejects."""
+    if code == errors.QueueFull.http_status:
+        return errors.QueueFull(why, retry_after=1.0)
+    return _PROTOCOL_ERRORS.get(code, InvalidRequest)(why)
+
+
+class HttpRequest:
+    """The head of a request, and the exchange through which its body and its response pass.
+
+    `route` and `name` are set once its route is known: `POST /v2/models/{model}/infer`, and the
+    model, or the id, that the path names.
+    """
+
+    __slots__ = (
+        "cors",
+        "exchange",
+        "headers",
+        "method",
+        "name",
+        "path",
+        "request_id",
+        "route",
+        "routed",
+        "target",
+    )
+
+    def __init__(self, exchange: Exchange, cors: Cors) -> None:
+        self.exchange, self.cors = exchange, cors
+        self.method = exchange.method
+        self.headers: Mapping[str, str] = joined(exchange.fields)
+        """Names are in lower case; repeated headers are joined."""
+        self.request_id = request_id_of(self.headers)
+        self.target = canonical(_origin_form(exchange.target.decode("utf-8", "surrogateescape")))
+        """The path as it was sent, with its query string."""
+        self.path = self.routed = self.target.partition("?")[0]
+        if "%" in self.path:
+            # A slash that was encoded is part of a name, not of the path that selects a route.
+            self.routed = unquote(_ENCODED.sub(r"%25\1", self.path))
+            self.path = canonical(unquote(self.path))
+        self.route = self.name = ""
+
+    def query(self, name: str) -> str:
+        """Return the first value of a parameter of the query string; empty without one."""
+        pairs = parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+        return next((value for key, value in pairs if key == name), "")
+
+
+def unquoted(segment: str) -> str:
+    """Return a part of `HttpRequest.routed` with everything decoded."""
+    return segment.replace("%2F", "/").replace("%2f", "/").replace("%25", "%")
+
+
+def _origin_form(target: str) -> str:
+    """Return the path and the query of a target, which may be absolute (RFC 9112, 3.2.2)."""
+    if not target.startswith("/"):
+        scheme, mark, rest = target.partition("://")
+        if mark and scheme.lower() in ("http", "https"):
+            authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+            target = rest[len(authority) :]
+            target = target if target.startswith("/") else f"/{target}"
+    return target.partition("#")[0]
+
+
 def canonical(target: str) -> str:
     """Return the target without a slash at the end of its path, which pods do not serve."""
     path, mark, query = target.partition("?")
@@ -93,8 +191,7 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 
 def request_of(
-    http_request: web.Request,
-    route: str,
+    http: HttpRequest,
     bounds: Bounds,
     info: RequestInfo | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -103,62 +200,51 @@ def request_of(
 
     Never raises an AutoGLMError: it becomes the request's `problem`.
     """
-    started = clock()
+    started, headers, exchange = clock(), http.headers, http.exchange
     timeout, problem = bounds.default_timeout_seconds, None
     try:
-        timeout = timeout_of(http_request.headers, bounds)
+        timeout = timeout_of(headers, bounds)
     except AutoGLMError as error:
         problem = error
     return GatewayRequest(
         wire="http",
-        route=route,
-        target=canonical(str(http_request.rel_url)),
+        route=http.route,
+        target=http.target,
         payload=b"",
-        request_id=request_id_of(http_request.headers),
+        request_id=http.request_id,
         started=started,
         deadline=started + timeout,
         info=info,
-        receive=None if info else partial(_receive, http_request, bounds, timeout),
+        receive=None if info else partial(_receive, http, bounds, timeout),
         problem=problem,
-        trace_headers={k: v for k in rpc.TRACE_HEADERS if (v := http_request.headers.get(k))},
-        headers=forwarded_headers(http_request.headers),
-        debug=http_request.headers.get(rpc.DEBUG_HEADER, ""),
-        credentials=_credentials(http_request.headers),
-        peer=_peer(http_request),
-        continues=http_request.headers.get(rpc.CALL_HEADER, ""),
+        trace_headers={k: headers[k] for k in rpc.TRACE_HEADERS if k in headers},
+        headers=forwarded_headers(headers),
+        debug=headers.get(rpc.DEBUG_HEADER, ""),
+        credentials=_credentials(http),
+        # Only Envoy can connect to a Unix socket.
+        peer=headers.get(rpc.PEER_HEADER, "") if exchange.is_local else exchange.peer,
+        continues=headers.get(rpc.CALL_HEADER, ""),
     )
 
 
 async def _receive(
-    http_request: web.Request,
+    http: HttpRequest,
     bounds: Bounds,
     timeout: float,
     request: GatewayRequest,
     reservation: MemoryReservation,
 ) -> GatewayRequest:
-    payload = await _payload(http_request, bounds.max_body_bytes, timeout, reservation)
-    json_part = _json_part(http_request.headers.get(BINARY_HEADER), payload)
-    kind = http_request.headers.get("content-type", "")
-    info = await read_openai(canonical(http_request.path), json_part, bounds.content, kind)
+    payload = await _payload(http, bounds.max_body_bytes, timeout, reservation)
+    json_part = _json_part(http.headers.get(BINARY_HEADER), payload)
+    kind = http.headers.get("content-type", "")
+    info = await read_openai(http.path, json_part, bounds.content, kind)
     return replace(request, payload=payload, info=info)
 
 
-def _peer(http_request: web.Request) -> str:
-    transport = http_request.transport
-    if transport is None or isinstance(transport.get_extra_info("sockname"), tuple):
-        return http_request.remote or ""
-    # Envoy's socket, where no other client can connect.
-    return http_request.headers.get(rpc.PEER_HEADER, "")
-
-
-def _credentials(headers: CIMultiDictProxy[str]) -> rpc.Credentials:
-    """Return the credentials; looked up by name, since most requests have many headers."""
-    return tuple(
-        (name, value)
-        for name in (rpc.AUTHORIZATION, rpc.API_KEY)
-        if name in headers
-        for value in headers.getall(name)
-    )
+def _credentials(http: HttpRequest) -> rpc.Credentials:
+    """Return every value of the headers that carry a credential, each as it was sent."""
+    found = [pair for pair in http.exchange.fields if pair[0] in _CREDENTIALS]
+    return tuple([(_CREDENTIALS[k], v.decode("utf-8", "surrogateescape")) for k, v in found])
 
 
 def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:
@@ -183,46 +269,34 @@ def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {k.lower(): v for k, v in headers.items() if k.lower() not in dropped}
 
 
-async def expect(_: web.Request) -> None:
-    """Send nothing yet: `100 Continue` is sent when the body is read."""
-
-
-def _waits(http_request: web.Request) -> bool:
-    return http_request.headers.get("expect", "").lower() == "100-continue"
-
-
 async def _payload(
-    http_request: web.Request, limit: int, timeout: float, reservation: MemoryReservation
+    http: HttpRequest, limit: int, timeout: float, reservation: MemoryReservation
 ) -> bytes:
-    announced = http_request.content_length or 0
-    if announced > limit:
+    exchange = http.exchange
+    if exchange.announced > limit:
         raise _too_large(limit)
-    reservation.check(announced)
-    if _waits(http_request):
-        await http_request.writer.write(_CONTINUE)
-        # The response's head was not written yet.
-        http_request.writer.output_size = 0
+    reservation.check(max(exchange.announced, 0))
     try:
-        if http_request.content.is_eof():
+        if exchange.is_complete:
             # The whole body has arrived, as small ones mostly have: no timeout is needed.
-            body = await _read(http_request, limit, reservation)
+            body = await _read(exchange, limit, reservation)
         else:
             async with asyncio.timeout(timeout):
-                body = await _read(http_request, limit, reservation)
+                body = await _read(exchange, limit, reservation)
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed before the body had arrived") from error
-    except web.RequestPayloadError as error:
-        raise InvalidRequest(f"the body could not be read: {error}") from error
-    return await _decompressed(
-        body, http_request.headers.get("content-encoding", ""), limit, reservation
-    )
+    except BadBody as error:
+        raise protocol_error(error.status, f"the body could not be read: {error}") from error
+    except ClientDisconnected as error:
+        raise errors.Cancelled(str(error)) from error
+    return await _decompressed(body, http.headers.get("content-encoding", ""), limit, reservation)
 
 
-async def _read(http_request: web.Request, limit: int, reservation: MemoryReservation) -> bytes:
+async def _read(exchange: Exchange, limit: int, reservation: MemoryReservation) -> bytes:
     """Read the body and reserve memory as it arrives, not for the announced length."""
     # Grows in place and returns its bytes without a copy: joining a list would block the loop.
     body, first = io.BytesIO(), b""
-    async for chunk in http_request.content.iter_any():
+    while chunk := await exchange.read():
         if body.tell() + len(chunk) > limit:
             raise _too_large(limit)
         reservation.take(len(chunk))

@@ -6,20 +6,22 @@ streamed, and a broken one ends with an error event or a closed connection.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, cast
 
 import msgspec
-from aiohttp import web
 
 from autoglm.common import errors
-from autoglm.gateway.edges.rest_request import request_id_of
-from autoglm.gateway.edges.slow_client import SlowReader
+from autoglm.gateway.edges.rest_request import OFF_LOOP_BYTES, HttpRequest
 from autoglm.gateway.request.event_stream import WholeEvents, is_event_stream
 from autoglm.gateway.request.http_usage import UsageReader
 from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
+from autoglm.http1.exchange import ClientDisconnected
+from autoglm.http1.heads import Fields
 from autoglm.validation import Billing, http_errors
 
 JSON = "application/json"
@@ -27,54 +29,108 @@ JSON = "application/json"
 GZIP_FROM_BYTES = 1024
 # Responses of known length up to this are buffered.
 _WHOLE_BYTES = 1024 * 1024
+_GZIP = 16 + zlib.MAX_WBITS
 _log = logging.getLogger("autoglm.gateway")
 
 
-async def respond(
-    http_request: web.Request, request: GatewayRequest, handler: Handler, slow_reader_seconds: float
-) -> web.StreamResponse:
-    http_response: web.StreamResponse | None = None
-    record, events = RequestRecord(), WholeEvents()
+async def respond(http: HttpRequest, request: GatewayRequest, handler: Handler) -> None:
+    """Send the handler's response, or its error. Raises ClientDisconnected."""
+    record, body = RequestRecord(), None
+    events: WholeEvents | None = None
     try:
         async with handler(request, record) as response, _closing(response.chunks) as chunks:
             reader = _reader(request, record, response)
-            if (length := _known_length(response)) is not None and length <= _WHOLE_BYTES:
+            length = _known_length(response)
+            if length is None or length > _WHOLE_BYTES:
+                events = WholeEvents() if is_event_stream(response.headers) else None
+                await _stream(http, response, chunks, events, reader)
+            else:
                 body = b"".join([chunk async for chunk in chunks])
                 if reader is not None:
                     reader.add(body)
-                    record.usage = reader.usage()
-                return _whole(http_request, request, response, body)
-            http_response = _head(http_request, request, response)
-            if is_event_stream(response.headers):
-                chunks = _whole_events(chunks, events)
-            with SlowReader(slow_reader_seconds) as slow:
-                slow.begin()
-                await _send(http_response.prepare(http_request))
-                slow.end()
-                async for chunk in chunks:
-                    slow.begin()
-                    await _send(http_response.write(chunk))
-                    slow.end()
-                    if reader is not None:
-                        reader.add(chunk)
-                slow.begin()
-                await _send(http_response.write_eof())
             if reader is not None:
                 record.usage = reader.usage()
-            return http_response
     except errors.AutoGLMError as error:
         errors.forget_frames(error)
-        if http_response is None or not http_response.prepared:
-            return error_response(http_request, error, request.request_id)
-        return await _end_broken(http_request, http_response, error, request, events.last)
+        if http.exchange.is_started:
+            _end_broken(http, error, events)
+        else:
+            send_error(http, error)
+        return
+    if body is not None:
+        await _send_whole(http, response, body)
 
 
-async def _whole_events(chunks: AsyncIterator[bytes], events: WholeEvents) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        if whole := events.feed(chunk):
-            yield whole
-    if rest := events.rest():
-        yield rest
+async def _stream(
+    http: HttpRequest,
+    response: Response,
+    chunks: AsyncIterator[bytes],
+    events: WholeEvents | None,
+    reader: UsageReader | None,
+) -> None:
+    """Send the chunks as they arrive, or compressed. Raises Cancelled."""
+    exchange, headers, length = http.exchange, _headers(http, response), _known_length(response)
+    packer = None
+    if events is None and _may_compress(http, response):
+        packer, length = zlib.compressobj(wbits=_GZIP), None
+        headers["content-encoding"] = "gzip"
+    try:
+        exchange.start(response.status, fields_of(http, headers), length)
+        async for chunk in chunks:
+            data = chunk if events is None else events.feed(chunk)
+            if reader is not None:
+                reader.add(data)
+            if packer is not None:
+                data = await _packed(packer, data)
+            if data:
+                exchange.write(data)
+                if exchange.is_blocked:
+                    await exchange.drain()
+        rest = b"" if events is None else events.rest()
+        if reader is not None:
+            reader.add(rest)
+        exchange.finish(rest if packer is None else packer.flush())
+        if exchange.is_blocked:
+            await exchange.drain()
+    except ClientDisconnected as error:
+        raise errors.Cancelled(str(error)) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if not exchange.stalled_seconds or task is None:
+            raise
+        task.uncancel()
+        why = f"the client read nothing for {exchange.stalled_seconds:g} s"
+        raise errors.Cancelled(why) from error
+
+
+def _end_broken(http: HttpRequest, error: errors.AutoGLMError, events: WholeEvents | None) -> None:
+    """End a response that has begun: with an error event, or else with a broken connection."""
+    if events is None or isinstance(error, errors.Cancelled):
+        http.exchange.abort()
+        return
+    event = http_errors.stream_event(error, http.request_id, http.path, events.last)
+    # A blank line first: the last chunk may be part of a very long event.
+    http.exchange.finish(b"\n\n" + event)
+
+
+async def _send_whole(http: HttpRequest, response: Response, body: bytes) -> None:
+    headers, length = _headers(http, response), len(body)
+    if http.method == "HEAD":
+        # That of the body which GET has.
+        length = _known_length(response) or 0
+    elif length >= GZIP_FROM_BYTES and _may_compress(http, response):
+        packer = zlib.compressobj(wbits=_GZIP)
+        body = await _packed(packer, body) + packer.flush()
+        headers["content-encoding"], length = "gzip", len(body)
+    http.exchange.start(response.status, fields_of(http, headers), length)
+    http.exchange.finish(body)
+
+
+async def _packed(packer: Any, data: bytes) -> bytes:
+    """Compress, long pieces on a thread."""
+    if len(data) <= OFF_LOOP_BYTES:
+        return cast(bytes, packer.compress(data))
+    return cast(bytes, await asyncio.to_thread(packer.compress, data))
 
 
 def _reader(
@@ -93,113 +149,64 @@ def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncI
     return cast(AbstractAsyncContextManager[AsyncIterator[bytes]], aclosing(cast(Any, chunks)))
 
 
-async def _send(writing: Awaitable[object]) -> None:
-    try:
-        await writing
-    except ConnectionError as error:
-        raise errors.Cancelled("the client disconnected") from error
-
-
 def _known_length(response: Response) -> int | None:
     length = next((v for k, v in response.headers.items() if k.lower() == "content-length"), "")
     return int(length) if length.isdecimal() else None
 
 
-def _headers(request: GatewayRequest, response: Response) -> dict[str, str]:
-    own = http_errors.request_id_headers(request.request_id, request.target)
-    if response.status == errors.Unimplemented.http_status:
-        own[http_errors.SHOULD_RETRY] = "false"
-    kept = {
+def _headers(http: HttpRequest, response: Response) -> dict[str, str]:
+    headers = {
         name: value
-        for name, value in response.headers.items()
-        if name.lower() != "content-length" and name.lower() not in own
+        for key, value in response.headers.items()
+        if (name := key.lower()) != "content-length"
     }
+    if response.status == errors.Unimplemented.http_status:
+        headers[http_errors.SHOULD_RETRY] = "false"
     if is_event_stream(response.headers):
-        given = {name.lower() for name in kept}
-        own |= {k: v for k, v in http_errors.STREAM_HEADERS.items() if k not in given}
-    return kept | own
+        headers = {**http_errors.STREAM_HEADERS, **headers}
+    return headers
 
 
-def _whole(
-    http_request: web.Request, request: GatewayRequest, response: Response, body: bytes
-) -> web.Response:
-    http_response = web.Response(
-        body=body, status=response.status, headers=_headers(request, response)
-    )
-    if len(body) >= GZIP_FROM_BYTES and _may_compress(http_request, response):
-        http_response.enable_compression(web.ContentCoding.gzip)
-    return http_response
+def fields_of(http: HttpRequest, headers: dict[str, str]) -> Fields:
+    """Return the fields of a response: these, the request id, and those for browsers."""
+    headers |= http_errors.request_id_headers(http.request_id, http.path)
+    for name, value in http.cors.response_headers(http.headers.get("origin", "")).items():
+        given = headers.get(name) if name == "vary" else None
+        headers[name] = f"{given}, {value}" if given and given != value else value
+    return [(k.encode(), v.encode("utf-8", "surrogateescape")) for k, v in headers.items()]
 
 
-def _head(
-    http_request: web.Request, request: GatewayRequest, response: Response
-) -> web.StreamResponse:
-    http_response = web.StreamResponse(status=response.status, headers=_headers(request, response))
-    if http_response.content_type != http_errors.EVENT_STREAM and _may_compress(
-        http_request, response
-    ):
-        http_response.enable_compression(web.ContentCoding.gzip)
-    elif (length := _known_length(response)) is not None:
-        http_response.content_length = length
-    return http_response
+def _may_compress(http: HttpRequest, response: Response) -> bool:
+    wanted = http.headers.get("accept-encoding", "").lower()
+    if "gzip" not in wanted or any(name.lower() == "content-encoding" for name in response.headers):
+        return False
+    return any(w.strip().split(";q=")[0] == "gzip" for w in wanted.split(",") if ";q=0" not in w)
 
 
-def _may_compress(http_request: web.Request, response: Response) -> bool:
-    encoded = any(name.lower() == "content-encoding" for name in response.headers)
-    wanted = http_request.headers.get("accept-encoding", "").lower().split(",")
-    return not encoded and any(
-        w.strip().split(";q=")[0] == "gzip" for w in wanted if ";q=0" not in w
-    )
+def send(http: HttpRequest, code: int, headers: dict[str, str], body: bytes) -> None:
+    """Send a whole response. Raises ClientDisconnected."""
+    http.exchange.respond(code, fields_of(http, headers), body)
 
 
-async def _end_broken(
-    http_request: web.Request,
-    http_response: web.StreamResponse,
-    error: errors.AutoGLMError,
-    request: GatewayRequest,
-    before: bytes,
-) -> web.StreamResponse:
-    """End a response that has begun: with an error event, or else with a broken connection."""
-    is_stream = http_response.content_type == http_errors.EVENT_STREAM
-    if is_stream and not isinstance(error, errors.Cancelled):
-        event = http_errors.stream_event(error, request.request_id, request.target, before)
-        # A blank line first: the last chunk may be part of a very long event.
-        await _send_or_leave(http_response.write(b"\n\n" + event))
-        await _send_or_leave(http_response.write_eof())
-    elif http_request.transport is not None:
-        http_request.transport.abort()
-    return http_response
+def send_error(http: HttpRequest, error: errors.AutoGLMError) -> None:
+    """Send an error in the dialect of the path, unless a response has begun: that is aborted."""
+    if http.exchange.is_started:
+        http.exchange.abort()
+        return
+    rendered = http_errors.to_http(error, http.request_id, http.path)
+    send(http, rendered.status, rendered.headers, rendered.body)
 
 
-async def _send_or_leave(writing: Awaitable[object]) -> None:
-    """Send, and ignore that the client has disconnected too."""
-    try:
-        await writing
-    except ConnectionError as error:
-        _log.debug("client disconnected before the error was sent: %s", error)
-
-
-def error_response(
-    http_request: web.Request, error: errors.AutoGLMError, request_id: str = ""
-) -> web.Response:
-    request_id = request_id or request_id_of(http_request.headers)
-    rendered = http_errors.to_http(error, request_id, http_request.path)
-    http_response = web.Response(
-        status=rendered.status, headers=rendered.headers, body=rendered.body
-    )
-    if isinstance(error, errors.RequestTooLarge):
-        http_response.force_close()
-    return http_response
+def send_json(http: HttpRequest, code: int, page: Mapping[str, object]) -> None:
+    """Send a page of the gateway's own. Raises ClientDisconnected."""
+    send(http, code, {"content-type": JSON}, msgspec.json.encode(page))
 
 
 def json_body(page: Mapping[str, object]) -> Response:
+    """Return a page as the response of a handler."""
     body = msgspec.json.encode(page)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield body
 
     return Response(chunks(), headers={"content-type": JSON, "content-length": str(len(body))})
-
-
-def json_response(code: int, page: Mapping[str, object]) -> web.Response:
-    return web.Response(status=code, body=msgspec.json.encode(page), content_type=JSON)

@@ -1,7 +1,7 @@
 """Ends streams whose clients do not read: they would keep a slot without end.
 
 While a client does not read, no further chunk is read from the pod, so that memory is bounded by
-the transport's buffers; this bounds the time. Used by the edges around the write of each chunk;
+the transport's buffers; this bounds the time. Used by the gRPC edge around each write;
 costs two assignments a chunk and one timer a stream.
 """
 

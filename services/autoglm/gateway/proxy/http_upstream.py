@@ -24,7 +24,7 @@ from autoglm.gateway.request.event_stream import LastEvent
 from autoglm.gateway.request.request import GatewayRequest, Response
 from autoglm.http1.connection import ConnectionLost
 from autoglm.http1.connection import Response as HttpResponse
-from autoglm.http1.heads import Fields, field, origin_of, request_head
+from autoglm.http1.heads import Fields, field, joined, origin_of, request_head
 from autoglm.http1.pool import ConnectFailed, Pool, ReusedConnectionLost
 from autoglm.validation.http_errors import EVENT_STREAM
 
@@ -82,15 +82,14 @@ def client_pool(tls: ssl.SSLContext | None = None) -> Pool:
 def relayed_headers(fields: Fields) -> dict[str, str]:
     """Return a response's headers without hop-by-hop headers, with names in lower case.
 
-    Repeated ones are joined as RFC 9110 (5.3) allows.
+    Repeated ones are joined.
     """
     named = {name.strip().lower() for name in field(fields, b"connection").split(b",")}
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in fields:
-        name, value = raw_name.decode(), raw_value.decode("utf-8", "surrogateescape")
-        if name not in _NOT_RELAYED and raw_name not in named:
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+    return {
+        name: value
+        for name, value in joined(fields).items()
+        if name not in _NOT_RELAYED and name.encode() not in named
+    }
 
 
 class HttpUpstream:

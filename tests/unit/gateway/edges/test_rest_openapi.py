@@ -14,7 +14,7 @@ from autoglm import v1, validation
 from autoglm.common.errors import InvalidRequest
 from autoglm.gateway.edges import rest_local
 from autoglm.gateway.edges.rest import RestEdge, RestParts
-from autoglm.gateway.edges.rest_request import Bounds, canonical
+from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.proxy.proxy import Proxy
@@ -46,9 +46,10 @@ def edge() -> RestEdge:
 
 def test_the_description_names_exactly_the_routes_there_are() -> None:
     routes = {
-        (canonical(route.resource.canonical), route.method)
-        for route in edge().app().router.routes()
-        if route.resource and route.method != "HEAD"
+        (route.path, method)
+        for route in edge().routes.values()
+        for method in route.methods
+        if method != "HEAD"
     }
     described = {(p, m.upper()) for p, methods in DOCUMENT["paths"].items() for m in methods}
     assert described == routes

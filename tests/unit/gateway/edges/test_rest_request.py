@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,15 +11,21 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from autoglm.common.errors import InvalidRequest
+from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest_request import (
     Bounds,
+    HttpRequest,
     forwarded_headers,
     gunzip,
     plain_size,
     request_id_of,
+    request_of,
     timeout_of,
+    unquoted,
 )
 from autoglm.gateway.proxy.http_upstream import relayed_headers
+from autoglm.http1.exchange import Exchange
+from autoglm.http1.heads import Fields
 
 BOUNDS = Bounds(max_body_bytes=100, default_timeout_seconds=5.0, max_timeout_seconds=60.0)
 
@@ -90,3 +97,66 @@ def test_stream_that_lies_about_its_length_is_refused(plain: bytes, said: int) -
 def test_other_bytes_are_an_invalid_request(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         gunzip(b"\x00" + body)
+
+
+class Connection:
+    """A connection's address and kind."""
+
+    def __init__(self, peer: str = "192.0.2.1", *, is_local: bool = False) -> None:
+        self.peer, self.is_local = peer, is_local
+
+
+def http_request(target: bytes, fields: Fields = [], **connection: Any) -> HttpRequest:  # noqa: B006
+    wire: Any = Connection(**connection)
+    return HttpRequest(Exchange(wire, "GET", target, fields), Cors())
+
+
+@pytest.mark.parametrize(
+    ("target", "sent", "path"),
+    [
+        (b"/a/b?c=d", "/a/b?c=d", "/a/b"),
+        (b"/a/?c=/", "/a?c=/", "/a"),
+        (b"/", "/", "/"),
+        (b"/%61%20?%61", "/%61%20?%61", "/a "),
+        (b"http://h/a?b", "/a?b", "/a"),
+        (b"HTTPS://h:1?b", "/?b", "/"),
+        (b"http://h", "/", "/"),
+        (b"/a?b#c", "/a?b", "/a"),
+        (b"/a://b", "/a://b", "/a://b"),
+        (b"*", "*", "*"),
+    ],
+)
+def test_a_target_is_a_path_as_it_was_sent_and_decoded(target: bytes, sent: str, path: str) -> None:
+    http = http_request(target)
+    assert (http.target, http.path) == (sent, path)
+
+
+def test_an_encoded_slash_separates_nothing_in_a_route() -> None:
+    http = http_request(b"/m/a%2Fb%252Fc/%69nfer")
+    assert http.routed == "/m/a%2Fb%252Fc/infer"
+    assert http.path == unquoted(http.routed) == "/m/a/b%2Fc/infer"
+
+
+def test_the_first_parameter_of_a_query_counts() -> None:
+    http = http_request(b"/t?model=a%20b&x&model=c")
+    assert (http.query("model"), http.query("x"), http.query("y")) == ("a b", "", "")
+
+
+def test_every_credential_is_seen_and_repeated_headers_are_joined() -> None:
+    fields = [(b"authorization", b"Bearer a"), (b"x-api-key", b"k"), (b"authorization", b"b")]
+    fields += [(b"anthropic-beta", b"one"), (b"anthropic-beta", b"two")]
+    request = request_of(http_request(b"/", fields), BOUNDS)
+    assert request.credentials == (
+        ("authorization", "Bearer a"),
+        ("x-api-key", "k"),
+        ("authorization", "b"),
+    )
+    assert request.headers["anthropic-beta"] == "one, two"
+
+
+def test_only_a_local_connection_names_its_peer() -> None:
+    fields = [(b"x-autoglm-peer", b"203.0.113.9")]
+    assert request_of(http_request(b"/", fields), BOUNDS).peer == "192.0.2.1"
+    assert request_of(http_request(b"/", fields, peer=""), BOUNDS).peer == ""
+    local = http_request(b"/", fields, peer="", is_local=True)
+    assert request_of(local, BOUNDS).peer == "203.0.113.9"
