@@ -16,12 +16,13 @@ from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-# What another tenant's request for one token may take meanwhile, on a busy machine.
-OTHERS_SECONDS = 2.0
+# What another tenant's request for one token may take meanwhile: so long, and so many times as long
+# as with no constraint beside it.
+OTHERS_SECONDS, OTHERS_FACTOR = 2.0, 5
 PATTERNED = {f"p{i}": {"type": "string", "pattern": f"^[a-z]{{1,20}}{i}$"} for i in range(1500)}
 BOUNDED = {name: schema | {"maxLength": 30} for name, schema in PATTERNED.items()}
 ONE_TOKEN = {"model": "tiny", "prompt": "x", "max_tokens": 1}
@@ -88,17 +89,18 @@ async def test_a_costly_constraint_costs_others_little(
 ) -> None:
     seen: list[float] = []
     neighbour = asyncio.create_task(others(http, seen))
-    while not seen:  # noqa: ASYNC110
+    while len(seen) < 3:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
+    alone = max(seen)
 
     found = await http.post("/v1/chat/completions", json=chat(**constraint))
-    while len(seen) < 3:  # noqa: ASYNC110
+    while len(seen) < 6:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     neighbour.cancel()
 
     # 503 where the threads still work on the one before.
     assert found.status_code in (200, 400, 503), found.text
-    assert max(seen) < OTHERS_SECONDS
+    assert max(seen) < OTHERS_SECONDS + OTHERS_FACTOR * alone
 
 
 @pytest.mark.parametrize(("constraint", "field"), WRONG)
@@ -151,7 +153,7 @@ class Slow:
 
     def __call__(self, params: Any) -> Any:
         self.judged += 1
-        self.go.wait(10)
+        self.go.wait(60)
         return params.structured_outputs
 
 
@@ -173,9 +175,9 @@ async def test_what_does_not_compile_in_time_is_rejected_and_remembered(slow: Sl
 
     from autoglm.inference.vllm.grammars import Grammars
 
-    grammars = Grammars(slow, seconds=0.05, threads=1)
+    grammars = Grammars(slow, seconds=1, threads=1)
     for _ in range(2):
-        with pytest.raises(VLLMValidationError, match="does not compile within 0.05 s") as late:
+        with pytest.raises(VLLMValidationError, match="does not compile within 1 s") as late:
             await grammars.check(sampling("a"))
         assert late.value.parameter == "structured_outputs"
 
@@ -188,7 +190,7 @@ async def test_who_waits_behind_a_slow_one_may_retry(slow: Slow) -> None:
 
     from autoglm.inference.vllm.grammars import Grammars
 
-    grammars = Grammars(slow, seconds=0.05, threads=1)
+    grammars = Grammars(slow, seconds=1, threads=1)
     first = asyncio.create_task(grammars.check(sampling("a")))
     await asyncio.sleep(0)
     with pytest.raises(QueueOverflowError):
@@ -203,7 +205,7 @@ async def test_who_waits_behind_a_slow_one_may_retry(slow: Slow) -> None:
 async def test_equal_constraints_are_judged_once(slow: Slow) -> None:
     from autoglm.inference.vllm.grammars import Grammars
 
-    grammars = Grammars(slow, seconds=5, threads=2)
+    grammars = Grammars(slow, seconds=60, threads=2)
     waiting = [asyncio.create_task(grammars.check(sampling("a"))) for _ in range(5)]
     await asyncio.sleep(0)
     slow.go.set()

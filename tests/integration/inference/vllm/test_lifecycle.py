@@ -14,7 +14,7 @@ from autoglm.inference.engine import Engine, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
@@ -191,7 +191,8 @@ async def test_tokens_of_text_and_conversation(engine: Engine, call: EngineReque
 async def test_a_request_runs_until_its_last_token_whatever_reads_it(
     engine: Engine, call: EngineRequest, make_chat: MakeChat, kind: str, n: int
 ) -> None:
-    sampling = v1.SamplingParams(n=n, max_tokens=50, ignore_eos=True)
+    # More than are generated while this process waits for its turn.
+    sampling = v1.SamplingParams(n=n, max_tokens=300, ignore_eos=True)
     asked = endless() if kind.startswith("generate") else make_chat("x")
     asked.sampling_params.CopyFrom(sampling)
     stream = getattr(engine, kind)(asked, call)

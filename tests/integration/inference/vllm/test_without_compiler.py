@@ -18,9 +18,9 @@ from autoglm.v1 import inference_pb2_grpc
 
 MODEL = Path(__file__).parents[4] / "examples/tiny-glm/model"
 # A compiled kernel takes 35 s and more; an eager one milliseconds, on a busy machine too.
-FIRST_REQUEST_SECONDS = 5.0
+FIRST_REQUEST_SECONDS = 20.0
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 CHAT = {"model": "tiny-glm", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
 TEXT = {"model": "tiny-glm", "max_tokens": 4, "prompt": "Hello"}
