@@ -45,9 +45,9 @@ demo: install ## Serve the tiny model with two pods and a gateway, send requests
 test: ## Everything CI runs; what later rings need is built meanwhile, see build/ahead.log
 	@scripts/build_ahead $(MAKE) --no-print-directory rings
 
-# The checks come after two rings, during which the tools that they need are built.
+# Checks and unit tests come after a long ring, during which the tools that they need are built.
 .PHONY: rings
-rings: install test-unit test-integration check test-conformance test-controlplane test-cluster test-chaos
+rings: install test-integration check test-unit test-conformance test-controlplane test-cluster test-chaos
 
 .PHONY: check
 check: install ## Lint, types, layers, drift of stubs, docs and versions, the docs site
