@@ -85,7 +85,7 @@ def _messages(model: str, scale: int) -> dict[str, tuple[str, Message]]:
     image = v1.ContentPart(image_url="data:," + "A" * (10_000_000 // scale))
 
     def chat(*messages: v1.ChatMessage, **more: Any) -> tuple[str, Message]:
-        fields = {"model": model, "messages": messages, "sampling_params": params}
+        fields: dict[str, Any] = {"model": model, "messages": messages, "sampling_params": params}
         return "Chat", v1.ChatRequest(**fields | more)
 
     def prompt(**given: Any) -> tuple[str, Message]:
@@ -122,7 +122,7 @@ def _tools(count: int) -> list[dict[str, Any]]:
 
 def _rest(path: str, body: bytes) -> Sent:
     def send(server: Process) -> str:
-        connection = http.client.HTTPConnection(*server.http_address.split(":"), timeout=120)
+        connection = http.client.HTTPConnection(server.http_address, timeout=120)
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         try:
             connection.request("POST", path, io.BytesIO(body), headers)
@@ -140,7 +140,7 @@ def _rest(path: str, body: bytes) -> Sent:
 def _grpc(method: str, request: Message) -> Sent:
     def send(server: Process) -> str:
         with rpc.sync_channel(server.grpc_address) as channel:
-            call = channel.unary_unary(
+            call: grpc.UnaryUnaryMultiCallable[None, bytes] = channel.unary_unary(
                 f"/autoglm.v1.Inference/{method}",
                 request_serializer=lambda _: request.SerializeToString(),
             )

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -43,4 +42,4 @@ async def beat(self: LoopLag) -> None:
 
 if __name__ == "__main__":
     LoopLag.beat = beat  # type: ignore[method-assign]
-    sys.exit(main())
+    main()

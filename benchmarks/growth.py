@@ -20,6 +20,7 @@ from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from autoglm import v1
+from autoglm.common.rpc import AUTHORIZATION
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
@@ -194,7 +195,8 @@ def _authenticated(number_of: int, rounds: int) -> float:
         for key, entry in keys
     }
     authenticator = Authenticator(Known(False, ApiKeys(by_id)))
-    headers = [f"Bearer {key}" for key, _ in Random(1).choices(keys, k=2000)]
+    chosen = Random(1).choices(keys, k=2000)
+    headers = [((AUTHORIZATION, f"Bearer {key}"),) for key, _ in chosen]
 
     def judged(number: int) -> None:
         verdict = authenticator.judge(headers[number % 2000], f"10.0.0.{number % _PEERS}", 0.0, 0.0)

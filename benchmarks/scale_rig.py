@@ -133,7 +133,7 @@ def is_leader(bench: Bench) -> bool:
 
 async def create(bench: Bench) -> None:
     """All resources, some at a time."""
-    client = Client(await configure(str(bench.cluster.kubeconfig), ""))
+    client = Client(await configure(str(bench.cluster.kubeconfig), ""), "benchmark")
     numbers = iter(range(bench.size))
 
     async def some() -> None:

@@ -139,7 +139,7 @@ class Simulation:
         self._left = len(sessions)
         for session in sessions:
             chat = Chat(session, list(session.shared))
-            self._at(session.starts, partial(self._ask, chat))
+            self._at(session.starts, partial(self._request, chat))
         for turn, numbers in enumerate(self._together):
             begins = turn * self._interval / len(self._together)
             self._at(begins, partial(self._report, numbers))
