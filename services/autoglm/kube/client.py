@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
 import msgspec
@@ -29,7 +30,7 @@ __all__ = ("Client", "ConfigException", "Configuration", "configure", "reading")
 # The API server sends a bookmark about every minute: a longer silence is a dead connection.
 _SILENCE_SECONDS = 90.0
 _CONNECT_SECONDS = 5.0
-_CLOSING_SECONDS = 0.25
+_CLOSING_SECONDS = 1.0
 # With these the kernel closes the connection to a vanished host after about 25 seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
@@ -89,13 +90,14 @@ class Client:
                 async for line in response.content:
                     yield line
             finally:
+                if response.connection is not None and response.connection.transport is not None:
+                    # Without a TLS shutdown, for which the server would take its time.
+                    response.connection.transport.abort()
                 response.close()
 
     async def close(self) -> None:
+        """Close all connections, and wait until their sockets are closed, a second at most."""
         await self._connections.close()
-        # aiohttp does not wait for the TLS shutdown of a watch that was ended before, but the event
-        # loop may end next.
-        await asyncio.sleep(_CLOSING_SECONDS)
 
     async def _open(self, request: Request, limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         query = f"?{urlencode(request.query)}" if request.query else ""
@@ -126,8 +128,26 @@ class Client:
 class _Connections(RESTClientObject):
     """The official client's connections: as many as there are requests, with keep-alive."""
 
+    def __init__(self, configuration: Configuration) -> None:
+        super().__init__(configuration)
+        self._sockets = WeakSet[socket.socket]()
+
+    async def close(self) -> None:
+        await super().close()
+        # aiohttp does not wait for connections that were ended before, but the event loop may end
+        # next.
+        for _ in range(100):
+            if all(each.fileno() < 0 for each in self._sockets):
+                return
+            await asyncio.sleep(_CLOSING_SECONDS / 100)
+
     def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(ssl=self.ssl_context, limit=0, socket_factory=_socket)
+        return aiohttp.TCPConnector(ssl=self.ssl_context, limit=0, socket_factory=self._socket)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = _socket(address)
+        self._sockets.add(made)
+        return made
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:

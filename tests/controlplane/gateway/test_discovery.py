@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -51,8 +51,10 @@ class OnLoopback:
         return _moved(await self._reader.page(path, query))
 
     async def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
-        async for line in self._reader.lines(path, query):
-            yield _moved(line)
+        lines = self._reader.lines(path, query)
+        async with aclosing(lines):  # type: ignore[type-var]  # a generator in fact
+            async for line in lines:
+                yield _moved(line)
 
 
 def _moved(text: bytes) -> bytes:

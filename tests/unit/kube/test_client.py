@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -170,6 +171,36 @@ async def test_a_closed_client_leaves_no_connection_open_over_tls(tmp_path: Path
         port = int(configuration.host.rpartition(":")[2])
         sockets = psutil.Process().net_connections("tcp")
         assert [s for s in sockets if s.raddr and s.raddr.port == port] == []
+
+
+async def test_a_server_that_does_not_end_tls_keeps_no_connection_of_a_closed_client(
+    tmp_path: Path,
+) -> None:
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    listener, is_over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def serve() -> None:
+        with listener, context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n1\n\r\n")
+            # Reads nothing any more: no TLS shutdown is noticed.
+            is_over.wait(30)
+
+    serving, configuration = asyncio.create_task(asyncio.to_thread(serve)), Configuration()
+    port = listener.getsockname()[1]
+    configuration.host = f"https://127.0.0.1:{port}"
+    configuration.ssl_ca_cert = str(tmp_path / "ca.pem")
+    client = Client(configuration, "tests")
+    lines = client.stream(WATCH)
+    async with aclosing(lines):  # type: ignore[type-var]  # a generator in fact
+        assert await anext(lines) == b"1\n"
+    await client.close()
+    sockets = psutil.Process().net_connections("tcp")
+    assert [s for s in sockets if s.raddr and s.raddr.port == port] == []
+    is_over.set()
+    await serving
 
 
 async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Any) -> None:
