@@ -92,22 +92,21 @@ def _plan(
         ]
     else:
         # Old revisions first, to free resources for the new one.
-        outgoing = {r: count for r, count in replicas.items() if r != revision}
-        new = deployment(context, template, revision, replicas[revision])
-        deployments = [scaled(state.deployments[r], count) for r, count in outgoing.items()]
-        deployments.append(with_hash(new))
+        deployments = [
+            scaled(state.deployments[r], n) for r, n in replicas.items() if r != revision
+        ]
+        deployments.append(with_hash(deployment(context, template, revision, replicas[revision])))
     optional = []
     if scaler := autoscaler(context, observed):
         optional.append(with_hash(scaler))
     if context.spec.observability.pod_monitor and companions.POD_MONITOR in observed.optional_kinds:
         optional.append(with_hash(companions.pod_monitor(context)))
     wanted = [*required, *deployments, *optional]
+    reported = (*observed.conflicts, *observed.reverted)
     state = replace(
         state,
         wanted=wanted,
-        conflicts=current_conflicts(
-            (*observed.conflicts, *observed.reverted), wanted, state.children
-        ),
+        conflicts=current_conflicts(reported, wanted, state.children),
         rejected=_rejections_of(wanted, observed.rejected),
     )
     children = Plan(

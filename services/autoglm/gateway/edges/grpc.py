@@ -36,6 +36,7 @@ from autoglm.gateway.request.request import (
     Receive,
     RequestRecord,
     Response,
+    one_chunk,
 )
 from autoglm.validation import bounds
 
@@ -181,7 +182,7 @@ class GrpcEdge:
             request: GatewayRequest, record: RequestRecord
         ) -> AsyncIterator[Response]:
             seen = visible(self._parts.snapshot(), request.principal)
-            yield Response(_one(page(seen, request.payload)))
+            yield Response(one_chunk(page(seen, request.payload)))
 
         handler = wrap(response)
 
@@ -260,10 +261,6 @@ async def _finish(
 
 async def _only(response: Response) -> bytes:
     return b"".join([chunk async for chunk in response.chunks])
-
-
-async def _one(payload: bytes) -> AsyncIterator[bytes]:
-    yield payload
 
 
 async def _abort(context: Any, seconds: float) -> None:

@@ -19,7 +19,13 @@ from autoglm.common import errors
 from autoglm.gateway.edges.rest_request import OFF_LOOP_BYTES, HttpRequest
 from autoglm.gateway.request.event_stream import WholeEvents, is_event_stream
 from autoglm.gateway.request.http_usage import UsageReader
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
+from autoglm.gateway.request.request import (
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+    one_chunk,
+)
 from autoglm.http1.exchange import ClientDisconnected
 from autoglm.http1.heads import Fields
 from autoglm.validation import Billing, http_errors
@@ -205,8 +211,5 @@ def send_json(http: HttpRequest, code: int, page: Mapping[str, object]) -> None:
 def json_body(page: Mapping[str, object]) -> Response:
     """Return a page as the response of a handler."""
     body = msgspec.json.encode(page)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield body
-
-    return Response(chunks(), headers={"content-type": JSON, "content-length": str(len(body))})
+    headers = {"content-type": JSON, "content-length": str(len(body))}
+    return Response(one_chunk(body), headers=headers)

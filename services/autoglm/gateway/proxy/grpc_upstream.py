@@ -17,7 +17,7 @@ from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.request import GatewayRequest, Response, Trailers
+from autoglm.gateway.request.request import GatewayRequest, Response, Trailers, one_chunk
 
 # Trailers of a pod that are meant for the client.
 TRAILER_PREFIX = "autoglm-"
@@ -41,7 +41,7 @@ class GrpcUpstream:
         method = BY_PATH[request.target]
         start = self._channels.get(endpoint.endpoint).raw[request.target]
         metadata = (*request.headers.items(), *headers.items())
-        payload = _one(request.payload) if method.bidi else request.payload
+        payload = one_chunk(request.payload) if method.bidi else request.payload
         rpc = start(payload, timeout=timeout, metadata=metadata)
         messages: AsyncIterator[bytes] | None = aiter(rpc) if method.streaming else None
         try:
@@ -83,10 +83,6 @@ def broken(error: grpc.aio.AioRpcError, url: str) -> errors.AutoGLMError:
 
 def _is_explained(error: grpc.aio.AioRpcError) -> bool:
     return any(name == status.DETAILS_TRAILER for name, _ in error.trailing_metadata() or ())
-
-
-async def _one(payload: bytes) -> AsyncIterator[bytes]:
-    yield payload
 
 
 async def _chunks(

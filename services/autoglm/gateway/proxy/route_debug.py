@@ -24,6 +24,7 @@ from autoglm.gateway.request.request import (
     RequestRecord,
     Response,
     Trailers,
+    one_chunk,
 )
 from autoglm.gateway.routing import Decision, Router
 from autoglm.gateway.routing.router import explain
@@ -81,7 +82,7 @@ class RouteDebug:
         shown = explain(request, decision, self._router.memory, _MOST_IN_BODY)
         body = json.dumps(shown, indent=2).encode() + b"\n"
         headers = {"content-type": "application/json", "content-length": str(len(body))}
-        yield Response(_one(body), headers=headers)
+        yield Response(one_chunk(body), headers=headers)
 
     @asynccontextmanager
     async def _with_trace(
@@ -101,7 +102,3 @@ class RouteDebug:
             yield replace(
                 response, headers={**response.headers, ROUTE_HEADER: text}, trailers=trailers
             )
-
-
-async def _one(body: bytes) -> AsyncIterator[bytes]:
-    yield body

@@ -151,6 +151,11 @@ class RequestRecord:
     """How often the stream was resumed on another endpoint."""
 
 
+async def one_chunk(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a whole body."""
+    yield body
+
+
 @dataclass(slots=True)
 class Response:
     """A response whose first chunk has arrived. Valid while its handler's context is open.
