@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from benchmarks import (
     routing_quality,
     routing_rivals,
     soak,
+    ways,
 )
 from benchmarks.attacks import run as attacks
 from benchmarks.attacks.kinds import KINDS
@@ -66,10 +67,27 @@ Examples:
   python -m benchmarks counts --record   rewrite the counts that a test compares with
   python -m benchmarks attacks           all attacks on both data planes, about 10 minutes
   python -m benchmarks attacks --planes embedded --kinds ping --kinds hpack --seconds 2
+  python -m benchmarks routers           all routers, with the verdict on ours, about 20 minutes
+  python -m benchmarks routers --only 'rest-unary-*' --ways embedded-stock,vllm-router
+  python -m benchmarks routers --only rest-64-x16 --ways embedded-stock,sketch --rounds 5
+  python -m benchmarks routers --only rest-unary-x16 --ways embedded-stock --profile embedded-stock
 
 \b
 Kinds of attacks:
 """ + "\n".join(f"  {kind.name:17} {kind.wire}: {kind.what}" for kind in KINDS)
+
+
+def names_in(given: Sequence[str]) -> tuple[str, ...]:
+    """Names from options that may be repeated, and may have several between commas."""
+    return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
+
+def known_ways(given: Sequence[str]) -> tuple[str, ...]:
+    names = names_in(given)
+    for name in names:
+        if name not in ways.NAMES:
+            raise click.BadParameter(f"{name!r} is not a way; there are {', '.join(ways.NAMES)}")
+    return names
 
 
 @click.command(epilog=_EPILOG)
@@ -98,6 +116,32 @@ Kinds of attacks:
     help="Of attacks alone: how long each lasts.",
 )
 @click.option(
+    "--only",
+    multiple=True,
+    callback=lambda _context, _option, given: names_in(given),
+    metavar="CASES",
+    help="Of routers alone: these cases, such as rest-64-x16,rest-unary-*; see the first column.",
+)
+@click.option(
+    "--ways",
+    "names_of_ways",
+    multiple=True,
+    callback=lambda _context, _option, given: known_ways(given),
+    metavar="WAYS",
+    help=f"Of routers alone: these ways, of {', '.join(ways.NAMES)}. All without it.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    help=f"Of routers alone.  [default: {routers.ROUNDS}, 1 with --quick]",
+)
+@click.option(
+    "--profile",
+    type=click.Choice([name for name in ways.NAMES if name in ways.PYTHON]),
+    metavar="WAY",
+    help="Of routers alone: show where this way's Python spends its time (py-spy), in a run more.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=load.ROOT / "build/benchmarks",
@@ -108,6 +152,10 @@ def main(
     quick: bool,
     record: bool,
     output: Path,
+    only: tuple[str, ...],
+    names_of_ways: tuple[str, ...],
+    rounds: int | None,
+    profile: str | None,
     **of_attacks: Any,
 ) -> None:
     """Measure pods, gateway, operator, routing, and overload. Needs go; `make kube-tools` too."""
@@ -118,8 +166,10 @@ def main(
         return
     if not names or not _ALONE.issuperset(names):
         load.build()
+    of_routers = {"only": only, "names": names_of_ways, "rounds": rounds, "profiled": profile}
+    of_some: dict[str, dict[str, Any]] = {"attacks": of_attacks, "routers": of_routers}
     for name in names or (name for name in BENCHMARKS if name not in _BY_HAND):
-        more = of_attacks if name == "attacks" else {}
+        more = of_some.get(name, {})
         BENCHMARKS[name](output, quick=quick, **more)
 
 

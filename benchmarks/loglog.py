@@ -12,7 +12,7 @@ Points = tuple[tuple[int, float], ...]
 WIDTH, HEIGHT, LEFT, BELOW, LEGEND = 420, 300, 76, 50, 18
 COLOURS = (
     *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2"),
-    *("#7f7f7f", "#bcbd22", "#17becf"),
+    *("#7f7f7f", "#bcbd22", "#17becf", "#000000", "#aec7e8"),
 )
 
 
@@ -50,8 +50,8 @@ def exponent(points: Points) -> float:
     return linear_regression(*logarithms).slope
 
 
-def svg(panels: Sequence[Panel], columns: int = 2) -> str:
-    """All panels, so many beside each other."""
+def svg(panels: Sequence[Panel], columns: int = 2, caption: str = "") -> str:
+    """All panels, so many beside each other, over a line about the run."""
     parts, top = [], 0.0
     for first in range(0, len(panels), columns):
         row = panels[first : first + columns]
@@ -59,6 +59,9 @@ def svg(panels: Sequence[Panel], columns: int = 2) -> str:
             place = f"translate({number * WIDTH},{top:.0f})"
             parts.append(f'<g transform="{place}">{"".join(_drawn(panel))}</g>')
         top += HEIGHT + LEGEND * max(len(panel.curves) for panel in row)
+    if caption:
+        parts.append(_text(LEFT, top + LEGEND / 2, caption, "start"))
+        top += LEGEND
     width = WIDTH * min(columns, len(panels))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top:.0f}" '
     style = 'font-family="sans-serif" font-size="11">'

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     width: int = 140
     """In logs, where there is no terminal to fit into."""
+    conditions: str = field(default_factory=lambda: conditions())
+    """When, with which commit and where: of the moment at which the report was begun."""
 
     def publish(self, directory: Path) -> None:
         table = Table(*self.columns, title=self.title)
@@ -37,6 +40,7 @@ class Report:
             table.add_row(*(shown(row.get(c, "")) for c in self.columns))
         console = Console(width=None if sys.stdout.isatty() else self.width)
         console.print(table)
+        console.print(self.conditions)
         for note in self.notes:
             console.print(note)
         directory.mkdir(parents=True, exist_ok=True)
@@ -49,6 +53,7 @@ class Report:
             "benchmark": self.name,
             "title": self.title,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "conditions": self.conditions,
             "machine": machine(),
             "notes": self.notes,
             "rows": [dict(row) for row in self.rows],
@@ -63,6 +68,29 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {p: v for p in packages if (v := version(p))},
     }
+
+
+def conditions() -> str:
+    """Date, commit, machine and load averages, as figures name the run that they are of."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    averages = " ".join(f"{a:.1f}" for a in os.getloadavg())
+    processor = f"{os.cpu_count()} x {_processor()}"
+    return f"{now}, commit {_commit()}, {processor}, load at start {averages}"
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    found = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def machine_load() -> str:

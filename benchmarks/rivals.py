@@ -40,7 +40,8 @@ _ROUND_ROBIN = (
     Rival("smg", "smg", ("launch", "--policy", "round_robin")),
     Rival("sglang-router", "sglang-router", ("launch", "--policy", "round_robin")),
 )
-NAMES = tuple(rival.name for rival in _ROUND_ROBIN) + ("litellm",)
+RUST = tuple(rival.name for rival in _ROUND_ROBIN)
+NAMES = (*RUST, "litellm")
 
 
 def routers(backend: str, models: Sequence[str], scratch: Path) -> Sequence[Rival]:

@@ -25,10 +25,10 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     return list(_panels(rows))
 
 
-def draw(rows: Sequence[Row], file: Path) -> None:
+def draw(rows: Sequence[Row], file: Path, conditions: str) -> None:
     """Nothing where there is no curve to draw, as of a quick run."""
     if found := panels(rows):
-        file.write_text(svg(found))
+        file.write_text(svg(found, caption=conditions))
         print(f"written to {file}")
 
 
@@ -53,7 +53,8 @@ def _curve(way: str, colour: str, rows: Sequence[Row]) -> Curve:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(file: Path) -> None:
     """Redraw FILE, the JSON of a run of `routers`, beside it."""
-    draw(json.loads(file.read_text())["rows"], file.with_suffix(".svg"))
+    run = json.loads(file.read_text())
+    draw(run["rows"], file.with_suffix(".svg"), run.get("conditions", ""))
 
 
 if __name__ == "__main__":

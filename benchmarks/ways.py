@@ -1,5 +1,7 @@
-"""What load is sent through in `routers`: nothing, bare Envoy, our gateway with either data plane
-and everything on, and the routers that one would run instead. All in front of one mock pod.
+"""What load is sent through in `routers`: nothing, bare Envoy, a flat relay (`sketch`), our gateway
+with either data plane and everything on, and the routers that one would run instead. All in front
+of one mock pod: our gateway takes it as a pod of ours, or by its REST port alone as a stock OpenAI
+server (`-stock`), as the other routers do.
 
 Everything on: API keys, validation, limits, admission, routing, metrics, a log line a request, one
 trace in a hundred. Envoy has one worker; the others what they take by themselves.
@@ -10,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -33,6 +37,15 @@ MOCK = load.ROOT / "build/bin/mockpod"
 # Tokens of a response, milliseconds before each message, and tokens in each.
 ANSWERS = ((4, 0, 1), (64, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
 MODEL = "instant"
+# Our gateways by name: data plane, and what the mock is to them.
+_OURS = {
+    "embedded": ("embedded", "grpc"),
+    "embedded-stock": ("embedded", "http"),
+    "envoy": ("envoy", "grpc"),
+    "envoy-stock": ("envoy", "http"),
+}
+PYTHON = ("sketch", *_OURS, "litellm")
+NAMES = ("direct", "bare-envoy", "sketch", *_OURS, "envoy-client", *rivals.NAMES)
 _TYPE = "type.googleapis.com/envoy"
 _UNLIMITED = 2**31 - 1
 _NO_BREAKERS = {
@@ -92,35 +105,47 @@ def build() -> None:
     subprocess.run(["go", "build", "-o", str(MOCK), "."], cwd=directory, check=True)
 
 
-def started(scratch: Path, stack: ExitStack) -> tuple[str, list[Way]]:
-    """The key, and all ways, running until the stack ends."""
+def started(scratch: Path, stack: ExitStack, names: Sequence[str] = NAMES) -> tuple[str, list[Way]]:
+    """The key, and the ways with these names, running until the stack ends."""
     key, entry = new_key("acme")
     keys = scratch / "keys.json"
     keys.write_bytes(msgspec.json.encode({"keys": [entry]}))
     backend = stack.enter_context(mock(scratch))
-    ways = [backend, stack.enter_context(bare_envoy(scratch, backend))]
-    ways.append(stack.enter_context(ours(scratch, "embedded", backend, keys)))
-    ways.append(stack.enter_context(ours(scratch, "envoy", backend, keys)))
-    ways.append(replace(ways[-1], name="ours, envoy, our client", http="", is_our_client=True))
+    found = {"direct": backend}
+    if "bare-envoy" in names:
+        found["bare-envoy"] = stack.enter_context(bare_envoy(scratch, backend))
+    if "sketch" in names:
+        found["sketch"] = stack.enter_context(sketch(scratch, backend, keys))
+    for name in _OURS:
+        if name in names or (name == "envoy" and "envoy-client" in names):
+            found[name] = stack.enter_context(ours(scratch, name, backend, keys))
+    if "envoy-client" in names:
+        found["envoy-client"] = replace(
+            found["envoy"], name="envoy-client", http="", is_our_client=True
+        )
     for rival in rivals.routers(f"http://{backend.http}", [MODEL], scratch):
-        log = scratch / f"{rival.command}.log"
-        http, pid = stack.enter_context(rivals.started(rival, [backend.http], log))
-        ways.append(Way(rival.name, http, pid=pid, most_tokens=rival.most_tokens))
-    return key, ways
+        if rival.name in names:
+            log = scratch / f"{rival.command}.log"
+            http, pid = stack.enter_context(rivals.started(rival, [backend.http], log))
+            found[rival.name] = Way(rival.name, http, pid=pid, most_tokens=rival.most_tokens)
+    return key, [way for name, way in found.items() if name in names]
 
 
 @contextlib.contextmanager
-def ours(scratch: Path, plane: str, backend: Way, keys: Path) -> Iterator[Way]:
-    """Our gateway with that data plane."""
+def ours(scratch: Path, name: str, backend: Way, keys: Path) -> Iterator[Way]:
+    """Our gateway of that name. gRPC is sent to pods of ours only."""
+    plane, wire = _OURS[name]
+    endpoint = f"grpc://{backend.grpc}" if wire == "grpc" else f"http://{backend.http}"
     arguments = (
         *("gateway", "--data-plane", plane, "--envoy-concurrency", "1"),
-        *("--endpoint", f"grpc://{backend.grpc}", "--api-keys-file", str(keys)),
-        *("--traces", f"file:{scratch / 'spans'}", "--trace-sample-ratio", "0.01"),
+        *("--endpoint", endpoint, "--api-keys-file", str(keys)),
+        *("--traces", f"file:{scratch / f'spans-{name}'}", "--trace-sample-ratio", "0.01"),
     )
-    gateway = Process(plane, arguments, scratch / f"{plane}.log")
+    gateway = Process(name, arguments, scratch / f"{name}.log")
     with processes.running(gateway):
         processes.eventually(partial(_sees_a_pod, gateway))
-        yield Way(f"ours, {plane}", gateway.http_address, gateway.grpc_address, gateway.pid)
+        grpc = gateway.grpc_address if wire == "grpc" else ""
+        yield Way(name, gateway.http_address, grpc, gateway.pid)
 
 
 def _sees_a_pod(gateway: Process) -> bool:
@@ -164,6 +189,21 @@ def mock(scratch: Path, instead: Mapping[str, bytes] = {}) -> Iterator[Way]:
 
 
 @contextlib.contextmanager
+def sketch(scratch: Path, backend: Way, keys: Path) -> Iterator[Way]:
+    """The flat relay of benchmarks/sketch.py."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "benchmarks.sketch", str(port), backend.http, str(keys)]
+    with _child([*command, str(scratch / "sketch.access.log")], scratch / "sketch.log") as pid:
+        processes.eventually(partial(_listens, port))
+        yield Way("sketch", f"127.0.0.1:{port}", pid=pid)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
 def bare_envoy(scratch: Path, backend: Way) -> Iterator[Way]:
     """One worker, round robin, nothing else."""
     grpc_port, http_port = free_ports(2)
@@ -175,7 +215,7 @@ def bare_envoy(scratch: Path, backend: Way) -> Iterator[Way]:
     )
     command = [program.find(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
     with _child([*command, "--log-level", "error"], scratch / "bare.log") as pid:
-        yield Way("bare Envoy", f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", pid)
+        yield Way("bare-envoy", f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", pid)
 
 
 def _listener(wire: str, port: int) -> dict[str, Any]:
@@ -218,7 +258,7 @@ def _cluster(wire: str, address: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _child(command: list[str], log: Path) -> Iterator[int]:
     with log.open("wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output)
+        child = subprocess.Popen(command, stdout=output, stderr=output, cwd=load.ROOT)
     try:
         yield child.pid
     finally:

@@ -50,16 +50,16 @@ def test_other_prompts_and_paced_tokens_are_no_points_of_a_curve() -> None:
 
 def test_the_json_of_a_run_is_drawn_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "routers.json"
-    file.write_text(json.dumps({"rows": ROWS}))
+    file.write_text(json.dumps({"rows": ROWS, "conditions": "a run"}))
 
     done = CliRunner().invoke(routers_plot.main, [str(file)], catch_exceptions=False)
 
     assert done.exit_code == 0
     drawn = ElementTree.fromstring((tmp_path / "routers.svg").read_text())
     texts = [element.text for element in drawn.iter() if element.text]
-    assert {"direct", "ours", "clients"} <= set(texts) and "slow" not in texts
+    assert {"direct", "ours", "clients", "a run"} <= set(texts) and "slow" not in texts
 
 
 def test_a_run_too_quick_for_curves_leaves_no_plot(tmp_path: Path) -> None:
-    routers_plot.draw(ROWS[:3], tmp_path / "routers.svg")
+    routers_plot.draw(ROWS[:3], tmp_path / "routers.svg", "a run")
     assert not list(tmp_path.iterdir())
