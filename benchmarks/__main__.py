@@ -27,6 +27,7 @@ from benchmarks import (
     routing_quality,
     routing_rivals,
     soak,
+    streams,
     ways,
 )
 from benchmarks.attacks import run as attacks
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "routing-pods": routing_pods.run,
     "routing-rivals": routing_rivals.run,
     "soak": soak.run,
+    "streams": streams.run,
 }
 # They need no load generator, which needs go.
 _BOUNDS = {"bounds", "bounds-envoy", "bounds-pod", "bounds-vllm"}
@@ -68,6 +70,7 @@ Examples:
   python -m benchmarks attacks           all attacks on both data planes, about 10 minutes
   python -m benchmarks attacks --planes embedded --kinds ping --kinds hpack --seconds 2
   python -m benchmarks routers           all routers, with the verdict on ours, about 20 minutes
+  python -m benchmarks streams           1,000 open streams: pauses, memory, CPU; 3 minutes
   python -m benchmarks routers --only 'rest-unary-*' --ways embedded-stock,vllm-router
   python -m benchmarks routers --only rest-64-x16 --ways embedded-stock,sketch --rounds 5
   python -m benchmarks routers --only rest-unary-x16 --ways embedded-stock --profile embedded-stock
@@ -128,7 +131,7 @@ def known_ways(given: Sequence[str]) -> tuple[str, ...]:
     multiple=True,
     callback=lambda _context, _option, given: known_ways(given),
     metavar="WAYS",
-    help=f"Of routers alone: these ways, of {', '.join(ways.NAMES)}. All without it.",
+    help=f"Of routers and streams alone: these ways, of {', '.join(ways.NAMES)}. All without it.",
 )
 @click.option(
     "--rounds",
@@ -167,7 +170,11 @@ def main(
     if not names or not _ALONE.issuperset(names):
         load.build()
     of_routers = {"only": only, "names": names_of_ways, "rounds": rounds, "profiled": profile}
-    of_some: dict[str, dict[str, Any]] = {"attacks": of_attacks, "routers": of_routers}
+    of_some: dict[str, dict[str, Any]] = {
+        "attacks": of_attacks,
+        "routers": of_routers,
+        "streams": {"names": names_of_ways},
+    }
     for name in names or (name for name in BENCHMARKS if name not in _BY_HAND):
         more = of_some.get(name, {})
         BENCHMARKS[name](output, quick=quick, **more)

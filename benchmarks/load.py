@@ -50,7 +50,8 @@ class Work:
 class Load:
     """How requests are sent; with a rate in an open loop. `headers` are NAME:VALUE.
 
-    In a closed loop none is sent after `limit_seconds`, where that is not 0.
+    In a closed loop none is sent after `limit_seconds`, where that is not 0. With
+    `gaps_from_seconds` the report has all pauses between messages of a stream that old.
     """
 
     clients: int = 1
@@ -60,6 +61,7 @@ class Load:
     timeout_seconds: float = 60.0
     headers: tuple[str, ...] = ()
     limit_seconds: float = 0
+    gaps_from_seconds: float = 0
 
 
 def build() -> None:
@@ -103,6 +105,7 @@ def offer(kind: Kind, address: str, works: Sequence[Work], how: Load) -> dict[st
             *("-warmup", str(how.warmup), "-rate", str(how.rate)),
             *(part for header in how.headers for part in ("-header", header)),
             *("-timeout", f"{how.timeout_seconds}s", "-limit", f"{how.limit_seconds}s"),
+            *("-gaps-from", f"{how.gaps_from_seconds}s"),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

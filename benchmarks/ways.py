@@ -35,7 +35,7 @@ from benchmarks import load, rivals
 
 MOCK = load.ROOT / "build/bin/mockpod"
 # Tokens of a response, milliseconds before each message, and tokens in each.
-ANSWERS = ((4, 0, 1), (64, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
+ANSWERS = ((4, 0, 1), (64, 0, 1), (256, 0, 1), (512, 0, 1), (512, 0, 8), (64, 20, 1))
 MODEL = "instant"
 # Our gateways by name: data plane, and what the mock is to them.
 _OURS = {

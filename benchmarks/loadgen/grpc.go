@@ -46,10 +46,12 @@ type grpcSender struct {
 	metadata metadata.MD
 	unary    bool
 	timeout  time.Duration
+	// See outcome.
+	gapsFrom time.Duration
 }
 
 func newGrpcSender(o options) (sender, error) {
-	s := &grpcSender{method: o.path, unary: o.kind == "grpc-unary", timeout: o.timeout}
+	s := &grpcSender{method: o.path, unary: o.kind == "grpc-unary", timeout: o.timeout, gapsFrom: o.gapsFrom}
 	s.metadata = metadata.MD{}
 	for pair := range slices.Chunk(o.headers, 2) {
 		name, value := pair[0], pair[1]
@@ -103,7 +105,7 @@ func (s *grpcSender) send(client int, body []byte, started time.Time) outcome {
 }
 
 func (s *grpcSender) receive(stream grpc.ClientStream, started time.Time) outcome {
-	var result outcome
+	result := outcome{gapsFrom: s.gapsFrom}
 	var message []byte
 	for {
 		err := stream.RecvMsg(&message)

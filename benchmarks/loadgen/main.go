@@ -37,6 +37,7 @@ type options struct {
 	rate                      float64
 	timeout                   time.Duration
 	limit                     time.Duration
+	gapsFrom                  time.Duration
 }
 
 // headers are names and values by turns, as they go over the wire.
@@ -57,7 +58,10 @@ func (h *headers) Set(given string) error {
 type outcome struct {
 	first, last time.Duration
 	// The longest pause between two messages.
-	gap      time.Duration
+	gap time.Duration
+	// All pauses from gapsFrom on, where that is not 0.
+	gapsFrom time.Duration
+	gaps     []float32
 	messages int
 	bytes    int
 	tokens   int
@@ -75,6 +79,9 @@ func (o *outcome) came(now time.Duration, size int) {
 		o.first = now
 	} else {
 		o.gap = max(o.gap, now-o.last)
+		if o.gapsFrom > 0 && now > o.gapsFrom {
+			o.gaps = append(o.gaps, float32((now - o.last).Seconds()))
+		}
 	}
 	o.last = now
 	o.messages++
@@ -92,6 +99,7 @@ type summary struct {
 	P50  float64 `json:"p50"`
 	P90  float64 `json:"p90"`
 	P99  float64 `json:"p99"`
+	P999 float64 `json:"p999"`
 	Max  float64 `json:"max"`
 }
 
@@ -113,6 +121,7 @@ type report struct {
 	First      summary        `json:"time_to_first_message"`
 	Latency    summary        `json:"latency"`
 	Gap        summary        `json:"longest_gap"`
+	Gaps       summary        `json:"gaps"`
 }
 
 func main() {
@@ -128,6 +137,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 4, "gRPC connections to spread clients over")
 	flag.Float64Var(&o.rate, "rate", 0, "requests started each second; 0 for a closed loop")
 	flag.DurationVar(&o.limit, "limit", 0, "start no request after so long (closed loop); 0 for never")
+	flag.DurationVar(&o.gapsFrom, "gaps-from", 0, "report all pauses between a stream's messages from so long after its start")
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "for each request")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -226,7 +236,7 @@ func openLoop(s sender, w work, rate float64, requests int) []outcome {
 func summarise(o options, outcomes []outcome, seconds float64) report {
 	r := report{Kind: o.kind, Clients: o.clients, Rate: o.rate, Requests: len(outcomes), Seconds: seconds}
 	r.Statuses = map[string]int{}
-	var first, latency, gap []float64
+	var first, latency, gap, gaps []float64
 	for _, one := range outcomes {
 		r.Messages += one.messages
 		r.Bytes += one.bytes
@@ -240,8 +250,12 @@ func summarise(o options, outcomes []outcome, seconds float64) report {
 		first = append(first, one.first.Seconds())
 		latency = append(latency, one.last.Seconds())
 		gap = append(gap, one.gap.Seconds())
+		for _, pause := range one.gaps {
+			gaps = append(gaps, float64(pause))
+		}
 	}
 	r.First, r.Latency, r.Gap = summaryOf(first), summaryOf(latency), summaryOf(gap)
+	r.Gaps = summaryOf(gaps)
 	return r
 }
 
@@ -263,7 +277,7 @@ func summaryOf(values []float64) summary {
 		sum += v
 	}
 	at := func(q float64) float64 { return values[int(q*float64(len(values)-1)+0.5)] }
-	return summary{sum / float64(len(values)), at(0.5), at(0.9), at(0.99), at(1)}
+	return summary{sum / float64(len(values)), at(0.5), at(0.9), at(0.99), at(0.999), at(1)}
 }
 
 func cpuSeconds() float64 {

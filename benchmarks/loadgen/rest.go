@@ -21,6 +21,8 @@ type restSender struct {
 	headers headers
 	stream  bool
 	timeout time.Duration
+	// See outcome.
+	gapsFrom time.Duration
 }
 
 func newRestSender(o options) sender {
@@ -30,7 +32,7 @@ func newRestSender(o options) sender {
 		url:     "http://" + o.address + o.path,
 		headers: o.headers,
 		stream:  o.kind == "rest-stream",
-		timeout: o.timeout,
+		timeout: o.timeout, gapsFrom: o.gapsFrom,
 	}
 }
 
@@ -71,7 +73,7 @@ func (s *restSender) whole(body io.Reader, started time.Time) outcome {
 
 // events counts server-sent events; usage is in the last one before [DONE].
 func (s *restSender) events(body io.Reader, started time.Time) outcome {
-	var result outcome
+	result := outcome{gapsFrom: s.gapsFrom}
 	done := false
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 64<<10), 4<<20)
