@@ -35,6 +35,7 @@ from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.rules import Limits
 from autoglm.http1.server import Server
 
 MODEL = v1.Model(name="m", aliases=["alias"], max_model_len=100, max_token_bytes=16)
@@ -109,7 +110,7 @@ async def rest_stack(
             cors=Cors(allowed_origins if plane == "embedded" else ()),
         )
         edge = RestEdge(parts)
-        server = Server(edge.serve, edge.reject, max_connections=max_connections)
+        server = Server(edge.serve, edge.reject, limits=Limits(max_connections, max_connections))
         open_parts.push_async_callback(server.stop, 5.0)
         if plane == "envoy":
             envoy = _envoy_plane(bounds, allowed_origins)

@@ -15,8 +15,9 @@ from autoglm.operator import metrics as operator
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
+GATEWAY = Metrics(CollectorRegistry())
 SECTIONS = {
-    "Gateway": vars(Metrics(CollectorRegistry())),
+    "Gateway": vars(GATEWAY) | vars(GATEWAY.connections),
     "Pod": vars(inference),
     "Operator": vars(operator.Metrics(CollectorRegistry())),
     "Every process": vars(admin_server),

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
-from autoglm.common.addresses import split_address
+from autoglm.common.addresses import network_of, split_address
 from autoglm.common.admin_server import AdminServer
 from autoglm.common.process import collect_garbage, memory_limit_bytes
 from autoglm.common.reflection import add_reflection
@@ -34,7 +34,7 @@ from autoglm.gateway.envoy.program import EnvoyFailed
 from autoglm.gateway.gateway import GatewayCore, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.http1.rules import Timeouts
+from autoglm.http1.rules import Limits, Timeouts
 from autoglm.http1.server import Server
 from autoglm.kube.reflector import Connect
 
@@ -220,6 +220,7 @@ class Gateway:
             settings.slow_reader_seconds,
             core.identify,
             settings.content_bounds,
+            settings.proxies,
         )
         server = rpc.server(
             max_message_bytes=settings.message_bytes,
@@ -257,7 +258,8 @@ class Gateway:
             edge.serve,
             edge.reject,
             timeouts=Timeouts(write=settings.slow_reader_seconds),
-            max_connections=settings.max_connections,
+            limits=self._limits,
+            events=core.metrics.connections if self._plane is None else None,
         )
         if self._plane is not None:
             await self._rest.start_unix(self._plane.sockets.http)
@@ -290,6 +292,18 @@ class Gateway:
             settings.default_timeout_seconds,
             settings.max_timeout_seconds,
             settings.content_bounds,
+            settings.proxies,
+        )
+
+    @property
+    def _limits(self) -> Limits:
+        """Return the limits of the REST port's connections."""
+        settings, proxies = self._settings, self._settings.proxies
+        return Limits(
+            settings.max_connections,
+            settings.connections_per_address,
+            network_of,
+            proxies.trusts if proxies else None,
         )
 
     def _wanted_health(self) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from autoglm.api.spec.traffic import (
     RoutingPolicy,
     StreamRecovery,
 )
-from autoglm.common.addresses import split_address
+from autoglm.common.addresses import TrustedProxies, split_address
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds
@@ -38,12 +38,20 @@ _RECOVERY = StreamRecovery()
 _RETRIES = RetryPolicy()
 _SOURCES = Sources()
 _TOKENS = TokenRules("", ())
+# So many addresses, at least, fill all connections; a browser opens six, a small pool ten.
+_ADDRESSES, _LEAST_PER_ADDRESS = 8, 16
 
 
 def _checked_or_empty(address: str) -> str:
     if address:
         split_address(address)
     return address
+
+
+def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    networks = tuple(each.strip() for one in networks for each in one.split(","))
+    TrustedProxies(networks)
+    return networks
 
 
 class GatewaySettings(ServiceSettings):
@@ -117,7 +125,16 @@ class GatewaySettings(ServiceSettings):
     hold most."""
     max_connections: int = Field(default=10_000, gt=0)
     """Connections that may be open at once, on the gRPC and on the REST port each; over it a new
-    one is closed."""
+    one is closed, on the REST port only where no idle one can be."""
+    max_connections_per_address: int = Field(default=0, ge=0)
+    """Connections that one client address, or an IPv6 network of 64 bits, may have open: on the
+    REST port, and with the data plane envoy on both ports together. Over it the address's longest
+    idle one is closed (REST, embedded), or the new one. 0 is an eighth of --max-connections, 16 at
+    least."""
+    trusted_proxies: Annotated[StringList, AfterValidator(_checked_networks)] = ()
+    """A network of proxies, as CIDR, that name their clients by X-Forwarded-For or the PROXY
+    protocol; may be repeated. Bounds for each address apply to those clients, never to the
+    proxies. None given, the connection's other end is the client."""
     max_inflight: int = Field(default=_ADMISSION.requests, gt=0)
     """Requests served or waiting at once, of all models; over it one is rejected (QUEUE_FULL)."""
     queue_requests: int = Field(default=_QUEUE.requests, gt=0)
@@ -302,7 +319,18 @@ class GatewaySettings(ServiceSettings):
             tokens if any(said) else None,
             self.jwt_jwks,
             self.jwt_secret_file,
+            self.proxies,
         )
+
+    @property
+    def proxies(self) -> TrustedProxies:
+        return TrustedProxies(self.trusted_proxies)
+
+    @property
+    def connections_per_address(self) -> int:
+        """Return how many connections one client address may have."""
+        share = max(_LEAST_PER_ADDRESS, self.max_connections // _ADDRESSES)
+        return min(self.max_connections_per_address or share, self.max_connections)
 
     @property
     def server_tls(self) -> TlsFiles:

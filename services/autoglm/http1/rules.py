@@ -1,9 +1,12 @@
-"""A server's rules: the time that a client may take, and the heads that are not served."""
+"""A server's rules: the connections and the time that a client may take, and the heads that are
+not served.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from autoglm.http1.exchange import BadBody, Exchange
 from autoglm.http1.heads import Fields, field
@@ -14,13 +17,62 @@ Reject = Callable[[Exchange, int, str], None]
 
 The exchange has what had arrived of target and fields; nothing for a connection over the limit."""
 
+CloseReason = Literal[
+    "client",
+    "finished",
+    "idle",
+    "slow_head",
+    "slow_body",
+    "stalled_reader",
+    "invalid",
+    "limit",
+    "limit_per_address",
+    "drain",
+    "aborted",
+]
+RejectReason = Literal["limit", "limit_per_address", "proxy_header", "tls_handshake"]
+
+
+class Events(Protocol):
+    """Counts a server's connections."""
+
+    def accepted(self) -> None: ...
+
+    def closed(self, reason: CloseReason, /) -> None: ...
+
+    def rejected(self, reason: RejectReason, /) -> None: ...
+
+
+class NoEvents:
+    """Counts nothing."""
+
+    def accepted(self) -> None: ...
+
+    def closed(self, reason: CloseReason, /) -> None: ...
+
+    def rejected(self, reason: RejectReason, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Connections at once, and which of them are one client's."""
+
+    connections: int = 10_000
+    per_address: int = 10_000
+    network_of: Callable[[str], str] = str
+    """Returns what counts as one client of an address."""
+    is_proxy: Callable[[str], bool] | None = None
+    """Returns whether an address is a trusted proxy's: one that may name its client, by the PROXY
+    protocol, and whose own connections only count against `connections`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Seconds that a client may take."""
 
     head: float = 15.0
-    """From the first byte of a request to the end of its head; for a TLS handshake as well."""
+    """From the first byte of a request to the end of its head; for a TLS handshake and a PROXY
+    header as well."""
     idle: float = 75.0
     """Between two requests, and before the first."""
     body: float = 20.0
@@ -32,7 +84,7 @@ class Timeouts:
     min_body_bytes: int = 1024
 
 
-DEFAULT_TIMEOUTS = Timeouts()
+DEFAULT_LIMITS, DEFAULT_TIMEOUTS = Limits(), Timeouts()
 
 
 # The fields that a server acts on itself.

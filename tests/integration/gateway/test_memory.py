@@ -118,11 +118,11 @@ async def test_stranger_is_refused_by_the_head_alone() -> None:
 
 
 async def test_connection_too_many_is_sent_away_with_retry_after() -> None:
-    async with rest_stack(echo, max_connections=2) as stack:
-        # One of ours and the client's.
-        reader, writer = await send_head(stack.url, "content-length: 10")
+    async with rest_stack(echo, max_connections=1) as stack:
+        # The client's is idle, and makes room; ours is not.
         async with stack.client.post(PATH, data=BODY) as answer:
             assert answer.status == 200
+        reader, writer = await send_head(stack.url, "content-length: 10")
         refused, other = await send_head(stack.url, "content-length: 10")
         answer_head = await head(refused)
         assert answer_head.startswith("http/1.1 429") and "retry-after: 1" in answer_head

@@ -22,6 +22,8 @@ from autoglm.v1.inference_pb2_grpc import InferenceStub
 pytestmark = pytest.mark.timeout(120)
 FILES = 256
 FITTING = (FILES - 64) // 2
+# Each may have 16 connections.
+ADDRESSES = FITTING // 16 + 1
 BODY = b'{"model":"echo","prompt":"Hello","max_tokens":1}'
 
 
@@ -45,6 +47,14 @@ def gateway(tmp_path: Path) -> Iterator[Process]:
             gateway.stop()
 
 
+def begun(host: str, port: int, number: int) -> socket.socket:
+    """Return a connection with half a head, of one of several addresses."""
+    source = (f"127.0.1.{1 + number % ADDRESSES}", 0)
+    connection = socket.create_connection((host, port), 20, source_address=source)
+    connection.sendall(b"GET /v1/models HTTP/1.1\r\n")
+    return connection
+
+
 def complete_on_new_connection(host: str, port: int) -> int:
     with closing(http.client.HTTPConnection(host, port, timeout=20)) as connection:
         return complete(connection)
@@ -65,7 +75,9 @@ def test_idle_connections_beyond_the_limit_of_files_cost_no_pod(gateway: Process
         assert complete(early) == 200
         for _ in range(400):
             stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
-        assert complete(early) == 200
+        assert complete_on_new_connection(host, int(port)) == 200
+        for number in range(200):
+            stack.enter_context(begun(host, int(port), number))
         with rpc.sync_channel(gateway.grpc_address) as channel:
             request = v1.GenerateRequest(
                 model="echo", text="Hello", sampling_params=v1.SamplingParams(max_tokens=1)

@@ -130,6 +130,10 @@ def test_processes_understand_all_that_they_are_given(
         (GatewaySettings, "jwt_roles_claim", "gateway.authentication.jwt.rolesClaim"),
         (GatewaySettings, "jwt_models_claim", "gateway.authentication.jwt.modelsClaim"),
         (GatewaySettings, "prefix_cache", "gateway.prefixCache.mode"),
+        (
+            *(GatewaySettings, "max_connections_per_address"),
+            "gateway.maxConnectionsPerAddress",
+        ),
         (OperatorSettings, "operator_class", "operator.class"),
         (OperatorSettings, "allow_host_path", "operator.allowHostPath"),
         (OperatorSettings, "image_pull_policy", "image.pullPolicy"),
@@ -382,6 +386,8 @@ def test_a_long_release_name_still_gives_valid_names(template: Template) -> None
         ("watchNamespaces={Team}", "/watchNamespaces/0"),
         ("gateway.resources.limits.memory=1GB", "/gateway/resources/limits/memory"),
         ("operator.allowHostPath=yes", "/operator/allowHostPath"),
+        ("gateway.maxConnectionsPerAddress=-1", "/gateway/maxConnectionsPerAddress"),
+        ("gateway.trustedProxies={proxy.example}", "/gateway/trustedProxies/0"),
         ("operator.extraArgs[0]=workers", "/operator/extraArgs/0"),
         (
             "gateway.autoscaling.enabled=true,gateway.autoscaling.minReplicas=20",
@@ -394,6 +400,14 @@ def test_a_wrong_value_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(named_in_message)):
         template("--set", value)
+
+
+def test_the_gateway_knows_its_proxies_and_the_share_of_an_address(render: Render) -> None:
+    given = ("gateway.trustedProxies={10.0.0.0/8,::1}", "gateway.maxConnectionsPerAddress=1000000")
+    arguments = container(render(*given), "gateway")["args"]
+    proxies = [each for each in arguments if each.startswith("--trusted-proxies")]
+    assert proxies == ["--trusted-proxies=10.0.0.0/8", "--trusted-proxies=::1"]
+    assert "--max-connections-per-address=1000000" in arguments
 
 
 def test_gateway_and_operator_have_the_same_rules_for_model_names(render: Render) -> None:

@@ -126,3 +126,30 @@ def test_zero_attempts_turn_recovery_off_and_any_number_is_allowed(
 ) -> None:
     recovery = GatewaySettings.load({"recovery_attempts": attempts}).stream_recovery
     assert (recovery.mode, recovery.max_attempts) == (mode, attempts)
+
+
+@pytest.mark.parametrize(
+    ("flags", "connections"),
+    [
+        ({}, 1250),
+        ({"max_connections": 256}, 32),
+        ({"max_connections": 64}, 16),
+        ({"max_connections": 4}, 4),
+        ({"max_connections_per_address": 5}, 5),
+        ({"max_connections": 256, "max_connections_per_address": 9999}, 256),
+    ],
+)
+def test_one_address_has_a_share_of_the_connections(
+    flags: dict[str, int], connections: int
+) -> None:
+    assert GatewaySettings.load(LOCAL | flags).connections_per_address == connections
+
+
+def test_proxies_are_networks_separated_by_commas_or_repeated() -> None:
+    networks = ("10.0.0.0/8, ::1/128", "192.0.2.1")
+    proxies = GatewaySettings.load(LOCAL | {"trusted_proxies": networks}).proxies
+    addresses = ("10.1.1.1", "::1", "192.0.2.1", "192.0.2.2")
+    assert [proxies.trusts(each) for each in addresses] == [True, True, True, False]
+    for value in ("10.0.0.1/8", "proxy.example", ","):
+        with pytest.raises(SettingsError, match="--trusted-proxies"):
+            GatewaySettings.load(LOCAL | {"trusted_proxies": (value,)})

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from autoglm.common.addresses import TrustedProxies, network_of
 from autoglm.http1.body import HIGH_WATER_BYTES
 from autoglm.http1.exchange import BadBody, ClientDisconnected, Exchange
 from autoglm.http1.heads import Fields
-from autoglm.http1.rules import Timeouts
+from autoglm.http1.rules import DEFAULT_LIMITS, Events, Limits, Timeouts
 from autoglm.http1.server import Server
 from autoglm.http1.server_connection import ServerConnection
 
@@ -24,12 +25,12 @@ POST = b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
 class Wire(asyncio.Transport):
     """A client's end of a connection."""
 
-    def __init__(self, server: Server, *, is_full: bool = False) -> None:
-        super().__init__({"peername": ("192.0.2.1", 5)})
+    def __init__(self, server: Server, address: str = "192.0.2.1") -> None:
+        super().__init__({"peername": (address, 5)})
         self.written = b""
         self.reads = True
         self.is_closed = self.is_aborted = self.has_eof = False
-        self.connection = ServerConnection(server, is_full=is_full, limit=1)
+        self.connection = ServerConnection(server)
         self.connection.connection_made(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -110,8 +111,14 @@ def reject(exchange: Exchange, status: int, why: str) -> None:
     exchange.respond(status, [(b"content-type", b"text/plain")], why.encode())
 
 
-def server_of(handler: Callable[[Exchange], object], clock: Clock | None = None) -> Server:
-    return Server(handler, reject, clock=clock or Clock())  # type: ignore[arg-type]
+def server_of(
+    handler: Callable[[Exchange], object],
+    clock: Clock | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    events: Events | None = None,
+) -> Server:
+    clock = clock or Clock()
+    return Server(handler, reject, clock=clock, limits=limits, events=events)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 5, 10_000])
@@ -549,11 +556,14 @@ async def test_a_client_that_reads_nothing_is_ended() -> None:
 
 async def test_a_full_server_says_so_and_the_client_can_read_it() -> None:
     clock = Clock()
-    server = server_of(Seen(), clock)
-    wire = Wire(server, is_full=True)
+    server = server_of(Seen(), clock, Limits(1, 1))
+    busy = Wire(server)
+    await busy.send(GET[:-2])
+    wire = Wire(server, "192.0.2.2")
     await wire.send(POST)
     assert wire.statuses == [429] and wire.has_eof and not wire.is_closed
-    assert not server.connections
+    assert b"--max-connections)" in wire.written
+    assert list(server.connections) == [busy.connection]
 
     clock.now += Timeouts().linger + 0.1
     server.check_timeouts()
@@ -561,8 +571,8 @@ async def test_a_full_server_says_so_and_the_client_can_read_it() -> None:
 
 
 async def test_of_connections_over_the_limit_only_the_latest_are_kept() -> None:
-    server = server_of(Seen())
-    wires = [Wire(server, is_full=True) for _ in range(100)]
+    server = server_of(Seen(), limits=Limits(0, 0))
+    wires = [Wire(server) for _ in range(100)]
     await settle()
 
     assert all(wire.statuses == [429] for wire in wires)
@@ -570,6 +580,171 @@ async def test_of_connections_over_the_limit_only_the_latest_are_kept() -> None:
     assert any(kept) and kept == sorted(kept) and sum(kept) <= 20
     await server.stop(0)
     assert all(wire.is_closed for wire in wires)
+
+
+LIMITS = Limits(8, 3, network_of, is_proxy=TrustedProxies(["10.0.0.0/8"]).trusts)
+
+
+async def test_an_idle_connection_is_closed_for_a_newcomer_of_its_address() -> None:
+    clock = Clock()
+    server = server_of(Seen(), clock, LIMITS)
+    first, second, third = (Wire(server) for _ in range(3))
+    await first.send(GET)
+    other = Wire(server, "192.0.2.2")
+    newcomer = Wire(server)
+    await newcomer.send(GET)
+
+    assert newcomer.statuses == [200] and not newcomer.is_closed
+    assert second.is_closed, "the one that was idle longest"
+    assert not (first.is_closed or third.is_closed or other.is_closed)
+    assert len(server.connections) == 4
+
+
+async def test_an_address_is_rejected_where_none_of_its_connections_is_idle() -> None:
+    server = server_of(Seen(), limits=LIMITS)
+    busy = [Wire(server) for _ in range(3)]
+    for wire, begun in zip(busy, (GET[:1], POST[:-1], GET[:-2]), strict=True):
+        await wire.send(begun)
+    newcomer, other = Wire(server), Wire(server, "192.0.2.2")
+    await newcomer.send(GET)
+    await other.send(GET)
+
+    assert newcomer.statuses == [429] and b"--max-connections-per-address" in newcomer.written
+    assert other.statuses == [200]
+    assert not any(wire.is_closed for wire in busy)
+    await busy[1].send(b"c")
+    await Wire(server).send(GET)
+    assert busy[1].statuses == [200] and busy[1].is_closed, "idle behind its response"
+
+
+async def test_an_ipv6_network_is_one_client() -> None:
+    server = server_of(Seen(), limits=LIMITS)
+    wires = [Wire(server, f"2001:db8::{number}") for number in range(4)]
+    other = Wire(server, "2001:db8:0:1::1")
+    await settle()
+
+    assert [wire.is_closed for wire in wires] == [True, False, False, False]
+    assert not other.is_closed
+
+
+async def test_a_full_server_closes_what_has_been_idle_longest_of_all() -> None:
+    server = server_of(Seen(), limits=LIMITS)
+    wires = [Wire(server, f"192.0.2.{number}") for number in range(8)]
+    await wires[0].send(GET)
+    await wires[1].send(GET[:5])
+    newcomer = Wire(server, "192.0.2.100")
+    await newcomer.send(GET)
+
+    assert newcomer.statuses == [200]
+    assert [wire.is_closed for wire in wires] == [False, False, True, *[False] * 5]
+
+
+async def test_a_trusted_proxy_is_no_client() -> None:
+    server = server_of(Seen(), limits=LIMITS)
+    wires = [Wire(server, "10.0.0.1") for _ in range(8)]
+    await settle()
+
+    assert not any(wire.is_closed for wire in wires)
+
+
+async def test_a_closed_connection_whose_client_does_not_read_ends_after_the_linger_time() -> None:
+    clock = Clock()
+    server = server_of(Seen(), clock, Limits(1, 1))
+    idle = Wire(server)
+    idle.close = lambda: None  # type: ignore[method-assign]  # the transport has bytes to write
+    Wire(server)
+    clock.now += Timeouts().linger + 0.1
+    server.check_timeouts()
+
+    assert idle.is_aborted
+
+
+@dataclass
+class Noted:
+    open: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def accepted(self) -> None:
+        self.open += 1
+
+    def closed(self, reason: str) -> None:
+        self.open -= 1
+        self.reasons.append(reason)
+
+    def rejected(self, reason: str) -> None:
+        self.reasons.append(f"rejected: {reason}")
+
+
+CLOSE = GET.replace(b"Host", b"Connection: close\r\nHost")
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds", "reason"),
+    [
+        (b"", 0, "client"),
+        (GET, 0, "client"),
+        (POST[:-1], 0, "client"),
+        (CLOSE, 0, "finished"),
+        (b"nonsense\r\n\r\n", 0, "invalid"),
+        (POST + b"nonsense\r\n\r\n", 0, "invalid"),
+        (b"", 80, "idle"),
+        (GET[:1], 16, "slow_head"),
+        (POST[:-1], 21, "slow_body"),
+    ],
+)
+async def test_each_end_has_one_reason(sent: bytes, seconds: float, reason: str) -> None:
+    noted, clock = Noted(), Clock()
+    server = server_of(Seen(), clock, events=noted)
+    wire = Wire(server)
+    assert noted.open == 1
+    if sent:
+        await wire.send(sent)
+    clock.now += seconds
+    server.check_timeouts()
+    await settle()
+    clock.now += 3
+    server.check_timeouts()
+    await settle()
+    if not wire.is_closed:
+        wire.connection.connection_lost(None)
+
+    assert noted.open == 0 and noted.reasons == [reason]
+
+
+async def test_limits_a_drain_and_what_the_gateway_ends_have_reasons_too() -> None:
+    noted = Noted()
+    server = server_of(Seen(), limits=LIMITS, events=noted)
+    wires = [Wire(server) for _ in range(4)]
+    assert noted.reasons == ["limit_per_address"] and noted.open == 3
+    for wire in wires[1:]:
+        await wire.send(GET[:1])
+    Wire(server)
+    assert noted.reasons.pop() == "rejected: limit_per_address" and noted.open == 3
+    for number in range(5):
+        await Wire(server, f"192.0.2.{number}0").send(GET[:1])
+    Wire(server, "192.0.2.99")
+    assert noted.reasons.pop() == "rejected: limit" and noted.open == 8
+
+    wires[1].connection.abort()
+    wires[2].connection.pause_writing()
+    server.clock.now += 61  # type: ignore[attr-defined]
+    server.check_timeouts()
+    await settle()
+    assert noted.reasons[1:3] == ["aborted", "stalled_reader"]
+    await server.stop(0)
+    assert noted.open == 0
+
+
+async def test_a_drain_is_the_reason_of_the_connections_that_it_ends() -> None:
+    noted = Noted()
+    server = server_of(Seen(), events=noted)
+    late = Wire(server)
+    Wire(server)
+    server.begin_drain()
+    await late.send(GET)
+    await server.stop(1)
+
+    assert noted.reasons == ["drain", "drain"]
 
 
 async def test_draining_ends_each_connection_with_its_response_and_stopping_idle_ones() -> None:

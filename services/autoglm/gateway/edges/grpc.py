@@ -19,6 +19,7 @@ import grpc
 from msgspec.structs import replace
 
 from autoglm.common import errors, status
+from autoglm.common.addresses import FORWARDED_FOR, NO_PROXIES, TrustedProxies
 from autoglm.common.process import DrainGate
 from autoglm.common.rpc import PEER_HEADER, Rpc, current_rpc
 from autoglm.gateway.edges.grpc_local import OPEN_PAGES, PAGES, Page
@@ -58,6 +59,7 @@ class GrpcParts:
     slow_reader_seconds: float = SLOW_READER_SECONDS
     identify: Identify | None = None
     content: bounds.Bounds = bounds.DEFAULT
+    proxies: TrustedProxies = NO_PROXIES
 
 
 class GrpcEdge:
@@ -219,17 +221,22 @@ class GrpcEdge:
             trace_headers=rpc.trace_headers,
             debug=rpc.debug,
             credentials=rpc.credentials,
-            peer=_peer(context),
+            peer=_peer(context, self._parts.proxies),
             continues=rpc.continues,
         )
 
 
-def _peer(context: Any) -> str:
+def _peer(context: Any, proxies: TrustedProxies) -> str:
+    """Return the client's address."""
     peer = str(context.peer())
-    if not peer.startswith("unix:"):
+    is_local = peer.startswith("unix:")
+    if not (is_local or proxies):
         return host_of_peer(peer)
+    metadata = [(k, str(v)) for k, v in context.invocation_metadata()]
+    forwarded = ",".join(v for k, v in metadata if k == FORWARDED_FOR)
     # Envoy's socket, where no other client can connect.
-    return next((str(v) for k, v in context.invocation_metadata() if k == PEER_HEADER), "")
+    peer = dict(metadata).get(PEER_HEADER, "") if is_local else host_of_peer(peer)
+    return proxies.client_of(peer, forwarded)
 
 
 def host_of_peer(peer: str) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote
 from msgspec.structs import replace
 
 from autoglm.common import errors, rpc, status
+from autoglm.common.addresses import FORWARDED_FOR, NO_PROXIES, TrustedProxies
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.inflate import inflated
@@ -78,12 +79,14 @@ _NOT_FORWARDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of a request: bytes of its body, default and longest timeout, values of its body."""
+    """Limits of a request: bytes of its body, default and longest timeout, values of its body; and
+    the proxies that are believed about its client."""
 
     max_body_bytes: int
     default_timeout_seconds: float
     max_timeout_seconds: float
     content: content_bounds.Bounds = content_bounds.DEFAULT
+    proxies: TrustedProxies = NO_PROXIES
 
 
 class MethodNotAllowed(AutoGLMError):
@@ -221,8 +224,11 @@ def request_of(
         headers=forwarded_headers(headers),
         debug=headers.get(rpc.DEBUG_HEADER, ""),
         credentials=_credentials(http),
-        # Only Envoy can connect to a Unix socket.
-        peer=headers.get(rpc.PEER_HEADER, "") if exchange.is_local else exchange.peer,
+        peer=bounds.proxies.client_of(
+            # Only Envoy can connect to a Unix socket.
+            headers.get(rpc.PEER_HEADER, "") if exchange.is_local else exchange.peer,
+            headers.get(FORWARDED_FOR, ""),
+        ),
         continues=headers.get(rpc.CALL_HEADER, ""),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from autoglm.common import rpc
+from autoglm.common.addresses import FORWARDED_FOR
 from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.rest_request import (
     Bounds,
@@ -83,7 +84,9 @@ def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float
         exchange=exchange,
         receive=partial(receive, body, bounds, seen.values.get(HINT_METADATA, "")),
         started=now,
-        peer=seen.values.get(rpc.PEER_HEADER, ""),
+        peer=bounds.proxies.client_of(
+            seen.values.get(rpc.PEER_HEADER, ""), seen.values.get(FORWARDED_FOR, "")
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from autoglm.common import errors
+from autoglm.common.addresses import NO_PROXIES, TrustedProxies
 from autoglm.common.lru import LruCache
 from autoglm.common.rpc import API_KEY, AUTHORIZATION, Credentials
 from autoglm.gateway.identity import tokens
@@ -175,9 +176,9 @@ class _Rejected:
 class Authenticator:
     """Authenticates and remembers its verdicts; `know` discards them."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, proxies: TrustedProxies = NO_PROXIES) -> None:
         self._known = known
-        self.throttle = Throttle()
+        self.throttle = Throttle(proxies=proxies)
         self._accepted: LruCache[tuple[str, bytes], _Accepted] = LruCache(ACCEPTED_LIMIT)
         self._rejected: LruCache[bytes, _Rejected] = LruCache(REJECTED_LIMIT)
 

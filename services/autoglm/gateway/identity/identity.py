@@ -45,7 +45,8 @@ class Identity:
         self._sources = sources
         self._attempts = cache(attempts.labels)
         self._url: JwksUrl | None = None
-        self._authenticator = Authenticator(Known(sources.allow_anonymous, rules=sources.tokens))
+        known = Known(sources.allow_anonymous, rules=sources.tokens)
+        self._authenticator = Authenticator(known, sources.proxies)
 
     async def start(self, closing: AsyncExitStack) -> None:
         """Read all keys and watch them. Raises OSError or ValueError if a file is unreadable."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from autoglm.common.addresses import split_address
+from autoglm.common.addresses import NO_PROXIES, TrustedProxies, split_address
 
 _LONGEST_NAME = 128
 
@@ -38,6 +38,8 @@ class IdentitySources:
     tokens: TokenRules | None = None
     jwks: str = ""
     secret_file: str = ""
+    proxies: TrustedProxies = NO_PROXIES
+    """Addresses that are never throttled."""
 
     @property
     def is_configured(self) -> bool:

@@ -55,6 +55,45 @@ class FollowedQueue(Protocol):
     def reserved(self) -> int: ...
 
 
+class ConnectionMetrics:
+    """The connections of the REST port on the data plane embedded; `http1.rules.Events`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._open = Gauge(
+            "autoglm_gateway_http_connections",
+            "Open connections of the REST port, idle ones included.",
+            registry=registry,
+        )
+        self._accepted = Counter(
+            "autoglm_gateway_http_connections_accepted",
+            "Connections of the REST port that were accepted.",
+            registry=registry,
+        )
+        self._closed = Counter(
+            "autoglm_gateway_http_connections_closed",
+            "Accepted connections of the REST port that were closed, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self._rejected = Counter(
+            "autoglm_gateway_http_connections_rejected",
+            "Connections of the REST port that were closed before a request, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+
+    def accepted(self) -> None:
+        self._accepted.inc()
+        self._open.inc()
+
+    def closed(self, reason: str) -> None:
+        self._closed.labels(reason).inc()
+        self._open.dec()
+
+    def rejected(self, reason: str) -> None:
+        self._rejected.labels(reason).inc()
+
+
 class Metrics:
     """All metrics of the gateway, in one registry."""
 
@@ -63,6 +102,7 @@ class Metrics:
         self._of_queues(registry)
         self._of_endpoints(registry)
         self._of_callers(registry)
+        self.connections = ConnectionMetrics(registry)
 
     def _of_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(

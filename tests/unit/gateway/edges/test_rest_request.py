@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from autoglm.common.addresses import TrustedProxies
 from autoglm.common.errors import InvalidRequest
 from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest_request import (
@@ -160,3 +162,17 @@ def test_only_a_local_connection_names_its_peer() -> None:
     assert request_of(http_request(b"/", fields, peer=""), BOUNDS).peer == ""
     local = http_request(b"/", fields, peer="", is_local=True)
     assert request_of(local, BOUNDS).peer == "203.0.113.9"
+
+
+def test_a_trusted_proxy_names_the_client_and_no_other_peer_does() -> None:
+    bounds = replace(BOUNDS, proxies=TrustedProxies(["10.0.0.0/8"]))
+    fields = [(b"x-forwarded-for", b"198.51.100.1"), (b"x-forwarded-for", b"203.0.113.9")]
+
+    def peer(fields: Fields = fields, **connection: Any) -> str:
+        return request_of(http_request(b"/", fields, **connection), bounds).peer
+
+    assert peer(peer="10.0.0.1") == "203.0.113.9"
+    assert peer(peer="192.0.2.1") == "192.0.2.1"
+    assert request_of(http_request(b"/", fields, peer="10.0.0.1"), BOUNDS).peer == "10.0.0.1"
+    proxied = [*fields, (b"x-autoglm-peer", b"192.0.2.7, 10.0.0.1")]
+    assert peer(proxied, peer="", is_local=True) == "192.0.2.7"

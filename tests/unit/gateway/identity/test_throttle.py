@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm.common.addresses import TrustedProxies
 from autoglm.gateway.identity.throttle import FAILURES, FAILURES_PER_SECOND, Throttle
 
 
@@ -44,6 +45,15 @@ def test_mapped_address_is_the_ipv4_one() -> None:
     throttle = Throttle()
     emptied(throttle, "::ffff:10.0.0.1")
     assert throttle.wait("10.0.0.1", 0) > 0
+
+
+def test_the_address_of_a_trusted_proxy_is_never_throttled() -> None:
+    throttle = Throttle(proxies=TrustedProxies(["10.0.0.0/8"]))
+    for _ in range(100):
+        throttle.charge("10.0.0.1", 0)
+    assert throttle.wait("10.0.0.1", 0) == 0 and not len(throttle)
+    emptied(throttle, "192.0.2.1")
+    assert throttle.wait("192.0.2.1", 0) > 0
 
 
 def test_memory_is_bounded_however_many_addresses_fail() -> None:

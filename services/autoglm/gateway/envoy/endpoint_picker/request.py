@@ -15,7 +15,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from autoglm.common import rpc
-from autoglm.common.addresses import split_address
+from autoglm.common.addresses import FORWARDED_FOR, split_address
 from autoglm.common.errors import AutoGLMError, InvalidRequest, NoReadyEndpoint, Unimplemented
 from autoglm.gateway.edges.rest_request import BINARY_HEADER, Bounds
 from autoglm.gateway.envoy import ext_proc_pb2
@@ -35,7 +35,6 @@ from autoglm.validation.http_apis import inference_post
 
 MODE = ext_proc_pb2.ProcessingMode
 _MODES = (MODE.FULL_DUPLEX_STREAMED, MODE.BUFFERED)
-_FORWARDED = "x-forwarded-for"
 # The part of a body that is read before the pipeline needs it.
 START_BYTES = 64 * 1024
 # Space for the frame of a gRPC message.
@@ -66,6 +65,7 @@ def call_of(
 ) -> GatewayRequest:
     """Build the request from the first message of a stream; `body` is awaited when it is needed."""
     listed = subset(first)
+    forwarded, _, last = seen.values.get(FORWARDED_FOR, "").rpartition(",")
     problem = _problem(first, seen, exchange.wire)
     if problem is None and listed is not None and not listed:
         problem = NoReadyEndpoint("the proxy in front allows no endpoint; try again later")
@@ -76,7 +76,8 @@ def call_of(
     return replace(
         request,
         problem=problem or request.problem,
-        peer=seen.values.get(_FORWARDED, "").rpartition(",")[2].strip(),
+        # The proxy in front, whose own address Envoy does not report, has appended the last one.
+        peer=bounds.proxies.client_of(last.strip(), forwarded),
         allows=_allows(listed),
     )
 
