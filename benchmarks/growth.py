@@ -176,8 +176,9 @@ async def _admitted(names: int, rounds: int) -> float:
 
     async def places() -> None:
         for number in range(rounds):
-            async with admission.slot(calls[number % 200], RequestRecord()):  # type: ignore[arg-type]
-                pass
+            record = RequestRecord()
+            slot = await admission.enter(calls[number % 200], record)  # type: ignore[arg-type]
+            admission.leave(slot, record)
 
     loop, best = asyncio.get_running_loop(), math.inf
     for _ in range(5):

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -39,7 +38,7 @@ from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.identity.keys import new_key
 from autoglm.gateway.identity.rules import IdentitySources
 from autoglm.gateway.limits.metering import Limits
-from autoglm.gateway.pipeline import local_layers, request_layers, stack
+from autoglm.gateway.pipeline import LocalPage, Pipeline, Respond
 from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
 from autoglm.gateway.proxy.http_upstream import HttpUpstream
 from autoglm.gateway.proxy.proxy import Defaults, Proxy
@@ -117,14 +116,13 @@ class Rig:
             ),
         )
         identify = identity.identify
-        self.pipeline = stack(
-            request_layers(pool, admission, observer, memory, identify, limits), proxy
-        )
-        own, local = (
-            TakeOver(self.exchanges, self.pipeline),
-            local_layers(observer, memory, identify),
-        )
-        self._local = partial(stack, local)
+        self.pipeline = Pipeline(pool, admission, observer, memory, proxy, identify, limits)
+        own = TakeOver(self.exchanges, self.pipeline)
+
+        def local(respond: Respond) -> LocalPage:
+            return LocalPage(respond, observer, memory, identify)
+
+        self._local = local
         self._grpc = GrpcEdge(
             GrpcParts(own, self._local, self._local, lambda: pool.snapshot, 600.0, 3600.0)
         )

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from tests.support.responses import forward
 from tests.support.soak import examples
 
 from autoglm import v1
@@ -29,7 +29,7 @@ from autoglm.gateway.endpoints.endpoint import (
     ModelsDiscovered,
 )
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.pipeline import local_layers, request_layers, stack
+from autoglm.gateway.pipeline import LocalPage, Pipeline
 from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.upstream import Fallbacks, no_fallbacks
@@ -50,22 +50,15 @@ PIECES = [b"one", b"two", b"three"]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-@asynccontextmanager
 async def upstream(
     call: GatewayRequest,
     endpoint: EndpointView,
     headers: Mapping[str, str],
     timeout: float,
     fallbacks: Fallbacks = no_fallbacks,
-) -> AsyncIterator[Response]:
+) -> Response:
     """A pod that responds to everything with the same bytes."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for piece in PIECES:
-            await asyncio.sleep(0)
-            yield piece
-
-    yield Response(chunks())
+    return Response(forward([part for piece in PIECES for part in (0.0, piece)]))
 
 
 async def _open() -> AsyncIterator[grpc.aio.Channel]:
@@ -82,9 +75,9 @@ async def _open() -> AsyncIterator[grpc.aio.Channel]:
     proxy = Proxy(pool, {"grpc": upstream}, RetryPolicy(), metrics, router, Random(1))
     edge = GrpcEdge(
         GrpcParts(
-            pipeline=stack(request_layers(pool, admission, observer, memory), proxy),
-            local=partial(stack, local_layers(observer, memory)),
-            open=partial(stack, local_layers(observer, memory)),
+            pipeline=Pipeline(pool, admission, observer, memory, proxy),
+            local=lambda respond: LocalPage(respond, observer, memory),
+            open=lambda respond: LocalPage(respond, observer, memory),
             snapshot=lambda: pool.snapshot,
             default_timeout_seconds=10.0,
             max_timeout_seconds=10.0,

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 
 from aiohttp import ClientSession, web
@@ -26,7 +25,7 @@ from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.plane import EnvoyPlane
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
-from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
+from autoglm.gateway.pipeline import Identify, LocalPage, Pipeline
 from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_pool
 from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
@@ -98,11 +97,11 @@ async def rest_stack(
         upstream = EnvoyUpstream(http) if plane == "envoy" else http
         router = Router(metrics, Random(1), "LeastLoaded")
         proxy = Proxy(pool, {"http": upstream}, RetryPolicy(), metrics, router, Random(1))
-        layers = stack(request_layers(pool, admission, observer, memory, identify), proxy)
+        pipeline = Pipeline(pool, admission, observer, memory, proxy, identify)
         exchanges, bounds = Exchanges(), Bounds(max_body_bytes, timeout, 3600.0)
         parts = RestParts(
-            pipeline=TakeOver(exchanges, layers),
-            local=partial(stack, local_layers(observer, memory, identify)),
+            pipeline=TakeOver(exchanges, pipeline),
+            local=lambda respond: LocalPage(respond, observer, memory, identify),
             snapshot=lambda: pool.snapshot,
             ready=lambda: (pool.is_ready, {}),
             registry=registry,
@@ -116,7 +115,7 @@ async def rest_stack(
             envoy = _envoy_plane(bounds, allowed_origins)
             open_parts.push_async_callback(envoy.close)
             await server.start_unix(envoy.sockets.http)
-            port = (await envoy.start(layers, exchanges, bounds))["http"]
+            port = (await envoy.start(pipeline, exchanges, bounds))["http"]
         else:
             port = await server.start("127.0.0.1", 0)
         client = await enter(ClientSession(f"http://127.0.0.1:{port}"))

@@ -38,7 +38,7 @@ from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.limits.metering import Limits
-from autoglm.gateway.pipeline import Identify, local_layers, request_layers, stack
+from autoglm.gateway.pipeline import Identify, LocalPage, Pipeline, Respond
 from autoglm.gateway.proxy.grpc_upstream import GrpcUpstream
 from autoglm.gateway.proxy.http_upstream import HttpUpstream, client_pool
 from autoglm.gateway.proxy.proxy import Defaults, Proxy
@@ -61,7 +61,7 @@ class GatewayCore:
     """The gateway without its servers.
 
     `pipeline` handles requests for pods, `edge_pipeline` those that arrive at its own edges.
-    `local` wraps handlers of responses that the gateway makes itself. `connect` reaches the
+    `local` handles what the gateway responds to itself. `connect` reaches the
     Kubernetes API in place of the settings' kubeconfig.
     """
 
@@ -147,17 +147,17 @@ class GatewayCore:
                 self._response_ids,
             ),
         )
-        layers = request_layers(
+        self.pipeline: Handler = Pipeline(
             pool,
             self.admission,
             self._observer,
             self.memory,
+            proxy,
             self.identify,
             self._limits,
             self._response_ids,
-            RouteDebug(self.router, self.snapshot, is_open=settings.route_debug),
+            RouteDebug(proxy, self.router, self.snapshot, is_open=settings.route_debug),
         )
-        self.pipeline: Handler = stack(layers, proxy)
         self.edge_pipeline: Handler = TakeOver(self.exchanges, self.pipeline)
 
         def load_seconds() -> float:
@@ -191,13 +191,13 @@ class GatewayCore:
         """Run a task until the gateway is closed."""
         self._closing.push_async_callback(cancel_all, asyncio.create_task(work, name=name))
 
-    def local(self, handler: Handler) -> Handler:
-        """Return the handler behind the layers for the gateway's own responses."""
-        return stack(local_layers(self._observer, self.memory, self.identify), handler)
+    def local(self, respond: Respond) -> Handler:
+        """Return the handler of a page of the gateway's own."""
+        return LocalPage(respond, self._observer, self.memory, self.identify)
 
-    def open(self, handler: Handler) -> Handler:
-        """Return the handler behind those layers, without authentication."""
-        return stack(local_layers(self._observer, self.memory), handler)
+    def open(self, respond: Respond) -> Handler:
+        """Return the handler of a page that needs no credential."""
+        return LocalPage(respond, self._observer, self.memory)
 
     @property
     def identify(self) -> Identify | None:

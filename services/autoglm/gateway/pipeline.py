@@ -1,238 +1,206 @@
-"""The pipeline of a request: every layer, outermost first.
+"""The life of a request: one function, from the edge to the end of its response.
 
-| layer          | what it does                                           | where                  |
-|----------------|--------------------------------------------------------|------------------------|
-| start throttle | starts few requests in one round of the event loop     | `edges.rest`           |
-| take over      | resumes what Envoy sends back behind the other layers  | `envoy.exchange`       |
-| map errors     | maps every exception to an AutoGLMError                | `map_errors`           |
-| observe        | span, outcome, access log, metrics                     | `observed`             |
-| authenticate   | identifies the caller and checks its role              | `authenticated`        |
-| receive        | reads the body and reserves its memory; over gRPC      | `received`,            |
-|                | ends slow messages under memory pressure               | `edges.inbound_memory` |
-| follow         | binds requests for a stored response to its pod        | `followed`             |
-| validate       | rejects invalid fields and unknown models              | `validated`            |
-| rate-limit     | takes from the tenant's token buckets                  | `limited`              |
-| admit          | waits in the queue, acquires a slot                    | `admitted`             |
-| route debug    | returns the decision trace                             | `proxy.route_debug`    |
-| proxy          | routes, sends, retries and recovers                    | `proxy.proxy`          |
+| step         | what it does                                        | where                       |
+|--------------|-----------------------------------------------------|-----------------------------|
+| observe      | span, outcome, access log, metrics                  | `request_telemetry`         |
+| authenticate | identifies the caller and checks its role           | `identity`                  |
+| receive      | reads the body and reserves its memory; over gRPC   | the edge, `memory_budget`,  |
+|              | ends slow messages under memory pressure            | `edges.inbound_memory`      |
+| follow       | binds requests for a stored response to its pod     | `endpoints.stored_responses`|
+| validate     | rejects invalid fields and unknown models           | `check`, `validation`       |
+| rate-limit   | takes from the tenant's token buckets               | `limits.metering`           |
+| admit        | waits in the queue, acquires a slot                 | `admission`                 |
+| proxy        | routes, sends, retries and recovers; with the debug | `proxy.proxy`,              |
+|              | header, shows the decision                          | `proxy.route_debug`         |
+| deliver      | sends the response to the client                    | the edge, `envoy.exchange`  |
 
-`request_layers` builds those from `map errors` to `route debug`. The two before
-them depend on the wire: an edge and the composition root (`gateway`) add them.
-
-A layer wraps a handler. What it acquires (a span, a slot) it holds in its context, which stays open
-as long as the response's stream; no layer does anything per chunk. An edge whose client has
-disconnected raises `Cancelled` inside the context, or is cancelled itself.
+The REST edge starts few requests in one round of the event loop (`edges.start_throttle`). Requests
+that Envoy returns to the gateway's own servers have been through the pipeline, where their
+response is delivered from (`envoy.exchange.TakeOver`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    asynccontextmanager,
-)
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from autoglm.common import errors
 from autoglm.common.rpc import API_KEY, AUTHORIZATION
-from autoglm.gateway.admission import Admission
+from autoglm.gateway.admission import Admission, Slot
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.endpoints.snapshot import check_reached, visible
 from autoglm.gateway.endpoints.stored_responses import ResponseIds, follow
-from autoglm.gateway.limits.metering import Limits
-from autoglm.gateway.limits.token_buckets import Account
-from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory
+from autoglm.gateway.limits.metering import Limits, Meter
+from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory, MemoryReservation
 from autoglm.gateway.request.principal import Principal, Role
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
+from autoglm.gateway.request.request import (
+    Deliver,
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+)
 from autoglm.gateway.request_telemetry import Observer, child_span, note_wait
 from autoglm.validation import validate
 
-Layer = Callable[[Handler], Handler]
 # Returns the caller. Raises Unauthenticated and the like.
 Identify = Callable[[GatewayRequest], Awaitable[Principal]]
+# Returns a response that the gateway makes itself. Raises AutoGLMError.
+Respond = Callable[[GatewayRequest], Response]
 INFERENCE_ROLES = frozenset((Role.USER, Role.ADMIN))
 READ_ROLES = frozenset(Role)
 _log = logging.getLogger("autoglm.gateway")
 
 
-def request_layers(
-    pool: Pool,
-    admission: Admission,
-    observer: Observer,
-    memory: Memory,
-    identify: Identify | None = None,
-    limits: Limits | None = None,
-    response_ids: ResponseIds | None = None,
-    route_debug: Layer | None = None,
-) -> Sequence[Layer]:
-    """Return the layers of a request for a pod. Without `identify` every caller is admitted."""
-    return (
-        # Outermost: every failure inside leaves as an AutoGLMError.
-        map_errors,
-        # Outside of every decision, so that rejections have a span, an outcome and a log line too.
-        observed(observer),
-        # Before any other check: an unauthenticated caller learns nothing else.
-        *([authenticated(identify, INFERENCE_ROLES)] if identify else ()),
-        # Reads the body, whose memory is reserved until the stream has ended; an unauthenticated
-        # caller's body is never read.
-        received(memory),
-        # Before validation, which needs the model: a stored response belongs to its pod.
-        *([followed(pool, response_ids)] if response_ids else ()),
-        # Before the queue: an invalid request takes neither a slot nor a pod's time.
-        validated(pool),
-        # Before the queue: requests over the tenant's limit must not delay those of others.
-        *([limited(limits)] if limits else ()),
-        # The slot is released when the stream has ended.
-        admitted(admission),
-        # Around the proxy, whose decisions it shows.
-        *([route_debug] if route_debug else ()),
-    )
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A `Handler` for requests to pods. Without `identify` every caller is admitted.
 
+    `explain` handles requests with the debug header in place of `proxy`.
+    """
 
-def local_layers(
-    observer: Observer, memory: Memory, identify: Identify | None = None
-) -> Sequence[Layer]:
-    """Return the layers of a request that the gateway responds to itself: it takes no slot."""
-    return (
-        map_errors,
-        observed(observer),
-        *([authenticated(identify, READ_ROLES)] if identify else ()),
-        received(memory),
-    )
+    pool: Pool
+    admission: Admission
+    observer: Observer
+    memory: Memory
+    proxy: Handler
+    identify: Identify | None = None
+    limits: Limits | None = None
+    response_ids: ResponseIds | None = None
+    explain: Handler | None = None
 
+    async def __call__(
+        self, request: GatewayRequest, record: RequestRecord, deliver: Deliver
+    ) -> None:
+        """Respond to a request. Raises AutoGLMError, once it has been recorded."""
+        memory: MemoryReservation | None = None
+        meter: Meter | None = None
+        slot: Slot | None = None
+        failure: BaseException | None = None
 
-def stack(layers: Sequence[Layer], innermost: Handler) -> Handler:
-    """Return the handler with all layers around it, the first one outermost."""
-    handler = innermost
-    for layer in reversed(layers):
-        handler = layer(handler)
-    return handler
+        async def send(response: Response) -> None:
+            record.status = response.status
+            await deliver(response if meter is None else meter.read(response))
 
-
-def map_errors(inner: Handler) -> Handler:
-    """Map every exception to an AutoGLMError."""
-
-    @asynccontextmanager
-    async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+        self.observer.begin(request, record)
         try:
-            async with inner(request, record) as response:
-                yield response
-        except errors.AutoGLMError:
-            raise
-        except TimeoutError as error:
-            raise errors.DeadlineExceeded("the deadline passed") from error
-        except Exception as error:
-            fields = {"request_id": request.request_id, "route": request.route}
-            _log.error("unexpected error", exc_info=error, extra={"fields": fields})
-            raise errors.Internal(str(error)) from error
-
-    return handle
-
-
-def observed(observer: Observer) -> Layer:
-    """Record the request from its begin to its end."""
-
-    def layer(inner: Handler) -> Handler:
-        @asynccontextmanager
-        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
-            observer.begin(request, record)
-            status = 0
-            try:
-                async with inner(request, record) as response:
-                    status = response.status
-                    yield response
-            except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-                observer.end(request, record, status, error)
+            # Before any other check: an unauthenticated caller learns nothing else, and its body
+            # is never read.
+            request = await authenticated(self.identify, INFERENCE_ROLES, request, record)
+            memory = self.memory.open(request.principal.tenant)
+            request = await received(memory, request, record)
+            # Before validation, which needs the model: a stored response belongs to its pod.
+            if self.response_ids is not None:
+                request = follow(request, self.pool.snapshot, self.response_ids)
+            # Before the queue: an invalid request takes neither a slot nor a pod's time.
+            record.request = request = with_model(request, self.pool)
+            check(request, self.pool)
+            # Before the queue: requests over the tenant's limit must not delay those of others.
+            account = self.limits.account_of(request) if self.limits is not None else None
+            if self.limits is not None and account is not None:
+                request.exchange.require_usage()
+                meter = self.limits.reserve(account, request, record)
+            with child_span(record, "admission") as span:
+                slot = await self.admission.enter(request, record)
+                note_wait(span, record)
+            proxy = self.explain if request.debug and self.explain else self.proxy
+            await proxy(request, record, send)
+        except BaseException as error:
+            failure = api_error(error, request)
+            if failure is error:
                 raise
-            observer.end(request, record, status, None)
-
-        return handle
-
-    return layer
-
-
-def authenticated(identify: Identify, roles: frozenset[Role]) -> Layer:
-    """Require one of the roles, and remove the credentials before the request is forwarded."""
-
-    def layer(inner: Handler) -> Handler:
-        @asynccontextmanager
-        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
-            principal = record.principal = await identify(request)
-            if not roles & principal.roles:
-                needed = " or ".join(sorted(roles))
-                raise errors.PermissionDenied(
-                    f"this needs the role {needed}; use a credential that has it"
-                )
-            headers = {
-                k: v for k, v in request.headers.items() if k not in (AUTHORIZATION, API_KEY)
-            }
-            async with inner(
-                replace(request, principal=principal, headers=headers), record
-            ) as response:
-                yield response
-
-        return handle
-
-    return layer
+            raise failure from error
+        finally:
+            # Released in the reverse order, once the stream has ended.
+            if slot is not None:
+                self.admission.leave(slot, record)
+            if meter is not None:
+                meter.settle(failure)
+            if memory is not None:
+                memory.close()
+            self.observer.end(request, record, failure)
 
 
-def received(memory: Memory) -> Layer:
-    """Read the body, where there is one to read, and reserve its memory."""
+@dataclass(frozen=True, slots=True)
+class LocalPage:
+    """A `Handler` for what the gateway responds to itself: any role may read it."""
 
-    def layer(inner: Handler) -> Handler:
-        @asynccontextmanager
-        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
-            if request.problem is not None:
-                raise request.problem
-            with memory.open(request.principal.tenant) as reservation:
-                reservation.take(REQUEST_BYTES)
-                if request.receive is not None:
-                    request = await request.receive(request, reservation)
-                record.request = request = replace(request, receive=None, hold=reservation)
-                async with inner(request, record) as response:
-                    yield response
+    respond: Respond
+    observer: Observer
+    memory: Memory
+    identify: Identify | None = None
 
-        return handle
-
-    return layer
-
-
-def followed(pool: Pool, ids: ResponseIds) -> Layer:
-    """Bind requests for a stored response to the pod that has it."""
-
-    def layer(inner: Handler) -> Handler:
-        def handle(
-            request: GatewayRequest, record: RequestRecord
-        ) -> AbstractAsyncContextManager[Response]:
-            record.request = request = follow(request, pool.snapshot, ids)
-            return inner(request, record)
-
-        return handle
-
-    return layer
+    async def __call__(
+        self, request: GatewayRequest, record: RequestRecord, deliver: Deliver
+    ) -> None:
+        """Respond with the page. Raises AutoGLMError, once it has been recorded."""
+        memory: MemoryReservation | None = None
+        failure: BaseException | None = None
+        self.observer.begin(request, record)
+        try:
+            request = await authenticated(self.identify, READ_ROLES, request, record)
+            memory = self.memory.open(request.principal.tenant)
+            request = await received(memory, request, record)
+            response = self.respond(request)
+            record.status = response.status
+            await deliver(response)
+        except BaseException as error:
+            failure = api_error(error, request)
+            if failure is error:
+                raise
+            raise failure from error
+        finally:
+            if memory is not None:
+                memory.close()
+            self.observer.end(request, record, failure)
 
 
-def validated(pool: Pool) -> Layer:
-    """Reject invalid requests and those for models that are unknown or not allowed."""
+def api_error(error: BaseException, request: GatewayRequest) -> BaseException:
+    """Return the AutoGLMError of an exception; a cancellation is returned as it is."""
+    if isinstance(error, errors.AutoGLMError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, TimeoutError):
+        return errors.DeadlineExceeded("the deadline passed")
+    fields = {"request_id": request.request_id, "route": request.route}
+    _log.error("unexpected error", exc_info=error, extra={"fields": fields})
+    return errors.Internal(str(error))
 
-    def layer(inner: Handler) -> Handler:
-        def handle(
-            request: GatewayRequest, record: RequestRecord
-        ) -> AbstractAsyncContextManager[Response]:
-            record.request = request = with_model(request, pool)
-            check(request, pool)
-            return inner(request, record)
 
-        return handle
+async def authenticated(
+    identify: Identify | None,
+    roles: frozenset[Role],
+    request: GatewayRequest,
+    record: RequestRecord,
+) -> GatewayRequest:
+    """Return the request with its caller, without the credentials, which pods do not get.
 
-    return layer
+    Raises PermissionDenied without one of the roles, and what `identify` raises.
+    """
+    if identify is None:
+        return request
+    principal = record.principal = await identify(request)
+    if not roles & principal.roles:
+        needed = " or ".join(sorted(roles))
+        raise errors.PermissionDenied(f"this needs the role {needed}; use a credential that has it")
+    headers = {k: v for k, v in request.headers.items() if k not in (AUTHORIZATION, API_KEY)}
+    return replace(request, principal=principal, headers=headers)
+
+
+async def received(
+    memory: MemoryReservation, request: GatewayRequest, record: RequestRecord
+) -> GatewayRequest:
+    """Return the request with its body, where there is one to read, in reserved memory."""
+    if request.problem is not None:
+        raise request.problem
+    memory.take(REQUEST_BYTES)
+    if request.receive is not None:
+        request = await request.receive(request, memory)
+    record.request = request = replace(request, receive=None, hold=memory)
+    return request
 
 
 def with_model(request: GatewayRequest, pool: Pool) -> GatewayRequest:
@@ -267,50 +235,3 @@ def check(request: GatewayRequest, pool: Pool) -> None:
         check_reached(pool.snapshot, f"{field} {request.model[:60]!r}", field)
     known = () if found else tuple(visible(pool.snapshot, request.principal).models)
     validate(request.info, found.model if found else None, known)
-
-
-def limited(limits: Limits) -> Layer:
-    """Apply the tenant's rate limits and meter the response's tokens."""
-
-    def layer(inner: Handler) -> Handler:
-        def handle(
-            request: GatewayRequest, record: RequestRecord
-        ) -> AbstractAsyncContextManager[Response]:
-            account = limits.account_of(request)
-            if account is None:
-                return inner(request, record)
-            request.exchange.require_usage()
-            return metered_response(account, request, record)
-
-        @asynccontextmanager
-        async def metered_response(
-            account: Account, request: GatewayRequest, record: RequestRecord
-        ) -> AsyncIterator[Response]:
-            with limits.reserved(account, request, record) as metered:
-                async with inner(request, record) as response:
-                    response = metered(response)
-                    # The metering ends with the stream, however the stream ends.
-                    async with aclosing(cast(Any, response.chunks)):
-                        yield response
-
-        return handle
-
-    return layer
-
-
-def admitted(admission: Admission) -> Layer:
-    """Acquire a slot, after a wait in the queue where none is free."""
-
-    def layer(inner: Handler) -> Handler:
-        @asynccontextmanager
-        async def handle(request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
-            async with AsyncExitStack() as slot:
-                with child_span(record, "admission") as span:
-                    await slot.enter_async_context(admission.slot(request, record))
-                    note_wait(span, record)
-                async with inner(request, record) as response:
-                    yield response
-
-        return handle
-
-    return layer

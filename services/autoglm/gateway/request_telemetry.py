@@ -1,6 +1,6 @@
 """The gateway's record of each request, and the child spans of admission, routing and attempts.
 
-`common.request_telemetry` records it. Called by the observe layer, by admission and the proxy.
+`common.request_telemetry` records it. Called by the pipeline and the proxy.
 """
 
 from __future__ import annotations
@@ -52,14 +52,10 @@ class Observer:
         )
 
     def end(
-        self,
-        request: GatewayRequest,
-        record: RequestRecord,
-        status: int,
-        failure: BaseException | None,
+        self, request: GatewayRequest, record: RequestRecord, failure: BaseException | None
     ) -> None:
         """Record how the request ended: with its response's HTTP status, or with a failure."""
-        request, now = record.request or request, self._clock()
+        request, status, now = record.request or request, record.status, self._clock()
         seconds = now - request.started
         first = record.first_chunk - request.started if record.first_chunk else None
         error = error_of(failure, overdue=now >= request.deadline - _DEADLINE_SLACK)
@@ -113,21 +109,27 @@ def child_span(
         span.end()
 
 
-@contextmanager
-def client_span(
-    request: GatewayRequest, record: RequestRecord, endpoint: Endpoint
-) -> Iterator[Span]:
-    """Open the GenAI span of one attempt, from sending the request to the end of the stream."""
+def begin_client_span(request: GatewayRequest, record: RequestRecord, endpoint: Endpoint) -> Span:
+    """Begin the GenAI span of one attempt; the request's own span where nothing is recorded."""
+    if not record.span.is_recording():
+        return record.span
     name = f"{request.info.operation} {request.model}" if request.info else request.route
-    started = time.monotonic()
-    with child_span(record, name, SpanKind.CLIENT) as span:
-        if span is not record.span:
-            span.set_attributes(_client_attributes(request, record, endpoint))
-        try:
-            yield span
-        finally:
-            if span is not record.span:
-                span.set_attributes(_response_attributes(record, started))
+    context = trace.set_span_in_context(record.span)
+    span = tracer.start_span(name, context=context, kind=SpanKind.CLIENT)
+    span.set_attributes(_client_attributes(request, record, endpoint))
+    return span
+
+
+def end_client_span(
+    span: Span, record: RequestRecord, begun: float, error: BaseException | None
+) -> None:
+    """End an attempt's span at the end of its stream. `begun` is a monotonic time."""
+    if span is record.span:
+        return
+    if error is not None:
+        fail(span, getattr(error, "reason", type(error).__name__))
+    span.set_attributes(_response_attributes(record, begun))
+    span.end()
 
 
 def _principal_attributes(record: RequestRecord) -> Mapping[str, str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+Write = Callable[[bytes], Awaitable[None] | None]
+"""Takes bytes of a body. What it returns is awaited before it is called again."""
 
 HIGH_WATER_BYTES = 256 * 1024
 """The connection stops reading while more than this of a body is not read."""
@@ -18,9 +22,13 @@ class Source(Protocol):
 
 
 class BodyBuffer:
-    """The bytes of one body between a connection, which feeds it, and one reader."""
+    """The bytes of one body between a connection, which feeds it, and one reader.
+
+    The reader either takes bytes by `read`, or has them passed to it by `relay`.
+    """
 
     __slots__ = (
+        "_blocked",
         "_buffered",
         "_error",
         "_is_discarded",
@@ -28,6 +36,7 @@ class BodyBuffer:
         "_pieces",
         "_source",
         "_waiter",
+        "_write",
         "is_complete",
     )
 
@@ -39,6 +48,9 @@ class BodyBuffer:
         self._is_discarded = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._write: Write | None = None
+        self._blocked: asyncio.Future[None] | None = None
+        """What the receiver of `relay` has to be waited for."""
         self.is_complete = False
         """Whether the whole body has arrived."""
 
@@ -56,6 +68,50 @@ class BodyBuffer:
         pieces = self._take()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    async def relay(self, write: Write) -> None:
+        """Pass the bytes to `write` as they arrive, until the last.
+
+        No task runs for it: the connection calls `write` with all that one packet brought. Raises
+        the error of `fail`, and what `write` raises.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._waiter, self._write = done, write
+        try:
+            self.flush()
+            await done
+        finally:
+            self._waiter = self._write = None
+            if self._blocked is not None:
+                self._blocked.cancel()
+
+    def flush(self) -> None:
+        """Pass on what has arrived. Called by the connection after each packet."""
+        write, done = self._write, self._waiter
+        if write is None or done is None or self._blocked is not None or done.done():
+            return
+        if self._pieces:
+            pieces = self._take()
+            try:
+                waiting = write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            except Exception as error:
+                done.set_exception(error)
+                return
+            if waiting is not None:
+                self._blocked = asyncio.ensure_future(waiting)
+                self._blocked.add_done_callback(self._unblock)
+                return
+        if self._error is not None:
+            done.set_exception(self._error)
+        elif self.is_complete:
+            done.set_result(None)
+
+    def _unblock(self, blocked: asyncio.Future[None]) -> None:
+        self._blocked = None
+        error = None if blocked.cancelled() else blocked.exception()
+        if error is not None and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        self.flush()
+
     def discard(self) -> None:
         """Drop what has arrived and what still arrives. Called by the connection."""
         self._is_discarded = True
@@ -70,18 +126,23 @@ class BodyBuffer:
         if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
             self._is_paused = True
             self._source.pause_reading()
-        self._wake()
+        if self._write is None:
+            self._wake()
 
     def end(self) -> None:
         """Note that the body is complete. Called by the connection."""
         self.is_complete = True
-        self._wake()
+        if self._write is None:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Make the next wait for bytes raise the error."""
         if not self.is_complete and self._error is None:
             self._error = error
-            self._wake()
+            if self._write is None:
+                self._wake()
+            else:
+                self.flush()
 
     def _take(self) -> list[bytes]:
         pieces, self._pieces, self._buffered = self._pieces, [], 0

@@ -180,11 +180,14 @@ class Connection(asyncio.Protocol):
         else:
             if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._break(InvalidResponse(_LONG_HEAD))
+            elif self._response is not None:
+                self._response.flush()
 
     def eof_received(self) -> None:
         response = self._response
         if response is not None and response.status and not response.is_framed:
             response.end()
+            response.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -1,10 +1,8 @@
-"""The authenticate layer among the others: what it lets pass, and what a caller learns."""
+"""Authentication in the pipeline: what it lets pass, and what a caller learns."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -12,17 +10,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from tests.support.responses import opened
 
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints.endpoint import Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.pipeline import local_layers, request_layers, stack
+from autoglm.gateway.pipeline import LocalPage, Pipeline
 from autoglm.gateway.request.memory_budget import Memory, MemoryReservation
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import ANONYMOUS, Principal, Role
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
+from autoglm.gateway.request.request import (
+    Deliver,
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+    whole,
+)
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.validation import Operation, RequestInfo
 
@@ -30,12 +36,8 @@ NAMES = ("glm-4", "glm-5", "hidden")
 ALICE = Principal("acme", "alice", models=("glm-*",))
 
 
-async def _one(chunk: bytes) -> AsyncIterator[bytes]:
-    yield chunk
-
-
 class Stage:
-    """Layers that take everyone for `principal`; what came through them is kept."""
+    """A pipeline that takes everyone for `principal`; what came through it is kept."""
 
     def __init__(self, make: Any, principal: Principal | errors.AutoGLMError | None) -> None:
         pool = Pool(Random(0))
@@ -51,23 +53,23 @@ class Stage:
                 raise principal
             return principal
 
-        @asynccontextmanager
-        async def innermost(request: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
+        async def proxy(request: GatewayRequest, _: RequestRecord, deliver: Deliver) -> None:
+            await deliver(respond(request))
+
+        def respond(request: GatewayRequest) -> Response:
             self.passed.append(request)
-            yield Response(_one(b"x"))
+            return Response(whole(b"x"))
 
         metrics = Metrics(CollectorRegistry())
         observer = Observer(metrics, NAMES.__contains__, lambda: 1.0)
         admission = Admission(pool, AdmissionSettings(1), metrics, clock=lambda: 0.0)
         who = identify if principal is not None else None
         memory = Memory(2**30)
-        self.pipeline: Handler = stack(
-            request_layers(pool, admission, observer, memory, who), innermost
-        )
-        self.local: Handler = stack(local_layers(observer, memory, who), innermost)
+        self.pipeline: Handler = Pipeline(pool, admission, observer, memory, proxy, who)
+        self.local: Handler = LocalPage(respond, observer, memory, who)
 
     async def send(self, request: GatewayRequest, local: bool = False) -> GatewayRequest:
-        async with (self.local if local else self.pipeline)(request, RequestRecord()):
+        async with opened(self.local if local else self.pipeline, request):
             return self.passed[-1]
 
 

@@ -1,7 +1,5 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, cast
 
@@ -10,27 +8,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
+from tests.support.responses import chunks_of, forward, opened
 
 from autoglm.common import errors
 from autoglm.common.errors import Outcome, outcome_of_status
 from autoglm.gateway.admission import Admission, AdmissionSettings
 from autoglm.gateway.endpoints.endpoint import ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
-from autoglm.gateway.pipeline import check, request_layers, stack, with_model
+from autoglm.gateway.pipeline import Pipeline, check, with_model
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, Memory, MemoryReservation
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
+from autoglm.gateway.request.request import (
+    Deliver,
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+    body_of,
+)
 from autoglm.gateway.request_telemetry import Observer
 
 
-async def _chunks(count: int) -> AsyncIterator[bytes]:
-    for _ in range(count):
-        yield b"x"
-
-
 class Stage:
-    """All layers around an innermost handler that responds or fails."""
+    """The pipeline before a proxy that responds or fails."""
 
     def __init__(self, make: Any, failure: BaseException | None = None, status: int = 200) -> None:
         self.registry = CollectorRegistry()
@@ -45,25 +46,19 @@ class Stage:
         self.memory = Memory(10 * REQUEST_BYTES)
         self.reached = 0
 
-        @asynccontextmanager
-        async def innermost(
-            request: GatewayRequest, record: RequestRecord
-        ) -> AsyncIterator[Response]:
+        async def proxy(request: GatewayRequest, record: RequestRecord, deliver: Deliver) -> None:
             self.reached += 1
             if failure is not None:
                 raise failure
             record.first_chunk = 0.5
-            yield Response(_chunks(2), status=status)
+            await deliver(Response(forward([b"x", b"x"]), status=status))
 
-        self.handler: Handler = stack(
-            request_layers(self.pool, self.admission, observer, self.memory), innermost
-        )
+        self.handler: Handler = Pipeline(self.pool, self.admission, observer, self.memory, proxy)
 
     async def send(self, request: GatewayRequest) -> None:
-        async with self.handler(request, RequestRecord()) as reply:
+        async with opened(self.handler, request) as reply:
             assert self.admission.in_flight == 1
-            async for _ in reply.chunks:
-                pass
+            assert await body_of(reply) == b"xx"
 
     def outcome(self) -> tuple[str, str, str]:
         """Model, outcome and code of the one request there was."""
@@ -135,7 +130,7 @@ async def test_request_that_could_not_be_read_is_observed_too(make: Any) -> None
 
 async def test_place_is_held_until_the_stream_ends(make: Any) -> None:
     stage = Stage(make)
-    async with stage.handler(make.request(), RequestRecord()):
+    async with opened(stage.handler, make.request()):
         with pytest.raises(errors.QueueFull):
             await stage.send(make.request())
     await stage.send(make.request())
@@ -199,9 +194,9 @@ def test_memory_is_given_back_whatever_ends_the_request(
 
 async def test_body_counts_until_the_stream_has_ended(make: Any) -> None:
     stage = Stage(make)
-    async with stage.handler(received(make, 1000), RequestRecord()) as reply:
+    async with opened(stage.handler, received(make, 1000)) as reply:
         assert stage.memory.held == REQUEST_BYTES + 1000
-        async for _ in reply.chunks:
+        async for _ in chunks_of(reply):
             assert stage.memory.held == REQUEST_BYTES + 1000
     assert stage.memory.held == 0
 

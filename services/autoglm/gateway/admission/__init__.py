@@ -5,7 +5,7 @@
 `admission` holds all queues and applies their verdicts to waiting tasks.
 """
 
-from autoglm.gateway.admission.admission import Admission, AdmissionSettings, Policy
+from autoglm.gateway.admission.admission import Admission, AdmissionSettings, Policy, Slot
 from autoglm.gateway.admission.queue import Bounds
 
-__all__ = ["Admission", "AdmissionSettings", "Bounds", "Policy"]
+__all__ = ["Admission", "AdmissionSettings", "Bounds", "Policy", "Slot"]

@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from autoglm.common.errors import AutoGLMError, QueueFull, ShuttingDown
 from autoglm.gateway.admission.capacity import Sizing
@@ -63,6 +62,13 @@ class AdmissionSettings:
     """The requests that may wait in each pod."""
 
 
+class Slot(NamedTuple):
+    """One admitted request; without a line if its model has no endpoint, which routing reports."""
+
+    line: Line | None = None
+    waiter: Waiter | None = None
+
+
 class Admission:
     """The queues of all models. `in_flight` counts the requests admitted or waiting."""
 
@@ -90,9 +96,8 @@ class Admission:
         """Return the number of requests waiting in all queues."""
         return sum(line.queue.waiting for line in self._lines.values())
 
-    @asynccontextmanager
-    async def slot(self, request: GatewayRequest, record: RequestRecord) -> AsyncIterator[None]:
-        """Wait for a slot and hold it until the context exits, after the stream has ended.
+    async def enter(self, request: GatewayRequest, record: RequestRecord) -> Slot:
+        """Wait for a slot, and return it. It is held until `leave`, after the stream has ended.
 
         Raises QueueFull, DeadlineExceeded, NoReadyEndpoint or ShuttingDown if it is rejected.
         """
@@ -103,22 +108,26 @@ class Admission:
             )
         self.in_flight += 1
         self.idle.clear()
+        slot = Slot()
         try:
             models = self._pool.snapshot.models
             model = models.get(request.model)
-            if model is None or not (model.grpc or model.http):
-                yield
-                return
-            line, waiter = self._line(queue_of(request.model, models)), self._waiter(request)
-            try:
+            if model is not None and (model.grpc or model.http):
+                line, waiter = self._line(queue_of(request.model, models)), self._waiter(request)
+                slot = Slot(line, waiter)
                 record.queued = await line.enter(waiter)
-                yield
-            finally:
-                line.leave(waiter, record.usage.total if record.usage else None)
-        finally:
-            self.in_flight -= 1
-            if self.in_flight == 0:
-                self.idle.set()
+        except BaseException:
+            self.leave(slot, record)
+            raise
+        return slot
+
+    def leave(self, slot: Slot, record: RequestRecord) -> None:
+        """Release a slot at the end of its request."""
+        if slot.line is not None and slot.waiter is not None:
+            slot.line.leave(slot.waiter, record.usage.total if record.usage else None)
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.idle.set()
 
     def reject_waiting(self) -> None:
         """Reject all waiting requests before shutdown, so that clients retry elsewhere."""

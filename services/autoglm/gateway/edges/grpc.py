@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -27,7 +27,7 @@ from autoglm.gateway.edges.inbound_memory import InboundMessages
 from autoglm.gateway.edges.model_stream_infer import respond_to_stream
 from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS, SlowReader
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
-from autoglm.gateway.pipeline import Identify
+from autoglm.gateway.pipeline import Identify, Respond
 from autoglm.gateway.request.grpc_methods import INFERENCE, METHODS, OIP, Method
 from autoglm.gateway.request.http_usage import reported_usage
 from autoglm.gateway.request.memory_budget import MemoryReservation
@@ -37,7 +37,8 @@ from autoglm.gateway.request.request import (
     Receive,
     RequestRecord,
     Response,
-    one_chunk,
+    body_of,
+    whole,
 )
 from autoglm.validation import bounds
 
@@ -46,13 +47,13 @@ from autoglm.validation import bounds
 class GrpcParts:
     """Dependencies of the edge.
 
-    `local` wraps handlers of responses that the gateway makes itself, `open` those that need no
-    credential. Without `identify` every caller is admitted.
+    `local` handles the gateway's own pages, `open` those that need no credential. Without
+    `identify` every caller is admitted.
     """
 
     pipeline: Handler
-    local: Callable[[Handler], Handler]
-    open: Callable[[Handler], Handler]
+    local: Callable[[Respond], Handler]
+    open: Callable[[Respond], Handler]
     snapshot: Callable[[], Snapshot]
     default_timeout_seconds: float
     max_timeout_seconds: float
@@ -95,28 +96,31 @@ class GrpcEdge:
 
     def _unary(self, method: Method) -> Any:
         async def handle(requests: AsyncIterator[bytes], context: Any) -> bytes:
-            request, record = (
-                await self._call(method, context, self._receiver(requests)),
-                RequestRecord(),
-            )
-            async with self._parts.pipeline(request, record) as response:
-                body = await _only(response)
+            request = await self._call(method, context, self._receiver(requests))
+            record, body = RequestRecord(), b""
+
+            async def deliver(response: Response) -> None:
+                nonlocal body
+                body = await body_of(response)
                 await _finish(method, record, response, body, context)
+
+            await self._parts.pipeline(request, record, deliver)
             return body
 
         return handle
 
     def _stream(self, method: Method) -> Any:
-        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
             request = await self._call(method, context, self._receiver(requests))
-            record, chunk = RequestRecord(), b""
-            async with self._parts.pipeline(request, record) as response:
+            record = RequestRecord()
+
+            async def deliver(response: Response) -> None:
                 with self._slow_reader(context) as reader:
-                    async for chunk in response.chunks:
-                        reader.begin()
-                        yield chunk
-                        reader.end()
-                await _finish(method, record, response, chunk, context)
+                    writer = _Writer(context, reader)
+                    await response.forward(writer.write)
+                await _finish(method, record, response, writer.last, context)
+
+            await self._parts.pipeline(request, record, deliver)
 
         return handle
 
@@ -178,21 +182,24 @@ class GrpcEdge:
 
         return SlowReader(seconds, abort)
 
-    def _local(self, route: str, page: Page, wrap: Callable[[Handler], Handler]) -> Any:
-        @asynccontextmanager
-        async def response(
-            request: GatewayRequest, record: RequestRecord
-        ) -> AsyncIterator[Response]:
+    def _local(self, route: str, page: Page, wrap: Callable[[Respond], Handler]) -> Any:
+        def local_page(request: GatewayRequest) -> Response:
             seen = visible(self._parts.snapshot(), request.principal)
-            yield Response(one_chunk(page(seen, request.payload)))
+            return Response(whole(page(seen, request.payload)))
 
-        handler = wrap(response)
+        handler = wrap(local_page)
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> bytes:
             await self.gate.passed()
             request = self._bare_call(route, context, self._receiver(requests))
-            async with handler(request, RequestRecord()) as response:
-                return await _only(response)
+            body = b""
+
+            async def deliver(response: Response) -> None:
+                nonlocal body
+                body = await body_of(response)
+
+            await handler(request, RequestRecord(), deliver)
+            return body
 
         return handle
 
@@ -266,8 +273,18 @@ async def _finish(
         )
 
 
-async def _only(response: Response) -> bytes:
-    return b"".join([chunk async for chunk in response.chunks])
+class _Writer:
+    """Writes the chunks of a stream; `last` is the latest one."""
+
+    def __init__(self, context: Any, reader: SlowReader) -> None:
+        self._context, self._reader = context, reader
+        self.last = b""
+
+    async def write(self, chunk: bytes) -> None:
+        self.last = chunk
+        self._reader.begin()
+        await self._context.write(chunk)
+        self._reader.end()
 
 
 async def _abort(context: Any, seconds: float) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from autoglm.common import errors, status
 from autoglm.gateway.request.http_usage import reported_usage
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 from autoglm.v1 import open_inference_pb2 as oip
 
 # Concurrent requests of one stream; the next one is read when one has ended.
@@ -33,12 +33,14 @@ async def respond_to_stream(
 
     async def respond(request: GatewayRequest) -> None:
         record = RequestRecord()
+
+        async def deliver(response: Response) -> None:
+            await response.forward(queue.put)
+            if not record.is_metered:
+                record.usage = reported_usage(await response.trailers())
+
         try:
-            async with handler(request, record) as response:
-                async for chunk in response.chunks:
-                    await queue.put(chunk)
-                if not record.is_metered:
-                    record.usage = reported_usage(await response.trailers())
+            await handler(request, record, deliver)
         except errors.AutoGLMError as error:
             await queue.put(error_message(record.request or request, error))
         finally:

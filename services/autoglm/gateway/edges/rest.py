@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 from urllib.parse import quote
 
 from msgspec.structs import replace
@@ -42,7 +40,8 @@ from autoglm.gateway.edges.rest_response import (
 )
 from autoglm.gateway.edges.start_throttle import StartThrottle
 from autoglm.gateway.endpoints.snapshot import Snapshot, visible
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
+from autoglm.gateway.pipeline import Respond
+from autoglm.gateway.request.request import GatewayRequest, Handler, Response
 from autoglm.http1.exchange import ClientDisconnected, Exchange
 from autoglm.validation import Billing, Operation, RequestInfo, http_errors
 from autoglm.validation.http_apis import (
@@ -65,10 +64,10 @@ _log = logging.getLogger("autoglm.gateway")
 
 @dataclass(frozen=True, slots=True)
 class RestParts:
-    """Dependencies of the edge. `local` wraps handlers of the gateway's own responses."""
+    """Dependencies of the edge. `local` handles the gateway's own pages."""
 
     pipeline: Handler
-    local: Callable[[Handler], Handler]
+    local: Callable[[Respond], Handler]
     snapshot: Callable[[], Snapshot]
     ready: Readiness
     registry: CollectorRegistry
@@ -225,12 +224,11 @@ class RestEdge:
     async def _local(self, page: Page, http: HttpRequest) -> None:
         name = http.name.rstrip("/")
 
-        @asynccontextmanager
-        async def response(request: GatewayRequest, _: RequestRecord) -> AsyncIterator[Response]:
-            yield json_body(page(visible(self._parts.snapshot(), request.principal), name))
+        def local_page(request: GatewayRequest) -> Response:
+            return json_body(page(visible(self._parts.snapshot(), request.principal), name))
 
         request = request_of(http, self._parts.bounds, RequestInfo(Operation.INFER, name))
-        await respond(http, request, self._parts.local(cast(Handler, response)))
+        await respond(http, request, self._parts.local(local_page))
 
     async def _ready(self, http: HttpRequest) -> None:
         ready, details = self._parts.ready()

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Awaitable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -24,7 +23,8 @@ from autoglm.gateway.request.request import (
     Handler,
     RequestRecord,
     Response,
-    one_chunk,
+    body_of,
+    whole,
 )
 from autoglm.http1.exchange import ClientDisconnected
 from autoglm.http1.heads import Fields
@@ -41,72 +41,102 @@ _log = logging.getLogger("autoglm.gateway")
 
 async def respond(http: HttpRequest, request: GatewayRequest, handler: Handler) -> None:
     """Send the handler's response, or its error. Raises ClientDisconnected."""
-    record, body = RequestRecord(), None
-    events: WholeEvents | None = None
+    sender = _Sender(http, request, RequestRecord())
     try:
-        async with handler(request, record) as response, _closing(response.chunks) as chunks:
-            reader = _reader(request, record, response)
-            length = _known_length(response)
-            if length is None or length > _WHOLE_BYTES:
-                events = WholeEvents() if is_event_stream(response.headers) else None
-                await _stream(http, response, chunks, events, reader)
-            else:
-                body = b"".join([chunk async for chunk in chunks])
-                if reader is not None:
-                    reader.add(body)
-            if reader is not None:
-                record.usage = reader.usage()
+        await handler(request, sender.record, sender.deliver)
     except errors.AutoGLMError as error:
         errors.forget_frames(error)
         if http.exchange.is_started:
-            _end_broken(http, error, events)
+            _end_broken(http, error, sender.events)
         else:
             send_error(http, error)
         return
-    if body is not None:
-        await _send_whole(http, response, body)
+    if sender.whole is not None:
+        await _send_whole(http, *sender.whole)
 
 
-async def _stream(
-    http: HttpRequest,
-    response: Response,
-    chunks: AsyncIterator[bytes],
-    events: WholeEvents | None,
-    reader: UsageReader | None,
-) -> None:
-    """Send the chunks as they arrive, or compressed. Raises Cancelled."""
-    exchange, headers, length = http.exchange, _headers(http, response), _known_length(response)
-    packer = None
-    if events is None and _may_compress(http, response):
-        packer, length = zlib.compressobj(wbits=_GZIP), None
-        headers["content-encoding"] = "gzip"
-    try:
-        exchange.start(response.status, fields_of(http, headers), length)
-        async for chunk in chunks:
-            data = chunk if events is None else events.feed(chunk)
+class _Sender:
+    """Sends one response of the pipeline to the client.
+
+    A whole one is sent when the pipeline has ended: until then it may become an error.
+    """
+
+    __slots__ = (
+        "_exchange",
+        "_http",
+        "_packer",
+        "_reader",
+        "_request",
+        "events",
+        "record",
+        "whole",
+    )
+
+    def __init__(self, http: HttpRequest, request: GatewayRequest, record: RequestRecord) -> None:
+        self._http, self._exchange, self._request = http, http.exchange, request
+        self._packer: Any = None
+        self._reader: UsageReader | None = None
+        self.record = record
+        self.events: WholeEvents | None = None
+        self.whole: tuple[Response, bytes] | None = None
+
+    async def deliver(self, response: Response) -> None:
+        """Send a stream, or read a whole body. Raises Cancelled."""
+        self._reader = reader = _reader(self._request, self.record, response)
+        length = _known_length(response)
+        if length is None or length > _WHOLE_BYTES:
+            await self._stream(response, length)
+        else:
+            body = await body_of(response)
             if reader is not None:
-                reader.add(data)
-            if packer is not None:
-                data = await _packed(packer, data)
-            if data:
-                exchange.write(data)
-                if exchange.is_blocked:
-                    await exchange.drain()
-        rest = b"" if events is None else events.rest()
+                reader.add(body)
+            self.whole = (response, body)
         if reader is not None:
-            reader.add(rest)
-        exchange.finish(rest if packer is None else packer.flush())
-        if exchange.is_blocked:
-            await exchange.drain()
-    except ClientDisconnected as error:
-        raise errors.Cancelled(str(error)) from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if not exchange.stalled_seconds or task is None:
-            raise
-        task.uncancel()
-        why = f"the client read nothing for {exchange.stalled_seconds:g} s"
-        raise errors.Cancelled(why) from error
+            self.record.usage = reader.usage()
+
+    async def _stream(self, response: Response, length: int | None) -> None:
+        """Send the chunks as they arrive, or compressed."""
+        http, exchange = self._http, self._exchange
+        self.events = WholeEvents() if is_event_stream(response.headers) else None
+        headers = _headers(response)
+        if self.events is None and _may_compress(http, response):
+            self._packer, length = zlib.compressobj(wbits=_GZIP), None
+            headers["content-encoding"] = "gzip"
+        try:
+            exchange.start(response.status, fields_of(http, headers), length)
+            await response.forward(self._write if self._packer is None else self._write_packed)
+            rest = b"" if self.events is None else self.events.rest()
+            if self._reader is not None:
+                self._reader.add(rest)
+            exchange.finish(rest if self._packer is None else self._packer.flush())
+            if exchange.is_blocked:
+                await exchange.drain()
+        except ClientDisconnected as error:
+            raise errors.Cancelled(str(error)) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if not exchange.stalled_seconds or task is None:
+                raise
+            task.uncancel()
+            why = f"the client read nothing for {exchange.stalled_seconds:g} s"
+            raise errors.Cancelled(why) from error
+
+    def _write(self, chunk: bytes) -> Awaitable[None] | None:
+        if self.events is not None:
+            chunk = self.events.feed(chunk)
+        if self._reader is not None:
+            self._reader.add(chunk)
+        if chunk:
+            self._exchange.write(chunk)
+        return self._exchange.drain() if self._exchange.is_blocked else None
+
+    async def _write_packed(self, chunk: bytes) -> None:
+        if self._reader is not None:
+            self._reader.add(chunk)
+        if packed := await _packed(self._packer, chunk):
+            self._exchange.write(packed)
+        if self._exchange.is_blocked:
+            await self._exchange.drain()
 
 
 def _end_broken(http: HttpRequest, error: errors.AutoGLMError, events: WholeEvents | None) -> None:
@@ -120,7 +150,7 @@ def _end_broken(http: HttpRequest, error: errors.AutoGLMError, events: WholeEven
 
 
 async def _send_whole(http: HttpRequest, response: Response, body: bytes) -> None:
-    headers, length = _headers(http, response), len(body)
+    headers, length = _headers(response), len(body)
     if http.method == "HEAD":
         # That of the body which GET has.
         length = _known_length(response) or 0
@@ -151,16 +181,12 @@ def _reader(
     return UsageReader(is_stream=is_event_stream(response.headers), headers=response.headers)
 
 
-def _closing(chunks: AsyncIterator[bytes]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-    return cast(AbstractAsyncContextManager[AsyncIterator[bytes]], aclosing(cast(Any, chunks)))
-
-
 def _known_length(response: Response) -> int | None:
     length = next((v for k, v in response.headers.items() if k.lower() == "content-length"), "")
     return int(length) if length.isdecimal() else None
 
 
-def _headers(http: HttpRequest, response: Response) -> dict[str, str]:
+def _headers(response: Response) -> dict[str, str]:
     headers = {
         name: value
         for key, value in response.headers.items()
@@ -212,4 +238,4 @@ def json_body(page: Mapping[str, object]) -> Response:
     """Return a page as the response of a handler."""
     body = msgspec.json.encode(page)
     headers = {"content-type": JSON, "content-length": str(len(body))}
-    return Response(one_chunk(body), headers=headers)
+    return Response(whole(body), headers=headers)

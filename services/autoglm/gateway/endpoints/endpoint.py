@@ -253,6 +253,16 @@ class Live:
     """KV-cache use, scaled so that it decides only between endpoints with equal shares in use."""
     load: Load = field(default_factory=Load)
 
+    def begin(self, tokens: int = 0) -> None:
+        """Count a request of so many prompt tokens as in flight."""
+        self.in_flight += 1
+        self.tokens += tokens
+
+    def end(self, tokens: int = 0) -> None:
+        """Take that back at the request's end."""
+        self.in_flight -= 1
+        self.tokens -= tokens
+
     def take(self, load: Load, weight: float = 1.0) -> None:
         """Apply a load report; `weight` is the usable part of the endpoint's capacity."""
         self.load = load

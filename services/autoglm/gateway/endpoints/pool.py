@@ -7,8 +7,7 @@ proportion to what it affects, so that thousands of endpoints may change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 
 from autoglm.gateway.endpoints.deployments import Directory
@@ -129,17 +128,6 @@ class Pool:
             self._views[url] = after
             self._note(url, view, after)
         return state
-
-    @contextmanager
-    def lease(self, view: EndpointView, tokens: int = 0) -> Iterator[None]:
-        """Count a request of so many prompt tokens as in flight until the context exits."""
-        view.live.in_flight += 1
-        view.live.tokens += tokens
-        try:
-            yield
-        finally:
-            view.live.in_flight -= 1
-            view.live.tokens -= tokens
 
     def probed(self) -> set[str]:
         """Return the endpoints with a probe request in flight."""

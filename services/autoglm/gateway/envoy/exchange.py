@@ -9,14 +9,20 @@ there. In that case `TakeOver` resumes it, and the gateway proxies the response.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
 from autoglm.common.status import TokenUsage
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response, Wire
+from autoglm.gateway.request.request import (
+    Deliver,
+    GatewayRequest,
+    Handler,
+    RequestRecord,
+    Response,
+    Wire,
+)
 
 # The least size of a streamed message with a token in it.
 _LEAST_BYTES = 10
@@ -124,8 +130,7 @@ class Exchange:
     async def deliver(self, response: Response) -> None:
         """Wait until the client has the whole response. Raises the error of the delivery."""
         if self.taken is None:
-            async for _ in response.chunks:
-                raise AssertionError("Envoy moves the bytes of the response")
+            await response.forward(_no_chunk)
             return
         if not self._response.done():
             self._response.set_result(response)
@@ -207,24 +212,24 @@ class TakeOver:
     """A `Handler` that resumes requests which Envoy forwarded to the gateway's own servers.
 
     Such a request names its exchange and has passed the pipeline already; its response is made
-    where it was admitted. All others pass the pipeline, `layers`.
+    where it was admitted. All others pass the pipeline.
     """
 
-    def __init__(self, exchanges: Exchanges, layers: Handler) -> None:
+    def __init__(self, exchanges: Exchanges, pipeline: Handler) -> None:
         self._exchanges = exchanges
-        self._layers = layers
+        self._pipeline = pipeline
 
-    def __call__(
-        self, request: GatewayRequest, record: RequestRecord
-    ) -> AbstractAsyncContextManager[Response]:
+    async def __call__(
+        self, request: GatewayRequest, record: RequestRecord, deliver: Deliver
+    ) -> None:
         exchange = self._exchanges.get(request.continues) if request.continues else None
         if exchange is None:
-            return self._layers(request, record)
-        return _resumed(exchange, request)
+            await self._pipeline(request, record, deliver)
+        else:
+            await _resume(exchange, request, deliver)
 
 
-@asynccontextmanager
-async def _resumed(exchange: Exchange, request: GatewayRequest) -> AsyncIterator[Response]:
+async def _resume(exchange: Exchange, request: GatewayRequest, deliver: Deliver) -> None:
     if request.receive is not None:
         # Its memory is counted already.
         request = await request.receive(request, request.hold)
@@ -232,9 +237,13 @@ async def _resumed(exchange: Exchange, request: GatewayRequest) -> AsyncIterator
         raise Cancelled("the request has ended")
     failure: BaseException | None = None
     try:
-        yield await exchange.response()
+        await deliver(await exchange.response())
     except BaseException as error:
         failure = error
         raise
     finally:
         exchange.delivered(failure)
+
+
+def _no_chunk(chunk: bytes) -> None:
+    raise AssertionError("Envoy moves the bytes of the response")

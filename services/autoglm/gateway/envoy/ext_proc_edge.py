@@ -28,7 +28,7 @@ from autoglm.gateway.envoy import (
 from autoglm.gateway.envoy.exchange import Exchange, Exchanges
 from autoglm.gateway.envoy.messages import ending_of
 from autoglm.gateway.request.memory_budget import MemoryReservation
-from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord
+from autoglm.gateway.request.request import GatewayRequest, Handler, RequestRecord, Response
 
 # Envoy ends a request at its deadline; without its report, the request ends so much later.
 _REPORT_SECONDS = 10.0
@@ -37,8 +37,8 @@ _REPORT_SECONDS = 10.0
 class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
     """The ext_proc service: one stream of messages for each request."""
 
-    def __init__(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> None:
-        self._relay = relay
+    def __init__(self, pipeline: Handler, exchanges: Exchanges, bounds: Bounds) -> None:
+        self._pipeline = pipeline
         self._exchanges = exchanges
         self._bounds = bounds
         self._calls: set[asyncio.Task[None]] = set()
@@ -76,12 +76,15 @@ class Picker(ext_proc_pb2_grpc.ExternalProcessorServicer):
 
     async def _run(self, request: GatewayRequest, exchange: Exchange) -> None:
         record = RequestRecord()
+
+        async def deliver(response: Response) -> None:
+            record.usage = exchange.usage
+            record.endpoint = exchange.served or record.endpoint
+            await exchange.deliver(response)
+
         try:
             async with asyncio.timeout(request.deadline - time.monotonic() + _REPORT_SECONDS):
-                async with self._relay(request, record) as response:
-                    record.usage = exchange.usage
-                    record.endpoint = exchange.served or record.endpoint
-                    await exchange.deliver(response)
+                await self._pipeline(request, record, deliver)
         except AutoGLMError as error:
             forget_frames(error)
             exchange.fail(error)

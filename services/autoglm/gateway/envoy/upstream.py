@@ -7,8 +7,8 @@ those that Envoy forwarded to the gateway, use the embedded upstream of that wir
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 
 from msgspec.structs import replace
@@ -21,11 +21,10 @@ from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.config import DESTINATION_HEADER
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, Upstream, no_fallbacks
-from autoglm.gateway.request.request import GatewayRequest, Response
+from autoglm.gateway.request.request import GatewayRequest, Response, Write
 from autoglm.validation.openai_stream import REPLAY_HEADER
 from autoglm.validation.routing_hint import HINT_METADATA
 
-_NO_BYTES: tuple[bytes, ...] = ()
 _LATER_MILLISECONDS = 100
 _TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 # Headers not forwarded to pods: hop-by-hop ones, and those that change a response's encoding.
@@ -60,7 +59,6 @@ class EnvoyUpstream:
         self._fallbacks = fallbacks
         self._key = key or UpstreamKey()
 
-    @asynccontextmanager
     async def __call__(
         self,
         request: GatewayRequest,
@@ -68,7 +66,7 @@ class EnvoyUpstream:
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         exchange = request.exchange
         if isinstance(exchange, Exchange):
             outcome: End | GatewayRequest | None = exchange.taken
@@ -84,18 +82,16 @@ class EnvoyUpstream:
                     is_openai = endpoint.endpoint.kind == "openai"
                     raise RetryElsewhere(error, gone=is_openai, refused=True)
             if isinstance(outcome, End):
-                yield Response(
-                    _no_chunks(outcome.error),
+                return Response(
+                    partial(_ended, outcome.error),
                     status=outcome.status,
                     first_chunk=outcome.first_chunk,
                     served_by_fallback=outcome.served
                     not in ("", endpoint.plain_address(request.wire)),
                 )
-                return
             # Its body may have arrived only now.
             request = replace(request, payload=outcome.payload)
-        async with self._relay(request, endpoint, headers, timeout) as response:
-            yield response
+        return await self._relay(request, endpoint, headers, timeout)
 
     def _directions(
         self,
@@ -147,9 +143,7 @@ class EnvoyUpstream:
         return islice(found, self._fallbacks)
 
 
-async def _no_chunks(error: AutoGLMError | None) -> AsyncIterator[bytes]:
-    """Raise the error with which the request ended, once iterated."""
+async def _ended(error: AutoGLMError | None, write: Write) -> None:
+    """Forward nothing: Envoy has done so. Raises the error with which the request ended."""
     if error is not None:
         raise error
-    for chunk in _NO_BYTES:
-        yield chunk

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
 
 from prometheus_client import Counter
 
@@ -22,11 +22,17 @@ from autoglm.common.status import TokenUsage
 from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.limits import token_buckets
 from autoglm.gateway.limits.tenants import tenants_of
-from autoglm.gateway.limits.token_buckets import Account, RateLimits
+from autoglm.gateway.limits.token_buckets import Account, RateLimits, Reservation
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.http_usage import UsageReader, reported_usage
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
+from autoglm.gateway.request.request import (
+    GatewayRequest,
+    RequestRecord,
+    Response,
+    Trailers,
+    Write,
+)
 from autoglm.validation import Billing
 
 # Failures that the client pays for: the pod has computed its prompt.
@@ -75,14 +81,8 @@ class Limits:
     def account_of(self, request: GatewayRequest) -> Account | None:
         return self.rates.account_of(request.principal.tenant, self._clock())
 
-    @contextmanager
-    def reserved(
-        self, account: Account, request: GatewayRequest, record: RequestRecord
-    ) -> Iterator[Callable[[Response], Response]]:
-        """Reserve the request's estimated tokens; settle to those it used at the end.
-
-        Yields a function that wraps the response to count its tokens. Raises RateLimited.
-        """
+    def reserve(self, account: Account, request: GatewayRequest, record: RequestRecord) -> Meter:
+        """Reserve the request's estimated tokens. Raises RateLimited."""
         now, tokens = self._clock(), request.info.estimated_tokens if request.info else 0
         what, wait = token_buckets.shortage(account, tokens, now)
         if wait > 0:
@@ -90,53 +90,62 @@ class Limits:
             raise token_buckets.rejection(request.principal.tenant, account, what, wait, now)
         reservation = token_buckets.reserve(account, tokens, now)
         headers = token_buckets.headers_of(account, now)
-        meter = Meter(request, record, lambda why: self._unmetered.labels(why).inc())
-        failure: BaseException | None = None
-        try:
-            yield lambda reply: meter.read(reply, headers)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            now = self._clock()
-            if failure is not None and record.attempts == 0:
-                token_buckets.cancel(reservation, now)
-            else:
-                token_buckets.settle(reservation, meter.used(tokens, failure), now)
+        return Meter(request, record, self._unmetered, reservation, headers, self._clock)
 
 
 class Meter:
-    """Meters one request. Calls `unmetered` with the reason if a served request is charged by its
-    estimate alone; streams are charged by their events instead.
+    """Meters one request, whose estimate is reserved.
+
+    Counts in `unmetered` a served request that is charged by its estimate alone; streams are
+    charged by their events instead. `headers` tell the client what is left of its limits.
     """
 
     def __init__(
-        self, request: GatewayRequest, record: RequestRecord, unmetered: Callable[[str], object]
+        self,
+        request: GatewayRequest,
+        record: RequestRecord,
+        unmetered: Counter,
+        reservation: Reservation,
+        headers: Mapping[str, str],
+        clock: Callable[[], float],
     ) -> None:
         self._request = request
         self._record = record
         self._unmetered = unmetered
+        self._reservation = reservation
+        self._headers = headers
+        self._clock = clock
         self._reader: UsageReader | None = None
         self._last = b""
         self._tokens = 0
         self._status = 0
 
-    def read(self, reply: Response, headers: Mapping[str, str]) -> Response:
-        """Return the response with its chunks counted and `headers` added; trailers over gRPC."""
+    def read(self, reply: Response) -> Response:
+        """Return the response with its chunks counted and headers added; trailers over gRPC."""
         self._status = reply.status
         self._record.is_metered = True
+        headers = self._headers
         if self._request.wire == "http":
             is_stream = is_event_stream(reply.headers)
             self._reader = UsageReader(is_stream=is_stream, headers=reply.headers)
-            chunks = self._chunks(reply, self._reader.add)
-            return replace(reply, chunks=chunks, headers={**reply.headers, **headers})
+            forward = partial(self._forward, reply, self._reader.add)
+            return replace(reply, forward=forward, headers={**reply.headers, **headers})
 
         async def trailers() -> Trailers:
             return (*await reply.trailers(), *headers.items())
 
-        return replace(reply, chunks=self._chunks(reply, self._note_message), trailers=trailers)
+        forward = partial(self._forward, reply, self._note_message)
+        return replace(reply, forward=forward, trailers=trailers)
 
-    def used(self, reserved: float, failure: BaseException | None) -> float:
+    def settle(self, failure: BaseException | None) -> None:
+        """Charge what the request used, at its end, or nothing where it reached no pod."""
+        now, reservation = self._clock(), self._reservation
+        if failure is not None and self._record.attempts == 0:
+            token_buckets.cancel(reservation, now)
+        else:
+            token_buckets.settle(reservation, self._used(reservation.tokens, failure), now)
+
+    def _used(self, reserved: float, failure: BaseException | None) -> float:
         """Return the tokens to charge, after the request has ended."""
         info, record = self._request.info, self._record
         if info is None or info.billing is Billing.FREE or self._status >= 400:
@@ -148,22 +157,23 @@ class Meter:
         so_far = float(info.prompt_tokens + self._request.exchange.generated(counted, reserved))
         if failure is None:
             if info.billing is Billing.BODY:
-                self._unmetered("unknown_path")
+                self._unmetered.labels("unknown_path").inc()
             elif not self._tokens and (self._reader is None or not self._reader.events):
-                self._unmetered("no_usage")
+                self._unmetered.labels("no_usage").inc()
             return max(reserved, so_far)
         return so_far if record.first_chunk or isinstance(failure, _LEFT) else 0.0
 
-    async def _chunks(self, reply: Response, note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
-        async with aclosing(cast(Any, reply.chunks)) as chunks:
-            async for chunk in chunks:
-                note(chunk)
-                yield chunk
+    async def _forward(self, reply: Response, note: Callable[[bytes], None], write: Write) -> None:
+        def noted(chunk: bytes) -> Awaitable[None] | None:
+            note(chunk)
+            return write(chunk)
+
+        await reply.forward(noted)
         usage = self._usage()
         if usage is None and self._request.wire == "grpc":
             # Messages of the Open Inference Protocol have no field for usage.
             usage = reported_usage(await reply.trailers())
-        # Before the proxy's context ends: its span reports the usage.
+        # Before the proxy ends its span, which reports the usage.
         self._record.usage = usage or self._record.usage
 
     def _note_message(self, chunk: bytes) -> None:

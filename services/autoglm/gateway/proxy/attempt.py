@@ -1,15 +1,14 @@
 """One attempt of a request on one endpoint, from the routing decision to the end of the response.
 
-Holds the lease, the span and the upstream's context of an attempt, and reports its outcome to the
-pool and to outlier detection. Cuts attempts on endpoints that have become silent where another
+Counts an attempt as in flight, holds its span and its response, and reports its outcome to the pool
+and to outlier detection. Cuts attempts on endpoints that have become silent where another
 endpoint can take over. Never retries: the proxy does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,8 +36,14 @@ from autoglm.gateway.proxy.transcripts import is_replayed
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled, Upstream
 from autoglm.gateway.request.prefix_cache import CacheSalts
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
-from autoglm.gateway.request_telemetry import child_span, client_span, note_decision
+from autoglm.gateway.request_telemetry import (
+    begin_client_span,
+    child_span,
+    end_client_span,
+    note_decision,
+)
 from autoglm.gateway.routing import Decision, Router
+from autoglm.gateway.routing.latency import Sending
 from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.validation.http_apis import RESPONSES
 from autoglm.validation.openai_stream import REPLAY_HEADER
@@ -53,22 +58,22 @@ class Attempt:
     request: GatewayRequest
     view: EndpointView
     timer: StallTimer
-    context: AbstractAsyncContextManager[Response]
-    forget: Callable[[Attempt, BaseException | None], None]
+    span: Span
+    begun: float
+    sending: Sending | None
+    """The measurement of its latency, where a policy needs it."""
+    end: Callable[[Attempt, BaseException | None], None]
     response: Response | None = None
     is_recoverable: bool = False
     """Whether another endpoint may resume the stream."""
-    begun: float = 0.0
     waited: float = 0.0
     """Seconds until the first chunk."""
 
-    async def close(self, error: BaseException | None = None) -> None:
-        """End the attempt with its error, or None after success. Does not raise that error."""
-        self.timer.release()
-        self.forget(self, error)
-        await self.context.__aexit__(
-            type(error) if error else None, error, error.__traceback__ if error else None
-        )
+    def close(self, error: BaseException | None = None) -> None:
+        """End the attempt with its error, or None after success."""
+        if self.response is not None:
+            self.response.close()
+        self.end(self, error)
 
 
 class Attempts:
@@ -118,23 +123,54 @@ class Attempts:
             record.endpoint, record.why, record.decision = view.url, decision.why, decision
             note_decision(span, record)
         tried.add(view.url)
-        begun = self._clock()
-        if request.deadline <= begun:
-            raise DeadlineExceeded("the deadline passed before a pod responded")
-        context = self._exchange(request, record, decision)
-        attempt = Attempt(request, view, StallTimer(), context, self._forget, begun=begun)
-        self._open.setdefault(view.url, set()).add(attempt)
+        attempt = self._started(request, record, decision)
         if (first := timeouts.first_token_seconds) is not None:
             attempt.timer.limit(first, partial(no_first_token, request, first))
         try:
-            attempt.response = await attempt.timer.wait(context.__aenter__)
+            headers = self._headers(request, decision, attempt.span)
+            send = partial(
+                self._upstreams[request.wire],
+                request,
+                view,
+                headers,
+                request.deadline - attempt.begun,
+                decision.runners_up,
+            )
+            response = attempt.response = await attempt.timer.wait(send)
         except BaseException as error:
-            attempt.timer.release()
-            self._forget(attempt, error)
+            attempt.close(error)
             raise
-        attempt.waited = (attempt.response.first_chunk or self._clock()) - begun
-        chunk = timeouts.chunk_seconds
-        attempt.timer.limit(chunk, partial(no_chunk, request, chunk or 0.0))
+        now = response.first_chunk or self._clock()
+        record.first_chunk = record.first_chunk or now
+        attempt.waited = now - attempt.begun
+        if attempt.sending is not None:
+            is_stream = request.info is not None and request.info.streaming
+            latency = self._router.memory.latency
+            latency.first_chunk(attempt.sending, now, is_first_token=is_stream)
+        if (chunk := timeouts.chunk_seconds) is not None:
+            attempt.timer.limit(chunk, partial(no_chunk, request, chunk))
+        else:
+            attempt.timer.release()
+        return attempt
+
+    def _started(
+        self, request: GatewayRequest, record: RequestRecord, decision: Decision
+    ) -> Attempt:
+        """Return an attempt that counts as in flight until it is closed."""
+        view, begun = decision.endpoint, self._clock()
+        if request.deadline <= begun:
+            raise DeadlineExceeded("the deadline passed before a pod responded")
+        view.live.begin(_tokens(request))
+        attempt = Attempt(
+            request,
+            view,
+            StallTimer(),
+            begin_client_span(request, record, view.endpoint),
+            begun,
+            self._router.begin(decision, begun),
+            partial(self._end, record),
+        )
+        self._open.setdefault(view.url, set()).add(attempt)
         return attempt
 
     def abandon(self, url: str, why: str) -> None:
@@ -164,38 +200,6 @@ class Attempts:
         """Return whether there is an endpoint that has not been tried."""
         return _has_other(self._pool.snapshot, request, tried)
 
-    @asynccontextmanager
-    async def _exchange(
-        self, request: GatewayRequest, record: RequestRecord, decision: Decision
-    ) -> AsyncIterator[Response]:
-        view, timeout = decision.endpoint, request.deadline - self._clock()
-        tokens = request.info.prompt_tokens if request.info else 0
-        with (
-            self._pool.lease(view, tokens),
-            self._router.sending(request, decision, self._clock) as responded,
-            client_span(request, record, view.endpoint) as span,
-        ):
-            headers = self._headers(request, decision, span)
-            upstream = self._upstreams[request.wire]
-            try:
-                async with upstream(
-                    request, view, headers, timeout, decision.runners_up
-                ) as response:
-                    first = response.first_chunk or self._clock()
-                    record.first_chunk = record.first_chunk or first
-                    responded(first)
-                    yield response
-            except RetryElsewhere as error:
-                # The pool learns it here before the load stream shows it.
-                if error.draining:
-                    self._pool.apply(view.url, Draining(), self._clock())
-                elif error.gone:
-                    self._lost(view, error.error.message)
-                raise
-            except StreamBroken as error:
-                self._lost(view, error.message)
-                raise
-
     def _headers(self, request: GatewayRequest, decision: Decision, span: Span) -> dict[str, str]:
         """Return the headers that the gateway adds to the request for this endpoint."""
         view, tenant = decision.endpoint, request.principal.tenant
@@ -223,7 +227,24 @@ class Attempts:
         is_unsure = view.endpoint.kind == "openai"
         self._pool.apply(view.url, Disconnected(why, silent=is_unsure), self._clock())
 
-    def _forget(self, attempt: Attempt, error: BaseException | None) -> None:
+    def _end(self, record: RequestRecord, attempt: Attempt, error: BaseException | None) -> None:
+        """Take back what an attempt counted, and report its outcome."""
+        attempt.timer.release()
+        self._judge(attempt, error)
+        now, view = self._clock(), attempt.view
+        # The pool learns it here before the load stream shows it.
+        if isinstance(error, StreamBroken):
+            self._lost(view, error.message)
+        elif isinstance(error, RetryElsewhere) and error.draining:
+            self._pool.apply(view.url, Draining(), now)
+        elif isinstance(error, RetryElsewhere) and error.gone:
+            self._lost(view, error.error.message)
+        end_client_span(attempt.span, record, attempt.begun, error)
+        if attempt.sending is not None:
+            self._router.memory.latency.ended(attempt.sending, now)
+        view.live.end(_tokens(attempt.request))
+
+    def _judge(self, attempt: Attempt, error: BaseException | None) -> None:
         """Remove an attempt that has ended, and use its outcome for outlier detection."""
         request, url = attempt.request, attempt.view.url
         same_endpoint = self._open.get(url)
@@ -250,6 +271,10 @@ class Attempts:
             why = self._health.judge(url, policy, ready, max(model.listed, len(ready)), now)
         if why:
             self._pool.apply(url, Ejected(why, policy.ejection_seconds, policy.ramp_seconds), now)
+
+
+def _tokens(request: GatewayRequest) -> int:
+    return request.info.prompt_tokens if request.info else 0
 
 
 def _has_other(snapshot: Snapshot, request: GatewayRequest, but: set[str]) -> bool:

@@ -7,7 +7,7 @@ Never parses a message, picks an endpoint or retries.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from autoglm.gateway.endpoints.channels import Channels
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.grpc_methods import BY_PATH
-from autoglm.gateway.request.request import GatewayRequest, Response, Trailers, one_chunk
+from autoglm.gateway.request.request import GatewayRequest, Response, Trailers, Write
 
 # Trailers of a pod that are meant for the client.
 TRAILER_PREFIX = "autoglm-"
@@ -29,7 +29,6 @@ class GrpcUpstream:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
-    @asynccontextmanager
     async def __call__(
         self,
         request: GatewayRequest,
@@ -37,21 +36,29 @@ class GrpcUpstream:
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         method = BY_PATH[request.target]
         start = self._channels.get(endpoint.endpoint).raw[request.target]
         metadata = (*request.headers.items(), *headers.items())
-        payload = one_chunk(request.payload) if method.bidi else request.payload
+        payload = _one_message(request.payload) if method.bidi else request.payload
         rpc = start(payload, timeout=timeout, metadata=metadata)
         messages: AsyncIterator[bytes] | None = aiter(rpc) if method.streaming else None
         try:
-            try:
-                first = await (anext(messages, None) if messages is not None else rpc)
-            except grpc.aio.AioRpcError as error:
-                raise failure(error, endpoint.url) from error
-            yield Response(_chunks(first, messages, endpoint.url), trailers=lambda: _trailers(rpc))
-        finally:
+            first = await (anext(messages, None) if messages is not None else rpc)
+        except grpc.aio.AioRpcError as error:
+            raise failure(error, endpoint.url) from error
+        except BaseException:
             rpc.cancel()
+            raise
+        return Response(
+            partial(_forward, first, messages, endpoint.url),
+            trailers=partial(_trailers, rpc),
+            close=rpc.cancel,
+        )
+
+
+async def _one_message(payload: bytes) -> AsyncIterator[bytes]:
+    yield payload
 
 
 def failure(error: grpc.aio.AioRpcError, url: str) -> Exception:
@@ -85,17 +92,18 @@ def _is_explained(error: grpc.aio.AioRpcError) -> bool:
     return any(name == status.DETAILS_TRAILER for name, _ in error.trailing_metadata() or ())
 
 
-async def _chunks(
-    first: bytes | None, messages: AsyncIterator[bytes] | None, url: str
-) -> AsyncIterator[bytes]:
-    """Yield the first message, if there is one, then those that follow it in a stream."""
-    if first is not None:
-        yield first
+async def _forward(
+    first: bytes | None, messages: AsyncIterator[bytes] | None, url: str, write: Write
+) -> None:
+    """Pass on the first message, if there is one, then those that follow it in a stream."""
+    if first is not None and (waiting := write(first)) is not None:
+        await waiting
     if messages is None:
         return
     try:
         async for message in messages:
-            yield message
+            if (waiting := write(message)) is not None:
+                await waiting
     except grpc.aio.AioRpcError as error:
         raise broken(error, url) from error
 

@@ -10,9 +10,9 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 from autoglm.common import errors
 from autoglm.common.process import LOCAL_SHORTAGE
@@ -21,7 +21,7 @@ from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.event_stream import LastEvent
-from autoglm.gateway.request.request import GatewayRequest, Response
+from autoglm.gateway.request.request import GatewayRequest, Response, Write
 from autoglm.http1.connection import ConnectionLost
 from autoglm.http1.connection import Response as HttpResponse
 from autoglm.http1.heads import Fields, field, joined, origin_of, request_head
@@ -102,7 +102,6 @@ class HttpUpstream:
         self._pool = pool
         self._key = key or UpstreamKey()
 
-    @asynccontextmanager
     async def __call__(
         self,
         request: GatewayRequest,
@@ -110,22 +109,24 @@ class HttpUpstream:
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         response, first = await self._begin(request, endpoint, headers, timeout)
         timer = loop.call_at(end, response.fail, TimeoutError())
-        try:
-            yield Response(
-                _chunks(response, first, endpoint, request.target),
-                status=response.status,
-                headers=relayed_headers(response.fields),
-            )
-        finally:
+
+        def close() -> None:
             timer.cancel()
             # Before the response is complete this closes the connection, which cancels the
             # request in the pod.
             response.close()
+
+        return Response(
+            partial(_forward, response, first, endpoint, request.target),
+            status=response.status,
+            headers=relayed_headers(response.fields),
+            close=close,
+        )
 
     async def _begin(
         self,
@@ -262,24 +263,32 @@ def retry_after_seconds(value: str, now: float) -> float | None:
         return None
 
 
-async def _chunks(
-    response: HttpResponse, first: bytes, endpoint: EndpointView, target: str
-) -> AsyncIterator[bytes]:
+async def _forward(
+    response: HttpResponse, first: bytes, endpoint: EndpointView, target: str, write: Write
+) -> None:
+    last: LastEvent | None = None
     is_stream = response.status == 200 and _content_type(response) == EVENT_STREAM
-    # HTTP's framing shows an incomplete response; without it only the events do.
-    last = LastEvent(target if is_stream and not response.is_framed else "")
-    if first:
-        last.feed(first)
-        yield first
+    if is_stream and not response.is_framed:
+        # HTTP's framing shows an incomplete response; without it only the events do.
+        last = LastEvent(target)
+        write = _watched(last, write)
+    if first and (waiting := write(first)) is not None:
+        await waiting
     try:
-        while chunk := await response.read():
-            last.feed(chunk)
-            yield chunk
-        if last.is_missing:
-            raise errors.StreamBroken(f"{endpoint.url} ended the stream before its last event")
+        await response.relay(write)
     except TimeoutError as error:
         raise errors.DeadlineExceeded("the deadline passed during the response") from error
     except ConnectionLost as error:
         raise errors.StreamBroken(
             f"{endpoint.url} disconnected during the response: {error}"
         ) from error
+    if last is not None and last.is_missing:
+        raise errors.StreamBroken(f"{endpoint.url} ended the stream before its last event")
+
+
+def _watched(last: LastEvent, write: Write) -> Write:
+    def watched(chunk: bytes) -> Awaitable[None] | None:
+        last.feed(chunk)
+        return write(chunk)
+
+    return watched

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -33,7 +32,7 @@ from autoglm.gateway.proxy.timeouts import StreamTimeouts, bounded, stream_timeo
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Upstream
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.prefix_cache import CacheSalts
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Wire
+from autoglm.gateway.request.request import Deliver, GatewayRequest, RequestRecord, Wire
 from autoglm.gateway.routing import Router
 
 # The second attempt starts at once; random waits, doubled each time, space out the ones after it.
@@ -88,10 +87,9 @@ class Proxy:
         """Cut attempts on an endpoint that has become silent."""
         self._attempts.abandon(url, why)
 
-    @asynccontextmanager
     async def __call__(
-        self, request: GatewayRequest, record: RequestRecord
-    ) -> AsyncIterator[Response]:
+        self, request: GatewayRequest, record: RequestRecord, deliver: Deliver
+    ) -> None:
         models = self._pool.snapshot.models
         routing = self._pool.snapshot.rules_of(request.model).routing
         retries = self._retries.of(request.model, models.get(request.model), models, self._clock())
@@ -112,11 +110,11 @@ class Proxy:
             self._clock,
         )
         try:
-            yield stream.response()
+            await deliver(stream.response())
         except BaseException as error:
-            await stream.close(error)
+            stream.close(error)
             raise
-        await stream.close(None)
+        stream.close(None)
 
     async def _first_response(
         self,
@@ -213,7 +211,7 @@ async def _race(begin: Begin, delay: float, may_begin_another: Callable[[], bool
             task.cancel()
         for found in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(found, Attempt) and found is not winner:
-                await found.close(asyncio.CancelledError())
+                found.close(asyncio.CancelledError())
 
 
 @dataclass(slots=True)

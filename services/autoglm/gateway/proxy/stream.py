@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -26,14 +27,20 @@ from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.proxy.transcripts import transcript_of
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
+from autoglm.gateway.request.request import (
+    GatewayRequest,
+    RequestRecord,
+    Response,
+    Trailers,
+    Write,
+)
 from autoglm.gateway.request_telemetry import note_recovery
 
 RECOVERED_TRAILER = "autoglm-recovered"
 # How long a broken stream waits for a pod that could take it over.
 _PATIENCE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
-_MAX_ERROR_BYTES = 64 * 1024
+_MAX_ERROR_BYTES, _MAX_ERROR_CHUNKS = 64 * 1024, 64
 # The transcript's memory is reserved in steps; the first is part of each request's reservation.
 _KEPT_BYTES = 16 * 1024
 _Broken = StreamBroken | Stalled | RetryElsewhere
@@ -72,23 +79,22 @@ class Stream:
         # garbage is collected.
         assert self._attempt is not None and self._attempt.response is not None
         response = self._attempt.response
-        if self._transcript is None and self._timeouts.chunk_seconds is None:
+        if self._transcript is None and not self._attempt.timer.has_limit:
             return response
-        return dataclasses.replace(response, chunks=self._chunks(), trailers=self._trailers)
+        return dataclasses.replace(response, forward=self._forward, trailers=self._trailers)
 
-    async def close(self, error: BaseException | None) -> None:
+    def close(self, error: BaseException | None) -> None:
         """End the open attempt, if there is one, with an error or None after success."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
-            await attempt.close(error)
+            attempt.close(error)
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _forward(self, write: Write) -> None:
         transcript = self._transcript
+        write_on = partial(self._write, write)
         while (attempt := self._attempt) is not None and attempt.response is not None:
-            next_chunk = attempt.response.chunks.__anext__
             try:
-                chunk = await attempt.timer.wait(next_chunk)
-            except StopAsyncIteration:
+                await attempt.timer.wait(partial(attempt.response.forward, write_on))
                 break
             except (StreamBroken, Stalled, RetryElsewhere) as failure:
                 if transcript is None:
@@ -98,19 +104,26 @@ class Stream:
                 if transcript.is_complete():
                     break
                 await self._recover(attempt, failure, transcript)
-                continue
-            if transcript is None:
-                yield chunk
-                continue
+        if transcript is not None and (rest := transcript.rest()):
+            waiting = write(rest)
+            if waiting is not None:
+                await waiting
+
+    def _write(self, write: Write, chunk: bytes) -> Awaitable[None] | None:
+        """Pass a chunk on. Where it says that the pod is lost, StreamBroken is what is awaited."""
+        attempt, transcript = self._attempt, self._transcript
+        assert attempt is not None, "an open attempt sends it"
+        if transcript is not None:
             chunk = transcript.feed(chunk)
             if transcript.size > self._kept:
                 self._keep(transcript)
-            if chunk:
-                yield chunk
-            if transcript.failure:
-                await self._recover(attempt, StreamBroken(transcript.failure), transcript)
-        if transcript is not None and (rest := transcript.rest()):
-            yield rest
+        waiting = write(chunk) if chunk else None
+        if transcript is not None and transcript.failure:
+            return _broken(waiting, transcript.failure)
+        if waiting is not None:
+            return attempt.timer.paused(waiting)
+        attempt.timer.restart()
+        return None
 
     async def _trailers(self) -> Trailers:
         attempt = self._attempt
@@ -121,7 +134,7 @@ class Stream:
 
     async def _recover(self, attempt: Attempt, failure: _Broken, transcript: Transcript) -> None:
         """Resume the stream on another endpoint. Raises the client's error where none can."""
-        await self.close(failure)
+        self.close(failure)
         reservation = self._request.hold
         try:
             payload = transcript.resumption(self._request.payload)
@@ -180,6 +193,12 @@ class Stream:
         raise StreamBroken(f"{error.message}; recovery on another pod failed: {why}") from failure
 
 
+async def _broken(waiting: Awaitable[None] | None, why: str) -> None:
+    if waiting is not None:
+        await waiting
+    raise StreamBroken(why)
+
+
 class _Exhausted(Exception):
     """The retry budget allows no further attempt."""
 
@@ -190,11 +209,15 @@ async def _check(attempt: Attempt) -> None:
     assert response is not None
     if response.status == 200:
         return
-    body = b""
-    async for chunk in response.chunks:
-        if len(body) < _MAX_ERROR_BYTES:
-            body += chunk
-    await attempt.close()
+    parts: list[bytes] = []
+
+    def keep(chunk: bytes) -> None:
+        if len(parts) < _MAX_ERROR_CHUNKS:
+            parts.append(chunk)
+
+    await response.forward(keep)
+    body = b"".join(parts)[:_MAX_ERROR_BYTES]
+    attempt.close()
     message = f"the pod returned {response.status}"
     with suppress(msgspec.DecodeError, LookupError, TypeError):
         message = str(msgspec.json.decode(body)["error"]["message"]) or message

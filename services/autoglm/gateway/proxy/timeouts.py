@@ -8,6 +8,7 @@ either. `StallTimer` applies them for one attempt; what is late is retried on an
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -65,11 +66,11 @@ def no_chunk(request: GatewayRequest, seconds: float) -> Stalled:
 
 
 class StallTimer:
-    """Waits for the chunks of one endpoint, with a timeout.
+    """Waits for one endpoint, with a timeout.
 
-    A wait ends after the seconds of `limit`, or when `cut` is called; after a cut every wait raises
-    its error. Only waits count, never the time that a slow client takes. Costs one timer a stream
-    and a few attribute writes a chunk.
+    A wait ends when nothing has arrived for the seconds of `limit`, or when `cut` is called; after
+    a cut every wait raises its error. The time that a slow client takes does not count. Costs one
+    timer a stream and an attribute write a chunk.
     """
 
     __slots__ = ("_cut", "_loop", "_made", "_seconds", "_sent", "_since", "_task", "_timer")
@@ -81,6 +82,7 @@ class StallTimer:
         self._sent = False
         """Whether `cut` has cancelled the task, and `wait` has not yet taken that back."""
         self._since = self._seconds = 0.0
+        """`_since` is when something arrived last; infinite while the client is slow."""
         self._timer: asyncio.TimerHandle | None = None
         self._made: Callable[[], Exception] = RuntimeError
 
@@ -92,11 +94,25 @@ class StallTimer:
             self._since = self._loop.time()
             self._timer = self._loop.call_later(seconds, self._check)
 
+    @property
+    def has_limit(self) -> bool:
+        return self._timer is not None
+
     def release(self) -> None:
         """Remove the limit."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def restart(self) -> None:
+        """Note that something has arrived."""
+        self._since = self._loop.time()
+
+    async def paused(self, waiting: Awaitable[None]) -> None:
+        """Wait for the client, in time that does not count."""
+        self._since = math.inf
+        await waiting
+        self._since = self._loop.time()
 
     async def wait(self, begin: Callable[[], Awaitable[T]]) -> T:
         """Return what `begin` returns. Raises the error of a cut."""
@@ -117,7 +133,7 @@ class StallTimer:
             raise
         self._task = None
         if self._sent:
-            # A chunk that arrived together with the cut is not lost.
+            # What arrived together with the cut is not lost.
             self._took_back(task, before)
         return found
 
@@ -144,4 +160,5 @@ class StallTimer:
             self._timer = None
             self.cut(self._made())
         else:
-            self._timer = self._loop.call_later(self._seconds - waited, self._check)
+            left = self._seconds - max(waited, 0.0)
+            self._timer = self._loop.call_later(left, self._check)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from autoglm.common.errors import AutoGLMError
@@ -19,16 +18,16 @@ def no_fallbacks() -> Sequence[EndpointView]:
 
 
 class Upstream(Protocol):
-    """Sends a request to one endpoint; one for each wire. Entered once the first chunk has arrived.
+    """Sends a request to one endpoint; one for each wire. Returns once the first chunk has arrived.
 
-    Before that it raises RetryElsewhere where another endpoint may succeed. Leaving the context
-    cancels what is still running. An error while `chunks` is read is an AutoGLMError
-    (StreamBroken when the endpoint disconnects).
+    Before that it raises RetryElsewhere where another endpoint may succeed. The response's `close`
+    cancels what is still running; an error of its chunks is an AutoGLMError (StreamBroken when the
+    endpoint disconnects).
     `headers` are those to add to the request's own: request id and trace context. `fallbacks` are
     for an upstream that passes the request to a proxy with retries of its own.
     """
 
-    def __call__(
+    async def __call__(
         self,
         request: GatewayRequest,
         /,
@@ -36,7 +35,7 @@ class Upstream(Protocol):
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AbstractAsyncContextManager[Response]: ...
+    ) -> Response: ...
 
 
 class RetryElsewhere(Exception):

@@ -61,7 +61,7 @@ class Memory:
 
 
 class MemoryReservation:
-    """The memory of one request: a context manager that releases all of it at its end."""
+    """The memory of one request, until `close` or the end of its context."""
 
     __slots__ = ("_memory", "is_open", "size", "tenant")
 
@@ -69,11 +69,16 @@ class MemoryReservation:
         self._memory = memory
         self.tenant = tenant
         self.size = 0
+        self.is_open = True
+        memory.holds += 1
+
+    def close(self) -> None:
+        """Release all of it."""
+        self.give(self.size)
         self.is_open = False
+        self._memory.holds -= 1
 
     def __enter__(self) -> Self:
-        self.is_open = True
-        self._memory.holds += 1
         return self
 
     def __exit__(
@@ -82,9 +87,7 @@ class MemoryReservation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.give(self.size)
-        self.is_open = False
-        self._memory.holds -= 1
+        self.close()
 
     def try_take(self, size: int) -> bool:
         """Reserve `size` bytes. Returns False, and reserves nothing, if they do not fit."""

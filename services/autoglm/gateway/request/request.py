@@ -1,14 +1,13 @@
 """A request and its response inside the gateway, for both wires. No I/O, no gRPC, no HTTP.
 
 An edge decodes just enough of a request to build a frozen `GatewayRequest`; the payload stays
-bytes. A `Handler` is a context manager that yields the `Response`: slots, leases and spans are
-released when it exits, after the stream has ended, and cost nothing per chunk.
+bytes. A `Handler` passes the `Response` to the edge's `deliver` and returns when it has been
+delivered: slots, leases and spans are held until then, and cost nothing per chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 Wire = Literal["grpc", "http"]
 # Reads the body into the memory reservation and returns the complete request. Raises AutoGLMError.
 Receive = Callable[["GatewayRequest", MemoryReservation], Awaitable["GatewayRequest"]]
-_UNBOUNDED = Memory(2**63).open("").__enter__()
+_UNBOUNDED = Memory(2**63).open("")
 
 
 class Exchange(Protocol):
@@ -138,6 +137,8 @@ class RequestRecord:
     decision: object = None
     """The last `routing.Decision`; None before the first."""
     attempts: int = 0
+    status: int = 0
+    """The HTTP status of the response; 0 before there is one."""
     first_chunk: float = 0.0
     """When the first chunk arrived from the pod, on the monotonic clock; 0 before that."""
     queued: float = 0.0
@@ -151,19 +152,37 @@ class RequestRecord:
     """How often the stream was resumed on another endpoint."""
 
 
-async def one_chunk(body: bytes) -> AsyncIterator[bytes]:
-    """Yield a whole body."""
-    yield body
+Write = Callable[[bytes], Awaitable[None] | None]
+"""Takes a chunk. What it returns is awaited before the next chunk: the receiver is slow."""
+Forward = Callable[[Write], Awaitable[None]]
+"""Passes the chunks of a body to a `Write`, and returns after the last. Raises AutoGLMError
+(StreamBroken where the endpoint disconnects), and the errors of the `Write`."""
+
+
+def whole(body: bytes) -> Forward:
+    """Return what forwards a whole body as one chunk."""
+
+    async def forward(write: Write) -> None:
+        waiting = write(body)
+        if waiting is not None:
+            await waiting
+
+    return forward
+
+
+def _keep() -> None:
+    """Close nothing: the default of a response."""
 
 
 @dataclass(slots=True)
 class Response:
-    """A response whose first chunk has arrived. Valid while its handler's context is open.
+    """A response whose first chunk has arrived.
 
-    `status` and `headers` are those of HTTP. Call `trailers` once `chunks` is exhausted.
+    `status` and `headers` are those of HTTP. Call `trailers` once `forward` has returned.
     """
 
-    chunks: AsyncIterator[bytes]
+    forward: Forward
+    """Call it once."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
@@ -171,11 +190,24 @@ class Response:
     """When the first chunk arrived, on the monotonic clock, if long before the response; else 0."""
     served_by_fallback: bool = False
     """Whether a proxy used another endpoint because the picked one did not respond."""
+    close: Callable[[], object] = _keep
+    """Ends the exchange with the endpoint, and cancels the request there if it still runs."""
+
+
+async def body_of(response: Response) -> bytes:
+    """Return the whole body of a response. Raises as `Response.forward` does."""
+    chunks: list[bytes] = []
+    await response.forward(chunks.append)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+Deliver = Callable[[Response], Awaitable[None]]
+"""Sends a response to the client, to its end. Raises AutoGLMError, Cancelled among them."""
 
 
 class Handler(Protocol):
-    """A step of the pipeline, or all of it. Entering raises AutoGLMError without a response."""
+    """Responds to a request: calls `deliver` once, or raises an AutoGLMError."""
 
-    def __call__(
-        self, request: GatewayRequest, record: RequestRecord, /
-    ) -> AbstractAsyncContextManager[Response]: ...
+    async def __call__(
+        self, request: GatewayRequest, record: RequestRecord, deliver: Deliver, /
+    ) -> None: ...

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from functools import cache
 from random import Random
 
@@ -15,6 +14,7 @@ from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest
 from autoglm.gateway.routing.decide import pick
+from autoglm.gateway.routing.latency import Sending
 from autoglm.gateway.routing.memory import Memory
 from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.gateway.routing.scorers import share_in_use, tokens_in_use
@@ -53,24 +53,11 @@ class Router:
         """Return the decision for the request without recording anything."""
         return pick(request, snapshot, now, self._rng, self._default, memory=self.memory)
 
-    @contextmanager
-    def sending(
-        self, request: GatewayRequest, decision: Decision, clock: Callable[[], float]
-    ) -> Iterator[Callable[[float], None]]:
-        """Measure the latency of a request while it is in flight on the endpoint.
-
-        Yields a function to call with the time of the first chunk.
-        """
+    def begin(self, decision: Decision, now: float) -> Sending | None:
+        """Begin to measure a request's latency on its endpoint; None where no policy needs it."""
         if decision.uncached_tokens is None:
-            yield lambda at: None
-            return
-        latency, url = self.memory.latency, decision.endpoint.url
-        sending = latency.sent(url, decision.uncached_tokens, clock())
-        is_stream = request.info is not None and request.info.streaming
-        try:
-            yield lambda at: latency.first_chunk(sending, at, is_first_token=is_stream)
-        finally:
-            latency.ended(sending, clock())
+            return None
+        return self.memory.latency.sent(decision.endpoint.url, decision.uncached_tokens, now)
 
     def gone(self, url: str) -> None:
         """Drop the state of an endpoint that is removed or has lost its cache."""

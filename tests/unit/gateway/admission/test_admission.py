@@ -46,10 +46,13 @@ class Stage:
         """How long it waited."""
         values = {"deadline": self.loop.time() + 500, "request_id": name} | request
         record = RequestRecord()
-        async with self.admission.slot(self.make.request(**values), record):
+        slot = await self.admission.enter(self.make.request(**values), record)
+        try:
             self.order.append(name)
             await asyncio.sleep(seconds)
             record.usage = TokenUsage(1, 1)
+        finally:
+            self.admission.leave(slot, record)
         return record.queued
 
     def start(self, name: str, **values: Any) -> asyncio.Task[float]:

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.support.responses import forward
 
 from autoglm.common import errors
 from autoglm.gateway.edges.model_stream_infer import respond_to_stream
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
+from autoglm.gateway.request.request import Deliver, GatewayRequest, RequestRecord, Response
 
 pytestmark = pytest.mark.looptime
 CHUNKS = 100
@@ -19,13 +19,8 @@ def call() -> GatewayRequest:
     return GatewayRequest("grpc", "ModelStreamInfer", "", b"", "id", 0.0, 1000.0)
 
 
-@asynccontextmanager
-async def handler(_: GatewayRequest, __: RequestRecord) -> AsyncIterator[Response]:
-    async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(CHUNKS):
-            yield b"chunk"
-
-    yield Response(chunks())
+async def handler(_: GatewayRequest, __: RequestRecord, deliver: Deliver) -> None:
+    await deliver(Response(forward([b"chunk"] * CHUNKS)))
 
 
 async def request_of(_: bytes) -> GatewayRequest:

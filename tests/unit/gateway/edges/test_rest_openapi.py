@@ -35,7 +35,7 @@ def edge() -> RestEdge:
     proxy: Handler = Proxy(Pool(Random(1)), {}, RetryPolicy(), metrics, router, Random(1))
     parts = RestParts(
         pipeline=proxy,
-        local=lambda handler: handler,
+        local=lambda respond: proxy,
         snapshot=Snapshot,
         ready=lambda: (True, {}),
         registry=registry,

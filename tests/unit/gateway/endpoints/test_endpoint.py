@@ -134,14 +134,17 @@ def test_own_requests_count_between_load_messages(make: Any) -> None:
     for event in make.up(running=3):
         pool.apply(make.endpoint().url, event, 0)
     (view,) = pool.snapshot.models["glm"].grpc
-    with pool.lease(view), pool.lease(view):
-        assert (view.live.others, view.live.in_flight) == (3, 2)
-        # The pod's next message has ours in it; they are not counted twice.
-        pool.apply(view.url, make.up(running=5)[1], 1)
-        assert (view.live.others, view.live.in_flight) == (3, 2)
-        # It may also have been sent before ours arrived; they are not forgotten.
-        pool.apply(view.url, make.up(running=0)[1], 1)
-        assert (view.live.others, view.live.in_flight) == (0, 2)
+    view.live.begin()
+    view.live.begin()
+    assert (view.live.others, view.live.in_flight) == (3, 2)
+    # The pod's next message has ours in it; they are not counted twice.
+    pool.apply(view.url, make.up(running=5)[1], 1)
+    assert (view.live.others, view.live.in_flight) == (3, 2)
+    # It may also have been sent before ours arrived; they are not forgotten.
+    pool.apply(view.url, make.up(running=0)[1], 1)
+    assert (view.live.others, view.live.in_flight) == (0, 2)
+    view.live.end()
+    view.live.end()
     assert view.live.in_flight == 0
 
 

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.support.responses import forward
 
 from autoglm.common.errors import Cancelled, NoReadyEndpoint, StreamBroken
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange, Exchanges, TakeOver
-from autoglm.gateway.request.request import RequestRecord, Response, Wire
-
-
-async def chunks(*parts: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
-    if error is not None:
-        raise error
+from autoglm.gateway.request.request import RequestRecord, Response, Wire, body_of
 
 
 def exchange() -> Exchange:
@@ -25,8 +18,8 @@ def exchange() -> Exchange:
 
 
 def take_over(exchanges: Exchanges) -> TakeOver:
-    def never(*_: Any) -> Any:
-        raise AssertionError("it has passed the layers")
+    async def never(*_: Any) -> None:
+        raise AssertionError("it has been through the pipeline")
 
     return TakeOver(exchanges, never)
 
@@ -64,7 +57,7 @@ async def test_tokens_of_a_response_by_envoy_are_bounded_by_its_size() -> None:
 
 async def test_delivery_of_a_response_by_envoy_raises_what_ended_it() -> None:
     with pytest.raises(StreamBroken):
-        await exchange().deliver(Response(chunks(error=StreamBroken("gone"))))
+        await exchange().deliver(Response(forward([StreamBroken("gone")])))
 
 
 async def test_a_response_through_the_gateway_is_delivered_where_the_request_came_again(
@@ -77,7 +70,7 @@ async def test_a_response_through_the_gateway_is_delivered_where_the_request_cam
         async with asyncio.TaskGroup() as group:
             response = group.create_task(_read(take_over(exchanges), again))
             assert await one.send(Directions()) is again
-            await one.deliver(Response(chunks(b"a", b"b")))
+            await one.deliver(Response(forward([b"a", b"b"])))
     assert response.result() == b"ab"
 
 
@@ -93,7 +86,7 @@ async def test_a_client_that_leaves_ends_the_call_where_it_is_held(make: Any) ->
         await asyncio.gather(response, return_exceptions=True)
         assert left.is_set()
         with pytest.raises(Cancelled):
-            await one.deliver(Response(chunks(b"a")))
+            await one.deliver(Response(forward([b"a"])))
 
 
 async def test_an_error_reaches_the_request_that_waits(make: Any) -> None:
@@ -108,17 +101,26 @@ async def test_an_error_reaches_the_request_that_waits(make: Any) -> None:
         await taken.response()
 
 
-async def test_a_request_that_names_no_call_under_way_passes_the_layers(make: Any) -> None:
+async def test_a_request_that_names_no_call_under_way_passes_the_pipeline(make: Any) -> None:
     seen: list[Any] = []
 
-    def layers(request: Any, _: Any) -> Any:
+    async def pipeline(request: Any, *_: Any) -> None:
         seen.append(request)
 
+    async def deliver(_: Response) -> None: ...
+
     for key in ("", "made-up"):
-        TakeOver(Exchanges(), layers)(make.request(continues=key), RequestRecord())
+        handler = TakeOver(Exchanges(), pipeline)
+        await handler(make.request(continues=key), RequestRecord(), deliver)
     assert len(seen) == 2
 
 
 async def _read(handler: TakeOver, request: Any) -> bytes:
-    async with handler(request, RequestRecord()) as reply:
-        return b"".join([chunk async for chunk in reply.chunks])
+    body = b""
+
+    async def deliver(response: Response) -> None:
+        nonlocal body
+        body = await body_of(response)
+
+    await handler(request, RequestRecord(), deliver)
+    return body

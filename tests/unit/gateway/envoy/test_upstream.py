@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from autoglm.gateway.endpoints.upstream_key import UpstreamKey
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
-from autoglm.gateway.request.request import GatewayRequest, Response
+from autoglm.gateway.request.request import GatewayRequest, Response, body_of, whole
 from autoglm.gateway.routing.types import Decision, DecisionTrace, Reason
 
 HEADERS = {"x-request-id": "r1"}
@@ -26,7 +25,6 @@ class Inner:
     def __init__(self) -> None:
         self.requests: list[GatewayRequest] = []
 
-    @asynccontextmanager
     async def __call__(
         self,
         request: GatewayRequest,
@@ -34,14 +32,9 @@ class Inner:
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         self.requests.append(request)
-        yield Response(_none())
-
-
-async def _none() -> AsyncIterator[bytes]:
-    for chunk in (b"own",):
-        yield chunk
+        return Response(whole(b"own"))
 
 
 def exchange(*names: str, wire: Any = "grpc") -> Exchange:
@@ -59,8 +52,8 @@ async def directed(request: GatewayRequest, view: EndpointView, key: str = "") -
     """The directions that Envoy gets; the request ends well."""
     assert isinstance(request.exchange, Exchange)
     request.exchange.end(End(200))
-    async with EnvoyUpstream(Inner(), UpstreamKey(key))(request, view, HEADERS, 1.5) as reply:
-        assert [chunk async for chunk in reply.chunks] == []
+    reply = await EnvoyUpstream(Inner(), UpstreamKey(key))(request, view, HEADERS, 1.5)
+    assert await body_of(reply) == b""
     found = await request.exchange.directions
     assert isinstance(found, Directions)
     return found
@@ -137,8 +130,8 @@ async def test_a_response_that_has_to_be_read_goes_through_the_gateway(make: Any
 async def check_goes_through(make: Any, one: Exchange, view: EndpointView) -> None:
     inner = Inner()
     one.take_over(make.request(payload=b"came later"))
-    async with EnvoyUpstream(inner)(make.request(exchange=one), view, HEADERS, 1.0) as reply:
-        assert [chunk async for chunk in reply.chunks] == [b"own"]
+    reply = await EnvoyUpstream(inner)(make.request(exchange=one), view, HEADERS, 1.0)
+    assert await body_of(reply) == b"own"
     assert inner.requests[0].payload == b"came later"
 
 
@@ -150,10 +143,9 @@ async def test_a_request_that_comes_back_from_a_pod_is_tried_elsewhere_by_the_ga
     waiting = upstream(request, make.view(1), HEADERS, 1.0)
     one.directions.add_done_callback(lambda _: one.take_over(request))
     with pytest.raises(RetryElsewhere):
-        async with waiting:
-            pass
-    async with upstream(request, make.view(2), HEADERS, 1.0) as reply:
-        assert [chunk async for chunk in reply.chunks] == [b"own"]
+        await waiting
+    reply = await upstream(request, make.view(2), HEADERS, 1.0)
+    assert await body_of(reply) == b"own"
 
 
 async def test_another_gateways_envoy_gets_no_headers_that_it_would_not_take(make: Any) -> None:
@@ -171,10 +163,9 @@ async def test_another_gateways_envoy_gets_fallbacks_where_it_wants_them(make: A
     decision = Decision(views[0], "", "LeastLoaded", Reason.CRITERION, trail)
     one.end(End(200, served="10.0.0.3:50051"))
     upstream = EnvoyUpstream(Inner(), fallbacks=1)
-    async with upstream(
-        make.request(exchange=one), views[0], HEADERS, 1.5, decision.runners_up
-    ) as reply:
-        assert reply.served_by_fallback
+    request = make.request(exchange=one)
+    reply = await upstream(request, views[0], HEADERS, 1.5, decision.runners_up)
+    assert reply.served_by_fallback
     told = await one.directions
     assert isinstance(told, Directions)
     assert told.set_headers["x-gateway-destination-endpoint"] == "10.0.0.1:50051,10.0.0.3:50051"

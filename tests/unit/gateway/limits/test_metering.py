@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from tests.support.responses import forward
 
 from autoglm import v1
 from autoglm.common import errors, status
 from autoglm.gateway.limits.metering import Limits
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
-from autoglm.gateway.pipeline import limited
 from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, Trailers
 from autoglm.validation import Operation, RequestInfo
@@ -58,41 +57,44 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.now = 0.0
-        self.closed = False
         refused, self.unmetered = counters()
         self.limits = Limits("", 1, refused, self.unmetered, lambda: self.now)
         policy = TenantPolicy(requests_per_minute=self.requests, tokens_per_minute=self.tokens)
         self.limits.rates.know(Tenants(default=policy))
-        self.handler = limited(self.limits)(self._pod)
 
-    @asynccontextmanager
-    async def _pod(self, request: GatewayRequest, record: RequestRecord) -> AsyncIterator[Response]:
+    def _pod(self, record: RequestRecord) -> Response:
         record.attempts = int(self.attempted)
         if self.failure is not None and not self.chunks:
             raise self.failure
         record.first_chunk = 1.0
-        headers, trailers = self.headers, self._trailers
-        yield Response(self._stream(), status=self.code, headers=headers, trailers=trailers)
+        ends = [] if self.failure is None else [self.failure]
+        chunks = forward([*self.chunks, *ends])
+        return Response(chunks, self.code, self.headers, self._trailers)
 
     async def _trailers(self) -> Trailers:
         return self.trailers
 
-    async def _stream(self) -> AsyncIterator[bytes]:
-        try:
-            for each in self.chunks:
-                yield each
-            if self.failure is not None:
-                raise self.failure
-        finally:
-            self.closed = True
-
     async def send(self, request: GatewayRequest, leave_after: int | None = None) -> Response:
-        async with self.handler(request, RequestRecord()) as reply:
-            came = 0
-            async for _ in reply.chunks:
-                came += 1
-                if came == leave_after:
-                    raise errors.Cancelled("the caller went away")
+        record, came = RequestRecord(), 0
+
+        def write(_: bytes) -> None:
+            nonlocal came
+            came += 1
+            if came == leave_after:
+                raise errors.Cancelled("the caller went away")
+
+        account = self.limits.account_of(request)
+        if account is None:
+            return self._pod(record)
+        meter, failure = self.limits.reserve(account, request, record), None
+        try:
+            reply = meter.read(self._pod(record))
+            await reply.forward(write)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            meter.settle(failure)
         return reply
 
     @property
@@ -209,7 +211,6 @@ async def test_stream_that_is_left_is_charged_for_what_had_come(
     with pytest.raises(errors.Cancelled):
         await stage.send(request(make, wire=wire), leave_after=2)
     assert stage.charged == PROMPT + 5
-    assert stage.closed
 
 
 @pytest.mark.parametrize(

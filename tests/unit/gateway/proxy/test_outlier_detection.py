@@ -8,7 +8,7 @@ from autoglm.api.spec.traffic import OutlierDetection
 from autoglm.common import errors
 from autoglm.gateway.proxy.outlier_detection import Health, is_failure
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
-from autoglm.gateway.request.request import Response
+from autoglm.gateway.request.request import Response, whole
 
 POLICY = OutlierDetection(consecutive_failures=3, interval_seconds=10.0)
 FLEET = ["a", "b", "c"]
@@ -123,15 +123,9 @@ UNAVAILABLE = errors.NoReadyEndpoint("no")
     ],
 )
 def test_only_what_the_endpoint_did_counts(error: Any, status: int | None, failed: Any) -> None:
-    async def none() -> Any:
-        yield b""
-
-    reply = Response(none(), status=status) if status else None
+    reply = Response(whole(b""), status=status) if status else None
     assert is_failure(error, reply) is failed
 
 
 def test_another_endpoints_response_counts_against_the_one_that_gave_none() -> None:
-    async def none() -> Any:
-        yield b""
-
-    assert is_failure(None, Response(none(), served_by_fallback=True)) is True
+    assert is_failure(None, Response(whole(b""), served_by_fallback=True)) is True

@@ -1,11 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.support.responses import forward, opened
 
 from autoglm.common import errors
 from autoglm.gateway.endpoints.endpoint import EndpointView, Phase
@@ -14,7 +14,7 @@ from autoglm.gateway.proxy.proxy import Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
 from autoglm.gateway.request.metrics import Metrics
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
+from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response, body_of
 from autoglm.gateway.routing import Router
 
 NOT_NOW = errors.NoReadyEndpoint("not now")
@@ -28,7 +28,6 @@ class Script:
         self.attempts: list[tuple[str, float]] = []
         self.open = 0
 
-    @asynccontextmanager
     async def __call__(
         self,
         request: GatewayRequest,
@@ -36,23 +35,16 @@ class Script:
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         self.attempts.append((endpoint.url, round(timeout, 3)))
         response = self.responses.pop(0)
         if isinstance(response, BaseException):
             raise response
         self.open += 1
-        try:
-            yield Response(_chunks(response))
-        finally:
-            self.open -= 1
+        return Response(forward(response), close=self._close)
 
-
-async def _chunks(response: list[Any]) -> AsyncIterator[bytes]:
-    for chunk in response:
-        if isinstance(chunk, BaseException):
-            raise chunk
-        yield chunk
+    def _close(self) -> None:
+        self.open -= 1
 
 
 class Stage:
@@ -73,9 +65,9 @@ class Stage:
 
     async def send(self) -> bytes:
         request = self.make.request(deadline=self.now + 10)
-        async with self.proxy(request, self.record) as reply:
+        async with opened(self.proxy, request, self.record) as reply:
             assert sum(view.live.in_flight for view in self.pool.views) == 1
-            return b"".join([chunk async for chunk in reply.chunks])
+            return await body_of(reply)
 
     def phases(self) -> list[Phase]:
         return sorted(view.state.phase for view in self.pool.views)
@@ -189,7 +181,7 @@ async def test_cancelled_call_leaves_nothing_behind(make: Any) -> None:
     request = make.request(deadline=stage.now + 10)
 
     async def hold() -> None:
-        async with stage.proxy(request, RequestRecord()):
+        async with opened(stage.proxy, request):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(hold())

@@ -1,19 +1,25 @@
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.support.responses import opened
 from tests.support.snapshots import take_snapshot
 
 from autoglm.common.errors import InvalidRequest, PermissionDenied
 from autoglm.gateway.proxy.route_debug import ROUTE_HEADER, RouteDebug
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.principal import Principal, Role
-from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
+from autoglm.gateway.request.request import (
+    Deliver,
+    GatewayRequest,
+    RequestRecord,
+    Response,
+    body_of,
+    whole,
+)
 from autoglm.gateway.routing import Router
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
@@ -27,24 +33,19 @@ class Stage:
         self.router = Router(Metrics(CollectorRegistry()), Random(0), "PrefixAffinity")
         self.snapshot = take_snapshot([make.view(n) for n in range(20)])
         self.sent: list[str] = []
-        debug = RouteDebug(self.router, lambda: self.snapshot, is_open=is_open, clock=lambda: 0.0)
-        self.handler = debug(self.proxy)
+        self.debug = RouteDebug(
+            self.proxy, self.router, lambda: self.snapshot, is_open=is_open, clock=lambda: 0.0
+        )
 
-    @asynccontextmanager
-    async def proxy(
-        self, request: GatewayRequest, record: RequestRecord
-    ) -> AsyncIterator[Response]:
+    async def proxy(self, request: GatewayRequest, record: RequestRecord, deliver: Deliver) -> None:
         record.decision = self.router.route(request, self.snapshot, 0.0)
         self.sent.append(record.decision.endpoint.url)
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield b"answer"
-
-        yield Response(chunks(), headers={"a": "b"})
+        await deliver(Response(whole(b"answer"), headers={"a": "b"}))
 
     async def send(self, request: GatewayRequest) -> tuple[bytes, Response]:
-        async with self.handler(request, RequestRecord()) as reply:
-            return b"".join([chunk async for chunk in reply.chunks]), reply
+        handler = self.debug if request.debug else self.proxy
+        async with opened(handler, request) as reply:
+            return await body_of(reply), reply
 
 
 async def test_response_says_how_it_was_routed_on_both_wires(make: Any) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from random import Random
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.support.responses import chunks_of, forward, opened
 
 from autoglm import v1
 from autoglm.api.spec.traffic import Hedging, OutlierDetection, StreamRecovery
@@ -51,7 +52,6 @@ class Pods:
         self.open = 0
         self.by_url: dict[str, Any] | None = None
 
-    @asynccontextmanager
     async def __call__(
         self,
         request: GatewayRequest,
@@ -59,7 +59,7 @@ class Pods:
         headers: Mapping[str, str],
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         self.urls.append(endpoint.url)
         if self.by_url is not None:
             self.scripts = [self.by_url.get(endpoint.url, (9, None))]
@@ -71,19 +71,17 @@ class Pods:
             if isinstance(script, float):
                 await asyncio.sleep(script)
                 script = (9, None)
-            resume = v1.GenerateRequest.FromString(request.payload).resume
-            said = len(resume.choices[0].token_ids) if resume.choices else 0
-            yield Response(self._words(said, *script))
-        finally:
+        except BaseException:
             self.open -= 1
+            raise
+        resume = v1.GenerateRequest.FromString(request.payload).resume
+        said = len(resume.choices[0].token_ids) if resume.choices else 0
+        count, then = script
+        words = [chunk(place) for place in range(said, min(said + count, len(WORDS)))]
+        return Response(forward([*words, *([] if then is None else [then])]), close=self._close)
 
-    async def _words(self, said: int, count: int, then: Any) -> AsyncIterator[bytes]:
-        for place in range(said, min(said + count, len(WORDS))):
-            yield chunk(place)
-        if isinstance(then, float):
-            await asyncio.sleep(then)
-        elif then is not None:
-            raise then
+    def _close(self) -> None:
+        self.open -= 1
 
 
 class Stage:
@@ -120,8 +118,8 @@ class Stage:
             **changes,
         )
         try:
-            async with self.proxy(request, self.record) as reply:
-                async for data in reply.chunks:
+            async with opened(self.proxy, request, self.record) as reply:
+                async for data in chunks_of(reply):
                     self.got.append(v1.GenerateChunk.FromString(data).text)
                 self.trailers = dict(await reply.trailers())
         finally:

@@ -135,9 +135,11 @@ def test_router_measures_the_first_chunk_where_the_policy_wants_it(make: Any) ->
     router = Router(Metrics(CollectorRegistry()), Random(0), "LatencyAware")
     snapshot = take_snapshot([make.view(n) for n in range(2)])
     request = make.request(info=RequestInfo(Operation.GENERATE, "glm", streaming=True))
-    decision, times = router.route(request, snapshot, 0), iter((0.0, 2.0))
-    with router.sending(request, decision, lambda: next(times)) as on_response:
-        on_response(0.5)
+    decision = router.route(request, snapshot, 0)
+    sending = router.begin(decision, 0.0)
+    assert sending is not None
+    router.memory.latency.first_chunk(sending, 0.5, is_first_token=True)
+    router.memory.latency.ended(sending, 2.0)
     assert router.memory.latency.fastest(2.0) == 0.5 / 256
     router.gone(decision.endpoint.url)
     assert router.memory.latency.fastest(2.0) is None
