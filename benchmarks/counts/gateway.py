@@ -151,10 +151,12 @@ class Rig:
 
     # What clients send.
 
-    async def grpc(self, method: str) -> AsyncIterator[bytes]:
-        """The responses of one call, as the interceptor and the edge give them to gRPC."""
-        path = f"/{_SERVICE}/{method}"
-        metadata = (("x-api-key", self.key), ("user-agent", "grpc"))
+    def context(self) -> GrpcContext:
+        return GrpcContext((("x-api-key", self.key), ("user-agent", "grpc")))
+
+    async def grpc(self, method: str, context: GrpcContext) -> None:
+        """One call, as gRPC makes it to the interceptor and the edge."""
+        path, metadata = f"/{_SERVICE}/{method}", context.metadata
         details = SimpleNamespace(method=path, invocation_metadata=metadata)
         (handler,) = [h for g in self._grpc.handlers() if (h := g.service(details))]
 
@@ -162,12 +164,11 @@ class Rig:
             return handler
 
         wrapped = await rpc.ErrorInterceptor().intercept_service(continuation, details)
-        requests, context = one(self.generate().SerializeToString()), GrpcContext(metadata)
+        requests = one(self.generate().SerializeToString())
         if method == UNARY:
-            yield await wrapped.stream_unary(requests, context)
-            return
-        async for chunk in wrapped.stream_stream(requests, context):
-            yield chunk
+            await wrapped.stream_unary(requests, context)
+        else:
+            await wrapped.stream_stream(requests, context)
 
     def generate(self) -> v1.GenerateRequest:
         sampling = v1.SamplingParams(max_tokens=max(1, self.chunks))

@@ -7,7 +7,7 @@ import base64
 import gc
 import struct
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,7 @@ async def _counted(send: Callable[[], Awaitable[object]]) -> Instructions:
 
 
 def _grpc(made: Rig, method: str) -> Callable[[], Awaitable[object]]:
-    async def send() -> None:
-        async for _ in made.grpc(method):
-            pass
-
-    return send
+    return lambda: made.grpc(method, made.context())
 
 
 def _rest(made: Rig) -> Callable[[], Awaitable[object]]:
@@ -135,14 +131,15 @@ def _bytes() -> int:
 
 
 async def _open_grpc(made: Rig) -> Callable[[], Awaitable[None]]:
-    chunks = made.grpc(STREAM)
-    await anext(chunks)
-    return lambda: _drain(chunks)
+    context = made.context()
+    task = asyncio.create_task(made.grpc(STREAM, context))
+    while not context.messages:
+        await Turns(1)
 
+    async def close() -> None:
+        await task
 
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    async for _ in chunks:
-        pass
+    return close
 
 
 async def _open_rest(made: Rig) -> Callable[[], Awaitable[None]]:

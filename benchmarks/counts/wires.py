@@ -140,6 +140,10 @@ class GrpcContext:
     metadata: tuple[tuple[str, str], ...]
     trailers: Any = ()
     failure: str = ""
+    messages: list[bytes] = field(default_factory=list)
+
+    async def write(self, message: bytes) -> None:
+        self.messages.append(message)
 
     def time_remaining(self) -> float:
         return 600.0
