@@ -1,6 +1,6 @@
 """The facts of a request that its validity depends on, without the payload itself.
 
-Extractors make a `RequestInfo`, `rules.validate` judges it, the gateway's layers read model,
+Extractors make a `RequestInfo`, `rules.validate` judges it, the gateway's pipeline reads model,
 operation and size from it. Names of fields are vLLM's; `FieldNames` turns them into those of the
 client's own API.
 """

@@ -97,7 +97,7 @@ class Meter:
     """Meters one request, whose estimate is reserved.
 
     Counts in `unmetered` a served request that is charged by its estimate alone; streams are
-    charged by their events instead. `headers` tell the client what is left of its limits.
+    charged by their events instead. `headers` show the client what is left of its limits.
     """
 
     def __init__(
