@@ -58,7 +58,8 @@ def test_envoy_finds_nothing_wrong_with_its_configuration(
 ) -> None:
     all_files = certificates(tmp_path)
     used = {name: all_files[name] for name in (f"tls_{file}_file" for file in files)}
-    values = {"data_plane": "envoy", "allowed_origins": origins} | used
+    proxies = ("10.0.0.0/8",) if files else ()
+    values = {"data_plane": "envoy", "allowed_origins": origins, "trusted_proxies": proxies} | used
     settings = GatewaySettings.load(values).with_memory(2**30)
     listen: Any = {"grpc": ("127.0.0.1", 0), "http": ("::1", 0)}
     file = tmp_path / "envoy.yaml"

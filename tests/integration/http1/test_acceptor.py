@@ -116,7 +116,7 @@ async def test_a_header_may_arrive_byte_by_byte() -> None:
         writer.close()
 
 
-async def test_a_header_from_anybody_else_is_no_http() -> None:
+async def test_a_header_from_another_peer_is_no_http() -> None:
     async with serving(Noted()) as port:
         assert b"not valid HTTP" in await body(port, CLIENT, V1)
         assert b"not valid HTTP" in await body(port, CLIENT, V2)

@@ -21,7 +21,7 @@ from autoglm.common import errors, rpc, status
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.edges import cors
-from autoglm.gateway.edges.rest_request import BINARY_HEADER
+from autoglm.gateway.edges.rest_request import BINARY_HEADER, MethodNotAllowed
 from autoglm.gateway.edges.rest_response import GZIP_FROM_BYTES
 from autoglm.gateway.proxy.http_upstream import (
     CONNECT_SECONDS,
@@ -53,6 +53,8 @@ _OWN_HEADERS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HE
 _ROOM_BYTES = 1024
 # The longest timeout of a message to the picker; requests may wait in the queue there.
 _MAX_MESSAGE_SECONDS = 3600.0
+_DIRECT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+_REMOTE = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 _REQUEST_ID = f"%REQ({status.REQUEST_ID})%"
 _INSERT = re.compile(r"^( *)# insert (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^ *#(?! insert ).*\n", re.MULTILINE)
@@ -103,6 +105,7 @@ def bootstrap(
         "bootstrap",
         {
             "tls": _tls(settings.server_tls),
+            "proxy_protocol": _proxy_protocol(settings),
             "own_grpc_routes": _own_routes("own-grpc"),
             "own_http_routes": _own_routes("own-http"),
             "grpc_pod_routes": _grpc_pod_routes(settings),
@@ -115,6 +118,8 @@ def bootstrap(
         picker_socket=sockets.picker,
         grpc_socket=sockets.grpc,
         http_socket=sockets.http,
+        # Of connections that a PROXY header named a client for, that one first.
+        peer=f"{_REMOTE}, {_DIRECT}" if settings.trusted_proxies else _DIRECT,
         grpc_host=listen["grpc"][0],
         grpc_port=listen["grpc"][1],
         http_host=listen["http"][0],
@@ -160,6 +165,12 @@ def _documents() -> Mapping[str, str]:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.3f}s"
+
+
+def _proxy_protocol(settings: GatewaySettings) -> list[str]:
+    if not settings.trusted_proxies:
+        return []
+    return [_filled("proxy_protocol", head_timeout=_seconds(DEFAULT_TIMEOUTS.head))]
 
 
 def _own_routes(cluster: str) -> Iterator[str]:
@@ -211,6 +222,9 @@ def _local_errors() -> Iterator[tuple[Mapping[str, object], AutoGLMError]]:
     def flags(*names: str) -> Mapping[str, object]:
         return {"response_flag_filter": {"flags": names}}
 
+    def header(name: str, **match: str) -> Mapping[str, object]:
+        return {"header_filter": {"header": {"name": name, "string_match": match}}}
+
     def unavailable(message: str) -> AutoGLMError:
         return errors.NoReadyEndpoint(f"{message}; try again later", retry_after=1.0)
 
@@ -221,6 +235,14 @@ def _local_errors() -> Iterator[tuple[Mapping[str, object], AutoGLMError]]:
     yield flags("UC", "UR", "UPE", "LR"), unavailable("the pod disconnected")
     yield flags("OM"), unavailable("the gateway has no memory left")
     yield flags("UF", "UH", "UO", "URX", "NC"), unavailable("no pod could be reached")
+    yield (
+        header(":method", exact="CONNECT"),
+        MethodNotAllowed("CONNECT is not supported; this is no proxy"),
+    )
+    yield (
+        header(":authority", contains=","),
+        errors.InvalidRequest("the request has several Host headers; send one"),
+    )
     timeout = {"default_value": 408, "runtime_key": "autoglm.status.408"}
     is_timeout = {"status_code_filter": {"comparison": {"op": "EQ", "value": timeout}}}
     yield is_timeout, late("the deadline passed before the body had arrived")

@@ -53,16 +53,20 @@ def routes(wire: str, **settings: Any) -> list[dict[str, Any]]:
 
 def route_of(wire: str, path: str, **headers: str) -> dict[str, Any]:
     """The first route that takes the request, as Envoy does."""
-    headers = {":method": "POST", **headers}
+    headers = {":method": "POST", ":authority": "h", **headers}
     return next(r for r in routes(wire) if _takes(r["match"], path, headers))
 
 
 def _takes(match: dict[str, Any], path: str, headers: dict[str, str]) -> bool:
     for wanted in match.get("headers", ()):
         value = headers.get(wanted["name"])
-        exact = wanted.get("string_match", {}).get("exact")
-        if value is None or (exact is not None and value != exact):
+        match_of = wanted.get("string_match", {})
+        if value is None or value != match_of.get("exact", value):
             return False
+        if match_of.get("contains", "") not in value:
+            return False
+    if "connect_matcher" in match:
+        return headers[":method"] == "CONNECT"
     if "path" in match:
         return bool(match["path"] == path)
     if "safe_regex" in match:
@@ -124,9 +128,33 @@ def test_no_client_names_a_pod_or_a_call(wire: str) -> None:
         assert appended[name]["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
 
 
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("headers", "status"), [({":method": "CONNECT"}, 405), ({":authority": "a,b"}, 400)]
+)
+def test_what_is_no_request_reaches_neither_picker_nor_server(
+    wire: str, headers: dict[str, str], status: int
+) -> None:
+    for path in ("/v1/completions", "/autoglm.v1.Inference/Chat", "/other"):
+        found = route_of(wire, path, **headers)
+        assert found["direct_response"] == {"status": status}
+        assert "typed_per_filter_config" in found
+
+
+def test_proxies_are_heard_only_where_the_settings_trust_some() -> None:
+    trusted = {"trusted_proxies": ("10.0.0.0/8",)}
+    for more, is_heard in (({}, False), (trusted, True)):
+        for listener in config(**more)["static_resources"]["listeners"]:
+            names = [each["name"] for each in listener.get("listener_filters", ())]
+            assert names == ["envoy.filters.listener.proxy_protocol"] * is_heard
+    assert manager("http")["skip_xff_append"] and manager("grpc")["skip_xff_append"]
+
+
 def test_bodies_are_kept_up_to_the_limit_of_the_settings() -> None:
     found = routes("http", max_body_bytes=2**20)
-    limits = {r.get("request_body_buffer_limit") for r in found if "retry_policy" in r["route"]}
+    limits = {
+        r.get("request_body_buffer_limit") for r in found if "retry_policy" in r.get("route", {})
+    }
     assert limits == {2**20 + 1024}
 
 
@@ -135,7 +163,7 @@ def test_silence_ends_streams_only_and_not_while_they_may_wait_for_a_place() -> 
     idle = {
         r["match"]["path"].rpartition("/")[2]: r["route"]["idle_timeout"]
         for r in routes("grpc", **settings)
-        if r["route"].get("idle_timeout", "0.000s") != "0.000s"
+        if r.get("route", {}).get("idle_timeout", "0.000s") != "0.000s"
     }
     assert idle == {"GenerateStream": "75.000s", "ChatStream": "75.000s"}
 
