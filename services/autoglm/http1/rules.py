@@ -4,6 +4,7 @@ not served.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -87,6 +88,8 @@ class Timeouts:
 DEFAULT_LIMITS, DEFAULT_TIMEOUTS = Limits(), Timeouts()
 
 
+# RFC 3986 (3.2.2): a name or an address of IPv4, or one of IPv6 in brackets. It may be empty.
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
 # The fields that a server acts on itself.
 _OWN = frozenset((b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"))
 
@@ -105,6 +108,8 @@ def check_head(method: str, version: str, fields: Fields) -> tuple[int, bool]:
     hosts = [name for name, _ in fields].count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadBody(400, f"the request has {hosts} Host headers; send one")
+    if not _HOST.fullmatch(field(fields, b"host")):
+        raise BadBody(400, "header Host is not HOST or HOST:PORT; send one of them")
     coding = field(fields, b"transfer-encoding")
     if coding and version == "1.0":
         raise BadBody(400, "HTTP/1.0 has no Transfer-Encoding; use HTTP/1.1")

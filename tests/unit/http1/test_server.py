@@ -193,6 +193,11 @@ async def test_hundreds_of_pipelined_requests_wait_unparsed() -> None:
         (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
         (b"GET /\r\n\r\n", 505),
         (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
@@ -226,6 +231,16 @@ async def test_an_invalid_head_is_rejected_and_the_connection_ends(raw: bytes, s
     clock.now += 3
     wire.connection.check(clock.now)
     assert wire.is_closed
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a", b"a_b.c:8080", b"10.0.0.1:80", b"[fd00::1]:80", b"%41"]
+)
+async def test_a_host_is_a_name_or_an_address_with_a_port_or_without(host: bytes) -> None:
+    wire = Wire(server_of(Seen()))
+    await wire.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+
+    assert wire.statuses == [200]
 
 
 async def test_a_request_before_an_invalid_one_is_still_handled() -> None:
