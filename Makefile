@@ -80,6 +80,7 @@ soak: install ## The long forms of the rings, by hand: more random examples, cha
 	$(RUN) -m pytest tests/chaos
 	$(RUN) -m benchmarks soak
 	$(RUN) -m benchmarks attacks --seconds 10
+	$(RUN) -m benchmarks h2spec
 
 .PHONY: kube-tools
 kube-tools: ## Build what the Kubernetes rings need into build/bin

@@ -17,6 +17,7 @@ from benchmarks import (
     fleet_scale,
     gateway_overhead,
     growth,
+    h2spec,
     kv_events,
     load,
     operator_scale,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "counts": counts.run,
     "decision": decision.run,
     "growth": growth.run,
+    "h2spec": h2spec.run,
     "kv-events": kv_events.run,
     "routers": routers.run,
     "routing": routing_quality.run,
@@ -58,18 +60,28 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
 }
 # They need no load generator, which needs go.
 _BOUNDS = {"bounds", "bounds-envoy", "bounds-pod", "bounds-vllm"}
-_ALONE = {*_BOUNDS, "attacks", "counts", "decision", "fleet-scale", "kv-events", "routing"}
-# They say by their exit code what is wrong, and are part of `make soak`.
-_BY_HAND = {"attacks", "soak"}
+_ALONE = {
+    *_BOUNDS,
+    "attacks",
+    "h2spec",
+    "counts",
+    "decision",
+    "fleet-scale",
+    "kv-events",
+    "routing",
+}
+# Parts of `make soak`; attacks and soak say by their exit code what is wrong.
+_BY_HAND = {"attacks", "h2spec", "soak"}
 _EPILOG = """\b
 Examples:
-  python -m benchmarks                   all of them but soak and attacks, about 50 minutes
+  python -m benchmarks                   all of them but soak, attacks and h2spec, an hour
   python -m benchmarks soak              20 minutes of mixed traffic through a gateway
   python -m benchmarks gateway --quick   one, with fewer cases and no repeats
   python -m benchmarks counts --record   rewrite the counts that a test compares with
   python -m benchmarks attacks           all attacks on both data planes, about 10 minutes
   python -m benchmarks attacks --planes embedded --kinds ping --kinds hpack --seconds 2
   python -m benchmarks routers           all routers, with the verdict on ours, about 20 minutes
+  python -m benchmarks h2spec            HTTP/2 conformance of all ports, 4 minutes
   python -m benchmarks streams           1,000 open streams: pauses, memory, CPU; 3 minutes
   python -m benchmarks routers --only 'rest-unary-*' --ways embedded-stock,vllm-router
   python -m benchmarks routers --only rest-64-x16 --ways embedded-stock,sketch --rounds 5
