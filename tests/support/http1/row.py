@@ -1,7 +1,7 @@
 """What RFC 9110 and RFC 9112 require of a server and a gateway, as bytes and their response.
 
-An outcome is the statuses of the responses, with `close` where the connection then ends. Each row is
-a line of docs/http-conformance.md.
+An outcome is the statuses of the responses, with `close` where the connection then ends. Each row
+is a line of docs/http-conformance.md.
 """
 
 from __future__ import annotations
