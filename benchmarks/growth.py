@@ -154,7 +154,7 @@ def _changed(pool: Pool, urls: list[str], rounds: int) -> float:
 def _calls(names: int) -> list[object]:
     rng = Random(1)
     return [
-        structs.replace(made, info=replace(made.info, model=f"m{rng.randrange(names)}"))
+        structs.replace(made, info=structs.replace(made.info, model=f"m{rng.randrange(names)}"))
         for number in range(200)
         if (made := call(number, rng)).info is not None
     ]

@@ -21,7 +21,6 @@ response is delivered from (`envoy.exchange.TakeOver`).
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -214,7 +213,7 @@ def with_model(request: GatewayRequest, pool: Pool) -> GatewayRequest:
     bases = {view.model.name for view in models if not view.model.parent}
     if len(bases) != 1 or not request.principal.may_use(name := bases.pop()):
         return request
-    return replace(request, info=dataclasses.replace(request.info, model=name))
+    return replace(request, info=replace(request.info, model=name))
 
 
 def check(request: GatewayRequest, pool: Pool) -> None:

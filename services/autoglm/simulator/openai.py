@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -118,7 +119,7 @@ class _OpenAIApi:
     async def _checked_body(self, request: Request) -> bytes:
         body = await read_body(request)
         info = await read_abridged(request.url.path, abridged(request.scope, body))
-        check(self._engine, replace(info, model=info.model or self._default_model))
+        check(self._engine, structs.replace(info, model=info.model or self._default_model))
         return body
 
     @property

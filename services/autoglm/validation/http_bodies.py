@@ -7,10 +7,10 @@ Bodies must be strict JSON in UTF-8: no NaN, nothing behind the end, no lone sur
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from autoglm.validation import openai_types as bodies
 from autoglm.validation import prefix_hash, prompts
@@ -19,8 +19,7 @@ from autoglm.validation.oip import infer_path, of_oip_json
 from autoglm.validation.request_info import (
     COMPLETION_MAX_TOKENS,
     MEDIA_PARTS,
-    REAL_PARAMETERS,
-    WHOLE_PARAMETERS,
+    NO_TOOL_CHOICE,
     Billing,
     FieldNames,
     Format,
@@ -38,10 +37,6 @@ from autoglm.validation.scan.abridged import NOTHING, cut_of, whole_size
 from autoglm.validation.scan.form import of_form
 from autoglm.validation.scan.json_text import decode
 
-# The others have names of their own in each API.
-_SAMPLING = tuple(
-    name for name in (*WHOLE_PARAMETERS, *REAL_PARAMETERS) if name not in ("max_tokens", "logprobs")
-)
 _CHAT_WORDS = {"logprobs": "top_logprobs", "tool_choice.function": "tool_choice.function.name"}
 TEXT_FIELDS = frozenset(
     (
@@ -88,7 +83,7 @@ def of_openai(path: str, body: bytes, content_type: str = "") -> RequestInfo:
         info = with_cut(info, cut, TEXT_FIELDS)
     if api.billing is Billing.TOKENS and not info.prompt_tokens:
         info = replace(info, unchecked=prompts.of_media(body) or _whole(body))
-    if (info.operation, info.billing) != (api.operation, api.billing):
+    if info.operation is not api.operation or info.billing is not api.billing:
         info = replace(info, operation=api.operation, billing=api.billing)
     return info
 
@@ -104,7 +99,6 @@ def _of_chat(body: bytes) -> RequestInfo:
     tools_size = sum(
         len(f.name) + len(bytes(f.description)) + len(bytes(f.parameters)) for f in functions
     )
-    choice = chat.tool_choice
     max_name = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
     return RequestInfo(
         operation=Operation.CHAT,
@@ -121,9 +115,7 @@ def _of_chat(body: bytes) -> RequestInfo:
             )
             for i, f in enumerate(functions)
         ),
-        tool_choice=ToolChoice("named", choice.function.name)
-        if isinstance(choice, bodies.NamedChoice)
-        else ToolChoice(choice or ""),
+        tool_choice=_tool_choice(chat.tool_choice),
         add_generation_prompt=bool(chat.add_generation_prompt),
         continue_final_message=bool(chat.continue_final_message),
         prefix=prefix_hash.of_chat(
@@ -236,12 +228,20 @@ _READERS: Mapping[Body, Callable[[bytes], RequestInfo]] = {
 }
 
 
+def _tool_choice(choice: str | bodies.NamedChoice | None) -> ToolChoice:
+    if isinstance(choice, bodies.NamedChoice):
+        return ToolChoice("named", choice.function.name)
+    return ToolChoice(choice) if choice else NO_TOOL_CHOICE
+
+
 def _common(request: bodies.Sampled) -> dict[str, Any]:
     return {
         "model": request.model or "",
         "streaming": bool(request.stream),
         "stream_options": bool(request.stream_options),
-        "formats": tuple(_formats(request)),
+        "formats": _formats(request)
+        if request.structured_outputs or request.response_format
+        else (),
         "priority": request.priority or 0,
         "session": request.session_id or "",
     }
@@ -255,9 +255,20 @@ def _sampling(
 ) -> Sampling:
     stop = request.stop
     return Sampling(
-        **{name: getattr(request, name) for name in _SAMPLING},
+        n=request.n,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        seed=request.seed,
         max_tokens=max_tokens,
+        min_tokens=request.min_tokens,
         logprobs=logprobs,
+        prompt_logprobs=request.prompt_logprobs,
+        truncate_prompt_tokens=request.truncate_prompt_tokens,
         stop=(stop,) if isinstance(stop, str) else stop or (),
         stop_token_ids=request.stop_token_ids or (),
         logit_bias=request.logit_bias or {},

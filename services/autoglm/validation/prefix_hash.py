@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 BLOCK_TOKENS = 64
@@ -27,8 +27,7 @@ _OPENING_BYTES = 4 * BLOCK_BYTES
 _MESSAGE, _PART = b"\x1e", b"\x1f"
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(msgspec.Struct, frozen=True):
     """`blocks` are the names of the full blocks; `opening` is the name of the conversation.
 
     The opening covers a chat up to its first message of a user, so that all turns of one
@@ -46,8 +45,7 @@ class Prefix:
 NO_PREFIX = Prefix()
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One turn of a chat; `parts` are its texts, media references and tool calls, in order."""
 
     role: str

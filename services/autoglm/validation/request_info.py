@@ -8,8 +8,10 @@ client's own API.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
 
 from autoglm.validation.prefix_hash import NO_PREFIX, Prefix
 from autoglm.validation.scan.abridged import NOTHING, Cut
@@ -60,19 +62,17 @@ class Billing(StrEnum):
     """Of an API that no table knows: a token for every four bytes of the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldNames:
+class FieldNames(msgspec.Struct, frozen=True):
     """How the client's API calls a field: by `names`, else under `prefix`."""
 
     prefix: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = {}
 
     def __call__(self, name: str) -> str:
         return self.names.get(name) or self.prefix + name
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """One prompt, as far as it is known before tokenising. `tokens` is None for text."""
 
     path: str
@@ -85,8 +85,7 @@ class Prompt:
         return cls(path, count * _TOKEN_BYTES, count)
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(msgspec.Struct, frozen=True):
     """Sampling parameters as given; None where not set."""
 
     n: int | None = None
@@ -105,7 +104,7 @@ class Sampling:
     truncate_prompt_tokens: int | None = None
     stop: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
-    logit_bias: Mapping[int, float] | Mapping[str, float] = field(default_factory=dict)
+    logit_bias: Mapping[int, float] | Mapping[str, float] = {}
     # What max_tokens is when not set; None for the rest of the context.
     default_max_tokens: int | None = None
     use_beam_search: bool = False
@@ -116,8 +115,7 @@ class Sampling:
         return self.default_max_tokens if self.max_tokens is None else self.max_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(msgspec.Struct, frozen=True):
     """One constraint on the output. `text` is its schema, pattern or grammar; `values` its choices.
 
     `kind` is text, json_object, json_schema, regex, choice, grammar or structural_tag.
@@ -129,8 +127,7 @@ class Format:
     values: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolFacts:
+class ToolFacts(msgspec.Struct, frozen=True):
     """A function offered to the model. `parameters` is its JSON schema, None where it has none."""
 
     path: str
@@ -138,24 +135,24 @@ class ToolFacts:
     parameters: str | bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
+class ToolChoice(msgspec.Struct, frozen=True):
     """`mode` is empty when not given, `named` when `function` must be called."""
 
     mode: str = ""
     function: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+NO_TOOL_CHOICE = ToolChoice()
+
+
+class Media(msgspec.Struct, frozen=True):
     """A reference to an image, a sound or a video."""
 
     path: str
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """One message. `parts` counts content parts; `empty_part` is the path of an empty one."""
 
     path: str
@@ -167,8 +164,7 @@ class Turn:
     empty_part: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(msgspec.Struct, frozen=True):
     """Everything that `validate` reads.
 
     `prompts` and `turns` are None where the operation has none; an empty sequence is a mistake.
@@ -177,14 +173,14 @@ class RequestInfo:
 
     operation: Operation
     model: str
-    field_name: FieldNames = field(default_factory=FieldNames)
+    field_name: FieldNames = FieldNames()
     streaming: bool = False
     prompts: Sequence[Prompt] | None = None
     turns: Sequence[Turn] | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = Sampling()
     formats: Sequence[Format] = ()
     tools: Sequence[ToolFacts] | None = None
-    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    tool_choice: ToolChoice = NO_TOOL_CHOICE
     labels: Sequence[str] = ()
     template_kwargs: str = ""
     add_generation_prompt: bool = False
@@ -207,16 +203,24 @@ class RequestInfo:
     @property
     def size(self) -> int:
         """Return the bytes of prompt text; token ids count four each."""
-        prompts = sum(p.size for p in (*(self.prompts or ()), *self.unchecked))
-        return prompts + sum(t.size for t in self.turns or ()) + self.unread_bytes
+        size = self.unread_bytes
+        for prompt in (*(self.prompts or ()), *self.unchecked):
+            size += prompt.size
+        for turn in self.turns or ():
+            size += turn.size
+        return size
 
     @property
     def prompt_tokens(self) -> int:
         """Return the tokens of the prompt: exact for token ids, an estimate for text."""
-        parts = (*(self.prompts or ()), *self.unchecked)
-        known = sum(p.tokens for p in parts if p.tokens is not None)
-        text = sum(p.size for p in parts if p.tokens is None)
-        text += sum(t.size for t in self.turns or ()) + self.unread_bytes
+        known, text = 0, self.unread_bytes
+        for prompt in (*(self.prompts or ()), *self.unchecked):
+            if prompt.tokens is None:
+                text += prompt.size
+            else:
+                known += prompt.tokens
+        for turn in self.turns or ():
+            text += turn.size
         return known - (-text // _BYTES_PER_TOKEN)
 
     @property

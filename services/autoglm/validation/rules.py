@@ -12,10 +12,13 @@ those of output formats and tools.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from autoglm import v1
 from autoglm.common.errors import InvalidRequest, ModelNotFound
@@ -26,7 +29,14 @@ from autoglm.validation.bounds import (
     MAX_STOPS,
 )
 from autoglm.validation.constraints import check_formats, check_tools, invalid, shown
-from autoglm.validation.request_info import Operation, Prompt, RequestInfo
+from autoglm.validation.request_info import (
+    NO_TOOL_CHOICE,
+    WHOLE_PARAMETERS,
+    Operation,
+    Prompt,
+    RequestInfo,
+    Turn,
+)
 
 MAX_STOP_LENGTH = 4096
 MAX_LABEL_LENGTH = 1000
@@ -50,11 +60,25 @@ class _Range:
 
     def allows(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
-        return math.isfinite(value) and above and value <= self.high
+        # A whole number may be too large for a float.
+        is_finite = isinstance(value, int) or math.isfinite(value)
+        return is_finite and above and value <= self.high
 
     def __str__(self) -> str:
         low = f"above {self.low:.20g}" if self.open_low else f"at least {self.low:.20g}"
         return low if self.high == math.inf else f"{low} and at most {self.high:.20g}"
+
+    @property
+    def field(self) -> tuple[str, Any, None]:
+        """Return a field of a struct that msgspec converts only to values within the range."""
+        is_whole = self.name in WHOLE_PARAMETERS
+        most = _INT64 - 1 if is_whole else sys.float_info.max
+        bounds: dict[str, float] = {
+            "gt" if self.open_low else "ge": self.low,
+            "le": min(self.high, most),
+        }
+        kind: Any = Annotated[int if is_whole else float, msgspec.Meta(**bounds)]  # type: ignore[call-overload]
+        return self.name, kind | None, None
 
 
 _RANGES = (
@@ -71,6 +95,8 @@ _RANGES = (
     _Range("prompt_logprobs", -1, _INT32 - 1),
     _Range("truncate_prompt_tokens", -1, _INT64 - 1),
 )
+# What all of them allow, checked in one call; `_RANGES` then show which value is at fault.
+_InRanges = msgspec.defstruct("_InRanges", [allowed.field for allowed in _RANGES])
 
 
 def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) -> None:
@@ -79,24 +105,30 @@ def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) ->
     `model` is the one that `info.model` names, or None; `known` are the names of served models.
     """
     served = _served(info, model, known)
-    _check_prompts(info)
-    _check_turns(info)
+    if info.prompts is not None:
+        _check_prompts(info, info.prompts)
+    if info.turns is not None:
+        _check_turns(info, info.turns)
     _check_numbers(info)
-    _check_stop(info)
-    _check_logit_bias(info)
+    if info.sampling.stop:
+        _check_stop(info)
+    if info.sampling.stop_token_ids:
+        _check_stop_token_ids(info)
+    if info.sampling.logit_bias:
+        _check_logit_bias(info)
     _check_combinations(info)
     if not info.has_checked_constraints:
-        check_formats(info)
-        check_tools(info)
-    _check_labels(info)
-    _check_template(info)
+        _check_constraints(info)
+    if info.labels:
+        _check_labels(info)
+    if info.template_kwargs or info.continue_final_message:
+        _check_template(info)
     _check_context(info, served)
 
 
 def with_checked_constraints(info: RequestInfo) -> RequestInfo:
     """Check formats and tools ahead of `validate`, as many schemas take long."""
-    check_formats(info)
-    check_tools(info)
+    _check_constraints(info)
     return replace(info, has_checked_constraints=True)
 
 
@@ -120,24 +152,20 @@ def _any_of(known: Sequence[str]) -> str:
     return one_of + ", ".join(names[:_MANY]) + more
 
 
-def _check_prompts(info: RequestInfo) -> None:
-    if info.prompts is None:
-        return
-    if not info.prompts:
+def _check_prompts(info: RequestInfo, prompts: Sequence[Prompt]) -> None:
+    if not prompts:
         raise invalid(info.field_name("prompt"), "is missing", "give the text to work on")
     if info.operation is Operation.TOKENIZE:
         return
-    for prompt in info.prompts:
+    for prompt in prompts:
         if prompt.size == 0:
             raise invalid(prompt.path, "is empty", "give at least one character or token")
 
 
-def _check_turns(info: RequestInfo) -> None:
-    if info.turns is None:
-        return
-    if not info.turns:
+def _check_turns(info: RequestInfo, turns: Sequence[Turn]) -> None:
+    if not turns:
         raise invalid(info.field_name("messages"), "is empty", "give at least one message")
-    for turn in info.turns:
+    for turn in turns:
         if not turn.role:
             raise invalid(f"{turn.path}.role", "is empty", "use one of the model's, such as user")
         if turn.has_text and turn.parts:
@@ -151,16 +179,23 @@ def _check_turns(info: RequestInfo) -> None:
 
 
 def _check_numbers(info: RequestInfo) -> None:
-    for allowed in _RANGES:
-        value = getattr(info.sampling, allowed.name)
-        if value is not None and not allowed.allows(value):
-            field = info.field_name(allowed.name)
-            raise invalid(field, f"is {shown(value)}", f"it must be {allowed}")
+    try:
+        msgspec.convert(info.sampling, _InRanges, from_attributes=True)
+    except msgspec.ValidationError:
+        _check_ranges(info)
     seed, priority = info.sampling.seed, info.priority
     if not -_INT32 <= priority < _INT32:
         raise invalid("priority", f"is {shown(priority)}", "it must fit in 32 signed bits")
     if seed is not None and not -_INT64 <= seed < _INT64:
         raise invalid(info.field_name("seed"), f"is {shown(seed)}", "it must fit in 64 signed bits")
+
+
+def _check_ranges(info: RequestInfo) -> None:
+    for allowed in _RANGES:
+        value = getattr(info.sampling, allowed.name)
+        if value is not None and not allowed.allows(value):
+            field = info.field_name(allowed.name)
+            raise invalid(field, f"is {shown(value)}", f"it must be {allowed}")
 
 
 def _check_stop(info: RequestInfo) -> None:
@@ -173,12 +208,13 @@ def _check_stop(info: RequestInfo) -> None:
         if len(stop) > MAX_STOP_LENGTH:
             remedy = f"each may have at most {MAX_STOP_LENGTH}"
             raise invalid(field, f"has a string of {len(stop)} characters", remedy)
-    _check_count(
-        info.field_name("stop_token_ids"), len(info.sampling.stop_token_ids), MAX_STOP_TOKEN_IDS
-    )
-    for token in info.sampling.stop_token_ids:
+
+
+def _check_stop_token_ids(info: RequestInfo) -> None:
+    field, tokens = info.field_name("stop_token_ids"), info.sampling.stop_token_ids
+    _check_count(field, len(tokens), MAX_STOP_TOKEN_IDS)
+    for token in tokens:
         if not 0 <= token < _INT32:
-            field = info.field_name("stop_token_ids")
             raise invalid(field, f"has {shown(token)}", "send ids of the model's tokens")
 
 
@@ -203,15 +239,15 @@ def _check_combinations(info: RequestInfo) -> None:
     """Check parameters whose valid values depend on others."""
     sampling = info.sampling
     given, least, most = sampling.max_tokens, sampling.min_tokens, sampling.most_tokens
-    field = info.field_name("max_tokens")
     if given is not None and given < (0 if sampling.echo else 1):
+        field = info.field_name("max_tokens")
         raise invalid(field, f"is {shown(given)}", "it must be at least 1")
     if least is not None and most is not None and least > most:
-        unset = " when not set" if given is None else ""
+        field, unset = info.field_name("max_tokens"), " when not set" if given is None else ""
         remedy = f"raise {field}, which is {most}{unset}, or lower it"
         raise invalid(info.field_name("min_tokens"), f"is {least}", remedy)
-    greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
-    if greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
+    is_greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
+    if is_greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
         remedy = (
             f"raise {info.field_name('temperature')} or set it to 1: greedy completions are equal"
         )
@@ -221,6 +257,13 @@ def _check_combinations(info: RequestInfo) -> None:
         raise invalid(info.field_name("prompt_logprobs"), "is set for a stream", remedy)
     if info.stream_options and not info.streaming:
         raise invalid("stream_options", "is set without stream", "set stream to true")
+
+
+def _check_constraints(info: RequestInfo) -> None:
+    if info.formats:
+        check_formats(info)
+    if info.tools is not None or info.tool_choice is not NO_TOOL_CHOICE:
+        check_tools(info)
 
 
 def _check_labels(info: RequestInfo) -> None:
@@ -258,34 +301,46 @@ def _check_context(info: RequestInfo, model: v1.Model) -> None:
     limit, sampling = model.max_model_len, info.sampling
     if not limit or info.operation is Operation.TOKENIZE:
         return
-    for name in ("max_tokens", "min_tokens", "truncate_prompt_tokens"):
-        value = getattr(sampling, name)
-        if value is not None and value > limit:
-            remedy = f"the model's context is {limit} tokens: use less"
-            raise invalid(info.field_name(name), f"is {value}", remedy)
-    if sampling.truncate_prompt_tokens is None:
-        prompts = info.prompts or ()
-        for prompt in prompts:
-            _check_prompt_fits(info, prompt, model)
-        if all(p.tokens is None for p in prompts) and len(prompts) <= 1:
-            name = prompts[0].path if prompts else info.field_name("messages")
-            size = sum(p.size for p in prompts) + sum(t.size for t in info.turns or ())
-            _check_prompt_fits(info, Prompt(name, size + info.unread_bytes), model)
+    _check_fits("max_tokens", sampling.max_tokens, info, limit)
+    _check_fits("min_tokens", sampling.min_tokens, info, limit)
+    _check_fits("truncate_prompt_tokens", sampling.truncate_prompt_tokens, info, limit)
+    if sampling.truncate_prompt_tokens is not None:
+        return
+    prompts, most = info.prompts or (), limit * model.max_token_bytes
+    for prompt in prompts:
+        if prompt.tokens is not None:
+            _check_tokens_fit(info, prompt, prompt.tokens, limit)
+        elif most and prompt.size > most:
+            raise _too_large(prompt.path, prompt.size, limit, most)
+    if most and (info.turns or info.unread_bytes):
+        _check_text_fits(info, prompts, limit, most)
 
 
-def _check_prompt_fits(info: RequestInfo, prompt: Prompt, model: v1.Model) -> None:
-    limit = model.max_model_len
+def _check_fits(name: str, value: int | None, info: RequestInfo, limit: int) -> None:
+    if value is not None and value > limit:
+        remedy = f"the model's context is {limit} tokens: use less"
+        raise invalid(info.field_name(name), f"is {value}", remedy)
+
+
+def _check_tokens_fit(info: RequestInfo, prompt: Prompt, tokens: int, limit: int) -> None:
     generates = info.operation is not Operation.EMBED and info.sampling.max_tokens != 0
     least = max(info.sampling.min_tokens or 0, 1) if generates else 0
-    if prompt.tokens is not None and prompt.tokens + least > limit:
+    if tokens + least > limit:
         room = f" and at least {least} must be generated" if generates else ""
-        raise invalid(
-            prompt.path,
-            f"has {prompt.tokens} tokens{room}",
-            f"the model's context is {limit} tokens: shorten the prompt",
-        )
-    if model.max_token_bytes and prompt.tokens is None:
-        most = limit * model.max_token_bytes
-        if prompt.size > most:
-            remedy = f"the model's context of {limit} tokens holds at most {most}: shorten it"
-            raise invalid(prompt.path, f"has {prompt.size} bytes", remedy)
+        remedy = f"the model's context is {limit} tokens: shorten the prompt"
+        raise invalid(prompt.path, f"has {tokens} tokens{room}", remedy)
+
+
+def _check_text_fits(info: RequestInfo, prompts: Sequence[Prompt], limit: int, most: int) -> None:
+    """Check the text of a single prompt or chat together with its unread rest."""
+    if len(prompts) > 1 or (prompts and prompts[0].tokens is not None):
+        return
+    path = prompts[0].path if prompts else info.field_name("messages")
+    size = sum(p.size for p in prompts) + sum(t.size for t in info.turns or ())
+    if size + info.unread_bytes > most:
+        raise _too_large(path, size + info.unread_bytes, limit, most)
+
+
+def _too_large(path: str, size: int, limit: int, most: int) -> InvalidRequest:
+    remedy = f"the model's context of {limit} tokens holds at most {most}: shorten it"
+    return invalid(path, f"has {size} bytes", remedy)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from autoglm import v1, validation
 from autoglm.common.errors import InvalidRequest, ModelNotFound
@@ -120,6 +120,8 @@ REST_CHAT_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"max_completion_tokens": 5, "min_tokens": 6}, "min_tokens"),
     ({"top_logprobs": -2, "logprobs": True}, "top_logprobs"),
     ({"seed": 2**63}, "seed"),
+    ({"n": 10**400}, "n"),
+    ({"min_tokens": 10**400}, "min_tokens"),
     ({"stop": ["x"] * 65}, "stop"),
     ({"stop": ""}, "stop"),
     ({"stop": "x" * 4097}, "stop"),
@@ -329,7 +331,10 @@ GRPC_CHAT_ERRORS = [
     (of_chat(v1.ChatRequest(model="m")), "messages"),
     (of_generate(v1.GenerateRequest(model="m")), "text"),
     (of_generate(v1.GenerateRequest(model="m", token_ids={})), "token_ids.ids"),
-    (replace(generate(prompt_logprobs=1), streaming=True), "sampling_params.prompt_logprobs"),
+    (
+        structs.replace(generate(prompt_logprobs=1), streaming=True),
+        "sampling_params.prompt_logprobs",
+    ),
     (of_embed(v1.EmbedRequest(model="m")), "texts"),
     (of_embed(v1.EmbedRequest(model="m", texts=["a", ""])), "texts[1]"),
 ]

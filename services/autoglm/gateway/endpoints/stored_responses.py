@@ -11,10 +11,9 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 
-from msgspec.structs import replace as changed
+from msgspec.structs import replace
 
 from autoglm.common.errors import ResponseNotFound
 from autoglm.gateway.endpoints.endpoint import EndpointView
@@ -84,4 +83,4 @@ def follow(request: GatewayRequest, snapshot: Snapshot, ids: ResponseIds) -> Gat
             f"response {info.stored[:100]!r} is lost: the pod that stored it no longer exists",
             field=field,
         )
-    return changed(request, info=replace(info, model=model), only=view.url)
+    return replace(request, info=replace(info, model=model), only=view.url)

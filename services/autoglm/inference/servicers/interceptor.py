@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from msgspec import structs
 
 from autoglm import v1
 from autoglm.common import rpc, semconv
@@ -71,7 +72,7 @@ def info_of(request: Message, *, streaming: bool = False) -> RequestInfo:
             options = {"streaming": True} if streaming else {}
             return _EXTRACTORS[type(request)](request, **options)
         case RequestInfo() as info:
-            return replace(info, streaming=True) if streaming else info
+            return structs.replace(info, streaming=True) if streaming else info
         case error:
             raise error
 

@@ -30,7 +30,7 @@ def pool_of(make: Any, *numbers: int) -> Pool:
 
 def about(make: Any, name: str, who: Principal = ALICE, model: str = "") -> Any:
     request = make.request(model, wire="grpc", principal=who)
-    return changed(request, info=replace(request.info, stored=name))
+    return changed(request, info=changed(request.info, stored=name))
 
 
 def test_a_response_is_found_on_its_pod_by_any_gateway_with_the_key(make: Any) -> None:
