@@ -283,11 +283,12 @@ class EndpointView:
     state: State
     live: Live
     http_base: str = ""
+    url: str = field(init=False, repr=False, compare=False)
+    """The endpoint's URL, which identifies it. No property: routing reads it for each candidate."""
 
-    @property
-    def url(self) -> str:
-        """Return the endpoint's URL, which identifies it."""
-        return self.endpoint.url
+    def __post_init__(self) -> None:
+        """Copy the URL of the endpoint."""
+        object.__setattr__(self, "url", self.endpoint.url)
 
     @property
     def is_routable(self) -> bool:

@@ -55,7 +55,7 @@ def pick(
     """
     model = snapshot.models.get(request.model)
     candidates: Candidates = model.endpoints(request.wire) if model else ()
-    if not candidates:
+    if model is None or not candidates:
         raise _none_ready(request, snapshot, now)
     if request.only:
         candidates = [view for view in candidates if view.url == request.only]
@@ -75,7 +75,7 @@ def pick(
                 retry_after=_RETRY_AFTER,
             )
         candidates = reachable
-    routing = snapshot.rules_of(request.model).routing
+    routing = model.rules.routing
     query = Query(request, now, rng, memory or Memory(), routing.slo.first_token_seconds)
     policy = routing.policy or default
     if len(candidates) > MOST and POLICIES[policy].scorers:
@@ -137,8 +137,11 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
 def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:
     if len(policy.scorers) == 1:
         return policy.scorers[0][0](query, candidates)
-    columns = [[weight * x for x in score(query, candidates)] for score, weight in policy.scorers]
-    return [sum(row) for row in zip(*columns, strict=True)]
+    columns = []
+    for score, weight in policy.scorers:
+        column = score(query, candidates)
+        columns.append(column if weight == 1 else [weight * x for x in column])
+    return list(map(sum, zip(*columns, strict=True)))
 
 
 def _none_ready(request: GatewayRequest, snapshot: Snapshot, now: float) -> AutoGLMError:

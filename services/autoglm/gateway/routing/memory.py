@@ -57,11 +57,14 @@ class Memory:
         `known` blocks of its prompt were known to be cached on any endpoint; from now on the chosen
         one is assumed to hold all of them. None if the policy ignores prefixes.
         """
-        past = self._past.setdefault(request.model, _Past())
+        model = request.model
+        past = self._past.get(model)
+        if past is None:
+            past = self._past[model] = _Past()
         past.requests += 1
         if known is not None and request.info and request.info.prefix.blocks:
             blocks = request.info.prefix.blocks
-            salt = salt_of(request.principal.tenant, request.model)
+            salt = salt_of(request.principal.tenant, model)
             past.reuse += _NEWEST * (known / len(blocks) - past.reuse)
             capacity = view.live.load.kv_tokens // BLOCK_TOKENS or UNKNOWN_BLOCKS
             self.prefixes.add(view.url, blocks, salt, capacity, now)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
 from autoglm.gateway.routing import scorers
-from autoglm.gateway.routing.scorers import share_in_use, shares_in_use
+from autoglm.gateway.routing.scorers import share_in_use
 from autoglm.gateway.routing.types import Candidates, Policy, Query, Reason
 
 Picked = tuple[EndpointView, Reason]
@@ -24,19 +24,23 @@ BOUND_SHARE = 0.05
 _FULL = 0.999
 
 
-def load_bound(candidates: Candidates, shares: list[float]) -> float:
+def load_bound(candidates: Candidates, shares: Sequence[float]) -> float:
     """Return the share of capacity in use up to which affinity may fill an endpoint.
 
     While any endpoint has a free slot in its batch, no request waits, and filling a batch costs
     less than recomputing a long prefix elsewhere. An endpoint that reports no batch size may be
     full at any load.
     """
-    bound = BOUND_FACTOR * sum(shares) / len(shares) + BOUND_SHARE
+    bound = _mean_bound(shares)
     if min(shares) >= 1:
         return bound
     if all(view.live.load.max_num_seqs for view in candidates):
         return _FULL
     return min(bound, _FULL)
+
+
+def _mean_bound(shares: Sequence[float]) -> float:
+    return BOUND_FACTOR * sum(shares) / len(shares) + BOUND_SHARE
 
 
 def within_slo(query: Query, candidates: Candidates) -> Candidates:
@@ -57,9 +61,13 @@ def within_slo(query: Query, candidates: Candidates) -> Candidates:
 
 def under_bound(query: Query, candidates: Candidates) -> Candidates:
     """Return the candidates within the load bound; load overrides affinity."""
-    shares = shares_in_use(candidates)
+    shares = query.shares_in_use(candidates)
+    most = max(shares)
+    # Within the bound whether or not all endpoints report their batch sizes.
+    if most <= _FULL and most <= _mean_bound(shares):
+        return candidates
     bound = load_bound(candidates, shares)
-    if max(shares) <= bound:
+    if most <= bound:
         return candidates
     kept = [view for view, share in zip(candidates, shares, strict=True) if share <= bound]
     held = [query.matches.get(view.url, 0) for view in candidates]
@@ -75,8 +83,11 @@ def under_bound(query: Query, candidates: Candidates) -> Candidates:
 def best(query: Query, candidates: Candidates, scores: Sequence[float]) -> Picked:
     """Pick the best score; at random among equals, so that gateways spread their requests."""
     highest = max(scores)
-    if scores.count(highest) == 1:
+    count = scores.count(highest)
+    if count == 1:
         return candidates[scores.index(highest)], Reason.CRITERION
+    if count == len(candidates):
+        return query.rng.choice(candidates), Reason.CHANCE
     equals = [view for view, score in zip(candidates, scores, strict=True) if score == highest]
     return query.rng.choice(equals), Reason.CHANCE
 

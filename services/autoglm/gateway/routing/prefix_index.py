@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 # A depth in blocks, and a bit for each endpoint that holds exactly as many.
@@ -34,8 +34,7 @@ def salt_of(tenant: str, model: str) -> int:
     return xxh3_64_intdigest(f"{tenant}\0{model}".encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Holders:
+class Holders(msgspec.Struct, frozen=True):
     """The endpoints that hold a prefix of a prompt. Valid until the index changes.
 
     Thousands may hold a common prefix, so they are listed only on demand.

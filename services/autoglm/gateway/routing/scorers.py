@@ -22,12 +22,6 @@ def share_in_use(live: Live) -> float:
     return (live.others + live.in_flight) / live.capacity
 
 
-def shares_in_use(candidates: Candidates) -> list[float]:
-    """Return the share in use of each candidate."""
-    lives = [view.live for view in candidates]
-    return [(live.others + live.in_flight) / live.capacity for live in lives]
-
-
 def tokens_in_use(live: Live) -> int:
     """Return the tokens of requests in flight: own ones now, others as of the last load report."""
     return live.other_tokens + live.tokens
@@ -73,11 +67,12 @@ def cached(query: Query, candidates: Candidates) -> Sequence[float]:
 
 def headroom(query: Query, candidates: Candidates) -> Sequence[float]:
     """Score 1 for the least loaded candidate, 0 for the most loaded."""
-    shares = shares_in_use(candidates)
+    shares = query.shares_in_use(candidates)
     least, most = min(shares), max(shares)
     if least == most:
         return [1.0] * len(candidates)
-    return [(most - share) / (most - least) for share in shares]
+    range_ = most - least
+    return [(most - share) / range_ for share in shares]
 
 
 def placement(query: Query, candidates: Candidates) -> Sequence[float]:

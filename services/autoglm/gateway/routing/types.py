@@ -7,9 +7,11 @@ and the candidates: they change only the query's notes, never wait and read no c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+
+import msgspec
 
 from autoglm.api.spec.traffic import RoutingPolicy
 from autoglm.gateway.endpoints.endpoint import EndpointView, Signal
@@ -51,16 +53,14 @@ class Reason(StrEnum):
     """It does not report the policy's signal; this gateway's own requests were counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionTrace:
+class DecisionTrace(msgspec.Struct, frozen=True):
     """The candidates that a decision's filters left, and their scores."""
 
     candidates: Sequence[EndpointView]
     scores: Sequence[float] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The chosen endpoint; `why` explains the choice in spans and logs."""
 
     endpoint: EndpointView
@@ -85,8 +85,7 @@ class Decision:
         return [view for _, view in self.ranked() if view.url != self.endpoint.url]
 
 
-@dataclass(slots=True)
-class Query:
+class Query(msgspec.Struct):
     """One request during its routing decision. `notes` are the reasons that filters add."""
 
     request: GatewayRequest
@@ -95,23 +94,26 @@ class Query:
     memory: Memory
     slo_seconds: float | None = None
     """The objective for the time to the first token."""
-    notes: list[tuple[Reason, str]] = field(default_factory=list)
+    notes: list[tuple[Reason, str]] = []
     around: Sequence[str] = ()
     """The endpoints next to its position on the ring, if sampled; empty if all are candidates."""
     first_place: str = ""
     """The endpoint that its name hashes to, once that was computed."""
+    prefix: Prefix = NO_PREFIX
+    """The block hashes of the prompt."""
+    session: str = ""
+    """The request's session id; empty without one."""
     _matches: dict[str, int] | None = None
     _holders: Holders | None = None
+    _shares: Sequence[float] = ()
+    _shares_of: Candidates = ()
 
-    @property
-    def prefix(self) -> Prefix:
-        """Return the block hashes of the prompt."""
-        return self.request.info.prefix if self.request.info else NO_PREFIX
-
-    @property
-    def session(self) -> str:
-        """Return the request's session id; empty without one."""
-        return self.request.info.session if self.request.info else ""
+    def __post_init__(self) -> None:
+        """Read the facts of the request that several steps of a decision use."""
+        if (info := self.request.info) is not None:
+            self.prefix, self.session = info.prefix, info.session
+        if not self.prefix.blocks:
+            self._matches = {}
 
     @property
     def salt(self) -> int:
@@ -142,6 +144,14 @@ class Query:
         if self._holders is not None:
             return self._holders.longest
         return max(self.matches.values(), default=0)
+
+    def shares_in_use(self, candidates: Candidates) -> Sequence[float]:
+        """Return the share in use of each candidate; filters and scorers use the same ones."""
+        if self._shares_of is not candidates:
+            lives = [view.live for view in candidates]
+            self._shares = [(live.others + live.in_flight) / live.capacity for live in lives]
+            self._shares_of = candidates
+        return self._shares
 
     def uncached_tokens(self, url: str) -> int:
         """Estimate the prompt tokens that the endpoint would have to compute."""
