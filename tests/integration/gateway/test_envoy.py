@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -261,3 +262,22 @@ async def test_python_does_nothing_for_a_chunk(fleet: Any) -> None:
     assert len(chunks) > 400 and begun["Picker.Process"] > 0
     # What is done for each chunk would be called as often; load messages and health continue.
     assert begun.most_common(1)[0][1] < len(chunks) / 2, begun.most_common(5)
+
+
+async def test_connections_of_one_address_leave_room_for_others(fleet: Any) -> None:
+    gateway = await fleet.gateway(max_connections_per_address=2)
+    for port in (gateway.http_port, gateway.grpc_port):
+        async with AsyncExitStack() as stack:
+
+            async def is_open(address: str, port: int = port, stack: Any = stack) -> bool:
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", port, local_addr=(address, 0)
+                )
+                stack.callback(writer.close)
+                with suppress(TimeoutError, ConnectionError):
+                    await asyncio.wait_for(reader.read(1), 0.3)
+                return not (reader.at_eof() or reader.exception())
+
+            kept = [await is_open("127.0.0.2") for _ in range(4)]
+            assert kept == [True, True, False, False]
+            assert await is_open("127.0.0.3")

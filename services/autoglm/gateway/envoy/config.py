@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from ipaddress import ip_network
 from pathlib import Path
 from string import Template
 from textwrap import indent
@@ -45,6 +46,8 @@ SERVED_KEY = "x-gateway-destination-endpoint-served"
 PLANE_HEADER = "x-autoglm-data-plane"
 # The features that this data plane lacks.
 PLANE_WITHOUT = "envoy; without=token-replay,hedging"
+# Of client addresses; the connections of each are counted together.
+GROUPS = 10
 WINDOW_BYTES = 1024 * 1024
 # Requests with these headers need the gateway's own servers: to decompress, to explain a routing
 # decision, to find the JSON before binary tensors.
@@ -53,8 +56,13 @@ _OWN_HEADERS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HE
 _ROOM_BYTES = 1024
 # The longest timeout of a message to the picker; requests may wait in the queue there.
 _MAX_MESSAGE_SECONDS = 3600.0
+_INPUTS = "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3."
+# The connection's other end, and the client that a PROXY header named.
+_PEER, _CLIENT = f"{_INPUTS}DirectSourceIPInput", f"{_INPUTS}SourceIPInput"
 _DIRECT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
 _REMOTE = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+# For the first byte of a PROXY header, which proxies send at once.
+_PROXY_SECONDS = 3.0
 _REQUEST_ID = f"%REQ({status.REQUEST_ID})%"
 _INSERT = re.compile(r"^( *)# insert (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^ *#(?! insert ).*\n", re.MULTILINE)
@@ -106,6 +114,9 @@ def bootstrap(
         {
             "tls": _tls(settings.server_tls),
             "proxy_protocol": _proxy_protocol(settings),
+            "chain_matcher": [_chain_matcher(settings)],
+            "grpc_chains": _limited_chains(settings, "grpc"),
+            "http_chains": _limited_chains(settings, "http"),
             "own_grpc_routes": _own_routes("own-grpc"),
             "own_http_routes": _own_routes("own-http"),
             "grpc_pod_routes": _grpc_pod_routes(settings),
@@ -167,10 +178,58 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.3f}s"
 
 
+def _chain_matcher(settings: GatewaySettings) -> str:
+    """Return what puts a connection into the group of its client's address."""
+    last = _group_name(0)
+    proxies = []
+    if settings.trusted_proxies:
+        networks = [ip_network(each) for each in settings.trusted_proxies]
+        ranges = [
+            {"address_prefix": str(each.network_address), "prefix_len": each.prefixlen}
+            for each in networks
+        ]
+        proxies = [
+            _filled(
+                "proxies",
+                {
+                    "peer_is_proxy": [_filled("in_networks", input=_PEER, networks=ranges)],
+                    "client_is_proxy": [_filled("in_networks", input=_CLIENT, networks=ranges)],
+                    "groups": _groups(_CLIENT),
+                },
+                last=last,
+            )
+        ]
+    return _filled("chain_matcher", {"proxies": proxies, "groups": _groups(_PEER)}, last=last)
+
+
+def _groups(address: str) -> Iterator[str]:
+    """Yield a matcher for each group: by the last digit of an IPv4 address, or of an IPv6 /64."""
+    for number in range(GROUPS):
+        digits = "0123456789abcdef"[number::GROUPS]
+        addresses = rf"[0-9.]*{number}|(?:[0-9a-f]{{1,4}}:){{3}}[0-9a-f]{{0,3}}[{digits}]:.*"
+        yield _filled("group", input=address, addresses=addresses, name=_group_name(number))
+
+
+def _group_name(number: int) -> str:
+    return f"addresses_{number}"
+
+
+def _limited_chains(settings: GatewaySettings, wire: Wire) -> Iterator[str]:
+    for number in range(GROUPS):
+        yield _filled(
+            "limited_chain",
+            {"manager": [f"- *{wire}\n"], "tls": _tls(settings.server_tls)},
+            name=_group_name(number),
+            stat_prefix=f"{wire}_{_group_name(number)}",
+            most=settings.connections_per_address,
+            head_timeout=_seconds(DEFAULT_TIMEOUTS.head),
+        )
+
+
 def _proxy_protocol(settings: GatewaySettings) -> list[str]:
     if not settings.trusted_proxies:
         return []
-    return [_filled("proxy_protocol", head_timeout=_seconds(DEFAULT_TIMEOUTS.head))]
+    return [_filled("proxy_protocol", proxy_timeout=_seconds(_PROXY_SECONDS))]
 
 
 def _own_routes(cluster: str) -> Iterator[str]:

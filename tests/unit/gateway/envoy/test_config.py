@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoglm.common import errors, rpc, status
 from autoglm.gateway.envoy import config as envoy_config
-from autoglm.gateway.envoy.config import Sockets, bootstrap
+from autoglm.gateway.envoy.config import GROUPS, Sockets, bootstrap
 from autoglm.gateway.request.grpc_methods import METHODS
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.validation import http_errors
 from autoglm.validation.http_apis import INFERENCE_POSTS
 
 SOCKETS = Sockets(Path("/run/x"))
+MATCHER = "filter_chain_matcher"
 LISTEN: Any = {"grpc": ("127.0.0.1", 1), "http": ("::1", 2)}
 
 
@@ -168,16 +174,80 @@ def test_silence_ends_streams_only_and_not_while_they_may_wait_for_a_place() -> 
     assert idle == {"GenerateStream": "75.000s", "ChatStream": "75.000s"}
 
 
+def unique(found: Iterable[Any]) -> list[Any]:
+    seen: list[Any] = []
+    seen.extend(each for each in found if each not in seen)
+    return seen
+
+
+@cache
+def small() -> list[dict[str, Any]]:
+    listeners: list[dict[str, Any]] = config(max_connections=256)["static_resources"]["listeners"]
+    return listeners
+
+
+def group_of(address: str) -> str:
+    """The chain of a connection, as Envoy finds it without proxies."""
+    matcher = small()[0][MATCHER]
+    for each in matcher["matcher_list"]["matchers"]:
+        match = each["predicate"]["single_predicate"]["value_match"]["safe_regex"]["regex"]
+        if re.fullmatch(match, address):
+            return str(each["on_match"]["action"]["typed_config"]["value"])
+    return str(matcher["on_no_match"]["action"]["typed_config"]["value"])
+
+
+@given(st.ip_addresses(), st.integers(0, 2**64 - 1))
+def test_every_address_is_in_a_limited_group_and_an_ipv6_network_in_one(
+    address: IPv4Address | IPv6Address, host: int
+) -> None:
+    group = group_of(str(address))
+    for listener in small():
+        (chain,) = (each for each in listener["filter_chains"] if each["name"] == group)
+        limit, manager = chain["filters"]
+        assert limit["typed_config"]["max_connections"] == 32
+        assert manager == listener["filter_chains"][0]["filters"][0]
+    if isinstance(address, IPv6Address) and (int(address) >> 64) & 0xFFFF:
+        other = IPv6Address(int(address) >> 64 << 64 | host)
+        assert group_of(str(other)) == group
+
+
+def test_groups_are_of_about_one_size() -> None:
+    for addresses in (
+        [f"192.0.2.{number}" for number in range(250)],
+        [f"2001:db8:0:{number:x}::1" for number in range(1, 321)],
+    ):
+        sizes = Counter(map(group_of, addresses)).values()
+        assert len(sizes) == GROUPS and max(sizes) <= 0.13 * len(addresses)
+
+
+def test_only_trusted_proxies_and_what_they_name_are_not_limited() -> None:
+    unlimited = {"value": "unlimited"}
+    assert unlimited["value"] not in str(config()["static_resources"]["listeners"][0][MATCHER])
+    trusting = config(trusted_proxies=("10.0.0.0/8", "::1"))["static_resources"]["listeners"]
+    for listener in trusting:
+        proxied, named, *_ = listener[MATCHER]["matcher_list"]["matchers"]
+        peer, client = proxied["predicate"]["and_matcher"]["predicate"]
+        assert "DirectSourceIPInput" in str(peer) and "v3.SourceIPInput" in str(client)
+        assert named["predicate"]["or_matcher"]["predicate"] == [peer, peer]
+        assert "v3.SourceIPInput" in str(named["on_match"]["matcher"])
+        ranges = peer["single_predicate"]["custom_match"]["typed_config"]["cidr_ranges"]
+        assert ranges == [
+            {"address_prefix": "10.0.0.0", "prefix_len": 8},
+            {"address_prefix": "::1", "prefix_len": 128},
+        ]
+
+
 def test_certificates_are_served_and_requested_as_the_settings_say() -> None:
     files = {"tls_cert_file": "/c/tls.crt", "tls_key_file": "/c/tls.key"}
-    (chain,) = config(**files)["static_resources"]["listeners"][0]["filter_chains"]
-    context = chain["transport_socket"]["typed_config"]
+    chains = config(**files)["static_resources"]["listeners"][0]["filter_chains"]
+    (context,) = unique(chain["transport_socket"]["typed_config"] for chain in chains)
     (certificate,) = context["common_tls_context"]["tls_certificates"]
     assert certificate["watched_directory"] == {"path": "/c"}
     assert context["require_client_certificate"] is False
     mutual = config(**files, tls_client_ca_file="/c/ca.crt")
-    (chain,) = mutual["static_resources"]["listeners"][1]["filter_chains"]
-    assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
+    chains = mutual["static_resources"]["listeners"][1]["filter_chains"]
+    (socket,) = unique(chain["transport_socket"] for chain in chains)
+    assert socket["typed_config"]["require_client_certificate"] is True
     assert (
         "transport_socket" not in config()["static_resources"]["listeners"][0]["filter_chains"][0]
     )
