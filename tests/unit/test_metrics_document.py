@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from autoglm.common import admin_server
+from autoglm.common.metrics import Family
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.inference import observation as inference
 from autoglm.operator import metrics as operator
@@ -37,10 +38,11 @@ def documented(title: str) -> Described:
 def in_code(names: dict[str, Any]) -> Described:
     found = {}
     for metric in names.values():
-        if isinstance(metric, MetricWrapperBase):
+        if isinstance(metric, MetricWrapperBase | Family):
             (family,) = metric.describe()
             name = family.name + ("_total" if family.type == "counter" else "")
-            found[name] = (family.type, set(metric._labelnames))
+            labels = metric.labelnames if isinstance(metric, Family) else metric._labelnames
+            found[name] = (family.type, set(labels))
     return found
 
 

@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
+import msgspec
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
 from autoglm.common import errors, semconv
 from autoglm.common.errors import Outcome
+from autoglm.common.metrics import CounterChild, HistogramChild
 from autoglm.common.telemetry import PROPAGATOR, tracer
 
 Protocol = Literal["grpc", "http"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a request ended. The tuples are the label values of the metrics with these names."""
+class RequestSeries(NamedTuple):
+    """The metrics of requests with the same label values; callers cache it."""
+
+    requests: CounterChild
+    durations: tuple[HistogramChild, ...]
+    first_chunks: tuple[HistogramChild, ...]
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a request ended."""
 
     protocol: Protocol
     outcome: Outcome
@@ -35,9 +42,6 @@ class Ending:
     """The gRPC or HTTP status code."""
     seconds: float
     """The time since the request arrived."""
-    requests: tuple[str, ...]
-    duration: tuple[str, ...]
-    first_chunk: tuple[str, ...]
     first_chunk_seconds: float | None = None
     """The time from the request's arrival to the response's first chunk; None without one."""
     error_type: str = ""
@@ -49,22 +53,16 @@ class Ending:
 
 
 class RequestRecorder:
-    """Records the requests of one service from `begin` to `end`."""
+    """Records the requests of one service.
 
-    def __init__(
-        self,
-        log: logging.Logger,
-        in_flight: Gauge,
-        requests: Counter,
-        duration: Histogram,
-        first_chunk: Histogram,
-    ) -> None:
+    Each request begins with `begin`, and ends with `count`; then `end_span` if its span is
+    recording, and `log` if the log is enabled for the ending's level.
+    """
+
+    def __init__(self, log: logging.Logger, in_flight: Gauge) -> None:
         self._log = log
-        self._in_flight = in_flight
-        # Most of the cost of counting is the lookup by label values; these have few combinations.
-        self._requests = cache(requests.labels)
-        self._duration = cache(duration.labels)
-        self._first_chunk = cache(first_chunk.labels)
+        self.in_flight = 0
+        in_flight.set_function(lambda: self.in_flight)
 
     def begin(
         self, protocol: Protocol, route: str, request_id: str, carrier: Mapping[str, str]
@@ -73,7 +71,7 @@ class RequestRecorder:
 
         `route` is a gRPC method without its first slash, or HTTP's method and path template.
         """
-        self._in_flight.inc()
+        self.in_flight += 1
         parent = PROPAGATOR.extract(carrier) if carrier else None
         span = tracer.start_span(route, context=parent, kind=SpanKind.SERVER)
         if span.is_recording():
@@ -86,33 +84,35 @@ class RequestRecorder:
             span.set_attributes(names | {semconv.REQUEST_ID: request_id})
         return span
 
-    def end(
-        self,
-        span: Span,
-        ending: Ending,
-        attributes: Callable[[], Mapping[str, AttributeValue]],
-        fields: Callable[[], Mapping[str, object]],
-    ) -> None:
-        """End the span with `attributes`, count the outcome and log a line with `fields`.
-
-        Both are called only if they are used.
-        """
-        self._in_flight.dec()
-        self._requests(*ending.requests).inc()
-        self._duration(*ending.duration).observe(ending.seconds)
+    def count(self, ending: Ending, series: RequestSeries) -> None:
+        """Count the outcome and the times of a request that has ended."""
+        self.in_flight -= 1
+        series.requests.inc()
+        for duration in series.durations:
+            duration.observe(ending.seconds)
         if ending.first_chunk_seconds is not None:
-            self._first_chunk(*ending.first_chunk).observe(ending.first_chunk_seconds)
-        if span.is_recording():
-            span.set_attributes(attributes())
-            if ending.protocol == "grpc":
-                span.set_attribute(semconv.RPC_STATUS_CODE, ending.code)
-            else:
-                span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, int(ending.code))
-            if ending.error_type:
-                fail(span, ending.error_type, ending.error_description)
-        span.end()
-        if self._log.isEnabledFor(ending.level):
-            self._log.log(ending.level, ending.message, extra={"fields": fields()})
+            for first_chunk in series.first_chunks:
+                first_chunk.observe(ending.first_chunk_seconds)
+
+    def is_logged(self, ending: Ending) -> bool:
+        """Return whether the log is enabled for the ending's level."""
+        return self._log.isEnabledFor(ending.level)
+
+    def log(self, ending: Ending, fields: Mapping[str, object]) -> None:
+        """Log a line with `fields`."""
+        self._log.log(ending.level, ending.message, extra={"fields": fields})
+
+
+def end_span(span: Span, ending: Ending, attributes: Mapping[str, AttributeValue]) -> None:
+    """End a request's span with `attributes`, the status code and the error."""
+    span.set_attributes(attributes)
+    if ending.protocol == "grpc":
+        span.set_attribute(semconv.RPC_STATUS_CODE, ending.code)
+    else:
+        span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, int(ending.code))
+    if ending.error_type:
+        fail(span, ending.error_type, ending.error_description)
+    span.end()
 
 
 def error_of(failure: BaseException | None, *, overdue: bool = False) -> errors.AutoGLMError | None:

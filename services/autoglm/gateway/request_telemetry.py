@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
@@ -17,7 +17,15 @@ from opentelemetry.util.types import AttributeValue
 
 from autoglm.common import semconv
 from autoglm.common.errors import Outcome, outcome_of_status
-from autoglm.common.request_telemetry import Ending, RequestRecorder, error_of, fail, trace_id
+from autoglm.common.request_telemetry import (
+    Ending,
+    RequestRecorder,
+    RequestSeries,
+    end_span,
+    error_of,
+    fail,
+    trace_id,
+)
 from autoglm.common.telemetry import MODEL_CHARACTERS, tracer
 from autoglm.gateway.endpoints.endpoint import Endpoint
 from autoglm.gateway.request.metrics import OTHER, Metrics
@@ -37,11 +45,9 @@ class Observer:
         is_known: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._recorder = RequestRecorder(
-            _log, metrics.in_flight, metrics.requests, metrics.duration, metrics.first_chunk
-        )
-        self._gen_ai_duration = cache(metrics.gen_ai_duration.labels)
-        self._gen_ai_first_token = cache(metrics.gen_ai_first_token.labels)
+        self._recorder = RequestRecorder(_log, metrics.in_flight)
+        self._metrics = metrics
+        self._series = cache(self._new_series)
         self._is_known = is_known
         self._clock = clock
 
@@ -55,39 +61,54 @@ class Observer:
         self, request: GatewayRequest, record: RequestRecord, failure: BaseException | None
     ) -> None:
         """Record how the request ended: with its response's HTTP status, or with a failure."""
-        request, status, now = record.request or request, record.status, self._clock()
-        seconds = now - request.started
-        first = record.first_chunk - request.started if record.first_chunk else None
-        error = error_of(failure, overdue=now >= request.deadline - _DEADLINE_SLACK)
-        outcome = outcome_of_status(error.http_status if error else status)
-        if request.wire == "grpc":
-            code = error.grpc_status if error else "OK"
-        else:
-            code = str(error.http_status if error else status)
-        model = request.model if self._is_known(request.model) else OTHER
-        ending = Ending(
-            request.wire,
-            outcome,
-            code,
-            seconds,
-            requests=(request.route, model, outcome, code),
-            duration=(request.route, model, outcome),
-            first_chunk=(request.route, model),
-            first_chunk_seconds=first,
-            error_type=error.reason if error else "",
-            message=error.message if error else "done",
+        request, now = record.request or request, self._clock()
+        ending = _ending(request, record, failure, now)
+        info, model = request.info, request.model
+        series = self._series(
+            request.route,
+            model if self._is_known(model) else OTHER,
+            ending.outcome,
+            ending.code,
+            None if info is None else info.operation,
         )
-        self._recorder.end(
-            record.span,
-            ending,
-            partial(_principal_attributes, record),
-            partial(_fields, request, record, ending),
-        )
-        if request.info is not None:
+        self._recorder.count(ending, series)
+        if record.span.is_recording():
+            end_span(record.span, ending, _principal_attributes(record))
+        if self._recorder.is_logged(ending):
+            self._recorder.log(ending, _fields(request, record, ending))
+
+    def _new_series(
+        self, route: str, model: str, outcome: Outcome, code: str, operation: str | None
+    ) -> RequestSeries:
+        metrics = self._metrics
+        durations = [metrics.duration.labels(route, model, outcome)]
+        first_chunks = [metrics.first_chunk.labels(route, model)]
+        if operation is not None:
             error_type = "" if outcome is Outcome.SERVED else code
-            self._gen_ai_duration(request.info.operation, model, error_type).observe(seconds)
-            if first is not None:
-                self._gen_ai_first_token(request.info.operation, model).observe(first)
+            durations.append(metrics.gen_ai_duration.labels(operation, model, error_type))
+            first_chunks.append(metrics.gen_ai_first_token.labels(operation, model))
+        requests = metrics.requests.labels(route, model, outcome, code)
+        return RequestSeries(requests, tuple(durations), tuple(first_chunks))
+
+
+def _ending(
+    request: GatewayRequest, record: RequestRecord, failure: BaseException | None, now: float
+) -> Ending:
+    seconds = now - request.started
+    first = record.first_chunk - request.started if record.first_chunk else None
+    error = error_of(failure, overdue=now >= request.deadline - _DEADLINE_SLACK)
+    if error is None:
+        code = "OK" if request.wire == "grpc" else str(record.status)
+        return Ending(request.wire, outcome_of_status(record.status), code, seconds, first)
+    return Ending(
+        request.wire,
+        outcome_of_status(error.http_status),
+        error.grpc_status if request.wire == "grpc" else str(error.http_status),
+        seconds,
+        first,
+        error_type=error.reason,
+        message=error.message,
+    )
 
 
 @contextmanager

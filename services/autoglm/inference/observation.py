@@ -10,17 +10,21 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from opentelemetry.trace import Span
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
 from autoglm.common import semconv
 from autoglm.common.errors import Outcome, outcome_of_status
+from autoglm.common.metrics import CounterFamily, HistogramFamily
 from autoglm.common.request_telemetry import (
     Ending,
     Protocol,
     RequestRecorder,
+    RequestSeries,
+    end_span,
     error_of,
     trace_id,
 )
@@ -28,19 +32,19 @@ from autoglm.common.request_telemetry import (
 _log = logging.getLogger("autoglm.inference.request")
 
 # Labels are bounded: methods are those of the served protocols, HTTP routes come from a fixed list.
-REQUESTS = Counter(
+REQUESTS = CounterFamily(
     "autoglm_inference_requests",
     "Requests that ended, by protocol (grpc, http), method or route, and outcome.",
     ("protocol", "method", "outcome"),
 )
 IN_FLIGHT = Gauge("autoglm_inference_requests_in_flight", "Requests being served now.")
-FIRST_CHUNK = Histogram(
+FIRST_CHUNK = HistogramFamily(
     "autoglm_inference_time_to_first_chunk_seconds",
     "From a request's arrival to the first message or body byte of its response.",
     ("protocol", "method"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-DURATION = Histogram(
+DURATION = HistogramFamily(
     "autoglm_inference_request_duration_seconds",
     "From a request's arrival to the end of its response.",
     ("protocol", "method"),
@@ -48,7 +52,16 @@ DURATION = Histogram(
 )
 
 
-_recorder = RequestRecorder(_log, IN_FLIGHT, REQUESTS, DURATION, FIRST_CHUNK)
+_recorder = RequestRecorder(_log, IN_FLIGHT)
+
+
+@cache
+def _series(protocol: Protocol, method: str, outcome: Outcome) -> RequestSeries:
+    return RequestSeries(
+        REQUESTS.labels(protocol, method, outcome),
+        (DURATION.labels(protocol, method),),
+        (FIRST_CHUNK.labels(protocol, method),),
+    )
 
 
 def outcome_of(failure: BaseException | None) -> Outcome:
@@ -84,7 +97,6 @@ class Observation:
 
     def end(self, outcome: Outcome, code: str, message: str = "") -> None:
         """Record how the request ended; `code` is the gRPC or HTTP status code."""
-        labels = (self.protocol, self.method)
         first = self.first_chunk - self.started if self.first_chunk else None
         if first is not None:
             self.attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first
@@ -93,17 +105,18 @@ class Observation:
             outcome,
             code,
             time.monotonic() - self.started,
-            requests=(*labels, outcome),
-            duration=labels,
-            first_chunk=labels,
-            first_chunk_seconds=first,
+            first,
             error_type="" if outcome is Outcome.SERVED else code,
             error_description=outcome,
             message=message or "done",
             # Gateways poll a loading pod every other second; INFO would flood the log.
             level=logging.DEBUG if outcome is Outcome.REJECTED_UNAVAILABLE else logging.INFO,
         )
-        _recorder.end(self.span, ending, lambda: self.attributes, lambda: self._fields(ending))
+        _recorder.count(ending, _series(self.protocol, self.method, outcome))
+        if self.span.is_recording():
+            end_span(self.span, ending, self.attributes)
+        if _recorder.is_logged(ending):
+            _recorder.log(ending, self._fields(ending))
 
     def _fields(self, ending: Ending) -> dict[str, object]:
         first = ending.first_chunk_seconds

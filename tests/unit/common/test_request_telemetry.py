@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from opentelemetry.trace import Span, StatusCode
+from opentelemetry.util.types import AttributeValue
+from prometheus_client import CollectorRegistry, Gauge
 
 from autoglm.common import errors, request_telemetry
 from autoglm.common.errors import Outcome
-from autoglm.common.request_telemetry import Ending, Protocol, RequestRecorder, error_of
+from autoglm.common.metrics import CounterFamily, HistogramFamily
+from autoglm.common.request_telemetry import (
+    Ending,
+    Protocol,
+    RequestRecorder,
+    RequestSeries,
+    end_span,
+    error_of,
+)
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LOG = logging.getLogger("autoglm.test.request")
@@ -37,18 +46,29 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def recorder(registry: CollectorRegistry) -> RequestRecorder:
-    return RequestRecorder(
-        LOG,
-        Gauge("in_flight", "", registry=registry),
-        Counter("requests", "", ("method", "outcome"), registry=registry),
-        Histogram("duration", "", ("method",), registry=registry),
-        Histogram("first", "", ("method",), registry=registry),
+    return RequestRecorder(LOG, Gauge("in_flight", "", registry=registry))
+
+
+@pytest.fixture
+def series(registry: CollectorRegistry) -> RequestSeries:
+    def histogram(name: str) -> HistogramFamily:
+        return HistogramFamily(name, "", ("method",), buckets=(1.0,), registry=registry)
+
+    requests = CounterFamily("requests", "", ("method", "outcome"), registry=registry)
+    return RequestSeries(
+        requests.labels("m", Outcome.SERVED),
+        (histogram("duration").labels("m"), histogram("other_duration").labels("m")),
+        (histogram("first").labels("m"),),
     )
 
 
 def ending(protocol: Protocol, outcome: Outcome, code: str, **more: object) -> Ending:
-    labels = {"requests": ("m", outcome.value), "duration": ("m",), "first_chunk": ("m",)}
-    return Ending(protocol, outcome, code, 2.0, **(labels | more))  # type: ignore[arg-type]
+    return Ending(protocol, outcome, code, 2.0, **more)  # type: ignore[arg-type]
+
+
+def finish(span: Span, ended: Ending, attributes: Mapping[str, AttributeValue]) -> None:
+    assert span.is_recording()
+    end_span(span, ended, attributes)
 
 
 def the_span(spans: InMemorySpanExporter) -> ReadableSpan:
@@ -60,7 +80,7 @@ def test_a_served_request_is_one_span_of_its_callers_trace(
     recorder: RequestRecorder, spans: InMemorySpanExporter
 ) -> None:
     span = recorder.begin("http", "POST /v1/completions", "r1", {"traceparent": PARENT})
-    recorder.end(span, ending("http", Outcome.SERVED, "200"), lambda: {"mine": 1}, dict)
+    finish(span, ending("http", Outcome.SERVED, "200"), {"mine": 1})
     seen = the_span(spans)
     assert seen.name == "POST /v1/completions" and seen.parent is not None
     assert f"{seen.parent.trace_id:032x}" in PARENT and seen.status.status_code is StatusCode.UNSET
@@ -78,7 +98,7 @@ def test_a_failed_request_has_its_error_on_the_span(
 ) -> None:
     span = recorder.begin("grpc", "a.B/C", "r1", {})
     failed = ending("grpc", Outcome.FAILED, "INTERNAL", error_type="INTERNAL_ERROR")
-    recorder.end(span, failed, dict, dict)
+    finish(span, failed, {})
     seen = the_span(spans)
     assert dict(seen.attributes or {}) == {
         "rpc.system.name": "grpc",
@@ -92,22 +112,23 @@ def test_a_failed_request_has_its_error_on_the_span(
 
 
 def test_each_request_is_counted_once(
-    recorder: RequestRecorder, registry: CollectorRegistry
+    recorder: RequestRecorder, registry: CollectorRegistry, series: RequestSeries
 ) -> None:
     for first in (None, 0.5):
-        span = recorder.begin("grpc", "m", "r", {})
+        recorder.begin("grpc", "m", "r", {})
         assert registry.get_sample_value("in_flight") == 1
         ended = ending("grpc", Outcome.SERVED, "OK", first_chunk_seconds=first)
-        recorder.end(span, ended, dict, dict)
+        recorder.count(ended, series)
     values = {
         "in_flight": registry.get_sample_value("in_flight"),
         "requests": registry.get_sample_value(
             "requests_total", {"method": "m", "outcome": "served"}
         ),
         "duration": registry.get_sample_value("duration_sum", {"method": "m"}),
+        "other": registry.get_sample_value("other_duration_count", {"method": "m"}),
         "first": registry.get_sample_value("first_count", {"method": "m"}),
     }
-    assert values == {"in_flight": 0, "requests": 2, "duration": 4.0, "first": 1}
+    assert values == {"in_flight": 0, "requests": 2, "duration": 4.0, "other": 2, "first": 1}
 
 
 @pytest.mark.parametrize(("level", "lines"), [(logging.INFO, 1), (logging.DEBUG, 0)])
@@ -115,9 +136,9 @@ def test_a_request_is_one_log_line_at_its_level(
     recorder: RequestRecorder, caplog: pytest.LogCaptureFixture, level: int, lines: int
 ) -> None:
     with caplog.at_level(logging.INFO, LOG.name):
-        span = recorder.begin("grpc", "m", "r", {})
         ended = ending("grpc", Outcome.SERVED, "OK", level=level, message="done well")
-        recorder.end(span, ended, dict, lambda: {"request_id": "r"})
+        if recorder.is_logged(ended):
+            recorder.log(ended, {"request_id": "r"})
     assert len(caplog.records) == lines
     for record in caplog.records:
         assert (record.message, record.__dict__["fields"]) == ("done well", {"request_id": "r"})

@@ -15,9 +15,9 @@ from functools import cache
 from typing import Any
 
 import aiohttp
-from prometheus_client import Counter
 
 from autoglm.common.addresses import without_user_info
+from autoglm.common.metrics import CounterFamily
 from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.identity.authenticate import Authenticator, Known, Outcome, Verdict
 from autoglm.gateway.identity.jwks import (
@@ -41,7 +41,7 @@ _log = logging.getLogger("autoglm.gateway")
 class Identity:
     """Authenticates requests after `start`. `attempts` counts by credential type and outcome."""
 
-    def __init__(self, sources: IdentitySources, attempts: Counter) -> None:
+    def __init__(self, sources: IdentitySources, attempts: CounterFamily) -> None:
         self._sources = sources
         self._attempts = cache(attempts.labels)
         self._url: JwksUrl | None = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from autoglm.common.metrics import CounterFamily, HistogramFamily
 
 OTHER = "other"
 # With 0.1, 0.3, 0.5 and 1.0, the bounds that service objectives are commonly set at.
@@ -105,20 +107,20 @@ class Metrics:
         self.connections = ConnectionMetrics(registry)
 
     def _of_requests(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
+        self.requests = CounterFamily(
             "autoglm_gateway_requests",
             "Completed requests, by outcome and by the status code sent to the client.",
             ("method", "model", "outcome", "code"),
             registry=registry,
         )
-        self.duration = Histogram(
+        self.duration = HistogramFamily(
             "autoglm_gateway_request_duration_seconds",
             "Time from receiving the request to the end of its response.",
             ("method", "model", "outcome"),
             buckets=_DURATION,
             registry=registry,
         )
-        self.first_chunk = Histogram(
+        self.first_chunk = HistogramFamily(
             "autoglm_gateway_time_to_first_chunk_seconds",
             "Time from receiving the request to the first chunk from a pod.",
             ("method", "model"),
@@ -135,14 +137,14 @@ class Metrics:
             "Memory held by open requests: bodies, transcripts for recovery and a fixed part each.",
             registry=registry,
         )
-        self.gen_ai_duration = Histogram(
+        self.gen_ai_duration = HistogramFamily(
             "gen_ai_server_request_duration_seconds",
             "OpenTelemetry's gen_ai.server.request.duration, measured by the gateway.",
             ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
             buckets=_GEN_AI_DURATION,
             registry=registry,
         )
-        self.gen_ai_first_token = Histogram(
+        self.gen_ai_first_token = HistogramFamily(
             "gen_ai_server_time_to_first_token_seconds",
             "OpenTelemetry's gen_ai.server.time_to_first_token, measured by the gateway.",
             ("gen_ai_operation_name", "gen_ai_request_model"),
@@ -181,7 +183,7 @@ class Metrics:
             ("model",),
             registry=registry,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = HistogramFamily(
             "autoglm_gateway_queue_duration_seconds",
             "Time that requests waited in the queue, those that did not wait included.",
             ("model", "outcome"),
@@ -196,13 +198,13 @@ class Metrics:
         )
 
     def _of_endpoints(self, registry: CollectorRegistry) -> None:
-        self.routing_decisions = Counter(
+        self.routing_decisions = CounterFamily(
             "autoglm_gateway_routing_decisions",
             "Routing decisions, by policy and by the reason for the endpoint.",
             ("policy", "reason"),
             registry=registry,
         )
-        self.prefix_knowledge = Counter(
+        self.prefix_knowledge = CounterFamily(
             "autoglm_gateway_prefix_knowledge",
             "Routing decisions by cached prefixes, by how exactly the endpoint's cache was known.",
             ("knowledge",),
@@ -250,7 +252,7 @@ class Metrics:
         )
 
     def _of_callers(self, registry: CollectorRegistry) -> None:
-        self.authentications = Counter(
+        self.authentications = CounterFamily(
             "autoglm_gateway_authentications",
             "Authentication attempts, by credential type and outcome.",
             ("method", "outcome"),

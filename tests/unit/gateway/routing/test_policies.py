@@ -128,7 +128,7 @@ def test_router_counts_decisions_and_remembers_turns(make: Any) -> None:
     urls = [router.route(make.request(), snapshot, 0).endpoint.url for _ in range(4)]
     assert urls[:2] == urls[2:] and len(set(urls)) == 2
     counted = metrics.routing_decisions.labels("RoundRobin", Reason.CRITERION)
-    assert counted._value.get() == 4
+    assert counted.value == 4
 
 
 def test_router_measures_the_first_chunk_where_the_policy_wants_it(make: Any) -> None:
