@@ -72,7 +72,10 @@ def spine(options: tuple[Path, bool]) -> None:
       scripts/figures --json spine | jq '.[0].steps | length'
     """
     root, as_json = options
-    found = trace(root / _PACKAGE)
+    try:
+        found = trace(root / _PACKAGE)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
     _write([asdict(one) for one in found], tables.spine_text(found), as_json)
 
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENOUGH = 5
+GATEWAY_REST = "unary REST, gateway"
+GOAL_FILES, GOAL_LINES = 10, 2500
+"""Of a gateway's unary REST request: what one reads in an hour."""
 _ASIDE = re.compile(r"(^|/)(common|v1)/|errors?\.py$|metrics\.py$")
 _TRACED = Path(__file__).with_name("traced.py")
 _MODEL = "echo"
@@ -77,7 +80,7 @@ def trace(directory: Path) -> list[Spine]:
     gateway += ["--metrics-address", f"127.0.0.1:{metrics}"]
     with Traced(directory, pod) as behind, Traced(directory, gateway) as front:
         url = f"http://127.0.0.1:{http_port}"
-        _until_ready(url)
+        _until_ready(url, behind, front)
         ways: dict[str, Callable[[], None]] = {
             "REST": lambda: rest_request(url),
             "gRPC": lambda: grpc_request(f"127.0.0.1:{grpc_port}"),
@@ -129,6 +132,11 @@ class Traced:
             self._process.kill()
             self._process.wait()
 
+    def check_running(self) -> None:
+        """Raise RuntimeError where the process has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"it ended: {' '.join(self._command)}; run it with .venv/bin/python")
+
     def command(self, word: str) -> None:
         assert self._process.stdin
         self._process.stdin.write(word + "\n")
@@ -162,11 +170,13 @@ def grpc_request(address: str) -> None:
         client.chat("one two three", model=_MODEL)
 
 
-def _until_ready(url: str) -> None:
+def _until_ready(url: str, *processes: Traced) -> None:
     end = time.monotonic() + _START_SECONDS
     while True:
         with contextlib.suppress(OSError):
             return rest_request(url)
+        for process in processes:
+            process.check_running()
         if time.monotonic() > end:
             raise RuntimeError(f"no response from {url} within {_START_SECONDS:.0f} seconds")
         time.sleep(0.5)

@@ -12,7 +12,7 @@ from scripts.measure.imports import graph, rings_by_package, with_one_importer
 from scripts.measure.private import Private, private_functions
 from scripts.measure.size import full_folders, long_files, repeated_classes, size
 from scripts.measure.source import Module
-from scripts.measure.spine import Spine
+from scripts.measure.spine import GATEWAY_REST, GOAL_FILES, GOAL_LINES, Spine
 from scripts.measure.words import Found, find
 
 Figures = dict[str, Any]
@@ -127,6 +127,8 @@ def spine_text(spines: Sequence[Spine]) -> Iterator[str]:
             f"{spine.name}: {len(spine.steps)} files of {spine.lines:,} lines, "
             f"{spine.executed:,} lines executed"
         )
+        if spine.name == GATEWAY_REST:
+            yield f"  goal: {GOAL_FILES} files of {GOAL_LINES:,} lines"
         for step in spine.steps:
             yield f"  {step.file:48} {step.executed:5} of {step.lines:5}"
 

@@ -25,6 +25,7 @@ def test_a_spine_adds_up_its_files() -> None:
     assert list(spine_text([spine])) == [
         "",
         "unary REST, gateway: 2 files of 2,000 lines, 13 lines executed",
+        "  goal: 10 files of 2,500 lines",
         "  a.py                                                 7 of   100",
         "  b.py                                                 6 of  1900",
     ]
