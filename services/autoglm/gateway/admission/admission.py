@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from autoglm.common.errors import AutoGLMError, QueueFull, ShuttingDown
 from autoglm.gateway.admission.capacity import Sizing
-from autoglm.gateway.admission.lane import Waiter
+from autoglm.gateway.admission.lane import State, Waiter
 from autoglm.gateway.admission.queue import Bounds, Queue, Verdict
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.pool import Pool
@@ -233,9 +233,10 @@ class Line:
         started, outcome = self._clock(), "cancelled"
         try:
             self._update(started)
-            verdicts = self._apply(self.queue.arrive(waiter, started))
-            own = next((verdict for verdict in verdicts if verdict.waiter is waiter), None)
-            error = await self._wait(waiter) if own is None else own.error
+            verdicts = self.queue.arrive(waiter, started)
+            # Mostly a slot is free and the verdict is about this request alone.
+            is_free = waiter.state is State.ADMITTED and len(verdicts) == 1
+            error = None if is_free else await self._wait(waiter, verdicts)
             outcome = "admitted" if error is None else "rejected"
             if error is not None:
                 self._metrics.rejected.labels(self.model, error.reason).inc()
@@ -247,13 +248,18 @@ class Line:
 
     def leave(self, waiter: Waiter, used: float | None) -> None:
         """Release the request's slot or its entry in the queue; a second call has no effect."""
-        self._apply(self.queue.leave(waiter, self._clock(), used))
+        if verdicts := self.queue.leave(waiter, self._clock(), used):
+            self._apply(verdicts)
 
     def reject_all(self, error: AutoGLMError) -> None:
         """Reject all waiting requests with the error."""
         self._apply(self.queue.reject_all(error, self._clock()))
 
-    async def _wait(self, waiter: Waiter) -> AutoGLMError | None:
+    async def _wait(self, waiter: Waiter, verdicts: list[Verdict]) -> AutoGLMError | None:
+        """Wait for the verdict on the request, unless it is among these; return its error."""
+        for verdict in self._apply(verdicts):
+            if verdict.waiter is waiter:
+                return verdict.error
         future: asyncio.Future[AutoGLMError | None] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = future
         self._start_timer()

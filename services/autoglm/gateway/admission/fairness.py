@@ -46,14 +46,17 @@ class Counters:
     def enter(self, tenant: str, least: float | None) -> None:
         """Add a tenant without waiting requests; `least` is the smallest waiting counter."""
         floor = self.floor if least is None else least
-        self._served[tenant] = max(self._served.get(tenant, floor), floor)
+        if self._served.get(tenant, -math.inf) < floor:
+            self._served[tenant] = floor
 
     def charge(self, tenant: str, cost: float) -> None:
         """Charge the tenant whose turn it is, and raise the floor to its counter before that."""
-        before = self.of(tenant)
-        self.floor = max(self.floor, before)
-        self._served[tenant] = before + cost
-        if len(self._served) >= self._most:
+        served = self._served
+        before = served.get(tenant, self.floor)
+        if before > self.floor:
+            self.floor = before
+        served[tenant] = before + cost
+        if len(served) >= self._most:
             self._drop_idle()
 
     def correct(self, tenant: str, difference: float) -> None:
@@ -95,9 +98,10 @@ class Reserve:
 
         From then on, slots are reserved for a minute, if other tenants hold some.
         """
-        if self._held.get(tenant, 0) >= size:
+        held = self._held
+        if held.get(tenant, 0) >= size:
             return False
-        if self._held.keys() - {tenant}:
+        if len(held) > (tenant in held):
             self._wanted_until = now + _REMEMBERED_SECONDS
         return True
 

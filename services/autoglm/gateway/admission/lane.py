@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+import msgspec
+
 T = TypeVar("T", bound=Hashable)
 # A heap is compacted when it has twice its live entries and so many more.
 _SPARE = 64
@@ -28,8 +30,7 @@ class State(Enum):
     GONE = "gone"
 
 
-@dataclass(slots=True, eq=False)
-class Waiter:
+class Waiter(msgspec.Struct, eq=False):
     """A request in a queue. Only the queue writes `state` and `since`."""
 
     tenant: str

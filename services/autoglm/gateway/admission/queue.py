@@ -22,6 +22,8 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
+import msgspec
+
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded, NoReadyEndpoint, QueueFull
 from autoglm.gateway.admission.capacity import Capacity, Pace
 from autoglm.gateway.admission.fairness import Counters, Reserve
@@ -48,8 +50,7 @@ class Bounds:
     ageing_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The decision on one request; `error` is None if it is admitted."""
 
     waiter: Waiter
@@ -84,10 +85,8 @@ class Queue:
 
     def arrive(self, waiter: Waiter, now: float) -> list[Verdict]:
         """Add a new request. It waits if no verdict is about it."""
-        size = self.capacity.reserved
-        is_light = not self._waits(waiter.tenant) and self._reserve.request(
-            waiter.tenant, size, now
-        )
+        tenant, size = waiter.tenant, self.capacity.reserved
+        is_light = not self._waits(tenant) and self._reserve.request(tenant, size, now)
         # A request for a reserved slot precedes those that wait, unless one has a higher priority.
         is_next = not self.waiting or (is_light and _lane_of(waiter) <= min(self._lanes))
         if is_next and self._may_go(waiter, now):
@@ -206,8 +205,8 @@ class Queue:
 
     def _room(self, waiter: Waiter, now: float) -> Capacity:
         """Return the capacity less the slots that are reserved for other tenants."""
-        reserved = self._reserve.withheld_from(waiter.tenant, self.capacity.reserved, now)
-        return self.capacity.without(reserved)
+        withheld = self._reserve.withheld_from(waiter.tenant, self.capacity.reserved, now)
+        return self.capacity.without(withheld) if withheld else self.capacity
 
     def _admit(self, waiter: Waiter, now: float) -> Verdict:
         self._counters.charge(waiter.tenant, waiter.tokens / waiter.weight)
@@ -223,8 +222,10 @@ class Queue:
 
     def _enter(self, waiter: Waiter) -> None:
         """Start a tenant without waiting requests at the least counter of the waiting tenants."""
-        if not self._waits(waiter.tenant):
-            least = min((lane.least() for lane in self._lanes.values()), default=None)
+        if not self.waiting:
+            self._counters.enter(waiter.tenant, None)
+        elif not self._waits(waiter.tenant):
+            least = min(lane.least() for lane in self._lanes.values())
             self._counters.enter(waiter.tenant, least)
 
     def _enqueue(self, waiter: Waiter, now: float) -> None:
@@ -279,7 +280,7 @@ class Queue:
         return count > self.bounds.requests or size > self.bounds.size
 
     def _waits(self, tenant: str) -> bool:
-        return any(tenant in lane for lane in self._lanes.values())
+        return bool(self.waiting) and any(tenant in lane for lane in self._lanes.values())
 
     def _share(self, count: int, size: int) -> float:
         return max(count / self.bounds.requests, size / self.bounds.size)
