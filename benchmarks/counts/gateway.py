@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from autoglm import v1
 from autoglm.common import rpc
 from autoglm.common.status import USAGE_TRAILER, write_usage
-from autoglm.common.telemetry import JsonFormatter
+from autoglm.common.telemetry import JsonFormatter, LineHandler
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.edges.grpc import GrpcEdge, GrpcParts
 from autoglm.gateway.edges.rest import RestEdge, RestParts
@@ -234,7 +234,7 @@ def _pool() -> Pool:
 @contextmanager
 def _logs() -> Iterator[None]:
     """Lines are made as they are in service, and go nowhere."""
-    log, handler = logging.getLogger("autoglm"), logging.StreamHandler(io.StringIO())
+    log, handler = logging.getLogger("autoglm"), LineHandler(io.StringIO())
     handler.setFormatter(JsonFormatter())
     before = log.level, log.propagate, log.handlers
     log.setLevel(logging.INFO)

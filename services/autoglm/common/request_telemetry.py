@@ -20,7 +20,7 @@ from prometheus_client import Gauge
 from autoglm.common import errors, semconv
 from autoglm.common.errors import Outcome
 from autoglm.common.metrics import CounterChild, HistogramChild
-from autoglm.common.telemetry import PROPAGATOR, tracer
+from autoglm.common.telemetry import PROPAGATOR, RecordLogger, tracer
 
 Protocol = Literal["grpc", "http"]
 
@@ -56,11 +56,11 @@ class RequestRecorder:
     """Records the requests of one service.
 
     Each request begins with `begin`, and ends with `count`; then `end_span` if its span is
-    recording, and `log` if the log is enabled for the ending's level.
+    recording, and `log.log` if the log is enabled for the ending's level.
     """
 
     def __init__(self, log: logging.Logger, in_flight: Gauge) -> None:
-        self._log = log
+        self.log = RecordLogger(log)
         self.in_flight = 0
         in_flight.set_function(lambda: self.in_flight)
 
@@ -93,14 +93,6 @@ class RequestRecorder:
         if ending.first_chunk_seconds is not None:
             for first_chunk in series.first_chunks:
                 first_chunk.observe(ending.first_chunk_seconds)
-
-    def is_logged(self, ending: Ending) -> bool:
-        """Return whether the log is enabled for the ending's level."""
-        return self._log.isEnabledFor(ending.level)
-
-    def log(self, ending: Ending, fields: Mapping[str, object]) -> None:
-        """Log a line with `fields`."""
-        self._log.log(ending.level, ending.message, extra={"fields": fields})
 
 
 def end_span(span: Span, ending: Ending, attributes: Mapping[str, AttributeValue]) -> None:

@@ -115,14 +115,16 @@ class Observation:
         _recorder.count(ending, _series(self.protocol, self.method, outcome))
         if self.span.is_recording():
             end_span(self.span, ending, self.attributes)
-        if _recorder.is_logged(ending):
-            _recorder.log(ending, self._fields(ending))
+        if _recorder.log.is_enabled_for(ending.level):
+            trace = trace_id(self.span)
+            fields = self._fields(ending, trace)
+            _recorder.log.log(ending.level, ending.message, fields, trace)
 
-    def _fields(self, ending: Ending) -> dict[str, object]:
+    def _fields(self, ending: Ending, trace: str) -> dict[str, object]:
         first = ending.first_chunk_seconds
         return {
             "request_id": self.request_id,
-            "trace_id": trace_id(self.span),
+            "trace_id": trace,
             "protocol": self.protocol,
             "method": self.method,
             "outcome": ending.outcome,

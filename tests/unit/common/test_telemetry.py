@@ -1,6 +1,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from autoglm.common.telemetry import (
     FileSpanExporter,
     JsonFormatter,
+    LineHandler,
+    RecordLogger,
     TextFormatter,
     set_up_logs,
     set_up_traces,
@@ -44,6 +47,94 @@ def test_log_lines_are_json_with_their_fields_and_trace() -> None:
     assert entry["message"] == "hello you"
     assert (entry["request_id"], entry["level"]) == ("r1", "info")
     assert entry["trace_id"] == f"{span.get_span_context().trace_id:032x}"
+
+
+def test_a_records_own_trace_replaces_that_of_the_current_span() -> None:
+    provider = TracerProvider()
+    with provider.get_tracer("test").start_as_current_span("s"):
+        for own, shown in (("abc", "abc"), ("", None)):
+            record = record_of("x")
+            record.trace_id = own
+            assert json.loads(JsonFormatter().format(record)).get("trace_id") == shown
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=5))
+def test_json_lines_keep_the_values_and_order_of_fields(fields: dict[str, object]) -> None:
+    record = record_of("x")
+    record.fields = fields
+    line = JsonFormatter().format(record)
+    entry = json.loads(line)
+    assert line.isascii() and line.isprintable()
+    assert {name: entry[name] for name in fields} == fields
+    own = [name for name in entry if name not in fields]
+    assert list(entry) == list(dict.fromkeys(["time", "level", "logger", "message", *fields]))
+    assert own == [n for n in ("time", "level", "logger", "message") if n not in fields]
+
+
+def test_json_lines_show_values_of_other_types_as_text() -> None:
+    record = record_of("x", error=ValueError("no"), path=Path("/a"))
+    entry = json.loads(JsonFormatter().format(record))
+    assert (entry["error"], entry["path"]) == ("no", "/a")
+
+
+@pytest.mark.parametrize("created", [1_700_000_000.0, 1_700_000_000.999, 1_700_000_001.25])
+def test_json_lines_have_the_records_time(created: float) -> None:
+    record, form = record_of("x"), JsonFormatter()
+    for record.created in (0.0, created):
+        record.msecs = record.created % 1.0 * 1000.0
+        entry = json.loads(form.format(record))
+    shown = datetime.fromisoformat(entry["time"]).timestamp()
+    assert created - 0.001 < shown <= created
+
+
+def test_records_with_fields_have_the_attributes_of_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("autoglm.test")
+    with caplog.at_level(logging.DEBUG, logger.name):
+        logger.info("100%", extra={"fields": {"a": 1}, "trace_id": "t"})
+        RecordLogger(logger).log(logging.INFO, "100%", {"a": 1}, "t")
+    other, own = caplog.records
+    assert own.__dict__.keys() == other.__dict__.keys()
+    same = ("name", "levelname", "levelno", "msg", "message", "args", "fields", "trace_id")
+    assert all(own.__dict__[name] == other.__dict__[name] for name in same)
+    assert 0 <= own.created - other.created < 60
+    assert abs(own.relativeCreated - other.relativeCreated) < 60_000
+    assert own.msecs == pytest.approx(own.created % 1.0 * 1000.0)
+
+
+def test_a_line_is_written_without_a_flush(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w", buffering=1) as stream:
+        handler = LineHandler(stream)
+        handler.setFormatter(JsonFormatter())
+        handler.handle(record_of("one"))
+        assert json.loads(path.read_text())["message"].endswith("one")
+        handler.addFilter(lambda record: False)
+        handler.handle(record_of("filtered"))
+        assert "filtered" not in path.read_text()
+
+
+def test_a_closed_stream_fails_no_caller(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = (tmp_path / "log").open("w")
+    handler = LineHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    stream.close()
+    handler.handle(record_of("lost"))
+    assert "Logging error" in capsys.readouterr().err
 
 
 FORGED = "m\n2026-01-01 00:00:00,000 INFO autoglm.gateway: done tenant=evil"
