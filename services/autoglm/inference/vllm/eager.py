@@ -1,10 +1,13 @@
-"""Keeps vLLM from compiling kernels while it serves requests on a CPU.
+"""Leaves out on a CPU what vLLM does for GPUs, in starts and while it serves requests.
 
 vLLM decorates helpers such as the one that ranks logprobs with `torch.compile`, whatever
 `enforce_eager` says. The first request that needs one waits for a C++ compiler for 35 s and more,
 and ends the engine where there is none. On a CPU `install` leaves every such function as it is
 written; vLLM's compilation of the model itself, which happens before the pod is ready, stays as
-configured. Called in each of vLLM's processes through the plugin in `orphan`.
+configured. vLLM also inspects the class of a model in a process of its own, so that no GPU is
+initialized in the first one; its imports take ten seconds in each container that starts. On a CPU
+the class is inspected where it is needed. Called in each of vLLM's processes through the plugin in
+`orphan`.
 """
 
 from __future__ import annotations
@@ -20,14 +23,21 @@ _ORIGINAL = "_torchdynamo_orig_callable"
 
 
 def install() -> None:
-    """Make `torch.compile` in vLLM's own modules return what it is given; on a CPU only."""
+    """Do both in this process; on a CPU only."""
     import torch
+    from vllm.model_executor.models import registry
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu() or hasattr(torch.compile, "__wrapped__"):
         return
     torch.compile = without_helpers(torch.compile)
     restore_helpers()
+    registry._run_in_subprocess = call
+
+
+def call(inspect: Callable[[], Any]) -> Any:
+    """Return what it returns; in place of vLLM's function that calls it in another process."""
+    return inspect()
 
 
 def without_helpers(compile_function: Callable[..., Any]) -> Callable[..., Any]:

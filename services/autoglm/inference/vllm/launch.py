@@ -8,6 +8,7 @@ installs a tracer provider. Called once by the pod's app.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -53,6 +54,8 @@ async def start(options: EngineOptions) -> VllmEngine:
     announce_pod()
     announce_name()
     log = EngineLog()
+    # Imports make a million objects that stay; traversing them meanwhile takes a fifth of the time.
+    gc.disable()
     try:
         # Import and start take seconds; the process must serve probes and handle signals meanwhile.
         launched = await asyncio.to_thread(_launch, options, log)
@@ -60,6 +63,8 @@ async def start(options: EngineOptions) -> VllmEngine:
         attach(error, log.first_failure())
         log.close()
         raise
+    finally:
+        gc.enable()
     try:
         return await _serve(options, log, launched)
     except BaseException:

@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
+import gc
 import os
 import signal
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.inference import vllm
-from autoglm.inference.engine import EngineOptions, EngineRequest
+from autoglm.inference.engine import Engine, EngineOptions, EngineRequest
 
 pytestmark = [
     pytest.mark.vllm,
@@ -56,6 +58,32 @@ async def test_a_missing_model_is_named(of_cpus: EngineOptions) -> None:
 
 async def test_a_cpu_is_no_gpu(of_cpus: EngineOptions) -> None:
     assert "runs on cpu" in str(await failure(dataclasses.replace(of_cpus, device="cuda")))
+
+
+async def test_garbage_is_collected_again_after_a_start(of_cpus: EngineOptions) -> None:
+    await failure(dataclasses.replace(of_cpus, engine_args={"no_such_thing": 1}))
+
+    assert gc.isenabled()
+
+
+async def test_no_process_is_started_to_inspect_a_model(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm import envs
+    from vllm.model_executor.models import registry
+
+    def no_process(command: object, **options: object) -> None:
+        raise AssertionError(f"{command} was started")
+
+    envs.disable_envs_cache()
+    # Where vLLM keeps what it knows of models: nothing, as in a container that starts.
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    monkeypatch.setattr(registry.subprocess, "run", no_process)
+
+    found = registry.ModelRegistry.models["Glm4ForCausalLM"].inspect_model_cls()
+
+    assert found.architecture == "Glm4ForCausalLM"
+    assert list(tmp_path.glob("modelinfos/*"))
 
 
 async def test_the_cause_in_another_process_is_found(of_cpus: EngineOptions) -> None:
