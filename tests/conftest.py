@@ -1,6 +1,7 @@
 """What every ring of tests shares."""
 
 import asyncio
+import gc
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if IS_SOAK:
         for item in items:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS), append=False)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: full collections need not traverse it, nor be frequent."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 50, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
