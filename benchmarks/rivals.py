@@ -71,7 +71,7 @@ def _litellm(backend: str, models: Sequence[str], scratch: Path) -> Rival:
         "LITELLM_LOG": "ERROR",
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
-    return Rival("litellm", "litellm", arguments, False, environment, most_tokens=4096)
+    return Rival("litellm", "litellm", arguments, False, environment, most_tokens=1024)
 
 
 def install() -> None:

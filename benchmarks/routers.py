@@ -8,6 +8,7 @@ for all alike. Another table has our requirements, met or missed (`routers_verdi
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def row(one: Measured, results: Results) -> Row:
         "tokens/s": median(lambda f: f["tokens"] / f["seconds"]),
         "first p50 ms": first,
         "first p99 ms": median(lambda f: f["time_to_first_message"]["p99"] * 1000),
-        **({"later p50 ms": one.first_later_than(direct)} if direct else {}),
+        **({"later p50 ms": statistics.median(one.first_later_than(direct))} if direct else {}),
         "p99 ms": median(lambda f: f["latency"]["p99"] * 1000),
         "longest gap ms": median(lambda f: f["longest_gap"]["max"] * 1000),
         "CPU us/request": median(lambda f: f["cpu_request"]),

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import rivals
-from benchmarks.report import Report, Row, shown
+from benchmarks.report import Report, Row, median_spread, shown
 from benchmarks.routers_cases import Case
 
-COLUMNS = ("requirement", "case", "way", "figure", "must", "goal", "verdict", "of")
+COLUMNS = ("requirement", "case", "way", "figure", "rounds", "must", "goal", "verdict", "of")
 BEST_RUST = "best Rust router"
 
 
@@ -39,16 +39,19 @@ class Measured:
     def median(self, value: Callable[[Mapping[str, Any]], float]) -> float:
         return statistics.median(map(value, self.rounds))
 
-    def of(self, other: Measured) -> float:
-        """The ratio of the rates; tokens of streams, requests of others."""
+    # A figure for each round.
+
+    def of(self, other: Measured) -> list[float]:
+        """Ratios of the rates; tokens of streams, requests of others."""
         return self._paired(other, lambda ours, theirs: ours / theirs if theirs else 0.0, _rate)
 
-    def cpu_of(self, other: Measured) -> float:
+    def cpu_of(self, other: Measured) -> list[float]:
+        """Ratios of the CPU time of a request, or of a chunk."""
         name = "cpu_request" if self.case.is_unary else "cpu_chunk"
         return self._paired(other, lambda o, t: o / t if t else 0.0, lambda _, f: float(f[name]))
 
-    def first_later_than(self, other: Measured) -> float:
-        """Milliseconds of the median first message."""
+    def first_later_than(self, other: Measured) -> list[float]:
+        """Milliseconds between the medians of the first message."""
         return self._paired(other, lambda o, t: o - t, _first_milliseconds)
 
     def _paired(
@@ -56,11 +59,9 @@ class Measured:
         other: Measured,
         compare: Callable[[float, float], float],
         value: Callable[[Case, Mapping[str, Any]], float],
-    ) -> float:
+    ) -> list[float]:
         pairs = zip(self.rounds, other.rounds, strict=True)
-        return statistics.median(
-            compare(value(self.case, ours), value(self.case, theirs)) for ours, theirs in pairs
-        )
+        return [compare(value(self.case, ours), value(self.case, theirs)) for ours, theirs in pairs]
 
 
 Results = Mapping[tuple[str, str], Measured]
@@ -86,7 +87,7 @@ class Requirement:
     against: str
     must: float | None = None
     goal: float | None = None
-    figure: Callable[[Measured, Measured], float] = Measured.of
+    figure: Callable[[Measured, Measured], list[float]] = Measured.of
     is_at_most: bool = False
 
     def verdict(self, figure: float) -> str:
@@ -115,7 +116,9 @@ def requirements() -> Iterator[Requirement]:
     )
     for case in (*_UNARY[1:], _LONG[-1]):
         what = "CPU of a request" if case in _UNARY else "CPU of a chunk"
-        yield Requirement(what, case, "embedded-stock", BEST_RUST, figure=Measured.cpu_of)
+        for against in (BEST_RUST, "sketch"):
+            named = f"{what}, of the {against}"
+            yield Requirement(named, case, "embedded-stock", against, figure=Measured.cpu_of)
     for case in _UNARY[1:]:
         yield Requirement("rate, of LiteLLM", case, "embedded-stock", "litellm", goal=60)
     yield from _rest("envoy-stock", ((None, None), (0.4, 0.6)), ((None, None), (1.1, 1.3)), 2.5, 3)
@@ -156,13 +159,14 @@ def _row(one: Requirement, results: Results) -> Row | None:
     other = _other(one, results)
     if ours is None or other is None:
         return None
-    figure = one.figure(ours, other)
+    figure, spread = median_spread(one.figure(ours, other))
     failed = f", {ours.errors} errors" if ours.errors else ""
     return {
         "requirement": one.what,
         "case": one.case,
         "way": one.way,
         "figure": figure,
+        "rounds": spread,
         "must": _bound(one.must, one.is_at_most),
         "goal": _bound(one.goal, one.is_at_most),
         "verdict": one.verdict(figure) + failed,

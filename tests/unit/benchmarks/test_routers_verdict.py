@@ -53,6 +53,7 @@ def test_the_best_router_is_that_of_the_case_and_the_ratio_that_of_each_round() 
         "rate, of the best",
     )
     assert (found["of"], found["figure"], found["verdict"]) == ("vllm-router", 0.9, "must met")
+    assert found["rounds"] == "0.8-1"
 
 
 def test_what_was_not_measured_has_no_row() -> None:
@@ -89,7 +90,7 @@ def test_failed_requests_are_in_the_verdict_and_not_in_the_rate() -> None:
 
 def test_cpu_is_compared_without_a_bound() -> None:
     ours = measured(UNARY, "embedded-stock", 100, cpu=80)
-    found = of(rows(ours, measured(UNARY, "smg", 100, cpu=40)), "CPU of a request")
+    found = of(rows(ours, measured(UNARY, "smg", 100, cpu=40)), "CPU of a request, of the best")
     assert (found["figure"], found["must"], found["verdict"]) == (2, "–", "–")
 
 
