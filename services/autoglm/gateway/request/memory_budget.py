@@ -26,36 +26,29 @@ class Memory:
 
     def __init__(self, limit: int, retry_after: Callable[[], float] = lambda: 1.0) -> None:
         self.limit = limit
+        self.share = limit // SHARE
+        """The bytes that one tenant can reserve."""
         self.held = 0
         self.holds = 0
         """Requests that hold a reservation."""
+        self.of_tenants: dict[str, int] = {}
+        """The bytes that each tenant holds, without tenants that hold none."""
         self._retry_after = retry_after
-        self._of_tenants: dict[str, int] = {}
 
     def room(self, tenant: str) -> int:
         """Return the bytes that the tenant can reserve now."""
-        own = self._of_tenants.get(tenant, 0)
-        return min(self.limit - self.held, self.limit // SHARE - own)
+        return min(self.limit - self.held, self.share - self.of_tenants.get(tenant, 0))
 
     def open(self, tenant: str) -> MemoryReservation:
         return MemoryReservation(self, tenant)
 
-    def add(self, tenant: str, size: int) -> None:
-        """Add to what the tenant holds; a negative size releases."""
-        self.held += size
-        own = self._of_tenants.get(tenant, 0) + size
-        if own:
-            self._of_tenants[tenant] = own
-        else:
-            self._of_tenants.pop(tenant, None)
-
     def full(self, tenant: str, size: int) -> QueueFull:
         """Return the error for a reservation of `size` bytes that does not fit."""
-        own = self._of_tenants.get(tenant, 0)
+        own = self.of_tenants.get(tenant, 0)
         return QueueFull(
             f"no room for {size} bytes: requests hold {self.held} bytes of the gateway's memory, "
             f"{own} of them this tenant's; the limits are {self.limit} and "
-            f"{self.limit // SHARE}; try again later",
+            f"{self.share}; try again later",
             retry_after=self._retry_after(),
         )
 
@@ -91,16 +84,21 @@ class MemoryReservation:
 
     def try_take(self, size: int) -> bool:
         """Reserve `size` bytes. Returns False, and reserves nothing, if they do not fit."""
-        if not self.is_open or size > self._memory.room(self.tenant):
+        memory, tenant = self._memory, self.tenant
+        held = memory.held + size
+        own = memory.of_tenants.get(tenant, 0) + size
+        if held > memory.limit or own > memory.share or not self.is_open:
             return False
-        self._memory.add(self.tenant, size)
+        memory.held = held
+        if own:
+            memory.of_tenants[tenant] = own
         self.size += size
         return True
 
     def take(self, size: int) -> None:
         """Reserve `size` bytes. Raises QueueFull if they do not fit."""
-        self.check(size)
-        self.try_take(size)
+        if not self.try_take(size):
+            self.check(size)
 
     def check(self, size: int) -> None:
         """Raise QueueFull if `size` bytes do not fit; reserves nothing."""
@@ -109,5 +107,11 @@ class MemoryReservation:
 
     def give(self, size: int) -> None:
         """Release `size` bytes of the reservation."""
-        self._memory.add(self.tenant, -size)
+        memory, tenant = self._memory, self.tenant
+        memory.held -= size
+        own = memory.of_tenants.get(tenant, 0) - size
+        if own:
+            memory.of_tenants[tenant] = own
+        else:
+            memory.of_tenants.pop(tenant, None)
         self.size -= size
