@@ -311,4 +311,6 @@ _DIALECT_FORMS = tuple((re.compile(pattern, re.DOTALL), dialect) for pattern, di
 def dialect_of(path: str) -> Dialect:
     """Return the error format of a path, forwarded or not; a query does not matter."""
     path = path.partition("?")[0]
+    if (api := _BY_PATH.get(path)) is not None:
+        return api.dialect
     return next(dialect for pattern, dialect in _DIALECT_FORMS if pattern.fullmatch(path))

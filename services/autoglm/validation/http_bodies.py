@@ -68,12 +68,12 @@ def of_openai(path: str, body: bytes, content_type: str = "") -> RequestInfo:
     api, cut = inference_post(path), cut_of(body)
     if api is None:
         return replace(prompts.of_any(body), billing=Billing.BODY, unchecked=_whole(body))
-    if api.body is Body.OIP:
+    if (read := _READERS.get(api.body)) is not None:
+        info = read(body)
+    elif api.body is Body.OIP:
         info = of_oip_json(infer_path(path) or "", body)
-    elif api.body is Body.FORM:
-        info = of_form(body, content_type)
     else:
-        info = _READERS[api.body](body)
+        info = of_form(body, content_type)
     if cut is not NOTHING:
         ids = sum(n.count - n.stand_ins for n in cut.numbers.values())
         if ids and api.body in (Body.PAIRS, Body.INPUTS):

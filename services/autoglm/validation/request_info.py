@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from autoglm.validation.prefix_hash import NO_PREFIX, Prefix
 from autoglm.validation.scan.abridged import NOTHING, Cut
@@ -199,6 +199,8 @@ class RequestInfo(msgspec.Struct, frozen=True):
     billing: Billing = Billing.TOKENS
     stored: str = ""
     """The id of the stored response that the request is about or continues."""
+    prompt_tokens: int = 0
+    """The tokens of the prompt: exact for token ids, an estimate for text. Always computed."""
 
     @property
     def size(self) -> int:
@@ -210,9 +212,8 @@ class RequestInfo(msgspec.Struct, frozen=True):
             size += turn.size
         return size
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Return the tokens of the prompt: exact for token ids, an estimate for text."""
+    def __post_init__(self) -> None:
+        """Count the tokens of the prompt."""
         known, text = 0, self.unread_bytes
         for prompt in (*(self.prompts or ()), *self.unchecked):
             if prompt.tokens is None:
@@ -221,7 +222,7 @@ class RequestInfo(msgspec.Struct, frozen=True):
                 known += prompt.tokens
         for turn in self.turns or ():
             text += turn.size
-        return known - (-text // _BYTES_PER_TOKEN)
+        force_setattr(self, "prompt_tokens", known - (-text // _BYTES_PER_TOKEN))
 
     @property
     def estimated_tokens(self) -> int:

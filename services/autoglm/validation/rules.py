@@ -158,7 +158,7 @@ def _check_prompts(info: RequestInfo, prompts: Sequence[Prompt]) -> None:
     if info.operation is Operation.TOKENIZE:
         return
     for prompt in prompts:
-        if prompt.size == 0:
+        if not prompt.size:
             raise invalid(prompt.path, "is empty", "give at least one character or token")
 
 

@@ -69,7 +69,9 @@ class Health:
         record = self._records.get(url)
         if record is None:
             return False
-        return bool(_opens(record, policy)) or now - record.since >= policy.interval_seconds
+        if now - record.since >= policy.interval_seconds:
+            return True
+        return record.in_a_row > 0 and bool(_opens(record, policy))
 
     def judge(
         self, url: str, policy: OutlierDetection, ready: Collection[str], total: int, now: float
@@ -127,14 +129,18 @@ def _may_eject(url: str, policy: OutlierDetection, ready: Collection[str], total
 
 def is_failure(error: BaseException | None, response: Response | None) -> bool | None:
     """Return whether an attempt's outcome is a failure of its endpoint; None if neither."""
+    if error is None:
+        return None if response is None else _is_failed(response)
     if isinstance(error, Stalled):
         return True
     if isinstance(error, RetryElsewhere):
         return None if error.draining or error.gone else True
     if isinstance(error, errors.AutoGLMError):
         return True if isinstance(error, errors.Internal | errors.EngineDead) else None
-    if error is not None or response is None:
-        return None
+    return None
+
+
+def _is_failed(response: Response) -> bool | None:
     if response.served_by_fallback:
         return True
     if response.status < 400:

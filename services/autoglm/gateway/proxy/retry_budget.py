@@ -43,7 +43,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """Add the share of one new request."""
-        self._tokens = min(self._policy.reserve, self._tokens + self._policy.ratio)
+        policy = self._policy
+        self._tokens = min(policy.reserve, self._tokens + policy.ratio)
 
     def withdraw(self, now: float) -> bool:
         """Withdraw one retry. Returns False where the budget is spent."""
@@ -117,7 +118,7 @@ class RetriesByModel:
             policy = replace(policy, ratio=own.budget_ratio)
         owner = _owner(name, model)
         mine = self._own.get(owner)
-        if mine is None or mine.policy != policy:
+        if mine is None or (mine.policy is not policy and mine.policy != policy):
             mine = Retries(policy, RetryBudget(policy, now))
             owners = {_owner(*item) for item in known.items()}
             kept = {key: retries for key, retries in self._own.items() if key in owners}

@@ -12,7 +12,8 @@ decision costs the same for 200 endpoints and for 20,000.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from itertools import islice
+from itertools import islice, repeat
+from operator import add, mul
 from random import Random
 
 from autoglm.api.spec.traffic import RoutingPolicy
@@ -135,13 +136,12 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
 
 
 def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:
-    if len(policy.scorers) == 1:
-        return policy.scorers[0][0](query, candidates)
-    columns = []
+    """Return the weighted sum of the policy's scores for each candidate; empty without scorers."""
+    total: list[float] = []
     for score, weight in policy.scorers:
-        column = score(query, candidates)
-        columns.append(column if weight == 1 else [weight * x for x in column])
-    return list(map(sum, zip(*columns, strict=True)))
+        weighted = map(mul, score(query, candidates), repeat(weight))
+        total = list(map(add, total, weighted) if total else weighted)
+    return total
 
 
 def _none_ready(request: GatewayRequest, snapshot: Snapshot, now: float) -> AutoGLMError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from random import Random
 
 import msgspec
@@ -22,6 +23,7 @@ from autoglm.gateway.routing.prefix_index import Holders, salt_of
 from autoglm.validation.prefix_hash import BLOCK_TOKENS, NO_PREFIX, Prefix
 
 Candidates = Sequence[EndpointView]
+_LIVE = attrgetter("live")
 # The trust in the placement of prompts of which no prefix was ever seen again.
 _LEAST_TRUST = 0.15
 
@@ -103,6 +105,8 @@ class Query(msgspec.Struct):
     """The block hashes of the prompt."""
     session: str = ""
     """The request's session id; empty without one."""
+    salt: int = 0
+    """The salt of the request's block names."""
     _matches: dict[str, int] | None = None
     _holders: Holders | None = None
     _shares: Sequence[float] = ()
@@ -110,15 +114,12 @@ class Query(msgspec.Struct):
 
     def __post_init__(self) -> None:
         """Read the facts of the request that several steps of a decision use."""
-        if (info := self.request.info) is not None:
+        request = self.request
+        if (info := request.info) is not None:
             self.prefix, self.session = info.prefix, info.session
+            self.salt = salt_of(request.principal.tenant, info.model)
         if not self.prefix.blocks:
             self._matches = {}
-
-    @property
-    def salt(self) -> int:
-        """Return the salt of the request's block names."""
-        return salt_of(self.request.principal.tenant, self.request.model)
 
     @property
     def holders(self) -> Holders:
@@ -148,7 +149,7 @@ class Query(msgspec.Struct):
     def shares_in_use(self, candidates: Candidates) -> Sequence[float]:
         """Return the share in use of each candidate; filters and scorers use the same ones."""
         if self._shares_of is not candidates:
-            lives = [view.live for view in candidates]
+            lives = map(_LIVE, candidates)
             self._shares = [(live.others + live.in_flight) / live.capacity for live in lives]
             self._shares_of = candidates
         return self._shares
