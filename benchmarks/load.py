@@ -17,6 +17,7 @@ BINARY = ROOT / "build/bin/loadgen"
 GENERATE = "/autoglm.v1.Inference/Generate"
 GENERATE_STREAM = "/autoglm.v1.Inference/GenerateStream"
 COMPLETIONS = "/v1/completions"
+CHATS = "/v1/chat/completions"
 Kind = Literal["grpc-stream", "grpc-unary", "rest-stream", "rest-unary"]
 
 
@@ -27,6 +28,8 @@ class Work:
     model: str = "tiny-glm"
     prompt: str = "What is the gateway?"
     tokens: int = 200
+    is_chat: bool = False
+    """Over REST: of one message, instead of a completion."""
 
     def message(self) -> bytes:
         sampling = v1.SamplingParams(max_tokens=self.tokens, temperature=0, ignore_eos=True)
@@ -36,7 +39,7 @@ class Work:
     def body(self, stream: bool) -> bytes:
         request: dict[str, Any] = {
             "model": self.model,
-            "prompt": self.prompt,
+            **self._prompt(),
             "max_tokens": self.tokens,
             "temperature": 0,
             "ignore_eos": True,
@@ -44,6 +47,11 @@ class Work:
         if stream:
             request |= {"stream": True, "stream_options": {"include_usage": True}}
         return json.dumps(request).encode()
+
+    def _prompt(self) -> dict[str, Any]:
+        if self.is_chat:
+            return {"messages": [{"role": "user", "content": self.prompt}]}
+        return {"prompt": self.prompt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,9 @@ def offer(kind: Kind, address: str, works: Sequence[Work], how: Load) -> dict[st
     """The generator's report, in which requests may have failed: `statuses` says how many, how."""
     grpc = kind.startswith("grpc")
     streaming = kind.endswith("stream")
-    path = (GENERATE_STREAM if streaming else GENERATE) if grpc else COMPLETIONS
+    path = CHATS if works[0].is_chat else COMPLETIONS
+    if grpc:
+        path = GENERATE_STREAM if streaming else GENERATE
     with tempfile.TemporaryDirectory() as directory:
         files = [Path(directory) / f"{number}" for number in range(len(works))]
         for file, work in zip(files, works, strict=True):

@@ -56,7 +56,7 @@ def _litellm(backend: str, models: Sequence[str], scratch: Path) -> Rival:
         {
             "model_name": name,
             "litellm_params": {
-                "model": f"text-completion-openai/{name}",
+                "model": f"openai/{name}",
                 "api_base": f"{backend}/v1",
                 "api_key": "none",
             },

@@ -53,7 +53,7 @@ class Case:
     def work(self) -> load.Work:
         wish = ways.wish(self.tokens, self.pace, self.together)
         text = f"{wish} {_WORD * (self.prompt // len(_WORD))}"
-        return load.Work(ways.MODEL, text, self.tokens)
+        return load.Work(ways.MODEL, text, self.tokens, is_chat=True)
 
     def ways(self, all_ways: Iterable[Way]) -> list[Way]:
         at_once = self.tokens * self.clients

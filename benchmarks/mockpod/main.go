@@ -31,10 +31,14 @@ import (
 )
 
 const (
-	event = "data: {\"choices\":[{\"index\":0,\"text\":\"%s\"}]}\n\n"
-	end   = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":%d}}\n\ndata: [DONE]\n\n"
-	whole = "{\"choices\":[{\"index\":0,\"text\":\"%s\",\"finish_reason\":\"length\"}]," +
-		"\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":%d}}"
+	// As vLLM writes chats.
+	names = "{\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion%s\"," +
+		"\"created\":1790000000,\"model\":\"instant\","
+	delta = "data: %s\"choices\":[{\"index\":0,\"delta\":{%s},\"logprobs\":null,\"finish_reason\":%s}]}\n\n"
+	usage = "\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":%d,\"total_tokens\":%d}}"
+	whole = "%s\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"%s\"}," +
+		"\"logprobs\":null,\"finish_reason\":\"length\"}]," + usage
+	end = "data: %s\"choices\":[]," + usage + "\n\ndata: [DONE]\n\n"
 )
 
 var streaming = regexp.MustCompile(`"stream":\s*true`)
@@ -156,12 +160,15 @@ func complete(w http.ResponseWriter, r *http.Request) {
 	wanted := ordered(body)
 	if !streaming.Match(body) {
 		w.Header().Set("content-type", "application/json")
-		_, _ = fmt.Fprintf(w, whole, strings.Repeat(" token", wanted.tokens), wanted.tokens)
+		text := strings.Repeat(" token", wanted.tokens)
+		_, _ = fmt.Fprintf(w, whole, fmt.Sprintf(names, ""), text, wanted.tokens, wanted.tokens+4)
 		return
 	}
 	w.Header().Set("content-type", "text/event-stream")
 	controller := http.NewResponseController(w)
-	text := fmt.Sprintf(event, strings.Repeat(" token", wanted.together))
+	chunk := fmt.Sprintf(names, ".chunk")
+	content := "\"content\":\"" + strings.Repeat(" token", wanted.together) + "\""
+	text := fmt.Sprintf(delta, chunk, content, "null")
 	err = wanted.each(func() error {
 		if _, err := io.WriteString(w, text); err != nil {
 			return err
@@ -169,7 +176,7 @@ func complete(w http.ResponseWriter, r *http.Request) {
 		return controller.Flush()
 	})
 	if err == nil {
-		_, _ = fmt.Fprintf(w, end, wanted.tokens)
+		_, _ = fmt.Fprintf(w, delta+end, chunk, "", "\"length\"", chunk, wanted.tokens, wanted.tokens+4)
 	}
 }
 
@@ -199,7 +206,7 @@ func serve(grpcAddress, httpAddress, directory string) error {
 		grpc.MaxRecvMsgSize(64<<20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{PermitWithoutStream: true}),
 	)
-	http.HandleFunc("/v1/completions", complete)
+	http.HandleFunc("/v1/chat/completions", complete)
 	// Other routers request these before they send anything.
 	http.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
 	http.HandleFunc("/v1/models", func(w http.ResponseWriter, _ *http.Request) {
