@@ -31,6 +31,7 @@ from autoglm.gateway.routing.types import (
     Policy,
     Query,
     Reason,
+    urls_of,
 )
 
 MOST = 128
@@ -93,8 +94,8 @@ def sample(query: Query, policy: Policy, ring: Ring) -> list[EndpointView]:
         by_url, holders = ring.by_url, query.holders.deepest(_HOLDERS)
         query.around = ring.around(query.place, _AROUND) if query.place else ()
         found = {url: by_url[url] for url in (*holders, *query.around) if url in by_url}
-    for view in query.rng.choices(ring.views, k=_RANDOM):
-        found[view.url] = view
+    drawn = query.rng.choices(ring.views, k=_RANDOM)
+    found.update(zip(urls_of(drawn), drawn, strict=True))
     sampled = list(islice(found.values(), MOST))
     if policy.remembers_prompts:
         query.restrict_to(sampled)

@@ -62,12 +62,15 @@ class Holders(msgspec.Struct, frozen=True):
     def of(self, urls: Iterable[str]) -> dict[str, int]:
         """Return the blocks that these endpoints hold; omits those without any."""
         found: dict[str, int] = {}
+        if not self.levels:
+            return found
+        levels, bit_of = self.levels, self.bits.get
         for url in urls:
-            bit = self.bits.get(url, 0)
-            for depth, mask in self.levels:
-                if mask & bit:
-                    found[url] = depth
-                    break
+            if bit := bit_of(url):
+                for depth, mask in levels:
+                    if mask & bit:
+                        found[url] = depth
+                        break
         return found
 
     def _named(self, mask: int) -> Iterator[str]:

@@ -6,10 +6,11 @@ Loads have no upper bound, so a load x scores 1 / (1 + x), which keeps the order
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 from autoglm.gateway.endpoints.endpoint import Live
 from autoglm.gateway.routing.consistent_hash import draws
-from autoglm.gateway.routing.types import Candidates, Query
+from autoglm.gateway.routing.types import Candidates, Query, urls_of
 
 # The scores of the two endpoints that a conversation hashes to.
 _PLACES = (1.0, 0.5)
@@ -62,7 +63,7 @@ def cached(query: Query, candidates: Candidates) -> Sequence[float]:
     matches, blocks = query.matches, len(query.prefix.blocks)
     if not matches:
         return [0.0] * len(candidates)
-    return [matches.get(view.url, 0) / blocks for view in candidates]
+    return [held / blocks for held in map(matches.get, urls_of(candidates), repeat(0))]
 
 
 def headroom(query: Query, candidates: Candidates) -> Sequence[float]:
@@ -82,17 +83,18 @@ def placement(query: Query, candidates: Candidates) -> Sequence[float]:
     for models whose prompts are rarely seen again, so that load alone places those.
     """
     scores = [0.0] * len(candidates)
-    if query.place:
-        trust = query.trust
-        urls = [view.url for view in candidates]
-        numbers = draws(query.place, urls)
-        if query.around:
-            # The random part of a sample differs between gateways.
-            numbers = [n if u in query.around else 0 for n, u in zip(numbers, urls, strict=True)]
-        for score in _PLACES[: len(candidates)]:
-            first = numbers.index(max(numbers))
-            scores[first], numbers[first] = score * trust, -1
-            query.first_place = query.first_place or candidates[first].url
+    place = query.place
+    if not place:
+        return scores
+    urls, trust = urls_of(candidates), query.trust
+    # The random part of a sample differs between gateways.
+    known = set(urls)
+    placed = [url for url in query.around if url in known] if query.around else urls
+    numbers = draws(place, placed)
+    for score in _PLACES[: len(placed)]:
+        first = numbers.index(max(numbers))
+        scores[urls.index(placed[first])], numbers[first] = score * trust, -1
+        query.first_place = query.first_place or placed[first]
     return scores
 
 

@@ -23,7 +23,7 @@ from autoglm.gateway.routing.prefix_index import Holders, salt_of
 from autoglm.validation.prefix_hash import BLOCK_TOKENS, NO_PREFIX, Prefix
 
 Candidates = Sequence[EndpointView]
-_LIVE = attrgetter("live")
+_LIVE, _URL = attrgetter("live"), attrgetter("url")
 # The trust in the placement of prompts of which no prefix was ever seen again.
 _LEAST_TRUST = 0.15
 
@@ -53,6 +53,11 @@ class Reason(StrEnum):
     """No endpoint has responded recently: the queued work decided."""
     SIGNAL_MISSING = "signal_missing"
     """It does not report the policy's signal; this gateway's own requests were counted."""
+
+
+def urls_of(candidates: Candidates) -> list[str]:
+    """Return the URL of each candidate."""
+    return list(map(_URL, candidates))
 
 
 class DecisionTrace(msgspec.Struct, frozen=True):
@@ -137,7 +142,7 @@ class Query(msgspec.Struct):
 
     def restrict_to(self, sampled: Candidates) -> None:
         """Restrict `matches` to a sample, so that not all holders of a prefix are listed."""
-        self._matches = self.holders.of(view.url for view in sampled)
+        self._matches = self.holders.of(urls_of(sampled))
 
     @property
     def longest(self) -> int:

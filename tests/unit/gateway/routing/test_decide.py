@@ -18,10 +18,14 @@ from autoglm.gateway.endpoints.endpoint import (
 from autoglm.gateway.endpoints.snapshot import Snapshot
 from autoglm.gateway.endpoints.static_discovery import parse_target
 from autoglm.gateway.routing import POLICIES, Decision, Memory, Reason, pick
+from autoglm.gateway.routing.decide import _AROUND as AROUND
 from autoglm.gateway.routing.decide import MOST
 from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
+
+
+PLACED = (Reason.PLACED, Reason.SESSION)
 
 
 def chosen(request: Any, *views: Any, exclude: frozenset[str] = frozenset(), seed: int = 0) -> str:
@@ -157,6 +161,18 @@ def test_gateways_place_alike_whatever_their_samples(make: Any) -> None:
     )
     same = sum(a == b for a, b in zip(one, two, strict=True))
     assert same == len(prompts) and len(set(one)) > 20
+
+
+def test_an_endpoint_that_a_sample_has_by_chance_is_never_the_place(make: Any) -> None:
+    fleet, prompts = LargeFleet(make, 500), [Prefix((n,), 1 << n, True) for n in range(1, 8)]
+    for view in fleet.views:
+        view.live.others = 0
+    for prompt in prompts:
+        tried = frozenset[str]()
+        # All endpoints next to its position and more: only those drawn at random are left.
+        while (decision := fleet.decide("PrefixAffinity", prompt, exclude=tried)).reason in PLACED:
+            tried |= {decision.endpoint.url}
+        assert len(tried) == AROUND
 
 
 def test_a_beginning_that_all_hold_costs_no_visit_of_all_of_them(make: Any) -> None:
