@@ -71,46 +71,52 @@ class BodyBuffer:
     async def relay(self, write: Write) -> None:
         """Pass the bytes to `write` as they arrive, until the last.
 
-        No task runs for it: the connection calls `write` with all that one packet brought. Raises
-        the error of `fail`, and what `write` raises.
+        No task runs for it: the connection calls `write`. Raises the error of `fail`, and what
+        `write` raises.
         """
         done = asyncio.get_running_loop().create_future()
         self._waiter, self._write = done, write
         try:
-            self.flush()
+            self._pass_on()
             await done
         finally:
             self._waiter = self._write = None
             if self._blocked is not None:
                 self._blocked.cancel()
 
-    def flush(self) -> None:
-        """Pass on what has arrived. Called by the connection after each packet."""
+    def _pass_on(self) -> None:
+        """Pass on what is kept, unless the receiver has to be waited for, and end the relay."""
         write, done = self._write, self._waiter
-        if write is None or done is None or self._blocked is not None or done.done():
+        if write is None or done is None or self._blocked is not None:
             return
         if self._pieces:
             pieces = self._take()
-            try:
-                waiting = write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            except Exception as error:
-                done.set_exception(error)
-                return
-            if waiting is not None:
-                self._blocked = asyncio.ensure_future(waiting)
-                self._blocked.add_done_callback(self._unblock)
-                return
+            self._pass(write, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._blocked is not None or done.done():
+            return
         if self._error is not None:
             done.set_exception(self._error)
         elif self.is_complete:
             done.set_result(None)
+
+    def _pass(self, write: Write, data: bytes) -> None:
+        try:
+            waiting = write(data)
+        except Exception as error:
+            self._write = None
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+            return
+        if waiting is not None:
+            self._blocked = asyncio.ensure_future(waiting)
+            self._blocked.add_done_callback(self._unblock)
 
     def _unblock(self, blocked: asyncio.Future[None]) -> None:
         self._blocked = None
         error = None if blocked.cancelled() else blocked.exception()
         if error is not None and self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-        self.flush()
+        self._pass_on()
 
     def discard(self) -> None:
         """Drop what has arrived and what still arrives. Called by the connection."""
@@ -119,6 +125,10 @@ class BodyBuffer:
 
     def feed(self, piece: bytes) -> None:
         """Take bytes of the body. Called by the connection."""
+        write = self._write
+        if write is not None and self._blocked is None:
+            self._pass(write, piece)
+            return
         if self._is_discarded:
             return
         self._pieces.append(piece)
@@ -126,7 +136,7 @@ class BodyBuffer:
         if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
             self._is_paused = True
             self._source.pause_reading()
-        if self._write is None:
+        if write is None:
             self._wake()
 
     def end(self) -> None:
@@ -134,6 +144,8 @@ class BodyBuffer:
         self.is_complete = True
         if self._write is None:
             self._wake()
+        else:
+            self._pass_on()
 
     def fail(self, error: Exception) -> None:
         """Make the next wait for bytes raise the error."""
@@ -142,7 +154,7 @@ class BodyBuffer:
             if self._write is None:
                 self._wake()
             else:
-                self.flush()
+                self._pass_on()
 
     def _take(self) -> list[bytes]:
         pieces, self._pieces, self._buffered = self._pieces, [], 0

@@ -76,6 +76,8 @@ class Connection(asyncio.Protocol):
         self._response: Response | None = None
         self._can_write: asyncio.Future[None] | None = None
         self._fields: Fields = []
+        self._pieces: list[bytes] = []
+        """Of the body, from the packet that is parsed now."""
         self._head_bytes = 0
         self._in_head = True
         self._is_head_request = False
@@ -99,6 +101,7 @@ class Connection(asyncio.Protocol):
         if transport is None:
             raise ConnectionLost("the connection was closed before the request was sent")
         self.requests += 1
+        self._pieces = []
         self._is_head_request, self._in_head, self._head_bytes = is_head, True, 0
         self._keeps_alive = False
         response = self._response = Response(self)
@@ -168,9 +171,12 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._pieces:
+                self._feed()
         except httptools.HttpParserUpgrade:
             self._break(InvalidResponse("it switched protocols without being requested to"))
         except httptools.HttpParserError as error:
+            self._feed()
             if self._response is None or self._response.is_complete:
                 # Behind a complete response: only the connection is lost.
                 self._keeps_alive = False
@@ -180,14 +186,11 @@ class Connection(asyncio.Protocol):
         else:
             if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._break(InvalidResponse(_LONG_HEAD))
-            elif self._response is not None:
-                self._response.flush()
 
     def eof_received(self) -> None:
         response = self._response
         if response is not None and response.status and not response.is_framed:
             response.end()
-            response.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -244,12 +247,19 @@ class Connection(asyncio.Protocol):
             response.end()
 
     def on_body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def _feed(self) -> None:
+        """Give the response what one packet brought, as one piece."""
+        pieces, self._pieces = self._pieces, []
         response = self._response
-        if response is not None and not response.is_complete:
-            response.feed(piece)
+        if pieces and response is not None and not response.is_complete:
+            response.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def on_message_complete(self) -> None:
         response = self._response
+        if self._pieces:
+            self._feed()
         if response is not None and response.status:
             response.end()
 

@@ -165,6 +165,10 @@ class Exchange(BodyBuffer):
         """Send bytes of the body. Raises ClientDisconnected."""
         if self._connection.is_lost:
             raise ClientDisconnected("the client disconnected")
+        if self._is_chunked and data and not self._head:
+            # Every chunk of a stream but the first.
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+            return
         head, self._head = self._head, b""
         if not data or self._left == 0:
             data = b""

@@ -124,11 +124,13 @@ class _Sender:
     def _write(self, chunk: bytes) -> Awaitable[None] | None:
         if self.events is not None:
             chunk = self.events.feed(chunk)
+            if not chunk:
+                return None
         if self._reader is not None:
             self._reader.add(chunk)
-        if chunk:
-            self._exchange.write(chunk)
-        return self._exchange.drain() if self._exchange.is_blocked else None
+        exchange = self._exchange
+        exchange.write(chunk)
+        return exchange.drain() if exchange.is_blocked else None
 
     async def _write_packed(self, chunk: bytes) -> None:
         if self._reader is not None:

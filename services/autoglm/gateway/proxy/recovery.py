@@ -16,8 +16,8 @@ from autoglm import v1
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.snapshot import Snapshot
 
-# From here on raw chunks are reduced to their token ids.
-COMPACT_BYTES = 32 * 1024
+# From here on raw chunks are folded into their token ids.
+FOLD_BYTES = 64 * 1024
 _TOKEN_BYTES = array("I").itemsize
 
 
@@ -44,9 +44,11 @@ class Transcript(Protocol):
         """Return what was held back of a stream that ended without an error."""
         ...
 
-    @property
-    def size(self) -> int:
-        """Return the bytes in memory."""
+    size: int
+    """Bytes in memory."""
+
+    def fold(self) -> None:
+        """Reduce what is kept to token ids."""
         ...
 
     def give_up(self, why: str) -> None:

@@ -91,8 +91,8 @@ class Stream:
 
     async def _forward(self, write: Write) -> None:
         transcript = self._transcript
-        write_on = partial(self._write, write)
         while (attempt := self._attempt) is not None and attempt.response is not None:
+            write_on = self._writer(attempt, write)
             try:
                 await attempt.timer.wait(partial(attempt.response.forward, write_on))
                 break
@@ -109,21 +109,29 @@ class Stream:
             if waiting is not None:
                 await waiting
 
-    def _write(self, write: Write, chunk: bytes) -> Awaitable[None] | None:
-        """Pass a chunk on. Where it says that the pod is lost, StreamBroken is what is awaited."""
-        attempt, transcript = self._attempt, self._transcript
-        assert attempt is not None, "an open attempt sends it"
-        if transcript is not None:
-            chunk = transcript.feed(chunk)
-            if transcript.size > self._kept:
-                self._keep(transcript)
-        waiting = write(chunk) if chunk else None
-        if transcript is not None and transcript.failure:
-            return _broken(waiting, transcript.failure)
-        if waiting is not None:
-            return attempt.timer.paused(waiting)
-        attempt.timer.restart()
-        return None
+    def _writer(self, attempt: Attempt, write: Write) -> Write:
+        """Return what passes an attempt's chunks on. Runs for every chunk: it only keeps bytes.
+
+        What it returns raises StreamBroken where a chunk says that the pod is lost.
+        """
+        transcript, timer = self._transcript, attempt.timer
+        is_timed = timer.has_limit
+
+        def write_on(chunk: bytes) -> Awaitable[None] | None:
+            if transcript is not None:
+                chunk = transcript.feed(chunk)
+                if transcript.size > self._kept:
+                    self._keep(transcript)
+                if transcript.failure:
+                    return _broken(write(chunk) if chunk else None, transcript.failure)
+            waiting = write(chunk) if chunk else None
+            if is_timed:
+                if waiting is not None:
+                    return timer.paused(waiting)
+                timer.restart()
+            return waiting
+
+        return write_on
 
     async def _trailers(self) -> Trailers:
         attempt = self._attempt
@@ -180,12 +188,22 @@ class Stream:
         raise NoReadyEndpoint(f"no attempts are left{why and f' ({why})'}")
 
     def _keep(self, transcript: Transcript) -> None:
-        """Reserve memory for the transcript, and give the transcript up where there is none."""
-        more = max(_KEPT_BYTES, transcript.size - self._kept)
-        if self._request.hold.try_take(more):
-            self._kept += more
-        else:
+        """Reserve memory for the transcript. Where there is none, fold it, or give it up."""
+        if self._reserve(transcript.size):
+            return
+        transcript.fold()
+        if not self._reserve(transcript.size):
             transcript.give_up("the gateway had no memory left to keep what it sent")
+
+    def _reserve(self, size: int) -> bool:
+        """Reserve memory for so many bytes in all, in steps. Returns False where there is none."""
+        if size <= self._kept:
+            return True
+        more = max(_KEPT_BYTES, size - self._kept)
+        if not self._request.hold.try_take(more):
+            return False
+        self._kept += more
+        return True
 
     def _give_up(self, outcome: str, failure: _Broken, why: str) -> NoReturn:
         self._metrics.recoveries.labels(outcome).inc()

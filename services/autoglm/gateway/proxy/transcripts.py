@@ -1,13 +1,14 @@
 """Record the delivered part of a stream, of gRPC and of OpenAI's events, as `recovery.Transcript`.
 
-Does no I/O. gRPC chunks stay bytes; they are parsed when the pod is lost, and before that only to
-reduce memory. Over HTTP a pod writes the token ids of an event into a comment before it, at the
-header `REPLAY_HEADER`; clients never receive it. Only whole events are delivered: a part of one is
-held back, so that an event is delivered as a whole or not at all.
+Does no I/O. Delivered chunks stay bytes; they are parsed when the pod is lost, and before that only
+to reduce memory (`fold`). Over HTTP a pod writes the token ids of an event into a comment before
+it, at the header `REPLAY_HEADER`; clients never receive it. Only whole events are delivered: a part
+of one is held back, so that an event is delivered as a whole or not at all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from autoglm.api.spec.traffic import StreamRecovery
 from autoglm.common import errors
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.proxy.recovery import (
-    COMPACT_BYTES,
+    FOLD_BYTES,
     Ledger,
     NotResumable,
     Transcript,
@@ -42,6 +43,8 @@ from autoglm.validation.openai_stream import (
 _END = b"\n\n"
 _ERROR = b'data: {"error"'
 _FINISHES = b'"finish_reason":"'
+# A comment is a line of its own, and without an event behind it an event of its own.
+_COMMENTS = re.compile(rb"(?m)^" + re.escape(TOKEN_COMMENT) + rb".*(?:\n\n?|\Z)")
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 # Error codes for the loss of the pod, not of the request.
 _LOSSES = (errors.EngineDead.reason.lower(), errors.ShuttingDown.reason.lower())
@@ -108,33 +111,30 @@ class GrpcTranscript:
         self._kind = kind
         self._ledger = Ledger(max_tokens)
         self._raw: list[bytes] = []
-        self._size = 0
+        self._raw_bytes = self.size = 0
         self._has_usage = False
-
-    @property
-    def size(self) -> int:
-        return self._size + self._ledger.size
 
     def give_up(self, why: str) -> None:
         self._ledger.give_up(why)
-        self._compact()
+        self.fold()
 
     def feed(self, chunk: bytes) -> bytes:
         self._raw.append(chunk)
-        self._size += len(chunk)
-        if self._size >= COMPACT_BYTES:
-            self._compact()
+        self._raw_bytes += len(chunk)
+        self.size += len(chunk)
+        if self._raw_bytes >= FOLD_BYTES:
+            self.fold()
         return chunk
 
     def rest(self) -> bytes:
         return b""
 
     def is_complete(self) -> bool:
-        self._compact()
+        self.fold()
         return self._has_usage
 
     def resumption(self, payload: bytes) -> bytes:
-        self._compact()
+        self.fold()
         self._ledger.check()
         if not self._ledger.delivered:
             return payload
@@ -149,8 +149,8 @@ class GrpcTranscript:
         # Serialised messages that are joined are merged (protobuf's encoding guide).
         return payload + self._kind.request(resume=v1.Resume(choices=choices)).SerializeToString()
 
-    def _compact(self) -> None:
-        raw, self._raw, self._size = self._raw, [], 0
+    def fold(self) -> None:
+        raw, self._raw, self._raw_bytes = self._raw, [], 0
         try:
             for data in raw:
                 chunk = self._kind.parse(data)
@@ -164,6 +164,7 @@ class GrpcTranscript:
                     )
         except DecodeError:
             self._ledger.give_up("the pod's chunks cannot be read")
+        self.size = self._ledger.size
 
 
 class _Delivered(Choice):
@@ -190,47 +191,44 @@ class _Failure(msgspec.Struct):
 
 
 class SseTranscript:
-    """The token ids of the delivered events, and the part of an event that is held back."""
+    """The delivered events, or the token ids of older ones, and the part of an event held back."""
 
     def __init__(self, max_tokens: int) -> None:
         self._ledger = Ledger(max_tokens)
         self._held = b""
-        self._pending: list[bytes] = []
         self._raw: list[bytes] = []
-        self._size = 0
+        self._raw_bytes = self.size = 0
         self._is_done = False
         self.failure = ""
 
-    @property
-    def size(self) -> int:
-        return self._size + len(self._held) + self._ledger.size
-
     def give_up(self, why: str) -> None:
         self._ledger.give_up(why)
-        self._compact()
+        self.fold()
 
     def feed(self, chunk: bytes) -> bytes:
-        arrived = self._held + chunk if self._held else chunk
-        end = arrived.rfind(_END)
-        if end < 0:
-            self._held = arrived
-            if len(arrived) > _MAX_EVENT_BYTES:
-                self.failure = f"the pod sent an event of more than {_MAX_EVENT_BYTES} bytes"
+        if self._held or not chunk.endswith(_END):
+            chunk = self._whole_events(chunk)
+        if self.failure or _ERROR in chunk:
+            chunk = self._before_loss(chunk)
+        if not chunk:
             return b""
-        self._held = arrived[end + len(_END) :]
-        events = [self._take(event) for event in arrived[:end].split(_END)]
-        return b"".join(event + _END for event in events if event)
+        self._raw.append(chunk)
+        self._raw_bytes += len(chunk)
+        self.size += len(chunk)
+        if self._raw_bytes >= FOLD_BYTES:
+            self.fold()
+        return _COMMENTS.sub(b"", chunk) if TOKEN_COMMENT in chunk else chunk
 
     def rest(self) -> bytes:
         return self._held
 
     def is_complete(self) -> bool:
+        self.fold()
         return self._is_done
 
     def resumption(self, payload: bytes) -> bytes:
         self._held, self.failure = b"", ""
-        self._pending.clear()
-        self._compact()
+        self.fold()
         self._ledger.check()
         if not self._ledger.delivered:
             return payload
@@ -244,19 +242,39 @@ class SseTranscript:
         resume = msgspec.json.encode(Resume(choices))
         return body[:-1] + b',"' + RESUME_FIELD.encode() + b'":' + resume + b"}"
 
-    def _take(self, event: bytes) -> bytes:
-        """Return the event without comments; empty where nothing is left of it."""
-        while event.startswith(TOKEN_COMMENT):
-            comment, _, event = event.partition(b"\n")
-            self._pending.append(comment[len(TOKEN_COMMENT) :])
-        if not event or self.failure:
+    def fold(self) -> None:
+        raw, self._raw, self._raw_bytes = b"".join(self._raw), [], 0
+        for event in raw.split(_END):
+            if event and not self._is_done:
+                self._fold_event(event)
+        self.size = self._ledger.size + len(self._held)
+
+    def _whole_events(self, chunk: bytes) -> bytes:
+        """Return the events that are complete with this chunk; hold the rest back."""
+        arrived, before = self._held + chunk, len(self._held)
+        end = arrived.rfind(_END) + len(_END)
+        if end < len(_END):
+            end = 0
+        self._held = arrived[end:]
+        self.size += len(self._held) - before
+        if len(self._held) > _MAX_EVENT_BYTES:
+            self.failure = f"the pod sent an event of more than {_MAX_EVENT_BYTES} bytes"
+        return arrived[:end]
+
+    def _before_loss(self, chunk: bytes) -> bytes:
+        """Return the events before the one that reports the loss of the pod, if there is one."""
+        if self.failure:
             return b""
-        if event.startswith(_ERROR) and self._is_loss(event):
-            return b""
-        self._deliver(event)
-        return event
+        kept = 0
+        for event in chunk.split(_END):
+            if self._is_loss(_COMMENTS.sub(b"", event)):
+                return chunk[:kept]
+            kept += len(event) + len(_END)
+        return chunk
 
     def _is_loss(self, event: bytes) -> bool:
+        if not event.startswith(_ERROR):
+            return False
         try:
             error = msgspec.json.decode(event[len(DATA) :], type=_Failure).error
         except msgspec.DecodeError:
@@ -266,44 +284,35 @@ class SseTranscript:
         self.failure = error.message or "the pod's engine stopped"
         return True
 
-    def _deliver(self, event: bytes) -> None:
+    def _fold_event(self, event: bytes) -> None:
+        comments = []
+        while event.startswith(TOKEN_COMMENT):
+            comment, _, event = event.partition(b"\n")
+            comments.append(comment[len(TOKEN_COMMENT) :])
         if event == DONE:
             self._is_done = True
+        if self._ledger.why_not:
             return
-        if not self._pending or _FINISHES in event:
-            self._read(event)
-        self._raw += self._pending
-        self._size += sum(map(len, self._pending))
-        self._pending.clear()
-        if self._size >= COMPACT_BYTES:
-            self._compact()
+        if event.startswith(DATA) and event != DONE and (not comments or _FINISHES in event):
+            self._read(event, has_ids=bool(comments))
+        try:
+            for comment in comments:
+                tokens = msgspec.json.decode(comment, type=Tokens)
+                self._ledger.add(tokens.index, tokens.ids, has_text=False, finished=False)
+        except msgspec.DecodeError:
+            self._ledger.give_up("the pod's tokens cannot be read")
 
-    def _read(self, event: bytes) -> None:
+    def _read(self, event: bytes, *, has_ids: bool) -> None:
         """Read what an event's comment does not contain: that a choice has begun or ended."""
-        if self._ledger.why_not or not event.startswith(DATA):
-            return
         try:
             found = msgspec.json.decode(event[len(DATA) :], type=_Delivery)
         except msgspec.DecodeError:
             self._ledger.give_up("the pod's events cannot be read")
             return
-        if not self._pending:
-            self._compact()
         for choice in found.choices:
             self._ledger.add(
                 choice.index,
                 [],
-                has_text=choice.has_text and not self._pending,
+                has_text=choice.has_text and not has_ids,
                 finished=choice.finish_reason is not None,
             )
-
-    def _compact(self) -> None:
-        raw, self._raw, self._size = self._raw, [], 0
-        if self._ledger.why_not:
-            return
-        try:
-            for data in raw:
-                tokens = msgspec.json.decode(data, type=Tokens)
-                self._ledger.add(tokens.index, tokens.ids, has_text=False, finished=False)
-        except msgspec.DecodeError:
-            self._ledger.give_up("the pod's tokens cannot be read")

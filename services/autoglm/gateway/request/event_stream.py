@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from autoglm.validation.http_apis import RESPONSES
 from autoglm.validation.http_errors import EVENT_STREAM, is_responses
 
-_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LONGEST_END = 4
 # A longer event is forwarded in parts.
 MAX_HELD_BYTES = 256 * 1024
@@ -48,12 +48,12 @@ class WholeEvents:
 
     def feed(self, chunk: bytes) -> bytes:
         """Add the next bytes; return the complete events among what is held, unchanged."""
-        if not self._held and chunk.endswith(_ENDS):
+        if not self._held and chunk.endswith(EVENT_ENDS):
             self.last = chunk
             return chunk
         searched = max(0, len(self._held) - _LONGEST_END)
         self._held += chunk
-        end = max(self._end_of(end, searched) for end in _ENDS)
+        end = max(self._end_of(end, searched) for end in EVENT_ENDS)
         if len(self._held) - end > MAX_HELD_BYTES:
             end = len(self._held)
         if not end:

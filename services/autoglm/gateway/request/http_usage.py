@@ -15,6 +15,7 @@ from types import MappingProxyType
 import msgspec
 
 from autoglm.common.status import USAGE_TRAILER, TokenUsage, read_usage
+from autoglm.gateway.request.event_stream import EVENT_ENDS
 from autoglm.validation.openai_stream import DATA, Choice
 
 WHOLE_BYTES = 1024 * 1024
@@ -109,6 +110,8 @@ class UsageReader:
         self._tail = bytearray()
         self._first = self._last = b""
         self._is_open = False
+        self._is_cut = False
+        """Whether the last chunk ended within an event."""
         self._end = ""
         self.events = 0
 
@@ -120,7 +123,16 @@ class UsageReader:
             if self._size <= WHOLE_BYTES:
                 return
             chunk, self._pieces = b"".join(self._pieces), []
-        self._search(chunk)
+        self.events += chunk.count(DATA)
+        is_cut = not (self._is_stream and chunk.endswith(EVENT_ENDS))
+        # A chunk of whole events without a usage is the most frequent one.
+        if is_cut or self._is_cut or _KEY in chunk or _RESPONSE in chunk:
+            self._search(chunk)
+        self._is_cut = is_cut or self._is_open
+        # Truncated rarely, so that a chunk does not copy what came before it.
+        self._tail += chunk
+        if len(self._tail) > 2 * _TAIL_BYTES:
+            del self._tail[:-_TAIL_BYTES]
 
     def usage(self) -> TokenUsage | None:
         """Return the usage found in the chunks added; None if there is none."""
@@ -137,7 +149,8 @@ class UsageReader:
         return TokenUsage(max(c.input for c in found), max(c.output for c in found), reasons)
 
     def _search(self, chunk: bytes) -> None:
-        self.events += chunk.count(DATA)
+        if not self._is_cut:
+            self._overlap = b""
         if self._is_open:
             self._last = (self._last + chunk)[:_OBJECT_BYTES]
             self._is_open = len(self._last) < _OBJECT_BYTES
@@ -146,10 +159,6 @@ class UsageReader:
         if _RESPONSE in window:
             self._end = next((e for e in _ENDS if _RESPONSE + e.encode() in window), self._end)
         self._overlap = window[max(found, len(window) - _OVERLAP_BYTES) :]
-        # Truncated rarely, so that a chunk does not copy what came before it.
-        self._tail += chunk
-        if len(self._tail) > 2 * _TAIL_BYTES:
-            del self._tail[:-_TAIL_BYTES]
 
     def _find(self, window: bytes) -> int:
         """Return where the last key ends, so that it is found once; 0 without one."""
