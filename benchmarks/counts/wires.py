@@ -80,7 +80,7 @@ class HttpPods(Pool):
         self.hold.set()
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def _connect(self, key: tuple[str, int, bool]) -> Connection:
+    async def _connect(self, key: tuple[str, int, bool], ends_at: float) -> Connection:
         protocol = Connection(partial(self._keep, key), self._open.discard)
 
         def take(data: bytes) -> None:

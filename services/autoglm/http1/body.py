@@ -54,6 +54,15 @@ class BodyBuffer:
         self.is_complete = False
         """Whether the whole body has arrived."""
 
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
+    @property
+    def buffered(self) -> int:
+        """Return the bytes that have arrived and are not read yet."""
+        return self._buffered
+
     async def read(self) -> bytes:
         """Return the bytes that have arrived, at least one; empty after the last.
 

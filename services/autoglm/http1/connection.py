@@ -7,6 +7,7 @@ are kept and the connection stops reading. Knows no pool and no retries.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -34,11 +35,15 @@ class Response(BodyBuffer):
     `read` raise ConnectionLost, or the error of `fail`.
     """
 
-    __slots__ = ("_connection", "fields", "is_framed", "is_http10", "status")
+    __slots__ = ("_connection", "_timer", "fields", "is_framed", "is_http10", "status")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, ends_at: float) -> None:
         super().__init__(connection)
         self._connection = connection
+        self._timer: asyncio.TimerHandle | None = None
+        if ends_at != math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(ends_at, self._end_late)
         self.status = 0
         self.fields: Fields = []
         self.is_framed = True
@@ -46,7 +51,15 @@ class Response(BodyBuffer):
 
     def close(self) -> None:
         """End the exchange; the connection is reused where the response is complete."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._connection.release(self)
+
+    def _end_late(self) -> None:
+        self.fail(TimeoutError())
+        # A body that is still being sent waits for the server to read.
+        self._connection.resume_writing()
 
     async def head(self) -> None:
         """Wait for the final status and header fields."""
@@ -90,11 +103,14 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def send(self, head: bytes, body: bytes, *, is_head: bool = False) -> Response:
+    async def send(
+        self, head: bytes, body: bytes, ends_at: float = math.inf, *, is_head: bool = False
+    ) -> Response:
         """Send a request and return its response with status and fields.
 
-        A long body is written in pieces; an early response stops it. Raises ConnectionLost. When
-        cancelled, the connection is closed.
+        A long body is written in pieces; an early response stops it. Raises ConnectionLost, and
+        TimeoutError at `ends_at`, a time of the event loop. When cancelled, the connection is
+        closed.
         """
         transport = self._transport
         assert self._response is None, "one request at a time"
@@ -104,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._pieces = []
         self._is_head_request, self._in_head, self._head_bytes = is_head, True, 0
         self._keeps_alive = False
-        response = self._response = Response(self)
+        response = self._response = Response(self, ends_at)
         try:
             if len(body) <= _PIECE_BYTES:
                 transport.write(head + body)
@@ -125,7 +141,7 @@ class Connection(asyncio.Protocol):
             if response.status:
                 self._keeps_alive = False
                 return
-            if not self.is_open:
+            if response.has_failed or not self.is_open:
                 return
             transport.write(view[start : start + _PIECE_BYTES])
             if self._can_write is not None:

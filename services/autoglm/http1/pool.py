@@ -7,6 +7,7 @@ may repeat.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -57,17 +58,24 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
 
     async def send(
-        self, origin: Origin, head: bytes, body: bytes, *, is_head: bool = False
+        self,
+        origin: Origin,
+        head: bytes,
+        body: bytes,
+        ends_at: float = math.inf,
+        *,
+        is_head: bool = False,
     ) -> Response:
         """Send a request and return its response, once its head has arrived.
 
-        Raises ConnectFailed, ReusedConnectionLost, or ConnectionLost.
+        `ends_at` is a time of the event loop, at which the response fails. Raises ConnectFailed,
+        ReusedConnectionLost, ConnectionLost, or TimeoutError at `ends_at`.
         """
         key = (origin.host, origin.port, origin.is_tls)
-        connection = self._take(key) or await self._connect(key)
+        connection = self._take(key) or await self._connect(key, ends_at)
         is_reused = connection.requests > 0
         try:
-            return await connection.send(head, body, is_head=is_head)
+            return await connection.send(head, body, ends_at, is_head=is_head)
         except ConnectionLost as error:
             if is_reused and type(error) is ConnectionLost:
                 raise ReusedConnectionLost(str(error)) from error
@@ -93,12 +101,15 @@ class Pool:
             connection.close()
         return None
 
-    async def _connect(self, key: _Key) -> Connection:
+    async def _connect(self, key: _Key, ends_at: float) -> Connection:
         host, port, is_tls = key
+        now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with asyncio.timeout_at(min(now + self._connect_seconds, ends_at)):
                 return await self._connect_any(host, port, is_tls)
         except TimeoutError as error:
+            if ends_at < now + self._connect_seconds:
+                raise
             raise ConnectFailed(
                 f"no connection to {host}:{port} within {self._connect_seconds:g} s"
             ) from error

@@ -164,6 +164,9 @@ class RestEdge:
         """Return the request's function and set its route. Raises an AutoGLMError."""
         routed, allowed = http.routed, set[str]()
         exact = self.routes.get(routed)
+        if exact is not None and exact.pattern.groups == 0 and http.method in exact.methods:
+            http.route = f"{http.method} {routed}"
+            return exact.methods[http.method]
         for route in (exact,) if exact is not None else self._templates:
             found = route.pattern.fullmatch(routed)
             if found is None:

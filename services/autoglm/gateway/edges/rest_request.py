@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from urllib.parse import parse_qsl, unquote
 
 from msgspec.structs import replace
@@ -45,6 +45,7 @@ _MOST_INFLATION = 1032
 _GZIP = 16 + zlib.MAX_WBITS
 _CREDENTIALS = {name.encode(): name for name in (rpc.AUTHORIZATION, rpc.API_KEY)}
 _ENCODED = re.compile("%(2[Ff5])")
+_SHORT_TARGET_BYTES = 256
 _AUTHORITY_END = re.compile("[/?#]")
 # The connection's own headers, and those that this hop reads or sets itself.
 _NOT_FORWARDED = frozenset(
@@ -151,19 +152,29 @@ class HttpRequest:
         self.headers: Mapping[str, str] = joined(exchange.fields)
         """Names are in lower case; repeated headers are joined."""
         self.request_id = request_id_of(self.headers)
-        self.target = canonical(_origin_form(exchange.target.decode("utf-8", "surrogateescape")))
-        """The path as it was sent, with its query string."""
-        self.path = self.routed = self.target.partition("?")[0]
-        if "%" in self.path:
-            # A slash that was encoded is part of a name, not of the path that selects a route.
-            self.routed = unquote(_ENCODED.sub(r"%25\1", self.path))
-            self.path = canonical(unquote(self.path))
+        target = exchange.target
+        read = _known_targets if len(target) <= _SHORT_TARGET_BYTES else _read_target
+        self.target, self.path, self.routed = read(target)
         self.route = self.name = ""
 
     def query(self, name: str) -> str:
         """Return the first value of a parameter of the query string; empty without one."""
         pairs = parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
         return next((value for key, value in pairs if key == name), "")
+
+
+def _read_target(target: bytes) -> tuple[str, str, str]:
+    """Return the path with its query string as it was sent, the path, and what selects a route."""
+    sent = canonical(_origin_form(target.decode("utf-8", "surrogateescape")))
+    path = routed = sent.partition("?")[0]
+    if "%" in path:
+        # A slash that was encoded is part of a name, not of the path that selects a route.
+        routed = unquote(_ENCODED.sub(r"%25\1", path))
+        path = canonical(unquote(path))
+    return sent, path, routed
+
+
+_known_targets = lru_cache(1024)(_read_target)
 
 
 def unquoted(segment: str) -> str:
@@ -269,10 +280,11 @@ def timeout_of(headers: Mapping[str, str], bounds: Bounds) -> float:
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that are forwarded to the pod."""
-    named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    dropped = _NOT_FORWARDED | named
-    return {k.lower(): v for k, v in headers.items() if k.lower() not in dropped}
+    """Return the headers that are forwarded to the pod; names are in lower case."""
+    dropped = _NOT_FORWARDED
+    if "connection" in headers:
+        dropped = dropped | {name.strip().lower() for name in headers["connection"].split(",")}
+    return {k: v for k, v in headers.items() if k not in dropped}
 
 
 async def _payload(
@@ -283,9 +295,10 @@ async def _payload(
         raise _too_large(limit)
     reservation.check(max(exchange.announced, 0))
     try:
-        if exchange.is_complete:
-            # The whole body has arrived, as small ones mostly have: no timeout is needed.
-            body = await _read(exchange, limit, reservation)
+        if exchange.is_complete and exchange.buffered <= limit:
+            # The whole body has arrived, as small ones mostly have.
+            body = await exchange.read()
+            reservation.take(len(body))
         else:
             async with asyncio.timeout(timeout):
                 body = await _read(exchange, limit, reservation)
@@ -295,7 +308,8 @@ async def _payload(
         raise protocol_error(error.status, f"the body could not be read: {error}") from error
     except ClientDisconnected as error:
         raise errors.Cancelled(str(error)) from error
-    return await _decompressed(body, http.headers.get("content-encoding", ""), limit, reservation)
+    encoding = http.headers.get("content-encoding")
+    return await _decompressed(body, encoding, limit, reservation) if encoding else body
 
 
 async def _read(exchange: Exchange, limit: int, reservation: MemoryReservation) -> bytes:

@@ -184,16 +184,13 @@ def _reader(
 
 
 def _known_length(response: Response) -> int | None:
-    length = next((v for k, v in response.headers.items() if k.lower() == "content-length"), "")
+    length = response.headers.get("content-length", "")
     return int(length) if length.isdecimal() else None
 
 
 def _headers(response: Response) -> dict[str, str]:
-    headers = {
-        name: value
-        for key, value in response.headers.items()
-        if (name := key.lower()) != "content-length"
-    }
+    headers = dict(response.headers)
+    headers.pop("content-length", None)
     if response.status == errors.Unimplemented.http_status:
         headers[http_errors.SHOULD_RETRY] = "false"
     if is_event_stream(response.headers):
@@ -204,15 +201,16 @@ def _headers(response: Response) -> dict[str, str]:
 def fields_of(http: HttpRequest, headers: dict[str, str]) -> Fields:
     """Return the fields of a response: these, the request id, and those for browsers."""
     headers |= http_errors.request_id_headers(http.request_id, http.path)
-    for name, value in http.cors.response_headers(http.headers.get("origin", "")).items():
-        given = headers.get(name) if name == "vary" else None
-        headers[name] = f"{given}, {value}" if given and given != value else value
+    if http.cors.origins:
+        for name, value in http.cors.response_headers(http.headers.get("origin", "")).items():
+            given = headers.get(name) if name == "vary" else None
+            headers[name] = f"{given}, {value}" if given and given != value else value
     return [(k.encode(), v.encode("utf-8", "surrogateescape")) for k, v in headers.items()]
 
 
 def _may_compress(http: HttpRequest, response: Response) -> bool:
     wanted = http.headers.get("accept-encoding", "").lower()
-    if "gzip" not in wanted or any(name.lower() == "content-encoding" for name in response.headers):
+    if "gzip" not in wanted or "content-encoding" in response.headers:
         return False
     return any(w.strip().split(";q=")[0] == "gzip" for w in wanted.split(",") if ";q=0" not in w)
 

@@ -84,12 +84,10 @@ def relayed_headers(fields: Fields) -> dict[str, str]:
 
     Repeated ones are joined.
     """
-    named = {name.strip().lower() for name in field(fields, b"connection").split(b",")}
-    return {
-        name: value
-        for name, value in joined(fields).items()
-        if name not in _NOT_RELAYED and name.encode() not in named
-    }
+    dropped = _NOT_RELAYED
+    if named := field(fields, b"connection"):
+        dropped = dropped | {name.strip().lower() for name in named.decode().split(",")}
+    return {name: value for name, value in joined(fields).items() if name not in dropped}
 
 
 class HttpUpstream:
@@ -110,61 +108,43 @@ class HttpUpstream:
         timeout: float,
         fallbacks: Fallbacks = no_fallbacks,
     ) -> Response:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
-        response, first = await self._begin(request, endpoint, headers, timeout)
-        timer = loop.call_at(end, response.fail, TimeoutError())
-
-        def close() -> None:
-            timer.cancel()
-            # Before the response is complete this closes the connection, which cancels the
-            # request in the pod.
-            response.close()
-
-        return Response(
-            partial(_forward, response, first, endpoint, request.target),
-            status=response.status,
-            headers=relayed_headers(response.fields),
-            close=close,
-        )
-
-    async def _begin(
-        self,
-        request: GatewayRequest,
-        endpoint: EndpointView,
-        headers: Mapping[str, str],
-        timeout: float,
-    ) -> tuple[HttpResponse, bytes]:
-        """Return the response with its first bytes. Raises RetryElsewhere or DeadlineExceeded."""
-        method, origin = request.route.partition(" ")[0], origin_of(endpoint.http_base)
         sent = {**request.headers, **headers, "accept-encoding": "identity"}
         if endpoint.endpoint.kind == "openai":
             sent = {k: v for k, v in sent.items() if not is_internal_header(k)}
             sent |= self._key.headers
-        head = request_head(
-            method,
-            origin.path + request.target,
-            origin.authority,
-            sent.items(),
-            len(request.payload),
-        )
-        response: HttpResponse | None = None
+        method, origin = request.route.partition(" ")[0], origin_of(endpoint.http_base)
+        target, length = origin.path + request.target, len(request.payload)
+        head = request_head(method, target, origin.authority, sent.items(), length)
+        is_head, response = method == "HEAD", None
+        ends_at = asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                response = await self._pool.send(
-                    origin, head, request.payload, is_head=method == "HEAD"
-                )
-                if response.status == errors.NoReadyEndpoint.http_status:
-                    raise await _unavailable(response)
-                if response.status in _NO_SUCH_PATH:
-                    return response, await _own_error(response, request)
-                return response, await _first_bytes(response, request)
+            response = await self._pool.send(
+                origin, head, request.payload, ends_at, is_head=is_head
+            )
+            first = await _begun(response, request)
         except BaseException as error:
             if response is not None:
                 response.close()
             if isinstance(error, ConnectFailed | ConnectionLost | TimeoutError):
                 raise _before_first_byte(error, endpoint) from error
             raise
+        return Response(
+            partial(_forward, response, first, endpoint, request.target),
+            status=response.status,
+            headers=relayed_headers(response.fields),
+            # Before the response is complete this closes the connection, which cancels the
+            # request in the pod.
+            close=response.close,
+        )
+
+
+async def _begun(response: HttpResponse, request: GatewayRequest) -> bytes:
+    """Return the first bytes of a response. Raises RetryElsewhere where it is worth a retry."""
+    if response.status == errors.NoReadyEndpoint.http_status:
+        raise await _unavailable(response)
+    if response.status in _NO_SUCH_PATH:
+        return await _own_error(response, request)
+    return await _first_bytes(response, request)
 
 
 async def _first_bytes(response: HttpResponse, request: GatewayRequest) -> bytes:
@@ -173,6 +153,8 @@ async def _first_bytes(response: HttpResponse, request: GatewayRequest) -> bytes
     A response that was not forwarded yet can be retried when it breaks.
     """
     first = await response.read()
+    if response.is_complete and not response.buffered:
+        return first
     is_stream = _content_type(response) in _STREAMS or (
         request.info is not None and request.info.streaming
     )
@@ -275,7 +257,8 @@ async def _forward(
     if first and (waiting := write(first)) is not None:
         await waiting
     try:
-        await response.relay(write)
+        if not response.is_complete or response.buffered:
+            await response.relay(write)
     except TimeoutError as error:
         raise errors.DeadlineExceeded("the deadline passed during the response") from error
     except ConnectionLost as error:

@@ -29,10 +29,17 @@ from autoglm.gateway.proxy.retry_budget import (
 )
 from autoglm.gateway.proxy.stream import Stream
 from autoglm.gateway.proxy.timeouts import StreamTimeouts, bounded, stream_timeouts
+from autoglm.gateway.proxy.transcripts import transcript_of
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Upstream
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.prefix_cache import CacheSalts
-from autoglm.gateway.request.request import Deliver, GatewayRequest, RequestRecord, Wire
+from autoglm.gateway.request.request import (
+    Deliver,
+    GatewayRequest,
+    RequestRecord,
+    Response,
+    Wire,
+)
 from autoglm.gateway.routing import Router
 
 # The second attempt starts at once; random waits, doubled each time, space out the ones after it.
@@ -98,11 +105,20 @@ class Proxy:
         timeouts = stream_timeouts(request, routing.timeouts, self._defaults.timeouts)
         hedging = routing.hedging or self._defaults.hedging
         attempt = await self._first_response(request, record, timeouts, retries, hedging)
+        response = attempt.response
+        assert response is not None, "an attempt has begun with its response"
+        recovery = routing.stream_recovery or self._defaults.recovery
+        transcript = transcript_of(request, attempt.view, response, recovery)
+        if transcript is None and timeouts.chunk_seconds is None:
+            # Nothing is to be done with its chunks.
+            await _delivered(attempt, response, deliver)
+            return
         stream = Stream(
             record,
             attempt,
+            transcript,
             timeouts,
-            routing.stream_recovery or self._defaults.recovery,
+            recovery.max_attempts,
             partial(self._may_retry, retries.budget),
             self._attempts,
             self._pool,
@@ -126,20 +142,19 @@ class Proxy:
     ) -> Attempt:
         """Return the attempt on the first endpoint that responds. Raises the last one's error."""
         tried: set[str] = set()
-        failures = _Failures()
-        is_stream = request.info is not None and request.info.streaming
-        is_hedging = hedging.delay_seconds is not None or hedging.percentile is not None
         begin = partial(self._attempts.begin, request, record, timeouts, tried)
+        failures: _Failures | None = None
         number = 0
         while True:
             number += 1
             try:
-                if number == 1 and is_hedging and is_stream and request.exchange.has_chunks:
+                if number == 1 and _is_hedged(request, hedging):
                     return await self._hedged(
                         request, record, begin, tried, retries.hedges, hedging
                     )
                 return await begin()
             except RetryElsewhere as error:
+                failures = failures or _Failures()
                 failures.add(error)
                 if (
                     number >= retries.policy.attempts
@@ -186,6 +201,21 @@ class Proxy:
         allowed = budget.withdraw(self._clock())
         self._metrics.retries.labels("made" if allowed else "exhausted").inc()
         return allowed
+
+
+async def _delivered(attempt: Attempt, response: Response, deliver: Deliver) -> None:
+    try:
+        await deliver(response)
+    except BaseException as error:
+        attempt.close(error)
+        raise
+    attempt.close()
+
+
+def _is_hedged(request: GatewayRequest, hedging: Hedging) -> bool:
+    if hedging.delay_seconds is None and hedging.percentile is None:
+        return False
+    return request.info is not None and request.info.streaming and request.exchange.has_chunks
 
 
 async def _race(begin: Begin, delay: float, may_begin_another: Callable[[], bool]) -> Attempt:

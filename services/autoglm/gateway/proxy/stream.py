@@ -17,14 +17,12 @@ from typing import NoReturn
 import msgspec
 from msgspec.structs import replace
 
-from autoglm.api.spec.traffic import StreamRecovery
 from autoglm.common import errors
 from autoglm.common.errors import AutoGLMError, NoReadyEndpoint, StreamBroken
 from autoglm.gateway.endpoints.pool import Pool
 from autoglm.gateway.proxy.attempt import Attempt, Attempts
 from autoglm.gateway.proxy.recovery import NotResumable, Transcript, successors
 from autoglm.gateway.proxy.timeouts import StreamTimeouts
-from autoglm.gateway.proxy.transcripts import transcript_of
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Stalled
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import (
@@ -53,25 +51,25 @@ class Stream:
         self,
         record: RequestRecord,
         attempt: Attempt,
+        transcript: Transcript | None,
         timeouts: StreamTimeouts,
-        policy: StreamRecovery,
+        max_attempts: int,
         may_retry: Callable[[], bool],
         attempts: Attempts,
         pool: Pool,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        assert attempt.response is not None, "an attempt has begun with its response"
         self._request, self._record = attempt.request, record
         self._timeouts, self._may_retry = timeouts, may_retry
         self._attempts, self._pool, self._metrics = attempts, pool, metrics
         self._clock = clock
         self._attempt: Attempt | None = attempt
-        self._left = policy.max_attempts
+        self._left = max_attempts
         self._kept = _KEPT_BYTES
         self._resumed = 0
-        self._transcript = transcript_of(attempt.request, attempt.view, attempt.response, policy)
-        attempt.is_recoverable = self._transcript is not None
+        self._transcript = transcript
+        attempt.is_recoverable = transcript is not None
 
     def response(self) -> Response:
         """Return the first attempt's response, with the chunks of all attempts."""
@@ -79,8 +77,6 @@ class Stream:
         # garbage is collected.
         assert self._attempt is not None and self._attempt.response is not None
         response = self._attempt.response
-        if self._transcript is None and not self._attempt.timer.has_limit:
-            return response
         return dataclasses.replace(response, forward=self._forward, trailers=self._trailers)
 
     def close(self, error: BaseException | None) -> None:

@@ -31,9 +31,12 @@ _LONGEST_EVENT = max(len(mark) for marks in LAST_EVENTS.values() for mark in mar
 
 
 def is_event_stream(headers: Mapping[str, str]) -> bool:
-    """Return whether a response with these headers is a stream of server-sent events."""
-    kinds = (value for name, value in headers.items() if name.lower() == "content-type")
-    return next(kinds, "").partition(";")[0].strip().lower() == EVENT_STREAM
+    """Return whether a response with these headers is a stream of server-sent events.
+
+    Names are in lower case.
+    """
+    kind = headers.get("content-type", "")
+    return kind == EVENT_STREAM or kind.partition(";")[0].strip().lower() == EVENT_STREAM
 
 
 class WholeEvents:

@@ -92,9 +92,9 @@ class _Whole(_Counted):
         return tuple(reason for reason in given if reason)
 
 
-def reported_usage(fields: Iterable[tuple[str, str | bytes]]) -> TokenUsage | None:
-    """Return the usage in a pod's headers, or in its trailers over gRPC; None without it."""
-    text = next((v for k, v in fields if k.lower() == USAGE_TRAILER and isinstance(v, str)), "")
+def reported_usage(trailers: Iterable[tuple[str, str | bytes]]) -> TokenUsage | None:
+    """Return the usage in a pod's trailers over gRPC; None without it."""
+    text = next((v for k, v in trailers if k == USAGE_TRAILER and isinstance(v, str)), "")
     return read_usage(text)
 
 
@@ -102,7 +102,8 @@ class UsageReader:
     """Reads the usage of one response. `events` counts the events of a stream so far."""
 
     def __init__(self, *, is_stream: bool, headers: Mapping[str, str] = _NO_HEADERS) -> None:
-        self._reported = reported_usage(headers.items())
+        given = headers.get(USAGE_TRAILER)
+        self._reported = read_usage(given) if given else None
         self._is_stream = is_stream
         self._pieces: list[bytes] = []
         self._size = 0

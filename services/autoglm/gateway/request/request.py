@@ -178,7 +178,8 @@ def _keep() -> None:
 class Response:
     """A response whose first chunk has arrived.
 
-    `status` and `headers` are those of HTTP. Call `trailers` once `forward` has returned.
+    `status` and `headers` are those of HTTP; names are in lower case. Call `trailers` once
+    `forward` has returned.
     """
 
     forward: Forward

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDict
 
 from autoglm.common.addresses import TrustedProxies
 from autoglm.common.errors import InvalidRequest
@@ -57,25 +56,22 @@ def test_a_good_id_is_kept() -> None:
 
 
 def test_headers_of_the_connection_stay_behind() -> None:
-    headers = CIMultiDict(
-        [
-            ("Connection", "keep-alive, X-Hop"),
-            ("X-Hop", "1"),
-            ("Transfer-Encoding", "chunked"),
-            ("X-Request-Id", "theirs"),
-            ("X-Kept", "2"),
-            ("Authorization", "Bearer k"),
-        ]
-    )
+    headers = {
+        "connection": "keep-alive, X-Hop",
+        "x-hop": "1",
+        "transfer-encoding": "chunked",
+        "x-request-id": "theirs",
+        "x-kept": "2",
+        "authorization": "Bearer k",
+    }
     assert forwarded_headers(headers) == {"x-kept": "2", "authorization": "Bearer k"}
-    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
     assert relayed_headers(fields) == {"x-kept": "2", "authorization": "Bearer k"}
 
 
 def test_the_callers_own_salt_stays_behind() -> None:
-    assert forwarded_headers({"X-Autoglm-Prefix-Salt": "0000000000000007", "X-Kept": "2"}) == {
-        "x-kept": "2"
-    }
+    headers = {"x-autoglm-prefix-salt": "0000000000000007", "x-kept": "2"}
+    assert forwarded_headers(headers) == {"x-kept": "2"}
 
 
 @given(st.binary(max_size=200))

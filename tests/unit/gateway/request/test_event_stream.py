@@ -55,7 +55,7 @@ def test_an_event_without_end_is_not_held_for_ever() -> None:
     ],
 )
 def test_an_event_stream_is_known_by_its_type(kind: str, is_stream: bool) -> None:
-    assert is_event_stream({"Content-Type": kind}) is is_stream
+    assert is_event_stream({"content-type": kind}) is is_stream
     assert not is_event_stream({})
 
 

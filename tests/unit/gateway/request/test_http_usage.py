@@ -12,7 +12,7 @@ from autoglm.gateway.request.http_usage import WHOLE_BYTES, UsageReader
 
 
 def test_what_a_pod_writes_into_its_headers_comes_first() -> None:
-    headers = {"Autoglm-Usage": "prompt=7 completion=2 finish=stop"}
+    headers = {"autoglm-usage": "prompt=7 completion=2 finish=stop"}
     reader = UsageReader(is_stream=False, headers=headers)
     reader.add(WHOLE)
     assert reader.usage() == TokenUsage(7, 2, ("stop",))
