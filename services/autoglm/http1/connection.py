@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import cast
 
 import httptools
@@ -251,10 +252,12 @@ class Connection(asyncio.Protocol):
             return
         fields = self._fields
         self._in_head = False
-        if sum(len(name) + len(value) for name, value in fields) > MAX_HEAD_BYTES:
+        # What came with the head may be of the body.
+        if self._head_bytes > MAX_HEAD_BYTES and sum(map(len, chain(*fields))) > MAX_HEAD_BYTES:
             raise ValueError(_LONG_HEAD)
         self._keeps_alive = self._parser.should_keep_alive()
-        is_framed = bool(field(fields, b"content-length")) or _is_chunked(fields)
+        named = dict(fields)
+        is_framed = bool(named.get(b"content-length")) or _is_chunked(fields)
         response.is_http10 = self._parser.get_http_version() == "1.0"
         response.begin(status, fields, is_framed or status in (204, 304))
         if self._is_head_request:

@@ -11,7 +11,7 @@ from typing import Protocol
 from autoglm.http1.body import BodyBuffer
 from autoglm.http1.heads import Fields
 
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}".encode() for s in HTTPStatus}
 _NO_BODY = (204, 304)
 # So much of a body that the response did not wait for is discarded, to keep the connection.
 _MAX_DISCARDED_BYTES = 64 * 1024
@@ -140,8 +140,8 @@ class Exchange(BodyBuffer):
             self._is_chunked = True
         if connection.is_draining or not (self.is_complete or self._is_rest_short):
             self.is_kept_alive = False
-        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}".encode()]
-        lines += [name + b": " + value for name, value in fields]
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown" % status]
+        lines += [b"%b: %b" % pair for pair in fields]
         if length is not None and status != 204:
             lines.append(b"content-length: %d" % length)
         elif self._is_chunked:

@@ -28,7 +28,7 @@ from autoglm.gateway.proxy.retry_budget import (
     RetryPolicy,
 )
 from autoglm.gateway.proxy.stream import Stream
-from autoglm.gateway.proxy.timeouts import StreamTimeouts, bounded, stream_timeouts
+from autoglm.gateway.proxy.timeouts import UNLIMITED, StreamTimeouts, bounded, stream_timeouts
 from autoglm.gateway.proxy.transcripts import transcript_of
 from autoglm.gateway.proxy.upstream import RetryElsewhere, Upstream
 from autoglm.gateway.request.metrics import Metrics
@@ -51,7 +51,7 @@ Begin = Callable[[], Coroutine[None, None, Attempt]]
 class Defaults:
     """The gateway's own policies, for what a resource does not set."""
 
-    timeouts: StreamTimeouts = StreamTimeouts()
+    timeouts: StreamTimeouts = UNLIMITED
     recovery: StreamRecovery = StreamRecovery()
     hedging: Hedging = Hedging()
     outliers: OutlierDetection = OutlierDetection()

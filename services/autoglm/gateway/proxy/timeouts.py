@@ -31,6 +31,9 @@ class StreamTimeouts:
     chunk_seconds: float | None = None
 
 
+UNLIMITED = StreamTimeouts()
+
+
 def bounded(request: GatewayRequest, timeouts: Timeouts) -> GatewayRequest:
     """Return the request with the earlier of its own deadline and the resource's."""
     total = timeouts.total_seconds
@@ -44,8 +47,10 @@ def stream_timeouts(
 ) -> StreamTimeouts:
     """Return the timeouts that apply to the request, by its resource or else the default."""
     if request.info is None or not request.info.streaming or not request.exchange.has_chunks:
-        return StreamTimeouts()
+        return UNLIMITED
     first, chunk = timeouts.first_token_seconds, timeouts.chunk_seconds
+    if first is None and chunk is None:
+        return default
     return StreamTimeouts(
         default.first_token_seconds if first is None else first,
         default.chunk_seconds if chunk is None else chunk,

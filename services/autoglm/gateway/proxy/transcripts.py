@@ -67,9 +67,9 @@ def transcript_of(
     request: GatewayRequest, view: EndpointView, response: Response, policy: StreamRecovery
 ) -> Transcript | None:
     """Return the transcript of a response; None for one that cannot be resumed elsewhere."""
-    if policy.mode == "Off" or response.status != 200:
+    if request.info is None or not request.info.streaming or not request.exchange.has_chunks:
         return None
-    if not request.exchange.has_chunks or not is_resumable(view, request.model):
+    if policy.mode == "Off" or response.status != 200 or not is_resumable(view, request.model):
         return None
     if kind := KINDS.get(request.target):
         return GrpcTranscript(kind, policy.max_replay_tokens)
