@@ -11,7 +11,7 @@ from autoglm.http1.body import HIGH_WATER_BYTES, BodyBuffer
 
 
 class Source:
-    """A connection that keeps what it was told to do."""
+    """A connection that keeps the calls of its reader."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
