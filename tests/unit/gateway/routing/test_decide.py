@@ -24,7 +24,6 @@ from autoglm.gateway.routing.prefix_index import salt_of
 from autoglm.validation import Operation, RequestInfo
 from autoglm.validation.prefix_hash import Prefix
 
-
 PLACED = (Reason.PLACED, Reason.SESSION)
 
 
