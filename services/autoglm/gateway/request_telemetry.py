@@ -76,9 +76,7 @@ class Observer:
             end_span(record.span, ending, _principal_attributes(record))
         log = self._recorder.log
         if log.is_enabled_for(ending.level):
-            trace = trace_id(record.span)
-            fields = _fields(request, record, ending, trace)
-            log.log(ending.level, ending.message, fields, trace)
+            log.log(ending.level, ending.message, _fields(request, record, ending))
 
     def _new_series(
         self, route: str, model: str, outcome: Outcome, code: str, operation: str | None
@@ -199,9 +197,7 @@ def _response_attributes(record: RequestRecord, started: float) -> dict[str, Att
     return attributes
 
 
-def _fields(
-    request: GatewayRequest, record: RequestRecord, ending: Ending, trace: str
-) -> dict[str, object]:
+def _fields(request: GatewayRequest, record: RequestRecord, ending: Ending) -> dict[str, object]:
     fields: dict[str, object] = {
         "request_id": request.request_id,
         "route": request.route,
@@ -216,8 +212,8 @@ def _fields(
     if record.principal is not None:
         fields["tenant"] = record.principal.tenant
         fields["subject"] = record.principal.subject
-    if trace:
-        fields["trace_id"] = trace
+    if name := trace_id(record.span):
+        fields["trace_id"] = name
     if record.queued:
         fields["queue_seconds"] = round(record.queued, 6)
     if ending.first_chunk_seconds is not None:

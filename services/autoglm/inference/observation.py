@@ -116,15 +116,13 @@ class Observation:
         if self.span.is_recording():
             end_span(self.span, ending, self.attributes)
         if _recorder.log.is_enabled_for(ending.level):
-            trace = trace_id(self.span)
-            fields = self._fields(ending, trace)
-            _recorder.log.log(ending.level, ending.message, fields, trace)
+            _recorder.log.log(ending.level, ending.message, self._fields(ending))
 
-    def _fields(self, ending: Ending, trace: str) -> dict[str, object]:
+    def _fields(self, ending: Ending) -> dict[str, object]:
         first = ending.first_chunk_seconds
         return {
             "request_id": self.request_id,
-            "trace_id": trace,
+            "trace_id": trace_id(self.span),
             "protocol": self.protocol,
             "method": self.method,
             "outcome": ending.outcome,

@@ -7,10 +7,21 @@ import logging
 from collections.abc import Iterator, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import Span, StatusCode
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -24,7 +35,9 @@ from autoglm.common.request_telemetry import (
     RequestSeries,
     end_span,
     error_of,
+    trace_headers,
 )
+from autoglm.common.telemetry import PROPAGATOR
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LOG = logging.getLogger("autoglm.test.request")
@@ -138,7 +151,7 @@ def test_a_request_is_one_log_line_at_its_level(
     with caplog.at_level(logging.INFO, LOG.name):
         ended = ending("grpc", Outcome.SERVED, "OK", level=level, message="done well")
         if recorder.log.is_enabled_for(ended.level):
-            recorder.log.log(ended.level, ended.message, {"request_id": "r"}, "")
+            recorder.log.log(ended.level, ended.message, {"request_id": "r"})
     assert len(caplog.records) == lines
     for record in caplog.records:
         assert (record.message, record.__dict__["fields"]) == ("done well", {"request_id": "r"})
@@ -159,3 +172,20 @@ def test_every_failure_is_an_error_of_the_api(
 ) -> None:
     assert type(error_of(failure, overdue=overdue)) is kind
     assert error_of(None) is None
+
+
+@given(
+    st.integers(1, 2**128 - 1),
+    st.integers(1, 2**64 - 1),
+    st.integers(0, 255),
+    st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.just("v"), max_size=3),
+)
+def test_trace_headers_are_those_of_the_propagator(
+    trace_id: int, span_id: int, flags: int, state: dict[str, str]
+) -> None:
+    state_of = TraceState(list(state.items()))
+    context = SpanContext(trace_id, span_id, False, TraceFlags(flags), state_of)
+    span, injected = NonRecordingSpan(context), dict[str, str]()
+    PROPAGATOR.inject(injected, set_span_in_context(span))
+    assert trace_headers(span) == injected
+    assert trace_headers(INVALID_SPAN) == {}

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Tracer
 
 from autoglm.common.telemetry import (
     FileSpanExporter,
     JsonFormatter,
     LineHandler,
+    NewTraces,
     RecordLogger,
     TextFormatter,
     set_up_logs,
@@ -36,6 +41,51 @@ def test_spans_are_appended_to_the_file_as_lines(tmp_path: Path) -> None:
 def test_a_bad_destination_is_reported(spec: str) -> None:
     with pytest.raises(ValueError, match="none, console, file:PATH or otlp:URL"):
         set_up_traces("test", spec, 1.0)
+
+
+class GivenIds(IdGenerator):
+    def __init__(self, trace_id: int, span_id: int) -> None:
+        self._trace_id, self._span_id = trace_id, span_id
+
+    def generate_trace_id(self) -> int:
+        return self._trace_id
+
+    def generate_span_id(self) -> int:
+        return self._span_id
+
+    def is_trace_id_random(self) -> bool:
+        return True
+
+
+def tracer_of(ids: IdGenerator, sampler: TraceIdRatioBased) -> Tracer:
+    provider = TracerProvider(
+        sampler=ParentBased(sampler), id_generator=ids, shutdown_on_exit=False
+    )
+    return provider.get_tracer("test")
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.5, 1.0])
+def test_new_traces_are_those_of_the_sdk(ratio: float) -> None:
+    sampler = TraceIdRatioBased(ratio)
+    ids = NewTraces(sampler)
+    tracer, sampled = tracer_of(ids, sampler), 0
+    for _ in range(200):
+        span = ids.unsampled() or tracer.start_span("x", context=Context())
+        sampled += span.is_recording()
+        context = span.get_span_context()
+        given = GivenIds(context.trace_id, context.span_id)
+        other = tracer_of(given, sampler).start_span("x", context=Context())
+        assert (type(span), context) == (type(other), other.get_span_context())
+    assert abs(sampled - 200 * ratio) < 60
+
+
+def test_a_trace_that_the_tracer_begins_has_an_id_of_its_own() -> None:
+    sampler = TraceIdRatioBased(1.0)
+    ids = NewTraces(sampler)
+    assert ids.unsampled() is None
+    tracer = tracer_of(ids, sampler)
+    spans = [tracer.start_span("x", context=Context()) for _ in range(3)]
+    assert len({span.get_span_context().trace_id for span in spans}) == 3
 
 
 def test_log_lines_are_json_with_their_fields_and_trace() -> None:
@@ -103,8 +153,8 @@ def test_records_with_fields_have_the_attributes_of_others(
 ) -> None:
     logger = logging.getLogger("autoglm.test")
     with caplog.at_level(logging.DEBUG, logger.name):
-        logger.info("100%", extra={"fields": {"a": 1}, "trace_id": "t"})
-        RecordLogger(logger).log(logging.INFO, "100%", {"a": 1}, "t")
+        logger.info("100%", extra={"fields": {"a": 1}, "trace_id": ""})
+        RecordLogger(logger).log(logging.INFO, "100%", {"a": 1})
     other, own = caplog.records
     assert own.__dict__.keys() == other.__dict__.keys()
     same = ("name", "levelname", "levelno", "msg", "message", "args", "fields", "trace_id")
