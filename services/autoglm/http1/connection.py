@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import cast
 
 import httptools
 
 from autoglm.http1.body import BodyBuffer
-from autoglm.http1.heads import MAX_HEAD_BYTES, Fields, field
+from autoglm.http1.heads import MAX_HEAD_BYTES, Fields
 
 _PIECE_BYTES = 64 * 1024
 _CONTINUE, _SWITCHING, _FINAL = 100, 101, 200
@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
             raise ValueError(_LONG_HEAD)
         self._keeps_alive = self._parser.should_keep_alive()
         named = dict(fields)
-        is_framed = bool(named.get(b"content-length")) or _is_chunked(fields)
+        is_framed = bool(named.get(b"content-length")) or _is_chunked(named)
         response.is_http10 = self._parser.get_http_version() == "1.0"
         response.begin(status, fields, is_framed or status in (204, 304))
         if self._is_head_request:
@@ -286,8 +286,8 @@ class Connection(asyncio.Protocol):
 _LONG_HEAD = f"the head of its response has more than {MAX_HEAD_BYTES} bytes"
 
 
-def _is_chunked(fields: Fields) -> bool:
-    return field(fields, b"transfer-encoding").strip().lower().endswith(b"chunked")
+def _is_chunked(named: Mapping[bytes, bytes]) -> bool:
+    return named.get(b"transfer-encoding", b"").strip().lower().endswith(b"chunked")
 
 
 def _reason(error: httptools.HttpParserError) -> str:

@@ -90,8 +90,6 @@ DEFAULT_LIMITS, DEFAULT_TIMEOUTS = Limits(), Timeouts()
 
 # RFC 3986 (3.2.2): a name or an address of IPv4, or one of IPv6 in brackets. It may be empty.
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
-# The fields that a server acts on itself.
-_OWN = frozenset((b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"))
 
 
 def check_head(method: str, version: str, fields: Fields) -> tuple[int, bool]:
@@ -100,25 +98,28 @@ def check_head(method: str, version: str, fields: Fields) -> tuple[int, bool]:
     Returns the length of the body in bytes, -1 where only its end shows it, and whether the client
     waits for `100 Continue` before it sends it.
     """
-    fields = [pair for pair in fields if pair[0] in _OWN]
+    named = dict(fields)
     if version not in ("1.1", "1.0"):
         raise BadBody(505, f"HTTP/{version} is not supported; use HTTP/1.1")
     if method == "CONNECT":
         raise BadBody(405, "CONNECT is not supported; this is no proxy")
-    hosts = [name for name, _ in fields].count(b"host")
+    hosts = int(b"host" in named)
+    if len(named) < len(fields):
+        hosts = [name for name, _ in fields].count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadBody(400, f"the request has {hosts} Host headers; send one")
-    if not _HOST.fullmatch(field(fields, b"host")):
+    if hosts and not _HOST.fullmatch(named[b"host"]):
         raise BadBody(400, "header Host is not HOST or HOST:PORT; send one of them")
-    coding = field(fields, b"transfer-encoding")
+    # The first of several is the one that counts, as in `heads.field`.
+    coding = field(fields, b"transfer-encoding") if b"transfer-encoding" in named else b""
     if coding and version == "1.0":
         raise BadBody(400, "HTTP/1.0 has no Transfer-Encoding; use HTTP/1.1")
     if coding and coding.strip().lower() != b"chunked":
         raise BadBody(501, "Transfer-Encoding other than chunked is not supported")
-    if coding and field(fields, b"upgrade"):
+    if coding and named.get(b"upgrade"):
         raise BadBody(501, "Upgrade with a chunked body is not supported; send Content-Length")
-    expected = field(fields, b"expect").lower()
+    expected = field(fields, b"expect").lower() if b"expect" in named else b""
     if expected and expected != b"100-continue":
         raise BadBody(417, "Expect other than 100-continue is not supported")
-    announced = -1 if coding else int(field(fields, b"content-length") or b"0")
+    announced = -1 if coding else int(named.get(b"content-length") or b"0")
     return announced, bool(expected) and announced != 0 and version != "1.0"

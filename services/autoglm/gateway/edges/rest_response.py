@@ -103,7 +103,7 @@ class _Sender:
             self._packer, length = zlib.compressobj(wbits=_GZIP), None
             headers["content-encoding"] = "gzip"
         try:
-            exchange.start(response.status, fields_of(http, headers), length)
+            exchange.start(response.status, fields_of(http, headers, response.cookies), length)
             await response.forward(self._write if self._packer is None else self._write_packed)
             rest = b"" if self.events is None else self.events.rest()
             if self._reader is not None:
@@ -160,7 +160,7 @@ async def _send_whole(http: HttpRequest, response: Response, body: bytes) -> Non
         packer = zlib.compressobj(wbits=_GZIP)
         body = await _packed(packer, body) + packer.flush()
         headers["content-encoding"], length = "gzip", len(body)
-    http.exchange.start(response.status, fields_of(http, headers), length)
+    http.exchange.start(response.status, fields_of(http, headers, response.cookies), length)
     http.exchange.finish(body)
 
 
@@ -198,14 +198,16 @@ def _headers(response: Response) -> dict[str, str]:
     return headers
 
 
-def fields_of(http: HttpRequest, headers: dict[str, str]) -> Fields:
-    """Return the fields of a response: these, the request id, and those for browsers."""
+def fields_of(http: HttpRequest, headers: dict[str, str], cookies: tuple[str, ...] = ()) -> Fields:
+    """Return the fields of a response: these, the request id, cookies, and those for browsers."""
     headers |= http_errors.request_id_headers(http.request_id, http.path)
     if http.cors.origins:
         for name, value in http.cors.response_headers(http.headers.get("origin", "")).items():
             given = headers.get(name) if name == "vary" else None
             headers[name] = f"{given}, {value}" if given and given != value else value
-    return [(k.encode(), v.encode("utf-8", "surrogateescape")) for k, v in headers.items()]
+    fields = [(k.encode(), v.encode("utf-8", "surrogateescape")) for k, v in headers.items()]
+    fields += [(b"set-cookie", cookie.encode("utf-8", "surrogateescape")) for cookie in cookies]
+    return fields
 
 
 def _may_compress(http: HttpRequest, response: Response) -> bool:

@@ -50,7 +50,8 @@ _WHOLE_BYTES = 4 * 1024 * 1024
 _STREAMS = ("text/event-stream", "multipart/mixed", "application/x-ndjson")
 _MAX_DIGITS = 9
 _NO_SUCH_PATH = (404, 405)
-# Hop-by-hop headers (RFC 9110, 7.6.1), and those that each hop sets itself.
+_SET_COOKIE = b"set-cookie"
+# Hop-by-hop headers (RFC 9110, 7.6.1), those that each hop sets itself, and cookies.
 _NOT_RELAYED = frozenset(
     (
         "connection",
@@ -62,6 +63,7 @@ _NOT_RELAYED = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "set-cookie",
         "date",
         "server",
         *UPSTREAM_CORS_HEADERS,
@@ -79,10 +81,15 @@ def client_pool(tls: ssl.SSLContext | None = None) -> Pool:
     return Pool(tls, connect_seconds=CONNECT_SECONDS, keepalive_seconds=KEEPALIVE_SECONDS)
 
 
+def cookies_of(fields: Fields) -> tuple[str, ...]:
+    """Return the values of Set-Cookie, which cannot be joined (RFC 9110, 5.3)."""
+    return tuple(v.decode("utf-8", "surrogateescape") for k, v in fields if k == _SET_COOKIE)
+
+
 def relayed_headers(fields: Fields) -> dict[str, str]:
     """Return a response's headers without hop-by-hop headers, with names in lower case.
 
-    Repeated ones are joined.
+    Repeated ones are joined. Without cookies: see `cookies_of`.
     """
     dropped = _NOT_RELAYED
     if named := field(fields, b"connection"):
@@ -132,6 +139,7 @@ class HttpUpstream:
             partial(_forward, response, first, endpoint, request.target),
             status=response.status,
             headers=relayed_headers(response.fields),
+            cookies=cookies_of(response.fields),
             # Before the response is complete this closes the connection, which cancels the
             # request in the pod.
             close=response.close,

@@ -186,11 +186,14 @@ class Response:
     """Call it once."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Without Set-Cookie."""
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
     first_chunk: float = 0.0
     """When the first chunk arrived, on the monotonic clock, if long before the response; else 0."""
     served_by_fallback: bool = False
     """Whether a proxy used another endpoint because the picked one did not respond."""
+    cookies: tuple[str, ...] = ()
+    """The values of Set-Cookie."""
     close: Callable[[], object] = _keep
     """Ends the exchange with the endpoint, and cancels the request there if it still runs."""
 
