@@ -130,13 +130,17 @@ def _of_chat(body: bytes) -> RequestInfo:
 def _of_completion(body: bytes) -> RequestInfo:
     completion, cut = decode(body, bodies.Completion), cut_of(body)
     logprobs = None if completion.logprobs is None else int(completion.logprobs)
-    prompt, prefix = None, prefix_hash.NO_PREFIX
-    if completion.prompt is not None or completion.prompt_embeds is None:
-        prompt = prompts.prompt_list("prompt", completion.prompt, cut)
-        prefix = prompts.prompt_prefix("prompt", completion.prompt, cut)
+    found: Sequence[Prompt] | None = None
+    prompt, prefix = completion.prompt, prefix_hash.NO_PREFIX
+    if isinstance(prompt, str):
+        text = prompt.encode()
+        found, prefix = (Prompt("prompt", len(text)),), prefix_hash.of_text(text)
+    elif prompt is not None or completion.prompt_embeds is None:
+        found = prompts.prompt_list("prompt", prompt, cut)
+        prefix = prompts.prompt_prefix("prompt", prompt, cut)
     return RequestInfo(
         operation=Operation.GENERATE,
-        prompts=prompt,
+        prompts=found,
         sampling=_sampling(completion, completion.max_tokens, logprobs, COMPLETION_MAX_TOKENS),
         prefix=prefix,
         **_common(completion),
@@ -237,7 +241,7 @@ def _tool_choice(choice: str | bodies.NamedChoice | None) -> ToolChoice:
 def _common(request: bodies.Sampled) -> dict[str, Any]:
     return {
         "model": request.model or "",
-        "streaming": bool(request.stream),
+        "streaming": request.stream or False,
         "stream_options": bool(request.stream_options),
         "formats": _formats(request)
         if request.structured_outputs or request.response_format
@@ -273,8 +277,8 @@ def _sampling(
         stop_token_ids=request.stop_token_ids or (),
         logit_bias=request.logit_bias or {},
         default_max_tokens=default,
-        use_beam_search=bool(request.use_beam_search),
-        echo=bool(request.echo),
+        use_beam_search=request.use_beam_search or False,
+        echo=request.echo or False,
     )
 
 

@@ -54,7 +54,7 @@ class Message(msgspec.Struct, frozen=True):
 
 def of_text(text: str | bytes) -> Prefix:
     """Name the blocks of a text."""
-    data = _bytes(text)
+    data = text.encode() if isinstance(text, str) else text
     return _named(data, data[:_OPENING_BYTES], _TEXT, len(data))
 
 
@@ -97,11 +97,16 @@ def _named(
 ) -> Prefix:
     if not data:
         return NO_PREFIX
-    blocks, name, view = [], seed, memoryview(data)
+    blocks = _block_names(memoryview(data), seed) if len(data) >= BLOCK_BYTES else ()
+    return Prefix(blocks, xxh3_64_intdigest(opening, seed), is_continued, size)
+
+
+def _block_names(data: memoryview, seed: int) -> tuple[int, ...]:
+    names, name = [], seed
     for start in range(0, min(len(data), _MOST_BYTES) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        name = xxh3_64_intdigest(view[start : start + BLOCK_BYTES], name)
-        blocks.append(name)
-    return Prefix(tuple(blocks), xxh3_64_intdigest(opening, seed), is_continued, size)
+        name = xxh3_64_intdigest(data[start : start + BLOCK_BYTES], name)
+        names.append(name)
+    return tuple(names)
 
 
 def _bytes(text: str | bytes) -> bytes:

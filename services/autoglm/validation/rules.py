@@ -96,7 +96,10 @@ _RANGES = (
     _Range("truncate_prompt_tokens", -1, _INT64 - 1),
 )
 # What all of them allow, checked in one call; `_RANGES` then show which value is at fault.
-_InRanges = msgspec.defstruct("_InRanges", [allowed.field for allowed in _RANGES])
+_Int64 = Annotated[int, msgspec.Meta(ge=-_INT64, le=_INT64 - 1)]
+_InRanges = msgspec.defstruct(
+    "_InRanges", [*(allowed.field for allowed in _RANGES), ("seed", _Int64 | None, None)]
+)
 
 
 def validate(info: RequestInfo, model: v1.Model | None, known: Sequence[str]) -> None:
@@ -183,11 +186,8 @@ def _check_numbers(info: RequestInfo) -> None:
         msgspec.convert(info.sampling, _InRanges, from_attributes=True)
     except msgspec.ValidationError:
         _check_ranges(info)
-    seed, priority = info.sampling.seed, info.priority
-    if not -_INT32 <= priority < _INT32:
-        raise invalid("priority", f"is {shown(priority)}", "it must fit in 32 signed bits")
-    if seed is not None and not -_INT64 <= seed < _INT64:
-        raise invalid(info.field_name("seed"), f"is {shown(seed)}", "it must fit in 64 signed bits")
+    if not -_INT32 <= info.priority < _INT32:
+        raise invalid("priority", f"is {shown(info.priority)}", "it must fit in 32 signed bits")
 
 
 def _check_ranges(info: RequestInfo) -> None:
@@ -196,6 +196,9 @@ def _check_ranges(info: RequestInfo) -> None:
         if value is not None and not allowed.allows(value):
             field = info.field_name(allowed.name)
             raise invalid(field, f"is {shown(value)}", f"it must be {allowed}")
+    seed = info.sampling.seed
+    if seed is not None and not -_INT64 <= seed < _INT64:
+        raise invalid(info.field_name("seed"), f"is {shown(seed)}", "it must fit in 64 signed bits")
 
 
 def _check_stop(info: RequestInfo) -> None:
@@ -238,16 +241,16 @@ def _check_count(field: str, count: int, bound: int) -> None:
 def _check_combinations(info: RequestInfo) -> None:
     """Check parameters whose valid values depend on others."""
     sampling = info.sampling
-    given, least, most = sampling.max_tokens, sampling.min_tokens, sampling.most_tokens
+    given, least = sampling.max_tokens, sampling.min_tokens
     if given is not None and given < (0 if sampling.echo else 1):
         field = info.field_name("max_tokens")
         raise invalid(field, f"is {shown(given)}", "it must be at least 1")
-    if least is not None and most is not None and least > most:
+    if least is not None and (most := sampling.most_tokens) is not None and least > most:
         field, unset = info.field_name("max_tokens"), " when not set" if given is None else ""
         remedy = f"raise {field}, which is {most}{unset}, or lower it"
         raise invalid(info.field_name("min_tokens"), f"is {least}", remedy)
-    is_greedy = sampling.temperature is not None and sampling.temperature < _GREEDY
-    if is_greedy and (sampling.n or 1) > 1 and not sampling.use_beam_search:
+    is_many = sampling.n is not None and sampling.n > 1 and not sampling.use_beam_search
+    if is_many and sampling.temperature is not None and sampling.temperature < _GREEDY:
         remedy = (
             f"raise {info.field_name('temperature')} or set it to 1: greedy completions are equal"
         )
@@ -301,10 +304,10 @@ def _check_context(info: RequestInfo, model: v1.Model) -> None:
     limit, sampling = model.max_model_len, info.sampling
     if not limit or info.operation is Operation.TOKENIZE:
         return
-    _check_fits("max_tokens", sampling.max_tokens, info, limit)
-    _check_fits("min_tokens", sampling.min_tokens, info, limit)
-    _check_fits("truncate_prompt_tokens", sampling.truncate_prompt_tokens, info, limit)
-    if sampling.truncate_prompt_tokens is not None:
+    truncated = sampling.truncate_prompt_tokens
+    if max(sampling.max_tokens or 0, sampling.min_tokens or 0, truncated or 0) > limit:
+        raise _over_context(info, limit)
+    if truncated is not None:
         return
     prompts, most = info.prompts or (), limit * model.max_token_bytes
     for prompt in prompts:
@@ -316,10 +319,13 @@ def _check_context(info: RequestInfo, model: v1.Model) -> None:
         _check_text_fits(info, prompts, limit, most)
 
 
-def _check_fits(name: str, value: int | None, info: RequestInfo, limit: int) -> None:
-    if value is not None and value > limit:
-        remedy = f"the model's context is {limit} tokens: use less"
-        raise invalid(info.field_name(name), f"is {value}", remedy)
+def _over_context(info: RequestInfo, limit: int) -> InvalidRequest:
+    """Return the error for the first parameter that is larger than the model's context."""
+    names = ("max_tokens", "min_tokens", "truncate_prompt_tokens")
+    values = ((name, getattr(info.sampling, name)) for name in names)
+    name, value = next((n, v) for n, v in values if v is not None and v > limit)
+    remedy = f"the model's context is {limit} tokens: use less"
+    return invalid(info.field_name(name), f"is {value}", remedy)
 
 
 def _check_tokens_fit(info: RequestInfo, prompt: Prompt, tokens: int, limit: int) -> None:

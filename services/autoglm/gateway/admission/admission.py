@@ -69,6 +69,9 @@ class Slot(NamedTuple):
     waiter: Waiter | None = None
 
 
+_NO_SLOT = Slot()
+
+
 class Admission:
     """The queues of all models. `in_flight` counts the requests admitted or waiting."""
 
@@ -106,14 +109,16 @@ class Admission:
                 f"the gateway is serving {self.in_flight} requests, its limit; try again later",
                 retry_after=self.retry_after(),
             )
+        if not self.in_flight:
+            self.idle.clear()
         self.in_flight += 1
-        self.idle.clear()
-        slot = Slot()
+        slot = _NO_SLOT
         try:
             models = self._pool.snapshot.models
-            model = models.get(request.model)
+            name = request.model
+            model = models.get(name)
             if model is not None and (model.grpc or model.http):
-                line, waiter = self._line(queue_of(request.model, models)), self._waiter(request)
+                line, waiter = self._line(queue_of(name, models)), self._waiter(request)
                 slot = Slot(line, waiter)
                 record.queued = await line.enter(waiter)
         except BaseException:

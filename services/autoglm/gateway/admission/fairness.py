@@ -109,8 +109,6 @@ class Reserve:
         """Return whether slots are reserved now."""
         return now < self._wanted_until
 
-    def withheld_from(self, tenant: str, size: int, now: float) -> int:
-        """Return how many reserved slots the tenant may not take."""
-        if not self.is_wanted(now) or self._held.get(tenant, 0) < size:
-            return 0
-        return size
+    def withheld_from(self, tenant: str, size: int) -> int:
+        """Return how many of so many reserved slots the tenant may not take."""
+        return size if self._held.get(tenant, 0) >= size else 0

@@ -201,12 +201,14 @@ class Queue:
         room = self._room(waiter, now)
         if self.admitted >= room.requests:
             return False
-        return not self.admitted or self.tokens + waiter.tokens <= room.tokens
+        return self.tokens + waiter.tokens <= room.tokens or not self.admitted
 
     def _room(self, waiter: Waiter, now: float) -> Capacity:
         """Return the capacity less the slots that are reserved for other tenants."""
-        withheld = self._reserve.withheld_from(waiter.tenant, self.capacity.reserved, now)
-        return self.capacity.without(withheld) if withheld else self.capacity
+        if not self._reserve.is_wanted(now):
+            return self.capacity
+        withheld = self._reserve.withheld_from(waiter.tenant, self.capacity.reserved)
+        return self.capacity.without(withheld)
 
     def _admit(self, waiter: Waiter, now: float) -> Verdict:
         self._counters.charge(waiter.tenant, waiter.tokens / waiter.weight)

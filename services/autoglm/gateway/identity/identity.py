@@ -79,15 +79,21 @@ class Identity:
         KeysUnavailable.
         """
         verdict = self._judge(request)
-        if verdict.outcome is Outcome.UNKNOWN_KEY and self._url is not None:
-            await self._url.refresh()
-            verdict = self._judge(request)
         if verdict.outcome is Outcome.UNKNOWN_KEY:
-            verdict = self._authenticator.give_up(request.peer, time.monotonic(), verdict)
+            verdict = await self._judge_with_new_keys(request, verdict)
         self._attempts(verdict.method, verdict.outcome).inc()
         if verdict.principal is None:
             raise verdict.error()
         return verdict.principal
+
+    async def _judge_with_new_keys(self, request: GatewayRequest, verdict: Verdict) -> Verdict:
+        """Judge a token signed with an unknown key again, once the issuer's keys are refreshed."""
+        if self._url is not None:
+            await self._url.refresh()
+            verdict = self._judge(request)
+        if verdict.outcome is Outcome.UNKNOWN_KEY:
+            verdict = self._authenticator.give_up(request.peer, time.monotonic(), verdict)
+        return verdict
 
     def _judge(self, request: GatewayRequest) -> Verdict:
         return self._authenticator.judge(

@@ -138,10 +138,12 @@ def decide(name: RoutingPolicy, candidates: Candidates, query: Query) -> Decisio
 
 def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[float]:
     """Return the weighted sum of the policy's scores for each candidate; empty without scorers."""
-    total: list[float] = []
+    if not policy.scorers:
+        return ()
+    total = [0.0] * len(candidates)
     for score, weight in policy.scorers:
-        weighted = map(mul, score(query, candidates), repeat(weight))
-        total = list(map(add, total, weighted) if total else weighted)
+        if scores := score(query, candidates):
+            total = list(map(add, total, map(mul, scores, repeat(weight))))
     return total
 
 

@@ -62,7 +62,7 @@ def cached(query: Query, candidates: Candidates) -> Sequence[float]:
     """Score by the share of the prompt's blocks that the endpoint holds."""
     matches, blocks = query.matches, len(query.prefix.blocks)
     if not matches:
-        return [0.0] * len(candidates)
+        return ()
     return [held / blocks for held in map(matches.get, urls_of(candidates), repeat(0))]
 
 
@@ -82,10 +82,10 @@ def placement(query: Query, candidates: Candidates) -> Sequence[float]:
     Two, so that load can decide (Nasir et al., The Power of Both Choices, 2015). Scores are lower
     for models whose prompts are rarely seen again, so that load alone places those.
     """
-    scores = [0.0] * len(candidates)
     place = query.place
     if not place:
-        return scores
+        return ()
+    scores = [0.0] * len(candidates)
     urls, trust = urls_of(candidates), query.trust
     # The random part of a sample differs between gateways.
     known = set(urls)

@@ -197,7 +197,7 @@ class Query(msgspec.Struct):
 Filter = Callable[[Query, Candidates], Candidates]
 """Returns fewer candidates, never none."""
 Scorer = Callable[[Query, Candidates], Sequence[float]]
-"""Returns a score from 0 to 1 for each candidate; 1 is best."""
+"""Returns a score from 0 to 1 for each candidate, 1 is best; empty if each scores 0."""
 Picker = Callable[[Query, Candidates, Sequence[float]], tuple[EndpointView, Reason]]
 Words = Callable[[Query, EndpointView], str]
 

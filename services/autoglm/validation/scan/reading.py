@@ -39,6 +39,8 @@ async def read_openai(
     """Return the facts of a body. Raises InvalidRequest if it is malformed or over a bound."""
     if is_form(path):
         return await in_steps(scan_form(bytes(body), content_type))
+    if json_scan.is_small(body):
+        return of_openai(path, bytes(body))
     return await read_abridged(path, await abridge(body, bounds))
 
 
