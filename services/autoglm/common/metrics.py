@@ -40,10 +40,10 @@ class CounterChild:
 class HistogramChild:
     """The observations of a histogram for one set of label values."""
 
-    __slots__ = ("_bounds", "counts", "created", "sum")
+    __slots__ = ("bounds", "counts", "created", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self.created = time.time()
         self.counts = [0] * (len(bounds) + 1)
         """The observations of each bucket, without those of the buckets below it."""
@@ -51,8 +51,14 @@ class HistogramChild:
 
     def observe(self, amount: float) -> None:
         """Add an observation."""
-        self.counts[bisect_left(self._bounds, amount)] += 1
-        self.sum += amount
+        observe((self,), amount)
+
+
+def observe(children: tuple[HistogramChild, ...], amount: float) -> None:
+    """Add an observation to several histograms."""
+    for child in children:
+        child.counts[bisect_left(child.bounds, amount)] += 1
+        child.sum += amount
 
 
 class Family(Collector, Generic[_Child]):

@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 
 from autoglm.common import errors, semconv
 from autoglm.common.errors import Outcome
-from autoglm.common.metrics import CounterChild, HistogramChild
+from autoglm.common.metrics import CounterChild, HistogramChild, observe
 from autoglm.common.telemetry import PROPAGATOR, RecordLogger, tracer, unsampled_span
 
 Protocol = Literal["grpc", "http"]
@@ -90,11 +90,9 @@ class RequestRecorder:
         """Count the outcome and the times of a request that has ended."""
         self.in_flight -= 1
         series.requests.inc()
-        for duration in series.durations:
-            duration.observe(ending.seconds)
+        observe(series.durations, ending.seconds)
         if ending.first_chunk_seconds is not None:
-            for first_chunk in series.first_chunks:
-                first_chunk.observe(ending.first_chunk_seconds)
+            observe(series.first_chunks, ending.first_chunk_seconds)
 
 
 def end_span(span: Span, ending: Ending, attributes: Mapping[str, AttributeValue]) -> None:

@@ -209,10 +209,10 @@ class LineHandler(logging.StreamHandler[TextIO]):
     def handle(self, record: logging.LogRecord) -> bool:
         if self.filters and not self.filter(record):
             return False
-        assert self.lock is not None
+        assert self.lock and self.formatter
         with self.lock:
             try:
-                self.stream.write(self.format(record) + "\n")
+                self.stream.write(self.formatter.format(record) + "\n")
             except Exception:
                 self.handleError(record)
         return True

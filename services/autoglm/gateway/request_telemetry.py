@@ -63,14 +63,12 @@ class Observer:
         """Record how the request ended: with its response's HTTP status, or with a failure."""
         request, now = record.request or request, self._clock()
         ending = _ending(request, record, failure, now)
-        info, model = request.info, request.model
-        series = self._series(
-            request.route,
-            model if self._is_known(model) else OTHER,
-            ending.outcome,
-            ending.code,
-            None if info is None else info.operation,
-        )
+        info = request.info
+        if info is None:
+            series = self._series(request.route, OTHER, ending.outcome, ending.code, None)
+        else:
+            model = info.model if self._is_known(info.model) else OTHER
+            series = self._series(request.route, model, ending.outcome, ending.code, info.operation)
         self._recorder.count(ending, series)
         if record.span.is_recording():
             end_span(record.span, ending, _principal_attributes(record))
@@ -201,8 +199,8 @@ def _fields(request: GatewayRequest, record: RequestRecord, ending: Ending) -> d
     fields: dict[str, object] = {
         "request_id": request.request_id,
         "route": request.route,
-        "model": request.model[:MODEL_CHARACTERS],
-        "outcome": ending.outcome.value,
+        "model": request.info.model[:MODEL_CHARACTERS] if request.info is not None else "",
+        "outcome": ending.outcome,
         "code": ending.code,
         "seconds": round(ending.seconds, 6),
         "attempts": record.attempts,

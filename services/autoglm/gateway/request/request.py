@@ -125,8 +125,7 @@ async def no_trailers() -> Trailers:
     return ()
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """The pipeline's record of one request, for its span, access log and metrics."""
 
     span: Span = INVALID_SPAN
