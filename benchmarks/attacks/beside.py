@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import itertools
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -23,9 +23,10 @@ _TOKENS = 2
 _TEXT_LIMIT = 100
 
 
-def rest(key: str) -> Sent:
-    """Return what sends a chat and returns its status, with the body of an error."""
-    kept, numbers = deque[http.client.HTTPConnection](maxlen=1), itertools.count()
+@contextmanager
+def rest(key: str) -> Iterator[Sent]:
+    """Yield what sends a chat and returns its status, with the body of an error."""
+    kept, numbers = deque[http.client.HTTPConnection](), itertools.count()
     body = chat(_TOKENS)
     headers = {"content-type": "application/json", "x-api-key": key}
 
@@ -42,12 +43,17 @@ def rest(key: str) -> Sent:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             return f"{type(error).__name__}: {error}"[:_TEXT_LIMIT]
-        kept.append(connection)
+        if kept:
+            connection.close()
+        else:
+            kept.append(connection)
         if response.status == 200:
             return "200"
         return f"{response.status} {text.decode(errors='replace')}"[:_TEXT_LIMIT]
 
-    return send
+    yield send
+    for connection in kept:
+        connection.close()
 
 
 def _connection(server: Process) -> http.client.HTTPConnection:
@@ -55,20 +61,22 @@ def _connection(server: Process) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_SECONDS)
 
 
-def unary(key: str) -> Sent:
-    """Return what sends a Generate and returns its code, with the text of an error."""
+@contextmanager
+def unary(key: str) -> Iterator[Sent]:
+    """Yield what sends a Generate and returns its code, with the text of an error."""
     numbers = itertools.count()
     sampling = v1.SamplingParams(max_tokens=_TOKENS, ignore_eos=True)
     request = v1.GenerateRequest(model="echo", text="a b c d e", sampling_params=sampling)
-    kept = lru_cache(_channel)
+    with ExitStack() as stack:
+        kept = lru_cache(lambda address: stack.enter_context(_channel(address)))
 
-    def send(server: Process) -> str:
-        if next(numbers) % 2:
-            return _generated(kept(server.grpc_address), request, key)
-        with _channel(server.grpc_address) as channel:
-            return _generated(channel, request, key)
+        def send(server: Process) -> str:
+            if next(numbers) % 2:
+                return _generated(kept(server.grpc_address), request, key)
+            with _channel(server.grpc_address) as channel:
+                return _generated(channel, request, key)
 
-    return send
+        yield send
 
 
 def _channel(address: str) -> grpc.Channel:
@@ -86,4 +94,4 @@ def _generated(channel: grpc.Channel, request: v1.GenerateRequest, key: str) -> 
     return "OK"
 
 
-SENDS: dict[str, Callable[[str], Sent]] = {"REST": rest, "gRPC": unary}
+SENDS: dict[str, Callable[[str], AbstractContextManager[Sent]]] = {"REST": rest, "gRPC": unary}

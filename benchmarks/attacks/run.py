@@ -39,9 +39,9 @@ _SAMPLE_SECONDS = 0.05
 _GRACE_SECONDS = 15.0
 _WIDTH = 240
 # Of pods, for responses that are longer than what sockets and windows hold.
-_ROOM = ("--max-model-len", "200000", "--echo-kv-blocks", "100000")
+ROOM = ("--max-model-len", "200000", "--echo-kv-blocks", "100000")
 # Bounds that a few hundred connections and streams reach.
-_SMALL = ("--max-inflight", "100", "--max-connections", "256", "--slow-reader-seconds", "5")
+SMALL = ("--max-inflight", "100", "--max-connections", "256", "--slow-reader-seconds", "5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def run(
     report = Report("attacks", title, COLUMNS, notes=[machine_load()], width=_WIDTH)
     with tempfile.TemporaryDirectory() as made:
         logs = Path(made)
-        keys = _keys(logs)
-        pods = [processes.echo_pod(logs, f"echo-{number}", *_ROOM) for number in range(2)]
+        keys = keys_in(logs)
+        pods = [processes.echo_pod(logs, f"echo-{number}", *ROOM) for number in range(2)]
         with processes.running(*pods):
             for plane in planes:
                 for result in _attacked(logs, pods, keys, plane, chosen, seconds):
@@ -91,7 +91,7 @@ def _attacked(
     seconds: float,
 ) -> Iterator[Result]:
     """Yield a result a kind, all of one gateway; of a new one where an attack ended it."""
-    arguments = ("--data-plane", plane, "--api-keys-file", str(keys.file), *_SMALL)
+    arguments = ("--data-plane", plane, "--api-keys-file", str(keys.file), *SMALL)
     left = list(kinds)
     while left:
         gateway = processes.gateway(logs, pods, *arguments)
@@ -101,7 +101,7 @@ def _attacked(
             while left and gateway.child and gateway.child.poll() is None:
                 kind = left.pop(0)
                 print(f"{plane} {kind.name} ...", file=sys.stderr, flush=True)
-                yield _result(gateway, keys, plane, kind, seconds)
+                yield result_of(gateway, keys, plane, kind, seconds)
 
 
 def _has_endpoints(gateway: Process, count: int) -> bool:
@@ -110,14 +110,22 @@ def _has_endpoints(gateway: Process, count: int) -> bool:
 
 def _check_neighbours(gateway: Process, keys: Keys) -> None:
     """Raise RuntimeError where the client's requests fail without any attack."""
-    for wire, send in SENDS.items():
-        outcome = Outcome(0.0, send(keys.neighbour)(gateway))
+    for wire, sending in SENDS.items():
+        with sending(keys.neighbour) as send:
+            outcome = Outcome(0.0, send(gateway))
         if outcome.is_failed:
             raise RuntimeError(f"no attack yet, and {wire} fails: {outcome.status}")
 
 
-def _result(gateway: Process, keys: Keys, plane: str, kind: Kind, seconds: float) -> Result:
-    neighbour = Neighbour(SENDS[kind.wire](keys.neighbour), _PERIOD)
+def result_of(gateway: Process, keys: Keys, plane: str, kind: Kind, seconds: float) -> Result:
+    """Attack for so many seconds; the client is observed as long before and after it."""
+    with SENDS[kind.wire](keys.neighbour) as send:
+        return _observed(Neighbour(send, _PERIOD), gateway, keys, plane, kind, seconds)
+
+
+def _observed(
+    neighbour: Neighbour, gateway: Process, keys: Keys, plane: str, kind: Kind, seconds: float
+) -> Result:
     address = gateway.grpc_address if kind.wire == "gRPC" else gateway.http_address
     host, port = address.split(":")
     order = Order(kind.name, host, int(port), seconds, keys.attacker)
@@ -187,7 +195,8 @@ def _megabytes(pid: int) -> float:
     return 0.0
 
 
-def _keys(directory: Path) -> Keys:
+def keys_in(directory: Path) -> Keys:
+    """Make the keys of the client and the attacker, and their file."""
     (mine, first), (theirs, second) = new_key("neighbour"), new_key("attacker")
     file = directory / "keys.json"
     file.write_bytes(msgspec.json.encode({"keys": [first, second]}))

@@ -9,106 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from tests.support.http1_wire import Clock, Seen, Wire, reject, settle
 
 from autoglm.common.addresses import TrustedProxies, network_of
 from autoglm.http1.body import HIGH_WATER_BYTES
-from autoglm.http1.exchange import BadBody, ClientDisconnected, Exchange
+from autoglm.http1.exchange import BadBody, Exchange
 from autoglm.http1.heads import Fields
 from autoglm.http1.rules import DEFAULT_LIMITS, Events, Limits, Timeouts
 from autoglm.http1.server import Server
-from autoglm.http1.server_connection import ServerConnection
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
-
-
-class Wire(asyncio.Transport):
-    """A client's end of a connection."""
-
-    def __init__(self, server: Server, address: str = "192.0.2.1") -> None:
-        super().__init__({"peername": (address, 5)})
-        self.written = b""
-        self.reads = True
-        self.is_closed = self.is_aborted = self.has_eof = False
-        self.connection = ServerConnection(server)
-        self.connection.connection_made(self)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.has_eof = True
-
-    def pause_reading(self) -> None:
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        self.reads = True
-
-    def close(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
-
-    def abort(self) -> None:
-        self.is_aborted = True
-        self.close()
-
-    async def send(self, *parts: bytes) -> None:
-        for part in parts:
-            self.connection.data_received(part)
-        await settle()
-
-    @property
-    def statuses(self) -> list[int]:
-        lines = self.written.split(b"HTTP/1.1 ")[1:]
-        return [int(line[:3]) for line in lines]
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-@dataclass
-class Clock:
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Seen:
-    """A handler that reads the whole body, and echoes method, target and body."""
-
-    requests: list[tuple[str, bytes, bytes]] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
-
-    async def __call__(self, exchange: Exchange) -> None:
-        body = b""
-        try:
-            while piece := await exchange.read():
-                body += piece
-        except BadBody as error:
-            self.errors.append(error)
-            exchange.respond(error.status, [], str(error).encode())
-            return
-        except ClientDisconnected as error:
-            self.errors.append(error)
-            raise
-        self.requests.append((exchange.method, exchange.target, body))
-        exchange.respond(200, [(b"x", b"y")], exchange.target + b"=" + body)
-
-
-def reject(exchange: Exchange, status: int, why: str) -> None:
-    exchange.respond(status, [(b"content-type", b"text/plain")], why.encode())
 
 
 def server_of(
@@ -199,6 +110,8 @@ async def test_hundreds_of_pipelined_requests_wait_unparsed() -> None:
         (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
         (b"GET /\r\n\r\n", 505),
+        # llhttp takes this for HTTP/0.9, with headers and a body.
+        (b"GET /x\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 505),
         (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 405),
