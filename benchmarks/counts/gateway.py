@@ -123,9 +123,9 @@ class Rig:
             return LocalPage(respond, observer, memory, identify)
 
         self._local = local
-        self._grpc = GrpcEdge(
-            GrpcParts(own, self._local, self._local, lambda: pool.snapshot, 600.0, 3600.0)
-        )
+        parts = GrpcParts(own, self._local, self._local, lambda: pool.snapshot, 600.0, 3600.0)
+        # Made once, as in service.
+        self._grpc_handlers = GrpcEdge(parts).handlers()
         self._start_rest(closing, pool, own)
         self.picker = Picker(self.pipeline, self.exchanges, self.bounds)
         closing.push_async_callback(self.picker.close)
@@ -158,7 +158,7 @@ class Rig:
         """One call, as gRPC makes it to the interceptor and the edge."""
         path, metadata = f"/{_SERVICE}/{method}", context.metadata
         details = SimpleNamespace(method=path, invocation_metadata=metadata)
-        (handler,) = [h for g in self._grpc.handlers() if (h := g.service(details))]
+        (handler,) = [h for g in self._grpc_handlers if (h := g.service(details))]
 
         async def continuation(_: Any) -> Any:
             return handler
