@@ -7,7 +7,7 @@ a pod bounds the time of each compilation as well. Pure; called by `rules`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -160,12 +160,12 @@ def schema_problem(schema: Any) -> str | None:
     for number, node in enumerate(_values(schema)):
         if number >= MAX_SCHEMA_VALUES:
             return f"has more than {MAX_SCHEMA_VALUES} values"
-        if not isinstance(node, Mapping):
+        if not isinstance(node, dict):
             continue
         properties += _size(node.get("properties")) + _size(node.get("patternProperties"))
         values += _size(node.get("enum"))
         found = [node["pattern"]] if isinstance(node.get("pattern"), str) else []
-        if isinstance(node.get("patternProperties"), Mapping):
+        if isinstance(node.get("patternProperties"), dict):
             found += node["patternProperties"]
         patterns += len(found)
         for name in _COUNTS:
@@ -227,11 +227,11 @@ def _values(schema: Any) -> Iterator[Any]:
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, Mapping):
+        if isinstance(node, dict):
             waiting.extend(value for name, value in node.items() if name not in _DATA)
         elif isinstance(node, list):
             waiting.extend(node)
 
 
 def _size(value: Any) -> int:
-    return len(value) if isinstance(value, Mapping | list) else 0
+    return len(value) if isinstance(value, dict | list) else 0

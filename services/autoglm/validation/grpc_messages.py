@@ -42,7 +42,7 @@ TEXT_FIELDS = frozenset(
     )
 )
 """Where messages have the text of prompts, as `bounds` names fields."""
-_OPTIONAL = (*WHOLE_PARAMETERS, *REAL_PARAMETERS)
+_OPTIONAL = frozenset((*WHOLE_PARAMETERS, *REAL_PARAMETERS))
 _TOP_LEVEL = {
     name: name
     for name in (
@@ -177,9 +177,8 @@ def _parts(message: v1.ChatMessage) -> Iterator[str]:
 
 
 def _sampling(params: v1.SamplingParams, default_max_tokens: int | None = None) -> Sampling:
-    given: dict[str, Any] = {
-        name: getattr(params, name) for name in _OPTIONAL if params.HasField(name)
-    }
+    fields = ((field.name, value) for field, value in params.ListFields())
+    given: dict[str, Any] = {name: value for name, value in fields if name in _OPTIONAL}
     return Sampling(
         **given,
         stop=params.stop,
@@ -191,6 +190,8 @@ def _sampling(params: v1.SamplingParams, default_max_tokens: int | None = None) 
 
 def _formats(response_format: v1.ResponseFormat) -> Sequence[Format]:
     kind = response_format.WhichOneof("format")
+    if kind is None:
+        return ()
     path = f"response_format.{kind}"
     if kind == "json_object":
         return (Format(path, kind),) if response_format.json_object else ()
@@ -198,9 +199,7 @@ def _formats(response_format: v1.ResponseFormat) -> Sequence[Format]:
         return (Format(f"{path}.schema", kind, text=response_format.json_schema.schema),)
     if kind == "choice":
         return (Format(f"{path}.values", kind, values=response_format.choice.values),)
-    if kind:
-        return (Format(path, kind, text=getattr(response_format, kind)),)
-    return ()
+    return (Format(path, kind, text=getattr(response_format, kind)),)
 
 
 def _tool_choice(choice: v1.ToolChoice) -> ToolChoice:

@@ -284,6 +284,8 @@ def _sampling(
 
 def _parts(message: bodies.Message) -> Sequence[str | bytes]:
     content, calls = message.content, bytes(message.tool_calls)
+    if isinstance(content, str) and not calls:
+        return (content,)
     found: list[str | bytes] = [content] if isinstance(content, str) else []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
