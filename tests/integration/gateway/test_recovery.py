@@ -202,7 +202,7 @@ def test_recovery_is_marked_counted_and_logged(gateway: Process, pods: list[Proc
         return float(page.split(recovered)[1].split()[0]) if recovered in page else 0.0
 
     assert count(after) == count(before) + 1
-    processes.eventually(lambda: '"recoveries": 1' in gateway.log_tail())
+    processes.eventually(lambda: '"recoveries":1' in gateway.log_tail())
 
 
 @pytest.mark.usefixtures("both")
