@@ -25,7 +25,7 @@ from autoglm.validation.scan.form import scan_form
 
 T = TypeVar("T")
 # An abridged body within both is decoded on the loop: that takes less than 5 ms.
-_INLINE_BYTES, _INLINE_ENTRIES = 64 * 1024, 1024
+_INLINE_BYTES, _INLINE_ENTRIES = 256 * 1024, 1024
 SWITCH_SECONDS = 0.001
 """How long a thread may compute while another one waits, for `sys.setswitchinterval`."""
 # One: more would take the loop's time, as they all run Python.
