@@ -83,6 +83,7 @@ Examples:
   python -m benchmarks routers           all routers, with the verdict on ours, about 20 minutes
   python -m benchmarks h2spec            HTTP/2 conformance of all ports, 4 minutes
   python -m benchmarks streams           1,000 open streams: pauses, memory, CPU; 3 minutes
+  python -m benchmarks routers --only required    the cases with a requirement, 10 minutes
   python -m benchmarks routers --only 'rest-unary-*' --ways embedded-stock,vllm-router
   python -m benchmarks routers --only rest-64-x16 --ways embedded-stock,sketch --rounds 5
   python -m benchmarks routers --only rest-unary-x16 --ways embedded-stock --profile embedded-stock
@@ -135,7 +136,8 @@ def known_ways(given: Sequence[str]) -> tuple[str, ...]:
     multiple=True,
     callback=lambda _context, _option, given: names_in(given),
     metavar="CASES",
-    help="Of routers alone: these cases, such as rest-64-x16,rest-unary-*; see the first column.",
+    help="Of routers alone: these cases, such as rest-64-x16,rest-unary-* (see the first column), "
+    "or those with a requirement: required.",
 )
 @click.option(
     "--ways",

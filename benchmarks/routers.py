@@ -42,7 +42,9 @@ def run(
     rounds: int | None = None,
     profiled: str | None = None,
 ) -> Report:
-    """`only` are patterns of cases' names, `names` those of ways; all without them."""
+    """`only` are patterns of cases' names, or `required`; `names` are ways. All without them."""
+    if "required" in only:
+        only = [one.case for one in routers_verdict.requirements()]
     chosen = selected(only, quick=quick)
     names = names or ways.NAMES
     if profiled and profiled not in names:
