@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry
 
 from autoglm.api.names import read_rules
 from autoglm.common.tls import TlsFiles, http_client_context
-from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.admission import Admission
 from autoglm.gateway.endpoints import kubernetes_discovery
 from autoglm.gateway.endpoints.channels import Channels
@@ -51,6 +50,7 @@ from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.request_telemetry import Observer
 from autoglm.gateway.routing import Router
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.gateway.watched_file import WatchedFile
 from autoglm.kube.reflector import Connect
 
 _TLS_POLL_SECONDS = 5.0

@@ -18,7 +18,6 @@ import aiohttp
 
 from autoglm.common.addresses import without_user_info
 from autoglm.common.metrics import CounterFamily
-from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.identity.authenticate import Authenticator, Known, Outcome, Verdict
 from autoglm.gateway.identity.jwks import (
     FETCH_PAUSE_SECONDS,
@@ -30,6 +29,7 @@ from autoglm.gateway.identity.keys import ApiKeys, keys_of
 from autoglm.gateway.identity.rules import IdentitySources, is_url
 from autoglm.gateway.request.principal import Principal
 from autoglm.gateway.request.request import GatewayRequest
+from autoglm.gateway.watched_file import WatchedFile
 
 PERIOD_SECONDS = 300.0
 WAIT_SECONDS = 2.0

@@ -19,7 +19,6 @@ from prometheus_client import Counter
 from autoglm import v1
 from autoglm.common import errors
 from autoglm.common.status import TokenUsage
-from autoglm.common.watched_file import WatchedFile
 from autoglm.gateway.limits import token_buckets
 from autoglm.gateway.limits.tenants import tenants_of
 from autoglm.gateway.limits.token_buckets import Account, RateLimits, Reservation
@@ -33,6 +32,7 @@ from autoglm.gateway.request.request import (
     Trailers,
     Write,
 )
+from autoglm.gateway.watched_file import WatchedFile
 from autoglm.validation import Billing
 
 # Failures that the client pays for: the pod has computed its prompt.

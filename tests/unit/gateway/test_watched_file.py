@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm.common.watched_file import POLL_SECONDS, WatchedFile
+from autoglm.gateway.watched_file import POLL_SECONDS, WatchedFile
 
 pytestmark = pytest.mark.looptime
 
