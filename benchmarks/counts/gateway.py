@@ -31,8 +31,9 @@ from autoglm.gateway.edges.rest import RestEdge, RestParts
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.endpoints.endpoint import Endpoint, Load, Loaded, ModelsDiscovered
 from autoglm.gateway.endpoints.pool import Pool
+from autoglm.gateway.envoy.access_log import AccessLogService
+from autoglm.gateway.envoy.check_edge import CheckEdge
 from autoglm.gateway.envoy.exchange import Exchanges, TakeOver
-from autoglm.gateway.envoy.ext_proc_edge import AccessLogService, Picker
 from autoglm.gateway.envoy.upstream import EnvoyUpstream
 from autoglm.gateway.identity.identity import Identity
 from autoglm.gateway.identity.keys import new_key
@@ -127,8 +128,9 @@ class Rig:
         # Made once, as in service.
         self._grpc_handlers = GrpcEdge(parts).handlers()
         self._start_rest(closing, pool, own)
-        self.picker = Picker(self.pipeline, self.exchanges, self.bounds)
-        closing.push_async_callback(self.picker.close)
+        picker = CheckEdge(self.pipeline, self.exchanges, self.bounds)
+        closing.push_async_callback(picker.close)
+        self._picker = Server(picker.serve, picker.reject)
         self.ends = AccessLogService(self.exchanges)
 
     def _start_rest(self, closing: AsyncExitStack, pool: Pool, own: Any) -> None:
@@ -148,6 +150,12 @@ class Rig:
         client = HttpClient(ServerConnection(self._rest))
         self._closing.callback(client.close)
         return client
+
+    def envoy(self) -> HttpClient:
+        """Return Envoy's end of a connection to the picker."""
+        envoy = HttpClient(ServerConnection(self._picker))
+        self._closing.callback(envoy.close)
+        return envoy
 
     # What clients send.
 

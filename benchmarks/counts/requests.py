@@ -7,7 +7,7 @@ import base64
 import gc
 import struct
 import tracemalloc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from autoglm.client.requests import hint_metadata
 from autoglm.common import rpc
 from autoglm.common.status import USAGE_TRAILER, write_usage
 from autoglm.gateway.envoy import access_log_pb2 as access_log
-from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
 from benchmarks.counts.gateway import STREAM, UNARY, Rig, rig
 from benchmarks.counts.tracer import Counting, Instructions
-from benchmarks.counts.wires import Turns, one
+from benchmarks.counts.wires import HttpClient, Turns, one
 
 Found = dict[str, float]
 SHORT, LONG = 10, 60
@@ -60,10 +59,7 @@ async def envoy() -> Found:
     found: Found = {}
     for name, hinted in (("body read", False), ("hint", True)):
         async with rig(SHORT, "envoy") as made:
-            cost = await _counted(partial(_picked, made, hinted))
-            talk = await _picked(made, hinted)
-            found[f"envoy, messages to the picker, {name}"] = talk.read_count
-            found[f"envoy, messages from the picker, {name}"] = talk.written
+            cost = await _counted(partial(_picked, made, made.envoy(), hinted))
             found |= _named(f"envoy, instructions of a request, {name}", cost)
     return found
 
@@ -157,48 +153,26 @@ async def _open_rest(made: Rig) -> Callable[[], Awaitable[None]]:
 # The picker.
 
 
-class Talk:
-    """Envoy's side of one stream of messages to the picker; counts them."""
-
-    def __init__(self, *messages: Any) -> None:
-        self._messages = list(messages)
-        self.read_count = self.written = 0
-
-    async def read(self) -> Any:
-        await Turns()
-        self.read_count += 1
-        return self._messages.pop(0)
-
-    async def write(self, _: Any) -> None:
-        self.written += 1
-
-
-async def _picked(made: Rig, hinted: bool) -> Talk:
-    """A stream from Envoy's question to its report of the end."""
+async def _picked(made: Rig, envoy: HttpClient, hinted: bool) -> None:
+    """A request from Envoy's check to its report of the end."""
     request, key = made.generate(), f"call-{made.exchanges.opened}"
-    path = f"/autoglm.v1.Inference/{STREAM}"
-    headers = {":method": "POST", ":path": path, rpc.CALL_HEADER: key, "x-api-key": made.key}
+    headers = {
+        "host": "x",
+        "content-type": "application/grpc",
+        rpc.CALL_HEADER: key,
+        "x-api-key": made.key,
+    }
+    message, body = request.SerializeToString(), b""
     if hinted:
         headers |= {k: base64.b64encode(v).decode() for k, v in hint_metadata(request).items()}
-    message = request.SerializeToString()
-    body = struct.pack(">BI", 0, len(message)) + message
-    talk = Talk(_headers(headers), _body(body))
-    await made.picker.Process(None, talk)
+    else:
+        body = struct.pack(">BI", 0, len(message)) + message
+    lines = [f"{k}: {v}" for k, v in (headers | {"content-length": str(len(body))}).items()]
+    head = "\r\n".join([f"POST /autoglm.v1.Inference/{STREAM} HTTP/1.1", *lines, "", ""])
+    await envoy.request(head.encode() + body, b"\r\n\r\n")
     await made.ends.StreamAccessLogs(one(_report(key)), None)
     while len(made.exchanges):
         await Turns(1)
-    return talk
-
-
-def _headers(headers: Mapping[str, str]) -> Any:
-    made = ext_proc.ProcessingRequest()
-    for name, value in headers.items():
-        made.request_headers.headers.headers.add(key=name, raw_value=value.encode())
-    return made
-
-
-def _body(body: bytes) -> Any:
-    return ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(body=body, end_of_stream=True))
 
 
 def _report(key: str) -> Any:

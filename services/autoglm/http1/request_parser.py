@@ -105,7 +105,9 @@ class RequestParser:
         if len(self.target) + sum(map(len, chain.from_iterable(fields))) > MAX_HEAD_BYTES:
             raise BadBody(431, _LONG_HEAD)
         method, version = llhttp.get_method().decode(), llhttp.get_http_version()
-        announced, waits_for_continue = check_head(method, version, fields)
+        announced, waits_for_continue = check_head(
+            method, version, fields, is_local=self._connection.is_local
+        )
         exchange = Exchange(self._connection, method, self.target, fields)
         exchange.is_http10 = version == "1.0"
         exchange.is_kept_alive = llhttp.should_keep_alive()

@@ -92,8 +92,13 @@ DEFAULT_LIMITS, DEFAULT_TIMEOUTS = Limits(), Timeouts()
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
 
 
-def check_head(method: str, version: str, fields: Fields) -> tuple[int, bool]:
+def check_head(
+    method: str, version: str, fields: Fields, *, is_local: bool = False
+) -> tuple[int, bool]:
     """Check what llhttp leaves to its user. Raises BadBody.
+
+    `is_local`: the client is a proxy on a Unix socket, which has checked the Host of its client. A
+    gRPC client's may have several addresses.
 
     Returns the length of the body in bytes, -1 where only its end shows it, and whether the client
     waits for `100 Continue` before it sends it.
@@ -108,7 +113,7 @@ def check_head(method: str, version: str, fields: Fields) -> tuple[int, bool]:
         hosts = [name for name, _ in fields].count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadBody(400, f"the request has {hosts} Host headers; send one")
-    if hosts and not _HOST.fullmatch(named[b"host"]):
+    if hosts and not is_local and not _HOST.fullmatch(named[b"host"]):
         raise BadBody(400, "header Host is not HOST or HOST:PORT; send one of them")
     # The first of several is the one that counts, as in `heads.field`.
     coding = field(fields, b"transfer-encoding") if b"transfer-encoding" in named else b""

@@ -259,7 +259,7 @@ async def test_python_does_nothing_for_a_chunk(fleet: Any) -> None:
         sys.setprofile(note)
         chunks = [chunk async for chunk in stub.GenerateStream(ASK)]
         sys.setprofile(None)
-    assert len(chunks) > 400 and begun["Picker.Process"] > 0
+    assert len(chunks) > 400 and begun["CheckEdge.serve"] > 0
     # What is done for each chunk would be called as often; load messages and health continue.
     assert begun.most_common(1)[0][1] < len(chunks) / 2, begun.most_common(5)
 

@@ -7,16 +7,10 @@ share.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from ipaddress import ip_network
 from pathlib import Path
-from string import Template
-from textwrap import indent
 
 from autoglm.common import errors, rpc, status
 from autoglm.common.errors import AutoGLMError
@@ -24,6 +18,7 @@ from autoglm.common.tls import TlsFiles
 from autoglm.gateway.edges import cors
 from autoglm.gateway.edges.rest_request import BINARY_HEADER, MethodNotAllowed
 from autoglm.gateway.edges.rest_response import GZIP_FROM_BYTES
+from autoglm.gateway.envoy.template import filled
 from autoglm.gateway.proxy.http_upstream import (
     CONNECT_SECONDS,
     KEEPALIVE_SECONDS,
@@ -35,6 +30,7 @@ from autoglm.gateway.settings import GatewaySettings
 from autoglm.http1.rules import DEFAULT_TIMEOUTS
 from autoglm.validation import http_errors
 from autoglm.validation.http_apis import DIALECTS, INFERENCE_POSTS
+from autoglm.validation.routing_hint import HINT_METADATA
 
 # From the Gateway API Inference Extension's endpoint picker protocol.
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
@@ -43,19 +39,41 @@ DESTINATION_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 SERVED_KEY = "x-gateway-destination-endpoint-served"
+UPSTREAM_TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 PLANE_HEADER = "x-autoglm-data-plane"
 # The features that this data plane lacks.
 PLANE_WITHOUT = "envoy; without=token-replay,hedging"
 # Of client addresses; the connections of each are counted together.
 GROUPS = 10
 WINDOW_BYTES = 1024 * 1024
+# Header fields that the picker sets on requests.
+PICKER_HEADERS = (
+    DESTINATION_HEADER,
+    UPSTREAM_TIMEOUT,
+    "grpc-timeout",
+    rpc.AUTHORIZATION,
+    status.REQUEST_ID,
+    *rpc.TRACE_HEADERS,
+    rpc.PREFIX_SALT,
+    rpc.CACHE_SALT,
+    rpc.RESPONSE_ID,
+)
 # Requests with these headers need the gateway's own servers: to decompress, to explain a routing
 # decision, to find the JSON before binary tensors.
 _OWN_HEADERS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HEADER)
+# Methods whose clients may send a routing hint, which spares the body.
+HINTED_METHODS = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
 # Space for the frame of a message, so that the longest message fits.
 _ROOM_BYTES = 1024
-# The longest timeout of a message to the picker; requests may wait in the queue there.
-_MAX_MESSAGE_SECONDS = 3600.0
+# The longest timeout of a check; requests may wait in the queue there.
+_MAX_WAIT_SECONDS = 3600.0
+# Fields that are not shown to the picker: those of the client's connection, and over gRPC the
+# content type, with which Envoy would take a check that failed for one with status 200.
+_HIDDEN = ("expect", "transfer-encoding", "upgrade")
+_HIDDEN_OVER_GRPC = (*_HIDDEN, "content-type")
+# Statuses of errors from 500 on, each with the one that the picker sends instead, since ext_authz
+# passes none from 500 on. No error has one of these; a local reply restores the status.
+_DENIED = {code: code - 20 for code in (500, 501, 502, 503, 504, 505)}
 _INPUTS = "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3."
 # The connection's other end, and the client that a PROXY header named.
 _PEER, _CLIENT = f"{_INPUTS}DirectSourceIPInput", f"{_INPUTS}SourceIPInput"
@@ -64,9 +82,7 @@ _REMOTE = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 # For the first byte of a PROXY header, which proxies send at once.
 _PROXY_SECONDS = 3.0
 _REQUEST_ID = f"%REQ({status.REQUEST_ID})%"
-_INSERT = re.compile(r"^( *)# insert (\w+)\n", re.MULTILINE)
-_COMMENT = re.compile(r"^ *#(?! insert ).*\n", re.MULTILINE)
-_PART = re.compile(r"^--- # (\w+).*\n", re.MULTILINE)
+_HINT_MATCH = {"headers": [{"name": HINT_METADATA, "present_match": True}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +101,13 @@ class Sockets:
 
     @property
     def picker(self) -> str:
-        """Return the socket of the picker and the access log."""
+        """Return the socket of the picker."""
         return str(self.directory / "picker")
+
+    @property
+    def access_log(self) -> str:
+        """Return the socket of the access log service."""
+        return str(self.directory / "access-log")
 
     @property
     def grpc(self) -> str:
@@ -109,7 +130,7 @@ def bootstrap(
 ) -> str:
     """Return Envoy's configuration as YAML; `listen` has the listeners' IP addresses and ports."""
     has_cors = bool(settings.allowed_origins)
-    return _filled(
+    return filled(
         "bootstrap",
         {
             "tls": _tls(settings.server_tls),
@@ -121,12 +142,16 @@ def bootstrap(
             "own_http_routes": _own_routes("own-http"),
             "grpc_pod_routes": _grpc_pod_routes(settings),
             "http_pod_routes": _http_pod_routes(settings),
+            "grpc_picker": [_picker(settings, _HIDDEN_OVER_GRPC)],
+            "http_picker": [_picker(settings, _HIDDEN)],
+            "denied_replies": denied_replies(),
             "local_replies": local_replies(),
-            "cors_filters": [_filled("cors_filters", vary=cors.VARY)] if has_cors else (),
+            "cors_filters": [filled("cors_filters", vary=cors.VARY)] if has_cors else (),
             "cors_policy": [_cors_policy(settings.allowed_origins)] if has_cors else (),
         },
         admin_socket=sockets.admin,
         picker_socket=sockets.picker,
+        access_log_socket=sockets.access_log,
         grpc_socket=sockets.grpc,
         http_socket=sockets.http,
         # Of connections that a PROXY header named a client for, that one first.
@@ -140,7 +165,6 @@ def bootstrap(
         max_streams=max(100, settings.max_inflight),
         window_bytes=WINDOW_BYTES,
         result_headers=status.RESULT_HEADERS,
-        message_timeout=_seconds(min(settings.max_timeout_seconds, _MAX_MESSAGE_SECONDS)),
         request_timeout=_seconds(settings.default_timeout_seconds),
         head_timeout=_seconds(DEFAULT_TIMEOUTS.head),
         client_idle_timeout=_seconds(DEFAULT_TIMEOUTS.idle),
@@ -150,28 +174,9 @@ def bootstrap(
     )
 
 
-def _filled(
-    name: str, parts: Mapping[str, Iterable[str]] | None = None, /, **values: object
-) -> str:
-    """Return a document of the template with its values as JSON, and with its parts inserted.
-
-    Raises KeyError if the document has a name without a value.
-    """
-    found = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-    text = Template(_documents()[name]).substitute(found)
-    return _INSERT.sub(lambda at: "".join(indent(x, at[1]) for x in (parts or {})[at[2]]), text)
-
-
-@cache
-def _documents() -> Mapping[str, str]:
-    """Return the documents of the template by name; only the bootstrap keeps its comments."""
-    text = files("autoglm.gateway.envoy").joinpath("envoy.yaml").read_text("utf-8")
-    first, *rest = _PART.split(text)
-    parts = {
-        name: _COMMENT.sub("", part).strip() + "\n"
-        for name, part in zip(rest[::2], rest[1::2], strict=True)
-    }
-    return {"bootstrap": first, **parts}
+def denied_status(status: int) -> int:
+    """Return the status with which the picker sends an error of this status to Envoy."""
+    return _DENIED.get(status, status if status < 500 else _DENIED[500])
 
 
 def _seconds(seconds: float) -> str:
@@ -189,17 +194,17 @@ def _chain_matcher(settings: GatewaySettings) -> str:
             for each in networks
         ]
         proxies = [
-            _filled(
+            filled(
                 "proxies",
                 {
-                    "peer_is_proxy": [_filled("in_networks", input=_PEER, networks=ranges)],
-                    "client_is_proxy": [_filled("in_networks", input=_CLIENT, networks=ranges)],
+                    "peer_is_proxy": [filled("in_networks", input=_PEER, networks=ranges)],
+                    "client_is_proxy": [filled("in_networks", input=_CLIENT, networks=ranges)],
                     "groups": _groups(_CLIENT),
                 },
                 last=last,
             )
         ]
-    return _filled("chain_matcher", {"proxies": proxies, "groups": _groups(_PEER)}, last=last)
+    return filled("chain_matcher", {"proxies": proxies, "groups": _groups(_PEER)}, last=last)
 
 
 def _groups(address: str) -> Iterator[str]:
@@ -207,7 +212,7 @@ def _groups(address: str) -> Iterator[str]:
     for number in range(GROUPS):
         digits = "0123456789abcdef"[number::GROUPS]
         addresses = rf"[0-9.]*{number}|(?:[0-9a-f]{{1,4}}:){{3}}[0-9a-f]{{0,3}}[{digits}]:.*"
-        yield _filled("group", input=address, addresses=addresses, name=_group_name(number))
+        yield filled("group", input=address, addresses=addresses, name=_group_name(number))
 
 
 def _group_name(number: int) -> str:
@@ -216,7 +221,7 @@ def _group_name(number: int) -> str:
 
 def _limited_chains(settings: GatewaySettings, wire: Wire) -> Iterator[str]:
     for number in range(GROUPS):
-        yield _filled(
+        yield filled(
             "limited_chain",
             {"manager": [f"- *{wire}\n"], "tls": _tls(settings.server_tls)},
             name=_group_name(number),
@@ -229,11 +234,21 @@ def _limited_chains(settings: GatewaySettings, wire: Wire) -> Iterator[str]:
 def _proxy_protocol(settings: GatewaySettings) -> list[str]:
     if not settings.trusted_proxies:
         return []
-    return [_filled("proxy_protocol", proxy_timeout=_seconds(_PROXY_SECONDS))]
+    return [filled("proxy_protocol", proxy_timeout=_seconds(_PROXY_SECONDS))]
+
+
+def _picker(settings: GatewaySettings, hidden: Iterable[str]) -> str:
+    return filled(
+        "picker",
+        timeout=_seconds(min(settings.max_timeout_seconds, _MAX_WAIT_SECONDS)),
+        picker_headers=[{"exact": name} for name in PICKER_HEADERS],
+        hidden=[{"exact": name} for name in hidden],
+        body_bytes=settings.max_body_bytes + _ROOM_BYTES,
+    )
 
 
 def _own_routes(cluster: str) -> Iterator[str]:
-    return (_filled("own_route", header=header, cluster=cluster) for header in _OWN_HEADERS)
+    return (filled("own_route", header=header, cluster=cluster) for header in _OWN_HEADERS)
 
 
 def _grpc_pod_routes(settings: GatewaySettings) -> Iterator[str]:
@@ -242,11 +257,16 @@ def _grpc_pod_routes(settings: GatewaySettings) -> Iterator[str]:
     silence = max(first, settings.chunk_timeout_seconds, settings.slow_reader_seconds)
     longest = settings.queue_timeout_seconds + silence if first else 0.0
     for method in METHODS:
-        if not method.bidi:
-            yield _filled(
+        if method.bidi:
+            continue
+        for is_hinted in (True, False) if method.name in HINTED_METHODS else (False,):
+            yield filled(
                 "grpc_pod_route",
-                {"request_id_headers": _request_id_headers(method.path)},
-                path=method.path,
+                {
+                    "request_id_headers": _request_id_headers(method.path),
+                    "without_body": [filled("without_body")] if is_hinted else (),
+                },
+                match={"path": method.path} | (_HINT_MATCH if is_hinted else {}),
                 default_timeout=_seconds(settings.default_timeout_seconds),
                 max_timeout=_seconds(settings.max_timeout_seconds),
                 idle_timeout=_seconds(longest if method.streaming else 0.0),
@@ -257,7 +277,7 @@ def _grpc_pod_routes(settings: GatewaySettings) -> Iterator[str]:
 
 def _http_pod_routes(settings: GatewaySettings) -> Iterator[str]:
     for api in INFERENCE_POSTS:
-        yield _filled(
+        yield filled(
             "http_pod_route",
             {"request_id_headers": _request_id_headers("" if api.has_model else api.path)},
             path_kind="safe_regex" if api.has_model else "path",
@@ -272,7 +292,7 @@ def _request_id_headers(path: str) -> Iterator[str]:
 
 
 def _headers(values: Mapping[str, str]) -> Iterator[str]:
-    return (_filled("header", name=name, value=value) for name, value in values.items())
+    return (filled("header", name=name, value=value) for name, value in values.items())
 
 
 def _local_errors() -> Iterator[tuple[Mapping[str, object], AutoGLMError]]:
@@ -293,6 +313,9 @@ def _local_errors() -> Iterator[tuple[Mapping[str, object], AutoGLMError]]:
     yield flags("DPE"), errors.InvalidRequest("the request violates its protocol")
     yield flags("UC", "UR", "UPE", "LR"), unavailable("the pod disconnected")
     yield flags("OM"), unavailable("the gateway has no memory left")
+    # Rejections by the picker have that flag as well, but not this status.
+    no_check = {"and_filter": {"filters": [flags("UAEX"), _is_status(503)]}}
+    yield no_check, unavailable("the gateway's process does not respond")
     yield flags("UF", "UH", "UO", "URX", "NC"), unavailable("no pod could be reached")
     yield (
         header(":method", exact="CONNECT"),
@@ -302,9 +325,12 @@ def _local_errors() -> Iterator[tuple[Mapping[str, object], AutoGLMError]]:
         header(":authority", contains=","),
         errors.InvalidRequest("the request has several Host headers; send one"),
     )
-    timeout = {"default_value": 408, "runtime_key": "autoglm.status.408"}
-    is_timeout = {"status_code_filter": {"comparison": {"op": "EQ", "value": timeout}}}
-    yield is_timeout, late("the deadline passed before the body had arrived")
+    yield _is_status(408), late("the deadline passed before the body had arrived")
+
+
+def _is_status(code: int) -> Mapping[str, object]:
+    value = {"default_value": code, "runtime_key": f"autoglm.status.{code}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
 def local_replies() -> Iterator[str]:
@@ -312,7 +338,7 @@ def local_replies() -> Iterator[str]:
     for condition, error in _local_errors():
         for form, dialect in DIALECTS:
             rendered = http_errors.in_dialect(error, _REQUEST_ID, dialect)
-            yield _filled(
+            yield filled(
                 "local_reply",
                 {"headers": _headers(rendered.headers)},
                 condition=condition,
@@ -323,9 +349,15 @@ def local_replies() -> Iterator[str]:
             )
 
 
+def denied_replies() -> Iterator[str]:
+    """Yield a mapper for each status that the picker cannot send as it is."""
+    for code, sent in _DENIED.items():
+        yield filled("denied_reply", condition=_is_status(sent), status=code)
+
+
 def _cors_policy(origins: tuple[str, ...]) -> str:
     listed = [{"exact": origin} for origin in origins]
-    return _filled(
+    return filled(
         "cors_policy",
         origins=[{"safe_regex": {"regex": ".+"}}] if cors.ANY in origins else listed,
         methods=cors.METHODS,
@@ -338,11 +370,11 @@ def _cors_policy(origins: tuple[str, ...]) -> str:
 def _tls(files: TlsFiles) -> list[str]:
     if not files:
         return []
-    authorities = _filled(
+    authorities = filled(
         "client_ca", ca_file=files.ca_file, ca_directory=str(Path(files.ca_file).parent)
     )
     return [
-        _filled(
+        filled(
             "tls",
             {"client_ca": [authorities] if files.ca_file else ()},
             requires_client_certificate=bool(files.ca_file),

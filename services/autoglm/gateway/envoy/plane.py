@@ -13,17 +13,19 @@ import grpc
 from autoglm.common.addresses import split_address
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import program
+from autoglm.gateway.envoy.access_log import AccessLogService
 from autoglm.gateway.envoy.access_log_pb2_grpc import add_AccessLogServiceServicer_to_server
-from autoglm.gateway.envoy.config import WINDOW_BYTES, Sockets, bootstrap
+from autoglm.gateway.envoy.check_edge import CheckEdge
+from autoglm.gateway.envoy.config import Sockets, bootstrap
 from autoglm.gateway.envoy.exchange import Exchanges
-from autoglm.gateway.envoy.ext_proc_edge import AccessLogService, Picker
-from autoglm.gateway.envoy.ext_proc_pb2_grpc import add_ExternalProcessorServicer_to_server
 from autoglm.gateway.envoy.program import Sidecar
 from autoglm.gateway.request.request import Handler, Wire
 from autoglm.gateway.settings import GatewaySettings
+from autoglm.http1.rules import Limits
+from autoglm.http1.server import Server
 
-# Space for the excess of a body that is too long, and for the message around it.
-_ROOM_BYTES = 2 * WINDOW_BYTES
+# Each request that waits has a connection to the picker; admission bounds them.
+_UNLIMITED = 2**31
 
 
 class EnvoyPlane:
@@ -36,8 +38,9 @@ class EnvoyPlane:
         given = settings.envoy_directory
         self.sockets = Sockets(Path(given or tempfile.mkdtemp(prefix="autoglm-envoy-")))
         self.sockets.directory.mkdir(parents=True, exist_ok=True)
-        self._picker: Picker | None = None
-        self._picker_server: grpc.aio.Server | None = None
+        self._picker: CheckEdge | None = None
+        self._picker_server: Server | None = None
+        self._access_log: grpc.aio.Server | None = None
         self._envoy: program.Envoy | Sidecar | None = None
 
     @property
@@ -49,13 +52,15 @@ class EnvoyPlane:
     async def start(self, relay: Handler, exchanges: Exchanges, bounds: Bounds) -> dict[str, int]:
         """Start Envoy; return the ports of both listeners by name. Raises EnvoyFailed."""
         settings, sockets = self._settings, self.sockets
-        self._picker = Picker(relay, exchanges, bounds)
-        longest = ("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES)
-        self._picker_server = server = grpc.aio.server(options=(longest,))
-        add_ExternalProcessorServicer_to_server(self._picker, server)
-        add_AccessLogServiceServicer_to_server(AccessLogService(exchanges), server)
-        server.add_insecure_port(f"unix:{sockets.picker}")
-        await server.start()
+        self._picker = CheckEdge(relay, exchanges, bounds)
+        self._picker_server = Server(
+            self._picker.serve, self._picker.reject, limits=Limits(_UNLIMITED)
+        )
+        await self._picker_server.start_unix(sockets.picker)
+        self._access_log = grpc.aio.server()
+        add_AccessLogServiceServicer_to_server(AccessLogService(exchanges), self._access_log)
+        self._access_log.add_insecure_port(f"unix:{sockets.access_log}")
+        await self._access_log.start()
         listen: dict[Wire, tuple[str, int]] = {
             "grpc": await _resolved(settings.grpc_address),
             "http": await _resolved(settings.http_address),
@@ -92,7 +97,9 @@ class EnvoyPlane:
         if self._picker is not None:
             await self._picker.close()
         if self._picker_server is not None:
-            await self._picker_server.stop(None)
+            await self._picker_server.stop(0)
+        if self._access_log is not None:
+            await self._access_log.stop(None)
         if self._program:
             shutil.rmtree(self.sockets.directory, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Builds a `GatewayRequest` from Envoy's ext_proc messages.
+"""Builds a `GatewayRequest` from what an Envoy shows of a request.
 
 An error becomes the request's `problem`, so that the pipeline observes it.
 """
@@ -10,21 +10,21 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from msgspec.structs import replace
 
 from autoglm.common import rpc
 from autoglm.common.addresses import FORWARDED_FOR
-from autoglm.common.errors import AutoGLMError, InvalidRequest, RequestTooLarge
+from autoglm.common.errors import AutoGLMError, Cancelled, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.rest_request import (
     Bounds,
     forwarded_headers,
     request_id_of,
     timeout_of,
 )
-from autoglm.gateway.envoy.exchange import Exchange
-from autoglm.gateway.envoy.messages import decoded
+from autoglm.gateway.envoy.access_log import decoded
+from autoglm.gateway.envoy.config import HINTED_METHODS
+from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.request.grpc_methods import BY_PATH
 from autoglm.gateway.request.memory_budget import MemoryReservation
 from autoglm.gateway.request.request import GatewayRequest, Wire
@@ -36,37 +36,23 @@ from autoglm.validation.scan.reading import read_openai
 # Reads the body, once, and counts it in the memory reservation. Raises AutoGLMError.
 Body = Callable[[MemoryReservation], Awaitable[bytes]]
 # The prefix of a gRPC message.
-_FRAME_BYTES = 5
-_HINTED = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
+FRAME_BYTES = 5
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The headers of a message from Envoy, in order; `values` has the last value of each name."""
+    """The head of a request that an Envoy has received.
 
+    `path` has the query string. `pairs` are the headers in order, `values` the last value of each.
+    """
+
+    method: str
+    path: str
     pairs: tuple[tuple[str, str], ...]
     has_body: bool
     values: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def path(self) -> str:
-        """Return the path with its query string."""
-        return self.values.get(":path", "")
-
-
-def seen(headers: Any) -> Seen:
-    """Read Envoy's `HttpHeaders`."""
-    pairs = pairs_of(headers.headers)
-    return Seen(pairs, not headers.end_of_stream, dict(pairs))
-
-
-def pairs_of(headers: Any) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of Envoy's `HeaderMap`, whose values are bytes or, in older ones, text."""
-    return tuple(
-        (h.key, h.raw_value.decode("utf-8", "replace") or h.value) for h in headers.headers
-    )
 
 
 def wire_of(seen: Seen) -> Wire:
@@ -74,8 +60,19 @@ def wire_of(seen: Seen) -> Wire:
     return "grpc" if seen.path in BY_PATH else "http"
 
 
-def begin(seen: Seen, exchange: Exchange, bounds: Bounds, body: Body, now: float) -> GatewayRequest:
-    """Build the request from its headers; `body` is called when the pipeline needs it."""
+def may_have_hint(seen: Seen) -> bool:
+    """Return whether the request is one of those that our Envoy shows without their body."""
+    method = BY_PATH.get(seen.path)
+    return method is not None and method.name in HINTED_METHODS and HINT_METADATA in seen.values
+
+
+def begin(
+    seen: Seen, exchange: Exchange, bounds: Bounds, body: Body | None, now: float
+) -> GatewayRequest:
+    """Build the request from its headers; `body` is called when the pipeline needs it.
+
+    Without `body`, a request whose body is needed is forwarded to the gateway's own server.
+    """
     request = (
         _grpc_call(seen, bounds, now) if exchange.wire == "grpc" else _http_call(seen, bounds, now)
     )
@@ -108,7 +105,7 @@ def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
 
 
 def _http_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
-    headers = {k: v for k, v in seen.pairs if not k.startswith(":")}
+    headers = seen.values
     timeout, problem = bounds.default_timeout_seconds, None
     try:
         timeout = timeout_of(headers, bounds)
@@ -120,7 +117,7 @@ def _http_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
     api = inference_post(path)
     return GatewayRequest(
         wire="http",
-        route=f"{seen.values.get(':method', '')} {api.route if api else path}",
+        route=f"{seen.method} {api.route if api else path}",
         target=seen.path,
         payload=b"",
         request_id=request_id_of(headers),
@@ -140,7 +137,7 @@ def check_length(length: int, limit: int) -> None:
 
 
 async def receive(
-    body: Body, bounds: Bounds, hint: str, request: GatewayRequest, hold: MemoryReservation
+    body: Body | None, bounds: Bounds, hint: str, request: GatewayRequest, hold: MemoryReservation
 ) -> GatewayRequest:
     """Return the request with `info`, from the routing hint or from the body.
 
@@ -149,12 +146,24 @@ async def receive(
     if hint and (info := _hinted(request, hint)):
         hold.take(info.size)
         return replace(request, info=info)
+    if body is None:
+        return replace(request, info=await _info_at_own_server(request, hold))
     return replace(request, info=await _info_of(request, await body(hold), bounds))
+
+
+async def _info_at_own_server(request: GatewayRequest, hold: MemoryReservation) -> RequestInfo:
+    assert isinstance(request.exchange, Exchange)
+    outcome = await request.exchange.send(Directions())
+    if isinstance(outcome, End):
+        raise outcome.error or Cancelled("the client disconnected")
+    assert outcome.info is not None, "it has been received"
+    hold.take(len(outcome.payload))
+    return outcome.info
 
 
 async def _info_of(request: GatewayRequest, received: bytes, bounds: Bounds) -> RequestInfo:
     if request.wire == "grpc":
-        check_length(len(received) - _FRAME_BYTES, bounds.max_body_bytes)
+        check_length(len(received) - FRAME_BYTES, bounds.max_body_bytes)
         return await BY_PATH[request.target].info(message_of(received), bounds.content)
     check_length(len(received), bounds.max_body_bytes)
     path, kind = request.target.partition("?")[0], request.headers.get("content-type", "")
@@ -164,7 +173,7 @@ async def _info_of(request: GatewayRequest, received: bytes, bounds: Bounds) -> 
 def _hinted(request: GatewayRequest, hint: str) -> RequestInfo | None:
     """Return the info in the client's routing hint, if that suffices: Envoy keeps the body."""
     method = BY_PATH.get(request.target)
-    if method is None or method.name not in _HINTED or request.principal.models is not None:
+    if method is None or method.name not in HINTED_METHODS or request.principal.models is not None:
         # The model in a hint is a claim: a caller that may not use all models needs its body read.
         return None
     return read_hint(decoded(hint), streaming=method.streaming)
@@ -172,9 +181,9 @@ def _hinted(request: GatewayRequest, hint: str) -> RequestInfo | None:
 
 def message_of(body: bytes) -> memoryview:
     """Return the single uncompressed message of a gRPC request. Raises InvalidRequest."""
-    if len(body) < _FRAME_BYTES:
+    if len(body) < FRAME_BYTES:
         raise InvalidRequest("the request has no message; send one")
     flag, length = struct.unpack_from(">BI", body)
-    if flag or length != len(body) - _FRAME_BYTES:
+    if flag or length != len(body) - FRAME_BYTES:
         raise InvalidRequest("the request is not one uncompressed message; send one")
-    return memoryview(body)[_FRAME_BYTES:]
+    return memoryview(body)[FRAME_BYTES:]

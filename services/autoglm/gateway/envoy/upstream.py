@@ -18,7 +18,7 @@ from autoglm.common.errors import AutoGLMError, NoReadyEndpoint
 from autoglm.gateway.edges.rest_request import TIMEOUT_HEADER
 from autoglm.gateway.endpoints.endpoint import EndpointView
 from autoglm.gateway.endpoints.upstream_key import UpstreamKey
-from autoglm.gateway.envoy.config import DESTINATION_HEADER
+from autoglm.gateway.envoy.config import DESTINATION_HEADER, UPSTREAM_TIMEOUT
 from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, Upstream, no_fallbacks
 from autoglm.gateway.request.request import GatewayRequest, Response, Write
@@ -26,7 +26,6 @@ from autoglm.validation.openai_stream import REPLAY_HEADER
 from autoglm.validation.routing_hint import HINT_METADATA
 
 _LATER_MILLISECONDS = 100
-_TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 # Headers not forwarded to pods: hop-by-hop ones, and those that change a response's encoding.
 _REMOVED = frozenset(
     (
@@ -103,8 +102,9 @@ class EnvoyUpstream:
         fallbacks: Fallbacks,
     ) -> Directions:
         address = endpoint.plain_address(request.wire)
-        # Envoy does not detect a truncated HTTP/1.0 response.
-        is_own = exchange.is_read or not address or endpoint.state.is_http10
+        # Envoy does not detect a truncated HTTP/1.0 response; the picker cannot change the path.
+        is_own = endpoint.state.is_http10 or bool(endpoint.endpoint.base)
+        is_own = is_own or exchange.is_read or not address
         if not exchange.is_external_proxy and is_own:
             return Directions(removed_headers=(DESTINATION_HEADER,))
         left = max(1, math.ceil(timeout * 1000))
@@ -121,7 +121,7 @@ class EnvoyUpstream:
             others = self._others(request, endpoint, fallbacks)
             added[DESTINATION_HEADER] = ",".join((address, *others))
         else:
-            added[_TIMEOUT] = str(left)
+            added[UPSTREAM_TIMEOUT] = str(left)
         sent = exchange.request_headers
         removed = {name for name in sent & _REMOVED if name not in request.headers}
         if endpoint.endpoint.kind == "openai":

@@ -80,9 +80,16 @@ def _takes(match: dict[str, Any], path: str, headers: dict[str, str]) -> bool:
     return path.startswith(match["prefix"])
 
 
+def _checks(route: dict[str, Any]) -> dict[str, Any]:
+    """What a route changes of the filter that consults the picker."""
+    filters = route.get("typed_per_filter_config", {})
+    found: dict[str, Any] = filters.get("envoy.filters.http.ext_authz", {})
+    return found
+
+
 def goes_to(wire: str, path: str, **headers: str) -> str:
     found = route_of(wire, path, **headers)
-    asks_picker = "typed_per_filter_config" not in found
+    asks_picker = not _checks(found).get("disabled", False)
     cluster = str(found["route"]["cluster"])
     assert asks_picker == cluster.startswith("call-"), "pods are the picker's to name"
     return cluster
@@ -124,6 +131,26 @@ def test_what_only_the_gateway_can_read_goes_there_first(wire: str, header: str)
     assert goes_to(wire, path, **{header: "gzip"}) == f"own-{wire}"
 
 
+@pytest.mark.parametrize("method", [m for m in METHODS if not m.bidi], ids=lambda m: m.path)
+def test_a_body_stays_with_envoy_only_behind_a_hint(method: Any) -> None:
+    hinted = _checks(route_of("grpc", method.path, **{"autoglm-request-info-bin": "AA"}))
+    is_hinted = method.name in envoy_config.HINTED_METHODS
+    assert hinted.get("check_settings", {}) == (
+        {"disable_request_body_buffering": True} if is_hinted else {}
+    )
+    assert _checks(route_of("grpc", method.path)) == {}
+
+
+def test_the_picker_gets_the_start_of_a_body_over_the_limit() -> None:
+    for wire in ("grpc", "http"):
+        filters = manager(wire, max_body_bytes=2**20)["http_filters"]
+        (picker,) = (f for f in filters if f["name"] == "envoy.filters.http.ext_authz")
+        assert picker["typed_config"]["with_request_body"] == {
+            "max_request_bytes": 2**20 + 1024,
+            "allow_partial_message": True,
+        }
+
+
 @pytest.mark.parametrize("wire", ["grpc", "http"])
 def test_no_client_names_a_pod_or_a_call(wire: str) -> None:
     (early,) = manager(wire)["early_header_mutation_extensions"]
@@ -134,9 +161,13 @@ def test_no_client_names_a_pod_or_a_call(wire: str) -> None:
         assert appended[name]["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
 
 
-@pytest.mark.parametrize("wire", ["grpc", "http"])
 @pytest.mark.parametrize(
-    ("headers", "status"), [({":method": "CONNECT"}, 405), ({":authority": "a,b"}, 400)]
+    ("wire", "headers", "status"),
+    [
+        ("grpc", {":method": "CONNECT"}, 405),
+        ("http", {":method": "CONNECT"}, 405),
+        ("http", {":authority": "a,b"}, 400),
+    ],
 )
 def test_what_is_no_request_reaches_neither_picker_nor_server(
     wire: str, headers: dict[str, str], status: int
@@ -145,6 +176,12 @@ def test_what_is_no_request_reaches_neither_picker_nor_server(
         found = route_of(wire, path, **headers)
         assert found["direct_response"] == {"status": status}
         assert "typed_per_filter_config" in found
+
+
+def test_a_grpc_client_may_name_several_addresses_of_the_gateway() -> None:
+    authority = "10.0.0.1:50051,10.0.0.2:50051"
+    found = route_of("grpc", "/autoglm.v1.Inference/Chat", **{":authority": authority})
+    assert found["route"]["cluster"] == "call-grpc"
 
 
 def test_proxies_are_heard_only_where_the_settings_trust_some() -> None:
@@ -329,6 +366,9 @@ _ID = "%REQ(x-request-id)%"
 def _mapper(flag: str, path: str) -> Any:
     """The one that Envoy uses: the first whose filters all match."""
     for mapper in manager("http")["local_reply_config"]["mappers"]:
+        if "and_filter" not in mapper["filter"]:
+            # A rejection by the picker, whose format stays.
+            continue
         which, has_path = mapper["filter"]["and_filter"]["filters"]
         form = has_path["header_filter"]["header"]["string_match"]["safe_regex"]["regex"]
         flags = which.get("response_flag_filter", {}).get("flags", ())
@@ -368,6 +408,7 @@ def test_no_flag_is_judged_twice() -> None:
     default = [
         flag
         for mapper in manager("http")["local_reply_config"]["mappers"]
+        if "and_filter" in mapper["filter"]
         for which, has_path in [mapper["filter"]["and_filter"]["filters"]]
         if "(?:.*)" in has_path["header_filter"]["header"]["string_match"]["safe_regex"]["regex"]
         for flag in which.get("response_flag_filter", {}).get("flags", ())

@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from autoglm import v1
-from autoglm.common.errors import InvalidRequest, RequestTooLarge
+from autoglm.common.errors import Cancelled, InvalidRequest, RequestTooLarge
 from autoglm.gateway.edges.rest_request import Bounds
-from autoglm.gateway.envoy import ext_proc_pb2, request
-from autoglm.gateway.envoy.exchange import Exchange
+from autoglm.gateway.envoy import request
+from autoglm.gateway.envoy.exchange import Directions, End, Exchange
 from autoglm.gateway.request.memory_budget import Memory, MemoryReservation
 from autoglm.gateway.request.principal import ANONYMOUS, Principal
 from autoglm.validation import of_generate
@@ -23,11 +23,7 @@ GENERATE = "/autoglm.v1.Inference/Generate"
 
 
 def seen(path: str, *more: tuple[str, str], body: bool = True) -> request.Seen:
-    pairs = ((":method", "POST"), (":path", path), *more)
-    values = [ext_proc_pb2.HeaderValue(key=k, raw_value=v.encode()) for k, v in pairs]
-    headers = ext_proc_pb2.HttpHeaders(end_of_stream=not body)
-    headers.headers.headers.extend(values)
-    return request.seen(headers)
+    return request.Seen("POST", path, more, body, dict(more))
 
 
 async def begun(path: str, *more: tuple[str, str], body: bytes = b"") -> Any:
@@ -167,3 +163,48 @@ async def test_a_claim_is_not_taken_where_the_model_matters_or_it_cannot_be_read
         return b"\0" + len(message).to_bytes(4, "big") + message
 
     assert (await hinted(principal, told, body=body)).model == "really"
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "is_shown"),
+    [
+        (GENERATE, (), True),
+        (GENERATE, (hint(),), False),
+        ("/autoglm.v1.Inference/Embed", (hint(),), True),
+        ("/v1/completions", (hint(),), True),
+    ],
+)
+def test_only_bodies_of_methods_with_a_hint_stay_with_envoy(
+    path: str, more: tuple[tuple[str, str], ...], is_shown: bool
+) -> None:
+    assert request.may_have_hint(seen(path, *more)) is not is_shown
+
+
+async def restricted(one: Exchange) -> Any:
+    """A request by a caller that may not use all models; Envoy has its body."""
+    shown = seen(GENERATE, hint("glm-5"))
+    call = request.begin(shown, one, BOUNDS, None, 0.0)
+    call = replace(call, principal=Principal("acme", "ci", models=("glm-*",)))
+    assert call.receive is not None
+    return call
+
+
+async def test_a_body_that_stays_with_envoy_is_read_at_the_gateways_own_server(make: Any) -> None:
+    one, memory = Exchange("k", "grpc"), Memory(1000)
+    call = await restricted(one)
+    taken = make.request(payload=b"12345")
+    one.directions.add_done_callback(lambda _: one.take_over(taken))
+    with memory.open("") as hold:
+        received = await call.receive(call, hold)
+        assert memory.held == 5
+    assert received.info == taken.info
+    assert await one.directions == Directions()
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no message"), None])
+async def test_a_body_that_never_reaches_the_own_server_is_an_error(error: Any) -> None:
+    one = Exchange("k", "grpc")
+    call = await restricted(one)
+    one.end(End(200, error))
+    with pytest.raises(InvalidRequest if error else Cancelled):
+        await call.receive(call, call.hold)

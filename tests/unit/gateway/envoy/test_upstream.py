@@ -96,14 +96,25 @@ async def test_credentials_of_an_open_gateway_are_forwarded_to_the_server(make: 
     assert (await directed(request, openai(make))).removed_headers == ()
 
 
-async def test_an_openai_server_gets_its_path_and_its_key(make: Any) -> None:
-    request = make.request(
-        wire="http", target="/v1/chat/completions?x=1", exchange=exchange(wire="http")
+async def test_an_openai_server_gets_its_key(make: Any) -> None:
+    told = await directed(
+        make.request(wire="http", exchange=exchange(wire="http")), openai(make), key="s3"
     )
-    told = await directed(request, openai(make, "/base"), key="s3")
     assert told.address == "10.0.0.9:8000"
-    assert told.set_headers[":path"] == "/base/v1/chat/completions?x=1"
     assert told.set_headers["authorization"] == "Bearer s3"
+
+
+async def test_another_gateways_envoy_gets_the_path_of_a_server_with_a_base_path(
+    make: Any,
+) -> None:
+    one = Exchange("k", "http", is_external_proxy=True)
+    request = make.request(wire="http", target="/v1/chat/completions?x=1", exchange=one)
+    told = await directed(request, openai(make, "/base"))
+    assert told.set_headers[":path"] == "/base/v1/chat/completions?x=1"
+
+
+async def test_a_server_with_a_base_path_goes_through_the_gateway(make: Any) -> None:
+    await check_goes_through(make, exchange(wire="http"), openai(make, "/base"))
 
 
 @pytest.mark.parametrize("change", [{"tls": True}, {"host": "pod.example"}])

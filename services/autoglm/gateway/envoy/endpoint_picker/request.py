@@ -46,6 +46,27 @@ _UNREADABLE = {
 }
 
 
+def seen_of(headers: Any) -> Seen:
+    """Read Envoy's `HttpHeaders`."""
+    pairs = pairs_of(headers.headers)
+    values = dict(pairs)
+    fields = tuple(pair for pair in pairs if not pair[0].startswith(":"))
+    return Seen(
+        values.get(":method", ""),
+        values.get(":path", ""),
+        fields,
+        not headers.end_of_stream,
+        dict(fields),
+    )
+
+
+def pairs_of(headers: Any) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of Envoy's `HeaderMap`, whose values are bytes or, in older ones, text."""
+    return tuple(
+        (h.key, h.raw_value.decode("utf-8", "replace") or h.value) for h in headers.headers
+    )
+
+
 def wire_of(seen: Seen) -> Wire:
     """Return the wire of any request, unknown paths included."""
     kind = seen.values.get("content-type", "")
@@ -111,7 +132,7 @@ def _allows(listed: frozenset[str] | None) -> Callable[[str], bool]:
 def _problem(first: Any, seen: Seen, wire: Wire) -> AutoGLMError | None:
     if not _is_for_pods(seen, wire):
         return Unimplemented(
-            f"{seen.values.get(':method', '')} {seen.path[:80]} is no request for a model; "
+            f"{seen.method} {seen.path[:80]} is no request for a model; "
             "have the proxy send it to the gateway's own port"
         )
     for name, remedy in _UNREADABLE.items():
@@ -131,7 +152,7 @@ def _problem(first: Any, seen: Seen, wire: Wire) -> AutoGLMError | None:
 def _is_for_pods(seen: Seen, wire: Wire) -> bool:
     if wire == "http":
         path = seen.path.partition("?")[0]
-        return seen.values.get(":method") == "POST" and inference_post(path) is not None
+        return seen.method == "POST" and inference_post(path) is not None
     # Each message of a `bidi` stream is routed by itself, which a proxy cannot do.
     return seen.path in BY_PATH and not BY_PATH[seen.path].bidi
 

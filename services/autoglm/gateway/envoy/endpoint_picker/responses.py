@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from autoglm.common.errors import AutoGLMError, Cancelled
+from autoglm.gateway.envoy.access_log import grpc_error
+from autoglm.gateway.envoy.endpoint_picker.request import pairs_of
 from autoglm.gateway.envoy.exchange import End
-from autoglm.gateway.envoy.messages import grpc_error
-from autoglm.gateway.envoy.request import pairs_of, seen
 from autoglm.gateway.request.event_stream import is_event_stream
 from autoglm.gateway.request.http_usage import UsageReader, reported_usage
 from autoglm.gateway.request.request import Wire
@@ -34,15 +34,15 @@ class PodResponse:
 
     def head(self, message: Any, now: float) -> None:
         """Read the response headers, Envoy's `HttpHeaders`."""
-        head = seen(message)
-        status = head.values.get(":status", "")
+        fields = dict(pairs_of(message.headers))
+        status = fields.get(":status", "")
         self._status = int(status) if status.isdecimal() else 0
-        self._fields |= head.values
+        self._fields |= fields
         self._first_chunk = now
-        if is_event_stream(head.values):
+        if is_event_stream(fields):
             self._reader = UsageReader(is_stream=True)
         self.has_begun = True
-        self.has_ended = not head.has_body
+        self.has_ended = bool(message.end_of_stream)
 
     def piece(self, body: bytes, *, is_last: bool) -> None:
         """Read a piece of the body."""

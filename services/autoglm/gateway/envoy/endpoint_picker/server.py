@@ -16,7 +16,6 @@ from autoglm.common.tls import TlsFiles
 from autoglm.gateway.edges.rest_request import Bounds
 from autoglm.gateway.envoy import ext_proc_pb2_grpc
 from autoglm.gateway.envoy.endpoint_picker.service import EndpointPicker
-from autoglm.gateway.envoy.exchange import Exchanges
 from autoglm.gateway.request.request import Handler
 from autoglm.gateway.settings import GatewaySettings
 
@@ -43,8 +42,7 @@ class PickerServer:
         max_streams: int,
     ) -> None:
         self._settings = settings
-        # Separate exchanges: no request resumes one of these.
-        self._picker = EndpointPicker(relay, Exchanges(), bounds)
+        self._picker = EndpointPicker(relay, bounds)
         # A body may arrive in one message.
         longest = ("grpc.max_receive_message_length", bounds.max_body_bytes + _ROOM_BYTES)
         self._server = grpc.aio.server(

@@ -18,39 +18,46 @@ import grpc
 
 from autoglm.common.errors import AutoGLMError, DeadlineExceeded
 from autoglm.common.rpc import new_request_id
-from autoglm.gateway.envoy import messages
-from autoglm.gateway.envoy import request as envoy_request
+from autoglm.gateway.edges.rest_request import Bounds
+from autoglm.gateway.envoy import ext_proc_pb2_grpc
+from autoglm.gateway.envoy.endpoint_picker import messages
 from autoglm.gateway.envoy.endpoint_picker.request import (
     MODE,
     StreamedBody,
     call_of,
     mode_of,
+    seen_of,
     served,
     wire_of,
 )
 from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
-from autoglm.gateway.envoy.exchange import Directions, Exchange
-from autoglm.gateway.envoy.ext_proc_edge import Picker
-from autoglm.gateway.request.request import GatewayRequest
+from autoglm.gateway.envoy.exchange import Directions, Exchange, Exchanges
+from autoglm.gateway.envoy.exchange_runner import ExchangeRunner
+from autoglm.gateway.request.request import GatewayRequest, Handler
 
 # After the pod's own timeout of the same deadline, which has the better message.
 _LATER_SECONDS = 0.2
 _RESPONSE_PHASES = ("response_headers", "response_body", "response_trailers")
 
 
-class EndpointPicker(Picker):
+class EndpointPicker(ext_proc_pb2_grpc.ExternalProcessorServicer):
     """The ext_proc service for Envoys of other gateways."""
+
+    def __init__(self, pipeline: Handler, bounds: Bounds) -> None:
+        # Exchanges of its own: no request resumes one of these.
+        self._runner = ExchangeRunner(pipeline, Exchanges())
+        self._bounds = bounds
 
     async def Process(self, _: Any, context: Any) -> None:  # type: ignore[override]  # writes by the context
         first = await context.read()
         if first is grpc.aio.EOF:
             return
-        seen = envoy_request.seen(first.request_headers)
+        seen = seen_of(first.request_headers)
         names = frozenset(seen.values)
         exchange = Exchange(new_request_id(), wire_of(seen), names, is_external_proxy=True)
         body = StreamedBody(self._bounds.max_body_bytes, is_there=seen.has_body)
         request = call_of(first, seen, exchange, self._bounds, body, time.monotonic())
-        task = self._start(request, exchange)
+        task = self._runner.start(request, exchange)
         stream = _Stream(context, first, exchange, body)
         try:
             if await stream.until_directed():
@@ -65,6 +72,10 @@ class EndpointPicker(Picker):
                 exchange.end(stream.response.so_far())
             else:
                 task.cancel()
+
+    async def close(self) -> None:
+        """Cancel all requests."""
+        await self._runner.close()
 
     async def _forward(self, stream: _Stream, request: GatewayRequest) -> None:
         directions = stream.exchange.directions.result()

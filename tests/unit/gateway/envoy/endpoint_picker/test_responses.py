@@ -8,8 +8,8 @@ from autoglm.common import status
 from autoglm.common.errors import Cancelled, DeadlineExceeded, ShuttingDown, StreamBroken
 from autoglm.common.status import TokenUsage, write_usage
 from autoglm.gateway.envoy import ext_proc_pb2 as ext_proc
+from autoglm.gateway.envoy.access_log import encoded
 from autoglm.gateway.envoy.endpoint_picker.responses import PodResponse
-from autoglm.gateway.envoy.messages import encoded
 
 
 def pairs(**values: str) -> ext_proc.HeaderMap:

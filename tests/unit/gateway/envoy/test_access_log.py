@@ -10,7 +10,7 @@ import pytest
 from autoglm.common import errors, status
 from autoglm.common.status import TokenUsage
 from autoglm.gateway.envoy import access_log_pb2
-from autoglm.gateway.envoy.messages import ending_of
+from autoglm.gateway.envoy.access_log import ending_of
 
 
 def entry(code: int = 200, flags: str = "", **trailers: str) -> Any:
