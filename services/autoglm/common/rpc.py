@@ -167,15 +167,19 @@ def server(
     max_connections: int | None = None,
     max_calls: int | None = None,
     in_one_piece: bool = False,
+    idle_seconds: float | None = None,
 ) -> grpc.aio.Server:
     """Make a server that closes connections over the maximum, and rejects calls over it with
-    RESOURCE_EXHAUSTED. Streams that need no credential have a bound of their own below it.
+    RESOURCE_EXHAUSTED. Streams that need no credential have a bound of their own below it. With
+    `idle_seconds` a connection without a call is closed after that time, whatever it pings.
 
     `in_one_piece` is for pods: see `ErrorInterceptor`.
     """
     options = [*SERVER_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
     if max_connections is not None:
         options.append(("grpc.max_allowed_incoming_connections", max_connections))
+    if idle_seconds is not None:
+        options.append(("grpc.max_connection_idle_ms", round(1000 * idle_seconds)))
     open_streams = min(_OPEN_STREAMS, max_calls // 4) if max_calls else _OPEN_STREAMS
     return grpc.aio.server(
         interceptors=[ErrorInterceptor(in_one_piece, open_streams), *interceptors],

@@ -34,7 +34,7 @@ from autoglm.gateway.envoy.program import EnvoyFailed
 from autoglm.gateway.gateway import GatewayCore, cancel_all
 from autoglm.gateway.request.grpc_methods import INFERENCE, OIP
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.http1.rules import Limits, Timeouts
+from autoglm.http1.rules import DEFAULT_TIMEOUTS, Limits, Timeouts
 from autoglm.http1.server import Server
 from autoglm.kube.reflector import Connect
 
@@ -226,6 +226,8 @@ class Gateway:
             max_message_bytes=settings.message_bytes,
             max_connections=settings.max_connections,
             max_calls=_CALLS * settings.max_inflight,
+            # Envoy closes its clients' idle connections itself.
+            idle_seconds=DEFAULT_TIMEOUTS.idle if self._plane is None else None,
         )
         self._edge = GrpcEdge(parts)
         self._keep(self._edge.arrivals.watch(settings.process_memory_bytes), "memory")

@@ -1,5 +1,6 @@
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -180,4 +181,23 @@ async def test_open_streams_have_a_bound_of_their_own_and_leave_room_for_calls()
         assert await watch(health_pb2.HealthCheckRequest()).read()
         for stream in streams:
             stream.cancel()
+    await server.stop(None)
+
+
+async def test_an_idle_connection_is_closed_and_one_with_a_call_is_not() -> None:
+    server = rpc.server(idle_seconds=0.2)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = rpc.bind(server, "127.0.0.1:0")
+    await server.start()
+    async with rpc.channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(20):
+                await reader.read()
+        writer.close()
+        assert not watch.done()
+        watch.cancel()
     await server.stop(None)
