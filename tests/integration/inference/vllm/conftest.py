@@ -1,5 +1,6 @@
 """One vLLM engine with the tiny GLM-4 for all tests of this folder."""
 
+import gc
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,8 @@ def options() -> EngineOptions:
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def engine(options: EngineOptions, exporter: InMemorySpanExporter) -> AsyncIterator[Engine]:
     started = await vllm.start(options)
+    # What was imported stays; every module of tests ends with a full collection.
+    gc.freeze()
     yield started
     await started.close()
 

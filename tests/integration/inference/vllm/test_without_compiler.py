@@ -100,36 +100,34 @@ POOLING: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def path_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return without_compiler.path_without_compiler(tmp_path_factory.mktemp("bin"))
+def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, processes.Process]]:
+    """By what they do; they start at the same time."""
+    logs, programs = tmp_path_factory.mktemp("logs"), tmp_path_factory.mktemp("bin")
+    path = without_compiler.path_without_compiler(programs)
+    arguments = {
+        "generate": ("enable_auto_tool_choice=true", "tool_call_parser=hermes"),
+        "pooling": ("runner=pooling", "convert=embed"),
+    }
+    found = {task: _pod(logs, path, task, *given) for task, given in arguments.items()}
+    with processes.running(*found.values()):
+        yield found
 
 
-def _pod(directory: Path, path: Path, name: str, *arguments: str) -> Iterator[processes.Process]:
+def _pod(logs: Path, path: Path, name: str, *arguments: str) -> processes.Process:
     base = ("inference", "--model-path", str(MODEL), "--model-name", "tiny-glm")
-    environment = processes.VLLM_ENVIRONMENT | {"PATH": str(path)}
-    pod = processes.Process(name, [*base, *arguments], directory / f"{name}.log", environment)
-    pod.start()
-    try:
-        yield pod.wait_ready()
-    finally:
-        pod.stop()
-
-
-@pytest.fixture(scope="module")
-def pod(
-    tmp_path_factory: pytest.TempPathFactory, path_without_compiler: Path
-) -> Iterator[processes.Process]:
-    arguments = ("enable_auto_tool_choice=true", "tool_call_parser=hermes")
     flags = [flag for argument in arguments for flag in ("--engine-arg", argument)]
-    yield from _pod(tmp_path_factory.mktemp("pod"), path_without_compiler, "pod", *flags)
+    environment = processes.VLLM_ENVIRONMENT | {"PATH": str(path)}
+    return processes.Process(name, [*base, *flags], logs / f"{name}.log", environment)
 
 
-@pytest.fixture(scope="module")
-def pooling_pod(
-    tmp_path_factory: pytest.TempPathFactory, path_without_compiler: Path
-) -> Iterator[processes.Process]:
-    flags = ("--engine-arg", "runner=pooling", "--engine-arg", "convert=embed")
-    yield from _pod(tmp_path_factory.mktemp("pooling"), path_without_compiler, "pooling", *flags)
+@pytest.fixture
+def pod(pods: dict[str, processes.Process]) -> processes.Process:
+    return pods["generate"]
+
+
+@pytest.fixture
+def pooling_pod(pods: dict[str, processes.Process]) -> processes.Process:
+    return pods["pooling"]
 
 
 def _sent(pod: processes.Process, path: str, body: dict[str, Any]) -> tuple[int, str, float]:
