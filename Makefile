@@ -45,9 +45,19 @@ demo: install ## Serve the tiny model with two pods and a gateway, send requests
 test: ## Everything CI runs; what later rings need is built meanwhile, see build/ahead.log
 	@scripts/build_ahead $(MAKE) --no-print-directory rings
 
-# Checks and unit tests come after a long ring, during which the tools that they need are built.
+# The tools that later rings need are built meanwhile. Checks and unit tests compute on one core and
+# measure no time, so they run beside the conformance tests; each prints what it has when it ends.
 .PHONY: rings
-rings: install test-integration check test-unit test-conformance test-controlplane test-cluster test-chaos
+rings: install
+	$(MAKE) test-integration
+	$(MAKE) --jobs=2 $(filter --output-sync,$(.FEATURES:%=--%)) test-conformance check-and-unit
+	$(MAKE) test-controlplane test-cluster test-chaos
+
+# In this order: checks build Helm, which unit tests need.
+.PHONY: check-and-unit
+check-and-unit: install
+	$(MAKE) check
+	$(MAKE) test-unit
 
 .PHONY: check
 check: install ## Lint, types, layers, drift of stubs, docs and versions, the docs site
