@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 from opentelemetry import trace
@@ -110,16 +110,16 @@ def _ending(
     )
 
 
-@contextmanager
-def child_span(
-    record: RequestRecord, name: str, kind: SpanKind = SpanKind.INTERNAL
-) -> Iterator[Span]:
+def child_span(record: RequestRecord, name: str) -> AbstractContextManager[Span]:
     """Open a child of the request's span; yield the request's own where nothing is recorded."""
     if not record.span.is_recording():
-        yield record.span
-        return
-    context = trace.set_span_in_context(record.span)
-    span = tracer.start_span(name, context=context, kind=kind)
+        return nullcontext(record.span)
+    return _recorded_child(record.span, name)
+
+
+@contextmanager
+def _recorded_child(parent: Span, name: str) -> Iterator[Span]:
+    span = tracer.start_span(name, context=trace.set_span_in_context(parent))
     try:
         yield span
     except BaseException as error:
