@@ -184,8 +184,8 @@ class Stream:
         raise NoReadyEndpoint(f"no attempts are left{why and f' ({why})'}")
 
     def _keep(self, transcript: Transcript) -> None:
-        """Reserve memory for the transcript. Where there is none, fold it, or give it up."""
-        if self._reserve(transcript.size):
+        """Reserve memory for the transcript. Fold it where it is scarce; give it up without any."""
+        if not self._request.hold.is_scarce and self._reserve(transcript.size):
             return
         transcript.fold()
         if not self._reserve(transcript.size):

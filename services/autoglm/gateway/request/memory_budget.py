@@ -95,6 +95,11 @@ class MemoryReservation:
         self.size += size
         return True
 
+    @property
+    def is_scarce(self) -> bool:
+        """Return whether what can do with less memory is to: half of the tenant's share is held."""
+        return 2 * self._memory.room(self.tenant) < self._memory.share
+
     def take(self, size: int) -> None:
         """Reserve `size` bytes. Raises QueueFull if they do not fit."""
         if not self.try_take(size):

@@ -21,6 +21,7 @@ from autoglm.gateway.proxy.proxy import Defaults, Proxy
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.proxy.upstream import Fallbacks, RetryElsewhere, no_fallbacks
+from autoglm.gateway.request.memory_budget import Memory
 from autoglm.gateway.request.metrics import Metrics
 from autoglm.gateway.request.request import GatewayRequest, RequestRecord, Response
 from autoglm.gateway.routing import Router
@@ -183,6 +184,19 @@ async def test_what_cannot_be_exact_is_not_done_and_the_error_says_why(
     with pytest.raises(errors.StreamBroken, match=f"the pod went away.*{why}"):
         await stage.send()
     assert stage.got == WORDS[:2] and stage.recoveries() == {outcome: 1}
+
+
+async def test_a_long_stream_is_recovered_though_memory_is_short(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"{number:0100}" for number in range(2000)]
+    monkeypatch.setitem(globals(), "WORDS", words)
+    memory = Memory(128 * 1024)
+    stage = Stage(make, Pods((1500, GONE), (2000, None)))
+    with memory.open("t") as hold:
+        assert await stage.send(hold=hold) == words
+        assert 0 < hold.size <= memory.share
+    assert stage.record.recoveries == 1 and memory.held == 0
 
 
 async def test_recovery_can_be_turned_off(make: Any) -> None:

@@ -64,3 +64,13 @@ def test_nothing_is_taken_after_the_end() -> None:
         hold.take(10)
     assert not hold.try_take(1)
     assert memory.held == 0
+
+
+def test_memory_is_scarce_when_half_of_the_tenants_share_is_held() -> None:
+    memory = Memory(1000)
+    with memory.open("a") as one, memory.open("b") as other:
+        found = [(one.is_scarce, other.is_scarce)]
+        for hold, size in ((one, 251), (other, 500)):
+            hold.take(size)
+            found.append((one.is_scarce, other.is_scarce))
+    assert found == [(False, False), (True, False), (True, True)]
