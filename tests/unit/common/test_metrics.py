@@ -69,6 +69,16 @@ def test_created_samples_can_be_disabled_as_in_the_library() -> None:
     assert page == generate_latest(theirs(updates)) and b"_created" not in page
 
 
+def test_a_counter_without_labels_shows_zero_from_the_start() -> None:
+    own, other = CollectorRegistry(), CollectorRegistry()
+    child = CounterFamily("c", "Count.", (), registry=own).labels()
+    counter = Counter("c", "Count.", registry=other)
+    assert generate_latest(own) == generate_latest(other)
+    child.inc()
+    counter.inc()
+    assert generate_latest(own) == generate_latest(other)
+
+
 def test_a_name_can_be_registered_only_once() -> None:
     registry = CollectorRegistry()
     CounterFamily("c", "", LABELS, registry=registry)

@@ -14,10 +14,9 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
-from prometheus_client import Counter
-
 from autoglm import v1
 from autoglm.common import errors
+from autoglm.common.metrics import CounterFamily
 from autoglm.common.status import TokenUsage
 from autoglm.gateway.limits import token_buckets
 from autoglm.gateway.limits.tenants import tenants_of
@@ -59,8 +58,8 @@ class Limits:
         self,
         file: str,
         gateways: int,
-        rejected: Counter,
-        unmetered: Counter,
+        rejected: CounterFamily,
+        unmetered: CounterFamily,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
@@ -104,7 +103,7 @@ class Meter:
         self,
         request: GatewayRequest,
         record: RequestRecord,
-        unmetered: Counter,
+        unmetered: CounterFamily,
         reservation: Reservation,
         headers: Mapping[str, str],
         clock: Callable[[], float],

@@ -61,23 +61,27 @@ class ConnectionMetrics:
     """The connections of the REST port on the data plane embedded; `http1.rules.Events`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._open = Gauge(
+        self._open = 0
+        self._gauge = Gauge(
             "autoglm_gateway_http_connections",
             "Open connections of the REST port, idle ones included.",
             registry=registry,
         )
-        self._accepted = Counter(
+        self._gauge.set_function(lambda: self._open)
+        self._accepted = CounterFamily(
             "autoglm_gateway_http_connections_accepted",
             "Connections of the REST port that were accepted.",
+            (),
             registry=registry,
         )
-        self._closed = Counter(
+        self._count_accepted = self._accepted.labels().inc
+        self._closed = CounterFamily(
             "autoglm_gateway_http_connections_closed",
             "Accepted connections of the REST port that were closed, by reason.",
             ("reason",),
             registry=registry,
         )
-        self._rejected = Counter(
+        self._rejected = CounterFamily(
             "autoglm_gateway_http_connections_rejected",
             "Connections of the REST port that were closed before a request, by reason.",
             ("reason",),
@@ -85,12 +89,12 @@ class ConnectionMetrics:
         )
 
     def accepted(self) -> None:
-        self._accepted.inc()
-        self._open.inc()
+        self._count_accepted()
+        self._open += 1
 
     def closed(self, reason: str) -> None:
         self._closed.labels(reason).inc()
-        self._open.dec()
+        self._open -= 1
 
     def rejected(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
@@ -190,7 +194,7 @@ class Metrics:
             buckets=_QUEUE,
             registry=registry,
         )
-        self.rejected = Counter(
+        self.rejected = CounterFamily(
             "autoglm_gateway_queue_rejections",
             "Requests rejected by the queue, by the error's reason.",
             ("model", "reason"),
@@ -215,7 +219,7 @@ class Metrics:
             "Open streams of KV events, one for each pod that publishes them.",
             registry=registry,
         )
-        self.kv_breaks = Counter(
+        self.kv_breaks = CounterFamily(
             "autoglm_gateway_kv_event_stream_breaks",
             "Streams of KV events that had to be reopened, by reason.",
             ("reason",),
@@ -232,19 +236,19 @@ class Metrics:
             "Ejections of endpoints because of a failure.",
             registry=registry,
         )
-        self.retries = Counter(
+        self.retries = CounterFamily(
             "autoglm_gateway_retries",
             "Retries on another endpoint; `exhausted` counts those beyond the retry budget.",
             ("result",),
             registry=registry,
         )
-        self.hedges = Counter(
+        self.hedges = CounterFamily(
             "autoglm_gateway_hedges",
             "Hedges: second attempts of requests whose first chunk was late, by result.",
             ("result",),
             registry=registry,
         )
-        self.recoveries = Counter(
+        self.recoveries = CounterFamily(
             "autoglm_gateway_recoveries",
             "Streams that lost their pod after the first chunk, by outcome of the recovery.",
             ("outcome",),
@@ -258,14 +262,14 @@ class Metrics:
             ("method", "outcome"),
             registry=registry,
         )
-        self.rate_limited = Counter(
+        self.rate_limited = CounterFamily(
             "autoglm_gateway_rate_limited",
             "Requests rejected by a tenant's rate limit, by the limit exceeded.",
             ("limit",),
             registry=registry,
         )
 
-        self.unmetered = Counter(
+        self.unmetered = CounterFamily(
             "autoglm_gateway_unmetered_requests",
             "Requests of rate-limited tenants that were charged by an estimate, by reason.",
             ("reason",),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from tests.support.responses import forward
 
 from autoglm import v1
 from autoglm.common import errors, status
+from autoglm.common.metrics import CounterFamily
 from autoglm.gateway.limits.metering import Limits
 from autoglm.gateway.limits.tenants import TenantPolicy, Tenants
 from autoglm.gateway.request.principal import Principal
@@ -36,10 +37,10 @@ def chunk(tokens: int, usage: v1.Usage | None = None) -> bytes:
 COUNTED = v1.Usage(prompt_tokens=90, completion_tokens=7)
 
 
-def counters() -> tuple[Counter, Counter]:
+def counters() -> tuple[CounterFamily, CounterFamily]:
     registry = CollectorRegistry()
-    refused = Counter("refused", "", ("limit",), registry=registry)
-    return refused, Counter("unmetered", "", ("reason",), registry=registry)
+    refused = CounterFamily("refused", "", ("limit",), registry=registry)
+    return refused, CounterFamily("unmetered", "", ("reason",), registry=registry)
 
 
 @dataclass
