@@ -21,6 +21,7 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
             writer.write(RESPONSE)
+    writer.close()
 
 
 def post(key: str, body: object) -> bytes:
@@ -54,7 +55,11 @@ async def test_a_valid_request_with_a_key_gets_the_servers_bytes_and_a_log_line(
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["outcome"] for line in lines] == ["served", "served"]
     writer.close()
+    await writer.wait_closed()
     for upstream in relay.idle:
         upstream.transport.abort()
     for listener in (front, server):
         listener.close()
+    # The server's side ends once it has read that its client is gone.
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=10)
+    await asyncio.sleep(0)
