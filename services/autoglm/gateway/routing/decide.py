@@ -31,7 +31,6 @@ from autoglm.gateway.routing.types import (
     Policy,
     Query,
     Reason,
-    urls_of,
 )
 
 MOST = 128
@@ -95,7 +94,7 @@ def sample(query: Query, policy: Policy, ring: Ring) -> list[EndpointView]:
         query.around = ring.around(query.place, _AROUND) if query.place else ()
         found = {url: by_url[url] for url in (*holders, *query.around) if url in by_url}
     drawn = query.rng.choices(ring.views, k=_RANDOM)
-    found.update(zip(urls_of(drawn), drawn, strict=True))
+    found |= {view.url: view for view in drawn}
     sampled = list(islice(found.values(), MOST))
     if policy.remembers_prompts:
         query.restrict_to(sampled)
@@ -140,6 +139,8 @@ def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[fl
     """Return the weighted sum of the policy's scores for each candidate; empty without scorers."""
     if not policy.scorers:
         return ()
+    if len(policy.scorers) == 1:
+        return policy.scorers[0][0](query, candidates)
     total = [0.0] * len(candidates)
     for score, weight in policy.scorers:
         if scores := score(query, candidates):

@@ -7,7 +7,6 @@ Filters never leave none, and note objectives that cannot be met. Pickers go by 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from types import MappingProxyType
 
 from autoglm.api.spec.traffic import RoutingPolicy
@@ -21,7 +20,6 @@ Picked = tuple[EndpointView, Reason]
 # consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016), on measured loads.
 BOUND_FACTOR = 1.25
 BOUND_SHARE = 0.05
-_BATCH_SIZE = attrgetter("live.load.max_num_seqs")
 # Above every share that leaves room for one request, for up to 1,000 at once.
 _FULL = 0.999
 
@@ -36,7 +34,7 @@ def load_bound(candidates: Candidates, shares: Sequence[float]) -> float:
     bound = _mean_bound(shares)
     if min(shares) >= 1:
         return bound
-    if all(map(_BATCH_SIZE, candidates)):
+    if all(view.live.load.max_num_seqs for view in candidates):
         return _FULL
     return min(bound, _FULL)
 

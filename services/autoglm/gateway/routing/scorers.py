@@ -6,11 +6,10 @@ Loads have no upper bound, so a load x scores 1 / (1 + x), which keeps the order
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 
 from autoglm.gateway.endpoints.endpoint import Live
 from autoglm.gateway.routing.consistent_hash import draws
-from autoglm.gateway.routing.types import Candidates, Query, urls_of
+from autoglm.gateway.routing.types import Candidates, Query
 
 # The scores of the two endpoints that a conversation hashes to.
 _PLACES = (1.0, 0.5)
@@ -63,7 +62,7 @@ def cached(query: Query, candidates: Candidates) -> Sequence[float]:
     matches, blocks = query.matches, len(query.prefix.blocks)
     if not matches:
         return ()
-    return [held / blocks for held in map(matches.get, urls_of(candidates), repeat(0))]
+    return [matches.get(view.url, 0) / blocks for view in candidates]
 
 
 def headroom(query: Query, candidates: Candidates) -> Sequence[float]:
@@ -86,7 +85,7 @@ def placement(query: Query, candidates: Candidates) -> Sequence[float]:
     if not place:
         return ()
     scores = [0.0] * len(candidates)
-    urls, trust = urls_of(candidates), query.trust
+    urls, trust = [view.url for view in candidates], query.trust
     # The random part of a sample differs between gateways.
     known = set(urls)
     placed = [url for url in query.around if url in known] if query.around else urls

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from operator import attrgetter
 from random import Random
 
 import msgspec
@@ -23,7 +22,6 @@ from autoglm.gateway.routing.prefix_index import Holders, salt_of
 from autoglm.validation.prefix_hash import BLOCK_TOKENS, NO_PREFIX, Prefix
 
 Candidates = Sequence[EndpointView]
-_LIVE, _URL = attrgetter("live"), attrgetter("url")
 # The trust in the placement of prompts of which no prefix was ever seen again.
 _LEAST_TRUST = 0.15
 
@@ -53,11 +51,6 @@ class Reason(StrEnum):
     """No endpoint has responded recently: the queued work decided."""
     SIGNAL_MISSING = "signal_missing"
     """It does not report the policy's signal; this gateway's own requests were counted."""
-
-
-def urls_of(candidates: Candidates) -> list[str]:
-    """Return the URL of each candidate."""
-    return list(map(_URL, candidates))
 
 
 class DecisionTrace(msgspec.Struct, frozen=True):
@@ -142,7 +135,7 @@ class Query(msgspec.Struct):
 
     def restrict_to(self, sampled: Candidates) -> None:
         """Restrict `matches` to a sample, so that not all holders of a prefix are listed."""
-        self._matches = self.holders.of(urls_of(sampled))
+        self._matches = self.holders.of([view.url for view in sampled])
 
     @property
     def longest(self) -> int:
@@ -154,8 +147,11 @@ class Query(msgspec.Struct):
     def shares_in_use(self, candidates: Candidates) -> Sequence[float]:
         """Return the share in use of each candidate; filters and scorers use the same ones."""
         if self._shares_of is not candidates:
-            lives = map(_LIVE, candidates)
-            self._shares = [(live.others + live.in_flight) / live.capacity for live in lives]
+            self._shares = [
+                (live.others + live.in_flight) / live.capacity
+                for view in candidates
+                for live in [view.live]
+            ]
             self._shares_of = candidates
         return self._shares
 
