@@ -11,8 +11,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from autoglm import v1
 from autoglm.common import errors

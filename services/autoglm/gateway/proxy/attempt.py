@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 from opentelemetry.trace import Span
 
 from autoglm.api.spec.traffic import OutlierDetection
@@ -51,8 +51,7 @@ from autoglm.validation.openai_stream import REPLAY_HEADER
 _OUTLIERS = OutlierDetection()
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """A request on one endpoint. `response` is set once the first chunk has arrived."""
 
     request: GatewayRequest

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from autoglm.common.errors import InvalidRequest, PermissionDenied
 from autoglm.common.rpc import DEBUG_HEADER

@@ -8,7 +8,6 @@ Used by the proxy.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -77,7 +76,7 @@ class Stream:
         # garbage is collected.
         assert self._attempt is not None and self._attempt.response is not None
         response = self._attempt.response
-        return dataclasses.replace(response, forward=self._forward, trailers=self._trailers)
+        return replace(response, forward=self._forward, trailers=self._trailers)
 
     def close(self, error: BaseException | None) -> None:
         """End the open attempt, if there is one, with an error or None after success."""

@@ -8,7 +8,6 @@ delivered: slots, leases and spans are held until then, and cost nothing per chu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
@@ -173,8 +172,7 @@ def _keep() -> None:
     """Close nothing: the default of a response."""
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """A response whose first chunk has arrived.
 
     `status` and `headers` are those of HTTP; names are in lower case. Call `trailers` once
@@ -184,7 +182,7 @@ class Response:
     forward: Forward
     """Call it once."""
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     """Without Set-Cookie."""
     trailers: Callable[[], Awaitable[Trailers]] = no_trailers
     first_chunk: float = 0.0
