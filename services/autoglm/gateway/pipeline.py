@@ -122,6 +122,8 @@ class Pipeline:
             if memory is not None:
                 memory.close()
             self.observer.end(request, record, failure)
+            # Its traceback holds this frame: a cycle, which would wait for a garbage collection.
+            failure = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class LocalPage:
             if memory is not None:
                 memory.close()
             self.observer.end(request, record, failure)
+            # Its traceback holds this frame: a cycle, which would wait for a garbage collection.
+            failure = None
 
 
 def api_error(error: BaseException, request: GatewayRequest) -> BaseException:
