@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import Gauge
 
@@ -23,6 +33,8 @@ from autoglm.common.metrics import CounterChild, HistogramChild, observe
 from autoglm.common.telemetry import PROPAGATOR, RecordLogger, tracer, unsampled_span
 
 Protocol = Literal["grpc", "http"]
+# Version 0 without spaces; ids are not all zeros.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class RequestSeries(NamedTuple):
@@ -74,7 +86,7 @@ class RequestRecorder:
         self.in_flight += 1
         span = None if carrier else unsampled_span()
         if span is None:
-            parent = PROPAGATOR.extract(carrier) if carrier else None
+            parent = parent_of(carrier) if carrier else None
             span = tracer.start_span(route, context=parent, kind=SpanKind.SERVER)
         if span.is_recording():
             method, _, path = route.partition(" ")
@@ -127,6 +139,19 @@ def fail(span: Span, error_type: str, description: str = "") -> None:
     """Set the status of a span to an error; its description is the type by default."""
     span.set_attribute(semconv.ERROR_TYPE, error_type)
     span.set_status(Status(StatusCode.ERROR, description or error_type))
+
+
+def parent_of(carrier: Mapping[str, str]) -> Context:
+    """Return the context of the caller's span, as `PROPAGATOR.extract` does.
+
+    Parses the usual header itself, at half of the cost.
+    """
+    header = carrier.get("traceparent", "")
+    if "tracestate" in carrier or not _TRACEPARENT.fullmatch(header):
+        return PROPAGATOR.extract(carrier)
+    flags = TraceFlags(int(header[53:], 16))
+    context = SpanContext(int(header[3:35], 16), int(header[36:52], 16), True, flags)
+    return trace.set_span_in_context(NonRecordingSpan(context), Context())
 
 
 def trace_headers(span: Span) -> dict[str, str]:

@@ -20,6 +20,7 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     TraceState,
+    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.util.types import AttributeValue
@@ -35,6 +36,7 @@ from autoglm.common.request_telemetry import (
     RequestSeries,
     end_span,
     error_of,
+    parent_of,
     trace_headers,
 )
 from autoglm.common.telemetry import PROPAGATOR
@@ -189,3 +191,24 @@ def test_trace_headers_are_those_of_the_propagator(
     PROPAGATOR.inject(injected, set_span_in_context(span))
     assert trace_headers(span) == injected
     assert trace_headers(INVALID_SPAN) == {}
+
+
+@given(
+    st.one_of(
+        st.from_regex(
+            r"[ ]?(00|01|ff)-(0{32}|[0-9a-f]{32})-(0{16}|[0-9a-f]{16})-[0-9a-fA-F]{2}(-x)?[ \n]?",
+            fullmatch=True,
+        ),
+        st.text(max_size=60),
+    ),
+    st.sampled_from([{}, {"tracestate": "a=b"}, {"tracestate": "no"}]),
+)
+def test_a_callers_span_is_the_one_that_the_propagator_extracts(
+    header: str, state: dict[str, str]
+) -> None:
+    for carrier in ({"traceparent": header, **state}, state):
+        found, expected = (
+            get_current_span(context).get_span_context()
+            for context in (parent_of(carrier), PROPAGATOR.extract(carrier))
+        )
+        assert found == expected and found.trace_state == expected.trace_state
