@@ -204,7 +204,7 @@ class RecordLogger:
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes each record at once to a line-buffered stream, which needs no flush."""
+    """Writes each record at once to a stream that needs no flush, as standard error needs none."""
 
     def handle(self, record: logging.LogRecord) -> bool:
         if self.filters and not self.filter(record):

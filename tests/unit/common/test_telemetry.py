@@ -1,5 +1,8 @@
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -273,3 +276,18 @@ def test_our_lines_survive_a_library_that_changes_the_roots_level(
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("autoglm.gateway").info("still here")
     assert "still here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_survives_the_process_whether_standard_error_is_buffered(unbuffered: str) -> None:
+    program = (
+        "import logging, os\n"
+        "from autoglm.common.telemetry import set_up_logs\n"
+        "set_up_logs('info', 'json')\n"
+        "logging.getLogger('autoglm.x').info('last words')\n"
+        "os._exit(0)\n"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=environment, stderr=subprocess.PIPE, check=True, timeout=60)
+    assert json.loads(ended.stderr)["message"] == "last words"
