@@ -26,6 +26,7 @@ from autoglm.validation.request_info import (
     ToolChoice,
     ToolFacts,
     Turn,
+    utf8_size,
     with_cut,
 )
 from autoglm.validation.scan.abridged import NOTHING, Cut
@@ -77,7 +78,7 @@ def of_generate(
         prompt = Prompt.of_ids("token_ids.ids", count)
         prefix = prefix_hash.of_token_ids(request.token_ids.ids, count)
     else:
-        prompt = Prompt("text", len(request.text.encode()))
+        prompt = Prompt("text", utf8_size(request.text))
         prefix = prefix_hash.of_text(request.text)
     info = RequestInfo(
         operation=Operation.GENERATE,
@@ -131,7 +132,7 @@ def of_embed(request: v1.EmbedRequest, *, cut: Cut = NOTHING) -> RequestInfo:
         operation=Operation.EMBED,
         model=request.model,
         field_name=_EMBED,
-        prompts=tuple(Prompt(f"texts[{i}]", len(t.encode())) for i, t in enumerate(request.texts)),
+        prompts=tuple(Prompt(f"texts[{i}]", utf8_size(t)) for i, t in enumerate(request.texts)),
     )
     return with_cut(info, cut, TEXT_FIELDS)
 
@@ -142,7 +143,7 @@ def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> RequestInfo
         operation=Operation.PREDICT,
         model=request.model_name,
         field_name=_PREDICT,
-        prompts=(Prompt("input_data", len(request.input_data.encode())),),
+        prompts=(Prompt("input_data", utf8_size(request.input_data)),),
         sampling=_sampling(request.sampling_params),
         labels=request.labels,
         priority=request.priority,
@@ -154,7 +155,7 @@ def of_predict(request: v1.PredictRequest, *, cut: Cut = NOTHING) -> RequestInfo
 def of_tokenize(request: v1.TokenizeRequest, *, cut: Cut = NOTHING) -> RequestInfo:
     """Return the facts of a request for tokens, of a text or of a chat."""
     chat = request.WhichOneof("input") == "chat"
-    text = (Prompt("text", len(request.text.encode())),)
+    text = (Prompt("text", utf8_size(request.text)),)
     info = RequestInfo(
         operation=Operation.TOKENIZE,
         model=request.model,
@@ -214,7 +215,7 @@ def _turns(path: str, messages: Sequence[v1.ChatMessage]) -> Sequence[Turn]:
         Turn(
             f"{path}[{number}]",
             message.role,
-            size=len(message.content.encode()) + sum(len(p.text.encode()) for p in message.parts),
+            size=utf8_size(message.content) + sum(utf8_size(p.text) for p in message.parts),
             parts=len(message.parts),
             has_text=bool(message.content),
             media=tuple(

@@ -31,6 +31,7 @@ from autoglm.validation.request_info import (
     ToolChoice,
     ToolFacts,
     Turn,
+    utf8_size,
     with_cut,
 )
 from autoglm.validation.scan.abridged import NOTHING, cut_of, whole_size
@@ -208,7 +209,7 @@ def _of_predict(body: bytes) -> RequestInfo:
     return RequestInfo(
         operation=Operation.PREDICT,
         field_name=FieldNames("", {"model": "model_name", "prompt": "input_data"}),
-        prompts=(Prompt("input_data", len(request.input_data.encode())),),
+        prompts=(Prompt("input_data", utf8_size(request.input_data)),),
         sampling=_sampling(request, request.max_tokens, None),
         labels=request.labels,
         prefix=prefix_hash.of_text(request.input_data),
@@ -300,11 +301,11 @@ def _turns(messages: Sequence[bodies.Message]) -> Sequence[Turn]:
     for number, message in enumerate(messages):
         path, content = f"messages[{number}]", message.content
         if not isinstance(content, list):
-            found.append(Turn(path, message.role, size=len((content or "").encode())))
+            found.append(Turn(path, message.role, size=utf8_size(content or "")))
             continue
         parts = [bodies.Part(text=p) if isinstance(p, str) else p for p in content]
         media = (m for i, p in enumerate(parts) for m in _media(f"{path}.content[{i}]", p))
-        size = sum(len((p.text or "").encode()) for p in parts)
+        size = sum(utf8_size(p.text or "") for p in parts)
         found.append(Turn(path, message.role, size=size, parts=len(parts), media=tuple(media)))
     return tuple(found)
 

@@ -23,6 +23,7 @@ from autoglm.validation.request_info import (
     Prompt,
     RequestInfo,
     Sampling,
+    utf8_size,
     with_cut,
 )
 from autoglm.validation.scan.abridged import NOTHING, Cut
@@ -121,7 +122,7 @@ def of_oip_json(model: str, body: bytes) -> RequestInfo:
     request = decode(body, InferRequest)
     streaming = bool(request.parameters.get("stream"))
     if request.text_input is not None:
-        prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, len(request.text_input.encode())),)
+        prompts: Sequence[Prompt] = (Prompt(TEXT_INPUT, utf8_size(request.text_input)),)
         return _info(model, request.parameters, prompts, streaming, request.text_input)
     tensors = [(i, t) for i, t in enumerate(request.inputs) if t.name == TEXT_INPUT]
     prompts = [_json_prompt(i, t) for i, t in tensors]
@@ -197,7 +198,7 @@ def _json_prompt(index: int, tensor: InferInput) -> Prompt:
         raise InvalidRequest(
             f"{path}.data is {values[0]!r:.60}; give one string", field=f"{path}.data"
         )
-    return Prompt(f"{path}.data", len(values[0].encode()))
+    return Prompt(f"{path}.data", utf8_size(values[0]))
 
 
 def _check_tensor(path: str, datatype: str, shape: Sequence[int]) -> None:

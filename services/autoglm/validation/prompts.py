@@ -17,7 +17,14 @@ import msgspec
 from autoglm.common.errors import InvalidRequest
 from autoglm.validation import prefix_hash
 from autoglm.validation.constraints import shown
-from autoglm.validation.request_info import MEDIA_FIELDS, Operation, Prompt, RequestInfo, Sampling
+from autoglm.validation.request_info import (
+    MEDIA_FIELDS,
+    Operation,
+    Prompt,
+    RequestInfo,
+    Sampling,
+    utf8_size,
+)
 from autoglm.validation.scan.abridged import Cut
 from autoglm.validation.scan.json_text import decode
 
@@ -91,14 +98,14 @@ def prompt_list(path: str, prompt: str | list[Any] | None, cut: Cut) -> Sequence
     if prompt is None:
         return ()
     if isinstance(prompt, str):
-        return (Prompt(path, len(prompt.encode())),)
+        return (Prompt(path, utf8_size(prompt)),)
     if prompt and all(type(item) is int for item in prompt):
         return (_token_prompt(path, prompt, cut),)
     found = []
     for number, item in enumerate(prompt):
         place = f"{path}[{number}]"
         if isinstance(item, str):
-            found.append(Prompt(place, len(item.encode())))
+            found.append(Prompt(place, utf8_size(item)))
         elif isinstance(item, list) and all(type(token) is int for token in item):
             found.append(_token_prompt(place, item, cut))
         else:
@@ -144,7 +151,7 @@ def weigh(path: str, value: Any, times: int = 1) -> tuple[Prompt, ...]:
     while pending:
         part = pending.pop()
         if isinstance(part, str):
-            size += len(part) if part.isascii() else len(part.encode())
+            size += utf8_size(part)
         elif isinstance(part, list):
             if part and type(part[0]) is int:
                 tokens += len(part)

@@ -72,6 +72,11 @@ class FieldNames(msgspec.Struct, frozen=True):
         return self.names.get(name) or self.prefix + name
 
 
+def utf8_size(text: str) -> int:
+    """Return the bytes of a text in UTF-8. Encodes no ASCII, as texts may be large."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 class Prompt(msgspec.Struct, frozen=True):
     """One prompt, as far as it is known before tokenising. `tokens` is None for text."""
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoglm.validation import Billing, Operation, of_openai
 from autoglm.validation.http_apis import INFERENCE_POSTS, MODEL, Body
+from autoglm.validation.request_info import utf8_size
 
 WORDS = "word " * 400  # 500 tokens by four bytes each
 USER = {"role": "user", "content": WORDS}
@@ -131,3 +134,8 @@ def test_an_image_without_text_is_not_estimated_by_its_encoding(
         for size in (10, 100_000)
     )
     assert 0 < small.prompt_tokens == large.prompt_tokens < 2_000
+
+
+@given(st.text())
+def test_the_size_of_a_text_is_that_of_its_utf_8(text: str) -> None:
+    assert utf8_size(text) == len(text.encode())

@@ -128,8 +128,9 @@ class Admission:
 
     def leave(self, slot: Slot, record: RequestRecord) -> None:
         """Release a slot at the end of its request."""
-        if slot.line is not None and slot.waiter is not None:
-            slot.line.leave(slot.waiter, record.usage.total if record.usage else None)
+        line, waiter = slot
+        if line is not None and waiter is not None:
+            line.leave(waiter, record.usage.total if record.usage else None)
         self.in_flight -= 1
         if self.in_flight == 0:
             self.idle.set()

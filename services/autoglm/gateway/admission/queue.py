@@ -108,9 +108,8 @@ class Queue:
 
         `used` is the number of tokens it used, if known.
         """
-        if waiter.state is State.WAITING:
-            self._dequeue(waiter, State.GONE, now)
-        elif waiter.state is State.ADMITTED:
+        state = waiter.state
+        if state is State.ADMITTED:
             self._reserve.give_back(waiter.tenant)
             self.admitted -= 1
             self.tokens = self.tokens - waiter.tokens if self.admitted else 0.0
@@ -119,6 +118,8 @@ class Queue:
                 self._counters.correct(waiter.tenant, (used - waiter.tokens) / waiter.weight)
                 for lane in self._lanes.values():
                     lane.touch(waiter.tenant)
+        elif state is State.WAITING:
+            self._dequeue(waiter, State.GONE, now)
         waiter.state = State.GONE
         return self._assign(now)
 

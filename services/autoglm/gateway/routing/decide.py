@@ -140,7 +140,7 @@ def _scores(policy: Policy, query: Query, candidates: Candidates) -> Sequence[fl
     if not policy.scorers:
         return ()
     if len(policy.scorers) == 1:
-        return policy.scorers[0][0](query, candidates)
+        return policy.scorers[0][0](query, candidates) or [0.0] * len(candidates)
     total = [0.0] * len(candidates)
     for score, weight in policy.scorers:
         if scores := score(query, candidates):
