@@ -92,7 +92,7 @@ class GatewayRequest(msgspec.Struct, frozen=True):
     credentials: Credentials = ()
     """Every credential that the client presents, each with its header's name. Secret."""
     peer: str = ""
-    """The IP address of the connection's other end; that of a proxy if there is one."""
+    """The client's IP address: of the connection's other end, or as a trusted proxy reports it."""
     principal: Principal = ANONYMOUS
     """The caller, after authentication."""
     debug: str = ""

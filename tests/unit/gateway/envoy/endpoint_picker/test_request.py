@@ -6,8 +6,13 @@ import asyncio
 
 import pytest
 
+from autoglm.common.addresses import TrustedProxies
 from autoglm.common.errors import QueueFull, RequestTooLarge
-from autoglm.gateway.envoy.endpoint_picker.request import START_BYTES, StreamedBody
+from autoglm.gateway.edges.rest_request import Bounds
+from autoglm.gateway.envoy import ext_proc_pb2
+from autoglm.gateway.envoy.endpoint_picker.request import START_BYTES, StreamedBody, call_of
+from autoglm.gateway.envoy.exchange import Exchange
+from autoglm.gateway.envoy.request import Seen
 from autoglm.gateway.request.memory_budget import Memory
 
 LIMIT = 2**20
@@ -70,3 +75,25 @@ async def test_a_body_without_room_fails_the_waiting_request() -> None:
     with memory.open("") as hold, pytest.raises(QueueFull):
         await body.whole(hold)
     assert memory.held == 0
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "peer"),
+    [
+        ("", ""),
+        ("203.0.113.5", "203.0.113.5"),
+        ("198.51.100.1, 203.0.113.5", "203.0.113.5"),
+        ("198.51.100.1, 203.0.113.5, 10.0.0.1", "203.0.113.5"),
+        ("10.0.0.1", "10.0.0.1"),
+    ],
+)
+async def test_the_client_is_the_last_address_that_is_no_trusted_proxys(
+    forwarded: str, peer: str
+) -> None:
+    bounds = Bounds(LIMIT, 600.0, 3600.0, proxies=TrustedProxies(["10.0.0.0/8"]))
+    fields = (("x-forwarded-for", forwarded),)
+    seen = Seen("POST", "/v1/completions", fields, False, dict(fields))
+    exchange = Exchange("k", "http")
+    first = ext_proc_pb2.ProcessingRequest()
+    body = StreamedBody(LIMIT, is_there=False)
+    assert call_of(first, seen, exchange, bounds, body, 100.0).peer == peer
