@@ -89,4 +89,4 @@ async def test_an_error_of_a_large_request_is_raised_by_the_servicer() -> None:
             info_of(request)
         return "counted"
 
-    assert await served(chat(schemas=100, schema="{" + " " * 1000), counted) == "counted"
+    assert await served(chat(schemas=100, schema="{" + " " * 4000), counted) == "counted"
