@@ -29,6 +29,8 @@ from autoglm.http1.server_connection import ServerConnection
 
 _SWEEP_SECONDS = 1.0
 _BACKLOG = 1024
+# Connecting to a full Unix socket fails at once, where TCP retries. The kernel has its own bound.
+_UNIX_BACKLOG = 65_535
 # Connections over a limit, and those closed for others, that are kept for a moment, so that their
 # clients read why.
 _MAX_TURNED_AWAY = 16
@@ -79,7 +81,7 @@ class Server:
     async def start_unix(self, path: str) -> None:
         """Listen on a Unix socket. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(self._made, path, backlog=_BACKLOG)
+        self._listener = await loop.create_unix_server(self._made, path, backlog=_UNIX_BACKLOG)
         self._schedule()
 
     def begin_drain(self) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from tests.support.http1_wire import Clock, Seen, Wire, reject, settle
 
 from autoglm.common.addresses import TrustedProxies, network_of
+from autoglm.common.process import raise_open_file_limit
 from autoglm.http1.body import HIGH_WATER_BYTES
 from autoglm.http1.exchange import BadBody, Exchange
 from autoglm.http1.heads import Fields
@@ -803,3 +807,18 @@ async def test_a_connection_that_has_ended_is_freed_without_a_garbage_collection
         assert ended() is None
     finally:
         gc.enable()
+
+
+async def test_hundreds_of_connections_at_once_fit_on_a_unix_socket(tmp_path: Path) -> None:
+    """Envoy opens one for each request that waits for a decision."""
+    allowed = int(Path("/proc/sys/net/core/somaxconn").read_text())  # noqa: ASYNC240
+    count = min(2000, allowed, raise_open_file_limit() // 4)
+    server, path = server_of(Seen()), str(tmp_path / "socket")
+    await server.start_unix(path)
+    with ExitStack() as opened:
+        for _ in range(count):
+            client = opened.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            # Raises BlockingIOError where the backlog is full.
+            client.connect(path)
+    await server.stop(0)
