@@ -25,7 +25,9 @@ from autoglm.validation.scan.form import scan_form
 
 T = TypeVar("T")
 # An abridged body within both is decoded on the loop: that takes less than 5 ms.
-_INLINE_BYTES, _INLINE_ENTRIES = 256 * 1024, 1024
+_INLINE_BYTES, _INLINE_ENTRIES = 64 * 1024, 1024
+# JSON has no values but its entries: its text is decoded at some 500 MB a second.
+_INLINE_JSON_BYTES = 256 * 1024
 SWITCH_SECONDS = 0.001
 """How long a thread may compute while another one waits, for `sys.setswitchinterval`."""
 # One: more would take the loop's time, as they all run Python.
@@ -54,7 +56,7 @@ async def abridge(body: bytes | memoryview, bounds: Bounds = DEFAULT) -> bytes:
 async def read_abridged(path: str, body: bytes) -> RequestInfo:
     """Return the facts of a body that is small or abridged."""
     if isinstance(body, Abridged):
-        return await off_loop(body, lambda: of_openai(path, body))
+        return await off_loop(body, lambda: of_openai(path, body), _INLINE_JSON_BYTES)
     return of_openai(path, body)
 
 
@@ -85,9 +87,11 @@ async def in_steps(reading: Generator[int, None, T]) -> T:
             await asyncio.sleep(0)
 
 
-async def off_loop(abridged: Abridged, read: Callable[[], RequestInfo]) -> RequestInfo:
+async def off_loop(
+    abridged: Abridged, read: Callable[[], RequestInfo], inline_bytes: int = _INLINE_BYTES
+) -> RequestInfo:
     """Read here if it takes little time, otherwise on the thread."""
-    if len(abridged) <= _INLINE_BYTES and abridged.entries <= _INLINE_ENTRIES:
+    if len(abridged) <= inline_bytes and abridged.entries <= _INLINE_ENTRIES:
         return read()
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_thread, lambda: with_checked_constraints(read()))
