@@ -65,6 +65,7 @@ _OWN_HEADERS = ("content-encoding", "grpc-encoding", rpc.DEBUG_HEADER, BINARY_HE
 HINTED_METHODS = frozenset(("Generate", "GenerateStream", "Chat", "ChatStream"))
 # Space for the frame of a message, so that the longest message fits.
 _ROOM_BYTES = 1024
+_MOST_BYTES = 2**63 - 1
 # The longest timeout of a check; requests may wait in the queue there.
 _MAX_WAIT_SECONDS = 3600.0
 # Fields that are not shown to the picker: those of the client's connection, and over gRPC the
@@ -138,8 +139,8 @@ def bootstrap(
             "chain_matcher": [_chain_matcher(settings)],
             "grpc_chains": _limited_chains(settings, "grpc"),
             "http_chains": _limited_chains(settings, "http"),
-            "own_grpc_routes": _own_routes("own-grpc"),
-            "own_http_routes": _own_routes("own-http"),
+            "own_grpc_routes": _own_routes("own-grpc", settings),
+            "own_http_routes": _own_routes("own-http", settings),
             "grpc_pod_routes": _grpc_pod_routes(settings),
             "http_pod_routes": _http_pod_routes(settings),
             "grpc_picker": [_picker(settings, _HIDDEN_OVER_GRPC)],
@@ -247,8 +248,12 @@ def _picker(settings: GatewaySettings, hidden: Iterable[str]) -> str:
     )
 
 
-def _own_routes(cluster: str) -> Iterator[str]:
-    return (filled("own_route", header=header, cluster=cluster) for header in _OWN_HEADERS)
+def _own_routes(cluster: str, settings: GatewaySettings) -> Iterator[str]:
+    found: list[object] = [{"name": name, "present_match": True} for name in _OWN_HEADERS]
+    # Rejected by its announced length, where the picker would have to wait for the body.
+    too_long = {"start": settings.max_body_bytes + _ROOM_BYTES, "end": _MOST_BYTES}
+    found.append({"name": "content-length", "range_match": too_long})
+    return (filled("own_route", header=header, cluster=cluster) for header in found)
 
 
 def _grpc_pod_routes(settings: GatewaySettings) -> Iterator[str]:

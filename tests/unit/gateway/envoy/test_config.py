@@ -66,6 +66,10 @@ def route_of(wire: str, path: str, **headers: str) -> dict[str, Any]:
 def _takes(match: dict[str, Any], path: str, headers: dict[str, str]) -> bool:
     for wanted in match.get("headers", ()):
         value = headers.get(wanted["name"])
+        if value is not None and "range_match" in wanted:
+            bounds = wanted["range_match"]
+            if not bounds["start"] <= int(value) < bounds["end"]:
+                return False
         match_of = wanted.get("string_match", {})
         if value is None or value != match_of.get("exact", value):
             return False
@@ -149,6 +153,12 @@ def test_the_picker_gets_the_start_of_a_body_over_the_limit() -> None:
             "max_request_bytes": 2**20 + 1024,
             "allow_partial_message": True,
         }
+
+
+def test_a_body_announced_as_too_long_is_rejected_without_waiting_for_it() -> None:
+    limit = GatewaySettings().max_body_bytes
+    for length, cluster in ((limit, "call-http"), (limit + 2000, "own-http")):
+        assert goes_to("http", "/v1/completions", **{"content-length": str(length)}) == cluster
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
