@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, Union, get_args
 
 import click
 
+from autoglm.cli.reach import check_reach
 from autoglm.client import Client, TlsFiles
 
 if TYPE_CHECKING:
@@ -177,8 +178,9 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         tls = TlsFiles(tls_cert_file, tls_key_file, tls_ca_file)
+        key = key_of(api_key_file) if api_key_file else None
         try:
-            key = api_key_file.read().strip() if api_key_file else None
+            check_reach(address, tls)
             client = Client(address, timeout=timeout, tls=tls, api_key=key)
         except OSError as error:
             raise click.UsageError(f"TLS: {error}") from error
@@ -186,6 +188,17 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(client, **options)
 
     return connection_options(connected)
+
+
+def key_of(file: TextIO) -> str:
+    """Return the key in a file. Raises BadParameter where it has something else."""
+    key = file.read().strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise click.BadParameter(
+            f"{file.name}: the file has to contain one API key or token, and nothing else",
+            param_hint="--api-key-file",
+        )
+    return key
 
 
 def _all(options: tuple[Callable[[Any], Any], ...], command: Function) -> Function:

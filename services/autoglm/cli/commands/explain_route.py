@@ -20,6 +20,7 @@ from autoglm.cli.options import (
     document_option,
     examples,
     given_text,
+    key_of,
     only_model,
 )
 from autoglm.cli.output import document, print_table
@@ -87,7 +88,7 @@ def command(
         warning = "--api-key is visible in the process list; use --api-key-file or $AUTOGLM_API_KEY"
         click.echo(warning, err=True)
     if api_key_file is not None:
-        api_key = api_key_file.read().strip()
+        api_key = key_of(api_key_file)
     body = _body(text, file)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     body["model"] = model or body.get("model")
