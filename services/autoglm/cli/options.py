@@ -13,6 +13,7 @@ import click
 
 from autoglm.cli.reach import check_reach
 from autoglm.client import Client, TlsFiles
+from autoglm.common.errors import AutoGLMError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -167,6 +168,18 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add connection options; the command gets a Client as its first argument instead of them."""
 
     @functools.wraps(command)
+    def run(client: Client, unreachable: AutoGLMError | None, **options: Any) -> Any:
+        if unreachable is not None:
+            raise unreachable
+        return command(client, **options)
+
+    return connects_if_possible(run)
+
+
+def connects_if_possible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `connects`; the second argument is why no server can be reached, None if one can be."""
+
+    @functools.wraps(command)
     def connected(
         *,
         address: str,
@@ -179,13 +192,16 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         tls = TlsFiles(tls_cert_file, tls_key_file, tls_ca_file)
         key = key_of(api_key_file) if api_key_file else None
+        unreachable: AutoGLMError | None = None
         try:
-            check_reach(address, tls)
             client = Client(address, timeout=timeout, tls=tls, api_key=key)
+            check_reach(address, tls)
+        except AutoGLMError as error:
+            unreachable = error
         except OSError as error:
             raise click.UsageError(f"TLS: {error}") from error
         with client:
-            return command(client, **options)
+            return command(client, unreachable, **options)
 
     return connection_options(connected)
 

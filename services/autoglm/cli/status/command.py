@@ -18,14 +18,14 @@ from autoglm.cli.options import (
     Where,
     cluster_options,
     connection_options,
-    connects,
+    connects_if_possible,
     document_option,
     examples,
     watch_option,
 )
 from autoglm.cli.output import as_dict, document, print_table
 from autoglm.client import Client
-from autoglm.common.errors import AutoGLMError
+from autoglm.common.errors import AutoGLMError, PermissionDenied, Unauthenticated
 
 _PAGE_SECONDS = 3.0
 # Columns of the endpoint table and their keys on the gateway's page, with `load` flattened.
@@ -107,23 +107,30 @@ def command(
     return code
 
 
-@connects
-def _show_gateway(client: Client, metrics_address: str, output: str) -> int:
+@connects_if_possible
+def _show_gateway(
+    client: Client, unreachable: AutoGLMError | None, metrics_address: str, output: str
+) -> int:
     """Print the status; return 1 if the gateway is not ready.
 
-    Models, readiness or endpoints are None if their port did not respond.
+    Models, readiness or endpoints are None if their port did not respond. A gateway that requires
+    a credential for its models is ready if its admin port says so.
     """
-    models, error = None, ""
-    try:
-        models = client.list_models()
-    except AutoGLMError as failure:
-        error = f"{failure.reason}: {failure.message}"
+    models, failure = None, unreachable
+    if unreachable is None:
+        try:
+            models = client.list_models()
+        except AutoGLMError as caught:
+            failure = caught
+    error = f"{failure.reason}: {failure.message}" if failure else ""
     has_status_200, readiness = _page(metrics_address, "/health/ready")
     if readiness is not None:
         readiness = {**readiness, "ready": has_status_200}
     _, page = _page(metrics_address, "/admin/endpoints")
     endpoints = None if page is None else page.get("endpoints", [])
-    is_ready = models is not None and (readiness is None or has_status_200)
+    is_locked = isinstance(failure, Unauthenticated | PermissionDenied)
+    is_serving = models is not None or is_locked
+    is_ready = is_serving and (readiness is None or has_status_200)
     if output != "text":
         value = {
             "ready": is_ready,
@@ -137,7 +144,9 @@ def _show_gateway(client: Client, metrics_address: str, output: str) -> int:
     click.echo(f"Gateway: {'ready' if is_ready else 'not ready'}")
     if error:
         click.echo(f"  {error}", err=True)
-    if models == []:
+    if is_locked:
+        click.echo("\nModels: not shown without a credential; give it with --api-key-file")
+    elif models == []:
         click.echo("\nModels: none")
     elif models:
         click.echo("\nModels:")

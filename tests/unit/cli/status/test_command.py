@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from autoglm import v1
 from autoglm.common.admin_server import AdminServer
+from autoglm.common.errors import Unauthenticated
 from autoglm.gateway.edges.admin_pages import endpoints
 from autoglm.gateway.endpoints.endpoint import (
     Endpoint,
@@ -89,6 +90,26 @@ def test_a_gateway_that_is_not_ready_exits_1(autoglm: Any, server: FakeServer) -
     unready.close()
     assert result.code == 1
     assert result.out.startswith("Gateway: not ready\n")
+
+
+def test_a_gateway_that_requires_a_key_is_ready(
+    autoglm: Any, server: FakeServer, ready_admin: str
+) -> None:
+    server.failures = [Unauthenticated("there is no credential; send an API key")]
+    result = autoglm("status", "--metrics-address", ready_admin)
+    assert result.code == 0
+    assert result.out.startswith("Gateway: ready\n")
+    assert "Models: not shown without a credential; give it with --api-key-file" in result.out
+    assert "grpc://127.0.0.1:1" in result.out
+    assert "UNAUTHENTICATED: there is no credential" in result.err
+
+
+def test_no_gateway_is_a_document_too(autoglm: Any) -> None:
+    places = ("--address", "127.0.0.1:1", "--metrics-address", "127.0.0.1:1")
+    result = autoglm("status", *places, "--output", "json")
+    document = json.loads(result.out)
+    assert result.code == 1
+    assert document["ready"] is False and "no gateway or pod listens" in document["error"]
 
 
 def test_no_gateway_exits_1_and_says_why(autoglm: Any) -> None:
