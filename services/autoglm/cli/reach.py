@@ -43,7 +43,6 @@ def check_reach(address: str, tls: TlsFiles) -> None:
     context = _context(tls) if tls else None
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as plain:
-            plain.settimeout(_FRAME_SECONDS)
             why = _tls_problem(plain, host, context) if context else _problem(_first_bytes(plain))
     except socket.gaierror as error:
         raise NoReadyEndpoint(f"the host {host!r} is unknown; check --address") from error
@@ -68,6 +67,7 @@ def _is_proxied(host: str) -> bool:
 
 def _first_bytes(connection: socket.socket) -> bytes | None:
     """Return the server's first bytes; None if it sends none in time."""
+    connection.settimeout(_FRAME_SECONDS)
     try:
         connection.sendall(_PREFACE)
         return connection.recv(16)
