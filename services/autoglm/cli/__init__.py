@@ -39,6 +39,7 @@ class Lazy:
 
 COMMANDS = {
     "chat": Lazy("Chat with a model.", module="commands.requests:chat"),
+    "completion": Lazy("Print the script for completion in a shell."),
     "deploy": Lazy("Create or update deployments on Kubernetes.", "cli"),
     "explain": Lazy(
         "Check each step of a deployment, from its spec to its URL.", "cli", "status.explain"

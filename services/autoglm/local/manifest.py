@@ -18,6 +18,7 @@ from autoglm.local.planning import Addresses, Process, Workload
 
 # No resource can have this name, since names start with a letter.
 GATEWAY = "_gateway"
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,23 @@ class Placed:
 
     resource: AutoGLMDeployment
     directory: Path
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, and the manifests in the directories: `*.yaml`, `*.yml` and `*.json`.
+
+    Raises ValueError for a directory without any.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
+        if not found:
+            raise ValueError(f"{path} has no file *.yaml, *.yml or *.json; name the manifests")
+        files += found
+    return files
 
 
 def read(files: Sequence[Path]) -> list[Placed]:

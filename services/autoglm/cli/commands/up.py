@@ -16,7 +16,7 @@ from autoglm.cli.options import examples, load_settings
 from autoglm.common.process import raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
-from autoglm.local.manifest import gateway_workload, model_workload, read
+from autoglm.local.manifest import files_of, gateway_workload, model_workload, read
 from autoglm.local.planning import Workload
 from autoglm.local.up import EXIT_BAD_MANIFEST
 
@@ -38,6 +38,7 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     epilog=examples(
         "autoglm up -f examples/tiny-glm.yaml",
         "autoglm up -f chat.yaml -f embed.yaml --grpc-address 127.0.0.1:50061",
+        "autoglm up -f manifests/",
         "autoglm up -f chat.yaml --grpc-address 0.0.0.0:50051 --api-keys-file keys.json",
         "autoglm up -f examples/tiny-glm.yaml --traces otlp:http://localhost:4317",
         "autoglm up -f examples/tiny-glm.yaml --dry-run",
@@ -49,8 +50,8 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     "files",
     multiple=True,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Manifest with AutoGLMDeployment documents; may be repeated.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Manifest with AutoGLMDeployment documents, or a directory of them; may be repeated.",
 )
 @_address("grpc", _DEFAULTS.grpc, "serves gRPC")
 @_address("http", _DEFAULTS.http, "serves REST")
@@ -101,6 +102,10 @@ def command(
 
     Ctrl-C drains and stops all processes; a second one kills them.
     """
+    try:
+        files = tuple(files_of(files))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--file") from error
     # Invalid settings end the command before anything starts.
     access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
     at = {"grpc_address": grpc_address, "http_address": http_address}

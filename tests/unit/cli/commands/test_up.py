@@ -36,6 +36,24 @@ def test_dry_run_prints_commands_that_a_shell_can_run(autoglm: Any, manifest: Pa
     assert f"--model-path={manifest.parent / 'model'}" in shlex.split(pod)
 
 
+def test_a_directory_stands_for_its_manifests(autoglm: Any, manifest: Path) -> None:
+    second = MANIFEST.replace("first", "second").replace("replicas: 2", "replicas: 1")
+    manifest.with_name("second.yml").write_text(second)
+    manifest.with_name("notes.txt").write_text("no manifest")
+    result = autoglm("up", "-f", str(manifest.parent), "--dry-run")
+    assert (result.code, result.err) == (0, "")
+    assert [line for line in result.out.splitlines() if line.startswith("#")] == [
+        "# first: 2 replicas, each with its own addresses",
+        "# second: 1 replica, each with its own addresses",
+    ]
+
+
+def test_a_directory_without_manifests_is_a_usage_error(autoglm: Any, tmp_path: Path) -> None:
+    result = autoglm("up", "-f", str(tmp_path), "--dry-run")
+    assert result.code == 2
+    assert "has no file *.yaml, *.yml or *.json" in result.err.replace("\n", " ")
+
+
 def test_a_wrong_manifest_exits_65_and_names_the_field(autoglm: Any, manifest: Path) -> None:
     manifest.write_text(MANIFEST.replace("replicas: 2", "replicas: many"))
     result = autoglm("up", "-f", str(manifest), "--dry-run")
