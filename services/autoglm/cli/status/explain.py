@@ -21,6 +21,7 @@ from autoglm.cli.kube import ClusterState, Raw, is_ready, read_state
 from autoglm.cli.options import NOT_HEALTHY, Where, cluster_options, document_option, examples
 from autoglm.cli.output import document
 from autoglm.cli.screen import STYLES, Canvas, canvas_of_terminal, drawn, heading, sentence
+from autoglm.cli.status.fields import explain_field, is_path
 from autoglm.cli.status.view import View, autoscaler, is_observed, views
 
 State = Literal["ok", "failed", "unknown"]
@@ -66,7 +67,11 @@ class Explanation:
 
 
 @click.command(
-    epilog=examples("autoglm explain chat", "autoglm explain chat -n models --output json")
+    epilog=examples(
+        "autoglm explain chat",
+        "autoglm explain chat -n models --output json",
+        "autoglm explain agd.spec.model.cache",
+    )
 )
 @click.argument("name")
 @cluster_options
@@ -74,8 +79,15 @@ class Explanation:
 def command(where: Where, name: str, output: str) -> int:
     """Check each step of an AutoGLMDeployment, from its spec to its URL.
 
-    Exits with 3 if a step failed.
+    A path of fields, such as agd.spec.model.cache, is described without a cluster, as kubectl
+    explain does. Exits with 3 if a step failed.
     """
+    if is_path(name):
+        try:
+            click.echo(explain_field(name), nl=False)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="NAME") from error
+        return 0
     if where.is_everywhere:
         raise click.UsageError(f"-A and the name {name} exclude each other; use -n NAMESPACE")
     cluster = where.open()
