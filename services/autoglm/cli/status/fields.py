@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 _WIDTH = 80
 # The resource's names, alone or with a path behind them: a deployment's name is neither.
 _PATH = re.compile(
-    r"(?:agd|autoglmdeployments?)(?:\.autoglm\.io)?((?:\.[A-Za-z]+)*)", re.IGNORECASE
+    r"(?:agd|autoglmdeployments?)(?:\.autoglm\.io)?((?:\.[A-Za-z][\w-]*)*)", re.IGNORECASE
 )
 
 
