@@ -64,6 +64,7 @@ COMMANDS = {
     ),
     "trace": Lazy("Show the spans of one request as a tree.", "cli"),
     "up": Lazy("Run manifests as local processes.", "cli"),
+    "validate": Lazy("Check manifests without a cluster.", "cli"),
     "version": Lazy("Print the version."),
 }
 

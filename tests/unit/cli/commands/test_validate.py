@@ -1,0 +1,62 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MANIFEST = """
+apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMDeployment
+metadata: {name: first}
+spec:
+  replicas: 2
+  model: {uri: ./model, servedName: first}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "model.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+def test_a_valid_manifest_is_named(autoglm: Any, manifest: Path) -> None:
+    result = autoglm("validate", str(manifest))
+    assert (result.code, result.out, result.err) == (0, "first is valid\n", "")
+
+
+def test_a_manifest_from_standard_input_is_checked(
+    autoglm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(MANIFEST.replace("2", "many")))
+    result = autoglm("validate", "-")
+    assert result.code == 65
+    assert result.err.startswith('stdin: spec.replicas = "many": ')
+
+
+def test_all_problems_of_all_files_are_reported(autoglm: Any, manifest: Path) -> None:
+    manifest.with_name("other.yaml").write_text(
+        MANIFEST.replace("replicas: 2", "replicas: -1").replace("servedName", "servedname")
+    )
+    manifest.with_name("third.yaml").write_text("- a list\n")
+    result = autoglm("validate", str(manifest.parent), "--output", "json")
+    page = json.loads(result.out)
+    assert result.code == 65
+    assert page["valid"] is False and page["resources"] == ["first"]
+    found = {(Path(each["source"]).name, each["path"]) for each in page["problems"]}
+    assert {("other.yaml", "spec.replicas"), ("other.yaml", "spec.model.servedname")} <= found
+    assert "third.yaml" in {name for name, _ in found}
+
+
+def test_names_that_two_files_claim_are_a_problem(autoglm: Any, manifest: Path) -> None:
+    manifest.with_name("again.yaml").write_text(MANIFEST)
+    result = autoglm("validate", str(manifest.parent))
+    assert result.code == 65
+    assert "first" in result.err and result.out == ""
+
+
+def test_a_file_that_is_not_text_is_a_usage_error(autoglm: Any, manifest: Path) -> None:
+    manifest.write_bytes(b"\xff\xfe\x00")
+    assert autoglm("validate", str(manifest)).code == 2
