@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.support.http1_wire import Clock, Seen, Wire, reject, settle
 from tests.support.soak import examples
@@ -181,6 +181,7 @@ async def served(parts: list[bytes]) -> tuple[Seen, Wire]:
 
 @FUZZ
 @given(st.lists(requests(), min_size=1, max_size=6), CUTS)
+@example([b"POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nHTTP/1.1 "], [])
 def test_valid_requests_reach_the_handler_however_they_are_cut(
     sent: list[bytes], cuts: list[int]
 ) -> None:

@@ -9,6 +9,7 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from autoglm.api.crd.definition import crd
@@ -21,6 +22,9 @@ _PATH = re.compile(
 )
 
 
+_definition = cache(crd)
+
+
 def is_path(name: str) -> bool:
     """Return whether the argument names a field, not a deployment."""
     return _PATH.fullmatch(name) is not None
@@ -30,7 +34,7 @@ def explain_field(name: str) -> str:
     """Return the description of a field and of those below it. Raises ValueError."""
     found = _PATH.fullmatch(name)
     assert found is not None, "the caller has checked it"
-    definition = crd()
+    definition = _definition()
     version = definition["spec"]["versions"][0]
     schema: Schema = version["schema"]["openAPIV3Schema"]
     path = "agd"
