@@ -58,6 +58,7 @@ COMMANDS = {
         "Check whether a cluster or this machine can run a deployment.", "cli", "precheck.command"
     ),
     "schema": Lazy("Print the JSON Schema of manifests, for editors.", "cli"),
+    "serve": Lazy("Serve a model without a manifest.", "cli"),
     "size": Lazy("Estimate the memory and GPUs that a model needs.", "cli"),
     "status": Lazy(
         "Show the status of a gateway or of deployments, with problems and remedies.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +36,68 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     )
 
 
+_OPTIONS = (
+    _address("grpc", _DEFAULTS.grpc, "serves gRPC"),
+    _address("http", _DEFAULTS.http, "serves REST"),
+    _address("metrics", _DEFAULTS.metrics, "serves probes and metrics"),
+    click.option(
+        "--run-dir",
+        default=Path(".autoglm"),
+        show_default=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Directory for logs and state, for one `autoglm up` at a time.",
+    ),
+    click.option(
+        "--traces",
+        metavar="SPEC",
+        help="Exporter of spans: none, console, file:PATH or otlp:URL. "
+        "[default: as in the manifest]",
+    ),
+    click.option(
+        "--api-keys-file",
+        type=click.Path(exists=True, dir_okay=False),
+        help="JSON file with API keys of `autoglm keys create`.",
+    ),
+    click.option(
+        "--allow-anonymous/--no-allow-anonymous",
+        default=None,
+        help="Serve requests without a credential. [default: only without a keys file, on loopback "
+        "addresses]",
+    ),
+    click.option("--dry-run", is_flag=True, help="Print the commands instead of running them."),
+)
+
+
+def run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options of a run; the command gets `options` and `dry_run` instead of them.
+
+    Invalid settings end it before anything starts.
+    """
+
+    @functools.wraps(command)
+    def with_options(
+        *,
+        grpc_address: str,
+        http_address: str,
+        metrics_address: str,
+        run_dir: Path,
+        traces: str | None,
+        api_keys_file: str | None,
+        allow_anonymous: bool | None,
+        **others: Any,
+    ) -> int:
+        access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
+        at = {"grpc_address": grpc_address, "http_address": http_address}
+        load_settings(GatewaySettings, at | access)
+        anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
+        gateway_flags = (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
+        gateway = Addresses(grpc_address, http_address, metrics_address)
+        options = UpOptions(run_dir, gateway, traces, gateway_flags, watch=False)
+        return command(options=options, **others)
+
+    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), with_options)
+
+
 @click.command(
     epilog=examples(
         "autoglm up -f examples/tiny-glm.yaml",
@@ -53,74 +117,31 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     type=click.Path(exists=True, path_type=Path),
     help="Manifest with AutoGLMDeployment documents, or a directory of them; may be repeated.",
 )
-@_address("grpc", _DEFAULTS.grpc, "serves gRPC")
-@_address("http", _DEFAULTS.http, "serves REST")
-@_address("metrics", _DEFAULTS.metrics, "serves probes and metrics")
-@click.option(
-    "--run-dir",
-    default=Path(".autoglm"),
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for logs and state, for one `autoglm up` at a time.",
-)
-@click.option(
-    "--traces",
-    metavar="SPEC",
-    help="Exporter of spans: none, console, file:PATH or otlp:URL. [default: as in the manifest]",
-)
-@click.option(
-    "--api-keys-file",
-    type=click.Path(exists=True, dir_okay=False),
-    help="JSON file with API keys of `autoglm keys create`.",
-)
-@click.option(
-    "--allow-anonymous/--no-allow-anonymous",
-    default=None,
-    help="Serve requests without a credential. [default: only without a keys file, on loopback "
-    "addresses]",
-)
 @click.option(
     "--watch/--no-watch",
     default=True,
     show_default=True,
     help="Apply a manifest when its file changes.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the commands instead of running them.")
-def command(
-    files: tuple[Path, ...],
-    run_dir: Path,
-    traces: str | None,
-    api_keys_file: str | None,
-    allow_anonymous: bool | None,
-    watch: bool,
-    dry_run: bool,
-    grpc_address: str,
-    http_address: str,
-    metrics_address: str,
-) -> int:
+@run_options
+def command(files: tuple[Path, ...], watch: bool, options: UpOptions, dry_run: bool) -> int:
     """Run manifests as local processes: pods on free ports, and a gateway.
 
     Ctrl-C drains and stops all processes; a second one kills them.
     """
     try:
-        files = tuple(files_of(files))
+        found = tuple(files_of(files))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--file") from error
-    # Invalid settings end the command before anything starts.
-    access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
-    at = {"grpc_address": grpc_address, "http_address": http_address}
-    load_settings(GatewaySettings, at | access)
-    anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
-    gateway_flags = (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
-    gateway = Addresses(grpc_address, http_address, metrics_address)
-    options = UpOptions(run_dir, gateway, traces, gateway_flags, watch)
+    options = replace(options, watch=watch)
     if dry_run:
-        return _print_commands(files, options)
+        return print_commands(found, options)
     raise_open_file_limit()
-    return asyncio.run(up(files, options))
+    return asyncio.run(up(found, options))
 
 
-def _print_commands(files: Sequence[Path], options: UpOptions) -> int:
+def print_commands(files: Sequence[Path], options: UpOptions) -> int:
+    """Print the command of each process that would run; return the exit code."""
     try:
         placed = read(files)
     except InvalidSpec as error:

@@ -1,0 +1,125 @@
+"""`autoglm serve MODEL`: serves a model without a manifest, by the manifest that it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from autoglm.api import InvalidSpec
+from autoglm.api.documents import parse_manifest
+from autoglm.api.short_form import name_of, to_manifest
+from autoglm.cli.commands.up import print_commands, run_options
+from autoglm.cli.options import examples
+from autoglm.common.process import raise_open_file_limit
+from autoglm.local import UpOptions, up
+from autoglm.local.up import EXIT_BAD_MANIFEST
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+_PLAIN = ("model", "weights", "checkpoint")
+_LOADED = "give a path (./DIR), or a hub name (ORG/NAME, hf://ORG/NAME)"
+
+
+@click.command(
+    epilog=examples(
+        "autoglm serve examples/tiny-glm/model",
+        "autoglm serve Qwen/Qwen3-8B --gpus 1 --max-model-len 16384",
+        "autoglm serve hf://zai-org/GLM-4-9B-0414 --quantization fp8 --replicas 2 --name glm-4",
+        "autoglm serve Qwen/Qwen3-8B --gpus 2 --print-manifest > qwen3-8b.yaml",
+    )
+)
+@click.argument("model")
+@click.option("--name", default="", help="Name of the model. [default: from MODEL]")
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--gpus",
+    type=click.IntRange(1, 1024),
+    help="GPUs of a replica, which it splits the model over. [default: what the engine finds]",
+)
+@click.option("--max-model-len", type=click.IntRange(min=1), help="Longest prompt and output.")
+@click.option(
+    "--quantization",
+    default="none",
+    show_default=True,
+    help="int8, fp8, fp16, bf16, fp32, none, or a method of vLLM.",
+)
+@click.option("--print-manifest", is_flag=True, help="Print the manifest instead of running it.")
+@run_options
+def command(
+    model: str,
+    name: str,
+    replicas: int,
+    gpus: int | None,
+    max_model_len: int | None,
+    quantization: str,
+    print_manifest: bool,
+    options: UpOptions,
+    dry_run: bool,
+) -> int:
+    """Serve MODEL, a path or a hub name, by local processes: replicas and a gateway.
+
+    Ctrl-C drains and stops all processes; a second one kills them.
+    """
+    uri = uri_of(model)
+    short = {"model": uri, "quantization": quantization, "replicas": replicas}
+    try:
+        manifest = manifest_of(short, name or _name_of(uri), gpus, max_model_len)
+    except InvalidSpec as error:
+        click.echo(str(error), err=True)
+        return EXIT_BAD_MANIFEST
+    text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
+    if print_manifest:
+        click.echo(text, nl=False)
+        return 0
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    file = options.run_dir / f"{manifest['metadata']['name']}.yaml"
+    file.write_text(text, encoding="utf-8")
+    if dry_run:
+        return print_commands([file], options)
+    raise_open_file_limit()
+    return asyncio.run(up([file], options))
+
+
+def uri_of(model: str) -> str:
+    """Return the model's uri in a manifest. Raises BadParameter for one that cannot be loaded.
+
+    A directory becomes an absolute path, since manifests have a directory of their own.
+    """
+    if Path(model).is_dir():
+        return str(Path(model).resolve())
+    if model.startswith(("./", "../", "/", "~")):
+        raise click.BadParameter(f"there is no directory {model}; {_LOADED}", param_hint="MODEL")
+    found = _SCHEME.fullmatch(model)
+    if found is None:
+        return model
+    if found[1] == "hf" and found[2]:
+        return found[2]
+    raise click.BadParameter(f"{found[1]}:// cannot be loaded; {_LOADED}", param_hint="MODEL")
+
+
+def _name_of(uri: str) -> str:
+    """Return a name: that of the directory above for `tiny-glm/model`."""
+    path = Path(uri)
+    return name_of(path.parent.name if path.name in _PLAIN and path.parent.name else uri)
+
+
+def manifest_of(
+    short: dict[str, Any], name: str, gpus: int | None, max_model_len: int | None
+) -> dict[str, Any]:
+    """Return the manifest of a short form with these settings. Raises InvalidSpec. Pure."""
+    manifest = to_manifest(short, name)
+    spec: dict[str, Any] = manifest["spec"]
+    spec["model"]["servedName"] = manifest["metadata"]["name"]
+    if max_model_len is not None:
+        spec["model"]["maxModelLen"] = max_model_len
+    if gpus is not None:
+        if gpus > 1:
+            spec.setdefault("engine", {})["parallelism"] = {"tensor": gpus}
+        # For Kubernetes; `autoglm up` sets no limits.
+        spec["resources"] = {"limits": {"nvidia.com/gpu": gpus}}
+    parse_manifest(manifest)
+    return manifest
