@@ -14,6 +14,7 @@ from watchfiles import Change, awatch
 from autoglm.api import AutoGLMDeployment, InvalidSpec, Problem
 from autoglm.api.documents import load_documents, problems_between
 from autoglm.api.engine_flags import engine_flags, flags
+from autoglm.local.gpus import uses_gpus
 from autoglm.local.planning import Addresses, Process, Workload
 
 # No resource can have this name, since names start with a letter.
@@ -86,8 +87,18 @@ def model_workload(placed: Placed, program: Sequence[str], traces: str | None) -
         argv=(*program, "inference", *inference_flags(placed, traces)),
         env=tuple((e.name, e.value) for e in spec.engine.env if e.value is not None),
         grace_seconds=spec.drain.grace_period_seconds,
+        gpus=gpus_of(placed.resource),
     )
     return Workload(placed.resource.name, placed.resource.desired_replicas, process)
+
+
+def gpus_of(resource: AutoGLMDeployment) -> int:
+    """Return the GPUs that a replica needs; 0 where it uses none or names its own."""
+    engine = resource.spec.engine
+    if engine.type != "vllm" or not uses_gpus(variable.name for variable in engine.env):
+        return 0
+    split = engine.parallelism
+    return split.tensor * split.pipeline * split.data
 
 
 def gateway_workload(

@@ -43,6 +43,8 @@ class Process:
     """Fixed addresses; None: free ports at each start."""
     grace_seconds: float = 30.0
     """Time for running requests to complete once the process is terminated, in seconds."""
+    gpus: int = 0
+    """GPUs of a replica; 0 leaves the choice to the process."""
     is_routed: bool = True
     """The gateway sends requests to it. False for the gateway itself, which is ready only
     once a replica is, and may start without a time limit."""

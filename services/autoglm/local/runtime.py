@@ -18,12 +18,14 @@ import aiohttp
 from autoglm.api import AutoGLMDeployment
 from autoglm.local import endpoints
 from autoglm.local.child import Child, Failure, Files, free_addresses, start
+from autoglm.local.gpus import NO_GPUS, Gpus
 from autoglm.local.planning import (
     Action,
     Addresses,
     Forget,
     GiveUp,
     Policy,
+    Process,
     Replica,
     Restart,
     Start,
@@ -55,6 +57,8 @@ class Member:
     files: Files
     pid: int | None = None
     starts: int = 1
+    gpus: tuple[str, ...] = ()
+    """The devices that its process has."""
     last_failure: Failure | None = None
     timeout: Failure | None = None
     """Failure to become ready in time, for which the runtime ends it."""
@@ -86,11 +90,13 @@ class Runtime:
         report: Callable[[str], None],
         policy: Policy | None = None,
         timing: Timing | None = None,
+        gpus: Gpus = NO_GPUS,
     ) -> None:
         self.endpoints_file = run_dir / "endpoints.json"
         self.policy = policy or Policy()
         self._run_dir = run_dir
         self._report = report
+        self._gpus = gpus
         self._timing = timing or Timing()
         self._desired: tuple[Workload, ...] = ()
         self._resources: tuple[AutoGLMDeployment, ...] = ()
@@ -247,8 +253,9 @@ class Runtime:
         self, member: Member, session: aiohttp.ClientSession, watchdog: Watchdog
     ) -> None:
         """Run one process from start to end."""
+        process = self._on_gpus(member)
         try:
-            child = await start(member.workload.process, member.addresses, member.files)
+            child = await start(process, member.addresses, member.files)
         except OSError as error:
             self._ended(member, Failure(f"can't be started: {error}"))
             return
@@ -278,8 +285,20 @@ class Runtime:
             child.kill_group()
             await child.wait()
             watchdog.remove(child.pid)
-            member.child, member.pid = None, None
+            member.child, member.pid, member.gpus = None, None, ()
         self._ended(member, member.timeout or child.failure())
+
+    def _on_gpus(self, member: Member) -> Process:
+        """Return the member's process with the variable for its devices."""
+        process = member.workload.process
+        if not process.gpus or not self._gpus.ids:
+            return process
+        taken = [each for other in self.members if other is not member for each in other.gpus]
+        member.gpus = self._gpus.place(process.gpus, taken)
+        ids = ",".join(member.gpus)
+        shared = ", shared with another replica" if set(member.gpus) & set(taken) else ""
+        self._report(f"{name_of(member)}: GPU {ids}{shared}")
+        return replace(process, env=(*process.env, (self._gpus.variable, ids)))
 
     async def _become_ready(self, member: Member, session: aiohttp.ClientSession) -> None:
         """Wait until the process receives requests, unless it is stopped before."""

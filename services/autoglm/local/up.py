@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,9 @@ from autoglm.api.engine_flags import flags
 from autoglm.local import manifest
 from autoglm.local.child import with_free_ports
 from autoglm.local.display import Display
-from autoglm.local.manifest import Placed, gateway_workload, model_workload, notices
+from autoglm.local.gpus import NO_GPUS, Gpus
+from autoglm.local.gpus import find as find_gpus
+from autoglm.local.manifest import Placed, gateway_workload, gpus_of, model_workload, notices
 from autoglm.local.planning import Addresses, Policy, Workload
 from autoglm.local.runtime import Runtime, Timing
 
@@ -49,6 +51,8 @@ class UpOptions:
     cannot resolve ends the run with the exit code of the process."""
     table: bool | None = None
     """Show a live table. None: if standard output is a terminal."""
+    gpus: Gpus | None = None
+    """The machine's GPUs, of which each replica gets its own. None: those that are found."""
     policy: Policy = field(default_factory=Policy)
     """Back-off and timeout of starts."""
     timing: Timing = field(default_factory=Timing)
@@ -76,6 +80,11 @@ async def up(files: Sequence[Path], options: UpOptions) -> int:
     except InvalidSpec as error:
         errors.report(str(error))
         return EXIT_BAD_MANIFEST
+    if options.gpus is None:
+        options = replace(options, gpus=await asyncio.to_thread(find_gpus))
+    if why := too_few_gpus(placed, options.gpus or NO_GPUS):
+        errors.report(why)
+        return EXIT_BAD_MANIFEST
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with _sole_user(options.run_dir), display.shown():
@@ -93,7 +102,13 @@ class _Session:
         self._files = files
         self._options = options
         self._display = display
-        self._runtime = Runtime(options.run_dir, display.report, options.policy, options.timing)
+        self._runtime = Runtime(
+            options.run_dir,
+            display.report,
+            options.policy,
+            options.timing,
+            options.gpus or NO_GPUS,
+        )
         self._stop = options.stop or asyncio.Event()
         self._is_ending = False
         self._is_forced = False
@@ -192,6 +207,16 @@ class _Session:
             return
         self._display.report("stopping: waiting for running requests; a second signal ends them")
         self._stop.set()
+
+
+def too_few_gpus(placed: Iterable[Placed], gpus: Gpus) -> str:
+    """Return what to do where the resources want more GPUs than there are; empty otherwise."""
+    wanted = {
+        each.resource.name: (each.resource.desired_replicas, count)
+        for each in placed
+        if (count := gpus_of(each.resource))
+    }
+    return gpus.too_few(wanted)
 
 
 @contextmanager

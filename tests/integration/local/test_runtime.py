@@ -16,6 +16,7 @@ import pytest
 from tests.support.processes import eventually, is_alive
 
 from autoglm.local.child import Failure, free_addresses
+from autoglm.local.gpus import NO_GPUS, Gpus
 from autoglm.local.planning import Policy, Process, State, Workload
 from autoglm.local.runtime import Member, Runtime, Timing
 
@@ -51,11 +52,11 @@ def fake(mode: str, replicas: int = 1, grace: float = 5.0, *, is_routed: bool = 
 
 @asynccontextmanager
 async def running(
-    run_dir: Path, *desired: Workload, policy: Policy = QUICK
+    run_dir: Path, *desired: Workload, policy: Policy = QUICK, gpus: Gpus = NO_GPUS
 ) -> AsyncIterator[Running]:
     lines: list[str] = []
     timing = Timing(settle=0.0, kill_margin=0.1)
-    run = Running(Runtime(run_dir, lines.append, policy, timing), lines)
+    run = Running(Runtime(run_dir, lines.append, policy, timing, gpus), lines)
     run.runtime.set_workloads(desired)
     task = asyncio.create_task(run.runtime.run())
     try:
@@ -74,6 +75,36 @@ async def test_ready_replicas_are_listed_for_the_gateway(tmp_path: Path) -> None
         addresses = {f"grpc://{member.addresses.grpc}" for member in run.runtime.members}
         assert set(run.endpoints()) == addresses
         assert len(addresses) == 2
+
+
+def variable_of(pid: int | None, name: str) -> str:
+    """A variable of a running process's environment."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(each.partition("=")[::2] for each in variables)[name]
+
+
+async def test_each_replica_has_gpus_of_its_own_and_keeps_them_over_a_restart(
+    tmp_path: Path,
+) -> None:
+    two = fake("ready", replicas=2)
+    workload = replace(two, process=replace(two.process, gpus=2))
+    gpus = Gpus(("0", "1", "2", "3"), ("A",) * 4)
+    async with running(tmp_path, workload, gpus=gpus) as run:
+        await run.until_ready()
+        first, second = run.runtime.members
+        assert {variable_of(each.pid, "CUDA_VISIBLE_DEVICES") for each in (first, second)} == {
+            "0,1",
+            "2,3",
+        }
+        assert f"m-0: GPU {','.join(first.gpus)}" in run.lines
+
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        await run.until(lambda: first.starts == 2)
+        await run.until_ready()
+
+        assert not set(first.gpus) & set(second.gpus)
+        assert variable_of(first.pid, "CUDA_VISIBLE_DEVICES") == ",".join(first.gpus)
 
 
 async def test_a_replica_is_unpublished_before_it_is_terminated(

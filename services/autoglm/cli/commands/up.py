@@ -18,9 +18,10 @@ from autoglm.cli.options import examples, load_settings
 from autoglm.common.process import raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
+from autoglm.local.gpus import find as find_gpus
 from autoglm.local.manifest import files_of, gateway_workload, model_workload, read
 from autoglm.local.planning import Workload
-from autoglm.local.up import EXIT_BAD_MANIFEST
+from autoglm.local.up import EXIT_BAD_MANIFEST, too_few_gpus
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Addresses()
@@ -147,20 +148,31 @@ def print_commands(files: Sequence[Path], options: UpOptions) -> int:
     except InvalidSpec as error:
         click.echo(str(error), err=True)
         return EXIT_BAD_MANIFEST
-    program = ("autoglm",)
+    gpus = find_gpus()
+    if why := too_few_gpus(placed, gpus):
+        click.echo(why, err=True)
+        return EXIT_BAD_MANIFEST
+    program, taken = ("autoglm",), list[str]()
     endpoints = options.run_dir / "endpoints.json"
     gateway_flags = options.all_gateway_flags
     _print_command(gateway_workload(placed, program, options.gateway, endpoints, gateway_flags))
     for each in placed:
-        _print_command(model_workload(each, program, options.traces))
+        workload = model_workload(each, program, options.traces)
+        of_replicas = []
+        for _ in range(workload.replicas):
+            devices = gpus.place(workload.process.gpus, taken)
+            taken += devices
+            of_replicas.append(",".join(devices))
+        _print_command(workload, of_replicas if any(of_replicas) else ())
     return 0
 
 
-def _print_command(workload: Workload) -> None:
+def _print_command(workload: Workload, gpus: Sequence[str] = ()) -> None:
     process = workload.process
     if process.addresses is None:
         count = f"{workload.replicas} replica{'s' if workload.replicas != 1 else ''}"
-        click.echo(f"# {workload.name}: {count}, each with its own addresses")
+        own = f"addresses and GPUs ({'; '.join(gpus)})" if gpus else "addresses"
+        click.echo(f"# {workload.name}: {count}, each with its own {own}")
     flags = process.addresses.flags() if process.addresses else ()
     variables = [f"{name}={shlex.quote(value)}" for name, value in process.env]
     click.echo(" ".join([*variables, shlex.join([*process.argv, *flags])]))

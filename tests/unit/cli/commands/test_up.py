@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from autoglm.local.gpus import Gpus
+
 MANIFEST = """
 apiVersion: autoglm.io/v1alpha1
 kind: AutoGLMDeployment
@@ -34,6 +36,33 @@ def test_dry_run_prints_commands_that_a_shell_can_run(autoglm: Any, manifest: Pa
     assert {"--grpc-address=127.0.0.1:5", "--traces=console"} <= set(shlex.split(gateway))
     assert shlex.split(pod)[:3] == ["A_NAME=a value", "autoglm", "inference"]
     assert f"--model-path={manifest.parent / 'model'}" in shlex.split(pod)
+
+
+def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    found = Gpus(tuple(map(str, range(count))), ("NVIDIA L4",) * count)
+    monkeypatch.setattr("autoglm.cli.commands.up.find_gpus", lambda: found)
+
+
+def test_dry_run_shows_the_gpus_of_each_replica(
+    autoglm: Any, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpus(monkeypatch, 4)
+    manifest.write_text(MANIFEST.replace("engine: {", "engine: {parallelism: {tensor: 2}, "))
+    result = autoglm("up", "-f", str(manifest), "--dry-run")
+    assert (result.code, result.err) == (0, "")
+    assert "# first: 2 replicas, each with its own addresses and GPUs (0,1; 2,3)" in result.out
+
+
+def test_too_few_gpus_end_it_before_anything_starts(
+    autoglm: Any, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpus(monkeypatch, 1)
+    result = autoglm("up", "-f", str(manifest), "--dry-run")
+    assert (result.code, result.out) == (65, "")
+    assert result.err == (
+        "too few GPUs: first 2 x 1 is 2, and this machine has 1 (NVIDIA L4); lower spec.replicas "
+        "or spec.engine.parallelism\n"
+    )
 
 
 def test_a_directory_stands_for_its_manifests(autoglm: Any, manifest: Path) -> None:
