@@ -18,6 +18,7 @@ from rich.console import Console
 
 from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
+from autoglm.common.rpc import check_free
 from autoglm.local import manifest
 from autoglm.local.child import with_free_ports
 from autoglm.local.display import Display
@@ -89,6 +90,9 @@ async def up(files: Sequence[Path], options: UpOptions) -> int:
     try:
         with _sole_user(options.run_dir), display.shown():
             options = replace(options, gateway=with_free_ports(options.gateway))
+            if why := taken_address(options.gateway):
+                display.report(why)
+                return EXIT_BUSY
             return await _Session(files, options, display).run(placed)
     except BlockingIOError:
         errors.report(f"another `autoglm up` uses {options.run_dir}; choose another run directory")
@@ -207,6 +211,23 @@ class _Session:
             return
         self._display.report("stopping: waiting for running requests; a second signal ends them")
         self._stop.set()
+
+
+def taken_address(addresses: Addresses) -> str:
+    """Return what to do where another process listens at one of the addresses; else empty.
+
+    Its gateway would be taken for the one that is started.
+    """
+    for address in (addresses.grpc, addresses.http, addresses.metrics):
+        try:
+            check_free(address)
+        except OSError as error:
+            return (
+                f"cannot listen on {address}: {error.strerror}; end what listens there (another "
+                "`autoglm up`?), or choose other addresses with --grpc-address, --http-address "
+                "and --metrics-address"
+            )
+    return ""
 
 
 def too_few_gpus(placed: Iterable[Placed], gpus: Gpus) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -131,6 +132,20 @@ async def test_a_run_directory_has_one_user(tmp_path: Path) -> None:
 
     async with upped(file, given):
         assert await up([file], options(tmp_path / "run")) == EXIT_BUSY
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http", "metrics"])
+async def test_an_address_at_which_another_process_listens_ends_it_at_once(
+    tmp_path: Path, screen: Screen, kind: str
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        given = options(tmp_path / "run")
+        given = replace(given, gateway=replace(given.gateway, **{kind: address}))
+        assert await up([file], given) == EXIT_BUSY
+    await screen.until(f"cannot listen on {address}: Address already in use; end what listens")
 
 
 async def test_a_permanent_failure_ends_a_run_without_watch(tmp_path: Path) -> None:
