@@ -95,6 +95,8 @@ def strike_in_mid_stream(
     for _ in range(6):
         until_busy(pod)
         strike()
+        # Silence is noticed after three seconds, in which a quick machine serves more than 20.
+        processes.eventually(lambda: not knows_both(gateway), what="the gateway has noticed")
         result.wait_served(20)
         mend()
         if recovered(gateway) > before:
