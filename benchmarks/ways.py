@@ -139,6 +139,8 @@ def ours(scratch: Path, name: str, backend: Way, keys: Path) -> Iterator[Way]:
     arguments = (
         *("gateway", "--data-plane", plane, "--envoy-concurrency", "1"),
         *("--endpoint", endpoint, "--api-keys-file", str(keys)),
+        # All clients are at one address, and the mock takes a thousand requests at once.
+        *("--max-connections-per-address", "4096", "--pod-waiting-requests", "1000"),
         *("--traces", f"file:{scratch / f'spans-{name}'}", "--trace-sample-ratio", "0.01"),
     )
     gateway = Process(name, arguments, scratch / f"{name}.log")
