@@ -99,7 +99,7 @@ def _messages(model: str, scale: int) -> dict[str, tuple[str, Message]]:
         "messages, as many as allowed": chat(*[message] * 2048),
         "content parts": chat(v1.ChatMessage(parts=[v1.ContentPart(text="x")] * many)),
         "logit_bias": chat(message, sampling_params=biased),
-        "schemas": chat(message, tools=[tool] * (200 // scale)),
+        "schemas": chat(message, tools=[tool] * (90 // scale)),
         "token ids": prompt(token_ids=v1.TokenIds(ids=[353] * (many // 5))),
         "a text of 4 MB": prompt(text="word " * (800_000 // scale)),
         "a text": prompt(text="word " * (3_000_000 // scale)),

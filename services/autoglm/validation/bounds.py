@@ -14,6 +14,8 @@ from autoglm.common.errors import InvalidRequest
 
 MAX_GRAMMAR_BYTES = 256 * 1024
 """Length of a JSON schema, a pattern or a grammar."""
+MAX_GRAMMARS_BYTES = 4 * 1024 * 1024
+"""Length of all of them in one request: a parser takes them in one piece."""
 MAX_STOPS = 64
 MAX_STOP_TOKEN_IDS = 1024
 MAX_LOGIT_BIASES = 4096
@@ -95,6 +97,8 @@ class Bounds:
     """Numbers in all lists of ids and tensors."""
     totals: Mapping[str, int] = field(default_factory=lambda: _TOTALS)
     bytes: Mapping[str, int] = field(default_factory=lambda: _BYTES)
+    all_bytes: int = MAX_GRAMMARS_BYTES
+    """Bytes of all fields that `bytes` names."""
 
     def entries_of(self, name: str) -> int:
         if name in ("messages", "chat.messages"):
@@ -117,3 +121,11 @@ def too_many(place: str, bound: int, what: str = "entries") -> InvalidRequest:
 
 def too_long(place: str, bound: int) -> InvalidRequest:
     return InvalidRequest(f"{place} has more than {bound} bytes; use at most {bound}", field=place)
+
+
+def too_long_in_all(field: str, bound: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field} and other schemas, patterns and grammars have more than {bound} bytes in all; "
+        f"use at most {bound}",
+        field=field,
+    )

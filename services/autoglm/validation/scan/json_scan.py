@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 import msgspec
 
 from autoglm.common.errors import InvalidRequest
-from autoglm.validation.bounds import DEFAULT, Bounds, too_long, too_many
+from autoglm.validation.bounds import DEFAULT, Bounds, too_long, too_long_in_all, too_many
 from autoglm.validation.scan.abridged import (
     KEPT_NUMBERS,
     KEPT_TEXT_BYTES,
@@ -95,7 +95,7 @@ class _Scan:
         self._frames: list[_Frame] = []
         self._string = -1  # Where the open string starts.
         self._is_over = False
-        self._entries = self._numbers = 0
+        self._entries = self._numbers = self._bytes = 0
         self._totals: dict[str, int] = {}
         self._text_left = KEPT_TEXT_BYTES + 2 * PIECE_BYTES
         self._numbers_left = KEPT_NUMBERS
@@ -170,6 +170,10 @@ class _Scan:
             raise InvalidRequest("the body is not valid JSON: a bracket closes nothing")
         frame = self._frames[-1]
         self._check_size(frame, at)
+        if frame.field in self._bounds.bytes:
+            self._bytes += at - frame.start
+            if self._bytes > self._bounds.all_bytes:
+                raise too_long_in_all(frame.field, self._bounds.all_bytes)
         self._frames.pop()
         self._is_over = not self._frames
 

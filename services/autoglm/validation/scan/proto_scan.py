@@ -17,7 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from autoglm.common.errors import InvalidRequest
-from autoglm.validation.bounds import DEFAULT, Bounds, too_long, too_many
+from autoglm.validation.bounds import DEFAULT, Bounds, too_long, too_long_in_all, too_many
 from autoglm.validation.scan.abridged import KEPT_IDS, KEPT_TEXT_BYTES, Abridged, Cut, Numbers
 from autoglm.validation.scan.json_scan import MAX_DEPTH, PIECE_BYTES, STEP_TOKENS, too_deep
 
@@ -132,7 +132,7 @@ class _Scan:
         self._name = name
         self._text_left = KEPT_TEXT_BYTES + 2 * PIECE_BYTES
         self._ids_left = KEPT_IDS + PIECE_BYTES
-        self._numbers = 0
+        self._numbers = self._bytes = 0
         self._totals: dict[str, int] = {}
         self.entries = 0
         self.cut = Cut({}, {})
@@ -188,8 +188,8 @@ class _Scan:
             )
             return (yield from self.message(inner))
         bound = self._bounds.bytes.get(field)
-        if bound is not None and end - start > bound:
-            raise too_long(place, bound)
+        if bound is not None:
+            self._check_size(place, field, end - start, bound)
         if known.is_text or known.is_bytes:
             name = field + ("[]" if brackets else "")
             return (yield from self._text(name, place, start, end, is_text=known.is_text))
@@ -267,6 +267,13 @@ class _Scan:
             total = self._totals[field] = self._totals.get(field, 0) + 1
             if total > most:
                 raise too_many(field, most, "entries in all")
+
+    def _check_size(self, place: str, field: str, size: int, bound: int) -> None:
+        if size > bound:
+            raise too_long(place, bound)
+        self._bytes += size
+        if self._bytes > self._bounds.all_bytes:
+            raise too_long_in_all(field, self._bounds.all_bytes)
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
         value = shift = 0

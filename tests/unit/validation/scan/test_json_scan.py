@@ -90,6 +90,11 @@ OVER: dict[str, tuple[bytes, str]] = {
         b'{"structured_outputs":{"regex":"%s"}}' % (b"x" * 530_000),
         "structured_outputs.regex",
     ),
+    "schemas' bytes in all": (
+        b'{"tools":[%s]}'
+        % many('{"function":{"parameters":{"title":"%s"}}}' % ("x" * 250_000), 17).encode(),
+        "tools[].function.parameters",
+    ),
 }
 
 

@@ -57,6 +57,10 @@ OVER: dict[str, tuple[Message, str]] = {
     "parts": (chat(1, parts=[PART] * 5000), "messages[0].parts"),
     "parts in all": (chat(3, parts=[PART] * 4000), "messages[].parts"),
     "tools": (v1.ChatRequest(tools=[v1.Tool(name="f")] * 2000), "tools"),
+    "schemas' bytes in all": (
+        v1.ChatRequest(tools=[v1.Tool(name="f", parameters="x" * 250_000)] * 17),
+        "tools[].parameters",
+    ),
     "logit_bias": (
         sampling(logit_bias=dict.fromkeys(range(5000), 1.0)),
         "sampling_params.logit_bias",
