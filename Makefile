@@ -108,6 +108,17 @@ test-cluster: install ## Real nodes: kubelet, containerd, images from the Docker
 	if [ -n "$$CI" -o "$$(id -u)" = 0 ]; then scripts/kube_tools --node || test -z "$$CI"; fi
 	$(TIMED) $(RUN) -m pytest tests/cluster
 
+# How images are built and where they go; scripts/images.py says what each may be.
+IMAGE_OPTIONS = --registry='$(REGISTRY)' --builder='$(BUILDER)' $(IMAGES)
+
+.PHONY: images
+images: ## Build images by docker, podman, nerdctl or buildah; IMAGES=, REGISTRY= pushes
+	@$(PYTHON) -m scripts.images build --build-args='$(BUILD_ARGS)' $(IMAGE_OPTIONS)
+
+.PHONY: cluster-load
+cluster-load: ## Bring them into kind, k3d, minikube or k3s; REGISTRY= pushes instead
+	@$(PYTHON) -m scripts.images load --cluster='$(CLUSTER)' $(IMAGE_OPTIONS)
+
 .PHONY: docs
 docs: install ## Build the documentation site into build/site
 	scripts/docs_site

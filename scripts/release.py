@@ -20,14 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from scripts.images import TAGS, dockerfile
 from scripts.version import ROOT, current, problems_of_tree
 
 CHART = "deploy/helm/open-autoglm"
-IMAGES = {
-    "open-autoglm:{}": "deploy/images/open-autoglm/Dockerfile",
-    "open-autoglm-inference:{}": "deploy/images/inference/Dockerfile",
-    "open-autoglm-inference:{}-cpu": "deploy/images/inference-cpu/Dockerfile",
-}
+IMAGES = {tag: dockerfile(image) for image, tag in TAGS.items()}
 _HEADING = re.compile(r"^## \[(?P<name>[^\]]+)\](?: - (?P<date>\S+))?[^\n]*$", re.MULTILINE)
 
 
@@ -109,16 +106,11 @@ def notes(section: Section, version: str) -> str:
 def next_steps(version: str) -> str:
     """The commands that publish, for a person to run; pure."""
     place, registry = f"dist/{version}", "$REGISTRY"
-    builds = [
-        f"docker build -f {file} -t {registry}/{tag.format(version)} . && "
-        f"docker push {registry}/{tag.format(version)}"
-        for tag, file in IMAGES.items()
-    ]
     return "\n".join(
         (
             f'git tag --sign v{version} --message "Open-AutoGLM {version}"',
             f"git push origin v{version}",
-            *builds,
+            f"make images IMAGES=all REGISTRY={registry}",
             f".venv/bin/uv publish {place}/*.whl {place}/open_autoglm-{version}.tar.gz",
             f"build/bin/helm push {place}/open-autoglm-{version}.tgz oci://{registry}/charts",
             f"gh release create v{version} --verify-tag --notes-file {place}/release-notes.md "

@@ -17,16 +17,14 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
-def _helm() -> str:
+def helm() -> str:
     built = ROOT / "build/bin/helm"
     return str(built) if built.exists() else shutil.which("helm") or ""
 
 
 def _template(*arguments: str, release: str = "open-autoglm") -> str:
     place = ("template", release, str(CHART), "--namespace", "autoglm-system")
-    done = subprocess.run(
-        [_helm(), *place, *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([helm(), *place, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr)
     return done.stdout
@@ -36,8 +34,8 @@ _rendered = cache(_template)
 
 
 @pytest.fixture(autouse=True)
-def _helm_is_there() -> None:
-    if not _helm():
+def helm_is_there() -> None:
+    if not helm():
         lacking("no helm: scripts/go_tools helm builds it")
 
 

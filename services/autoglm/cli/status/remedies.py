@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from autoglm.api.labels import COMPONENT, GATEWAY
+from autoglm.api.own_images import pull_remedy
 from autoglm.inference.diagnosis import ExitCode
 
 BY_EXIT_CODE: Final = {
@@ -34,9 +35,10 @@ BY_EXIT_CODE: Final = {
 }
 _GATEWAY = f"check that the gateway runs: kubectl get pods -A -l {COMPONENT}={GATEWAY}"
 _LOG = "check the log of the last run"
+_NO_IMAGE = "ImagePullBackOff"
 # The operator's reasons (docs/conditions.md).
 BY_REASON: Final = {
-    "ImagePullBackOff": "check spec.engine.image (or the operator's image settings), access to "
+    _NO_IMAGE: "check spec.engine.image (or the operator's image settings), access to "
     "the registry, and imagePullSecrets in spec.template",
     "InvalidImageName": "correct spec.engine.image, which is not an image reference",
     "OOMKilled": "raise the memory in spec.resources.limits, or lower spec.model.maxModelLen; "
@@ -57,8 +59,10 @@ BY_REASON: Final = {
 }
 
 
-def remedy(reason: str, exit_code: int | None = None) -> str:
+def remedy(reason: str, exit_code: int | None = None, message: str = "") -> str:
     """Return the remedy for a failure, empty if only its message helps."""
     if exit_code in set(ExitCode):
         return BY_EXIT_CODE[ExitCode(exit_code)]
+    if reason == _NO_IMAGE and (own := pull_remedy(message)):
+        return own
     return BY_REASON.get(reason, "")

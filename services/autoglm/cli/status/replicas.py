@@ -78,7 +78,7 @@ def replicas(resource: Raw, observed: ClusterState, now: float) -> tuple[Replica
             node=pod["spec"].get("nodeName", ""),
             revision=_labels(pod).get(REVISION, ""),
             why=f"{failure.reason}: {failure.message}" if failure else "",
-            remedy=remedy(failure.reason, failure.exit_code) if failure else "",
+            remedy=remedy(failure.reason, failure.exit_code, failure.message) if failure else "",
         )
         found.append(replica)
     return tuple(sorted(found, key=lambda replica: (replica.is_ready, replica.name)))

@@ -129,7 +129,7 @@ def _view(resource: Raw, observed: ClusterState, now: float) -> View:
     if last := (status.get("model") or {}).get("lastFailure"):
         reason, code = last.get("reason", ""), last.get("exitCode")
         message, pod = last.get("message", ""), last.get("pod", "")
-        failure = Failure(reason, message, code, pod, remedy(reason, code))
+        failure = Failure(reason, message, code, pod, remedy(reason, code, message))
     # The operator's events that repeat a condition are left out.
     shown = {condition.reason for condition in conditions}
     warnings = tuple(
@@ -248,7 +248,7 @@ def _advice(view: View, is_current: bool) -> Iterator[str]:
         )
     if view.failure:
         yield view.failure.remedy
-    yield from (remedy(condition.reason) for condition in view.conditions)
+    yield from (remedy(c.reason, message=c.message) for c in view.conditions)
     yield from (pod.remedy for pod in view.replicas)
     # A container that never ran has no log.
     failure = view.failure

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from autoglm.api.labels import REVISION
+from autoglm.api.own_images import pull_remedy
 from autoglm.operator.children.deployment import ENGINE
 from autoglm.operator.types import Raw
 
@@ -147,8 +148,10 @@ def _cannot_start(raw: Raw) -> Failure | None:
                 waiting.get("message", ""),
             )
             message = re.sub(r"^Back-off pulling image", "cannot pull image", message)
-            message = message or f"image {container.get('image', '')}"
-            return Failure(reason, _sentence(message, advice))
+            image = container.get("image", "")
+            if reason == "ImagePullBackOff":
+                advice = pull_remedy(image) or advice
+            return Failure(reason, _sentence(message or f"image {image}", advice))
     return None
 
 

@@ -99,6 +99,18 @@ def test_operators_condition_counts_without_a_response_of_a_gateway(
             {
                 "containerStatuses": [
                     {
+                        "image": "open-autoglm:0.1.0",
+                        "state": {"waiting": {"reason": "ErrImageNeverPull"}},
+                    }
+                ]
+            },
+            "ErrImageNeverPull",
+            "make cluster-load IMAGES=open-autoglm",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
                         "name": "engine",
                         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                         "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
@@ -121,6 +133,18 @@ def test_pod_says_why_it_does_not_serve(
     (replica,) = view_of(replace(cluster, pods=(pod(**status),)), now, "embed").replicas
     assert replica.state == state
     assert advice in replica.remedy
+
+
+def test_advice_for_a_failed_pull_names_the_image_of_the_last_failure(
+    cluster: ClusterState, now: float
+) -> None:
+    embed = next(r for r in cluster.resources if r["metadata"]["name"] == "embed")
+    message = 'cannot pull image "registry.example.com/ai/open-autoglm-inference:0.1.0"'
+    last = {"reason": "ImagePullBackOff", "message": message, "pod": "p"}
+    ready = {"type": "Ready", "status": "False", "reason": "ImagePullBackOff", "message": message}
+    status = {**embed["status"], "conditions": [ready], "model": {"lastFailure": last}}
+    advice = view_of(with_status(cluster, "embed", status), now, "embed").advice
+    assert "make images IMAGES=inference REGISTRY=registry.example.com/ai" in advice[0]
 
 
 def test_only_a_replica_that_has_run_has_a_log_to_read(cluster: ClusterState, now: float) -> None:

@@ -55,6 +55,18 @@ def test_an_image_that_is_not_available_is_one_reason(reason: str) -> None:
     assert (failure.pod, failure.revision, failure.is_own) == ("p", "r", True)
 
 
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "ErrImageNeverPull"])
+def test_an_image_of_ours_that_no_registry_has_is_to_be_built_and_loaded(reason: str) -> None:
+    ours = pod(image="open-autoglm-inference:0.1.0-cpu", **waiting(reason, "not found"))
+
+    failure = only(ours)
+
+    assert failure.message.startswith(
+        "not found; no registry publishes open-autoglm-inference:0.1.0-cpu: build it in a clone by "
+        "`make images IMAGES=inference-cpu`"
+    )
+
+
 def test_repeated_attempts_of_kubelet_are_one_failure() -> None:
     tries = only(pod(**waiting("ErrImagePull", "not found: img:1")))
     waits = only(
