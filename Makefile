@@ -127,6 +127,10 @@ docs: install ## Build the documentation site into build/site
 docs-serve: install ## Show the documentation site at 127.0.0.1:8000, and follow changes
 	scripts/docs_site --serve
 
+.PHONY: pages
+pages: install ## Run the commands that the documentation's pages show; minutes
+	$(RUN) -m scripts.pages
+
 .PHONY: clients
 clients: install ## Generate, compile the example clients (Python, Go, TypeScript)
 	scripts/example_clients
