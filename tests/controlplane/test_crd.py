@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from tests.support.resources import BAD, GOOD, Case
 
 from autoglm.api import API_VERSION, GROUP, VERSION, parse
 from autoglm.api.labels import PLURAL
+from autoglm.api.profile import PROFILE_KIND
 from autoglm.api.rules import at
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+PROFILE_CRD = ROOT / "deploy/crds/autoglm.io_autoglmprofiles.yaml"
+PROFILES = ROOT / "deploy/kustomize/profiles"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml")) + sorted(ROOT.glob("examples/gpu/*.yaml"))
 EXAMPLES.append(ROOT / "examples/kubernetes/tiny-glm.yaml")
 Create = Callable[[dict[str, Any]], dict[str, Any]]
@@ -29,7 +33,8 @@ Create = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def cluster(control_plane: ControlPlane) -> ControlPlane:
-    install(control_plane, yaml.safe_load(CRD.read_text()))
+    for path in (CRD, PROFILE_CRD):
+        install(control_plane, yaml.safe_load(path.read_text()))
     return control_plane
 
 
@@ -138,7 +143,7 @@ def test_the_defaults_of_the_least_resource(tried: Create) -> None:
         "model": {"uri": "org/model", "cache": {"type": "emptyDir"}},
         "engine": {
             "type": "vllm",
-            "parallelism": {"tensor": 1, "pipeline": 1, "data": 1},
+            "parallelism": {"pipeline": 1, "data": 1},
             "sharedMemory": "2Gi",
         },
         "replicas": 1,
@@ -218,7 +223,7 @@ def test_kubectl_shows_what_matters(cluster: ControlPlane, namespace: str) -> No
 
     assert header.split() == ["NAME", "MODEL", "QUANT", "DESIRED", "READY", "PHASE", "AGE"]
     assert row.split()[:-1] == ["case", "a/b", "fp8", "2", "1", "Updating"]
-    assert wide_header.split()[-2:] == ["REASON", "URL"]
+    assert wide_header.split()[-3:] == ["PROFILE", "REASON", "URL"]
     assert wide.split()[-2:] == ["ImagePullBackOff", "http://gateway:8080"]
 
 
@@ -254,6 +259,40 @@ def test_kubectl_explains_fields(cluster: ControlPlane) -> None:
     text = cluster.kubectl("explain", "agd.spec.model.servedName")
 
     assert "The model name in requests." in text
+
+
+def test_profiles_are_listed_with_what_they_give_and_explained(cluster: ControlPlane) -> None:
+    cluster.kubectl("apply", "--server-side", "-k", str(PROFILES))
+    try:
+        header, *rows = cluster.kubectl("get", "autoglmprofiles").splitlines()
+        found = {row.split()[0]: row.split()[1:4] for row in rows}
+    finally:
+        cluster.kubectl("delete", "-k", str(PROFILES))
+
+    assert header.split() == ["NAME", "GPUS", "CPU", "MEMORY", "AGE"]
+    assert found["nvidia-l4"] == ["1", "4", "16Gi"]
+    # `kubectl get` shows nothing for a field that is absent.
+    assert found["cpu"][:2] == ["4", "8Gi"]
+    text = cluster.kubectl("explain", "autoglmprofile.spec.nodeSelector")
+    assert "Labels of the nodes." in text
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"engine": {"args": {"max-num-seqs": 1}}}, "set spec.engine.maxNumSeqs instead"),
+        ({"engine": {"args": {"quantization": "fp8"}}}, "of the AutoGLMDeployment instead"),
+        ({"resources": {"limits": {"memory": "much"}}}, "spec.resources.limits.memory"),
+        ({"nodeselector": {}}, "nodeselector"),
+    ],
+)
+def test_a_bad_profile_is_refused_with_its_reason(
+    cluster: ControlPlane, spec: dict[str, Any], problem: str
+) -> None:
+    head = {"apiVersion": API_VERSION, "kind": PROFILE_KIND, "metadata": {"name": "bad"}}
+    with pytest.raises(ClusterFailed, match=re.escape(problem)):
+        text = json.dumps(head | {"spec": spec})
+        cluster.kubectl("create", "--validate=strict", "--dry-run=server", "-f", "-", text=text)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

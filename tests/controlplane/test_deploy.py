@@ -21,13 +21,13 @@ Object = dict[str, Any]
 Helm = Callable[..., str]
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/open-autoglm"
-CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+CRDS = ROOT / "deploy/crds"
 OVERLAYS = sorted(path.name for path in (ROOT / "deploy/kustomize/overlays").iterdir())
 FOREIGN = ("monitoring.coreos.com/v1",)
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 OWN_KINDS = (
     "deployments,services,serviceaccounts,configmaps,horizontalpodautoscalers,networkpolicies,"
-    "poddisruptionbudgets,roles,rolebindings,clusterroles,clusterrolebindings"
+    "poddisruptionbudgets,roles,rolebindings,clusterroles,clusterrolebindings,autoglmprofiles"
 )
 
 
@@ -59,9 +59,18 @@ def helm(control_plane: ControlPlane, namespace: str) -> Helm:
 
 
 @pytest.fixture
+def undefined(control_plane: ControlPlane) -> Iterator[None]:
+    """The API server knows none of the kinds; the ring gets them back afterwards."""
+    control_plane.kubectl("delete", "-k", str(CRDS), "--ignore-not-found")
+    yield
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CRDS))
+    control_plane.kubectl("wait", "--for=condition=Established", "-k", str(CRDS))
+
+
+@pytest.fixture
 def values(control_plane: ControlPlane) -> tuple[str, ...]:
-    """The ring shares one definition of the resource."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    """The ring shares the definitions of the kinds."""
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CRDS))
     return ("--set=crds.install=false",)
 
 
@@ -116,6 +125,8 @@ def test_the_api_server_takes_every_object_of_kustomize_as_it_is(
 def test_the_api_server_takes_every_object_of_the_chart_as_it_is(
     control_plane: ControlPlane, system: str, values: str
 ) -> None:
+    # Profiles are of a kind that it has to know.
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CRDS))
     command = [program("helm"), "template", "open-autoglm", str(CHART), "--namespace", system]
     rendered = subprocess.run(
         [*command, "--values", str(CHART / values)], capture_output=True, text=True, check=True
@@ -184,6 +195,22 @@ def generations(control_plane: ControlPlane, namespace: str) -> dict[str, int]:
     return {item["metadata"]["name"]: item["metadata"]["generation"] for item in items}
 
 
+def test_profiles_are_the_releases_own_from_the_first_installation(
+    control_plane: ControlPlane, undefined: None, helm: Helm
+) -> None:
+    """On an API server that has no definition of theirs before."""
+    chart = (str(CHART), "--set=crds.keep=false")
+    helm("install", "first", *chart)
+    listed = ("get", "autoglmprofiles", "-o", "name")
+    assert "autoglmprofile.autoglm.io/nvidia-l4" in control_plane.kubectl(*listed)
+
+    helm("upgrade", "first", *chart, "--set=profiles.items.nvidia-l4=null")
+    assert "cpu" in control_plane.kubectl(*listed)
+    helm("upgrade", "first", *chart, "--set=profiles.items.cpu=null")
+    assert "cpu" not in control_plane.kubectl(*listed)
+    helm("uninstall", "first", "--wait")
+
+
 def test_installed_it_runs_and_uninstalled_it_leaves_nothing(
     control_plane: ControlPlane, namespace: str, helm: Helm, values: tuple[str, ...]
 ) -> None:
@@ -206,6 +233,8 @@ def test_installed_it_runs_and_uninstalled_it_leaves_nothing(
         ("gateway", "list", "pods", False),
         ("operator", "patch", "autoglmdeployments.autoglm.io/status", True),
         ("operator", "patch", "autoglmdeployments.autoglm.io", False),
+        ("operator", "watch", "autoglmprofiles.autoglm.io", True),
+        ("operator", "patch", "autoglmprofiles.autoglm.io", False),
         ("operator", "patch", "deployments.apps", True),
         ("operator", "get", "secrets", False),
         ("operator", "create", "pods", False),
@@ -236,11 +265,13 @@ def granted(control_plane: ControlPlane) -> Iterator[str]:
     name = "autoglm-rights"
     metadata = {"name": name}
     control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CRDS))
     where = ("--namespace", name, "--set", f"watchNamespaces={{{name}}}")
     command = [program("helm"), "template", "rights", str(CHART), *where]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
     control_plane.apply(*(d for d in documents(rendered) if d["kind"] in kinds))
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+    for kind in ("clusterrolebinding", "clusterrole"):
+        control_plane.kubectl("delete", kind, "rights-operator-profiles")

@@ -21,6 +21,7 @@ from autoglm.api.spec.operations import (
     Rollout,
     Scaling,
 )
+from autoglm.api.spec.profile import ProfileRef
 from autoglm.api.spec.traffic import Drain, Routing, Tenancy
 
 GROUP = "autoglm.io"
@@ -62,6 +63,9 @@ class Spec(Part):
     """The model to serve."""
     engine: Engine = Engine()
     """The engine that runs the model."""
+    profile: ProfileRef | None = None
+    """An AutoGLMProfile of the cluster, merged under this spec: what this spec sets wins. `autoglm
+    up` uses one that is in the same manifests."""
     resources: Resources = Resources()
     """Resources of one replica."""
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1

@@ -1,4 +1,4 @@
-"""Parsing of manifests: YAML text with one or more AutoGLMDeployments.
+"""Parsing of manifests: YAML text with AutoGLMDeployments and the AutoGLMProfiles that they name.
 
 Applies the rules that hold for manifests but not for live resources, and rejects names that several
 resources claim. Reads no files; the local runtime and the CLI pass the text.
@@ -6,7 +6,7 @@ resources claim. Reads no files; the local runtime and the CLI pass the text.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,9 @@ import yaml
 from autoglm.api.deployment import AutoGLMDeployment
 from autoglm.api.parse import parse
 from autoglm.api.problem import InvalidSpec, Problem
+from autoglm.api.profile import PROFILE_KIND, AutoGLMProfile, parse_profile, with_profile
 from autoglm.api.rules import at
+from autoglm.api.spec.profile import ProfileSpec
 
 # Far more than any manifest has. YAML aliases can expand a few lines beyond any memory.
 _MOST_VALUES = 100_000
@@ -34,12 +36,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
-    """Return the resources of a manifest; `source` is its name in messages.
+def load_documents(
+    text: str, source: str, profiles: Mapping[str, ProfileSpec] | None = None
+) -> list[AutoGLMDeployment]:
+    """Return the resources of a manifest; `source` is its name in messages. A profile of the
+    manifest, or of `profiles` by name, is merged under the resources that name it.
 
     Raises InvalidSpec with all problems of all documents.
     """
     documents = read_yaml(text, source)
+    known = dict(profiles or {})
     resources: list[AutoGLMDeployment] = []
     problems: list[Problem] = []
     for number, document in enumerate(documents, 1):
@@ -47,16 +53,48 @@ def load_documents(text: str, source: str) -> list[AutoGLMDeployment]:
             continue
         place = source if len(documents) == 1 else f"{source}, document {number}"
         try:
-            resources.append(parse_manifest(document))
+            if is_profile(document):
+                profile = parse_profile(document)
+                known[profile.metadata.name] = profile.spec
+            else:
+                resources.append(parse_manifest(document))
         except InvalidSpec as error:
             problems += [replace(problem, source=place) for problem in error.problems]
+    resources = [_with_known_profile(resource, known) for resource in resources]
     problems += [replace(problem, source=source) for problem in problems_between(resources)]
-    if not resources and not problems:
+    if not resources and not known and not problems:
         message = "contains no AutoGLMDeployment; examples/ has some to start from"
         problems = [Problem("", message, source=source)]
     if problems:
         raise InvalidSpec(problems)
     return resources
+
+
+def is_profile(document: Any) -> bool:
+    """Return whether a document is an AutoGLMProfile, valid or not."""
+    return isinstance(document, Mapping) and document.get("kind") == PROFILE_KIND
+
+
+def profiles_in(text: str, source: str) -> list[AutoGLMProfile]:
+    """Return the profiles of a manifest. Raises InvalidSpec with the problems of all of them."""
+    found: list[AutoGLMProfile] = []
+    problems: list[Problem] = []
+    for document in filter(is_profile, read_yaml(text, source)):
+        try:
+            found.append(parse_profile(document))
+        except InvalidSpec as error:
+            problems += [replace(problem, source=source) for problem in error.problems]
+    if problems:
+        raise InvalidSpec(problems)
+    return found
+
+
+def _with_known_profile(
+    resource: AutoGLMDeployment, profiles: Mapping[str, ProfileSpec]
+) -> AutoGLMDeployment:
+    named = resource.spec.profile
+    found = profiles.get(named.name) if named else None
+    return resource if found is None else with_profile(resource, found)
 
 
 def read_yaml(text: str, source: str) -> list[Any]:

@@ -61,8 +61,8 @@ def _engine_args(spec: Spec) -> list[tuple[str, object]]:
     return [("engine-arg", f"{name}={value}") for name, value in args.items()]
 
 
-def _beyond_one(count: int) -> int | None:
-    return count if count > 1 else None
+def _beyond_one(count: int | None) -> int | None:
+    return count if count is not None and count > 1 else None
 
 
 def _text(value: Any) -> str:

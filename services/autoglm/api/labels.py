@@ -24,6 +24,8 @@ INFERENCE = "inference"
 GATEWAY = "gateway"
 OPERATOR = "operator"
 
+GPU = "nvidia.com/gpu"
+
 GRPC_PORT = 50051
 HTTP_PORT = 8000
 METRICS_PORT = 9090

@@ -2,6 +2,7 @@
 
     model: zai-org/GLM-4-9B-0414
     quantization: int8
+    gpu: 2
     replicas: 2
     autoscale: {cpu_threshold: 70%, min: 2, max: 10}
     pipeline: [{task: text-classification, labels: [good, bad]}]
@@ -20,9 +21,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from autoglm.api.deployment import API_VERSION, KIND, ResourceName
+from autoglm.api.labels import GPU
 from autoglm.api.parse import parse_json, problem_of
 from autoglm.api.problem import InvalidSpec, Problem
-from autoglm.api.schema import Part
+from autoglm.api.schema import Part, Quantity
+from autoglm.api.spec.model import ContextLength
+from autoglm.api.spec.profile import ProfileName
 
 PIPELINE = "autoglm.io/pipeline"
 """Annotation with the tasks and labels that clients send with Predict, as JSON. Each request brings
@@ -71,6 +75,15 @@ class ShortForm(Part):
     """A hub name, or a path in the pods."""
     quantization: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "none"
     """int8, fp8, fp16, bf16, fp32, none, or any method of vLLM's own."""
+    gpu: Annotated[int, Field(ge=1, le=64)] | None = None
+    """GPUs of one replica, over which the model is split; with profile, the profile's count.
+    Absent: what the profile has, or none that the manifest names."""
+    profile: ProfileName | None = None
+    """An AutoGLMProfile of the cluster, such as nvidia-l4."""
+    memory: Quantity | None = None
+    """Memory of one replica, such as 32Gi: reserved, and its limit."""
+    max_model_len: ContextLength | None = None
+    """Most tokens of prompt and completion together."""
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Number of replicas; with autoscale and without min, the fewest."""
     autoscale: Autoscale | None = None
@@ -105,6 +118,13 @@ def to_manifest(document: Any, name: str = "") -> dict[str, Any]:
     elif short.quantization != "none":
         method = _ONLINE.get(short.quantization, short.quantization)
         model["quantization"] = {"method": method}
+    if short.max_model_len is not None:
+        model["maxModelLen"] = short.max_model_len
+    resources = _resources(short)
+    if short.profile is not None:
+        spec["profile"] = {"name": short.profile, "count": short.gpu or 1}
+    elif short.gpu is not None and short.gpu > 1:
+        spec.setdefault("engine", {})["parallelism"] = {"tensor": short.gpu}
     if short.autoscale is None:
         spec["replicas"] = short.replicas
     else:
@@ -117,16 +137,30 @@ def to_manifest(document: Any, name: str = "") -> dict[str, Any]:
             message = f"is not between autoscale.min ({low}) and autoscale.max ({high}); remove it"
             problems.append(Problem("replicas", message, short.replicas))
         # Kubernetes computes CPU use as a share of the request.
-        spec["resources"] = {"requests": {"cpu": "1"}}
+        if short.profile is None:
+            resources.setdefault("requests", {})["cpu"] = "1"
         metric = {"type": "CPU", "target": short.autoscale.cpu_threshold}
         spec["scaling"] = {"minReplicas": low, "maxReplicas": high, "metrics": [metric]}
     if problems:
         raise InvalidSpec(problems)
+    if resources:
+        spec["resources"] = resources
     metadata: dict[str, Any] = {"name": name or name_of(short.model)}
     if short.pipeline:
         tasks = [task.model_dump(mode="json") for task in short.pipeline]
         metadata["annotations"] = {PIPELINE: json.dumps(tasks, ensure_ascii=False)}
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+
+
+def _resources(short: ShortForm) -> dict[str, dict[str, str]]:
+    """Return what the short form sets of spec.resources; a profile has the GPUs."""
+    found: dict[str, dict[str, str]] = {}
+    if short.gpu is not None and short.profile is None:
+        found["limits"] = {GPU: str(short.gpu)}
+    if short.memory is not None:
+        for kind in ("requests", "limits"):
+            found.setdefault(kind, {})["memory"] = short.memory
+    return found
 
 
 def name_of(model: str) -> str:

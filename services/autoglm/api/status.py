@@ -54,6 +54,8 @@ class ConditionType(StrEnum):
     SCALING_ACTIVE = "ScalingActive"
     ROLLOUT_HEALTHY = "RolloutHealthy"
     MONITORING_ACTIVE = "MonitoringActive"
+    PROFILE_APPLIED = "ProfileApplied"
+    """Only where spec.profile is set."""
 
 
 class Condition(Part):
@@ -61,7 +63,7 @@ class Condition(Part):
 
     type: Annotated[str, Field(max_length=316)]
     """Type of the condition: Ready, Available, Progressing, Degraded, ModelLoaded, Routable,
-    ScalingActive, RolloutHealthy or MonitoringActive."""
+    ScalingActive, RolloutHealthy, MonitoringActive or ProfileApplied."""
     status: Literal["True", "False", "Unknown"]
     """Status of the condition."""
     reason: Annotated[str, Field(max_length=1024)]
@@ -151,6 +153,8 @@ class LastValid(Part):
     """Revision of its pods."""
     spec: Annotated[str, Field(max_length=1_048_576)] = ""
     """The spec as JSON, without spec.replicas, which is always read from the current spec."""
+    profile: Annotated[str, Field(max_length=262_144)] = ""
+    """Name and spec of the AutoGLMProfile in effect, as JSON. Absent: the spec names none."""
 
 
 class Status(Part):

@@ -7,22 +7,23 @@ from typing import Final
 
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import PLURAL
+from autoglm.api.profile import PROFILE_KIND, PROFILE_PLURAL
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Identifies an object of one kind."""
+    """Identifies an object of one kind; a cluster-scoped one has no namespace."""
 
     namespace: str
     name: str
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A namespaced kind."""
+    """A kind of objects."""
 
     api_version: str
     kind: str
@@ -33,13 +34,16 @@ class Kind:
         return self.api_version.rpartition("/")[0]
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Return the path of an object or a collection; no namespace stands for all namespaces."""
+        """Return the path of an object or a collection; no namespace stands for all namespaces, or
+        for a cluster-scoped kind."""
         root = "/apis" if self.group else "/api"
         parts = [root, self.api_version, *(("namespaces", namespace) if namespace else ())]
         return "/".join((*parts, self.plural, *(p for p in (name, subresource) if p)))
 
 
 RESOURCE: Final = Kind(API_VERSION, KIND, PLURAL)
+PROFILE: Final = Kind(API_VERSION, PROFILE_KIND, PROFILE_PLURAL)
+"""Cluster-scoped."""
 POD: Final = Kind("v1", "Pod", "pods")
 WARNING: Final = Kind("v1", "Event", "events")
 """Events to read: core/v1 returns those of both APIs, such as kubelet's and the scheduler's."""

@@ -32,7 +32,7 @@ class Regarding(msgspec.Struct):
 
 class Metadata(msgspec.Struct, rename="camel"):
     name: str
-    namespace: str
+    namespace: str = ""
     uid: str = ""
     resource_version: str = "0"
     labels: Mapping[str, str] | None = None

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from watchfiles import Change, awatch
 
 from autoglm.api import AutoGLMDeployment, InvalidSpec, Problem
-from autoglm.api.documents import load_documents, problems_between
+from autoglm.api.documents import load_documents, problems_between, profiles_in
 from autoglm.api.engine_flags import engine_flags, flags
+from autoglm.api.spec.profile import ProfileSpec
 from autoglm.local.gpus import uses_gpus
 from autoglm.local.planning import Addresses, Process, Workload
 
@@ -51,20 +53,37 @@ def read(files: Sequence[Path]) -> list[Placed]:
     """Return the resources of all files. Raises InvalidSpec with all problems of all files."""
     placed: list[Placed] = []
     problems: list[Problem] = []
+    texts: dict[Path, str] = {}
     for file in files:
         try:
-            resources = load_documents(file.read_text(encoding="utf-8"), str(file))
-        except InvalidSpec as error:
-            problems += error.problems
+            texts[file] = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             problems.append(Problem("", f"can't be read: {error}", source=str(file)))
+    profiles = _profiles(texts)
+    for file, text in texts.items():
+        try:
+            resources = load_documents(text, str(file), profiles)
+        except InvalidSpec as error:
+            problems += error.problems
         else:
             placed += [Placed(resource, file.resolve().parent) for resource in resources]
+    if not placed and not problems:
+        message = "contains no AutoGLMDeployment; examples/ has some to start from"
+        problems = [Problem("", message, source=", ".join(map(str, files)))]
     if len(files) > 1 and not problems:
         problems = problems_between(p.resource for p in placed)
     if problems:
         raise InvalidSpec(problems)
     return placed
+
+
+def _profiles(texts: Mapping[Path, str]) -> dict[str, ProfileSpec]:
+    """Return the valid profiles of all files; `load_documents` reports the others."""
+    found: dict[str, ProfileSpec] = {}
+    for file, text in texts.items():
+        with contextlib.suppress(InvalidSpec):
+            found |= {p.metadata.name: p.spec for p in profiles_in(text, str(file))}
+    return found
 
 
 async def saves(files: Sequence[Path]) -> AsyncIterator[None]:
@@ -97,8 +116,7 @@ def gpus_of(resource: AutoGLMDeployment) -> int:
     engine = resource.spec.engine
     if engine.type != "vllm" or not uses_gpus(variable.name for variable in engine.env):
         return 0
-    split = engine.parallelism
-    return split.tensor * split.pipeline * split.data
+    return engine.parallelism.devices
 
 
 def gateway_workload(
@@ -145,6 +163,10 @@ def notices(resource: AutoGLMDeployment) -> list[str]:
         "spec.engine.image": (spec.engine.image, "runs the installed package"),
         "spec.resources": (spec.resources.requests or spec.resources.limits, "sets no limits"),
         "spec.template": (spec.template, "has no pod template"),
+        "spec.profile": (
+            spec.profile,
+            "runs without it; add the AutoGLMProfile to the manifests to use its engine arguments",
+        ),
     }
     sentences = [
         f"{resource.name}: {path} takes effect on Kubernetes; `autoglm up` {instead}"

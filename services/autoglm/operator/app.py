@@ -35,6 +35,7 @@ from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import NameIndex, claim_of
 from autoglm.operator.plan import plan
+from autoglm.operator.profiles import user_of
 from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.watches import ChangeHandlers, Watches
@@ -134,13 +135,14 @@ class Operator:
             identity,
             rng,
             self._installations,
+            self._turn_changed,
         )
         self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)
         self._watches = Watches(
             kube,
             caches,
             settings,
-            ChangeHandlers(self._add, self._resource_changed),
+            ChangeHandlers(self._add, self._resource_changed, self._profile_changed),
             metrics,
             rng,
         )
@@ -215,6 +217,19 @@ class Operator:
         self._add(key, urgent=True)
         # A model name may be free now, or claimed by an older resource.
         self._enqueue(self.caches.names.put(key, claim_of(self.caches.resources.get(key))))
+        self._turn_changed(key)
+
+    def _profile_changed(self, key: Key) -> None:
+        self._enqueue(self.caches.profile_users.keys(key.name))
+
+    def _turn_changed(self, key: Key) -> None:
+        """Enqueue the resource whose turn it is now to take the profile of this one."""
+        resource, index = self.caches.resources.get(key), self.caches.profile_users
+        is_mine = resource is not None and self._settings.installation.is_responsible(resource)
+        changed = index.put(key, user_of(resource) if is_mine else None)
+        for name in changed if self.is_leading else ():
+            if (following := index.next_key(self.caches.profile(name))) not in (None, key):
+                self._add(following)
 
     def _add(self, key: Key, after: float = 0.0, *, urgent: bool = False) -> None:
         # A standby reconciles every resource when it takes over.

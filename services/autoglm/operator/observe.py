@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
+from autoglm.api.rules import at
 from autoglm.kube.kinds import (
     CHILDREN,
     ENDPOINT_SLICE,
     OPTIONAL_CHILDREN,
     POD,
+    PROFILE,
     RESOURCE,
     WARNING,
     Key,
@@ -22,6 +24,7 @@ from autoglm.kube.kinds import (
 )
 from autoglm.kube.store import Cache, Head, own_key
 from autoglm.operator.ownership.model_names import NameIndex
+from autoglm.operator.profiles import ProfileIndex
 from autoglm.operator.types import Conflict, ObservedObjects, Raw, Rejection
 
 MANAGED = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
@@ -55,7 +58,7 @@ class ApplyFailures:
 
 @dataclass(slots=True)
 class Caches:
-    """One cache for each kind, and the index of model names."""
+    """One cache for each kind, and the indexes of model names and profiles."""
 
     resources: Cache = field(default_factory=lambda: Cache(RESOURCE, own_key))
     children: dict[Kind, Cache] = field(
@@ -63,16 +66,21 @@ class Caches:
     )
     pods: Cache = field(default_factory=lambda: Cache(POD))
     warnings: Cache = field(default_factory=lambda: Cache(WARNING, warning_owner))
+    profiles: Cache = field(default_factory=lambda: Cache(PROFILE, own_key))
     gateway_slices: Cache = field(default_factory=lambda: Cache(ENDPOINT_SLICE, own_key))
     optional_kinds: frozenset[Kind] = frozenset()
     """Optional kinds that can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
     """Optional kinds that the API server serves but cannot list, with the error."""
     names: NameIndex = field(default_factory=NameIndex)
+    profile_users: ProfileIndex = field(default_factory=ProfileIndex)
 
     def by_kind(self) -> tuple[Cache, ...]:
-        """Return the caches whose objects belong to resources."""
-        return (self.resources, *self.children.values(), self.pods, self.warnings)
+        """Return the caches whose objects belong to resources, or are named by them."""
+        return (self.resources, *self.children.values(), self.pods, self.warnings, self.profiles)
+
+    def profile(self, name: str) -> Raw | None:
+        return self.profiles.get(Key("", name))
 
     def slices(self) -> list[Raw]:
         """Return the EndpointSlices of the gateway."""
@@ -98,8 +106,11 @@ def observe(
         for child in children
         if any(o.get("uid") == uid for o in child["metadata"].get("ownerReferences") or ())
     )
+    name = at(resource, "spec.profile.name")
     return ObservedObjects(
         resource=resource,
+        profile=caches.profile(name) if isinstance(name, str) else None,
+        profile_users=caches.profile_users.users(name) if isinstance(name, str) else (),
         children=tuple(owned),
         pods=tuple(caches.pods.of(key)),
         warnings=tuple(sorted(caches.warnings.of(key), key=_last_time)[-_MOST_WARNINGS:]),

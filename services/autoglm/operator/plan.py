@@ -18,6 +18,7 @@ from autoglm.operator.children import companions, network
 from autoglm.operator.children.autoscaler import autoscaler
 from autoglm.operator.children.deployment import deployment, pod_template, scaled
 from autoglm.operator.children.metadata import Body, Context, identity, revision_of
+from autoglm.operator.profiles import ChosenProfile, chosen, in_effect
 from autoglm.operator.rollout import next_step
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.status.resource_state import ResourceState
@@ -42,20 +43,25 @@ def plan(observed: ObservedObjects, settings: OperatorSettings, now: datetime) -
         # The garbage collector deletes the children.
         return Plan()
     try:
-        context, template = _checked(resource, settings)
+        profile = chosen(observed)
+        context, template = _checked(resource, settings, profile)
     except InvalidSpec as error:
         # A newer operator may reject a spec that an older one accepted; running pods stay then.
         with contextlib.suppress(InvalidSpec):
             if earlier := restored(resource):
-                return _plan(*_checked(earlier, settings), observed, now, error)
+                profile = in_effect(resource)
+                checked = _checked(earlier, settings, profile)
+                return _plan(*checked, observed, now, profile, error)
         after = invalid_status(observed, settings, error, now)
         return _with_status(Plan(requeue_after=_AT_REST_SECONDS), resource, after)
-    return _plan(context, template, observed, now)
+    return _plan(context, template, observed, now, profile)
 
 
-def _checked(resource: Raw, settings: OperatorSettings) -> tuple[Context, Body]:
+def _checked(
+    resource: Raw, settings: OperatorSettings, profile: ChosenProfile | None
+) -> tuple[Context, Body]:
     """Return the resource and its pod template. Raises InvalidSpec."""
-    context = valid(resource, settings)
+    context = valid(resource, settings, profile.spec if profile else None)
     return context, with_template(pod_template(context), context.spec.template)
 
 
@@ -64,6 +70,7 @@ def _plan(
     template: Body,
     observed: ObservedObjects,
     now: datetime,
+    profile: ChosenProfile | None,
     invalid: InvalidSpec | None = None,
 ) -> Plan:
     revision = revision_of(template)
@@ -105,6 +112,7 @@ def _plan(
     reported = (*observed.conflicts, *observed.reverted)
     state = replace(
         state,
+        profile=profile,
         wanted=wanted,
         conflicts=current_conflicts(reported, wanted, state.children),
         rejected=_rejections_of(wanted, observed.rejected),

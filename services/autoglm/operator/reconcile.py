@@ -74,7 +74,7 @@ class Reconciler:
     """Reconciles resources by key.
 
     `decide` computes plans, `routable` reads gateways' pools, and `operator` is the identity with
-    which events are written.
+    which events are written. `status_changed` is called when the status of a resource was written.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Reconciler:
         operator: str,
         rng: Random,
         installations: Installations,
+        status_changed: Callable[[Key], None] = lambda _: None,
     ) -> None:
         self._caches = caches
         self._kube = kube
@@ -98,6 +99,7 @@ class Reconciler:
         self._seen: dict[Key, float] = {}
         self._events = EventRecorder(kube, operator, time.time)
         self._installations = installations
+        self._status_changed = status_changed
         self._apply = Applier(
             kube, caches, self._events, self._confirm_exists, self._installations.mine
         )
@@ -160,6 +162,8 @@ class Reconciler:
             # The watch will not deliver a new resource of the same name that was stored here.
             return ReconcileResult("gone", 0.0 if self._caches.resources.version(key) else None)
 
+        if plan.status is not None:
+            self._status_changed(key)
         status = plan.status if plan.status is not None else observed.resource.get("status")
         self._set_phase(history, str((status or {}).get("phase", "Pending")))
         if applied.bodies:

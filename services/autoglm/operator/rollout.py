@@ -1,15 +1,19 @@
-"""Computes the next number of replicas of each revision, from the observed state only. Pure.
+"""Computes the next number of replicas of each revision, and whose turn a changed profile is. Pure.
 
 Rules: there is at most one replica more than desired, terminating ones included, since each holds a
 model in memory. The first replica of a new revision must serve before more are created, and for
 each that serves an old one is removed. Old replicas that do not serve are removed at once, as they
 may occupy the GPU for which a new one waits. While the new revision fails by itself, the old one
 serves the whole load and is scaled with it.
+
+A changed profile rolls out to one resource at a time: while one replaces its replicas, the others
+keep the profile that is in effect, so that a bad change takes one model no further than a failing
+first replica. A resource that does not serve has nothing to lose and does not wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -87,3 +91,37 @@ def _new_replicas(desired: int, new: Group, old: Sequence[Group], kept: dict[str
     room = desired + 1 - sum(max(g.held, kept[g.revision]) for g in old) - new.held
     most = 1 if any(kept.values()) and not new.serving else desired
     return new.replicas + max(0, min(room, most, desired - new.replicas))
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileUser:
+    """A resource that names a profile, as far as its turn depends on it."""
+
+    resource: str
+    """NAMESPACE/NAME."""
+    profile: str
+    in_effect: str = ""
+    """Digest of the profile that its replicas have; empty if they have none of this name."""
+    serves: bool = False
+    """A replica is ready, and its spec is valid."""
+    is_replacing: bool = False
+    """Replicas of two revisions exist."""
+
+
+def next_in_turn(users: Iterable[ProfileUser], current: str) -> ProfileUser | None:
+    """Return the resource that takes the changed profile next; None while another one takes it, or
+    if no resource waits. `current` is the digest of the profile."""
+    serving = [user for user in users if user.serves]
+    if any(user.is_replacing and user.in_effect == current for user in serving):
+        return None
+    waiting = [user for user in serving if user.in_effect not in ("", current)]
+    # One that replaces its replicas by an earlier change is disturbed already.
+    return min(waiting, key=lambda user: (not user.is_replacing, user.resource), default=None)
+
+
+def waits(own: ProfileUser, users: Iterable[ProfileUser], current: str) -> bool:
+    """Return whether a resource keeps the profile that it has, since it is another one's turn."""
+    if not own.serves or own.in_effect in ("", current):
+        return False
+    others = (user for user in users if user.resource != own.resource)
+    return next_in_turn((own, *others), current) is not own

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autoglm.kube.kinds import Key
+from autoglm.operator.rollout import ProfileUser
 
 # An object as the API server sends it. Never changed in place.
 Raw = Mapping[str, Any]
@@ -27,8 +28,12 @@ class ObservedObjects:
     """Recent events of type Warning on the resource's pods, ReplicaSets, Deployments and HPA."""
     routable: frozenset[str] | None = None
     """Names of the pods that every gateway has in its pool; None if no gateway responded."""
+    profile: Raw | None = None
+    """The AutoGLMProfile that the resource names; None without one, or if it does not exist."""
+    profile_users: tuple[ProfileUser, ...] = ()
+    """The resources that name the same profile, this one among them."""
     optional_kinds: frozenset[str] = frozenset()
-    """PodMonitor and ScaledObject, as far as they can be used."""
+    """PodMonitor, ScaledObject and AutoGLMProfile, as far as they can be used."""
     unavailable_kinds: Mapping[str, str] = field(default_factory=dict)
     """Those that the API server serves but cannot list, with the error."""
     conflicts: tuple[Conflict, ...] = ()

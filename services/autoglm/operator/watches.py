@@ -17,7 +17,7 @@ from random import Random
 import msgspec
 
 from autoglm.api.labels import SERVICE_NAME
-from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, WARNING, Key, Kind
+from autoglm.kube.kinds import CHILDREN, OPTIONAL_CHILDREN, PROFILE, WARNING, Key, Kind
 from autoglm.kube.reflector import Reflector
 from autoglm.kube.store import Cache, Selection, watch
 from autoglm.kube.transport import Query, Refused, Unreachable
@@ -54,6 +54,8 @@ class ChangeHandlers:
     """An object that belongs to the resource has changed."""
     resource_changed: Callable[[Key], None]
     """The resource itself has changed."""
+    profile_changed: Callable[[Key], None] = lambda _: None
+    """The profile of this key has changed."""
 
 
 @dataclass(slots=True)
@@ -100,7 +102,7 @@ class Watches:
         self._metrics = metrics
         self._rng = rng
         self._required: dict[str, list[Reflector[bytes]]] = {}
-        self._optional = {kind: _OptionalKind() for kind in OPTIONAL_CHILDREN}
+        self._optional = {kind: _OptionalKind() for kind in (*OPTIONAL_CHILDREN, PROFILE)}
         for cache in caches.by_kind():
             metrics.cached.labels(cache.kind.kind).set_function(partial(len, cache))
 
@@ -122,14 +124,7 @@ class Watches:
             tasks.create_task(events.run(), name=f"watch {WARNING.kind}")
         service = (("labelSelector", f"{SERVICE_NAME}={self._settings.gateway_service}"),)
         selection = Selection(self._settings.gateway_namespace, service)
-        slices = watch(
-            self._kube,
-            caches.gateway_slices,
-            selection,
-            lambda _: None,
-            self._metrics,
-            self._rng,
-        )
+        slices = self._reflector(caches.gateway_slices, selection, lambda _: None)
         tasks.create_task(slices.run(), name="watch EndpointSlice")
         for kind in self._optional:
             tasks.create_task(self._discover(kind, tasks), name=f"discover {kind.kind}")
@@ -162,28 +157,34 @@ class Watches:
     ) -> list[Reflector[bytes]]:
         """Return one reflector for all namespaces, or one for each namespace of the settings."""
         return [
-            watch(
-                self._kube,
-                cache,
-                Selection(namespace, query),
-                changed,
-                self._metrics,
-                self._rng,
-                problem_changed,
-            )
+            self._reflector(cache, Selection(namespace, query), changed, problem_changed)
             for namespace in self._settings.namespace or ("",)
         ]
 
+    def _reflector(
+        self,
+        cache: Cache,
+        selection: Selection,
+        changed: Callable[[Key], None],
+        problem_changed: Callable[[], None] = lambda: None,
+    ) -> Reflector[bytes]:
+        metrics, rng = self._metrics, self._rng
+        return watch(self._kube, cache, selection, changed, metrics, rng, problem_changed)
+
     async def _discover(self, kind: Kind, tasks: asyncio.TaskGroup) -> None:
         """Watch an optional kind while the API server serves it."""
-        state, cache = self._optional[kind], self._caches.children[kind]
+        state, is_profile = self._optional[kind], kind is PROFILE
+        cache = self._caches.profiles if is_profile else self._caches.children[kind]
         while True:
             served = await self._serves(kind)
             state.undiscovered = served if isinstance(served, str) else ""
             if served is True and not state.watches:
-                state.watches = self._reflectors(
-                    cache, MANAGED, self._handlers.changed, self._publish
-                )
+                if is_profile:
+                    changed = self._handlers.profile_changed
+                    state.watches = [self._reflector(cache, Selection(), changed, self._publish)]
+                else:
+                    changed = self._handlers.changed
+                    state.watches = self._reflectors(cache, MANAGED, changed, self._publish)
                 state.tasks = [tasks.create_task(w.run()) for w in state.watches]
                 state.tasks.append(tasks.create_task(self._publish_once_listed(state)))
             elif served is False:

@@ -8,16 +8,18 @@ from tests.support.kube.controlplane import ControlPlane
 from tests.support.operating import Cluster
 
 from autoglm.kube.client import Client, configure
-from autoglm.kube.kinds import RESOURCE
+from autoglm.kube.kinds import PROFILE, RESOURCE
 
-CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
+CRDS = Path(__file__).parents[3] / "deploy/crds"
 
 
 @pytest.fixture(scope="session")
 def crd(control_plane: ControlPlane) -> ControlPlane:
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
-    served = RESOURCE.path()
-    control_plane.wait("the CRD", lambda: bool(control_plane.kubectl("get", "--raw", served)))
+    control_plane.kubectl("apply", "--server-side", "-k", str(CRDS))
+    served = (RESOURCE.path(), PROFILE.path())
+    control_plane.wait(
+        "the CRDs", lambda: all(control_plane.kubectl("get", "--raw", path) for path in served)
+    )
     return control_plane
 
 

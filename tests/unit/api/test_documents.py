@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoglm.api import InvalidSpec
-from autoglm.api.documents import load_documents
+from autoglm.api.documents import load_documents, profiles_in
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 HEAD = "apiVersion: autoglm.io/v1alpha1\nkind: AutoGLMDeployment\n"
@@ -86,3 +86,40 @@ def test_problems_of_all_documents_are_listed_with_their_places() -> None:
 )
 def test_what_is_no_manifest_is_refused_with_a_reason(text: str, message: str) -> None:
     assert message in refusal(text)
+
+
+PROFILE = """apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMProfile
+metadata: {name: small}
+spec: {engine: {args: {enforce_eager: true}}, resources: {limits: {nvidia.com/gpu: 1}}}
+"""
+USER = f"""{HEAD}metadata: {{name: a}}
+spec: {{model: {{uri: b/c}}, profile: {{name: small, count: 2}}}}
+"""
+
+
+@pytest.mark.parametrize("text", [f"{PROFILE}---\n{USER}", f"{USER}---\n{PROFILE}"])
+def test_a_profile_of_the_manifest_is_merged(text: str) -> None:
+    (resource,) = load_documents(text, "m.yaml")
+
+    assert resource.spec.engine.args == {"enforce_eager": True}
+    assert resource.spec.engine.parallelism.devices == 2
+
+
+def test_a_profile_of_another_manifest_is_merged() -> None:
+    (profile,) = profiles_in(PROFILE, "p.yaml")
+    (resource,) = load_documents(USER, "m.yaml", {"small": profile.spec})
+
+    assert resource.spec.engine.parallelism.devices == 2
+
+
+def test_a_profile_that_is_not_there_stays_named() -> None:
+    (resource,) = load_documents(USER, "m.yaml")
+
+    assert resource.spec.profile and resource.spec.profile.name == "small"
+
+
+def test_an_invalid_profile_is_a_problem_of_the_manifest() -> None:
+    text = PROFILE.replace("limits", "limit")
+
+    assert "m.yaml, document 2: spec.resources.limit" in refusal(f"{USER}---\n{text}")

@@ -160,3 +160,37 @@ def test_a_hostile_form_is_refused_and_never_crashes(document: Any) -> None:
 def test_a_manifest_is_not_taken_for_the_short_form() -> None:
     assert is_short_form({"model": "a"}) and is_short_form({"modle": "a"})
     assert not is_short_form({"kind": "AutoGLMDeployment"}) and not is_short_form("text")
+
+
+def test_gpus_are_reserved_and_the_model_is_split_over_them() -> None:
+    found = spec(gpu=2)
+
+    assert found["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
+    assert found["engine"] == {"parallelism": {"tensor": 2}}
+    assert "engine" not in spec(gpu=1)
+
+
+def test_with_a_profile_gpus_are_its_count() -> None:
+    assert spec(profile="nvidia-l4", gpu=4)["profile"] == {"name": "nvidia-l4", "count": 4}
+    assert spec(profile="nvidia-l4")["profile"] == {"name": "nvidia-l4", "count": 1}
+    assert "resources" not in spec(profile="nvidia-l4", gpu=4)
+
+
+def test_memory_is_request_and_limit() -> None:
+    found = spec(memory="32Gi", autoscale={"max": 3})
+
+    assert found["resources"] == {
+        "requests": {"memory": "32Gi", "cpu": "1"},
+        "limits": {"memory": "32Gi"},
+    }
+
+
+def test_the_context_length_is_the_models() -> None:
+    assert spec(max_model_len=8192)["model"] == {"uri": "org/model", "maxModelLen": 8192}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("gpu", 0), ("gpu", "l4"), ("memory", "much"), ("profile", "L4!")]
+)
+def test_what_is_no_amount_is_rejected_by_its_name(field: str, value: object) -> None:
+    assert f"{field} = " in refusal({"model": "a/b", field: value})

@@ -10,6 +10,7 @@ from tests.unit.deploy.conftest import CHART
 
 from autoglm.api import labels
 from autoglm.api.names import read_rules
+from autoglm.api.profile import parse_profile
 from autoglm.common.settings import ProcessSettings
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.operator.settings import OperatorSettings
@@ -349,13 +350,13 @@ def test_a_digest_wins_over_the_tag(render: Render) -> None:
     assert told["inference_image"] == "registry.example/team/open-autoglm-inference:0.1.0"
 
 
-def test_uninstalling_keeps_the_definition_by_default(render: Render) -> None:
-    def annotations(*values: str) -> Any:
-        (crd,) = of_kind(render(*values), "CustomResourceDefinition")
-        return crd["metadata"].get("annotations")
+def test_uninstalling_keeps_the_definitions_by_default(render: Render) -> None:
+    def annotations(*values: str) -> list[Any]:
+        crds = of_kind(render(*values), "CustomResourceDefinition")
+        return [crd["metadata"].get("annotations") for crd in crds]
 
-    assert annotations() == {"helm.sh/resource-policy": "keep"}
-    assert annotations("crds.keep=false") is None
+    assert annotations() == [{"helm.sh/resource-policy": "keep"}] * 2
+    assert annotations("crds.keep=false") == [None, None]
     assert not of_kind(render("crds.install=false"), "CustomResourceDefinition")
 
 
@@ -463,3 +464,47 @@ def test_gateways_share_one_prefix_cache_key_where_there_are_tenants(render: Ren
     assert volume["secret"]["secretName"] == "mine"
 
     assert not of_kind(render(), "Secret")
+
+
+KNOWN = ("--api-versions", "autoglm.io/v1alpha1/AutoGLMProfile")
+
+
+def profiles_of(text: str) -> dict[str, Object]:
+    found = of_kind([d for d in yaml.safe_load_all(text) if d], "AutoGLMProfile")
+    return {profile["metadata"]["name"]: profile for profile in found}
+
+
+def test_profiles_are_valid_and_may_be_left_out(template: Template) -> None:
+    found = profiles_of(template(*KNOWN))
+
+    assert set(found) == {"nvidia-l4", "nvidia-a100-80gb", "nvidia-h100", "cpu"}
+    assert all(parse_profile(profile).spec.resources.requests for profile in found.values())
+    assert profiles_of(template(*KNOWN, "--set", "profiles.install=false")) == {}
+    fewer = template(*KNOWN, "--set", "profiles.items.nvidia-l4=null")
+    assert "nvidia-l4" not in profiles_of(fewer)
+
+
+def test_the_cpu_profile_has_the_image_for_cpus(template: Template) -> None:
+    def image(*values: str) -> Any:
+        sets = [part for value in values for part in ("--set", value)]
+        return profiles_of(template(*KNOWN, *sets))["cpu"]["spec"]["engine"]["image"]
+
+    assert image() == "open-autoglm-inference:0.1.0-cpu"
+    assert image("image.registry=registry.example", "inferenceImage.tag=2-cpu") == (
+        "registry.example/open-autoglm-inference:2-cpu"
+    )
+    assert image("profiles.items.cpu.engine.image=mine:1") == "mine:1"
+
+
+def test_profiles_follow_the_definition_where_it_is_new_and_stay_the_releases_own(
+    template: Template,
+) -> None:
+    metadata = profiles_of(template())["cpu"]["metadata"]
+
+    assert metadata["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+    assert metadata["annotations"] == {
+        "helm.sh/hook": "post-install,post-upgrade",
+        "meta.helm.sh/release-name": "open-autoglm",
+        "meta.helm.sh/release-namespace": "autoglm-system",
+    }
+    assert "annotations" not in profiles_of(template(*KNOWN))["cpu"]["metadata"]

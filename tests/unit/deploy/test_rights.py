@@ -58,8 +58,13 @@ def test_leases_and_gateways_are_of_the_operators_own_namespace(render: Render) 
 
 def test_with_namespaces_named_nothing_is_granted_outside(render: Render) -> None:
     objects = render("watchNamespaces={a,b}")
+    # Profiles are of no namespace.
     everywhere = {"ClusterRole", "ClusterRoleBinding"}
-    assert not [o for o in objects if o["kind"] in everywhere]
+    named = {o["metadata"]["name"] for o in objects if o["kind"] in everywhere}
+    assert named == {"open-autoglm-operator-profiles"}
+    assert rights(objects, "open-autoglm-operator-profiles", "ClusterRole") == {
+        ("autoglm.io", "autoglmprofiles"): READ
+    }
     granted = {o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"}
     assert granted == {"a", "b", "autoglm-system"}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from autoglm.api import AutoGLMDeployment, parse
+import pytest
+
+from autoglm.api import AutoGLMDeployment, InvalidSpec, parse
 from autoglm.api.rules import ECHO_ARGS
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.inference.settings import InferenceSettings
@@ -16,6 +18,7 @@ from autoglm.local.manifest import (
     inference_flags,
     model_workload,
     notices,
+    read,
 )
 from autoglm.local.planning import Addresses, Process, Workload
 
@@ -186,3 +189,43 @@ def test_fields_for_clusters_only_are_reported() -> None:
         "m: spec.scaling takes effect on Kubernetes; `autoglm up` runs 2 replicas (minReplicas)",
         "m: HF_TOKEN must be set in this shell's environment",
     ]
+
+
+PROFILE = """
+apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMProfile
+metadata: {name: small}
+spec: {engine: {args: {enforce_eager: true}}}
+"""
+USER = """
+apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMDeployment
+metadata: {name: m}
+spec: {model: {uri: a/b}, profile: {name: small}}
+"""
+
+
+def test_a_profile_of_another_file_is_merged_and_needs_no_notice(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(USER)
+    second.write_text(PROFILE)
+
+    (placed,) = read([first, second])
+
+    assert placed.resource.spec.engine.args == {"enforce_eager": True}
+    assert notices(placed.resource) == []
+
+
+def test_a_profile_of_the_cluster_is_reported_as_one() -> None:
+    assert notices(resource(profile={"name": "nvidia-l4"})) == [
+        "m: spec.profile takes effect on Kubernetes; `autoglm up` runs without it; add the "
+        "AutoGLMProfile to the manifests to use its engine arguments"
+    ]
+
+
+def test_profiles_alone_are_nothing_to_run(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(PROFILE)
+
+    with pytest.raises(InvalidSpec, match="contains no AutoGLMDeployment"):
+        read([file])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoglm.operator.rollout import Group, next_step
+from autoglm.operator.rollout import Group, ProfileUser, next_in_turn, next_step, waits
 
 
 def group(revision: str, ready: int, replicas: int | None = None, present: int = 0) -> Group:
@@ -96,3 +96,54 @@ def test_suspending_ends_every_revision() -> None:
     groups = [group("old", 2), group("new", 1)]
 
     assert next_step(0, "new", groups) == {"new": 0, "old": 0}
+
+
+def user(
+    name: str, in_effect: str = "old", *, serves: bool = True, is_replacing: bool = False
+) -> ProfileUser:
+    return ProfileUser(name, "p", in_effect, serves, is_replacing)
+
+
+def test_a_changed_profile_is_the_turn_of_one_resource() -> None:
+    users = [user("b"), user("a"), user("c")]
+
+    assert [u.resource for u in users if not waits(u, users, "new")] == ["a"]
+
+
+def test_the_others_wait_while_one_replaces_its_replicas() -> None:
+    users = [user("a", "new", is_replacing=True), user("b"), user("c")]
+
+    assert [u.resource for u in users if not waits(u, users, "new")] == ["a"]
+    assert next_in_turn(users, "new") is None
+
+
+def test_the_next_follows_once_the_first_has_replaced_its_replicas() -> None:
+    users = [user("a", "new"), user("b"), user("c")]
+
+    assert next_in_turn(users, "new") == users[1]
+
+
+def test_a_correction_first_reaches_the_resource_that_the_mistake_reached() -> None:
+    users = [user("a"), user("b", "mistake", is_replacing=True)]
+
+    assert next_in_turn(users, "corrected") == users[1]
+
+
+@pytest.mark.parametrize("is_replacing", [False, True])
+def test_a_resource_that_does_not_serve_neither_waits_nor_is_waited_for(is_replacing: bool) -> None:
+    users = [user("a", serves=False, is_replacing=is_replacing), user("b")]
+
+    assert not any(waits(u, users, "new") for u in users)
+
+
+def test_a_resource_without_an_earlier_profile_takes_it_at_once() -> None:
+    users = [user("a"), user("b", "")]
+
+    assert not waits(users[1], users, "new")
+
+
+def test_nothing_waits_while_all_have_the_profile() -> None:
+    users = [user("a", "new"), user("b", "new")]
+
+    assert next_in_turn(users, "new") is None
+    assert not any(waits(u, users, "new") for u in users)

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.support.kube.fake_api_server import FakeApiServer
 
-from autoglm.kube.kinds import OPTIONAL_CHILDREN, Key, Kind
+from autoglm.kube.kinds import OPTIONAL_CHILDREN, PROFILE, Key, Kind
 from autoglm.kube.transport import Refused, Request, Unreachable
 from autoglm.kube.verbs import Kube, Limits
 from autoglm.operator.metrics import Metrics
@@ -40,7 +40,7 @@ class Api(FakeApiServer):
             raise Unreachable("timed out")
         if error := self.fault(request):
             raise error
-        for kind in OPTIONAL_CHILDREN:
+        for kind in (*OPTIONAL_CHILDREN, PROFILE):
             if request.path == f"/apis/{kind.api_version}":
                 if kind not in self.served:
                     raise Refused(404, "NotFound", "no such group")
@@ -55,6 +55,7 @@ class Rig:
     watches: Watches
     registry: CollectorRegistry
     changed: list[Key]
+    profiles: list[Key]
     filled: asyncio.Event
 
     def usable(self) -> set[Kind]:
@@ -66,15 +67,18 @@ class Rig:
 
 
 @asynccontextmanager
-async def starting(api: Api) -> AsyncIterator[Rig]:
+async def starting(api: Api, namespace: tuple[str, ...] = ()) -> AsyncIterator[Rig]:
     registry, caches, changed = CollectorRegistry(), Caches(), list[Key]()
     metrics = Metrics(registry)
     api.put("/apis/autoglm.io/v1alpha1/namespaces/ns/autoglmdeployments/glm", RESOURCE)
     kube = Kube(api, metrics, Limits(10, lambda: 0))
-    handlers = ChangeHandlers(changed.append, lambda _: None)
-    settings = OperatorSettings(gateway_namespace="system", gateway_service="gateway")
+    profiles: list[Key] = []
+    handlers = ChangeHandlers(changed.append, lambda _: None, profiles.append)
+    settings = OperatorSettings(
+        namespace=namespace, gateway_namespace="system", gateway_service="gateway"
+    )
     watches = Watches(kube, caches, settings, handlers, metrics, Random(1))
-    rig = Rig(api, caches, watches, registry, changed, asyncio.Event())
+    rig = Rig(api, caches, watches, registry, changed, profiles, asyncio.Event())
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -181,3 +185,22 @@ async def test_a_required_kind_that_cannot_be_listed_is_named_and_waited_for() -
         rig.api.fault = lambda _: None
         await asyncio.wait_for(rig.filled.wait(), 30)
         assert rig.watches.unsynced() == {}
+
+
+async def test_profiles_are_watched_in_the_whole_cluster_and_their_changes_reported() -> None:
+    api = Api(served={*OPTIONAL_CHILDREN, PROFILE})
+    path = PROFILE.path("", "small")
+    api.put(path, {"metadata": {"name": "small"}, "spec": {}})
+    async with starting(api, namespace=("ns",)) as rig:
+        await asyncio.wait_for(rig.filled.wait(), 1)
+        assert PROFILE in rig.usable()
+        assert rig.caches.profile("small") is not None
+        assert rig.profiles == [Key("", "small")]
+
+
+async def test_profiles_that_cannot_be_listed_are_unavailable_and_hold_up_nothing() -> None:
+    api = Api(served={*OPTIONAL_CHILDREN, PROFILE}, fault=refusing(PROFILE, 403))
+    async with starting(api) as rig:
+        await asyncio.wait_for(rig.filled.wait(), 10)
+        assert rig.usable() == {MONITOR, SCALER}
+        assert "no list" in rig.caches.unavailable_kinds[PROFILE.kind]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from autoglm.api.profile import place_of_arg
 from autoglm.api.rules import CACHE_FIELDS, FIELD_OF_ARG, WEIGHTS_FIELDS
 
 _SERVED = "(has({0}.model.servedName) ? {0}.model.servedName : self.metadata.name)"
@@ -32,6 +33,12 @@ class CelRule:
         if self.field:
             entry |= {"fieldPath": f".{self.field}", "reason": "FieldValueInvalid"}
         return entry
+
+
+def _without_arg(name: str) -> str:
+    """Return the condition that an argument is absent, in both spellings."""
+    dashed = f" && !has(self.args.{name.replace('_', '__dash__')})" if "_" in name else ""
+    return f"!has(self.args) || !has(self.args.{name}){dashed}"
 
 
 # A field with a default is present even when the manifest omits it.
@@ -87,8 +94,7 @@ CEL_RULES: tuple[CelRule, ...] = (
     *(
         CelRule(
             "spec.engine",
-            f"self.type != 'vllm' || !has(self.args) || !has(self.args.{name})"
-            + (f" && !has(self.args.{name.replace('_', '__dash__')})" if "_" in name else ""),
+            f"self.type != 'vllm' || {_without_arg(name)}",
             f"args.{name} has a field of its own; set {field} instead",
             "args",
         )
@@ -150,6 +156,18 @@ CEL_RULES: tuple[CelRule, ...] = (
         "target",
     ),
 )
+
+
+PROFILE_RULES: tuple[CelRule, ...] = tuple(
+    CelRule(
+        "spec.engine",
+        _without_arg(name),
+        f"args.{name} has a field of its own; set {place_of_arg(name)}",
+        "args",
+    )
+    for name in FIELD_OF_ARG
+)
+"""The rules of AutoGLMProfiles."""
 
 
 def visible_arguments() -> dict[str, dict[str, Any]]:

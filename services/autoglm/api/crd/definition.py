@@ -1,4 +1,4 @@
-"""Generates the CustomResourceDefinition from the types. Pure.
+"""Generates the CustomResourceDefinitions from the types. Pure.
 
 Turns pydantic's JSON schema into a structural schema, and defines the columns of `kubectl get`.
 Called by scripts/generate_crd and by `autoglm precheck`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoglm.api.crd.cel import CEL_RULES, visible_arguments
+from autoglm.api.crd.cel import CEL_RULES, PROFILE_RULES, CelRule, visible_arguments
 from autoglm.api.deployment import (
     GROUP,
     KIND,
@@ -20,7 +20,9 @@ from autoglm.api.deployment import (
     Spec,
 )
 from autoglm.api.labels import NAME, PLURAL, PRODUCT
+from autoglm.api.profile import PROFILE_KIND, PROFILE_PLURAL, AutoGLMProfile, ProfileMetadata
 from autoglm.api.schema import Part
+from autoglm.api.spec.profile import ProfileSpec
 from autoglm.api.status import Status
 
 Schema = dict[str, Any]
@@ -38,72 +40,99 @@ COLUMNS = (
     ("Ready", ".status.readyReplicas", "integer", 0),
     ("Phase", ".status.phase", "string", 0),
     ("Age", ".metadata.creationTimestamp", "date", 0),
+    ("Profile", ".spec.profile.name", "string", 1),
     ("Reason", '.status.conditions[?(@.type=="Ready")].reason', "string", 1),
     ("URL", ".status.url", "string", 1),
 )
 
 
+PROFILE_COLUMNS = (
+    ("GPUs", r".spec.resources.limits.nvidia\.com/gpu", "string", 0),
+    ("CPU", ".spec.resources.requests.cpu", "string", 0),
+    ("Memory", ".spec.resources.requests.memory", "string", 0),
+    ("Age", ".metadata.creationTimestamp", "date", 0),
+    ("Image", ".spec.engine.image", "string", 1),
+)
+
+
 def crd() -> dict[str, Any]:
-    """Return the CustomResourceDefinition."""
+    """Return the CustomResourceDefinition of AutoGLMDeployments."""
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    names = {"kind": KIND, "plural": PLURAL, "shortNames": [SHORT_NAME]}
+    version = _version(COLUMNS, resource_schema())
+    version["subresources"] = {"status": {}, "scale": scale}
+    return _definition(names, "Namespaced", ["autoglm", "ml"], version)
+
+
+def profile_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of AutoGLMProfiles."""
+    names = {"kind": PROFILE_KIND, "plural": PROFILE_PLURAL}
+    return _definition(names, "Cluster", ["autoglm"], _version(PROFILE_COLUMNS, profile_schema()))
+
+
+def _version(columns: tuple[tuple[str, str, str, int], ...], schema: Schema) -> dict[str, Any]:
+    return {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [
+            {"name": name, "jsonPath": path, "type": kind}
+            | ({"priority": priority} if priority else {})
+            for name, path, kind, priority in columns
+        ],
+        "schema": {"openAPIV3Schema": schema},
+    }
+
+
+def _definition(
+    names: dict[str, Any], scope: str, categories: list[str], version: dict[str, Any]
+) -> dict[str, Any]:
+    kind, plural = names["kind"], names["plural"]
+    more = {"listKind": f"{kind}List", "singular": kind.lower(), "categories": categories}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}", "labels": {NAME: PRODUCT}},
-        "spec": {
-            "group": GROUP,
-            "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": [SHORT_NAME],
-                "categories": ["autoglm", "ml"],
-            },
-            "scope": "Namespaced",
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {
-                        "status": {},
-                        "scale": {
-                            "specReplicasPath": ".spec.replicas",
-                            "statusReplicasPath": ".status.replicas",
-                            "labelSelectorPath": ".status.selector",
-                        },
-                    },
-                    "additionalPrinterColumns": [
-                        {"name": name, "jsonPath": path, "type": kind}
-                        | ({"priority": priority} if priority else {})
-                        for name, path, kind, priority in COLUMNS
-                    ],
-                    "schema": {"openAPIV3Schema": resource_schema()},
-                }
-            ],
-        },
+        "metadata": {"name": f"{plural}.{GROUP}", "labels": {NAME: PRODUCT}},
+        "spec": {"group": GROUP, "names": names | more, "scope": scope, "versions": [version]},
     }
 
 
 def resource_schema() -> Schema:
-    """Return the structural schema of the resource with its CEL rules."""
-    name = part_schema(Metadata)["properties"]["name"]
+    """Return the structural schema of an AutoGLMDeployment with its CEL rules."""
+    parts = {"spec": part_schema(Spec), "status": part_schema(Status)}
+    return _schema(AutoGLMDeployment, Metadata, parts, CEL_RULES)
+
+
+def profile_schema() -> Schema:
+    """Return the structural schema of an AutoGLMProfile with its CEL rules."""
+    return _schema(
+        AutoGLMProfile, ProfileMetadata, {"spec": part_schema(ProfileSpec)}, PROFILE_RULES
+    )
+
+
+def _schema(
+    kind: type[Part], metadata: type[Part], parts: dict[str, Schema], rules: tuple[CelRule, ...]
+) -> Schema:
+    name = part_schema(metadata)["properties"]["name"]
     # A CRD may restrict only the name and generateName of metadata.
     del name["description"]
     schema: Schema = {
-        "description": " ".join((AutoGLMDeployment.__doc__ or "").split()),
+        "description": " ".join((kind.__doc__ or "").split()),
         "type": "object",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object", "properties": {"name": name}},
-            "spec": part_schema(Spec),
-            "status": part_schema(Status),
+            **parts,
         },
     }
     at(schema, "spec.engine.args")["properties"] = visible_arguments()
-    for rule in CEL_RULES:
+    for rule in rules:
         place = at(schema, rule.path)
         place.setdefault("x-kubernetes-validations", []).append(rule.written())
     return schema

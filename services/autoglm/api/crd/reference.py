@@ -1,4 +1,4 @@
-"""Generates docs/reference/autoglmdeployment.md from the CRD's schema. Pure.
+"""Generates the pages of docs/reference/ from the schemas of the CRDs. Pure.
 
 Called by scripts/generate_crd.
 """
@@ -9,9 +9,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autoglm.api.crd.cel import CEL_RULES
-from autoglm.api.crd.definition import COLUMNS, at, crd, resource_schema
+from autoglm.api.crd.cel import CEL_RULES, PROFILE_RULES, CelRule
+from autoglm.api.crd.definition import (
+    COLUMNS,
+    PROFILE_COLUMNS,
+    at,
+    crd,
+    profile_schema,
+    resource_schema,
+)
 from autoglm.api.deployment import API_VERSION, KIND, SHORT_NAME
+from autoglm.api.profile import PROFILE_KIND, PROFILE_PLURAL
 
 Schema = Mapping[str, Any]
 _HEAD = f"""# {KIND}
@@ -25,8 +33,18 @@ the same descriptions as this page.
 """
 
 
+_PROFILE_HEAD = f"""# {PROFILE_KIND}
+
+<!-- Generated from services/autoglm/api by scripts/generate_crd; do not edit. -->
+
+`{API_VERSION}`, kind `{PROFILE_KIND}`, cluster-scoped. An {KIND} names one by `spec.profile`, and
+gets what it does not set itself; see [Profiles](../operator.md#profiles). `kubectl explain
+autoglmprofile.spec` shows the same descriptions as this page.
+"""
+
+
 def reference() -> str:
-    """Return the page as Markdown."""
+    """Return the page of AutoGLMDeployments as Markdown."""
     schema, definition = resource_schema(), crd()
     longest = at(schema, "metadata.name")["maxLength"]
     categories = " ".join(definition["spec"]["names"]["categories"])
@@ -36,23 +54,48 @@ def reference() -> str:
         f"dashes, starts with a letter, and has at most {longest} characters, since names of "
         "children append to it.\n",
         *_tables("spec", at(schema, "spec")),
+        *_rules(CEL_RULES),
+        *_tables("status", at(schema, "status")),
+        *_columns(
+            f"Shown by `kubectl get {SHORT_NAME}`; the categories are {categories}.", COLUMNS
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def profile_reference() -> str:
+    """Return the page of AutoGLMProfiles as Markdown."""
+    parts = [
+        _PROFILE_HEAD,
+        *_tables("spec", at(profile_schema(), "spec")),
+        *_rules(PROFILE_RULES),
+        *_columns(f"Shown by `kubectl get {PROFILE_PLURAL}`.", PROFILE_COLUMNS),
+    ]
+    return "\n".join(parts)
+
+
+def _rules(rules: tuple[CelRule, ...]) -> list[str]:
+    return [
         "## Rules",
         "",
         "The API server rejects a resource that violates one of these rules, with this message:",
         "",
-        *(f"- `{rule.path or 'the resource'}`: {rule.message}." for rule in CEL_RULES),
+        *(f"- `{rule.path or 'the resource'}`: {rule.message}." for rule in rules),
         "",
-        *_tables("status", at(schema, "status")),
+    ]
+
+
+def _columns(about: str, columns: tuple[tuple[str, str, str, int], ...]) -> list[str]:
+    return [
         "## Columns of kubectl get",
         "",
-        f"Shown by `kubectl get {SHORT_NAME}`; the categories are {categories}.",
+        about,
         "",
         "| column | from | only with `-o wide` |",
         "|---|---|---|",
-        *(f"| {name} | `{path}` | {'yes' if wide else ''} |" for name, path, _, wide in COLUMNS),
+        *(f"| {name} | `{path}` | {'yes' if wide else ''} |" for name, path, _, wide in columns),
         "",
     ]
-    return "\n".join(parts)
 
 
 def _tables(path: str, schema: Schema) -> Iterator[str]:

@@ -10,6 +10,9 @@ from autoglm.api.schema import Part, Quantity, keyed_by
 
 ArgName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+Image = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")]
+MaxNumSeqs = Annotated[int, Field(ge=1, le=1_000_000)]
+MemoryShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 
 
@@ -28,14 +31,20 @@ class EnvVar(Part):
 class Parallelism(Part):
     """Distribution of one replica over tensor * pipeline * data GPUs."""
 
-    tensor: Annotated[int, Field(ge=1, le=1024)] = 1
-    """GPUs that share each layer; on one machine, where links are fast."""
+    tensor: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """GPUs that share each layer; on one machine, where links are fast. Absent: all GPUs of
+    spec.profile, divided by pipeline * data; 1 without a profile."""
     pipeline: Annotated[int, Field(ge=1, le=1024)] = 1
     """Pipeline parallelism: number of stages of consecutive layers. All stages of a replica run in
     one pod, so on one node."""
     data: Annotated[int, Field(ge=1, le=1024)] = 1
     """Copies of the model in one replica, mainly for mixture-of-experts models; for other models
     more replicas are simpler."""
+
+    @property
+    def devices(self) -> int:
+        """Return the GPUs of one replica."""
+        return (self.tensor or 1) * self.pipeline * self.data
 
 
 class Features(Part):
@@ -61,7 +70,7 @@ class Engine(Part):
     type: Literal["vllm", "echo"] = "vllm"
     """vllm serves models. echo repeats the prompt and needs no weights, for trying out a cluster
     and for load tests."""
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")] | None = None
+    image: Image | None = None
     """Container image of the pods. Absent: the operator's setting. `autoglm up` starts processes
     and needs none."""
     args: Annotated[dict[ArgName, Any], Field(max_length=128)] = {}
@@ -76,11 +85,11 @@ class Engine(Part):
     """Environment variables of the engine's process."""
     parallelism: Parallelism = Parallelism()
     """How one replica is distributed over GPUs."""
-    max_num_seqs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_num_seqs: MaxNumSeqs | None = None
     """Maximum number of requests in one batch. Absent: the engine's default. A lower number reduces
     latency, a higher one raises
     throughput."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    gpu_memory_utilization: MemoryShare | None = None
     """Share of the device's memory (on a CPU, of the machine's) for weights and KV cache. Absent:
     the engine's default, which is nearly all; lower it to share a device."""
     shared_memory: Quantity = "2Gi"

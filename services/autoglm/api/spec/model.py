@@ -9,6 +9,7 @@ from pydantic import Field
 from autoglm.api.schema import SET, ModelName, Part, Quantity, keyed_by
 
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")]
+ContextLength = Annotated[int, Field(ge=1, le=100_000_000)]
 _DNS_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 Method = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
@@ -68,7 +69,7 @@ class Model(Part):
     """Other names of the same model in requests."""
     tokenizer: Text | None = None
     """Location of the tokenizer, if it is not with the weights: a hub name or a path as in uri."""
-    max_model_len: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    max_model_len: ContextLength | None = None
     """Most tokens of prompt and completion together. Absent: the checkpoint's context length; a
     smaller value needs less KV cache per request."""
     quantization: Quantization = Quantization()

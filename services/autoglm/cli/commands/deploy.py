@@ -12,7 +12,14 @@ import click
 import yaml
 
 from autoglm.api import InvalidSpec, Problem
-from autoglm.api.documents import parse_manifest, problems_between, read_yaml
+from autoglm.api.documents import (
+    is_profile,
+    parse_manifest,
+    problems_between,
+    profiles_in,
+    read_yaml,
+)
+from autoglm.api.profile import PROFILE_KIND
 from autoglm.api.short_form import is_short_form, to_manifest
 from autoglm.cli.options import NOT_HEALTHY, examples
 
@@ -79,6 +86,12 @@ def command(
         return 0
     from autoglm.cli.cluster import Cluster
 
+    for profile in profiles_in(file.read_text(encoding="utf-8"), str(file)):
+        notice = (
+            f"{PROFILE_KIND} {profile.metadata.name} is not applied, since it concerns the whole "
+            f"cluster; kubectl apply -f {file} does it"
+        )
+        click.echo(notice, err=True)
     cluster = Cluster(kubeconfig, context)
     for manifest in manifests:
         manifest["metadata"].setdefault("namespace", cluster.namespace)
@@ -95,13 +108,15 @@ def command(
     if not wait:
         return 0
     until = time.monotonic() + timeout
-    return max([_wait(cluster, manifest, until) for manifest in manifests])
+    return max([_wait(cluster, manifest, until) for manifest in manifests], default=0)
 
 
 def manifests_in(text: str, source: str, name: str, namespace: str) -> list[Manifest]:
-    """Return the manifests to apply. Raises InvalidSpec with all problems."""
+    """Return the manifests to apply. Raises InvalidSpec with all problems, also of profiles."""
     documents = [document for document in read_yaml(text, source) if document is not None]
-    if not documents:
+    profiles = profiles_in(text, source)
+    documents = [document for document in documents if not is_profile(document)]
+    if not documents and not profiles:
         message = "is empty; it must have a manifest or a short form"
         raise InvalidSpec([Problem("", message, source=source)])
     if name and len(documents) > 1:

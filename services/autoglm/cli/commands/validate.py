@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from autoglm.api import InvalidSpec, Problem
-from autoglm.api.documents import parse_manifest, problems_between
+from autoglm.api.documents import parse_manifest, problems_between, profiles_in
 from autoglm.api.problem import ABSENT
+from autoglm.api.profile import PROFILE_KIND, PROFILE_PLURAL
+from autoglm.api.rules import at
 from autoglm.cli.commands.deploy import BAD_MANIFEST, Manifest, manifests_in
 from autoglm.cli.options import document_option, examples
 from autoglm.cli.output import document
@@ -29,7 +31,8 @@ from autoglm.local.manifest import files_of
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @document_option
 def command(files: tuple[str, ...], output: str) -> int:
-    """Check manifests and short forms, without a cluster. FILE may be a directory, or - for stdin.
+    """Check manifests, profiles and short forms, without a cluster. FILE may be a directory, or -
+    for stdin.
 
     Exits with 65 if a manifest is invalid.
     """
@@ -45,7 +48,26 @@ def command(files: tuple[str, ...], output: str) -> int:
             click.echo(str(problem), err=True)
         for manifest in () if problems else manifests:
             click.echo(f"{manifest['metadata']['name']} is valid")
+        for line in () if problems else _about_profiles(texts, manifests):
+            click.echo(line)
     return BAD_MANIFEST if problems else 0
+
+
+def _about_profiles(
+    texts: Sequence[tuple[str, str]], manifests: Sequence[Manifest]
+) -> Iterator[str]:
+    """Yield a sentence for each profile in the texts, and for each that only a cluster may have."""
+    known = {p.metadata.name for source, text in texts for p in profiles_in(text, source)}
+    for name in sorted(known):
+        yield f"{PROFILE_KIND} {name} is valid"
+    for manifest in manifests:
+        name = at(manifest, "spec.profile.name")
+        if name and name not in known:
+            yield (
+                f"{manifest['metadata']['name']}: spec.profile.name = {name} is not in these "
+                "manifests, so it is not checked; profiles are a cluster's: kubectl get "
+                f"{PROFILE_PLURAL}"
+            )
 
 
 def checked(texts: Sequence[tuple[str, str]]) -> tuple[list[Manifest], list[Problem]]:

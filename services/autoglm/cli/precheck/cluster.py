@@ -9,12 +9,12 @@ from typing import Any
 from autoglm.api import AutoGLMDeployment
 from autoglm.api.crd.definition import crd
 from autoglm.api.deployment import VERSION
-from autoglm.api.labels import COMPONENT, GATEWAY, OPERATOR
+from autoglm.api.labels import COMPONENT, GATEWAY, GPU, OPERATOR
 from autoglm.cli.kube import Raw, is_ready
 from autoglm.cli.precheck.facts import DEPLOY_PERMISSIONS, INSPECT_PERMISSIONS, Facts, NotAccessible
 from autoglm.cli.precheck.view import Check
 from autoglm.kube.quantities import amount
-from autoglm.operator.children.deployment import GPU, resources
+from autoglm.operator.children.deployment import resources
 from autoglm.operator.status.pods import condition
 
 OLDEST_KUBERNETES = (1, 30)

@@ -14,7 +14,7 @@ from typing import Final
 
 from autoglm.api import Problem, Spec
 from autoglm.api.engine_flags import engine_flags
-from autoglm.api.labels import GRPC_PORT, HTTP_PORT, METRICS_PORT, REVISION
+from autoglm.api.labels import GPU, GRPC_PORT, HTTP_PORT, METRICS_PORT, REVISION
 from autoglm.kube.quantities import amount
 from autoglm.operator.children.companions import account_name, telemetry
 from autoglm.operator.children.metadata import Body, Context, child, labels, revision_of, selector
@@ -22,7 +22,6 @@ from autoglm.operator.children.network import needs_hub
 from autoglm.operator.types import Raw
 
 ENGINE: Final = "engine"
-GPU: Final = "nvidia.com/gpu"
 _USER = 10001
 _CONFIG_HASH = "autoglm.io/config"
 _CACHE = "/cache"
@@ -202,15 +201,15 @@ def resources(spec: Spec) -> Body:
     requests, limits = dict(spec.resources.requests), dict(spec.resources.limits)
     # Kubernetes requires a limit for devices, equal to the request.
     limits |= {k: v for k, v in requests.items() if _is_device(k) and k not in limits}
-    if _devices(spec) > 1 and not any(map(_is_device, limits)):
-        limits[GPU] = str(_devices(spec))
+    if spec.engine.parallelism.devices > 1 and not any(map(_is_device, limits)):
+        limits[GPU] = str(spec.engine.parallelism.devices)
     both = {"requests": requests, "limits": limits}
     return {key: value for key, value in both.items() if value}
 
 
 def resource_problems(spec: Spec) -> Iterator[Problem]:
     """Yield a problem for fewer GPUs than the parallelism needs."""
-    needed = _devices(spec)
+    needed = spec.engine.parallelism.devices
     for field in ("limits", "requests"):
         given: Mapping[str, str] = getattr(spec.resources, field)
         for name, quantity in given.items():
@@ -221,11 +220,6 @@ def resource_problems(spec: Spec) -> Iterator[Problem]:
                     "many, or lower the parallelism"
                 )
                 yield Problem(f"spec.resources.{field}.{name}", message, quantity)
-
-
-def _devices(spec: Spec) -> int:
-    parallelism = spec.engine.parallelism
-    return parallelism.tensor * parallelism.pipeline * parallelism.data
 
 
 def _is_device(name: str) -> bool:

@@ -13,13 +13,13 @@ from typing import Final
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
 from autoglm.operator.children.companions import POD_MONITOR
+from autoglm.operator.profiles import INVALID_SPEC, PROFILE_NOT_FOUND, ProfileNotFound
 from autoglm.operator.status.resource_state import Condition, ResourceState
 from autoglm.operator.status.scaling import scaling_active, unavailable
 from autoglm.operator.status.validity import recorded
 from autoglm.operator.types import Conflict
 
 _MOST_NAMED: Final = 5
-_INVALID: Final = "InvalidSpec"
 # Leaves room for what is in effect in a message of 4,096 characters.
 _LONGEST_ERROR: Final = 3500
 _CHECK_GATEWAY = "check the gateway's pods and the Service of the gateway"
@@ -27,7 +27,10 @@ _CHECK_GATEWAY = "check the gateway's pods and the Service of the gateway"
 
 def conditions_of(state: ResourceState) -> dict[ConditionType, Condition]:
     """Return every condition of a resource with a valid spec, current or last."""
-    return {type_: evaluate(state) for type_, evaluate in _EVALUATORS.items()}
+    found = {type_: evaluate(state) for type_, evaluate in _EVALUATORS.items()}
+    if profile := _profile_applied(state):
+        found[ConditionType.PROFILE_APPLIED] = profile
+    return found
 
 
 def _idle(state: ResourceState) -> Condition | None:
@@ -41,7 +44,8 @@ def _idle(state: ResourceState) -> Condition | None:
 
 def invalid_spec(error: InvalidSpec, in_effect: str) -> Condition:
     """Return the condition for an invalid spec, with the one that is in effect."""
-    return Condition(False, _INVALID, f"{str(error)[:_LONGEST_ERROR]}; {in_effect}")
+    reason = PROFILE_NOT_FOUND if isinstance(error, ProfileNotFound) else INVALID_SPEC
+    return Condition(False, reason, f"{str(error)[:_LONGEST_ERROR]}; {in_effect}")
 
 
 def _invalid(state: ResourceState) -> Condition | None:
@@ -212,6 +216,22 @@ def _monitoring_active(state: ResourceState) -> Condition:
     if why := state.observed.unavailable_kinds.get(POD_MONITOR):
         return Condition(False, "PodMonitorUnavailable", unavailable(POD_MONITOR, why))
     return Condition(False, "NotInstalled", "the Prometheus operator is not installed")
+
+
+def _profile_applied(state: ResourceState) -> Condition | None:
+    """Return the condition of the profile; None without one."""
+    if isinstance(state.invalid, ProfileNotFound):
+        return _invalid(state)
+    if state.profile is None:
+        return None
+    name = state.profile.name
+    if state.profile.waits:
+        message = (
+            f"the profile {name} has changed; models take it one at a time, and this one keeps the "
+            "earlier state until its turn"
+        )
+        return Condition(False, "WaitingForTurn", message)
+    return Condition(True, "Applied", f"the profile {name} is merged under the spec")
 
 
 def _count(state: ResourceState) -> str:

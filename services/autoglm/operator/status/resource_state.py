@@ -12,6 +12,7 @@ from datetime import datetime
 
 from autoglm.api import InvalidSpec
 from autoglm.operator.children.metadata import Context, identity
+from autoglm.operator.profiles import ChosenProfile
 from autoglm.operator.rollout import Group
 from autoglm.operator.status.pods import Failure, Pod, creation_failure, failures, present
 from autoglm.operator.types import Conflict, ObservedObjects, Raw, Rejection
@@ -48,6 +49,8 @@ class ResourceState:
     """The desired children."""
     conflicts: Sequence[Conflict] = ()
     rejected: Sequence[Rejection] = ()
+    profile: ChosenProfile | None = None
+    """The profile that is merged under the spec."""
 
     @classmethod
     def of(

@@ -75,7 +75,9 @@ def status(state: ResourceState, now: datetime) -> dict[str, Any]:
             for group in (state.new, *state.old[: _MOST_REVISIONS - 1])
         ],
         "scaling": scaling_status(state),
-        "last_valid": recorded(raw) if state.invalid else record(raw, state.revision),
+        "last_valid": recorded(raw)
+        if state.invalid
+        else record(raw, state.revision, state.profile),
         "managed_resources": [_managed(body) for body in state.wanted],
     }
     return _dumped(body)

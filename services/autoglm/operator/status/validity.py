@@ -16,26 +16,32 @@ from typing import Any, Final
 import msgspec
 
 from autoglm.api import InvalidSpec, Problem, parse
+from autoglm.api.profile import with_profile
 from autoglm.api.rules import at
+from autoglm.api.spec.profile import ProfileSpec
 from autoglm.operator.children.deployment import resource_problems
 from autoglm.operator.children.metadata import Context
+from autoglm.operator.profiles import ChosenProfile
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.template.template import depth
 from autoglm.operator.types import Raw
 
 LARGEST: Final = 1_048_576
 _REPLICAS = "replicas"
+_RECORDED: Final = ("generation", "revision", "spec", "profile")
 _DEEPEST: Final = 32
 _MOST_BYTES: Final = 64 * 1024
 
 
-def valid(resource: Raw, settings: OperatorSettings) -> Context:
-    """Return the parsed resource with the settings. Raises InvalidSpec with every problem."""
+def valid(resource: Raw, settings: OperatorSettings, profile: ProfileSpec | None = None) -> Context:
+    """Return the parsed resource, merged with a profile, and the settings. Raises InvalidSpec with
+    every problem."""
     if problems := list(_size_problems(resource)):
         raise InvalidSpec(problems)
     # Sorted, so that the order of a user's keys does not change the revision.
     plain = msgspec.json.decode(msgspec.json.encode(resource, order="deterministic"))
-    context = Context(parse(plain), settings)
+    parsed = parse(plain)
+    context = Context(with_profile(parsed, profile) if profile else parsed, settings)
     if problems := [*resource_problems(context.spec), *_cluster_problems(context)]:
         raise InvalidSpec(problems)
     return context
@@ -78,14 +84,17 @@ def _cluster_problems(context: Context) -> Iterable[Problem]:
         yield Problem("spec.model.cache.type", message, model.cache.type)
 
 
-def record(resource: Raw, revision: str) -> dict[str, Any] | None:
+def record(
+    resource: Raw, revision: str, profile: ChosenProfile | None = None
+) -> dict[str, Any] | None:
     """Return `status.lastValid` for a valid resource; None if the spec is too large for it."""
     spec = {key: value for key, value in resource["spec"].items() if key != _REPLICAS}
     text = msgspec.json.encode(spec, order="deterministic").decode()
     if len(text) > LARGEST:
         return None
     generation = resource["metadata"].get("generation", 0)
-    return {"generation": generation, "revision": revision, "spec": text}
+    found = {"generation": generation, "revision": revision, "spec": text}
+    return found | ({"profile": profile.text} if profile else {})
 
 
 def recorded(resource: Raw) -> dict[str, Any] | None:
@@ -93,7 +102,7 @@ def recorded(resource: Raw) -> dict[str, Any] | None:
     found = (resource.get("status") or {}).get("lastValid")
     if not isinstance(found, Mapping) or not found.get("spec"):
         return None
-    return {key: found[key] for key in ("generation", "revision", "spec") if key in found}
+    return {key: found[key] for key in _RECORDED if key in found}
 
 
 def restored(resource: Raw) -> Raw | None:

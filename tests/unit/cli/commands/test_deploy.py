@@ -299,3 +299,14 @@ def test_following_ends_in_time() -> None:
 def test_a_status_of_an_older_spec_says_nothing_of_this_one() -> None:
     assert not progress_of(live(observed=0)).is_ready
     assert progress_of(live()).is_ready
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_a_profile_is_left_to_kubectl(autoglm: Any, config: Path, api: FakeApi) -> None:
+    head = "apiVersion: autoglm.io/v1alpha1\nkind: AutoGLMProfile\nmetadata: {name: small}\n"
+    config.write_text(f"{FULL}---\n{head}spec: {{}}\n")
+
+    result = autoglm("deploy", "-c", str(config))
+
+    assert "AutoGLMProfile small is not applied" in result.err
+    assert result.code == 0 and len(api.seen) == 1

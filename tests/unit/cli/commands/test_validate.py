@@ -60,3 +60,27 @@ def test_names_that_two_files_claim_are_a_problem(autoglm: Any, manifest: Path) 
 def test_a_file_that_is_not_text_is_a_usage_error(autoglm: Any, manifest: Path) -> None:
     manifest.write_bytes(b"\xff\xfe\x00")
     assert autoglm("validate", str(manifest)).code == 2
+
+
+PROFILE = """
+apiVersion: autoglm.io/v1alpha1
+kind: AutoGLMProfile
+metadata: {name: small}
+spec: {resources: {limits: {nvidia.com/gpu: 1}}}
+"""
+USER = MANIFEST.replace("  replicas: 2", "  profile: {name: small}")
+
+
+def test_profiles_are_checked_and_looked_for_in_all_files(autoglm: Any, manifest: Path) -> None:
+    manifest.write_text(USER)
+    alone = autoglm("validate", str(manifest))
+    assert alone.out.splitlines() == [
+        "first is valid",
+        "first: spec.profile.name = small is not in these manifests, so it is not checked; "
+        "profiles are a cluster's: kubectl get autoglmprofiles",
+    ]
+    manifest.with_name("profile.yaml").write_text(PROFILE)
+    both = autoglm("validate", str(manifest.parent))
+    assert both.out.splitlines() == ["first is valid", "AutoGLMProfile small is valid"]
+    manifest.with_name("profile.yaml").write_text(PROFILE.replace("limits", "limit"))
+    assert autoglm("validate", str(manifest.parent)).code == 65
