@@ -6,6 +6,7 @@ What anybody else reports is never used. Pure, so that core installs can use it.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,6 +20,8 @@ _USER_INFO = re.compile(r"//[^/@\s]*@")
 _MAX_HOPS = 16
 _MAX_REMEMBERED = 4096
 _HOST_BITS = 64
+# What the kernel says where it has no addresses of a family.
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -27,6 +30,18 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:50051")
     return host.strip("[]"), int(port)
+
+
+def cannot_listen(address: str, error: OSError) -> str:
+    """Return why a server cannot listen on `HOST:PORT`, with the family of an IP address."""
+    host, port = split_address(address)
+    parsed = _parsed(host)
+    family = f" (IPv{6 if ':' in host else 4})" if parsed else ""
+    why = f"cannot listen on {address}{family}: {error.strerror or error}"
+    if ":" in host and error.errno in _NO_FAMILY:
+        every = "0.0.0.0" if host == "::" else "127.0.0.1"
+        why += f"; if this machine or container has no IPv6, use {every}:{port}"
+    return why
 
 
 def without_user_info(text: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import grpc
 
 from autoglm.common import errors, status
-from autoglm.common.addresses import split_address
+from autoglm.common.addresses import cannot_listen, split_address
 from autoglm.common.tls import TlsFiles, grpc_channel_credentials, grpc_server_credentials
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -199,8 +199,8 @@ def bind(
             return to.add_secure_port(address, credentials)
         return to.add_insecure_port(address)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(f"cannot listen on {address}: {reason}") from error
+        known = error if isinstance(error, OSError) else OSError(str(error))
+        raise OSError(cannot_listen(address, known)) from error
 
 
 def check_free(address: str) -> None:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.common import rpc
-from autoglm.common.addresses import network_of, split_address
+from autoglm.common.addresses import cannot_listen, network_of, split_address
 from autoglm.common.admin_server import AdminServer
 from autoglm.common.process import collect_garbage, memory_limit_bytes
 from autoglm.common.reflection import add_reflection
@@ -62,7 +62,7 @@ def _binding(address: str) -> Iterator[None]:
         raise
     except OSError as error:
         # Those of `rpc.bind` name the address already.
-        why = f"cannot listen on {address}: {error.strerror}" if error.strerror else str(error)
+        why = cannot_listen(address, error) if error.strerror else str(error)
         remedy = "end what listens there, or choose another address"
         raise AddressInUse(f"{why}; {remedy}") from error
 

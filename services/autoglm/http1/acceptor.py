@@ -29,6 +29,16 @@ _HANDSHAKE: RejectReason = "tls_handshake"
 _log = logging.getLogger("autoglm.http1")
 
 
+def listening(family: int, address: tuple[str, int], backlog: int) -> socket.socket:
+    """Return a socket that listens; on `::` it takes IPv4 connections as well. Raises OSError."""
+    is_every = address[0] == "::" and socket.has_dualstack_ipv6()
+    listener = socket.create_server(
+        address, family=family, backlog=backlog, dualstack_ipv6=is_every
+    )
+    listener.setblocking(False)
+    return listener
+
+
 class Acceptor:
     """A listener. At most as many connections as there may be open wait for a handshake."""
 
@@ -52,10 +62,8 @@ class Acceptor:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         try:
-            for family, address in dict.fromkeys((each[0], each[4]) for each in found):
-                listener = socket.create_server(address[:2], family=family, backlog=backlog)
-                listener.setblocking(False)
-                self._listeners.append(listener)
+            for family, at in dict.fromkeys((each[0], str(each[4][0])) for each in found):
+                self._listeners.append(listening(family, (at, port), backlog))
         except OSError:
             for listener in self._listeners:
                 listener.close()

@@ -8,12 +8,13 @@ Knows no paths, errors of APIs or credentials: the handler does.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from autoglm.http1.acceptor import Acceptor
+from autoglm.http1.acceptor import Acceptor, listening
 from autoglm.http1.connections import Connections, Limit
 from autoglm.http1.rules import (
     DEFAULT_LIMITS,
@@ -65,10 +66,15 @@ class Server:
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listen, and return the port. Raises OSError."""
+        """Listen, and return the port; on `::` for IPv4 as well. Raises OSError."""
         loop = asyncio.get_running_loop()
         if tls is None and self._limits.is_proxy is None:
-            self._listener = await loop.create_server(self._made, host, port, backlog=_BACKLOG)
+            if host == "::":
+                # The event loop's own would take no IPv4 connections.
+                every = listening(socket.AF_INET6, (host, port), _BACKLOG)
+                self._listener = await loop.create_server(self._made, sock=every, backlog=_BACKLOG)
+            else:
+                self._listener = await loop.create_server(self._made, host, port, backlog=_BACKLOG)
             bound = self._listener.sockets[0].getsockname()
         else:
             self._listener = acceptor = Acceptor(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from autoglm.common.addresses import cannot_listen
 from autoglm.inference.settings import InferenceSettings
 
 # What Kubernetes keeps of a termination message.
@@ -105,10 +106,9 @@ def model_path_problem(settings: InferenceSettings) -> Diagnosis | None:
 
 
 def address_in_use(error: OSError, flag: str, address: str) -> Diagnosis:
-    message = (
-        f"--{flag} {address} is not available ({error.strerror or error}): "
-        "end what listens there or choose another address"
-    )
+    # Errors of gRPC name the address already.
+    why = cannot_listen(address, error) if error.strerror else str(error)
+    message = f"{why}; end what listens there, or set another --{flag}"
     return Diagnosis("AddressInUse", message, ExitCode.ADDRESS_IN_USE)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.common.addresses import TrustedProxies, network_of
+from autoglm.common.addresses import TrustedProxies, cannot_listen, network_of
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "2001:db8:1::/48", "192.0.2.1/32"])
 CLIENT, SPOOFED = "203.0.113.5", "198.51.100.1"
@@ -97,3 +100,30 @@ def test_a_value_that_is_no_network_is_rejected(network: str) -> None:
 )
 def test_an_ipv6_network_counts_as_one_client(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "expected"),
+    [
+        ("127.0.0.1:80", errno.EADDRINUSE, "127.0.0.1:80 (IPv4): Address already in use"),
+        ("[::1]:80", errno.EADDRINUSE, "[::1]:80 (IPv6): Address already in use"),
+        ("node:80", errno.EADDRINUSE, "node:80: Address already in use"),
+        (
+            "[::]:80",
+            errno.EAFNOSUPPORT,
+            "[::]:80 (IPv6): Address family not supported by protocol; if this machine or "
+            "container has no IPv6, use 0.0.0.0:80",
+        ),
+        (
+            "[::1]:80",
+            errno.EADDRNOTAVAIL,
+            "[::1]:80 (IPv6): Cannot assign requested address; if this machine or container has "
+            "no IPv6, use 127.0.0.1:80",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_named_with_its_family(
+    address: str, number: int, expected: str
+) -> None:
+    error = OSError(number, os.strerror(number))
+    assert cannot_listen(address, error) == f"cannot listen on {expected}"

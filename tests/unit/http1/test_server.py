@@ -8,7 +8,7 @@ import socket
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,22 @@ def server_of(
 ) -> Server:
     clock = clock or Clock()
     return Server(handler, reject, clock=clock, limits=limits, events=events)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trusting", [False, True])
+async def test_every_ipv6_address_takes_ipv4_connections_as_well(trusting: bool) -> None:
+    """With trusted proxies another listener accepts."""
+    proxies = TrustedProxies(["192.0.2.1/32"]).trusts if trusting else None
+    server = server_of(Seen(), limits=replace(DEFAULT_LIMITS, is_proxy=proxies))
+    port = await server.start("::", 0)
+    try:
+        for host in ("::1", "127.0.0.1"):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(GET)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+    finally:
+        await server.stop(0)
 
 
 @pytest.mark.parametrize("size", [1, 5, 10_000])

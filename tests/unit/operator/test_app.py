@@ -45,3 +45,26 @@ async def test_the_leader_creates_children_repairs_them_and_releases_the_lease()
     with suppress(asyncio.CancelledError):
         await running
     assert "holderIdentity" not in server.objects[LEASE]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts"), [("[::1]:0", ["::1"]), ("[::]:0", ["::1", "127.0.0.1"])]
+)
+@pytest.mark.timeout(150)
+async def test_the_operator_serves_probes_over_ipv6(address: str, hosts: list[str]) -> None:
+    operator = Operator(
+        OperatorSettings(metrics_address=address, identity="op"),
+        Configuration(),
+        wrap=lambda _: FakeApiServer(),
+        registry=CollectorRegistry(),
+    )
+    running = asyncio.create_task(operator.run())
+    await until(lambda: operator.is_ready()[0], "readiness")
+    for host in hosts:
+        reader, writer = await asyncio.open_connection(host, operator.admin_port)
+        writer.write(b"GET /health/ready HTTP/1.1\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running

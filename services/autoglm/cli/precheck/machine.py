@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from autoglm.cli.precheck.view import Check
+from autoglm.common.addresses import split_address
 from autoglm.inference.diagnosis import model_path_problem
 from autoglm.inference.settings import InferenceSettings
 from autoglm.local.manifest import Placed, located
@@ -137,12 +138,12 @@ def _engine() -> str:
 
 
 def _is_busy(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
+    host, port = split_address(address)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         # As servers do, so that lingering connections of a stopped server don't count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
         except OSError:
             return True
     return False

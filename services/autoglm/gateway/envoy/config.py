@@ -159,8 +159,11 @@ def bootstrap(
         peer=f"{_REMOTE}, {_DIRECT}" if settings.trusted_proxies else _DIRECT,
         grpc_host=listen["grpc"][0],
         grpc_port=listen["grpc"][1],
+        # Both families; for this address only.
+        grpc_both=listen["grpc"][0] == "::",
         http_host=listen["http"][0],
         http_port=listen["http"][1],
+        http_both=listen["http"][0] == "::",
         heap_bytes=settings.envoy_memory_bytes,
         connections=2 * settings.max_connections,
         max_streams=max(100, settings.max_inflight),
