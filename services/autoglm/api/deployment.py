@@ -20,6 +20,7 @@ from autoglm.api.spec.operations import (
     Resources,
     Rollout,
     Scaling,
+    ServiceAccount,
 )
 from autoglm.api.spec.profile import ProfileRef
 from autoglm.api.spec.traffic import Drain, Routing, Tenancy
@@ -85,6 +86,8 @@ class Spec(Part):
     """Limits on voluntary disruptions, such as node drains."""
     network: Network = Network()
     """Network access to and from the replicas."""
+    service_account: ServiceAccount = ServiceAccount()
+    """The ServiceAccount of the replicas."""
     observability: Observability = Observability()
     """Traces and metrics of the replicas."""
     template: dict[str, Any] = {}

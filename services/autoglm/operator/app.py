@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ import uvloop
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from autoglm.api.names import read_rules
+from autoglm.common.addresses import cannot_listen
 from autoglm.common.admin_server import AdminServer
 from autoglm.common.process import Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
@@ -30,6 +31,7 @@ from autoglm.kube.verbs import Kube, Limits
 from autoglm.kube.write_limit import WriteSlots
 from autoglm.operator.dispatch import Dispatcher, Queue
 from autoglm.operator.gateways import Gateways
+from autoglm.operator.hub_token import HubTokenCopies
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
@@ -38,6 +40,7 @@ from autoglm.operator.plan import plan
 from autoglm.operator.profiles import user_of
 from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
+from autoglm.operator.types import Raw
 from autoglm.operator.watches import ChangeHandlers, Watches
 
 # As in docs/exit-codes.md.
@@ -59,7 +62,7 @@ def run(settings: OperatorSettings) -> int:
     except ValueError as error:
         return _cannot_start(str(error), BAD_SETTINGS)
     except OSError as error:
-        why = f"cannot listen on {settings.metrics_address}: {error.strerror or error}"
+        why = cannot_listen(settings.metrics_address, error)
         return _cannot_start(f"{why}; choose another --metrics-address", ADDRESS_IN_USE)
     return 0
 
@@ -137,6 +140,13 @@ class Operator:
             self._installations,
             self._turn_changed,
         )
+        self._hub_token = HubTokenCopies(
+            kube,
+            settings.models.hub_token,
+            settings.lease_namespace,
+            self._own_resources,
+            lambda: self.is_leading,
+        )
         self._dispatcher = Dispatcher(Queue(rng), self._reconciler, metrics, settings.workers)
         self._watches = Watches(
             kube,
@@ -173,6 +183,7 @@ class Operator:
                 tasks.create_task(self._gateways.run())
                 tasks.create_task(self._resync())
                 tasks.create_task(self._installations.run())
+                tasks.create_task(self._hub_token.run())
                 tasks.create_task(self._work())
         finally:
             await self._transport.close()
@@ -207,6 +218,13 @@ class Operator:
         if leading:
             self._enqueue(None)
 
+    def _own_resources(self) -> Iterator[Raw]:
+        """Yield the resources that this operator reconciles."""
+        mine, resources = self._settings.installation, self.caches.resources
+        for key in resources.owners():
+            if (resource := resources.get(key)) is not None and mine.is_responsible(resource):
+                yield resource
+
     def _enqueue(self, keys: set[Key] | None) -> None:
         """Enqueue these resources, or all for None."""
         for key in self.caches.resources.owners() if keys is None else keys:
@@ -215,6 +233,7 @@ class Operator:
     def _resource_changed(self, key: Key) -> None:
         self._reconciler.mark_seen(key)
         self._add(key, urgent=True)
+        self._hub_token.resource_changed(key)
         # A model name may be free now, or claimed by an older resource.
         self._enqueue(self.caches.names.put(key, claim_of(self.caches.resources.get(key))))
         self._turn_changed(key)

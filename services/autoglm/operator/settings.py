@@ -10,6 +10,7 @@ from pydantic import Field
 from autoglm.api.names import ModelNameRules
 from autoglm.common.settings import Address, ProcessSettings, StringList
 from autoglm.kube.election import Terms
+from autoglm.operator.model_defaults import ModelDefaults, ModelDefaultsJson, read_defaults
 from autoglm.operator.ownership.claims import Installation
 
 
@@ -35,6 +36,12 @@ class OperatorSettings(ProcessSettings):
     """Which namespaces may claim which model names, as JSON: [{"names": ["gpt-*"], "namespaces":
     ["platform"]}] reserves the names for the namespaces. The gateway needs the same. Empty: every
     namespace may claim every name."""
+    model_defaults: ModelDefaultsJson = ""
+    """What the pods of every model get, as JSON: imagePullSecrets, tolerations, priorityClassName,
+    proxy, caBundle, hubToken and serviceAccountAnnotations, as the chart's value `models` has them.
+    Resources override them. Empty: nothing."""
+    ip_family: Literal["IPv4", "IPv6"] = "IPv4"
+    """Addresses that replicas listen on: IPv4, or IPv6, which takes IPv4 connections as well."""
     gateway_namespace: str = "autoglm-system"
     """Namespace of the gateway."""
     gateway_service: str = "open-autoglm-gateway"
@@ -83,6 +90,10 @@ class OperatorSettings(ProcessSettings):
     @property
     def identity_or_hostname(self) -> str:
         return self.identity or socket.gethostname()
+
+    @property
+    def models(self) -> ModelDefaults:
+        return read_defaults(self.model_defaults)
 
     @property
     def terms(self) -> Terms:

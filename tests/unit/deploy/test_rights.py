@@ -78,3 +78,35 @@ def test_nothing_is_granted_by_wildcard(render: Render) -> None:
 def test_service_accounts_give_no_token_to_other_pods(render: Render) -> None:
     accounts = [o for o in render() if o["kind"] == "ServiceAccount"]
     assert accounts and not any(account["automountServiceAccountToken"] for account in accounts)
+
+
+HUB = ("models.hubToken.secretName=hub", "models.hubToken.namespaces={team,lab}")
+
+
+def test_the_operator_reads_one_secret_and_writes_only_those_of_its_name(render: Render) -> None:
+    objects = render(*HUB)
+    election = rights(objects, "open-autoglm-operator-election", "Role")
+    assert election["", "secrets"] == {"get"}
+    name = "open-autoglm-operator-hub-token"
+    assert rights(objects, name, "Role") == {("", "secrets"): {"create", "patch"}}
+    roles = [o for o in objects if o["kind"] == "Role"]
+    of_secrets = [(o, r) for o in roles for r in o["rules"] if "secrets" in r["resources"]]
+    assert {o["metadata"]["namespace"] for o, _ in of_secrets} == {"autoglm-system", "team", "lab"}
+    assert all(rule["resourceNames"] == ["hub"] for _, rule in of_secrets)
+    assert not rights(objects, "open-autoglm-operator", "ClusterRole").get(("", "secrets"))
+
+
+def test_a_token_for_all_namespaces_is_written_in_all_that_are_watched(render: Render) -> None:
+    everywhere = (HUB[0], "models.hubToken.namespaces={*}")
+    name = "open-autoglm-operator-hub-token"
+    assert rights(render(*everywhere), name, "ClusterRole")
+    limited = render(*everywhere, "watchNamespaces={a,b}")
+    assert not [o for o in limited if o["kind"] == "ClusterRole"]
+    roles = [o for o in limited if o["kind"] == "Role" and o["metadata"]["name"] == name]
+    assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
+
+
+def test_without_a_token_no_secret_is_read_or_written(render: Render) -> None:
+    for item in render():
+        for rule in item.get("rules") or ():
+            assert "secrets" not in rule["resources"]

@@ -55,7 +55,32 @@ annotations:
 {{- define "autoglm.gatewayUrl" -}}
 {{- $scheme := empty .Values.gateway.tls.secretName | ternary "http" "https" -}}
 {{- $inside := printf "%s://%s-gateway.$(POD_NAMESPACE):8000" $scheme (include "autoglm.fullname" .) -}}
-{{- .Values.gateway.url | default $inside -}}
+{{- $outside := "" -}}
+{{- with .Values.gateway.ingress.rest -}}
+{{- if and .enabled .hosts (not (hasPrefix "*" (first .hosts))) -}}
+{{- $outside = printf "%s://%s" (empty .tls.secretName | ternary "http" "https") (first .hosts) -}}
+{{- end -}}
+{{- end -}}
+{{- .Values.gateway.url | default $outside | default $inside -}}
+{{- end -}}
+
+{{/* What listens on every address. */}}
+{{- define "autoglm.anyAddress" -}}
+{{- eq .Values.ipFamily "IPv6" | ternary "[::]" "0.0.0.0" -}}
+{{- end -}}
+
+{{/* What the operator gives to the pods of every model, as JSON; empty without any. */}}
+{{- define "autoglm.modelDefaults" -}}
+{{- $models := .Values.models -}}
+{{- $found := dict -}}
+{{- with $models.imagePullSecrets | default .Values.imagePullSecrets }}{{ $_ := set $found "imagePullSecrets" . }}{{ end -}}
+{{- with $models.tolerations }}{{ $_ := set $found "tolerations" . }}{{ end -}}
+{{- with $models.priorityClassName | default .Values.priorityClassName }}{{ $_ := set $found "priorityClassName" . }}{{ end -}}
+{{- if or $models.proxy.httpsProxy $models.proxy.httpProxy }}{{ $_ := set $found "proxy" $models.proxy }}{{ end -}}
+{{- if $models.caBundle.configMapName }}{{ $_ := set $found "caBundle" $models.caBundle }}{{ end -}}
+{{- if $models.hubToken.secretName }}{{ $_ := set $found "hubToken" $models.hubToken }}{{ end -}}
+{{- with $models.serviceAccount.annotations }}{{ $_ := set $found "serviceAccountAnnotations" . }}{{ end -}}
+{{- with $found }}{{ toJson . }}{{ end -}}
 {{- end -}}
 
 {{/* Not empty where tokens are to be taken. */}}

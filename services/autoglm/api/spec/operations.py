@@ -9,6 +9,14 @@ from pydantic import Field
 from autoglm.api.schema import CountOrShare, Part, Quantity, keyed_by
 
 ResourceList = Annotated[dict[str, Quantity], Field(max_length=32)]
+AnnotationName = Annotated[
+    str,
+    Field(
+        max_length=317,
+        pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
+    ),
+]
+AnnotationValue = Annotated[str, Field(max_length=4096)]
 MetricType = Literal[
     "CPU", "Memory", "QueueDepth", "RunningRequests", "KVCacheUsage", "TimeToFirstToken"
 ]
@@ -111,6 +119,15 @@ class Network(Part):
     """Strict allows ingress from gateways and monitoring, and egress to DNS, telemetry and the
     model's source. None creates no NetworkPolicy, and a Service with a cluster IP for clients that
     bypass the gateway."""
+
+
+class ServiceAccount(Part):
+    """The ServiceAccount of the replicas, which has no rights in the cluster."""
+
+    annotations: Annotated[dict[AnnotationName, AnnotationValue], Field(max_length=64)] = {}
+    """Annotations, by which a cloud gives the replicas an identity, such as
+    eks.amazonaws.com/role-arn, or iam.gke.io/gcp-service-account. They override those of the
+    installation. A change replaces the replicas. `autoglm up` ignores them."""
 
 
 class Tracing(Part):

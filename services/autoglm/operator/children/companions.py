@@ -45,8 +45,16 @@ def account_name(resource: str) -> str:
     return f"{resource}-inference"
 
 
+def account_annotations(context: Context) -> dict[str, str]:
+    """Return the annotations of the ServiceAccount: the resource's over the installation's."""
+    own = context.spec.service_account.annotations
+    return {**context.settings.models.service_account_annotations, **own}
+
+
 def service_account(context: Context) -> Body:
     body = child(context, "v1", SERVICE_ACCOUNT, account_name(context.name))
+    if annotations := account_annotations(context):
+        body["metadata"]["annotations"] = annotations
     return body | {"automountServiceAccountToken": False}
 
 

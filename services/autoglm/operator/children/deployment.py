@@ -16,15 +16,21 @@ from autoglm.api import Problem, Spec
 from autoglm.api.engine_flags import engine_flags
 from autoglm.api.labels import GPU, GRPC_PORT, HTTP_PORT, METRICS_PORT, REVISION
 from autoglm.kube.quantities import amount
-from autoglm.operator.children.companions import account_name, telemetry
+from autoglm.operator.children.companions import account_annotations, account_name, telemetry
 from autoglm.operator.children.metadata import Body, Context, child, labels, revision_of, selector
 from autoglm.operator.children.network import needs_hub
+from autoglm.operator.children.pod_defaults import (
+    download_environment,
+    download_volumes,
+    placement,
+)
 from autoglm.operator.types import Raw
 
 ENGINE: Final = "engine"
 _USER = 10001
 _CONFIG_HASH = "autoglm.io/config"
 _CACHE = "/cache"
+_EVERY_ADDRESS: Final = {"IPv4": "0.0.0.0", "IPv6": "[::]"}
 # Gateways receive EndpointSlices within this time, and until then the pod keeps serving.
 _PRE_STOP_SECONDS = 3
 # For cancelling open requests and closing the engine, after the grace period.
@@ -95,10 +101,14 @@ def pod_template(context: Context) -> Body:
     if spec.engine.type == "vllm":
         memory = {"medium": "Memory", "sizeLimit": spec.engine.shared_memory}
         volumes += [{"name": "shm", "emptyDir": memory}, {"name": "cache", **_cache(spec)}]
+    volumes += download_volumes(context)[0]
     return {
         "metadata": {
             "labels": labels(context.name),
-            "annotations": {_CONFIG_HASH: revision_of(telemetry(context))},
+            # Webhooks that give pods an identity read the account's annotations at creation only.
+            "annotations": {
+                _CONFIG_HASH: revision_of(telemetry(context) | account_annotations(context))
+            },
         },
         "spec": {
             "serviceAccountName": account_name(context.name),
@@ -118,6 +128,7 @@ def pod_template(context: Context) -> Body:
             ],
             "containers": [_engine(context, pre_stop)],
             "volumes": volumes,
+            **placement(context),
         },
     }
 
@@ -149,7 +160,7 @@ def _engine(context: Context, pre_stop: int) -> Body:
         "command": ["autoglm"],
         # Kubernetes would expand $(NAME) in arguments.
         "args": ["inference", *(flag.replace("$(", "$$(") for flag in flags)],
-        "env": _environment(spec),
+        "env": _environment(context),
         "envFrom": [{"configMapRef": {"name": context.name}}],
         "ports": [{"name": n, "containerPort": p, "protocol": "TCP"} for n, p in ports.items()],
         "resources": resources(spec),
@@ -157,7 +168,10 @@ def _engine(context: Context, pre_stop: int) -> Body:
         # The engine's own diagnosis; without one, the end of the log.
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+        "volumeMounts": [
+            *({"name": name, "mountPath": path} for name, path in mounts.items()),
+            *download_volumes(context)[1],
+        ],
         "startupProbe": health | startup,
         "readinessProbe": health | {"periodSeconds": 5, "failureThreshold": 2},
         "livenessProbe": health | {"periodSeconds": 10, "failureThreshold": 6},
@@ -166,11 +180,12 @@ def _engine(context: Context, pre_stop: int) -> Body:
     return {key: value for key, value in container.items() if value}
 
 
-def _environment(spec: Spec) -> list[Body]:
+def _environment(context: Context) -> list[Body]:
+    spec, every = context.spec, _EVERY_ADDRESS[context.settings.ip_family]
     own = {
-        "AUTOGLM_GRPC_ADDRESS": f"0.0.0.0:{GRPC_PORT}",
-        "AUTOGLM_HTTP_ADDRESS": f"0.0.0.0:{HTTP_PORT}",
-        "AUTOGLM_METRICS_ADDRESS": f"0.0.0.0:{METRICS_PORT}",
+        "AUTOGLM_GRPC_ADDRESS": f"{every}:{GRPC_PORT}",
+        "AUTOGLM_HTTP_ADDRESS": f"{every}:{HTTP_PORT}",
+        "AUTOGLM_METRICS_ADDRESS": f"{every}:{METRICS_PORT}",
         # The root is read-only, and the image may lack the user.
         "HOME": "/tmp",
         "USER": "autoglm",
@@ -181,8 +196,8 @@ def _environment(spec: Spec) -> list[Body]:
         # The policy blocks the hub then, and requests to it would only time out.
         own |= {} if needs_hub(spec) else {"HF_HUB_OFFLINE": "1"}
     given = {e.name: e.model_dump(by_alias=True, exclude_none=True) for e in spec.engine.env}
-    merged = {name: {"name": name, "value": value} for name, value in own.items()} | given
-    return list(merged.values())
+    plain = {name: {"name": name, "value": value} for name, value in own.items()}
+    return list({**plain, **download_environment(context), **given}.values())
 
 
 def _cache(spec: Spec) -> Body:

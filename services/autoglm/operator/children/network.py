@@ -1,7 +1,8 @@
 """NetworkPolicy: allows only the connections of a replica that serving needs. Pure.
 
 Ingress: requests from gateways, metrics for gateways and monitoring. Egress: name resolution,
-spans, and the model hub unless the model is on a volume. Kubernetes always allows kubelet's probes.
+spans, and, unless the model is on a volume, the model hub and its proxies. Kubernetes always allows
+kubelet's probes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from autoglm.api.labels import (
     NAME,
     PRODUCT,
 )
-from autoglm.operator.children.companions import tracing_endpoint
+from autoglm.operator.children.companions import account_annotations, tracing_endpoint
 from autoglm.operator.children.metadata import Body, Context, child, selector
 
 _NAMESPACE = "kubernetes.io/metadata.name"
@@ -28,6 +29,15 @@ _DNS_PORTS = (53, 5353)
 # The address of NodeLocal DNSCache on every node.
 _NODE_DNS = "169.254.20.10/32"
 _OTLP_PORT = 4317
+_GKE_IDENTITY = "iam.gke.io/gcp-service-account"
+# Where pods of GKE get the tokens of their identity, with and without Dataplane V2.
+_GKE_METADATA: Body = {
+    "to": [
+        {"ipBlock": {"cidr": "169.254.169.254/32"}},
+        {"ipBlock": {"cidr": "169.254.169.252/32"}},
+    ],
+    "ports": [{"protocol": "TCP", "port": port} for port in (80, 988)],
+}
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -57,8 +67,10 @@ def network_policy(context: Context) -> Body:
     if needs_hub(context.spec):
         mirrors = [e.value for e in context.spec.engine.env if e.name == "HF_ENDPOINT" and e.value]
         # Hubs serve large files from other hosts, always by HTTPS.
-        hub_ports = {443, *filter(None, map(_port_of, mirrors))}
+        hub_ports = {443, *filter(None, map(_port_of, [*mirrors, *_proxies(context)]))}
         egress.append({"ports": _tcp(*sorted(hub_ports))})
+    if _GKE_IDENTITY in account_annotations(context):
+        egress.append(_GKE_METADATA)
     spec = {
         "podSelector": {"matchLabels": selector(context.name)},
         # Both types: connections that no rule allows are denied.
@@ -77,6 +89,16 @@ def needs_hub(spec: Spec) -> bool:
     model = spec.model
     uris = (model.uri, model.tokenizer, *(adapter.uri for adapter in model.adapters))
     return spec.engine.type == "vllm" and not all(uri.startswith("/") for uri in uris if uri)
+
+
+def _proxies(context: Context) -> list[str]:
+    """Return the URLs of the engine's proxies: those of spec.engine.env over the installation's."""
+    defaults = context.settings.models.proxy
+    urls = {"HTTPS_PROXY": defaults.https_proxy, "HTTP_PROXY": defaults.http_proxy, "ALL_PROXY": ""}
+    for entry in context.spec.engine.env:
+        if (name := entry.name.upper()) in urls:
+            urls[name] = entry.value or ""
+    return [url for url in urls.values() if url]
 
 
 def _port_of(url: str) -> int | None:
