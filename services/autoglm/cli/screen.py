@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,11 @@ from rich.text import Text
 _UNLIMITED = 4096
 # Columns that wrap on a narrow terminal.
 _FOLDING = ("NAME", "OBJECT", "MODEL", "URL", "MESSAGE", "FOUND", "WHAT TO DO")
+# The least that is legible of one that wraps.
+_LEAST = 16
+# Columns that go below their row where these do not fit, the first of them first.
+_BELOW = ("URL", "NODE", "REVISION", "MODEL", "RESTARTS", "AGE", "ROUTABLE")
+_GAP = "  "
 STYLES = {"ok": "green", "warn": "yellow", "unknown": "yellow", "failed": "red", "fail": "red"}
 Cell = str | Text
 
@@ -56,13 +61,78 @@ def drawn(parts: Iterable[RenderableType], canvas: Canvas) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 0) -> RenderableType:
-    grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in header:
-        grid.add_column(name, overflow="fold", no_wrap=name not in _FOLDING)
-    for row in rows:
-        # As Text, since rich interprets [words in brackets] of a str as markup.
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    return Padding(grid, (0, 0, 0, indent), expand=False)
+    # As Text, since rich interprets [words in brackets] of a str as markup.
+    cells = [[c if isinstance(c, Text) else Text(c) for c in row] for row in rows]
+    return Padding(_Table(tuple(header), cells), (0, 0, 0, indent), expand=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Rows in columns. What a narrow terminal has no room for is below its row, with its name."""
+
+    header: tuple[str, ...]
+    rows: Sequence[Sequence[Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width
+        if self._width(self.header, folds=True) <= room:
+            yield self._grid()
+            return
+        beside = list(self.header)
+        for name in _BELOW:
+            if name in beside and self._width(beside) > room:
+                beside.remove(name)
+        if self._width(beside) > room:
+            yield self._grid()
+            return
+        yield from self._lines(beside, room)
+
+    def _column(self, name: str) -> list[Text]:
+        index = self.header.index(name)
+        return [row[index] for row in self.rows]
+
+    def _width(self, names: Sequence[str], *, folds: bool = False) -> int:
+        """Return the characters of a line with these columns, of those that fold at their least."""
+        widths = (max([len(name), *map(len, self._column(name))]) for name in names)
+        pairs = zip(names, widths, strict=True)
+        least = (min(w, _LEAST) if folds and name in _FOLDING else w for name, w in pairs)
+        return sum(least) + len(_GAP) * (len(names) - 1)
+
+    def _lines(self, beside: Sequence[str], room: int) -> Iterator[Text]:
+        widths = [self._width([name]) for name in beside]
+        header = (name.ljust(width) for name, width in zip(beside, widths, strict=True))
+        yield Text(_GAP.join(header).rstrip(), style="bold")
+        for row in self.rows:
+            by_name = dict(zip(self.header, row, strict=True))
+            line = Text()
+            for name, width in zip(beside, widths, strict=True):
+                cell = by_name[name]
+                line += Text.assemble(cell, " " * (width - len(cell)), _GAP)
+            line.rstrip()
+            yield line
+            below = [n for n in self.header if n not in beside and by_name[n].plain not in "-"]
+            yield from _facts([f"{name} {by_name[name].plain}" for name in below], room)
+
+    def _grid(self) -> Table:
+        grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, len(_GAP), 0, 0))
+        for name in self.header:
+            grid.add_column(name, overflow="fold", no_wrap=name not in _FOLDING)
+        for row in self.rows:
+            grid.add_row(*row)
+        return grid
+
+
+def _facts(facts: Sequence[str], room: int) -> Iterator[Text]:
+    """Yield indented lines, none of which breaks within a fact that fits."""
+    line = ""
+    for fact in facts:
+        longer = f"{line}{_GAP}{fact}"
+        if line and len(longer) > room:
+            yield Text(line, style="dim")
+            longer = f"{_GAP}{fact}"
+        line = longer
+    if line:
+        yield Text(line, style="dim")
 
 
 def heading(text: str, style: str = "") -> Text:
