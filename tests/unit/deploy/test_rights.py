@@ -101,7 +101,7 @@ def test_a_token_for_all_namespaces_is_written_in_all_that_are_watched(render: R
     name = "open-autoglm-operator-hub-token"
     assert rights(render(*everywhere), name, "ClusterRole")
     limited = render(*everywhere, "watchNamespaces={a,b}")
-    assert not [o for o in limited if o["kind"] == "ClusterRole"]
+    assert not rights(limited, name, "ClusterRole")
     roles = [o for o in limited if o["kind"] == "Role" and o["metadata"]["name"] == name]
     assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
 

@@ -10,6 +10,7 @@ from typing import Final
 from autoglm.api.labels import COMPONENT, GATEWAY
 from autoglm.api.own_images import pull_remedy
 from autoglm.inference.diagnosis import ExitCode
+from autoglm.operator.status.causes import creation_remedy, placement_remedy
 
 BY_EXIT_CODE: Final = {
     ExitCode.BAD_SETTINGS: "correct spec.engine.args or the field in the message",
@@ -35,19 +36,15 @@ BY_EXIT_CODE: Final = {
 }
 _GATEWAY = f"check that the gateway runs: kubectl get pods -A -l {COMPONENT}={GATEWAY}"
 _LOG = "check the log of the last run"
-_NO_IMAGE = "ImagePullBackOff"
+_PRECHECK = "autoglm precheck -f MANIFEST compares it with the nodes"
 # The operator's reasons (docs/conditions.md).
 BY_REASON: Final = {
-    _NO_IMAGE: "check spec.engine.image (or the operator's image settings), access to "
+    "ImagePullBackOff": "check spec.engine.image (or the operator's image settings), access to "
     "the registry, and imagePullSecrets in spec.template",
     "InvalidImageName": "correct spec.engine.image, which is not an image reference",
     "OOMKilled": "raise the memory in spec.resources.limits, or lower spec.model.maxModelLen; "
     "`autoglm size` computes what the model needs",
-    "Unschedulable": "compare spec.resources and spec.template with the nodes: "
-    "autoglm precheck -f MANIFEST",
     "CreateContainerConfigError": "create the Secret or ConfigMap in spec.engine.env",
-    "FailedCreate": "raise the quota or correct spec.template, as the message says",
-    "ReplicaSetCreateError": "raise the quota, as the message says",
     "FailedMount": "check the volumes in spec.model.cache and spec.template",
     "Rejected": "correct the field in the message",
     "InvalidSpec": "correct the fields in the message",
@@ -63,6 +60,11 @@ def remedy(reason: str, exit_code: int | None = None, message: str = "") -> str:
     """Return the remedy for a failure, empty if only its message helps."""
     if exit_code in set(ExitCode):
         return BY_EXIT_CODE[ExitCode(exit_code)]
-    if reason == _NO_IMAGE and (own := pull_remedy(message)):
-        return own
+    match reason:
+        case "ImagePullBackOff" if own := pull_remedy(message):
+            return own
+        case "FailedCreate" | "ReplicaSetCreateError":
+            return creation_remedy(message)
+        case "Unschedulable":
+            return f"{placement_remedy(message)}; {_PRECHECK}"
     return BY_REASON.get(reason, "")

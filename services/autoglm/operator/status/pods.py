@@ -9,7 +9,7 @@ status.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 from autoglm.api.labels import REVISION
 from autoglm.api.own_images import pull_remedy
 from autoglm.operator.children.deployment import ENGINE
+from autoglm.operator.status.causes import creation_remedy, is_over_quota, placement_remedy
 from autoglm.operator.types import Raw
 
 _SHOWN = 1024
@@ -25,16 +26,11 @@ _IMAGE = (
     "check spec.engine.image (or the operator's image settings), and name a pull secret in "
     "spec.template.spec.imagePullSecrets if the registry requires one"
 )
-_QUOTA = "raise the quota, or correct what the message names"
 _VOLUME = "check the claims, secrets and volumes that spec.model.cache and spec.template name"
 _OOM = (
     "raise spec.resources.limits.memory, or lower spec.model.maxModelLen or spec.engine.maxNumSeqs"
 )
 _EXITED = "kubectl logs --previous shows more, and docs/exit-codes.md explains the exit codes"
-_UNSCHEDULABLE = (
-    "add nodes, free some, or change spec.resources and the node selectors and tolerations of "
-    "spec.template"
-)
 # Reasons of waiting containers, with the reported reason and the remedy.
 _WAITING: Final = {
     "ErrImagePull": ("ImagePullBackOff", _IMAGE),
@@ -49,12 +45,14 @@ _WAITING: Final = {
     "CreateContainerError": ("CreateContainerError", "check spec.template"),
     "RunContainerError": ("RunContainerError", "check the image and spec.template"),
 }
-_WARNINGS: Final = {
-    "FailedCreate": _QUOTA,
-    "ReplicaSetCreateError": _QUOTA,
-    "FailedMount": _VOLUME,
-    "FailedAttachVolume": _VOLUME,
-    "FailedCreatePodSandBox": "the network or container runtime of the node fails; check the node",
+_NODE = "the network or container runtime of the node fails; check the node"
+# Reasons of events, each with the remedy for a message.
+_WARNINGS: Final[Mapping[str, Callable[[str], str]]] = {
+    "FailedCreate": creation_remedy,
+    "ReplicaSetCreateError": creation_remedy,
+    "FailedMount": lambda _: _VOLUME,
+    "FailedAttachVolume": lambda _: _VOLUME,
+    "FailedCreatePodSandBox": lambda _: _NODE,
 }
 
 
@@ -190,8 +188,8 @@ def _unschedulable(raw: Raw) -> Failure | None:
     scheduled = condition(raw, "PodScheduled")
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
-    message = _sentence(scheduled.get("message", ""), _UNSCHEDULABLE)
-    return Failure("Unschedulable", message, is_own=False)
+    message = scheduled.get("message", "")
+    return Failure("Unschedulable", _sentence(message, placement_remedy(message)), is_own=False)
 
 
 def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
@@ -205,8 +203,8 @@ def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
             message = event.get("message") or event.get("note") or ""
             # The names of pods differ in each attempt to create them.
             general = re.sub(r'pods "[^"]*"', "pods", message)
-            is_own = "quota" not in message
-            yield Failure(reason, _sentence(general, _WARNINGS[reason]), is_own=is_own)
+            sentence = _sentence(general, _WARNINGS[reason](message))
+            yield Failure(reason, sentence, is_own=not is_over_quota(message))
 
 
 def _sentence(message: str, advice: str) -> str:

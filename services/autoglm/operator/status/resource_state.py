@@ -14,6 +14,7 @@ from autoglm.api import InvalidSpec
 from autoglm.operator.children.metadata import Context, identity
 from autoglm.operator.profiles import ChosenProfile
 from autoglm.operator.rollout import Group
+from autoglm.operator.status.causes import is_over_quota
 from autoglm.operator.status.pods import Failure, Pod, creation_failure, failures, present
 from autoglm.operator.types import Conflict, ObservedObjects, Raw, Rejection
 
@@ -118,7 +119,7 @@ class ResourceState:
         message = f"the API server rejected the {first.kind} {first.name}: {first.message}; "
         if first.blocks_pods:
             message += "no pod is started until it is accepted; "
-        if "quota" in first.message:
+        if is_over_quota(first.message):
             message += "raise the quota, or delete objects that count against it"
         else:
             message += "correct the field that it names, in spec or spec.template"

@@ -174,4 +174,4 @@ def test_a_revision_whose_pods_cannot_be_created_is_reported() -> None:
     (failure,) = creation_failure(events, "m-1", "1")
 
     assert (failure.reason, failure.is_own) == ("ReplicaSetCreateError", False)
-    assert failure.message.endswith("; raise the quota, or correct what the message names")
+    assert failure.message.endswith("; raise the quota, or lower spec.resources or spec.replicas")

@@ -74,6 +74,13 @@ def test_a_volume_is_replaced_whole() -> None:
     assert claim in merged({"volumes": [claim]})["spec"]["volumes"]
 
 
+def test_an_oci_image_may_be_a_volume() -> None:
+    """The restricted standard of Kubernetes allows it, and it is read-only."""
+    image = {"name": "weights", "image": {"reference": "registry.example.com/glm:1"}}
+
+    assert image in merged({"volumes": [image]})["spec"]["volumes"]
+
+
 def test_a_probe_keeps_what_is_not_overridden() -> None:
     probe = engine(startupProbe={"failureThreshold": 9})["startupProbe"]
 
