@@ -21,6 +21,7 @@ from autoglm.api.spec.operations import (
     Rollout,
     Scaling,
     ServiceAccount,
+    Startup,
 )
 from autoglm.api.spec.profile import ProfileRef
 from autoglm.api.spec.traffic import Drain, Routing, Tenancy
@@ -72,6 +73,8 @@ class Spec(Part):
     replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
     """Number of replicas. Omit it in a manifest with scaling: the autoscaler sets it through the
     scale subresource, within minReplicas and maxReplicas."""
+    startup: Startup = Startup()
+    """The start of a replica."""
     scaling: Scaling | None = None
     """Autoscaling of the number of replicas. Absent: the number is fixed."""
     routing: Routing = Routing()

@@ -6,7 +6,7 @@ resources claim. Reads no files; the local runtime and the CLI pass the text.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,24 @@ def load_documents(
     Raises InvalidSpec with all problems of all documents.
     """
     documents = read_yaml(text, source)
+    resources, problems = resources_of(documents, source, profiles)
+    if not resources and not problems and not any(map(is_profile, documents)):
+        problems = [nothing_in(source)]
+    if problems:
+        raise InvalidSpec(problems)
+    return resources
+
+
+def nothing_in(source: str) -> Problem:
+    """Return the problem of manifests without a resource."""
+    message = "contains no AutoGLMDeployment; examples/ has some to start from"
+    return Problem("", message, source=source)
+
+
+def resources_of(
+    documents: Sequence[Any], source: str, profiles: Mapping[str, ProfileSpec] | None = None
+) -> tuple[list[AutoGLMDeployment], list[Problem]]:
+    """Return the resources of documents, of which None is none, and all problems. Pure."""
     known = dict(profiles or {})
     resources: list[AutoGLMDeployment] = []
     problems: list[Problem] = []
@@ -62,12 +80,7 @@ def load_documents(
             problems += [replace(problem, source=place) for problem in error.problems]
     resources = [_with_known_profile(resource, known) for resource in resources]
     problems += [replace(problem, source=source) for problem in problems_between(resources)]
-    if not resources and not known and not problems:
-        message = "contains no AutoGLMDeployment; examples/ has some to start from"
-        problems = [Problem("", message, source=source)]
-    if problems:
-        raise InvalidSpec(problems)
-    return resources
+    return resources, problems
 
 
 def is_profile(document: Any) -> bool:

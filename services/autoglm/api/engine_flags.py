@@ -7,12 +7,45 @@ resolve with `locate`, and in addresses and telemetry, which callers configure.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from autoglm.api.deployment import AutoGLMDeployment, Spec
+from autoglm.api.spec.operations import Startup
 
 Locate = Callable[[str | None], str | None]
+FIELDS: Final = MappingProxyType(
+    {
+        "model-path": "spec.model.uri",
+        "model-name": "spec.model.servedName",
+        "model-alias": "spec.model.aliases",
+        "adapter": "spec.model.adapters",
+        "max-model-len": "spec.model.maxModelLen",
+        "max-num-seqs": "spec.engine.maxNumSeqs",
+        "quantization": "spec.model.quantization.method",
+        "kv-cache-dtype": "spec.model.quantization.kvCacheDtype",
+        "tensor-parallel-size": "spec.engine.parallelism.tensor",
+        "pipeline-parallel-size": "spec.engine.parallelism.pipeline",
+        "gpu-memory-utilization": "spec.engine.gpuMemoryUtilization",
+        "tokenizer": "spec.model.tokenizer",
+        "revision": "spec.model.revision",
+        "allowed-media-domain": "spec.engine.media.allowedDomains",
+        "shutdown-grace-seconds": "spec.drain.gracePeriodSeconds",
+        "startup-stall-seconds": "spec.startup.stallSeconds",
+    }
+)
+"""The field of a resource that each flag is made of."""
+_FLAG = re.compile(r"--([a-z][a-z-]*[a-z])")
+_ENGINE_ARG = re.compile(r"--engine-arg (\w+)=(\w+)")
+
+
+def in_words_of_a_resource(message: str) -> str:
+    """Return a message of the engine with the resource's fields in place of flags."""
+    message = _ENGINE_ARG.sub(r"spec.engine.args.\1: \2", message)
+    message = message.replace("engine_args.", "spec.engine.args.")
+    return _FLAG.sub(lambda found: FIELDS.get(found[1], found[0]), message)
 
 
 def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]:
@@ -36,6 +69,7 @@ def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]
         *(("allowed-media-domain", domain) for domain in engine.media.allowed_domains),
         *_engine_args(spec),
         ("shutdown-grace-seconds", spec.drain.grace_period_seconds),
+        ("startup-stall-seconds", _unless_default(spec.startup.stall_seconds)),
     )
 
 
@@ -63,6 +97,11 @@ def _engine_args(spec: Spec) -> list[tuple[str, object]]:
 
 def _beyond_one(count: int | None) -> int | None:
     return count if count is not None and count > 1 else None
+
+
+def _unless_default(stall_seconds: int) -> int | None:
+    """Return the setting; None for the pod's own default, so that its flags stay as they are."""
+    return None if stall_seconds == Startup().stall_seconds else stall_seconds
 
 
 def _text(value: Any) -> str:

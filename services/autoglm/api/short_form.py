@@ -7,8 +7,7 @@
     autoscale: {cpu_threshold: 70%, min: 2, max: 10}
     pipeline: [{task: text-classification, labels: [good, bad]}]
 
-Chooses the names and defaults that the short form omits. Only `autoglm deploy` and `autoglm
-precheck` accept it.
+Chooses the names and defaults that the short form omits. The commands accept it, clusters do not.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,8 @@ _TASKS = Gauge("autoglm_event_loop_tasks", "Tasks on the event loop.")
 _COUNT_BEATS = 20
 Readiness = Callable[[], tuple[bool, Mapping[str, Any]]]
 
+PROCESS_HEADER = "autoglm-process"
+"""Header of `/health/ready` with the process id, by which a supervisor knows its own child."""
 STALL_SECONDS = 120.0
 MAX_CONNECTIONS = 64
 REQUEST_SECONDS = 5.0
@@ -98,7 +101,8 @@ class AdminServer:
             live = silent < STALL_SECONDS
             return _json(live, {"live": live, "loop_silent_seconds": round(silent, 3)})
         if request.path == "/health/ready":
-            return _json(*self._ready())
+            page = _json(*self._ready())
+            return replace(page, headers={**page.headers, PROCESS_HEADER: str(os.getpid())})
         return None
 
     def _page(self, request: PageRequest) -> Page:

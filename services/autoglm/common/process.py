@@ -1,4 +1,4 @@
-"""The process and its operating system: signals, drain, garbage, memory, open files."""
+"""The process and its operating system: exit codes, signals, drain, garbage, memory, open files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,35 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class ExitCode(IntEnum):
+    """Exit codes by which a supervisor distinguishes causes; docs/exit-codes.md lists them.
+
+    After 64 to 79 another start fails alike until something changes; after 80 and more it may help.
+    """
+
+    BAD_SETTINGS = 64
+    BAD_MANIFEST = 65
+    MODEL_NOT_FOUND = 66
+    NOT_A_MODEL = 67
+    UNSUPPORTED_QUANTIZATION = 68
+    OUT_OF_MEMORY = 69
+    MISSING_PACKAGE = 70
+    UNSUPPORTED_DEVICE = 71
+    CONTEXT_TOO_LONG = 72
+    START_FAILED = 73
+    MISSING_COMPILER = 74
+    ADDRESS_IN_USE = 75
+    GATED_MODEL = 76
+    ENGINE_DEAD = 80
+    HUB_UNREACHABLE = 81
+    START_STALLED = 82
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether another start fails alike until something changes."""
+        return self < ExitCode.ENGINE_DEAD
 
 
 class Shutdown:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import uvloop
 
 from autoglm.common.process import (
+    ExitCode,
     Shutdown,
     connections_within,
     raise_open_file_limit,
@@ -23,11 +24,6 @@ from autoglm.gateway.gateway import cancel_all
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.validation.scan.reading import SWITCH_SECONDS
 
-# Of docs/exit-codes.md.
-BAD_SETTINGS = 64
-ADDRESS_IN_USE = 65
-MISSING_PACKAGE = 70
-START_FAILED = 73
 _FEW_CONNECTIONS = 1000
 _log = logging.getLogger("autoglm.gateway")
 
@@ -47,15 +43,15 @@ def run(settings: GatewaySettings, exposed: Sequence[str] = ()) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, files))
     except AddressInUse as error:
-        return _cannot_start(str(error), ADDRESS_IN_USE)
+        return _cannot_start(str(error), ExitCode.ADDRESS_IN_USE)
     except EnvoyMissing as error:
-        return _cannot_start(str(error), MISSING_PACKAGE)
+        return _cannot_start(str(error), ExitCode.MISSING_PACKAGE)
     except EnvoyFailed as error:
         print(f"autoglm gateway ends: {error}", file=sys.stderr)
-        return START_FAILED
+        return ExitCode.START_FAILED
     except (OSError, ValueError) as error:
         # Certificate files that cannot be read, a wrong --traces.
-        return _cannot_start(str(error), BAD_SETTINGS)
+        return _cannot_start(str(error), ExitCode.BAD_SETTINGS)
     return 0
 
 

@@ -11,7 +11,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -21,7 +22,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from autoglm.common import errors, rpc
 from autoglm.common.admin_server import AdminServer
-from autoglm.common.process import Shutdown, collect_garbage, raise_open_file_limit, tune_allocator
+from autoglm.common.process import (
+    ExitCode,
+    Shutdown,
+    collect_garbage,
+    raise_open_file_limit,
+    tune_allocator,
+)
 from autoglm.common.reflection import add_reflection
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.common.tls import http_server_context, reload_http_server
@@ -35,11 +42,12 @@ from autoglm.inference.http.server import HttpServer, bind
 from autoglm.inference.kv.block_naming import NamedHttp
 from autoglm.inference.oip.rest import with_oip
 from autoglm.inference.oip.servicer import OipServicer
-from autoglm.inference.pod import Pod
+from autoglm.inference.pod import Phase, Pod
 from autoglm.inference.servicers.inference import InferenceServicer
 from autoglm.inference.servicers.interceptor import RequestInterceptor
 from autoglm.inference.servicers.worker import WorkerServicer
 from autoglm.inference.settings import InferenceSettings
+from autoglm.inference.startup import Startup
 from autoglm.v1 import inference_pb2_grpc, open_inference_pb2_grpc, worker_pb2_grpc
 
 _INFERENCE_SERVICES = ("autoglm.v1.Inference", "inference.GRPCInferenceService")
@@ -77,14 +85,14 @@ async def serve(settings: InferenceSettings) -> int:
     server = PodServer(settings)
     try:
         set_up_traces("autoglm-inference", settings.traces, settings.trace_sample_ratio)
-        await _before(shutdown, server.start())
+        await _before(shutdown, server)
         server.collect_garbage()
         cause = await server.until_end(shutdown)
     except CannotStart as error:
         diagnosis.publish(error.found, settings)
         return error.found.exit_code
     except ValueError as error:
-        found = Diagnosis("BadSettings", str(error), diagnosis.ExitCode.BAD_SETTINGS)
+        found = Diagnosis("BadSettings", str(error), ExitCode.BAD_SETTINGS)
         diagnosis.publish(found, settings)
         return found.exit_code
     finally:
@@ -96,25 +104,35 @@ async def serve(settings: InferenceSettings) -> int:
     return found.exit_code
 
 
-async def _before(shutdown: Shutdown, start: Coroutine[Any, Any, None]) -> None:
-    """Start; a signal that comes first ends the process."""
-    starting, signalled = asyncio.create_task(start), asyncio.create_task(shutdown.wait())
-    await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
+async def _before(shutdown: Shutdown, server: PodServer) -> None:
+    """Start; a signal that comes first, or a start that stalls, ends the process."""
+    starting = asyncio.create_task(server.start())
+    signalled = asyncio.create_task(shutdown.wait())
+    stalled = asyncio.create_task(server.stalled())
+    await asyncio.wait((starting, signalled, stalled), return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
+    stalled.cancel()
     if starting.done():
         return starting.result()
-    _log.info("ended by a signal before the engine was ready")
+    code = 0
+    if signalled.done():
+        _log.info("ended by a signal before the engine was ready")
+    else:
+        found = stalled.result()
+        diagnosis.publish(found, server.settings)
+        code = found.exit_code
     # The engine loads in a thread that cannot be stopped, and no client waits for a response.
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)
 
 
 class PodServer:
     """A pod in this process. After `start`, the ports say where it listens."""
 
     def __init__(self, settings: InferenceSettings) -> None:
-        self._settings = settings
-        self.pod = Pod()
+        self.settings = settings
+        self._startup = Startup(time.monotonic())
+        self.pod = Pod(lambda: self._startup.text(time.monotonic()))
         self._health = health.aio.HealthServicer()
         self._grpc: grpc.aio.Server | None = None
         self._http: HttpServer | None = None
@@ -132,13 +150,13 @@ class PodServer:
         await self._grpc.start()
         self._engine = await self._started_engine()
         engine = self._engine
-        files = self._settings.server_tls
+        files = self.settings.server_tls
         context = http_server_context(files) if files else None
-        most_bytes = self._settings.max_body_bytes
+        most_bytes = self.settings.max_body_bytes
         app = with_oip(engine, engine.http_app(), lambda: self.pod.is_ready, most_bytes)
         if engine.kv_feed() is not None:
             app = NamedHttp(app, most_bytes)
-        app = BoundedHttp(app, self._settings.content_bounds, most_bytes)
+        app = BoundedHttp(app, self.settings.content_bounds, most_bytes)
         self._http = HttpServer(HttpObserver(app, self.pod), context)
         assert self._http_socket is not None
         await self._http.start(self._http_socket)
@@ -179,11 +197,11 @@ class PodServer:
     async def drain(self) -> None:
         """Report NOT_SERVING, wait for gateways to notice, and finish open requests."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._settings.shutdown_grace_seconds
+        end = loop.time() + self.settings.shutdown_grace_seconds
         self.pod.drain()
         await self._publish_health()
         _log.info("draining", extra={"fields": {"in_flight": self.pod.in_flight}})
-        await asyncio.sleep(min(self._settings.drain_delay_seconds, max(0.0, end - loop.time())))
+        await asyncio.sleep(min(self.settings.drain_delay_seconds, max(0.0, end - loop.time())))
         self.pod.close()
         try:
             async with asyncio.timeout_at(end):
@@ -209,9 +227,21 @@ class PodServer:
         if self._admin is not None:
             await asyncio.to_thread(self._admin.close)
 
+    async def stalled(self) -> Diagnosis:
+        """Return when the start has made no progress for too long."""
+        limit = self.settings.startup_stall_seconds
+        while True:
+            now = time.monotonic()
+            left = limit - self._startup.idle_seconds(now)
+            if left <= 0:
+                return diagnosis.stalled(self._startup.text(now), limit)
+            await asyncio.sleep(left)
+
     def is_ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Return readiness and details; also called from the admin port's threads."""
-        details = {"phase": self.pod.phase, "in_flight": self.pod.in_flight}
+        details: dict[str, Any] = {"phase": self.pod.phase, "in_flight": self.pod.in_flight}
+        if self.pod.phase is Phase.LOADING:
+            details |= {"start": self._startup.view(time.monotonic())}
         return self.pod.is_ready, details
 
     async def _publish_health(self) -> None:
@@ -222,7 +252,7 @@ class PodServer:
             await self._health.set(name, state)
 
     def _take_addresses(self) -> None:
-        settings, pace = self._settings, Pacer(self._settings.gather_milliseconds)
+        settings, pace = self.settings, Pacer(self.settings.gather_milliseconds)
         server = self._grpc = rpc.server(
             [RequestInterceptor(self.pod, settings.content_bounds)],
             settings.max_body_bytes,
@@ -253,7 +283,7 @@ class PodServer:
         self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))
 
     async def _started_engine(self) -> Engine:
-        settings = self._settings
+        settings = self.settings
         if problem := diagnosis.model_path_problem(settings):
             raise CannotStart(problem)
         # Engines are imported by name, so that each needs only its own packages.
@@ -266,11 +296,15 @@ class PodServer:
             return simulated
         vllm = import_module("autoglm.inference.vllm")
         try:
-            engine: Engine = await vllm.start(settings.engine_options())
+            engine: Engine = await vllm.start(settings.engine_options(), self._startup)
         except Exception as error:
             _log.debug("the engine did not start", exc_info=error)
-            cause = vllm.root_cause(error)
-            raise CannotStart(diagnosis.diagnose(cause, settings)) from error
+            found = diagnosis.diagnose(vllm.root_cause(error), settings)
+            if diagnosis.may_be_the_hub(found, settings):
+                model, revision = settings.model_path, settings.revision or None
+                cause = await asyncio.to_thread(vllm.hub_problem, model, revision)
+                found = diagnosis.diagnose(cause, settings) if cause else found
+            raise CannotStart(found) from error
         return engine
 
 

@@ -1,8 +1,6 @@
 """Diagnoses why a pod failed: one sentence with cause and remedy, an exit code for each cause.
 
-Pure, but for `publish`. The app calls it when start-up fails or the engine dies. Exit codes 64 to
-79 say that trying again will not help unless something changes, 80 that it will;
-docs/exit-codes.md lists them.
+Pure, but for `publish`. The app calls it when start-up fails or the engine dies.
 """
 
 from __future__ import annotations
@@ -10,31 +8,14 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 from autoglm.common.addresses import cannot_listen
+from autoglm.common.process import ExitCode
 from autoglm.inference.settings import InferenceSettings
 
 # What Kubernetes keeps of a termination message.
 MAX_MESSAGE_BYTES = 4096
-
-
-class ExitCode(IntEnum):
-    """Exit codes of the process, by which a supervisor can distinguish causes."""
-
-    BAD_SETTINGS = 64
-    ADDRESS_IN_USE = 65
-    MODEL_NOT_FOUND = 66
-    NOT_A_MODEL = 67
-    UNSUPPORTED_QUANTIZATION = 68
-    OUT_OF_MEMORY = 69
-    MISSING_PACKAGE = 70
-    UNSUPPORTED_DEVICE = 71
-    CONTEXT_TOO_LONG = 72
-    START_FAILED = 73
-    MISSING_COMPILER = 74
-    ENGINE_DEAD = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +51,7 @@ def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
         other = f"{package} into the same environment"
         method = settings.quantization
         message = symptom.message.format(
-            found=match[0].strip(),
+            found=(match.groupdict().get("cause") or match[0]).strip(),
             package=package,
             install=vllm if package in ("vllm", "torch") else other,
             quantization=f"--quantization {method}" if method else "quantization",
@@ -80,6 +61,25 @@ def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
         )
         return Diagnosis(symptom.reason, message, symptom.exit_code)
     return Diagnosis("StartFailed", f"the engine did not start: {cause}", ExitCode.START_FAILED)
+
+
+def stalled(doing: str, seconds: float) -> Diagnosis:
+    message = (
+        f"the start made no progress for {seconds:.0f} s ({doing}): check the network, the disk "
+        "and the log above, or raise --startup-stall-seconds"
+    )
+    return Diagnosis("StartStalled", message, ExitCode.START_STALLED)
+
+
+_NETWORK = re.compile(r"Connect\w*(Error|Timeout)|Read\w*(Error|Timeout)|(Proxy|HTTP|SSL)\w*Error")
+_OF_A_HUB = {ExitCode.MODEL_NOT_FOUND, ExitCode.NOT_A_MODEL, ExitCode.HUB_UNREACHABLE}
+
+
+def may_be_the_hub(found: Diagnosis, settings: InferenceSettings) -> bool:
+    """Return whether the model hub may know better why the start failed."""
+    is_of_network = found.exit_code is ExitCode.START_FAILED and _NETWORK.search(found.message)
+    may_be = found.exit_code in _OF_A_HUB or bool(is_of_network)
+    return may_be and not Path(settings.model_path).exists()
 
 
 def engine_dead(cause: str) -> Diagnosis:
@@ -180,13 +180,35 @@ _SYMPTOMS = (
         "checkpoint's own, or choose a method that this device and checkpoint support",
     ),
     _Symptom(
-        r"LocalEntryNotFoundError|RepositoryNotFoundError|OfflineModeIsEnabled"
-        r"|[^\n]*is not a local folder and is not a valid model identifier[^\n]*"
-        r"|[^\n]*(couldn't connect to|cannot reach)[^\n]*|HFValidationError",
+        r"OfflineModeIsEnabled|[^\n]*outgoing traffic has been disabled[^\n]*",
+        "ModelNotFound",
+        ExitCode.MODEL_NOT_FOUND,
+        "the model {path!r} is neither a directory here nor in the hub's local cache, and "
+        "HF_HUB_OFFLINE forbids downloads: unset it, or set --model-path to a directory",
+    ),
+    _Symptom(
+        r"GatedRepoError|[^\n]*gated repo[^\n]*",
+        "GatedModel",
+        ExitCode.GATED_MODEL,
+        "the model {path!r} is gated: accept its licence on its page of the model hub, and give a "
+        "token of the same account in HF_TOKEN",
+    ),
+    _Symptom(
+        r"HubUnreachable: (?P<cause>[^\n]*)|LocalEntryNotFoundError[^\n]*"
+        r"|[^\n]*(couldn't connect to|cannot reach)[^\n]*",
+        "HubUnreachable",
+        ExitCode.HUB_UNREACHABLE,
+        "the model {path!r} is not a directory here, and the model hub cannot be reached "
+        "({found}): check the network, HTTPS_PROXY and HF_ENDPOINT, or set --model-path to a "
+        "directory",
+    ),
+    _Symptom(
+        r"RepositoryNotFoundError|RevisionNotFoundError|HFValidationError"
+        r"|[^\n]*is not a local folder and is not a valid model identifier[^\n]*",
         "ModelNotFound",
         ExitCode.MODEL_NOT_FOUND,
         "the model {path!r} is neither a directory here nor to be had from the "
-        "model hub: check the name, the network and HF_TOKEN, and unset HF_HUB_OFFLINE",
+        "model hub: check --model-path and --revision; a private model needs HF_TOKEN",
     ),
     _Symptom(
         r"[^\n]*Unrecognized model[^\n]*|[^\n]*does not recognize this architecture[^\n]*"

@@ -7,7 +7,7 @@ It does no I/O.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -29,7 +29,9 @@ class Phase(StrEnum):
 class Pod:
     """`changed` is set, and replaced, at every change of phase."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: Callable[[], str] = lambda: "") -> None:
+        """`doing` returns what the engine's start does, for clients."""
+        self._doing = doing
         self.phase = Phase.LOADING
         self.in_flight = 0
         self.http_port = 0
@@ -59,7 +61,10 @@ class Pod:
         if self.phase is Phase.DEAD:
             raise errors.EngineDead(f"the engine has stopped: {self._cause_of_death}")
         if self._engine is None:
-            raise errors.NoReadyEndpoint("the model is still loading; retry", retry_after=1.0)
+            doing = f" ({text})" if (text := self._doing()) else ""
+            raise errors.NoReadyEndpoint(
+                f"the model is still loading{doing}; retry", retry_after=1.0
+            )
         return self._engine
 
     def ready(self, engine: Engine) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast, get_args
 
 from pydantic import AfterValidator, AliasChoices, Field
 
+from autoglm.api.spec.operations import Startup
 from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
 from autoglm.common.tls import TlsFiles
 from autoglm.inference.engine import Device, EngineOptions
@@ -161,6 +162,9 @@ class InferenceSettings(ServiceSettings):
     """Report to gateways which prompt blocks are in the KV cache; vLLM without data parallelism."""
     drain_delay_seconds: float = Field(default=1.0, ge=0)
     """How long new requests are still served after SIGTERM, until every gateway has noticed."""
+    startup_stall_seconds: float = Field(default=Startup().stall_seconds, gt=0)
+    """Seconds without progress of the engine's start (download, load, compilation, warm-up) after
+    which the pod ends. A start that makes progress may take any time."""
     termination_message_file: str = "/dev/termination-log"
     """Where to write why the pod failed; written only if it exists or can be created."""
     echo_token_rate: float = Field(default=0.0, ge=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Collection
@@ -15,13 +16,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoglm.common.process import ExitCode
 from autoglm.local.planning import LOOPBACK, Addresses, Process
 
 TERMINATION_VARIABLE = "AUTOGLM_TERMINATION_MESSAGE_FILE"
-# Exit codes of the pods' start-up diagnosis, after which a restart fails again.
-PERMANENT_EXIT_CODES = range(64, 80)
 _TAIL_BYTES = 4096
-_SHOWN_CHARACTERS = 200
+_SHOWN_CHARACTERS = 400
+_DIAGNOSIS = re.compile(r"(?:(?P<reason>[A-Z]\w+): )?(?P<message>.+)", re.DOTALL)
+_CANNOT_START = re.compile(r"autoglm \w+ (?:cannot start|ends): (?P<why>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,17 @@ class Failure:
 
     message: str
     exit_code: int | None = None
+    reason: str = ""
+    """A word for machines, of the process's own diagnosis."""
 
-    @property
-    def is_permanent(self) -> bool:
-        return self.exit_code in PERMANENT_EXIT_CODES
+    def is_final(self, *, has_fixed_addresses: bool = False) -> bool:
+        """Return whether another start fails alike until something changes.
+
+        A process without fixed addresses gets other ones at its next start.
+        """
+        if self.exit_code == ExitCode.ADDRESS_IN_USE:
+            return has_fixed_addresses
+        return self.exit_code in set(ExitCode) and ExitCode(self.exit_code).is_final
 
 
 class Child:
@@ -68,15 +77,17 @@ class Child:
     def failure(self) -> Failure:
         """Return the child's termination message, or else its exit status and last log line."""
         code = self._process.returncode
-        message = _read_tail(self._files.termination).strip()
-        if message:
-            return Failure(message, code)
+        diagnosis = _DIAGNOSIS.fullmatch(_read_tail(self._files.termination).strip())
+        if diagnosis:
+            return Failure(diagnosis["message"], code, diagnosis["reason"] or "")
         status = f"exited with code {code}"
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = " (by a user, or by the kernel when out of memory)" if name == "SIGKILL" else ""
             status = f"killed by {name}{hint}"
         last = last_line(self._files.log)
+        if said := _CANNOT_START.match(last):
+            return Failure(said["why"], code)
         shown = f"; last line: {last}" if last else ""
         return Failure(f"{status}{shown}; log: {self._files.log}", code)
 

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from autoglm.local.child import last_line
+from autoglm.local.member import Member
 from autoglm.local.planning import State
-from autoglm.local.runtime import Member, Runtime, name_of
+from autoglm.local.runtime import Runtime
 
 _COLUMNS = ("NAME", "REPLICA", "PID", "GRPC", "HTTP", "METRICS", "STATE", "RESTARTS", "AGE")
 _STYLES = {
@@ -25,8 +26,10 @@ _STYLES = {
     State.STARTING: "yellow",
     State.JOINING: "yellow",
     State.STOPPING: "dim",
+    State.RESTARTING: "yellow",
     State.FAILING: "red",
     State.EXITED: "red",
+    State.FAILED: "red",
 }
 _REFRESH_SECONDS = 0.5
 _SLOW_SECONDS = 10.0
@@ -46,7 +49,7 @@ def rows(members: Sequence[Member], now: float) -> list[Row]:
     return [
         Row(
             (
-                name_of(m) if not m.workload.process.is_routed else m.replica.workload,
+                m.replica.workload if m.is_routed else m.name,
                 str(m.replica.index),
                 str(m.pid or "-"),
                 *(
@@ -114,9 +117,9 @@ class Display:
     def report_slow_starts(self, runtime: Runtime) -> None:
         """Report replicas that have been starting for long, with what each logged last."""
         # Not of the gateway, which only waits for its first replica.
-        for member in (m for m in runtime.members if m.workload.process.is_routed):
+        for member in (m for m in runtime.members if m.is_routed):
             seconds = runtime.now() - member.replica.since
             if member.replica.state is State.STARTING and seconds >= _SLOW_SECONDS / 2:
                 line = last_line(member.files.log)
                 logged = f"last log line: {line}" if line else "nothing logged yet"
-                self.report(f"{name_of(member)}: starting for {age(seconds)}; {logged}")
+                self.report(f"{member.name}: starting for {age(seconds)}; {member.stage or logged}")

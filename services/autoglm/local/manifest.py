@@ -6,16 +6,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from watchfiles import Change, awatch
 
 from autoglm.api import AutoGLMDeployment, InvalidSpec, Problem
-from autoglm.api.documents import load_documents, problems_between, profiles_in
+from autoglm.api.documents import (
+    is_profile,
+    nothing_in,
+    problems_between,
+    read_yaml,
+    resources_of,
+)
 from autoglm.api.engine_flags import engine_flags, flags
+from autoglm.api.profile import parse_profile
+from autoglm.api.short_form import is_short_form, to_manifest
 from autoglm.api.spec.profile import ProfileSpec
+from autoglm.local.companions import Variable, flattened, is_companion, skipped, variables
 from autoglm.local.gpus import uses_gpus
 from autoglm.local.planning import Addresses, Process, Workload
 
@@ -25,11 +35,33 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A manifest that is not in a file; its paths are relative to `directory`."""
+
+    text: str
+    name: str = "standard input"
+    directory: Path = Path()
+
+
+Source = Path | Text
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
-    """A resource and the directory of its manifest, which its paths are relative to."""
+    """A resource, and the directory of its manifest, which its paths are relative to."""
 
     resource: AutoGLMDeployment
     directory: Path
+    referenced: tuple[Variable, ...] = ()
+    """Its variables with values of Secrets and ConfigMaps of the manifests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """The resources of all manifests, and notes on what has no effect here."""
+
+    placed: tuple[Placed, ...]
+    notes: tuple[str, ...] = ()
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -49,45 +81,83 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def read(files: Sequence[Path]) -> list[Placed]:
-    """Return the resources of all files. Raises InvalidSpec with all problems of all files."""
+def read(sources: Sequence[Source]) -> list[Placed]:
+    """Return the resources of all manifests. Raises InvalidSpec with all problems of all."""
+    return list(read_all(sources).placed)
+
+
+def read_all(sources: Sequence[Source]) -> Manifests:
+    """Return the resources of all manifests, and notes. Raises InvalidSpec as `read` does.
+
+    Objects of other kinds are skipped, and those that `valueFrom` names are read, of any manifest.
+    """
     placed: list[Placed] = []
+    companions: list[tuple[str, Mapping[str, Any]]] = []
     problems: list[Problem] = []
-    texts: dict[Path, str] = {}
-    for file in files:
+    opened: list[tuple[str, Path, list[Any]]] = []
+    for source in sources:
         try:
-            texts[file] = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem("", f"can't be read: {error}", source=str(file)))
-    profiles = _profiles(texts)
-    for file, text in texts.items():
-        try:
-            resources = load_documents(text, str(file), profiles)
+            text, name, directory = _opened(source)
+            documents = [_expanded(each) for each in flattened(read_yaml(text, name))]
         except InvalidSpec as error:
-            problems += error.problems
+            named = _name_of(source)
+            problems += [replace(each, source=each.source or named) for each in error.problems]
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(Problem("", f"can't be read: {error}", source=_name_of(source)))
         else:
-            placed += [Placed(resource, file.resolve().parent) for resource in resources]
+            opened.append((name, directory, documents))
+    profiles = _profiles([document for *_, documents in opened for document in documents])
+    for name, directory, documents in opened:
+        companions += [(name, each) for each in documents if is_companion(each)]
+        own = [None if is_companion(each) else each for each in documents]
+        resources, bad = resources_of(own, name, profiles)
+        problems += bad
+        placed += [Placed(resource, directory) for resource in resources]
     if not placed and not problems:
-        message = "contains no AutoGLMDeployment; examples/ has some to start from"
-        problems = [Problem("", message, source=", ".join(map(str, files)))]
-    if len(files) > 1 and not problems:
+        problems = [nothing_in(", ".join(map(_name_of, sources)))]
+    if len(sources) > 1 and not problems:
         problems = problems_between(p.resource for p in placed)
+    for index, each in enumerate(placed):
+        found, bad = variables(each.resource, [companion for _, companion in companions])
+        placed[index] = replace(each, referenced=tuple(found))
+        problems += [replace(one, source=each.resource.name) for one in bad]
     if problems:
         raise InvalidSpec(problems)
-    return placed
+    served = [each.resource for each in placed]
+    notes = [(name, skipped(companion, served)) for name, companion in companions]
+    return Manifests(tuple(placed), tuple(f"{name}: {note}" for name, note in notes if note))
 
 
-def _profiles(texts: Mapping[Path, str]) -> dict[str, ProfileSpec]:
-    """Return the valid profiles of all files; `load_documents` reports the others."""
+def _profiles(documents: Iterable[Any]) -> dict[str, ProfileSpec]:
+    """Return the valid profiles of all manifests; `resources_of` reports the others."""
     found: dict[str, ProfileSpec] = {}
-    for file, text in texts.items():
+    for document in filter(is_profile, documents):
         with contextlib.suppress(InvalidSpec):
-            found |= {p.metadata.name: p.spec for p in profiles_in(text, str(file))}
+            profile = parse_profile(document)
+            found[profile.metadata.name] = profile.spec
     return found
 
 
-async def saves(files: Sequence[Path]) -> AsyncIterator[None]:
+def _opened(source: Source) -> tuple[str, str, Path]:
+    """Return the text of a manifest, its name and its directory. Raises OSError."""
+    if isinstance(source, Text):
+        return source.text, source.name, source.directory.resolve()
+    return source.read_text(encoding="utf-8"), str(source), source.resolve().parent
+
+
+def _name_of(source: Source) -> str:
+    return source.name if isinstance(source, Text) else str(source)
+
+
+def _expanded(document: Any) -> Any:
+    return to_manifest(document) if is_short_form(document) else document
+
+
+async def saves(sources: Sequence[Source]) -> AsyncIterator[None]:
     """Yield whenever one of the files has been written."""
+    files = [source for source in sources if isinstance(source, Path)]
+    if not files:
+        return
     # Directories are watched, since editors replace files, which ends a watch on the file itself.
     paths = {str(file.resolve()) for file in files}
     directories = {file.resolve().parent for file in files}
@@ -104,11 +174,21 @@ def model_workload(placed: Placed, program: Sequence[str], traces: str | None) -
     spec = placed.resource.spec
     process = Process(
         argv=(*program, "inference", *inference_flags(placed, traces)),
-        env=tuple((e.name, e.value) for e in spec.engine.env if e.value is not None),
+        env=tuple(_environment(placed)),
         grace_seconds=spec.drain.grace_period_seconds,
+        stall_seconds=spec.startup.stall_seconds,
         gpus=gpus_of(placed.resource),
     )
     return Workload(placed.resource.name, placed.resource.desired_replicas, process)
+
+
+def _environment(placed: Placed) -> Iterator[tuple[str, str]]:
+    """Yield the variables of a process; others of the manifest are those of this environment."""
+    referenced = {variable.name: variable.value for variable in placed.referenced}
+    for variable in placed.resource.spec.engine.env:
+        value = referenced.get(variable.name, variable.value)
+        if value is not None:
+            yield variable.name, value
 
 
 def gpus_of(resource: AutoGLMDeployment) -> int:
@@ -155,9 +235,9 @@ def located(uri: str | None, directory: Path) -> str | None:
     return str((directory / uri).resolve())
 
 
-def notices(resource: AutoGLMDeployment) -> list[str]:
+def notices(placed: Placed) -> list[str]:
     """Return a sentence for each field of the resource that takes effect only on a cluster."""
-    spec = resource.spec
+    resource, spec = placed.resource, placed.resource.spec
     facts = {
         "spec.scaling": (spec.scaling, f"runs {resource.desired_replicas} replicas (minReplicas)"),
         "spec.engine.image": (spec.engine.image, "runs the installed package"),
@@ -173,8 +253,12 @@ def notices(resource: AutoGLMDeployment) -> list[str]:
         for path, (is_set, instead) in facts.items()
         if is_set
     ]
-    inherited = [variable.name for variable in spec.engine.env if variable.value_from is not None]
+    known = {variable.name for variable in placed.referenced}
+    inherited = [e.name for e in spec.engine.env if e.value_from and e.name not in known]
     if inherited:
         names = ", ".join(inherited)
-        sentences.append(f"{resource.name}: {names} must be set in this shell's environment")
+        sentences.append(
+            f"{resource.name}: {names} must be set in this shell's environment, or in a Secret or "
+            "ConfigMap of the manifests"
+        )
     return sentences

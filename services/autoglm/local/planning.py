@@ -2,7 +2,7 @@
 
 A pure function of desired and observed state. Replicas of a new revision start one at a time, and
 each replaces an old one once it receives requests; a replica that exits restarts after a back-off;
-one that is not ready in time is ended. `runtime` applies the plan.
+one whose start makes no progress is ended. `runtime` applies the plan.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from autoglm.api.spec.operations import Startup
 
 LOOPBACK = "127.0.0.1"
 
@@ -43,6 +45,8 @@ class Process:
     """Fixed addresses; None: free ports at each start."""
     grace_seconds: float = 30.0
     """Time for running requests to complete once the process is terminated, in seconds."""
+    stall_seconds: float = Startup().stall_seconds
+    """Longest time without progress of its start, in seconds."""
     gpus: int = 0
     """GPUs of a replica; 0 leaves the choice to the process."""
     is_routed: bool = True
@@ -71,10 +75,17 @@ class State(StrEnum):
     READY = "ready"
     """Receives requests."""
     STOPPING = "stopping"
+    RESTARTING = "restarting"
+    """Stopping, and started again at once."""
     FAILING = "failing"
-    """Being killed because it did not become ready."""
+    """Being killed because its start made no progress."""
     EXITED = "exited"
     """Waits for its restart."""
+    FAILED = "failed"
+    """Exited for a reason that a restart does not help; waits for a change of the manifest."""
+
+
+_WITHOUT_PROCESS = frozenset((State.EXITED, State.FAILED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,8 @@ class Replica:
     """Time at which the state began."""
     failures: int = 0
     """Consecutive failures."""
+    progressed: float = 0.0
+    """Time at which its start last made progress, at the earliest when the state began."""
 
     @property
     def id(self) -> str:
@@ -97,16 +110,18 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Back-off and timeout of starts, in seconds."""
+    """Back-off of restarts, in seconds."""
 
     backoff_initial: float = 1.0
     backoff_max: float = 30.0
     backoff_reset: float = 60.0
     """Time in the ready state that resets the count of failures."""
-    ready_timeout: float = 300.0
-    """Longest wait for a replica to be ready; large models take minutes to load."""
+    stall_margin: float = 15.0
+    """On top of a process's own limit, with which it ends itself and says why."""
 
     def backoff(self, failures: int) -> float:
+        if failures == 0:
+            return 0.0
         # The exponent is bounded, since a float would overflow after many failures.
         return float(min(self.backoff_max, self.backoff_initial * 2 ** min(failures - 1, 30)))
 
@@ -136,7 +151,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """End a replica that did not become ready; it will be restarted."""
+    """End a replica whose start makes no progress; it will be restarted."""
 
     id: str
 
@@ -201,7 +216,7 @@ def _new_indices(
     missing = workload.replicas - len(current)
     if len(current) < len(staying):
         # While old replicas exist, at most one more than desired, since each has a model in memory.
-        gone = {replica.id for replica in ended if replica.state is State.EXITED}
+        gone = {replica.id for replica in ended if replica.state in _WITHOUT_PROCESS}
         present = sum(replica.id not in gone for replica in replicas)
         missing = min(missing, workload.replicas + 1 - present)
     taken = {replica.index for replica in replicas}
@@ -216,10 +231,11 @@ def _keep_up(
         due = replica.since + policy.backoff(replica.failures)
         return (Restart(replica.id), None) if now >= due else (None, due)
     if replica.state is State.STARTING and workload.process.is_routed:
-        due = replica.since + policy.ready_timeout
+        started = max(replica.since, replica.progressed)
+        due = started + workload.process.stall_seconds + policy.stall_margin
         return (GiveUp(replica.id), None) if now >= due else (None, due)
     return None, None
 
 
 def _end(replica: Replica) -> Action:
-    return Forget(replica.id) if replica.state is State.EXITED else Stop(replica.id)
+    return Forget(replica.id) if replica.state in _WITHOUT_PROCESS else Stop(replica.id)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import aiohttp
 
 from autoglm.api import AutoGLMDeployment
 from autoglm.local import endpoints
-from autoglm.local.child import Child, Failure, Files, free_addresses, start
+from autoglm.local.child import Failure, Files, free_addresses, start
 from autoglm.local.gpus import NO_GPUS, Gpus
+from autoglm.local.member import Member
 from autoglm.local.planning import (
     Action,
     Addresses,
@@ -34,6 +35,7 @@ from autoglm.local.planning import (
     Workload,
     plan,
 )
+from autoglm.local.statuses import explained, status_of
 from autoglm.local.watchdog import Watchdog
 
 
@@ -45,40 +47,6 @@ class Timing:
     """Between removing a replica from the gateway's endpoints and SIGTERM."""
     kill_margin: float = 5.0
     """Between the end of the grace period, at which a process exits by itself, and SIGKILL."""
-
-
-@dataclass(eq=False)
-class Member:
-    """A replica with its process."""
-
-    replica: Replica
-    workload: Workload
-    addresses: Addresses
-    files: Files
-    pid: int | None = None
-    starts: int = 1
-    gpus: tuple[str, ...] = ()
-    """The devices that its process has."""
-    last_failure: Failure | None = None
-    timeout: Failure | None = None
-    """Failure to become ready in time, for which the runtime ends it."""
-    was_listed: bool = False
-    """It was published to the gateway since its start."""
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    child: Child | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        return self.is_in(State.READY)
-
-    def is_in(self, state: State) -> bool:
-        return self.replica.state is state
-
-    @property
-    def is_listed(self) -> bool:
-        """Return whether it is published to the gateway."""
-        is_up = self.replica.state in (State.JOINING, State.READY)
-        return is_up and self.workload.process.is_routed
 
 
 class Runtime:
@@ -102,6 +70,8 @@ class Runtime:
         self._resources: tuple[AutoGLMDeployment, ...] = ()
         self._members: dict[str, Member] = {}
         self._waiting: list[asyncio.Future[None]] = []
+        self._published = ""
+        self._is_killed = False
         self._clock = time.monotonic
 
     @property
@@ -131,7 +101,35 @@ class Runtime:
     def set_resources(self, resources: Iterable[AutoGLMDeployment]) -> None:
         """Set the resources that are published to the gateway."""
         self._resources = tuple(resources)
-        self._publish()
+        self._changed()
+
+    def retry(self) -> None:
+        """Start failed replicas again: what they failed for may have changed."""
+        for member in self.members:
+            if member.is_in(State.FAILED):
+                self._start_again(member)
+
+    async def restart(self, names: Collection[str]) -> None:
+        """Restart replicas, workloads or the gateway by name, one after the other."""
+        for member in self.members:
+            if not {member.name, member.replica.workload} & set(names):
+                continue
+            if member.is_in(State.EXITED, State.FAILED):
+                self._start_again(member)
+            elif not member.is_in(State.STOPPING):
+                self._report(f"{member.name}: restarting")
+                self._enter(member, State.RESTARTING)
+                member.stop.set()
+            await self._settled(member)
+
+    async def _settled(self, member: Member) -> None:
+        """Wait until the replica is ready, has failed, or is gone."""
+        ends = (State.READY, State.FAILED, State.STOPPING)
+        await self.until(lambda: member.is_in(*ends) or member not in self.members)
+
+    def _start_again(self, member: Member) -> None:
+        member.replica = replace(member.replica, failures=0)
+        self._enter(member, State.EXITED)
 
     async def run(self) -> None:
         """Keep the desired processes running until cancelled, then kill all process groups."""
@@ -156,12 +154,14 @@ class Runtime:
     async def stop(self) -> None:
         """Drain the gateway, then the replicas; return when all processes have ended."""
         self.set_workloads([workload for workload in self._desired if workload.process.is_routed])
-        await self.until(lambda: all(m.workload.process.is_routed for m in self.members))
+        await self.until(lambda: all(m.is_routed for m in self.members))
         self.set_workloads(())
         await self.until(lambda: not self._members)
 
     def kill(self) -> None:
-        """Kill all process groups."""
+        """Kill all process groups; nothing is started any more."""
+        self._is_killed = True
+        self.set_workloads(())
         for member in self._members.values():
             if member.child is not None:
                 member.child.kill_group()
@@ -172,6 +172,7 @@ class Runtime:
             await self._next_change(None)
 
     def _changed(self) -> None:
+        self._publish()
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
@@ -190,7 +191,11 @@ class Runtime:
     def _publish(self) -> None:
         listed = (member for member in self._members.values() if member.is_listed)
         addresses = (member.addresses for member in listed)
-        endpoints.write(self.endpoints_file, addresses, self._resources)
+        statuses = {each.name: status_of(each, self.members) for each in self._resources}
+        text = endpoints.listing(addresses, self._resources, statuses)
+        if text != self._published:
+            self._published = text
+            endpoints.write(self.endpoints_file, text)
 
     def _carry_out(
         self, action: Action, session: aiohttp.ClientSession, watchdog: Watchdog
@@ -212,7 +217,7 @@ class Runtime:
                 member = self._members[id]
                 member.addresses = self._addresses(member.workload)
                 member.starts += 1
-                member.timeout = None
+                member.timeout, member.stage = None, ""
                 member.was_listed = False
                 member.stop = asyncio.Event()
                 self._enter(member, State.STARTING)
@@ -221,10 +226,11 @@ class Runtime:
                 member = self._members[id]
                 self._enter(member, State.STOPPING)
                 member.stop.set()
-                self._report(f"{name_of(member)}: stopping")
+                self._report(f"{member.name}: stopping")
             case GiveUp(id):
-                member, seconds = self._members[id], self.policy.ready_timeout
-                message = f"not ready after {seconds:g} s; log: {member.files.log}"
+                member = self._members[id]
+                seconds = member.workload.process.stall_seconds
+                message = f"no progress of its start for {seconds:g} s; log: {member.files.log}"
                 member.timeout = Failure(message)
                 self._enter(member, State.FAILING)
                 member.stop.set()
@@ -242,12 +248,21 @@ class Runtime:
         self._changed()
 
     def _enter(self, member: Member, state: State) -> None:
-        was_listed = member.is_listed
-        member.replica = replace(member.replica, state=state, since=self.now())
+        now = self.now()
+        member.replica = replace(member.replica, state=state, since=now, progressed=now)
         member.was_listed |= member.is_listed
-        if was_listed != member.is_listed:
-            self._publish()
         self._changed()
+
+    def _observe_start(self, member: Member, details: Mapping[str, Any]) -> None:
+        """Note what a starting process says of its progress."""
+        starting = details.get("start")
+        if not isinstance(starting, Mapping):
+            return
+        idle = float(starting.get("idle_seconds", 0.0))
+        member.replica = replace(member.replica, progressed=self.now() - idle)
+        if member.stage != (stage := str(starting.get("text", ""))):
+            member.stage = stage
+            self._changed()
 
     async def _run_process(
         self, member: Member, session: aiohttp.ClientSession, watchdog: Watchdog
@@ -262,7 +277,7 @@ class Runtime:
         grace = member.workload.process.grace_seconds + self._timing.kill_margin
         watchdog.add(child.pid, grace)
         member.child, member.pid = child, child.pid
-        self._report(f"{name_of(member)}: starting, pid {child.pid}, log {member.files.log}")
+        self._report(f"{member.name}: starting, pid {child.pid}, log {member.files.log}")
         exited = asyncio.create_task(child.wait())
         ready = asyncio.create_task(self._become_ready(member, session))
         stop = asyncio.create_task(member.stop.wait())
@@ -277,7 +292,7 @@ class Runtime:
                 child.terminate()
                 await asyncio.wait([exited], timeout=grace)
                 if not exited.done():
-                    self._report(f"{name_of(member)}: did not end within {grace:g} s, killed")
+                    self._report(f"{member.name}: did not end within {grace:g} s, killed")
         finally:
             for task in (exited, ready, stop):
                 task.cancel()
@@ -297,16 +312,19 @@ class Runtime:
         member.gpus = self._gpus.place(process.gpus, taken)
         ids = ",".join(member.gpus)
         shared = ", shared with another replica" if set(member.gpus) & set(taken) else ""
-        self._report(f"{name_of(member)}: GPU {ids}{shared}")
+        self._report(f"{member.name}: GPU {ids}{shared}")
         return replace(process, env=(*process.env, (self._gpus.variable, ids)))
 
     async def _become_ready(self, member: Member, session: aiohttp.ClientSession) -> None:
         """Wait until the process receives requests, unless it is stopped before."""
         started, addresses = self.now(), member.addresses
-        await endpoints.wait_ready(session, addresses)
+        await endpoints.wait_ready(
+            session, addresses, member.pid, lambda details: self._observe_start(member, details)
+        )
         if not member.is_in(State.STARTING):
             return
-        if member.workload.process.is_routed:
+        member.stage = ""
+        if member.is_routed:
             self._enter(member, State.JOINING)
             for process in (workload.process for workload in self._desired):
                 if not process.is_routed and process.addresses:
@@ -315,21 +333,27 @@ class Runtime:
                 return
         self._enter(member, State.READY)
         seconds = self.now() - started
-        self._report(f"{name_of(member)}: ready after {seconds:.1f} s, grpc {addresses.grpc}")
+        self._report(f"{member.name}: ready after {seconds:.1f} s, grpc {addresses.grpc}")
 
     def _ended(self, member: Member, failure: Failure) -> None:
-        if member.replica.state is State.STOPPING:
-            self._report(f"{name_of(member)}: stopped")
+        member.stage = ""
+        if member.is_in(State.STOPPING) or self._is_killed:
+            self._report(f"{member.name}: {'killed' if self._is_killed else 'stopped'}")
             self._drop(member)
             return
+        if member.is_in(State.RESTARTING):
+            self._start_again(member)
+            return
+        owner = (each for each in self._resources if each.name == member.replica.workload)
+        failure = explained(failure, next(owner, None))
         failures = self.policy.failures_after(member.replica, self.now())
         member.last_failure = failure
         member.replica = replace(member.replica, failures=failures)
+        if failure.is_final(has_fixed_addresses=member.workload.process.addresses is not None):
+            self._enter(member, State.FAILED)
+            until = " until the manifest changes" if member.is_routed else ""
+            self._report(f"{member.name}: {failure.message} (no restart{until})")
+            return
         self._enter(member, State.EXITED)
         delay = self.policy.backoff(failures)
-        self._report(f"{name_of(member)}: {failure.message} (restart in {delay:g} s)")
-
-
-def name_of(member: Member) -> str:
-    """Return the name of a replica in progress lines and the table."""
-    return "gateway" if not member.workload.process.is_routed else member.replica.id
+        self._report(f"{member.name}: {failure.message} (restart in {delay:g} s)")

@@ -18,20 +18,24 @@ from rich.console import Console
 
 from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
+from autoglm.common.process import ExitCode
 from autoglm.common.rpc import check_free
 from autoglm.local import manifest
 from autoglm.local.child import with_free_ports
 from autoglm.local.display import Display
 from autoglm.local.gpus import NO_GPUS, Gpus
 from autoglm.local.gpus import find as find_gpus
-from autoglm.local.manifest import Placed, gateway_workload, gpus_of, model_workload, notices
-from autoglm.local.planning import Addresses, Policy, Workload
+from autoglm.local.manifest import (
+    Manifests,
+    Placed,
+    Source,
+    gateway_workload,
+    gpus_of,
+    model_workload,
+    notices,
+)
+from autoglm.local.planning import Addresses, Policy, State, Workload
 from autoglm.local.runtime import Runtime, Timing
-
-EXIT_BAD_MANIFEST = 65
-EXIT_BUSY = 75
-# Two, since a port may be taken by another process just before it is bound.
-_PERMANENT_FAILURES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,14 @@ class UpOptions:
     gateway_flags: tuple[str, ...] = ()
     """Further flags of `autoglm gateway`."""
     watch: bool = True
-    """Apply manifests when their files change. Without it, a failure that a restart
-    cannot resolve ends the run with the exit code of the process."""
+    """Apply manifests when their files change. Without it, a failure that a restart cannot
+    resolve ends the run with the exit code of the process, as one of the gateway always does."""
     table: bool | None = None
     """Show a live table. None: if standard output is a terminal."""
     gpus: Gpus | None = None
     """The machine's GPUs, of which each replica gets its own. None: those that are found."""
     policy: Policy = field(default_factory=Policy)
-    """Back-off and timeout of starts."""
+    """Back-off of restarts."""
     timing: Timing = field(default_factory=Timing)
     """Pauses when replicas end."""
     program: tuple[str, ...] = (sys.executable, "-m", "autoglm")
@@ -71,38 +75,38 @@ class UpOptions:
         return (*flags(("traces", self.traces)), *self.gateway_flags)
 
 
-async def up(files: Sequence[Path], options: UpOptions) -> int:
+async def up(files: Sequence[Source], options: UpOptions) -> int:
     """Run until stopped and drained; return the exit code."""
     console, errors = Console(), Display(Console(stderr=True), is_live=False)
     is_live = console.is_terminal if options.table is None else options.table
     display = Display(console, is_live=is_live)
     try:
-        placed = manifest.read(files)
+        manifests = manifest.read_all(files)
     except InvalidSpec as error:
         errors.report(str(error))
-        return EXIT_BAD_MANIFEST
+        return ExitCode.BAD_MANIFEST
     if options.gpus is None:
         options = replace(options, gpus=await asyncio.to_thread(find_gpus))
-    if why := too_few_gpus(placed, options.gpus or NO_GPUS):
+    if why := too_few_gpus(manifests.placed, options.gpus or NO_GPUS):
         errors.report(why)
-        return EXIT_BAD_MANIFEST
+        return ExitCode.BAD_MANIFEST
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with _sole_user(options.run_dir), display.shown():
             options = replace(options, gateway=with_free_ports(options.gateway))
             if why := taken_address(options.gateway):
                 display.report(why)
-                return EXIT_BUSY
-            return await _Session(files, options, display).run(placed)
+                return ExitCode.ADDRESS_IN_USE
+            return await _Session(files, options, display).run(manifests)
     except BlockingIOError:
         errors.report(f"another `autoglm up` uses {options.run_dir}; choose another run directory")
-        return EXIT_BUSY
+        return ExitCode.ADDRESS_IN_USE
 
 
 class _Session:
     """One run of `up`."""
 
-    def __init__(self, files: Sequence[Path], options: UpOptions, display: Display) -> None:
+    def __init__(self, files: Sequence[Source], options: UpOptions, display: Display) -> None:
         self._files = files
         self._options = options
         self._display = display
@@ -117,15 +121,15 @@ class _Session:
         self._is_ending = False
         self._is_forced = False
 
-    async def run(self, placed: list[Placed]) -> int:
+    async def run(self, manifests: Manifests) -> int:
         gateway = gateway_workload(
-            placed,
+            manifests.placed,
             self._options.program,
             self._options.gateway,
             self._runtime.endpoints_file,
             self._options.all_gateway_flags,
         )
-        self._apply(gateway, placed)
+        self._apply(gateway, manifests)
         with self._signals():
             async with asyncio.TaskGroup() as tasks:
                 jobs = [self._runtime.run(), self._display.follow(self._runtime), self._announce()]
@@ -151,17 +155,15 @@ class _Session:
         return code
 
     def _failed(self) -> int | None:
-        """Return the exit code of a process that failed permanently; None when watching."""
-        if self._options.watch:
-            return None
+        """Return the exit code of a process for which no saved manifest can help."""
         for member in self._runtime.members:
-            failure = member.last_failure
-            if failure and failure.is_permanent and member.replica.failures >= _PERMANENT_FAILURES:
-                return failure.exit_code
+            if member.is_in(State.FAILED) and not (self._options.watch and member.is_routed):
+                return member.last_failure.exit_code if member.last_failure else None
         return None
 
-    def _apply(self, gateway: Workload, placed: Sequence[Placed]) -> None:
-        for sentence in (s for p in placed for s in notices(p.resource)):
+    def _apply(self, gateway: Workload, manifests: Manifests) -> None:
+        placed = manifests.placed
+        for sentence in (*manifests.notes, *(s for p in placed for s in notices(p))):
             self._display.report(sentence)
         program, traces = self._options.program, self._options.traces
         self._runtime.set_resources(p.resource for p in placed)
@@ -172,14 +174,16 @@ class _Session:
     async def _apply_saves(self, gateway: Workload) -> None:
         async for _ in manifest.saves(self._files):
             try:
-                placed = manifest.read(self._files)
+                manifests = manifest.read_all(self._files)
             except InvalidSpec as error:
                 self._display.report(
                     f"manifest not applied, keeping the previous version:\n{error}"
                 )
             else:
                 self._display.report("manifest applied")
-                self._apply(gateway, placed)
+                self._apply(gateway, manifests)
+                # What they failed for may be mended beside the manifest, such as a missing file.
+                self._runtime.retry()
 
     async def _announce(self) -> None:
         await self._runtime.until(lambda: self._runtime.is_ready or self._is_ending)

@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from autoglm.api.names import read_rules
 from autoglm.common.addresses import cannot_listen
 from autoglm.common.admin_server import AdminServer
-from autoglm.common.process import Shutdown
+from autoglm.common.process import ExitCode, Shutdown
 from autoglm.common.telemetry import set_up_logs, set_up_traces
 from autoglm.kube.client import Client, ConfigException, Configuration, configure
 from autoglm.kube.election import Election
@@ -43,9 +43,6 @@ from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.types import Raw
 from autoglm.operator.watches import ChangeHandlers, Watches
 
-# As in docs/exit-codes.md.
-BAD_SETTINGS = 64
-ADDRESS_IN_USE = 65
 _log = logging.getLogger("autoglm.operator")
 
 
@@ -58,12 +55,12 @@ def run(settings: OperatorSettings) -> int:
             runner.run(_serve(settings))
     except ConfigException as error:
         why = f"no access to the API server ({error})"
-        return _cannot_start(f"{why}; set --kubeconfig, or run it as a pod", BAD_SETTINGS)
+        return _cannot_start(f"{why}; set --kubeconfig, or run it as a pod", ExitCode.BAD_SETTINGS)
     except ValueError as error:
-        return _cannot_start(str(error), BAD_SETTINGS)
+        return _cannot_start(str(error), ExitCode.BAD_SETTINGS)
     except OSError as error:
         why = cannot_listen(settings.metrics_address, error)
-        return _cannot_start(f"{why}; choose another --metrics-address", ADDRESS_IN_USE)
+        return _cannot_start(f"{why}; choose another --metrics-address", ExitCode.ADDRESS_IN_USE)
     return 0
 
 

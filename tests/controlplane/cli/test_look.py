@@ -18,7 +18,7 @@ from autoglm import cli
 from autoglm.api import API_VERSION, KIND
 from autoglm.api.labels import PLURAL
 from autoglm.cli.status.remedies import BY_EXIT_CODE
-from autoglm.inference.diagnosis import ExitCode
+from autoglm.common.process import ExitCode
 
 CRD = Path(__file__).parents[3] / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
 Autoglm = Callable[..., "Result"]

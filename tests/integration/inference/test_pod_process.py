@@ -16,7 +16,7 @@ import pytest
 
 from autoglm import v1
 from autoglm.common import rpc
-from autoglm.inference.diagnosis import ExitCode
+from autoglm.common.process import ExitCode
 from autoglm.v1 import inference_pb2_grpc, worker_pb2_grpc
 
 ANYWHERE = [f"--{name}-address=127.0.0.1:0" for name in ("grpc", "http", "metrics")]

@@ -15,7 +15,10 @@ import subprocess
 import sys
 
 MODES = ("ready", "never", "broken", "stubborn", "family")
-HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+HEAD = (
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    f"autoglm-process: {os.getpid()}\r\n\r\n"
+)
 
 
 def flag(name: str) -> str:

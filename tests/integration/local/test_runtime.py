@@ -17,8 +17,9 @@ from tests.support.processes import eventually, is_alive
 
 from autoglm.local.child import Failure, free_addresses
 from autoglm.local.gpus import NO_GPUS, Gpus
+from autoglm.local.member import Member
 from autoglm.local.planning import Policy, Process, State, Workload
-from autoglm.local.runtime import Member, Runtime, Timing
+from autoglm.local.runtime import Runtime, Timing
 
 FAKE = str(Path(__file__).with_name("fake_process.py"))
 QUICK = Policy(backoff_initial=0.01, backoff_max=0.05)
@@ -138,11 +139,11 @@ async def test_a_killed_replica_comes_back(tmp_path: Path) -> None:
 
 async def test_the_process_itself_says_why_it_failed(tmp_path: Path) -> None:
     async with running(tmp_path, fake("broken")) as run:
-        await run.until(lambda: run.only.starts >= 3)
+        await run.until(lambda: run.only.is_in(State.FAILED))
 
         assert run.only.last_failure == Failure("no such model: x", 66)
-        assert run.only.last_failure.is_permanent
-        assert run.lines.count("m-0: no such model: x (restart in 0.01 s)") == 1
+        assert run.lines[-1] == "m-0: no such model: x (no restart until the manifest changes)"
+        assert run.only.starts == 1
 
 
 async def test_a_missing_program_is_a_failure(tmp_path: Path) -> None:
@@ -155,12 +156,14 @@ async def test_a_missing_program_is_a_failure(tmp_path: Path) -> None:
 
 
 async def test_a_replica_that_is_never_ready_is_started_again(tmp_path: Path) -> None:
-    hasty = Policy(backoff_initial=0.01, ready_timeout=0.05)
-    async with running(tmp_path, fake("never"), policy=hasty) as run:
+    hasty = Policy(backoff_initial=0.01, stall_margin=0.0)
+    never = fake("never")
+    workload = replace(never, process=replace(never.process, stall_seconds=0.05))
+    async with running(tmp_path, workload, policy=hasty) as run:
         await run.until(lambda: run.only.starts >= 2)
 
         assert run.only.last_failure == Failure(
-            f"not ready after 0.05 s; log: {tmp_path / 'm-0.log'}"
+            f"no progress of its start for 0.05 s; log: {tmp_path / 'm-0.log'}"
         )
 
 
@@ -209,7 +212,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_alone(tmp_path: Path)
         served = run.endpoints()
 
         run.runtime.set_workloads([fake("broken")])
-        await run.until(lambda: any(m.starts >= 3 for m in run.runtime.members))
+        await run.until(lambda: any(m.is_in(State.FAILED) for m in run.runtime.members))
 
         assert run.endpoints() == served
 
@@ -217,7 +220,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_alone(tmp_path: Path)
 async def test_a_replica_counts_only_once_the_gateway_sends_it_requests(tmp_path: Path) -> None:
     absent = replace(fake("never", is_routed=False).process, addresses=free_addresses())
     async with running(tmp_path, fake("ready"), Workload("_gateway", 1, absent)) as run:
-        [replica] = [m for m in run.runtime.members if m.workload.process.is_routed]
+        [replica] = [m for m in run.runtime.members if m.is_routed]
         await run.until(lambda: replica.replica.state is State.JOINING)
 
         assert run.endpoints() == [f"grpc://{replica.addresses.grpc}"]
@@ -232,3 +235,69 @@ async def test_the_gateway_drains_before_what_is_behind_it(tmp_path: Path) -> No
         await run.runtime.stop()
 
     assert run.lines == ["gateway: stopping", "gateway: stopped", "m-0: stopping", "m-0: stopped"]
+
+
+async def test_another_process_at_its_addresses_is_not_taken_for_the_own_child(
+    tmp_path: Path,
+) -> None:
+    addresses = free_addresses()
+    other = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        "-S",
+        FAKE,
+        "ready",
+        *addresses.flags(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert other.stdout is not None
+        assert await other.stdout.readline() == b"mode ready\n"
+        process = replace(fake("never").process, addresses=addresses, stall_seconds=0.5)
+        patient = Policy(stall_margin=0.0)
+        async with running(tmp_path, Workload("m", 1, process), policy=patient) as run:
+            await run.until(lambda: run.only.last_failure is not None)
+
+            assert not any("ready" in line for line in run.lines)
+    finally:
+        other.kill()
+        await other.wait()
+
+
+async def test_a_replica_is_restarted_in_its_place(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("ready", replicas=2)) as run:
+        await run.until_ready()
+        pids = {member.name: member.pid for member in run.runtime.members}
+        await run.runtime.restart(["m-1"])
+
+        after = {member.name: member.pid for member in run.runtime.members}
+        assert after.keys() == pids.keys()
+        assert after["m-0"] == pids["m-0"]
+        assert after["m-1"] not in (None, pids["m-1"])
+        assert run.runtime.is_ready
+
+
+async def test_replicas_of_a_workload_are_restarted_one_after_the_other(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("ready", replicas=2)) as run:
+        await run.until_ready()
+        run.lines.clear()
+        await run.runtime.restart(["m"])
+
+    kinds = [line.split(",")[0].split(" after")[0] for line in run.lines]
+    assert kinds == [
+        "m-0: restarting",
+        "m-0: starting",
+        "m-0: ready",
+        "m-1: restarting",
+        "m-1: starting",
+        "m-1: ready",
+    ]
+
+
+async def test_a_failed_replica_is_started_again_by_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path, fake("broken")) as run:
+        await run.until(lambda: run.only.is_in(State.FAILED))
+        await run.runtime.restart(["m"])
+
+        assert run.only.starts == 2
+        assert run.only.is_in(State.FAILED)

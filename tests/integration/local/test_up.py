@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -12,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.common.process import ExitCode
 from autoglm.local.planning import Addresses, Policy
 from autoglm.local.runtime import Timing
-from autoglm.local.up import EXIT_BAD_MANIFEST, EXIT_BUSY, UpOptions, up
+from autoglm.local.up import UpOptions, up
 
 FAKE = str(Path(__file__).with_name("fake_process.py"))
 
@@ -117,7 +120,9 @@ async def test_a_manifest_that_is_bad_from_the_start_runs_nothing(
     file = tmp_path / "m.yaml"
     file.write_text("kind: Pod")
 
-    assert await up([file, tmp_path / "none.yaml"], options(tmp_path / "run")) == EXIT_BAD_MANIFEST
+    assert (
+        await up([file, tmp_path / "none.yaml"], options(tmp_path / "run")) == ExitCode.BAD_MANIFEST
+    )
 
     shown = capsys.readouterr().err
     assert f"{file}: kind" in shown
@@ -131,7 +136,7 @@ async def test_a_run_directory_has_one_user(tmp_path: Path) -> None:
     given = options(tmp_path / "run")
 
     async with upped(file, given):
-        assert await up([file], options(tmp_path / "run")) == EXIT_BUSY
+        assert await up([file], options(tmp_path / "run")) == ExitCode.ADDRESS_IN_USE
 
 
 @pytest.mark.parametrize("kind", ["grpc", "http", "metrics"])
@@ -144,7 +149,7 @@ async def test_an_address_at_which_another_process_listens_ends_it_at_once(
         address = f"127.0.0.1:{other.getsockname()[1]}"
         given = options(tmp_path / "run")
         given = replace(given, gateway=replace(given.gateway, **{kind: address}))
-        assert await up([file], given) == EXIT_BUSY
+        assert await up([file], given) == ExitCode.ADDRESS_IN_USE
     await screen.until(f"cannot listen on {address}: Address already in use; end what listens")
 
 
@@ -155,18 +160,36 @@ async def test_a_permanent_failure_ends_a_run_without_watch(tmp_path: Path) -> N
     assert await up([file], replace(options(tmp_path / "run"), watch=False)) == 66
 
 
-async def test_a_watched_run_continues_until_the_manifest_is_corrected(
-    tmp_path: Path, screen: Screen
+@pytest.mark.parametrize("correction", ["fail: ready", "fail: broken"])
+async def test_a_watched_run_waits_with_a_failed_replica_until_the_manifest_is_saved(
+    tmp_path: Path, screen: Screen, correction: str
 ) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(manifest("broken"))
     given = options(tmp_path / "run")
     task = asyncio.create_task(up([file], given))
 
-    await screen.until("m-0: no such model: x", count=3)
-    file.write_text(manifest("ready"))
-    await screen.until("ready: gRPC")
+    await screen.until("m-0: no such model: x (no restart until the manifest changes)")
+    assert screen.text.count("m-0: starting") == 1
+    file.write_text(manifest("broken").replace("fail: broken", correction))
+    again = "ready: gRPC" if "ready" in correction else "m-0: no such model: x"
+    await screen.until(again, count=1 if "ready" in correction else 2)
 
     assert given.stop is not None
     given.stop.set()
     assert await task == 0
+
+
+async def test_a_forced_stop_announces_no_restart(tmp_path: Path, screen: Screen) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(manifest("stubborn"))
+    task = asyncio.create_task(up([file], options(tmp_path / "run")))
+    await screen.until("ready: gRPC")
+
+    os.kill(os.getpid(), signal.SIGINT)
+    await screen.until("stopping: waiting")
+    os.kill(os.getpid(), signal.SIGINT)
+
+    assert await task == 128 + signal.SIGINT
+    await screen.until("m-0: killed")
+    assert "restart in" not in screen.text

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from autoglm.common.process import ExitCode
 from autoglm.inference import diagnosis
-from autoglm.inference.diagnosis import ExitCode
 from autoglm.inference.settings import InferenceSettings
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,17 @@ CASES = [
     (
         "OSError: org/name is not a local folder and is not a valid model identifier listed",
         "ModelNotFound",
-        "HF_HUB_OFFLINE",
+        "check --model-path and --revision",
+    ),
+    (
+        "GatedRepoError: 403 Client Error. Access to model a/b is restricted",
+        "GatedModel",
+        "accept its licence",
+    ),
+    (
+        "HubUnreachable: ConnectError: [Errno 111] Connection refused",
+        "HubUnreachable",
+        "(ConnectError: [Errno 111] Connection refused): check the network",
     ),
     (
         "ValueError: device cuda was requested, but vLLM runs on cpu here",
@@ -78,6 +88,61 @@ def test_every_cause_has_an_exit_code_of_its_own() -> None:
 def test_every_exit_code_is_documented() -> None:
     table = (ROOT / "docs/exit-codes.md").read_text()
     assert [c for c in ExitCode if f"| {c.value} |" not in table] == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        ("OfflineModeIsEnabled: Cannot reach http://h/api: offline mode is on", "ModelNotFound"),
+        (
+            "LocalEntryNotFoundError: Cannot find the requested files in the disk cache and "
+            "outgoing traffic has been disabled",
+            "ModelNotFound",
+        ),
+        (
+            "LocalEntryNotFoundError: An error happened while trying to locate the file on the Hub",
+            "HubUnreachable",
+        ),
+        (
+            "OSError: We couldn't connect to 'https://huggingface.co' to load the files",
+            "HubUnreachable",
+        ),
+        ("OSError: You are trying to access a gated repo.\nMake sure", "GatedModel"),
+        ("RepositoryNotFoundError: 404 Client Error", "ModelNotFound"),
+    ],
+)
+def test_only_a_hub_that_cannot_be_reached_is_worth_another_start(cause: str, reason: str) -> None:
+    found = diagnosis.diagnose(cause, settings(model_path="a/b"))
+    assert found.reason == reason
+    assert found.exit_code.is_final is (reason != "HubUnreachable")
+
+
+def test_the_hub_is_consulted_for_names_only(tmp_path: Path) -> None:
+    found = diagnosis.diagnose("ValueError: Invalid repository ID or local", settings())
+    assert found.reason == "NotAModel"
+    assert diagnosis.may_be_the_hub(found, settings(model_path="a/b"))
+    assert not diagnosis.may_be_the_hub(found, settings(model_path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("cause", "may_be"),
+    [
+        ("ConnectError: [Errno 111] Connection refused", True),
+        ("ReadTimeout: The read operation timed out", True),
+        ("HfHubHTTPError: 503 Server Error", True),
+        ("ZeroDivisionError: division by zero", False),
+    ],
+)
+def test_the_hub_is_consulted_for_failures_of_the_network(cause: str, may_be: bool) -> None:
+    found = diagnosis.diagnose(cause, settings())
+    assert found.reason == "StartFailed"
+    assert diagnosis.may_be_the_hub(found, settings(model_path="a/b")) is may_be
+
+
+def test_a_stalled_start_names_what_it_did_and_may_be_repeated() -> None:
+    found = diagnosis.stalled("download 3.1 of 16.4 GB at 0.0 MB/s", 600)
+    assert "no progress for 600 s (download 3.1 of 16.4 GB at 0.0 MB/s)" in found.message
+    assert not found.exit_code.is_final
 
 
 @pytest.mark.parametrize(

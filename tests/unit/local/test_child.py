@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from autoglm.local.child import free_addresses, last_line, with_free_ports
+from autoglm.common.process import ExitCode
+from autoglm.local.child import Failure, free_addresses, last_line, with_free_ports
 from autoglm.local.planning import Addresses
 
 
@@ -17,7 +18,7 @@ from autoglm.local.planning import Addresses
         ('x\n{"level": "info", "message": "listening"}\n', "listening"),
         ('{"cut', '{"cut'),
         ("[1]", "[1]"),
-        ("x" * 9000, "x" * 200),
+        ("x" * 9000, "x" * 400),
         ("\n", ""),
     ],
 )
@@ -44,3 +45,25 @@ def test_only_port_zero_is_replaced() -> None:
 
     assert (given.http, given.metrics) == ("0.0.0.0:8080", "127.0.0.1:9090")
     assert not given.grpc.endswith(":0")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_fixed", "is_final"),
+    [
+        (ExitCode.BAD_SETTINGS, False, True),
+        (ExitCode.MODEL_NOT_FOUND, False, True),
+        (ExitCode.GATED_MODEL, False, True),
+        (ExitCode.HUB_UNREACHABLE, False, False),
+        (ExitCode.START_STALLED, False, False),
+        (ExitCode.ENGINE_DEAD, False, False),
+        (ExitCode.ADDRESS_IN_USE, False, False),
+        (ExitCode.ADDRESS_IN_USE, True, True),
+        (-9, False, False),
+        (1, False, False),
+        (None, False, False),
+    ],
+)
+def test_only_a_cause_that_a_restart_does_not_help_is_final(
+    code: int | None, is_fixed: bool, is_final: bool
+) -> None:
+    assert Failure("x", code).is_final(has_fixed_addresses=is_fixed) is is_final

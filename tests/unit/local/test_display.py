@@ -12,8 +12,9 @@ from rich.console import Console
 
 from autoglm.local.child import Failure, Files
 from autoglm.local.display import Display, Row, age, rows
+from autoglm.local.member import Member
 from autoglm.local.planning import Addresses, Process, Replica, State, Workload
-from autoglm.local.runtime import Member, Runtime
+from autoglm.local.runtime import Runtime
 
 FILES = Files(Path("log"), Path("termination"))
 

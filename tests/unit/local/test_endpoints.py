@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 from autoglm.api.documents import load_documents
 from autoglm.local import endpoints
@@ -16,14 +15,14 @@ spec:
 """
 
 
-def test_resources_are_published_without_defaults(tmp_path: Path) -> None:
-    file = tmp_path / "endpoints.json"
-
+def test_resources_are_published_without_defaults_and_with_their_status() -> None:
     addresses = Addresses("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
-    endpoints.write(file, [addresses], load_documents(MANIFEST, "m"))
+    status = {"phase": "Ready"}
+    text = endpoints.listing([addresses], load_documents(MANIFEST, "m"), {"echo": status})
 
+    metadata = {"name": "echo", "namespace": "default"}
     spec = {"model": {}, "routing": {"timeouts": {"chunkSeconds": 3.0}}}
-    assert json.loads(file.read_text()) == {
+    assert json.loads(text) == {
         "endpoints": ["grpc://127.0.0.1:1"],
-        "resources": [{"metadata": {"name": "echo"}, "spec": spec}],
+        "resources": [{"metadata": metadata, "spec": spec, "status": status}],
     }

@@ -180,14 +180,15 @@ def test_the_gateway_drains_as_long_as_the_slowest_model() -> None:
 
 
 def test_fields_for_clusters_only_are_reported() -> None:
-    assert notices(resource(replicas=2)) == []
+    assert notices(Placed(resource(replicas=2), HERE)) == []
     scaled = resource(
         scaling={"minReplicas": 2, "maxReplicas": 4},
         engine={"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {}}}]},
     )
-    assert notices(scaled) == [
+    assert notices(Placed(scaled, HERE)) == [
         "m: spec.scaling takes effect on Kubernetes; `autoglm up` runs 2 replicas (minReplicas)",
-        "m: HF_TOKEN must be set in this shell's environment",
+        "m: HF_TOKEN must be set in this shell's environment, or in a Secret or ConfigMap of the "
+        "manifests",
     ]
 
 
@@ -213,11 +214,11 @@ def test_a_profile_of_another_file_is_merged_and_needs_no_notice(tmp_path: Path)
     (placed,) = read([first, second])
 
     assert placed.resource.spec.engine.args == {"enforce_eager": True}
-    assert notices(placed.resource) == []
+    assert notices(placed) == []
 
 
 def test_a_profile_of_the_cluster_is_reported_as_one() -> None:
-    assert notices(resource(profile={"name": "nvidia-l4"})) == [
+    assert notices(Placed(resource(profile={"name": "nvidia-l4"}), HERE)) == [
         "m: spec.profile takes effect on Kubernetes; `autoglm up` runs without it; add the "
         "AutoGLMProfile to the manifests to use its engine arguments"
     ]

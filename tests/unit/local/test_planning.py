@@ -91,11 +91,29 @@ def test_only_a_good_while_forgets_failures(state: State, lasted: float, failure
     assert POLICY.failures_after(ended, NOW + lasted) == failures
 
 
-def test_a_replica_that_is_not_ready_in_time_is_given_up() -> None:
-    starting = replica(0, State.STARTING)
+@pytest.mark.parametrize("progressed", [0.0, 5000.0])
+def test_a_replica_is_given_up_when_its_start_has_stalled_for_longer_than_it_may(
+    progressed: float,
+) -> None:
+    starting = replace(replica(0, State.STARTING), progressed=NOW + progressed)
+    due = NOW + progressed + NEW.stall_seconds + POLICY.stall_margin
 
-    assert plan([workload(1)], [starting], NOW + 299, POLICY) == Plan((), NOW + 300)
-    assert plan([workload(1)], [starting], NOW + 300, POLICY) == Plan((GiveUp("m-0"),))
+    assert plan([workload(1)], [starting], due - 1, POLICY) == Plan((), due)
+    assert plan([workload(1)], [starting], due, POLICY) == Plan((GiveUp("m-0"),))
+
+
+def test_a_failed_replica_waits_for_another_revision() -> None:
+    failed = replica(0, State.FAILED)
+
+    assert plan([workload(1)], [failed], NOW + 1e9, POLICY) == Plan()
+    assert actions([workload(1)], replica(0, State.FAILED, OLD)) == [
+        Forget("m-0"),
+        Start(workload(1), 1),
+    ]
+
+
+def test_a_restarting_replica_keeps_its_place() -> None:
+    assert actions([workload(1)], replica(0, State.RESTARTING)) == []
 
 
 def test_the_gateway_may_wait_for_its_first_replica_without_limit() -> None:

@@ -24,8 +24,8 @@ class EnvVar(Part):
     value: Annotated[str, Field(max_length=32768)] | None = None
     """Value of the variable; quote numbers. Exclusive with valueFrom."""
     value_from: dict[str, Any] | None = None
-    """Source of the value as in Kubernetes, such as a secretKeyRef. `autoglm up` has no secrets and
-    takes the variable of the same name from its own environment."""
+    """Source of the value as in Kubernetes, such as a secretKeyRef. `autoglm up` reads Secrets and
+    ConfigMaps of its manifests, and else the variable of the same name of its environment."""
 
 
 class Parallelism(Part):

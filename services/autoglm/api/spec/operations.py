@@ -96,6 +96,14 @@ class Resources(Part):
     """Resources that a replica may not exceed. GPUs are set here."""
 
 
+class Startup(Part):
+    """The start of a replica."""
+
+    stall_seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
+    """Seconds without progress of download, load, compilation or warm-up after which a replica is
+    ended and started again. A start that makes progress may take any time."""
+
+
 class Rollout(Part):
     """How a new revision replaces the old one."""
 

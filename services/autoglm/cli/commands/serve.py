@@ -15,9 +15,8 @@ from autoglm.api.documents import parse_manifest
 from autoglm.api.short_form import name_of, to_manifest
 from autoglm.cli.commands.up import print_commands, run_options
 from autoglm.cli.options import examples
-from autoglm.common.process import raise_open_file_limit
+from autoglm.common.process import ExitCode, raise_open_file_limit
 from autoglm.local import UpOptions, up
-from autoglm.local.up import EXIT_BAD_MANIFEST
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 _PLAIN = ("model", "weights", "checkpoint")
@@ -37,7 +36,7 @@ _LOADED = "give a path (./DIR), or a hub name (ORG/NAME, hf://ORG/NAME)"
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(1, 10_000))
 @click.option(
     "--gpus",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(1, 64),
     help="GPUs of a replica, which it splits the model over. [default: what the engine finds]",
 )
 @click.option("--max-model-len", type=click.IntRange(min=1), help="Longest prompt and output.")
@@ -66,11 +65,13 @@ def command(
     """
     uri = uri_of(model)
     short = {"model": uri, "quantization": quantization, "replicas": replicas}
+    sizes = {"gpu": gpus, "max_model_len": max_model_len}
+    short |= {field: value for field, value in sizes.items() if value is not None}
     try:
-        manifest = manifest_of(short, name or _name_of(uri), gpus, max_model_len)
+        manifest = manifest_of(short, name or _name_of(uri))
     except InvalidSpec as error:
         click.echo(str(error), err=True)
-        return EXIT_BAD_MANIFEST
+        return ExitCode.BAD_MANIFEST
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
     if print_manifest:
         click.echo(text, nl=False)
@@ -107,19 +108,9 @@ def _name_of(uri: str) -> str:
     return name_of(path.parent.name if path.name in _PLAIN and path.parent.name else uri)
 
 
-def manifest_of(
-    short: dict[str, Any], name: str, gpus: int | None, max_model_len: int | None
-) -> dict[str, Any]:
-    """Return the manifest of a short form with these settings. Raises InvalidSpec. Pure."""
+def manifest_of(short: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the manifest of a short form. Raises InvalidSpec. Pure."""
     manifest = to_manifest(short, name)
-    spec: dict[str, Any] = manifest["spec"]
-    spec["model"]["servedName"] = manifest["metadata"]["name"]
-    if max_model_len is not None:
-        spec["model"]["maxModelLen"] = max_model_len
-    if gpus is not None:
-        if gpus > 1:
-            spec.setdefault("engine", {})["parallelism"] = {"tensor": gpus}
-        # For Kubernetes; `autoglm up` sets no limits.
-        spec["resources"] = {"limits": {"nvidia.com/gpu": gpus}}
+    manifest["spec"]["model"]["servedName"] = manifest["metadata"]["name"]
     parse_manifest(manifest)
     return manifest

@@ -15,13 +15,13 @@ import click
 from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
 from autoglm.cli.options import examples, load_settings
-from autoglm.common.process import raise_open_file_limit
+from autoglm.common.process import ExitCode, raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
 from autoglm.local.gpus import find as find_gpus
 from autoglm.local.manifest import files_of, gateway_workload, model_workload, read
 from autoglm.local.planning import Workload
-from autoglm.local.up import EXIT_BAD_MANIFEST, too_few_gpus
+from autoglm.local.up import too_few_gpus
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Addresses()
@@ -147,11 +147,11 @@ def print_commands(files: Sequence[Path], options: UpOptions) -> int:
         placed = read(files)
     except InvalidSpec as error:
         click.echo(str(error), err=True)
-        return EXIT_BAD_MANIFEST
+        return ExitCode.BAD_MANIFEST
     gpus = find_gpus()
     if why := too_few_gpus(placed, gpus):
         click.echo(why, err=True)
-        return EXIT_BAD_MANIFEST
+        return ExitCode.BAD_MANIFEST
     program, taken = ("autoglm",), list[str]()
     endpoints = options.run_dir / "endpoints.json"
     gateway_flags = options.all_gateway_flags

@@ -9,15 +9,22 @@ from typing import Final
 
 from autoglm.api.labels import COMPONENT, GATEWAY
 from autoglm.api.own_images import pull_remedy
-from autoglm.inference.diagnosis import ExitCode
+from autoglm.common.process import ExitCode
 from autoglm.operator.status.causes import creation_remedy, placement_remedy
 
 BY_EXIT_CODE: Final = {
     ExitCode.BAD_SETTINGS: "correct spec.engine.args or the field in the message",
+    ExitCode.BAD_MANIFEST: "correct the fields in the message",
     ExitCode.ADDRESS_IN_USE: "remove containers that use ports 50051, 8000 or 9090 from "
     "spec.template",
-    ExitCode.MODEL_NOT_FOUND: "check spec.model.uri, spec.model.revision, access to the hub, and "
-    "HF_TOKEN in spec.engine.env; a path must be on a volume that spec.template mounts",
+    ExitCode.MODEL_NOT_FOUND: "check spec.model.uri, spec.model.revision, and HF_TOKEN in "
+    "spec.engine.env; a path must be on a volume that spec.template mounts",
+    ExitCode.GATED_MODEL: "accept the licence on the model's page of the hub, and set HF_TOKEN in "
+    "spec.engine.env to a token of the same account",
+    ExitCode.START_STALLED: "check the log; raise spec.startup.stallSeconds if the start "
+    "only takes long",
+    ExitCode.HUB_UNREACHABLE: "none if the hub responds again; if it recurs, check egress to it, "
+    "HTTPS_PROXY and HF_ENDPOINT in spec.engine.env",
     ExitCode.NOT_A_MODEL: "set spec.model.uri to the directory of a checkpoint with config.json "
     "that vLLM supports",
     ExitCode.UNSUPPORTED_QUANTIZATION: "omit spec.model.quantization, or set a method that device "

@@ -12,6 +12,7 @@ import gc
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm.common.errors import ResumeImpossible
 from autoglm.inference.engine import EngineOptions
+from autoglm.inference.startup import Startup
 from autoglm.inference.vllm.failure.orphan import announce_pod
 from autoglm.inference.vllm.failure.postmortem import EngineLog, attach
+from autoglm.inference.vllm.progress import watch
 from autoglm.inference.vllm.replay.engine_patches import announce_name
 
 if TYPE_CHECKING:
@@ -48,12 +51,15 @@ _OWN = {
 }
 
 
-async def start(options: EngineOptions) -> VllmEngine:
-    """Return a running engine. Raises what vLLM raises; see `root_cause`."""
+async def start(options: EngineOptions, startup: Startup | None = None) -> VllmEngine:
+    """Return a running engine, noting its progress. Raises what vLLM raises; see `root_cause`."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     announce_pod()
     announce_name()
     log = EngineLog()
+    watching = asyncio.create_task(
+        watch(startup or Startup(time.monotonic()), options, log.messages)
+    )
     # Imports make a million objects that stay; traversing them meanwhile takes a fifth of the time.
     gc.disable()
     try:
@@ -65,6 +71,7 @@ async def start(options: EngineOptions) -> VllmEngine:
         raise
     finally:
         gc.enable()
+        watching.cancel()
     try:
         return await _serve(options, log, launched)
     except BaseException:

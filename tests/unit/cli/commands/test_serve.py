@@ -39,7 +39,7 @@ def test_options_are_fields(autoglm: Any) -> None:
         },
         "replicas": 2,
         "engine": {"parallelism": {"tensor": 4}},
-        "resources": {"limits": {"nvidia.com/gpu": 4}},
+        "resources": {"limits": {"nvidia.com/gpu": "4"}},
     }
 
 

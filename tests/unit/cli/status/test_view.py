@@ -11,7 +11,7 @@ from autoglm.cli.kube import ClusterState
 from autoglm.cli.status.cluster import screen
 from autoglm.cli.status.remedies import BY_EXIT_CODE, BY_REASON, remedy
 from autoglm.cli.status.view import FailedCondition, View, views
-from autoglm.inference.diagnosis import ExitCode
+from autoglm.common.process import ExitCode
 
 
 def view_of(observed: ClusterState, now: float, name: str) -> View:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
 import signal
@@ -23,32 +24,51 @@ _HEADER = "The engine process said:\n"
 _TRACEBACK = "Traceback (most recent call last):"
 
 
+class UntilStarted(logging.Filter):
+    """Passes records until a file exists; runs in vLLM's processes."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self._marker = Path(marker)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not self._marker.exists()
+
+
 class EngineLog:
-    """Errors that vLLM logs in processes other than this one."""
+    """Errors that vLLM logs in processes other than this one, and all messages of its start."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="autoglm-engine-")
         self._errors = Path(self._directory.name, "errors.log")
+        self.messages = Path(self._directory.name, "messages.log")
+        """What vLLM logs until `skip`, by which its start is followed."""
+        self._started = Path(self._directory.name, "started")
         self._read_from = 0
 
     def configure(self, default: Mapping[str, Any]) -> str:
         """Write a logging configuration like vLLM's own that fills this log; return its path."""
         config = copy.deepcopy(dict(default))
         config["formatters"]["postmortem"] = {"format": _FORMAT}
-        config["handlers"]["postmortem"] = {
-            "class": "logging.FileHandler",
-            "filename": str(self._errors),
-            "level": "ERROR",
-            "formatter": "postmortem",
-            "delay": True,
+        until_started = {
+            "()": f"{UntilStarted.__module__}.{UntilStarted.__name__}",
+            "marker": str(self._started),
         }
-        config["loggers"]["vllm"]["handlers"].append("postmortem")
+        config.setdefault("filters", {})["until_started"] = until_started
+        handler = {"class": "logging.FileHandler", "formatter": "postmortem", "delay": True}
+        config["handlers"] |= {
+            "postmortem": handler | {"filename": str(self._errors), "level": "ERROR"},
+            "messages": handler
+            | {"filename": str(self.messages), "level": "INFO", "filters": ["until_started"]},
+        }
+        config["loggers"]["vllm"]["handlers"] += ["postmortem", "messages"]
         path = Path(self._directory.name, "logging.json")
         path.write_text(json.dumps(config))
         return str(path)
 
     def skip(self) -> None:
         """Forget what was logged so far: the engine has started in spite of it."""
+        self._started.touch()
         self._read_from = self._errors.stat().st_size if self._errors.exists() else 0
 
     def first_failure(self) -> str:
