@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 CRD = ROOT / "deploy/crds/autoglm.io_autoglmdeployments.yaml"
 PROFILE_CRD = ROOT / "deploy/crds/autoglm.io_autoglmprofiles.yaml"
 PROFILES = ROOT / "deploy/kustomize/profiles"
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml")) + sorted(ROOT.glob("examples/gpu/*.yaml"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml")) + sorted(ROOT.glob("examples/catalog/*.yaml"))
 EXAMPLES.append(ROOT / "examples/kubernetes/tiny-glm.yaml")
 Create = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -35,7 +35,7 @@ Manifest = dict[str, Any]
     epilog=examples(
         "autoglm deploy -c config.yaml",
         "autoglm deploy -c config.yaml --name chat --namespace models --dry-run",
-        "autoglm deploy -c examples/gpu/qwen3-8b.yaml --wait --timeout 900",
+        "autoglm deploy -c examples/catalog/qwen3-8b.yaml --wait --timeout 900",
     )
 )
 @click.option(
