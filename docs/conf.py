@@ -1,9 +1,9 @@
 """Sphinx: builds the documentation site from this folder. `make docs` writes it to build/site.
 
 The pages are plain Markdown that reads as well on a code host; the navigation is in index.md.
-Pages of the repository's root (README, CHANGELOG, …) appear by a page here of a few lines, whose
-text is replaced by theirs. Links that leave the folder lead to the repository where its address is
-known (DOCS_REPOSITORY, or GitHub's own variables), and are plain text elsewhere.
+Pages of other folders (README, CHANGELOG, examples/catalog/README.md, …) appear by a page here of a
+few lines, whose text is replaced by theirs. Links that leave the folder lead to the repository
+where its address is known (DOCS_REPOSITORY, or GitHub's own variables), else they are plain text.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ _PAGES = {
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
     "security-policy": "SECURITY.md",
+    "guides/catalog": "examples/catalog/README.md",
+    "guides/fields": "examples/comparison/README.md",
 }
-"""Pages here that have the text of a file of the root."""
+"""Pages here that have the text of a file elsewhere."""
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -75,8 +77,9 @@ def rewritten(page: PurePosixPath, base: Path, match: re.Match[str]) -> str:
 def _read(app: Sphinx, name: str, source: list[str]) -> None:
     base = (_DOCS / name).parent
     if root_file := _PAGES.get(name):
-        app.env.note_dependency(str(_ROOT / root_file))
-        source[0], base = (_ROOT / root_file).read_text(), _ROOT
+        file = _ROOT / root_file
+        app.env.note_dependency(str(file))
+        source[0], base = file.read_text(), file.parent
     page = PurePosixPath(f"{name}.md")
     source[0] = LINK.sub(lambda match: rewritten(page, base, match), source[0])
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from scripts.pages import stand_ins
 from scripts.pages.blocks import BadPage, Block, blocks, is_printed, on_this_machine, rehearsals
+from scripts.pages.isolation import ISOLATED, isolation
 from scripts.pages.session import ROOT, Failed, Session
 
-_ISOLATED = "AUTOGLM_PAGES_ISOLATED"
 _COLUMNS = ("PAGE", "RUN", "DRY", "SHOWN", "SECONDS", "RESULT")
 
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if command := isolation():
         again = [*command, sys.executable, "-m", "scripts.pages", *arguments]
-        return subprocess.run(again, env={**os.environ, _ISOLATED: "1"}, check=False).returncode
+        return subprocess.run(again, env={**os.environ, ISOLATED: "1"}, check=False).returncode
     results = []
     for page in options.pages or marked_pages():
         print(f"== {page}", file=sys.stderr, flush=True)
@@ -57,20 +57,6 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{page}: {results[-1].error}", file=sys.stderr, flush=True)
     print("\n".join(table(results)))
     return 1 if any(result.error for result in results) else 0
-
-
-def isolation() -> list[str]:
-    """What runs a command in a network namespace; empty where it is done, or not possible."""
-    if os.environ.get(_ISOLATED) or shutil.which("ip") is None:
-        return []
-    own_user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    unshare = ["unshare", "--net", *own_user]
-    try:
-        subprocess.run([*unshare, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        print("pages: no network namespaces here; the pages' ports must be free", file=sys.stderr)
-        return []
-    return [*unshare, "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
 def marked_pages() -> Iterator[Path]:
@@ -104,8 +90,9 @@ def check(page: Path) -> Result:
 def carry_out(block: Block, session: Session, result: Result) -> None:
     """Run one block, and count its commands. Raises Failed."""
     if block.kind == "dry":
+        has_helm = shutil.which("helm", path=session.environment["PATH"])
         for command in rehearsals(block):
-            if not command or (command.startswith("helm ") and shutil.which("helm") is None):
+            if not command or (command.startswith("helm ") and not has_helm):
                 result.shown += 1
                 continue
             session.run(command)

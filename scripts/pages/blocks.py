@@ -105,7 +105,8 @@ def rehearsal(command: str) -> str:
     if re.match(r"autoglm (up|deploy) ", command):
         return re.sub(r" --wait\b| -d\b", "", command) + " --dry-run"
     if applied := re.fullmatch(r"kubectl apply (?:--server-side )?-f (\S+\.yaml)(?: .*)?", command):
-        return f"autoglm validate {applied[1]}"
+        file = applied[1]
+        return f"test -f {file}; ! grep -q AutoGLMDeployment {file} || autoglm validate {file}"
     if command.startswith("helm install "):
         return command.replace("helm install", "helm template", 1).replace(" --wait", "")
     return ""

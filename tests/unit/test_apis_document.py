@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from autoglm.v1 import inference_pb2, open_inference_pb2
 from autoglm.validation import Billing
 from autoglm.validation.http_apis import (
     DENIED,
@@ -16,6 +18,7 @@ from autoglm.validation.http_apis import (
 
 LINES = (Path(__file__).parents[2] / "docs" / "apis.md").read_text().splitlines()
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if line[:3] == "| `"]
+USAGE = "## Usage of the Open Inference Protocol"
 CHARGED = {Billing.TOKENS: "tokens", Billing.FREE: "one request"}
 
 
@@ -31,6 +34,17 @@ def test_every_forwarded_path_is_listed_as_it_is() -> None:
         for api in apis
     ]
     assert [row[:4] for row in ROWS if len(row) == 5] == expected
+
+
+def test_every_grpc_method_of_clients_is_listed() -> None:
+    section = LINES[LINES.index("## Over gRPC") : LINES.index(USAGE)]
+    cells = [line.split("|")[1] for line in section if line[:3] == "| `"]
+    listed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    services = (
+        inference_pb2.DESCRIPTOR.services_by_name["Inference"],
+        open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+    )
+    assert sorted(listed) == sorted(m.name for service in services for m in service.methods)
 
 
 def test_paths_of_stored_responses_are_listed() -> None:

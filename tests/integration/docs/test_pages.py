@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-QUICK = ("api-keys",)
+QUICK = ("api-keys", "gated-models", "gpus", "own-model-cluster")
 
 
 @pytest.mark.timeout(300)
