@@ -68,7 +68,7 @@ def command(
     sizes = {"gpu": gpus, "max_model_len": max_model_len}
     short |= {field: value for field, value in sizes.items() if value is not None}
     try:
-        manifest = manifest_of(short, name or _name_of(uri))
+        manifest = manifest_of(short, name or _served_name(uri))
     except InvalidSpec as error:
         click.echo(str(error), err=True)
         return ExitCode.BAD_MANIFEST
@@ -102,15 +102,19 @@ def uri_of(model: str) -> str:
     raise click.BadParameter(f"{found[1]}:// cannot be loaded; {_LOADED}", param_hint="MODEL")
 
 
-def _name_of(uri: str) -> str:
-    """Return a name: that of the directory above for `tiny-glm/model`."""
+def _served_name(uri: str) -> str:
+    """Return the name for requests: the last part, or the directory above for `tiny-glm/model`."""
     path = Path(uri)
-    return name_of(path.parent.name if path.name in _PLAIN and path.parent.name else uri)
+    last = path.parent.name if path.name in _PLAIN and path.parent.name else path.name
+    return last.lower() or name_of(uri)
 
 
-def manifest_of(short: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the manifest of a short form. Raises InvalidSpec. Pure."""
-    manifest = to_manifest(short, name)
-    manifest["spec"]["model"]["servedName"] = manifest["metadata"]["name"]
+def manifest_of(short: dict[str, Any], served_name: str) -> dict[str, Any]:
+    """Return the manifest of a short form. Raises InvalidSpec. Pure.
+
+    Its name is the served one as far as a resource may have it: qwen3-0-6b for qwen3-0.6b.
+    """
+    manifest = to_manifest(short, name_of(served_name))
+    manifest["spec"]["model"]["servedName"] = served_name
     parse_manifest(manifest)
     return manifest

@@ -26,6 +26,23 @@ def test_a_hub_name_is_served_under_its_last_part(autoglm: Any) -> None:
     assert printed(autoglm, "hf://Qwen/Qwen3-8B") == manifest
 
 
+@pytest.mark.parametrize(
+    ("arguments", "resource", "served"),
+    [
+        (["Qwen/Qwen3-0.6B"], "qwen3-0-6b", "qwen3-0.6b"),
+        (["meta-llama/Llama-3.1-8B-Instruct"], "llama-3-1-8b-instruct", "llama-3.1-8b-instruct"),
+        (["a/b", "--name", "gpt-4.1"], "gpt-4-1", "gpt-4.1"),
+        (["a/4bit"], "bit", "4bit"),
+    ],
+)
+def test_a_model_keeps_the_dots_of_its_name_in_requests(
+    autoglm: Any, arguments: list[str], resource: str, served: str
+) -> None:
+    manifest = printed(autoglm, *arguments)
+    assert manifest["metadata"]["name"] == resource
+    assert manifest["spec"]["model"]["servedName"] == served
+
+
 def test_options_are_fields(autoglm: Any) -> None:
     options = ("--name", "chat", "--replicas", "2", "--gpus", "4", "--max-model-len", "1000")
     manifest = printed(autoglm, "a/b", *options, "--quantization", "fp8")
