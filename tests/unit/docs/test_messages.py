@@ -1,4 +1,4 @@
-"""Each message that the page on troubleshooting quotes exists in the code."""
+"""Each message that a guide quotes exists in the code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs/guides/troubleshooting.md"
+PAGES = sorted((ROOT / "docs/guides").glob("*.md"))
 _MESSAGE = re.compile(r"(`+) ?(.+?) ?\1")
 _GAP = "…"
 # Shorter ones prove nothing.
@@ -20,7 +20,7 @@ _LEAST = 8
 def messages() -> Iterator[str]:
     """The first cell in backticks of each row under a heading `message`."""
     column = None
-    for line in PAGE.read_text().splitlines():
+    for line in "\n\n".join(page.read_text() for page in PAGES).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line[:1] == "|" else []
         if not cells:
             column = None
@@ -46,12 +46,12 @@ def texts() -> str:
 TEXTS = texts()
 
 
-@pytest.mark.parametrize("message", list(messages()))
+@pytest.mark.parametrize("message", sorted(set(messages())))
 def test_a_quoted_message_exists(message: str) -> None:
     parts = [part.strip() for part in message.split(_GAP)]
     parts = [part for part in parts if len(part) >= _LEAST] or [max(parts, key=len)]
     assert all(part in TEXTS for part in parts), f"the code has no such message: {message}"
 
 
-def test_the_page_quotes_messages() -> None:
-    assert len(list(messages())) > 40
+def test_guides_quote_messages() -> None:
+    assert len(set(messages())) > 40
