@@ -40,6 +40,8 @@ class Phase(StrEnum):
     """spec.suspend is true."""
     IDLE = "Idle"
     """Scaled to zero."""
+    TERMINATING = "Terminating"
+    """It is being deleted."""
 
 
 class ConditionType(StrEnum):
@@ -56,6 +58,8 @@ class ConditionType(StrEnum):
     MONITORING_ACTIVE = "MonitoringActive"
     PROFILE_APPLIED = "ProfileApplied"
     """Only where spec.profile is set."""
+    RESOURCES_REQUESTED = "ResourcesRequested"
+    """Only where nothing is requested."""
 
 
 class Condition(Part):
@@ -63,7 +67,7 @@ class Condition(Part):
 
     type: Annotated[str, Field(max_length=316)]
     """Type of the condition: Ready, Available, Progressing, Degraded, ModelLoaded, Routable,
-    ScalingActive, RolloutHealthy, MonitoringActive or ProfileApplied."""
+    ScalingActive, RolloutHealthy, MonitoringActive, ProfileApplied or ResourcesRequested."""
     status: Literal["True", "False", "Unknown"]
     """Status of the condition."""
     reason: Annotated[str, Field(max_length=1024)]
@@ -92,6 +96,8 @@ class LastFailure(Part):
 class ModelStatus(Part):
     """State of the model."""
 
+    source: Annotated[str, Field(max_length=1024)] = ""
+    """What is served: spec.model.uri, or the engine where it needs no weights."""
     state: Word = ""
     """Pending, Loading, Loaded or Failed."""
     last_failure: LastFailure | None = None
@@ -163,8 +169,8 @@ class Status(Part):
     observed_generation: Count | None = None
     """Generation of the spec that the status describes."""
     phase: Word = ""
-    """Summary: Pending, Loading, Ready, Updating, Degraded, Failed, Suspended or Idle (scaled to
-    zero)."""
+    """Summary: Pending, Loading, Ready, Updating, Degraded, Failed, Suspended, Idle (scaled to
+    zero) or Terminating."""
     url: Annotated[str, Field(max_length=2048)] = ""
     """URL of the gateway, through which clients send requests to the model."""
     replicas: Count | None = None

@@ -22,7 +22,13 @@ from autoglm.operator.profiles import ChosenProfile, chosen, in_effect
 from autoglm.operator.rollout import next_step
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.status.resource_state import ResourceState
-from autoglm.operator.status.status import events, invalid_status, same_status, status
+from autoglm.operator.status.status import (
+    ending_status,
+    events,
+    invalid_status,
+    same_status,
+    status,
+)
 from autoglm.operator.status.validity import restored, valid
 from autoglm.operator.template.template import with_template
 from autoglm.operator.types import ObservedObjects, Plan, Raw, Ref, Rejection
@@ -41,7 +47,7 @@ def plan(observed: ObservedObjects, settings: OperatorSettings, now: datetime) -
     resource = observed.resource
     if "deletionTimestamp" in resource["metadata"]:
         # The garbage collector deletes the children.
-        return Plan()
+        return _with_status(Plan(), resource, ending_status(resource, now))
     try:
         profile = chosen(observed)
         context, template = _checked(resource, settings, profile)

@@ -127,10 +127,12 @@ class Reconciler:
         now = asyncio.get_running_loop().time()
         history = self._histories.setdefault(key, History())
         observed = observe(self._caches, key, self._routable, history.failures)
-        if observed is None or "deletionTimestamp" in observed.resource["metadata"]:
+        if observed is None:
             self._forget(key)
             return ReconcileResult("gone")
         mine = self._installations.mine
+        if "deletionTimestamp" in observed.resource["metadata"]:
+            return await self._end(key, observed)
         if not mine.is_responsible(observed.resource):
             self._forget(key)
             return ReconcileResult("other_class")
@@ -186,6 +188,20 @@ class Reconciler:
             return ReconcileResult("unchanged", next_due)
         delay = _AFTER_WRITE.delay(history.writes, self._rng)
         return ReconcileResult("written", delay if next_due is None else min(next_due, delay))
+
+    async def _end(self, key: Key, observed: ObservedObjects) -> ReconcileResult:
+        """Report a resource that is being deleted; write nothing else."""
+        self._forget(key)
+        mine, resource = self._installations.mine, observed.resource
+        is_mine = mine.is_responsible(resource)
+        if is_mine and not mine.other_claim(key.name, observed.children):
+            plan = self._decide(observed, datetime.now(UTC))
+            try:
+                await self._apply(resource, Plan(status=plan.status, events=plan.events))
+            except Refused as error:
+                if not error.is_not_found:
+                    raise
+        return ReconcileResult("gone")
 
     async def _skip_claimed(self, key: Key, resource: Raw, lease: str) -> ReconcileResult:
         """Report once that another installation reconciles the resource; write nothing else."""

@@ -153,8 +153,19 @@ def test_the_order_of_conditions_is_not_a_change() -> None:
 
 def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
     cluster = settled()
-    cluster.resource["metadata"]["deletionTimestamp"] = LATER
+    metadata = {"deletionTimestamp": LATER, "finalizers": ["example.com/backup"]}
+    cluster.resource["metadata"] |= metadata
 
+    made = plan(cluster.observed(), SETTINGS, NOW)
+    assert (made.apply, made.delete) == ((), ())
+    cluster.carry_out(made)
+
+    assert cluster.resource["status"]["phase"] == "Terminating"
+    ready = condition(cluster, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Terminating")
+    assert "example.com/backup" in ready["message"]
+    assert condition(cluster, "Available")["status"] == "True"
+    assert [event.type for event in made.events] == ["Normal"]
     assert plan(cluster.observed(), SETTINGS, NOW) == Plan()
 
 
@@ -502,6 +513,58 @@ def test_fields_of_others_stay() -> None:
     assert step(cluster) == Plan(requeue_after=300.0)
 
 
+@pytest.mark.parametrize(
+    ("spec", "warns"),
+    [
+        ({}, True),
+        ({"resources": {"limits": {"nvidia.com/gpu": "1"}}}, False),
+        ({"resources": {"requests": {"cpu": "4"}}}, False),
+        ({"engine": {"parallelism": {"tensor": 2}}}, False),
+        ({"template": {"spec": {"resourceClaims": [{"name": "gpu"}]}}}, False),
+        (
+            {
+                "template": {
+                    "spec": {
+                        "containers": [{"name": "engine", "resources": {"limits": {"cpu": "4"}}}]
+                    }
+                }
+            },
+            False,
+        ),
+        ({"model": {}, "engine": {"type": "echo"}}, False),
+    ],
+)
+def test_a_model_that_any_node_may_get_is_warned_of_once(spec: Any, warns: bool) -> None:
+    cluster = FakeCluster(resource(**({"model": {"uri": "org/model"}, "engine": {}} | spec)))
+
+    made = step(cluster)
+
+    found = [event for event in made.events if event.reason == "NoResources"]
+    assert [event.type for event in found] == ["Warning"] * warns
+    types = {c["type"] for c in cluster.resource["status"]["conditions"]}
+    assert ("ResourcesRequested" in types) is warns
+    assert [event.reason for event in step(cluster).events].count("NoResources") == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "source"),
+    [
+        ({"model": {"uri": "org/model"}, "engine": {}}, "org/model"),
+        ({"model": {}, "engine": {"type": "echo"}}, "echo"),
+    ],
+)
+def test_the_status_names_what_is_served(spec: Any, source: str) -> None:
+    cluster = FakeCluster(resource(**spec))
+    step(cluster)
+    assert cluster.resource["status"]["model"]["source"] == source
+
+
+def test_an_invalid_spec_is_shown_with_its_model() -> None:
+    cluster = FakeCluster(resource(model={"uri": "./weights"}, engine={}))
+    step(cluster)
+    assert cluster.resource["status"]["model"] == {"source": "./weights"}
+
+
 def test_the_engines_diagnosis_reaches_the_status_at_once() -> None:
     cluster = FakeCluster(resource())
     step(cluster)
@@ -512,6 +575,7 @@ def test_the_engines_diagnosis_reaches_the_status_at_once() -> None:
     status = cluster.resource["status"]
     (pod,) = cluster.pods
     assert status["model"] == {
+        "source": "echo",
         "state": "Failed",
         "lastFailure": {
             "reason": "ModelNotFound",
@@ -554,7 +618,7 @@ def test_a_failure_is_reported_until_the_resource_is_complete() -> None:
     cluster.move(0)
     step(cluster)
 
-    assert cluster.resource["status"]["model"] == {"state": "Loaded"}
+    assert cluster.resource["status"]["model"] == {"source": "echo", "state": "Loaded"}
 
 
 def test_ready_waits_for_gateways() -> None:

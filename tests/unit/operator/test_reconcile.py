@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from random import Random
 from typing import Any
@@ -168,14 +169,31 @@ async def test_no_child_is_created_for_a_new_resource_of_the_same_name_before_it
     assert (await rig.reconcile(KEY)).result == "written"
 
 
-async def test_a_resource_that_is_being_deleted_is_not_changed() -> None:
-    rig = Rig()
+async def test_of_a_resource_that_is_being_deleted_only_the_status_is_written() -> None:
+    def decide(observed: ObservedObjects, now: datetime) -> Plan:
+        return replace(config(observed, now), status={"phase": "Terminating"})
+
+    rig = Rig(decide)
     rig.create()
     metadata = rig.server.objects[PATH]["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
     rig.server.put(PATH, {"metadata": metadata})
     rig.deliver()
     assert (await rig.reconcile(KEY)).result == "gone"
-    assert rig.server.writes == []
+    assert [request.path for request in rig.server.writes] == [f"{PATH}/status"]
+    assert rig.server.objects[PATH]["status"] == {"phase": "Terminating"}
+
+
+async def test_a_resource_that_is_gone_before_its_last_status_is_no_failure() -> None:
+    def decide(observed: ObservedObjects, now: datetime) -> Plan:
+        return Plan(status={"phase": "Terminating"})
+
+    rig = Rig(decide)
+    rig.create()
+    metadata = rig.server.objects[PATH]["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    rig.server.put(PATH, {"metadata": metadata})
+    rig.deliver()
+    rig.server.remove(PATH)
+    assert (await rig.reconcile(KEY)).result == "gone"
 
 
 async def test_a_deleted_resource_is_not_counted() -> None:

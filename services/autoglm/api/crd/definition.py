@@ -34,7 +34,7 @@ _KEPT = (
 _ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
 # Header, JSON path, type, priority; `kubectl get` shows priority 1 with `-o wide` only.
 COLUMNS = (
-    ("Model", ".spec.model.uri", "string", 0),
+    ("Model", ".status.model.source", "string", 0),
     ("Quant", ".spec.model.quantization.method", "string", 0),
     ("Desired", ".spec.replicas", "integer", 0),
     ("Ready", ".status.readyReplicas", "integer", 0),

@@ -48,8 +48,8 @@ class Cache(Part):
     path: Annotated[str, Field(max_length=1024, pattern=r"^/[^\s:]*$")] | None = None
     """Directory of the node; created if missing. Required for hostPath, invalid for other types."""
     size_limit: Quantity | None = None
-    """Size limit of the volume; a pod that exceeds it is evicted. For emptyDir only. Absent: the
-    size of the node's disk."""
+    """Size limit of the volume; a pod that exceeds it is evicted. For emptyDir only. Absent: 320
+    GiB for each GPU of a replica, into which the weights have to fit."""
 
 
 class Model(Part):

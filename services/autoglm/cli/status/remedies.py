@@ -53,6 +53,8 @@ BY_REASON: Final = {
     "`autoglm size` computes what the model needs",
     "CreateContainerConfigError": "create the Secret or ConfigMap in spec.engine.env",
     "FailedMount": "check the volumes in spec.model.cache and spec.template",
+    "NoResources": "set nvidia.com/gpu, or cpu and memory, in spec.resources",
+    "Terminating": "remove the finalizers in the message by the controllers that set them",
     "Rejected": "correct the field in the message",
     "InvalidSpec": "correct the fields in the message",
     "Conflict": "omit the field in the other controller, or set it in this resource",

@@ -30,6 +30,7 @@ ENGINE: Final = "engine"
 _USER = 10001
 _CONFIG_HASH = "autoglm.io/config"
 _CACHE = "/cache"
+_MOST_DEVICE_GIB = 320
 _EVERY_ADDRESS: Final = {"IPv4": "0.0.0.0", "IPv6": "[::]"}
 # Gateways receive EndpointSlices within this time, and until then the pod keeps serving.
 _PRE_STOP_SECONDS = 3
@@ -207,7 +208,13 @@ def _cache(spec: Spec) -> Body:
             return {"persistentVolumeClaim": {"claimName": cache.claim_name}}
         case "hostPath":
             return {"hostPath": {"path": cache.path, "type": "DirectoryOrCreate"}}
-    return {"emptyDir": {"sizeLimit": cache.size_limit} if cache.size_limit else {}}
+    return {"emptyDir": {"sizeLimit": cache.size_limit or most_weights(spec)}}
+
+
+def most_weights(spec: Spec) -> str:
+    """Return what the weights of one replica can take at most, so that a download does not fill the
+    node's disk: they have to fit into its devices, of which none has more memory."""
+    return f"{_MOST_DEVICE_GIB * spec.engine.parallelism.devices}Gi"
 
 
 def resources(spec: Spec) -> Body:
@@ -220,6 +227,15 @@ def resources(spec: Spec) -> Body:
         limits[GPU] = str(spec.engine.parallelism.devices)
     both = {"requests": requests, "limits": limits}
     return {key: value for key, value in both.items() if value}
+
+
+def requests_nothing(spec: Spec) -> bool:
+    """Return whether the scheduler may put a replica that loads a model on any node."""
+    if spec.engine.type == "echo" or resources(spec):
+        return False
+    pod = spec.template.get("spec") or {}
+    own = (c for c in pod.get("containers") or () if c.get("name") == ENGINE)
+    return not pod.get("resourceClaims") and not any(c.get("resources") for c in own)
 
 
 def resource_problems(spec: Spec) -> Iterator[Problem]:

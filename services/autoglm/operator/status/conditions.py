@@ -13,6 +13,7 @@ from typing import Final
 from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
 from autoglm.operator.children.companions import POD_MONITOR
+from autoglm.operator.children.deployment import requests_nothing
 from autoglm.operator.profiles import INVALID_SPEC, PROFILE_NOT_FOUND, ProfileNotFound
 from autoglm.operator.status.resource_state import Condition, ResourceState
 from autoglm.operator.status.scaling import scaling_active, unavailable
@@ -22,6 +23,14 @@ from autoglm.operator.types import Conflict
 _MOST_NAMED: Final = 5
 # Leaves room for what is in effect in a message of 4,096 characters.
 _LONGEST_ERROR: Final = 3500
+_NO_RESOURCES: Final = Condition(
+    False,
+    "NoResources",
+    "spec.resources requests nothing, so the scheduler may place replicas on any node, with or "
+    "without a GPU, and beside others that use its memory; set nvidia.com/gpu in "
+    "spec.resources.limits, or cpu and memory for an image without CUDA (`autoglm size` computes "
+    "what the model needs)",
+)
 _CHECK_GATEWAY = "check the gateway's pods and the Service of the gateway"
 
 
@@ -30,6 +39,8 @@ def conditions_of(state: ResourceState) -> dict[ConditionType, Condition]:
     found = {type_: evaluate(state) for type_, evaluate in _EVALUATORS.items()}
     if profile := _profile_applied(state):
         found[ConditionType.PROFILE_APPLIED] = profile
+    if requests_nothing(state.context.spec):
+        found[ConditionType.RESOURCES_REQUESTED] = _NO_RESOURCES
     return found
 
 

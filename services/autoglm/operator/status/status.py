@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from autoglm.api import InvalidSpec
+from autoglm.api.rules import at
 from autoglm.api.status import ConditionType, Phase, Status
 from autoglm.operator.children.metadata import identity, selector_text
 from autoglm.operator.settings import OperatorSettings
@@ -29,6 +30,7 @@ _EVENT_CONDITIONS: Final = (
     ConditionType.DEGRADED,
     ConditionType.ROLLOUT_HEALTHY,
     ConditionType.SCALING_ACTIVE,
+    ConditionType.RESOURCES_REQUESTED,
 )
 # Reasons that never become events.
 _SILENT_REASONS: Final = frozenset({"AsExpected", "Fixed", "Starting", "Complete"})
@@ -41,12 +43,14 @@ _NORMAL_REASONS: Final = frozenset(
         "Pending",
         "ScalingDown",
         "Suspended",
+        "Terminating",
         "Updating",
     }
 )
 _STATUS: Final = {True: "True", False: "False", None: "Unknown"}
 # Limits of the schema.
 _LONGEST = 4096
+_LONGEST_URI = 1024
 _MOST_MANAGED = 256
 _MOST_REVISIONS = 32
 _LONGEST_EVENT = 1024
@@ -90,6 +94,7 @@ def invalid_status(
     resource, metadata = observed.resource, observed.resource["metadata"]
     pods = [pod for pod in present(observed.pods, observed.routable, now) if not pod.is_ending]
     serving = sum(pod.is_serving for pod in pods)
+    uri = at(resource, "spec.model.uri")
     invalid = invalid_spec(error, "no valid spec is known, and running pods are not changed")
     found = dict.fromkeys((ConditionType.READY, ConditionType.PROGRESSING), invalid) | {
         ConditionType.DEGRADED: replace(invalid, holds=True),
@@ -103,6 +108,7 @@ def invalid_status(
         "ready_replicas": sum(pod.is_ready for pod in pods),
         "selector": selector_text(metadata["name"]),
         "conditions": _api_conditions(found, resource, now),
+        "model": {"source": uri} if isinstance(uri, str) and len(uri) <= _LONGEST_URI else None,
         "revisions": [
             {
                 "hash": revision,
@@ -115,6 +121,26 @@ def invalid_status(
         "managed_resources": [_managed(child) for child in observed.children[:_MOST_MANAGED]],
     }
     return _dumped(body)
+
+
+def ending_status(resource: Raw, now: datetime) -> dict[str, Any]:
+    """Return the status of a resource that is being deleted: as it was, but not ready, with the
+    finalizers on which the deletion waits."""
+    metadata = resource["metadata"]
+    finalizers = ", ".join(metadata.get("finalizers") or ()) or "none"
+    message = (
+        "it is being deleted, and stays until the controllers of its finalizers have removed them: "
+        f"{finalizers}"
+    )
+    ending = Condition(False, "Terminating", message)
+    known = {c["type"]: c for c in _previous(resource)}
+    (ready,) = _api_conditions({ConditionType.READY: ending}, resource, now)
+    return {
+        **(resource.get("status") or {}),
+        "observedGeneration": metadata.get("generation", 0),
+        "phase": Phase.TERMINATING.value,
+        "conditions": list({**known, ready["type"]: ready}.values()),
+    }
 
 
 def _api_conditions(
@@ -204,7 +230,12 @@ def _model(state: ResourceState) -> dict[str, Any]:
         # The last failure stays until the resource is complete.
         before = state.observed.resource.get("status") or {}
         last = (before.get("model") or {}).get("lastFailure")
-    return {"state": loading, "last_failure": last}
+    spec = state.context.spec
+    return {
+        "source": spec.model.uri or spec.engine.type,
+        "state": loading,
+        "last_failure": last,
+    }
 
 
 def _managed(body: Raw) -> dict[str, str]:

@@ -23,7 +23,7 @@ from autoglm.operator.children.metadata import identity
 from autoglm.operator.observe import ApplyFailures, Caches
 from autoglm.operator.ownership.claims import ClaimedByAnother, Installation
 from autoglm.operator.types import Conflict, Plan, Raw, Ref, Rejection
-from autoglm.operator.writes.conflicts import contested
+from autoglm.operator.writes.conflicts import contested, contested_fields
 from autoglm.operator.writes.diff import without
 from autoglm.operator.writes.events import EventRecorder
 
@@ -74,9 +74,9 @@ class Applier:
             if is_blocked and _may_start_pods(body, self._live(body)):
                 continue
             try:
-                changed, contested_fields = await self._apply(resource, body)
+                changed, left_out = await self._apply(resource, body)
                 wrote |= changed
-                conflicts += contested_fields
+                conflicts += left_out
                 bodies += [body] if changed else []
             except Refused as error:
                 rejected.append(Rejection(*identity(body), error.message))
@@ -101,7 +101,8 @@ class Applier:
         return self.caches.children[kind].get(Key(metadata["namespace"], metadata["name"]))
 
     async def _apply(self, resource: Raw, body: Raw) -> tuple[bool, list[Conflict]]:
-        """Apply a child; return whether it has changed, and the fields that were left out."""
+        """Apply a child; return whether it has changed, and the fields that were left out. Who owns
+        a field that conflicts is read from the object, not from the text of the error."""
         kind = child_kind(body["apiVersion"], body["kind"])
         name, cache = body["metadata"]["name"], self.caches.children[kind]
         namespace = body["metadata"]["namespace"]
@@ -122,10 +123,12 @@ class Applier:
         try:
             return cache.put_response(await self.kube.apply(path, body), before), []
         except Refused as error:
-            fields = contested(error.causes) if error.is_conflict else ()
+            fields = contested_fields(error.causes) if error.is_conflict else ()
             if not fields:
                 raise
-        declared = [f for f in fields if not f.is_manual]
+        # Not the cached object: the watch may not have delivered the change yet.
+        found = contested(fields, msgspec.json.decode(await self.kube.get(path)))
+        declared = [f for f in found if not f.is_manual]
         rest = without(body, (f.field for f in declared))
         response = await self.kube.apply(path, rest, force=True)
         conflicts = [Conflict(kind.kind, name, f.manager, f.field) for f in declared]

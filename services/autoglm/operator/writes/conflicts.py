@@ -10,7 +10,6 @@ in.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -27,7 +26,6 @@ FREE: Final = 3
 PAUSES: Final = Backoff(first=10.0, most=600.0)
 _FORGET_SECONDS = 1800.0
 _MOST_FIELDS = 5
-_MESSAGE = re.compile(r'^conflict with "(?P<manager>(?:[^"\\]|\\.)*)"(?P<rest>.*)$', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +38,59 @@ class Contested:
     """It was changed by an update, not declared by another applier."""
 
 
-def contested(causes: Iterable[Mapping[str, str]]) -> tuple[Contested, ...]:
-    """Return the conflicts over fields among the causes of a 409."""
-    found = []
-    for cause in causes:
-        match = _MESSAGE.match(cause.get("message", ""))
-        if cause.get("reason") == "FieldManagerConflict" and match:
-            # The API server names the version ("using apps/v1") for updates only.
-            is_manual = " using " in match["rest"]
-            found.append(Contested(cause.get("field", ""), match["manager"], is_manual))
-    return tuple(found)
+def contested_fields(causes: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
+    """Return the fields that the causes of a 409 name as owned by others."""
+    found = (c.get("field", "") for c in causes if c.get("reason") == "FieldManagerConflict")
+    return tuple(dict.fromkeys(found))
+
+
+def contested(fields: Iterable[str], live: Raw) -> tuple[Contested, ...]:
+    """Return each field with its owner in `live`, by its managedFields: an applier before others.
+
+    A field without an owner was released meanwhile, and counts as changed manually.
+    """
+    entries = live["metadata"].get("managedFields") or ()
+    others = [entry for entry in entries if not _is_ours(entry)]
+    others.sort(key=lambda entry: entry.get("operation") != "Apply")
+    owners: dict[str, Mapping[str, Any]] = {}
+    for entry in others:
+        for path in _paths(entry.get("fieldsV1") or {}, ""):
+            owners.setdefault(path, entry)
+    found = ((field, owners.get(field, {})) for field in fields)
+    return tuple(
+        Contested(field, owner.get("manager", ""), owner.get("operation") != "Apply")
+        for field, owner in found
+    )
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    return entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+
+
+def _paths(owned: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the paths of fieldsV1, as the API server writes them in conflicts."""
+    for key, below in owned.items():
+        kind, _, rest = key.partition(":")
+        match kind:
+            case ".":
+                yield path
+                continue
+            case "f":
+                step = f".{rest}"
+            case "k":
+                step = f"[{_selector(json.loads(rest))}]"
+            case "v":
+                step = f"[={rest}]"
+            case _:
+                step = f"[{rest}]"
+        if below:
+            yield from _paths(below, path + step)
+        else:
+            yield path + step
+
+
+def _selector(keys: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={json.dumps(value)}" for name, value in keys.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +151,7 @@ def reverted_fields(body: Raw, live: Raw | None) -> Iterator[Conflict]:
     """Yield the fields of `body` that differ in `live`, with the managers that own them."""
     found: list[tuple[str, str]] = []
     for entry in (live or {}).get("metadata", {}).get("managedFields") or ():
-        is_operator = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        if not is_operator and not entry.get("subresource"):
+        if not _is_ours(entry) and not entry.get("subresource"):
             paths = _differing(entry.get("fieldsV1") or {}, body, live, "")
             found += [(entry.get("manager", ""), path) for path in paths]
     for manager, path in found[:_MOST_FIELDS] or [("", "")]:
@@ -139,8 +179,7 @@ def _step(key: str, wanted: Any, live: Any) -> tuple[str, Any, Any] | None:
     if kind == "k" and isinstance(wanted, list):
         keys = json.loads(rest)
         ours = _item(wanted, keys)
-        selector = ",".join(f"{name}={json.dumps(value)}" for name, value in keys.items())
-        return None if ours is None else (f"[{selector}]", ours, _item(live, keys))
+        return None if ours is None else (f"[{_selector(keys)}]", ours, _item(live, keys))
     return None
 
 

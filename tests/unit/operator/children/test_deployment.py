@@ -159,7 +159,7 @@ def test_parallelism_requests_gpus_where_the_user_does_not(
 @pytest.mark.parametrize(
     ("cache", "volume"),
     [
-        ({}, {"emptyDir": {}}),
+        ({}, {"emptyDir": {"sizeLimit": "320Gi"}}),
         ({"type": "emptyDir", "sizeLimit": "1Gi"}, {"emptyDir": {"sizeLimit": "1Gi"}}),
         (
             {"type": "pvc", "claimName": "hub"},

@@ -49,11 +49,21 @@ class Rig:
         return await self.apply(self.resource, plan, known)
 
 
-def causes(*entries: tuple[str, str]) -> list[dict[str, str]]:
-    return [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": field}
-        for who, field in entries
+def conflict_over(*fields: str) -> Refused:
+    """In words that say nothing."""
+    causes = [{"reason": "FieldManagerConflict", "message": "", "field": f} for f in fields]
+    return Refused(409, "Conflict", "", causes=causes)
+
+
+def manage(rig: Rig, *entries: tuple[str, str, str]) -> None:
+    """Others own fields of the Service's spec: manager, operation, field."""
+    fields = [
+        {"manager": manager, "operation": how, "fieldsV1": {"f:spec": {f"f:{field}": {}}}}
+        for manager, how, field in entries
     ]
+    path = SERVICE.path("ns", "glm")
+    found = rig.server.objects[path]
+    rig.server.put(path, {**found, "metadata": found["metadata"] | {"managedFields": fields}})
 
 
 def owned(body: Raw, resource: Raw) -> Raw:
@@ -190,8 +200,8 @@ async def test_manual_changes_are_reverted() -> None:
     rig = Rig()
     await rig(Plan(apply=(BODY,)))
     rig.faults.seen.clear()
-    cause = causes(('"kubectl-edit" using v1', ".spec.type"))
-    rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
+    manage(rig, ("kubectl-edit", "Update", "type"))
+    rig.faults.before = refuse_once(conflict_over(".spec.type"))
     assert (await rig(Plan(apply=(BODY,)))).failures == ApplyFailures()
     patches = [request for request in rig.faults.seen if request.method == "PATCH"]
     assert [dict(r.query)["force"] for r in patches] == ["false", "true"]
@@ -201,8 +211,8 @@ async def test_manual_changes_are_reverted() -> None:
 async def test_another_appliers_field_is_left_out_and_reported() -> None:
     rig = Rig()
     await rig(Plan(apply=(BODY,)))
-    cause = causes(('"argocd"', ".spec.type"), ('"kubectl" using v1', ".spec.ports"))
-    rig.faults.before = refuse_once(Refused(409, "Conflict", "", causes=cause))
+    manage(rig, ("argocd", "Apply", "type"), ("kubectl", "Update", "ports"))
+    rig.faults.before = refuse_once(conflict_over(".spec.type", ".spec.ports"))
     applied = await rig(Plan(apply=(BODY,)))
     conflict = Conflict("Service", "glm", "argocd", ".spec.type")
     assert applied.failures == ApplyFailures(conflicts=(conflict,))

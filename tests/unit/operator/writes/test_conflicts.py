@@ -15,6 +15,7 @@ from autoglm.operator.writes.conflicts import (
     Contested,
     Reverts,
     contested,
+    contested_fields,
     reverted_fields,
 )
 
@@ -22,32 +23,15 @@ KEY = ("Deployment", "glm")
 CONTAINER = {"name": "engine", "image": "a:1", "args": ["x"]}
 
 
-CAUSES = [
-    {
-        "reason": "FieldManagerConflict",
-        "message": 'conflict with "kubectl-edit" using apps/v1 at 2026-01-01T00:00:00Z',
-        "field": ".spec.replicas",
-    },
-    {
-        "reason": "FieldManagerConflict",
-        "message": 'conflict with "kubectl" with subresource "scale" using apps/v1',
-        "field": ".spec.replicas",
-    },
-    {
-        "reason": "FieldManagerConflict",
-        "message": 'conflict with "argocd-controller"',
-        "field": ".metadata.labels.team",
-    },
-    {"reason": "UnexpectedServerResponse", "message": "unknown"},
-]
-
-
-def test_an_update_is_manual_and_an_apply_is_not() -> None:
-    assert contested(CAUSES) == (
-        Contested(".spec.replicas", "kubectl-edit", True),
-        Contested(".spec.replicas", "kubectl", True),
-        Contested(".metadata.labels.team", "argocd-controller", False),
-    )
+def test_fields_in_conflict_are_those_of_their_cause_whatever_its_text() -> None:
+    conflict = {"reason": "FieldManagerConflict", "message": "in any words"}
+    causes = [
+        conflict | {"field": ".spec.replicas"},
+        conflict | {"field": ".metadata.labels.team"},
+        conflict | {"field": ".spec.replicas"},
+        {"reason": "UnexpectedServerResponse", "message": "unknown"},
+    ]
+    assert contested_fields(causes) == (".spec.replicas", ".metadata.labels.team")
 
 
 def body(replicas: int = 2) -> dict[str, Any]:
@@ -146,3 +130,44 @@ def test_fields_that_are_as_wanted_and_our_own_are_not_named() -> None:
 
 def test_what_is_deleted_again_and_again_has_no_manager() -> None:
     assert list(reverted_fields(body(), None)) == [Conflict(*KEY, "", "", is_reverted=True)]
+
+
+TEAM: dict[str, Any] = {"f:metadata": {"f:labels": {"f:example.com/team": {}}}}
+PORTS: dict[str, Any] = {
+    "f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:name": {}}}}
+}
+FINALIZER: dict[str, Any] = {"f:metadata": {"f:finalizers": {".": {}, 'v:"a/b"': {}}}}
+
+
+def test_an_update_is_manual_and_an_apply_is_not() -> None:
+    found = live(
+        owned("autoglm-operator", REPLICAS | TEAM, "Apply"),
+        owned("kubectl", REPLICAS, subresource="scale"),
+        owned("argocd-controller", TEAM, "Apply"),
+    )
+    assert contested([".spec.replicas", ".metadata.labels.example.com/team"], found) == (
+        Contested(".spec.replicas", "kubectl", True),
+        Contested(".metadata.labels.example.com/team", "argocd-controller", False),
+    )
+
+
+def test_a_field_that_an_applier_shares_with_an_update_is_the_appliers() -> None:
+    found = live(owned("kubectl-edit", REPLICAS), owned("flux", REPLICAS, "Apply"))
+    assert contested([".spec.replicas"], found) == (Contested(".spec.replicas", "flux", False),)
+
+
+def test_a_field_that_none_owns_any_more_is_not_left_to_anyone() -> None:
+    assert contested([".spec.replicas"], live()) == (Contested(".spec.replicas", "", True),)
+
+
+def test_paths_are_written_as_in_conflicts() -> None:
+    """By fieldpath.PathElement.String of structured-merge-diff."""
+    fields = [
+        '.spec.template.spec.containers[name="engine"].image',
+        '.spec.template.spec.containers[name="engine"]',
+        '.spec.ports[port=80,protocol="TCP"].name',
+        '.metadata.finalizers[="a/b"]',
+        ".metadata.finalizers",
+    ]
+    found = live(*(owned("other", each, "Apply") for each in (IMAGE, PORTS, FINALIZER)))
+    assert {each.manager for each in contested(fields, found)} == {"other"}
