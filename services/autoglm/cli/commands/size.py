@@ -1,13 +1,12 @@
 """`autoglm size`: estimates the memory that a model needs, and the GPUs that have enough.
 
-Reads the configuration of a checkpoint and the headers of its weights; never loads weights.
+Reads the configuration of a checkpoint, here or on a hub, and the headers of its weights; never
+loads weights.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,49 +15,58 @@ import click
 
 from autoglm.api.sizing import (
     BYTES,
+    CHECKED,
     GIB,
     UTILIZATION,
     Fit,
+    Gpu,
     Load,
     Shape,
-    UnknownModel,
-    counted,
+    UnknownGpu,
+    best_of,
     fits,
+    fits_on,
+    gpu_named,
     host,
     need,
-    shape_of,
 )
+from autoglm.api.uri import HUB, PATH, location_of
 from autoglm.cli.options import examples, output_option
 from autoglm.cli.output import print_json, print_table
+from autoglm.cli.weights.checkpoint import Sized, read_local
+from autoglm.cli.weights.hub import read_from_hub
 
-# A header lists the tensors; those of the largest models have some hundred kilobytes.
-_MOST_HEADER_BYTES = 100 * 2**20
 _UNITS = {"M": 10**6, "B": 10**9, "T": 10**12, "": 1}
+_CONFIGURED = "config.json"
 
 
 def _parameters(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MBT]?)", (text or "").upper())
     if text is None:
         return None
-    if match is None:
+    if match is None or not (found := int(float(match[1]) * _UNITS[match[2]])):
         raise click.BadParameter(f"{text!r} is not a number of parameters such as 9B")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return found
+
+
+def _gpu(context: click.Context, option: click.Parameter, text: str | None) -> Gpu | None:
+    try:
+        return gpu_named(text) if text is not None else None
+    except UnknownGpu as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(
     epilog=examples(
-        "autoglm size --model ./GLM-4-9B-0414",
-        "autoglm size --model ./config.json --parameters 9.4B --precision int8",
-        "autoglm size --model ./GLM-4-9B-0414 --context 16384 --concurrency 32 --output json",
+        "autoglm size Qwen/Qwen3-8B",
+        "autoglm size ./GLM-4-9B-0414 --gpu L4 --context 16384 --concurrency 32",
+        "autoglm size ./config.json --parameters 9.4B --precision int8",
+        "autoglm size ./GLM-4-9B-0414 --output json",
     )
 )
-@click.option(
-    "--model",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Directory of a checkpoint, or its config.json.",
-)
+@click.argument("model", required=False, metavar="NAME|DIR")
+@click.option("--model", "named", default="", hidden=True)
+@click.option("--gpu", callback=_gpu, metavar="NAME", help="Only for this GPU, such as L4.")
 @click.option(
     "--parameters",
     callback=_parameters,
@@ -89,7 +97,9 @@ def _parameters(context: click.Context, option: click.Parameter, text: str | Non
 )
 @output_option
 def command(
-    model: Path,
+    model: str | None,
+    named: str,
+    gpu: Gpu | None,
     parameters: int | None,
     precision: str | None,
     kv_precision: str | None,
@@ -97,27 +107,61 @@ def command(
     concurrency: int,
     output: str,
 ) -> int:
-    """Estimate the memory that a model needs, and the GPUs that have enough."""
-    shape = read_shape(model, parameters)
+    """Estimate the memory that a model needs, and the GPUs that have enough.
+
+    The model is a directory, its config.json, or a name on the hub.
+    """
+    if bool(model) == bool(named):
+        raise click.UsageError("give one model: a directory, a config.json, or a name on the hub")
+    sized = read(model or named)
+    if parameters:
+        sized = Sized(sized.shape.with_parameters(parameters), "--parameters")
+    shape = sized.shape
     load = Load(
-        precision=precision or shape.precision,
-        kv_precision=kv_precision or (shape.precision if BYTES[shape.precision] >= 2 else "bf16"),
+        precision=precision or shape.served_precision,
+        kv_precision=kv_precision or shape.kv_precision,
         context=context or shape.context,
         concurrency=concurrency,
     )
     if load.context > shape.context:
         message = f"--context {load.context} exceeds the model's maximum of {shape.context} tokens"
         raise click.UsageError(message)
-    if output == "text":
-        _print(shape, load)
-        return 0
-    needed, found = need(shape, load), fits(shape, load)
-    best = _best(found)
-    gpus = best.tensor_parallel or 0 if best else 0
-    value = {
+    found = fits_on(gpu, shape, load) if gpu else fits(shape, load)
+    if output == "json":
+        print_json(_page(sized, load, found))
+    else:
+        _print(sized, load, found, gpu)
+    return 0
+
+
+def read(model: str) -> Sized:
+    """Return the shape of a model here or on a hub. Raises ClickException."""
+    path, where = Path(model).expanduser(), location_of(model)
+    try:
+        if path.exists() or where.scheme == PATH or model.endswith(".json"):
+            return read_local(path)
+        if where.scheme == HUB:
+            return read_from_hub(where.name)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{model}: {error.filename or path} does not exist") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise click.ClickException(f"{model}: {error}") from error
+    raise click.ClickException(
+        f"{model}: {where.scheme}:// is not read for sizes; give a name on the hub, or a directory "
+        "(`autoglm pull` makes one)"
+    )
+
+
+def _page(sized: Sized, load: Load, found: list[Fit]) -> dict[str, Any]:
+    shape, needed, best = sized.shape, need(sized.shape, load), best_of(found)
+    count = (best.tensor_parallel or 0) if best else 0
+    return {
+        "modelType": shape.kind,
         "parameters": shape.parameters,
         **asdict(load),
+        "precision": load.precision or shape.precision,
         "bytes": {**asdict(needed), "total": needed.total},
+        "basis": _basis(sized, load),
         "gpus": [
             {
                 "name": fit.gpu.name,
@@ -127,96 +171,64 @@ def command(
             }
             for fit in found
         ],
-        "advice": best and {"gpu": best.gpu.name, **asdict(host(shape, load, gpus))},
+        "advice": best and {"gpu": best.gpu.name, **asdict(host(shape, count))},
     }
-    print_json(value)
-    return 0
 
 
-def read_shape(model: Path, parameters: int | None) -> Shape:
-    """Return the shape of a model by its directory or its config.json. Raises ClickException."""
-    path = model / "config.json" if model.is_dir() else model
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise UnknownModel("config.json is not a mapping")
-        return shape_of(config, parameters or _counted(path.parent))
-    except FileNotFoundError as error:
-        advice = f"`hf download {model} config.json --local-dir DIR` downloads it from the hub"
-        raise click.ClickException(f"--model {model}: {path} not found; {advice}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise click.ClickException(f"--model {model}: {error}") from error
+def _basis(sized: Sized, load: Load) -> dict[str, str]:
+    """Return what each part of the memory is taken from."""
+    shape, is_known = sized.shape, sized.shape.kind in CHECKED
+    computed = f"computed from {_CONFIGURED}" if is_known else "estimated as a Llama's"
+    weights = f"counted in {sized.source}" if sized.source else computed
+    if sized.source == "--parameters":
+        weights = "as given"
+    if load.precision and load.precision != shape.precision:
+        weights += f", stored as {shape.precision}"
+    cache = "none: an encoder" if shape.is_encoder else computed
+    return {"weights": weights, "kv_cache": cache, "runtime": "estimated"}
 
 
-def _counted(directory: Path) -> int | None:
-    """Return the number of parameters in the weights, None if they are absent or packed."""
-    files = list(directory.glob("*.safetensors"))
-    headers = [_header(file) for file in files]
-    kinds = {
-        entry.get("dtype")
-        for header in headers
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-    # The shape of packed numbers is not the number of parameters.
-    if not files or not kinds <= {"F64", "F32", "F16", "BF16", "F8_E4M3"}:
-        return None
-    return sum(map(counted, headers))
-
-
-def _header(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < size <= _MOST_HEADER_BYTES:
-            raise ValueError(f"{file.name} is not a safetensors file; download it again")
-        header = json.loads(stream.read(size))
-    if not isinstance(header, dict):
-        raise ValueError(f"{file.name} is not a safetensors file; download it again")
-    return header
-
-
-def _best(found: list[Fit]) -> Fit | None:
-    """Return the fit with the fewest GPUs, among these the smallest GPU."""
-    good = [fit for fit in found if fit.tensor_parallel is not None]
-    return min(good, key=lambda fit: (fit.tensor_parallel or 0, fit.gpu.gib), default=None)
-
-
-def _print(shape: Shape, load: Load) -> None:
-    needed, found = need(shape, load), fits(shape, load)
+def _print(sized: Sized, load: Load, found: list[Fit], gpu: Gpu | None) -> None:
+    shape, needed, basis = sized.shape, need(sized.shape, load), _basis(sized, load)
     count = shape.parameters
     parameters = f"{count / 1e9:.2f} billion" if count >= 10**7 else f"{count:,}"
     click.echo(f"{parameters} parameters, {load.concurrency} requests of {load.context} tokens\n")
+    runtime = needed.total - needed.weights - needed.kv_cache
+    token = f"{load.kv_precision}, {needed.kv_token / 1024:.4g} KiB a token"
     rows = [
-        (f"weights ({load.precision})", _gib(needed.weights)),
-        (f"KV cache ({load.kv_precision}, {needed.kv_token / 1024:.4g} KiB a token)",
-         _gib(needed.kv_cache)),
-        ("runtime, per GPU", _gib(needed.total - needed.weights - needed.kv_cache)),
-        ("total", _gib(needed.total)),
-    ]  # fmt: skip
-    print_table(["ONE REPLICA", "MEMORY"], rows)
-    click.echo("")
-    gpus = [
-        (
-            fit.gpu.name,
-            fit.tensor_parallel,
-            f"{fit.used / (fit.gpu.gib * GIB):.0%}",
-            fit.concurrency,
-        )
-        if fit.tensor_parallel is not None
-        else (fit.gpu.name, "-", "too small", "-")
-        for fit in found
+        (f"weights ({load.precision or shape.precision})", needed.weights, basis["weights"]),
+        (f"KV cache ({token})", needed.kv_cache, basis["kv_cache"]),
+        ("runtime, per GPU", runtime, basis["runtime"]),
+        ("total", needed.total, ""),
     ]
-    print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], gpus)
+    print_table(["ONE REPLICA", "MEMORY", "BASIS"], [(n, _gib(size), b) for n, size, b in rows])
     click.echo("")
-    if (best := _best(found)) is None:
+    if found:
+        print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], [_row(fit) for fit in found])
+        click.echo("")
+    if (best := best_of(found)) is None:
         click.echo(
-            "Not enough memory on 8 GPUs of any type. Lower --precision, --context or "
-            "--concurrency, or distribute the model with spec.engine.parallelism.pipeline."
+            f"Not enough memory on 8 GPUs of {f'type {gpu.name}' if gpu else 'any type'}. Lower "
+            "--precision, --context or --concurrency, or distribute the model with "
+            "spec.engine.parallelism.pipeline."
         )
         return
+    _print_advice(shape, load, best, needed.total)
+    if BYTES[load.kv_precision] > 1 and needed.kv_cache:
+        saved = needed.kv_cache - need(shape, replace(load, kv_precision="fp8")).kv_cache
+        click.echo(f"quantization.kvCacheDtype: fp8 saves {_gib(saved)} at some loss of quality.")
+
+
+def _row(fit: Fit) -> tuple[object, ...]:
+    if fit.tensor_parallel is None:
+        return (fit.gpu.name, "-", "too small", "-")
+    used = f"{fit.used / (fit.gpu.gib * GIB):.0%}"
+    return (fit.gpu.name, fit.tensor_parallel, used, fit.concurrency or "-")
+
+
+def _print_advice(shape: Shape, load: Load, best: Fit, total: float) -> None:
     count = best.tensor_parallel or 1
-    pod = host(shape, load, count)
+    pod = host(shape, count)
     click.echo(f"One replica on {best.gpu.name} or larger:\n")
     click.echo(f"  model: {{maxModelLen: {load.context}}}")
     click.echo(
@@ -228,11 +240,7 @@ def _print(shape: Shape, load: Load) -> None:
         f"limits: {{nvidia.com/gpu: {count}}}}}\n"
     )
     click.echo(f"The node needs {_gib(pod.disk)} of disk for the weights.")
-    total = _gib(needed.total)
-    click.echo(f"Without a GPU, vLLM for CPUs needs {total} of memory, and is much slower.")
-    if BYTES[load.kv_precision] > 1:
-        saved = needed.kv_cache - need(shape, replace(load, kv_precision="fp8")).kv_cache
-        click.echo(f"quantization.kvCacheDtype: fp8 saves {_gib(saved)} at some loss of quality.")
+    click.echo(f"Without a GPU, vLLM for CPUs needs {_gib(total)} of memory, and is much slower.")
 
 
 def _gib(size: float) -> str:

@@ -13,7 +13,7 @@ TINY = Path(__file__).parents[4] / "examples/tiny-glm/model"
 
 
 def sized(autoglm: Any, *flags: str, model: Path = TINY) -> dict[str, Any]:
-    result = autoglm("size", "--model", str(model), "--output", "json", *flags)
+    result = autoglm("size", str(model), "--output", "json", *flags)
     assert (result.code, result.err) == (0, "")
     document: dict[str, Any] = json.loads(result.out)
     return document
@@ -37,9 +37,50 @@ def test_the_kv_cache_follows_context_and_concurrency(autoglm: Any) -> None:
 
 
 def test_given_parameters_and_precision_win(autoglm: Any) -> None:
-    document = sized(autoglm, "--parameters", "9B", "--precision", "int4")
+    document = sized(autoglm, "--parameters", "9B", "--precision", "fp16")
 
-    assert document["bytes"]["weights"] == 4.5e9
+    assert document["bytes"]["weights"] == pytest.approx(18e9)
+    assert document["basis"]["weights"] == "as given, stored as bf16"
+
+
+def test_the_model_may_be_given_by_a_flag(autoglm: Any) -> None:
+    assert autoglm("size", "--model", str(TINY)).out == autoglm("size", str(TINY)).out
+
+
+def test_one_gpu_has_a_row_for_each_number(autoglm: Any) -> None:
+    document = sized(autoglm, "--gpu", "l4")
+
+    # The tiny model has four heads.
+    assert [gpu["tensorParallel"] for gpu in document["gpus"]] == [1, 2, 4]
+    assert {gpu["name"] for gpu in document["gpus"]} == {"L4"}
+
+
+def test_what_is_counted_and_what_is_estimated_is_said(autoglm: Any) -> None:
+    assert sized(autoglm)["basis"] == {
+        "weights": "counted in 1 file of weights",
+        "kv_cache": "computed from config.json",
+        "runtime": "estimated",
+    }
+    assert sized(autoglm, model=TINY / "config.json")["basis"]["weights"].startswith("counted")
+
+
+def test_an_unknown_type_is_called_an_estimate(autoglm: Any, tmp_path: Path) -> None:
+    config = json.loads((TINY / "config.json").read_text()) | {"model_type": "new"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "unheard-of"}))
+
+    assert sized(autoglm, model=tmp_path)["basis"]["weights"] == "estimated as a Llama's"
+
+
+def test_layers_for_speculative_decoding_are_not_counted(autoglm: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((TINY / "config.json").read_text())
+    tensors = {
+        "model.layers.1.w": {"dtype": "BF16", "shape": [8], "data_offsets": [0, 16]},
+        "model.layers.2.w": {"dtype": "BF16", "shape": [100], "data_offsets": [16, 216]},
+    }
+    header = json.dumps(tensors).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+
+    assert sized(autoglm, model=tmp_path)["bytes"]["weights"] == pytest.approx(16)
 
 
 def test_packed_weights_are_not_counted(autoglm: Any, tmp_path: Path) -> None:
@@ -47,11 +88,14 @@ def test_packed_weights_are_not_counted(autoglm: Any, tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "I32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
 
-    assert sized(autoglm, model=tmp_path)["parameters"] > 100_000
+    document = sized(autoglm, model=tmp_path)
+
+    assert document["parameters"] > 100_000
+    assert document["bytes"]["weights"] == pytest.approx(8)
 
 
 def test_the_text_says_memory_gpus_and_a_spec(autoglm: Any) -> None:
-    result = autoglm("size", "--model", str(TINY / "config.json"), "--parameters", "30B")
+    result = autoglm("size", str(TINY / "config.json"), "--parameters", "30B")
 
     assert "30.00 billion parameters, 8 requests of 4096 tokens" in result.out
     assert "weights (bf16)" in result.out and "55.88 GiB" in result.out
@@ -60,7 +104,7 @@ def test_the_text_says_memory_gpus_and_a_spec(autoglm: Any) -> None:
 
 
 def test_what_fits_nowhere_gets_advice(autoglm: Any) -> None:
-    result = autoglm("size", "--model", str(TINY), "--parameters", "9T")
+    result = autoglm("size", str(TINY), "--parameters", "9T")
 
     assert "Not enough memory on 8 GPUs of any type." in result.out
 
@@ -68,13 +112,14 @@ def test_what_fits_nowhere_gets_advice(autoglm: Any) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (("--model", "org/none"), 1, "`hf download org/none config.json --local-dir DIR`"),
-        (
-            ("--model", str(TINY), "--parameters", "many"),
-            2,
-            "not a number of parameters such as 9B",
-        ),
-        (("--model", str(TINY), "--context", "9999"), 2, "maximum of 4096 tokens"),
+        ((), 2, "give one model"),
+        ((str(TINY), "--model", str(TINY)), 2, "give one model"),
+        (("./none",), 1, "./none: none does not exist"),
+        (("s3://bucket/model",), 1, "s3:// is not read for sizes"),
+        ((str(TINY), "--parameters", "many"), 2, "not a number of parameters such as 9B"),
+        ((str(TINY), "--parameters", "0"), 2, "not a number of parameters such as 9B"),
+        ((str(TINY), "--context", "9999"), 2, "maximum of 4096 tokens"),
+        ((str(TINY), "--gpu", "L5"), 2, "is not in the table of GPUs"),
     ],
 )
 def test_wrong_usage_names_the_way_out(
@@ -91,10 +136,10 @@ def test_a_hostile_configuration_is_refused(autoglm: Any, tmp_path: Path, text: 
     path = tmp_path / "config.json"
     path.write_text(text)
 
-    result = autoglm("size", "--model", str(path))
+    result = autoglm("size", str(path))
 
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("Error: --model")
+    assert result.err.startswith(f"Error: {path}")
 
 
 @pytest.mark.parametrize("weights", [b"", b"short", b"\xff" * 16, b"\x02" + b"\0" * 7 + b"[]"])

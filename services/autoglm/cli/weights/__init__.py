@@ -1,0 +1,1 @@
+"""Checkpoints on this machine and where they are fetched from."""

@@ -1,0 +1,174 @@
+"""A hub on loopback that the clients of Hugging Face accept: models, files, ranges, gates.
+
+Serves what `huggingface_hub` 2.x requests: a model's description, its tree, and its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_accepted"
+
+
+@dataclass
+class Model:
+    """A model of the hub."""
+
+    files: Mapping[str, bytes]
+    is_gated: bool = False
+    """Whether TOKEN is needed to read it."""
+    break_after: int = 0
+    """Bytes of a large file after which the first download ends; 0 for none."""
+    corrupted: frozenset[str] = frozenset()
+    """Files that are served with another content than their checksum's."""
+
+
+@dataclass
+class Hub:
+    """What the hub has, and the requests that it got."""
+
+    url: str
+    models: dict[str, Model]
+    requests: list[tuple[str, str, Mapping[str, str]]] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def fake_hub(**models: Model) -> Iterator[Hub]:
+    """Serve models by name, with `__` for `/`."""
+
+    class Handler(_Handler):
+        hub = Hub("", {name.replace("__", "/"): model for name, model in models.items()})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Handler.hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Handler.hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
+
+    def do_HEAD(self) -> None:
+        self._respond()
+
+    def do_GET(self) -> None:
+        self._respond()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self._respond()
+
+    def _respond(self) -> None:
+        path = self.path.partition("?")[0]
+        self.hub.requests.append((self.command, self.path, dict(self.headers)))
+        api = re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/.*)?)?", path
+        )
+        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        name = (api or file)[1] if (api or file) else ""  # type: ignore[index]
+        model = self.hub.models.get(name)
+        if model is None:
+            self._error(404, "RepoNotFound", "Repository Not Found")
+        elif api:
+            self._json(
+                self._tree(model) if api[2] in ("tree", "paths-info") else self._about(name, model)
+            )
+        elif model.is_gated and self.headers.get("authorization") != f"Bearer {TOKEN}":
+            self._error(403, "GatedRepo", f"Access to model {name} is restricted")
+        elif file and file[3] in model.files:
+            self._file(model, file[3])
+        else:
+            self._error(404, "EntryNotFound", "Entry not found")
+
+    def _about(self, name: str, model: Model) -> Any:
+        siblings = [
+            {"rfilename": f, "size": len(data), "blobId": _sha1(data),
+             **({"lfs": {"size": len(data), "sha256": _sha256(data), "pointerSize": 134}}
+                if _is_large(f) else {})}
+            for f, data in model.files.items()
+        ]  # fmt: skip
+        return {
+            "_id": "1", "id": name, "modelId": name, "sha": COMMIT, "private": False,
+            "gated": "manual" if model.is_gated else False, "tags": [], "siblings": siblings,
+        }  # fmt: skip
+
+    def _tree(self, model: Model) -> Any:
+        return [
+            {"type": "file", "path": f, "size": len(data), "oid": _sha1(data),
+             **({"lfs": {"size": len(data), "oid": _sha256(data), "pointerSize": 134}}
+                if _is_large(f) else {})}
+            for f, data in model.files.items()
+        ]  # fmt: skip
+
+    def _file(self, model: Model, name: str) -> None:
+        data = model.files[name]
+        etag = _sha256(data) if _is_large(name) else _sha1(data)
+        sent = bytes(len(data)) if name in model.corrupted else data
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
+        first = int(found[1]) if found else 0
+        part = sent[first:]
+        self.send_response(206 if found else 200)
+        self.send_header("etag", f'"{etag}"')
+        self.send_header("x-repo-commit", COMMIT)
+        self.send_header("accept-ranges", "bytes")
+        self.send_header("content-length", str(len(part)))
+        if found:
+            self.send_header("content-range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if model.break_after and _is_large(name) and name not in self.hub.broken:
+            self.hub.broken.add(name)
+            self.wfile.write(part[: model.break_after])
+            self.close_connection = True
+            return
+        self.wfile.write(part)
+
+    def _json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _error(self, status: int, code: str, message: str) -> None:
+        self.send_response(status)
+        self.send_header("x-error-code", code)
+        self.send_header("x-error-message", message)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+def _is_large(name: str) -> bool:
+    return name.endswith((".safetensors", ".bin", ".pt"))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sha1(data: bytes) -> str:
+    """The id of a blob of Git."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
