@@ -94,6 +94,8 @@ WRONG: dict[str, Spec] = {
     "fewer GPUs": vllm(
         engine={"parallelism": {"tensor": 4}}, resources={"limits": {"nvidia.com/gpu": 2}}
     ),
+    "vLLM 0.32.0 has no such argument": vllm(engine={"args": {"enforce_eagre": True}}),
+    "more than a node has": vllm(resources={"limits": {"memory": "1e30"}}),
     "the echo engine has no such argument": {
         "model": {},
         "engine": {"type": "echo", "args": {"rate": 1}},

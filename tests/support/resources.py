@@ -97,7 +97,8 @@ GOOD: tuple[Case, ...] = (
         disruption={"minAvailable": "50%"}, engine={"sharedMemory": 0},
     )),
     Case("arguments of any kind", _vllm(engine={"args": {
-        "limit_mm_per_prompt": {"image": 10}, "enforce-eager": True, "seed": 1, "x": [1, "a"],
+        "limit_mm_per_prompt": {"image": 10}, "enforce-eager": True, "seed": 1,
+        "allowed_origins": ["a", "b"],
     }})),
     Case("a secret in the environment", _vllm(engine={"env": [
         {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
@@ -105,6 +106,16 @@ GOOD: tuple[Case, ...] = (
     ]})),
     Case("a template", _vllm(template={"spec": {"nodeSelector": {"gpu": "l4"}}})),
     Case("suspended", _vllm(suspend=True, replicas=0)),
+    Case("a name of the hub with its scheme", _vllm(model={"uri": "hf://org/model"})),
+    Case("a file of a hub's repository", _vllm(model={"uri": "org/model-GGUF:Q4_K_M"})),
+    Case("names of another vLLM with an image of its own", _vllm(
+        model={"quantization": {"method": "magic"}},
+        engine={"image": "registry.example:5000/team/vllm:nightly", "args": {"new_flag": 1}},
+    )),
+    Case("an image by its digest", _vllm(engine={"image": f"vllm@sha256:{'0' * 64}"})),
+    Case("as many GPUs as the model is split over", _vllm(
+        engine={"parallelism": {"tensor": 2}}, resources={"limits": {"nvidia.com/gpu": 2}},
+    )),
 )  # fmt: skip
 
 BAD: tuple[Case, ...] = (
@@ -145,6 +156,43 @@ BAD: tuple[Case, ...] = (
         for flag, field in FIELD_OF_ARG.items()
         for name in sorted({flag, flag.replace("_", "-")})
     ),
+    *(
+        Case(f"a model at {uri}", _vllm(model={"uri": uri}), "cannot be loaded")
+        for uri in ("s3://bucket/model", "oci://registry/model", "https://hub.example/model")
+    ),
+    Case("a tokenizer elsewhere", _vllm(model={"tokenizer": "gs://a"}), "cannot be loaded"),
+    Case("an adapter elsewhere", _vllm(model={"adapters": [{**_ADAPTER, "uri": "s3://a/b"}]}),
+         "cannot be loaded"),
+    Case("a name that no hub has", _vllm(model={"uri": "a/b/c"}), "is no name of a hub",
+         judges=("parse",)),
+    Case("an unknown quantization", _vllm(model={"quantization": {"method": "magic"}}),
+         "vLLM 0.32.0"),
+    Case("an unknown cache", _vllm(model={"quantization": {"kvCacheDtype": "fp9"}}), "vLLM 0.32.0"),
+    Case("an unknown argument", _vllm(engine={"args": {"enforce_eagre": True}}),
+         "did you mean enforce_eager?", judges=("parse",)),
+    *(
+        Case(f"the image {image}", _vllm(engine={"image": image}), "image")
+        for image in ("UPPER/Case:::x", "a b", "name:", "Name", "host.example/")
+    ),
+    Case("fewer GPUs than the model is split over", _vllm(
+        engine={"parallelism": {"tensor": 2}}, resources={"limits": {"nvidia.com/gpu": 1}},
+    ), "needs 2 GPUs", judges=("parse",)),
+    *(
+        Case(f"{quantity} of {name}", _vllm(resources={"limits": {name: quantity}}),
+             "more than a node has", judges=("parse",))
+        for name, quantity in {
+            "memory": "1e30", "cpu": "1e9", "nvidia.com/gpu": "100000",
+            "ephemeral-storage": "9e999999999",
+        }.items()
+    ),
+    Case("a cache of no disk", _cache(sizeLimit="2000Pi"), "more than a node has",
+         judges=("parse",)),
+    Case("requests over the limits", _vllm(
+        resources={"limits": {"memory": "1Gi"}, "requests": {"memory": "2Gi"}},
+    ), "over the limit", judges=("parse",)),
+    Case("other devices than the limits", _vllm(
+        resources={"limits": {"nvidia.com/gpu": 2}, "requests": {"nvidia.com/gpu": 1}},
+    ), "differs from the limit", judges=("parse",)),
     Case("neither value nor source", _vllm(engine={"env": [{"name": "A"}]}),
          "needs either value or valueFrom"),
     Case("value and source", _vllm(engine={"env": [{"name": "A", "value": "", "valueFrom": {}}]}),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from autoglm.api.deployment import AutoGLMDeployment, Spec
 from autoglm.api.spec.operations import Startup
+from autoglm.api.uri import for_engine
 
 Locate = Callable[[str | None], str | None]
 FIELDS: Final = MappingProxyType(
@@ -51,12 +52,16 @@ def in_words_of_a_resource(message: str) -> str:
 def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]:
     """Return all flags except addresses and telemetry. `locate` resolves a uri for the engine."""
     spec, model, engine = resource.spec, resource.spec.model, resource.spec.engine
+
+    def place(uri: str | None) -> str | None:
+        return locate(uri if uri is None else for_engine(uri))
+
     return flags(
         ("engine", engine.type),
-        ("model-path", locate(model.uri)),
+        ("model-path", place(model.uri)),
         ("model-name", resource.served_name),
         *(("model-alias", alias) for alias in model.aliases),
-        *(("adapter", f"{a.name}={locate(a.uri)}") for a in model.adapters),
+        *(("adapter", f"{a.name}={place(a.uri)}") for a in model.adapters),
         ("max-model-len", model.max_model_len),
         ("max-num-seqs", engine.max_num_seqs),
         ("quantization", model.quantization.method),
@@ -64,7 +69,7 @@ def engine_flags(resource: AutoGLMDeployment, locate: Locate) -> tuple[str, ...]
         ("tensor-parallel-size", _beyond_one(engine.parallelism.tensor)),
         ("pipeline-parallel-size", _beyond_one(engine.parallelism.pipeline)),
         ("gpu-memory-utilization", engine.gpu_memory_utilization),
-        ("tokenizer", locate(model.tokenizer)),
+        ("tokenizer", place(model.tokenizer)),
         ("revision", model.revision),
         *(("allowed-media-domain", domain) for domain in engine.media.allowed_domains),
         *_engine_args(spec),

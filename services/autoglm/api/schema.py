@@ -8,13 +8,18 @@ JSON schema of these types.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|e[+-]?[0-9]+)?$"
 _QUANTITY_CHARACTERS = 32
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+(:[0-9]+)?|[a-zA-Z0-9-]+:[0-9]+|localhost)"
+_TAG = r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@[a-z0-9]+:[0-9a-f]{32,128})?"
+IMAGE: Final = rf"^({_HOST}/)?{_PART}(/{_PART})*{_TAG}$"
+"""Pattern of an image's name, with host, tag and digest."""
 _SHARE = r"^([0-9]|[1-9][0-9]|100)%$"
 
 

@@ -7,11 +7,14 @@ of each rule is bounded, because the length of every list, map and string of the
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from autoglm.api.profile import place_of_arg
 from autoglm.api.rules import CACHE_FIELDS, FIELD_OF_ARG, WEIGHTS_FIELDS
+from autoglm.api.rules.facts import engine_facts
+from autoglm.api.uri import PODS_LOAD
 
 _SERVED = "(has({0}.model.servedName) ? {0}.model.servedName : self.metadata.name)"
 
@@ -39,6 +42,14 @@ def _without_arg(name: str) -> str:
     """Return the condition that an argument is absent, in both spellings."""
     dashed = f" && !has(self.args.{name.replace('_', '__dash__')})" if "_" in name else ""
     return f"!has(self.args) || !has(self.args.{name}){dashed}"
+
+
+_FACTS = engine_facts()
+_QUANTIZATION = {"method": _FACTS.quantization, "kvCacheDtype": _FACTS.kv_cache_dtypes}
+
+
+def _is_loadable(name: str) -> str:
+    return f"!self.{name}.contains('://') || self.{name}.startsWith('hf://')"
 
 
 # A field with a default is present even when the manifest omits it.
@@ -80,6 +91,34 @@ CEL_RULES: tuple[CelRule, ...] = (
         "self.engine.type != 'vllm' || has(self.model.uri)",
         "model.uri is required; give a hub name such as zai-org/GLM-4-9B-0414, or a path",
         "model",
+    ),
+    *(
+        CelRule(
+            "spec.model",
+            f"!has(self.{name}) || {_is_loadable(name)}",
+            f"{name} has a scheme that cannot be loaded; give {PODS_LOAD}",
+            name,
+        )
+        for name in ("uri", "tokenizer")
+    ),
+    CelRule(
+        "spec.model.adapters[]",
+        _is_loadable("uri"),
+        f"uri has a scheme that cannot be loaded; give {PODS_LOAD}",
+        "uri",
+    ),
+    *(
+        CelRule(
+            "spec",
+            "self.engine.type != 'vllm' || has(self.engine.image) || has(self.profile) || "
+            "!has(self.model.quantization) || "
+            f"!has(self.model.quantization.{name}) || "
+            f"self.model.quantization.{name} in {json.dumps(known)}",
+            f"model.quantization.{name} is unknown to vLLM {_FACTS.version}; it has "
+            f"{', '.join(known)}",
+            "model",
+        )
+        for name, known in _QUANTIZATION.items()
     ),
     *(
         CelRule(

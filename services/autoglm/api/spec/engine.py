@@ -6,11 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from autoglm.api.schema import Part, Quantity, keyed_by
+from autoglm.api.schema import IMAGE, Part, Quantity, keyed_by
 
 ArgName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
-Image = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")]
+# The rules report a malformed name in a sentence; the CRD has the pattern.
+Image = Annotated[
+    str,
+    Field(min_length=1, max_length=512, pattern=r"^\S+$", json_schema_extra={"pattern": IMAGE}),
+]
 MaxNumSeqs = Annotated[int, Field(ge=1, le=1_000_000)]
 MemoryShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
@@ -71,7 +75,8 @@ class Engine(Part):
     """vllm serves models. echo repeats the prompt and needs no weights, for trying out a cluster
     and for load tests."""
     image: Image | None = None
-    """Container image of the pods. Absent: the operator's setting. `autoglm up` starts processes
+    """Container image of the pods; with one of its own, names of vLLM's quantization methods and
+    arguments are not checked. Absent: the operator's setting. `autoglm up` starts processes
     and needs none."""
     args: Annotated[dict[ArgName, Any], Field(max_length=128)] = {}
     """Further arguments of the engine by name. vllm accepts the options of vLLM's server, such as

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import yaml
 from autoglm.api import InvalidSpec
 from autoglm.api.documents import parse_manifest
 from autoglm.api.short_form import name_of, to_manifest
+from autoglm.api.uri import PATH, PODS_LOAD, for_engine, location_of, problem_of_uri
 from autoglm.cli.commands.up import print_commands, run_options
 from autoglm.cli.options import examples
 from autoglm.common.process import ExitCode, raise_open_file_limit
 from autoglm.local import UpOptions, up
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 _PLAIN = ("model", "weights", "checkpoint")
-_LOADED = "give a path (./DIR), or a hub name (ORG/NAME, hf://ORG/NAME)"
 
 
 @click.command(
@@ -92,14 +90,12 @@ def uri_of(model: str) -> str:
     """
     if Path(model).is_dir():
         return str(Path(model).resolve())
-    if model.startswith(("./", "../", "/", "~")):
-        raise click.BadParameter(f"there is no directory {model}; {_LOADED}", param_hint="MODEL")
-    found = _SCHEME.fullmatch(model)
-    if found is None:
-        return model
-    if found[1] == "hf" and found[2]:
-        return found[2]
-    raise click.BadParameter(f"{found[1]}:// cannot be loaded; {_LOADED}", param_hint="MODEL")
+    if location_of(model).scheme == PATH:
+        message = f"there is no directory {model}; give {PODS_LOAD}"
+        raise click.BadParameter(message, param_hint="MODEL")
+    if why := problem_of_uri(model):
+        raise click.BadParameter(f"{model}: {why}", param_hint="MODEL")
+    return for_engine(model)
 
 
 def _served_name(uri: str) -> str:

@@ -10,10 +10,10 @@ from autoglm.api import AutoGLMDeployment
 from autoglm.api.crd.definition import crd
 from autoglm.api.deployment import VERSION
 from autoglm.api.labels import COMPONENT, GATEWAY, GPU, OPERATOR
+from autoglm.api.quantities import amount
 from autoglm.cli.kube import Raw, is_ready
 from autoglm.cli.precheck.facts import DEPLOY_PERMISSIONS, INSPECT_PERMISSIONS, Facts, NotAccessible
 from autoglm.cli.precheck.view import Check
-from autoglm.kube.quantities import amount
 from autoglm.operator.children.deployment import resources
 from autoglm.operator.status.pods import condition
 

@@ -15,7 +15,7 @@ from typing import Final
 from autoglm.api import Problem, Spec
 from autoglm.api.engine_flags import engine_flags
 from autoglm.api.labels import GPU, GRPC_PORT, HTTP_PORT, METRICS_PORT, REVISION
-from autoglm.kube.quantities import amount
+from autoglm.api.quantities import amount
 from autoglm.operator.children.companions import account_annotations, account_name, telemetry
 from autoglm.operator.children.metadata import Body, Context, child, labels, revision_of, selector
 from autoglm.operator.children.network import needs_hub

@@ -16,10 +16,13 @@ from typing import Any, Final
 from autoglm.api import GROUP, VERSION
 from autoglm.api.labels import COMPONENT, NAME, OPERATOR, PLURAL, PRODUCT
 from autoglm.api.rules import ECHO_ARGS
+from autoglm.api.rules.facts import engine_facts
+from autoglm.api.rules.known import MOST, MOST_DEVICES
 from autoglm.operator.template.restricted import HOOKS, PROBES, PROJECTED, SECCOMP, VOLUMES
 from autoglm.operator.template.template import FIELDS, PROFILE, RESERVED, ROOT
 
 Object = dict[str, Any]
+_FACTS = engine_facts()
 POLICY_NAME: Final = "open-autoglm-operator"
 # The chart replaces it by operator.allowHostPath.
 ALLOW_HOST_PATH: Final = {"name": "allowHostPath", "expression": "false"}
@@ -27,6 +30,14 @@ ALLOW_HOST_PATH: Final = {"name": "allowHostPath", "expression": "false"}
 
 def _texts(values: Iterable[str]) -> str:
     return json.dumps(sorted(values))
+
+
+def _most_of(name: str) -> str:
+    """Return the most of a resource, by its name; names of devices have a slash."""
+    most = "double(9223372036854775807)"
+    for known, amount in MOST.items():
+        most = f"({name} == '{known}' ? {float(amount)} : {most})"
+    return f"({name}.contains('/') ? {float(MOST_DEVICES)} : {most})"
 
 
 _VARIABLES: Final = (
@@ -200,6 +211,21 @@ def _spec_rules() -> list[Object]:
             gpus,
             "spec.resources: fewer GPUs than spec.engine.parallelism needs for each replica; give "
             "as many, or lower the parallelism",
+        ),
+        _rule(
+            "object.spec.engine.?type.orValue('vllm') != 'vllm' || "
+            "has(object.spec.engine.image) || has(object.spec.profile) || "
+            "object.spec.engine.?args.orValue({})"
+            f".all(k, k.replace('-', '_') in {_texts(_FACTS.arguments)})",
+            f"spec.engine.args: vLLM {_FACTS.version} has no such argument; `autoglm validate` "
+            "names the closest",
+        ),
+        _rule(
+            "[object.spec.?resources.?limits.orValue({}), "
+            "object.spec.?resources.?requests.orValue({})].all(r, r.all(k, "
+            f"quantity(string(r[k])).asApproximateFloat() <= {_most_of('k')}))",
+            "spec.resources: more than a node has; give at most 10000 of cpu, 1Pi of memory and of "
+            "ephemeral-storage, and 1024 of a device",
         ),
         _rule(
             "object.spec.engine.?type.orValue('') != 'echo' || object.spec.engine.?args.orValue({})"

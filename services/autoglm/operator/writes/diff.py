@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from autoglm.kube.quantities import amount
+from autoglm.api.quantities import amount
 from autoglm.operator.children.metadata import APPLIED, Body, digest, identity
 from autoglm.operator.types import Conflict, Raw
 

@@ -1,21 +1,15 @@
-"""Rules between the fields of a resource, which no field can check alone.
-
-Rules read the raw document, so that they apply even where another field is invalid. The CRD has the
-same rules in CEL (`cel`); tests/support/resources.py holds documents for which both must give the
-same result. Called by `parse` only.
-"""
+"""Rules between the fields of a resource, which no field can check alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autoglm.api.problem import Problem
-from autoglm.api.spec.engine import Engine
+from autoglm.api.rules.document import Document, Rule, at, engine_of, list_at
 from autoglm.api.spec.model import Cache
 from autoglm.api.spec.operations import Scaling
 
-Document = Mapping[str, Any]
 # Arguments of vLLM that are fields of the resource; setting both would be ambiguous.
 FIELD_OF_ARG = {
     "model": "spec.model.uri",
@@ -42,23 +36,6 @@ WEIGHTS_FIELDS = ("uri", "revision", "tokenizer", "quantization", "adapters", "c
 ECHO_ARGS = frozenset({"token_rate", "prefill_rate", "kv_blocks", "fail"})
 
 
-def problems_within(document: Document) -> list[Problem]:
-    """Return a problem for each rule that a document violates."""
-    return [problem for rule in _RULES for problem in rule(document)]
-
-
-def at(document: Any, path: str) -> Any:
-    """Return the value at a dotted path, None if a key is missing."""
-    for key in path.split("."):
-        document = document.get(key) if isinstance(document, Mapping) else None
-    return document
-
-
-def _engine(document: Document) -> Any:
-    default: str = Engine.model_fields["type"].default
-    return at(document, "spec.engine.type") or default
-
-
 def _min_at_most_max(document: Document) -> Iterator[Problem]:
     low, high = _min_replicas(document), at(document, "spec.scaling.maxReplicas")
     if isinstance(low, int) and isinstance(high, int) and low > high >= 1:
@@ -72,14 +49,14 @@ def _zero_needs_keda(document: Document) -> Iterator[Problem]:
         return
     if at(document, "spec.scaling.actuator") != "keda":
         yield Problem(path, "needs spec.scaling.actuator: keda; set that, or at least 1", 0)
-    metrics = _list(document, "spec.scaling.metrics")
+    metrics = list_at(document, "spec.scaling.metrics")
     if all(at(metric, "type") in ("CPU", "Memory") for metric in metrics):
         message = "needs a metric that works without pods, such as QueueDepth; CPU and Memory are"
         yield Problem(path, f"{message} measured in pods", 0)
 
 
 def _targets_can_be_held(document: Document) -> Iterator[Problem]:
-    for index, metric in enumerate(_list(document, "spec.scaling.metrics")):
+    for index, metric in enumerate(list_at(document, "spec.scaling.metrics")):
         kind, target = at(metric, "type"), at(metric, "target")
         if isinstance(target, bool) or not isinstance(target, int | float):
             continue
@@ -105,13 +82,13 @@ def _cache_fits_its_type(document: Document) -> Iterator[Problem]:
 
 def _vllm_needs_weights(document: Document) -> Iterator[Problem]:
     model = at(document, "spec.model")
-    if _engine(document) == "vllm" and isinstance(model, Mapping) and model.get("uri") is None:
+    if engine_of(document) == "vllm" and isinstance(model, Mapping) and model.get("uri") is None:
         message = "is required; give a hub name such as zai-org/GLM-4-9B-0414, or a path"
         yield Problem("spec.model.uri", message)
 
 
 def _echo_has_no_weights(document: Document) -> Iterator[Problem]:
-    if _engine(document) != "echo":
+    if engine_of(document) != "echo":
         return
     for field in WEIGHTS_FIELDS:
         value = at(document, f"spec.model.{field}")
@@ -123,7 +100,7 @@ def _echo_has_no_weights(document: Document) -> Iterator[Problem]:
 
 def _echo_arguments_exist(document: Document) -> Iterator[Problem]:
     args = at(document, "spec.engine.args")
-    if _engine(document) != "echo" or not isinstance(args, Mapping):
+    if engine_of(document) != "echo" or not isinstance(args, Mapping):
         return
     for name, value in args.items():
         if str(name).replace("-", "_") not in ECHO_ARGS:
@@ -133,7 +110,7 @@ def _echo_arguments_exist(document: Document) -> Iterator[Problem]:
 
 def _arguments_have_one_place(document: Document) -> Iterator[Problem]:
     args = at(document, "spec.engine.args")
-    if _engine(document) != "vllm" or not isinstance(args, Mapping):
+    if engine_of(document) != "vllm" or not isinstance(args, Mapping):
         return
     for name, value in args.items():
         field = FIELD_OF_ARG.get(str(name).replace("-", "_"))
@@ -143,7 +120,7 @@ def _arguments_have_one_place(document: Document) -> Iterator[Problem]:
 
 
 def _environment_has_one_value(document: Document) -> Iterator[Problem]:
-    for index, variable in enumerate(_list(document, "spec.engine.env")):
+    for index, variable in enumerate(list_at(document, "spec.engine.env")):
         if isinstance(variable, Mapping) and ("value" in variable) == ("valueFrom" in variable):
             yield Problem(f"spec.engine.env[{index}]", "needs either value or valueFrom", variable)
 
@@ -152,17 +129,13 @@ def _names_are_distinct(document: Document) -> Iterator[Problem]:
     served = at(document, "spec.model.servedName") or at(document, "metadata.name")
     names = [("spec.model.servedName", served)]
     names += [
-        (f"spec.model.aliases[{i}]", n) for i, n in enumerate(_list(document, "spec.model.aliases"))
+        (f"spec.model.aliases[{i}]", n)
+        for i, n in enumerate(list_at(document, "spec.model.aliases"))
     ]
     names += _keyed(document, "spec.model.adapters")
     yield from _twice(names)
     yield from _twice(_keyed(document, "spec.engine.env"))
     yield from _twice(_keyed(document, "spec.scaling.metrics", "type"))
-
-
-def _list(document: Document, path: str) -> list[Any]:
-    value = at(document, path)
-    return value if isinstance(value, list) else []
 
 
 def _min_replicas(document: Document) -> Any:
@@ -171,7 +144,7 @@ def _min_replicas(document: Document) -> Any:
 
 
 def _keyed(document: Document, path: str, key: str = "name") -> list[tuple[str, Any]]:
-    items = enumerate(_list(document, path))
+    items = enumerate(list_at(document, path))
     return [(f"{path}[{index}].{key}", at(item, key)) for index, item in items]
 
 
@@ -185,7 +158,7 @@ def _twice(names: list[tuple[str, Any]]) -> Iterator[Problem]:
         first.setdefault(name, path)
 
 
-_RULES: tuple[Callable[[Document], Iterator[Problem]], ...] = (
+BETWEEN: tuple[Rule, ...] = (
     _min_at_most_max,
     _zero_needs_keda,
     _targets_can_be_held,
