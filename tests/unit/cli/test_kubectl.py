@@ -5,6 +5,7 @@ import pytest
 
 from autoglm import cli
 from autoglm.cli.kubectl import Plugin, plugin
+from autoglm.common.packages import install_command
 
 
 def run(*args: str) -> int:
@@ -53,7 +54,7 @@ def test_cluster_without_its_packages_names_the_extra(
     monkeypatch.setitem(sys.modules, missing, None)
     result = autoglm("status", "-k")
     assert result.code == 1
-    assert "pip install 'open-autoglm[cli]'" in result.err
+    assert install_command("cli") in result.err
 
 
 def test_no_cluster_says_what_to_give(autoglm: Any, tmp_path: Any) -> None:

