@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from scripts.catalog import FOLDER, README, rows
 
 from autoglm import cli
 from autoglm.api.documents import load_documents
 from autoglm.local.gpus import NO_GPUS
 
-FOLDER = Path(__file__).parents[3] / "examples/catalog"
 FILES = sorted(FOLDER.glob("*.yaml"))
 ROWS = {
     cells[0].partition("]")[0].lstrip("["): cells
-    for line in (FOLDER / "README.md").read_text().splitlines()
+    for line in README.read_text().splitlines()
     if line.startswith("| [")
     for cells in [[cell.strip() for cell in line.split("|")[1:-1]]]
 }
@@ -54,11 +54,16 @@ def test_a_manifest_has_reasons_and_requests_its_gpus(file: Path) -> None:
 @by_name
 def test_the_readme_has_its_model_and_whether_it_is_gated(file: Path) -> None:
     [resource] = load_documents(file.read_text(), str(file))
-    _, model, _, licence, gated = ROWS[file.name]
+    _, model, _, licence, gated, *_ = ROWS[file.name]
 
     assert model == resource.spec.model.uri
     assert licence
     assert (gated == "yes") == any(e.name == "HF_TOKEN" for e in resource.spec.engine.env)
+
+
+def test_the_memory_in_the_readme_is_what_size_computes() -> None:
+    text = README.read_text()
+    assert rows(text) == text, "run: python -m scripts.catalog --write"
 
 
 def test_the_readme_lists_every_file_and_no_other() -> None:
