@@ -15,6 +15,8 @@ from tests.support.processes import Process
 from tests.support.senders import TEXT, kill_and_restart, send_grpc, send_rest
 from tests.support.traffic import Send, traffic
 
+from autoglm.common.process import ExitCode
+
 pytestmark = pytest.mark.timeout(120)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -113,10 +115,10 @@ def test_request_makes_one_trace_from_the_callers_on(
     assert TEXT not in "".join(lines)
 
 
-def test_port_in_use_is_one_sentence_and_exit_code_65(logs: Path, plane: str) -> None:
+def test_port_in_use_is_one_sentence_and_exit_code_75(logs: Path, plane: str) -> None:
     gateway = Process(f"taken-{plane}", ["gateway", "--data-plane", plane], logs / f"{plane}.log")
     with socket.create_server(("127.0.0.1", gateway.ports[0])):
-        assert gateway.start().wait() == 65
+        assert gateway.start().wait() == ExitCode.ADDRESS_IN_USE
     (line,) = gateway.log_tail().splitlines()
     assert gateway.grpc_address in line and "another address" in line
 

@@ -137,7 +137,8 @@ async def test_a_taken_port_is_named(run: Run) -> None:
             pod = await run(f"--{name}-address={address}")
             _, said = await pod.process.communicate()
             assert pod.process.returncode == ExitCode.ADDRESS_IN_USE
-            assert f"--{name}-address {address}".encode() in said
+            assert f"cannot listen on {address} (IPv4): ".encode() in said
+            assert f"set another --{name}-address\n".encode() in said
             assert pod.message_file.read_text().startswith("AddressInUse: ")
 
 
