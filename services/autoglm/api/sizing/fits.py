@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from autoglm.api.labels import GPU
 from autoglm.api.sizing.shape import GIB, Shape
 
 UTILIZATION = 0.9
@@ -30,7 +31,12 @@ class Gpu:
     gib: float
     """Memory as the driver reports it, less than the nominal size."""
     models: tuple[str, ...] = ()
-    """Names of the models, for `gpus_named`."""
+    """Names of the models, for `gpu_named`."""
+
+    @property
+    def resource(self) -> str:
+        """Name of the resource that the vendor's device plugin offers."""
+        return "amd.com/gpu" if self.name.startswith("MI") else GPU
 
 
 GPUS = (

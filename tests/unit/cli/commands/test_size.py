@@ -103,6 +103,16 @@ def test_the_text_says_memory_gpus_and_a_spec(autoglm: Any) -> None:
     assert "limits: {nvidia.com/gpu: 1}" in result.out
 
 
+def test_the_spec_asks_for_the_vendors_resource(autoglm: Any) -> None:
+    result = autoglm("size", str(TINY), "--parameters", "30B", "--gpu", "MI300X")
+
+    assert "limits: {amd.com/gpu: 1}" in result.out
+
+
+def test_small_amounts_are_in_mib(autoglm: Any) -> None:
+    assert " 16 MiB " in autoglm("size", str(TINY)).out
+
+
 def test_what_fits_nowhere_gets_advice(autoglm: Any) -> None:
     result = autoglm("size", str(TINY), "--parameters", "9T")
 
