@@ -201,7 +201,7 @@ def _print(sized: Sized, load: Load, found: list[Fit], gpu: Gpu | None) -> None:
         ("runtime, per GPU", runtime, basis["runtime"]),
         ("total", needed.total, ""),
     ]
-    print_table(["ONE REPLICA", "MEMORY", "BASIS"], [(n, _amount(size), b) for n, size, b in rows])
+    print_table(["ONE REPLICA", "MEMORY", "BASIS"], [(n, _size(size), b) for n, size, b in rows])
     click.echo("")
     if found:
         print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], [_row(fit) for fit in found])
@@ -216,9 +216,7 @@ def _print(sized: Sized, load: Load, found: list[Fit], gpu: Gpu | None) -> None:
     _print_advice(shape, load, best, needed.total)
     if BYTES[load.kv_precision] > 1 and needed.kv_cache:
         saved = needed.kv_cache - need(shape, replace(load, kv_precision="fp8")).kv_cache
-        click.echo(
-            f"quantization.kvCacheDtype: fp8 saves {_amount(saved)} at some loss of quality."
-        )
+        click.echo(f"quantization.kvCacheDtype: fp8 saves {_size(saved)} at some loss of quality.")
 
 
 def _row(fit: Fit) -> tuple[object, ...]:
@@ -241,11 +239,9 @@ def _print_advice(shape: Shape, load: Load, best: Fit, total: float) -> None:
         f"  resources: {{requests: {{cpu: {pod.cpu}, memory: {-int(-pod.memory // GIB)}Gi}}, "
         f"limits: {{{best.gpu.resource}: {count}}}}}\n"
     )
-    click.echo(f"The node needs {_amount(pod.disk)} of disk for the weights.")
-    click.echo(
-        f"Without a GPU, vLLM for CPUs needs {_amount(total)} of memory, and is much slower."
-    )
+    click.echo(f"The node needs {_size(pod.disk)} of disk for the weights.")
+    click.echo(f"Without a GPU, vLLM for CPUs needs {_size(total)} of memory, and is much slower.")
 
 
-def _amount(size: float) -> str:
+def _size(size: float) -> str:
     return f"{size / GIB:.4g} GiB" if size >= GIB / 10 else f"{size / 2**20:.3g} MiB"
