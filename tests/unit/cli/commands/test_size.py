@@ -103,7 +103,7 @@ def test_the_text_says_memory_gpus_and_a_spec(autoglm: Any) -> None:
     assert "limits: {nvidia.com/gpu: 1}" in result.out
 
 
-def test_the_spec_asks_for_the_vendors_resource(autoglm: Any) -> None:
+def test_the_spec_names_the_vendors_resource(autoglm: Any) -> None:
     result = autoglm("size", str(TINY), "--parameters", "30B", "--gpu", "MI300X")
 
     assert "limits: {amd.com/gpu: 1}" in result.out
