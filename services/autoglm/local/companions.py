@@ -85,6 +85,32 @@ def variables(
     return found, problems
 
 
+def missing(
+    resource: AutoGLMDeployment, found: Iterable[Variable], environment: Iterable[str]
+) -> list[Problem]:
+    """Return a problem for each variable whose source is neither among the companions nor optional,
+    and which the environment does not set either."""
+    known = {variable.name for variable in found} | set(environment)
+    problems: list[Problem] = []
+    for index, variable in enumerate(resource.spec.engine.env):
+        for source, reference in (variable.value_from or {}).items():
+            reference = reference if isinstance(reference, Mapping) else {}
+            if variable.name in known or reference.get("optional"):
+                continue
+            path = f"spec.engine.env[{index}].valueFrom.{source}"
+            instead = f"set {variable.name} in this shell's environment"
+            if (kind := _SOURCES.get(source)) is None:
+                problems.append(Problem(path, f"takes effect on Kubernetes; {instead}"))
+                continue
+            namespace, name = resource.metadata.namespace, str(reference.get("name"))
+            message = (
+                f"the manifests have no such {kind} in the namespace {namespace}; add it to them, "
+                f"or {instead}"
+            )
+            problems.append(Problem(f"{path}.name", message, name))
+    return problems
+
+
 def skipped(document: Mapping[str, Any], resources: Iterable[AutoGLMDeployment]) -> str:
     """Return the note for an object that is not used; empty for one whose values are."""
     kind, _, name = _key(document)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,14 @@ from autoglm.api.engine_flags import engine_flags, flags
 from autoglm.api.profile import parse_profile
 from autoglm.api.short_form import is_short_form, to_manifest
 from autoglm.api.spec.profile import ProfileSpec
-from autoglm.local.companions import Variable, flattened, is_companion, skipped, variables
+from autoglm.local.companions import (
+    Variable,
+    flattened,
+    is_companion,
+    missing,
+    skipped,
+    variables,
+)
 from autoglm.local.gpus import uses_gpus
 from autoglm.local.planning import Addresses, Process, Workload
 
@@ -235,8 +243,9 @@ def located(uri: str | None, directory: Path) -> str | None:
     return str((directory / uri).resolve())
 
 
-def notices(placed: Placed) -> list[str]:
-    """Return a sentence for each field of the resource that takes effect only on a cluster."""
+def notices(placed: Placed, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence for each field of the resource that takes effect only on a cluster, and for
+    each variable whose value is neither in the manifests nor in the environment."""
     resource, spec = placed.resource, placed.resource.spec
     facts = {
         "spec.scaling": (spec.scaling, f"runs {resource.desired_replicas} replicas (minReplicas)"),
@@ -253,12 +262,5 @@ def notices(placed: Placed) -> list[str]:
         for path, (is_set, instead) in facts.items()
         if is_set
     ]
-    known = {variable.name for variable in placed.referenced}
-    inherited = [e.name for e in spec.engine.env if e.value_from and e.name not in known]
-    if inherited:
-        names = ", ".join(inherited)
-        sentences.append(
-            f"{resource.name}: {names} must be set in this shell's environment, or in a Secret or "
-            "ConfigMap of the manifests"
-        )
-    return sentences
+    absent = missing(resource, placed.referenced, environment)
+    return sentences + [f"{resource.name}: {problem}" for problem in absent]

@@ -74,9 +74,27 @@ def test_a_secret_that_is_not_given_is_taken_from_the_environment() -> None:
     [placed] = manifests(MODEL).placed
 
     assert environment(manifests(MODEL)) == {"PLAIN": "a"}
-    assert notices(placed) == [
-        "m: HF_TOKEN, REGION must be set in this shell's environment, or in a Secret or ConfigMap "
-        "of the manifests"
+    assert notices(placed, {"HF_TOKEN": "hf_1", "REGION": "eu"}) == []
+
+
+def test_a_variable_without_any_source_is_a_sentence_that_names_its_field() -> None:
+    [placed] = manifests(MODEL.replace("key: region", "key: region, optional: true")).placed
+
+    assert notices(placed, {"REGION": "eu"}) == [
+        'm: spec.engine.env[1].valueFrom.secretKeyRef.name = "hub": the manifests have no such '
+        "Secret in the namespace default; add it to them, or set HF_TOKEN in this shell's "
+        "environment"
+    ]
+
+
+def test_a_field_of_a_pod_has_a_value_on_kubernetes_only() -> None:
+    reference = "secretKeyRef: {name: hub, key: token}"
+    field = MODEL.replace(reference, "fieldRef: {fieldPath: status.podIP}")
+    [placed] = manifests(field, CONFIG).placed
+
+    assert notices(placed, {}) == [
+        "m: spec.engine.env[1].valueFrom.fieldRef: takes effect on Kubernetes; set HF_TOKEN in "
+        "this shell's environment"
     ]
 
 

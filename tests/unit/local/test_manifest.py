@@ -179,16 +179,24 @@ def test_the_gateway_drains_as_long_as_the_slowest_model() -> None:
     )
 
 
+HUB_TOKEN = {"name": "hub", "key": "token"}
+
+
 def test_fields_for_clusters_only_are_reported() -> None:
     assert notices(Placed(resource(replicas=2), HERE)) == []
     scaled = resource(
         scaling={"minReplicas": 2, "maxReplicas": 4},
-        engine={"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {}}}]},
+        engine={
+            "env": [
+                {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+            ]
+        },
     )
-    assert notices(Placed(scaled, HERE)) == [
+    assert notices(Placed(scaled, HERE), {}) == [
         "m: spec.scaling takes effect on Kubernetes; `autoglm up` runs 2 replicas (minReplicas)",
-        "m: HF_TOKEN must be set in this shell's environment, or in a Secret or ConfigMap of the "
-        "manifests",
+        'm: spec.engine.env[0].valueFrom.secretKeyRef.name = "hub": the manifests have no such '
+        "Secret in the namespace default; add it to them, or set HF_TOKEN in this shell's "
+        "environment",
     ]
 
 

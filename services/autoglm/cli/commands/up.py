@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,21 @@ from autoglm.common.process import ExitCode, raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
 from autoglm.local import Addresses, UpOptions, up
 from autoglm.local.gpus import find as find_gpus
-from autoglm.local.manifest import files_of, gateway_workload, model_workload, read
+from autoglm.local.manifest import (
+    Source,
+    Text,
+    files_of,
+    gateway_workload,
+    model_workload,
+    notices,
+    read_all,
+)
 from autoglm.local.planning import Workload
 from autoglm.local.up import too_few_gpus
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Addresses()
+_STDIN = Path("-")
 
 
 def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
@@ -103,7 +113,8 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
     epilog=examples(
         "autoglm up -f examples/tiny-glm.yaml",
         "autoglm up -f chat.yaml -f embed.yaml --grpc-address 127.0.0.1:50061",
-        "autoglm up -f manifests/",
+        "autoglm up -f manifests/ -f secrets.yaml",
+        "helm template chat ./chart | autoglm up -f -",
         "autoglm up -f chat.yaml --grpc-address 0.0.0.0:50051 --api-keys-file keys.json",
         "autoglm up -f examples/tiny-glm.yaml --traces otlp:http://localhost:4317",
         "autoglm up -f examples/tiny-glm.yaml --dry-run",
@@ -115,8 +126,9 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
     "files",
     multiple=True,
     required=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="Manifest with AutoGLMDeployment documents, or a directory of them; may be repeated.",
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    help="Manifest with AutoGLMDeployment documents, a directory of them, or - for standard input; "
+    "may be repeated.",
 )
 @click.option(
     "--watch/--no-watch",
@@ -130,10 +142,7 @@ def command(files: tuple[Path, ...], watch: bool, options: UpOptions, dry_run: b
 
     Ctrl-C drains and stops all processes; a second one kills them.
     """
-    try:
-        found = tuple(files_of(files))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--file") from error
+    found = _sources(files)
     options = replace(options, watch=watch)
     if dry_run:
         return print_commands(found, options)
@@ -141,13 +150,25 @@ def command(files: tuple[Path, ...], watch: bool, options: UpOptions, dry_run: b
     return asyncio.run(up(found, options))
 
 
-def print_commands(files: Sequence[Path], options: UpOptions) -> int:
+def _sources(files: Sequence[Path]) -> tuple[Source, ...]:
+    """Return the manifests, with the text of standard input for `-`. Raises BadParameter."""
+    try:
+        named = files_of([file for file in files if file != _STDIN])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--file") from error
+    return (*named, *([Text(sys.stdin.read())] if _STDIN in files else ()))
+
+
+def print_commands(files: Sequence[Source], options: UpOptions) -> int:
     """Print the command of each process that would run; return the exit code."""
     try:
-        placed = read(files)
+        manifests = read_all(files)
     except InvalidSpec as error:
         click.echo(str(error), err=True)
         return ExitCode.BAD_MANIFEST
+    placed = manifests.placed
+    for sentence in (*manifests.notes, *(each for one in placed for each in notices(one))):
+        click.echo(sentence, err=True)
     gpus = find_gpus()
     if why := too_few_gpus(placed, gpus):
         click.echo(why, err=True)

@@ -1,3 +1,4 @@
+import io
 import shlex
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,30 @@ def test_a_directory_stands_for_its_manifests(autoglm: Any, manifest: Path) -> N
         "# first: 2 replicas, each with its own addresses",
         "# second: 1 replica, each with its own addresses",
     ]
+
+
+def test_standard_input_is_a_manifest_beside_files(
+    autoglm: Any, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = "{apiVersion: v1, kind: Service, metadata: {name: front}}"
+    second = MANIFEST.replace("first", "second")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{second}---\n{service}"))
+    result = autoglm("up", "-f", "-", "-f", str(manifest), "--dry-run")
+    assert result.code == 0
+    assert [line for line in result.out.splitlines() if line.startswith("#")] == [
+        "# first: 2 replicas, each with its own addresses",
+        "# second: 2 replicas, each with its own addresses",
+    ]
+    assert result.err == (
+        "standard input: Service front is skipped: it takes effect on Kubernetes\n"
+    )
+
+
+def test_problems_of_standard_input_name_it(autoglm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(MANIFEST.replace("replicas: 2", "replicas: x")))
+    result = autoglm("up", "-f", "-")
+    assert result.code == 65
+    assert result.err.startswith("standard input: spec.replicas")
 
 
 def test_a_directory_without_manifests_is_a_usage_error(autoglm: Any, tmp_path: Path) -> None:
