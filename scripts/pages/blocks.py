@@ -2,7 +2,7 @@
 
 The words after a block's language mark it; neither the site nor a code host shows them:
 
-    ```sh run           runs it; it has to exit with 0 (`exit=N`: with N)
+    ```sh run           runs it; it has to exit with 0 (`exit=N`: with N); also ```python run
     ```sh server        starts it, and continues when it prints a line that begins with "ready:"
     ```sh dry           needs a GPU, a hub or a cluster: checks what can be checked without
     ```text output      what the block before it prints; `...` stands for any text
@@ -22,7 +22,8 @@ from dataclasses import dataclass
 _FENCE = re.compile(r"^```(\w+) ([^\n]+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?[^\n]*\n.*?^\s*\1$", re.DOTALL | re.MULTILINE)
 _GPUS = re.compile(r"\s--gpus[ =]\d+")
-_LANGUAGES = ("sh", "bash", "text")
+_LANGUAGES = ("sh", "bash", "text", "python")
+_PYTHON = "python - <<'END_OF_PYTHON'\n{text}END_OF_PYTHON\n"
 _KINDS = ("run", "server", "dry", "output")
 _OUTPUT = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -68,6 +69,8 @@ def blocks(page: str) -> list[Block]:
             last = found.pop()
             found.append(Block(last.kind, last.text, last.line, last.exit_code, last.mark, text))
             continue
+        if language == "python":
+            text = _PYTHON.format(text=text)
         settings = dict(each.split("=", 1) for each in options)
         if not settings.keys() <= {"exit", "mark"}:
             raise BadPage(f"line {line}: {words!r} has an unknown option; use exit= and mark=")

@@ -80,6 +80,8 @@ def _encoder(directory: Path, architecture: str, config_class: Any) -> Path:
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=1,
         num_attention_heads=2, max_position_embeddings=8194, type_vocab_size=1, num_labels=1,
         pad_token_id=0, eos_token_id=1, bos_token_id=1,
+        # As in checkpoints of the hub; vLLM reads it, and transformers has no default for it.
+        position_embedding_type="absolute",
     )  # fmt: skip
     return _save(directory, config, architecture, tokenizer)
 

@@ -53,6 +53,13 @@ def test_a_text_that_a_command_reads_is_no_command() -> None:
     assert block.commands == ["cat > a <<'EOF'", "ls    -l"]
 
 
+def test_a_python_block_is_one_command_of_python() -> None:
+    [block] = blocks("```python run\nprint('a')\nprint('b')\n```\n")
+
+    assert block.text == "python - <<'END_OF_PYTHON'\nprint('a')\nprint('b')\nEND_OF_PYTHON\n"
+    assert len(block.commands) == 1
+
+
 @pytest.mark.parametrize(
     ("command", "checks"),
     [
