@@ -22,7 +22,10 @@ _FOLDING = ("NAME", "OBJECT", "MODEL", "URL", "MESSAGE", "FOUND", "WHAT TO DO")
 # The least that is legible of one that wraps.
 _LEAST = 16
 # Columns that go below their row where these do not fit, the first of them first.
-_BELOW = ("URL", "NODE", "REVISION", "MODEL", "RESTARTS", "AGE", "ROUTABLE")
+_BELOW = (
+    *("URL", "NODE", "REVISION", "MODEL", "RESTARTS", "AGE", "ROUTABLE"),
+    *("WHY", "BASIS", "TASKS", "MODELS", "KV CACHE", "OTHERS", "WAITING"),
+)
 _GAP = "  "
 STYLES = {"ok": "green", "warn": "yellow", "unknown": "yellow", "failed": "red", "fail": "red"}
 Cell = str | Text

@@ -32,7 +32,7 @@ from autoglm.api.sizing import (
 )
 from autoglm.api.uri import HUB, PATH, location_of
 from autoglm.cli.options import examples, output_option
-from autoglm.cli.output import print_json, print_table
+from autoglm.cli.output import print_json, print_table, print_wrapped
 from autoglm.cli.weights.checkpoint import Sized, read_local
 from autoglm.cli.weights.hub import read_from_hub
 
@@ -207,7 +207,7 @@ def _print(sized: Sized, load: Load, found: list[Fit], gpu: Gpu | None) -> None:
         print_table(["GPU", "COUNT", "MEMORY USED", "MAX REQUESTS"], [_row(fit) for fit in found])
         click.echo("")
     if (best := best_of(found)) is None:
-        click.echo(
+        print_wrapped(
             f"Not enough memory on 8 GPUs of {f'type {gpu.name}' if gpu else 'any type'}. Lower "
             "--precision, --context or --concurrency, or distribute the model with "
             "spec.engine.parallelism.pipeline."
@@ -216,7 +216,9 @@ def _print(sized: Sized, load: Load, found: list[Fit], gpu: Gpu | None) -> None:
     _print_advice(shape, load, best, needed.total)
     if BYTES[load.kv_precision] > 1 and needed.kv_cache:
         saved = needed.kv_cache - need(shape, replace(load, kv_precision="fp8")).kv_cache
-        click.echo(f"quantization.kvCacheDtype: fp8 saves {_size(saved)} at some loss of quality.")
+        print_wrapped(
+            f"quantization.kvCacheDtype: fp8 saves {_size(saved)} at some loss of quality."
+        )
 
 
 def _row(fit: Fit) -> tuple[object, ...]:
@@ -230,17 +232,22 @@ def _print_advice(shape: Shape, load: Load, best: Fit, total: float) -> None:
     count = best.tensor_parallel or 1
     pod = host(shape, count)
     click.echo(f"One replica on {best.gpu.name} or larger:\n")
-    click.echo(f"  model: {{maxModelLen: {load.context}}}")
-    click.echo(
-        f"  engine: {{maxNumSeqs: {load.concurrency}, gpuMemoryUtilization: {UTILIZATION}, "
-        f"parallelism: {{tensor: {count}}}}}"
+    print_wrapped(f"model: {{maxModelLen: {load.context}}}", "  ")
+    print_wrapped(
+        f"engine: {{maxNumSeqs: {load.concurrency}, gpuMemoryUtilization: {UTILIZATION}, "
+        f"parallelism: {{tensor: {count}}}}}",
+        "  ",
     )
-    click.echo(
-        f"  resources: {{requests: {{cpu: {pod.cpu}, memory: {-int(-pod.memory // GIB)}Gi}}, "
-        f"limits: {{{best.gpu.resource}: {count}}}}}\n"
+    print_wrapped(
+        f"resources: {{requests: {{cpu: {pod.cpu}, memory: {-int(-pod.memory // GIB)}Gi}}, "
+        f"limits: {{{best.gpu.resource}: {count}}}}}",
+        "  ",
     )
-    click.echo(f"The node needs {_size(pod.disk)} of disk for the weights.")
-    click.echo(f"Without a GPU, vLLM for CPUs needs {_size(total)} of memory, and is much slower.")
+    click.echo("")
+    print_wrapped(f"The node needs {_size(pod.disk)} of disk for the weights.")
+    print_wrapped(
+        f"Without a GPU, vLLM for CPUs needs {_size(total)} of memory, and is much slower."
+    )
 
 
 def _size(size: float) -> str:

@@ -19,7 +19,7 @@ from autoglm.api import InvalidSpec, parse
 from autoglm.api.labels import COMPONENT, DEPLOYMENT, GATEWAY, OPERATOR, pods_service
 from autoglm.cli.kube import ClusterState, Raw, is_ready, read_state
 from autoglm.cli.options import NOT_HEALTHY, Where, cluster_options, document_option, examples
-from autoglm.cli.output import document
+from autoglm.cli.output import document, terminal_columns
 from autoglm.cli.screen import STYLES, Canvas, canvas_of_terminal, drawn, heading, sentence
 from autoglm.cli.status.fields import explain_field, is_path
 from autoglm.cli.status.view import View, autoscaler, is_observed, views
@@ -84,7 +84,7 @@ def command(where: Where, name: str, output: str) -> int:
     """
     if is_path(name):
         try:
-            click.echo(explain_field(name), nl=False)
+            click.echo(explain_field(name, terminal_columns()), nl=False)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="NAME") from error
         return 0

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import difflib
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from autoglm.api.crd.definition import crd
+from autoglm.cli.output import wrapped
 
 Schema = Mapping[str, Any]
 _WIDTH = 80
+# The indents of a description's first line and of others, and of a field's further lines.
+_TEXT = ("    ", "    ")
+_FURTHER = "      "
 # The resource's names, alone or with a path behind them: a deployment's name is neither.
 _PATH = re.compile(
     r"(?:agd|autoglmdeployments?)(?:\.autoglm\.io)?((?:\.[A-Za-z][\w-]*)*)", re.IGNORECASE
@@ -30,8 +33,9 @@ def is_path(name: str) -> bool:
     return _PATH.fullmatch(name) is not None
 
 
-def explain_field(name: str) -> str:
+def explain_field(name: str, columns: int = _WIDTH) -> str:
     """Return the description of a field and of those below it. Raises ValueError."""
+    width = min(_WIDTH, columns)
     found = _PATH.fullmatch(name)
     assert found is not None, "the caller has checked it"
     definition = _definition()
@@ -44,16 +48,18 @@ def explain_field(name: str) -> str:
     kind = definition["spec"]["names"]["kind"]
     lines = [f"KIND:     {kind}", f"VERSION:  {definition['spec']['group']}/{version['name']}", ""]
     if path != "agd":
-        lines += [f"FIELD: {path.rpartition('.')[2]} {_type(schema)}{_facts(schema)}", ""]
-    lines += ["DESCRIPTION:", *_wrapped(schema.get("description", ""), 4), ""]
+        field = f"FIELD: {path.rpartition('.')[2]} {_type(schema)}{_facts(schema)}"
+        lines += [*wrapped(field, width, others=_FURTHER), ""]
+    lines += ["DESCRIPTION:", *wrapped(schema.get("description", ""), width, *_TEXT), ""]
     properties = _inner(schema).get("properties", {})
     if properties:
         lines.append("FIELDS:")
         required = _inner(schema).get("required", ())
         for field, below in sorted(properties.items()):
             mark = " -required-" if field in required else ""
-            lines.append(f"  {field}\t{_type(below)}{mark}{_facts(below)}")
-            lines += [*_wrapped(below.get("description", ""), 4), ""]
+            line = f"{field}\t{_type(below)}{mark}{_facts(below)}"
+            lines += wrapped(line, width, "  ", _FURTHER)
+            lines += [*wrapped(below.get("description", ""), width, *_TEXT), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -107,7 +113,3 @@ def _facts_of(schema: Schema) -> Iterator[str]:
         yield f"{'above' if schema.get('exclusiveMinimum') else 'at least'} {least}"
     if (most := schema.get("maximum")) is not None:
         yield f"at most {most}"
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent)
