@@ -1,4 +1,4 @@
-"""Leaves out on a CPU what vLLM does for GPUs, in starts and while it serves requests.
+"""Adapts vLLM to a CPU: leaves out what it does for GPUs, in starts and in requests.
 
 vLLM decorates helpers such as the one that ranks logprobs with `torch.compile`, whatever
 `enforce_eager` says. The first request that needs one waits for a C++ compiler for 35 s and more,
@@ -6,8 +6,8 @@ and ends the engine where there is none. On a CPU `install` leaves every such fu
 written; vLLM's compilation of the model itself, which happens before the pod is ready, stays as
 configured. vLLM also inspects the class of a model in a process of its own, so that no GPU is
 initialized in the first one; its imports take ten seconds in each container that starts. On a CPU
-the class is inspected where it is needed. Called in each of vLLM's processes through the plugin in
-`orphan`.
+the class is inspected where it is needed. And `install` requests the processor's matrix registers
+before vLLM uses them. Called in each of vLLM's processes through the plugin in `orphan`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ORIGINAL = "_torchdynamo_orig_callable"
 
 
 def install() -> None:
-    """Do both in this process; on a CPU only."""
+    """Do all of it in this process; on a CPU only."""
     import torch
     from vllm.model_executor.models import registry
     from vllm.platforms import current_platform
@@ -33,6 +33,18 @@ def install() -> None:
     torch.compile = without_helpers(torch.compile)
     restore_helpers()
     registry._run_in_subprocess = call
+    use_amx_if_permitted(torch.cpu)
+
+
+def use_amx_if_permitted(cpu: Any) -> None:
+    """Request AMX's tile registers of Linux; where it refuses, have `torch.cpu` report no AMX.
+
+    The kernel ends a process by SIGILL that uses them without permission
+    (https://docs.kernel.org/arch/x86/xstate.html). vLLM's attention uses them and requests none; it
+    works only where another library has requested them earlier.
+    """
+    if cpu._is_amx_tile_supported() and not cpu._init_amx():
+        cpu._is_amx_tile_supported = lambda: False
 
 
 def call(inspect: Callable[[], Any]) -> Any:

@@ -47,3 +47,31 @@ def test_what_was_decorated_earlier_is_restored(monkeypatch: pytest.MonkeyPatch)
 
     assert module.triple is double
     assert module.other == 5
+
+
+class Cpu:
+    """In place of `torch.cpu`."""
+
+    def __init__(self, has_amx: bool, permits: bool) -> None:
+        self.requests = 0
+        self._has_amx, self._permits = has_amx, permits
+
+    def _is_amx_tile_supported(self) -> bool:
+        return self._has_amx
+
+    def _init_amx(self) -> bool:
+        self.requests += 1
+        return self._permits
+
+
+@pytest.mark.parametrize(
+    ("has_amx", "permits", "used"),
+    [(True, True, True), (True, False, False), (False, False, False)],
+)
+def test_amx_is_used_where_linux_permits_it(has_amx: bool, permits: bool, used: bool) -> None:
+    cpu = Cpu(has_amx, permits)
+
+    eager.use_amx_if_permitted(cpu)
+
+    assert cpu._is_amx_tile_supported() is used
+    assert cpu.requests == has_amx
