@@ -82,23 +82,32 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.hub.requests.append((self.command, self.path, dict(self.headers)))
         api = re.fullmatch(
-            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/.*)?)?", path
+            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info|auth-check)(?:/([^/]+)(?:/.*)?)?)?",
+            path,
         )
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         name = (api or file)[1] if (api or file) else ""  # type: ignore[index]
         model = self.hub.models.get(name)
         if model is None:
             self._error(404, "RepoNotFound", "Repository Not Found")
+        elif api and api[2] == "auth-check" and not self._may_read(model):
+            self._gated(name)
         elif api:
             self._json(
                 self._tree(model) if api[2] in ("tree", "paths-info") else self._about(name, model)
             )
-        elif model.is_gated and self.headers.get("authorization") != f"Bearer {TOKEN}":
-            self._error(403, "GatedRepo", f"Access to model {name} is restricted")
+        elif not self._may_read(model):
+            self._gated(name)
         elif file and file[3] in model.files:
             self._file(model, file[3])
         else:
             self._error(404, "EntryNotFound", "Entry not found")
+
+    def _may_read(self, model: Model) -> bool:
+        return not model.is_gated or self.headers.get("authorization") == f"Bearer {TOKEN}"
+
+    def _gated(self, name: str) -> None:
+        self._error(403, "GatedRepo", f"Access to model {name} is restricted")
 
     def _about(self, name: str, model: Model) -> Any:
         siblings = [

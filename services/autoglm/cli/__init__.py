@@ -58,6 +58,7 @@ COMMANDS = {
     "precheck": Lazy(
         "Check whether a cluster or this machine can run a deployment.", "cli", "precheck.command"
     ),
+    "pull": Lazy("Fetch a model before it is served.", "cli"),
     "schema": Lazy("Print the JSON Schema of manifests, for editors.", "cli"),
     "serve": Lazy("Serve a model without a manifest.", "cli"),
     "size": Lazy("Estimate the memory and GPUs that a model needs.", "cli"),

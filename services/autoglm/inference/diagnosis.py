@@ -5,6 +5,7 @@ Pure, but for `publish`. The app calls it when start-up fails or the engine dies
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class _Symptom:
 
 def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
     """Return the diagnosis of `cause`, an exception as `Type: message`."""
+    cause = _without_wrapping(cause)
     for symptom in _SYMPTOMS:
         match = re.search(symptom.pattern, cause, re.IGNORECASE)
         if match is None:
@@ -61,7 +63,15 @@ def diagnose(cause: str, settings: InferenceSettings) -> Diagnosis:
             device=settings.device,
         )
         return Diagnosis(symptom.reason, message, symptom.exit_code)
-    return Diagnosis("StartFailed", f"the engine did not start: {cause}", ExitCode.START_FAILED)
+    sentence = f"the engine did not start: {' '.join(cause.split())}"
+    return Diagnosis("StartFailed", sentence, ExitCode.START_FAILED)
+
+
+def _without_wrapping(cause: str) -> str:
+    """Return the message inside a ValidationError of vLLM's configuration."""
+    if not (found := _WRAPPING.match(cause)):
+        return cause
+    return f"ValueError: {cause[found.end() :].partition(' [type=')[0]}"
 
 
 def stalled(doing: str, seconds: float) -> Diagnosis:
@@ -100,10 +110,25 @@ def model_path_problem(settings: InferenceSettings) -> Diagnosis | None:
     if is_local and not Path(path).is_dir():
         message = f"the model {path!r} does not exist: check --model-path and the volume it is on"
         return Diagnosis("ModelNotFound", message, ExitCode.MODEL_NOT_FOUND)
-    if Path(path).is_dir() and not any(Path(path, f).is_file() for f in _CONFIGS):
-        message = _NOT_A_MODEL.format(path=path, found="it has no config.json")
+    if Path(path).is_dir() and (found := _config_problem(Path(path))):
+        message = _NOT_A_MODEL.format(path=path, found=found)
         return Diagnosis("NotAModel", message, ExitCode.NOT_A_MODEL)
     return None
+
+
+def _config_problem(directory: Path) -> str:
+    """Return why the configuration is none of a model; empty where the engine may know it."""
+    if (directory / "params.json").is_file():
+        return ""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "it has no config.json"
+    except (ValueError, OSError, RecursionError) as error:
+        return f"its config.json cannot be read, {error}"
+    if not isinstance(config, dict) or not {"model_type", "architectures"} & set(config):
+        return "its config.json has neither model_type nor architectures"
+    return ""
 
 
 def address_in_use(error: OSError, flag: str, address: str) -> Diagnosis:
@@ -121,7 +146,7 @@ def publish(diagnosis: Diagnosis, settings: InferenceSettings) -> None:
         file.write_text(str(diagnosis).encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore"))
 
 
-_CONFIGS = ("config.json", "params.json")
+_WRAPPING = re.compile(r"ValidationError: \d+ validation errors? for \w+\n[^\n]*?(Value error, |$)")
 _NOT_A_MODEL = "{path!r} is not a model that vLLM can load: {found}; give a checkpoint's directory"
 # The first that matches wins: particular ones before general ones.
 _SYMPTOMS = (
@@ -143,6 +168,22 @@ _SYMPTOMS = (
         "MissingPackage",
         ExitCode.MISSING_PACKAGE,
         "the Python package {package!r} is missing: install {install}",
+    ),
+    _Symptom(
+        r"contains custom code which must be executed|set the option `trust_remote_code=True`"
+        r"|consider setting `trust_remote_code=True`",
+        "UntrustedCode",
+        ExitCode.UNTRUSTED_CODE,
+        "the model {path!r} has code of its own (auto_map in config.json), which is not run unless "
+        "--engine-arg trust_remote_code=true says so: read that code, then set it, or choose a "
+        "model that vLLM knows",
+    ),
+    _Symptom(
+        r"[^\n]*No space left on device[^\n]*|[^\n]*Not enough free disk space[^\n]*",
+        "DiskFull",
+        ExitCode.DISK_FULL,
+        "there is no space left on a disk ({found}): free some, or set HF_HOME to another disk; "
+        "`autoglm size` computes what the weights need",
     ),
     _Symptom(
         r"[^\n]*device \w+ was requested[^\n]*|[^\n]*no CUDA-capable device[^\n]*"

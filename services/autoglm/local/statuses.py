@@ -22,6 +22,7 @@ _FIELDS: Final = {
     ExitCode.NOT_A_MODEL: "spec.model.uri",
     ExitCode.GATED_MODEL: "spec.model.uri",
     ExitCode.HUB_UNREACHABLE: "spec.model.uri",
+    ExitCode.UNTRUSTED_CODE: "spec.model.uri",
     ExitCode.UNSUPPORTED_QUANTIZATION: "spec.model.quantization.method",
     ExitCode.CONTEXT_TOO_LONG: "spec.model.maxModelLen",
 }

@@ -36,19 +36,21 @@ def test_the_index_of_the_weights_is_counted(autoglm: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code", "message"),
     [
-        ("org/gated", "is gated: accept its terms at"),
-        ("org/none", "is neither a path here nor a model of"),
-        ("org/empty", "has no config.json"),
+        ("org/gated", 76, "is gated: accept its terms at"),
+        ("org/none", 66, "is neither a path here nor a model of"),
+        ("org/empty", 67, "has no config.json"),
     ],
 )
-def test_what_the_hub_rejects_is_one_sentence(autoglm: Any, name: str, message: str) -> None:
+def test_what_the_hub_rejects_is_one_sentence(
+    autoglm: Any, name: str, code: int, message: str
+) -> None:
     models = {"org__gated": Model({"config.json": CONFIG}, is_gated=True), "org__empty": Model({})}
     with fake_hub(**models) as hub:
         result = autoglm("size", name, hub=hub.url)
 
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (code, "")
     assert result.stderr.startswith("Error: ") and message in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
@@ -63,7 +65,7 @@ def test_a_token_opens_a_gated_model(autoglm: Any) -> None:
 def test_a_hub_that_nothing_listens_at_is_one_sentence(autoglm: Any) -> None:
     result = autoglm("size", "org/model", hub="http://127.0.0.1:9")
 
-    assert result.returncode == 1
+    assert result.returncode == 81
     assert "http://127.0.0.1:9 cannot be reached, and org/model is not in" in result.stderr
 
 
@@ -72,7 +74,7 @@ def test_a_silent_hub_is_given_up_within_seconds(autoglm: Any) -> None:
         start = time.monotonic()
         result = autoglm("size", "org/model", hub=f"http://127.0.0.1:{silent.getsockname()[1]}")
 
-    assert result.returncode == 1
+    assert result.returncode == 81
     assert "cannot be reached" in result.stderr
     assert time.monotonic() - start < 30
 

@@ -64,6 +64,15 @@ CASES = [
         "MissingCompiler",
         "enforce_eager=true",
     ),
+    (
+        "ValidationError: 1 validation error for ModelConfig\n  Value error, The repository x "
+        "contains custom code which must be executed to correctly load the model. You can inspect "
+        "it\nPlease pass the argument `trust_remote_code=True` to allow custom code to be run. "
+        "[type=value_error, input_value=ArgsKwargs((), {'model': 1}), input_type=ArgsKwargs]",
+        "UntrustedCode",
+        "--engine-arg trust_remote_code=true",
+    ),
+    ("OSError: [Errno 28] No space left on device: '/w'", "DiskFull", "HF_HOME"),
     ("ZeroDivisionError: division by zero", "StartFailed", "division by zero"),
 ]
 
@@ -158,6 +167,34 @@ def test_a_directory_without_a_config_is_not_a_model(tmp_path: Path) -> None:
     found = diagnosis.model_path_problem(settings(model_path=str(tmp_path)))
     assert found is not None
     assert found.exit_code is ExitCode.NOT_A_MODEL
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "neither model_type nor architectures"),
+        ('{"hidden_size": 8}', "neither model_type nor architectures"),
+    ],
+)
+def test_a_config_of_no_model_is_seen_before_an_engine_starts(
+    tmp_path: Path, config: str, why: str
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    found = diagnosis.model_path_problem(settings(model_path=str(tmp_path)))
+    assert found is not None
+    assert found.reason == "NotAModel"
+    assert why in found.message
+
+
+def test_a_validation_error_of_the_engine_is_a_sentence_without_its_internals() -> None:
+    found = diagnosis.diagnose(
+        "ValidationError: 1 validation error for ModelConfig\n  Value error, no such thing: \n"
+        "see it. [type=value_error, input_value=ArgsKwargs((), {'model': ...}), input_type=X]\n"
+        "    For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+        settings(),
+    )
+    assert found.message == "the engine did not start: ValueError: no such thing: see it."
 
 
 def test_a_hub_name_is_left_to_the_engine() -> None:

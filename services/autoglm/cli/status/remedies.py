@@ -21,6 +21,10 @@ BY_EXIT_CODE: Final = {
     "spec.engine.env; a path must be on a volume that spec.template mounts",
     ExitCode.GATED_MODEL: "accept the licence on the model's page of the hub, and set HF_TOKEN in "
     "spec.engine.env to a token of the same account",
+    ExitCode.UNTRUSTED_CODE: "read the model's code, and set trust_remote_code: true in "
+    "spec.engine.args, or choose a model that vLLM knows",
+    ExitCode.DISK_FULL: "raise ephemeral-storage in spec.resources, or cache the weights on a "
+    "larger volume by spec.model.cache",
     ExitCode.START_STALLED: "check the log; raise spec.startup.stallSeconds if the start "
     "only takes long",
     ExitCode.HUB_UNREACHABLE: "none if the hub responds again; if it recurs, check egress to it, "

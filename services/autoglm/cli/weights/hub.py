@@ -16,9 +16,18 @@ import click
 
 from autoglm.api.sizing import shape_of
 from autoglm.cli.weights.checkpoint import INDEX, Sized, parse, with_index
+from autoglm.common.process import ExitCode
 
 SECONDS = 5.0
 """Longest wait for the hub's first response."""
+
+
+class HubError(click.ClickException):
+    """One sentence of why the hub does not give a model, with the exit code of a pod's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def read_from_hub(name: str, revision: str = "") -> Sized:
@@ -91,34 +100,41 @@ def _is_reachable(name: str, file: str, revision: str) -> bool:
 
 @contextmanager
 def in_one_sentence(name: str) -> Iterator[None]:
-    """Turn errors of the hub's client into a ClickException with the way out."""
+    """Turn errors of the hub's client into a HubError with the way out."""
     from huggingface_hub import constants, errors
 
     host = endpoint()
     try:
         yield
     except errors.GatedRepoError as error:
-        raise click.ClickException(
+        raise HubError(
             f"{name} is gated: accept its terms at {host}/{name}, and set HF_TOKEN to a token of "
-            f"that account ({host}/settings/tokens)"
+            f"that account ({host}/settings/tokens)",
+            ExitCode.GATED_MODEL,
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise click.ClickException(
+        raise HubError(
             f"{name} is neither a path here nor a model of {host}; check the name, and set "
-            "HF_TOKEN where the model is private"
+            "HF_TOKEN where the model is private",
+            ExitCode.MODEL_NOT_FOUND,
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise click.ClickException(f"{name} has no such revision at {host}") from error
+        raise HubError(
+            f"{name} has no such revision at {host}", ExitCode.MODEL_NOT_FOUND
+        ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise click.ClickException(_offline(name)) from error
+        raise HubError(_offline(name), ExitCode.MODEL_NOT_FOUND) from error
     except errors.LocalEntryNotFoundError as error:
-        message = _offline(name) if constants.HF_HUB_OFFLINE else _unreachable(name, host)
-        raise click.ClickException(message) from error
+        if constants.HF_HUB_OFFLINE:
+            raise HubError(_offline(name), ExitCode.MODEL_NOT_FOUND) from error
+        raise HubError(_unreachable(name, host), ExitCode.HUB_UNREACHABLE) from error
     except errors.EntryNotFoundError as error:
-        raise click.ClickException(f"{name} at {host} has no config.json") from error
+        raise HubError(f"{name} at {host} has no config.json", ExitCode.NOT_A_MODEL) from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "an error")
-        raise click.ClickException(f"{host} responds {status} for {name}; try again") from error
+        raise HubError(
+            f"{host} responds {status} for {name}; try again", ExitCode.HUB_UNREACHABLE
+        ) from error
 
 
 def _offline(name: str) -> str:

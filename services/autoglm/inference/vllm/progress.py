@@ -9,13 +9,13 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from fnmatch import fnmatch
 from pathlib import Path
 
 from autoglm.inference.engine import EngineOptions
 from autoglm.inference.startup import Sample, Stage, Startup
+from autoglm.inference.weight_files import size_of
 
 _SAMPLE_SECONDS = 1.0
 _HUB_SECONDS = 10.0
@@ -25,10 +25,6 @@ _STAGES = (
     (re.compile(r"Compiling|torch\.compile|Dynamo bytecode transform"), Stage.COMPILE),
     (re.compile(r"Model loading took|[Ww]arming up|[Cc]aptur\w+ CUDA graph"), Stage.WARM_UP),
 )
-# In the order in which vLLM looks for weights.
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
-# Copies of the same weights in another layout.
-_COPIES = ("consolidated*", "*/*")
 
 
 async def watch(startup: Startup, options: EngineOptions, log: Path) -> None:
@@ -56,17 +52,6 @@ def stage_in(log: str) -> Stage:
         (match.start(), stage) for pattern, stage in _STAGES for match in pattern.finditer(log)
     ]
     return max(found)[1] if found else Stage.IMPORT
-
-
-def size_of(files: Iterable[tuple[str, int]]) -> int:
-    """Return the bytes of the weights that vLLM loads, of files with their sizes."""
-    listed = list(files)
-    for pattern in _WEIGHTS:
-        sizes = {name: size for name, size in listed if fnmatch(name, pattern)}
-        own = {n: size for n, size in sizes.items() if not any(fnmatch(n, c) for c in _COPIES)}
-        if sizes:
-            return sum((own or sizes).values())
-    return 0
 
 
 def _total(options: EngineOptions) -> int:

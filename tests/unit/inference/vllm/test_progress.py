@@ -27,21 +27,6 @@ def test_the_last_sentence_of_the_log_decides_the_stage(log: str, stage: Stage) 
     assert progress.stage_in(log) is stage
 
 
-@pytest.mark.parametrize(
-    ("files", "size"),
-    [
-        ({"model-1.safetensors": 3, "model-2.safetensors": 4, "config.json": 9}, 7),
-        ({"model.safetensors": 3, "consolidated.safetensors": 3, "original/a.safetensors": 3}, 3),
-        ({"consolidated.safetensors": 3}, 3),
-        ({"model.safetensors": 3, "pytorch_model.bin": 5}, 3),
-        ({"pytorch_model.bin": 5}, 5),
-        ({"README.md": 1}, 0),
-    ],
-)
-def test_only_the_weights_that_are_loaded_count(files: dict[str, int], size: int) -> None:
-    assert progress.size_of(files.items()) == size
-
-
 def test_a_file_of_which_nothing_has_come_counts_nothing(tmp_path: Path) -> None:
     file = tmp_path / "sparse"
     with file.open("wb") as made:
