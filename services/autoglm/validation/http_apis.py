@@ -168,6 +168,7 @@ OWN: Mapping[str, str] = MappingProxyType(
         "/": "the paths that the gateway serves",
         "/version": "the gateway's version",
         "/openapi.json": "OpenAPI description of this API",
+        "/docs": "the same as a page for browsers",
         "/health": "the process is alive",
         "/health/live": "the same",
         "/health/ready": "requests can be served",
@@ -186,7 +187,7 @@ _MANAGES = "manages or inspects the engine, which the resource configures"
 _WEIGHTS = "changes or inspects the model's weights"
 _DOCUMENTS = (
     "documents all routes of the engine, management routes included; "
-    "the gateway serves its own /openapi.json"
+    "the gateway serves its own /openapi.json and /docs"
 )
 DENIED: Mapping[str, str] = MappingProxyType(
     {

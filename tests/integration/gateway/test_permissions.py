@@ -79,7 +79,7 @@ SPOOFED = {
 }
 # Probes bring no credential, and these show the public interface and numbers only.
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-OPEN_PATHS |= {"/metrics", "/openapi.json"}
+OPEN_PATHS |= {"/metrics", "/openapi.json", "/docs"}
 INFERENCE_ROLES = {Role.USER, Role.ADMIN}
 # Enough of every API for its body to be read.
 TEXTS: dict[str, Any] = {

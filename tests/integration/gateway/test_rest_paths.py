@@ -95,7 +95,8 @@ async def test_a_form_reaches_the_pod_byte_for_byte(plane: str) -> None:
 
 async def test_no_denied_path_reaches_a_pod(plane: str) -> None:
     async with rest_stack(never, plane=plane) as gateway:
-        for path in DENIED:
+        # Where the gateway has a page of its own, the pod's stays denied.
+        for path in DENIED.keys() - OWN.keys():
             for method in ("GET", "POST", "DELETE"):
                 async with gateway.client.request(method, path, json={"model": "m"}) as response:
                     error = (await response.json())["error"]

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from autoglm.common import errors
 from autoglm.common.admin_server import Readiness
-from autoglm.gateway.edges import rest_local
+from autoglm.gateway.edges import docs_page, rest_local
 from autoglm.gateway.edges.cors import Cors
 from autoglm.gateway.edges.rest_request import (
     Bounds,
@@ -131,6 +131,7 @@ class RestEdge:
             **relayed,
             "/metrics": self._metrics,
             "/openapi.json": _openapi,
+            "/docs": _docs,
             **{f"/v2/models/{MODEL}/{what}": self._oip_model for what in rest_local.OIP_EXTRAS},
             # Last, since a model's name may have slashes.
             "/v2/models/{oip_model}": self._oip_model,
@@ -248,6 +249,10 @@ async def _live(http: HttpRequest) -> None:
 
 async def _openapi(http: HttpRequest) -> None:
     send(http, 200, {"content-type": JSON}, rest_local.openapi())
+
+
+async def _docs(http: HttpRequest) -> None:
+    send(http, 200, docs_page.HEADERS, docs_page.docs_page(rest_local.openapi()))
 
 
 def _pairs(named: Iterable[str]) -> Iterable[tuple[str, str]]:
