@@ -131,6 +131,10 @@ docs-serve: install ## Show the documentation site at 127.0.0.1:8000, and follow
 pages: install ## Run the commands that the documentation's pages show; minutes
 	$(RUN) -m scripts.pages
 
+.PHONY: first-use
+first-use: ## Measure what a new user waits for, in a fresh clone; STEPS="install serve", half an hour
+	@$(PYTHON) -m scripts.first_use $(STEPS)
+
 .PHONY: clients
 clients: install ## Generate, compile the example clients (Python, Go, TypeScript)
 	scripts/example_clients
