@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -136,6 +137,17 @@ def _facts(facts: Sequence[str], room: int) -> Iterator[Text]:
         line = longer
     if line:
         yield Text(line, style="dim")
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows on stderr which check runs, in place on a terminal."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        yield lambda step: print(f"checking {step} ...", file=sys.stderr, flush=True)
+        return
+    with console.status("checking ...") as status:
+        yield lambda step: status.update(Text(f"checking {step} ..."))
 
 
 def heading(text: str, style: str = "") -> Text:

