@@ -1,5 +1,6 @@
 """Other projects' own definitions take what operator and chart write for them, and what our
-documents require: KEDA, the Prometheus operator, Gateway API and its Inference Extension.
+documents require: KEDA, the Prometheus operator, cert-manager, Gateway API and its Inference
+Extension.
 
 The definitions are in place during these tests only, since an operator uses them where they are.
 """
@@ -47,6 +48,8 @@ KEDA = {
     "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
 }
 DATA_PLANES = ROOT / "docs/data-planes.md"
+WAYS_IN = ROOT / "docs/gateway-on-kubernetes.md"
+WAYS_IN_KINDS = {"Ingress", "HTTPRoute", "GRPCRoute", "Certificate"}
 SPECS: dict[str, Any] = {case.name: dict(case.spec) for case in GOOD} | {
     "keda": {"model": {"uri": "a/b"}, "scaling": KEDA},
 }
@@ -117,6 +120,27 @@ def test_what_the_chart_writes_for_others_is_taken(
     assert {body["kind"] for body in bodies} == {"PodMonitor", "PrometheusRule"}
 
     assert len(taken(foreign, *bodies)) == len(bodies)
+
+
+def test_what_the_chart_writes_for_ways_into_the_cluster_is_taken_and_kept(
+    foreign: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """With the values that docs/gateway-on-kubernetes.md shows."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", WAYS_IN.read_text(), re.MULTILINE | re.DOTALL)
+    values = [block for block in blocks if block.startswith("gateway:")]
+    files = [tmp_path / f"{index}.yaml" for index in range(len(values))]
+    for file, text in zip(files, values, strict=True):
+        file.write_text(text)
+    command = [program("helm"), "template", "one", str(CHART), "--namespace", namespace]
+    flags = [part for file in files for part in ("--values", str(file))]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+    documents = [d for d in yaml.safe_load_all(done.stdout) if d]
+    bodies = [d for d in documents if d["kind"] in WAYS_IN_KINDS]
+    assert {body["kind"] for body in bodies} == WAYS_IN_KINDS
+
+    kept = taken(foreign, *bodies)
+
+    assert [b["kind"] for b, k in zip(bodies, kept, strict=True) if differs(b, k)] == []
 
 
 def shown() -> dict[str, dict[str, Any]]:

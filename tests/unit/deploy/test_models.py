@@ -97,10 +97,19 @@ def test_on_ipv6_everything_listens_on_every_address(render: Render) -> None:
     }
 
 
+def test_the_gateways_service_has_both_families_where_the_value_says_so(render: Render) -> None:
+    by_default = named(render(), "Service", "open-autoglm-gateway")["spec"]
+    assert "ipFamilyPolicy" not in by_default
+    objects = render("ipFamily=IPv6", "gateway.service.ipFamilyPolicy=PreferDualStack")
+    spec = named(objects, "Service", "open-autoglm-gateway")["spec"]
+    assert spec["ipFamilyPolicy"] == "PreferDualStack"
+
+
 @pytest.mark.parametrize(
     ("value", "named_in_message"),
     [
         ("ipFamily=IPv5", "/ipFamily"),
+        ("gateway.service.ipFamilyPolicy=Both", "/gateway/service/ipFamilyPolicy"),
         ("models.proxy.httpsProxy=proxy:3128", "/models/proxy/httpsProxy"),
         ("models.hubToken.namespaces={Team}", "/models/hubToken/namespaces/0"),
         ("models.caBundle.name=a", "name"),

@@ -1,11 +1,11 @@
-"""Ways into the cluster: Ingresses, and routes of the Gateway API."""
+"""Ways into the cluster: Ingresses, routes of the Gateway API, and the gateway's certificate."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.deploy.test_chart import named, of_kind, settings_of
+from tests.unit.deploy.test_chart import container, named, of_kind, settings_of
 
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
@@ -19,6 +19,10 @@ REST = (
 )
 GRPC = ("gateway.ingress.grpc.enabled=true", "gateway.ingress.grpc.hosts={grpc.example.com}")
 PARENT = "parentRefs[0].name=public"
+CERTIFICATE = (
+    "gateway.tls.certificate.enabled=true",
+    "gateway.tls.certificate.issuerRef.name=company-ca",
+)
 
 
 def ports_of_service(objects: list[Object]) -> dict[str, int]:
@@ -28,7 +32,7 @@ def ports_of_service(objects: list[Object]) -> dict[str, int]:
 
 def test_no_way_in_is_made_by_default(render: Render) -> None:
     kinds = {item["kind"] for item in render()}
-    assert not kinds & {"Ingress", "HTTPRoute", "GRPCRoute"}
+    assert not kinds & {"Ingress", "HTTPRoute", "GRPCRoute", "Certificate"}
 
 
 def test_an_ingress_leads_each_host_to_the_rest_port(render: Render) -> None:
@@ -102,6 +106,42 @@ def test_the_gateways_in_front_end_no_stream_by_default(render: Render) -> None:
     assert route["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
 
 
+@pytest.mark.parametrize("more", [(), ("gateway.tls.secretName=own",)])
+def test_the_gateway_serves_with_the_certificate_that_cert_manager_makes(
+    render: Render, more: tuple[str, ...]
+) -> None:
+    objects = render(*CERTIFICATE, *more)
+    spec = named(objects, "Certificate", "open-autoglm-gateway")["spec"]
+    issuer = {"name": "company-ca", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert spec["issuerRef"] == issuer
+    pod = named(objects, "Deployment", "open-autoglm-gateway")["spec"]["template"]["spec"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "tls"]
+    assert volume["secret"]["secretName"] == spec["secretName"]
+    assert spec["secretName"] == ("own" if more else "open-autoglm-gateway-tls")
+    assert "--tls-cert-file=/etc/autoglm/tls/tls.crt" in container(objects, "gateway")["args"]
+
+
+def test_the_certificate_has_the_names_that_clients_inside_use(render: Render) -> None:
+    objects = render(*CERTIFICATE)
+    names = named(objects, "Certificate", "open-autoglm-gateway")["spec"]["dnsNames"]
+    for service in ("open-autoglm-gateway", "open-autoglm-gateway-pods"):
+        assert named(objects, "Service", service)
+        assert {f"{service}.autoglm-system", f"{service}.autoglm-system.svc"} < set(names)
+    assert "localhost" in names
+    url = settings_of(objects, "operator")["gateway_url"]
+    assert url.startswith("https://open-autoglm-gateway.")
+
+
+def test_public_names_take_the_place_of_those_inside(render: Render) -> None:
+    objects = render(
+        *CERTIFICATE,
+        "gateway.tls.certificate.dnsNames={llm.example.com}",
+        "gateway.tls.certificate.duration=2160h",
+    )
+    spec = named(objects, "Certificate", "open-autoglm-gateway")["spec"]
+    assert (spec["dnsNames"], spec["duration"]) == (["llm.example.com"], "2160h")
+
+
 @pytest.mark.parametrize(
     ("value", "named_in_message"),
     [
@@ -111,6 +151,9 @@ def test_the_gateways_in_front_end_no_stream_by_default(render: Render) -> None:
         ("gateway.httpRoute.enabled=true", "gateway.httpRoute.parentRefs is empty"),
         ("gateway.grpcRoute.enabled=true", "gateway.grpcRoute.parentRefs is empty"),
         ("gateway.grpcRoute.timeouts.request=1s", "timeouts"),
+        ("gateway.tls.certificate.enabled=true", "gateway.tls.certificate.issuerRef.name is empty"),
+        ("gateway.tls.certificate.dnsNames={a_b}", "/gateway/tls/certificate/dnsNames/0"),
+        ("gateway.tls.certificate.duration=90d", "/gateway/tls/certificate/duration"),
         ("gateway.httpRoute.timeouts.request=forever", "/gateway/httpRoute/timeouts/request"),
     ],
 )

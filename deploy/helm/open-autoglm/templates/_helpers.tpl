@@ -53,7 +53,7 @@ annotations:
 
 {{/* Where clients inside the cluster reach the gateway; shown as status.url. */}}
 {{- define "autoglm.gatewayUrl" -}}
-{{- $scheme := empty .Values.gateway.tls.secretName | ternary "http" "https" -}}
+{{- $scheme := empty (include "autoglm.tlsSecret" .) | ternary "http" "https" -}}
 {{- $inside := printf "%s://%s-gateway.$(POD_NAMESPACE):8000" $scheme (include "autoglm.fullname" .) -}}
 {{- $outside := "" -}}
 {{- with .Values.gateway.ingress.rest -}}
@@ -62,6 +62,12 @@ annotations:
 {{- end -}}
 {{- end -}}
 {{- .Values.gateway.url | default $outside | default $inside -}}
+{{- end -}}
+
+{{/* Name of the Secret with the gateway's certificate; empty where it serves without TLS. */}}
+{{- define "autoglm.tlsSecret" -}}
+{{- $made := .Values.gateway.tls.certificate.enabled | ternary (printf "%s-gateway-tls" (include "autoglm.fullname" .)) "" -}}
+{{- .Values.gateway.tls.secretName | default $made -}}
 {{- end -}}
 
 {{/* What listens on every address. */}}
