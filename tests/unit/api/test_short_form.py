@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoglm.api import InvalidSpec
 from autoglm.api.documents import parse_manifest
-from autoglm.api.short_form import PIPELINE, is_short_form, name_of, to_manifest
+from autoglm.api.short_form import PIPELINE, ShortForm, is_short_form, name_of, to_manifest
 
 
 def spec(**fields: Any) -> Any:
@@ -140,9 +140,7 @@ def test_every_model_gets_a_name_that_kubernetes_takes(model: str) -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
-                    ["model", "quantization", "replicas", "autoscale", "max", "pipeline"]
-                ),
+                st.sampled_from([*ShortForm.model_fields, "max"]),
                 inner,
             )
         ),
