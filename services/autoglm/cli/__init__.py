@@ -51,6 +51,7 @@ COMMANDS = {
     "gateway": Lazy("Run a gateway.", "gateway", "commands.services:gateway"),
     "generate": Lazy("Complete a prompt.", module="commands.requests:generate"),
     "inference": Lazy("Run an inference pod.", "vllm", "commands.services:inference"),
+    "init": Lazy("Write a manifest to start from.", "cli"),
     "keys": Lazy("Create API keys.", "gateway"),
     "models": Lazy("List the available models.", module="commands.requests:models"),
     "operator": Lazy("Run the operator on Kubernetes.", "operator", "commands.services:operator"),

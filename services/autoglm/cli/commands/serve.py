@@ -66,7 +66,7 @@ def command(
     sizes = {"gpu": gpus, "max_model_len": max_model_len}
     short |= {field: value for field, value in sizes.items() if value is not None}
     try:
-        manifest = manifest_of(short, name or _served_name(uri))
+        manifest = manifest_of(short, name or served_name_of(uri))
     except InvalidSpec as error:
         click.echo(str(error), err=True)
         return ExitCode.BAD_MANIFEST
@@ -98,7 +98,7 @@ def uri_of(model: str) -> str:
     return for_engine(model)
 
 
-def _served_name(uri: str) -> str:
+def served_name_of(uri: str) -> str:
     """Return the name for requests: the last part, or the directory above for `tiny-glm/model`."""
     path = Path(uri)
     last = path.parent.name if path.name in _PLAIN and path.parent.name else path.name
