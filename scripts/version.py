@@ -40,7 +40,9 @@ _IN_FILES = {
 }
 _TESTS = "tests/unit/scripts/"
 # Versions of others, and history.
-_FOREIGN = re.compile(r"(^|/)(go\.(mod|sum|work\.sum)|package(-lock)?\.json|CHANGELOG\.md)$|\.txt$")
+_FOREIGN = re.compile(
+    r"(^|/)(go\.(mod|sum|work\.sum)|package(-lock)?\.json|CHANGELOG\.md|upgrade\.md)$|\.txt$"
+)
 
 
 @dataclass(frozen=True, slots=True)

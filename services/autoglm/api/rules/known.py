@@ -129,7 +129,7 @@ def _image_has_a_name(document: Document) -> Iterator[Problem]:
     if isinstance(image, str) and not re.fullmatch(IMAGE, image):
         message = (
             "is no image; give [HOST/]NAME[:TAG][@DIGEST], with a name in lower case, such as "
-            "registry.example/team/inference:0.1.0"
+            "registry.example/team/inference:v1"
         )
         yield Problem("spec.engine.image", message, image)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -62,29 +62,30 @@ def observe(placed: Placed) -> Weights:
     settings = InferenceSettings.load({"engine": spec.engine.type, "model_path": path})
     found = model_path_problem(settings)
     limits = (spec.resources.limits if spec.resources else None) or {}
-    common = {
-        "name": resource.name,
-        "engine": spec.engine.type,
-        "path": path,
-        "replicas": resource.desired_replicas,
-        "gpus": gpus_of(resource),
-        "needs_gpu": gpus_of(resource) > 1 or any(each.endswith("/gpu") for each in limits),
-        "utilization": spec.engine.gpu_memory_utilization or UTILIZATION,
-    }
+    weights = Weights(
+        name=resource.name,
+        engine=spec.engine.type,
+        path=path,
+        replicas=resource.desired_replicas,
+        gpus=gpus_of(resource),
+        needs_gpu=gpus_of(resource) > 1 or any(each.endswith("/gpu") for each in limits),
+        utilization=spec.engine.gpu_memory_utilization or UTILIZATION,
+    )
     if found or spec.engine.type != "vllm":
-        return Weights(**common, problem=found.message if found else "")
+        return replace(weights, problem=found.message if found else "")
     try:
         directory, revision = Path(path).expanduser(), spec.model.revision or ""
         here = directory.is_dir()
         sized = read_local(directory) if here else read_from_hub(path, revision)
     except HubError as error:
-        is_passing = error.exit_code == ExitCode.HUB_UNREACHABLE
-        return Weights(**common, **{"warning" if is_passing else "problem": error.message})
+        if error.exit_code == ExitCode.HUB_UNREACHABLE:
+            return replace(weights, warning=error.message)
+        return replace(weights, problem=error.message)
     except (UnknownModel, ValueError, OSError) as error:
-        return Weights(**common, warning=f"its memory is unknown: {error}")
+        return replace(weights, warning=f"its memory is unknown: {error}")
     size, cache = _memory(sized.shape, resource)
     missing, disk = (0, "") if here else _download(path, revision)
-    return Weights(**common, size=size, cache=cache, missing=missing, disk=disk)
+    return replace(weights, size=size, cache=cache, missing=missing, disk=disk)
 
 
 def _memory(shape: Shape, resource: AutoGLMDeployment) -> tuple[int, int]:

@@ -27,7 +27,7 @@ class HubError(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click has it on the class
 
 
 def read_from_hub(name: str, revision: str = "") -> Sized:
