@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +21,9 @@ from autoglm.local.planning import State
 from autoglm.local.runtime import Runtime
 
 _COLUMNS = ("NAME", "REPLICA", "PID", "GRPC", "HTTP", "METRICS", "STATE", "RESTARTS", "AGE")
+# What a narrow terminal has no room for; `status` shows it.
+_FIRST_TO_GO = ("METRICS", "HTTP", "PID", "RESTARTS", "AGE")
+_GAP = 2
 _STYLES = {
     State.READY: "green",
     State.STARTING: "yellow",
@@ -77,6 +80,28 @@ def age(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
+def _drawn(found: Sequence[Row], width: int) -> Iterator[RenderableType]:
+    """Yield the table with the columns that have room, and below it the last failures."""
+    shown = list(_COLUMNS)
+    for name in _FIRST_TO_GO:
+        if sum(_widths(found, shown)) + _GAP * (len(shown) - 1) > width:
+            shown.remove(name)
+    table = Table(*shown, box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    for row in found:
+        cells = dict(zip(_COLUMNS, map(Text, row.cells), strict=True))
+        cells["STATE"].stylize(_STYLES[row.state])
+        table.add_row(*(cells[name] for name in shown))
+    yield table
+    for row in (row for row in found if row.last_failure):
+        yield Text(f"{row.cells[0]}-{row.cells[1]}: {row.last_failure}", style="red")
+
+
+def _widths(found: Sequence[Row], names: Sequence[str]) -> Iterator[int]:
+    for name in names:
+        index = _COLUMNS.index(name)
+        yield max(len(name), *(len(row.cells[index]) for row in found), 0)
+
+
 class Display:
     """Prints progress lines, and below them the table on a terminal."""
 
@@ -107,12 +132,8 @@ class Display:
         """Update the table."""
         if self._live is None:
             return
-        table = Table(*_COLUMNS, "LAST FAILURE", box=None, header_style="bold", pad_edge=False)
-        for row in rows(runtime.members, runtime.now()):
-            cells = [Text(cell) for cell in row.cells]
-            cells[_COLUMNS.index("STATE")].stylize(_STYLES[row.state])
-            table.add_row(*cells, Text(row.last_failure, style="red"))
-        self._live.update(table, refresh=True)
+        found = rows(runtime.members, runtime.now())
+        self._live.update(Group(*_drawn(found, self._console.width)), refresh=True)
 
     def report_slow_starts(self, runtime: Runtime) -> None:
         """Report replicas that have been starting for long, with what each logged last."""

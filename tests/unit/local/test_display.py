@@ -52,8 +52,29 @@ async def test_a_terminal_gets_a_table_and_lines_above_it(tmp_path: Path) -> Non
         display.refresh(runtime)
         display.report("hello [bold]")
 
-    assert "LAST FAILURE" in output.getvalue()
+    assert "RESTARTS" in output.getvalue()
     assert "hello [bold]" in output.getvalue()
+
+
+@pytest.mark.parametrize("width", [48, 60, 80, 120])
+async def test_a_narrow_terminal_leaves_out_columns_and_cuts_nothing(
+    tmp_path: Path, width: int
+) -> None:
+    failed = member("a-model-of-some-name", State.FAILED)
+    failed.last_failure = Failure("no such model", 66)
+    runtime: Any = SimpleNamespace(members=(failed,), now=lambda: 170.0)
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=width, color_system=None)
+    display = Display(console, is_live=True)
+
+    with display.shown():
+        display.refresh(runtime)
+
+    for text in ("a-model-of-some-name", "failed", "50051"):
+        assert text in output.getvalue()
+    assert "a-model-of-some-name-0: no such model" in output.getvalue().replace("\n", " ")
+    assert "…" not in output.getvalue()
+    assert ("METRICS" in output.getvalue()) == (width == 120)
 
 
 @pytest.mark.parametrize(
