@@ -39,6 +39,7 @@ class Lazy:
 
 
 COMMANDS = {
+    "bench": Lazy("Measure latencies and rates under load.", "cli", "bench.command"),
     "chat": Lazy("Chat with a model.", module="commands.requests:chat"),
     "completion": Lazy("Print the script for completion in a shell."),
     "deploy": Lazy("Create or update deployments on Kubernetes.", "cli"),
