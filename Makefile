@@ -119,6 +119,11 @@ images: ## Build images by docker, podman, nerdctl or buildah; IMAGES=, REGISTRY
 cluster-load: ## Bring them into kind, k3d, minikube or k3s; REGISTRY= pushes instead
 	@$(PYTHON) -m scripts.images load --cluster='$(CLUSTER)' $(IMAGE_OPTIONS)
 
+.PHONY: cluster-demo
+cluster-demo: install ## Run README's commands for Kubernetes on a node of this machine (root on Linux)
+	scripts/kube_tools --node
+	$(TIMED) $(RUN) -m scripts.cluster_demo
+
 .PHONY: docs
 docs: install ## Build the documentation site into build/site
 	scripts/docs_site

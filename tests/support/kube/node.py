@@ -22,7 +22,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,14 @@ _IMAGES = {
 }
 
 
-def lacking() -> str:
-    """Why no node can run here, and the way out; empty when it can."""
+def lacking(places: Iterable[disk.Place] | None = None) -> str:
+    """Why no node can run here, and the way out; empty when it can.
+
+    `places` is where disk is needed: by default what the ring `cluster` writes.
+    """
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a real node needs Linux and root"
-    if shortage := disk.missing(disk.places()):
+    if shortage := disk.missing(disk.places() if places is None else places):
         return shortage
     if missing := [name for name in _PACKAGED if not shutil.which(name)]:
         return f"{', '.join(missing)} not installed: run {_WAY_OUT}"
