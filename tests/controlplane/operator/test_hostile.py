@@ -98,6 +98,9 @@ PRIVILEGED: dict[str, Spec] = {
     "containers[name=engine].readinessProbe.httpGet.host": _engine(
         readinessProbe={"httpGet": {"port": 1, "host": "169.254.169.254"}}
     ),
+    "containers[name=engine].lifecycle.postStart.httpGet.host": _engine(
+        lifecycle={"postStart": {"httpGet": {"port": 1, "host": "169.254.169.254"}}}
+    ),
     "containers[name=own].securityContext.privileged": _beside(
         "containers", securityContext={"privileged": True}
     ),

@@ -1,7 +1,8 @@
 """A real API server: every condition with every reason that the operator can give.
 
 Scheduler, quotas, autoscaler and API server speak for themselves. States of containers are written
-as kubelet would, into pods that wait for it (`HOLD`). KEDA's reasons are in test_foreign.
+as kubelet would, into pods that wait for it (`HOLD`). KEDA's reasons are in test_foreign, those of
+profiles in test_profiles.
 """
 
 from __future__ import annotations
@@ -423,7 +424,8 @@ def test_no_reason_that_the_operator_knows_is_left_out() -> None:
     paths = sorted(Path(operator.__file__).parent.rglob("*.py"))
     known = {reason for path in paths for reason in reasons(ast.parse(path.read_text()))}
     here = Path(__file__)
-    others = (here.with_name("test_optional.py"), here.parents[1] / "test_foreign.py")
+    beside = ("test_optional.py", "test_profiles.py", "test_remedies.py")
+    others = (*map(here.with_name, beside), here.parents[1] / "test_foreign.py")
     tested = "".join(path.read_text() for path in (here, *others))
     assert [reason for reason in sorted(known) if reason not in tested] == []
     assert len(known) > 30
