@@ -77,6 +77,10 @@ GOOD: tuple[Case, ...] = (
         },
     )),
     Case("a cache on the node", _cache(type="hostPath", path="/var/cache/models")),
+    Case("a claim of the operator", _cache(type="pvc", size="200Gi")),
+    Case("a claim of one node", _cache(
+        type="pvc", size=10, storageClassName="fast.local", accessMode="ReadWriteOnce",
+    )),
     Case("a cache with a limit", _cache(sizeLimit="100Gi")),
     Case("an echo as an API server keeps it", _echo(
         model={"cache": {"type": "emptyDir"}, "quantization": {}, "adapters": []},
@@ -107,6 +111,10 @@ GOOD: tuple[Case, ...] = (
     Case("a template", _vllm(template={"spec": {"nodeSelector": {"gpu": "l4"}}})),
     Case("suspended", _vllm(suspend=True, replicas=0)),
     Case("a name of the hub with its scheme", _vllm(model={"uri": "hf://org/model"})),
+    *(
+        Case(f"a model at {uri}", _vllm(model={"uri": uri}))
+        for uri in ("s3://bucket/model", "oci://host:5000/team/model:1", "pvc://claim/dir/model")
+    ),
     Case("a file of a hub's repository", _vllm(model={"uri": "org/model-GGUF:Q4_K_M"})),
     Case("names of another vLLM with an image of its own", _vllm(
         model={"quantization": {"method": "magic"}},
@@ -143,7 +151,15 @@ BAD: tuple[Case, ...] = (
     Case("a metric twice", _scaling(metrics=[_QUEUE, _QUEUE]), ""),
     Case("no metric", _scaling(metrics=[]), "at least 1 item"),
     Case("an unknown metric", _metric("GPU", 1), "GPU"),
-    Case("a claim without a name", _cache(type="pvc"), "is required for type pvc"),
+    Case("a claim without a name", _cache(type="pvc"), "needs either claimName"),
+    Case("a claim that exists and is made", _cache(type="pvc", claimName="x", size=1),
+         "needs either claimName"),
+    Case("a class of an existing claim", _cache(type="pvc", claimName="x", storageClassName="y"),
+         "is for a claim that the operator makes"),
+    Case("a mode of an existing claim", _cache(
+        type="pvc", claimName="x", accessMode="ReadWriteOnce",
+    ), "is for a claim that the operator makes"),
+    Case("a size of no claim", _cache(size=1), "is for type pvc only"),
     Case("a directory without a path", _cache(type="hostPath"), "is required for type hostPath"),
     Case("a claim for no claim", _cache(claimName="x"), "is for type pvc only"),
     Case("a path for no directory", _cache(path="/x"), "is for type hostPath only"),
@@ -158,10 +174,10 @@ BAD: tuple[Case, ...] = (
     ),
     *(
         Case(f"a model at {uri}", _vllm(model={"uri": uri}), "cannot be loaded")
-        for uri in ("s3://bucket/model", "oci://registry/model", "https://hub.example/model")
+        for uri in ("ms://org/model", "gs://bucket/model", "https://hub.example/model")
     ),
     Case("a tokenizer elsewhere", _vllm(model={"tokenizer": "gs://a"}), "cannot be loaded"),
-    Case("an adapter elsewhere", _vllm(model={"adapters": [{**_ADAPTER, "uri": "s3://a/b"}]}),
+    Case("an adapter elsewhere", _vllm(model={"adapters": [{**_ADAPTER, "uri": "ms://a/b"}]}),
          "cannot be loaded"),
     Case("a name that no hub has", _vllm(model={"uri": "a/b/c"}), "is no name of a hub",
          judges=("parse",)),

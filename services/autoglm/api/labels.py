@@ -13,6 +13,8 @@ COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 DEPLOYMENT = "autoglm.io/deployment"
 REVISION = "autoglm.io/revision"
+WEIGHTS = "autoglm.io/weights"
+"""What a loader's Job downloads, as a hash."""
 
 OPERATOR_LEASE = "autoglm.io/operator"
 """Annotation: the Lease of the installation that reconciles the resource, as NAMESPACE/NAME."""
@@ -21,6 +23,7 @@ OPERATOR_CLASS = "autoglm.io/operator-class"
 
 PRODUCT = "open-autoglm"
 INFERENCE = "inference"
+LOADER = "loader"
 GATEWAY = "gateway"
 OPERATOR = "operator"
 

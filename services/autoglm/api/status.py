@@ -58,6 +58,8 @@ class ConditionType(StrEnum):
     MONITORING_ACTIVE = "MonitoringActive"
     PROFILE_APPLIED = "ProfileApplied"
     """Only where spec.profile is set."""
+    WEIGHTS_LOADED = "WeightsLoaded"
+    """Only where a Job fills the cache."""
     RESOURCES_REQUESTED = "ResourcesRequested"
     """Only where nothing is requested."""
 
@@ -67,7 +69,8 @@ class Condition(Part):
 
     type: Annotated[str, Field(max_length=316)]
     """Type of the condition: Ready, Available, Progressing, Degraded, ModelLoaded, Routable,
-    ScalingActive, RolloutHealthy, MonitoringActive, ProfileApplied or ResourcesRequested."""
+    ScalingActive, RolloutHealthy, MonitoringActive, ProfileApplied, WeightsLoaded or
+    ResourcesRequested."""
     status: Literal["True", "False", "Unknown"]
     """Status of the condition."""
     reason: Annotated[str, Field(max_length=1024)]
@@ -102,6 +105,21 @@ class ModelStatus(Part):
     """Pending, Loading, Loaded or Failed."""
     last_failure: LastFailure | None = None
     """The last failure of a pod. Absent: no pod has failed, or the failure is resolved."""
+
+
+class WeightsStatus(Part):
+    """The Job that fills the cache."""
+
+    state: Word = ""
+    """Pending, Downloading, Failed or Loaded."""
+    job: Name = ""
+    """Name of the Job."""
+    downloaded_bytes: Count | None = None
+    """Bytes on the volume. Absent: not known, or nothing is being downloaded."""
+    total_bytes: Count | None = None
+    """Bytes of all files."""
+    bytes_per_second: Count | None = None
+    """Latest rate of the download."""
 
 
 class RevisionStatus(Part):
@@ -185,6 +203,8 @@ class Status(Part):
     """Conditions of the resource."""
     model: ModelStatus | None = None
     """State of the model."""
+    weights: WeightsStatus | None = None
+    """The Job that fills the cache. Absent: none does."""
     revisions: Annotated[
         tuple[RevisionStatus, ...], Field(max_length=32, json_schema_extra=keyed_by("hash"))
     ] = ()

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
 
-PATH, HUB = "path", "hf"
-PODS_LOAD: Final = "a hub name (ORG/NAME, hf://ORG/NAME) or a path"
+PATH, HUB, S3, OCI, CLAIM = "path", "hf", "s3", "oci", "pvc"
+PROCESSES_LOAD: Final = "a hub name (ORG/NAME, hf://ORG/NAME) or a path"
+"""What a process on this machine loads, for messages."""
+PODS_LOAD: Final = (
+    "a hub name (ORG/NAME, hf://ORG/NAME), s3://BUCKET/PREFIX, oci://IMAGE, pvc://CLAIM/PATH or a "
+    "path"
+)
 """What a pod loads, for messages."""
+SCHEMES: Final = (HUB, S3, OCI, CLAIM)
+"""Schemes that pods load."""
+_DOWNLOADED: Final = (HUB, S3)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # With the quantization of a GGUF file, as vLLM takes it.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?", re.ASCII)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
+_CLAIM_PATH = re.compile(r"(?P<claim>[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(/(?P<path>[^\s]*))?")
+_IMAGE = re.compile(r"[a-zA-Z0-9][^\s]*")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]+")
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +37,17 @@ class Location:
     name: str
     """The path, the name on the hub, or the URI without its scheme."""
 
+    @property
+    def is_downloaded(self) -> bool:
+        """Return whether it can be downloaded into a directory: all but one file of a hub."""
+        return self.scheme in _DOWNLOADED and not (self.scheme == HUB and ":" in self.name)
+
+    @property
+    def claim(self) -> tuple[str, str]:
+        """Return claim and path of a pvc://; empty for any other."""
+        found = _CLAIM_PATH.fullmatch(self.name) if self.scheme == CLAIM else None
+        return (found["claim"], found["path"] or "") if found else ("", "")
+
 
 def location_of(uri: str) -> Location:
     """Return the location that a URI of a manifest or a command names."""
@@ -31,19 +56,40 @@ def location_of(uri: str) -> Location:
     return Location(PATH if uri.startswith(("/", "./", "../", "~")) else HUB, uri)
 
 
+def directory_of(uri: str, revision: str | None = None) -> str:
+    """Return the name of the directory that a download has: readable, and of its own."""
+    plain = for_engine(uri)
+    text = _NOT_IN_NAMES.sub("-", plain.partition("://")[2] or plain)[-_LONGEST_NAME:].strip("-.")
+    own = hashlib.sha256(f"{plain}@{revision or ''}".encode()).hexdigest()[:8]
+    return f"{text or 'model'}-{own}"
+
+
 def problem_of_uri(uri: str) -> str:
     """Return why pods cannot load a URI, with what they can load; empty where they can."""
     found = location_of(uri)
+    forms = {HUB: _HUB_NAME, S3: _BUCKET, OCI: _IMAGE, CLAIM: _CLAIM_PATH}
     if found.scheme == PATH:
         return ""
-    if found.scheme != HUB:
+    if found.scheme not in forms:
         return (
             f"{found.scheme}:// cannot be loaded; give {PODS_LOAD}, or copy the model to a path "
             f"with `autoglm pull`"
         )
-    if not _HUB_NAME.fullmatch(found.name):
-        return f"is no name of a hub; give {PODS_LOAD}"
+    if not forms[found.scheme].fullmatch(found.name) or ".." in found.name.split("/"):
+        what = "name of a hub" if found.scheme == HUB else f"location of {found.scheme}://"
+        return f"is no {what}; give {PODS_LOAD}"
     return ""
+
+
+def problem_here(uri: str) -> str:
+    """Return why a process on this machine cannot load a URI; empty where it can."""
+    found = location_of(uri)
+    if found.scheme in SCHEMES and found.scheme != HUB:
+        return (
+            f"{found.scheme}:// is loaded by pods of a cluster only; give {PROCESSES_LOAD}, or "
+            "copy the model to a path"
+        )
+    return problem_of_uri(uri).replace(PODS_LOAD, PROCESSES_LOAD)
 
 
 def for_engine(uri: str) -> str:

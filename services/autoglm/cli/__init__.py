@@ -54,6 +54,7 @@ COMMANDS = {
     "inference": Lazy("Run an inference pod.", "vllm", "commands.services:inference"),
     "init": Lazy("Write a manifest to start from.", "cli"),
     "keys": Lazy("Create API keys.", "gateway"),
+    "load": Lazy("Fill a directory with models, for the cache of a cluster.", "vllm"),
     "models": Lazy("List the available models.", module="commands.requests:models"),
     "operator": Lazy("Run the operator on Kubernetes.", "operator", "commands.services:operator"),
     "predict": Lazy("Classify a text over labels.", module="commands.requests:predict"),

@@ -60,6 +60,8 @@ CHILDREN: Final = (
     Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+    Kind("batch/v1", "Job", "jobs"),
 )
 OPTIONAL_CHILDREN: Final = (
     Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors"),

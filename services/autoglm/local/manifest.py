@@ -26,6 +26,7 @@ from autoglm.api.engine_flags import engine_flags, flags
 from autoglm.api.profile import parse_profile
 from autoglm.api.short_form import is_short_form, to_manifest
 from autoglm.api.spec.profile import ProfileSpec
+from autoglm.api.uri import problem_here
 from autoglm.local.companions import (
     Variable,
     flattened,
@@ -128,12 +129,23 @@ def read_all(sources: Sequence[Source]) -> Manifests:
     for index, each in enumerate(placed):
         found, bad = variables(each.resource, [companion for _, companion in companions])
         placed[index] = replace(each, referenced=tuple(found))
+        bad = [*bad, *_uri_problems(each.resource)]
         problems += [replace(one, source=each.resource.name) for one in bad]
     if problems:
         raise InvalidSpec(problems)
     served = [each.resource for each in placed]
     notes = [(name, skipped(companion, served)) for name, companion in companions]
     return Manifests(tuple(placed), tuple(f"{name}: {note}" for name, note in notes if note))
+
+
+def _uri_problems(resource: AutoGLMDeployment) -> Iterator[Problem]:
+    """Yield a problem for each URI that only pods load."""
+    model = resource.spec.model
+    uris = {"uri": model.uri, "tokenizer": model.tokenizer}
+    uris |= {f"adapters[{index}].uri": a.uri for index, a in enumerate(model.adapters)}
+    for field, uri in uris.items():
+        if uri and (why := problem_here(uri)):
+            yield Problem(f"spec.model.{field}", why, uri)
 
 
 def _profiles(documents: Iterable[Any]) -> dict[str, ProfileSpec]:

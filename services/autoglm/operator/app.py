@@ -32,6 +32,7 @@ from autoglm.kube.write_limit import WriteSlots
 from autoglm.operator.dispatch import Dispatcher, Queue
 from autoglm.operator.gateways import Gateways
 from autoglm.operator.hub_token import HubTokenCopies
+from autoglm.operator.loaders import Loaders
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
@@ -123,6 +124,7 @@ class Operator:
             Limits(read, self._write_seconds, slots, self._leader.fence.guard),
         )
         self._gateways = Gateways(caches.slices, lambda: self._reconciler.is_busy, self._enqueue)
+        self._loaders = Loaders(self._add)
         self._installations = Installations(
             kube, settings.installation, settings.claim_timeout_seconds, self._add
         )
@@ -136,6 +138,7 @@ class Operator:
             rng,
             self._installations,
             self._turn_changed,
+            self._loaders,
         )
         self._hub_token = HubTokenCopies(
             kube,
@@ -178,6 +181,7 @@ class Operator:
                 self._synced = True
                 _log.info("synced", extra={"fields": {"resources": len(self.caches.resources)}})
                 tasks.create_task(self._gateways.run())
+                tasks.create_task(self._loaders.run())
                 tasks.create_task(self._resync())
                 tasks.create_task(self._installations.run())
                 tasks.create_task(self._hub_token.run())

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
+from autoglm.api.labels import COMPONENT, FIELD_MANAGER, LOADER, MANAGED_BY
 from autoglm.api.rules import at
 from autoglm.kube.kinds import (
     CHILDREN,
@@ -25,17 +25,20 @@ from autoglm.kube.kinds import (
 from autoglm.kube.store import Cache, Head, own_key
 from autoglm.operator.ownership.model_names import NameIndex
 from autoglm.operator.profiles import ProfileIndex
-from autoglm.operator.types import Conflict, ObservedObjects, Raw, Rejection
+from autoglm.operator.types import Conflict, ObservedObjects, Progress, Raw, Rejection
 
 MANAGED = (("labelSelector", f"{MANAGED_BY}={FIELD_MANAGER}"),)
 WARNINGS = (("fieldSelector", "type=Warning"),)
 _MOST_WARNINGS = 50
-# Deployment <name>-<revision>, ReplicaSet and Pod with the suffixes that Kubernetes appends.
+# Deployment <name>-<revision>, ReplicaSet, Job and Pod with the suffixes that Kubernetes appends.
 _REVISION = r"-[0-9a-f]{8}"
+_LOADER = r"-load-[0-9a-f]{5}"
 _NAMES = {
     "Deployment": re.compile(rf"(.+){_REVISION}"),
     "ReplicaSet": re.compile(rf"(.+){_REVISION}-[a-z0-9]+"),
-    "Pod": re.compile(rf"(.+){_REVISION}-[a-z0-9]+-[a-z0-9]+"),
+    "Pod": re.compile(rf"(.+)(?:{_REVISION}-[a-z0-9]+|{_LOADER})-[a-z0-9]+"),
+    "Job": re.compile(rf"(.+){_LOADER}"),
+    "PersistentVolumeClaim": re.compile(r"(.+)-weights"),
     "HorizontalPodAutoscaler": re.compile(r"(.+)"),
 }
 
@@ -93,6 +96,7 @@ def observe(
     key: Key,
     routable: Callable[[Key], frozenset[str] | None],
     last: ApplyFailures,
+    progress: Callable[[Key], Progress | None] = lambda _: None,
 ) -> ObservedObjects | None:
     """Return a resource and everything that belongs to it; None if the resource does not exist."""
     resource = caches.resources.get(key)
@@ -107,12 +111,15 @@ def observe(
         if any(o.get("uid") == uid for o in child["metadata"].get("ownerReferences") or ())
     )
     name = at(resource, "spec.profile.name")
+    pods = caches.pods.of(key)
     return ObservedObjects(
         resource=resource,
         profile=caches.profile(name) if isinstance(name, str) else None,
         profile_users=caches.profile_users.users(name) if isinstance(name, str) else (),
         children=tuple(owned),
-        pods=tuple(caches.pods.of(key)),
+        pods=tuple(pod for pod in pods if not _is_loader(pod)),
+        loaders=tuple(filter(_is_loader, pods)),
+        progress=progress(key),
         warnings=tuple(sorted(caches.warnings.of(key), key=_last_time)[-_MOST_WARNINGS:]),
         routable=routable(key),
         optional_kinds=frozenset(kind.kind for kind in caches.optional_kinds),
@@ -121,6 +128,10 @@ def observe(
         rejected=last.rejected,
         lost_names=caches.names.lost(key),
     )
+
+
+def _is_loader(pod: Raw) -> bool:
+    return (pod["metadata"].get("labels") or {}).get(COMPONENT) == LOADER
 
 
 def _is_current(conflict: Conflict, children: Iterable[Raw]) -> bool:

@@ -17,7 +17,9 @@ from autoglm.api.labels import FIELD_MANAGER, MANAGED_BY
 from autoglm.operator.children import companions, network
 from autoglm.operator.children.autoscaler import autoscaler
 from autoglm.operator.children.deployment import deployment, pod_template, scaled
+from autoglm.operator.children.loader import CLAIM, claim, owns_claim
 from autoglm.operator.children.metadata import Body, Context, identity, revision_of
+from autoglm.operator.loading import Loading, loading_of
 from autoglm.operator.profiles import ChosenProfile, chosen, in_effect
 from autoglm.operator.rollout import next_step
 from autoglm.operator.settings import OperatorSettings
@@ -80,8 +82,9 @@ def _plan(
     invalid: InvalidSpec | None = None,
 ) -> Plan:
     revision = revision_of(template)
-    state = ResourceState.of(context, observed, revision, now, invalid)
-    replicas = next_step(state.desired, revision, state.groups, is_failing=state.new_fails)
+    loading = loading_of(context, template, observed, now)
+    state = ResourceState.of(context, observed, revision, now, invalid, loading)
+    replicas = _replicas(state)
     # The ConfigMap, which carries the claim, comes first: if another installation was faster, no
     # other child is applied.
     required = [
@@ -95,6 +98,7 @@ def _plan(
             else companions.cluster_service(context)
         ),
         with_hash(companions.disruption_budget(context)),
+        *_of_loader(context, loading),
     ]
     if any(r.blocks_pods for r in _rejections_of(required, observed.rejected)):
         # No replicas beyond existing pods: a ReplicaSet with too few must not create them either.
@@ -108,7 +112,9 @@ def _plan(
         deployments = [
             scaled(state.deployments[r], n) for r, n in replicas.items() if r != revision
         ]
-        deployments.append(with_hash(deployment(context, template, revision, replicas[revision])))
+        if revision in replicas:
+            body = deployment(context, template, revision, replicas[revision])
+            deployments.append(with_hash(body))
     optional = []
     if scaler := autoscaler(context, observed):
         optional.append(with_hash(scaler))
@@ -135,6 +141,28 @@ def _plan(
     return _with_status(children, observed.resource, status(state, now))
 
 
+def _replicas(state: ResourceState) -> dict[str, int]:
+    """Return the next replicas by revision. Until the weights are there the strongest old revision
+    serves instead of the desired one."""
+    if not state.waits_for_weights:
+        failing = state.new_fails
+        return next_step(state.desired, state.revision, state.groups, is_failing=failing)
+    strongest = max(state.old, key=lambda g: (g.ready, g.replicas, g.revision), default=None)
+    return next_step(state.desired, strongest.revision, state.old) if strongest else {}
+
+
+def _of_loader(context: Context, loading: Loading | None) -> Iterable[Body]:
+    """Yield the claim, and the Job after the policy that it runs under."""
+    if owns_claim(context.spec):
+        yield with_hash(claim(context))
+    if loading is None:
+        return
+    if network.is_wanted(context):
+        yield with_hash(network.loader_policy(context))
+    if loading.job is not None:
+        yield loading.job
+
+
 def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> list[Rejection]:
     """Return the rejections of these bodies, those that block pods first."""
     names = set(map(identity, bodies))
@@ -143,11 +171,13 @@ def _rejections_of(bodies: Iterable[Body], rejected: Iterable[Rejection]) -> lis
 
 
 def _to_delete(state: ResourceState) -> Iterable[Ref]:
-    """Yield the children that are not desired, except ServiceAccounts of any revision, which needs
-    them to replace pods."""
+    """Yield the children that are not desired, except ServiceAccounts and claims of any revision,
+    which needs them to replace pods."""
     specs = [d["spec"]["template"].get("spec", {}) for d in state.deployments.values()]
     specs += [pod.raw.get("spec", {}) for pod in state.pods]
     names = {(companions.SERVICE_ACCOUNT, spec.get("serviceAccountName", "")) for spec in specs}
+    volumes = [volume for spec in specs for volume in spec.get("volumes") or ()]
+    names |= {(CLAIM, v.get("persistentVolumeClaim", {}).get("claimName", "")) for v in volumes}
     names.update(map(identity, state.wanted))
     for name, child in state.children.items():
         metadata = child["metadata"]

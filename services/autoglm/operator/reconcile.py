@@ -22,6 +22,7 @@ from autoglm.kube.kinds import RESOURCE, Key
 from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
 from autoglm.operator.children.metadata import identity
+from autoglm.operator.loaders import Loaders
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches, observe
 from autoglm.operator.ownership.claims import ClaimedByAnother, claimed_message
@@ -74,7 +75,8 @@ class Reconciler:
     """Reconciles resources by key.
 
     `decide` computes plans, `routable` reads gateways' pools, and `operator` is the identity with
-    which events are written. `status_changed` is called when the status of a resource was written.
+    which events are written. `status_changed` is called when the status of a resource was written,
+    and `loaders` poll the progress of downloads.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class Reconciler:
         rng: Random,
         installations: Installations,
         status_changed: Callable[[Key], None] = lambda _: None,
+        loaders: Loaders | None = None,
     ) -> None:
+        self._loaders = loaders or Loaders(lambda _: None)
         self._caches = caches
         self._kube = kube
         self._metrics = metrics
@@ -126,7 +130,9 @@ class Reconciler:
     async def _reconcile(self, key: Key, span: trace.Span) -> ReconcileResult:
         now = asyncio.get_running_loop().time()
         history = self._histories.setdefault(key, History())
-        observed = observe(self._caches, key, self._routable, history.failures)
+        observed = observe(
+            self._caches, key, self._routable, history.failures, self._loaders.progress
+        )
         if observed is None:
             self._forget(key)
             return ReconcileResult("gone")
@@ -141,6 +147,7 @@ class Reconciler:
             return await self._skip_claimed(key, observed.resource, lease)
         self._set_claim(history, "")
 
+        self._loaders.track(key, observed.loaders)
         observed = replace(observed, reverted=history.reverts.conflicts(now))
         plan = self._decide(observed, datetime.now(UTC))
         has_status = observed.resource.get("status") or observed.rejected or history.writes
@@ -237,6 +244,7 @@ class Reconciler:
             self._set_phase(history, "")
             self._set_claim(history, "")
         self._seen.pop(key, None)
+        self._loaders.track(key, ())
         self._events.correlator.forget(key)
         self._caches.names.put(key, claim_of(self._caches.resources.get(key)))
 

@@ -24,6 +24,11 @@ class ObservedObjects:
     children: tuple[Raw, ...] = ()
     """Objects that the resource owns, of every kind that the operator creates."""
     pods: tuple[Raw, ...] = ()
+    """Replicas."""
+    loaders: tuple[Raw, ...] = ()
+    """Pods of Jobs that fill the cache."""
+    progress: Progress | None = None
+    """What the running one of these reports."""
     warnings: tuple[Raw, ...] = ()
     """Recent events of type Warning on the resource's pods, ReplicaSets, Deployments and HPA."""
     routable: frozenset[str] | None = None
@@ -44,6 +49,19 @@ class ObservedObjects:
     """Children that the API server rejected in the last reconcile for any other reason."""
     lost_names: tuple[LostName, ...] = ()
     """Model names that the resource declares and that are not routed to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of a download, in bytes and bytes a second."""
+
+    done: int
+    total: int
+    rate: int
+
+    def __str__(self) -> str:
+        done, total, rate = self.done / 1e9, self.total / 1e9, self.rate / 1e6
+        return f"{done:.1f} of {total:.1f} GB at {rate:.1f} MB/s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tests.support.operating import Cluster, until
 from autoglm.kube.kinds import CHILDREN, ENDPOINT_SLICE, POD, RESOURCE, Kind
 from autoglm.kube.transport import MERGE
 
-DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY = CHILDREN
+DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, HPA, BUDGET, POLICY = CHILDREN[:7]
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 SCALING = {"maxReplicas": 3}
 EVERY_NAMESPACES = {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"}

@@ -8,7 +8,7 @@ from tests.support.operating import Cluster, until
 
 from autoglm.kube.kinds import CHILDREN, POD
 
-DEPLOYMENT, SERVICE, _, _, _, _, POLICY = CHILDREN
+DEPLOYMENT, SERVICE, _, _, _, _, POLICY = CHILDREN[:7]
 INVALID = {"template": {"spec": {"hostNetwork": True}}}
 
 

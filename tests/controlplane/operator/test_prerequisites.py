@@ -10,7 +10,7 @@ from tests.support.operating import Cluster, until
 from autoglm.kube.kinds import CHILDREN, POD, Kind
 from autoglm.kube.transport import MERGE
 
-DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, _, _, POLICY = CHILDREN
+DEPLOYMENT, SERVICE, ACCOUNT, CONFIG, _, _, POLICY = CHILDREN[:7]
 QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
 # By kind: the name of the child that pods depend on.
 NEEDED = {SERVICE: "glm-pods", ACCOUNT: "glm-inference", CONFIG: "glm", POLICY: "glm"}

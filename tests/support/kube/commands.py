@@ -115,6 +115,7 @@ def controller_manager(at: Layout) -> Command:
         f"--service-account-private-key-file={at.pki.key('service-account')}",
         *("--concurrent-deployment-syncs=20", "--concurrent-replicaset-syncs=20"),
         "--concurrent-gc-syncs=50",
+        "--enable-hostpath-provisioner=true",
         *(f"{autoscaler}-sync-period=5s", f"{autoscaler}-downscale-stabilization=20s"),
         f"{autoscaler}-cpu-initialization-period=10s",
         f"{autoscaler}-initial-readiness-delay=5s",

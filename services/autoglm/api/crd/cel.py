@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoglm.api.profile import place_of_arg
-from autoglm.api.rules import CACHE_FIELDS, FIELD_OF_ARG, WEIGHTS_FIELDS
+from autoglm.api.rules import CACHE_FIELDS, CLAIM_FIELDS, FIELD_OF_ARG, ONE_CLAIM, WEIGHTS_FIELDS
 from autoglm.api.rules.facts import engine_facts
-from autoglm.api.uri import PODS_LOAD
+from autoglm.api.uri import PODS_LOAD, SCHEMES
 
 _SERVED = "(has({0}.model.servedName) ? {0}.model.servedName : self.metadata.name)"
 
@@ -44,12 +44,21 @@ def _without_arg(name: str) -> str:
     return f"!has(self.args) || !has(self.args.{name}){dashed}"
 
 
+def _is_unchanged(field: str) -> str:
+    """Return the condition that an optional field has the value that it had."""
+    return (
+        f"has(self.{field}) == has(oldSelf.{field}) && "
+        f"(!has(self.{field}) || self.{field} == oldSelf.{field})"
+    )
+
+
 _FACTS = engine_facts()
 _QUANTIZATION = {"method": _FACTS.quantization, "kvCacheDtype": _FACTS.kv_cache_dtypes}
 
 
 def _is_loadable(name: str) -> str:
-    return f"!self.{name}.contains('://') || self.{name}.startsWith('hf://')"
+    schemes = " || ".join(f"self.{name}.startsWith('{scheme}://')" for scheme in SCHEMES)
+    return f"!self.{name}.contains('://') || {schemes}"
 
 
 # A field with a default is present even when the manifest omits it.
@@ -151,17 +160,46 @@ CEL_RULES: tuple[CelRule, ...] = (
             f"{field} is for type {kind} only; remove it or set type: {kind}",
             field,
         )
-        for kind, field in CACHE_FIELDS.items()
+        for field, kind in CACHE_FIELDS.items()
+    ),
+    CelRule(
+        "spec.model.cache",
+        "self.type != 'hostPath' || has(self.path)",
+        "path is required for type hostPath; set it or choose another type",
+        "path",
+    ),
+    CelRule(
+        "spec.model.cache",
+        "self.type != 'pvc' || has(self.claimName) != has(self.size)",
+        f"type pvc {ONE_CLAIM}",
+        "type",
     ),
     *(
         CelRule(
             "spec.model.cache",
-            f"self.type != '{kind}' || has(self.{field})",
-            f"{field} is required for type {kind}; set it or choose another type",
+            f"!has(self.{field}) || self.type != 'pvc' || has(self.size)",
+            f"{field} is for a claim that the operator makes; set size, or remove it",
             field,
         )
-        for kind, field in CACHE_FIELDS.items()
-        if kind != "emptyDir"
+        for field in CLAIM_FIELDS
+    ),
+    CelRule(
+        "spec.model.cache",
+        "!has(self.size) || !has(oldSelf.size) || quantity(string(self.size))"
+        ".compareTo(quantity(string(oldSelf.size))) >= 0",
+        "size can't shrink, since volumes only grow; keep it, or move to a smaller claim by "
+        "claimName",
+        "size",
+    ),
+    *(
+        CelRule(
+            "spec.model.cache",
+            f"!has(self.size) || !has(oldSelf.size) || {_is_unchanged(field)}",
+            f"{field} can't change, since a claim keeps what it was made with; keep it, or move "
+            "to another claim by claimName",
+            field,
+        )
+        for field in CLAIM_FIELDS
     ),
     CelRule(
         "spec.scaling",

@@ -6,14 +6,24 @@ give the same result. Called by `parse` only.
 """
 
 from autoglm.api.problem import Problem
-from autoglm.api.rules.between import BETWEEN, CACHE_FIELDS, ECHO_ARGS, FIELD_OF_ARG, WEIGHTS_FIELDS
+from autoglm.api.rules.between import (
+    BETWEEN,
+    CACHE_FIELDS,
+    CLAIM_FIELDS,
+    ECHO_ARGS,
+    FIELD_OF_ARG,
+    ONE_CLAIM,
+    WEIGHTS_FIELDS,
+)
 from autoglm.api.rules.document import Document, at
 from autoglm.api.rules.known import KNOWN
 
 __all__ = [
     "CACHE_FIELDS",
+    "CLAIM_FIELDS",
     "ECHO_ARGS",
     "FIELD_OF_ARG",
+    "ONE_CLAIM",
     "WEIGHTS_FIELDS",
     "at",
     "problems_within",

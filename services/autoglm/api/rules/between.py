@@ -28,8 +28,18 @@ FIELD_OF_ARG = {
     "enable_prefix_caching": "spec.engine.features.prefixCaching",
     "otlp_traces_endpoint": "spec.observability.tracing.endpoint",
 }
-# The field of spec.model.cache that belongs to one type only.
-CACHE_FIELDS = {"emptyDir": "sizeLimit", "pvc": "claimName", "hostPath": "path"}
+# Fields of spec.model.cache that belong to one type only.
+CACHE_FIELDS = {
+    "sizeLimit": "emptyDir",
+    "claimName": "pvc",
+    "size": "pvc",
+    "storageClassName": "pvc",
+    "accessMode": "pvc",
+    "path": "hostPath",
+}
+# Fields of a claim that the operator creates.
+CLAIM_FIELDS = ("storageClassName", "accessMode")
+ONE_CLAIM = "needs either claimName, an existing claim, or size, of a claim that the operator makes"
 # Fields of spec.model that an engine without weights does not use.
 WEIGHTS_FIELDS = ("uri", "revision", "tokenizer", "quantization", "adapters", "cache")
 # Arguments of the echo engine.
@@ -72,12 +82,21 @@ def _cache_fits_its_type(document: Document) -> Iterator[Problem]:
     if not isinstance(cache, Mapping):
         return
     chosen = cache.get("type", Cache.model_fields["type"].default)
-    for kind, field in CACHE_FIELDS.items():
+    for field, kind in CACHE_FIELDS.items():
         path, value = f"spec.model.cache.{field}", cache.get(field)
         if value is not None and chosen != kind:
             yield Problem(path, f"is for type {kind} only; remove it or set type: {kind}", value)
-        if value is None and chosen == kind and kind != "emptyDir":
-            yield Problem(path, f"is required for type {kind}; set it or choose another type")
+    if chosen == "hostPath" and cache.get("path") is None:
+        message = "is required for type hostPath; set it or choose another type"
+        yield Problem("spec.model.cache.path", message)
+    if chosen != "pvc":
+        return
+    if (cache.get("claimName") is None) == (cache.get("size") is None):
+        yield Problem("spec.model.cache", f"type pvc {ONE_CLAIM}", dict(cache))
+    for field in CLAIM_FIELDS:
+        if cache.get(field) is not None and cache.get("size") is None:
+            message = "is for a claim that the operator makes; set size, or remove it"
+            yield Problem(f"spec.model.cache.{field}", message, cache[field])
 
 
 def _vllm_needs_weights(document: Document) -> Iterator[Problem]:

@@ -40,11 +40,22 @@ class Cache(Part):
 
     type: Literal["emptyDir", "pvc", "hostPath"] = "emptyDir"
     """emptyDir lives as long as the pod, so each replica downloads the weights. pvc is a
-    PersistentVolumeClaim that replicas share. hostPath is a directory of the node, which outlives
+    PersistentVolumeClaim that replicas share: an existing one by claimName, or one that the
+    operator creates with the given size. hostPath is a directory of the node, which outlives
     pods; the baseline and restricted Pod Security Standards reject it."""
     claim_name: Annotated[str, Field(max_length=253, pattern=_DNS_NAME)] | None = None
-    """Name of the PersistentVolumeClaim in the resource's namespace; ReadWriteMany if replicas run
-    on several nodes. Required for pvc, invalid for other types."""
+    """Name of an existing PersistentVolumeClaim in the resource's namespace; ReadWriteMany if
+    replicas run on several nodes. For pvc only, instead of size."""
+    size: Quantity | None = None
+    """Size of the PersistentVolumeClaim NAME-weights, which the operator creates, and which is
+    deleted with the resource. It may grow where the StorageClass allows expansion, and not shrink.
+    Loading a changed model needs room for both. For pvc only, instead of claimName."""
+    storage_class_name: Annotated[str, Field(max_length=253, pattern=_DNS_NAME)] | None = None
+    """StorageClass of the claim that the operator creates. Absent: the cluster's default.
+    Immutable."""
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] | None = None
+    """Access mode of the claim that the operator creates. Absent: ReadWriteMany, for replicas on
+    any node; ReadWriteOnce keeps all replicas on one node. Immutable."""
     path: Annotated[str, Field(max_length=1024, pattern=r"^/[^\s:]*$")] | None = None
     """Directory of the node; created if missing. Required for hostPath, invalid for other types."""
     size_limit: Quantity | None = None

@@ -12,7 +12,7 @@ import yaml
 from autoglm.api import InvalidSpec
 from autoglm.api.documents import parse_manifest
 from autoglm.api.short_form import name_of, to_manifest
-from autoglm.api.uri import PATH, PODS_LOAD, for_engine, location_of, problem_of_uri
+from autoglm.api.uri import PATH, PROCESSES_LOAD, for_engine, location_of, problem_here
 from autoglm.cli.commands.up import print_commands, run_options
 from autoglm.cli.options import examples
 from autoglm.common.process import ExitCode, raise_open_file_limit
@@ -91,9 +91,9 @@ def uri_of(model: str) -> str:
     if Path(model).is_dir():
         return str(Path(model).resolve())
     if location_of(model).scheme == PATH:
-        message = f"there is no directory {model}; give {PODS_LOAD}"
+        message = f"there is no directory {model}; give {PROCESSES_LOAD}"
         raise click.BadParameter(message, param_hint="MODEL")
-    if why := problem_of_uri(model):
+    if why := problem_here(model):
         raise click.BadParameter(f"{model}: {why}", param_hint="MODEL")
     return for_engine(model)
 

@@ -1,4 +1,5 @@
-"""Copies a model from an object store or another file system (s3, gs, az, file) by fsspec.
+"""Copies a model from an object store or another file system (s3, gs, az, file) by fsspec,
+with obstore for object stores.
 
 Complete files are kept between runs, and compared by size: stores state no SHA-256.
 """
@@ -17,9 +18,9 @@ from autoglm.cli.weights.download import Progress
 from autoglm.cli.weights.listing import File, Listing
 from autoglm.inference.weight_files import files_of
 
-# The package that reads a scheme, as fsspec's documentation lists them.
-_PACKAGES: Final = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-STORES: Final = (*_PACKAGES, "file")
+_CHUNK_BYTES: Final = 16 * 2**20
+_OBJECT_STORES: Final = ("s3", "gs", "az", "abfs")
+STORES: Final = (*_OBJECT_STORES, "file")
 """Schemes that are copied."""
 OTHERS: Final = {
     "ms": "pip install modelscope && modelscope download --model {name} --local_dir DIR",
@@ -40,20 +41,18 @@ class StoredModel:
 
     def fetch(self, progress: Progress) -> Path:
         """Copy what is not here, and return the model's directory. Raises ClickException."""
-        from fsspec.callbacks import Callback
-
-        class Sizes(Callback):  # type: ignore[misc,unused-ignore]
-            def relative_update(self, inc: int = 1) -> None:
-                progress(inc)
-
         with _in_one_sentence(self.listing.model):
             for file in (each for each in self.listing.files if not each.is_here):
                 target = self.root / file.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 partial = target.with_name(f"{target.name}.partial")
-                self.files.get_file(
-                    f"{self.prefix}/{file.name}", str(partial), callback=Sizes(size=file.size)
-                )
+                with (
+                    self.files.open(f"{self.prefix}/{file.name}", "rb") as source,
+                    partial.open("wb") as copy,
+                ):
+                    while chunk := source.read(_CHUNK_BYTES):
+                        copy.write(chunk)
+                        progress(len(chunk))
                 if (size := partial.stat().st_size) != file.size:
                     raise click.ClickException(
                         f"{file.name} has {size} bytes instead of {file.size}; run the command "
@@ -68,12 +67,14 @@ def in_store(uri: str, scheme: str, root: Path) -> StoredModel:
     import fsspec
 
     with _in_one_sentence(uri):
-        try:
-            files, prefix = fsspec.core.url_to_fs(uri.rstrip("/"))
-        except ImportError as error:
-            package = _PACKAGES.get(scheme, "its package")
-            message = f"{scheme}:// needs the package {package}: pip install {package}"
-            raise click.ClickException(message) from error
+        if scheme in _OBJECT_STORES:
+            try:
+                from obstore.fsspec import register
+            except ImportError as error:
+                message = f"{scheme}:// needs the package obstore: pip install obstore"
+                raise click.ClickException(message) from error
+            register(scheme)
+        files, prefix = fsspec.core.url_to_fs(uri.rstrip("/"))
         found = files.find(prefix, detail=True)
     sizes = {
         path.removeprefix(prefix).lstrip("/"): int(about["size"] or 0)
@@ -100,7 +101,8 @@ def _in_one_sentence(uri: str) -> Iterator[None]:
         raise
     # Each store's library has errors of its own.
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        # Clients of object stores append what they are made of.
+        why = " ".join(str(error).partition("Debug source")[0].split()) or type(error).__name__
         raise click.ClickException(
             f"{uri}: {why}; check the URI, the store's credentials in the environment, and the "
             "network"

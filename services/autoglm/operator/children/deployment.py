@@ -16,20 +16,27 @@ from autoglm.api import Problem, Spec
 from autoglm.api.engine_flags import engine_flags
 from autoglm.api.labels import GPU, GRPC_PORT, HTTP_PORT, METRICS_PORT, REVISION
 from autoglm.api.quantities import amount
+from autoglm.api.uri import for_engine
 from autoglm.operator.children.companions import account_annotations, account_name, telemetry
+from autoglm.operator.children.loader import ENGINE, claim_name, init_container
 from autoglm.operator.children.metadata import Body, Context, child, labels, revision_of, selector
-from autoglm.operator.children.network import needs_hub
 from autoglm.operator.children.pod_defaults import (
     download_environment,
     download_volumes,
     placement,
 )
+from autoglm.operator.children.weights import (
+    CACHE,
+    downloader,
+    downloads,
+    engine_downloads,
+    places,
+    source_volumes,
+)
 from autoglm.operator.types import Raw
 
-ENGINE: Final = "engine"
 _USER = 10001
 _CONFIG_HASH = "autoglm.io/config"
-_CACHE = "/cache"
 _MOST_DEVICE_GIB = 320
 _EVERY_ADDRESS: Final = {"IPv4": "0.0.0.0", "IPv6": "[::]"}
 # Gateways receive EndpointSlices within this time, and until then the pod keeps serving.
@@ -101,8 +108,12 @@ def pod_template(context: Context) -> Body:
     volumes: list[Body] = [{"name": "tmp", "emptyDir": {}}]
     if spec.engine.type == "vllm":
         memory = {"medium": "Memory", "sizeLimit": spec.engine.shared_memory}
-        volumes += [{"name": "shm", "emptyDir": memory}, {"name": "cache", **_cache(spec)}]
-    volumes += download_volumes(context)[0]
+        volumes += [{"name": "shm", "emptyDir": memory}, {"name": "cache", **_cache(context)}]
+    if engine_downloads(spec) or (downloader(spec) == "init" and downloads(spec)):
+        volumes += download_volumes(context)[0]
+    volumes += source_volumes(spec)[0]
+    engine = _engine(context, pre_stop)
+    loaders = [init_container(context, engine)] if downloader(spec) == "init" else []
     return {
         "metadata": {
             "labels": labels(context.name),
@@ -127,7 +138,8 @@ def pod_template(context: Context) -> Body:
                 }
                 for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
             ],
-            "containers": [_engine(context, pre_stop)],
+            **({"initContainers": loaders} if loaders and downloads(spec) else {}),
+            "containers": [engine],
             "volumes": volumes,
             **placement(context),
         },
@@ -145,11 +157,14 @@ def secured(container: Body) -> Body:
 def _engine(context: Context, pre_stop: int) -> Body:
     spec, settings = context.spec, context.settings
     default = settings.echo_image if spec.engine.type == "echo" else settings.inference_image
-    flags = engine_flags(context.resource, lambda uri: uri)
+    flags = _flags(context)
     ports = {"grpc": GRPC_PORT, "http": HTTP_PORT, "metrics": METRICS_PORT}
-    mounts = {"tmp": "/tmp"}
+    mounts: list[Body] = [{"name": "tmp", "mountPath": "/tmp"}]
     if spec.engine.type == "vllm":
-        mounts |= {"shm": "/dev/shm", "cache": _CACHE}
+        cache: Body = {"name": "cache", "mountPath": CACHE}
+        # A loader has written it, and replicas share it.
+        read_only = {"readOnly": True} if downloads(spec) and not engine_downloads(spec) else {}
+        mounts += [{"name": "shm", "mountPath": "/dev/shm"}, cache | read_only]
     health: Body = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
     # The startup probe waits for the model; the others begin after it.
     attempts = _STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
@@ -170,8 +185,9 @@ def _engine(context: Context, pre_stop: int) -> Body:
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            *({"name": name, "mountPath": path} for name, path in mounts.items()),
-            *download_volumes(context)[1],
+            *mounts,
+            *(download_volumes(context)[1] if engine_downloads(spec) else ()),
+            *source_volumes(spec)[1],
         ],
         "startupProbe": health | startup,
         "readinessProbe": health | {"periodSeconds": 5, "failureThreshold": 2},
@@ -179,6 +195,17 @@ def _engine(context: Context, pre_stop: int) -> Body:
         "lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}} if pre_stop else {},
     }
     return {key: value for key, value in container.items() if value}
+
+
+def _flags(context: Context) -> tuple[str, ...]:
+    """Return the engine's flags, with the paths at which pods find what is not where it says."""
+    found, resource = places(context.spec), context.resource
+    if resource.spec.model.uri and for_engine(resource.spec.model.uri) in found:
+        # A revision is one of the hub.
+        model = resource.spec.model.model_copy(update={"revision": None})
+        spec = resource.spec.model_copy(update={"model": model})
+        resource = resource.model_copy(update={"spec": spec})
+    return engine_flags(resource, lambda uri: found.get(uri, uri) if uri else uri)
 
 
 def _environment(context: Context) -> list[Body]:
@@ -193,19 +220,24 @@ def _environment(context: Context) -> list[Body]:
         "XDG_CACHE_HOME": "/tmp/.cache",
     }
     if spec.engine.type == "vllm":
-        own |= {"HF_HOME": f"{_CACHE}/huggingface", "VLLM_NO_USAGE_STATS": "1"}
+        is_loaded = downloads(spec) and not engine_downloads(spec)
+        own |= {
+            "HF_HOME": "/tmp/huggingface" if is_loaded else f"{CACHE}/huggingface",
+            "VLLM_NO_USAGE_STATS": "1",
+        }
         # The policy blocks the hub then, and requests to it would only time out.
-        own |= {} if needs_hub(spec) else {"HF_HUB_OFFLINE": "1"}
+        own |= {} if engine_downloads(spec) else {"HF_HUB_OFFLINE": "1"}
     given = {e.name: e.model_dump(by_alias=True, exclude_none=True) for e in spec.engine.env}
     plain = {name: {"name": name, "value": value} for name, value in own.items()}
-    return list({**plain, **download_environment(context), **given}.values())
+    network = download_environment(context) if engine_downloads(spec) else {}
+    return list({**plain, **network, **given}.values())
 
 
-def _cache(spec: Spec) -> Body:
-    cache = spec.model.cache
+def _cache(context: Context) -> Body:
+    spec, cache = context.spec, context.spec.model.cache
     match cache.type:
         case "pvc":
-            return {"persistentVolumeClaim": {"claimName": cache.claim_name}}
+            return {"persistentVolumeClaim": {"claimName": claim_name(context)}}
         case "hostPath":
             return {"hostPath": {"path": cache.path, "type": "DirectoryOrCreate"}}
     return {"emptyDir": {"sizeLimit": cache.size_limit or most_weights(spec)}}

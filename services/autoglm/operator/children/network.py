@@ -1,8 +1,8 @@
-"""NetworkPolicy: allows only the connections of a replica that serving needs. Pure.
+"""NetworkPolicies: allow only the connections that replicas and loaders need. Pure.
 
 Ingress: requests from gateways, metrics for gateways and monitoring. Egress: name resolution,
-spans, and, unless the model is on a volume, the model hub and its proxies. Kubernetes always allows
-kubelet's probes.
+spans, and, where a replica downloads, the model's source and its proxies. A loader has egress for
+downloads, and reports its progress to the operator. Kubernetes always allows kubelet's probes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from autoglm.api import Spec
 from autoglm.api.labels import (
     COMPONENT,
     GATEWAY,
@@ -18,10 +17,13 @@ from autoglm.api.labels import (
     HTTP_PORT,
     METRICS_PORT,
     NAME,
+    OPERATOR,
     PRODUCT,
 )
 from autoglm.operator.children.companions import account_annotations, tracing_endpoint
+from autoglm.operator.children.loader import loader_selector
 from autoglm.operator.children.metadata import Body, Context, child, selector
+from autoglm.operator.children.weights import pod_downloads
 
 _NAMESPACE = "kubernetes.io/metadata.name"
 # Policies apply after the connection is forwarded to a DNS pod, which may listen on either.
@@ -38,6 +40,8 @@ _GKE_METADATA: Body = {
     ],
     "ports": [{"protocol": "TCP", "port": port} for port in (80, 988)],
 }
+# Variables that name another source than the usual one.
+_MIRRORS = ("HF_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -52,23 +56,13 @@ def network_policy(context: Context) -> Body:
         "podSelector": {"matchLabels": {NAME: PRODUCT, COMPONENT: GATEWAY}},
     }
     monitoring = _in_namespace(settings.monitoring_namespace)
-    cluster_dns = {
-        **_in_namespace("kube-system"),
-        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-    }
-    dns_ports = [{"protocol": p, "port": n} for n in _DNS_PORTS for p in ("UDP", "TCP")]
-    egress: list[Body] = [
-        {"to": [cluster_dns, {"ipBlock": {"cidr": _NODE_DNS}}], "ports": dns_ports}
-    ]
+    egress = [_name_resolution()]
     if endpoint := tracing_endpoint(context):
         port = _tcp(_port_of(endpoint) or _OTLP_PORT)
         peer = _peer(urlsplit(endpoint).hostname or "", context.namespace)
         egress.append({"to": [peer], "ports": port} if peer else {"ports": port})
-    if needs_hub(context.spec):
-        mirrors = [e.value for e in context.spec.engine.env if e.name == "HF_ENDPOINT" and e.value]
-        # Hubs serve large files from other hosts, always by HTTPS.
-        hub_ports = {443, *filter(None, map(_port_of, [*mirrors, *_proxies(context)]))}
-        egress.append({"ports": _tcp(*sorted(hub_ports))})
+    if pod_downloads(context.spec):
+        egress.append(_downloads(context))
     if _GKE_IDENTITY in account_annotations(context):
         egress.append(_GKE_METADATA)
     spec = {
@@ -84,11 +78,39 @@ def network_policy(context: Context) -> Body:
     return child(context, "networking.k8s.io/v1", "NetworkPolicy") | {"spec": spec}
 
 
-def needs_hub(spec: Spec) -> bool:
-    """Return whether a replica downloads a model, tokenizer or adapter: any is not a path."""
-    model = spec.model
-    uris = (model.uri, model.tokenizer, *(adapter.uri for adapter in model.adapters))
-    return spec.engine.type == "vllm" and not all(uri.startswith("/") for uri in uris if uri)
+def loader_policy(context: Context) -> Body:
+    """Return the policy of the Job that fills the cache."""
+    operator = {
+        **_in_namespace(context.settings.lease_namespace),
+        "podSelector": {"matchLabels": {NAME: PRODUCT, COMPONENT: OPERATOR}},
+    }
+    egress = [_name_resolution(), _downloads(context)]
+    if _GKE_IDENTITY in account_annotations(context):
+        egress.append(_GKE_METADATA)
+    spec = {
+        "podSelector": {"matchLabels": loader_selector(context.name)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [operator], "ports": _tcp(METRICS_PORT)}],
+        "egress": egress,
+    }
+    name = f"{context.name}-loader"
+    return child(context, "networking.k8s.io/v1", "NetworkPolicy", name) | {"spec": spec}
+
+
+def _name_resolution() -> Body:
+    cluster_dns = {
+        **_in_namespace("kube-system"),
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    ports = [{"protocol": p, "port": n} for n in _DNS_PORTS for p in ("UDP", "TCP")]
+    return {"to": [cluster_dns, {"ipBlock": {"cidr": _NODE_DNS}}], "ports": ports}
+
+
+def _downloads(context: Context) -> Body:
+    """Return the egress of downloads: hubs serve large files from other hosts, always by HTTPS."""
+    mirrors = [e.value for e in context.spec.engine.env if e.name in _MIRRORS and e.value]
+    ports = {443, *filter(None, map(_port_of, [*mirrors, *_proxies(context)]))}
+    return {"ports": _tcp(*sorted(ports))}
 
 
 def _proxies(context: Context) -> list[str]:

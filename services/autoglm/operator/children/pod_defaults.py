@@ -1,6 +1,6 @@
 """Puts what the installation gives to every model into a pod. Pure.
 
-Variables of downloads are only set where a pod downloads. Whatever the resource sets itself wins.
+Callers add what downloads need where a container downloads. What the resource sets itself wins.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from autoglm.operator.children.metadata import Body, Context
-from autoglm.operator.children.network import needs_hub
 
 _CA_VOLUME: Final = "ca-bundle"
 _CA_DIRECTORY: Final = "/etc/autoglm/ca"
@@ -21,8 +20,6 @@ _HUB_TOKEN: Final = "HF_TOKEN"
 def download_environment(context: Context) -> Mapping[str, Body]:
     """Return the variables of a container that downloads, by name."""
     defaults = context.settings.models
-    if not needs_hub(context.spec):
-        return {}
     proxy, bundle, token = defaults.proxy, defaults.ca_bundle, defaults.hub_token
     values = {"HTTPS_PROXY": proxy.https_proxy, "HTTP_PROXY": proxy.http_proxy}
     if any(values.values()):
@@ -41,7 +38,7 @@ def download_environment(context: Context) -> Mapping[str, Body]:
 def download_volumes(context: Context) -> tuple[list[Body], list[Body]]:
     """Return the volumes of a pod that downloads, and their mounts."""
     bundle = context.settings.models.ca_bundle
-    if not bundle.config_map_name or not needs_hub(context.spec):
+    if not bundle.config_map_name:
         return [], []
     volume = {"name": _CA_VOLUME, "configMap": {"name": bundle.config_map_name}}
     mount = {"name": _CA_VOLUME, "mountPath": _CA_DIRECTORY, "readOnly": True}

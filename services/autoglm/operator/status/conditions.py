@@ -14,6 +14,7 @@ from autoglm.api import InvalidSpec
 from autoglm.api.status import ConditionType
 from autoglm.operator.children.companions import POD_MONITOR
 from autoglm.operator.children.deployment import requests_nothing
+from autoglm.operator.loading import RETRY_AFTER, Loading, LoadState
 from autoglm.operator.profiles import INVALID_SPEC, PROFILE_NOT_FOUND, ProfileNotFound
 from autoglm.operator.status.resource_state import Condition, ResourceState
 from autoglm.operator.status.scaling import scaling_active, unavailable
@@ -39,6 +40,8 @@ def conditions_of(state: ResourceState) -> dict[ConditionType, Condition]:
     found = {type_: evaluate(state) for type_, evaluate in _EVALUATORS.items()}
     if profile := _profile_applied(state):
         found[ConditionType.PROFILE_APPLIED] = profile
+    if state.loading:
+        found[ConditionType.WEIGHTS_LOADED] = _weights_loaded(state.loading)
     if requests_nothing(state.context.spec):
         found[ConditionType.RESOURCES_REQUESTED] = _NO_RESOURCES
     return found
@@ -113,6 +116,11 @@ def _in_progress(state: ResourceState) -> Condition:
     """Return the condition of a resource that is not complete and has no failure."""
     new = state.new
     so_far = f"{_count(state)} of the desired revision serve"
+    if state.waits_for_weights and state.loading:
+        found = (
+            f"{so_far}; the others wait until the Job {state.loading.name} has loaded the weights"
+        )
+        return Condition(False, "LoadingWeights", found)
     if state.old:
         return Condition(False, "Updating", so_far)
     if new.ready > new.serving:
@@ -243,6 +251,21 @@ def _profile_applied(state: ResourceState) -> Condition | None:
         )
         return Condition(False, "WaitingForTurn", message)
     return Condition(True, "Applied", f"the profile {name} is merged under the spec")
+
+
+def _weights_loaded(loading: Loading) -> Condition:
+    """Return the condition of the Job that fills the cache."""
+    if loading.state is LoadState.LOADED:
+        return Condition(True, "Loaded", f"the Job {loading.name} has filled the cache")
+    if failure := loading.failure:
+        retry = "it is tried again"
+        if loading.state is LoadState.FAILED:
+            retry += f" {RETRY_AFTER.seconds // 60} minutes after it failed"
+        return Condition(False, failure.reason, f"{failure.message}; {retry}")
+    if loading.state is LoadState.DOWNLOADING:
+        progress = str(loading.progress) if loading.progress else "its progress is not known yet"
+        return Condition(False, "Downloading", f"the Job {loading.name} downloads: {progress}")
+    return Condition(False, "Pending", f"the Job {loading.name} has no running pod yet")
 
 
 def _count(state: ResourceState) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from autoglm.api.labels import REVISION
+from autoglm.api.labels import LOADER, REVISION
 from autoglm.api.own_images import pull_remedy
-from autoglm.operator.children.deployment import ENGINE
+from autoglm.operator.children.loader import ENGINE
 from autoglm.operator.status.causes import creation_remedy, is_over_quota, placement_remedy
 from autoglm.operator.types import Raw
 
@@ -25,6 +25,10 @@ _DIAGNOSIS = re.compile(r"(?P<reason>[A-Z][A-Za-z]{2,63}): (?P<message>.+)", re.
 _IMAGE = (
     "check spec.engine.image (or the operator's image settings), and name a pull secret in "
     "spec.template.spec.imagePullSecrets if the registry requires one"
+)
+_CLASS = (
+    "check spec.model.cache: storageClassName must exist, and offer accessMode (ReadWriteMany if "
+    "absent)"
 )
 _VOLUME = "check the claims, secrets and volumes that spec.model.cache and spec.template name"
 _OOM = (
@@ -53,6 +57,7 @@ _WARNINGS: Final[Mapping[str, Callable[[str], str]]] = {
     "FailedMount": lambda _: _VOLUME,
     "FailedAttachVolume": lambda _: _VOLUME,
     "FailedCreatePodSandBox": lambda _: _NODE,
+    "ProvisioningFailed": lambda _: _CLASS,
 }
 
 
@@ -116,20 +121,23 @@ def failures(pods: Sequence[Pod], warnings: Iterable[Raw]) -> list[Failure]:
     sorted by pod, then those that a Warning event explains."""
     waiting = [pod for pod in pods if not pod.is_ready and not pod.is_ending]
     shown: list[Failure] = []
-    warned: list[Failure] = []
+    explained: list[Failure] = []
     events = list(warnings)
     for pod in sorted(waiting, key=lambda pod: pod.name):
         if own := _cannot_start(pod.raw) or _exited(pod.raw) or _unschedulable(pod.raw):
             shown.append(replace(own, pod=pod.name, revision=pod.revision))
-        elif warning := next(_warned(events, pod.name, "Pod"), None):
-            warned.append(replace(warning, pod=pod.name, revision=pod.revision))
-    return [*shown, *warned]
+        elif warning := next(warned(events, pod.name, "Pod"), None):
+            explained.append(replace(warning, pod=pod.name, revision=pod.revision))
+    return [*shown, *explained]
 
 
-def creation_failure(warnings: Sequence[Raw], deployment: str, revision: str) -> Iterator[Failure]:
-    """Yield at most one cause why a Deployment has fewer pods than replicas. Call it only then."""
-    for kind in ("ReplicaSet", "Deployment"):
-        for failure in _warned(warnings, deployment, kind):
+def creation_failure(
+    warnings: Sequence[Raw], name: str, revision: str, *kinds: str
+) -> Iterator[Failure]:
+    """Yield at most one cause why a Deployment, or an object of other kinds, has fewer pods than it
+    should. Call it only then."""
+    for kind in kinds or ("ReplicaSet", "Deployment"):
+        for failure in warned(warnings, name, kind):
             yield replace(failure, revision=revision)
             return
 
@@ -176,11 +184,12 @@ def _exited(raw: Raw) -> Failure | None:
         return Failure("OOMKilled", _sentence(message, _OOM), exit_code=code)
     text = (end.get("message") or "").strip()
     # Without a diagnosis the text is the end of the log.
-    if name == ENGINE and (match := _DIAGNOSIS.match(text)):
+    if name in (ENGINE, LOADER) and (match := _DIAGNOSIS.match(text)):
         return Failure(match["reason"], _short(match["message"]), exit_code=code)
     message = f"{name} ended with exit code {code}"
     message += f": {text.splitlines()[-1]}" if text else ""
-    reason = "ContainerFailed" if name == ENGINE else "SidecarFailed"
+    own = {ENGINE: "ContainerFailed", LOADER: "LoaderFailed"}
+    reason = own.get(name, "SidecarFailed")
     return Failure(reason, _sentence(message, _EXITED), exit_code=code)
 
 
@@ -192,7 +201,7 @@ def _unschedulable(raw: Raw) -> Failure | None:
     return Failure("Unschedulable", _sentence(message, placement_remedy(message)), is_own=False)
 
 
-def _warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
+def warned(warnings: Iterable[Raw], name: str, kind: str) -> Iterator[Failure]:
     """Yield the failures that events report of an object, or of the ReplicaSets of a Deployment."""
     for event in warnings:
         about, reason = event.get("involvedObject") or event.get("regarding") or {}, event["reason"]

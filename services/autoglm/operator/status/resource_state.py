@@ -7,11 +7,12 @@ are derived from the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from autoglm.api import InvalidSpec
 from autoglm.operator.children.metadata import Context, identity
+from autoglm.operator.loading import Loading
 from autoglm.operator.profiles import ChosenProfile
 from autoglm.operator.rollout import Group
 from autoglm.operator.status.causes import is_over_quota
@@ -50,6 +51,8 @@ class ResourceState:
     """The desired children."""
     conflicts: Sequence[Conflict] = ()
     rejected: Sequence[Rejection] = ()
+    loading: Loading | None = None
+    """The loader of the weights; None where no Job fills the cache."""
     profile: ChosenProfile | None = None
     """The profile that is merged under the spec."""
 
@@ -61,6 +64,7 @@ class ResourceState:
         revision: str,
         now: datetime,
         invalid: InvalidSpec | None = None,
+        loading: Loading | None = None,
     ) -> ResourceState:
         """Return the state of a resource whose desired revision is `revision`."""
         children = {identity(child): child for child in observed.children}
@@ -81,8 +85,13 @@ class ResourceState:
             if len(own) < replicas:
                 full_name = deployment["metadata"]["name"]
                 found += creation_failure(observed.warnings, full_name, name)
+        if loading and loading.failure:
+            found.append(replace(loading.failure, revision=revision))
         found.sort(key=lambda f: (f.revision != revision, not f.is_own))
-        return cls(context, observed, revision, children, deployments, pods, groups, found, invalid)
+        return cls(
+            *(context, observed, revision, children, deployments, pods, groups, found, invalid),
+            loading=loading,
+        )
 
     @property
     def desired(self) -> int:
@@ -99,6 +108,11 @@ class ResourceState:
     def old(self) -> list[Group]:
         """Return the other revisions that still have replicas or pods."""
         return [g for g in self.groups if g.revision != self.revision and not g.is_gone]
+
+    @property
+    def waits_for_weights(self) -> bool:
+        """Return whether no pod of the desired revision may be created yet."""
+        return bool(self.loading and self.loading.holds_pods and self.new.is_gone)
 
     @property
     def ready(self) -> int:

@@ -16,6 +16,7 @@ from autoglm.api import InvalidSpec
 from autoglm.api.rules import at
 from autoglm.api.status import ConditionType, Phase, Status
 from autoglm.operator.children.metadata import identity, selector_text
+from autoglm.operator.loading import Loading, LoadState
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.status.conditions import available, conditions_of, invalid_spec
 from autoglm.operator.status.pods import present
@@ -31,14 +32,17 @@ _EVENT_CONDITIONS: Final = (
     ConditionType.ROLLOUT_HEALTHY,
     ConditionType.SCALING_ACTIVE,
     ConditionType.RESOURCES_REQUESTED,
+    ConditionType.WEIGHTS_LOADED,
 )
 # Reasons that never become events.
 _SILENT_REASONS: Final = frozenset({"AsExpected", "Fixed", "Starting", "Complete"})
 # Reasons for not being ready whose events are of type Normal.
 _NORMAL_REASONS: Final = frozenset(
     {
+        "Downloading",
         "Idle",
         "Loading",
+        "LoadingWeights",
         "NotRoutable",
         "Pending",
         "ScalingDown",
@@ -68,6 +72,7 @@ def status(state: ResourceState, now: datetime) -> dict[str, Any]:
         "selector": selector_text(resource.name),
         "conditions": _api_conditions(conditions_of(state), raw, now),
         "model": _model(state),
+        "weights": _weights(state.loading),
         "revisions": [
             {
                 "hash": group.revision,
@@ -188,6 +193,8 @@ def phase(state: ResourceState) -> Phase:
         return Phase.IDLE
     if state.new_fails or state.rejected:
         return Phase.FAILED
+    if state.loading and state.loading.state is LoadState.DOWNLOADING:
+        return Phase.LOADING
     is_placed = any(pod.raw.get("spec", {}).get("nodeName") for pod in state.pods)
     return Phase.LOADING if is_placed else Phase.PENDING
 
@@ -236,6 +243,19 @@ def _model(state: ResourceState) -> dict[str, Any]:
         "state": loading,
         "last_failure": last,
     }
+
+
+def _weights(loading: Loading | None) -> dict[str, Any] | None:
+    if loading is None:
+        return None
+    found: dict[str, Any] = {"state": loading.state.value, "job": loading.name}
+    if (progress := loading.progress) and loading.state is LoadState.DOWNLOADING:
+        found |= {
+            "downloaded_bytes": progress.done,
+            "total_bytes": progress.total,
+            "bytes_per_second": progress.rate,
+        }
+    return found
 
 
 def _managed(body: Raw) -> dict[str, str]:

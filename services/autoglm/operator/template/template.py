@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from autoglm.api import InvalidSpec, Problem
-from autoglm.operator.children.deployment import ENGINE, POD_SECURITY, secured
+from autoglm.operator.children.deployment import POD_SECURITY, secured
+from autoglm.operator.children.loader import ENGINE
 from autoglm.operator.template.restricted import violations
 from autoglm.operator.writes.diff import key_fields, name_of
 

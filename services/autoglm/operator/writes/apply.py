@@ -178,6 +178,8 @@ class Applier:
 def _may_start_pods(body: Raw, live: Raw | None) -> bool:
     """Return whether applying `body` to `live` can create a pod: new, scaled up, or with another
     pod template."""
+    if body["kind"] == "Job":
+        return live is None
     if body["kind"] != "Deployment":
         return False
     if live is None or body["spec"]["replicas"] > live["spec"].get("replicas", 1):

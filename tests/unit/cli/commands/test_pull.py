@@ -63,11 +63,11 @@ def test_nothing_is_written_where_it_would_not_fit(
 def test_a_package_that_a_store_needs_is_named(
     autoglm: Autoglm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    monkeypatch.setitem(__import__("sys").modules, "obstore.fsspec", None)
     result = autoglm("pull", "gs://bucket/model", "--to", "copy")
 
     assert result.code == 1
-    assert "gs:// needs the package gcsfs: pip install gcsfs" in result.err
+    assert "gs:// needs the package obstore: pip install obstore" in result.err
 
 
 def test_a_store_without_a_checkpoint_is_named(autoglm: Autoglm, tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""An S3 on loopback that clients accept: lists and gets objects of one bucket, with ranges."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+_TIME = "2026-01-01T00:00:00.000Z"
+_HTTP_TIME = "Thu, 01 Jan 2026 00:00:00 GMT"
+
+
+@dataclass
+class Store:
+    """The objects of the bucket `bucket`, and the requests that came."""
+
+    objects: Mapping[str, bytes]
+    url: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def fake_s3(objects: Mapping[str, bytes]) -> Iterator[Store]:
+    """Serve objects by key."""
+
+    class Handler(_Handler):
+        store = Store(objects)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Handler.store.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Handler.store
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    store: Store
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
+
+    def do_HEAD(self) -> None:
+        self._respond()
+
+    def do_GET(self) -> None:
+        self._respond()
+
+    def _respond(self) -> None:
+        parts = urlsplit(self.path)
+        self.store.requests.append((self.command, self.path))
+        self.store.authorizations.append(self.headers.get("authorization", ""))
+        bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
+        if bucket != "bucket":
+            self._send(404, b"<Error><Code>NoSuchBucket</Code></Error>", "application/xml")
+        elif not key:
+            self._send(200, self._list(parse_qs(parts.query)), "application/xml")
+        elif key in self.store.objects:
+            self._object(self.store.objects[key])
+        else:
+            self._send(404, b"<Error><Code>NoSuchKey</Code></Error>", "application/xml")
+
+    def _list(self, query: Mapping[str, list[str]]) -> bytes:
+        prefix = query.get("prefix", [""])[0]
+        found = {k: v for k, v in self.store.objects.items() if k.startswith(prefix)}
+        rows = "".join(
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{_TIME}</LastModified>"
+            f'<ETag>"e"</ETag><Size>{len(data)}</Size></Contents>'
+            for key, data in sorted(found.items())
+        )
+        return (
+            '<?xml version="1.0"?><ListBucketResult><Name>bucket</Name>'
+            f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(found)}</KeyCount>"
+            f"<IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+        ).encode()
+
+    def _object(self, data: bytes) -> None:
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
+        first = int(found[1]) if found else 0
+        last = min(int(found[2]), len(data) - 1) if found and found[2] else len(data) - 1
+        part = data[first : last + 1]
+        more = {"content-range": f"bytes {first}-{last}/{len(data)}"} if found else {}
+        more |= {"etag": '"e"', "last-modified": _HTTP_TIME}
+        self._send(206 if found else 200, part, "application/octet-stream", **more)
+
+    def _send(self, status: int, body: bytes, kind: str, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"content-type": kind, **headers}.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
