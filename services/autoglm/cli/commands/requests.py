@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,13 +101,27 @@ def models(client: Client, output: str) -> None:
     if output == "json":
         print_json([as_dict(m) for m in found])
         return
-    print_table(
-        ["NAME", "TASKS", "CONTEXT", "ENGINE", "READY"],
-        [
-            (m.name, ",".join(m.tasks), m.max_model_len or "-", m.engine, m.ready_endpoints or "-")
-            for m in found
-        ],
-    )
+    header, rows = models_table(found)
+    print_table(header, rows)
+
+
+def models_table(models: Sequence[v1.Model]) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Return header and rows; aliases have a column where a model has some. Pure."""
+    header = ["NAME", "ALIASES", "TASKS", "CONTEXT", "ENGINE", "READY"]
+    rows: list[tuple[object, ...]] = [
+        (
+            model.name,
+            ",".join(model.aliases) or "-",
+            ",".join(model.tasks),
+            model.max_model_len or "-",
+            model.engine,
+            model.ready_endpoints or "-",
+        )
+        for model in models
+    ]
+    if any(model.aliases for model in models):
+        return header, rows
+    return [header[0], *header[2:]], [(row[0], *row[2:]) for row in rows]
 
 
 @click.command(

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from autoglm import v1
+from autoglm.cli.commands.requests import models_table
 from autoglm.common import errors
 from autoglm.testing.fake_server import FakeServer
 
@@ -88,6 +90,14 @@ def test_models_as_table_and_as_json(autoglm: Any, server: FakeServer) -> None:
     )
     (model,) = json.loads(autoglm("models", "--output", "json").out)
     assert model["name"] == "fake" and model["max_model_len"] == 2048
+
+
+def test_aliases_are_listed_where_a_model_has_some() -> None:
+    plain, other = v1.Model(name="a", tasks=["chat"]), v1.Model(name="b", aliases=["x", "y"])
+    header, rows = models_table([plain, other])
+    assert header[:2] == ["NAME", "ALIASES"]
+    assert [row[:2] for row in rows] == [("a", "-"), ("b", "x,y")]
+    assert models_table([plain])[0] == ["NAME", "TASKS", "CONTEXT", "ENGINE", "READY"]
 
 
 def test_version_as_text_and_as_json(autoglm: Any) -> None:
