@@ -30,6 +30,8 @@ FIGURE = ROOT / "docs/figures/up.svg"
 MANIFEST = "examples/two-models.yaml"
 _SECONDS = 300.0
 _FIGURE_COLUMNS = 100
+# The first one may have been drawn for the width before.
+_FRAMES = 3
 _ALONE = {
     "size": ("autoglm", "size", "examples/tiny-glm/model", "--context", "2048"),
     "fields": ("autoglm", "explain", "agd.spec.model.cache"),
@@ -54,13 +56,12 @@ def main(arguments: Sequence[str]) -> int:
     page = PAGE.read_text()
     wanted = [key for key in keys(page) if not options.names or key.name in options.names]
     with workplace() as directory:
-        drawn = draw(wanted, directory)
+        drawn = {k: _run(_ALONE[k.name], k, directory) for k in wanted if k.name in _ALONE}
+        if served := [key for key in wanted if key.name in {"up", *_LOCAL}]:
+            drawn |= _served(served, directory, figure=None if options.check else FIGURE)
         if options.check:
             return max([differs(key, drawn[key], page) for key in drawn], default=0)
         PAGE.write_text(with_screens(page, drawn))
-        if not options.names or "up" in options.names:
-            with up(_FIGURE_COLUMNS, directory) as lines:
-                FIGURE.write_text(svg.drawn(lines, _FIGURE_COLUMNS, f"autoglm up -f {MANIFEST}"))
     return 0
 
 
@@ -72,12 +73,6 @@ def workplace() -> Iterator[Path]:
         yield Path(scratch)
 
 
-def draw(wanted: Sequence[Key], directory: Path) -> Screens:
-    """Run what the screens show. Raises Failed."""
-    alone = {key: _run(_ALONE[key.name], key, directory) for key in wanted if key.name in _ALONE}
-    return alone | _served(wanted, directory)
-
-
 def differs(key: Key, lines: Sequence[str], page: str) -> int:
     """Return 1 and print it where the page shows another screen; else 0."""
     if dict(lines_of(page))[key] == list(lines):
@@ -86,31 +81,25 @@ def differs(key: Key, lines: Sequence[str], page: str) -> int:
     return 1
 
 
-def _served(wanted: Sequence[Key], directory: Path) -> Screens:
-    """Screens of one `autoglm up` at each width."""
-    found: Screens = {}
-    here = [key for key in wanted if key.name in {"up", *_LOCAL}]
-    for columns in sorted({key.columns for key in here}):
-        with up(columns, directory) as lines:
-            for key in (key for key in here if key.columns == columns):
-                is_up = key.name == "up"
-                found[key] = (
-                    plain(lines, columns) if is_up else _run(_LOCAL[key.name], key, directory)
-                )
-    return found
-
-
-@contextlib.contextmanager
-def up(columns: int, directory: Path) -> Iterator[list[str]]:
-    """Yield the lines of `autoglm up` once it is ready and has served a request."""
-    more = {**environment(), "AUTOGLM_ROUTE_DEBUG": "true"}
-    with running(("autoglm", "up", "-f", MANIFEST), columns, more, directory) as terminal:
+def _served(wanted: Sequence[Key], directory: Path, figure: Path | None) -> Screens:
+    """Draw screens of one `autoglm up`, once it is ready and has served; write it as an image."""
+    variables = {**environment(), "AUTOGLM_ROUTE_DEBUG": "true"}
+    command = ("autoglm", "up", "-f", MANIFEST)
+    with running(command, _FIGURE_COLUMNS, variables, directory) as terminal:
         terminal.read_until("ready: ", _SECONDS)
-        for model in ("echo-small", "echo-large"):
-            chat = ("autoglm", "chat", "--model", model, "one two three four five")
-            subprocess.run(chat, cwd=directory, env=more, check=True, capture_output=True)
-        terminal.read(2)
-        yield shown(terminal.written)
+        found = {
+            key: _run(_LOCAL[key.name], key, directory) for key in wanted if key.name in _LOCAL
+        }
+        for key in (key for key in wanted if key.name == "up"):
+            terminal.resize(key.columns)
+            terminal.read_frames(_FRAMES, _SECONDS)
+            found[key] = plain(shown(terminal.written), key.columns)
+        if figure:
+            terminal.resize(_FIGURE_COLUMNS)
+            terminal.read_frames(_FRAMES, _SECONDS)
+            lines = shown(terminal.written)
+            figure.write_text(svg.drawn(lines, _FIGURE_COLUMNS, " ".join(command)))
+    return found
 
 
 def _run(command: Sequence[str], key: Key, directory: Path) -> list[str]:

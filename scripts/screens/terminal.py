@@ -19,6 +19,7 @@ from pathlib import Path
 
 _ROWS = 60
 _READ_BYTES = 65536
+_PAUSE_SECONDS = 0.2
 # What rich writes besides text and colours: return, cursor up, erase line; others change no text.
 _TOKEN = re.compile(r"\r\n|\n|\r|\x1b\[\d*[A-Za-ln-z]|\x1b\[\?\d+[hl]")
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
@@ -40,6 +41,10 @@ class Terminal:
     def written(self) -> str:
         return self._written.decode(errors="replace")
 
+    def resize(self, columns: int) -> None:
+        """Set the width, which the command finds when it reads it again."""
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, _size(columns))
+
     def read(self, seconds: float) -> bool:
         """Read for at most `seconds`; return False once the command has closed the terminal."""
         end = time.monotonic() + seconds
@@ -55,12 +60,23 @@ class Terminal:
             self._written += new
         return True
 
+    def read_frames(self, count: int, seconds: float) -> None:
+        """Read until the command has drawn so often, with pauses between. Raises Failed."""
+        end = time.monotonic() + seconds
+        for _ in range(count):
+            before = len(self._written)
+            while len(self._written) == before:
+                if not self.read(_PAUSE_SECONDS) or time.monotonic() > end:
+                    raise Failed(f"nothing is drawn any more:\n{self.written}")
+
     def read_until(self, text: str, seconds: float) -> None:
         """Read until `text` is written. Raises Failed where that takes longer, or never comes."""
         end = time.monotonic() + seconds
+        is_open = True
         while text not in _COLOR.sub("", self.written):
-            if not self.read(0.2) or time.monotonic() > end:
+            if not is_open or time.monotonic() > end:
                 raise Failed(f"no {text!r} on the screen:\n{self.written}")
+            is_open = self.read(_PAUSE_SECONDS)
 
 
 @contextmanager
@@ -69,7 +85,7 @@ def running(
 ) -> Iterator[Terminal]:
     """Run a command on a terminal of `width` columns; interrupt it at the end, as Ctrl-C does."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, width, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, _size(width))
     process = subprocess.Popen(
         command,
         cwd=directory,
@@ -90,6 +106,10 @@ def running(
             pass
         process.wait(60)
         os.close(ours)
+
+
+def _size(columns: int) -> bytes:
+    return struct.pack("HHHH", _ROWS, columns, 0, 0)
 
 
 def shown(written: str) -> list[str]:

@@ -38,6 +38,17 @@ def test_a_command_sees_a_terminal_of_that_width(tmp_path: Path) -> None:
     assert shown(terminal.written) == ["60 True"]
 
 
+def test_a_running_command_finds_another_width(tmp_path: Path) -> None:
+    wait = (
+        "import os, time\n"
+        "while os.get_terminal_size().columns != 80: time.sleep(0.01)\n"
+        "print('wide')"
+    )
+    with running((*PYTHON, wait), 60, {}, tmp_path) as terminal:
+        terminal.resize(80)
+        terminal.read_until("wide", 30)
+
+
 def test_a_command_that_ends_too_early_fails_with_its_screen(tmp_path: Path) -> None:
     command = (*PYTHON, "print('no')")
     with running(command, 60, {}, tmp_path) as terminal, pytest.raises(Failed, match="no"):
