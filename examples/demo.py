@@ -41,7 +41,7 @@ from autoglm.client import AsyncClient, Client
 from autoglm.common.errors import AutoGLMError
 from autoglm.common.rpc import new_request_id
 from autoglm.common.telemetry import set_up_traces
-from autoglm.local import Addresses
+from autoglm.local.planning import Addresses
 
 EXAMPLES = Path(__file__).parent
 MODEL = "tiny-glm"

@@ -43,6 +43,7 @@ COMMANDS = {
     "chat": Lazy("Chat with a model.", module="commands.requests:chat"),
     "completion": Lazy("Print the script for completion in a shell."),
     "deploy": Lazy("Create or update deployments on Kubernetes.", "cli"),
+    "down": Lazy("Drain and end what `autoglm up` runs.", "cli", "running:down"),
     "explain": Lazy(
         "Check each step of a deployment, from its spec to its URL.", "cli", "status.explain"
     ),
@@ -55,13 +56,16 @@ COMMANDS = {
     "init": Lazy("Write a manifest to start from.", "cli"),
     "keys": Lazy("Create API keys.", "gateway"),
     "load": Lazy("Fill a directory with models, for the cache of a cluster.", "vllm"),
+    "logs": Lazy("Print the logs of what `autoglm up` runs.", "cli", "running:logs"),
     "models": Lazy("List the available models.", module="commands.requests:models"),
     "operator": Lazy("Run the operator on Kubernetes.", "operator", "commands.services:operator"),
     "predict": Lazy("Classify a text over labels.", module="commands.requests:predict"),
     "precheck": Lazy(
         "Check whether a cluster or this machine can run a deployment.", "cli", "precheck.command"
     ),
+    "ps": Lazy("List the processes that `autoglm up` runs.", "cli", "running:ps"),
     "pull": Lazy("Fetch a model before it is served.", "cli"),
+    "restart": Lazy("Restart models or processes of `autoglm up`.", "cli", "running:restart"),
     "schema": Lazy("Print the JSON Schema of manifests, for editors.", "cli"),
     "serve": Lazy("Serve a model without a manifest.", "cli"),
     "size": Lazy("Estimate the memory and GPUs that a model needs.", "cli"),

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoglm.local.child import last_line
-from autoglm.local.member import Member
+from autoglm.local.member import Member, views
 from autoglm.local.planning import State
 from autoglm.local.runtime import Runtime
 
@@ -52,21 +52,18 @@ def rows(members: Sequence[Member], now: float) -> list[Row]:
     return [
         Row(
             (
-                m.replica.workload if m.is_routed else m.name,
-                str(m.replica.index),
-                str(m.pid or "-"),
-                *(
-                    address.rpartition(":")[2]
-                    for address in (m.addresses.grpc, m.addresses.http, m.addresses.metrics)
-                ),
-                m.replica.state.value,
-                str(m.starts - 1),
-                age(now - m.replica.since),
+                each.model or each.name,
+                str(each.replica),
+                str(each.pid or "-"),
+                *(text.rpartition(":")[2] for text in (each.grpc, each.http, each.metrics)),
+                each.state.value,
+                str(each.restarts),
+                age(each.age_seconds),
             ),
-            m.replica.state,
-            m.last_failure.message if m.last_failure else "",
+            each.state,
+            each.last_failure,
         )
-        for m in sorted(members, key=lambda m: m.replica.id)
+        for each in views(members, now)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from autoglm.local.child import Child, Failure, Files
@@ -51,3 +52,51 @@ class Member:
     def is_listed(self) -> bool:
         """Return whether it is published to the gateway."""
         return self.is_in(State.JOINING, State.READY) and self.is_routed
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A replica or the gateway, for tables and commands."""
+
+    name: str
+    model: str
+    """Name of the resource; empty for the gateway."""
+    replica: int
+    pid: int | None
+    grpc: str
+    http: str
+    metrics: str
+    state: State
+    stage: str
+    restarts: int
+    age_seconds: float
+    """Time since the state began."""
+    log: str
+    last_failure: str
+    exit_code: int | None
+    """Exit code of the last failure."""
+
+
+def views(members: Iterable[Member], now: float) -> list[MemberView]:
+    """Return the members, the gateway first."""
+    return [_view(each, now) for each in sorted(members, key=lambda each: each.replica.id)]
+
+
+def _view(member: Member, now: float) -> MemberView:
+    failure = member.last_failure
+    return MemberView(
+        name=member.name,
+        model=member.replica.workload if member.is_routed else "",
+        replica=member.replica.index,
+        pid=member.pid,
+        grpc=member.addresses.grpc,
+        http=member.addresses.http,
+        metrics=member.addresses.metrics,
+        state=member.replica.state,
+        stage=member.stage,
+        restarts=member.starts - 1,
+        age_seconds=round(now - member.replica.since, 1),
+        log=str(member.files.log),
+        last_failure=failure.message if failure else "",
+        exit_code=failure.exit_code if failure else None,
+    )

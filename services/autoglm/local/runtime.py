@@ -123,9 +123,14 @@ class Runtime:
             await self._settled(member)
 
     async def _settled(self, member: Member) -> None:
-        """Wait until the replica is ready, has failed, or is gone."""
+        """Wait until the replica is ready, has failed once, or is gone."""
         ends = (State.READY, State.FAILED, State.STOPPING)
-        await self.until(lambda: member.is_in(*ends) or member not in self.members)
+
+        def is_settled() -> bool:
+            has_failed = member.is_in(State.EXITED) and member.replica.failures > 0
+            return has_failed or member.is_in(*ends) or member not in self.members
+
+        await self.until(is_settled)
 
     def _start_again(self, member: Member) -> None:
         member.replica = replace(member.replica, failures=0)
@@ -206,7 +211,8 @@ class Runtime:
                 replica = Replica(
                     workload.name, index, workload.revision, State.STARTING, self.now()
                 )
-                name = replica.id.lstrip("_")
+                # As Member.name, which no replica of a model has.
+                name = replica.id if workload.process.is_routed else "gateway"
                 files = Files(self._run_dir / f"{name}.log", self._run_dir / f"{name}.termination")
                 files.log.unlink(missing_ok=True)  # of an earlier run
                 member = Member(replica, workload, self._addresses(workload), files)

@@ -6,13 +6,14 @@ Composes manifest, runtime and display. Called by the command `autoglm up`.
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
 from autoglm.common.process import ExitCode
 from autoglm.common.rpc import check_free
-from autoglm.local import manifest
+from autoglm.local import control, manifest
 from autoglm.local.child import with_free_ports
 from autoglm.local.display import Display
 from autoglm.local.gpus import NO_GPUS, Gpus
@@ -34,6 +35,7 @@ from autoglm.local.manifest import (
     model_workload,
     notices,
 )
+from autoglm.local.member import views
 from autoglm.local.planning import Addresses, Policy, State, Workload
 from autoglm.local.runtime import Runtime, Timing
 
@@ -54,6 +56,8 @@ class UpOptions:
     watch: bool = True
     """Apply manifests when their files change. Without it, a failure that a restart cannot
     resolve ends the run with the exit code of the process, as one of the gateway always does."""
+    is_detached: bool = False
+    """Until all processes are ready for the first time, fail as without `watch`."""
     table: bool | None = None
     """Show a live table. None: if standard output is a terminal."""
     gpus: Gpus | None = None
@@ -92,14 +96,16 @@ async def up(files: Sequence[Source], options: UpOptions) -> int:
         return ExitCode.BAD_MANIFEST
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with _sole_user(options.run_dir), display.shown():
+        with control.sole_user(options.run_dir), display.shown():
             options = replace(options, gateway=with_free_ports(options.gateway))
             if why := taken_address(options.gateway):
                 display.report(why)
                 return ExitCode.ADDRESS_IN_USE
-            return await _Session(files, options, display).run(manifests)
+            session = _Session(files, options, display)
+            async with control.served(options.run_dir, session):
+                return await session.run(manifests)
     except BlockingIOError:
-        errors.report(f"another `autoglm up` uses {options.run_dir}; choose another run directory")
+        errors.report(control.in_use(options.run_dir))
         return ExitCode.ADDRESS_IN_USE
 
 
@@ -120,6 +126,7 @@ class _Session:
         self._stop = options.stop or asyncio.Event()
         self._is_ending = False
         self._is_forced = False
+        self._was_ready = False
 
     async def run(self, manifests: Manifests) -> int:
         gateway = gateway_workload(
@@ -156,8 +163,9 @@ class _Session:
 
     def _failed(self) -> int | None:
         """Return the exit code of a process for which no saved manifest can help."""
+        waits = self._options.watch and (self._was_ready or not self._options.is_detached)
         for member in self._runtime.members:
-            if member.is_in(State.FAILED) and not (self._options.watch and member.is_routed):
+            if member.is_in(State.FAILED) and not (waits and member.is_routed):
                 return member.last_failure.exit_code if member.last_failure else None
         return None
 
@@ -189,6 +197,7 @@ class _Session:
         await self._runtime.until(lambda: self._runtime.is_ready or self._is_ending)
         if self._is_ending:
             return
+        self._was_ready = True
         addresses = self._options.gateway
         self._display.report(f"ready: gRPC {addresses.grpc}, REST http://{addresses.http}/v1")
         if self._options.on_ready is not None:
@@ -201,20 +210,41 @@ class _Session:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
             numbers.append(signal.SIGHUP)
         for number in numbers:
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self.stop)
         try:
             yield
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
 
-    def _on_signal(self) -> None:
+    def stop(self) -> None:
+        """Drain and end the run; called again, end it at once."""
         if self._stop.is_set():
             self._is_forced = True
             self._runtime.kill()
             return
         self._display.report("stopping: waiting for running requests; a second signal ends them")
         self._stop.set()
+
+    def state(self) -> dict[str, Any]:
+        """Return the run's processes, its gateway, and whether all is ready."""
+        now = self._runtime.now()
+        return {
+            "pid": os.getpid(),
+            "ready": self._was_ready and self._runtime.is_ready,
+            "gateway": asdict(self._options.gateway),
+            "replicas": [asdict(each) for each in views(self._runtime.members, now)],
+        }
+
+    async def restart(self, name: str) -> dict[str, Any] | None:
+        """Restart a replica or the gateway; return its state then, or None for an unknown name."""
+        if name not in self._names():
+            return None
+        await self._runtime.restart([name])
+        return next((each for each in self.state()["replicas"] if each["name"] == name), None)
+
+    def _names(self) -> set[str]:
+        return {member.name for member in self._runtime.members}
 
 
 def taken_address(addresses: Addresses) -> str:
@@ -242,11 +272,3 @@ def too_few_gpus(placed: Iterable[Placed], gpus: Gpus) -> str:
         if (count := gpus_of(each.resource))
     }
     return gpus.too_few(wanted)
-
-
-@contextmanager
-def _sole_user(run_dir: Path) -> Iterator[None]:
-    """Lock the run directory. Raises BlockingIOError if another `up` has it."""
-    with (run_dir / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield

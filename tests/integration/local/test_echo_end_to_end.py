@@ -10,7 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from autoglm.local import Addresses, UpOptions, up
+from autoglm.local.planning import Addresses
+from autoglm.local.up import UpOptions, up
 
 MANIFEST = """
 apiVersion: autoglm.io/v1alpha1

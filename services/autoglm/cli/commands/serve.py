@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from autoglm.api import InvalidSpec
 from autoglm.api.documents import parse_manifest
 from autoglm.api.short_form import name_of, to_manifest
 from autoglm.api.uri import PATH, PROCESSES_LOAD, for_engine, location_of, problem_here
-from autoglm.cli.commands.up import print_commands, run_options
+from autoglm.cli.commands.up import print_commands, run, run_options
 from autoglm.cli.options import examples
-from autoglm.common.process import ExitCode, raise_open_file_limit
-from autoglm.local import UpOptions, up
+from autoglm.common.process import ExitCode
+from autoglm.local.up import UpOptions
 
 _PLAIN = ("model", "weights", "checkpoint")
 
@@ -25,6 +24,7 @@ _PLAIN = ("model", "weights", "checkpoint")
     epilog=examples(
         "autoglm serve examples/tiny-glm/model",
         "autoglm serve Qwen/Qwen3-8B --gpus 1 --max-model-len 16384",
+        "autoglm serve -d examples/tiny-glm/model && autoglm chat Hello; autoglm down",
         "autoglm serve hf://zai-org/GLM-4-9B-0414 --quantization fp8 --replicas 2 --name glm-4",
         "autoglm serve Qwen/Qwen3-8B --gpus 2 --print-manifest > qwen3-8b.yaml",
     )
@@ -59,7 +59,8 @@ def command(
 ) -> int:
     """Serve MODEL, a path or a hub name, by local processes: replicas and a gateway.
 
-    Ctrl-C drains and stops all processes; a second one kills them.
+    Ctrl-C drains and stops all processes; a second one kills them. With -d they run on until
+    `autoglm down`.
     """
     uri = uri_of(model)
     short = {"model": uri, "quantization": quantization, "replicas": replicas}
@@ -79,8 +80,7 @@ def command(
     file.write_text(text, encoding="utf-8")
     if dry_run:
         return print_commands([file], options)
-    raise_open_file_limit()
-    return asyncio.run(up([file], options))
+    return run([file], options)
 
 
 def uri_of(model: str) -> str:

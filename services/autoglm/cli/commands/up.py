@@ -16,9 +16,10 @@ import click
 from autoglm.api import InvalidSpec
 from autoglm.api.engine_flags import flags
 from autoglm.cli.options import examples, load_settings
+from autoglm.cli.running import run_dir_option
 from autoglm.common.process import ExitCode, raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
-from autoglm.local import Addresses, UpOptions, up
+from autoglm.local.detached import start as start_detached
 from autoglm.local.gpus import find as find_gpus
 from autoglm.local.manifest import (
     Source,
@@ -29,8 +30,8 @@ from autoglm.local.manifest import (
     notices,
     read_all,
 )
-from autoglm.local.planning import Workload
-from autoglm.local.up import too_few_gpus
+from autoglm.local.planning import Addresses, Workload
+from autoglm.local.up import UpOptions, too_few_gpus, up
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Addresses()
@@ -51,13 +52,7 @@ _OPTIONS = (
     _address("grpc", _DEFAULTS.grpc, "serves gRPC"),
     _address("http", _DEFAULTS.http, "serves REST"),
     _address("metrics", _DEFAULTS.metrics, "serves probes and metrics"),
-    click.option(
-        "--run-dir",
-        default=Path(".autoglm"),
-        show_default=True,
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Directory for logs and state, for one `autoglm up` at a time.",
-    ),
+    run_dir_option,
     click.option(
         "--traces",
         metavar="SPEC",
@@ -74,6 +69,13 @@ _OPTIONS = (
         default=None,
         help="Serve requests without a credential. [default: only without a keys file, on loopback "
         "addresses]",
+    ),
+    click.option(
+        "-d",
+        "--detach",
+        is_flag=True,
+        help="Run in the background: return when all is ready, or with the cause and the exit code "
+        "of what fails before. `autoglm ps`, `logs`, `restart` and `down` do the rest.",
     ),
     click.option("--dry-run", is_flag=True, help="Print the commands instead of running them."),
 )
@@ -95,6 +97,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         traces: str | None,
         api_keys_file: str | None,
         allow_anonymous: bool | None,
+        detach: bool,
         **others: Any,
     ) -> int:
         access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
@@ -103,7 +106,9 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
         gateway_flags = (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
         gateway = Addresses(grpc_address, http_address, metrics_address)
-        options = UpOptions(run_dir, gateway, traces, gateway_flags, watch=False)
+        options = UpOptions(
+            run_dir, gateway, traces, gateway_flags, watch=False, is_detached=detach
+        )
         return command(options=options, **others)
 
     return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), with_options)
@@ -114,6 +119,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         "autoglm up -f examples/tiny-glm.yaml",
         "autoglm up -f chat.yaml -f embed.yaml --grpc-address 127.0.0.1:50061",
         "autoglm up -f manifests/ -f secrets.yaml",
+        "autoglm up -d -f chat.yaml && autoglm logs -f chat",
         "helm template chat ./chart | autoglm up -f -",
         "autoglm up -f chat.yaml --grpc-address 0.0.0.0:50051 --api-keys-file keys.json",
         "autoglm up -f examples/tiny-glm.yaml --traces otlp:http://localhost:4317",
@@ -140,14 +146,22 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
 def command(files: tuple[Path, ...], watch: bool, options: UpOptions, dry_run: bool) -> int:
     """Run manifests as local processes: pods on free ports, and a gateway.
 
-    Ctrl-C drains and stops all processes; a second one kills them.
+    Ctrl-C drains and stops all processes; a second one kills them. With -d they run on until
+    `autoglm down`.
     """
     found = _sources(files)
     options = replace(options, watch=watch)
     if dry_run:
         return print_commands(found, options)
+    return run(found, options)
+
+
+def run(sources: Sequence[Source], options: UpOptions) -> int:
+    """Run manifests here or detached; return the exit code."""
+    if options.is_detached:
+        return start_detached(sources, options, click.echo)
     raise_open_file_limit()
-    return asyncio.run(up(found, options))
+    return asyncio.run(up(sources, options))
 
 
 def _sources(files: Sequence[Path]) -> tuple[Source, ...]:
