@@ -33,13 +33,16 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def settings_options(cls: type[ProcessSettings]) -> Callable[[Function], Function]:
-    """Add a flag for each field of a settings class; `load_settings` validates the values."""
+def settings_options(
+    cls: type[ProcessSettings], only: Sequence[str] = ()
+) -> Callable[[Function], Function]:
+    """Add a flag for each field of a settings class, or for those named; `load_settings` validates
+    the values."""
     prefix = cls.model_config.get("env_prefix", "")
 
     def decorate(command: Function) -> Function:
-        for name, field in reversed(cls.model_fields.items()):
-            command = _setting(name, field, prefix)(command)
+        for name in reversed(only or tuple(cls.model_fields)):
+            command = _setting(name, cls.model_fields[name], prefix)(command)
         return command
 
     return decorate

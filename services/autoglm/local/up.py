@@ -74,6 +74,12 @@ class UpOptions:
     """Set it to stop as Ctrl-C does; for callers that run `up` as a task."""
 
     @property
+    def scheme(self) -> str:
+        """Return the scheme of the gateway's REST port."""
+        has_tls = any(flag.startswith("--tls-cert-file=") for flag in self.gateway_flags)
+        return "https" if has_tls else "http"
+
+    @property
     def all_gateway_flags(self) -> tuple[str, ...]:
         """Return the gateway's flags besides its addresses and endpoints."""
         return (*flags(("traces", self.traces)), *self.gateway_flags)
@@ -199,7 +205,9 @@ class _Session:
             return
         self._was_ready = True
         addresses = self._options.gateway
-        self._display.report(f"ready: gRPC {addresses.grpc}, REST http://{addresses.http}/v1")
+        self._display.report(
+            f"ready: gRPC {addresses.grpc}, REST {self._options.scheme}://{addresses.http}/v1"
+        )
         if self._options.on_ready is not None:
             self._options.on_ready(addresses)
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import click
 
 from autoglm.api import InvalidSpec
-from autoglm.api.engine_flags import flags
-from autoglm.cli.options import examples, load_settings
+from autoglm.cli.gateway_options import COMMON, as_flags, merged
+from autoglm.cli.options import examples, settings_options
 from autoglm.cli.running import run_dir_option
 from autoglm.common.process import ExitCode, raise_open_file_limit
 from autoglm.gateway.settings import GatewaySettings
@@ -36,15 +36,14 @@ from autoglm.local.up import UpOptions, too_few_gpus, up
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = Addresses()
 _STDIN = Path("-")
+_ADDRESSES = {f"{kind}_address": kind for kind in ("grpc", "http", "metrics")}
 
 
 def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     return click.option(
         f"--{kind}-address",
-        default=default,
-        show_default=True,
         metavar="HOST:PORT",
-        help=f"Address at which the gateway {text}.",
+        help=f"Address at which the gateway {text}. [default: {default}]",
     )
 
 
@@ -59,16 +58,12 @@ _OPTIONS = (
         help="Exporter of spans: none, console, file:PATH or otlp:URL. "
         "[default: as in the manifest]",
     ),
+    settings_options(GatewaySettings, COMMON),
     click.option(
-        "--api-keys-file",
-        type=click.Path(exists=True, dir_okay=False),
-        help="JSON file with API keys of `autoglm keys create`.",
-    ),
-    click.option(
-        "--allow-anonymous/--no-allow-anonymous",
-        default=None,
-        help="Serve requests without a credential. [default: only without a keys file, on loopback "
-        "addresses]",
+        "--gateway-config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="YAML or JSON file with any settings of `autoglm gateway`, by the names of its flags; "
+        "flags given here override it.",
     ),
     click.option(
         "-d",
@@ -90,22 +85,18 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(command)
     def with_options(
         *,
-        grpc_address: str,
-        http_address: str,
-        metrics_address: str,
         run_dir: Path,
         traces: str | None,
-        api_keys_file: str | None,
-        allow_anonymous: bool | None,
+        gateway_config: Path | None,
         detach: bool,
         **others: Any,
     ) -> int:
-        access = {"api_keys_file": api_keys_file, "allow_anonymous": allow_anonymous}
-        at = {"grpc_address": grpc_address, "http_address": http_address}
-        load_settings(GatewaySettings, at | access)
-        anonymous = {None: (), True: ("--allow-anonymous",), False: ("--no-allow-anonymous",)}
-        gateway_flags = (*flags(("api-keys-file", api_keys_file)), *anonymous[allow_anonymous])
-        gateway = Addresses(grpc_address, http_address, metrics_address)
+        names = (*_ADDRESSES, *COMMON)
+        settings = merged(gateway_config, {name: others.pop(name) for name in names})
+        if traces is not None:
+            settings.pop("traces", None)
+        at = {kind: settings.pop(name) for name, kind in _ADDRESSES.items() if name in settings}
+        gateway, gateway_flags = replace(_DEFAULTS, **at), as_flags(settings)
         options = UpOptions(
             run_dir, gateway, traces, gateway_flags, watch=False, is_detached=detach
         )
@@ -122,6 +113,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         "autoglm up -d -f chat.yaml && autoglm logs -f chat",
         "helm template chat ./chart | autoglm up -f -",
         "autoglm up -f chat.yaml --grpc-address 0.0.0.0:50051 --api-keys-file keys.json",
+        "autoglm up -f chat.yaml --gateway-config gateway.yaml --route-debug --dry-run",
         "autoglm up -f examples/tiny-glm.yaml --traces otlp:http://localhost:4317",
         "autoglm up -f examples/tiny-glm.yaml --dry-run",
     )

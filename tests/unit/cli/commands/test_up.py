@@ -158,3 +158,54 @@ def test_authentication_flags_reach_the_gateway(autoglm: Any, manifest: Path, wo
     flag = word if word == "--allow-anonymous" else f"{word}={manifest}"
     gateway = autoglm("up", "-f", str(manifest), *OPEN, flag).out.splitlines()[0]
     assert flag in shlex.split(gateway)
+
+
+def test_a_file_has_settings_of_the_gateway_and_flags_override_it(
+    autoglm: Any, manifest: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "http_address: 127.0.0.1:7\nmax-inflight: 200\nroute_debug: true\n"
+        "jwt_audience: [a, b]\njwt_issuer: x\njwt_jwks: https://id.example/keys\n"
+        "traces: console\ndata_plane: envoy\n"
+    )
+    flags = ("--gateway-config", str(file), "--no-route-debug", "--data-plane", "embedded")
+    result = autoglm("up", "-f", str(manifest), "--dry-run", "--traces", "none", *flags)
+    assert (result.code, result.err) == (0, "")
+    gateway = shlex.split(result.out.splitlines()[0])
+    assert {
+        "--http-address=127.0.0.1:7",
+        "--grpc-address=127.0.0.1:50051",
+        "--max-inflight=200",
+        "--no-route-debug",
+        "--jwt-audience=a",
+        "--jwt-audience=b",
+        "--data-plane=embedded",
+        "--traces=none",
+    } <= set(gateway)
+    assert not {"--route-debug", "--data-plane=envoy", "--traces=console"} & set(gateway)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "max_infligt: 1",
+            "max_infligt: is no setting of the gateway; the nearest is max_inflight",
+        ),
+        ('{"max_inflight": 0}', "--max-inflight / AUTOGLM_MAX_INFLIGHT: "),
+        ("endpoints_file: x", "endpoints_file: `autoglm up` writes this file itself"),
+        ("upstream_api_key: x", "upstream_api_key: would show in the process list"),
+        ("[1]", "give one mapping of settings"),
+        ("a: [", "gateway.yaml"),
+        ("tenants_file: nowhere.json", "--tenants-file: there is no file nowhere.json"),
+    ],
+)
+def test_a_wrong_setting_of_the_file_is_a_sentence(
+    autoglm: Any, manifest: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    result = autoglm("up", "-f", str(manifest), "--dry-run", "--gateway-config", str(file))
+    assert (result.code, result.out) == (64, "")
+    assert message in result.err
