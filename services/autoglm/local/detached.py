@@ -47,18 +47,22 @@ def start(sources: Sequence[Source], options: UpOptions, report: Callable[[str],
     process.stdin.write(encoded(sources, options).encode())
     process.stdin.close()
     with log.open() as lines:
+
+        def report_lines() -> None:
+            for line in lines:
+                report(line.rstrip("\n"))
+
         try:
-            return _follow(process, run, lambda: [report(line.rstrip("\n")) for line in lines])
+            return _follow(process, run, report_lines)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
-            for line in lines:
-                report(line.rstrip("\n"))
+            report_lines()
             raise
 
 
 def _follow(
-    process: subprocess.Popen[bytes], run: control.Run, report_lines: Callable[[], object]
+    process: subprocess.Popen[bytes], run: control.Run, report_lines: Callable[[], None]
 ) -> int:
     while True:
         code = process.poll()
@@ -105,7 +109,7 @@ def decoded(text: str) -> tuple[list[Source], UpOptions]:
         watch=value["watch"],
         program=tuple(value["program"]),
     )
-    sources = [*map(Path, value["files"]), *map(Text, value["texts"])]
+    sources: list[Source] = [*map(Path, value["files"]), *map(Text, value["texts"])]
     return sources, replace(options, is_detached=True, table=False)
 
 

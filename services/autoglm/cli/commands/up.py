@@ -47,7 +47,7 @@ def _address(kind: str, default: str, text: str) -> Callable[[F], F]:
     )
 
 
-_OPTIONS = (
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     _address("grpc", _DEFAULTS.grpc, "serves gRPC"),
     _address("http", _DEFAULTS.http, "serves REST"),
     _address("metrics", _DEFAULTS.metrics, "serves probes and metrics"),
