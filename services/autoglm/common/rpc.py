@@ -125,9 +125,11 @@ def request_id_of(given: str) -> str:
 def credentials_of(headers: Iterable[tuple[str, str | bytes]]) -> Credentials:
     """Return every value of every header that carries a credential; names in lower case."""
     return tuple(
-        (name, value if isinstance(value, str) else value.decode("latin-1"))
-        for name, value in headers
-        if name in (AUTHORIZATION, API_KEY)
+        [
+            (name, value if isinstance(value, str) else value.decode("latin-1"))
+            for name, value in headers
+            if name in (AUTHORIZATION, API_KEY)
+        ]
     )
 
 

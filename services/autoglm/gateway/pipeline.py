@@ -211,30 +211,35 @@ def with_model(request: GatewayRequest, pool: Pool) -> GatewayRequest:
 
     As in vLLM, adapters do not count. Where there are several models the request is invalid.
     """
-    if request.wire != "http" or request.info is None or request.model:
+    info = request.info
+    if request.wire != "http" or info is None or info.model:
         return request
     models = visible(pool.snapshot, request.principal).models.values()
     bases = {view.model.name for view in models if not view.model.parent}
     if len(bases) != 1 or not request.principal.may_use(name := bases.pop()):
         return request
-    return replace(request, info=replace(request.info, model=name))
+    return replace(request, info=replace(info, model=name))
 
 
 def check(request: GatewayRequest, pool: Pool) -> None:
     """Validate the request. Raises an AutoGLMError."""
-    assert request.info is not None, "an edge decodes a request or sets its problem"
-    if request.model and not request.principal.may_use(request.model):
+    info = request.info
+    assert info is not None, "an edge decodes a request or sets its problem"
+    name = info.model
+    if name and not request.principal.may_use(name):
         # The same error whether the model is served or not, so that callers cannot probe for names.
-        field = request.info.field_name("model")
+        field = info.field_name("model")
         raise errors.PermissionDenied(
-            f"{field} {request.model[:60]!r} is not among the models that you may use; "
+            f"{field} {name[:60]!r} is not among the models that you may use; "
             "list the models, or use a credential that allows it",
             field=field,
         )
-    models = pool.snapshot.models
-    found = models.get(request.model)
-    if request.model and found is None:
-        field = request.info.field_name("model")
-        check_reached(pool.snapshot, f"{field} {request.model[:60]!r}", field)
-    known = () if found else tuple(visible(pool.snapshot, request.principal).models)
-    validate(request.info, found.model if found else None, known)
+    snapshot = pool.snapshot
+    found = snapshot.models.get(name)
+    if found is not None:
+        validate(info, found.model, ())
+        return
+    if name:
+        field = info.field_name("model")
+        check_reached(snapshot, f"{field} {name[:60]!r}", field)
+    validate(info, None, tuple(visible(snapshot, request.principal).models))

@@ -145,16 +145,16 @@ class BodyBuffer:
         if self._buffered > HIGH_WATER_BYTES and not self._is_paused:
             self._is_paused = True
             self._source.pause_reading()
-        if write is None:
+        if write is None and self._waiter is not None:
             self._wake()
 
     def end(self) -> None:
         """Note that the body is complete. Called by the connection."""
         self.is_complete = True
-        if self._write is None:
-            self._wake()
-        else:
+        if self._write is not None:
             self._pass_on()
+        elif self._waiter is not None:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Make the next wait for bytes raise the error."""

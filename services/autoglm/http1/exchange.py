@@ -169,14 +169,12 @@ class Exchange(BodyBuffer):
             # Every chunk of a stream but the first.
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
             return
-        head, self._head = self._head, b""
-        if not data or self._left == 0:
-            data = b""
-        elif self._is_chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        elif self._left > 0:
+        if self._left >= 0:
             data = data[: self._left]
             self._left -= len(data)
+        elif self._is_chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        head, self._head = self._head, b""
         if head or data:
             self._connection.write(head + data)
 

@@ -293,13 +293,13 @@ async def _payload(
     exchange = http.exchange
     if exchange.announced > limit:
         raise _too_large(limit)
-    reservation.check(max(exchange.announced, 0))
     try:
         if exchange.is_complete and exchange.buffered <= limit:
             # The whole body has arrived, as small ones mostly have.
             body = await exchange.read()
             reservation.take(len(body))
         else:
+            reservation.check(max(exchange.announced, 0))
             async with asyncio.timeout(timeout):
                 body = await _read(exchange, limit, reservation)
     except TimeoutError as error:

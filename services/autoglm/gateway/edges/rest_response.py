@@ -17,7 +17,7 @@ import msgspec
 from autoglm.common import errors
 from autoglm.gateway.edges.rest_request import OFF_LOOP_BYTES, HttpRequest
 from autoglm.gateway.request.event_stream import WholeEvents, is_event_stream
-from autoglm.gateway.request.http_usage import UsageReader
+from autoglm.gateway.request.http_usage import WHOLE_BYTES, UsageReader, usage_of_body
 from autoglm.gateway.request.request import (
     GatewayRequest,
     Handler,
@@ -33,8 +33,6 @@ from autoglm.validation import Billing, http_errors
 JSON = "application/json"
 # Smaller responses gain nothing from compression.
 GZIP_FROM_BYTES = 1024
-# Responses of known length up to this are buffered.
-_WHOLE_BYTES = 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _log = logging.getLogger("autoglm.gateway")
 
@@ -82,17 +80,20 @@ class _Sender:
 
     async def deliver(self, response: Response) -> None:
         """Send a stream, or read a whole body. Raises Cancelled."""
-        self._reader = reader = _reader(self._request, self.record, response)
-        length = _known_length(response)
-        if length is None or length > _WHOLE_BYTES:
-            await self._stream(response, length)
-        else:
+        reads_usage = _reads_usage(self._request, self.record, response)
+        length, headers = _known_length(response), response.headers
+        if length is not None and length <= WHOLE_BYTES:
+            # Buffered, so that a broken one becomes an error response.
             body = await body_of(response)
-            if reader is not None:
-                reader.add(body)
             self.whole = (response, body)
-        if reader is not None:
-            self.record.usage = reader.usage()
+            if reads_usage:
+                self.record.usage = usage_of_body(headers, body)
+            return
+        if reads_usage:
+            self._reader = UsageReader(is_stream=is_event_stream(headers), headers=headers)
+        await self._stream(response, length)
+        if self._reader is not None:
+            self.record.usage = self._reader.usage()
 
     async def _stream(self, response: Response, length: int | None) -> None:
         """Send the chunks as they arrive, or compressed."""
@@ -171,16 +172,12 @@ async def _packed(packer: Any, data: bytes) -> bytes:
     return cast(bytes, await asyncio.to_thread(packer.compress, data))
 
 
-def _reader(
-    request: GatewayRequest, record: RequestRecord, response: Response
-) -> UsageReader | None:
-    """Return a reader for the usage of a pod's response, where no layer reads it."""
+def _reads_usage(request: GatewayRequest, record: RequestRecord, response: Response) -> bool:
+    """Return whether to read the usage of a pod's response here, as no layer reads it."""
     if record.is_metered or request.continues or request.info is not None:
-        return None
+        return False
     info = record.request.info if record.request is not None else None
-    if info is None or info.billing is Billing.FREE or response.status >= 400:
-        return None
-    return UsageReader(is_stream=is_event_stream(response.headers), headers=response.headers)
+    return info is not None and info.billing is not Billing.FREE and response.status < 400
 
 
 def _known_length(response: Response) -> int | None:

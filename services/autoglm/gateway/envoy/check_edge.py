@@ -38,9 +38,9 @@ _REMOVED = b"x-envoy-auth-headers-to-remove"
 # Envoy's own fields of a check, which the client has not sent.
 _ENVOYS = frozenset(
     (
-        "x-envoy-auth-partial-body",
-        "x-envoy-expected-rq-timeout-ms",
-        "x-envoy-internal",
+        b"x-envoy-auth-partial-body",
+        b"x-envoy-expected-rq-timeout-ms",
+        b"x-envoy-internal",
     )
 )
 
@@ -60,9 +60,8 @@ class CheckEdge:
             check.respond(200, directed(Directions()), b"")
             return
         wire = envoy_request.wire_of(seen)
-        exchange = Exchange(
-            seen.values[rpc.CALL_HEADER], wire, frozenset(name.decode() for name, _ in check.fields)
-        )
+        names = frozenset(map(bytes.decode, dict(check.fields)))
+        exchange = Exchange(seen.values[rpc.CALL_HEADER], wire, names)
         has_body = not envoy_request.may_have_hint(seen)
         body = partial(_body, check, self._bounds.max_body_bytes) if has_body else None
         request = envoy_request.begin(seen, exchange, self._bounds, body, time.monotonic())
@@ -93,9 +92,11 @@ class CheckEdge:
 def seen_of(check: Check) -> Seen:
     """Return the head of the client's request, which a check repeats."""
     pairs = tuple(
-        (key, value.decode("utf-8", "replace"))
-        for name, value in check.fields
-        if (key := name.decode()) not in _ENVOYS
+        [
+            (name.decode(), value.decode("utf-8", "replace"))
+            for name, value in check.fields
+            if name not in _ENVOYS
+        ]
     )
     target = check.target.decode("utf-8", "replace")
     return Seen(check.method, target, pairs, has_body=check.announced != 0, values=dict(pairs))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from autoglm.common.errors import AutoGLMError, Cancelled
 from autoglm.common.status import TokenUsage
@@ -26,7 +25,6 @@ from autoglm.gateway.request.request import (
 
 # The least size of a streamed message with a token in it.
 _LEAST_BYTES = 10
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +80,11 @@ class Exchange:
         """Whether the response must pass through this process, which reads its usage."""
         self.directions: asyncio.Future[Directions | AutoGLMError] = loop.create_future()
         self._outcome: asyncio.Future[End | GatewayRequest] = loop.create_future()
+        self._end: End | None = None
+        self.taken: GatewayRequest | None = None
+        """The request at the gateway's own server; None while Envoy moves it."""
         self._response: asyncio.Future[Response | AutoGLMError] = loop.create_future()
         self._delivered: asyncio.Future[BaseException | None] = loop.create_future()
-
-    @property
-    def taken(self) -> GatewayRequest | None:
-        """Return the request at the gateway's own server; None while Envoy moves it."""
-        outcome = _result(self._outcome)
-        return outcome if isinstance(outcome, GatewayRequest) else None
 
     @property
     def usage(self) -> TokenUsage | None:
@@ -100,11 +95,6 @@ class Exchange:
     def served(self) -> str:
         """Return the address that responded, if known, once the request has ended."""
         return self._end.served if self._end else ""
-
-    @property
-    def _end(self) -> End | None:
-        outcome = _result(self._outcome)
-        return outcome if isinstance(outcome, End) else None
 
     # Called by the limit layer.
 
@@ -149,6 +139,7 @@ class Exchange:
     def end(self, end: End) -> None:
         """Set the end of the request."""
         if not self._outcome.done():
+            self._end = end
             self._outcome.set_result(end)
 
     # Called by the gateway's own servers.
@@ -157,6 +148,7 @@ class Exchange:
         """Resume with this request; returns False if the request has an outcome already."""
         if self._outcome.done():
             return False
+        self.taken = request
         self._outcome.set_result(request)
         return True
 
@@ -171,16 +163,12 @@ class Exchange:
         """Set the end of the delivery to the client, with its error if it failed."""
         if isinstance(failure, asyncio.CancelledError | GeneratorExit):
             failure = Cancelled("the client disconnected")
-        if _result(self._response) is None:
-            self._response.cancel()
+        response = self._response
+        if not response.done() or response.cancelled():
+            response.cancel()
             self.on_left()
         if not self._delivered.done():
             self._delivered.set_result(failure)
-
-
-def _result(future: asyncio.Future[T]) -> T | None:
-    """Return the result; None if it is not set or was cancelled."""
-    return future.result() if future.done() and not future.cancelled() else None
 
 
 class Exchanges:

@@ -88,19 +88,19 @@ def begin(
 
 
 def _grpc_call(seen: Seen, bounds: Bounds, now: float) -> GatewayRequest:
-    method, metadata = BY_PATH[seen.path], rpc.rpc_from_metadata(seen.path, seen.pairs)
-    found = _TIMEOUT.fullmatch(seen.values.get("grpc-timeout", ""))
+    method, headers = BY_PATH[seen.path], seen.values
+    found = _TIMEOUT.fullmatch(headers.get("grpc-timeout", ""))
     timeout = int(found[1]) * _UNITS[found[2]] if found else bounds.default_timeout_seconds
     return GatewayRequest(
         wire="grpc",
         route=method.route,
         target=method.path,
         payload=b"",
-        request_id=metadata.request_id,
+        request_id=request_id_of(headers),
         started=now,
         deadline=now + min(timeout, bounds.max_timeout_seconds),
-        trace_headers=metadata.trace_headers,
-        credentials=metadata.credentials,
+        trace_headers={k: headers[k] for k in rpc.TRACE_HEADERS if k in headers},
+        credentials=rpc.credentials_of(seen.pairs),
     )
 
 

@@ -85,8 +85,8 @@ class EnvoyUpstream:
                     partial(_ended, outcome.error),
                     status=outcome.status,
                     first_chunk=outcome.first_chunk,
-                    served_by_fallback=outcome.served
-                    not in ("", endpoint.plain_address(request.wire)),
+                    served_by_fallback=outcome.served != ""
+                    and outcome.served != endpoint.plain_address(request.wire),
                 )
             # Its body may have arrived only now.
             request = replace(request, payload=outcome.payload)

@@ -258,8 +258,9 @@ class Attempts:
         is_stream = request.info is not None and request.info.streaming
         waited = attempt.waited if is_stream and attempt.response is not None else None
         self._health.note(url, now, failed=failed, waited=waited)
-        policy = snapshot.rules_of(request.model).routing.outlier_detection or self._outliers
-        view, model, why = self._pool.view(url), snapshot.models.get(request.model), ""
+        model = snapshot.models.get(request.model)
+        own = model.rules.routing.outlier_detection if model is not None else None
+        policy, view, why = own or self._outliers, self._pool.view(url), ""
         if view is not None and view.state.probing:
             if not failed:
                 self._pool.apply(url, ProbeSucceeded(), now)

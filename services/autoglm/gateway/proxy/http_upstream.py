@@ -83,6 +83,8 @@ def client_pool(tls: ssl.SSLContext | None = None) -> Pool:
 
 def cookies_of(fields: Fields) -> tuple[str, ...]:
     """Return the values of Set-Cookie, which cannot be joined (RFC 9110, 5.3)."""
+    if _SET_COOKIE not in dict(fields):
+        return ()
     return tuple(v.decode("utf-8", "surrogateescape") for k, v in fields if k == _SET_COOKIE)
 
 
@@ -91,10 +93,10 @@ def relayed_headers(fields: Fields) -> dict[str, str]:
 
     Repeated ones are joined. Without cookies: see `cookies_of`.
     """
-    dropped = _NOT_RELAYED
-    if named := field(fields, b"connection"):
-        dropped = dropped | {name.strip().lower() for name in named.decode().split(",")}
-    return {name: value for name, value in joined(fields).items() if name not in dropped}
+    dropped, headers = _NOT_RELAYED, joined(fields)
+    if named := headers.get("connection"):
+        dropped = dropped | {name.strip().lower() for name in named.split(",")}
+    return {name: value for name, value in headers.items() if name not in dropped}
 
 
 class HttpUpstream:
@@ -257,8 +259,11 @@ async def _forward(
     response: HttpResponse, first: bytes, endpoint: EndpointView, target: str, write: Write
 ) -> None:
     last: LastEvent | None = None
-    is_stream = response.status == 200 and _content_type(response) == EVENT_STREAM
-    if is_stream and not response.is_framed:
+    if (
+        not response.is_framed
+        and response.status == 200
+        and _content_type(response) == EVENT_STREAM
+    ):
         # HTTP's framing shows an incomplete response; without it only the events do.
         last = LastEvent(target)
         write = _watched(last, write)

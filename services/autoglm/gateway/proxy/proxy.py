@@ -97,9 +97,9 @@ class Proxy:
     async def __call__(
         self, request: GatewayRequest, record: RequestRecord, deliver: Deliver
     ) -> None:
-        models = self._pool.snapshot.models
-        routing = self._pool.snapshot.rules_of(request.model).routing
-        retries = self._retries.of(request.model, models.get(request.model), models, self._clock())
+        snapshot, name = self._pool.snapshot, request.model
+        routing, models = snapshot.rules_of(name).routing, snapshot.models
+        retries = self._retries.of(name, models.get(name), models, self._clock())
         retries.budget.deposit()
         request = bounded(request, routing.timeouts)
         timeouts = stream_timeouts(request, routing.timeouts, self._defaults.timeouts)

@@ -6,6 +6,7 @@ Used by the REST edge, which ends a broken stream between two events, and by the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from autoglm.validation.http_apis import RESPONSES
 from autoglm.validation.http_errors import EVENT_STREAM, is_responses
@@ -35,8 +36,13 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
 
     Names are in lower case.
     """
-    kind = headers.get("content-type", "")
-    return kind == EVENT_STREAM or kind.partition(";")[0].strip().lower() == EVENT_STREAM
+    return _is_event_stream(headers.get("content-type", ""))
+
+
+# Called several times for each response, with the few types that servers send.
+@lru_cache(maxsize=256)
+def _is_event_stream(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
 
 class WholeEvents:

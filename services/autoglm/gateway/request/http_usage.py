@@ -15,12 +15,12 @@ from types import MappingProxyType
 import msgspec
 
 from autoglm.common.status import USAGE_TRAILER, TokenUsage, read_usage
-from autoglm.gateway.request.event_stream import EVENT_ENDS
+from autoglm.gateway.request.event_stream import EVENT_ENDS, is_event_stream
 from autoglm.validation.openai_stream import DATA, Choice
 
 WHOLE_BYTES = 1024 * 1024
 """The size up to which a response that is not streamed is decoded; a longer one is searched."""
-_TAIL_BYTES = 8 * 1024
+_TAIL_BYTES, _MOST_TAIL_BYTES = 8 * 1024, 16 * 1024
 _KEY = b'"usage"'
 _OBJECT = re.compile(rb'"usage"\s*:\s*(?=\{)')
 # A usage object has a dozen short members, nested ones included.
@@ -98,6 +98,17 @@ def reported_usage(trailers: Iterable[tuple[str, str | bytes]]) -> TokenUsage | 
     return read_usage(text)
 
 
+def usage_of_body(headers: Mapping[str, str], body: bytes) -> TokenUsage | None:
+    """Return the usage in a whole response of up to `WHOLE_BYTES`; None if there is none."""
+    if is_event_stream(headers):
+        reader = UsageReader(is_stream=True, headers=headers)
+        reader.add(body)
+        return reader.usage()
+    given = headers.get(USAGE_TRAILER)
+    reported = read_usage(given) if given else None
+    return _of_whole(body) if reported is None else reported
+
+
 class UsageReader:
     """Reads the usage of one response. `events` counts the events of a stream so far."""
 
@@ -129,11 +140,12 @@ class UsageReader:
         # A chunk of whole events without a usage is the most frequent one.
         if is_cut or self._is_cut or _KEY in chunk or _RESPONSE in chunk:
             self._search(chunk)
-        self._is_cut = is_cut or self._is_open
+            self._is_cut = is_cut or self._is_open
         # Truncated rarely, so that a chunk does not copy what came before it.
-        self._tail += chunk
-        if len(self._tail) > 2 * _TAIL_BYTES:
-            del self._tail[:-_TAIL_BYTES]
+        tail = self._tail
+        tail += chunk
+        if len(tail) > _MOST_TAIL_BYTES:
+            del tail[:-_TAIL_BYTES]
 
     def usage(self) -> TokenUsage | None:
         """Return the usage found in the chunks added; None if there is none."""
