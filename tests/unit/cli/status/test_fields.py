@@ -53,7 +53,7 @@ def test_a_plain_name_is_a_deployment(name: str, is_field: bool) -> None:
     ("path", "why"),
     [
         ("agd.spec.modle", "agd.spec has no field 'modle'; did you mean model?"),
-        ("agd.spec.model.cache.xyz", "agd.spec.model.cache has no field 'xyz'; it has claimName"),
+        ("agd.spec.model.cache.xyz", "agd.spec.model.cache has no field 'xyz'; it has accessMode"),
         ("agd.spec.replicas.x", "agd.spec.replicas has no fields of its own"),
     ],
 )
