@@ -124,6 +124,7 @@ STEPS = (
         )
         for page in _PAGES
     ),
+    Step("cluster-demo", "make cluster-demo", shell("make cluster-demo")),
 )
 
 
