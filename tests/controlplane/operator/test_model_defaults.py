@@ -22,7 +22,7 @@ from tests.support.operating import Cluster, until
 from autoglm.kube.client import Client, configure
 from autoglm.kube.kinds import CHILDREN, POD, RESOURCE, Kind
 
-_, _, ACCOUNT, _, _, _, POLICY = CHILDREN
+ACCOUNT, POLICY = CHILDREN[2], CHILDREN[6]
 SECRET = Kind("v1", "Secret", "secrets")
 CHART = Path(__file__).parents[3] / "deploy/helm/open-autoglm"
 ROLE = "eks.amazonaws.com/role-arn"

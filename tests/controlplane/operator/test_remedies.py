@@ -16,7 +16,7 @@ from tests.support.operating import Cluster, until
 from autoglm.kube.kinds import CHILDREN, POD, RESOURCE, Kind
 from autoglm.kube.transport import MERGE
 
-DEPLOYMENT, _, _, _, _, _, POLICY = CHILDREN
+DEPLOYMENT, _, _, _, _, _, POLICY = CHILDREN[:7]
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 LIMITS = Kind("v1", "LimitRange", "limitranges")
 QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
