@@ -22,6 +22,7 @@ from typing import Any, Final
 import click
 
 from autoglm.api.uri import HUB, directory_of, location_of
+from autoglm.cli.options import examples
 from autoglm.cli.weights.download import HubModel, on_hub, verified
 from autoglm.cli.weights.listing import amount
 from autoglm.cli.weights.stores import StoredModel, in_store
@@ -91,7 +92,12 @@ class Source:
         return (self.directory / _MARKER).is_file()
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "autoglm load --directory /cache --uri Qwen/Qwen3-8B",
+        "autoglm load --directory /cache --uri s3://models/qwen3-8b --metrics-address :9090",
+    )
+)
 @click.option("--directory", required=True, metavar="DIR", help="Where each model gets its own.")
 @click.option("--uri", "uris", multiple=True, required=True, help="A model. May be repeated.")
 @click.option("--revision", default="", help="Branch, tag or commit of the first one on its hub.")
