@@ -198,8 +198,8 @@ async def test_injected_names_of_resources_are_refused_at_apply(cluster: Cluster
 
 async def test_text_in_free_form_fields_stays_text(cluster: Cluster) -> None:
     await cluster.start()
-    uri, argument = "$(HOSTNAME)`id`;{{.x}}\"'", '$(HOSTNAME)\n- --model-path="/etc"'
-    engine = {"type": "vllm", "args": {"note": argument}}
+    uri, argument = "/$(HOSTNAME)`id`;{{.x}}\"'", '$(HOSTNAME)\n- --model-path="/etc"'
+    engine = {"type": "vllm", "args": {"chat_template": argument}}
     await cluster.create("glm", model={"uri": uri}, engine=engine)
     await until(lambda: cluster.is_ready("glm"), "ready")
     children = await cluster.children("glm")
@@ -208,7 +208,7 @@ async def test_text_in_free_form_fields_stays_text(cluster: Cluster) -> None:
 
     assert container["command"] == ["autoglm"]
     assert f"--model-path={uri.replace('$(', '$$(')}" in container["args"]
-    assert f"--engine-arg=note={argument.replace('$(', '$$(')}" in container["args"]
+    assert f"--engine-arg=chat_template={argument.replace('$(', '$$(')}" in container["args"]
 
 
 async def test_no_template_lends_rights_of_the_operator(cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.operating import Cluster, until
 
-from autoglm.kube.kinds import CHILDREN, POD, Kind
+from autoglm.kube.kinds import CHILDREN, POD, RESOURCE, Kind
 from autoglm.kube.transport import MERGE, Refused
 
 CLAIM = CHILDREN[7]
@@ -145,6 +145,12 @@ async def test_the_claim_grows_and_goes_with_the_resource(
         return bool(claim["spec"]["resources"]["requests"]["storage"] == "2Mi")
 
     await until(has_grown, "the claim has grown")
+    await cluster.send("DELETE", RESOURCE.path(cluster.namespace, "glm"))
+
+    async def is_gone() -> bool:
+        return await cluster.get(CLAIM, "glm-weights") is None and not await kinds(cluster, "Job")
+
+    await until(is_gone, "claim and Job gone", 120)
 
 
 @pytest.mark.parametrize(
