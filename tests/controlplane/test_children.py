@@ -115,12 +115,14 @@ def test_pods_are_admitted_where_the_restricted_profile_is_enforced(
     # Their accounts were not stored.
     control_plane.kubectl("create", "serviceaccount", "m", "-n", restricted)
     pods = []
-    for bodies in planned.values():
-        (deployment,) = (b for b in bodies if b["kind"] == "Deployment")
-        template = deployment["spec"]["template"]
+    # The Pods of a model wait for the Job that fills its cache.
+    owners = [b for each in planned.values() for b in each if b["kind"] in ("Deployment", "Job")]
+    assert len(owners) == len(planned)
+    for owner in owners:
+        template = owner["spec"]["template"]
         if any("hostPath" in volume for volume in template["spec"]["volumes"]):
             continue
-        name = deployment["metadata"]["name"]
+        name = owner["metadata"]["name"]
         metadata = template["metadata"] | {"name": name, "namespace": restricted}
         spec = template["spec"] | {"serviceAccountName": "m"}
         pods.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})

@@ -64,7 +64,8 @@ def undefined(control_plane: ControlPlane) -> Iterator[None]:
     control_plane.kubectl("delete", "-k", str(CRDS), "--ignore-not-found")
     yield
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "-k", str(CRDS))
+    names = [f"crd/{path.stem.partition('_')[2]}.autoglm.io" for path in CRDS.glob("autoglm.io_*")]
+    control_plane.kubectl("wait", "--for=condition=Established", *names)
 
 
 @pytest.fixture

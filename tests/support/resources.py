@@ -160,6 +160,8 @@ BAD: tuple[Case, ...] = (
         type="pvc", claimName="x", accessMode="ReadWriteOnce",
     ), "is for a claim that the operator makes"),
     Case("a size of no claim", _cache(size=1), "is for type pvc only"),
+    Case("a class of no claim", _cache(storageClassName="x"), "is for type pvc only"),
+    Case("a mode of no claim", _cache(accessMode="ReadWriteOnce"), "is for type pvc only"),
     Case("a directory without a path", _cache(type="hostPath"), "is required for type hostPath"),
     Case("a claim for no claim", _cache(claimName="x"), "is for type pvc only"),
     Case("a path for no directory", _cache(path="/x"), "is for type hostPath only"),

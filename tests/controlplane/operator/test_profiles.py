@@ -91,7 +91,7 @@ async def test_one_that_cannot_start_with_it_holds_up_the_others_which_serve(
     cluster: Cluster, profile: str
 ) -> None:
     await begun(cluster, profile)
-    await change(cluster, profile, {"nodeSelector": {"type": "none"}})
+    await change(cluster, profile, spec_of("2m") | {"nodeSelector": {"type": "none"}})
 
     async def do_others_wait() -> bool:
         reasons = [await reason(cluster, name, "ProfileApplied") for name in NAMES]
@@ -99,7 +99,11 @@ async def test_one_that_cannot_start_with_it_holds_up_the_others_which_serve(
 
     await until(do_others_wait, "the others wait")
     assert await reason(cluster, "a", "Available") == "Serving"
-    assert [len(await cpus(cluster, name)) for name in NAMES] == [2, 1, 1]
+
+    async def has_one_more() -> bool:
+        return [len(await cpus(cluster, name)) for name in NAMES] == [2, 1, 1]
+
+    await until(has_one_more, "the first has a Pod of the new profile, which cannot start")
 
     await change(cluster, profile, spec_of("3m"))
     for name in NAMES:

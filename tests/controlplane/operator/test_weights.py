@@ -58,6 +58,20 @@ async def kinds(cluster: Cluster, kind: str) -> list[str]:
     return [name for name in await cluster.children("glm") if name.startswith(f"{kind}/")]
 
 
+async def report(cluster: Cluster, phase: str, state: dict[str, Any]) -> None:
+    """Set the state of the loader's container, as a kubelet does."""
+    pods = await cluster.send("GET", POD.path(cluster.namespace))
+    (pod,) = [p["metadata"]["name"] for p in pods["items"] if "-load-" in p["metadata"]["name"]]
+    loader = {"name": "loader", "ready": False, "restartCount": 0, "image": "", "imageID": ""}
+    placed = {"type": "PodScheduled", "status": "True"}
+    status = {
+        **{"phase": phase, "conditions": [placed]},
+        "containerStatuses": [loader | {"state": state}],
+    }
+    path = POD.path(cluster.namespace, pod, "status")
+    await cluster.send("PATCH", path, {"status": status}, content_type=MERGE)
+
+
 async def test_a_job_fills_the_claim_before_any_pod_is_created(
     cluster: Cluster, storage_class: str
 ) -> None:
@@ -100,20 +114,8 @@ async def test_why_a_load_fails_is_in_the_status(cluster: Cluster, storage_class
     await cluster.start()
     await create(cluster, model(storage_class), NOWHERE)
     await until(lambda: has_reason(cluster, "Unschedulable"), "the loader has no node")
-    pods = await cluster.send("GET", POD.path(cluster.namespace))
-    (pod,) = [p["metadata"]["name"] for p in pods["items"] if "-load-" in p["metadata"]["name"]]
     message = "GatedModel: org/model is gated: accept its terms"
-    status = {
-        "phase": "Failed",
-        "containerStatuses": [
-            {
-                **{"name": "loader", "ready": False, "restartCount": 0, "image": "", "imageID": ""},
-                "state": {"terminated": {"exitCode": 76, "message": message}},
-            }
-        ],
-    }
-    path = POD.path(cluster.namespace, pod, "status")
-    await cluster.send("PATCH", path, {"status": status}, content_type=MERGE)
+    await report(cluster, "Failed", {"terminated": {"exitCode": 76, "message": message}})
 
     async def has_failed() -> bool:
         status = (await cluster.resource("glm"))["status"]
@@ -122,6 +124,19 @@ async def test_why_a_load_fails_is_in_the_status(cluster: Cluster, storage_class
 
     await until(has_failed, "the Job has failed at once, and the status says why")
     assert "accept its terms" in (await condition(cluster))[1]
+
+
+async def test_what_a_loader_does_is_reported(cluster: Cluster, storage_class: str) -> None:
+    await cluster.start()
+    await create(cluster, model(storage_class), NOWHERE)
+    await until(lambda: has_reason(cluster, "Unschedulable"), "the loader has no node")
+    assert (await condition(cluster, "Progressing"))[0] == "LoadingWeights"
+
+    await report(cluster, "Running", {"running": {}})
+    await until(lambda: has_reason(cluster, "Downloading"), "the loader downloads")
+
+    await report(cluster, "Failed", {"terminated": {"exitCode": 1, "message": ""}})
+    await until(lambda: has_reason(cluster, "LoaderFailed"), "the loader has failed")
 
 
 async def test_a_class_that_does_not_exist_is_reported(cluster: Cluster) -> None:
