@@ -55,7 +55,9 @@ COMMANDS = {
     "inference": Lazy("Run an inference pod.", "vllm", "commands.services:inference"),
     "init": Lazy("Write a manifest to start from.", "cli"),
     "keys": Lazy("Create API keys.", "gateway"),
-    "load": Lazy("Fill a directory with models, for the cache of a cluster.", "vllm"),
+    "load": Lazy(
+        "Fill a directory with models, for the cache of a cluster.", "vllm", "weights.load"
+    ),
     "logs": Lazy("Print the logs of what `autoglm up` runs.", "cli", "running:logs"),
     "models": Lazy("List the available models.", module="commands.requests:models"),
     "operator": Lazy("Run the operator on Kubernetes.", "operator", "commands.services:operator"),
