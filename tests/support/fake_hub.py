@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.http_stand_in import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_accepted"
@@ -49,16 +50,9 @@ def fake_hub(**models: Model) -> Iterator[Hub]:
     class Handler(_Handler):
         hub = Hub("", {name.replace("__", "/"): model for name, model in models.items()})
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Handler.hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as url:
+        Handler.hub.url = url
         yield Handler.hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

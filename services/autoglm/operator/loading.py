@@ -80,9 +80,9 @@ def loading_of(
     failed = _condition(known, "Failed")
     is_running = bool(own) and own[-1].get("status", {}).get("phase") == "Running"
     # What ended an earlier pod does not matter while another one downloads.
-    telling = own[-1:] if is_running else own
+    relevant = own[-1:] if is_running else own
     of_creation = creation_failure(warnings, name, "", JOB)
-    failure = _pod_failure(telling, warnings) or next(of_creation, None)
+    failure = _pod_failure(relevant, warnings) or next(of_creation, None)
     if failed:
         failure = failure or Failure("LoaderFailed", f"the Job {name} failed: {_text(failed)}")
         is_due = now - _time(failed.get("lastTransitionTime"), now) >= RETRY_AFTER
