@@ -2,7 +2,8 @@
 
 Pages are served from threads of their own, so that a busy event loop is seen
 (`autoglm_event_loop_lag_seconds`) and not killed: liveness fails only when the loop has not run for
-`STALL_SECONDS`. Plain HTTP, since kubelet probes present no certificates.
+`STALL_SECONDS`, or when the service itself says that it has stalled. Plain HTTP, since kubelet
+probes present no certificates.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ class AdminServer:
         ready: Readiness,
         *,
         registry: CollectorRegistry = REGISTRY,
+        is_stalled: Callable[[], bool] = lambda: False,
         pages: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
     ) -> None:
         self._ready = ready
+        self._is_stalled = is_stalled
         self._metrics = make_wsgi_app(registry)
         self._pages = pages or {}
         self.lag = LoopLag()
@@ -98,7 +101,7 @@ class AdminServer:
     def _probe(self, request: PageRequest) -> Page | None:
         if request.path in ("/health", "/health/live"):
             silent = time.monotonic() - self.lag.last_beat
-            live = silent < STALL_SECONDS
+            live = silent < STALL_SECONDS and not self._is_stalled()
             return _json(live, {"live": live, "loop_silent_seconds": round(silent, 3)})
         if request.path == "/health/ready":
             page = _json(*self._ready())

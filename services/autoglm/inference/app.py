@@ -55,6 +55,8 @@ _REFLECTED = (*_INFERENCE_SERVICES, "autoglm.v1.Worker", "grpc.health.v1.Health"
 _TLS_POLL_SECONDS = 5.0
 # For streams that only watch and end when the server ends them.
 _LAST_CALLS_SECONDS = 0.5
+# For a start that stalled to be diagnosed, and its process to end.
+_STALL_MARGIN_SECONDS = 30.0
 _log = logging.getLogger("autoglm.inference")
 T = TypeVar("T")
 
@@ -244,6 +246,13 @@ class PodServer:
             details |= {"start": self._startup.view(time.monotonic())}
         return self.pod.is_ready, details
 
+    def is_stalled(self) -> bool:
+        """Return whether the start stalled and the process has not ended itself for it; then the
+        kubelet does. Called from the admin port's threads."""
+        idle = self._startup.idle_seconds(time.monotonic())
+        limit = self.settings.startup_stall_seconds + _STALL_MARGIN_SECONDS
+        return self.pod.phase is Phase.LOADING and idle > limit
+
     async def _publish_health(self) -> None:
         """Publish the pod's phase as health status, overall and by service and model."""
         states = health_pb2.HealthCheckResponse
@@ -277,7 +286,7 @@ class PodServer:
         self._admin = _taken(
             "metrics-address",
             settings.metrics_address,
-            lambda address: AdminServer(address, self.is_ready),
+            lambda address: AdminServer(address, self.is_ready, is_stalled=self.is_stalled),
         )
         self.metrics_port = self._admin.port
         self._background.append(asyncio.create_task(self._admin.lag.beat(), name="loop lag"))

@@ -18,6 +18,7 @@ class Probe:
     """The admin server's inputs, changed by a test."""
 
     ready = True
+    stalled = False
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def server(probe: Probe) -> Iterator[AdminServer]:
         "127.0.0.1:0",
         lambda: (probe.ready, {"why": "test"}),
         registry=registry,
+        is_stalled=lambda: probe.stalled,
         pages={"/admin/page": lambda: {"x": 1}},
     )
     yield server
@@ -65,6 +67,12 @@ def test_a_silent_loop_is_seen_and_only_a_long_stall_is_fatal(server: AdminServe
     assert json.loads(body)["loop_silent_seconds"] >= 60
     server.lag.last_beat = time.monotonic() - 121
     assert get(server, "/health")[0] == 503
+
+
+def test_a_service_that_says_it_has_stalled_is_not_alive(server: AdminServer, probe: Probe) -> None:
+    probe.stalled = True
+    for path in ("/health", "/health/live"):
+        assert get(server, path)[0] == 503
 
 
 def test_pages_are_json_and_unknown_paths_are_not_found(server: AdminServer) -> None:

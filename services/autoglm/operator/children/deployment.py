@@ -43,9 +43,9 @@ _EVERY_ADDRESS: Final = {"IPv4": "0.0.0.0", "IPv6": "[::]"}
 _PRE_STOP_SECONDS = 3
 # For cancelling open requests and closing the engine, after the grace period.
 _CLOSING_SECONDS = 10
-# A large model loads for most of an hour from slow storage; spec.template can raise it.
-_STARTUP_SECONDS = 3600
 _STARTUP_PERIOD_SECONDS = 2
+# Kubernetes' value for none: a start that makes progress may take any time.
+_NO_DEADLINE_SECONDS = 2**31 - 1
 _CONTAINER_SECURITY: Final[Body] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -77,7 +77,7 @@ def deployment(context: Context, template: Body, revision: str, replicas: int) -
             "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
         },
         "revisionHistoryLimit": 0,
-        "progressDeadlineSeconds": _STARTUP_SECONDS + 600,
+        "progressDeadlineSeconds": _NO_DEADLINE_SECONDS,
         "template": template | {"metadata": labelled},
     }
     return body
@@ -165,10 +165,6 @@ def _engine(context: Context, pre_stop: int) -> Body:
         # A loader has written it, and replicas share it.
         read_only = {"readOnly": True} if downloads(spec) and not engine_downloads(spec) else {}
         mounts += [{"name": "shm", "mountPath": "/dev/shm"}, cache | read_only]
-    health: Body = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
-    # The startup probe waits for the model; the others begin after it.
-    attempts = _STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS
-    startup = {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": attempts}
     container: Body = {
         "name": ENGINE,
         "image": spec.engine.image or default,
@@ -189,12 +185,26 @@ def _engine(context: Context, pre_stop: int) -> Body:
             *(download_volumes(context)[1] if engine_downloads(spec) else ()),
             *source_volumes(spec)[1],
         ],
-        "startupProbe": health | startup,
-        "readinessProbe": health | {"periodSeconds": 5, "failureThreshold": 2},
-        "livenessProbe": health | {"periodSeconds": 10, "failureThreshold": 6},
+        **_probes(spec.startup.stall_seconds),
         "lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}} if pre_stop else {},
     }
     return {key: value for key, value in container.items() if value}
+
+
+def _probes(stall_seconds: int) -> Body:
+    """Return the probes. Liveness holds while the start makes progress, which no number of failures
+    could express; readiness waits for the model."""
+    # An engine's imports may take all of a small machine.
+    page = {"path": "/health/live", "port": METRICS_PORT}
+    alive: Body = {"httpGet": page, "timeoutSeconds": 10}
+    attempts = math.ceil(stall_seconds / _STARTUP_PERIOD_SECONDS)
+    startup = {"periodSeconds": _STARTUP_PERIOD_SECONDS, "failureThreshold": attempts}
+    health: Body = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
+    return {
+        "startupProbe": alive | startup,
+        "readinessProbe": health | {"periodSeconds": 2, "failureThreshold": 5},
+        "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6},
+    }
 
 
 def _flags(context: Context) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tests.support.fake_cluster import resource
 from autoglm.api import parse
 from autoglm.api.engine_flags import engine_flags
 from autoglm.inference.settings import InferenceSettings
-from autoglm.operator.children.deployment import pod_template
+from autoglm.operator.children.deployment import deployment, pod_template
 from autoglm.operator.children.metadata import Context
 from autoglm.operator.settings import OperatorSettings
 
@@ -180,10 +180,24 @@ def test_the_cache_is_the_volume_that_was_requested(cache: Any, volume: Any) -> 
 def test_kubelet_probes_the_engines_health() -> None:
     own = engine()
 
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert own[probe]["grpc"] == {"port": 50051}
-    startup = own["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] == 3600
+    assert own["readinessProbe"]["grpc"] == {"port": 50051}
+    for probe in ("startupProbe", "livenessProbe"):
+        assert own[probe]["httpGet"] == {"path": "/health/live", "port": 9090}
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 600), ({"stallSeconds": 45}, 46)])
+def test_a_process_may_stall_as_long_as_a_start_may(given: Any, seconds: int) -> None:
+    probe = engine(startup=given)["startupProbe"]
+
+    assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
+
+
+def test_a_start_that_makes_progress_has_no_deadline() -> None:
+    context = Context(parse(resource(model=MODEL, engine={})), SETTINGS)
+
+    body = deployment(context, pod_template(context), "r1", 1)
+
+    assert body["spec"]["progressDeadlineSeconds"] == 2**31 - 1
 
 
 def test_new_telemetry_makes_new_pods() -> None:

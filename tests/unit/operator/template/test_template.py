@@ -84,13 +84,13 @@ def test_an_oci_image_may_be_a_volume() -> None:
 def test_a_probe_keeps_what_is_not_overridden() -> None:
     probe = engine(startupProbe={"failureThreshold": 9})["startupProbe"]
 
-    assert (probe["failureThreshold"], probe["grpc"]) == (9, {"port": 50051})
+    assert (probe["failureThreshold"], probe["httpGet"]["port"]) == (9, 9090)
 
 
 def test_another_kind_of_probe_replaces_ours() -> None:
-    probe = engine(livenessProbe={"httpGet": {"path": "/health", "port": 8000}})["livenessProbe"]
+    probe = engine(livenessProbe={"grpc": {"port": 50051}})["livenessProbe"]
 
-    assert "grpc" not in probe
+    assert "httpGet" not in probe
 
 
 def test_null_removes() -> None:
