@@ -12,6 +12,7 @@ import fcntl
 import http.client
 import json
 import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -111,12 +112,14 @@ async def served(run_dir: Path, run: Controlled) -> AsyncIterator[None]:
 
 
 def _bound(run_dir: Path) -> socket.socket:
-    (run_dir / _SOCKET).unlink(missing_ok=True)  # of a run that was killed
+    """Return the listening socket, which only this user's processes can reach at any moment."""
     listener = socket.socket(socket.AF_UNIX)
-    # By its name alone, since a socket's path has at most some hundred characters.
-    with contextlib.chdir(run_dir):
+    # In a directory of mode 0700 until it has its own mode. By its name alone, since a socket's
+    # path has at most some hundred characters.
+    with tempfile.TemporaryDirectory(dir=run_dir) as private, contextlib.chdir(private):
         listener.bind(_SOCKET)
         Path(_SOCKET).chmod(0o600)
+        Path(_SOCKET).replace(Path("..", _SOCKET))  # also one of a run that was killed
     return listener
 
 

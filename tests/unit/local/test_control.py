@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,32 @@ async def test_a_run_is_inspected_restarted_and_stopped_through_its_directory(
 async def test_the_socket_is_for_its_user_alone(tmp_path: Path) -> None:
     async with served(tmp_path, Recorded()):
         assert (tmp_path / "control.sock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def open_dir(tmp_path: Path) -> Iterator[Path]:
+    """A directory that every user may enter, in a process that takes no right away."""
+    tmp_path.chmod(0o755)
+    before = os.umask(0)
+    yield tmp_path
+    os.umask(before)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_no_other_user_reaches_the_socket_while_it_is_made(
+    open_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    bind = socket.socket.bind
+
+    def noting(listener: socket.socket, address: str) -> None:
+        bind(listener, address)
+        modes.append(Path(address).stat().st_mode & Path(address).absolute().parent.stat().st_mode)
+
+    monkeypatch.setattr(socket.socket, "bind", noting)
+    async with served(open_dir, Recorded()):
+        pass
+    assert [mode & 0o077 for mode in modes] == [0]
 
 
 async def test_a_socket_that_a_killed_run_left_is_no_run_and_in_no_way(
