@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from autoglm.api.names import ModelNameRules
 from autoglm.api.spec.traffic import (
@@ -15,18 +14,24 @@ from autoglm.api.spec.traffic import (
     RoutingPolicy,
     StreamRecovery,
 )
-from autoglm.common.addresses import TrustedProxies, split_address
+from autoglm.common.addresses import TrustedProxies
 from autoglm.common.settings import Address, ServiceSettings, StringList
 from autoglm.common.tls import TlsFiles
 from autoglm.gateway.admission import AdmissionSettings, Bounds
-from autoglm.gateway.edges.cors import check_origin
 from autoglm.gateway.edges.inbound_memory import process_limit
 from autoglm.gateway.edges.slow_client import SLOW_READER_SECONDS
-from autoglm.gateway.endpoints.static_discovery import Sources, parse_target
-from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback, is_url
+from autoglm.gateway.endpoints.static_discovery import Sources
+from autoglm.gateway.identity.rules import IdentitySources, TokenRules, is_loopback
 from autoglm.gateway.proxy.retry_budget import RetryPolicy
 from autoglm.gateway.proxy.timeouts import StreamTimeouts
 from autoglm.gateway.request.memory_budget import REQUEST_BYTES, SHARE
+from autoglm.gateway.settings_checks import (
+    address_or_empty,
+    endpoint_urls,
+    jwks_file_or_url,
+    networks_of_proxies,
+    origins,
+)
 from autoglm.validation import bounds as content_bounds
 
 # The types of the parts hold the defaults.
@@ -40,18 +45,6 @@ _SOURCES = Sources()
 _TOKENS = TokenRules("", ())
 # So many addresses, at least, fill all connections; a browser opens six, a small pool ten.
 _ADDRESSES, _LEAST_PER_ADDRESS = 8, 16
-
-
-def _checked_or_empty(address: str) -> str:
-    if address:
-        split_address(address)
-    return address
-
-
-def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
-    networks = tuple(each.strip() for one in networks for each in one.split(","))
-    TrustedProxies(networks)
-    return networks
 
 
 class GatewaySettings(ServiceSettings):
@@ -69,7 +62,7 @@ class GatewaySettings(ServiceSettings):
     """Address for gRPC clients, as HOST:PORT; port 0 takes a free port."""
     http_address: Address = "127.0.0.1:8080"
     """Address for REST clients, as HOST:PORT."""
-    endpoint_picker_address: Annotated[str, AfterValidator(_checked_or_empty)] = ""
+    endpoint_picker_address: Annotated[str, AfterValidator(address_or_empty)] = ""
     """Address for other gateways' Envoys to query the pod for a request, as HOST:PORT (the Gateway
     API Inference Extension's endpoint picker protocol, over TLS); empty: no endpoint picker."""
     endpoint_picker_cert_file: str = ""
@@ -84,7 +77,7 @@ class GatewaySettings(ServiceSettings):
     """Whether that port is served without TLS, such as behind a mesh's sidecar."""
     metrics_address: Address = "127.0.0.1:9090"
     """Address for kubelet probes, metrics and the admin pages, as HOST:PORT."""
-    endpoint: StringList = ()
+    endpoint: Annotated[StringList, AfterValidator(endpoint_urls)] = ()
     """A server to send requests to; may be repeated. grpc://HOST:PORT or grpcs://HOST:PORT is a pod
     of ours, http(s)://HOST:PORT[/BASE] any OpenAI server, dns+grpc(s)://NAME:PORT all addresses of
     a name, looked up every few seconds."""
@@ -131,7 +124,7 @@ class GatewaySettings(ServiceSettings):
     REST port, and with the data plane envoy on both ports together. Over it the address's longest
     idle one is closed (REST, embedded), or the new one. 0 is an eighth of --max-connections, 16 at
     least."""
-    trusted_proxies: Annotated[StringList, AfterValidator(_checked_networks)] = ()
+    trusted_proxies: Annotated[StringList, AfterValidator(networks_of_proxies)] = ()
     """A network of proxies, as CIDR, that name their clients by X-Forwarded-For or the PROXY
     protocol; may be repeated. Bounds for each address apply to those clients, never to the
     proxies. None given, the connection's other end is the client."""
@@ -149,7 +142,7 @@ class GatewaySettings(ServiceSettings):
     priorities get through, in seconds."""
     pod_waiting_requests: int = Field(default=_ADMISSION.spare, ge=0)
     """Requests sent to a pod beyond its batch, so that it never runs dry."""
-    allowed_origins: StringList = ()
+    allowed_origins: Annotated[StringList, AfterValidator(origins)] = ()
     """An origin whose web pages may use the REST port from a browser (CORS), as SCHEME://HOST[:PORT];
     may be repeated; * is every origin. None given, browsers let no page of another origin."""
     slow_reader_seconds: float = Field(default=SLOW_READER_SECONDS, gt=0)
@@ -212,7 +205,7 @@ class GatewaySettings(ServiceSettings):
 
     api_keys_file: str = ""
     """JSON file of API keys, as `autoglm keys create` makes them; re-read when it changes."""
-    jwt_jwks: str = ""
+    jwt_jwks: Annotated[str, AfterValidator(jwks_file_or_url)] = ""
     """Public keys of JSON Web Tokens (RS256, ES256): a JWKS file, re-read when it changes, or an
     https URL, fetched every five minutes and when a token names a new key."""
     jwt_secret_file: str = ""
@@ -244,27 +237,6 @@ class GatewaySettings(ServiceSettings):
     allow_anonymous: bool | None = None
     """Whether requests without a credential are served. Not given: only where neither keys nor
     tokens are configured and clients can come from this machine alone."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _check_endpoints(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            parse_target(url)
-        return urls
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_origin(origin) for origin in origins)
-
-    @field_validator("jwt_jwks")
-    @classmethod
-    def _check_jwks(cls, jwks: str) -> str:
-        parts = urlsplit(jwks)
-        is_safe = parts.scheme == "https" or is_loopback(f"{parts.hostname}:{parts.port or 80}")
-        if is_url(jwks) and not (parts.scheme in ("http", "https") and is_safe):
-            raise ValueError("give a file or an https URL; http is for loopback only")
-        return jwks
 
     @model_validator(mode="after")
     def _check_endpoint_picker_files(self) -> Self:
