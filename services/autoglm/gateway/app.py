@@ -135,6 +135,19 @@ class Gateway:
         is_ready = self.core.pool.is_ready and self._is_listening
         return is_ready and not self._draining, details
 
+    def readiness(self) -> tuple[bool, Mapping[str, Any]]:
+        """Return readiness with its reasons, which are for the admin port alone: they name models
+        and addresses. Called from its threads."""
+        is_ready, details = self.is_ready()
+        if is_ready:
+            return is_ready, details
+        reasons = self.core.pool.reasons()
+        if self._draining:
+            reasons = ["it drains, and ends when its requests have ended"]
+        elif not self._is_listening:
+            reasons = ["it starts: its ports are not open yet", *reasons]
+        return is_ready, {**details, "listening": self._is_listening, "reasons": reasons}
+
     async def drain(self) -> None:
         """Report NOT_SERVING, wait for load balancers to notice, and let open requests end."""
         self._draining = True
@@ -197,7 +210,7 @@ class Gateway:
         with _binding(address):
             self._admin = AdminServer(
                 address,
-                self.is_ready,
+                self.readiness,
                 registry=self.core.registry,
                 pages={
                     "/admin/endpoints": lambda: admin_pages.endpoints(pool.views, time.monotonic()),

@@ -78,3 +78,24 @@ async def test_an_endpoint_that_was_reached_once_is_known_while_it_is_away(fleet
     assert (await http_error(gateway.http_port, "/v1/chat/completions", asked))[0] == 404
     asked = CHAT | {"model": "gone"}
     assert (await http_error(gateway.http_port, "/v1/chat/completions", asked))[0] == 503
+
+
+@pytest.mark.plane("embedded")
+async def test_why_a_gateway_is_not_ready_is_on_the_admin_port_alone(
+    fleet: Any, unused_address: str
+) -> None:
+    dead = f"grpc://{unused_address}"
+    gateway = await fleet.gateway(endpoint=(dead,))
+    pages = {}
+    async with aiohttp.ClientSession() as client:
+        for port in (gateway.admin_port, gateway.http_port):
+            async with client.get(f"http://127.0.0.1:{port}/health/ready") as response:
+                pages[port] = response.status, await response.json()
+    status_code, admin = pages[gateway.admin_port]
+    assert (status_code, admin["listening"]) == (503, True)
+    assert admin["reasons"][0] == "no endpoint is ready"
+    assert admin["reasons"][1].startswith(f"{dead} is ")
+    assert pages[gateway.http_port] == (
+        503,
+        {"ready": False, "draining": False, "routable_endpoints": 0},
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -142,7 +143,10 @@ def _show_gateway(
         }
         click.echo(document(value, output), nl=False)
         return 0 if is_ready else 1
-    click.echo(f"Gateway: {'ready' if is_ready else 'not ready'}")
+    reasons = [] if is_ready else _reasons(readiness or {})
+    click.echo(": ".join(["Gateway", "ready" if is_ready else "not ready", *reasons[:1]]))
+    for reason in reasons[1:]:
+        click.echo(f"  {reason}")
     if error:
         click.echo(f"  {error}", err=True)
     if is_locked:
@@ -161,6 +165,13 @@ def _show_gateway(
         cells = [[_cell(each.get(name)) for name in _COLUMNS.values()] for each in facts]
         print_table(list(_COLUMNS), cells)
     return 0 if is_ready else 1
+
+
+def _reasons(readiness: Mapping[str, Any]) -> list[str]:
+    """Return why a gateway is not ready, or what the start of a pod does, by its own page."""
+    start = readiness.get("start")
+    stage = start.get("text") if isinstance(start, Mapping) else None
+    return [str(each) for each in readiness.get("reasons") or ([stage] if stage else [])]
 
 
 def _page(address: str, path: str) -> tuple[bool, dict[str, Any] | None]:

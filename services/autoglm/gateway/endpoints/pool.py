@@ -22,6 +22,7 @@ from autoglm.gateway.endpoints.endpoint import (
     step,
     view_of,
 )
+from autoglm.gateway.endpoints.readiness import before_lists, without_endpoint
 from autoglm.gateway.endpoints.snapshot import (
     ModelView,
     Serving,
@@ -87,6 +88,14 @@ class Pool:
         if not self._has_met_all and self._has_lists:
             self._has_met_all = all(view.state.phase is not Phase.CONNECTING for view in self.views)
         return self._has_met_all
+
+    def reasons(self) -> list[str]:
+        """Return why the gateway cannot accept requests; safe to call from other threads."""
+        if self.is_ready:
+            return []
+        if self._awaits_lists:
+            return list(before_lists(self.views, has_lists=self._has_lists))
+        return list(without_endpoint(self.views, self.directory.resources.values()))
 
     @property
     def directory(self) -> Directory:

@@ -35,10 +35,10 @@ VIEWS = [
 ENDPOINTS = endpoints(VIEWS, now=1.0)
 
 
-def admin(ready: bool, pages: Mapping[str, Any]) -> AdminServer:
+def admin(ready: bool, pages: Mapping[str, Any], **details: Any) -> AdminServer:
     return AdminServer(
         "127.0.0.1:0",
-        lambda: (ready, {"endpoints": 2}),
+        lambda: (ready, {"endpoints": 2, **details}),
         registry=CollectorRegistry(),
         pages={path: partial(dict, page) for path, page in pages.items()},
     )
@@ -90,6 +90,29 @@ def test_a_gateway_that_is_not_ready_exits_1(autoglm: Any, server: FakeServer) -
     unready.close()
     assert result.code == 1
     assert result.out.startswith("Gateway: not ready\n")
+
+
+@pytest.mark.parametrize(
+    ("details", "shown"),
+    [
+        (
+            {"reasons": ["no model has a ready replica", "m: Starting (load 3.2 GB)", "n: Failed"]},
+            "Gateway: not ready: no model has a ready replica\n"
+            "  m: Starting (load 3.2 GB)\n"
+            "  n: Failed\n",
+        ),
+        ({"start": {"text": "compile"}}, "Gateway: not ready: compile\n"),
+    ],
+)
+def test_a_gateway_that_is_not_ready_says_why(
+    autoglm: Any, server: FakeServer, details: dict[str, Any], shown: str
+) -> None:
+    unready = admin(False, {}, **details)
+    at = ("--metrics-address", f"127.0.0.1:{unready.port}")
+    text, value = autoglm("status", *at), autoglm("status", *at, "--output", "json")
+    unready.close()
+    assert text.out.startswith(shown)
+    assert json.loads(value.out)["gateway"] == {"ready": False, "endpoints": 2, **details}
 
 
 def test_a_gateway_that_requires_a_key_is_ready(
