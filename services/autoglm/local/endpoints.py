@@ -64,9 +64,9 @@ async def wait_ready(
     session: aiohttp.ClientSession,
     addresses: Addresses,
     pid: int | None,
-    observe: Callable[[Mapping[str, Any]], None],
+    is_enough: Callable[[bool, Mapping[str, Any]], bool],
 ) -> None:
-    """Poll the admin port of a process until it is ready; `observe` gets what it says meanwhile.
+    """Poll the admin port of a process until `is_enough` of whether it is ready, and the details.
 
     Responses of other processes than `pid` at the address do not count.
     """
@@ -74,8 +74,7 @@ async def wait_ready(
     def is_own(response: aiohttp.ClientResponse, body: bytes) -> bool:
         if response.headers.get(PROCESS_HEADER) != str(pid):
             return False
-        observe(json.loads(body))
-        return response.status == 200
+        return is_enough(response.status == 200, json.loads(body))
 
     await _poll(session, f"http://{addresses.metrics}/health/ready", is_own)
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,16 +260,24 @@ class Runtime:
         member.was_listed |= member.is_listed
         self._changed()
 
-    def _observe_start(self, member: Member, details: Mapping[str, Any]) -> None:
-        """Note what a starting process says of its progress."""
-        starting = details.get("start")
-        if not isinstance(starting, Mapping):
-            return
-        idle = float(starting.get("idle_seconds", 0.0))
-        member.replica = replace(member.replica, progressed=self.now() - idle)
-        if member.stage != (stage := str(starting.get("text", ""))):
+    def _has_started(self, member: Member, is_ready: bool, details: Mapping[str, Any]) -> bool:
+        """Note what a starting process says of its progress; return whether the start is over.
+
+        A gateway for which no replica is desired would never be ready: that it listens is enough.
+        """
+        stage, starting = member.stage, details.get("start")
+        if isinstance(starting, Mapping):
+            idle = float(starting.get("idle_seconds", 0.0))
+            member.replica = replace(member.replica, progressed=self.now() - idle)
+            stage = str(starting.get("text", ""))
+        elif reasons := details.get("reasons"):
+            stage = str(reasons[0])
+        if member.stage != stage:
             member.stage = stage
             self._changed()
+        has_replicas = any(w.replicas for w in self._desired if w.process.is_routed)
+        waits = member.is_routed or has_replicas
+        return is_ready or (not waits and details.get("listening") is True)
 
     async def _run_process(
         self, member: Member, session: aiohttp.ClientSession, watchdog: Watchdog
@@ -325,7 +334,7 @@ class Runtime:
         """Wait until the process receives requests, unless it is stopped before."""
         started, addresses = self.now(), member.addresses
         await endpoints.wait_ready(
-            session, addresses, member.pid, lambda details: self._observe_start(member, details)
+            session, addresses, member.pid, partial(self._has_started, member)
         )
         if not member.is_in(State.STARTING):
             return

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from autoglm.api import AutoGLMDeployment, Problem
 from autoglm.api.engine_flags import in_words_of_a_resource
+from autoglm.api.status import Phase
 from autoglm.common.process import ExitCode
 from autoglm.local.child import Failure
 from autoglm.local.member import Member
@@ -53,6 +54,8 @@ def status_of(resource: AutoGLMDeployment, members: Iterable[Member]) -> dict[st
     if any(member.is_ready for member in own):
         return {"phase": "Ready"}
     failed = next((m.last_failure for m in own if m.last_failure is not None), None)
+    if not own and not resource.desired_replicas:
+        return {"phase": f"{Phase.IDLE.value} (0 replicas)"}
     status: dict[str, Any] = {"phase": _phase(own)}
     if failed is not None:
         status["model"] = {"lastFailure": {"reason": failed.reason, "message": failed.message}}

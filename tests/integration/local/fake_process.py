@@ -1,6 +1,7 @@
 """Stands in for a pod or a gateway: takes its address flags and behaves as its mode requires.
 
-Stands in for a gateway as well: `/admin/endpoints` lists all endpoints as ready.
+Stands in for a gateway as well: `/admin/endpoints` lists all endpoints as ready, and without any
+`/health/ready` is 503.
 The mode is the first argument that names one: ready (responds to `/health/ready`), never (runs, but
 never ready), broken (a diagnosis and exit code 66), stubborn (ready, ignores SIGTERM), family
 (ready, leaves a child behind, whose pid it logs). On SIGTERM it logs the endpoints file.
@@ -16,7 +17,7 @@ import sys
 
 MODES = ("ready", "never", "broken", "stubborn", "family")
 HEAD = (
-    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     f"autoglm-process: {os.getpid()}\r\n\r\n"
 )
 
@@ -38,13 +39,25 @@ def serve() -> None:
             connection, _ = listener.accept()
             with connection:
                 page = connection.recv(65536).split()[1]
-                body = admin_page() if page == b"/admin/endpoints" else "{}"
-                connection.sendall((HEAD + body).encode())
+                status, body = admin_page() if page == b"/admin/endpoints" else ready_page()
+                connection.sendall((HEAD.format(status=status) + json.dumps(body)).encode())
 
 
-def admin_page() -> str:
-    listed = json.loads(pathlib.Path(flag("endpoints-file")).read_text())["endpoints"]
-    return json.dumps({"endpoints": [{"url": url, "state": "ready"} for url in listed]})
+def admin_page() -> tuple[str, object]:
+    return "200 OK", {"endpoints": [{"url": url, "state": "ready"} for url in listed()]}
+
+
+def ready_page() -> tuple[str, object]:
+    """A gateway without endpoints listens, and is not ready."""
+    is_gateway = any(a.startswith("--endpoints-file=") for a in sys.argv)
+    if is_gateway and not listed():
+        reasons = ["no model has a ready replica"]
+        return "503 Service Unavailable", {"listening": True, "reasons": reasons}
+    return "200 OK", {}
+
+
+def listed() -> list[str]:
+    return list(json.loads(pathlib.Path(flag("endpoints-file")).read_text())["endpoints"])
 
 
 mode = next((m for a in sys.argv for m in MODES if a in (m, f"--echo-fail={m}")), "ready")

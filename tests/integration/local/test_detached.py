@@ -25,15 +25,16 @@ apiVersion: autoglm.io/v1alpha1
 kind: AutoGLMDeployment
 metadata: {{name: m}}
 spec:
+  replicas: {replicas}
   model: {{}}
   engine: {{type: echo, args: {{fail: {mode}}}}}
   drain: {{gracePeriodSeconds: 1}}
 """
 
 
-def start(run_dir: Path, mode: str, lines: list[str]) -> int:
+def start(run_dir: Path, mode: str, lines: list[str], replicas: int = 1) -> int:
     manifest = run_dir.with_name(f"{mode}.yaml")
-    manifest.write_text(MANIFEST.format(mode=mode))
+    manifest.write_text(MANIFEST.format(mode=mode, replicas=replicas))
     anywhere = Addresses("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0")
     options = UpOptions(run_dir, anywhere, program=(sys.executable, "-I", "-S", FAKE))
     return detached.start([manifest], options, lines.append)
@@ -85,6 +86,13 @@ def test_a_failure_that_a_restart_does_not_help_ends_the_start_with_its_exit_cod
     assert start(run.run_dir, "broken", lines) == 66
     assert any("m-0: no such model: x" in line for line in lines)
     assert not run.is_alive
+
+
+def test_a_run_without_replicas_is_ready_once_its_gateway_listens(run: Run) -> None:
+    assert start(run.run_dir, "ready", [], replicas=0) == 0
+    state = run.state()
+    assert state["ready"]
+    assert [(each["name"], each["state"]) for each in state["replicas"]] == [("gateway", "ready")]
 
 
 def test_what_a_killed_run_leaves_is_no_run_and_does_not_keep_the_directory(run: Run) -> None:

@@ -18,7 +18,7 @@ apiVersion: autoglm.io/v1alpha1
 kind: AutoGLMDeployment
 metadata: {{name: echo}}
 spec:
-  replicas: 1
+  replicas: {replicas}
   model: {{maxModelLen: {max_model_len}}}
   engine: {{type: echo}}
 """
@@ -50,12 +50,12 @@ async def test_a_changed_manifest_fails_no_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "echo.yaml"
-    file.write_text(MANIFEST.format(max_model_len=2048))
+    file.write_text(MANIFEST.format(replicas=1, max_model_len=2048))
     statuses: list[int] = []
     shown = ""
 
     async with served(file, tmp_path / "run") as url, aiohttp.ClientSession() as session:
-        file.write_text(MANIFEST.format(max_model_len=4096))
+        file.write_text(MANIFEST.format(replicas=1, max_model_len=4096))
         while "echo-0: stopped" not in shown:
             async with session.post(f"{url}/v1/chat/completions", json=QUESTION) as response:
                 await response.read()
@@ -66,3 +66,20 @@ async def test_a_changed_manifest_fails_no_request(
 
     assert set(statuses) == {200}
     assert model["max_model_len"] == 4096
+
+
+@pytest.mark.timeout(120)
+async def test_a_model_that_gets_its_first_replica_later_is_served_then(tmp_path: Path) -> None:
+    file = tmp_path / "echo.yaml"
+    file.write_text(MANIFEST.format(replicas=0, max_model_len=2048))
+    statuses: list[int] = []
+
+    async with served(file, tmp_path / "run") as url, aiohttp.ClientSession() as session:
+        while 200 not in statuses:
+            async with session.post(f"{url}/v1/chat/completions", json=QUESTION) as response:
+                await response.read()
+            if not statuses:
+                file.write_text(MANIFEST.format(replicas=1, max_model_len=2048))
+            statuses.append(response.status)
+
+    assert set(statuses) == {503, 200}

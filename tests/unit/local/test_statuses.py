@@ -82,6 +82,12 @@ def test_the_phase_is_that_of_the_best_replica(members: list[Member], phase: str
     assert status_of(resource(), members)["phase"] == phase
 
 
+def test_a_resource_without_desired_replicas_is_idle() -> None:
+    idle = resource()
+    idle = idle.model_copy(update={"spec": idle.spec.model_copy(update={"replicas": 0})})
+    assert status_of(idle, [])["phase"] == "Idle (0 replicas)"
+
+
 def test_clients_are_given_the_reason_why_no_replica_is_ready() -> None:
     failure = Failure("spec.model.uri: it does not exist", 66, "ModelNotFound")
     status = status_of(resource(), [member(State.FAILED, failure=failure)])
