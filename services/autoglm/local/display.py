@@ -1,29 +1,34 @@
 """Shows the state of `autoglm up`: a live table on a terminal, plain lines elsewhere.
 
-Reads the runtime's members and never changes them.
+Reads the runtime's members and never changes them. What a start does is after the row, or below it
+where there is no room.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+import aiohttp
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from autoglm.local.child import last_line
-from autoglm.local.member import Member, views
-from autoglm.local.planning import State
+from autoglm.local.member import Member, MemberView, views
+from autoglm.local.planning import Addresses, State
+from autoglm.local.rates import Rate, Rates, poll
 from autoglm.local.runtime import Runtime
 
-_COLUMNS = ("NAME", "REPLICA", "PID", "GRPC", "HTTP", "METRICS", "STATE", "RESTARTS", "AGE")
-# What a narrow terminal has no room for; `status` shows it.
-_FIRST_TO_GO = ("METRICS", "HTTP", "PID", "RESTARTS", "AGE")
-_GAP = 2
+_COLUMNS = (
+    *("NAME", "REPLICA", "PID", "GRPC", "HTTP", "METRICS"),
+    *("REQ/S", "TOK/S", "RESTARTS", "AGE", "STATE"),
+)
+# What a narrow terminal has no room for; `ps` shows most of it.
+_FIRST_TO_GO = ("METRICS", "HTTP", "PID", "RESTARTS", "AGE", "REQ/S", "TOK/S")
+_GAP = "  "
 _STYLES = {
     State.READY: "green",
     State.STARTING: "yellow",
@@ -34,7 +39,7 @@ _STYLES = {
     State.EXITED: "red",
     State.FAILED: "red",
 }
-_REFRESH_SECONDS = 0.5
+_REFRESH_SECONDS, _POLL_SECONDS = 0.5, 2.0
 _SLOW_SECONDS = 10.0
 
 
@@ -45,26 +50,34 @@ class Row:
     cells: tuple[str, ...]
     state: State
     last_failure: str
+    stage: str = ""
 
 
-def rows(members: Sequence[Member], now: float) -> list[Row]:
+def rows(members: Sequence[Member], now: float, rates: Rates) -> list[Row]:
     """Return the rows of the table, the gateway first."""
-    return [
-        Row(
-            (
-                each.model or each.name,
-                str(each.replica),
-                str(each.pid or "-"),
-                *(text.rpartition(":")[2] for text in (each.grpc, each.http, each.metrics)),
-                each.state.value,
-                str(each.restarts),
-                age(each.age_seconds),
-            ),
-            each.state,
-            each.last_failure,
-        )
-        for each in views(members, now)
-    ]
+    return [_row(each, rates.of(each.name)) for each in views(members, now)]
+
+
+def _row(view: MemberView, rate: Rate) -> Row:
+    cells = (
+        view.model or view.name,
+        str(view.replica),
+        str(view.pid or "-"),
+        *(text.rpartition(":")[2] for text in (view.grpc, view.http, view.metrics)),
+        number(rate.requests),
+        number(rate.tokens),
+        str(view.restarts),
+        age(view.age_seconds),
+        view.state.value,
+    )
+    return Row(cells, view.state, view.last_failure, view.stage)
+
+
+def number(rate: float | None) -> str:
+    """Return a rate with a digit after the point below 10: 0, 0.4, 7.5, 1234."""
+    if rate is None:
+        return "-"
+    return f"{rate:.1f}" if 0 < rate < 9.95 else f"{rate:.0f}"
 
 
 def age(seconds: float) -> str:
@@ -77,26 +90,42 @@ def age(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
-def _drawn(found: Sequence[Row], width: int) -> Iterator[RenderableType]:
+def _drawn(found: Sequence[Row], width: int) -> Iterator[Text]:
     """Yield the table with the columns that have room, and below it the last failures."""
-    shown = list(_COLUMNS)
+    cells = zip(_COLUMNS, *(row.cells for row in found), strict=True)
+    widths = {name: max(map(len, (name, *others))) for name, *others in cells}
     for name in _FIRST_TO_GO:
-        if sum(_widths(found, shown)) + _GAP * (len(shown) - 1) > width:
-            shown.remove(name)
-    table = Table(*shown, box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+        if _total(widths) > width:
+            del widths[name]
+    stages = [len(row.stage) for row in found if row.stage]
+    is_beside = bool(stages) and _total(widths) + len(_GAP) + max(stages) <= width
+    between = _GAP if is_beside else f"\n{_GAP}"
+    yield Text(_line(_COLUMNS, widths) + (_GAP + "STAGE" if is_beside else ""), style="bold")
     for row in found:
-        cells = dict(zip(_COLUMNS, map(Text, row.cells), strict=True))
-        cells["STATE"].stylize(_STYLES[row.state])
-        table.add_row(*(cells[name] for name in shown))
-    yield table
+        line = Text(_line(row.cells, widths))
+        line.stylize(_STYLES[row.state], len(line) - widths["STATE"])
+        line.append(between + row.stage if row.stage else "", style="yellow")
+        yield line
     for row in (row for row in found if row.last_failure):
         yield Text(f"{row.cells[0]}-{row.cells[1]}: {row.last_failure}", style="red")
 
 
-def _widths(found: Sequence[Row], names: Sequence[str]) -> Iterator[int]:
-    for name in names:
-        index = _COLUMNS.index(name)
-        yield max(len(name), *(len(row.cells[index]) for row in found), 0)
+def _total(widths: Mapping[str, int]) -> int:
+    """Return the characters of a line with columns of these widths."""
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1)
+
+
+def _line(cells: Sequence[str], widths: Mapping[str, int]) -> str:
+    by_name = dict(zip(_COLUMNS, cells, strict=True))
+    return _GAP.join(by_name[name].ljust(width) for name, width in widths.items())
+
+
+def listening(addresses: Addresses, scheme: str, width: int) -> str:
+    """Return where the gateway listens: one line, or one each where there is no room."""
+    rest = f"{scheme}://{addresses.http}"
+    parts = (f"REST {rest}/v1", f"gRPC {addresses.grpc}", f"{rest}/docs")
+    line = _GAP.join(parts)
+    return line if len(line) <= width else "\n".join(parts)
 
 
 class Display:
@@ -104,6 +133,9 @@ class Display:
 
     def __init__(self, console: Console, *, is_live: bool) -> None:
         self._console = console
+        self._rates = Rates()
+        self.gateway: tuple[Addresses, str] | None = None
+        """Addresses of the gateway and the scheme of its REST port, to show below the table."""
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
 
     def report(self, line: str) -> None:
@@ -129,8 +161,20 @@ class Display:
         """Update the table."""
         if self._live is None:
             return
-        found = rows(runtime.members, runtime.now())
-        self._live.update(Group(*_drawn(found, self._console.width)), refresh=True)
+        width = self._console.width
+        parts = list(_drawn(rows(runtime.members, runtime.now(), self._rates), width))
+        if self.gateway is not None:
+            parts.append(Text(listening(*self.gateway, width)))
+        self._live.update(Group(*parts), refresh=True)
+
+    async def measure(self, runtime: Runtime) -> None:
+        """Read the rates that the table shows until cancelled."""
+        if self._live is None:
+            return
+        async with aiohttp.ClientSession() as session:
+            while True:
+                await poll(self._rates, session, runtime.members, runtime.now())
+                await asyncio.sleep(_POLL_SECONDS)
 
     def report_slow_starts(self, runtime: Runtime) -> None:
         """Report replicas that have been starting for long, with what each logged last."""

@@ -122,6 +122,7 @@ class _Session:
         self._files = files
         self._options = options
         self._display = display
+        display.gateway = options.gateway, options.scheme
         self._runtime = Runtime(
             options.run_dir,
             display.report,
@@ -145,7 +146,8 @@ class _Session:
         self._apply(gateway, manifests)
         with self._signals():
             async with asyncio.TaskGroup() as tasks:
-                jobs = [self._runtime.run(), self._display.follow(self._runtime), self._announce()]
+                jobs = [self._runtime.run(), self._announce()]
+                jobs += [self._display.follow(self._runtime), self._display.measure(self._runtime)]
                 jobs += [self._apply_saves(gateway)] if self._options.watch else []
                 running = [tasks.create_task(job) for job in jobs]
                 code = await self._wait_and_drain()

@@ -40,6 +40,7 @@ class EchoCore:
         self._requests: dict[EchoRequest, Fault | None] = {}
         self._sequences: dict[Job, tuple[EchoRequest, SequenceState]] = {}
         self._served = 0
+        self.generated_tokens = 0
         self._work = asyncio.Event()
         self._cause_of_death = ""
         self._died = asyncio.Event()
@@ -162,6 +163,7 @@ class EchoCore:
         request, sequence = self._sequences[job]
         piece = sequence.completion.step()
         self._scheduler.append(job, piece.token_id)
+        self.generated_tokens += 1
         request.add(sequence, piece, now)
         if sequence.is_done:
             del self._sequences[job]

@@ -7,11 +7,11 @@ engine. `start` is its way in, as `autoglm.inference.vllm.start` is vLLM's.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from autoglm import v1
@@ -30,16 +30,16 @@ _FOUND, _MISSED = -0.5, -5.0
 class LoadCollector(Collector):
     """Exports the echo engine's load under vLLM's metric names."""
 
-    def __init__(self, model_name: str, load: Callable[[], EngineLoad]) -> None:
+    def __init__(self, model_name: str, core: EchoCore) -> None:
         self._labels = (model_name, "0")
-        self._load = load
+        self._core = core
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Metric]:
         # Claims no names, so that several engines can be in one registry.
         return ()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        load = self._load()
+    def collect(self) -> Iterable[Metric]:
+        load = self._core.load()
         yield self._gauge("num_requests_running", "Requests being worked on.", load.running)
         yield self._gauge("num_requests_waiting", "Requests waiting.", load.waiting)
         yield self._gauge("kv_cache_usage_perc", "Share of blocks in use.", load.kv_cache_usage)
@@ -47,6 +47,11 @@ class LoadCollector(Collector):
         info = GaugeMetricFamily("vllm:cache_config_info", "The cache's size.", labels=labels)
         info.add_metric([*self._labels, str(load.kv_block_size), str(load.num_kv_blocks)], 1)
         yield info
+        tokens = CounterMetricFamily(
+            "vllm:generation_tokens", "Output tokens.", labels=["model_name", "engine"]
+        )
+        tokens.add_metric(self._labels, self._core.generated_tokens)
+        yield tokens
 
     def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
         gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=["model_name", "engine"])
@@ -69,7 +74,7 @@ class EchoEngine:
             created=int(time.time()),
             resumable=True,
         )
-        self._collector = LoadCollector(self._model.name, self._core.load)
+        self._collector = LoadCollector(self._model.name, self._core)
         REGISTRY.register(self._collector)
 
     def models(self) -> Sequence[v1.Model]:

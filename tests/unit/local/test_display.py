@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from autoglm.local.child import Failure, Files
-from autoglm.local.display import Display, Row, age, rows
+from autoglm.local.display import Display, Row, age, number, rows
 from autoglm.local.member import Member
 from autoglm.local.planning import Addresses, Process, Replica, State, Workload
+from autoglm.local.rates import Rates
 from autoglm.local.runtime import Runtime
 
+_CONTROL = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
 FILES = Files(Path("log"), Path("termination"))
 
 
@@ -36,11 +39,21 @@ def test_rows_show_the_gateway_first_and_the_last_failure() -> None:
     failed.last_failure, failed.starts, failed.pid = Failure("no such model", 66), 3, None
     gateway = member("_gateway", State.READY, is_routed=False)
 
+    rates = Rates()
+    for now, count in ((140.0, 7), (142.0, 8)):
+        rates.note("gateway", 7, f"autoglm_gateway_requests_total {count}\n", now)
     ports = ("50051", "8080", "9090")
-    assert rows([failed, gateway], now=142.0) == [
-        Row(("gateway", "0", "7", *ports, "ready", "0", "42s"), State.READY, ""),
-        Row(("m", "0", "-", *ports, "exited", "2", "42s"), State.EXITED, "no such model"),
+    assert rows([failed, gateway], 142.0, rates) == [
+        Row(("gateway", "0", "7", *ports, "0.5", "-", "0", "42s", "ready"), State.READY, ""),
+        Row(("m", "0", "-", *ports, "-", "-", "2", "42s", "exited"), State.EXITED, "no such model"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(None, "-"), (0.0, "0"), (0.04, "0.0"), (9.94, "9.9"), (1234.5, "1234")]
+)
+def test_rates_are_short(rate: float | None, text: str) -> None:
+    assert number(rate) == text
 
 
 async def test_a_terminal_gets_a_table_and_lines_above_it(tmp_path: Path) -> None:
@@ -54,6 +67,44 @@ async def test_a_terminal_gets_a_table_and_lines_above_it(tmp_path: Path) -> Non
 
     assert "RESTARTS" in output.getvalue()
     assert "hello [bold]" in output.getvalue()
+
+
+def shown(width: int, *members: Member, gateway: tuple[Addresses, str] | None = None) -> list[str]:
+    """Return the lines of the frame that a terminal of a width gets."""
+    runtime: Any = SimpleNamespace(members=members, now=lambda: 170.0)
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=width, color_system=None)
+    display = Display(console, is_live=True)
+    display.gateway = gateway
+    with display.shown():
+        display.refresh(runtime)
+        lines = _CONTROL.sub("", output.getvalue()).splitlines()
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (160, [r"NAME .* STATE     STAGE", r"m .* starting  download 3\.1 of .*", r"n .* ready"]),
+        (80, [r"NAME .* STATE", r"m .* starting", r"  download 3\.1 of .*", r"n .* ready"]),
+    ],
+)
+def test_what_a_start_does_is_after_its_row_or_below_where_there_is_no_room(
+    width: int, lines: list[str]
+) -> None:
+    starting, ready = member("m", State.STARTING), member("n", State.READY)
+    starting.stage = "download 3.1 of 16.4 GB at 45.0 MB/s, of which some are in the cache"
+    for line, pattern in zip(shown(width, starting, ready), lines, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+@pytest.mark.parametrize(("width", "count"), [(80, 1), (60, 3)])
+def test_below_the_table_is_where_the_gateway_listens(width: int, count: int) -> None:
+    _, *below = shown(width, gateway=(Addresses(), "http"))
+    assert len(below) == count
+    assert "  ".join(below) == (
+        "REST http://127.0.0.1:8080/v1  gRPC 127.0.0.1:50051  http://127.0.0.1:8080/docs"
+    )
 
 
 @pytest.mark.parametrize("width", [48, 60, 80, 120])

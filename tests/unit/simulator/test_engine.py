@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from autoglm import v1
 from autoglm.common import errors
@@ -40,6 +41,14 @@ async def test_generate_echoes(make: Make) -> None:
     assert response.completions[0].text == "one two three"
     assert response.usage == v1.Usage(prompt_tokens=5, completion_tokens=6)
     assert engine.load().kv_cache_usage == 0
+
+
+async def test_output_tokens_are_counted_under_the_name_of_vllm(make: Make) -> None:
+    engine = await make(model_name="counted")
+    for _ in range(2):
+        await engine.generate(echo_request(), EngineRequest("r"))
+    labels = {"model_name": "counted", "engine": "0"}
+    assert REGISTRY.get_sample_value("vllm:generation_tokens_total", labels) == 12
 
 
 async def test_tokens_come_at_the_rate(make: Make) -> None:
