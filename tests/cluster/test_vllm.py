@@ -81,6 +81,7 @@ def model(weights: Node, cpu_archive: Path) -> Iterator[Model]:
     cpu_archive.unlink()
     weights.kubectl("apply", "-n", SPACE, "-f", str(EXAMPLES / "tiny-glm.yaml"))
     model = Model(weights, "tiny-glm", SPACE)
+    eventually(lambda: model.progress() != "", READY_SECONDS, "the status says what a start does")
     model.wait_ready(READY_SECONDS)
     yield model
     weights.kubectl("delete", "agd", "-n", SPACE, "--all", "--timeout=120s")

@@ -32,13 +32,13 @@ from autoglm.kube.write_limit import WriteSlots
 from autoglm.operator.dispatch import Dispatcher, Queue
 from autoglm.operator.gateways import Gateways
 from autoglm.operator.hub_token import HubTokenCopies
-from autoglm.operator.loaders import Loaders
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import Caches
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import NameIndex, claim_of
 from autoglm.operator.plan import plan
 from autoglm.operator.profiles import user_of
+from autoglm.operator.progress import ProgressPages
 from autoglm.operator.reconcile import Reconciler
 from autoglm.operator.settings import OperatorSettings
 from autoglm.operator.types import Raw
@@ -124,7 +124,7 @@ class Operator:
             Limits(read, self._write_seconds, slots, self._leader.fence.guard),
         )
         self._gateways = Gateways(caches.slices, lambda: self._reconciler.is_busy, self._enqueue)
-        self._loaders = Loaders(self._add)
+        self._progress = ProgressPages(self._add)
         self._installations = Installations(
             kube, settings.installation, settings.claim_timeout_seconds, self._add
         )
@@ -138,7 +138,7 @@ class Operator:
             rng,
             self._installations,
             self._turn_changed,
-            self._loaders,
+            self._progress,
         )
         self._hub_token = HubTokenCopies(
             kube,
@@ -181,7 +181,7 @@ class Operator:
                 self._synced = True
                 _log.info("synced", extra={"fields": {"resources": len(self.caches.resources)}})
                 tasks.create_task(self._gateways.run())
-                tasks.create_task(self._loaders.run())
+                tasks.create_task(self._progress.run())
                 tasks.create_task(self._resync())
                 tasks.create_task(self._installations.run())
                 tasks.create_task(self._hub_token.run())

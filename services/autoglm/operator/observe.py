@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from autoglm.api.labels import COMPONENT, FIELD_MANAGER, LOADER, MANAGED_BY
 from autoglm.api.rules import at
@@ -91,12 +92,22 @@ class Caches:
         return [s for key in cache.owners() if (s := cache.get(key)) is not None]
 
 
+class ReportedProgress(Protocol):
+    """Source of the progress that pods report."""
+
+    def loader(self, key: Key) -> Progress | None:
+        """Return the progress of the loader of a resource."""
+
+    def start(self, key: Key) -> str:
+        """Return what the start of a replica does; empty if none starts, or not known."""
+
+
 def observe(
     caches: Caches,
     key: Key,
     routable: Callable[[Key], frozenset[str] | None],
     last: ApplyFailures,
-    progress: Callable[[Key], Progress | None] = lambda _: None,
+    progress: ReportedProgress | None = None,
 ) -> ObservedObjects | None:
     """Return a resource and everything that belongs to it; None if the resource does not exist."""
     resource = caches.resources.get(key)
@@ -119,7 +130,8 @@ def observe(
         children=tuple(owned),
         pods=tuple(pod for pod in pods if not _is_loader(pod)),
         loaders=tuple(filter(_is_loader, pods)),
-        progress=progress(key),
+        progress=progress.loader(key) if progress else None,
+        start=progress.start(key) if progress else "",
         warnings=tuple(sorted(caches.warnings.of(key), key=_last_time)[-_MOST_WARNINGS:]),
         routable=routable(key),
         optional_kinds=frozenset(kind.kind for kind in caches.optional_kinds),

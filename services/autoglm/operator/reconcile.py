@@ -22,12 +22,12 @@ from autoglm.kube.kinds import RESOURCE, Key
 from autoglm.kube.transport import Refused
 from autoglm.kube.verbs import Kube
 from autoglm.operator.children.metadata import identity
-from autoglm.operator.loaders import Loaders
 from autoglm.operator.metrics import Metrics
 from autoglm.operator.observe import ApplyFailures, Caches, observe
 from autoglm.operator.ownership.claims import ClaimedByAnother, claimed_message
 from autoglm.operator.ownership.installations import Installations
 from autoglm.operator.ownership.model_names import claim_of
+from autoglm.operator.progress import ProgressPages
 from autoglm.operator.types import Event, ObservedObjects, Plan, Raw
 from autoglm.operator.writes.apply import Applier
 from autoglm.operator.writes.conflicts import Reverts
@@ -76,7 +76,7 @@ class Reconciler:
 
     `decide` computes plans, `routable` reads gateways' pools, and `operator` is the identity with
     which events are written. `status_changed` is called when the status of a resource was written,
-    and `loaders` poll the progress of downloads.
+    and `progress` polls loaders and starting replicas.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Reconciler:
         rng: Random,
         installations: Installations,
         status_changed: Callable[[Key], None] = lambda _: None,
-        loaders: Loaders | None = None,
+        progress: ProgressPages | None = None,
     ) -> None:
-        self._loaders = loaders or Loaders(lambda _: None)
+        self._progress = progress or ProgressPages(lambda _: None)
         self._caches = caches
         self._kube = kube
         self._metrics = metrics
@@ -130,9 +130,7 @@ class Reconciler:
     async def _reconcile(self, key: Key, span: trace.Span) -> ReconcileResult:
         now = asyncio.get_running_loop().time()
         history = self._histories.setdefault(key, History())
-        observed = observe(
-            self._caches, key, self._routable, history.failures, self._loaders.progress
-        )
+        observed = observe(self._caches, key, self._routable, history.failures, self._progress)
         if observed is None:
             self._forget(key)
             return ReconcileResult("gone")
@@ -147,7 +145,7 @@ class Reconciler:
             return await self._skip_claimed(key, observed.resource, lease)
         self._set_claim(history, "")
 
-        self._loaders.track(key, observed.loaders)
+        self._progress.track(key, observed)
         observed = replace(observed, reverted=history.reverts.conflicts(now))
         plan = self._decide(observed, datetime.now(UTC))
         has_status = observed.resource.get("status") or observed.rejected or history.writes
@@ -244,7 +242,7 @@ class Reconciler:
             self._set_phase(history, "")
             self._set_claim(history, "")
         self._seen.pop(key, None)
-        self._loaders.track(key, ())
+        self._progress.track(key, None)
         self._events.correlator.forget(key)
         self._caches.names.put(key, claim_of(self._caches.resources.get(key)))
 

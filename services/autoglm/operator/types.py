@@ -29,6 +29,8 @@ class ObservedObjects:
     """Pods of Jobs that fill the cache."""
     progress: Progress | None = None
     """What the running one of these reports."""
+    start: str = ""
+    """What the start of a replica does, in its own words: `load 3.2 GB`; empty if not known."""
     warnings: tuple[Raw, ...] = ()
     """Recent events of type Warning on the resource's pods, ReplicaSets, Deployments and HPA."""
     routable: frozenset[str] | None = None

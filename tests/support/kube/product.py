@@ -68,6 +68,11 @@ class Model:
     def last_failure(self) -> str:
         return json.dumps(self.get().get("status", {}).get("model", {}).get("lastFailure", {}))
 
+    def progress(self) -> str:
+        """Return what the start of a replica does, by the status."""
+        model = self.get().get("status", {}).get("model", {})
+        return str(model.get("progress", ""))
+
     def _is_ready(self) -> bool:
         found = self.get()
         status = found.get("status", {})

@@ -821,6 +821,21 @@ def test_each_reason_is_one_event() -> None:
     ]
 
 
+def test_what_a_start_does_is_in_the_status_and_in_no_event() -> None:
+    cluster = FakeCluster(resource(replicas=1), routable=set())
+    for _ in range(3):
+        step(cluster)
+    assert status_of(cluster, "ModelLoaded") == ("False", "Loading")
+
+    made = plan(replace(cluster.observed(), start="load 3.2 GB"), SETTINGS, NOW)
+    cluster.carry_out(made)
+
+    assert cluster.resource["status"]["model"]["progress"] == "load 3.2 GB"
+    for type_ in ("Ready", "ModelLoaded"):
+        assert condition(cluster, type_)["message"].endswith(": load 3.2 GB")
+    assert not made.events
+
+
 def test_a_pod_long_past_its_end_holds_nothing_up() -> None:
     cluster = settled(replicas=1)
     for pod in cluster.pods.values():

@@ -146,6 +146,7 @@ class _Failure(_Struct):
 
 class _ModelStatus(_Struct):
     state: str | None = None
+    progress: str | None = None
     last_failure: _Failure | None = None
 
 
@@ -198,7 +199,8 @@ def _state(found: _Deployment) -> tuple[str, float]:
     if found.spec.suspend:
         return f"{subject} is suspended", _RETRY_SUSPENDED
     phase, failure = status.phase or model.state, model.last_failure
-    parts = [phase or "not started yet"]
+    progress = f" ({model.progress})" if model.progress and phase != "Ready" else ""
+    parts = [f"{phase or 'not started yet'}{progress}"]
     if failure is not None and phase != "Ready":
         parts += [text for text in (failure.reason, failure.message) if text]
     text = " ".join(f"{subject}: {': '.join(parts)}".split())

@@ -1,8 +1,8 @@
 """NetworkPolicies: allow only the connections that replicas and loaders need. Pure.
 
-Ingress: requests from gateways, metrics for gateways and monitoring. Egress: name resolution,
-spans, and, where a replica downloads, the model's source and its proxies. A loader has egress for
-downloads, and reports its progress to the operator. Kubernetes always allows kubelet's probes.
+Ingress: requests from gateways, metrics for gateways and monitoring, progress for the operator.
+Egress: name resolution, spans, and, where a replica downloads, the model's source and its proxies.
+A loader has egress for downloads. Kubernetes always allows kubelet's probes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def network_policy(context: Context) -> Body:
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {"from": [gateways], "ports": _tcp(GRPC_PORT, HTTP_PORT, METRICS_PORT)},
-            {"from": [monitoring], "ports": _tcp(METRICS_PORT)},
+            {"from": [monitoring, _operators(context)], "ports": _tcp(METRICS_PORT)},
         ],
         "egress": egress,
     }
@@ -80,21 +80,24 @@ def network_policy(context: Context) -> Body:
 
 def loader_policy(context: Context) -> Body:
     """Return the policy of the Job that fills the cache."""
-    operator = {
-        **_in_namespace(context.settings.lease_namespace),
-        "podSelector": {"matchLabels": {NAME: PRODUCT, COMPONENT: OPERATOR}},
-    }
     egress = [_name_resolution(), _downloads(context)]
     if _GKE_IDENTITY in account_annotations(context):
         egress.append(_GKE_METADATA)
     spec = {
         "podSelector": {"matchLabels": loader_selector(context.name)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": [operator], "ports": _tcp(METRICS_PORT)}],
+        "ingress": [{"from": [_operators(context)], "ports": _tcp(METRICS_PORT)}],
         "egress": egress,
     }
     name = f"{context.name}-loader"
     return child(context, "networking.k8s.io/v1", "NetworkPolicy", name) | {"spec": spec}
+
+
+def _operators(context: Context) -> Body:
+    return {
+        **_in_namespace(context.settings.lease_namespace),
+        "podSelector": {"matchLabels": {NAME: PRODUCT, COMPONENT: OPERATOR}},
+    }
 
 
 def _name_resolution() -> Body:

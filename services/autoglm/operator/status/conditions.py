@@ -129,7 +129,11 @@ def _in_progress(state: ResourceState) -> Condition:
         return Condition(False, "ScalingDown", f"{so_far}; others are terminating")
     if not new.present:
         return Condition(False, "Pending", f"{so_far}; pods are being created")
-    return Condition(False, "Loading", f"{so_far}; others load the model")
+    return Condition(False, "Loading", f"{so_far}; others load the model{_start(state)}")
+
+
+def _start(state: ResourceState) -> str:
+    return f": {state.observed.start}" if state.observed.start else ""
 
 
 def available(replicas: int) -> Condition:
@@ -195,7 +199,8 @@ def _model_loaded(state: ResourceState) -> Condition:
     if failure := state.failure:
         return Condition(False, failure.reason, failure.message)
     reason = "Loading" if state.new.present else "Pending"
-    return Condition(False, reason, "no replica of the desired revision has loaded the model yet")
+    message = f"no replica of the desired revision has loaded the model yet{_start(state)}"
+    return Condition(False, reason, message)
 
 
 def _routable(state: ResourceState) -> Condition:

@@ -241,6 +241,7 @@ def _model(state: ResourceState) -> dict[str, Any]:
     return {
         "source": spec.model.uri or spec.engine.type,
         "state": loading,
+        "progress": state.observed.start,
         "last_failure": last,
     }
 

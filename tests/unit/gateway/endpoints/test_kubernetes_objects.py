@@ -136,6 +136,10 @@ def test_a_resource_without_names_serves_its_own() -> None:
     [
         ({}, "AutoGLMDeployment default/glm: not started yet"),
         ({"status": {"phase": "Loading"}}, "AutoGLMDeployment default/glm: Loading"),
+        (
+            {"status": {"phase": "Loading", "model": {"progress": "load 3.2 GB"}}},
+            "AutoGLMDeployment default/glm: Loading (load 3.2 GB)",
+        ),
         ({"spec": {"suspend": True}}, "AutoGLMDeployment default/glm is suspended"),
         (
             {

@@ -38,18 +38,25 @@ def test_what_no_rule_allows_is_denied() -> None:
     assert policy()["policyTypes"] == ["Ingress", "Egress"]
 
 
-def test_only_gateways_and_monitoring_may_connect() -> None:
+def test_only_gateways_monitoring_and_the_operator_may_connect() -> None:
     gateways = {
         "app.kubernetes.io/name": "open-autoglm",
         "app.kubernetes.io/component": "gateway",
     }
+    operators = gateways | {"app.kubernetes.io/component": "operator"}
 
     assert policy()["ingress"] == [
         {
             "from": [{**namespace("gw"), "podSelector": {"matchLabels": gateways}}],
             "ports": tcp(50051, 8000, 9090),
         },
-        {"from": [namespace("prometheus")], "ports": tcp(9090)},
+        {
+            "from": [
+                namespace("prometheus"),
+                {**namespace("autoglm-system"), "podSelector": {"matchLabels": operators}},
+            ],
+            "ports": tcp(9090),
+        },
     ]
 
 
