@@ -15,7 +15,7 @@ Rule = Callable[[Document], Iterator[Problem]]
 def at(document: Any, path: str) -> Any:
     """Return the value at a dotted path, None if a key is missing."""
     for key in path.split("."):
-        document = document.get(key) if isinstance(document, Mapping) else None
+        document = document.get(key) if isinstance(document, (dict, Mapping)) else None
     return document
 
 
