@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.support.http_stand_in import serving
+from tests.support.http_stand_in import part_of, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_accepted"
@@ -106,8 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _about(self, name: str, model: Model) -> Any:
         siblings = [
             {"rfilename": f, "size": len(data), "blobId": _sha1(data),
-             **({"lfs": {"size": len(data), "sha256": _sha256(data), "pointerSize": 134}}
-                if _is_large(f) else {})}
+             **({"lfs": {"size": len(data), "sha256": sha256_of(data), "pointerSize": 134}}
+                if is_large(f) else {})}
             for f, data in model.files.items()
         ]  # fmt: skip
         return {
@@ -118,29 +118,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _tree(self, model: Model) -> Any:
         return [
             {"type": "file", "path": f, "size": len(data), "oid": _sha1(data),
-             **({"lfs": {"size": len(data), "oid": _sha256(data), "pointerSize": 134}}
-                if _is_large(f) else {})}
+             **({"lfs": {"size": len(data), "oid": sha256_of(data), "pointerSize": 134}}
+                if is_large(f) else {})}
             for f, data in model.files.items()
         ]  # fmt: skip
 
     def _file(self, model: Model, name: str) -> None:
         data = model.files[name]
-        etag = _sha256(data) if _is_large(name) else _sha1(data)
+        etag = sha256_of(data) if is_large(name) else _sha1(data)
         sent = bytes(len(data)) if name in model.corrupted else data
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
-        first = int(found[1]) if found else 0
-        part = sent[first:]
-        self.send_response(206 if found else 200)
+        part, content_range = part_of(sent, self.headers.get("range", ""))
+        self.send_response(206 if content_range else 200)
         self.send_header("etag", f'"{etag}"')
         self.send_header("x-repo-commit", COMMIT)
         self.send_header("accept-ranges", "bytes")
         self.send_header("content-length", str(len(part)))
-        if found:
-            self.send_header("content-range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        if content_range:
+            self.send_header("content-range", content_range)
         self.end_headers()
         if self.command == "HEAD":
             return
-        if model.break_after and _is_large(name) and name not in self.hub.broken:
+        if model.break_after and is_large(name) and name not in self.hub.broken:
             self.hub.broken.add(name)
             self.wfile.write(part[: model.break_after])
             self.close_connection = True
@@ -164,11 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _is_large(name: str) -> bool:
+def is_large(name: str) -> bool:
     return name.endswith((".safetensors", ".bin", ".pt"))
 
 
-def _sha256(data: bytes) -> str:
+def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

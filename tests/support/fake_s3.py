@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from tests.support.http_stand_in import serving
+from tests.support.http_stand_in import part_of, serving
 
 _TIME = "2026-01-01T00:00:00.000Z"
 _HTTP_TIME = "Thu, 01 Jan 2026 00:00:00 GMT"
@@ -80,13 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         ).encode()
 
     def _object(self, data: bytes) -> None:
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
-        first = int(found[1]) if found else 0
-        last = min(int(found[2]), len(data) - 1) if found and found[2] else len(data) - 1
-        part = data[first : last + 1]
-        more = {"content-range": f"bytes {first}-{last}/{len(data)}"} if found else {}
+        part, content_range = part_of(data, self.headers.get("range", ""))
+        more = {"content-range": content_range} if content_range else {}
         more |= {"etag": '"e"', "last-modified": _HTTP_TIME}
-        self._send(206 if found else 200, part, "application/octet-stream", **more)
+        self._send(206 if content_range else 200, part, "application/octet-stream", **more)
 
     def _send(self, status: int, body: bytes, kind: str, **headers: str) -> None:
         self.send_response(status)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def part_of(data: bytes, wanted: str) -> tuple[bytes, str]:
+    """Return the bytes that a Range header requests, and the Content-Range; all and "" without."""
+    if not (found := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)):
+        return data, ""
+    first = int(found[1])
+    last = min(int(found[2]), len(data) - 1) if found[2] else len(data) - 1
+    return data[first : last + 1], f"bytes {first}-{last}/{len(data)}"
 
 
 @contextmanager
