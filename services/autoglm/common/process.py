@@ -54,6 +54,11 @@ class ExitCode(IntEnum):
         """Return whether another start fails alike until something changes."""
         return self < ExitCode.ENGINE_DEAD
 
+    @property
+    def reason(self) -> str:
+        """Return the word for machines: ModelNotFound."""
+        return self.name.title().replace("_", "")
+
 
 class Shutdown:
     """Waits for the first SIGTERM or SIGINT; from then on a second one ends the process at once.

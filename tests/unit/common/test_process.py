@@ -21,6 +21,7 @@ from autoglm.common.process import (
     LATEST_SECONDS,
     QUIET_REQUESTS,
     QUIET_SECONDS,
+    ExitCode,
     Shutdown,
     collect_garbage,
     connections_within,
@@ -232,3 +233,8 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     result = subprocess.run((sys.executable, "-c", program), capture_output=True, check=True)
     assert result.stdout.split() == [b"512"] * 3
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 512
+
+
+def test_each_exit_code_has_a_word_for_machines() -> None:
+    found = [code.reason for code in (ExitCode.MODEL_NOT_FOUND, ExitCode.NOT_A_MODEL)]
+    assert found == ["ModelNotFound", "NotAModel"]
