@@ -113,7 +113,10 @@ GOOD: tuple[Case, ...] = (
     Case("a name of the hub with its scheme", _vllm(model={"uri": "hf://org/model"})),
     *(
         Case(f"a model at {uri}", _vllm(model={"uri": uri}))
-        for uri in ("s3://bucket/model", "oci://host:5000/team/model:1", "pvc://claim/dir/model")
+        for uri in (
+            *("s3://bucket/model", "oci://host:5000/team/model:1", "pvc://claim/dir/model"),
+            *("ms://org/model", "ms://org/model@v1"),
+        )
     ),
     Case("a file of a hub's repository", _vllm(model={"uri": "org/model-GGUF:Q4_K_M"})),
     Case("names of another vLLM with an image of its own", _vllm(
@@ -176,11 +179,16 @@ BAD: tuple[Case, ...] = (
     ),
     *(
         Case(f"a model at {uri}", _vllm(model={"uri": uri}), "cannot be loaded")
-        for uri in ("ms://org/model", "gs://bucket/model", "https://hub.example/model")
+        for uri in ("gs://bucket/model", "https://hub.example/model")
     ),
     Case("a tokenizer elsewhere", _vllm(model={"tokenizer": "gs://a"}), "cannot be loaded"),
-    Case("an adapter elsewhere", _vllm(model={"adapters": [{**_ADAPTER, "uri": "ms://a/b"}]}),
+    Case("an adapter elsewhere", _vllm(model={"adapters": [{**_ADAPTER, "uri": "gs://a/b"}]}),
          "cannot be loaded"),
+    Case("a revision in the uri and beside it", _vllm(
+        model={"uri": "ms://org/model@v1", "revision": "v2"},
+    ), "leave out one of the two"),
+    Case("a name that ModelScope has not", _vllm(model={"uri": "ms://model"}),
+         "is no location of ms://", judges=("parse",)),
     Case("a name that no hub has", _vllm(model={"uri": "a/b/c"}), "is no name of a hub",
          judges=("parse",)),
     Case("an unknown quantization", _vllm(model={"quantization": {"method": "magic"}}),

@@ -7,20 +7,23 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-PATH, HUB, S3, OCI, CLAIM = "path", "hf", "s3", "oci", "pvc"
-PROCESSES_LOAD: Final = "a hub name (ORG/NAME, hf://ORG/NAME) or a path"
+PATH, HUB, MODELSCOPE, S3, OCI, CLAIM = "path", "hf", "ms", "s3", "oci", "pvc"
+_HUB_NAMES: Final = "a hub name (ORG/NAME, hf://ORG/NAME, ms://ORG/NAME)"
+PROCESSES_LOAD: Final = f"{_HUB_NAMES} or a path"
 """What a process on this machine loads, for messages."""
-PODS_LOAD: Final = (
-    "a hub name (ORG/NAME, hf://ORG/NAME), s3://BUCKET/PREFIX, oci://IMAGE, pvc://CLAIM/PATH or a "
-    "path"
-)
+PODS_LOAD: Final = f"{_HUB_NAMES}, s3://BUCKET/PREFIX, oci://IMAGE, pvc://CLAIM/PATH or a path"
 """What a pod loads, for messages."""
-SCHEMES: Final = (HUB, S3, OCI, CLAIM)
+HUBS: Final = (HUB, MODELSCOPE)
+"""Schemes that an engine downloads itself."""
+SCHEMES: Final = (*HUBS, S3, OCI, CLAIM)
 """Schemes that pods load."""
-_DOWNLOADED: Final = (HUB, S3)
+_DOWNLOADED: Final = (*HUBS, S3)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # With the quantization of a GGUF file, as vLLM takes it.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?", re.ASCII)
+_MODELSCOPE_NAME = re.compile(
+    r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?", re.ASCII
+)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
 _CLAIM_PATH = re.compile(r"(?P<claim>[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)(/(?P<path>[^\s]*))?")
 _IMAGE = re.compile(r"[a-zA-Z0-9][^\s]*")
@@ -33,7 +36,7 @@ class Location:
     """Where a model is."""
 
     scheme: str
-    """`path`, `hf` for a name on the hub, or the scheme of the URI."""
+    """`path`, `hf` for a name on the Hugging Face hub, or the scheme of the URI."""
     name: str
     """The path, the name on the hub, or the URI without its scheme."""
 
@@ -41,6 +44,13 @@ class Location:
     def is_downloaded(self) -> bool:
         """Return whether it can be downloaded into a directory: all but one file of a hub."""
         return self.scheme in _DOWNLOADED and not (self.scheme == HUB and ":" in self.name)
+
+    @property
+    def repository(self) -> tuple[str, str]:
+        """Return model and revision of a name on a hub, whose revision only ms:// has: empty for
+        the default branch."""
+        name, _, revision = self.name.partition("@")
+        return (name, revision) if self.scheme == MODELSCOPE else (self.name, "")
 
     @property
     def claim(self) -> tuple[str, str]:
@@ -67,7 +77,8 @@ def directory_of(uri: str, revision: str | None = None) -> str:
 def problem_of_uri(uri: str) -> str:
     """Return why pods cannot load a URI, with what they can load; empty where they can."""
     found = location_of(uri)
-    forms = {HUB: _HUB_NAME, S3: _BUCKET, OCI: _IMAGE, CLAIM: _CLAIM_PATH}
+    forms = {HUB: _HUB_NAME, MODELSCOPE: _MODELSCOPE_NAME, S3: _BUCKET}
+    forms |= {OCI: _IMAGE, CLAIM: _CLAIM_PATH}
     if found.scheme == PATH:
         return ""
     if found.scheme not in forms:
@@ -84,7 +95,7 @@ def problem_of_uri(uri: str) -> str:
 def problem_here(uri: str) -> str:
     """Return why a process on this machine cannot load a URI; empty where it can."""
     found = location_of(uri)
-    if found.scheme in SCHEMES and found.scheme != HUB:
+    if found.scheme in SCHEMES and found.scheme not in HUBS:
         return (
             f"{found.scheme}:// is loaded by pods of a cluster only; give {PROCESSES_LOAD}, or "
             "copy the model to a path"
@@ -93,6 +104,6 @@ def problem_here(uri: str) -> str:
 
 
 def for_engine(uri: str) -> str:
-    """Return a URI as the engine takes it: names of the hub have no scheme."""
+    """Return a URI as the engine takes it: names of the Hugging Face hub have no scheme."""
     found = location_of(uri)
     return found.name if found.scheme == HUB else uri

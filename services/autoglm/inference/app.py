@@ -40,6 +40,8 @@ from autoglm.inference.http.bounded_http import BoundedHttp
 from autoglm.inference.http.observer import HttpObserver
 from autoglm.inference.http.server import HttpServer, bind
 from autoglm.inference.kv.block_naming import NamedHttp
+from autoglm.inference.modelscope.api import ModelScopeError
+from autoglm.inference.modelscope.start import with_paths
 from autoglm.inference.oip.rest import with_oip
 from autoglm.inference.oip.servicer import OipServicer
 from autoglm.inference.pod import Phase, Pod
@@ -303,6 +305,11 @@ class PodServer:
             except errors.AutoGLMError as error:
                 raise CannotStart(diagnosis.diagnose(str(error), settings)) from error
             return simulated
+        try:
+            settings = await with_paths(settings, self._startup)
+        except ModelScopeError as error:
+            found = Diagnosis(error.exit_code.reason, str(error), error.exit_code)
+            raise CannotStart(found) from error
         vllm = import_module("autoglm.inference.vllm")
         try:
             engine: Engine = await vllm.start(settings.engine_options(), self._startup)

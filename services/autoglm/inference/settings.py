@@ -14,6 +14,7 @@ from typing import Annotated, Literal, cast, get_args
 from pydantic import AfterValidator, AliasChoices, Field
 
 from autoglm.api.spec.operations import Startup
+from autoglm.api.uri import location_of
 from autoglm.common.settings import Address, ServiceSettings, StringList, short_variable
 from autoglm.common.tls import TlsFiles
 from autoglm.inference.engine import Device, EngineOptions
@@ -106,7 +107,7 @@ class InferenceSettings(ServiceSettings):
     engine: Literal["vllm", "echo"] = "vllm"
     """vllm serves a model; echo returns the prompt's own words, for tests and load."""
     model_path: str = Field(default="", validation_alias=short_variable("MODEL_PATH"))
-    """Directory of a checkpoint, or its name on the model hub."""
+    """Directory of a checkpoint, or its name on a hub: ORG/NAME, or ms://ORG/NAME of ModelScope."""
     model_name: str = Field(default="", validation_alias=short_variable("MODEL_NAME"))
     """Name that clients request; the model path when empty."""
     model_alias: StringList = ()
@@ -186,7 +187,7 @@ class InferenceSettings(ServiceSettings):
 
     @property
     def served_name(self) -> str:
-        return self.model_name or self.model_path or self.engine
+        return self.model_name or location_of(self.model_path).repository[0] or self.engine
 
     def engine_options(self) -> EngineOptions:
         """For vLLM."""

@@ -6,6 +6,7 @@ Read by the progress of a start, and by `autoglm pull`, so that a start finds wh
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Final
 
@@ -19,6 +20,18 @@ _OTHERS: Final = (
     "*.tflite", "*.mlmodel", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.mp3", "*.mp4",
     "*.wav", "*.pdf", "original/*", "onnx/*", "openvino/*", "coreml/*", ".git*",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a model."""
+
+    name: str
+    size: int
+    sha256: str = ""
+    """As the source states it; empty where it states none."""
+    is_here: bool = False
+    """Whether it was fetched before."""
 
 
 def weights_of(names: Iterable[str]) -> list[str]:

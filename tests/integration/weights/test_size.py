@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,13 @@ def test_an_offline_machine_is_not_called_unreachable(autoglm: Any) -> None:
     result = autoglm("size", "org/model", hub="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
 
     assert "HF_HUB_OFFLINE forbids to fetch it" in result.stderr
+
+
+def test_precheck_reads_a_model_that_is_named_with_the_hubs_scheme(
+    autoglm: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "model.yaml").write_text("model: hf://org/model\n")
+    with fake_hub(org__model=Model({"config.json": CONFIG})) as hub:
+        result = autoglm("precheck", "--local", "-f", "model.yaml", hub=hub.url)
+
+    assert "15.3 GiB of weights" in " ".join(result.stdout.split())

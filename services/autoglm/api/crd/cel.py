@@ -14,7 +14,8 @@ from typing import Any
 from autoglm.api.profile import place_of_arg
 from autoglm.api.rules import CACHE_FIELDS, CLAIM_FIELDS, FIELD_OF_ARG, ONE_CLAIM, WEIGHTS_FIELDS
 from autoglm.api.rules.facts import engine_facts
-from autoglm.api.uri import PODS_LOAD, SCHEMES
+from autoglm.api.rules.known import REVISION_TWICE
+from autoglm.api.uri import MODELSCOPE, PODS_LOAD, SCHEMES
 
 _SERVED = "(has({0}.model.servedName) ? {0}.model.servedName : self.metadata.name)"
 
@@ -109,6 +110,13 @@ CEL_RULES: tuple[CelRule, ...] = (
             name,
         )
         for name in ("uri", "tokenizer")
+    ),
+    CelRule(
+        "spec.model",
+        "!has(self.revision) || !has(self.uri) || "
+        f"!self.uri.startsWith('{MODELSCOPE}://') || !self.uri.contains('@')",
+        f"revision {REVISION_TWICE}",
+        "revision",
     ),
     CelRule(
         "spec.model.adapters[]",

@@ -17,7 +17,7 @@ from autoglm.api.quantities import amount
 from autoglm.api.rules.document import Document, Rule, at, engine_of, list_at
 from autoglm.api.rules.facts import closest, engine_facts
 from autoglm.api.schema import IMAGE
-from autoglm.api.uri import problem_of_uri
+from autoglm.api.uri import location_of, problem_of_uri
 
 _PEBI = Decimal(2**50)
 # The most of a resource that a replica may request; larger ones are slips.
@@ -35,6 +35,15 @@ def _uris_can_be_loaded(document: Document) -> Iterator[Problem]:
     for path, uri in uris:
         if isinstance(uri, str) and (why := problem_of_uri(uri)):
             yield Problem(path, why, uri)
+
+
+def _revision_is_given_once(document: Document) -> Iterator[Problem]:
+    uri, revision = at(document, "spec.model.uri"), at(document, "spec.model.revision")
+    if isinstance(uri, str) and revision is not None and location_of(uri).repository[1]:
+        yield Problem("spec.model.revision", REVISION_TWICE, revision)
+
+
+REVISION_TWICE: Final = "is in uri as well (@REVISION); leave out one of the two"
 
 
 def _quantization_exists(document: Document) -> Iterator[Problem]:
@@ -147,6 +156,7 @@ def _given(document: Document, kind: str, name: str) -> Any:
 
 KNOWN: tuple[Rule, ...] = (
     _uris_can_be_loaded,
+    _revision_is_given_once,
     _quantization_exists,
     _arguments_exist,
     _gpus_suffice,

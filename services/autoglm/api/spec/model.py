@@ -67,12 +67,13 @@ class Model(Part):
     """The model to serve."""
 
     uri: Text | None = None
-    """Location of the weights: a hub name (zai-org/GLM-4-9B-0414), an absolute path, or a path
-    starting with ./ or ../ relative to the manifest file (`autoglm up` only). Required, except for
-    the echo engine, which has no weights."""
+    """Location of the weights: a name on the Hugging Face hub (zai-org/GLM-4-9B-0414) or on
+    ModelScope (ms://OWNER/MODEL[@REVISION]), an absolute path, or a path starting with ./ or ../
+    relative to the manifest file (`autoglm up` only). Required, except for the echo engine, which
+    has no weights."""
     revision: Text | None = None
-    """Branch, tag or commit on the hub. Absent: the default branch, which may change between two
-    starts; set a commit to serve the same weights everywhere."""
+    """Branch, tag or commit on the hub; of ms:// either here or in uri. Absent: the default branch,
+    which may change between two starts; set a commit to serve the same weights everywhere."""
     served_name: ModelName | None = None
     """The model name in requests. Absent: metadata.name. Immutable, since clients depend on it; add
     an alias instead."""

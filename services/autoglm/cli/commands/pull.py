@@ -8,25 +8,31 @@ from pathlib import Path
 
 import click
 
-from autoglm.api.uri import HUB, PATH, location_of
+from autoglm.api.uri import HUBS, PATH, location_of
 from autoglm.cli.options import examples, output_option
 from autoglm.cli.output import print_json
-from autoglm.cli.weights.download import HubModel, on_hub, verified
+from autoglm.cli.weights.download import HubModel, verified
 from autoglm.cli.weights.listing import needs_own_code
 from autoglm.cli.weights.meter import metered
+from autoglm.cli.weights.modelscope import ModelScopeModel, on_a_hub
 from autoglm.cli.weights.stores import OTHERS, STORES, StoredModel, in_store
 from autoglm.common.process import ExitCode
+
+Source = HubModel | ModelScopeModel | StoredModel
 
 
 @click.command(
     epilog=examples(
         "autoglm pull Qwen/Qwen3-8B",
         "autoglm pull hf://zai-org/GLM-4-9B-0414 --revision main --dry-run",
+        "autoglm pull ms://Qwen/Qwen3-8B@master",
         "autoglm pull s3://models/qwen3-8b --to /models/qwen3-8b",
     )
 )
 @click.argument("model")
-@click.option("--revision", default="", help="Branch, tag or commit on the hub.")
+@click.option(
+    "--revision", default="", help="Branch, tag or commit on the hub, for ms:// also @REVISION."
+)
 @click.option(
     "--to",
     "directory",
@@ -40,8 +46,8 @@ from autoglm.common.process import ExitCode
 def command(
     model: str, revision: str, directory: str, dry_run: bool, verify: bool, output: str
 ) -> int:
-    """Fetch MODEL: ORG/NAME or hf://ORG/NAME on the hub, or a directory in a store (s3://, gs://,
-    az://).
+    """Fetch MODEL: ORG/NAME or hf://ORG/NAME on the Hugging Face hub, ms://ORG/NAME[@REVISION] on
+    ModelScope, or a directory in a store (s3://, gs://, az://).
 
     Only the files that vLLM loads. Run again, it fetches what is missing.
     """
@@ -71,10 +77,14 @@ def command(
     return 0
 
 
-def _listed(model: str, revision: str, directory: str) -> HubModel | StoredModel:
+def _listed(model: str, revision: str, directory: str) -> Source:
     where, root = location_of(model), Path(directory).expanduser()
-    if where.scheme == HUB:
-        return on_hub(where.name, revision, str(root) if directory else "")
+    if where.scheme in HUBS:
+        if revision and where.repository[1]:
+            raise click.UsageError(
+                f"{model} has a revision; leave out --revision, or give it alone"
+            )
+        return on_a_hub(model, revision, str(root) if directory else "")
     if where.scheme == PATH:
         message = f"{model} is a path; serve it as it is: autoglm serve {model}"
         raise click.BadParameter(message, param_hint="MODEL")
@@ -85,7 +95,7 @@ def _listed(model: str, revision: str, directory: str) -> HubModel | StoredModel
             param_hint="MODEL",
         )
     if where.scheme not in STORES:
-        known = ", ".join(f"{each}://" for each in ("hf", *STORES))
+        known = ", ".join(f"{each}://" for each in (*HUBS, *STORES))
         raise click.BadParameter(
             f"{where.scheme}:// is not known; it may be {known}", param_hint="MODEL"
         )
@@ -96,7 +106,7 @@ def _listed(model: str, revision: str, directory: str) -> HubModel | StoredModel
     return in_store(model, where.scheme, root)
 
 
-def _fetch(found: HubModel | StoredModel, verifies: bool) -> Path:
+def _fetch(found: Source, verifies: bool) -> Path:
     listing = found.listing
     with metered("download", listing.missing) as meter:
         path = found.fetch(meter.add)

@@ -11,7 +11,14 @@ import yaml
 from autoglm.api import InvalidSpec
 from autoglm.api.documents import parse_manifest
 from autoglm.api.short_form import name_of, to_manifest
-from autoglm.api.uri import PATH, PROCESSES_LOAD, for_engine, location_of, problem_here
+from autoglm.api.uri import (
+    MODELSCOPE,
+    PATH,
+    PROCESSES_LOAD,
+    for_engine,
+    location_of,
+    problem_here,
+)
 from autoglm.cli.commands.up import print_commands, run, run_options
 from autoglm.cli.options import examples
 from autoglm.common.process import ExitCode
@@ -26,6 +33,7 @@ _PLAIN = ("model", "weights", "checkpoint")
         "autoglm serve Qwen/Qwen3-8B --gpus 1 --max-model-len 16384",
         "autoglm serve -d examples/tiny-glm/model && autoglm chat Hello; autoglm down",
         "autoglm serve hf://zai-org/GLM-4-9B-0414 --quantization fp8 --replicas 2 --name glm-4",
+        "autoglm serve ms://Qwen/Qwen3-8B --gpus 1",
         "autoglm serve Qwen/Qwen3-8B --gpus 2 --print-manifest > qwen3-8b.yaml",
     )
 )
@@ -57,7 +65,8 @@ def command(
     options: UpOptions,
     dry_run: bool,
 ) -> int:
-    """Serve MODEL, a path or a hub name, by local processes: replicas and a gateway.
+    """Serve MODEL, a path or a hub name (ms://ORG/NAME on ModelScope), by local processes: replicas
+    and a gateway.
 
     Ctrl-C drains and stops all processes; a second one kills them. With -d they run on until
     `autoglm down`.
@@ -100,7 +109,8 @@ def uri_of(model: str) -> str:
 
 def served_name_of(uri: str) -> str:
     """Return the name for requests: the last part, or the directory above for `tiny-glm/model`."""
-    path = Path(uri)
+    where = location_of(uri)
+    path = Path(where.repository[0] if where.scheme == MODELSCOPE else uri)
     last = path.parent.name if path.name in _PLAIN and path.parent.name else path.name
     return last.lower() or name_of(uri)
 

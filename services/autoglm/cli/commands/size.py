@@ -30,11 +30,11 @@ from autoglm.api.sizing import (
     host,
     need,
 )
-from autoglm.api.uri import HUB, PATH, location_of
+from autoglm.api.uri import HUBS, PATH, location_of
 from autoglm.cli.options import examples, output_option
 from autoglm.cli.output import print_json, print_table, print_wrapped
 from autoglm.cli.weights.checkpoint import Sized, read_local
-from autoglm.cli.weights.hub import read_from_hub
+from autoglm.cli.weights.modelscope import read_from_a_hub
 
 _UNITS = {"M": 10**6, "B": 10**9, "T": 10**12, "": 1}
 _CONFIGURED = "config.json"
@@ -59,6 +59,7 @@ def _gpu(context: click.Context, option: click.Parameter, text: str | None) -> G
 @click.command(
     epilog=examples(
         "autoglm size Qwen/Qwen3-8B",
+        "autoglm size ms://ZhipuAI/GLM-4-9B-0414",
         "autoglm size ./GLM-4-9B-0414 --gpu L4 --context 16384 --concurrency 32",
         "autoglm size ./config.json --parameters 9.4B --precision int8",
         "autoglm size ./GLM-4-9B-0414 --output json",
@@ -109,10 +110,10 @@ def command(
 ) -> int:
     """Estimate the memory that a model needs, and the GPUs that have enough.
 
-    The model is a directory, its config.json, or a name on the hub.
+    The model is a directory, its config.json, or a name on a hub (ORG/NAME, ms://ORG/NAME).
     """
     if bool(model) == bool(named):
-        raise click.UsageError("give one model: a directory, a config.json, or a name on the hub")
+        raise click.UsageError("give one model: a directory, a config.json, or a name on a hub")
     sized = read(model or named)
     if parameters:
         sized = Sized(sized.shape.with_parameters(parameters), "--parameters")
@@ -140,14 +141,14 @@ def read(model: str) -> Sized:
     try:
         if path.exists() or where.scheme == PATH or model.endswith(".json"):
             return read_local(path)
-        if where.scheme == HUB:
-            return read_from_hub(where.name)
+        if where.scheme in HUBS:
+            return read_from_a_hub(model)
     except FileNotFoundError as error:
         raise click.ClickException(f"{model}: {error.filename or path} does not exist") from error
     except (OSError, ValueError, RecursionError) as error:
         raise click.ClickException(f"{model}: {error}") from error
     raise click.ClickException(
-        f"{model}: {where.scheme}:// is not read for sizes; give a name on the hub, or a directory "
+        f"{model}: {where.scheme}:// is not read for sizes; give a name on a hub, or a directory "
         "(`autoglm pull` makes one)"
     )
 

@@ -14,7 +14,8 @@ from autoglm.api.sizing import BYTES, GIB, Load, Shape, UnknownModel, need
 from autoglm.api.sizing.fits import RUNTIME_BYTES, UTILIZATION
 from autoglm.cli.precheck.view import Check
 from autoglm.cli.weights.checkpoint import read_local
-from autoglm.cli.weights.hub import HubError, read_from_hub
+from autoglm.cli.weights.hub import HubError
+from autoglm.cli.weights.modelscope import on_a_hub, read_from_a_hub
 from autoglm.common.process import ExitCode
 from autoglm.inference.diagnosis import model_path_problem
 from autoglm.inference.settings import InferenceSettings
@@ -76,7 +77,7 @@ def observe(placed: Placed) -> Weights:
     try:
         directory, revision = Path(path).expanduser(), spec.model.revision or ""
         here = directory.is_dir()
-        sized = read_local(directory) if here else read_from_hub(path, revision)
+        sized = read_local(directory) if here else read_from_a_hub(path, revision)
     except HubError as error:
         if error.exit_code == ExitCode.HUB_UNREACHABLE:
             return replace(weights, warning=error.message)
@@ -99,10 +100,8 @@ def _memory(shape: Shape, resource: AutoGLMDeployment) -> tuple[int, int]:
 
 def _download(name: str, revision: str) -> tuple[int, str]:
     """Return the bytes that are not in the hub's cache, and why they do not fit on its disk."""
-    from autoglm.cli.weights.download import on_hub
-
     try:
-        model = on_hub(name, revision, "")
+        model = on_a_hub(name, revision, "")
     except click.ClickException:
         # Its configuration was read, so it may be in the cache whole.
         return 0, ""

@@ -17,10 +17,11 @@ BY_EXIT_CODE: Final = {
     ExitCode.BAD_MANIFEST: "correct the fields in the message",
     ExitCode.ADDRESS_IN_USE: "remove containers that use ports 50051, 8000 or 9090 from "
     "spec.template",
-    ExitCode.MODEL_NOT_FOUND: "check spec.model.uri, spec.model.revision, and HF_TOKEN in "
-    "spec.engine.env; a path must be on a volume that spec.template mounts",
-    ExitCode.GATED_MODEL: "accept the licence on the model's page of the hub, and set HF_TOKEN in "
-    "spec.engine.env to a token of the same account",
+    ExitCode.MODEL_NOT_FOUND: "check spec.model.uri, spec.model.revision, and the hub's token "
+    "(HF_TOKEN; MODELSCOPE_API_TOKEN for ms://) in spec.engine.env; a path must be on a volume "
+    "that spec.template mounts",
+    ExitCode.GATED_MODEL: "accept the licence on the model's page of the hub, and set HF_TOKEN "
+    "(MODELSCOPE_API_TOKEN for ms://) in spec.engine.env to a token of the same account",
     ExitCode.UNTRUSTED_CODE: "read the model's code, and set trust_remote_code: true in "
     "spec.engine.args, or choose a model that vLLM knows",
     ExitCode.DISK_FULL: "raise ephemeral-storage in spec.resources, or cache the weights on a "
@@ -28,7 +29,7 @@ BY_EXIT_CODE: Final = {
     ExitCode.START_STALLED: "check the log; raise spec.startup.stallSeconds if the start "
     "only takes long",
     ExitCode.HUB_UNREACHABLE: "none if the hub responds again; if it recurs, check egress to it, "
-    "HTTPS_PROXY and HF_ENDPOINT in spec.engine.env",
+    "HTTPS_PROXY and HF_ENDPOINT (MODELSCOPE_ENDPOINT for ms://) in spec.engine.env",
     ExitCode.NOT_A_MODEL: "set spec.model.uri to the directory of a checkpoint with config.json "
     "that vLLM supports",
     ExitCode.UNSUPPORTED_QUANTIZATION: "omit spec.model.quantization, or set a method that device "

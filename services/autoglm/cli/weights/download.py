@@ -6,21 +6,17 @@ The client resumes no partial file of an earlier run, so files are fetched one a
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoglm.cli.weights.hub import SECONDS, HubError, endpoint, in_one_sentence
-from autoglm.cli.weights.listing import File, Listing
+from autoglm.cli.weights.listing import Listing
 from autoglm.common.process import ExitCode
-from autoglm.inference.weight_files import files_of
-
-_CHUNK_BYTES = 8 * 2**20
-Progress = Callable[[int], None]
-"""Takes bytes as they arrive; a negative number where they have to be fetched again."""
+from autoglm.inference.modelscope.snapshot import Progress, is_intact
+from autoglm.inference.weight_files import File, files_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +107,7 @@ def verified(model: str, files: Iterable[File], root: Path, progress: Progress) 
     """
     for file in files:
         path = root / file.name
-        if not file.sha256:
-            progress(file.size)
-        elif _sha256(path, progress) != file.sha256:
+        if not is_intact(path, file.sha256, progress):
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             raise HubError(
@@ -122,15 +116,6 @@ def verified(model: str, files: Iterable[File], root: Path, progress: Progress) 
                 "proxies if that repeats",
                 ExitCode.NOT_A_MODEL,
             )
-
-
-def _sha256(path: Path, progress: Progress) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            progress(len(chunk))
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -6,19 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoglm.inference.weight_files import is_pickle, weights_of
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a model."""
-
-    name: str
-    size: int
-    sha256: str = ""
-    """As the source states it; empty where it states none."""
-    is_here: bool = False
-    """Whether it was fetched before."""
+from autoglm.inference.weight_files import File, is_pickle, weights_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +55,8 @@ class Listing:
             return ""
         return (
             f"{self.model} needs {amount(self.missing)} more, and {directory} has {amount(free)} "
-            "free: free some, or choose another disk by --to DIR (for models of the hub also by "
-            "HF_HOME)"
+            "free: free some, or choose another disk by --to DIR (for models of a hub also by "
+            "HF_HOME or MODELSCOPE_CACHE)"
         )
 
     def page(self) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from typing import Any, Final
 
 import click
 
-from autoglm.api.uri import HUB, directory_of, location_of
+from autoglm.api.uri import HUBS, directory_of, location_of
 from autoglm.cli.options import examples
-from autoglm.cli.weights.download import HubModel, on_hub, verified
+from autoglm.cli.weights.download import HubModel, verified
 from autoglm.cli.weights.listing import amount
+from autoglm.cli.weights.modelscope import ModelScopeModel, on_a_hub
 from autoglm.cli.weights.stores import StoredModel, in_store
 from autoglm.common.process import ExitCode
 from autoglm.inference.diagnosis import MAX_MESSAGE_BYTES
@@ -32,15 +33,6 @@ from autoglm.inference.startup import Sample, Stage, Startup
 
 _MARKER: Final = ".autoglm-loaded.json"
 _LINE_SECONDS: Final = 10.0
-_REASONS: Final = {
-    ExitCode.BAD_SETTINGS: "BadSettings",
-    ExitCode.MODEL_NOT_FOUND: "ModelNotFound",
-    ExitCode.NOT_A_MODEL: "NotAModel",
-    ExitCode.MISSING_PACKAGE: "MissingPackage",
-    ExitCode.GATED_MODEL: "GatedModel",
-    ExitCode.DISK_FULL: "DiskFull",
-    ExitCode.HUB_UNREACHABLE: "HubUnreachable",
-}
 
 
 class CannotLoad(Exception):
@@ -51,8 +43,9 @@ class CannotLoad(Exception):
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        known = _REASONS.get(ExitCode(self.exit_code)) if self.exit_code in set(ExitCode) else None
-        return f"{known or 'LoadFailed'}: {self.args[0]}"
+        is_known = self.exit_code in set(ExitCode)
+        reason = ExitCode(self.exit_code).reason if is_known else "LoadFailed"
+        return f"{reason}: {self.args[0]}"
 
 
 class Meter:
@@ -171,10 +164,10 @@ def _load(source: Source, meter: Meter) -> None:
     _log(f"{source.uri} is loaded: {amount(listing.total)} in {source.directory}")
 
 
-def _listed(source: Source) -> HubModel | StoredModel:
+def _listed(source: Source) -> HubModel | ModelScopeModel | StoredModel:
     location = location_of(source.uri)
-    if location.scheme == HUB:
-        return on_hub(location.name, source.revision, str(source.directory))
+    if location.scheme in HUBS:
+        return on_a_hub(source.uri, source.revision, str(source.directory))
     return in_store(source.uri, location.scheme, source.directory)
 
 

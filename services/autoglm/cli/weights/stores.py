@@ -14,16 +14,15 @@ from typing import Any, Final
 
 import click
 
-from autoglm.cli.weights.download import Progress
-from autoglm.cli.weights.listing import File, Listing
-from autoglm.inference.weight_files import files_of
+from autoglm.cli.weights.listing import Listing
+from autoglm.inference.modelscope.snapshot import Progress
+from autoglm.inference.weight_files import File, files_of
 
 _CHUNK_BYTES: Final = 16 * 2**20
 _OBJECT_STORES: Final = ("s3", "gs", "az", "abfs")
 STORES: Final = (*_OBJECT_STORES, "file")
 """Schemes that are copied."""
 OTHERS: Final = {
-    "ms": "pip install modelscope && modelscope download --model {name} --local_dir DIR",
     "oci": "oras pull {name} --output DIR",
 }
 """Schemes that have a tool of their own."""

@@ -32,6 +32,7 @@ from autoglm.operator.children.weights import (
     engine_downloads,
     places,
     source_volumes,
+    uses_modelscope,
 )
 from autoglm.operator.types import Raw
 
@@ -235,6 +236,8 @@ def _environment(context: Context) -> list[Body]:
             "HF_HOME": "/tmp/huggingface" if is_loaded else f"{CACHE}/huggingface",
             "VLLM_NO_USAGE_STATS": "1",
         }
+        if uses_modelscope(spec) and not is_loaded:
+            own["MODELSCOPE_CACHE"] = f"{CACHE}/modelscope"
         # The policy blocks the hub then, and requests to it would only time out.
         own |= {} if engine_downloads(spec) else {"HF_HUB_OFFLINE": "1"}
     given = {e.name: e.model_dump(by_alias=True, exclude_none=True) for e in spec.engine.env}

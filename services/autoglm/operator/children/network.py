@@ -41,7 +41,10 @@ _GKE_METADATA: Body = {
     "ports": [{"protocol": "TCP", "port": port} for port in (80, 988)],
 }
 # Variables that name another source than the usual one.
-_MIRRORS = ("HF_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+_MIRRORS = (
+    *("HF_ENDPOINT", "MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+)
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from autoglm.api import Spec
-from autoglm.api.uri import CLAIM, HUB, OCI, PATH, S3, directory_of, for_engine, location_of
+from autoglm.api.uri import (
+    CLAIM,
+    HUBS,
+    MODELSCOPE,
+    OCI,
+    PATH,
+    S3,
+    directory_of,
+    for_engine,
+    location_of,
+)
 from autoglm.operator.children.metadata import Body, digest
 
 CACHE: Final = "/cache"
@@ -61,8 +71,13 @@ def engine_downloads(spec: Spec) -> bool:
     """Return whether the engine requests a hub: any of its URIs is a name there that no loader
     downloads."""
     loaded = {one.uri for one in downloads(spec)}
-    hub = (uri for uri in _uris(spec) if location_of(uri).scheme == HUB)
+    hub = (uri for uri in _uris(spec) if location_of(uri).scheme in HUBS)
     return spec.engine.type == "vllm" and not loaded.issuperset(hub)
+
+
+def uses_modelscope(spec: Spec) -> bool:
+    """Return whether any of the URIs is one of ModelScope."""
+    return any(location_of(uri).scheme == MODELSCOPE for uri in _uris(spec))
 
 
 def pod_downloads(spec: Spec) -> bool:

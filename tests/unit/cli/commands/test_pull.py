@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.conftest import Autoglm
 
-from autoglm.cli.weights.listing import File, Listing, amount, needs_own_code
+from autoglm.cli.weights.listing import Listing, amount, needs_own_code
+from autoglm.inference.weight_files import File
 
 WEIGHTS = bytes(range(256)) * 400
 
@@ -16,12 +17,12 @@ WEIGHTS = bytes(range(256)) * 400
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ms://org/model"], "modelscope download --model org/model"),
+        (["ms://org/model@v1", "--revision", "v2"], "ms://org/model@v1 has a revision"),
         (["oci://registry/model:1"], "oras pull registry/model:1"),
         (["./here"], "./here is a path; serve it as it is"),
         (["s3://bucket/model"], "s3:// needs --to DIR"),
         (["s3://bucket/model", "--to", "x", "--revision", "main"], "--revision is of the hub"),
-        (["ftp://host/model"], "it may be hf://, s3://"),
+        (["ftp://host/model"], "it may be hf://, ms://, s3://"),
     ],
 )
 def test_what_cannot_be_pulled_is_one_sentence(

@@ -70,8 +70,15 @@ def test_a_directory_is_served_by_its_path_and_named_by_what_is_above(
     assert manifest["spec"]["model"]["uri"] == str(tmp_path / "tiny-glm" / "model")
 
 
+def test_a_model_of_modelscope_is_named_without_its_revision(autoglm: Any) -> None:
+    manifest = printed(autoglm, "ms://Qwen/Qwen3-0.6B@v1")
+    assert manifest["metadata"]["name"] == "qwen3-0-6b"
+    model = {"uri": "ms://Qwen/Qwen3-0.6B@v1", "servedName": "qwen3-0.6b"}
+    assert manifest["spec"]["model"] == model
+
+
 @pytest.mark.parametrize(
-    "model", ["s3://bucket/m", "oci://r/m", "ms://a/b", "pvc://c", "./nowhere"]
+    "model", ["s3://bucket/m", "oci://r/m", "gs://a/b", "pvc://c", "ms://m", "./nowhere"]
 )
 def test_what_cannot_be_loaded_is_a_usage_error_that_names_what_can(
     autoglm: Any, model: str
@@ -79,7 +86,7 @@ def test_what_cannot_be_loaded_is_a_usage_error_that_names_what_can(
     result = autoglm("serve", model)
     message = " ".join(result.err.split())
     assert result.code == 2
-    assert "give a hub name (ORG/NAME, hf://ORG/NAME) or a path" in message
+    assert "give a hub name (ORG/NAME, hf://ORG/NAME, ms://ORG/NAME) or a path" in message
 
 
 def test_a_wrong_quantization_names_its_field(autoglm: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.support.fake_cluster import resource
 
 from autoglm.api import InvalidSpec, parse
+from autoglm.api.uri import directory_of
 from autoglm.operator.children.deployment import pod_template
 from autoglm.operator.children.loader import job
 from autoglm.operator.children.metadata import Context
@@ -106,9 +107,10 @@ def test_an_error_that_lasts_fails_the_job_and_an_eviction_counts_for_nothing() 
     ("uri", "cache"),
     [
         ("org/model", {"type": "hostPath", "path": "/var/models"}),
+        ("ms://org/model@v1", {"type": "hostPath", "path": "/var/models"}),
         ("s3://bucket/model", {}),
     ],
-    ids=["node", "pod"],
+    ids=["node", "node-modelscope", "pod"],
 )
 def test_a_cache_of_a_node_or_pod_is_filled_by_an_init_container(uri: str, cache: Any) -> None:
     requests = {"requests": {"cpu": "4"}, "limits": {"nvidia.com/gpu": 1}}
@@ -123,10 +125,25 @@ def test_a_cache_of_a_node_or_pod_is_filled_by_an_init_container(uri: str, cache
     assert 443 in ports(network_policy(found))
 
 
-def test_a_hubs_model_without_a_cache_is_left_to_the_engine() -> None:
-    pod = pod_of(context("org/model"))
+@pytest.mark.parametrize("uri", ["org/model", "ms://org/model@v1"])
+def test_a_hubs_model_without_a_cache_is_left_to_the_engine(uri: str) -> None:
+    found = context(uri)
+    pod = pod_of(found)
     assert "initContainers" not in pod
-    assert "--model-path=org/model" in pod["containers"][0]["args"]
+    assert f"--model-path={uri}" in pod["containers"][0]["args"]
+    variables = {entry["name"] for entry in pod["containers"][0]["env"]}
+    assert "HF_HUB_OFFLINE" not in variables
+    assert ("MODELSCOPE_CACHE" in variables) == uri.startswith("ms://")
+    assert 443 in ports(network_policy(found))
+
+
+def test_a_job_loads_a_model_of_modelscope_and_pods_get_its_path() -> None:
+    found = context("ms://org/model@v1", PVC)
+    assert "--uri=ms://org/model@v1" in job_pod(found)["containers"][0]["args"]
+    (engine,) = pod_of(found)["containers"]
+    assert f"--model-path=/cache/models/{directory_of('ms://org/model@v1')}" in engine["args"]
+    assert "MODELSCOPE_CACHE" not in {entry["name"] for entry in engine["env"]}
+    assert ports(network_policy(found)) == {53, 5353}
 
 
 def test_an_image_is_mounted_and_needs_no_network() -> None:
@@ -157,10 +174,10 @@ def test_a_revision_is_one_of_the_source_and_not_of_the_loaded_directory() -> No
 
 @pytest.mark.parametrize(
     "uri",
-    ["ms://org/model", "gs://bucket/m", "https://hub/m", "s3://B", "pvc://a/../b", "oci://"],
+    ["ms://model", "gs://bucket/m", "https://hub/m", "s3://B", "pvc://a/../b", "oci://"],
 )
 def test_what_cannot_be_loaded_is_rejected_with_what_can(uri: str) -> None:
     with pytest.raises(InvalidSpec) as raised:
         context(uri)
-    for scheme in ("hf://", "s3://", "oci://", "pvc://"):
+    for scheme in ("hf://", "ms://", "s3://", "oci://", "pvc://"):
         assert scheme in str(raised.value)

@@ -71,6 +71,7 @@ def test_name_resolution_is_all_that_an_echo_reaches() -> None:
     ("model", "ports"),
     [
         ({"uri": "org/model"}, [tcp(443)]),
+        ({"uri": "ms://org/model"}, [tcp(443)]),
         ({"uri": "/models/glm"}, []),
         ({"uri": "/models/glm", "tokenizer": "org/model"}, [tcp(443)]),
         ({"uri": "/m", "adapters": [{"name": "a", "uri": "org/lora"}]}, [tcp(443)]),
@@ -80,10 +81,13 @@ def test_only_replicas_that_need_the_hub_may_connect_to_it(model: Any, ports: An
     assert [rule["ports"] for rule in egress(model=model, engine={})] == ports
 
 
-def test_a_mirror_of_the_hub_has_its_own_port() -> None:
-    env = [{"name": "HF_ENDPOINT", "value": "http://mirror:8080"}]
+@pytest.mark.parametrize(
+    ("uri", "variable"), [("org/model", "HF_ENDPOINT"), ("ms://org/model", "MODELSCOPE_ENDPOINT")]
+)
+def test_a_mirror_of_the_hub_has_its_own_port(uri: str, variable: str) -> None:
+    env = [{"name": variable, "value": "http://mirror:8080"}]
 
-    assert egress(model={"uri": "org/model"}, engine={"env": env}) == [{"ports": tcp(443, 8080)}]
+    assert egress(model={"uri": uri}, engine={"env": env}) == [{"ports": tcp(443, 8080)}]
 
 
 @pytest.mark.parametrize(

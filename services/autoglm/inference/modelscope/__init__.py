@@ -1,0 +1,1 @@
+"""Models of the ModelScope hub, which vLLM loads from a directory."""
