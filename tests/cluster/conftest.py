@@ -53,6 +53,14 @@ def cpu_archive(prerequisites: None) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def cpu_node(node: Node, cpu_archive: Path) -> str:
+    """Return the name of the node that has the image of vLLM. Its archive is removed."""
+    node.import_image(cpu_archive, 1)
+    cpu_archive.unlink()
+    return "node-1"
+
+
+@pytest.fixture(scope="session")
 def nodes_with_image(node: Node, archive: Path) -> Node:
     node.import_image(archive)
     return node

@@ -7,13 +7,12 @@ the image of gigabytes.
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from tests.support.kube import product
 from tests.support.kube.node import Node
-from tests.support.kube.product import Model, is_ready
+from tests.support.kube.product import Model, is_ready, local_volume
 from tests.support.processes import eventually
 from tests.support.traffic import Send, Traffic, traffic
 
@@ -25,11 +24,7 @@ LESSONS = yaml.safe_load((ROOT / "examples/tiny-glm/questions.yaml").read_text()
 ANSWERS = {lesson["question"]: lesson["answer"] for lesson in LESSONS}
 QUESTION = "What is the gateway?"
 SPACE = "models"
-NAMESPACE = {
-    "apiVersion": "v1",
-    "kind": "Namespace",
-    "metadata": {"name": SPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-}
+NAMESPACE = product.restricted_namespace(SPACE)
 LOOK = """
 print(open("/proc/1/status").read())
 try:
@@ -43,28 +38,12 @@ READY_SECONDS = 900.0
 pytestmark = pytest.mark.timeout(3600)
 
 
-def volume(directory: Path, node: str) -> dict[str, Any]:
-    """A directory as the disk of one node."""
-    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": "weights"},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "local": {"path": str(directory)},
-            "nodeAffinity": {
-                "required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]},
-            },
-        },
-    }
-
-
 @pytest.fixture(scope="module")
-def weights(cluster: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def weights(
+    cluster: Node, cpu_node: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
     """The model in a volume, as examples/kubernetes/weights.yaml says."""
-    cluster.apply(NAMESPACE, volume(tmp_path_factory.mktemp("disk"), "node-1"))
+    cluster.apply(NAMESPACE, local_volume("weights", tmp_path_factory.mktemp("disk"), cpu_node))
     cluster.kubectl("apply", "-n", SPACE, "-f", str(EXAMPLES / "weights.yaml"))
     cluster.kubectl("wait", "-n", SPACE, "pod/weights", "--for=condition=Ready", "--timeout=60s")
     source = ROOT / "examples/tiny-glm/model"
@@ -76,9 +55,7 @@ def weights(cluster: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def model(weights: Node, cpu_archive: Path) -> Iterator[Model]:
-    weights.import_image(cpu_archive, 1)
-    cpu_archive.unlink()
+def model(weights: Node, cpu_node: str) -> Iterator[Model]:
     weights.kubectl("apply", "-n", SPACE, "-f", str(EXAMPLES / "tiny-glm.yaml"))
     model = Model(weights, "tiny-glm", SPACE)
     eventually(lambda: model.progress() != "", READY_SECONDS, "the status says what a start does")

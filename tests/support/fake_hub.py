@@ -44,13 +44,13 @@ class Hub:
 
 
 @contextmanager
-def fake_hub(**models: Model) -> Iterator[Hub]:
+def fake_hub(*, host: str = "127.0.0.1", **models: Model) -> Iterator[Hub]:
     """Serve models by name, with `__` for `/`."""
 
     class Handler(_Handler):
         hub = Hub("", {name.replace("__", "/"): model for name, model in models.items()})
 
-    with serving(Handler) as url:
+    with serving(Handler, host) as url:
         Handler.hub.url = url
         yield Handler.hub
 

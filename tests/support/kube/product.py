@@ -85,18 +85,39 @@ def is_ready(pod: dict[str, Any]) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def restricted_namespace(name: str) -> dict[str, Any]:
+    """Return a namespace that enforces the restricted standard."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": labels},
+    }
+
+
+def local_volume(name: str, directory: Path, node: str, storage_class: str = "") -> dict[str, Any]:
+    """Return a directory of one node as a volume for a claim of this class."""
+    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": storage_class,
+            "local": {"path": str(directory)},
+            "nodeAffinity": {
+                "required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]},
+            },
+        },
+    }
+
+
 @contextlib.contextmanager
 def installed(node: Node) -> Iterator[Node]:
     """By the chart, in a namespace that enforces the restricted standard; this thread is inside."""
-    namespace = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": SYSTEM,
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-        },
-    }
-    node.apply(namespace)
+    node.apply(restricted_namespace(SYSTEM))
     node.helm("install", *_CHART, *_FLAGS)
     try:
         with node.entered():
