@@ -95,6 +95,8 @@ class Session:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # A shell cannot take back that its parent ignores interrupts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         end = time.monotonic() + START_SECONDS
         while not any(line.startswith("ready:") for line in self._printed().splitlines()):

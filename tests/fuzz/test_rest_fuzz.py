@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tests.support.rest_stack import RestStack, rest_stack
 from tests.support.soak import examples
@@ -79,11 +79,20 @@ async def beside_a_stream(gateway: RestStack, path: str, body: bytes, **headers:
 
 @FUZZ
 @given(path=st.sampled_from(PATHS), body=st.binary(max_size=200))
-def test_arbitrary_bytes_are_a_client_error(
+def test_bytes_that_are_no_json_object_are_a_client_error(
     parts: tuple[Run, RestStack, Pod], path: str, body: bytes
 ) -> None:
     run, gateway, _ = parts
+    # An object without known fields is a pod's to judge, on paths with fields of its own.
+    assume(not is_object(body))
     assert 400 <= run(beside_a_stream(gateway, path, body)) < 500
+
+
+def is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
 
 
 JSON = st.recursive(
