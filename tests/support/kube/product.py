@@ -53,8 +53,9 @@ class Model:
         eventually(self._is_ready, seconds, f"{self.name} is ready")
 
     def pods(self) -> list[dict[str, Any]]:
-        """Those that are not ending."""
-        chosen = ("-n", self.namespace, "-l", f"autoglm.io/deployment={self.name}")
+        """Replicas that are not ending."""
+        labels = f"autoglm.io/deployment={self.name},app.kubernetes.io/component=inference"
+        chosen = ("-n", self.namespace, "-l", labels)
         found = self.node.get("pods", *chosen)["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
