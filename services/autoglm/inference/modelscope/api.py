@@ -162,7 +162,12 @@ def repository(uri: str, revision: str = "") -> Repository:
     if why := problem_of_uri(uri):
         raise ModelScopeError(f"{uri} {why}", ExitCode.MODEL_NOT_FOUND)
     name, own = location_of(uri).repository
-    return Repository(name, own or revision or _BRANCH)
+    chosen = own or revision or _BRANCH
+    # It names a directory of the cache as well.
+    if not _is_inside(chosen):
+        message = f"{uri}: the revision {chosen!r} is a path; give a branch, a tag or a commit"
+        raise ModelScopeError(message, ExitCode.MODEL_NOT_FOUND)
+    return Repository(name, chosen)
 
 
 def endpoint() -> str:

@@ -44,6 +44,12 @@ def test_a_malformed_name_is_not_requested(uri: str) -> None:
     assert raised.value.exit_code is ExitCode.MODEL_NOT_FOUND
 
 
+@pytest.mark.parametrize("revision", ["../../other", "/etc", "a/../b"])
+def test_a_revision_that_leaves_the_cache_is_rejected(revision: str) -> None:
+    with pytest.raises(ModelScopeError, match="give a branch, a tag or a commit"):
+        repository("ms://org/model", revision)
+
+
 def test_files_outside_of_the_directory_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"config.json": b"{}", "../config.json": b"", "/etc/x.json": b"", "a/b.json": b""}
     with fake_modelscope(org__model=Model(files)) as hub:
