@@ -226,29 +226,30 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* Of the admin port. Starting, living and taking requests are three questions. */}}
+{{/* Of the admin port. Starting, living and taking requests are three questions. A node short of CPU
+     responds late: to take its gateways out of their Service would be an outage, to restart them worse. */}}
 {{- define "autoglm.probes" -}}
 startupProbe:
   httpGet:
     path: /health/live
     port: metrics
   periodSeconds: 1
-  timeoutSeconds: 2
-  failureThreshold: 60
+  timeoutSeconds: 5
+  failureThreshold: 180
 livenessProbe:
   httpGet:
     path: /health/live
     port: metrics
   periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
+  timeoutSeconds: 10
+  failureThreshold: 6
 readinessProbe:
   httpGet:
     path: /health/ready
     port: metrics
   periodSeconds: 2
-  timeoutSeconds: 2
-  failureThreshold: 2
+  timeoutSeconds: 5
+  failureThreshold: 5
 {{- end -}}
 
 {{- define "autoglm.dnsEgress" -}}
