@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.fake_hub import Hub, fake_hub
+from tests.support.fake_hub import Hub, hub_at
 from tests.support.fake_hub import Model as HubModel
 from tests.support.kube import product
 from tests.support.kube.node import Node
@@ -38,7 +38,7 @@ print(sorted(os.listdir("/cache")))
 def hub(cluster: Node) -> Iterator[Hub]:
     """The tiny GLM-4 on a hub that pods reach."""
     files = {f.name: f.read_bytes() for f in (ROOT / "examples/tiny-glm/model").iterdir()}
-    with fake_hub(host=cluster.advertised, **{"org__tiny-glm": HubModel(files)}) as hub:
+    with hub_at(cluster.advertised, {"org/tiny-glm": HubModel(files)}) as hub:
         yield hub
 
 

@@ -44,11 +44,18 @@ class Hub:
 
 
 @contextmanager
-def fake_hub(*, host: str = "127.0.0.1", **models: Model) -> Iterator[Hub]:
+def fake_hub(**models: Model) -> Iterator[Hub]:
     """Serve models by name, with `__` for `/`."""
+    with hub_at("127.0.0.1", {name.replace("__", "/"): m for name, m in models.items()}) as hub:
+        yield hub
+
+
+@contextmanager
+def hub_at(host: str, models: Mapping[str, Model]) -> Iterator[Hub]:
+    """Serve models by name at an address of this machine."""
 
     class Handler(_Handler):
-        hub = Hub("", {name.replace("__", "/"): model for name, model in models.items()})
+        hub = Hub("", dict(models))
 
     with serving(Handler, host) as url:
         Handler.hub.url = url
