@@ -13,7 +13,7 @@ TOKENIZER = Path(__file__).parents[2] / "examples/tiny-glm/model"
 DUMMY = ("--engine-arg", "load_format=dummy")
 """Options of a pod that serves one."""
 _WHISPER_TOKENS = (
-    *("<|startoftranscript|>", "<|endoftext|>", "<|prev|>", "<|en|>", "<|de|>"),
+    *("<|startoftranscript|>", "<|endoftext|>", "<|prev|>"),
     *("<|transcribe|>", "<|translate|>", "<|notimestamps|>"),
 )
 _IMAGE_TEMPLATE = (
@@ -41,9 +41,12 @@ def qwen3(directory: Path) -> Path:
 def whisper(directory: Path) -> Path:
     """A speech-to-text model."""
     import transformers as t
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     tokenizer = t.AutoTokenizer.from_pretrained(TOKENIZER)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(_WHISPER_TOKENS)})
+    languages = [f"<|{code}|>" for code in LANGUAGES]
+    special = [*_WHISPER_TOKENS, *languages]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
     config = t.WhisperConfig(
         vocab_size=len(tokenizer), num_mel_bins=80, d_model=64,
         encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=64,
@@ -141,7 +144,21 @@ def with_weights(directory: Path) -> Path:
     torch.manual_seed(0)
     model = getattr(t, architecture)(config).to(torch.bfloat16)
     model.save_pretrained(directory)
+    if architecture.startswith("Llava"):
+        _rename(directory / "model.safetensors", "vision_tower.", "vision_tower.vision_model.")
     return directory
+
+
+def _rename(weights: Path, prefix: str, other: str) -> None:
+    """Rename tensors as checkpoints of the hub have them, and vLLM expects them."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    renamed = {
+        f"{other}{name.removeprefix(prefix)}" if name.startswith(prefix) else name: tensor
+        for name, tensor in tensors.items()
+    }
+    save_file(renamed, weights, metadata={"format": "pt"})
 
 
 def _save(directory: Path, config: Any, architecture: str, tokenizer: Any) -> Path:

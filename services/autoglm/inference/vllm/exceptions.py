@@ -1,12 +1,13 @@
 """vLLM's exceptions and error bodies as ours: the one table.
 
-Decides which class an error becomes and which field of the request it names, and makes the death
-of the engine a retryable 503 of vLLM's OpenAI app. Called by `runtime` and `chat`; nothing else
-handles a vLLM exception.
+Decides which class an error becomes and which field of the request it names, makes the death of the
+engine a retryable 503 of vLLM's OpenAI app, and gives its unexpected errors their cause. Called by
+`runtime` and `chat`; nothing else handles a vLLM exception.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from autoglm import v1
 from autoglm.common import errors
 
+_log = logging.getLogger("autoglm.inference")
 ENGINE_DEAD = "The engine has stopped; the pod restarts. Retry."
 _BUSY = "The engine takes no more requests now. Retry."
 
@@ -132,12 +134,25 @@ class EngineStopped(EngineDeadError, vllm.GracefulHTTPError):  # type: ignore[mi
         self.__suppress_context__ = suppress_context
 
 
+class GenerateFailed(EngineGenerateError):  # type: ignore[misc]  # not typed
+    """Names its cause, which vLLM's own class keeps from responses and from the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        _log.error("the engine failed to serve a request", exc_info=True)
+
+    def __str__(self) -> str:
+        cause = self.__cause__
+        return f"{type(cause).__name__}: {cause}" if cause else "unexpected error in the engine"
+
+
 def install(state: Any) -> None:
-    """Make vLLM's engine client raise EngineStopped; `state` is that of its OpenAI app.
+    """Make vLLM's engine client raise these errors; `state` is that of its OpenAI app.
 
     vLLM responds with 500 to the death of its engine and stops the server in `state.server`, which
     a pod does not have: the pod's own life cycle ends the process (`VllmEngine.wait_dead`).
     """
     for module in (async_llm, core_client):
         module.EngineDeadError = EngineStopped
+    async_llm.EngineGenerateError = GenerateFailed
     state.server = SimpleNamespace(should_exit=False)

@@ -171,3 +171,20 @@ async def test_a_refused_request_leaves_nothing_behind(
     await refusals(engine, call, v1.GenerateRequest(text=LONG), make_chat(LONG))
 
     assert engine.load().running + engine.load().waiting == 0
+
+
+async def test_an_unexpected_error_of_the_engine_names_its_cause_and_is_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vLLM's own class says nothing, so that clients got a 500 with an empty message."""
+    from vllm.v1.engine import async_llm
+
+    def fail() -> None:
+        try:
+            raise TypeError("an odd reason")
+        except TypeError as error:
+            raise async_llm.EngineGenerateError from error
+
+    with pytest.raises(async_llm.EngineGenerateError, match="TypeError: an odd reason"):
+        fail()
+    assert "TypeError: an odd reason" in caplog.text
