@@ -40,6 +40,14 @@ def start(run_dir: Path, mode: str, lines: list[str], replicas: int = 1) -> int:
     return detached.start([manifest], options, lines.append)
 
 
+def is_free(run_dir: Path) -> bool:
+    try:
+        with sole_user(run_dir):
+            return True
+    except BlockingIOError:
+        return False
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     found = Run(tmp_path / "run")
@@ -102,5 +110,5 @@ def test_what_a_killed_run_leaves_is_no_run_and_does_not_keep_the_directory(run:
     eventually(lambda: not run.is_alive)
     assert (run.run_dir / "control.sock").exists()
     eventually(lambda: not any(is_alive(each["pid"]) for each in state["replicas"]))
-    with sole_user(run.run_dir):
-        pass
+    # The kernel closes the files of a killed process one after the other.
+    eventually(lambda: is_free(run.run_dir))
