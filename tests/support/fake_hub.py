@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.support.http_stand_in import part_of, serving
+from tests.support.http_stand_in import QuietHandler, part_of, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_accepted"
@@ -46,29 +45,40 @@ class Hub:
 @contextmanager
 def fake_hub(**models: Model) -> Iterator[Hub]:
     """Serve models by name, with `__` for `/`."""
-    with hub_at("127.0.0.1", {name.replace("__", "/"): m for name, m in models.items()}) as hub:
+    with serving_hub(_Handler, by_name(models)) as hub:
         yield hub
 
 
 @contextmanager
 def hub_at(host: str, models: Mapping[str, Model]) -> Iterator[Hub]:
     """Serve models by name at an address of this machine."""
-
-    class Handler(_Handler):
-        hub = Hub("", dict(models))
-
-    with serving(Handler, host) as url:
-        Handler.hub.url = url
-        yield Handler.hub
+    with serving_hub(_Handler, models, host) as hub:
+        yield hub
 
 
-class _Handler(BaseHTTPRequestHandler):
+class HubHandler(QuietHandler):
+    """Serves a hub."""
+
     hub: Hub
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *arguments: object) -> None:
-        """Keep quiet."""
 
+@contextmanager
+def serving_hub(
+    handler: type[HubHandler], models: Mapping[str, Model], host: str = "127.0.0.1"
+) -> Iterator[Hub]:
+    """Serve models by name in the way of a handler."""
+    found = Hub("", dict(models))
+    with serving(type("Handler", (handler,), {"hub": found}), host) as url:
+        found.url = url
+        yield found
+
+
+def by_name(models: Mapping[str, Model]) -> dict[str, Model]:
+    """Return models whose keywords have `__` for `/`."""
+    return {name.replace("__", "/"): model for name, model in models.items()}
+
+
+class _Handler(HubHandler):
     def do_HEAD(self) -> None:
         self._respond()
 

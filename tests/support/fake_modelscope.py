@@ -10,12 +10,19 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.fake_hub import Hub, Model, is_large, sha256_of
-from tests.support.http_stand_in import part_of, serving
+from tests.support.fake_hub import (
+    Hub,
+    HubHandler,
+    Model,
+    by_name,
+    is_large,
+    serving_hub,
+    sha256_of,
+)
+from tests.support.http_stand_in import part_of
 
 TOKEN = "ms-accepted"
 REVISIONS = ("master", "v1")
@@ -24,22 +31,11 @@ REVISIONS = ("master", "v1")
 @contextmanager
 def fake_modelscope(**models: Model) -> Iterator[Hub]:
     """Serve models by name, with `__` for `/`."""
-
-    class Handler(_Handler):
-        hub = Hub("", {name.replace("__", "/"): model for name, model in models.items()})
-
-    with serving(Handler) as url:
-        Handler.hub.url = url
-        yield Handler.hub
+    with serving_hub(_Handler, by_name(models)) as hub:
+        yield hub
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep quiet."""
-
+class _Handler(HubHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}

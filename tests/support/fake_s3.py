@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from tests.support.http_stand_in import part_of, serving
+from tests.support.http_stand_in import QuietHandler, part_of, serving
 
 _TIME = "2026-01-01T00:00:00.000Z"
 _HTTP_TIME = "Thu, 01 Jan 2026 00:00:00 GMT"
@@ -37,12 +36,8 @@ def fake_s3(objects: Mapping[str, bytes]) -> Iterator[Store]:
         yield Handler.store
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     store: Store
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep quiet."""
 
     def do_HEAD(self) -> None:
         self._respond()

@@ -18,6 +18,15 @@ def part_of(data: bytes, wanted: str) -> tuple[bytes, str]:
     return data[first : last + 1], f"bytes {first}-{last}/{len(data)}"
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Keeps connections, and logs nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1") -> Iterator[str]:
     """Yield the URL."""

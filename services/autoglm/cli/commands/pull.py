@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from autoglm.cli.weights.meter import metered
 from autoglm.cli.weights.modelscope import ModelScopeModel, on_a_hub
 from autoglm.cli.weights.stores import OTHERS, STORES, StoredModel, in_store
 from autoglm.common.process import ExitCode
+from autoglm.inference.disk import disk_of
 
 Source = HubModel | ModelScopeModel | StoredModel
 
@@ -58,8 +58,7 @@ def command(
             click.echo(line, err=True)
     for warning in listing.warnings():
         click.echo(f"Warning: {warning}", err=True)
-    existing = next(each for each in (found.root, *found.root.absolute().parents) if each.exists())
-    free = shutil.disk_usage(existing).free
+    existing, free = disk_of(found.root)
     if why := listing.too_large(free, str(existing)):
         click.echo(f"Error: {why}", err=True)
         return ExitCode.DISK_FULL

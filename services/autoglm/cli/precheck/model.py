@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from autoglm.cli.weights.hub import HubError
 from autoglm.cli.weights.modelscope import on_a_hub, read_from_a_hub
 from autoglm.common.process import ExitCode
 from autoglm.inference.diagnosis import model_path_problem
+from autoglm.inference.disk import disk_of
 from autoglm.inference.settings import InferenceSettings
 from autoglm.local.manifest import Placed, gpus_of, located
 
@@ -105,8 +105,7 @@ def _download(name: str, revision: str) -> tuple[int, str]:
     except click.ClickException:
         # Its configuration was read, so it may be in the cache whole.
         return 0, ""
-    existing = next(each for each in (model.root, *model.root.parents) if each.exists())
-    free = shutil.disk_usage(existing).free
+    existing, free = disk_of(model.root)
     return model.listing.missing, model.listing.too_large(free, str(existing))
 
 

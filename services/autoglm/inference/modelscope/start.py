@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from autoglm.api.uri import MODELSCOPE, location_of
 from autoglm.common.process import ExitCode
+from autoglm.inference.disk import disk_of
 from autoglm.inference.modelscope.api import ModelScopeError
 from autoglm.inference.modelscope.snapshot import Snapshot, snapshot
 from autoglm.inference.settings import InferenceSettings
@@ -67,7 +66,7 @@ class _Fetching:
 
 def _fetch(found: Snapshot) -> None:
     uri, root = found.source.uri, found.directory
-    free = shutil.disk_usage(_existing(root)).free
+    _, free = disk_of(root)
     if found.missing > free:
         raise _full(f"{uri} needs {_gb(found.missing)}, and {root} has {_gb(free)} free")
     try:
@@ -85,10 +84,6 @@ def _fetch(found: Snapshot) -> None:
 def _full(why: str) -> ModelScopeError:
     message = f"{why}: free some, or set MODELSCOPE_CACHE to another disk"
     return ModelScopeError(message, ExitCode.DISK_FULL)
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def _gb(size: int) -> str:
